@@ -1,0 +1,91 @@
+//! What ships with the binary: the marketplace's address, its rate rules and its resources.
+//!
+//! This folder, the sandbox and the tests are the only places that know a marketplace's words.
+//! [`resources`] merges the built-in definitions with what the configuration adds.
+
+pub mod definition;
+pub mod extract;
+pub mod limits;
+pub mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use definition::Definition;
+pub use limits::{Limit, Rule, RuleTable};
+
+const SOURCE: &str = include_str!("bol.toml");
+const RESOURCES: [(&str, &str); 1] = [("shipments", include_str!("shipments.toml"))];
+
+/// The resources that are synced when the configuration names none.
+pub const RESOURCES_DEFAULT: [&str; 1] = ["shipments"];
+
+/// The built-in marketplace.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SourceDefaults {
+    pub base_url: String,
+    pub token_url: String,
+    pub limits: BTreeMap<String, String>,
+}
+
+/// The built-in marketplace's address and limits.
+///
+/// # Errors
+/// Only when the file compiled into the binary is broken; a test reads it.
+pub fn source_defaults() -> Result<SourceDefaults, String> {
+    #[derive(Deserialize)]
+    struct File {
+        source: SourceDefaults,
+    }
+    toml::from_str::<File>(SOURCE).map(|file| file.source).map_err(|error| format!("catalog/bol.toml: {error}"))
+}
+
+/// The definitions of the named resources: from the catalog, overlaid with or added by `own`
+/// (the configuration's `[resource.*]` tables).
+///
+/// # Errors
+/// Every problem of every definition at once.
+pub fn resources(names: &[String], own: &toml::Table, rules: &RuleTable) -> Result<Vec<Arc<Definition>>, Vec<String>> {
+    let mut definitions = Vec::new();
+    let mut problems = Vec::new();
+    for name in names {
+        match resource(name, own) {
+            Ok(definition) => {
+                for path in definition.paths().filter(|path| rules.find("GET", path).is_none()) {
+                    problems.push(format!(
+                        "resource.{name}: no rate rule for GET {path}; add it under [source.limits], like \"GET {path}\" = \"20/min\""
+                    ));
+                }
+                definitions.push(Arc::new(definition));
+            }
+            Err(mut found) => problems.append(&mut found),
+        }
+    }
+    if problems.is_empty() { Ok(definitions) } else { Err(problems) }
+}
+
+fn resource(name: &str, own: &toml::Table) -> Result<Definition, Vec<String>> {
+    let built_in = RESOURCES.iter().find(|(known, _)| *known == name);
+    let mut table = toml::Table::new();
+    if let Some((_, text)) = built_in {
+        let file: toml::Table = toml::from_str(text).map_err(|error| vec![format!("catalog/{name}.toml: {error}")])?;
+        table = subtable(&file, name).unwrap_or_default();
+    }
+    let own = own.get(name).and_then(toml::Value::as_table);
+    if let Some(own) = own {
+        reader::merge(&mut table, own);
+    } else if built_in.is_none() {
+        let known: Vec<&str> = RESOURCES.iter().map(|(known, _)| *known).collect();
+        return Err(vec![format!(
+            "resources: `{name}` is not in the catalog ({}) and there is no [resource.{name}]",
+            known.join(", ")
+        )]);
+    }
+    reader::read(name, &table)
+}
+
+fn subtable(file: &toml::Table, name: &str) -> Option<toml::Table> {
+    file.get("resource")?.get(name)?.as_table().cloned()
+}

@@ -1,0 +1,83 @@
+//! What goes to the sink: documents, and notes about them, in the order they were committed.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::clock::Millis;
+use super::run::Run;
+use super::shop::Shop;
+use super::stream::{Checkpoint, Combination, StreamId};
+
+/// One document as read from the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub shop: String,
+    pub resource: String,
+    /// The stream parameters under which it was listed; columns may be filled from them.
+    pub combination: Combination,
+    pub id: String,
+    /// Rises with every read of any document of this installation; newer wins.
+    pub version: u64,
+    pub fetched_at: Millis,
+    pub first_listed_at: Millis,
+    /// Digest of its list row and of itself, for a rebuild of the ledger.
+    pub row_hash: u64,
+    pub document_hash: u64,
+    /// The run that asked for it.
+    pub run: Option<u64>,
+    /// The JSON text, byte for byte as received.
+    pub body: Bytes,
+}
+
+/// One thing for the sink to do. Applied in order; each may be applied again without harm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Document(Document),
+    /// A full walk no longer saw the document (`Some`), or saw it again (`None`).
+    Listing {
+        shop: String,
+        resource: String,
+        id: String,
+        version: u64,
+        no_longer_listed_at: Option<Millis>,
+    },
+    /// A stream's checkpoint moved.
+    Checkpoint {
+        stream: StreamId,
+        checkpoint: Checkpoint,
+    },
+    /// A shop was added or changed. `sealed` is its secret and data key, unreadable without the
+    /// master key.
+    Shop {
+        shop: Shop,
+        sealed: Vec<u8>,
+    },
+    /// A shop is gone; with `purge` its rows go too.
+    ShopDeleted {
+        shop: String,
+        purge: bool,
+    },
+}
+
+/// A job or document given up on, visible until it is retried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    pub id: u64,
+    pub shop_id: String,
+    pub resource: String,
+    /// None for pages.
+    pub document_id: Option<String>,
+    /// `list_page`, `fetch_detail` or `write`.
+    pub job: String,
+    pub reason: String,
+    pub attempts: u32,
+    pub parked_at: Millis,
+}
+
+/// A run as the API shows it: with a forecast.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    pub run: Run,
+    /// When its details will all be read at the pace that the budget allows.
+    pub forecast_at: Option<Millis>,
+}

@@ -1,0 +1,20 @@
+//! The words of the engine: shops, streams, runs, jobs, documents and what a failure means.
+//!
+//! Everything here is pure: no input, no output, no wall clock except [`clock`], which is the one
+//! reader of it. Every other module may import this one; it imports nobody of ours.
+
+pub mod clock;
+pub mod document;
+pub mod job;
+pub mod retry;
+pub mod run;
+pub mod shop;
+pub mod stream;
+
+pub use clock::Clock;
+pub use document::{Document, Entry};
+pub use job::{Attempt, Class, Effects, Job, JobKind, Lease};
+pub use retry::{Disposition, RetryPolicy};
+pub use run::{Mode, Run, RunState};
+pub use shop::{Shop, ShopId, ShopState};
+pub use stream::{Checkpoint, Combination, StreamId};

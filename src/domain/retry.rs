@@ -1,0 +1,66 @@
+//! What a failure means: the one table from error to disposition, and the pace of retries.
+
+use std::time::Duration;
+
+/// What to do after a failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Try again; after `Some(hint)` at the earliest, or at the policy's own pace. Counts as an attempt.
+    Retry { after: Option<Duration> },
+    /// Not the job's fault (throttled, login host blocked, stopping): try again after the pause
+    /// without counting it.
+    Postpone { after: Duration },
+    /// Retrying cannot help: park it with the reason.
+    Park,
+    /// The shop's credentials are refused: stop the shop, keep its jobs.
+    StopShop,
+}
+
+/// The pace of retries: exponential with full jitter between `base` and `cap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts before a job is parked.
+    pub attempts_max: u32,
+    pub base: Duration,
+    pub cap: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// Eight attempts over about four minutes: longer than a restart of the API's front, shorter
+    /// than a token's patience.
+    fn default() -> RetryPolicy {
+        RetryPolicy { attempts_max: 8, base: Duration::from_millis(500), cap: Duration::from_secs(120) }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause after attempt number `attempt` (from 1) failed. `jitter` is a random number in
+    /// `0.0..1.0`. A hint of the server is never shortened, only lengthened.
+    pub fn delay(&self, attempt: u32, hint: Option<Duration>, jitter: f64) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(20);
+        let ceiling = self.base.saturating_mul(1 << doublings).min(self.cap);
+        let own = ceiling.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        hint.map_or(own, |hint| hint.max(own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    use super::RetryPolicy;
+    use std::time::Duration;
+
+    proptest! {
+        #[test]
+        fn delay_stays_in_bounds_and_never_shortens_a_hint(
+            attempt in any::<u32>(), jitter in 0.0f64..1.0, hint_ms in 0u64..10_000_000,
+        ) {
+            let policy = RetryPolicy::default();
+            prop_assert!(policy.delay(attempt, None, jitter) <= policy.cap);
+            prop_assert!(policy.delay(attempt, None, jitter) >= policy.base / 2);
+            let hint = Duration::from_millis(hint_ms);
+            prop_assert!(policy.delay(attempt, Some(hint), jitter) >= hint);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A run: one walk over a stream, with the counters that people watch.
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::Millis;
+use super::stream::StreamId;
+
+/// How far a walk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Newest first, until a whole page is known, unchanged and older than the overlap.
+    Incremental,
+    /// All pages.
+    Full,
+}
+
+/// Where a run stands. `Walking` is the only state that keeps a second run of the stream away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Pages are being read.
+    Walking,
+    /// All pages are read; details are still to come.
+    Fetching,
+    /// Everything it listed is committed: in the outbox, in the sink, or parked.
+    Done,
+    /// The walk could not go on; `error` says why. Nothing it found is lost.
+    Failed,
+    /// Its shop was deleted or no longer takes the resource.
+    Canceled,
+}
+
+/// One walk over a stream. `to_fetch = fetched + parked + gone + still pending`, always.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Counts up within one data directory.
+    pub id: u64,
+    pub stream: StreamId,
+    pub mode: Mode,
+    pub state: RunState,
+    pub started_at: Millis,
+    #[serde(default)]
+    pub ended_at: Option<Millis>,
+    /// List calls that brought a page, the empty last one included.
+    #[serde(default)]
+    pub pages: u64,
+    /// Rows on those pages.
+    #[serde(default)]
+    pub listed: u64,
+    /// Rows never seen before.
+    #[serde(default)]
+    pub new: u64,
+    /// Rows whose content differs from the last time.
+    #[serde(default)]
+    pub changed: u64,
+    /// Detail reads that the walk asked for.
+    #[serde(default)]
+    pub to_fetch: u64,
+    /// Detail reads done.
+    #[serde(default)]
+    pub fetched: u64,
+    /// Details that the API no longer knows (404).
+    #[serde(default)]
+    pub gone: u64,
+    /// Given up after all attempts, to be seen under `/api/v1/parked`.
+    #[serde(default)]
+    pub parked: u64,
+    /// Documents of this run whose commit in the sink is confirmed.
+    #[serde(default)]
+    pub written: u64,
+    /// Why the run failed.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Greatest row time seen so far; becomes the checkpoint's `newest` when the walk ends.
+    #[serde(default)]
+    pub newest: Option<Millis>,
+}
+
+impl Run {
+    /// Detail reads not yet done, parked or found gone.
+    pub fn pending(&self) -> u64 {
+        self.to_fetch.saturating_sub(self.fetched + self.gone + self.parked)
+    }
+
+    /// Walking or fetching.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, RunState::Walking | RunState::Fetching)
+    }
+}

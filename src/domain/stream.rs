@@ -1,0 +1,73 @@
+//! A stream: shop x resource x one combination of list parameters. The unit of walking and of
+//! checkpoints.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::Millis;
+use super::shop::ShopId;
+
+/// One combination of list parameters, sorted by name: `[("fulfilment-method", "FBR")]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Combination(pub Vec<(String, String)>);
+
+impl Combination {
+    /// The value of one parameter in this combination.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// `name=value&name=value`; empty when the list takes no parameters.
+impl fmt::Display for Combination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "&" };
+            write!(f, "{separator}{name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What one walk goes over.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StreamId {
+    pub shop: ShopId,
+    pub resource: String,
+    pub combination: Combination,
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.shop, self.resource)?;
+        if !self.combination.0.is_empty() {
+            write!(f, "?{}", self.combination)?;
+        }
+        Ok(())
+    }
+}
+
+/// Durable progress of a stream. Everything listed by the walk that set it is in the sink, in the
+/// outbox, has a live job, or is parked. It never moves back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Start of the last walk of any mode that ended well.
+    pub walked_at: Option<Millis>,
+    /// Start of the last full walk that ended well; none: the stream has no whole history yet.
+    pub full_walk_at: Option<Millis>,
+    /// Greatest row time seen by a walk that ended well.
+    pub newest: Option<Millis>,
+}
+
+impl Checkpoint {
+    /// The later of both, field by field: a checkpoint only moves forward.
+    pub fn advance(&self, by: &Checkpoint) -> Checkpoint {
+        Checkpoint {
+            walked_at: self.walked_at.max(by.walked_at),
+            full_walk_at: self.full_walk_at.max(by.full_walk_at),
+            newest: self.newest.max(by.newest),
+        }
+    }
+}

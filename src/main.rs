@@ -1,0 +1,3 @@
+//! Arguments, runtime, exit code; nothing else.
+
+fn main() {}
