@@ -119,12 +119,21 @@ pub struct Row {
     pub body: Option<Bytes>,
 }
 
+/// A list row that cannot be followed: its id is missing or unusable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub id: Option<String>,
+    pub reason: String,
+}
+
 /// What a finished step wants changed, as a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effects {
     /// A page came.
     Page {
         rows: Vec<Row>,
+        /// Rows without a usable id; each is parked, the page goes on.
+        rejected: Vec<Rejected>,
         /// Digest of the whole page.
         digest: String,
         /// Where the next page begins.

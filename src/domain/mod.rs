@@ -12,9 +12,9 @@ pub mod shop;
 pub mod stream;
 
 pub use clock::Clock;
-pub use document::{Document, Entry};
-pub use job::{Attempt, Class, Effects, Job, JobKind, Lease};
+pub use document::{Document, Entry, Parked, RunView};
+pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
 pub use retry::{Disposition, RetryPolicy};
-pub use run::{Mode, Run, RunState};
+pub use run::{Mode, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
 pub use stream::{Checkpoint, Combination, StreamId};

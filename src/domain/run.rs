@@ -15,6 +15,15 @@ pub enum Mode {
     Full,
 }
 
+/// What started a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    Schedule,
+    /// Somebody asked; a full run then also reads again every document that may still change.
+    Request,
+}
+
 /// Where a run stands. `Walking` is the only state that keeps a second run of the stream away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,6 +47,7 @@ pub struct Run {
     pub id: u64,
     pub stream: StreamId,
     pub mode: Mode,
+    pub trigger: Trigger,
     pub state: RunState,
     pub started_at: Millis,
     #[serde(default)]

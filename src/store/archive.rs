@@ -1,0 +1,162 @@
+//! The embedded archive: where documents live when no MySQL is configured. Sealed like the outbox.
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::{self, texts};
+use super::outbox::{DocumentHead, Head};
+use super::{Store, StoreError, Tx, decode_with, document_context, encode_with};
+use crate::domain::Combination;
+
+/// Keys removed by one pass when a shop's documents are purged.
+const PURGED_MAX: usize = usize::MAX;
+
+#[derive(Serialize, Deserialize)]
+struct ArchiveHead {
+    combination: Combination,
+    version: u64,
+    fetched_at: i64,
+    first_listed_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    no_longer_listed_at: Option<i64>,
+}
+
+/// An archived document, opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    pub shop_id: String,
+    pub id: String,
+    pub combination: Combination,
+    pub version: u64,
+    pub fetched_at: i64,
+    pub first_listed_at: i64,
+    pub no_longer_listed_at: Option<i64>,
+    pub body: Vec<u8>,
+}
+
+/// Documents in the order of (shop, id).
+#[derive(Clone, Debug, Default)]
+pub struct ArchivePage {
+    pub documents: Vec<Archived>,
+    /// More may follow the last one.
+    pub more: bool,
+}
+
+/// Applies an outbox entry. Older never over newer.
+pub(super) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -> Result<(), StoreError> {
+    match head {
+        Head::Document(head) => apply_document(tx, version, head, sealed),
+        Head::Listing { shop, resource, id, no_longer_listed_at } => {
+            let key = keys::archived(resource, shop, id);
+            let Some(record) = tx.get(&key)? else { return Ok(()) };
+            let (mut known, sealed): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+            known.no_longer_listed_at = *no_longer_listed_at;
+            tx.put(key, encode_with("an archived document", &known, &sealed)?);
+            Ok(())
+        }
+        Head::ShopDeleted { shop, purge: true } => purge(tx, shop),
+        // The archive is the store itself: shops and checkpoints need no mirror here.
+        Head::ShopDeleted { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => Ok(()),
+    }
+}
+
+fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[u8]) -> Result<(), StoreError> {
+    let key = keys::archived(&head.resource, &head.shop, &head.id);
+    let mut first_listed_at = head.first_listed_at;
+    if let Some(record) = tx.get(&key)? {
+        let (known, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+        if known.version > version {
+            return Ok(());
+        }
+        first_listed_at = first_listed_at.min(known.first_listed_at);
+    }
+    let record = ArchiveHead {
+        combination: head.combination.clone(),
+        version,
+        fetched_at: head.fetched_at,
+        first_listed_at,
+        no_longer_listed_at: None,
+    };
+    tx.put(key, encode_with("an archived document", &record, sealed)?);
+    Ok(())
+}
+
+fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
+    let middle = [&[0], shop.as_bytes(), &[0]].concat();
+    let of_shop = |key: &[u8]| key.windows(middle.len()).any(|part| part == middle);
+    for (key, _) in tx.scan_where(b"x", b"x", PURGED_MAX, of_shop)? {
+        tx.delete(key);
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Archived documents of a resource above `after` (shop, id), looking at no more than `look` of
+    /// them. Documents of shops whose key is gone are passed over.
+    ///
+    /// # Errors
+    /// The engine's read errors, and [`StoreError::Sealed`] for a damaged document.
+    pub fn archived(
+        &self,
+        resource: &str,
+        shop: Option<&str>,
+        after: Option<(&str, &str)>,
+        look: usize,
+    ) -> Result<ArchivePage, StoreError> {
+        let prefix = match shop {
+            Some(shop) => texts(b'x', &[resource, shop]),
+            None => texts(b'x', &[resource]),
+        };
+        let mut from = match after {
+            Some((shop, id)) => keys::archived(resource, shop, id),
+            None => prefix.clone(),
+        };
+        if after.is_some() {
+            from.push(0);
+        }
+        let mut page = ArchivePage::default();
+        for pair in self.0.kv.scan(&prefix, &from) {
+            if page.documents.len() == look {
+                page.more = true;
+                break;
+            }
+            let (key, record) = pair?;
+            page.documents.extend(self.open_archived(resource, &key, &record)?);
+        }
+        Ok(page)
+    }
+
+    /// One archived document.
+    ///
+    /// # Errors
+    /// As [`Store::archived`].
+    pub fn archived_one(&self, resource: &str, shop: &str, id: &str) -> Result<Option<Archived>, StoreError> {
+        let key = keys::archived(resource, shop, id);
+        match self.0.kv.get(&key)? {
+            Some(record) => self.open_archived(resource, &key, &record),
+            None => Ok(None),
+        }
+    }
+
+    fn open_archived(&self, resource: &str, key: &[u8], record: &[u8]) -> Result<Option<Archived>, StoreError> {
+        let (head, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
+        let rest = key.get(resource.len() + 2..).unwrap_or_default();
+        let text = String::from_utf8_lossy(rest);
+        let Some((shop, id)) = text.split_once('\0') else { return Ok(None) };
+        let seal_key = match self.shop_key(shop) {
+            Ok(key) => key,
+            Err(StoreError::Absent { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let body = seal_key.open_document(&document_context(shop, resource, id), &sealed)?;
+        Ok(Some(Archived {
+            shop_id: shop.to_owned(),
+            id: id.to_owned(),
+            combination: head.combination,
+            version: head.version,
+            fetched_at: head.fetched_at,
+            first_listed_at: head.first_listed_at,
+            no_longer_listed_at: head.no_longer_listed_at,
+            body,
+        }))
+    }
+}

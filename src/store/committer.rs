@@ -1,0 +1,253 @@
+//! The one writer: a thread that runs transactions one after another and makes groups of them
+//! durable together.
+//!
+//! A transaction is a function over [`Tx`]. It sees everything that was committed before it and its
+//! own changes, and takes effect whole or not at all. Callers get their answer after the group is on
+//! the disk, never before. After an engine error or a panic the committer stops for good: what is on
+//! the disk is then unknown, and only a fresh opening may tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::StoreError;
+use super::kv::{Kv, Pair};
+use super::signal::{Signal, Signals};
+
+/// A group closes when its changes reach this size; larger ones gain nothing and delay answers.
+const GROUP_BYTES_MAX: usize = 256 * 1024;
+/// Transactions waiting for the thread; beyond it callers wait.
+const WAITING_MAX: usize = 4096;
+
+type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+type Work = Box<dyn FnOnce(&mut Tx<'_>) -> Answer + Send>;
+/// Sends the caller its answer, once the group's fate is known.
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// The handle to the committer's thread.
+pub(super) struct Committer {
+    sender: mpsc::Sender<Work>,
+    failed: watch::Receiver<bool>,
+}
+
+impl Committer {
+    /// Starts the thread. It ends when the last handle is dropped or the engine fails.
+    pub(super) fn start(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> Result<Committer, StoreError> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let (fail, failed) = watch::channel(false);
+        std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || run(&*kv, receiver, &signals, &fail))
+            .map_err(|error| StoreError::Engine(format!("cannot start the committer's thread: {error}")))?;
+        Ok(Committer { sender, failed })
+    }
+
+    /// Runs a transaction and returns when it is durable.
+    ///
+    /// Cancel safety: a caller that goes away does not stop the transaction.
+    pub(super) async fn transact<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let work: Work = Box::new(move |tx| {
+            let result = work(tx);
+            tx.refused = result.is_err();
+            Box::new(move |durable| {
+                // The caller may have gone away; the transaction stands all the same.
+                drop(reply.send(durable.and(result)));
+            })
+        });
+        self.sender.send(work).await.map_err(|_| StoreError::Failed)?;
+        answer.await.map_err(|_| StoreError::Failed)?
+    }
+
+    /// Turns true when the engine failed; the process should end then.
+    pub(super) fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.clone()
+    }
+}
+
+fn run(kv: &dyn Kv, mut receiver: mpsc::Receiver<Work>, signals: &Signals, fail: &watch::Sender<bool>) {
+    while let Some(first) = receiver.blocking_recv() {
+        let group = std::panic::catch_unwind(AssertUnwindSafe(|| run_group(kv, first, &mut receiver)));
+        let outcome = match group {
+            Ok(Group { answers, changes, raised }) => {
+                let durable = if changes.is_empty() { Ok(()) } else { kv.apply(&changes) };
+                let result = durable.as_ref().map(|()| raised).map_err(Clone::clone);
+                if let Ok(raised) = result {
+                    signals.raise(raised);
+                }
+                for answer in answers {
+                    answer(durable.clone());
+                }
+                durable
+            }
+            Err(_) => Err(StoreError::Engine("a transaction panicked".to_owned())),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "the store failed; stopping, to open it anew");
+            fail.send_replace(true);
+            return;
+        }
+    }
+}
+
+struct Group {
+    answers: Vec<Answer>,
+    changes: Vec<super::kv::Change>,
+    raised: BTreeSet<Signal>,
+}
+
+fn run_group(kv: &dyn Kv, first: Work, receiver: &mut mpsc::Receiver<Work>) -> Group {
+    let mut group = Overlay::new();
+    let mut raised = BTreeSet::new();
+    let mut answers = Vec::new();
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(work) = next.take() {
+        let mut tx = Tx { kv, group: &group, own: Overlay::new(), raised: BTreeSet::new(), bytes: 0, refused: false };
+        answers.push(work(&mut tx));
+        let Tx { own, raised: own_raised, bytes: own_bytes, refused, .. } = tx;
+        if !refused {
+            group.extend(own);
+            raised.extend(own_raised);
+            bytes += own_bytes;
+        }
+        if bytes < GROUP_BYTES_MAX {
+            next = receiver.try_recv().ok();
+        }
+    }
+    Group { answers, changes: group.into_iter().collect(), raised }
+}
+
+/// A transaction in progress.
+pub struct Tx<'a> {
+    kv: &'a dyn Kv,
+    group: &'a Overlay,
+    own: Overlay,
+    raised: BTreeSet<Signal>,
+    bytes: usize,
+    refused: bool,
+}
+
+impl Tx<'_> {
+    /// The value of a key, own changes included.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.own.get(key).or_else(|| self.group.get(key)) {
+            Some(value) => Ok(value.clone()),
+            None => self.kv.get(key),
+        }
+    }
+
+    /// Sets a key.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += key.len() + value.len();
+        self.own.insert(key, Some(value));
+    }
+
+    /// Removes a key, present or not.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.bytes += key.len();
+        self.own.insert(key, None);
+    }
+
+    /// The first `limit` pairs from `from` on with `prefix`, own changes included.
+    pub fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        self.scan_where(prefix, from, limit, |_| true)
+    }
+
+    /// The same, for keys that are wanted.
+    pub fn scan_where(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<Pair>, StoreError> {
+        let start = if from > prefix { from } else { prefix };
+        let mut fresh: Overlay =
+            self.group.range(start.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).map(clone_pair).collect();
+        fresh.extend(self.own.range(start.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).map(clone_pair));
+        let mut fresh = fresh.into_iter().peekable();
+        let mut below = self.kv.scan(prefix, start).peekable();
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let take_fresh = match (fresh.peek(), below.peek()) {
+                (None, None) => break,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some((key, _)), Some(Ok((under, _)))) => key <= under,
+                (Some(_), Some(Err(_))) => false,
+            };
+            let pair = if take_fresh {
+                let Some((key, value)) = fresh.next() else { break };
+                if below.peek().is_some_and(|pair| pair.as_ref().is_ok_and(|(under, _)| *under == key)) {
+                    below.next();
+                }
+                value.map(|value| (key, value))
+            } else {
+                below.next().transpose()?
+            };
+            found.extend(pair.filter(|(key, _)| wanted(key)));
+        }
+        Ok(found)
+    }
+
+    /// Tells somebody who waits, once the transaction is durable.
+    pub fn raise(&mut self, signal: Signal) {
+        self.raised.insert(signal);
+    }
+}
+
+fn clone_pair((key, value): (&Vec<u8>, &Option<Vec<u8>>)) -> (Vec<u8>, Option<Vec<u8>>) {
+    (key.clone(), value.clone())
+}
+
+#[cfg(test)]
+impl<'a> Tx<'a> {
+    /// A transaction over an engine, for tests of rules without a thread.
+    pub(super) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
+        Tx { kv, group, own: Overlay::new(), raised: BTreeSet::new(), bytes: 0, refused: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Overlay, Tx};
+    use crate::store::kv::{Kv, MemoryKv};
+    use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
+
+    proptest! {
+        /// A scan over engine, group and own changes equals a scan over all of them merged.
+        #[test]
+        fn scans_see_all_layers(
+            below in keys(), group in changes(), own in changes(), limit in 0usize..12,
+        ) {
+            let kv = MemoryKv::default();
+            kv.apply(&below.iter().map(|key| (vec![b'k', *key], Some(vec![0]))).collect::<Vec<_>>()).unwrap();
+            let layer = |changes: &[(u8, bool)], mark: u8| -> Overlay {
+                changes.iter().map(|(key, keep)| (vec![b'k', *key], keep.then(|| vec![mark]))).collect()
+            };
+            let (group, own) = (layer(&group, 1), layer(&own, 2));
+            let merged = MemoryKv::default();
+            merged.apply(&kv.scan(b"k", b"").map(|pair| pair.map(|(k, v)| (k, Some(v))).unwrap()).collect::<Vec<_>>()).unwrap();
+            merged.apply(&group.clone().into_iter().collect::<Vec<_>>()).unwrap();
+            merged.apply(&own.clone().into_iter().collect::<Vec<_>>()).unwrap();
+            let mut tx = Tx::over(&kv, &group);
+            tx.own = own;
+            let expected: Vec<_> = merged.scan(b"k", b"").map(Result::unwrap).take(limit).collect();
+            prop_assert_eq!(tx.scan(b"k", b"", limit).unwrap(), expected);
+        }
+    }
+
+    fn keys() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(0u8..16, 0..12)
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<(u8, bool)>> {
+        proptest::collection::vec((0u8..16, any::<bool>()), 0..12)
+    }
+}

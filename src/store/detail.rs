@@ -1,0 +1,130 @@
+//! What a detail changes: the ledger of documents, an outbox entry, the next re-read.
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::{self, Queue};
+use super::queue::{enqueue, new_job, remove_ready, unwait, wait};
+use super::walk::RowNote;
+use super::{StoreError, Tx, decode, encode, outbox, runs};
+use crate::domain::{Class, Job, JobKind, Run, StreamId};
+
+/// A document as fetched, sealed.
+pub(super) struct Fetched {
+    pub(super) sealed: Vec<u8>,
+    pub(super) hash: u64,
+    pub(super) refresh_after_ms: Option<i64>,
+}
+
+/// Which document of which stream, its row in the ledger, and the run that asked for it.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) stream: &'a StreamId,
+    pub(super) run: Option<u64>,
+    pub(super) id: &'a str,
+    pub(super) row: &'a RowNote,
+}
+
+/// The ledger's note of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DocumentNote {
+    /// Digest of its content.
+    #[serde(rename = "h")]
+    pub(super) hash: u64,
+    #[serde(rename = "v")]
+    pub(super) version: u64,
+    #[serde(rename = "f")]
+    pub(super) fetched_at: i64,
+    /// The waiting job that reads it again: due time and seq. None: final.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(super) refresh: Option<(i64, u64)>,
+}
+
+pub(super) fn apply(tx: &mut Tx<'_>, job: &Job, fetched: Fetched, now: i64) -> Result<(), StoreError> {
+    let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
+    let stream = job.stream();
+    let row = tx.get(&keys::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
+    let row = row.unwrap_or(RowNote { hash: 0, first_listed_at: now, seen: 0, gone_at: None });
+    store(tx, &Place { stream: &stream, run: *run, id, row: &row }, fetched, now)?;
+    runs::update(tx, *run, now, |run| run.fetched += 1)
+}
+
+/// Notes the document and hands it to the outbox, unless a routine re-read found nothing new.
+pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i64) -> Result<(), StoreError> {
+    let Place { stream, run, id, row } = *place;
+    let key = keys::document(&stream.shop, &stream.resource, id);
+    let known: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    if let Some(refresh) = known.as_ref().and_then(|note| note.refresh) {
+        drop_refresh(tx, stream, refresh)?;
+    }
+    let refresh = match fetched.refresh_after_ms {
+        Some(pause) => Some(plan_refresh(tx, stream, id, now.saturating_add(pause))?),
+        None => None,
+    };
+    let unchanged = known.as_ref().filter(|note| run.is_none() && note.hash == fetched.hash);
+    let version = match unchanged {
+        Some(note) => note.version,
+        None => {
+            let head = outbox::DocumentHead {
+                shop: stream.shop.clone(),
+                resource: stream.resource.clone(),
+                combination: stream.combination.clone(),
+                id: id.to_owned(),
+                fetched_at: now,
+                first_listed_at: row.first_listed_at,
+                row_hash: row.hash,
+                document_hash: fetched.hash,
+                run,
+            };
+            outbox::append_document(tx, head, &fetched.sealed, now)?
+        }
+    };
+    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh };
+    tx.put(key, encode("a ledger document", &note)?);
+    Ok(())
+}
+
+fn plan_refresh(tx: &mut Tx<'_>, stream: &StreamId, id: &str, due: i64) -> Result<(i64, u64), StoreError> {
+    let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, kind)?;
+    wait(tx, &job, due)?;
+    Ok((due, job.seq))
+}
+
+/// Takes back a planned re-read, waiting or ready.
+fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> Result<bool, StoreError> {
+    if unwait(tx, due, seq)?.is_some() {
+        return Ok(true);
+    }
+    let queue = Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: keys::QueueKind::Detail };
+    remove_ready(tx, &queue, Class::Refresh, seq)
+}
+
+/// Moves a planned re-read to now, for a full run that somebody asked for. False when the document is
+/// final or its read is under way.
+pub(super) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, StoreError> {
+    let key = keys::document(&run.stream.shop, &run.stream.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
+    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    let Some((due, seq)) = note.refresh else { return Ok(false) };
+    if unwait(tx, due, seq)?.is_none() {
+        return Ok(false);
+    }
+    let kind =
+        JobKind::FetchDetail { run: Some(run.id), combination: run.stream.combination.clone(), id: id.to_owned() };
+    let job = new_job(tx, &run.stream.shop, &run.stream.resource, Class::Refresh, kind)?;
+    enqueue(tx, &job)?;
+    note.refresh = None;
+    tx.put(key, encode("a ledger document", &note)?);
+    Ok(true)
+}
+
+/// The API does not know the id any more. What the sink holds stays: absence is not deletion.
+pub(super) fn apply_gone(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
+    let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
+    let key = keys::document(&job.shop, &job.resource, id);
+    if let Some(bytes) = tx.get(&key)? {
+        let note: DocumentNote = decode("a ledger document", &bytes)?;
+        tx.put(key, encode("a ledger document", &DocumentNote { refresh: None, ..note })?);
+    }
+    runs::update(tx, *run, now, |run| run.gone += 1)
+}

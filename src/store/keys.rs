@@ -1,0 +1,139 @@
+//! The layout of keys in the one tree. A prefix byte, then parts; texts end with a zero byte, which
+//! no id may hold, and numbers are big-endian, so that the order of keys is the order of meaning.
+//!
+//! | prefix | key | value |
+//! | --- | --- | --- |
+//! | `a` | digest of an API key | what it grants |
+//! | `b` | account, rule | occupied slots of a budget |
+//! | `c` | client id | shop id |
+//! | `d` | shop, resource, id | ledger: the document |
+//! | `j` | shop, resource, L or D, class, seq | a job that is ready |
+//! | `k` | shop, resource, combination | checkpoint |
+//! | `m` | name | store-wide values and counters |
+//! | `o` | version | outbox entry |
+//! | `p` | id | parked |
+//! | `r` | shop, resource, combination, id | ledger: the list row |
+//! | `s` | shop | shop, its sealed secret and data key |
+//! | `t` | client id | sealed token |
+//! | `u` | run | run |
+//! | `v` | shop, resource, combination | the run that walks the stream |
+//! | `w` | due time, seq | a job that waits |
+//! | `x` | resource, shop, id | archived document |
+//! | `z` | shop | a shop being deleted |
+
+use crate::domain::{Class, Job, JobKind, StreamId};
+
+/// A queue of ready jobs: one shop's pages or details of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Queue {
+    pub shop: String,
+    pub resource: String,
+    pub kind: QueueKind,
+}
+
+/// Which of a resource's two calls the jobs of a queue make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum QueueKind {
+    List,
+    Detail,
+}
+
+impl Queue {
+    /// The queue that a job stands in.
+    pub fn of(job: &Job) -> Queue {
+        let kind = match job.kind {
+            JobKind::ListPage { .. } | JobKind::Sweep { .. } => QueueKind::List,
+            JobKind::FetchDetail { .. } => QueueKind::Detail,
+        };
+        Queue { shop: job.shop.clone(), resource: job.resource.clone(), kind }
+    }
+
+    pub(super) fn prefix(&self) -> Vec<u8> {
+        let mut key = texts(b'j', &[&self.shop, &self.resource]);
+        key.push(match self.kind {
+            QueueKind::List => b'L',
+            QueueKind::Detail => b'D',
+        });
+        key
+    }
+
+    pub(super) fn key(&self, class: Class, seq: u64) -> Vec<u8> {
+        let mut key = self.prefix();
+        key.push(class as u8);
+        key.extend(seq.to_be_bytes());
+        key
+    }
+}
+
+/// Class and seq of a key in a queue.
+pub(super) fn class_and_seq(key: &[u8]) -> Option<(u8, u64)> {
+    let (rest, seq) = key.split_last_chunk::<8>()?;
+    Some((*rest.last()?, u64::from_be_bytes(*seq)))
+}
+
+pub(super) fn texts(prefix: u8, parts: &[&str]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len() + 1).sum::<usize>());
+    key.push(prefix);
+    for part in parts {
+        key.extend_from_slice(part.as_bytes());
+        key.push(0);
+    }
+    key
+}
+
+pub(super) fn numbered(prefix: u8, number: u64) -> Vec<u8> {
+    let mut key = vec![prefix];
+    key.extend(number.to_be_bytes());
+    key
+}
+
+pub(super) fn number_of(key: &[u8]) -> Option<u64> {
+    key.split_last_chunk::<8>().map(|(_, number)| u64::from_be_bytes(*number))
+}
+
+pub(super) fn waiting(due: i64, seq: u64) -> Vec<u8> {
+    let mut key = numbered(b'w', u64::try_from(due).unwrap_or(0));
+    key.extend(seq.to_be_bytes());
+    key
+}
+
+/// Due time and seq of a waiting job's key.
+pub(super) fn due_and_seq(key: &[u8]) -> Option<(i64, u64)> {
+    let (rest, seq) = key.split_last_chunk::<8>()?;
+    let due = i64::try_from(number_of(rest)?).ok()?;
+    Some((due, u64::from_be_bytes(*seq)))
+}
+
+pub(super) fn stream(prefix: u8, stream: &StreamId) -> Vec<u8> {
+    texts(prefix, &[&stream.shop, &stream.resource, &stream.combination.to_string()])
+}
+
+pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
+    let mut key = stream(b'r', of);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+pub(super) fn document(shop: &str, resource: &str, id: &str) -> Vec<u8> {
+    let mut key = texts(b'd', &[shop, resource]);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+pub(super) fn archived(resource: &str, shop: &str, id: &str) -> Vec<u8> {
+    let mut key = texts(b'x', &[resource, shop]);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// The first key after everything that begins with `prefix`.
+pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut key = prefix.to_vec();
+    while let Some(last) = key.pop() {
+        if last < u8::MAX {
+            key.push(last + 1);
+            return key;
+        }
+    }
+    vec![u8::MAX; 64]
+}

@@ -1,0 +1,264 @@
+//! The key-value seam: what the store needs of an engine, and the engine we have (sled 0.34).
+//!
+//! Called by the committer alone for writing and by anybody for reading. [`Kv::apply`] returns only
+//! when the batch is durable: sled's `flush` does not call fsync on Linux, so this file does, on its
+//! own handle to the log, after every batch.
+
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::{collections::BTreeMap, sync::RwLock};
+
+use super::StoreError;
+
+/// One change to one key.
+pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
+/// Keys and values in the order of the keys.
+pub(super) type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>;
+
+/// An ordered map of bytes with durable, atomic batches.
+pub(super) trait Kv: Send + Sync + 'static {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// All pairs from `from` on (inclusive) whose key begins with `prefix`, ascending.
+    fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a>;
+
+    /// The same, descending, from below `before` (exclusive).
+    fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a>;
+
+    /// Applies all changes or none, and returns when they are on the disk.
+    ///
+    /// # Errors
+    /// After an error nothing is known about the batch: the process must stop and open the store anew.
+    fn apply(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Bytes on disk.
+    fn size(&self) -> u64;
+}
+
+/// sled with our own fdatasync.
+pub(super) struct SledKv {
+    db: sled::Db,
+    log: File,
+    /// Keeps other processes away; let go only after the engine is closed.
+    _lock: File,
+}
+
+/// Sled's page cache. Its default of 1 GiB is out of proportion for one small machine.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+impl SledKv {
+    /// Opens or creates the engine in `directory`. What a kill during an earlier opening left behind
+    /// is removed first; damage shows as an error, never as a panic. `lock` is held until it is closed.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when sled cannot read its own files.
+    pub(super) fn open(directory: &Path, lock: File) -> Result<SledKv, StoreError> {
+        let path = directory.join("sled");
+        let fresh = !path.join("db").exists();
+        std::fs::create_dir_all(&path).map_err(|error| StoreError::io(&path, error))?;
+        remove_half_written_snapshots(&path)?;
+        let db = match open_caught(&path) {
+            Ok(db) => db,
+            Err(first) => {
+                tracing::warn!(error = %first, "the store did not open; trying again without its snapshot");
+                remove_files(&path, |name| name.starts_with("snap."))?;
+                open_caught(&path).map_err(|error| StoreError::Damaged { path: path.clone(), detail: error })?
+            }
+        };
+        let log = File::open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
+        if fresh {
+            sync_files(directory, &path)?;
+        }
+        Ok(SledKv { db, log, _lock: lock })
+    }
+}
+
+/// sled never syncs its `conf` nor the directory entries; without them a power cut loses the store.
+fn sync_files(directory: &Path, path: &Path) -> Result<(), StoreError> {
+    for name in [path.join("conf"), path.join("db"), path.to_path_buf(), directory.to_path_buf()] {
+        let synced = File::open(&name).and_then(|file| file.sync_all());
+        synced.map_err(|error| StoreError::io(&name, error))?;
+    }
+    Ok(())
+}
+
+/// A kill while sled writes a snapshot leaves `snap.*.generating`, which it then refuses to read.
+fn remove_half_written_snapshots(path: &Path) -> Result<(), StoreError> {
+    remove_files(path, |name| name.starts_with("snap.") && name.ends_with(".generating"))
+}
+
+fn remove_files(path: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+    let entries = std::fs::read_dir(path).map_err(|error| StoreError::io(path, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io(path, error))?;
+        if entry.file_name().to_str().is_some_and(&unwanted) {
+            std::fs::remove_file(entry.path()).map_err(|error| StoreError::io(&entry.path(), error))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_caught(path: &PathBuf) -> Result<sled::Db, String> {
+    let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
+    match opened {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the engine panicked while reading its log".to_owned()),
+    }
+}
+
+impl Kv for SledKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get(key).map_err(engine)?.map(|value| value.to_vec()))
+    }
+
+    fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
+        let start = if from > prefix { from } else { prefix };
+        let prefix = prefix.to_vec();
+        let range = self.db.range::<&[u8], _>((Bound::Included(start), Bound::Unbounded));
+        Box::new(
+            range
+                .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(engine))
+                .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
+        )
+    }
+
+    fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
+        let prefix = prefix.to_vec();
+        let range = self.db.range::<&[u8], _>((Bound::Unbounded, Bound::Excluded(before)));
+        Box::new(
+            range
+                .rev()
+                .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(engine))
+                .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
+        )
+    }
+
+    fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        self.db.apply_batch(batch).map_err(engine)?;
+        self.db.flush().map_err(engine)?;
+        self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
+    }
+
+    fn size(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+}
+
+fn engine(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::Full,
+        error => StoreError::Engine(error.to_string()),
+    }
+}
+
+/// An engine in memory, for the conformance test and for rules that need no disk.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct MemoryKv(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>);
+
+#[cfg(test)]
+impl MemoryKv {
+    fn copy(&self, prefix: &[u8], low: Bound<&[u8]>, high: Bound<&[u8]>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let map = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        map.range::<[u8], _>((low, high))
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+impl Kv for MemoryKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(key).cloned())
+    }
+
+    fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
+        let start = if from > prefix { from } else { prefix };
+        Box::new(self.copy(prefix, Bound::Included(start), Bound::Unbounded).into_iter().map(Ok))
+    }
+
+    fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
+        Box::new(self.copy(prefix, Bound::Unbounded, Bound::Excluded(before)).into_iter().rev().map(Ok))
+    }
+
+    fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut map = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (key, value) in changes {
+            match value {
+                Some(value) => map.insert(key.clone(), value.clone()),
+                None => map.remove(key),
+            };
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Kv, MemoryKv, SledKv};
+
+    fn opened(directory: &tempfile::TempDir) -> SledKv {
+        let lock = std::fs::File::create(directory.path().join("lock")).unwrap();
+        SledKv::open(directory.path(), lock).unwrap()
+    }
+
+    /// What both engines must do alike.
+    fn conforms(kv: &dyn Kv) {
+        let put = |key: &str, value: &str| -> Change { (key.into(), Some(value.into())) };
+        kv.apply(&[put("a1", "1"), put("a2", "2"), put("a3", "3"), put("b1", "4")]).unwrap();
+        kv.apply(&[put("a2", "22"), (b"a3".to_vec(), None)]).unwrap();
+        assert_eq!(kv.get(b"a2").unwrap().as_deref(), Some(&b"22"[..]));
+        assert_eq!(kv.get(b"a3").unwrap(), None);
+        let keys = |pairs: super::Pairs<'_>| -> Vec<String> {
+            pairs.map(|pair| String::from_utf8(pair.unwrap().0).unwrap()).collect()
+        };
+        assert_eq!(keys(kv.scan(b"a", b"")), ["a1", "a2"]);
+        assert_eq!(keys(kv.scan(b"a", b"a2")), ["a2"]);
+        assert_eq!(keys(kv.scan_back(b"a", b"b")), ["a2", "a1"]);
+        assert_eq!(keys(kv.scan_back(b"a", b"a2")), ["a1"]);
+        assert_eq!(keys(kv.scan(b"c", b"")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn both_engines_conform() {
+        conforms(&MemoryKv::default());
+        let directory = tempfile::tempdir().unwrap();
+        conforms(&opened(&directory));
+        let reopened = opened(&directory);
+        assert_eq!(reopened.get(b"a2").unwrap().as_deref(), Some(&b"22"[..]));
+    }
+
+    #[test]
+    fn a_half_written_snapshot_does_not_keep_the_store_shut() {
+        let directory = tempfile::tempdir().unwrap();
+        conforms(&opened(&directory));
+        let half = directory.path().join("sled/snap.ffffffffffffffff.generating");
+        std::fs::write(&half, b"torn").unwrap();
+        let reopened = opened(&directory);
+        assert_eq!(reopened.get(b"a1").unwrap().as_deref(), Some(&b"1"[..]));
+    }
+}

@@ -1,0 +1,152 @@
+//! Store-wide values: format, master key check, sequences, counters.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::kv::Kv;
+use super::seal::{SealKey, random_key};
+use super::{Store, StoreError, Tx, locked};
+
+/// Rises when the layout of keys or records changes so that older programs could not read it.
+const FORMAT: u32 = 1;
+
+const FORMAT_KEY: &[u8] = b"mformat";
+const CURSOR_KEY: &[u8] = b"mcursor_key";
+const CURSOR_CONTEXT: &str = "cursor key";
+
+/// Checks that format and master key fit, or writes them into an empty store. Returns the cursor key.
+pub(super) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    if let Some(format) = kv.get(FORMAT_KEY)? {
+        let found = format.as_slice().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX);
+        if found > FORMAT {
+            return Err(StoreError::NewerFormat { path: path.to_owned(), found });
+        }
+    }
+    if let Some(sealed) = kv.get(CURSOR_KEY)? {
+        return master.open(CURSOR_CONTEXT, &sealed).map_err(|_| StoreError::WrongMasterKey { path: path.to_owned() });
+    }
+    let key = random_key()?;
+    let sealed = master.seal(CURSOR_CONTEXT, &*key)?;
+    kv.apply(&[(FORMAT_KEY.to_vec(), Some(FORMAT.to_be_bytes().to_vec())), (CURSOR_KEY.to_vec(), Some(sealed))])?;
+    Ok(Zeroizing::new(key.to_vec()))
+}
+
+/// How much work there is, store-wide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Jobs that could run now, the leased ones included.
+    pub ready_jobs: u64,
+    /// Jobs that wait for a due time (pauses after failures, re-reads).
+    pub waiting_jobs: u64,
+    /// Of the waiting ones, those that failed before and will be tried again.
+    pub retrying_jobs: u64,
+    /// Attempts under way.
+    pub leased_jobs: u64,
+    pub outbox: u64,
+    /// Sealed bytes in the outbox.
+    pub outbox_bytes: u64,
+    pub parked: u64,
+    /// Runs that are walking or fetching.
+    pub open_runs: u64,
+}
+
+/// Names of the counters; part of the stored format.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Counter {
+    Ready,
+    Waiting,
+    Retrying,
+    Outbox,
+    OutboxBytes,
+    Parked,
+    OpenRuns,
+}
+
+impl Counter {
+    fn key(self) -> &'static [u8] {
+        match self {
+            Counter::Ready => b"mcount.ready",
+            Counter::Waiting => b"mcount.waiting",
+            Counter::Retrying => b"mcount.retrying",
+            Counter::Outbox => b"mcount.outbox",
+            Counter::OutboxBytes => b"mcount.outbox_bytes",
+            Counter::Parked => b"mcount.parked",
+            Counter::OpenRuns => b"mcount.open_runs",
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Changes a counter together with what it counts.
+    pub(super) fn count(&mut self, counter: Counter, by: i64) -> Result<(), StoreError> {
+        let now = number(self.get(counter.key())?);
+        self.put(counter.key().to_vec(), now.saturating_add_signed(by).to_be_bytes().to_vec());
+        Ok(())
+    }
+
+    /// The next number of a sequence, from 1.
+    pub(super) fn next(&mut self, name: &'static str) -> Result<u64, StoreError> {
+        let key = [b"mseq.", name.as_bytes()].concat();
+        let next = number(self.get(&key)?) + 1;
+        self.put(key, next.to_be_bytes().to_vec());
+        Ok(next)
+    }
+
+    /// The next version: microseconds of the wall clock, or one more than the last if the clock fell
+    /// back. Rises over restarts, and over a lost store as long as the clock did not go back.
+    pub(super) fn next_version(&mut self, now: i64) -> Result<u64, StoreError> {
+        let key = b"mversion".to_vec();
+        let clock = u64::try_from(now).unwrap_or(0).saturating_mul(1000);
+        let next = clock.max(number(self.get(&key)?) + 1);
+        self.put(key, next.to_be_bytes().to_vec());
+        Ok(next)
+    }
+}
+
+fn number(bytes: Option<Vec<u8>>) -> u64 {
+    bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u64::from_be_bytes)).unwrap_or(0)
+}
+
+impl Store {
+    /// How much work there is now.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn counters(&self) -> Result<Counters, StoreError> {
+        let read = |counter: Counter| Ok::<u64, StoreError>(number(self.0.kv.get(counter.key())?));
+        Ok(Counters {
+            ready_jobs: read(Counter::Ready)?,
+            waiting_jobs: read(Counter::Waiting)?,
+            retrying_jobs: read(Counter::Retrying)?,
+            leased_jobs: locked(&self.0.leased).len() as u64,
+            outbox: read(Counter::Outbox)?,
+            outbox_bytes: read(Counter::OutboxBytes)?,
+            parked: read(Counter::Parked)?,
+            open_runs: read(Counter::OpenRuns)?,
+        })
+    }
+
+    /// A time kept under a name (the schedule's last ticks).
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn kept_time(&self, name: &str) -> Result<Option<i64>, StoreError> {
+        let key = [b"mtime.", name.as_bytes()].concat();
+        let bytes = self.0.kv.get(&key)?;
+        Ok(bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(i64::from_be_bytes)))
+    }
+
+    /// Keeps a time under a name.
+    ///
+    /// # Errors
+    /// The engine's write errors.
+    pub async fn keep_time(&self, name: &str, at: i64) -> Result<(), StoreError> {
+        let key = [b"mtime.", name.as_bytes()].concat();
+        self.transact(move |tx| {
+            tx.put(key, at.to_be_bytes().to_vec());
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,210 @@
+//! The embedded side: jobs, ledger, checkpoints, outbox, shops, tokens, budgets, runs and the archive,
+//! in one sled tree.
+//!
+//! Every change is a transaction run by the one committer ([`committer`]) and durable before its caller
+//! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed ([`seal`])
+//! before they reach the engine. Reading order: `keys`, `committer`, `queue`, `walk`, `detail`, `outbox`.
+//!
+//! A crash at any instant leaves the state after some transaction, whole. Leases live in memory only:
+//! a new process starts with none, and the attempts that were under way count as made.
+
+mod access;
+mod archive;
+mod committer;
+mod detail;
+mod error;
+mod keys;
+mod kv;
+mod meta;
+mod outbox;
+mod parked;
+mod queue;
+mod runs;
+mod seal;
+mod shops;
+mod signal;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
+
+pub use access::{KeyRecord, Scope};
+pub use archive::{ArchivePage, Archived};
+pub use committer::Tx;
+pub use error::StoreError;
+pub use keys::{Queue, QueueKind};
+pub use meta::Counters;
+pub use outbox::Waiting;
+pub use queue::{Failure, Settled, Settlement};
+pub use runs::Started;
+pub use seal::SealKey;
+pub use shops::{NewShop, Secrets, ShopChange};
+pub use signal::Signals;
+pub use walk::WalkRule;
+
+use crate::domain::Clock;
+use committer::Committer;
+use kv::{Kv, SledKv};
+
+/// The embedded store. Cheap to clone; the last handle closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    kv: Arc<dyn Kv>,
+    committer: Committer,
+    signals: Arc<Signals>,
+    queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
+    /// Jobs with an attempt under way, by seq.
+    leased: Arc<Mutex<HashSet<u64>>>,
+    shop_keys: RwLock<HashMap<String, SealKey>>,
+    master: SealKey,
+    clock: Clock,
+    cursor_key: Zeroizing<Vec<u8>>,
+}
+
+impl Store {
+    /// Opens or creates the store in `directory` (made with mode 0700 when absent).
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] for a second process, [`StoreError::WrongMasterKey`] before anything is
+    /// written, [`StoreError::Damaged`] when the engine cannot read its files.
+    pub fn open(directory: &Path, master: &[u8; 32], clock: Clock) -> Result<Store, StoreError> {
+        make_private(directory)?;
+        let lock = lock(directory)?;
+        let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
+        Store::over(kv, SealKey::new(master), clock, directory)
+    }
+
+    fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {
+        let cursor_key = meta::check_or_create(&*kv, &master, path)?;
+        let (signals, receiver) = Signals::new();
+        let signals = Arc::new(signals);
+        let committer = Committer::start(Arc::clone(&kv), Arc::clone(&signals))?;
+        Ok(Store(Arc::new(Inner {
+            kv,
+            committer,
+            signals,
+            queues: Mutex::new(Some(receiver)),
+            leased: Arc::default(),
+            shop_keys: RwLock::default(),
+            master,
+            clock,
+            cursor_key,
+        })))
+    }
+
+    /// Runs a transaction and returns when it is durable.
+    ///
+    /// Cancel safety: a caller that goes away does not stop the transaction.
+    async fn transact<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        self.0.committer.transact(work).await
+    }
+
+    /// Turns true when the engine failed; the process must end then.
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        self.0.committer.failed()
+    }
+
+    /// Who is woken after commits.
+    pub fn signals(&self) -> &Signals {
+        &self.0.signals
+    }
+
+    /// The names of queues that got work; given out once, to the lanes.
+    pub fn take_queue_signals(&self) -> Option<mpsc::UnboundedReceiver<Queue>> {
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The wall clock that records carry.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Authenticates the cursors of the HTTP API; made at the first start, kept sealed.
+    pub fn cursor_key(&self) -> &[u8] {
+        &self.0.cursor_key
+    }
+
+    /// Bytes on disk.
+    pub fn size(&self) -> u64 {
+        self.0.kv.size()
+    }
+
+    fn now(&self) -> i64 {
+        self.0.clock.now()
+    }
+}
+
+type Leased = Arc<Mutex<HashSet<u64>>>;
+
+fn locked(leased: &Leased) -> MutexGuard<'_, HashSet<u64>> {
+    leased.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make_private(directory: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| StoreError::io(directory, error))
+}
+
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join("lock");
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|error| StoreError::io(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: directory.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(StoreError::io(&path, error)),
+    }
+}
+
+/// Small records are JSON: readable with any tool, and added fields do no harm.
+fn encode<T: Serialize>(what: &str, record: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Record { what: what.to_owned(), detail: error.to_string() })
+}
+
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| StoreError::Record { what: what.to_owned(), detail: error.to_string() })
+}
+
+/// A record with a sealed part: length of the head, head as JSON, sealed bytes.
+fn encode_with<T: Serialize>(what: &str, head: &T, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let head = encode(what, head)?;
+    let length = u32::try_from(head.len())
+        .map_err(|_| StoreError::Record { what: what.to_owned(), detail: "its head is too long".to_owned() })?;
+    let mut out = Vec::with_capacity(4 + head.len() + sealed.len());
+    out.extend(length.to_le_bytes());
+    out.extend(head);
+    out.extend_from_slice(sealed);
+    Ok(out)
+}
+
+fn decode_with<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<(T, Vec<u8>), StoreError> {
+    let cut = || StoreError::Record { what: what.to_owned(), detail: "it is cut off".to_owned() };
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(cut)?;
+    let (head, sealed) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(cut)?;
+    Ok((decode(what, head)?, sealed.to_vec()))
+}
+
+/// What a document is sealed for; the same in the outbox and in the archive.
+fn document_context(shop: &str, resource: &str, id: &str) -> String {
+    format!("document|{shop}|{resource}|{id}")
+}

@@ -1,0 +1,197 @@
+//! The parking lot: what was given up on, with its reason, until somebody retries it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::meta::Counter;
+use super::outbox::{self, Head};
+use super::queue::enqueue;
+use super::signal::Signal;
+use super::{Store, StoreError, Tx, decode, encode, keys, runs};
+use crate::domain::{Job, JobKind, Parked, Rejected, Run, RunState};
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    parked: Parked,
+    what: What,
+}
+
+/// What a retry puts back.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+enum What {
+    Job {
+        job: Job,
+    },
+    Entry {
+        head: Head,
+        sealed: String,
+    },
+    /// A list row without a usable id; a retry forgets it, so that the next walk looks again.
+    Row {
+        key: String,
+    },
+}
+
+fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
+    tx.put(keys::numbered(b'p', record.parked.id), encode("a parked record", record)?);
+    tx.count(Counter::Parked, 1)?;
+    tx.raise(Signal::Progress);
+    Ok(())
+}
+
+pub(super) fn park_job(tx: &mut Tx<'_>, mut job: Job, reason: String, now: i64) -> Result<(), StoreError> {
+    let (name, document_id) = match &job.kind {
+        JobKind::ListPage { .. } => ("list_page", None),
+        JobKind::Sweep { .. } => ("sweep", None),
+        JobKind::FetchDetail { id, .. } => ("fetch_detail", Some(id.clone())),
+    };
+    let parked = Parked {
+        id: tx.next("parked")?,
+        shop_id: job.shop.clone(),
+        resource: job.resource.clone(),
+        document_id,
+        job: name.to_owned(),
+        reason: reason.clone(),
+        attempts: job.attempts,
+        parked_at: now,
+    };
+    match &job.kind {
+        JobKind::ListPage { run, page, .. } => {
+            runs::fail(tx, *run, &job.stream(), format!("page {page} was given up: {reason}"), now)?;
+        }
+        JobKind::FetchDetail { run, .. } => runs::update(tx, *run, now, |run| run.parked += 1)?,
+        JobKind::Sweep { .. } => {}
+    }
+    job.attempts = 0;
+    job.last_error = Some(reason);
+    put(tx, &Record { parked, what: What::Job { job } })
+}
+
+pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<(), StoreError> {
+    let parked = Parked {
+        id: tx.next("parked")?,
+        shop_id: run.stream.shop.clone(),
+        resource: run.stream.resource.clone(),
+        document_id: row.id.clone(),
+        job: "list_page".to_owned(),
+        reason: row.reason.clone(),
+        attempts: 1,
+        parked_at: now,
+    };
+    let mark = format!("\u{1}{}|{}", row.id.as_deref().unwrap_or_default(), row.reason);
+    let key = STANDARD.encode(keys::row(&run.stream, &mark));
+    put(tx, &Record { parked, what: What::Row { key } })
+}
+
+pub(super) fn park_entry(
+    tx: &mut Tx<'_>,
+    head: Head,
+    sealed: Vec<u8>,
+    (reason, attempts): (String, u32),
+    now: i64,
+) -> Result<(), StoreError> {
+    let (shop_id, resource, document_id) = match &head {
+        Head::Document(head) => (head.shop.clone(), head.resource.clone(), Some(head.id.clone())),
+        Head::Listing { shop, resource, id, .. } => (shop.clone(), resource.clone(), Some(id.clone())),
+        Head::Checkpoint { stream, .. } => (stream.shop.clone(), stream.resource.clone(), None),
+        Head::Shop { shop } | Head::ShopDeleted { shop, .. } => (shop.clone(), String::new(), None),
+    };
+    let id = tx.next("parked")?;
+    let parked =
+        Parked { id, shop_id, resource, document_id, job: "write".to_owned(), reason, attempts, parked_at: now };
+    put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
+}
+
+fn retry(tx: &mut Tx<'_>, id: u64, now: i64) -> Result<bool, StoreError> {
+    let key = keys::numbered(b'p', id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
+    let record: Record = decode("a parked record", &bytes)?;
+    match record.what {
+        What::Job { job } => retry_job(tx, &job, now)?,
+        What::Entry { head, sealed } => {
+            let sealed = STANDARD
+                .decode(sealed)
+                .map_err(|error| StoreError::Record { what: format!("parked {id}"), detail: error.to_string() })?;
+            outbox::put_back(tx, &head, &sealed, now)?;
+        }
+        What::Row { key } => {
+            if let Ok(key) = STANDARD.decode(key) {
+                tx.delete(key);
+            }
+        }
+    }
+    tx.delete(key);
+    tx.count(Counter::Parked, -1)?;
+    Ok(true)
+}
+
+fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
+    match &job.kind {
+        JobKind::ListPage { run, .. } => {
+            let walking = keys::stream(b'v', &job.stream());
+            // A newer walk reads this page too.
+            if tx.get(&walking)?.is_some() {
+                return Ok(());
+            }
+            tx.put(walking, encode("a walk", run)?);
+            runs::update(tx, Some(*run), now, |run| {
+                run.state = RunState::Walking;
+                run.error = None;
+            })?;
+        }
+        JobKind::FetchDetail { run, .. } => runs::update(tx, *run, now, |run| {
+            run.parked = run.parked.saturating_sub(1);
+            if run.state == RunState::Done {
+                run.state = RunState::Fetching;
+            }
+        })?,
+        JobKind::Sweep { .. } => {}
+    }
+    enqueue(tx, job)
+}
+
+impl Store {
+    /// Parked records above the id `after`, oldest first, of shops that are wanted.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn parked(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+        wanted: impl Fn(&Parked) -> bool,
+    ) -> Result<Vec<Parked>, StoreError> {
+        let from = after.map_or_else(|| vec![b'p'], |after| keys::numbered(b'p', after.saturating_add(1)));
+        let mut found = Vec::new();
+        for pair in self.0.kv.scan(b"p", &from) {
+            if found.len() == limit {
+                break;
+            }
+            let record: Record = decode("a parked record", &pair?.1)?;
+            if wanted(&record.parked) {
+                found.push(record.parked);
+            }
+        }
+        Ok(found)
+    }
+
+    /// One parked record.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn parked_one(&self, id: u64) -> Result<Option<Parked>, StoreError> {
+        let bytes = self.0.kv.get(&keys::numbered(b'p', id))?;
+        Ok(bytes.map(|bytes| decode::<Record>("a parked record", &bytes)).transpose()?.map(|record| record.parked))
+    }
+
+    /// Puts a parked job or document back with fresh attempts. False: no such record.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn retry_parked(&self, id: u64) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.transact(move |tx| retry(tx, id, now)).await
+    }
+}

@@ -1,0 +1,174 @@
+//! Runs: started, counted, ended; and the checkpoints that they leave.
+
+use super::keys;
+use super::meta::Counter;
+use super::queue::{enqueue, new_job};
+use super::signal::Signal;
+use super::{Store, StoreError, Tx, decode, encode};
+use crate::domain::{Checkpoint, Class, JobKind, Mode, Run, RunState, StreamId, Trigger};
+
+/// Runs kept for people to look at; older ones go when new ones start.
+const RUNS_KEPT: u64 = 100_000;
+
+/// What a request to walk a stream came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    Run(u64),
+    /// The stream has a run that still walks; this is it.
+    Already(u64),
+}
+
+impl Started {
+    /// The run that walks the stream now.
+    pub fn run(self) -> u64 {
+        match self {
+            Started::Run(id) | Started::Already(id) => id,
+        }
+    }
+}
+
+pub(super) fn read(tx: &Tx<'_>, id: u64) -> Result<Option<Run>, StoreError> {
+    tx.get(&keys::numbered(b'u', id))?.map(|bytes| decode("a run", &bytes)).transpose()
+}
+
+/// Changes a run's record, and closes it when nothing is left to do. A run that is not kept any more
+/// is no error.
+pub(super) fn update(
+    tx: &mut Tx<'_>,
+    id: Option<u64>,
+    now: i64,
+    change: impl FnOnce(&mut Run),
+) -> Result<(), StoreError> {
+    let Some(id) = id else { return Ok(()) };
+    let Some(mut run) = read(tx, id)? else { return Ok(()) };
+    let was_open = run.is_open();
+    change(&mut run);
+    if run.state == RunState::Fetching && run.pending() == 0 {
+        run.state = RunState::Done;
+    }
+    if was_open && !run.is_open() {
+        run.ended_at = Some(now);
+        tx.count(Counter::OpenRuns, -1)?;
+    } else if !was_open && run.is_open() {
+        run.ended_at = None;
+        tx.count(Counter::OpenRuns, 1)?;
+    }
+    tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
+    Ok(())
+}
+
+/// Ends a run's walk without success; what it found stays.
+pub(super) fn fail(tx: &mut Tx<'_>, id: u64, stream: &StreamId, error: String, now: i64) -> Result<(), StoreError> {
+    tx.delete(keys::stream(b'v', stream));
+    update(tx, Some(id), now, |run| {
+        run.state = RunState::Failed;
+        run.error = Some(error);
+    })
+}
+
+pub(super) fn checkpoint(tx: &Tx<'_>, stream: &StreamId) -> Result<Checkpoint, StoreError> {
+    Ok(tx
+        .get(&keys::stream(b'k', stream))?
+        .map(|bytes| decode("a checkpoint", &bytes))
+        .transpose()?
+        .unwrap_or_default())
+}
+
+fn start(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, trigger: Trigger, now: i64) -> Result<Started, StoreError> {
+    let walking = keys::stream(b'v', stream);
+    if let Some(bytes) = tx.get(&walking)? {
+        return Ok(Started::Already(decode("a walk", &bytes)?));
+    }
+    // Without a whole history there is nothing an early stop could rest on.
+    let mode = if checkpoint(tx, stream)?.full_walk_at.is_none() { Mode::Full } else { mode };
+    let id = tx.next("run")?;
+    let run = Run {
+        id,
+        stream: stream.clone(),
+        mode,
+        trigger,
+        state: RunState::Walking,
+        started_at: now,
+        ended_at: None,
+        pages: 0,
+        listed: 0,
+        new: 0,
+        changed: 0,
+        to_fetch: 0,
+        fetched: 0,
+        gone: 0,
+        parked: 0,
+        written: 0,
+        error: None,
+        newest: None,
+    };
+    tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
+    tx.count(Counter::OpenRuns, 1)?;
+    tx.put(walking, encode("a walk", &id)?);
+    let kind =
+        JobKind::ListPage { run: id, combination: stream.combination.clone(), page: 1, cursor: None, previous: None };
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+    enqueue(tx, &job)?;
+    if let Some(old) = id.checked_sub(RUNS_KEPT) {
+        tx.delete(keys::numbered(b'u', old));
+    }
+    tx.raise(Signal::Progress);
+    Ok(Started::Run(id))
+}
+
+impl Store {
+    /// Starts a walk over each stream that has none open.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn start_runs(
+        &self,
+        streams: Vec<StreamId>,
+        mode: Mode,
+        trigger: Trigger,
+    ) -> Result<Vec<Started>, StoreError> {
+        let now = self.now();
+        self.transact(move |tx| streams.iter().map(|stream| start(tx, stream, mode, trigger, now)).collect()).await
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn run(&self, id: u64) -> Result<Option<Run>, StoreError> {
+        self.0.kv.get(&keys::numbered(b'u', id))?.map(|bytes| decode("a run", &bytes)).transpose()
+    }
+
+    /// Runs that are wanted, newest first, below the id `before`, at most `limit`.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn runs(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+        wanted: impl Fn(&Run) -> bool,
+    ) -> Result<Vec<Run>, StoreError> {
+        let end = before.map_or_else(|| keys::after(b"u"), |before| keys::numbered(b'u', before));
+        let mut found = Vec::new();
+        for pair in self.0.kv.scan_back(b"u", &end) {
+            if found.len() == limit {
+                break;
+            }
+            let run: Run = decode("a run", &pair?.1)?;
+            if wanted(&run) {
+                found.push(run);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A stream's durable progress.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn checkpoint(&self, stream: &StreamId) -> Result<Checkpoint, StoreError> {
+        let bytes = self.0.kv.get(&keys::stream(b'k', stream))?;
+        Ok(bytes.map(|bytes| decode("a checkpoint", &bytes)).transpose()?.unwrap_or_default())
+    }
+}

@@ -1,0 +1,125 @@
+//! Sealing at rest: XChaCha20-Poly1305, a data key per shop, all data keys under one master key.
+//!
+//! A sealed value is `version | nonce | ciphertext and tag`, bound to a context (what it is and whose)
+//! that must be given again to open it, so that values cannot be swapped. Destroying a shop's data key
+//! makes everything of that shop unreadable at once. Nonces are random: with 24 bytes they do not meet.
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use zeroize::Zeroizing;
+
+use super::StoreError;
+
+const VERSION: u8 = 1;
+const NONCE_BYTES: usize = 24;
+/// Larger than any document that the source accepts; guards against a forged length.
+const OPENED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A key that seals and opens.
+#[derive(Clone)]
+pub struct SealKey(XChaCha20Poly1305);
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealKey(..)")
+    }
+}
+
+impl SealKey {
+    /// A key of 32 bytes.
+    pub fn new(bytes: &[u8; 32]) -> SealKey {
+        SealKey(XChaCha20Poly1305::new(&Key::from(*bytes)))
+    }
+
+    /// Seals `plain`; `context` must be the same when opening.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let mut nonce = [0; NONCE_BYTES];
+        random(&mut nonce)?;
+        let sealed = self
+            .0
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: context.as_bytes() })
+            .map_err(|_| StoreError::Sealed { context: context.to_owned() })?;
+        let mut out = Vec::with_capacity(1 + NONCE_BYTES + sealed.len());
+        out.push(VERSION);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&sealed);
+        Ok(out)
+    }
+
+    /// Opens what [`SealKey::seal`] made.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] for another key, another context or a changed bit.
+    pub fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let wrong = || StoreError::Sealed { context: context.to_owned() };
+        let rest = sealed.strip_prefix(&[VERSION]).ok_or_else(wrong)?;
+        let (nonce, text) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(wrong)?;
+        let payload = Payload { msg: text, aad: context.as_bytes() };
+        self.0.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| wrong())
+    }
+
+    /// Seals a document: compressed first, since sealed bytes do not compress.
+    ///
+    /// # Errors
+    /// As [`SealKey::seal`].
+    pub fn seal_document(&self, context: &str, body: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.seal(context, &lz4_flex::compress_prepend_size(body))
+    }
+
+    /// Opens what [`SealKey::seal_document`] made.
+    ///
+    /// # Errors
+    /// As [`SealKey::open`].
+    pub fn open_document(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let wrong = || StoreError::Sealed { context: context.to_owned() };
+        let compressed = self.open(context, sealed)?;
+        let (length, _) = compressed.split_first_chunk::<4>().ok_or_else(wrong)?;
+        if u32::from_le_bytes(*length) as usize > OPENED_BYTES_MAX {
+            return Err(wrong());
+        }
+        lz4_flex::decompress_size_prepended(&compressed).map_err(|_| wrong())
+    }
+}
+
+/// Fills a buffer with random bytes.
+pub(super) fn random(buffer: &mut [u8]) -> Result<(), StoreError> {
+    getrandom::fill(buffer).map_err(|error| StoreError::Engine(format!("no random bytes from the system: {error}")))
+}
+
+/// A random 32-byte key.
+pub(super) fn random_key() -> Result<Zeroizing<[u8; 32]>, StoreError> {
+    let mut key = Zeroizing::new([0; 32]);
+    random(&mut *key)?;
+    Ok(key)
+}
+
+/// `length` random letters and digits that cannot be mistaken for one another.
+pub(super) fn random_text(length: usize) -> Result<String, StoreError> {
+    const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    let mut bytes = vec![0; length];
+    random(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SealKey;
+
+    #[test]
+    fn opens_only_with_the_same_key_and_context_and_every_bit_intact() {
+        let key = SealKey::new(&[7; 32]);
+        let sealed = key.seal_document("document|shop|1", b"{\"name\":\"Jansen\"}").unwrap();
+        assert_eq!(key.open_document("document|shop|1", &sealed).unwrap(), b"{\"name\":\"Jansen\"}");
+        assert!(key.open_document("document|shop|2", &sealed).is_err());
+        assert!(SealKey::new(&[8; 32]).open_document("document|shop|1", &sealed).is_err());
+        for bit in 0..sealed.len() * 8 {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(key.open_document("document|shop|1", &changed).is_err(), "bit {bit}");
+        }
+        assert!(key.open("x", b"").is_err());
+    }
+}

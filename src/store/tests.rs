@@ -1,0 +1,375 @@
+//! The store's rules, over the engine in memory with a clock set by hand.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::kv::{Kv, MemoryKv};
+use super::{
+    Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
+};
+use crate::domain::{
+    Clock, Combination, Effects, Entry, JobKind, Lease, Mode, Next, Rejected, Row, RunState, ShopState, StreamId,
+    Trigger,
+};
+
+const DAY: i64 = 86_400_000;
+const NOW: i64 = 1_790_000_000_000;
+const RULE: WalkRule = WalkRule { newest_first: true, overlap_ms: DAY };
+
+struct Fixture {
+    store: Store,
+    clock: Clock,
+    kv: Arc<dyn Kv>,
+    stream: StreamId,
+}
+
+async fn fixture() -> Fixture {
+    let kv: Arc<dyn Kv> = Arc::new(MemoryKv::default());
+    let clock = Clock::manual(NOW);
+    let store = Store::over(Arc::clone(&kv), SealKey::new(&[1; 32]), clock.clone(), Path::new("memory")).unwrap();
+    let shop = store.create_shop(new_shop("client-1")).await.unwrap();
+    let combination = Combination(vec![("kind".into(), "a".into())]);
+    let stream = StreamId { shop: shop.id, resource: "things".into(), combination };
+    Fixture { store, clock, kv, stream }
+}
+
+fn new_shop(client_id: &str) -> NewShop {
+    NewShop {
+        name: "Shop".into(),
+        client_id: client_id.into(),
+        client_secret: SecretString::from("canary-secret"),
+        account: None,
+        resources: vec!["things".into()],
+    }
+}
+
+impl Fixture {
+    fn queue(&self, kind: QueueKind) -> Queue {
+        Queue { shop: self.stream.shop.clone(), resource: "things".into(), kind }
+    }
+
+    async fn start(&self, mode: Mode) -> u64 {
+        self.store.start_runs(vec![self.stream.clone()], mode, Trigger::Schedule).await.unwrap()[0].run()
+    }
+
+    async fn lease(&self, kind: QueueKind, want: usize) -> Vec<Lease> {
+        self.store.lease(vec![self.queue(kind)], want, None).await.unwrap()
+    }
+
+    async fn settle(&self, lease: Lease, effects: Effects) -> Settled {
+        self.store.settle(vec![(lease, Settlement::Done { effects, rule: RULE })]).await.unwrap()[0]
+    }
+
+    /// Reads the next page with these rows: (id, hash, age in days).
+    async fn page(&self, rows: &[(&str, u64, i64)], next: Next) {
+        let lease = self.lease(QueueKind::List, 1).await.remove(0);
+        self.settle(lease, page(rows, next)).await;
+    }
+
+    async fn read_details(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        for lease in self.lease(QueueKind::Detail, 1000).await {
+            let JobKind::FetchDetail { id, .. } = lease.job.kind.clone() else { panic!("not a detail") };
+            self.settle(lease, detail(&id, None)).await;
+            ids.push(id);
+        }
+        ids
+    }
+
+    async fn drain(&self) -> Vec<Entry> {
+        let batch = self.store.outbox_batch(1000, usize::MAX).unwrap();
+        self.store.acknowledge(batch.iter().map(|waiting| waiting.version).collect()).await.unwrap();
+        batch.into_iter().filter_map(|waiting| waiting.entry).collect()
+    }
+}
+
+fn page(rows: &[(&str, u64, i64)], next: Next) -> Effects {
+    let rows: Vec<Row> = rows
+        .iter()
+        .map(|(id, hash, days)| Row { id: (*id).into(), hash: *hash, time: Some(NOW - days * DAY), body: None })
+        .collect();
+    let digest = format!("{rows:?}");
+    Effects::Page { rows, rejected: Vec::new(), digest, next }
+}
+
+fn detail(id: &str, refresh_after_ms: Option<i64>) -> Effects {
+    let body = format!("{{\"id\":\"{id}\",\"name\":\"canary-name\"}}");
+    Effects::Detail { body: Bytes::from(body), hash: 7, refresh_after_ms }
+}
+
+const MORE: Next = Next::More { cursor: None };
+
+#[tokio::test]
+async fn a_first_walk_lists_fetches_and_ends_with_a_checkpoint() {
+    let f = fixture().await;
+    let run = f.start(Mode::Incremental).await;
+    assert_eq!(f.store.start_runs(vec![f.stream.clone()], Mode::Full, Trigger::Schedule).await.unwrap()[0].run(), run);
+    f.page(&[("3", 1, 0), ("2", 1, 3)], MORE).await;
+    f.page(&[("1", 1, 9)], MORE).await;
+    f.page(&[], Next::End).await;
+    assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Fetching);
+    assert_eq!(f.read_details().await, ["3", "2", "1"], "newest first");
+    let entries = f.drain().await;
+    let documents = entries.iter().filter(|entry| matches!(entry, Entry::Document(_))).count();
+    assert_eq!(documents, 3);
+    let run = f.store.run(run).unwrap().unwrap();
+    assert_eq!((run.state, run.pages, run.listed, run.new), (RunState::Done, 3, 3, 3));
+    assert_eq!((run.to_fetch, run.fetched, run.written, run.parked), (3, 3, 3, 0));
+    assert_eq!(run.mode, Mode::Full, "without a whole history an incremental run walks all");
+    let checkpoint = f.store.checkpoint(&f.stream).unwrap();
+    assert_eq!((checkpoint.walked_at, checkpoint.full_walk_at, checkpoint.newest), (Some(NOW), Some(NOW), Some(NOW)));
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.outbox, counters.outbox_bytes, counters.open_runs), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn an_incremental_walk_stops_at_a_known_unchanged_old_page_and_not_before() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 9)], Next::End).await;
+    f.read_details().await;
+    f.start(Mode::Incremental).await;
+    f.page(&[("3", 1, 0)], MORE).await; // known, but younger than the overlap
+    f.page(&[("2", 2, 3)], MORE).await; // old, but changed
+    f.page(&[("1", 1, 9)], MORE).await; // known, unchanged, old: enough
+    assert!(f.lease(QueueKind::List, 1).await.is_empty());
+    assert_eq!(f.read_details().await, ["2"]);
+    let run = &f.store.runs(None, 1, |_| true).unwrap()[0];
+    assert_eq!((run.state, run.pages, run.new, run.changed), (RunState::Done, 3, 0, 1));
+}
+
+#[tokio::test]
+async fn a_page_equal_to_the_one_before_fails_the_run_with_that_reason() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], MORE).await;
+    f.page(&[("1", 1, 0)], MORE).await;
+    let failed = f.store.run(run).unwrap().unwrap();
+    assert_eq!(failed.state, RunState::Failed);
+    assert!(failed.error.unwrap().contains("ignore the page parameter"));
+    assert_ne!(f.start(Mode::Full).await, run, "the stream is free for the next run");
+}
+
+#[tokio::test]
+async fn a_late_attempt_is_fenced_off() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let late = f.lease(QueueKind::List, 1).await.remove(0);
+    assert!(f.lease(QueueKind::List, 1).await.is_empty(), "leased once only");
+    f.store.abandon(std::slice::from_ref(&late));
+    let current = f.lease(QueueKind::List, 1).await.remove(0);
+    assert_eq!((late.attempt, current.attempt), (1, 2));
+    assert_eq!(f.settle(late, page(&[("1", 1, 0)], Next::End)).await, Settled::LeaseLost);
+    assert_eq!(f.settle(current.clone(), page(&[("2", 1, 0)], Next::End)).await, Settled::Applied);
+    assert_eq!(f.settle(current, page(&[("3", 1, 0)], Next::End)).await, Settled::LeaseLost);
+    assert_eq!(f.read_details().await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
+    f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+    assert_eq!(f.store.counters().unwrap().retrying_jobs, 1);
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000));
+    f.clock.set(NOW + 1000);
+    assert_eq!(f.store.promote().await.unwrap(), None);
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    assert_eq!(lease.attempt, 2);
+    f.store.settle(vec![(lease, Settlement::Failed(Failure::Park { reason: "no use".into() }))]).await.unwrap();
+    let parked = f.store.parked(None, 10, |_| true).unwrap().remove(0);
+    assert_eq!((parked.document_id.as_deref(), parked.attempts, parked.reason.as_str()), (Some("1"), 2, "no use"));
+    assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Done);
+    assert!(f.store.retry_parked(parked.id).await.unwrap());
+    assert!(!f.store.retry_parked(parked.id).await.unwrap());
+    assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Fetching);
+    assert_eq!(f.read_details().await, ["1"]);
+    let run = f.store.run(run).unwrap().unwrap();
+    assert_eq!((run.state, run.to_fetch, run.fetched, run.parked), (RunState::Done, 1, 1, 0));
+    assert_eq!(f.store.counters().unwrap().parked, 0);
+}
+
+#[tokio::test]
+async fn rows_without_a_usable_id_are_parked_once_and_the_page_goes_on() {
+    let f = fixture().await;
+    for _ in 0..2 {
+        f.start(Mode::Full).await;
+        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let mut effects = page(&[("1", 1, 0)], Next::End);
+        if let Effects::Page { rejected, .. } = &mut effects {
+            rejected.push(Rejected { id: None, reason: "no id".into() });
+        }
+        f.settle(lease, effects).await;
+        f.read_details().await;
+        f.store.settle(f.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
+    }
+    assert_eq!(f.store.parked(None, 10, |_| true).unwrap().len(), 1);
+    assert!(f.store.runs(None, 10, |_| true).unwrap().iter().all(|run| run.state == RunState::Done));
+}
+
+fn sweep(lease: Lease) -> (Lease, Settlement) {
+    (lease, Settlement::Done { effects: Effects::Local, rule: RULE })
+}
+
+#[tokio::test]
+async fn a_full_walk_notes_what_is_no_longer_listed_and_what_is_listed_again() {
+    let f = fixture().await;
+    let mut marks = Vec::new();
+    for rows in [&[("2", 1, 0), ("1", 1, 9)][..], &[("2", 1, 0)], &[("2", 1, 0)], &[("2", 1, 0), ("1", 1, 9)]] {
+        f.start(Mode::Full).await;
+        f.page(rows, Next::End).await;
+        f.read_details().await;
+        f.store.settle(f.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
+        for entry in f.drain().await {
+            if let Entry::Listing { id, no_longer_listed_at, .. } = entry {
+                marks.push((id, no_longer_listed_at.is_some()));
+            }
+        }
+    }
+    assert_eq!(marks, [("1".to_owned(), true), ("1".to_owned(), false)], "only changes are written");
+}
+
+#[tokio::test]
+async fn a_planned_re_read_replaces_the_one_before_and_unchanged_content_is_not_written_again() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", Some(60_000))).await;
+    f.drain().await;
+    f.clock.set(NOW + 60_000);
+    f.store.promote().await.unwrap();
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", Some(60_000))).await;
+    assert!(f.drain().await.is_empty(), "same content");
+    assert_eq!(f.store.counters().unwrap().waiting_jobs, 1);
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", None)).await;
+    assert_eq!(f.store.counters().unwrap().waiting_jobs, 0, "final: nothing more is planned");
+    assert_eq!(f.drain().await.len(), 2, "a changed row is written, and the checkpoint");
+}
+
+#[tokio::test]
+async fn versions_rise_even_when_the_clock_falls_back() {
+    let f = fixture().await;
+    let mut versions = Vec::new();
+    for (step, id) in ["1", "2", "3"].into_iter().enumerate() {
+        f.clock.set(NOW - DAY * i64::try_from(step).unwrap());
+        f.start(Mode::Full).await;
+        f.page(&[(id, 1, 0)], Next::End).await;
+        f.read_details().await;
+        f.store.settle(f.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
+        versions.extend(f.drain().await.into_iter().filter_map(|entry| match entry {
+            Entry::Document(document) => Some(document.version),
+            _ => None,
+        }));
+    }
+    assert_eq!(versions.len(), 3);
+    assert!(versions.is_sorted());
+}
+
+#[tokio::test]
+async fn nothing_secret_stands_in_the_engine_in_clear() {
+    let f = fixture().await;
+    f.store.keep_token("client-1", &SecretString::from("canary-token"), NOW + 1000).await.unwrap();
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    f.read_details().await;
+    let (_, key) = f.store.create_key("k", super::Scope::Read, None, None).await.unwrap();
+    f.store.archive(f.store.outbox_versions(10).unwrap()).await.unwrap();
+    for pair in f.kv.scan(b"", b"") {
+        let (name, value) = pair.unwrap();
+        for canary in ["canary-secret", "canary-token", "canary-name", &key] {
+            for text in [&name, &value] {
+                assert!(!text.windows(canary.len()).any(|part| part == canary.as_bytes()), "{canary}");
+            }
+        }
+    }
+    let (token, ends) = f.store.token("client-1").unwrap();
+    assert_eq!((token.expose_secret(), ends), ("canary-token", NOW + 1000));
+    assert_eq!(f.store.secrets(&f.stream.shop).unwrap().client_secret.expose_secret(), "canary-secret");
+    assert_eq!(f.store.archived("things", None, None, 10).unwrap().documents.len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_id_registers_once_and_its_secret_rotates() {
+    let f = fixture().await;
+    assert_eq!(f.store.create_shop(new_shop("client-1")).await.unwrap_err(), StoreError::DuplicateClient);
+    f.store.keep_token("client-1", &SecretString::from("old"), NOW + 1000).await.unwrap();
+    let change = ShopChange {
+        client_secret: Some(SecretString::from("new")),
+        state: Some(ShopState::Paused),
+        ..ShopChange::default()
+    };
+    let shop = f.store.update_shop(&f.stream.shop, change).await.unwrap().unwrap();
+    assert_eq!(shop.state, ShopState::Paused);
+    assert!(f.store.token("client-1").is_none(), "the old secret's token is gone");
+    assert_eq!(f.store.secrets(&f.stream.shop).unwrap().client_secret.expose_secret(), "new");
+    assert!(f.store.update_shop("nobody", ShopChange::default()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_purged_shop_leaves_nothing_and_a_result_on_its_way_is_dropped() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    let mut leases = f.lease(QueueKind::Detail, 2).await;
+    f.settle(leases.remove(0), detail("2", Some(1000))).await;
+    assert!(f.store.delete_shop(&f.stream.shop, true).await.unwrap());
+    assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::LeaseLost);
+    let entries = f.drain().await;
+    assert!(
+        matches!(entries.as_slice(), [Entry::Checkpoint { .. }, Entry::ShopDeleted { purge: true, .. }]),
+        "{entries:?}"
+    );
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.outbox, counters.open_runs), (0, 0, 0, 0));
+    let left = f.kv.scan(b"", b"").map(|pair| String::from_utf8_lossy(&pair.unwrap().0).into_owned());
+    let left: Vec<String> = left.filter(|key| key.contains(&f.stream.shop)).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused_before_anything_is_written() {
+    let f = fixture().await;
+    let other = Store::over(Arc::clone(&f.kv), SealKey::new(&[2; 32]), f.clock.clone(), Path::new("memory"));
+    assert!(matches!(other, Err(StoreError::WrongMasterKey { .. })));
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path(), &[1; 32], Clock::manual(NOW));
+    let store = open().unwrap();
+    assert!(matches!(open(), Err(StoreError::InUse { .. })));
+    let shop = store.create_shop(new_shop("client-1")).await.unwrap();
+    let stream = StreamId { shop: shop.id.clone(), resource: "things".into(), combination: Combination::default() };
+    store.start_runs(vec![stream], Mode::Full, Trigger::Request).await.unwrap();
+    let queue = Queue { shop: shop.id.clone(), resource: "things".into(), kind: QueueKind::List };
+    let budget = Some(("client-1".to_owned(), "GET /things".to_owned(), 5));
+    assert_eq!(store.lease(vec![queue.clone()], 2, budget).await.unwrap().len(), 1);
+    drop(store);
+    let store = reopen(open).await;
+    assert_eq!(store.shops().unwrap(), [shop]);
+    assert_eq!(store.occupied("client-1", "GET /things").unwrap(), 4, "asked for two, got one");
+    let again = store.lease(vec![queue], 1, None).await.unwrap();
+    assert_eq!(again[0].attempt, 2, "the attempt before the restart counts");
+}
+
+/// The committer's thread lets go of the lock a moment after the last handle is dropped.
+async fn reopen(open: impl Fn() -> Result<Store, StoreError>) -> Store {
+    loop {
+        match open() {
+            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+            other => return other.unwrap(),
+        }
+    }
+}

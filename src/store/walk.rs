@@ -1,0 +1,248 @@
+//! What a page changes: the ledger of rows, jobs for new and changed ones, the next page, or the end
+//! of the walk with its checkpoint. And the sweep that notes what a full walk no longer saw.
+//!
+//! Called inside a transaction when a page's attempt settles.
+
+use serde::{Deserialize, Serialize};
+
+use super::detail;
+use super::keys;
+use super::queue::{enqueue, new_job};
+use super::{Store, StoreError, Tx, decode, encode, outbox, parked, runs};
+use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Rejected, Run, RunState, StreamId, Trigger};
+
+/// Pages of one walk; an API that never ends a list must not keep us for ever.
+const PAGES_MAX: u64 = 100_000;
+/// Rows looked at by one sweep job.
+const SWEPT_MAX: usize = 500;
+
+/// What a page's transaction must know of the resource's definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkRule {
+    /// Rows come newest first, so an incremental walk may stop early.
+    pub newest_first: bool,
+    /// How old a page must be, in milliseconds, before the walk may stop at it.
+    pub overlap_ms: i64,
+}
+
+/// A page whose row bodies, if any, are sealed.
+pub(super) struct Page {
+    pub(super) rows: Vec<SealedRow>,
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) digest: String,
+    pub(super) next: Next,
+}
+
+pub(super) struct SealedRow {
+    pub(super) id: String,
+    pub(super) hash: u64,
+    pub(super) time: Option<i64>,
+    /// Present when the row is the document.
+    pub(super) sealed: Option<Vec<u8>>,
+}
+
+/// The ledger's note of a list row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RowNote {
+    /// Digest of its content.
+    #[serde(rename = "h")]
+    pub(super) hash: u64,
+    #[serde(rename = "f")]
+    pub(super) first_listed_at: i64,
+    /// The last full walk that saw it.
+    #[serde(rename = "s")]
+    pub(super) seen: u64,
+    /// Since when full walks no longer see it.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub(super) gone_at: Option<i64>,
+}
+
+impl Store {
+    /// When a row was first listed in a stream.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn first_listed_at(&self, stream: &StreamId, id: &str) -> Result<Option<i64>, StoreError> {
+        let bytes = self.0.kv.get(&keys::row(stream, id))?;
+        Ok(bytes.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?.map(|note| note.first_listed_at))
+    }
+}
+
+/// What a page taught, for the run's counters and for the decision to go on.
+#[derive(Default)]
+struct Tally {
+    new: u64,
+    changed: u64,
+    to_fetch: u64,
+    newest: Option<i64>,
+    /// Something on the page is younger than the overlap, or nothing tells its age.
+    young: bool,
+}
+
+pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule, now: i64) -> Result<(), StoreError> {
+    let JobKind::ListPage { run: run_id, page: number, previous, .. } = &job.kind else { return Ok(()) };
+    let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
+    let stream = job.stream();
+    let repeated = *number > 1 && !page.rows.is_empty() && previous.as_deref() == Some(page.digest.as_str());
+    if repeated {
+        let error = format!("page {number} is equal to the page before it: the API seems to ignore the page parameter");
+        return runs::fail(tx, run.id, &stream, error, now);
+    }
+    let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
+    let parked = note_rejected(tx, &run, &page.rejected, now)?;
+    tally.to_fetch += parked;
+    runs::update(tx, Some(run.id), now, |run| {
+        run.pages += 1;
+        run.listed += page.rows.len() as u64 + page.rejected.len() as u64;
+        run.new += tally.new;
+        run.changed += tally.changed;
+        run.to_fetch += tally.to_fetch;
+        run.parked += parked;
+        run.newest = run.newest.max(tally.newest);
+    })?;
+    let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
+    match page.next {
+        Next::More { cursor } if !settled => {
+            if *number >= PAGES_MAX {
+                return runs::fail(tx, run.id, &stream, format!("the list did not end within {PAGES_MAX} pages"), now);
+            }
+            let kind = JobKind::ListPage {
+                run: run.id,
+                combination: stream.combination.clone(),
+                page: number + 1,
+                cursor,
+                previous: Some(page.digest),
+            };
+            let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+            enqueue(tx, &next)
+        }
+        Next::More { .. } | Next::End => end_walk(tx, run.id, &stream, now),
+    }
+}
+
+fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
+    let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
+    let mut tally = Tally { young: rows.iter().all(|row| row.time.is_none()), ..Tally::default() };
+    for row in rows {
+        tally.newest = tally.newest.max(row.time);
+        tally.young |= row.time.is_some_and(|time| now - time < rule.overlap_ms);
+        let key = keys::row(&run.stream, &row.id);
+        let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        let class = match &known {
+            None if first_walk => Some(Class::History),
+            None => Some(Class::New),
+            Some(note) if note.hash != row.hash => Some(Class::Changed),
+            Some(_) => None,
+        };
+        let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
+        let note = RowNote { hash: row.hash, first_listed_at, seen: run.id, gone_at: None };
+        match class {
+            Some(Class::Changed) => tally.changed += 1,
+            Some(_) => tally.new += 1,
+            None => {}
+        }
+        if let Some(class) = class {
+            tally.to_fetch += want(tx, (run, class), row, &note, now)?;
+        } else if run.mode == Mode::Full && run.trigger == Trigger::Request {
+            tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
+        }
+        if known.as_ref().is_some_and(|note| note.gone_at.is_some()) {
+            outbox::append_listing(tx, &run.stream, &row.id, None, now)?;
+        }
+        // An incremental walk over known rows leaves the ledger untouched.
+        if class.is_some() || run.mode == Mode::Full || known.is_some_and(|note| note.gone_at.is_some()) {
+            tx.put(key, encode("a ledger row", &note)?);
+        }
+    }
+    Ok(tally)
+}
+
+/// Asks for a row's detail, or takes the row itself as the document. Returns how many reads it asked for.
+fn want(
+    tx: &mut Tx<'_>,
+    (run, class): (&Run, Class),
+    row: &SealedRow,
+    note: &RowNote,
+    now: i64,
+) -> Result<u64, StoreError> {
+    let StreamId { shop, resource, combination } = &run.stream;
+    if let Some(sealed) = &row.sealed {
+        let fetched = detail::Fetched { sealed: sealed.clone(), hash: row.hash, refresh_after_ms: None };
+        let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: note };
+        detail::store(tx, &place, fetched, now)?;
+        return Ok(0);
+    }
+    let kind = JobKind::FetchDetail { run: Some(run.id), combination: combination.clone(), id: row.id.clone() };
+    let job = new_job(tx, shop, resource, class, kind)?;
+    enqueue(tx, &job)?;
+    Ok(1)
+}
+
+/// Parks rows that cannot be followed, each once. Returns how many are new.
+fn note_rejected(tx: &mut Tx<'_>, run: &Run, rejected: &[Rejected], now: i64) -> Result<u64, StoreError> {
+    let mut parked = 0;
+    for row in rejected {
+        // A control character leads: no followed id begins with one.
+        let mark = format!("\u{1}{}|{}", row.id.as_deref().unwrap_or_default(), row.reason);
+        let key = keys::row(&run.stream, &mark);
+        if tx.get(&key)?.is_none() {
+            parked::park_row(tx, run, row, now)?;
+            parked += 1;
+            tx.put(
+                key,
+                encode("a ledger row", &RowNote { hash: 0, first_listed_at: now, seen: u64::MAX, gone_at: None })?,
+            );
+        }
+    }
+    Ok(parked)
+}
+
+fn end_walk(tx: &mut Tx<'_>, run_id: u64, stream: &StreamId, now: i64) -> Result<(), StoreError> {
+    let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
+    let before = runs::checkpoint(tx, stream)?;
+    let checkpoint = before.advance(&Checkpoint {
+        walked_at: Some(run.started_at),
+        full_walk_at: (run.mode == Mode::Full).then_some(run.started_at),
+        newest: run.newest,
+    });
+    tx.put(keys::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
+    tx.delete(keys::stream(b'v', stream));
+    outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
+    if run.mode == Mode::Full && before.full_walk_at.is_some() {
+        let kind = JobKind::Sweep { run: run_id, combination: stream.combination.clone(), after: String::new() };
+        let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+        enqueue(tx, &job)?;
+    }
+    runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)
+}
+
+/// Notes rows that the full walk `run` did not see; only changes are written.
+pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
+    let JobKind::Sweep { run, combination, after } = &job.kind else { return Ok(()) };
+    let stream = job.stream();
+    let prefix = keys::stream(b'r', &stream);
+    let mut from = [prefix.as_slice(), after.as_bytes()].concat();
+    if !after.is_empty() {
+        from.push(0);
+    }
+    let rows = tx.scan(&prefix, &from, SWEPT_MAX)?;
+    let mut last = None;
+    for (key, bytes) in &rows {
+        let mut note: RowNote = decode("a ledger row", bytes)?;
+        let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+        if note.seen < *run && note.gone_at.is_none() {
+            note.gone_at = Some(now);
+            tx.put(key.clone(), encode("a ledger row", &note)?);
+            outbox::append_listing(tx, &stream, &id, Some(now), now)?;
+        }
+        last = Some(id);
+    }
+    match last {
+        Some(after) if rows.len() == SWEPT_MAX => {
+            let kind = JobKind::Sweep { run: *run, combination: combination.clone(), after };
+            let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+            enqueue(tx, &next)
+        }
+        _ => Ok(()),
+    }
+}
