@@ -1,0 +1,238 @@
+//! A lane: the jobs that wait for one budget, and the loop that runs them.
+//!
+//! The loop takes the budget's free slots, leases that many jobs (one durable commit that also notes
+//! the slots as occupied), starts their steps, and hands what comes back to the store in batches. It
+//! sleeps until the next slot is free, an answer comes, or work arrives, and ends when it has none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+use super::lanes::Lane;
+use super::step::{self, Done};
+use super::{Inner, STORE_PAUSE};
+use crate::domain::{Lease, Shop, ShopState};
+use crate::source::SourceError;
+use crate::store::{Queue, Settlement, StoreError};
+
+/// The longest sleep of a lane that has jobs: its reasons to wait may end without a signal.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How often a lane looks whether the outbox has room again.
+const OUTBOX_PAUSE: Duration = Duration::from_millis(250);
+/// Batches of settlements on their way to the store.
+const SETTLING_MAX: usize = 4;
+
+/// Runs a lane until it has no jobs or the engine stops.
+pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
+    let mut state = Loop {
+        inner,
+        lane,
+        calls: JoinSet::new(),
+        running: HashMap::new(),
+        settling: JoinSet::new(),
+        paused_until: Instant::now(),
+        turn: 0,
+    };
+    loop {
+        let stopping = state.inner.stop.is_cancelled();
+        let next = if stopping { Next::Wait(None) } else { state.fill().await };
+        if stopping && state.calls.is_empty() && state.settling.is_empty() {
+            return;
+        }
+        match next {
+            Next::Ended => return,
+            Next::Wait(until) => state.wait(until).await,
+        }
+    }
+}
+
+enum Next {
+    /// Until something happens, or the instant.
+    Wait(Option<Instant>),
+    /// The lane had no jobs and has left the map.
+    Ended,
+}
+
+struct Loop {
+    inner: Arc<Inner>,
+    lane: Arc<Lane>,
+    calls: JoinSet<Done>,
+    /// The leases of the calls, to give them up should a step panic.
+    running: HashMap<Id, Lease>,
+    settling: JoinSet<()>,
+    paused_until: Instant,
+    /// Which queue comes first; moves on so that the shops of an account take turns.
+    turn: usize,
+}
+
+impl Loop {
+    /// Leases and starts as much as the budget gives.
+    async fn fill(&mut self) -> Next {
+        let now = Instant::now();
+        if self.paused_until > now {
+            return Next::Wait(Some(self.paused_until));
+        }
+        if self.settling.len() >= SETTLING_MAX {
+            return Next::Wait(None);
+        }
+        let room = self.inner.parts.lane_width.saturating_sub(u32::try_from(self.calls.len()).unwrap_or(u32::MAX));
+        if room == 0 {
+            return Next::Wait(None);
+        }
+        match self.lease(room, now).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(%error, "a lane could not lease; trying again");
+                self.paused_until = Instant::now() + STORE_PAUSE;
+                Next::Wait(Some(self.paused_until))
+            }
+        }
+    }
+
+    async fn lease(&mut self, room: u32, now: Instant) -> Result<Next, StoreError> {
+        let queues = self.open_queues()?;
+        if queues.is_empty() {
+            return Ok(self.end_or_wait());
+        }
+        let store = &self.inner.parts.store;
+        if store.counters()?.outbox_bytes > self.inner.parts.outbox_bytes_max {
+            return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
+        }
+        let (want, occupied) = {
+            let mut budget = self.lane.budget();
+            let want = budget.free(now).min(room);
+            if want == 0 {
+                return Ok(Next::Wait(Some(budget.next_free(now).unwrap_or(now + SLEEP_MAX))));
+            }
+            budget.take(want, now);
+            (want, budget.occupied(now))
+        };
+        let shops: HashMap<String, Arc<Shop>> = queues.iter().map(|(queue, shop)| (queue.shop.clone(), Arc::clone(shop))).collect();
+        let names: Vec<Queue> = queues.into_iter().map(|(queue, _)| queue).collect();
+        let record = Some((self.lane.key.account.clone(), self.lane.key.rule.clone(), occupied));
+        let leased = store.lease(names.clone(), want as usize, record).await;
+        let count = leased.as_ref().map_or(0, |leases| u32::try_from(leases.len()).unwrap_or(want));
+        self.lane.budget().give_back(want - count);
+        for lease in leased? {
+            let Some(shop) = shops.get(&lease.job.shop) else { continue };
+            let task = step::run(Arc::clone(&self.inner), Arc::clone(shop), lease.clone());
+            let id = self.calls.spawn(task).id();
+            self.running.insert(id, lease);
+        }
+        if count == want {
+            // There may be more; look again as soon as slots allow.
+            return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.inner.parts.lane_width as usize));
+        }
+        self.lane.close_empty(store, &names)?;
+        Ok(Next::Wait(None))
+    }
+
+    /// The lane's queues whose shops are active, beginning with another one each time.
+    fn open_queues(&mut self) -> Result<Vec<(Queue, Arc<Shop>)>, StoreError> {
+        let store = &self.inner.parts.store;
+        let mut open = Vec::new();
+        for queue in self.lane.queues() {
+            match store.shop(&queue.shop)? {
+                Some(shop) if shop.state == ShopState::Active => open.push((queue, Arc::new(shop))),
+                // Its jobs stay; waking the shop brings the queue back.
+                _ => self.lane.close(&queue),
+            }
+        }
+        if !open.is_empty() {
+            self.turn = (self.turn + 1) % open.len();
+            open.rotate_left(self.turn);
+        }
+        Ok(open)
+    }
+
+    fn end_or_wait(&self) -> Next {
+        let idle = self.calls.is_empty() && self.settling.is_empty();
+        if idle && self.inner.lanes.remove_if_empty(&self.lane) { Next::Ended } else { Next::Wait(None) }
+    }
+
+    /// Waits for whatever comes first, and settles all that is finished.
+    async fn wait(&mut self, until: Option<Instant>) {
+        let sleep = tokio::time::sleep_until(until.unwrap_or_else(|| Instant::now() + SLEEP_MAX));
+        let stop = self.inner.stop.clone();
+        tokio::select! {
+            biased;
+            Some(done) = self.calls.join_next_with_id() => self.finished(done),
+            Some(_) = self.settling.join_next() => {}
+            () = stop.cancelled(), if !stop.is_cancelled() => {}
+            () = self.lane.wake.notified() => {}
+            () = sleep => {}
+        }
+    }
+
+    /// Takes the first finished step and all others that are ready, and sends them off together.
+    fn finished(&mut self, first: Result<(Id, Done), tokio::task::JoinError>) {
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        while let Some(done) = next {
+            match done {
+                Ok((id, done)) => {
+                    self.running.remove(&id);
+                    self.account(&done);
+                    batch.push((done.lease, done.settlement));
+                }
+                Err(error) => self.panicked(&error),
+            }
+            next = self.calls.try_join_next_with_id();
+        }
+        if !batch.is_empty() {
+            self.settling.spawn(settle(Arc::clone(&self.inner), batch));
+        }
+    }
+
+    /// Tells the budget what became of the slot, and counts.
+    fn account(&mut self, done: &Done) {
+        if let Some(pause) = done.pause {
+            self.paused_until = self.paused_until.max(done.at + pause);
+        }
+        let mut budget = self.lane.budget();
+        let Some(outcome) = &done.outcome else {
+            budget.give_back(1);
+            return;
+        };
+        outcome.settle(&mut budget, done.at);
+        drop(budget);
+        if outcome.sent() {
+            self.inner.stats.calls.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("waybill_calls_total", "rule" => self.lane.key.rule.clone()).increment(1);
+        }
+        if matches!(outcome.result, Err(SourceError::Throttled { .. })) {
+            self.inner.stats.refused_429.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("waybill_refused_429_total", "rule" => self.lane.key.rule.clone()).increment(1);
+            tracing::warn!(account = self.lane.key.account, rule = self.lane.key.rule, "the API answered 429");
+        }
+    }
+
+    /// A step that panicked: a bug of ours. Its job is tried again, its attempt counts, its slot is used.
+    fn panicked(&mut self, error: &tokio::task::JoinError) {
+        tracing::error!(%error, "a step panicked");
+        self.lane.budget().lost(Instant::now());
+        if let Some(lease) = self.running.remove(&error.id()) {
+            self.inner.parts.store.abandon(&[lease]);
+        }
+    }
+}
+
+impl Next {
+    /// Waits for an event instead when there is no room anyway.
+    fn only_if(self, room: bool) -> Next {
+        if room { self } else { Next::Wait(None) }
+    }
+}
+
+/// Commits a batch. When the store refuses it, the leases are given up and the jobs run again.
+async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>) {
+    let leases: Vec<Lease> = batch.iter().map(|(lease, _)| lease.clone()).collect();
+    if let Err(error) = inner.parts.store.settle(batch).await {
+        tracing::warn!(%error, "finished steps could not be committed; they run again");
+        inner.parts.store.abandon(&leases);
+    }
+}

@@ -1,0 +1,228 @@
+//! Which lanes exist. A lane is made when a queue of it gets work and ends when it has none, so ten
+//! thousand shops are ten thousand sleeping lanes at most, not ten thousand workers.
+//!
+//! Budgets live on after their lane until they are wholly free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::{Inner, lane};
+use crate::domain::{Shop, ShopState};
+use crate::source::{Budget, BudgetView};
+use crate::store::{Queue, QueueKind, Store, StoreError};
+
+/// How often budgets that nobody uses are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// Whose budget of which rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    pub account: String,
+    pub rule: String,
+}
+
+/// A budget and what waits for it, as people see it.
+#[derive(Clone, Debug)]
+pub struct LaneView {
+    pub key: LaneKey,
+    pub budget: BudgetView,
+    /// Slots free now; none: the rule is lifted.
+    pub available: Option<u32>,
+    /// Queues that wait for it.
+    pub queues: Vec<Queue>,
+}
+
+/// One lane: shared by its loop and those who bring work.
+pub(super) struct Lane {
+    pub(super) key: LaneKey,
+    pub(super) wake: Notify,
+    budget: Arc<Mutex<Budget>>,
+    queues: Mutex<BTreeSet<Queue>>,
+}
+
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<Map>);
+
+#[derive(Default)]
+struct Map {
+    lanes: BTreeMap<LaneKey, Arc<Lane>>,
+    budgets: BTreeMap<LaneKey, Arc<Mutex<Budget>>>,
+}
+
+impl Lane {
+    pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn queues(&self) -> Vec<Queue> {
+        self.lock_queues().iter().cloned().collect()
+    }
+
+    /// Takes a queue out; a signal brings it back.
+    pub(super) fn close(&self, queue: &Queue) {
+        self.lock_queues().remove(queue);
+    }
+
+    /// Takes out queues that hold no jobs. Work that comes in between raises a signal, which brings
+    /// its queue back, so nothing is forgotten.
+    pub(super) fn close_empty(&self, store: &Store, queues: &[Queue]) -> Result<(), StoreError> {
+        for queue in queues {
+            let mut open = self.lock_queues();
+            open.remove(queue);
+            if store.has_jobs(queue)? {
+                open.insert(queue.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_queues(&self) -> MutexGuard<'_, BTreeSet<Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    fn lock(&self) -> MutexGuard<'_, Map> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a lane without queues. The queue is added and the lane removed under one lock, so a lane
+    /// never ends with work.
+    pub(super) fn remove_if_empty(&self, lane: &Lane) -> bool {
+        let mut map = self.lock();
+        let empty = lane.lock_queues().is_empty();
+        if empty {
+            map.lanes.remove(&lane.key);
+        }
+        empty
+    }
+
+    pub(super) fn view(&self) -> Vec<LaneView> {
+        let now = Instant::now();
+        let map = self.lock();
+        map.budgets
+            .iter()
+            .map(|(key, budget)| {
+                let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+                let view = budget.view(now);
+                let queues = map.lanes.get(key).map(|lane| lane.queues()).unwrap_or_default();
+                let available = view.limit.map(|_| budget.free(now));
+                LaneView { key: key.clone(), budget: view, available, queues }
+            })
+            .collect()
+    }
+}
+
+/// Brings work that transactions announce to its lanes.
+pub(super) async fn listen(inner: Arc<Inner>, mut queues: mpsc::UnboundedReceiver<Queue>) {
+    loop {
+        let queue = tokio::select! {
+            () = inner.stop.cancelled() => return,
+            queue = queues.recv() => queue,
+        };
+        let Some(queue) = queue else { return };
+        match inner.parts.store.shop(&queue.shop) {
+            Ok(Some(shop)) => wake(&inner, &shop, queue),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a shop could not be read; its work waits for the next signal"),
+        }
+    }
+}
+
+/// Finds all work at start.
+pub(super) fn wake_all(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    for shop in inner.parts.store.shops()? {
+        wake_shop(inner, &shop)?;
+    }
+    Ok(())
+}
+
+/// Finds the work of one shop.
+pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
+    for definition in &inner.parts.definitions {
+        for kind in [QueueKind::List, QueueKind::Detail] {
+            let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
+            if inner.parts.store.has_jobs(&queue)? {
+                wake(inner, shop, queue);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands a queue to its lane, which is made when there is none.
+fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
+    if shop.state != ShopState::Active || inner.stop.is_cancelled() {
+        return;
+    }
+    let Some(key) = lane_of(inner, shop, &queue) else {
+        tracing::warn!(resource = queue.resource, "jobs of a resource that is not configured are left alone");
+        return;
+    };
+    let mut map = inner.lanes.lock();
+    if let Some(lane) = map.lanes.get(&key) {
+        lane.lock_queues().insert(queue);
+        lane.wake.notify_one();
+        return;
+    }
+    let budget = match map.budgets.get(&key) {
+        Some(budget) => Arc::clone(budget),
+        None => {
+            let Ok(occupied) = inner.parts.store.occupied(&key.account, &key.rule) else {
+                tracing::error!(account = key.account, rule = key.rule, "a budget could not be read; its lane stays closed");
+                return;
+            };
+            let limit = inner.parts.rules.rules().iter().find(|rule| rule.name == key.rule).and_then(|rule| rule.limit);
+            let budget = Arc::new(Mutex::new(Budget::new(limit, occupied, Instant::now())));
+            map.budgets.insert(key.clone(), Arc::clone(&budget));
+            budget
+        }
+    };
+    let lane = Arc::new(Lane { key: key.clone(), wake: Notify::new(), budget, queues: Mutex::new([queue].into()) });
+    map.lanes.insert(key, Arc::clone(&lane));
+    inner.tasks.spawn(lane::run(Arc::clone(inner), lane));
+}
+
+fn lane_of(inner: &Inner, shop: &Shop, queue: &Queue) -> Option<LaneKey> {
+    let definition = inner.definition(&queue.resource)?;
+    let path = match queue.kind {
+        QueueKind::List => &definition.list.path,
+        QueueKind::Detail => &definition.detail.as_ref()?.path,
+    };
+    let rule = inner.parts.rules.find("GET", path)?.name.clone();
+    Some(LaneKey { account: shop.account.clone(), rule })
+}
+
+/// Drops budgets that are wholly free and have no lane, here and in the store.
+pub(super) async fn forget_idle_budgets(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        let now = Instant::now();
+        let idle: Vec<LaneKey> = {
+            let mut map = inner.lanes.lock();
+            let free = |budget: &Mutex<Budget>| {
+                let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+                budget.occupied(now) == 0 && budget.view(now).blocked_for_ms == 0
+            };
+            let idle: Vec<LaneKey> =
+                map.budgets.iter().filter(|(key, budget)| !map.lanes.contains_key(key) && free(budget)).map(|(key, _)| key.clone()).collect();
+            for key in &idle {
+                map.budgets.remove(key);
+            }
+            idle
+        };
+        for key in idle {
+            // A lane that began meanwhile read the old number: too many slots for a window, never too few.
+            if let Err(error) = inner.parts.store.forget_occupied(&key.account, &key.rule).await {
+                tracing::warn!(%error, "a free budget could not be forgotten; the next start waits one window for it");
+            }
+        }
+    }
+}

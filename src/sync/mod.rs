@@ -1,0 +1,250 @@
+//! Keeping streams current: when walks start, which jobs run when, and what each step does.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`schedule`] | cron expressions, right over both changes of summer time; missed ticks collapse |
+//! | [`lane`] | one loop per budget: free slots -> leases -> steps -> settlements |
+//! | `lanes` | which lanes exist; a lane lives only while it has jobs |
+//! | [`step`] | one job: one call, its effects as a value |
+//!
+//! The engine has never heard of a marketplace's words: what it does with a resource stands in its
+//! definition. A step never writes the store; the lane hands its effects to one commit.
+
+pub mod lane;
+mod lanes;
+pub mod schedule;
+pub mod step;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use lanes::{LaneKey, LaneView};
+
+use crate::catalog::{Definition, RuleTable};
+use crate::domain::{Mode, RetryPolicy, Shop, ShopState, StreamId, Trigger};
+use crate::source::{Credentials, Source};
+use crate::store::{Store, StoreError};
+use lanes::Lanes;
+
+/// Streams started by one transaction, so that a tick over thousands of shops does not hold up others.
+const STARTED_AT_ONCE: usize = 64;
+/// The longest sleep of the timer; the wall clock may be set forward meanwhile.
+const TIMER_SLEEP_MAX: Duration = Duration::from_secs(30);
+/// After a store error the loops try again at this pace; the store's own failure ends the process.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the engine works with.
+pub struct Parts {
+    pub store: Store,
+    pub source: Arc<Source>,
+    pub definitions: Vec<Arc<Definition>>,
+    pub rules: RuleTable,
+    pub retry: RetryPolicy,
+    /// Fetching pauses while the outbox holds more, in bytes.
+    pub outbox_bytes_max: u64,
+    /// Calls of one lane that may be prepared or in flight.
+    pub lane_width: u32,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Sync(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) parts: Parts,
+    lanes: Lanes,
+    credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
+    pub(crate) stats: Stats,
+    pub(crate) stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Counts since the start of the process.
+#[derive(Debug, Default)]
+pub struct Stats {
+    calls: AtomicU64,
+    refused_429: AtomicU64,
+}
+
+impl Stats {
+    /// Calls that left for the API.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Calls that the API answered with 429.
+    pub fn refused_429(&self) -> u64 {
+        self.refused_429.load(Ordering::Relaxed)
+    }
+}
+
+impl Sync {
+    /// Builds the engine and starts its tasks: lanes for all work found, the timer of waiting jobs.
+    ///
+    /// # Errors
+    /// The store's errors while looking for work.
+    pub async fn start(parts: Parts) -> Result<Sync, StoreError> {
+        let queues = parts.store.take_queue_signals();
+        let sync = Sync(Arc::new(Inner {
+            parts,
+            lanes: Lanes::default(),
+            credentials: Mutex::default(),
+            stats: Stats::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }));
+        let inner = &sync.0;
+        inner.parts.store.resume_deletions().await?;
+        sync.start_missing_runs().await?;
+        lanes::wake_all(inner)?;
+        if let Some(queues) = queues {
+            inner.tasks.spawn(lanes::listen(Arc::clone(inner), queues));
+        }
+        inner.tasks.spawn(promote_waiting(Arc::clone(inner)));
+        inner.tasks.spawn(lanes::forget_idle_budgets(Arc::clone(inner)));
+        Ok(sync)
+    }
+
+    /// Walks the streams of a shop (and resource). Streams with an open walk are left alone; their
+    /// run is returned all the same.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub async fn walk(&self, shop: &Shop, resource: Option<&str>, mode: Mode, trigger: Trigger) -> Result<Vec<u64>, StoreError> {
+        let streams = self.0.streams(shop, resource);
+        let started = self.0.parts.store.start_runs(streams, mode, trigger).await?;
+        Ok(started.into_iter().map(crate::store::Started::run).collect())
+    }
+
+    /// Walks all streams of all active shops: what a cron tick does. Makes no call itself.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub async fn walk_all(&self, mode: Mode) -> Result<(), StoreError> {
+        let store = &self.0.parts.store;
+        let shops = store.shops()?;
+        let active = shops.iter().filter(|shop| shop.state == ShopState::Active);
+        let streams: Vec<StreamId> = active.flat_map(|shop| self.0.streams(shop, None)).collect();
+        let mut left_alone = 0;
+        for some in streams.chunks(STARTED_AT_ONCE) {
+            let started = store.start_runs(some.to_vec(), mode, Trigger::Schedule).await?;
+            left_alone += started.iter().filter(|started| matches!(started, crate::store::Started::Already(_))).count();
+        }
+        tracing::info!(?mode, streams = streams.len(), left_alone, "scheduled walks; streams with an open walk are left alone");
+        Ok(())
+    }
+
+    /// Starts the first walk of streams that have none: of a shop whose registration a crash cut off,
+    /// or of a resource that the configuration added.
+    async fn start_missing_runs(&self) -> Result<(), StoreError> {
+        let store = &self.0.parts.store;
+        let mut missing = Vec::new();
+        for shop in store.shops()?.iter().filter(|shop| shop.state == ShopState::Active) {
+            for stream in self.0.streams(shop, None) {
+                if store.checkpoint(&stream)?.full_walk_at.is_none() {
+                    missing.push(stream);
+                }
+            }
+        }
+        for some in missing.chunks(STARTED_AT_ONCE) {
+            store.start_runs(some.to_vec(), Mode::Full, Trigger::Schedule).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for work of a shop again: it was resumed, or its account or resources changed.
+    ///
+    /// # Errors
+    /// The store's read errors.
+    pub fn wake_shop(&self, shop: &Shop) -> Result<(), StoreError> {
+        self.0.lock_credentials().remove(&shop.id);
+        self.0.parts.source.forget(&shop.client_id);
+        lanes::wake_shop(&self.0, shop)
+    }
+
+    /// Counts since the start of the process.
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// The budgets in use, by account and rule.
+    pub fn lanes(&self) -> Vec<LaneView> {
+        self.0.lanes.view()
+    }
+
+    /// Leases no more and waits for the calls in flight, at most `patience`. What is cut off then runs
+    /// again at the next start.
+    pub async fn stop(&self, patience: Duration) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!("calls in flight were cut off; they run again at the next start");
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
+        self.parts.definitions.iter().find(|definition| definition.name == resource)
+    }
+
+    /// The streams of a shop, of one resource or all that it takes.
+    fn streams(&self, shop: &Shop, resource: Option<&str>) -> Vec<StreamId> {
+        let wanted = |name: &String| resource.is_none_or(|resource| resource == name);
+        let definitions = shop.resources.iter().filter(|name| wanted(name)).filter_map(|name| self.definition(name));
+        definitions
+            .flat_map(|definition| {
+                definition.list.combinations.iter().map(|combination| StreamId {
+                    shop: shop.id.clone(),
+                    resource: definition.name.clone(),
+                    combination: combination.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// A shop's opened credentials, cached until the shop changes.
+    pub(crate) fn credentials(&self, shop: &Shop) -> Result<Arc<Credentials>, StoreError> {
+        if let Some((as_of, known)) = self.lock_credentials().get(&shop.id)
+            && *as_of == shop.updated_at
+        {
+            return Ok(Arc::clone(known));
+        }
+        let secrets = self.parts.store.secrets(&shop.id)?;
+        let opened = Arc::new(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret });
+        self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Arc<Credentials>)>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes waiting jobs ready when their time has come.
+async fn promote_waiting(inner: Arc<Inner>) {
+    let store = &inner.parts.store;
+    while !inner.stop.is_cancelled() {
+        let pause = match store.promote().await {
+            Ok(Some(due)) => {
+                let left = u64::try_from(due - store.clock().now()).unwrap_or(0);
+                Duration::from_millis(left).min(TIMER_SLEEP_MAX)
+            }
+            Ok(None) => TIMER_SLEEP_MAX,
+            Err(error) => {
+                tracing::warn!(%error, "waiting jobs could not be made ready; trying again");
+                STORE_PAUSE
+            }
+        };
+        tokio::select! {
+            () = inner.stop.cancelled() => {}
+            () = store.signals().timer.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

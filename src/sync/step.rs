@@ -1,0 +1,110 @@
+//! One job, one attempt: at most one call, and its effects as a value.
+//!
+//! Called by a lane with a leased job. A step reads; it never writes the store.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Inner;
+use crate::catalog::Definition;
+use crate::domain::{Disposition, Effects, JobKind, Lease, Shop};
+use crate::source::{Outcome, SourceError, pages};
+use crate::store::{Failure, Settlement, WalkRule};
+
+/// What an attempt came to.
+pub(super) struct Done {
+    pub(super) lease: Lease,
+    pub(super) settlement: Settlement,
+    /// None: no call was due; the slot is unused.
+    pub(super) outcome: Option<Outcome>,
+    /// When the call's response ended.
+    pub(super) at: Instant,
+    /// The lane shall wait this long before it leases again.
+    pub(super) pause: Option<std::time::Duration>,
+}
+
+/// Runs one leased job.
+///
+/// Cancel safety: when dropped, a call may have left; the lane then counts its slot as lost.
+pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Done {
+    let Some(definition) = inner.definition(&lease.job.resource).cloned() else {
+        let reason = format!("resource `{}` is not configured any more", lease.job.resource);
+        return without_call(lease, Settlement::Failed(Failure::Park { reason }));
+    };
+    let rule = WalkRule {
+        newest_first: definition.list.order == crate::catalog::definition::Order::NewestFirst,
+        overlap_ms: i64::try_from(definition.list.overlap.as_millis()).unwrap_or(i64::MAX),
+    };
+    let call = match &lease.job.kind {
+        JobKind::Sweep { .. } => None,
+        JobKind::ListPage { combination, page, cursor, .. } => {
+            Some(pages::list_call(&definition, combination, *page, cursor.as_deref()))
+        }
+        JobKind::FetchDetail { id, .. } => pages::detail_call(&definition, id),
+    };
+    let Some(call) = call else {
+        return without_call(lease, Settlement::Done { effects: Effects::Local, rule });
+    };
+    let credentials = match inner.credentials(&shop) {
+        Ok(credentials) => credentials,
+        Err(error) => {
+            let reason = format!("the shop's credentials cannot be read: {error}");
+            return without_call(lease, Settlement::Failed(Failure::StopShop { reason }));
+        }
+    };
+    let outcome = inner.parts.source.get(&credentials, &call).await;
+    let at = Instant::now();
+    let effects = match &outcome.result {
+        Ok(body) => read(&inner, &definition, &lease, body),
+        Err(SourceError::NotFound { .. }) if matches!(lease.job.kind, JobKind::FetchDetail { .. }) => Ok(Effects::Gone),
+        Err(error) => Err(error.clone()),
+    };
+    let (settlement, pause) = match effects {
+        Ok(effects) => (Settlement::Done { effects, rule }, None),
+        Err(error) => failed(&inner, &lease, &error),
+    };
+    Done { lease, settlement, outcome: Some(outcome), at, pause }
+}
+
+fn without_call(lease: Lease, settlement: Settlement) -> Done {
+    Done { lease, settlement, outcome: None, at: Instant::now(), pause: None }
+}
+
+/// From a body to effects.
+fn read(inner: &Inner, definition: &Definition, lease: &Lease, body: &bytes::Bytes) -> Result<Effects, SourceError> {
+    match &lease.job.kind {
+        JobKind::FetchDetail { id, .. } => {
+            let store = &inner.parts.store;
+            let first_seen = store.first_listed_at(&lease.job.stream(), id).ok().flatten();
+            let read = pages::detail(definition, id, body, first_seen, store.clock().now())?;
+            Ok(Effects::Detail { body: body.clone(), hash: read.hash, refresh_after_ms: read.refresh_after_ms })
+        }
+        JobKind::ListPage { .. } | JobKind::Sweep { .. } => {
+            let page = pages::page(definition, body)?;
+            Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
+        }
+    }
+}
+
+/// What becomes of the job, and how long its lane waits.
+fn failed(inner: &Inner, lease: &Lease, error: &SourceError) -> (Settlement, Option<std::time::Duration>) {
+    let policy = &inner.parts.retry;
+    let (failure, pause) = match error.disposition() {
+        Disposition::Retry { .. } if lease.attempt >= policy.attempts_max => {
+            (Failure::Park { reason: format!("{error} (after {} attempts)", lease.attempt) }, None)
+        }
+        Disposition::Retry { after } => {
+            let delay = policy.delay(lease.attempt, after, fastrand::f64());
+            let due = inner.parts.store.clock().now() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+            (Failure::Retry { due, error: error.to_string() }, None)
+        }
+        Disposition::Postpone { after } => (Failure::Postpone, Some(after)),
+        Disposition::Park => (Failure::Park { reason: error.to_string() }, None),
+        Disposition::StopShop => (Failure::StopShop { reason: error.to_string() }, None),
+    };
+    tracing::debug!(
+        shop.id = lease.job.shop, job.id = lease.job.seq, job.attempt = lease.attempt, %error, ?failure, "attempt failed"
+    );
+    (Settlement::Failed(failure), pause)
+}
