@@ -119,12 +119,22 @@ pub struct Row {
     pub body: Option<Bytes>,
 }
 
+/// A row of a list page that cannot be kept: it has no usable id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The id as far as there is one, cut and without control characters.
+    pub id: Option<String>,
+    pub reason: String,
+}
+
 /// What a finished step wants changed, as a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effects {
     /// A page came.
     Page {
         rows: Vec<Row>,
+        /// Rows that cannot be kept; to be parked, so that people see them.
+        rejected: Vec<Rejected>,
         /// Digest of the whole page.
         digest: String,
         /// Where the next page begins.
