@@ -2,4 +2,6 @@
 
 pub mod catalog;
 pub mod domain;
+pub mod source;
 pub mod store;
+pub mod sync;

@@ -119,9 +119,10 @@ pub struct Row {
     pub body: Option<Bytes>,
 }
 
-/// A list row that cannot be followed: its id is missing or unusable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row of a list page that cannot be kept: it has no usable id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
+    /// The id as far as there is one, cut and without control characters.
     pub id: Option<String>,
     pub reason: String,
 }
@@ -132,7 +133,7 @@ pub enum Effects {
     /// A page came.
     Page {
         rows: Vec<Row>,
-        /// Rows without a usable id; each is parked, the page goes on.
+        /// Rows that cannot be kept; to be parked, so that people see them.
         rejected: Vec<Rejected>,
         /// Digest of the whole page.
         digest: String,

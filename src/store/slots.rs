@@ -21,17 +21,25 @@ impl Store {
         Ok(bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u32::from_be_bytes)).unwrap_or(0))
     }
 
-    /// Notes that a budget is wholly free, so that the next start need not wait for it.
+    /// Notes that a budget is wholly free, so that the next start need not wait for it. `idle` is asked
+    /// in the committer's order: no lease may stand between its yes and the change.
     ///
     /// # Errors
     /// The engine's write errors.
-    pub async fn forget_occupied(&self, account: &str, rule: &str) -> Result<(), StoreError> {
+    pub async fn forget_occupied(
+        &self,
+        account: &str,
+        rule: &str,
+        idle: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<(), StoreError> {
         let key = texts(b'b', &[account, rule]);
         if self.0.kv.get(&key)?.is_none() {
             return Ok(());
         }
         self.transact(move |tx| {
-            tx.delete(key);
+            if idle() {
+                tx.delete(key);
+            }
             Ok(())
         })
         .await

@@ -111,7 +111,8 @@ impl Loop {
             budget.take(want, now);
             (want, budget.occupied(now))
         };
-        let shops: HashMap<String, Arc<Shop>> = queues.iter().map(|(queue, shop)| (queue.shop.clone(), Arc::clone(shop))).collect();
+        let shops: HashMap<String, Arc<Shop>> =
+            queues.iter().map(|(queue, shop)| (queue.shop.clone(), Arc::clone(shop))).collect();
         let names: Vec<Queue> = queues.into_iter().map(|(queue, _)| queue).collect();
         let record = Some((self.lane.key.account.clone(), self.lane.key.rule.clone(), occupied));
         let leased = store.lease(names.clone(), want as usize, record).await;
@@ -125,7 +126,9 @@ impl Loop {
         }
         if count == want {
             // There may be more; look again as soon as slots allow.
-            return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.inner.parts.lane_width as usize));
+            return Ok(
+                Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.inner.parts.lane_width as usize)
+            );
         }
         self.lane.close_empty(store, &names)?;
         Ok(Next::Wait(None))

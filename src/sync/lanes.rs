@@ -141,8 +141,11 @@ pub(super) fn wake_all(inner: &Arc<Inner>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Finds the work of one shop.
+/// Finds the work of one shop, and takes it away from lanes of an account that it no longer uses.
 pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
+    for lane in inner.lanes.lock().lanes.values().filter(|lane| lane.key.account != shop.account) {
+        lane.lock_queues().retain(|queue| queue.shop != shop.id);
+    }
     for definition in &inner.parts.definitions {
         for kind in [QueueKind::List, QueueKind::Detail] {
             let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
@@ -173,7 +176,11 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
         Some(budget) => Arc::clone(budget),
         None => {
             let Ok(occupied) = inner.parts.store.occupied(&key.account, &key.rule) else {
-                tracing::error!(account = key.account, rule = key.rule, "a budget could not be read; its lane stays closed");
+                tracing::error!(
+                    account = key.account,
+                    rule = key.rule,
+                    "a budget could not be read; its lane stays closed"
+                );
                 return;
             };
             let limit = inner.parts.rules.rules().iter().find(|rule| rule.name == key.rule).and_then(|rule| rule.limit);
@@ -211,16 +218,22 @@ pub(super) async fn forget_idle_budgets(inner: Arc<Inner>) {
                 let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
                 budget.occupied(now) == 0 && budget.view(now).blocked_for_ms == 0
             };
-            let idle: Vec<LaneKey> =
-                map.budgets.iter().filter(|(key, budget)| !map.lanes.contains_key(key) && free(budget)).map(|(key, _)| key.clone()).collect();
+            let idle: Vec<LaneKey> = map
+                .budgets
+                .iter()
+                .filter(|(key, budget)| !map.lanes.contains_key(key) && free(budget))
+                .map(|(key, _)| key.clone())
+                .collect();
             for key in &idle {
                 map.budgets.remove(key);
             }
             idle
         };
         for key in idle {
-            // A lane that began meanwhile read the old number: too many slots for a window, never too few.
-            if let Err(error) = inner.parts.store.forget_occupied(&key.account, &key.rule).await {
+            let (asked, gone) = (key.clone(), Arc::clone(&inner));
+            // A lane that began meanwhile has its budget in the map; its number must stay.
+            let idle = move || !gone.lanes.lock().budgets.contains_key(&asked);
+            if let Err(error) = inner.parts.store.forget_occupied(&key.account, &key.rule, idle).await {
                 tracing::warn!(%error, "a free budget could not be forgotten; the next start waits one window for it");
             }
         }

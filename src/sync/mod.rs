@@ -53,7 +53,7 @@ pub struct Parts {
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
-pub struct Sync(Arc<Inner>);
+pub struct Engine(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) parts: Parts,
@@ -83,14 +83,14 @@ impl Stats {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Builds the engine and starts its tasks: lanes for all work found, the timer of waiting jobs.
     ///
     /// # Errors
     /// The store's errors while looking for work.
-    pub async fn start(parts: Parts) -> Result<Sync, StoreError> {
+    pub async fn start(parts: Parts) -> Result<Engine, StoreError> {
         let queues = parts.store.take_queue_signals();
-        let sync = Sync(Arc::new(Inner {
+        let engine = Engine(Arc::new(Inner {
             parts,
             lanes: Lanes::default(),
             credentials: Mutex::default(),
@@ -98,16 +98,16 @@ impl Sync {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        let inner = &sync.0;
+        let inner = &engine.0;
         inner.parts.store.resume_deletions().await?;
-        sync.start_missing_runs().await?;
+        engine.start_missing_runs().await?;
         lanes::wake_all(inner)?;
         if let Some(queues) = queues {
             inner.tasks.spawn(lanes::listen(Arc::clone(inner), queues));
         }
         inner.tasks.spawn(promote_waiting(Arc::clone(inner)));
         inner.tasks.spawn(lanes::forget_idle_budgets(Arc::clone(inner)));
-        Ok(sync)
+        Ok(engine)
     }
 
     /// Walks the streams of a shop (and resource). Streams with an open walk are left alone; their
@@ -115,7 +115,13 @@ impl Sync {
     ///
     /// # Errors
     /// The store's errors.
-    pub async fn walk(&self, shop: &Shop, resource: Option<&str>, mode: Mode, trigger: Trigger) -> Result<Vec<u64>, StoreError> {
+    pub async fn walk(
+        &self,
+        shop: &Shop,
+        resource: Option<&str>,
+        mode: Mode,
+        trigger: Trigger,
+    ) -> Result<Vec<u64>, StoreError> {
         let streams = self.0.streams(shop, resource);
         let started = self.0.parts.store.start_runs(streams, mode, trigger).await?;
         Ok(started.into_iter().map(crate::store::Started::run).collect())
@@ -135,7 +141,12 @@ impl Sync {
             let started = store.start_runs(some.to_vec(), mode, Trigger::Schedule).await?;
             left_alone += started.iter().filter(|started| matches!(started, crate::store::Started::Already(_))).count();
         }
-        tracing::info!(?mode, streams = streams.len(), left_alone, "scheduled walks; streams with an open walk are left alone");
+        tracing::info!(
+            ?mode,
+            streams = streams.len(),
+            left_alone,
+            "scheduled walks; streams with an open walk are left alone"
+        );
         Ok(())
     }
 

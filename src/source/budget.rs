@@ -1,0 +1,216 @@
+//! The slots of one rate rule for one account. Pure: time is an argument.
+//!
+//! A lane holds one [`Budget`] a rule and account and asks it before each round of calls. What always
+//! holds, if every call is told here: in no stretch of one window does the API see more calls than
+//! the rule allows, wherever the stretch begins. A call arrives at some instant between
+//! [`Budget::take`] and the end of its response, so its slot comes back one window after that end.
+//! Stretches are half open: a call may arrive exactly one window after another.
+//!
+//! Only monotonic time is used, so that a jump of the wall clock changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::headers::Quota;
+use crate::catalog::Limit;
+
+/// A call without an answer, or from before a restart, may still be on its way. It is one small
+/// packet: two seconds cover a queue in between and one retransmission (200 ms to 1 s).
+pub const LOST_GRACE: Duration = Duration::from_secs(2);
+
+/// A reset is told in whole seconds, and the API's machines do not turn their windows at one instant.
+pub const RESET_MARGIN: Duration = Duration::from_secs(1);
+
+/// One rate rule of one account.
+#[derive(Debug)]
+pub struct Budget {
+    /// None: the rule is lifted; nothing is counted, but a 429 is still obeyed.
+    rule: Option<Limit>,
+    /// The limit that the last header told; may be above the rule.
+    told: Option<u32>,
+    in_flight: u32,
+    /// Slots that come back at an instant.
+    cooling: BTreeMap<Instant, u32>,
+    /// Calls of somebody else in the server's window, and when that window turns.
+    foreign: Option<(u32, Instant)>,
+    blocked_until: Option<Instant>,
+    refused_429: u64,
+}
+
+/// What a budget looks like to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BudgetView {
+    /// Calls in one window by the rule; none: lifted.
+    pub limit: Option<u32>,
+    pub window_s: u64,
+    pub in_flight: u32,
+    /// Calls whose window is not over.
+    pub cooling: u32,
+    /// Slots that somebody else uses.
+    pub foreign: u32,
+    /// How long nothing may leave, on the API's word.
+    pub blocked_for_ms: u64,
+    pub refused_429: u64,
+    /// The stricter limit that headers told, if they did.
+    pub tightened: Option<u32>,
+}
+
+impl Budget {
+    /// `occupied_at_start`: the slots that were durably in use before a restart. Their calls may be on
+    /// their way still, so they come back one window and [`LOST_GRACE`] after `now`.
+    pub fn new(limit: Option<Limit>, occupied_at_start: u32, now: Instant) -> Budget {
+        let mut budget = Budget {
+            rule: limit,
+            told: None,
+            in_flight: 0,
+            cooling: BTreeMap::new(),
+            foreign: None,
+            blocked_until: None,
+            refused_429: 0,
+        };
+        budget.cool(occupied_at_start, now + LOST_GRACE);
+        budget
+    }
+
+    /// How many calls may leave now; `u32::MAX` when the rule is lifted.
+    pub fn free(&mut self, now: Instant) -> u32 {
+        self.forget_past(now);
+        self.room(now, self.cooling.values().sum())
+    }
+
+    /// When nothing is free: the earliest instant at which something may be. None: only after a call
+    /// in flight has ended. When something is free, that is `now`.
+    pub fn next_free(&mut self, now: Instant) -> Option<Instant> {
+        if self.free(now) > 0 {
+            return Some(now);
+        }
+        let mut events: BTreeMap<Instant, u32> = self.cooling.clone();
+        for instant in self.blocked_until.into_iter().chain(self.foreign.map(|(_, until)| until)) {
+            events.entry(instant).or_default();
+        }
+        let mut cooling: u32 = self.cooling.values().sum();
+        events.into_iter().find_map(|(at, back)| {
+            cooling -= back;
+            (self.room(at, cooling) > 0).then_some(at)
+        })
+    }
+
+    /// `count` calls are about to leave; never more than [`Budget::free`] said. The use must be durable
+    /// before they do.
+    pub fn take(&mut self, count: u32, now: Instant) {
+        debug_assert!(count <= self.free(now), "took {count} of {}", self.free(now));
+        self.in_flight = self.in_flight.saturating_add(count);
+    }
+
+    /// Slots that were taken but whose calls never left (no token, lease lost, no connection).
+    pub fn give_back(&mut self, count: u32) {
+        self.in_flight = self.in_flight.saturating_sub(count);
+    }
+
+    /// The response to one call ended (or was given up after it had begun).
+    pub fn ended(&mut self, now: Instant, quota: &Quota) {
+        self.forget_past(now);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.cool(1, now);
+        self.apply(now, quota);
+    }
+
+    /// One call brought no response; it may still arrive.
+    pub fn lost(&mut self, now: Instant) {
+        self.forget_past(now);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.cool(1, now + LOST_GRACE);
+    }
+
+    /// One call was answered with 429: nothing leaves before `until` has passed. Its own slot cools as usual.
+    pub fn refused(&mut self, now: Instant, until: Duration, quota: &Quota) {
+        self.refused_429 += 1;
+        self.paused(now, until, quota);
+    }
+
+    /// One call was answered with another wish to wait (503 with `Retry-After`): as
+    /// [`Budget::refused`], without counting it as ours.
+    pub fn paused(&mut self, now: Instant, until: Duration, quota: &Quota) {
+        self.ended(now, quota);
+        self.block(now + until);
+    }
+
+    /// In flight and cooling: what must be durable before a call.
+    pub fn occupied(&mut self, now: Instant) -> u32 {
+        self.forget_past(now);
+        self.in_flight.saturating_add(self.cooling.values().sum())
+    }
+
+    /// The rule's window; zero when it is lifted.
+    pub fn window(&self) -> Duration {
+        self.rule.map_or(Duration::ZERO, |rule| rule.window)
+    }
+
+    /// The state as people see it.
+    pub fn view(&mut self, now: Instant) -> BudgetView {
+        self.forget_past(now);
+        let blocked = self.blocked_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        BudgetView {
+            limit: self.rule.map(|rule| rule.calls),
+            window_s: self.window().as_secs(),
+            in_flight: self.in_flight,
+            cooling: self.cooling.values().sum(),
+            foreign: self.foreign.map_or(0, |(count, _)| count),
+            blocked_for_ms: u64::try_from(blocked.as_millis()).unwrap_or(u64::MAX),
+            refused_429: self.refused_429,
+            tightened: self.told.filter(|told| self.rule.is_some_and(|rule| *told < rule.calls)),
+        }
+    }
+
+    /// Free slots at `at` if `cooling` slots are cooling then.
+    fn room(&self, at: Instant, cooling: u32) -> u32 {
+        if self.blocked_until.is_some_and(|until| at < until) {
+            return 0;
+        }
+        let Some(rule) = self.rule else { return u32::MAX };
+        let own = self.in_flight.saturating_add(cooling);
+        let foreign = self.foreign.filter(|(_, until)| at < *until).map_or(0, |(count, _)| count);
+        // Others eat from what the server allows, which may be more than our rule.
+        let server = self.told.unwrap_or(rule.calls).saturating_sub(own).saturating_sub(foreign);
+        rule.calls.saturating_sub(own).min(server)
+    }
+
+    fn cool(&mut self, count: u32, ended: Instant) {
+        if let (Some(rule), 1..) = (self.rule, count) {
+            *self.cooling.entry(ended + rule.window).or_default() += count;
+        }
+    }
+
+    fn block(&mut self, until: Instant) {
+        self.blocked_until = self.blocked_until.max(Some(until));
+    }
+
+    fn apply(&mut self, now: Instant, quota: &Quota) {
+        let Some(rule) = self.rule else { return };
+        self.told = quota.limit.or(self.told);
+        let (Some(remaining), Some(reset)) = (quota.remaining, quota.reset) else { return };
+        let turns = now + reset + RESET_MARGIN;
+        if remaining == 0 && reset > rule.window {
+            self.block(turns);
+        }
+        // Calls of ours in the server's window are never more than those in flight and cooling here,
+        // so what is used beyond them is not ours. Each answer gives a lower bound: keep the greatest.
+        let used = self.told.unwrap_or(rule.calls).saturating_sub(remaining);
+        let own = self.in_flight.saturating_add(self.cooling.values().sum());
+        let foreign = used.saturating_sub(own);
+        if foreign > self.foreign.map_or(0, |(count, _)| count) {
+            self.foreign = Some((foreign, turns));
+        }
+    }
+
+    fn forget_past(&mut self, now: Instant) {
+        while let Some(first) = self.cooling.first_entry().filter(|first| *first.key() <= now) {
+            first.remove();
+        }
+        self.foreign = self.foreign.filter(|(_, until)| now < *until);
+        self.blocked_until = self.blocked_until.filter(|until| now < *until);
+    }
+}

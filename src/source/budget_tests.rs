@@ -1,0 +1,265 @@
+//! The budget against a brute-force model, and its rules one by one.
+
+use std::time::Duration;
+
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use tokio::time::Instant;
+
+use super::budget::{Budget, LOST_GRACE, RESET_MARGIN};
+use super::headers::Quota;
+use crate::catalog::Limit;
+
+const NONE: Quota = Quota { limit: None, remaining: None, reset: None };
+
+fn limit(calls: u32, seconds: u64) -> Option<Limit> {
+    Some(Limit { calls, window: Duration::from_secs(seconds) })
+}
+
+fn quota(limit: u32, remaining: u32, reset: u64) -> Quota {
+    Quota { limit: Some(limit), remaining: Some(remaining), reset: Some(Duration::from_secs(reset)) }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Time passes.
+    Wait { ms: u64 },
+    /// Takes this part of what is free.
+    Take { part: f64 },
+    /// The oldest call in flight arrived at this part of its life and ends.
+    End { arrived: f64 },
+    /// The oldest call in flight is given up; it arrives in its life or in the grace after it.
+    Lose { arrived: f64 },
+    /// One taken call does not leave.
+    GiveBack,
+    /// kill -9 and start: only the number in use is known; calls in flight arrive up to the grace later.
+    Restart { arrived: f64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0u64..4_000).prop_map(|ms| Step::Wait { ms }),
+        3 => (0.0..=1.0).prop_map(|part| Step::Take { part }),
+        2 => Just(Step::Take { part: 1.0 }),
+        6 => (0.0..=1.0).prop_map(|arrived| Step::End { arrived }),
+        1 => (0.0..=1.0).prop_map(|arrived| Step::Lose { arrived }),
+        1 => Just(Step::GiveBack),
+        1 => (0.0..=1.0).prop_map(|arrived| Step::Restart { arrived }),
+    ]
+}
+
+/// What the API sees: instants of arrival.
+struct World {
+    now: Instant,
+    in_flight: Vec<Instant>,
+    arrivals: Vec<Instant>,
+}
+
+impl World {
+    fn arrive(&mut self, taken: Instant, latest: Instant, part: f64) {
+        self.arrivals.push(taken + (latest - taken).mul_f64(part));
+    }
+
+    fn apply(&mut self, budget: &mut Budget, rule: Option<Limit>, step: &Step) {
+        match *step {
+            Step::Wait { ms } => self.now += Duration::from_millis(ms),
+            Step::Take { part } => {
+                let count = (f64::from(budget.free(self.now)) * part).ceil() as u32;
+                budget.take(count, self.now);
+                self.in_flight.extend((0..count).map(|_| self.now));
+            }
+            Step::GiveBack => {
+                if self.in_flight.pop().is_some() {
+                    budget.give_back(1);
+                }
+            }
+            Step::End { arrived } if !self.in_flight.is_empty() => {
+                let taken = self.in_flight.remove(0);
+                self.arrive(taken, self.now, arrived);
+                budget.ended(self.now, &NONE);
+            }
+            Step::Lose { arrived } if !self.in_flight.is_empty() => {
+                let taken = self.in_flight.remove(0);
+                self.arrive(taken, self.now + LOST_GRACE, arrived);
+                budget.lost(self.now);
+            }
+            Step::Restart { arrived } => {
+                for taken in std::mem::take(&mut self.in_flight) {
+                    self.arrive(taken, self.now + LOST_GRACE, arrived);
+                }
+                *budget = Budget::new(rule, budget.occupied(self.now), self.now);
+            }
+            Step::End { .. } | Step::Lose { .. } => {}
+        }
+    }
+
+    /// The most arrivals in any half-open stretch of `window`.
+    fn most(&mut self, window: Duration) -> usize {
+        self.arrivals.sort();
+        let count = |from: Instant| self.arrivals.iter().filter(|at| **at >= from && **at < from + window).count();
+        self.arrivals.iter().map(|from| count(*from)).max().unwrap_or(0)
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_sliding_window_holds_more_than_the_rule(
+        calls in 1u32..8, window in 1u64..6, steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let rule = limit(calls, window);
+        let start = Instant::now();
+        let mut budget = Budget::new(rule, 0, start);
+        let mut world = World { now: start, in_flight: Vec::new(), arrivals: Vec::new() };
+        for step in &steps {
+            world.apply(&mut budget, rule, step);
+            prop_assert!(budget.occupied(world.now) >= u32::try_from(world.in_flight.len()).unwrap());
+            // next_free tells the truth: nothing a moment before it, something at it.
+            match budget.next_free(world.now) {
+                Some(at) if at > world.now => {
+                    prop_assert_eq!(budget.free(world.now), 0);
+                    let before = at - Duration::from_nanos(1);
+                    prop_assert_eq!(Budget::next_free(&mut budget, before), Some(at));
+                    // `before` has not come in the world; the budget only forgets what is past by then.
+                    prop_assert!(at <= world.now + seconds(window) + LOST_GRACE);
+                }
+                Some(_) => prop_assert!(budget.free(world.now) > 0),
+                None => prop_assert!(u32::try_from(world.in_flight.len()).unwrap() == calls),
+            }
+        }
+        while !world.in_flight.is_empty() {
+            world.apply(&mut budget, rule, &Step::End { arrived: 1.0 });
+        }
+        prop_assert!(world.most(seconds(window)) <= calls as usize);
+        // Liveness: a window (and the grace) without calls frees everything.
+        prop_assert_eq!(budget.free(world.now + seconds(window) + LOST_GRACE), calls);
+    }
+
+    #[test]
+    fn no_answer_of_a_server_gives_more_than_the_rule_or_stops_it_for_good(
+        answers in proptest::collection::vec((any::<Option<u32>>(), any::<Option<u32>>(), proptest::option::of(0u64..4_000)), 1..30),
+    ) {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(limit(5, 60), 0, now);
+        for (limit, remaining, reset) in answers {
+            let quota = Quota { limit: limit.filter(|l| *l > 0), remaining, reset: reset.map(seconds) };
+            let free = budget.free(now);
+            prop_assert!(free <= 5);
+            budget.take(free.min(1), now);
+            if free > 0 {
+                budget.ended(now, &quota);
+            }
+            now += seconds(10);
+        }
+        prop_assert!(budget.free(now + seconds(4_000)) >= 1);
+    }
+}
+
+#[test]
+fn a_whole_window_may_leave_at_once_and_comes_back_one_window_after_the_responses() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(3, 60), 0, t);
+    assert_eq!(budget.free(t), 3);
+    budget.take(3, t);
+    assert_eq!((budget.free(t), budget.next_free(t)), (0, None), "only an end can free a slot");
+    budget.ended(t + seconds(2), &NONE);
+    budget.ended(t + seconds(5), &NONE);
+    assert_eq!(budget.next_free(t + seconds(5)), Some(t + seconds(62)));
+    assert_eq!(budget.free(t + seconds(62) - Duration::from_nanos(1)), 0);
+    assert_eq!(budget.free(t + seconds(62)), 1);
+    assert_eq!(budget.free(t + seconds(65)), 2);
+    budget.give_back(1);
+    assert_eq!(budget.free(t + seconds(65)), 3);
+}
+
+#[test]
+fn a_lost_call_and_a_restart_cost_the_grace() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(1, 60), 0, t);
+    budget.take(1, t);
+    budget.lost(t + seconds(30));
+    assert_eq!(budget.next_free(t + seconds(30)), Some(t + seconds(90) + LOST_GRACE));
+    let mut after = Budget::new(limit(3, 60), 2, t);
+    assert_eq!((after.free(t), after.occupied(t)), (1, 2));
+    assert_eq!(after.free(t + seconds(60) + LOST_GRACE), 3);
+    assert_eq!(Budget::new(limit(3, 60), 9, t).free(t), 0, "the rule may have been tightened in between");
+}
+
+#[test]
+fn a_refusal_blocks_for_as_long_as_it_says() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(5, 60), 0, t);
+    budget.take(1, t);
+    budget.refused(t, seconds(90), &NONE);
+    assert_eq!((budget.free(t + seconds(89)), budget.next_free(t)), (0, Some(t + seconds(90))));
+    assert_eq!(budget.view(t).refused_429, 1);
+    assert_eq!(budget.view(t).blocked_for_ms, 90_000);
+    budget.take(0, t);
+    budget.paused(t + seconds(10), seconds(4), &NONE);
+    assert_eq!(budget.next_free(t + seconds(20)), Some(t + seconds(90)), "a shorter wish does not shorten a longer");
+    assert_eq!(budget.view(t + seconds(10)).refused_429, 1, "503 is not our doing");
+    assert_eq!(budget.free(t + seconds(90)), 5 - 1);
+}
+
+#[test]
+fn a_stricter_header_tightens_and_a_later_one_raises_again_but_never_above_the_rule() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(10, 60), 0, t);
+    let mut told = |limit: u32| {
+        budget.take(1, t);
+        budget.ended(t, &Quota { limit: Some(limit), ..NONE });
+        (budget.free(t), budget.view(t).tightened)
+    };
+    assert_eq!(told(4), (3, Some(4)));
+    assert_eq!(told(6), (4, Some(6)));
+    assert_eq!(told(100), (7, None));
+}
+
+#[test]
+fn calls_of_somebody_else_take_slots_until_the_reset() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(10, 60), 0, t);
+    budget.take(2, t);
+    budget.ended(t, &quota(10, 5, 30));
+    // 5 used, 2 of them ours (one still in flight).
+    assert_eq!(budget.view(t).foreign, 3);
+    assert_eq!(budget.free(t), 5);
+    budget.ended(t, &quota(10, 6, 30));
+    assert_eq!(budget.free(t), 5, "an older answer does not give slots back");
+    assert_eq!(budget.free(t + seconds(30) + RESET_MARGIN), 8);
+    // Our rule is stricter than the server's limit: others may use the difference.
+    let mut part = Budget::new(limit(2, 60), 0, t);
+    part.take(1, t);
+    part.ended(t, &quota(10, 5, 30));
+    assert_eq!(part.free(t), 1);
+}
+
+#[test]
+fn nothing_remaining_blocks_until_the_reset() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(10, 60), 0, t);
+    budget.take(1, t);
+    budget.ended(t, &quota(10, 0, 600));
+    assert_eq!(budget.next_free(t), Some(t + seconds(600) + RESET_MARGIN), "a longer window than the rule's");
+    let mut short = Budget::new(limit(10, 60), 0, t);
+    short.take(10, t);
+    for _ in 0..10 {
+        short.ended(t, &quota(10, 0, 20));
+    }
+    assert_eq!(short.view(t).foreign, 0, "all of it was ours");
+    assert_eq!(short.free(t + seconds(60)), 10);
+}
+
+#[test]
+fn a_lifted_rule_counts_nothing_but_obeys() {
+    let t = Instant::now();
+    let mut budget = Budget::new(None, 7, t);
+    assert_eq!(budget.free(t), u32::MAX);
+    budget.take(1000, t);
+    budget.ended(t, &quota(1, 0, 3000));
+    assert_eq!((budget.free(t), budget.occupied(t)), (u32::MAX, 999));
+    budget.refused(t, seconds(5), &NONE);
+    assert_eq!((budget.free(t), budget.next_free(t)), (0, Some(t + seconds(5))));
+}

@@ -1,0 +1,403 @@
+//! The client of the marketplace's API: one call, one request, one [`Outcome`].
+//!
+//! Called by the lanes and, to prove credentials, by the composition root. What always holds: a call
+//! sends at most one request; a redirect is never followed, so a token goes to no host but its own; a
+//! body is never held beyond its limit; whoever calls learns whether a slot of the budget was used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use reqwest::{Request, Response};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+use url::{Host, Url};
+
+use super::budget::Budget;
+use super::headers::{Quota, retry_after};
+use super::login::Login;
+use super::pace::Pace;
+use super::problem::{SourceError, cause, clean, content_type, from_status};
+use super::token::{Bearer, Credentials, TokenKeeper, Tokens};
+use crate::domain::Clock;
+
+/// Of an error's body no more is read; its text is cut shorter still.
+const ERROR_BODY_MAX: usize = 64 * 1024;
+
+/// Idle connections are closed before the usual minute of servers and load balancers, so that a call
+/// seldom meets a connection that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(45);
+
+/// The pause after a 429 that names none, when the rule that would tell its window is lifted.
+const REFUSED_MIN: Duration = Duration::from_secs(1);
+
+/// How to reach the marketplace.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// Like `https://api.example.com`; plain http only for a loopback host.
+    pub base_url: String,
+    pub token_url: String,
+    pub connect_timeout: Duration,
+    /// From the request's start to the end of its body.
+    pub total_timeout: Duration,
+    /// Bytes, after decompression.
+    pub body_max: usize,
+    /// Calls in flight to the API, of all shops.
+    pub in_flight_max: usize,
+    pub user_agent: String,
+    /// Calls a second to the API, of all shops; none: only the rate rules hold.
+    pub calls_per_second: Option<u32>,
+    /// Logins a second, of all shops, and how many at once after a rest.
+    pub logins_per_second: u32,
+    pub login_burst: u32,
+}
+
+impl SourceConfig {
+    /// The addresses with the default limits.
+    pub fn new(base_url: impl Into<String>, token_url: impl Into<String>) -> SourceConfig {
+        SourceConfig {
+            base_url: base_url.into(),
+            token_url: token_url.into(),
+            connect_timeout: Duration::from_secs(5),
+            total_timeout: Duration::from_secs(30),
+            body_max: 8 * 1024 * 1024,
+            in_flight_max: 256,
+            user_agent: concat!("waybill/", env!("CARGO_PKG_VERSION")).to_owned(),
+            calls_per_second: None,
+            logins_per_second: 5,
+            login_burst: 10,
+        }
+    }
+}
+
+/// A configuration that cannot work: where, what, the mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct SourceConfigError {
+    pub key: &'static str,
+    pub problem: String,
+}
+
+/// One read call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Begins with `/`; its parts are percent-encoded already.
+    pub path: String,
+    /// Encoded when the call is made.
+    pub query: Vec<(String, String)>,
+    pub media_type: String,
+}
+
+/// What a call did to its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing left; the slot is unused.
+    NotSent,
+    /// The API began to answer, so the call arrived before now, whatever became of the body.
+    Answered,
+    /// No answer began; the call may have arrived, or may still.
+    Lost,
+}
+
+/// The result of a call.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The body of a 200 of the right type, whole and decompressed.
+    pub result: Result<Bytes, SourceError>,
+    pub quota: Quota,
+    pub ending: Ending,
+}
+
+impl Outcome {
+    fn not_sent(error: SourceError) -> Outcome {
+        Outcome { result: Err(error), quota: Quota::default(), ending: Ending::NotSent }
+    }
+
+    /// Whether a call left, so that its slot is used.
+    pub fn sent(&self) -> bool {
+        self.ending != Ending::NotSent
+    }
+
+    /// Tells the budget that the one slot taken for this call was used, and how. `now` is any instant
+    /// after the call; a caller that drops [`Source::get`] before its end calls [`Budget::lost`].
+    pub fn settle(&self, budget: &mut Budget, now: Instant) {
+        match (self.ending, &self.result) {
+            (Ending::NotSent, _) => budget.give_back(1),
+            (Ending::Lost, _) => budget.lost(now),
+            (Ending::Answered, Err(SourceError::Throttled { retry_after })) => {
+                let pause = retry_after.unwrap_or(budget.window().max(REFUSED_MIN));
+                budget.refused(now, pause, &self.quota);
+            }
+            (Ending::Answered, Err(SourceError::Unavailable { retry_after: Some(pause), .. })) => {
+                budget.paused(now, *pause, &self.quota);
+            }
+            (Ending::Answered, _) => budget.ended(now, &self.quota),
+        }
+    }
+}
+
+/// The marketplace. One for the whole program; calls of all shops share its connections.
+pub struct Source {
+    http: reqwest::Client,
+    /// Without a slash at the end.
+    base: String,
+    body_max: usize,
+    in_flight: Semaphore,
+    pace: Option<Pace>,
+    tokens: Tokens,
+    clock: Clock,
+}
+
+impl Source {
+    /// Builds the client; nothing is called. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// Names the key that cannot work.
+    pub fn new(config: SourceConfig, keeper: Arc<dyn TokenKeeper>, clock: Clock) -> Result<Source, SourceConfigError> {
+        let base = address("source.base_url", &config.base_url)?;
+        let token_url = address("source.token_url", &config.token_url)?;
+        if config.in_flight_max == 0 {
+            return Err(wrong("source.in_flight_max", "0 would never call; use 1 or more"));
+        }
+        let pace = match config.calls_per_second {
+            Some(calls) => {
+                Some(Pace::new(calls, calls, 0).map_err(|problem| wrong("source.calls_per_second", problem))?)
+            }
+            None => None,
+        };
+        let login_pace = Pace::new(config.logins_per_second, config.login_burst, config.login_burst)
+            .map_err(|problem| wrong("source.logins_per_second", problem))?;
+        let secure = [&base, &token_url].iter().all(|url| url.scheme() == "https");
+        let http = http_client(&config, secure)?;
+        let login = Login::new(http.clone(), token_url, login_pace, clock.clone());
+        Ok(Source {
+            http,
+            base: base.as_str().trim_end_matches('/').to_owned(),
+            body_max: config.body_max,
+            in_flight: Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)),
+            pace,
+            tokens: Tokens::new(login, keeper, clock.clone()),
+            clock,
+        })
+    }
+
+    /// Makes one call: at most one request to the API, after at most one login.
+    ///
+    /// A 401 drops the token and is returned; the next call logs in anew. Not cancel safe as to the
+    /// budget: when dropped, a request may have left, so count the slot with [`Budget::lost`].
+    pub async fn get(&self, credentials: &Credentials, call: &Call) -> Outcome {
+        let (bearer, _permit) = match self.admission(credentials).await {
+            Ok(admission) => admission,
+            Err(error) => return Outcome::not_sent(error),
+        };
+        let request = match self.request(&bearer, call) {
+            Ok(request) => request,
+            Err(error) => return Outcome::not_sent(error),
+        };
+        match self.http.execute(request).await {
+            Ok(response) => self.answer(response, credentials, &bearer, call).await,
+            Err(error) => no_answer(&error),
+        }
+    }
+
+    /// Asks the login host whether the credentials are good.
+    ///
+    /// # Errors
+    /// `Refused`, `LoginBlocked`, `LoginUnavailable`. A secret refused less than ten minutes ago is not
+    /// sent again. Cancel safe.
+    pub async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
+        self.tokens.prove(credentials).await
+    }
+
+    /// Forgets the token and the refusal of a client: it was deleted, or is to be tried again.
+    pub fn forget(&self, client_id: &str) {
+        self.tokens.forget(client_id);
+    }
+
+    /// A living token and a place among the calls in flight. The token comes first, so that shops that
+    /// wait for the login host do not hold places that others could use.
+    async fn admission(&self, credentials: &Credentials) -> Result<(Arc<Bearer>, SemaphorePermit<'_>), SourceError> {
+        loop {
+            let bearer = self.tokens.bearer(credentials).await?;
+            let Ok(permit) = self.in_flight.acquire().await else {
+                return Err(SourceError::Interrupted("the source is closed".to_owned()));
+            };
+            if let Some(pace) = &self.pace {
+                pace.turn().await;
+            }
+            // The wait may have been longer than the token's life.
+            if bearer.is_alive() {
+                return Ok((bearer, permit));
+            }
+        }
+    }
+
+    fn request(&self, bearer: &Bearer, call: &Call) -> Result<Request, SourceError> {
+        let unusable =
+            |what: &str| SourceError::Shape { detail: format!("the definition's {what} cannot be used in a call") };
+        let mut text = String::with_capacity(self.base.len() + call.path.len() + 64);
+        text.push_str(&self.base);
+        if !call.path.starts_with('/') {
+            // Without the slash the path could change the host.
+            return Err(unusable("path"));
+        }
+        text.push_str(&call.path);
+        for (index, (name, value)) in call.query.iter().enumerate() {
+            text.push(if index == 0 { '?' } else { '&' });
+            encode_into(name, &mut text);
+            text.push('=');
+            encode_into(value, &mut text);
+        }
+        let url = Url::parse(&text).map_err(|_| unusable("path"))?;
+        let mut request = Request::new(reqwest::Method::GET, url);
+        let accept = HeaderValue::from_str(&call.media_type).map_err(|_| unusable("media_type"))?;
+        request.headers_mut().insert(ACCEPT, accept);
+        request.headers_mut().insert(AUTHORIZATION, bearer.header.clone());
+        Ok(request)
+    }
+
+    async fn answer(
+        &self,
+        response: Response,
+        credentials: &Credentials,
+        bearer: &Arc<Bearer>,
+        call: &Call,
+    ) -> Outcome {
+        let status = response.status().as_u16();
+        let wall = self.clock.now();
+        let quota = Quota::read(response.headers(), wall);
+        if status == 401 {
+            self.tokens.invalidate(&credentials.client_id, bearer);
+        } else {
+            self.tokens.accepted(&credentials.client_id, bearer);
+        }
+        let result = if status == 200 {
+            match expected_type(&response, &call.media_type) {
+                Ok(()) => read_whole(response, self.body_max).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            let headers = response.headers().clone();
+            let body = read_some(response, ERROR_BODY_MAX).await;
+            Err(from_status(status, &headers, &body, retry_after(&headers, wall), quota.reset))
+        };
+        Outcome { result, quota, ending: Ending::Answered }
+    }
+}
+
+fn http_client(config: &SourceConfig, secure: bool) -> Result<reqwest::Client, SourceConfigError> {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread was faster, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+    reqwest::Client::builder()
+        .user_agent(&config.user_agent)
+        .no_proxy()
+        .referer(false)
+        .https_only(secure)
+        .redirect(reqwest::redirect::Policy::none())
+        // One call is one request: the library's own retries would use slots that nobody counted.
+        .retry(reqwest::retry::never())
+        .gzip(true)
+        .connect_timeout(config.connect_timeout)
+        .timeout(config.total_timeout)
+        .pool_max_idle_per_host(config.in_flight_max.min(64))
+        .pool_idle_timeout(IDLE_MAX)
+        .tcp_keepalive(Duration::from_secs(30))
+        .http2_keep_alive_interval(Duration::from_secs(15))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .build()
+        .map_err(|error| wrong("source", format!("no HTTP client can be made: {}", cause(&error))))
+}
+
+/// An address that may be called: https, or http on this machine.
+fn address(key: &'static str, text: &str) -> Result<Url, SourceConfigError> {
+    let url = Url::parse(text).map_err(|error| {
+        wrong(key, format!("`{}` is no address ({error}); write it like https://api.example.com", clean(text)))
+    })?;
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => return Err(wrong(key, "names no host; write it like https://api.example.com")),
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        _ => return Err(wrong(key, "must begin with https:// (http:// only for a server on this machine)")),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong(key, "holds a user, a password or parameters; give the plain address"));
+    }
+    Ok(url)
+}
+
+fn wrong(key: &'static str, problem: impl Into<String>) -> SourceConfigError {
+    SourceConfigError { key, problem: problem.into() }
+}
+
+fn no_answer(error: &reqwest::Error) -> Outcome {
+    if error.is_connect() || error.is_builder() {
+        return Outcome::not_sent(SourceError::Unreachable(cause(error)));
+    }
+    let error = if error.is_timeout() { SourceError::TimedOut } else { SourceError::Interrupted(cause(error)) };
+    Outcome { result: Err(error), quota: Quota::default(), ending: Ending::Lost }
+}
+
+fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {
+    let sent = content_type(response.headers());
+    let asked = asked.split(';').next().unwrap_or_default().trim();
+    if sent.eq_ignore_ascii_case(asked) || sent == "application/json" {
+        return Ok(());
+    }
+    Err(SourceError::Shape { detail: format!("its type is `{}`, not {asked}", clean(&sent)) })
+}
+
+/// The whole body, if it is no greater than `limit` bytes after decompression.
+async fn read_whole(mut response: Response, limit: usize) -> Result<Bytes, SourceError> {
+    let told = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if told > limit {
+        return Err(SourceError::TooLarge { limit });
+    }
+    let mut body = Vec::with_capacity(told);
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(Bytes::from(body)),
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(SourceError::TooLarge { limit }),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Err(error) if error.is_timeout() => return Err(SourceError::TimedOut),
+            Err(error) => {
+                return Err(SourceError::Malformed { detail: format!("its body broke off: {}", cause(&error)) });
+            }
+        }
+    }
+}
+
+/// What can be had of a body, up to `limit` bytes: of an error's, each part is a gift.
+pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = limit - body.len();
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if chunk.len() >= room {
+            break;
+        }
+    }
+    body
+}
+
+/// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one part of a path
+/// or a query.
+pub(super) fn encode_into(text: &str, out: &mut String) {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What response headers say about the pace: the quota and `Retry-After`.
+//!
+//! Called by the client on every response. Reading never fails and never panics: a value that makes
+//! no sense is left out, and a senseless `Retry-After` counts as a minute. Header names are compared
+//! without case by the header map itself.
+
+use std::time::Duration;
+
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use crate::domain::clock::Millis;
+
+/// No pause that a header asks for is longer; a server that means it will say it again.
+pub const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// What a `Retry-After` that cannot be read counts as.
+pub const PAUSE_UNREADABLE: Duration = Duration::from_secs(60);
+
+/// A reset above this is a point in time (seconds since 1970), below it a number of seconds.
+const EPOCH_FROM: i64 = 1_000_000;
+
+/// The quota of the call's rate rule, as the response told it. Absent or senseless parts are `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Calls in one window.
+    pub limit: Option<u32>,
+    /// Calls left in the window.
+    pub remaining: Option<u32>,
+    /// Until the window turns; at most [`PAUSE_MAX`].
+    pub reset: Option<Duration>,
+}
+
+impl Quota {
+    /// Reads the headers. `wall` is only used for a reset told as a point in time, and only when the
+    /// response does not carry its own date.
+    pub fn read(headers: &HeaderMap, wall: Millis) -> Quota {
+        let limit = number(headers, "x-ratelimit-limit").filter(|limit| *limit > 0);
+        let reset = number(headers, "x-ratelimit-reset").map(|reset| {
+            let seconds =
+                if reset > EPOCH_FROM { reset.saturating_sub(server_now(headers, wall) / 1000) } else { reset };
+            Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(PAUSE_MAX)
+        });
+        Quota {
+            limit: limit.map(to_u32),
+            remaining: number(headers, "x-ratelimit-remaining").map(|left| to_u32(left.max(0))),
+            reset,
+        }
+    }
+}
+
+/// The pause that `Retry-After` asks for, in whole seconds or until a date; at most [`PAUSE_MAX`].
+/// `None` when there is no such header; [`PAUSE_UNREADABLE`] when it cannot be read.
+pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?;
+    let pause = value.to_str().ok().map(str::trim).and_then(|text| {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // More digits than a number holds is a long pause, not nonsense.
+            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+        }
+        let until = http_date(text)?;
+        let pause = u64::try_from(until.saturating_sub(server_now(headers, wall))).unwrap_or(0);
+        Some(Duration::from_millis(pause))
+    });
+    Some(pause.unwrap_or(PAUSE_UNREADABLE).min(PAUSE_MAX))
+}
+
+/// The server's own clock where it tells it: a date of the server is best read against that.
+fn server_now(headers: &HeaderMap, wall: Millis) -> Millis {
+    headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?)).unwrap_or(wall)
+}
+
+/// `Sun, 22 Nov 2026 15:04:05 GMT`. The two older forms of HTTP are no longer sent by anybody.
+fn http_date(text: &str) -> Option<Millis> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    parser.parse_timestamp(text.trim()).ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// The whole number at the start of a header, like `25`, `25.5` or `25, 25;w=60`.
+fn number(headers: &HeaderMap, name: &str) -> Option<i64> {
+    let text = headers.get(name)?.to_str().ok()?;
+    text.split([',', ';', '.']).next()?.trim().parse().ok()
+}
+
+fn to_u32(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, proptest};
+    use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::{PAUSE_MAX, PAUSE_UNREADABLE, Quota, retry_after};
+    use std::time::Duration;
+
+    /// Sun, 22 Nov 2026 15:04:05 GMT
+    const WALL: i64 = 1_795_359_845_000;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn quota(limit: &str, remaining: &str, reset: &str) -> (Option<u32>, Option<u32>, Option<u64>) {
+        let pairs = [("X-RateLimit-Limit", limit), ("x-ratelimit-remaining", remaining), ("X-RATELIMIT-RESET", reset)];
+        let quota = Quota::read(&headers(&pairs), WALL);
+        (quota.limit, quota.remaining, quota.reset.map(|reset| reset.as_secs()))
+    }
+
+    #[test]
+    fn quota_is_read_in_any_case_and_nonsense_is_left_out() {
+        assert_eq!(quota("25", "24", "54"), (Some(25), Some(24), Some(54)));
+        assert_eq!(quota(" 25, 25;w=60", "-1", "0.4"), (Some(25), Some(0), Some(0)));
+        assert_eq!(quota("0", "", "soon"), (None, None, None));
+        assert_eq!(quota("99999999999", "x", "99999"), (Some(u32::MAX), None, Some(3600)));
+        assert_eq!(Quota::read(&HeaderMap::new(), WALL), Quota::default());
+    }
+
+    #[test]
+    fn a_great_reset_is_a_point_in_time_read_against_the_servers_clock() {
+        let wall = WALL / 1000;
+        assert_eq!(quota("1", "1", &(wall + 30).to_string()).2, Some(30));
+        assert_eq!(quota("1", "1", &(wall - 30).to_string()).2, Some(0));
+        let dated =
+            headers(&[("date", "Sun, 22 Nov 2026 15:04:00 GMT"), ("x-ratelimit-reset", &(wall + 30).to_string())]);
+        assert_eq!(Quota::read(&dated, 0).reset, Some(Duration::from_secs(35)), "our own clock is wrong here");
+    }
+
+    #[test]
+    fn retry_after_in_seconds_as_a_date_capped_and_garbage() {
+        let pause = |text: &str| retry_after(&headers(&[("Retry-After", text)]), WALL);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(retry_after(&HeaderMap::new(), WALL), None);
+        assert_eq!(pause("4"), seconds(4));
+        assert_eq!(pause("0"), seconds(0));
+        assert_eq!(pause("86400"), Some(PAUSE_MAX));
+        assert_eq!(pause("99999999999999999999999"), Some(PAUSE_MAX));
+        assert_eq!(pause("Sun, 22 Nov 2026 15:04:35 GMT"), seconds(30));
+        assert_eq!(pause("Sun, 22 Nov 2026 15:00:00 GMT"), seconds(0), "already over");
+        for garbage in ["", "soon", "-5", "1.5", "Sun, 99 Nov 2026 15:04:35 GMT", "Infinity"] {
+            assert_eq!(pause(garbage), Some(PAUSE_UNREADABLE), "{garbage}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(value in proptest::collection::vec(any::<u8>(), 0..40), wall in any::<i64>()) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let mut headers = HeaderMap::new();
+                for name in ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after", "date"] {
+                    headers.insert(name, value.clone());
+                }
+                let quota = Quota::read(&headers, wall);
+                prop_assert!(quota.reset.is_none_or(|reset| reset <= PAUSE_MAX));
+                prop_assert!(retry_after(&headers, wall).is_some_and(|pause| pause <= PAUSE_MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! JSON as we accept it: sound, no key twice, at most as deep as the parser allows (128).
+//!
+//! A key that stands twice means that two readers of one document may see two different values, so
+//! such a document is refused instead of stored. Pure; called by [`super::pages`].
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256};
+
+use super::problem::SourceError;
+use super::problem::clean;
+
+/// A JSON value in which no object has a key twice.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::from(number))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::from(number))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
+        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("a number out of range"))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(Strict(element)) = access.next_element()? {
+            elements.push(element);
+        }
+        Ok(Value::Array(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((key, Strict(value))) = access.next_entry::<String, Strict>()? {
+            if map.insert(key, value).is_some() {
+                return Err(A::Error::custom("a key stands twice in one object"));
+            }
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+/// Parses a whole body or row.
+///
+/// # Errors
+/// [`SourceError::Malformed`] with the place, never with the content.
+pub(super) fn strict(text: &[u8]) -> Result<Value, SourceError> {
+    serde_json::from_slice::<Strict>(text).map(|Strict(value)| value).map_err(|error| malformed(&error))
+}
+
+/// The members of an object in order of their keys, each as received; `None` if it is no object.
+///
+/// # Errors
+/// [`SourceError::Malformed`].
+pub(super) fn members(text: &[u8]) -> Result<Option<Vec<(String, &RawValue)>>, SourceError> {
+    struct Members<'a>(Vec<(String, &'a RawValue)>);
+    struct MembersVisitor;
+    impl<'de> Visitor<'de> for MembersVisitor {
+        type Value = Vec<(String, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut members: Vec<(String, &'de RawValue)> = Vec::new();
+            while let Some((key, value)) = access.next_entry::<String, &RawValue>()? {
+                if members.iter().any(|(known, _)| *known == key) {
+                    return Err(A::Error::custom("a key stands twice in one object"));
+                }
+                members.push((key, value));
+            }
+            Ok(members)
+        }
+    }
+    impl<'de> Deserialize<'de> for Members<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(MembersVisitor).map(Members)
+        }
+    }
+    if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        return serde_json::from_slice(text).map(|Members(members)| Some(members)).map_err(|error| malformed(&error));
+    }
+    // Something else than an object: sound JSON or not decides which error it is.
+    strict(text).map(|_| None)
+}
+
+/// The elements of an array, each as received; `None` if it is no array.
+///
+/// # Errors
+/// [`SourceError::Malformed`].
+pub(super) fn elements(array: &RawValue) -> Result<Option<Vec<&RawValue>>, SourceError> {
+    if !array.get().starts_with('[') {
+        return Ok(None);
+    }
+    serde_json::from_str(array.get()).map(Some).map_err(|error| malformed(&error))
+}
+
+/// A digest of the content: the first 8 bytes, big end first, of SHA-256 over the value as compact
+/// JSON with sorted keys. Independent of key order and white space; kept in the ledger and in the
+/// sink, so it must not change between releases.
+pub(super) fn hash(value: &Value) -> Result<u64, SourceError> {
+    let canonical = serde_json::to_vec(value).map_err(|error| malformed(&error))?;
+    let digest = Sha256::digest(&canonical);
+    Ok(digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)))
+}
+
+fn malformed(error: &serde_json::Error) -> SourceError {
+    // The parser's own text may quote what it read; its place and kind do not.
+    let kind = match error.classify() {
+        serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Data => "a key stands twice, or a number or text cannot be held",
+        serde_json::error::Category::Syntax | serde_json::error::Category::Io => "it is not JSON",
+    };
+    SourceError::Malformed { detail: clean(&format!("{kind} (line {}, column {})", error.line(), error.column())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{elements, hash, members, strict};
+    use crate::source::SourceError;
+
+    #[test]
+    fn only_sound_json_passes() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(strict(deep(100).as_bytes()).is_ok());
+        let bad: [&[u8]; 11] = [
+            b"",
+            b"<html>",
+            b"{\"a\":1",
+            b"{\"a\":NaN}",
+            b"{\"a\":1e999}",
+            b"{\"a\":1,\"a\":2}",
+            b"{\"b\":[{\"a\":1,\"\\u0061\":2}]}",
+            b"{\"a\":\"\xff\"}",
+            b"{\"a\":\"\\ud800\"}",
+            b"{} {}",
+            b"{\"a\":\"\x01\"}",
+        ];
+        for text in bad {
+            assert!(matches!(strict(text), Err(SourceError::Malformed { .. })), "{}", String::from_utf8_lossy(text));
+        }
+        assert!(strict(deep(100_000).as_bytes()).is_err(), "depth is bounded");
+        assert!(members(br#"{"a":1,"a":2}"#).is_err());
+    }
+
+    #[test]
+    fn errors_do_not_quote_what_was_read() {
+        let error = strict(br#"{"name": "Jansen", "name": 1}"#).unwrap_err().to_string();
+        assert!(!error.contains("Jansen") && !error.contains("name"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_looks_at_content_only_and_never_changes() {
+        let of = |text: &str| hash(&strict(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(
+            of(r#"{"b":[1,2],"a":{"y":"\u00e9","x":null}}"#),
+            of("{ \"a\": {\"x\":null,\n\"y\":\"é\"}, \"b\":[1,2] }")
+        );
+        assert_ne!(of(r#"{"a":[1,2]}"#), of(r#"{"a":[2,1]}"#));
+        assert_ne!(of(r#"{"a":1}"#), of(r#"{"a":"1"}"#));
+        // sha256("{}") = 44136fa355b3678a...
+        assert_eq!(of("{}"), 0x4413_6fa3_55b3_678a);
+    }
+
+    #[test]
+    fn parts_keep_their_bytes() {
+        let body = br#" {"a" : [ {"x": 1.50} , 7 ], "b":null}"#;
+        let members = members(body).unwrap().unwrap();
+        let rows = elements(members[0].1).unwrap().unwrap();
+        assert_eq!(rows.iter().map(|row| row.get()).collect::<Vec<_>>(), [r#"{"x": 1.50}"#, "7"]);
+        assert!(elements(members[1].1).unwrap().is_none());
+        assert!(super::members(b"[1]").unwrap().is_none());
+        assert!(super::members(b"[1").is_err());
+    }
+}

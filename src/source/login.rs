@@ -1,0 +1,332 @@
+//! One login: asks the login host for a token and says what its answer means.
+//!
+//! Called by [`super::token`] only, one flight a credential. What concerns the host and not one
+//! credential lives here: the pace of logins of all shops together, and the [`Gate`] that closes for
+//! all of them when the host answers as it does to a blocked address (404, or a 403 that names no
+//! reason) or asks to wait.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tokio::time::Instant;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::headers::{PAUSE_UNREADABLE, retry_after};
+use super::pace::Pace;
+use super::problem::{SourceError, cause, problem_text};
+use super::token::Credentials;
+use crate::domain::Clock;
+
+/// First pause of all logins after an answer that looks like a block; doubles up to [`BLOCK_MAX`].
+const BLOCK_MIN: Duration = Duration::from_secs(600);
+const BLOCK_MAX: Duration = Duration::from_secs(3600);
+
+/// After a block, one login goes first; the others look again after this.
+const PROBE_PAUSE: Duration = Duration::from_secs(10);
+
+/// No token is believed to live longer.
+const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Taken when the answer does not tell the lifetime: less than the shortest seen in the wild (299 s).
+/// A token that ends earlier shows as a 401 and is renewed.
+const LIFE_UNTOLD: Duration = Duration::from_secs(240);
+
+/// Login answers are small; more than this is not read.
+const BODY_MAX: usize = 64 * 1024;
+
+/// A fresh token.
+pub(super) struct Granted {
+    pub(super) token: SecretString,
+    /// From `asked_at`, the moment before the login left; so never longer than the host means.
+    pub(super) life: Duration,
+    pub(super) asked_at: Instant,
+}
+
+/// Why there is no token.
+pub(super) enum Failure {
+    /// Said in full: refused, blocked, or told to wait.
+    Told(SourceError),
+    /// The host is down or sends nonsense; the caller knows how often it failed and so for how long to wait.
+    Unavailable(String),
+}
+
+/// The login host.
+pub(super) struct Login {
+    http: reqwest::Client,
+    url: Url,
+    pace: Pace,
+    gate: Mutex<Gate>,
+    clock: Clock,
+}
+
+impl Login {
+    pub(super) fn new(http: reqwest::Client, url: Url, pace: Pace, clock: Clock) -> Login {
+        Login { http, url, pace, gate: Mutex::new(Gate::default()), clock }
+    }
+
+    /// Asks for a token. At most one request leaves.
+    pub(super) async fn ask(&self, credentials: &Credentials) -> Result<Granted, Failure> {
+        let authorization = basic(credentials).map_err(Failure::Told)?;
+        self.gate().check(Instant::now()).map_err(Failure::Told)?;
+        self.pace.turn().await;
+        let asked_at = Instant::now();
+        self.gate().enter(asked_at).map_err(Failure::Told)?;
+        let request = self
+            .http
+            .post(self.url.clone())
+            .header(AUTHORIZATION, authorization)
+            .header(ACCEPT, HeaderValue::from_static("application/json"))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+            .body("grant_type=client_credentials");
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                self.gate().no_answer();
+                let what = if error.is_timeout() { "took too long" } else { "cannot be reached" };
+                return Err(Failure::Unavailable(format!("the login host {what}: {}", cause(&error))));
+            }
+        };
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = super::client::read_some(response, BODY_MAX).await;
+        self.judge(Answer { status, headers, body, asked_at }, credentials)
+    }
+
+    fn judge(&self, answer: Answer, credentials: &Credentials) -> Result<Granted, Failure> {
+        let Answer { status, headers, body, asked_at } = answer;
+        let now = Instant::now();
+        let reason = || {
+            let text = problem_text(&body);
+            let secret = credentials.client_secret.expose_secret();
+            match text.as_str() {
+                "" => format!("the login host answered {status}"),
+                // A host that echoes what it was sent must not put it into our logs.
+                text if !secret.is_empty() && text.contains(secret) => format!("the login host answered {status}"),
+                text => text.to_owned(),
+            }
+        };
+        let refused = || Failure::Told(SourceError::Refused { reason: reason() });
+        match status {
+            404 => Err(Failure::Told(self.gate().blocked(now, asked_at))),
+            403 if problem_text(&body).is_empty() => Err(Failure::Told(self.gate().blocked(now, asked_at))),
+            429 => {
+                let pause = retry_after(&headers, self.clock.now()).unwrap_or(PAUSE_UNREADABLE);
+                Err(Failure::Told(self.gate().throttled(now, pause)))
+            }
+            _ => {
+                self.gate().answered();
+                match status {
+                    200 => granted(&body, asked_at).map_err(Failure::Unavailable),
+                    400 | 401 | 403 => Err(refused()),
+                    _ => Err(Failure::Unavailable(reason())),
+                }
+            }
+        }
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    asked_at: Instant,
+}
+
+fn basic(credentials: &Credentials) -> Result<HeaderValue, SourceError> {
+    if credentials.client_id.is_empty() || credentials.client_id.contains(':') {
+        return Err(SourceError::Refused { reason: "a client id is not empty and holds no `:`".to_owned() });
+    }
+    let pair = Zeroizing::new(format!("{}:{}", credentials.client_id, credentials.client_secret.expose_secret()));
+    let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+    sensitive(&text).ok_or_else(|| SourceError::Refused { reason: "the credentials cannot be sent".to_owned() })
+}
+
+/// A header value that the client library shows in no log.
+pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Reads a successful answer. The reasons never quote it.
+fn granted(body: &[u8], asked_at: Instant) -> Result<Granted, String> {
+    let wrong = |what: &str| Err(format!("the login host sent a token answer {what}"));
+    let Ok(Value::Object(mut answer)) = serde_json::from_slice::<Value>(body) else {
+        return wrong("that is no JSON object");
+    };
+    if answer.get("token_type").is_some_and(|kind| !kind.as_str().is_some_and(|k| k.eq_ignore_ascii_case("bearer"))) {
+        return wrong("of another kind than bearer");
+    }
+    let life = match answer.get("expires_in") {
+        None | Some(Value::Null) => Some(LIFE_UNTOLD),
+        Some(told) => lifetime(told),
+    };
+    let Some(life) = life else { return wrong("whose expires_in is no positive number of seconds") };
+    match answer.remove("access_token") {
+        Some(Value::String(token)) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Granted { token: SecretString::from(token), life, asked_at })
+        }
+        _ => wrong("without a usable access_token"),
+    }
+}
+
+/// Seconds as a number, or as a number in a text; above zero, at most a day.
+fn lifetime(told: &Value) -> Option<Duration> {
+    let seconds = match told {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(LIFE_MAX.as_secs_f64())))
+}
+
+/// Whether logins may leave at all.
+#[derive(Default)]
+struct Gate {
+    closed_until: Option<Instant>,
+    /// Answers in a row that looked like a block; 0: closed only because we were asked to wait.
+    strikes: u32,
+    struck_at: Option<Instant>,
+    /// After a block one login goes first.
+    probing: bool,
+}
+
+impl Gate {
+    fn check(&self, now: Instant) -> Result<(), SourceError> {
+        match self.closed_until {
+            Some(until) if now < until && self.strikes > 0 => Err(SourceError::LoginBlocked { after: until - now }),
+            Some(until) if now < until => Err(asked_to_wait(until - now)),
+            _ if self.strikes > 0 && self.probing => Err(SourceError::LoginBlocked { after: PROBE_PAUSE }),
+            _ => Ok(()),
+        }
+    }
+
+    fn enter(&mut self, now: Instant) -> Result<(), SourceError> {
+        self.check(now)?;
+        self.probing = self.strikes > 0;
+        Ok(())
+    }
+
+    fn blocked(&mut self, now: Instant, asked_at: Instant) -> SourceError {
+        self.probing = false;
+        // Logins that were under way at the first such answer are part of the same block.
+        if self.struck_at.is_none_or(|struck| asked_at > struck) {
+            let pause = BLOCK_MIN.saturating_mul(1 << self.strikes.min(3)).min(BLOCK_MAX);
+            self.strikes += 1;
+            self.struck_at = Some(now);
+            self.closed_until = Some(now + pause);
+            tracing::warn!(
+                pause_s = pause.as_secs(),
+                "the login host answers as to a blocked address; all logins pause"
+            );
+        }
+        let after = self.closed_until.map_or(BLOCK_MIN, |until| until.saturating_duration_since(now));
+        SourceError::LoginBlocked { after }
+    }
+
+    fn throttled(&mut self, now: Instant, pause: Duration) -> SourceError {
+        self.answered();
+        self.closed_until = self.closed_until.max(Some(now + pause));
+        asked_to_wait(pause)
+    }
+
+    /// The host answered as to anybody.
+    fn answered(&mut self) {
+        // A late good answer from before a block does not lift it.
+        if self.probing || self.strikes == 0 {
+            (self.probing, self.strikes, self.struck_at) = (false, 0, None);
+        }
+    }
+
+    fn no_answer(&mut self) {
+        self.probing = false;
+    }
+}
+
+fn asked_to_wait(after: Duration) -> SourceError {
+    SourceError::LoginUnavailable { after, reason: "the login host asked to wait".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret;
+    use tokio::time::Instant;
+
+    use super::{BLOCK_MAX, BLOCK_MIN, Gate, granted};
+    use crate::source::SourceError;
+
+    fn life(answer: &str) -> Option<u64> {
+        granted(answer.as_bytes(), Instant::now()).ok().map(|granted| granted.life.as_secs())
+    }
+
+    #[test]
+    fn the_lifetime_is_what_the_answer_says() {
+        let with = |told: &str| life(&format!(r#"{{"access_token":"t","token_type":"BEARER","expires_in":{told}}}"#));
+        assert_eq!(with("599"), Some(599));
+        assert_eq!(with("\"599\""), Some(599));
+        assert_eq!(with("1"), Some(1));
+        assert_eq!(with("1000000000"), Some(86_400));
+        assert_eq!(with("1e300"), Some(86_400));
+        assert_eq!(with("null"), Some(240));
+        assert_eq!(life(r#"{"access_token":"t"}"#), Some(240));
+        for nonsense in ["0", "-1", "\"soon\"", "\"\"", "\"NaN\"", "true", "[1]", "\"inf\""] {
+            assert_eq!(with(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_token_is_no_token() {
+        for answer in [
+            "",
+            "[]",
+            r#"{"expires_in":599}"#,
+            r#"{"access_token":"","expires_in":599}"#,
+            r#"{"access_token":"a\nb","expires_in":599}"#,
+            r#"{"access_token":7,"expires_in":599}"#,
+            r#"{"access_token":"t","token_type":"mac","expires_in":599}"#,
+        ] {
+            assert!(granted(answer.as_bytes(), Instant::now()).is_err(), "{answer}");
+        }
+        let granted = granted(br#"{"access_token":"t","expires_in":9}"#, Instant::now()).ok().unwrap();
+        assert_eq!(granted.token.expose_secret(), "t");
+    }
+
+    #[test]
+    fn a_block_closes_the_gate_for_longer_each_time_and_one_login_goes_first() {
+        let mut gate = Gate::default();
+        let mut now = Instant::now();
+        for minutes in [10, 20, 40, 60, 60] {
+            let asked_at = now;
+            gate.enter(asked_at).unwrap();
+            now += Duration::from_secs(1);
+            let after = Duration::from_secs(minutes * 60);
+            assert_eq!(gate.blocked(now, asked_at), SourceError::LoginBlocked { after });
+            // A second answer of the same moment does not count again.
+            assert_eq!(gate.blocked(now, asked_at), SourceError::LoginBlocked { after });
+            assert!(gate.check(now + after - Duration::from_millis(1)).is_err());
+            gate.answered();
+            assert!(gate.check(now).is_err(), "a late good answer does not lift it");
+            now += after;
+        }
+        assert!(BLOCK_MIN < BLOCK_MAX);
+        gate.enter(now).unwrap();
+        assert!(matches!(gate.enter(now), Err(SourceError::LoginBlocked { .. })), "one goes first");
+        gate.no_answer();
+        gate.enter(now).unwrap();
+        gate.answered();
+        gate.enter(now).unwrap();
+        gate.enter(now).unwrap();
+    }
+}

@@ -1,0 +1,42 @@
+//! The marketplace side: how it is called, how often, and what its answers mean.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`client`] | [`Source`]: one call, one request, one [`Outcome`] |
+//! | [`token`] | access tokens: one a credential, shared, renewed early, kept by a [`TokenKeeper`] |
+//! | `login` | one login and its meaning; the gate that closes for all shops when the address is blocked |
+//! | [`budget`] | [`Budget`]: the slots of one rate rule of one account, pure |
+//! | [`headers`] | quota and `Retry-After` |
+//! | [`pages`] | from a definition to calls, from bodies to rows and documents, pure |
+//! | [`problem`] | [`SourceError`] and what each case means for the job |
+//! | `json`, `pace` | strict JSON with its digest; a steady pace for one host |
+//!
+//! A lane takes free slots of its budget, makes that use durable, calls [`Source::get`] and hands each
+//! [`Outcome`] back to the budget with [`Outcome::settle`]. This module does not know the store:
+//! tokens are kept through a trait. `reqwest` and `ratelimit` are used nowhere else.
+
+pub mod budget;
+#[cfg(test)]
+mod budget_tests;
+pub mod client;
+#[cfg(test)]
+mod client_tests;
+pub mod headers;
+mod json;
+mod login;
+mod pace;
+pub mod pages;
+#[cfg(test)]
+mod pages_tests;
+pub mod problem;
+#[cfg(test)]
+mod test_server;
+pub mod token;
+#[cfg(test)]
+mod token_tests;
+
+pub use budget::{Budget, BudgetView};
+pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError};
+pub use headers::Quota;
+pub use problem::SourceError;
+pub use token::{Credentials, KeptToken, TokenKeeper};

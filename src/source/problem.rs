@@ -1,0 +1,275 @@
+//! What can go wrong with a call: [`SourceError`], and what each case means for the job.
+//!
+//! The texts are shown to people and kept in the store, so they never hold a secret, a token or a
+//! document: from an error body only its title, detail and violations are taken, without control
+//! characters, cut to [`TEXT_MAX`].
+
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use serde_json::Value;
+
+use crate::domain::Disposition;
+
+/// Longest text, in bytes, taken over from a server.
+const TEXT_MAX: usize = 200;
+
+/// How long a job waits when the host cannot be reached at all. Constant, because the wait does not
+/// count as an attempt; short, so that work goes on soon after the network does.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// The job's own pause after a throttled call that named none. The budget, which knows its window,
+/// keeps the lane away for longer; this only orders the job.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a call brought no document. Cheap to clone: many callers may wait for one login.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// 429. `None`: no header said how long; then a full window of the rule.
+    #[error("the API says too many calls{}", wait(.retry_after))]
+    Throttled { retry_after: Option<Duration> },
+    /// 401. The token is dropped already; the next call asks for a new one.
+    #[error("the API did not take the access token; the next attempt asks for a new one")]
+    Unauthorized,
+    /// The login host refuses the credentials, or the account is switched off.
+    #[error("the credentials are refused: {reason}; put in the right client id and secret")]
+    Refused { reason: String },
+    /// The login host answers as it does to a blocked address. Stops the logins of all shops.
+    #[error("the login host seems to block this machine's address; no login for {} s", .after.as_secs())]
+    LoginBlocked { after: Duration },
+    /// The login host is down, throttles, or sends nonsense.
+    #[error("no access token for now: {reason}; the next login is tried in {} s", .after.as_secs())]
+    LoginUnavailable { after: Duration, reason: String },
+    /// 404, told by the API itself.
+    #[error("the API does not know it (404){}", tail(.detail))]
+    NotFound { detail: String },
+    /// Another 4xx: the request itself is wrong.
+    #[error("the API rejects the call ({status}){}", tail(.detail))]
+    Rejected { status: u16, detail: String },
+    /// 408, 425, 5xx, and a 404 that did not come from the API itself.
+    #[error("the API is not available ({status}){}", wait(.retry_after))]
+    Unavailable { status: u16, retry_after: Option<Duration> },
+    /// No connection; nothing was sent.
+    #[error("the API cannot be reached: {0}")]
+    Unreachable(String),
+    /// The connection broke after the call left and before an answer began.
+    #[error("the connection broke before an answer came: {0}")]
+    Interrupted(String),
+    #[error("the API took too long to answer")]
+    TimedOut,
+    /// The body is greater than the configured limit.
+    #[error("the answer is greater than {limit} bytes")]
+    TooLarge { limit: usize },
+    /// 3xx. Never followed: a token goes to no other host.
+    #[error("the API sent a redirect ({status}), which is not followed; check source.base_url")]
+    Redirected { status: u16 },
+    /// Not JSON, or not all of it.
+    #[error("the answer cannot be read: {detail}")]
+    Malformed { detail: String },
+    /// Sound JSON (or something else entirely) that is not what the definition describes.
+    #[error("the answer has another shape than expected: {detail}")]
+    Shape { detail: String },
+}
+
+impl SourceError {
+    /// The one table from failure to consequence.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            SourceError::Throttled { retry_after } => {
+                Disposition::Postpone { after: retry_after.unwrap_or(THROTTLED_PAUSE) }
+            }
+            SourceError::LoginBlocked { after } | SourceError::LoginUnavailable { after, .. } => {
+                Disposition::Postpone { after: *after }
+            }
+            SourceError::Unreachable(_) => Disposition::Postpone { after: UNREACHABLE_PAUSE },
+            SourceError::Refused { .. } => Disposition::StopShop,
+            SourceError::Unavailable { retry_after, .. } => Disposition::Retry { after: *retry_after },
+            // A gateway's page in place of the document often passes; the attempts are bounded.
+            SourceError::Unauthorized
+            | SourceError::Interrupted(_)
+            | SourceError::TimedOut
+            | SourceError::Redirected { .. }
+            | SourceError::Malformed { .. }
+            | SourceError::Shape { .. } => Disposition::Retry { after: None },
+            SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
+                Disposition::Park
+            }
+        }
+    }
+}
+
+fn wait(pause: &Option<Duration>) -> String {
+    pause.map(|pause| format!(", and to wait {} s", pause.as_secs())).unwrap_or_default()
+}
+
+fn tail(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
+}
+
+/// What an answer that is no success means. `retry_after` is what its header said, `reset` what the
+/// quota said; a 401 is the client's business before it comes here.
+pub(super) fn from_status(
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    retry_after: Option<Duration>,
+    reset: Option<Duration>,
+) -> SourceError {
+    match status {
+        401 => SourceError::Unauthorized,
+        429 => SourceError::Throttled { retry_after: retry_after.or(reset) },
+        408 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
+        300..=399 => SourceError::Redirected { status },
+        // A web server's or gateway's own 404 page says nothing about the document.
+        404 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
+        404 => SourceError::NotFound { detail: problem_text(body) },
+        400..=499 => SourceError::Rejected { status, detail: problem_text(body) },
+        _ => SourceError::Shape { detail: format!("status {status} where 200 was expected") },
+    }
+}
+
+/// Whether a body is declared as JSON of some kind (`application/json`, `application/problem+json`).
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let essence = content_type(headers);
+    essence.ends_with("/json") || essence.ends_with("+json")
+}
+
+/// The media type of a response without its parameters, in small letters; empty if there is none.
+pub(super) fn content_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Title, detail and violations of a problem body, or `error` and `error_description` of a login
+/// host's; empty when the body is neither.
+pub(super) fn problem_text(body: &[u8]) -> String {
+    let Ok(Value::Object(problem)) = serde_json::from_slice::<Value>(body) else {
+        return String::new();
+    };
+    let text = |key: &str| problem.get(key).and_then(Value::as_str).unwrap_or_default();
+    let mut parts: Vec<String> =
+        ["title", "detail", "error", "error_description"].map(text).iter().map(ToString::to_string).collect();
+    for violation in problem.get("violations").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| violation.get(key).and_then(Value::as_str).unwrap_or_default();
+        parts.push(format!("{} {}", text("name"), text("reason")).trim().to_owned());
+    }
+    parts.retain(|part| !part.is_empty());
+    clean(&parts.join("; "))
+}
+
+/// Text of a server made fit for logs: no control characters, at most [`TEXT_MAX`] bytes.
+pub(super) fn clean(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        // Direction marks could make a log line read as another.
+        let c = if c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            ' '
+        } else {
+            c
+        };
+        if out.len() + c.len_utf8() > TEXT_MAX {
+            break;
+        }
+        out.push(c);
+    }
+    out.trim().to_owned()
+}
+
+/// The innermost reason of a client library's error; its own texts only repeat the address.
+pub(super) fn cause(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    clean(&inner.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+    use super::{SourceError, clean, from_status, problem_text};
+    use crate::domain::Disposition;
+
+    fn of(status: u16, kind: &'static str, body: &str, pause: Option<u64>) -> SourceError {
+        let headers: HeaderMap = [(CONTENT_TYPE, HeaderValue::from_static(kind))].into_iter().collect();
+        from_status(status, &headers, body.as_bytes(), pause.map(Duration::from_secs), Some(Duration::from_secs(9)))
+    }
+
+    #[test]
+    fn each_status_has_its_meaning() {
+        let json = "application/vnd.any.v1+json;charset=UTF-8";
+        let unavailable = |status, retry_after| SourceError::Unavailable { status, retry_after };
+        for status in [408, 425, 500, 501, 502, 503, 504, 507, 599] {
+            assert_eq!(of(status, "text/html", "<html>", None), unavailable(status, None));
+        }
+        assert_eq!(of(503, json, "", Some(7)), unavailable(503, Some(Duration::from_secs(7))));
+        assert_eq!(of(429, json, "", Some(4)), SourceError::Throttled { retry_after: Some(Duration::from_secs(4)) });
+        assert_eq!(of(429, json, "", None), SourceError::Throttled { retry_after: Some(Duration::from_secs(9)) });
+        assert_eq!(of(401, json, "", None), SourceError::Unauthorized);
+        assert_eq!(of(302, json, "", None), SourceError::Redirected { status: 302 });
+        assert_eq!(
+            of(404, json, r#"{"title":"Not Found"}"#, None),
+            SourceError::NotFound { detail: "Not Found".into() }
+        );
+        assert_eq!(of(404, "text/html", "<html>", None), unavailable(404, None), "a gateway's page proves nothing");
+        for status in [400, 403, 406, 410, 415] {
+            assert_eq!(of(status, json, "{}", None), SourceError::Rejected { status, detail: String::new() });
+        }
+        assert!(matches!(of(204, json, "", None), SourceError::Shape { .. }));
+    }
+
+    #[test]
+    fn the_table_of_dispositions() {
+        let seconds = Duration::from_secs;
+        let retry = |after| Disposition::Retry { after };
+        let table = [
+            (SourceError::Throttled { retry_after: Some(seconds(4)) }, Disposition::Postpone { after: seconds(4) }),
+            (SourceError::Throttled { retry_after: None }, Disposition::Postpone { after: seconds(1) }),
+            (SourceError::LoginBlocked { after: seconds(600) }, Disposition::Postpone { after: seconds(600) }),
+            (
+                SourceError::LoginUnavailable { after: seconds(2), reason: String::new() },
+                Disposition::Postpone { after: seconds(2) },
+            ),
+            (SourceError::Unreachable(String::new()), Disposition::Postpone { after: seconds(10) }),
+            (SourceError::Refused { reason: String::new() }, Disposition::StopShop),
+            (SourceError::Unauthorized, retry(None)),
+            (SourceError::Unavailable { status: 503, retry_after: Some(seconds(7)) }, retry(Some(seconds(7)))),
+            (SourceError::Unavailable { status: 500, retry_after: None }, retry(None)),
+            (SourceError::Interrupted(String::new()), retry(None)),
+            (SourceError::TimedOut, retry(None)),
+            (SourceError::Redirected { status: 302 }, retry(None)),
+            (SourceError::Malformed { detail: String::new() }, retry(None)),
+            (SourceError::Shape { detail: String::new() }, retry(None)),
+            (SourceError::NotFound { detail: String::new() }, Disposition::Park),
+            (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park),
+            (SourceError::TooLarge { limit: 8 }, Disposition::Park),
+        ];
+        for (error, disposition) in table {
+            assert_eq!(error.disposition(), disposition, "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_told_parts_of_a_problem_are_taken() {
+        let body = br#"{"title":"Bad Request","detail":"Wrong\nvalue","instance":"https://x/?secret","violations":
+            [{"name":"page","reason":"too low"},{"reason":"no name"},7],"echo":"Jansen"}"#;
+        assert_eq!(problem_text(body), "Bad Request; Wrong value; page too low; no name");
+        assert_eq!(problem_text(br#"{"error":"invalid_client"}"#), "invalid_client");
+        for nothing in ["", "<html>", "[]", r#"{"title":7}"#] {
+            assert_eq!(problem_text(nothing.as_bytes()), "");
+        }
+    }
+
+    #[test]
+    fn texts_are_short_and_without_control_characters() {
+        assert_eq!(clean("a\r\nb\u{202e}c\u{0}"), "a  b c");
+        let long = clean(&"é".repeat(500));
+        assert_eq!(long.len(), 200);
+        assert_eq!(clean(&format!("x{}", "😀".repeat(60))).len(), 197, "cut between characters");
+    }
+}
