@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod domain;
+pub mod sink;
 pub mod source;
 pub mod store;
 pub mod sync;

@@ -1,0 +1,96 @@
+//! Where documents go: the words that every sink shares.
+//!
+//! The writer hands batches of [`crate::domain::Entry`] to a sink and acknowledges them after its
+//! commit; the HTTP side asks it for pages of documents. [`SinkErrorClass`] is all that the writer
+//! needs to know about a failure. No sink deletes a document because a list did not show it.
+
+pub mod mysql;
+
+use bytes::Bytes;
+
+use crate::catalog::definition::FilterTarget;
+use crate::domain::clock::Millis;
+
+pub use mysql::Mysql;
+
+/// What a failure of a sink means for the batch that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SinkErrorClass {
+    /// Lost a race (deadlock, lock wait): the same transaction again, after a short pause.
+    Repeat,
+    /// The connection or the server is gone, or a commit's answer did not come: reconnect, then
+    /// repeat. Whether the batch was applied is not known.
+    Disconnected,
+    /// The server is out of space or memory: wait, say so, try again.
+    NoRoom,
+    /// Somebody must mend rights, names or settings: pause writing and say so.
+    Operator,
+    /// A document is refused. Bisect the batch and park the one.
+    Poison,
+    /// Anything else: like `Repeat`, then bisect; never endless.
+    Unknown,
+}
+
+/// A failure of a sink.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct SinkError {
+    pub class: SinkErrorClass,
+    /// For people: what and where, and the mend if there is one. Holds no password and no value of
+    /// a document.
+    pub text: String,
+}
+
+impl SinkError {
+    /// A failure of this class.
+    pub fn new(class: SinkErrorClass, text: impl Into<String>) -> SinkError {
+        SinkError { class, text: text.into() }
+    }
+}
+
+/// What a page of documents is asked for. All conditions hold together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// The shops that the caller may see; None: all.
+    pub shops: Option<Vec<String>>,
+    /// Only this one.
+    pub shop: Option<String>,
+    /// Columns that must equal a text, by bytes. Times in RFC 3339, booleans `true` and `false`.
+    /// A text that is no value of the column's type finds nothing.
+    pub filters: Vec<(FilterTarget, String)>,
+    /// Earliest time, inclusive: of the table's time column, or of `fetched_at` where it has none.
+    pub from: Option<Millis>,
+    /// Latest time, exclusive.
+    pub to: Option<Millis>,
+    /// A text that one of the table's search columns contains, whatever its case.
+    pub q: Option<String>,
+    /// Items per page; 0 counts as 1.
+    pub limit: usize,
+    /// Where the page before ended: `(shop_id, id)`.
+    pub after: Option<(String, String)>,
+}
+
+/// One document as the sink holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    pub shop_id: String,
+    pub id: String,
+    pub fetched_at: Millis,
+    pub version: u64,
+    pub first_listed_at: Millis,
+    /// None while the API lists it.
+    pub no_longer_listed_at: Option<Millis>,
+    /// The JSON text.
+    pub document: Bytes,
+    /// The typed columns in the definition's order, laid out from the document by
+    /// [`crate::catalog::extract`], so that all sinks answer alike.
+    pub columns: Vec<(String, serde_json::Value)>,
+}
+
+/// A page, in the order of `(shop_id, id)` by bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ItemPage {
+    pub items: Vec<Item>,
+    /// `after` of the next page; None: this was the last.
+    pub next: Option<(String, String)>,
+}

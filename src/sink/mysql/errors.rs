@@ -1,0 +1,146 @@
+//! The one table from MySQL's and MariaDB's error codes to [`SinkErrorClass`].
+//!
+//! Server messages may quote row values, which must not leave the sink: only classes whose messages
+//! speak of names, rights and space keep the text as it is; the others lose everything in quotes.
+
+use mysql_async::{DriverError, Error};
+
+use crate::sink::{SinkError, SinkErrorClass};
+
+/// Longest text of an error; a server may send 512 bytes and more.
+const TEXT_CHARS_MAX: usize = 240;
+
+/// Codes after which a connection must not go back to the pool although it still answers: it leads
+/// to a server that no longer takes writes.
+const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
+
+/// What a server's error code means.
+pub(super) fn class_of(code: u16) -> SinkErrorClass {
+    match code {
+        // Deadlock, lock wait, record changed, and a statement that somebody interrupted.
+        1205 | 1213 | 1020 | 1317 | 1969 | 3024 => SinkErrorClass::Repeat,
+        // Gone, refused for now, or read-only. 4031: closed for idling.
+        1040 | 1053 | 1158..=1161 | 1203 | 1226 | 1927 | 2002 | 2003 | 2006 | 2013 | 4031 => {
+            SinkErrorClass::Disconnected
+        }
+        code if READ_ONLY.contains(&code) => SinkErrorClass::Disconnected,
+        // 1030 is the storage engine's "no", in practice a full disk.
+        1114 | 1021 | 1041 | 1030 | 3 | 28 => SinkErrorClass::NoRoom,
+        // Rights, host and login rules, names; 1118 and 1071: a definition too wide for a table;
+        // 1665: statement-based binary log.
+        1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665 | 1698
+        | 3118 => SinkErrorClass::Operator,
+        // Refused data: too large, not text, too long, out of range, no date, no JSON, a broken check.
+        1153 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1411 | 3140 | 3141 | 3157 | 3819 | 4025 | 4038 | 4040 => {
+            SinkErrorClass::Poison
+        }
+        _ => SinkErrorClass::Unknown,
+    }
+}
+
+/// From a driver's error to ours. Never shows passwords or row values.
+pub(super) fn sink_error(error: &Error) -> SinkError {
+    match error {
+        Error::Server(server) => {
+            let class = class_of(server.code);
+            let message = match class {
+                SinkErrorClass::Disconnected | SinkErrorClass::NoRoom | SinkErrorClass::Operator => {
+                    server.message.clone()
+                }
+                _ => without_values(&server.message),
+            };
+            SinkError::new(class, tidy(&format!("MySQL error {}: {message}", server.code)))
+        }
+        Error::Io(io) => SinkError::new(SinkErrorClass::Disconnected, tidy(&format!("MySQL connection: {io}"))),
+        Error::Driver(driver) => SinkError::new(class_of_driver(driver), tidy(&format!("MySQL connection: {driver}"))),
+        Error::Url(url) => SinkError::new(SinkErrorClass::Operator, tidy(&format!("mysql.url: {url}"))),
+        Error::Other(other) => {
+            SinkError::new(SinkErrorClass::Disconnected, tidy(&format!("MySQL connection: {other}")))
+        }
+    }
+}
+
+fn class_of_driver(error: &DriverError) -> SinkErrorClass {
+    match error {
+        DriverError::PacketTooLarge => SinkErrorClass::Poison,
+        DriverError::UnknownAuthPlugin { .. }
+        | DriverError::MysqlOldPasswordDisabled
+        | DriverError::CleartextPluginDisabled
+        | DriverError::NoKeyFound
+        | DriverError::NoClientSslFlagFromServer => SinkErrorClass::Operator,
+        DriverError::FromValue { .. }
+        | DriverError::FromRow { .. }
+        | DriverError::Params(_)
+        | DriverError::MixedParams
+        | DriverError::StmtParamsMismatch { .. }
+        | DriverError::StmtParamsNumberExceedsLimit { .. } => SinkErrorClass::Unknown,
+        _ => SinkErrorClass::Disconnected,
+    }
+}
+
+/// Cuts out what stands in single quotes. A column's name after the last "for column" stays, as it
+/// is what people look for; a value cannot stand behind it.
+fn without_values(message: &str) -> String {
+    let (head, tail) = match message.rfind(" for column ") {
+        Some(at) => message.split_at(at),
+        None => (message, ""),
+    };
+    match (head.find('\''), head.rfind('\'')) {
+        (Some(first), Some(last)) => {
+            let before = head.get(..first).unwrap_or_default();
+            let after = if last > first { head.get(last + 1..).unwrap_or_default() } else { "" };
+            format!("{before}'...'{after}{tail}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// One line, bounded.
+fn tidy(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{class_of, sink_error, without_values};
+    use crate::sink::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unknown};
+    use mysql_async::{DriverError, Error, ServerError};
+
+    #[test]
+    fn every_promised_code_has_its_class() {
+        let table = [
+            (Repeat, &[1205, 1213, 1020][..]),
+            (Disconnected, &[2002, 2003, 2006, 2013, 1040, 1203, 1053, 1927, 1290, 1792, 1836]),
+            (NoRoom, &[1114, 1021, 1041, 3, 28]),
+            (Operator, &[1044, 1045, 1049, 1054, 1142, 1146]),
+            (Poison, &[1153, 1366, 1406, 1264, 1292, 3140, 4025]),
+            (Unknown, &[1062, 1064, 9999]),
+        ];
+        for (class, codes) in table {
+            for code in codes {
+                assert_eq!(class_of(*code), class, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_rows_never_show_in_a_text() {
+        let error = |code, message: &str| {
+            sink_error(&Error::Server(ServerError { code, message: message.into(), state: "22007".into() })).text
+        };
+        let text = error(1292, "Incorrect datetime value: 'Jansen's \u{1f600}' for column `db`.`t`.`at` at row 1");
+        assert!(!text.contains("Jansen") && text.contains("`at` at row 1"), "{text}");
+        let text = error(1062, "Duplicate entry 'Jansen-1' for key 'PRIMARY'");
+        assert!(!text.contains("Jansen"), "{text}");
+        assert_eq!(without_values("value 'cut off by the serv"), "value '...'");
+        assert_eq!(without_values("plain"), "plain");
+        assert!(!error(1366, "a\nb 'x'").contains('\n'));
+    }
+
+    #[test]
+    fn a_packet_too_large_is_the_documents_fault_and_a_closed_socket_is_not() {
+        assert_eq!(sink_error(&Error::Driver(DriverError::PacketTooLarge)).class, Poison);
+        assert_eq!(sink_error(&Error::Driver(DriverError::ConnectionClosed)).class, Disconnected);
+        assert_eq!(sink_error(&std::io::Error::other("x").into()).class, Disconnected);
+    }
+}

@@ -1,0 +1,376 @@
+//! From a definition to SQL: the types of its columns, its CREATE TABLE and its write statements.
+//!
+//! Pure; all texts are made once. Identifiers come from checked definitions only (a-z, 0-9 and _),
+//! and values never stand in a text: P18. Called by the schema, the writer and the listing.
+//!
+//! Collations: ids and codes (`text(n)`) compare by bytes, so that `a` and `A` stay two ids; free
+//! text (`text`) compares like people do, because people search in it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::catalog::Definition;
+use crate::catalog::definition::{Column, ColumnKind};
+
+/// Rows of a statement. Few sizes, so that prepared statements are found again; a remainder is cut
+/// into them.
+const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
+
+/// A server's hard limit is 65,535. Each placeholder also costs some hundred bytes on both sides as
+/// long as the statement is cached, and beyond a few thousand a bigger statement is not faster.
+const PLACEHOLDERS_MAX: usize = 16_384;
+
+/// Characters of shop ids and document ids; both stand in the primary key (3,072 bytes at most).
+pub(super) const SHOP_CHARS_MAX: usize = 64;
+pub(super) const ID_CHARS_MAX: usize = 128;
+pub(super) const COMBINATION_CHARS_MAX: usize = 255;
+
+/// What a definition's own columns may take of a row's 65,535 bytes, the rest being ours.
+const ROW_BYTES_MAX: usize = 60_000;
+/// What they may take of the 8,126 bytes that InnoDB keeps of a row in a 16 KiB page.
+const PAGE_BYTES_MAX: usize = 7_000;
+/// Columns that InnoDB can move out of the page leave this much behind.
+const MOVED_BYTES: usize = 42;
+/// Shorter ones (255 bytes) cannot be moved out.
+const MOVABLE_CHARS_MIN: usize = 64;
+/// Indexes on text take so many characters; enough to be selective, little to keep.
+const INDEX_CHARS: usize = 191;
+
+const BYTES: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+const PEOPLE: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci";
+
+/// A definition as SQL.
+pub(super) struct Layout {
+    pub definition: Arc<Definition>,
+    pub parent: SqlTable,
+    pub children: Vec<SqlTable>,
+    /// Per child: statements that delete rows which are not of their document's stored version.
+    pub sweeps: Vec<Vec<Sized>>,
+    /// Sets `no_longer_listed_at`: (time, shop, id, version).
+    pub listing: String,
+}
+
+/// A table.
+pub(super) struct SqlTable {
+    pub name: String,
+    pub columns: Vec<SqlColumn>,
+    key: Vec<String>,
+    /// Columns with an index of their own.
+    pub indexes: Vec<String>,
+    /// Placeholders of a row.
+    pub width: usize,
+    /// Upserts, largest first; the last takes one row.
+    pub upserts: Vec<Sized>,
+}
+
+/// A column with its type as it stands in CREATE TABLE.
+pub(super) struct SqlColumn {
+    pub name: String,
+    pub kind: String,
+    on_repeat: OnRepeat,
+}
+
+/// A statement for a fixed number of rows.
+pub(super) struct Sized {
+    pub rows: usize,
+    pub text: String,
+}
+
+/// What an upsert does with a column of a row that is there already.
+#[derive(Clone, Copy, PartialEq)]
+enum OnRepeat {
+    /// Part of the key.
+    Key,
+    /// Taken over unless the row that is there is newer.
+    Newest,
+    /// The smaller one stays, whatever the version.
+    Least,
+    /// Not written; a newer document clears it. A repeat of the same document does not, or it would
+    /// undo the note that came after it.
+    Cleared,
+}
+
+impl Layout {
+    /// # Errors
+    /// The text of what makes the definition unfit for a table.
+    pub(super) fn new(definition: Arc<Definition>) -> Result<Layout, String> {
+        let table = &definition.table;
+        let id = &table.id_column;
+        let parent = parent(&definition)?;
+        let mut children = Vec::with_capacity(table.children.len());
+        for child in &table.children {
+            let mut columns = key_columns(id);
+            columns.push(SqlColumn::new("position", "INT UNSIGNED NOT NULL", OnRepeat::Key));
+            columns.extend(own_columns(&child.name, &child.columns)?);
+            columns.push(version_column());
+            let key = vec!["shop_id".to_owned(), id.clone(), "position".to_owned()];
+            children.push(SqlTable::new(&child.name, columns, key, &child.indexes)?);
+        }
+        let sweeps = children.iter().map(|child| sweeps(&child.name, &parent.name, id)).collect();
+        let listing = format!(
+            "UPDATE `{}` SET `no_longer_listed_at` = ? WHERE `shop_id` = ? AND `{id}` = ? AND `version` <= ?",
+            parent.name
+        );
+        Ok(Layout { definition, parent, children, sweeps, listing })
+    }
+
+    /// The parent and its children.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &SqlTable> {
+        std::iter::once(&self.parent).chain(&self.children)
+    }
+}
+
+/// Two definitions may not share a table, and none may take ours.
+///
+/// # Errors
+/// The text naming the table.
+pub(super) fn check_names(layouts: &[Layout]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for layout in layouts {
+        for table in layout.tables() {
+            let name = &table.name;
+            if name.starts_with("waybill_") {
+                return Err(format!(
+                    "resource.{}: table `{name}`: names with waybill_ are ours",
+                    layout.definition.name
+                ));
+            }
+            if !seen.insert(name.clone()) {
+                return Err(format!(
+                    "resource.{}: table `{name}` belongs to another resource too; give it another name",
+                    layout.definition.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parent(definition: &Definition) -> Result<SqlTable, String> {
+    let table = &definition.table;
+    let mut columns = key_columns(&table.id_column);
+    let combination = format!("VARCHAR({COMBINATION_CHARS_MAX}) {BYTES} NOT NULL DEFAULT ''");
+    columns.push(SqlColumn::new("combination", &combination, OnRepeat::Newest));
+    columns.extend(own_columns(&table.name, &table.columns)?);
+    columns.push(SqlColumn::new("document", "JSON NOT NULL", OnRepeat::Newest));
+    columns.push(SqlColumn::new("fetched_at", "DATETIME(6) NOT NULL", OnRepeat::Newest));
+    columns.push(SqlColumn::new("first_listed_at", "DATETIME(6) NOT NULL", OnRepeat::Least));
+    columns.push(SqlColumn::new("no_longer_listed_at", "DATETIME(6) NULL", OnRepeat::Cleared));
+    columns.push(SqlColumn::new("row_hash", "BIGINT UNSIGNED NOT NULL DEFAULT 0", OnRepeat::Newest));
+    columns.push(SqlColumn::new("document_hash", "BIGINT UNSIGNED NOT NULL DEFAULT 0", OnRepeat::Newest));
+    columns.push(version_column());
+    let key = vec!["shop_id".to_owned(), table.id_column.clone()];
+    SqlTable::new(&table.name, columns, key, &table.indexes)
+}
+
+fn key_columns(id: &str) -> Vec<SqlColumn> {
+    vec![
+        SqlColumn::new("shop_id", &format!("VARCHAR({SHOP_CHARS_MAX}) {BYTES} NOT NULL"), OnRepeat::Key),
+        SqlColumn::new(id, &format!("VARCHAR({ID_CHARS_MAX}) {BYTES} NOT NULL"), OnRepeat::Key),
+    ]
+}
+
+/// Always the last column: an upsert's assignments run left to right, and the others compare with
+/// the version that the row had.
+fn version_column() -> SqlColumn {
+    SqlColumn::new("version", "BIGINT UNSIGNED NOT NULL", OnRepeat::Newest)
+}
+
+fn own_columns(table: &str, columns: &[Column]) -> Result<Vec<SqlColumn>, String> {
+    let kinds = sql_kinds(columns)
+        .ok_or_else(|| format!("table `{table}`: its {} columns do not fit a row; leave some out", columns.len()))?;
+    Ok(columns.iter().zip(kinds).map(|(column, kind)| SqlColumn::new(&column.name, &kind, OnRepeat::Newest)).collect())
+}
+
+/// The columns' SQL types. Depends on nothing but the list: texts that do not fit a page get longer
+/// types (which can be moved out of it), texts that do not fit a row become TEXT, the longest first.
+/// None: they do not fit in any way.
+fn sql_kinds(columns: &[Column]) -> Option<Vec<String>> {
+    // Some(n): VARCHAR(n).
+    let mut lengths: Vec<Option<usize>> = columns
+        .iter()
+        .map(|column| match column.kind {
+            ColumnKind::Text(length) => length.map(usize::from),
+            _ => None,
+        })
+        .collect();
+    let page = |lengths: &[Option<usize>]| -> usize {
+        columns.iter().zip(lengths).map(|(column, length)| page_bytes(column.kind, *length)).sum()
+    };
+    if page(&lengths) > PAGE_BYTES_MAX {
+        for length in lengths.iter_mut().flatten().filter(|length| **length * 4 > MOVED_BYTES) {
+            *length = (*length).max(MOVABLE_CHARS_MIN);
+        }
+        if page(&lengths) > PAGE_BYTES_MAX {
+            return None;
+        }
+    }
+    loop {
+        let row: usize = lengths.iter().map(|length| length.map_or(14, |chars| chars * 4 + 2)).sum();
+        if row <= ROW_BYTES_MAX {
+            break;
+        }
+        let widest = lengths.iter_mut().max_by_key(|length| length.unwrap_or(0))?;
+        *widest = None;
+    }
+    Some(columns.iter().zip(lengths).map(|(column, length)| sql_kind(column.kind, length)).collect())
+}
+
+fn sql_kind(kind: ColumnKind, length: Option<usize>) -> String {
+    match (kind, length) {
+        (ColumnKind::Text(_), Some(length)) => format!("VARCHAR({length}) {BYTES} NULL"),
+        (ColumnKind::Text(Some(_)), None) => format!("TEXT {BYTES} NULL"),
+        (ColumnKind::Text(None), None) => format!("TEXT {PEOPLE} NULL"),
+        (ColumnKind::Datetime, _) => "DATETIME(6) NULL".to_owned(),
+        (ColumnKind::Date, _) => "DATE NULL".to_owned(),
+        (ColumnKind::Integer, _) => "BIGINT NULL".to_owned(),
+        (ColumnKind::Decimal { digits, scale }, _) => format!("DECIMAL({digits},{scale}) NULL"),
+        (ColumnKind::Boolean, _) => "BOOLEAN NULL".to_owned(),
+        (ColumnKind::Json, _) => "JSON NULL".to_owned(),
+    }
+}
+
+/// What a column takes of its page at worst.
+fn page_bytes(kind: ColumnKind, length: Option<usize>) -> usize {
+    match (kind, length) {
+        (ColumnKind::Text(_), Some(length)) if length < MOVABLE_CHARS_MIN => length * 4 + 1,
+        (ColumnKind::Text(_) | ColumnKind::Json, _) => MOVED_BYTES,
+        (ColumnKind::Decimal { .. }, _) => 30,
+        _ => 8,
+    }
+}
+
+impl SqlColumn {
+    fn new(name: &str, kind: &str, on_repeat: OnRepeat) -> SqlColumn {
+        SqlColumn { name: name.to_owned(), kind: kind.to_owned(), on_repeat }
+    }
+
+    fn assignment(&self) -> Option<String> {
+        let name = &self.name;
+        match self.on_repeat {
+            OnRepeat::Key => None,
+            _ if name == "version" => Some("`version` = GREATEST(`version`, VALUES(`version`))".to_owned()),
+            OnRepeat::Newest => {
+                Some(format!("`{name}` = IF(VALUES(`version`) >= `version`, VALUES(`{name}`), `{name}`)"))
+            }
+            OnRepeat::Least => Some(format!("`{name}` = LEAST(`{name}`, VALUES(`{name}`))")),
+            OnRepeat::Cleared => Some(format!("`{name}` = IF(VALUES(`version`) > `version`, NULL, `{name}`)")),
+        }
+    }
+}
+
+impl SqlTable {
+    fn new(name: &str, columns: Vec<SqlColumn>, key: Vec<String>, indexes: &[String]) -> Result<SqlTable, String> {
+        let mut seen = BTreeSet::new();
+        for column in &columns {
+            if !seen.insert(column.name.as_str()) {
+                return Err(format!(
+                    "table `{name}`: `{}` is a column that every table has; choose another name",
+                    column.name
+                ));
+            }
+        }
+        let is_json =
+            |index: &&String| columns.iter().any(|column| column.name == **index && column.kind.starts_with("JSON"));
+        if let Some(index) = indexes.iter().find(is_json) {
+            return Err(format!("table `{name}`: `{index}` is JSON and cannot have an index; leave it out"));
+        }
+        let width = columns.iter().filter(|column| column.on_repeat != OnRepeat::Cleared).count();
+        let mut table =
+            SqlTable { name: name.to_owned(), columns, key, indexes: indexes.to_vec(), width, upserts: Vec::new() };
+        table.upserts = SIZES
+            .iter()
+            .filter(|rows| **rows == 1 || **rows * width <= PLACEHOLDERS_MAX)
+            .map(|rows| Sized { rows: *rows, text: table.upsert(*rows) })
+            .collect();
+        Ok(table)
+    }
+
+    fn upsert(&self, rows: usize) -> String {
+        let written: Vec<String> = self
+            .columns
+            .iter()
+            .filter(|column| column.on_repeat != OnRepeat::Cleared)
+            .map(|column| format!("`{}`", column.name))
+            .collect();
+        let row = format!("({})", vec!["?"; written.len()].join(","));
+        let assignments: Vec<String> = self.columns.iter().filter_map(SqlColumn::assignment).collect();
+        format!(
+            "INSERT INTO `{}` ({}) VALUES {} ON DUPLICATE KEY UPDATE {}",
+            self.name,
+            written.join(","),
+            vec![row.as_str(); rows].join(","),
+            assignments.join(", ")
+        )
+    }
+
+    /// CREATE TABLE with everything in it.
+    pub(super) fn create(&self) -> String {
+        let mut lines: Vec<String> =
+            self.columns.iter().map(|column| format!("`{}` {}", column.name, column.kind)).collect();
+        let key: Vec<String> = self.key.iter().map(|name| format!("`{name}`")).collect();
+        lines.push(format!("PRIMARY KEY ({})", key.join(",")));
+        lines.extend(self.indexes.iter().map(|index| format!("KEY `by_{index}` ({})", self.key_part(index))));
+        format!(
+            "CREATE TABLE IF NOT EXISTS `{}` (\n  {}\n) ENGINE = InnoDB ROW_FORMAT = DYNAMIC \
+             DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+            self.name,
+            lines.join(",\n  ")
+        )
+    }
+
+    /// Adds one column. `wide`: as TEXT, for a table whose rows are full.
+    pub(super) fn add_column(&self, column: &SqlColumn, wide: bool) -> String {
+        let kind = if wide { format!("TEXT {BYTES} NULL") } else { column.kind.clone() };
+        format!("ALTER TABLE `{}` ADD COLUMN `{}` {kind}", self.name, column.name)
+    }
+
+    /// Makes a VARCHAR longer.
+    pub(super) fn widen_column(&self, column: &SqlColumn) -> String {
+        format!("ALTER TABLE `{}` MODIFY COLUMN `{}` {}", self.name, column.name, column.kind)
+    }
+
+    /// Adds one index.
+    pub(super) fn add_index(&self, index: &str, part: &str) -> String {
+        format!("ALTER TABLE `{}` ADD KEY `by_{index}` ({part})", self.name)
+    }
+
+    /// What an index takes of its column, by our type of it.
+    pub(super) fn key_part(&self, index: &str) -> String {
+        let kind = self.columns.iter().find(|column| column.name == index).map_or("", |column| column.kind.as_str());
+        key_part(index, kind.starts_with("TEXT") || varchar_chars(kind) > INDEX_CHARS)
+    }
+
+    /// The columns of the primary key.
+    pub(super) fn key(&self) -> &[String] {
+        &self.key
+    }
+}
+
+/// What an index takes of a column; long texts are indexed by their beginning.
+pub(super) fn key_part(column: &str, is_long: bool) -> String {
+    if is_long { format!("`{column}`({INDEX_CHARS})") } else { format!("`{column}`") }
+}
+
+/// The length of a VARCHAR; 0 for other types.
+pub(super) fn varchar_chars(kind: &str) -> usize {
+    kind.strip_prefix("VARCHAR(").and_then(|rest| rest.split(')').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Deletes children whose version is not their document's: those that vanished from a newer document,
+/// and those that an older document, arriving late, brought along. Keys as OR, which both servers
+/// resolve to key ranges.
+fn sweeps(child: &str, parent: &str, id: &str) -> Vec<Sized> {
+    SIZES
+        .iter()
+        .map(|rows| {
+            let pair = format!("(c.`shop_id` = ? AND c.`{id}` = ?)");
+            let text = format!(
+                "DELETE c FROM `{child}` c STRAIGHT_JOIN `{parent}` p ON p.`shop_id` = c.`shop_id` AND p.`{id}` = c.`{id}` \
+                 WHERE ({}) AND c.`version` <> p.`version`",
+                vec![pair.as_str(); *rows].join(" OR ")
+            );
+            Sized { rows: *rows, text }
+        })
+        .collect()
+}

@@ -1,0 +1,217 @@
+//! The mirror of the embedded store in MySQL: shops, checkpoints, and what the ledger needs.
+//!
+//! Written with each batch; read only when a data directory is rebuilt.
+
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Params, Value};
+use tokio::time::timeout;
+
+use crate::domain::clock::Millis;
+use crate::domain::shop::Shop;
+use crate::domain::stream::{Checkpoint, Combination, StreamId};
+use crate::sink::{SinkError, SinkErrorClass};
+
+use super::errors::sink_error;
+use super::plan::Mirror;
+use super::value::{datetime_value, millis_of, optional_datetime_value, text_value};
+use super::{Mysql, READ_TIME_MAX};
+
+const SHOP_WRITE: &str = "INSERT INTO `waybill_shops` \
+     (`id`,`name`,`client_id`,`account`,`resources`,`state`,`reason`,`created_at`,`sealed`,`updated_at`) \
+     VALUES (?,?,?,?,?,?,?,?,?,?) ON DUPLICATE KEY UPDATE \
+     `name` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`name`), `name`), \
+     `client_id` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`client_id`), `client_id`), \
+     `account` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`account`), `account`), \
+     `resources` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`resources`), `resources`), \
+     `state` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`state`), `state`), \
+     `reason` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`reason`), `reason`), \
+     `sealed` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`sealed`), `sealed`), \
+     `updated_at` = GREATEST(`updated_at`, VALUES(`updated_at`))";
+
+/// GREATEST of NULL is NULL, so each side stands in for the other.
+const CHECKPOINT_WRITE: &str = "INSERT INTO `waybill_checkpoints` \
+     (`shop_id`,`resource`,`combination`,`walked_at`,`full_walk_at`,`newest`) VALUES (?,?,?,?,?,?) \
+     ON DUPLICATE KEY UPDATE \
+     `walked_at` = GREATEST(COALESCE(`walked_at`, VALUES(`walked_at`)), COALESCE(VALUES(`walked_at`), `walked_at`)), \
+     `full_walk_at` = GREATEST(COALESCE(`full_walk_at`, VALUES(`full_walk_at`)), COALESCE(VALUES(`full_walk_at`), `full_walk_at`)), \
+     `newest` = GREATEST(COALESCE(`newest`, VALUES(`newest`)), COALESCE(VALUES(`newest`), `newest`))";
+
+/// The columns as selected.
+type ShopRow = (String, String, String, String, String, String, Option<String>, Value, Value, Vec<u8>);
+type LedgerTuple = (String, String, String, u64, u64, u64, Value, Value, Value);
+
+/// What a rebuild of the ledger needs of one document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRow {
+    pub shop: String,
+    pub id: String,
+    pub combination: Combination,
+    pub version: u64,
+    pub row_hash: u64,
+    pub document_hash: u64,
+    pub fetched_at: Millis,
+    pub first_listed_at: Millis,
+    pub no_longer_listed_at: Option<Millis>,
+}
+
+/// The statements of one change.
+///
+/// # Errors
+/// Class `Poison` for a shop that cannot be written as JSON; none is known.
+pub(super) fn statements(change: &Mirror<'_>) -> Result<Vec<(&'static str, Vec<Value>)>, SinkError> {
+    Ok(match change {
+        Mirror::Checkpoint { stream, checkpoint } => {
+            let values = vec![
+                text_value(&stream.shop),
+                text_value(&stream.resource),
+                text_value(&stream.combination.to_string()),
+                optional_datetime_value(checkpoint.walked_at),
+                optional_datetime_value(checkpoint.full_walk_at),
+                optional_datetime_value(checkpoint.newest),
+            ];
+            vec![(CHECKPOINT_WRITE, values)]
+        }
+        Mirror::Shop { shop, sealed } => vec![(SHOP_WRITE, shop_values(shop, sealed)?)],
+        Mirror::ShopDeleted { shop } => vec![
+            ("DELETE FROM `waybill_shops` WHERE `id` = ?", vec![text_value(shop)]),
+            ("DELETE FROM `waybill_checkpoints` WHERE `shop_id` = ?", vec![text_value(shop)]),
+        ],
+    })
+}
+
+fn shop_values(shop: &Shop, sealed: &[u8]) -> Result<Vec<Value>, SinkError> {
+    let unwritable = |error: serde_json::Error| {
+        SinkError::new(SinkErrorClass::Poison, format!("shop {}: cannot be written as JSON: {error}", shop.id))
+    };
+    let resources = serde_json::to_string(&shop.resources).map_err(unwritable)?;
+    let state = serde_json::to_value(&shop.state).map_err(unwritable)?;
+    Ok(vec![
+        text_value(&shop.id),
+        text_value(&shop.name),
+        text_value(&shop.client_id),
+        text_value(&shop.account),
+        text_value(&resources),
+        text_value(state.as_str().unwrap_or_default()),
+        shop.reason.as_deref().map_or(Value::NULL, text_value),
+        datetime_value(shop.created_at),
+        Value::Bytes(sealed.to_vec()),
+        datetime_value(shop.updated_at),
+    ])
+}
+
+impl Mysql {
+    /// All mirrored shops with their sealed secrets, by id.
+    ///
+    /// # Errors
+    /// The server's, and class `Operator` for a row that was changed by hand into no shop. Cancel safe.
+    pub async fn shops(&self) -> Result<Vec<(Shop, Vec<u8>)>, SinkError> {
+        let text = "SELECT `id`,`name`,`client_id`,`account`,`resources`,`state`,`reason`,`created_at`,`updated_at`,\
+                    `sealed` FROM `waybill_shops` ORDER BY `id`";
+        let rows: Vec<ShopRow> = self.read(text, Params::Empty).await?;
+        rows.into_iter()
+            .map(|(id, name, client_id, account, resources, state, reason, created_at, updated_at, sealed)| {
+                let broken = |what: &str| {
+                    SinkError::new(
+                        SinkErrorClass::Operator,
+                        format!("waybill_shops, shop {id}: `{what}` is not readable"),
+                    )
+                };
+                let shop = Shop {
+                    name,
+                    client_id,
+                    account,
+                    resources: serde_json::from_str(&resources).map_err(|_| broken("resources"))?,
+                    state: serde_json::from_value(state.into()).map_err(|_| broken("state"))?,
+                    reason,
+                    created_at: millis_of(&created_at).ok_or_else(|| broken("created_at"))?,
+                    updated_at: millis_of(&updated_at).ok_or_else(|| broken("updated_at"))?,
+                    id: id.clone(),
+                };
+                Ok((shop, sealed))
+            })
+            .collect()
+    }
+
+    /// All mirrored checkpoints, by stream.
+    ///
+    /// # Errors
+    /// The server's. Cancel safe.
+    pub async fn checkpoints(&self) -> Result<Vec<(StreamId, Checkpoint)>, SinkError> {
+        let text = "SELECT `shop_id`,`resource`,`combination`,`walked_at`,`full_walk_at`,`newest` \
+                    FROM `waybill_checkpoints` ORDER BY `shop_id`,`resource`,`combination`";
+        let rows: Vec<(String, String, String, Value, Value, Value)> = self.read(text, Params::Empty).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(shop, resource, combination, walked_at, full_walk_at, newest)| {
+                let combination = self.combination(&resource, &combination);
+                let checkpoint = Checkpoint {
+                    walked_at: millis_of(&walked_at),
+                    full_walk_at: millis_of(&full_walk_at),
+                    newest: millis_of(&newest),
+                };
+                (StreamId { shop, resource, combination }, checkpoint)
+            })
+            .collect())
+    }
+
+    /// What the ledger held of a resource, by `(shop, id)`; at most `limit` rows behind `after`.
+    ///
+    /// # Errors
+    /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
+    pub async fn ledger(
+        &self,
+        resource: &str,
+        after: Option<&(String, String)>,
+        limit: usize,
+    ) -> Result<Vec<LedgerRow>, SinkError> {
+        let layout = self.layout(resource)?;
+        let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
+        let text = format!(
+            "SELECT `shop_id`,`{id}`,`combination`,`version`,`row_hash`,`document_hash`,`fetched_at`,`first_listed_at`,\
+             `no_longer_listed_at` FROM `{table}` WHERE `shop_id` > ? OR (`shop_id` = ? AND `{id}` > ?) \
+             ORDER BY `shop_id`,`{id}` LIMIT ?"
+        );
+        let (after_shop, after_id) = after.map_or(("", ""), |(shop, id)| (shop.as_str(), id.as_str()));
+        let values =
+            vec![text_value(after_shop), text_value(after_shop), text_value(after_id), Value::UInt(limit as u64)];
+        let rows: Vec<LedgerTuple> = self.read(&text, Params::Positional(values)).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(shop, id, combination, version, row_hash, document_hash, fetched_at, first, gone)| LedgerRow {
+                shop,
+                id,
+                combination: self.combination(resource, &combination),
+                version,
+                row_hash,
+                document_hash,
+                fetched_at: millis_of(&fetched_at).unwrap_or(0),
+                first_listed_at: millis_of(&first).unwrap_or(0),
+                no_longer_listed_at: millis_of(&gone),
+            })
+            .collect())
+    }
+
+    /// One bounded read on a connection of its own.
+    pub(super) async fn read<R: FromRow + Send + 'static>(
+        &self,
+        text: &str,
+        values: Params,
+    ) -> Result<Vec<R>, SinkError> {
+        let mut conn = self.connection().await?;
+        let outcome = timeout(READ_TIME_MAX, conn.exec(text, values)).await;
+        self.settle(conn, outcome.map(|rows| rows.map_err(|error| sink_error(&error)))).await
+    }
+
+    /// The combination that a stored text stands for.
+    pub(super) fn combination(&self, resource: &str, text: &str) -> Combination {
+        let layout = self.layouts.iter().find(|layout| layout.definition.name == resource);
+        let known = layout.and_then(|layout| {
+            layout.definition.list.combinations.iter().find(|combination| combination.to_string() == text)
+        });
+        // One that is no longer configured: its parts are as good as they can be read.
+        known.cloned().unwrap_or_else(|| {
+            let parts = text.split('&').filter_map(|part| part.split_once('='));
+            Combination(parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! The MySQL and MariaDB sink.
+//!
+//! The writer calls [`Mysql::write`]; the HTTP side calls [`Mysql::list`], [`Mysql::get`] and
+//! [`Mysql::ping`]; the start calls [`Mysql::prepare`]. Text that works in both servers only; values
+//! travel as parameters of prepared statements, never in a text.
+//!
+//! What always holds: a batch is one transaction; a document of an older version never overwrites a
+//! newer one, children included; every write may be repeated. A connection that failed, timed out or
+//! met a read-only server does not go back to the pool.
+
+mod errors;
+mod layout;
+mod mirror;
+mod plan;
+mod query;
+mod rights;
+mod schema;
+mod value;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+
+use crate::catalog::Definition;
+use crate::sink::{SinkError, SinkErrorClass};
+
+use errors::sink_error;
+use layout::Layout;
+
+pub use mirror::LedgerRow;
+pub use rights::Rights;
+
+/// Longest wait for a connection, the handshake included.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest time of a read. Searches with `q` look at every row of a shop.
+const READ_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a goodbye.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// One writer and a few readers; the server, not the pool, is the limit (measured: a second writer
+/// brings a third more, a fourth nothing).
+const CONNECTIONS_MAX: usize = 8;
+/// Behind load balancers and firewalls, old and silent connections die without a word.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
+const CONNECTION_AGE_JITTER: Duration = Duration::from_secs(600);
+const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
+/// Upserts and sweeps of some ten tables in all sizes; also bounds the server's memory for them.
+const STATEMENTS_CACHED: usize = 96;
+
+/// Run on each new connection. READ COMMITTED keeps gap locks, and so most deadlocks, away; no
+/// write of ours depends on an earlier read.
+const SESSION: [&str; 3] = [
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION', \
+     time_zone = '+00:00'",
+    "SET NAMES utf8mb4",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+];
+
+/// The sink. Share it by reference; all methods may run at the same time.
+pub struct Mysql {
+    pool: Pool,
+    layouts: Vec<Layout>,
+    /// The server's `max_allowed_packet`; 0: to be asked (again).
+    packet: AtomicUsize,
+}
+
+impl fmt::Debug for Mysql {
+    /// Without the address: it holds the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables: Vec<&str> = self.layouts.iter().map(|layout| layout.parent.name.as_str()).collect();
+        f.debug_struct("Mysql").field("tables", &tables).finish_non_exhaustive()
+    }
+}
+
+impl Mysql {
+    /// Makes the sink from `mysql://user:password@host:3306/database`. Needs a tokio runtime, but
+    /// calls nobody.
+    ///
+    /// # Errors
+    /// Class `Operator`: an address that cannot be read, or definitions that cannot be tables.
+    pub fn new(url: &SecretString, definitions: Vec<Arc<Definition>>) -> Result<Mysql, SinkError> {
+        let operator = |text: String| SinkError::new(SinkErrorClass::Operator, text);
+        let opts = options(url).map_err(operator)?;
+        let layouts: Vec<Layout> =
+            definitions.into_iter().map(Layout::new).collect::<Result<_, _>>().map_err(operator)?;
+        layout::check_names(&layouts).map_err(operator)?;
+        Ok(Mysql { pool: Pool::new(opts), layouts, packet: AtomicUsize::new(0) })
+    }
+
+    /// Whether the server answers a statement.
+    ///
+    /// # Errors
+    /// Why it does not. Cancel safe.
+    pub async fn ping(&self) -> Result<(), SinkError> {
+        let mut conn = self.connection().await?;
+        let outcome = timeout(CONNECT_TIME_MAX, conn.query_drop("SELECT 1")).await;
+        self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
+    }
+
+    /// Closes all connections; later calls fail with class `Disconnected`.
+    ///
+    /// # Errors
+    /// A server that does not say goodbye in time; nothing is lost by it.
+    pub async fn disconnect(&self) -> Result<(), SinkError> {
+        match timeout(CLOSE_TIME_MAX, self.pool.clone().disconnect()).await {
+            Ok(done) => done.map_err(|error| sink_error(&error)),
+            Err(_) => Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL: connections did not close in time")),
+        }
+    }
+
+    async fn connection(&self) -> Result<Conn, SinkError> {
+        match timeout(CONNECT_TIME_MAX, self.pool.get_conn()).await {
+            Ok(conn) => conn.map_err(|error| {
+                let error = sink_error(&error);
+                // A full server can end the handshake with any error: a login that was cut short is
+                // no reason to park a document.
+                match error.class {
+                    SinkErrorClass::Operator | SinkErrorClass::NoRoom => error,
+                    _ => SinkError { class: SinkErrorClass::Disconnected, ..error },
+                }
+            }),
+            Err(_) => Err(SinkError::new(
+                SinkErrorClass::Disconnected,
+                format!("MySQL: no connection within {} s", CONNECT_TIME_MAX.as_secs()),
+            )),
+        }
+    }
+
+    /// Ends the use of a connection: back to the pool if it is sound, else closed for good.
+    async fn settle<T>(
+        &self,
+        conn: Conn,
+        outcome: Result<Result<T, SinkError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, SinkError> {
+        let outcome = outcome.unwrap_or_else(|_| {
+            Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL did not answer in time; the connection is dropped"))
+        });
+        if let Err(error) = &outcome {
+            if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Poison) {
+                // The next server behind this address, or this one after a change, may take other sizes.
+                self.packet.store(0, Ordering::Relaxed);
+            }
+            if error.class == SinkErrorClass::Disconnected {
+                close(conn).await;
+            }
+        }
+        outcome
+    }
+
+    /// The largest packet that the server takes, in bytes.
+    async fn packet(&self, conn: &mut Conn) -> Result<usize, SinkError> {
+        let known = self.packet.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known);
+        }
+        let packet: Option<u64> =
+            conn.query_first("SELECT @@max_allowed_packet").await.map_err(|error| sink_error(&error))?;
+        let packet = packet.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(1 << 20);
+        self.packet.store(packet, Ordering::Relaxed);
+        Ok(packet)
+    }
+
+    fn layout(&self, resource: &str) -> Result<&Layout, SinkError> {
+        self.layouts
+            .iter()
+            .find(|layout| layout.definition.name == resource)
+            .ok_or_else(|| SinkError::new(SinkErrorClass::Operator, format!("resource {resource} is not configured")))
+    }
+}
+
+/// Closes a connection for good. Whether its goodbye arrives does not matter to us.
+async fn close(conn: Conn) {
+    match timeout(CLOSE_TIME_MAX, conn.disconnect()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "MySQL: closing a failed connection"),
+        Err(_) => tracing::debug!("MySQL: a failed connection did not close in time"),
+    }
+}
+
+fn options(url: &SecretString) -> Result<Opts, String> {
+    let opts = Opts::from_url(url.expose_secret())
+        .map_err(|error| format!("mysql.url: {error}; write it like mysql://user:password@127.0.0.1:3306/waybill"))?;
+    if opts.db_name().is_none_or(str::is_empty) {
+        return Err("mysql.url: names no database; write it like mysql://user:password@127.0.0.1:3306/waybill".into());
+    }
+    let constraints = PoolConstraints::new(1, CONNECTIONS_MAX).ok_or("mysql: pool limits are upside down")?;
+    let pool = PoolOpts::default()
+        .with_constraints(constraints)
+        .with_abs_conn_ttl(Some(CONNECTION_AGE_MAX))
+        .with_abs_conn_ttl_jitter(Some(CONNECTION_AGE_JITTER))
+        .with_inactive_connection_ttl(CONNECTION_IDLE_MAX)
+        // A reset would throw the prepared statements away. We leave no session state behind.
+        .with_reset_connection(false);
+    let opts = OptsBuilder::from_opts(opts)
+        .pool_opts(pool)
+        .init(SESSION.to_vec())
+        .stmt_cache_size(STATEMENTS_CACHED)
+        .tcp_keepalive(Some(Duration::from_secs(30)))
+        // Else a connection to 127.0.0.1 asks for the server's socket and goes round what stands
+        // between: a tunnel, a proxy.
+        .prefer_socket(false);
+    Ok(opts.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mysql, options};
+    use crate::sink::SinkErrorClass;
+
+    #[test]
+    fn a_bad_address_is_the_operators_and_does_not_show_the_password() {
+        for url in
+            ["", "mysql://u:geheim@h", "mysql://u:geheim@h/", "http://u:geheim@h/db", "mysql://u:geheim@h/db?x=geheim"]
+        {
+            let text = options(&url.to_owned().into()).unwrap_err();
+            assert!(text.starts_with("mysql.url: ") && !text.contains("geheim"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_disconnected() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("mysql://u:geheim@{}/db", listener.local_addr().unwrap());
+        drop(listener);
+        let mysql = Mysql::new(&url.into(), Vec::new()).unwrap();
+        let error = mysql.ping().await.unwrap_err();
+        assert_eq!(error.class, SinkErrorClass::Disconnected);
+        assert!(!format!("{error} {mysql:?}").contains("geheim"));
+    }
+}

@@ -1,0 +1,200 @@
+//! From a batch of entries to what one transaction has to do. Pure.
+//!
+//! Order within a batch is kept where it matters: what precedes the purge of a shop falls away with
+//! it, of two readings of a document only the newer is written, and notes about the listing come
+//! after the documents (they carry a version, so an older note loses against a newer document).
+
+use std::collections::BTreeMap;
+
+use crate::catalog::extract::extract;
+use crate::domain::clock::Millis;
+use crate::domain::document::{Document, Entry};
+use crate::domain::shop::Shop;
+use crate::domain::stream::{Checkpoint, StreamId};
+use crate::sink::{SinkError, SinkErrorClass};
+
+use super::layout::{COMBINATION_CHARS_MAX, ID_CHARS_MAX, Layout, SHOP_CHARS_MAX};
+use super::value::{RowBuffer, cell_value, datetime_value, text_value};
+use mysql_async::Value;
+
+/// What a batch asks for.
+#[derive(Default)]
+pub(super) struct Plan<'a> {
+    /// Shops whose rows go, before all else.
+    pub purges: Vec<&'a str>,
+    /// Per layout: the newest reading of each document, by primary key.
+    pub documents: Vec<BTreeMap<(&'a str, &'a str), Reading<'a>>>,
+    pub listings: Vec<Listing<'a>>,
+    pub mirror: Vec<Mirror<'a>>,
+}
+
+/// A document with the earliest listing time of all its readings in the batch.
+pub(super) struct Reading<'a> {
+    pub document: &'a Document,
+    pub first_listed_at: Millis,
+}
+
+pub(super) struct Listing<'a> {
+    /// Place of its layout.
+    pub layout: usize,
+    pub shop: &'a str,
+    pub id: &'a str,
+    pub version: u64,
+    pub no_longer_listed_at: Option<Millis>,
+}
+
+/// A change of the tables that mirror the embedded store.
+pub(super) enum Mirror<'a> {
+    Checkpoint { stream: &'a StreamId, checkpoint: &'a Checkpoint },
+    Shop { shop: &'a Shop, sealed: &'a [u8] },
+    ShopDeleted { shop: &'a str },
+}
+
+impl<'a> Plan<'a> {
+    /// # Errors
+    /// Class `Poison`, naming the entry: a resource without a definition, an id that cannot be a key.
+    pub(super) fn new(entries: &'a [Entry], layouts: &[Layout]) -> Result<Plan<'a>, SinkError> {
+        let mut plan = Plan::default();
+        plan.documents.resize_with(layouts.len(), BTreeMap::new);
+        for entry in entries {
+            match entry {
+                Entry::Document(document) => {
+                    let layout = place(layouts, &document.resource, &document.shop, &document.id)?;
+                    if document.combination.to_string().chars().count() > COMBINATION_CHARS_MAX {
+                        return Err(poison(document, "its list parameters are longer than 255 characters"));
+                    }
+                    if let Some(documents) = plan.documents.get_mut(layout) {
+                        keep_newest(documents, document);
+                    }
+                }
+                Entry::Listing { shop, resource, id, version, no_longer_listed_at } => {
+                    let layout = place(layouts, resource, shop, id)?;
+                    let (version, no_longer_listed_at) = (*version, *no_longer_listed_at);
+                    plan.listings.push(Listing { layout, shop, id, version, no_longer_listed_at });
+                }
+                Entry::Checkpoint { stream, checkpoint } => plan.mirror.push(Mirror::Checkpoint { stream, checkpoint }),
+                Entry::Shop { shop, sealed } => plan.mirror.push(Mirror::Shop { shop, sealed }),
+                Entry::ShopDeleted { shop, purge } => {
+                    if *purge {
+                        plan.forget(shop);
+                    }
+                    plan.mirror.push(Mirror::ShopDeleted { shop });
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    fn forget(&mut self, shop: &'a str) {
+        for documents in &mut self.documents {
+            documents.retain(|(of, _), _| *of != shop);
+        }
+        self.listings.retain(|listing| listing.shop != shop);
+        self.purges.push(shop);
+    }
+}
+
+/// Newer or equal replaces; the earliest listing time of both stays.
+fn keep_newest<'a>(documents: &mut BTreeMap<(&'a str, &'a str), Reading<'a>>, document: &'a Document) {
+    let key = (document.shop.as_str(), document.id.as_str());
+    let fresh = Reading { document, first_listed_at: document.first_listed_at };
+    let kept = documents.entry(key).or_insert(fresh);
+    kept.first_listed_at = kept.first_listed_at.min(document.first_listed_at);
+    if document.version >= kept.document.version {
+        kept.document = document;
+    }
+}
+
+/// The layout of a resource, once the keys are known to be fit: MySQL's `utf8mb4_bin` ignores spaces
+/// at the end, so such an id would fall together with another.
+fn place(layouts: &[Layout], resource: &str, shop: &str, id: &str) -> Result<usize, SinkError> {
+    let refuse = |what: &str| {
+        SinkError::new(SinkErrorClass::Poison, format!("{resource} of shop {shop}, id {}: {what}", short(id)))
+    };
+    if id.is_empty() || id.ends_with(' ') || id.chars().count() > ID_CHARS_MAX {
+        return Err(refuse("an id must have 1 to 128 characters and no space at its end"));
+    }
+    if shop.is_empty() || shop.ends_with(' ') || shop.chars().count() > SHOP_CHARS_MAX {
+        return Err(refuse("a shop's id must have 1 to 64 characters and no space at its end"));
+    }
+    layouts
+        .iter()
+        .position(|layout| layout.definition.name == resource)
+        .ok_or_else(|| refuse("the resource is not configured; name it under `resources` and retry"))
+}
+
+fn poison(document: &Document, what: &str) -> SinkError {
+    let Document { resource, shop, id, .. } = document;
+    SinkError::new(SinkErrorClass::Poison, format!("{resource} of shop {shop}, id {}: {what}", short(id)))
+}
+
+/// An id fit for a log line.
+fn short(id: &str) -> String {
+    id.chars().map(|c| if c.is_control() { '?' } else { c }).take(ID_CHARS_MAX).collect()
+}
+
+/// The rows of some documents, ready to be written.
+pub(super) struct Rows<'a> {
+    pub parent: RowBuffer,
+    pub children: Vec<RowBuffer>,
+    /// Primary keys of the documents.
+    pub keys: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(layout: &Layout) -> Rows<'a> {
+        Rows {
+            parent: RowBuffer::new(layout.parent.width),
+            children: layout.children.iter().map(|child| RowBuffer::new(child.width)).collect(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Lays one document out. In the order of the layout's columns.
+    ///
+    /// # Errors
+    /// Class `Poison` when it is no JSON, or when a row of it is larger than `packet` bytes.
+    pub(super) fn push(&mut self, layout: &Layout, reading: &Reading<'a>, packet: usize) -> Result<(), SinkError> {
+        let document = reading.document;
+        let value: serde_json::Value = serde_json::from_slice(&document.body)
+            .map_err(|error| poison(document, &format!("no valid JSON: {}", json_problem(&error))))?;
+        let table = &layout.definition.table;
+        let laid_out = extract(&layout.definition, &value, &document.combination);
+        let key = || [text_value(&document.shop), text_value(&document.id)];
+
+        let own = laid_out.cells.into_iter().zip(&table.columns).map(|(cell, column)| cell_value(cell, column.kind));
+        let parent = key().into_iter().chain([Value::Bytes(document.combination.to_string().into_bytes())]);
+        let mut bytes = self.parent.push(parent.chain(own).chain([
+            Value::Bytes(document.body.to_vec()),
+            datetime_value(document.fetched_at),
+            datetime_value(reading.first_listed_at),
+            Value::UInt(document.row_hash),
+            Value::UInt(document.document_hash),
+            Value::UInt(document.version),
+        ]));
+        for ((rows, child), buffer) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
+            for (position, cells) in (0u64..).zip(rows) {
+                let own = cells.into_iter().zip(&child.columns).map(|(cell, column)| cell_value(cell, column.kind));
+                let row = key().into_iter().chain([Value::UInt(position)]).chain(own);
+                bytes = bytes.max(buffer.push(row.chain([Value::UInt(document.version)])));
+            }
+        }
+        if bytes > packet {
+            return Err(poison(
+                document,
+                &format!("a row of {bytes} bytes is more than the server takes; raise max_allowed_packet and retry"),
+            ));
+        }
+        self.keys.push((&document.shop, &document.id));
+        Ok(())
+    }
+}
+
+/// serde's text may quote the document; the place says enough.
+fn json_problem(error: &serde_json::Error) -> String {
+    let kind = match error.classify() {
+        serde_json::error::Category::Eof => "it ends too early",
+        _ => "it cannot be read",
+    };
+    format!("{kind} (line {}, column {})", error.line(), error.column())
+}

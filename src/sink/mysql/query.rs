@@ -1,0 +1,258 @@
+//! The listing: one page, or one document.
+//!
+//! Pages go along the primary key, so that a page costs the same wherever it lies and rows that
+//! arrive between two pages disturb neither.
+
+use bytes::Bytes;
+use mysql_async::prelude::FromRow;
+use mysql_async::{FromRowError, Params, Row, Value};
+
+use crate::catalog::definition::{Column, ColumnKind, FilterTarget};
+use crate::catalog::extract::{extract, parse_millis};
+use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+
+use super::Mysql;
+use super::layout::Layout;
+use super::value::{datetime_value, millis_of, text_value};
+
+/// Stands before the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
+const ESCAPE: char = '!';
+
+impl Mysql {
+    /// One page of a resource.
+    ///
+    /// # Errors
+    /// Class `Operator` for a resource that is not configured; else the server's. Cancel safe.
+    pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
+        let layout = self.layout(resource)?;
+        let limit = query.limit.max(1);
+        let Some(mut condition) = Condition::new(layout, query) else { return Ok(ItemPage::default()) };
+        // One more tells whether there is a next page.
+        condition.values.push(Value::UInt(limit as u64 + 1));
+        let text = format!(
+            "{} WHERE {} ORDER BY t.`shop_id`, t.`{}` LIMIT ?",
+            select(layout),
+            condition.text(),
+            layout.definition.table.id_column
+        );
+        let rows: Vec<Stored> = self.read(&text, Params::Positional(condition.values)).await?;
+        let more = rows.len() > limit;
+        let items: Vec<Item> =
+            rows.into_iter().take(limit).map(|row| self.item(layout, row)).collect::<Result<_, _>>()?;
+        let last = items.last().map(|item| (item.shop_id.clone(), item.id.clone()));
+        Ok(ItemPage { items, next: last.filter(|_| more) })
+    }
+
+    /// One document; None: there is none of that id.
+    ///
+    /// # Errors
+    /// As [`Mysql::list`]. Cancel safe.
+    pub async fn get(&self, resource: &str, shop: &str, id: &str) -> Result<Option<Item>, SinkError> {
+        let layout = self.layout(resource)?;
+        let text =
+            format!("{} WHERE t.`shop_id` = ? AND t.`{}` = ?", select(layout), layout.definition.table.id_column);
+        let values = Params::Positional(vec![text_value(shop), text_value(id)]);
+        let rows: Vec<Stored> = self.read(&text, values).await?;
+        let item = rows.into_iter().next().map(|row| self.item(layout, row)).transpose()?;
+        // The server ignores spaces at the end.
+        Ok(item.filter(|item| item.shop_id == shop && item.id == id))
+    }
+
+    fn item(&self, layout: &Layout, row: Stored) -> Result<Item, SinkError> {
+        let unreadable = || SinkError::new(SinkErrorClass::Unknown, "MySQL: a row without a time or a text");
+        let combination = self.combination(&layout.definition.name, &row.combination);
+        // Somebody who edits documents by hand gets empty columns, not an error page.
+        let value = serde_json::from_slice(&row.document).unwrap_or(serde_json::Value::Null);
+        let cells = extract(&layout.definition, &value, &combination).cells;
+        let names = layout.definition.table.columns.iter().map(|column| column.name.clone());
+        Ok(Item {
+            shop_id: row.shop_id,
+            id: row.id,
+            fetched_at: millis_of(&row.fetched_at).ok_or_else(unreadable)?,
+            version: row.version,
+            first_listed_at: millis_of(&row.first_listed_at).ok_or_else(unreadable)?,
+            no_longer_listed_at: millis_of(&row.no_longer_listed_at),
+            document: Bytes::from(row.document),
+            columns: names.zip(cells.iter().map(crate::catalog::extract::Cell::to_json)).collect(),
+        })
+    }
+}
+
+fn select(layout: &Layout) -> String {
+    format!(
+        "SELECT t.`shop_id`, t.`{}`, t.`combination`, t.`document`, t.`version`, t.`fetched_at`, t.`first_listed_at`, \
+         t.`no_longer_listed_at` FROM `{}` t",
+        layout.definition.table.id_column, layout.parent.name
+    )
+}
+
+/// A row as selected.
+struct Stored {
+    shop_id: String,
+    id: String,
+    combination: String,
+    document: Vec<u8>,
+    version: u64,
+    fetched_at: Value,
+    first_listed_at: Value,
+    no_longer_listed_at: Value,
+}
+
+impl FromRow for Stored {
+    fn from_row_opt(row: Row) -> Result<Stored, FromRowError> {
+        let (shop_id, id, combination, document, version, fetched_at, first_listed_at, no_longer_listed_at) =
+            FromRow::from_row_opt(row)?;
+        Ok(Stored { shop_id, id, combination, document, version, fetched_at, first_listed_at, no_longer_listed_at })
+    }
+}
+
+/// The parts of a WHERE, all of which must hold, and their values in order.
+#[derive(Default)]
+struct Condition {
+    parts: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Condition {
+    /// None: nothing can fit.
+    fn new(layout: &Layout, query: &ListQuery) -> Option<Condition> {
+        let table = &layout.definition.table;
+        let id = &table.id_column;
+        let mut condition = Condition::default();
+        if let Some(shop) = &query.shop {
+            condition.add("t.`shop_id` = ?", [text_value(shop)]);
+        }
+        match query.shops.as_deref() {
+            Some([]) => return None,
+            Some(shops) => condition.add(
+                &format!("t.`shop_id` IN ({})", vec!["?"; shops.len()].join(",")),
+                shops.iter().map(|shop| text_value(shop)),
+            ),
+            None => {}
+        }
+        if let Some((shop, after)) = &query.after {
+            // In this form both servers see two ranges of the primary key.
+            condition.add(
+                &format!("(t.`shop_id` > ? OR (t.`shop_id` = ? AND t.`{id}` > ?))"),
+                [text_value(shop), text_value(shop), text_value(after)],
+            );
+        }
+        let time = table.time.as_deref().unwrap_or("fetched_at");
+        if let Some(from) = query.from {
+            condition.add(&format!("t.`{time}` >= ?"), [datetime_value(from)]);
+        }
+        if let Some(to) = query.to {
+            condition.add(&format!("t.`{time}` < ?"), [datetime_value(to)]);
+        }
+        for (target, text) in &query.filters {
+            condition.filter(layout, target, text)?;
+        }
+        if let Some(q) = &query.q {
+            condition.search(&table.search, q)?;
+        }
+        Some(condition)
+    }
+
+    fn add(&mut self, part: &str, values: impl IntoIterator<Item = Value>) {
+        self.parts.push(part.to_owned());
+        self.values.extend(values);
+    }
+
+    fn text(&self) -> String {
+        if self.parts.is_empty() { "TRUE".to_owned() } else { self.parts.join(" AND ") }
+    }
+
+    /// None: the column is unknown, or the text is no value of its type.
+    fn filter(&mut self, layout: &Layout, target: &FilterTarget, text: &str) -> Option<()> {
+        let table = &layout.definition.table;
+        match target {
+            FilterTarget::Column(name) => {
+                let column = table.columns.iter().find(|column| column.name == *name)?;
+                let (part, values) = equals("t", column, text)?;
+                self.add(&part, values);
+            }
+            FilterTarget::Child { table: child, column } => {
+                let child = table.children.iter().find(|known| known.name == *child)?;
+                let column = child.columns.iter().find(|known| known.name == *column)?;
+                let (part, values) = equals("c", column, text)?;
+                let exists = format!(
+                    "EXISTS (SELECT 1 FROM `{}` c WHERE c.`shop_id` = t.`shop_id` AND c.`{id}` = t.`{id}` AND {part})",
+                    child.name,
+                    id = table.id_column
+                );
+                self.add(&exists, values);
+            }
+        }
+        Some(())
+    }
+
+    /// None: there is no column to search in.
+    fn search(&mut self, columns: &[String], q: &str) -> Option<()> {
+        if columns.is_empty() {
+            return None;
+        }
+        let pattern = format!("%{}%", escaped(q));
+        let part = |name: &String| format!("t.`{name}` COLLATE utf8mb4_unicode_ci LIKE ? ESCAPE '{ESCAPE}'");
+        let parts: Vec<String> = columns.iter().map(part).collect();
+        self.add(&format!("({})", parts.join(" OR ")), columns.iter().map(|_| text_value(&pattern)));
+        Some(())
+    }
+}
+
+/// `column = text` for the column's type.
+fn equals(table: &str, column: &Column, text: &str) -> Option<(String, Vec<Value>)> {
+    let name = &column.name;
+    let value = match column.kind {
+        // The first finds it by the index, the second by its bytes: free text compares like people.
+        ColumnKind::Text(_) | ColumnKind::Json => {
+            let part = format!("({table}.`{name}` = ? AND {table}.`{name}` COLLATE utf8mb4_bin = ?)");
+            return Some((part, vec![text_value(text), text_value(text)]));
+        }
+        ColumnKind::Boolean => Value::Int(i64::from(text.parse::<bool>().ok()?)),
+        ColumnKind::Integer => Value::Int(text.parse().ok()?),
+        ColumnKind::Datetime => datetime_value(parse_millis(text)?),
+        ColumnKind::Date => text_value(&text.parse::<jiff::civil::Date>().ok()?.to_string()),
+        ColumnKind::Decimal { .. } => {
+            text.parse::<f64>().ok()?;
+            text_value(text)
+        }
+    };
+    Some((format!("{table}.`{name}` = ?"), vec![value]))
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | ESCAPE) {
+            out.push(ESCAPE);
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{equals, escaped};
+    use crate::catalog::definition::{Column, ColumnKind, ColumnSource};
+
+    #[test]
+    fn wildcards_are_escaped() {
+        assert_eq!(escaped(r"50%_!\'"), r"50!%!_!!\'");
+    }
+
+    #[test]
+    fn a_filter_that_is_no_value_of_the_type_finds_nothing() {
+        let column = |kind| Column { name: "c".into(), source: ColumnSource::Stream("s".into()), kind };
+        for (kind, text) in [
+            (ColumnKind::Integer, "1 OR 1=1"),
+            (ColumnKind::Boolean, "1"),
+            (ColumnKind::Datetime, "yesterday"),
+            (ColumnKind::Date, "2026-02-30"),
+            (ColumnKind::Decimal { digits: 5, scale: 2 }, "x"),
+        ] {
+            assert!(equals("t", &column(kind), text).is_none(), "{text}");
+        }
+        assert!(equals("t", &column(ColumnKind::Boolean), "true").is_some());
+    }
+}

@@ -1,0 +1,199 @@
+//! Brings the database to what this binary needs: our own tables by numbered migrations, the
+//! resources' tables by comparing them with their definitions.
+//!
+//! Nothing is ever dropped or narrowed, and nothing is changed that is as it should be, so that a
+//! user without rights for DDL can start on a prepared database. DDL knows no transactions: each
+//! step can be repeated, and a named lock keeps two processes from doing it at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::time::timeout;
+
+use crate::sink::{SinkError, SinkErrorClass};
+
+use super::errors::sink_error;
+use super::layout::{SqlColumn, SqlTable, key_part, varchar_chars};
+use super::{Mysql, close};
+
+/// An index on a large table takes its time.
+const PREPARE_TIME_MAX: Duration = Duration::from_secs(3600);
+/// How long to wait for another process that prepares the same database, in seconds.
+const LOCK_WAIT_S: u32 = 300;
+
+/// One change a file; the number is its place. A file that was released is never changed.
+const MIGRATIONS: [(u32, &str, &str); 2] = [
+    (1, "waybill_shops", include_str!("../../../sql/0001_waybill_shops.sql")),
+    (2, "waybill_checkpoints", include_str!("../../../sql/0002_waybill_checkpoints.sql")),
+];
+
+const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` (\
+     `number` INT UNSIGNED NOT NULL PRIMARY KEY, `name` VARCHAR(64) NOT NULL, `applied_at` DATETIME(6) NOT NULL\
+     ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+const LOCK_NAME: &str = "CONCAT('waybill.', MD5(DATABASE()))";
+
+/// A row is too wide with one more column of this type.
+const ROW_TOO_WIDE: u16 = 1118;
+
+/// A column that is there.
+struct Found {
+    data_type: String,
+    chars: usize,
+}
+
+impl Mysql {
+    /// Creates what is missing: our tables, the resources' tables, their new columns and indexes.
+    /// Does nothing when all is there. May run in several processes at once.
+    ///
+    /// # Errors
+    /// Class `Operator` for missing rights, or for a table of that name which is not ours; class
+    /// `Repeat` when another process holds the lock for minutes. What was done until then stays, and
+    /// the next call goes on from there. Cancel safe in the same sense.
+    pub async fn prepare(&self) -> Result<(), SinkError> {
+        let mut conn = self.connection().await?;
+        let outcome = timeout(PREPARE_TIME_MAX, self.prepare_locked(&mut conn)).await;
+        // The session was changed and may hold the lock; it ends with the connection.
+        match outcome {
+            Ok(done) => {
+                close(conn).await;
+                done
+            }
+            elapsed => self.settle(conn, elapsed).await,
+        }
+    }
+
+    async fn prepare_locked(&self, conn: &mut Conn) -> Result<(), SinkError> {
+        self.packet(conn).await?;
+        // A table that a long transaction holds fails the start with a reason instead of hanging it.
+        query(conn, "SET SESSION lock_wait_timeout = 60").await?;
+        let lock = format!("SELECT GET_LOCK({LOCK_NAME}, {LOCK_WAIT_S})");
+        let locked: Option<Option<u8>> = conn.query_first(lock).await.map_err(|error| sink_error(&error))?;
+        if locked.flatten() != Some(1) {
+            return Err(SinkError::new(
+                SinkErrorClass::Repeat,
+                format!("another process has been changing the tables for {LOCK_WAIT_S} s; try again when it is done"),
+            ));
+        }
+        migrate(conn).await?;
+        for table in self.layouts.iter().flat_map(super::layout::Layout::tables) {
+            fit_table(conn, table).await?;
+        }
+        query(conn, &format!("DO RELEASE_LOCK({LOCK_NAME})")).await
+    }
+}
+
+async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
+    if columns_of(conn, "waybill_migrations").await?.is_empty() {
+        query(conn, MIGRATIONS_TABLE).await?;
+    }
+    let done: Vec<u32> =
+        conn.query("SELECT `number` FROM `waybill_migrations`").await.map_err(|error| sink_error(&error))?;
+    for (number, name, text) in MIGRATIONS.iter().filter(|(number, ..)| !done.contains(number)) {
+        query(conn, text).await?;
+        conn.exec_drop(
+            "INSERT IGNORE INTO `waybill_migrations` (`number`,`name`,`applied_at`) VALUES (?,?,UTC_TIMESTAMP(6))",
+            (number, name),
+        )
+        .await
+        .map_err(|error| sink_error(&error))?;
+        tracing::info!(migration.number = number, migration.name = name, "MySQL: migration applied");
+    }
+    Ok(())
+}
+
+/// Creates the table, or adds what it lacks.
+async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<(), SinkError> {
+    let mut found = columns_of(conn, &table.name).await?;
+    if found.is_empty() {
+        return query(conn, &table.create()).await;
+    }
+    if let Some(missing) = table.key().iter().find(|name| !found.contains_key(*name)) {
+        return Err(SinkError::new(
+            SinkErrorClass::Operator,
+            format!(
+                "table `{}` is there but is not Waybill's: it has no column `{missing}`; rename it, or give the \
+                 resource another table name",
+                table.name
+            ),
+        ));
+    }
+    for column in &table.columns {
+        match found.get(&column.name) {
+            None => {
+                let data_type = add_column(conn, table, column).await?;
+                found.insert(column.name.clone(), Found { data_type, chars: 0 });
+            }
+            Some(there) if is_too_short(there, column) => {
+                query(conn, &table.widen_column(column)).await?;
+                tracing::info!(table = table.name, column = column.name, "MySQL: column widened");
+            }
+            Some(_) => {}
+        }
+    }
+    let indexes = indexes_of(conn, &table.name).await?;
+    for index in table.indexes.iter().filter(|index| !indexes.contains(&format!("by_{index}"))) {
+        let is_text = found.get(index).is_some_and(|there| there.data_type.ends_with("text"));
+        let part = if is_text { key_part(index, true) } else { table.key_part(index) };
+        query(conn, &table.add_index(index, &part)).await?;
+        tracing::info!(table = table.name, index, "MySQL: index added");
+    }
+    Ok(())
+}
+
+/// Adds a column and returns its data type. Rows that are full take it as TEXT.
+async fn add_column(conn: &mut Conn, table: &SqlTable, column: &SqlColumn) -> Result<String, SinkError> {
+    let mut data_type = if column.kind.starts_with("TEXT") { "text" } else { "other" };
+    match conn.query_drop(table.add_column(column, false)).await {
+        Err(mysql_async::Error::Server(error)) if error.code == ROW_TOO_WIDE && varchar_chars(&column.kind) > 0 => {
+            query(conn, &table.add_column(column, true)).await?;
+            data_type = "text";
+        }
+        done => done.map_err(|error| sink_error(&error))?,
+    }
+    tracing::info!(table = table.name, column = column.name, "MySQL: column added");
+    Ok(data_type.to_owned())
+}
+
+/// A VARCHAR that the definition wants longer. Other changes of type are left to people: they could
+/// lose values.
+fn is_too_short(there: &Found, column: &SqlColumn) -> bool {
+    there.data_type == "varchar" && there.chars < varchar_chars(&column.kind)
+}
+
+/// The columns of a table by name; empty: there is no such table.
+async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Found>, SinkError> {
+    let rows: Vec<(String, String, Option<u64>)> = conn
+        .exec(
+            "SELECT COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
+            (table,),
+        )
+        .await
+        .map_err(|error| sink_error(&error))?;
+    Ok(rows
+        .into_iter()
+        .map(|(name, data_type, chars)| {
+            let chars = chars.and_then(|chars| usize::try_from(chars).ok()).unwrap_or(0);
+            (name.to_lowercase(), Found { data_type: data_type.to_lowercase(), chars })
+        })
+        .collect())
+}
+
+async fn indexes_of(conn: &mut Conn, table: &str) -> Result<BTreeSet<String>, SinkError> {
+    let rows: Vec<String> = conn
+        .exec(
+            "SELECT DISTINCT INDEX_NAME FROM information_schema.STATISTICS \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
+            (table,),
+        )
+        .await
+        .map_err(|error| sink_error(&error))?;
+    Ok(rows.into_iter().map(|name| name.to_lowercase()).collect())
+}
+
+async fn query(conn: &mut Conn, text: &str) -> Result<(), SinkError> {
+    conn.query_drop(text).await.map_err(|error| sink_error(&error))
+}

@@ -1,0 +1,193 @@
+//! Values on their way to and from the server, and the cutting of rows into statements.
+
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use mysql_async::Value;
+
+use crate::catalog::definition::ColumnKind;
+use crate::catalog::extract::Cell;
+use crate::domain::clock::Millis;
+
+use super::layout::Sized;
+
+/// What a value costs beside its own bytes: type, length, its bit among the nulls.
+const OVERHEAD_BYTES: usize = 12;
+
+pub(super) fn text_value(text: &str) -> Value {
+    Value::Bytes(text.as_bytes().to_vec())
+}
+
+/// A cell for a column of this kind.
+pub(super) fn cell_value(cell: Cell, kind: ColumnKind) -> Value {
+    match cell {
+        Cell::Null => Value::NULL,
+        Cell::Integer(number) => Value::Int(number),
+        Cell::Boolean(flag) => Value::Int(i64::from(flag)),
+        Cell::Decimal(mut text) => {
+            if let ColumnKind::Decimal { scale, .. } = kind {
+                cut_fraction(&mut text, usize::from(scale));
+            }
+            Value::Bytes(text.into_bytes())
+        }
+        Cell::Text(text) | Cell::Datetime(text) | Cell::Date(text) | Cell::Json(text) => {
+            Value::Bytes(text.into_bytes())
+        }
+    }
+}
+
+/// Digits beyond the scale are cut: rounded up, `9.99` would not fit a column for one digit.
+fn cut_fraction(numeral: &mut String, scale: usize) {
+    if let Some(point) = numeral.find('.') {
+        let keep = if scale == 0 { point } else { point + 1 + scale };
+        if keep < numeral.len() {
+            numeral.truncate(keep);
+        }
+    }
+}
+
+/// `DATETIME(6)` in UTC; a time out of range becomes 1970, as everywhere.
+pub(super) fn datetime_value(at: Millis) -> Value {
+    let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let civil = Offset::UTC.to_datetime(at);
+    let small = |number: i8| u8::try_from(number).unwrap_or(0);
+    Value::Date(
+        u16::try_from(civil.year()).unwrap_or(1970),
+        small(civil.month()),
+        small(civil.day()),
+        small(civil.hour()),
+        small(civil.minute()),
+        small(civil.second()),
+        u32::try_from(civil.subsec_nanosecond() / 1000).unwrap_or(0),
+    )
+}
+
+/// NULL for none.
+pub(super) fn optional_datetime_value(at: Option<Millis>) -> Value {
+    at.map_or(Value::NULL, datetime_value)
+}
+
+/// A `DATETIME(6)` as the server sends it. None for NULL and for what is no time.
+pub(super) fn millis_of(value: &Value) -> Option<Millis> {
+    let Value::Date(year, month, day, hour, minute, second, micros) = *value else { return None };
+    let small = |number: u8| i8::try_from(number).ok();
+    let civil = DateTime::new(
+        i16::try_from(year).ok()?,
+        small(month)?,
+        small(day)?,
+        small(hour)?,
+        small(minute)?,
+        small(second)?,
+        i32::try_from(micros).ok()?.checked_mul(1000)?,
+    )
+    .ok()?;
+    Offset::UTC.to_timestamp(civil).ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// Rows of one table, value after value, with the bytes of each row.
+pub(super) struct RowBuffer {
+    width: usize,
+    values: Vec<Value>,
+    bytes: Vec<usize>,
+}
+
+impl RowBuffer {
+    pub(super) fn new(width: usize) -> RowBuffer {
+        RowBuffer { width, values: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// Adds a row of `width` values; returns its bytes.
+    pub(super) fn push(&mut self, row: impl Iterator<Item = Value>) -> usize {
+        let from = self.values.len();
+        self.values.extend(row);
+        let bytes = self.values.iter().skip(from).map(value_bytes).sum();
+        self.bytes.push(bytes);
+        bytes
+    }
+
+    /// Cuts the rows into statements of the sizes at hand, none above `bytes_max` unless a single
+    /// row is. In order.
+    pub(super) fn cut(self, sizes: &[Sized], bytes_max: usize) -> impl Iterator<Item = (&str, Vec<Value>)> {
+        let RowBuffer { width, values, bytes } = self;
+        let mut values = values.into_iter();
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let left = bytes.get(done..)?;
+            let sized = fitting(sizes, left, bytes_max)?;
+            done += sized.rows;
+            Some((sized.text.as_str(), values.by_ref().take(sized.rows * width).collect()))
+        })
+    }
+}
+
+/// The largest size that takes no more rows than are left and no more bytes than are allowed; one
+/// row always goes. None when no row is left.
+fn fitting<'a>(sizes: &'a [Sized], left: &[usize], bytes_max: usize) -> Option<&'a Sized> {
+    sizes.iter().find(|sized| {
+        left.get(..sized.rows).is_some_and(|rows| sized.rows == 1 || rows.iter().sum::<usize>() <= bytes_max)
+    })
+}
+
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Bytes(bytes) => bytes.len() + OVERHEAD_BYTES,
+        _ => OVERHEAD_BYTES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+    use super::{RowBuffer, Sized, cell_value, cut_fraction, datetime_value, millis_of};
+    use crate::catalog::definition::ColumnKind;
+    use crate::catalog::extract::Cell;
+    use mysql_async::Value;
+
+    fn sizes() -> Vec<Sized> {
+        [256, 64, 16, 4, 1].map(|rows| Sized { rows, text: rows.to_string() }).into()
+    }
+
+    #[test]
+    fn a_fraction_is_cut_not_rounded() {
+        for (numeral, scale, want) in [("1.999", 2, "1.99"), ("1.9", 2, "1.9"), ("12", 2, "12"), ("-7.5", 0, "-7")] {
+            let mut text = numeral.to_owned();
+            cut_fraction(&mut text, scale);
+            assert_eq!(text, want);
+        }
+        let kind = ColumnKind::Decimal { digits: 3, scale: 1 };
+        assert_eq!(cell_value(Cell::Decimal("99.99".into()), kind), Value::Bytes(b"99.9".to_vec()));
+    }
+
+    #[test]
+    fn a_time_out_of_range_is_1970() {
+        assert_eq!(millis_of(&datetime_value(i64::MAX)), Some(0));
+        assert_eq!(millis_of(&Value::NULL), None);
+    }
+
+    proptest! {
+        #[test]
+        fn times_survive_the_server(at in -62_135_596_800_000i64..253_370_764_800_000) {
+            prop_assert_eq!(millis_of(&datetime_value(at)), Some(at));
+        }
+
+        #[test]
+        fn cutting_loses_and_doubles_no_row(lengths in proptest::collection::vec(0usize..3000, 0..700)) {
+            let mut buffer = RowBuffer::new(2);
+            for (index, length) in lengths.iter().enumerate() {
+                buffer.push([Value::UInt(index as u64), Value::Bytes(vec![0; *length])].into_iter());
+            }
+            let sizes = sizes();
+            let mut seen = 0u64;
+            for (text, values) in buffer.cut(&sizes, 40_000) {
+                prop_assert_eq!(text.parse::<usize>().unwrap() * 2, values.len());
+                let bytes: usize = values.iter().map(super::value_bytes).sum();
+                prop_assert!(values.len() == 2 || bytes <= 40_000);
+                for pair in values.chunks(2) {
+                    prop_assert_eq!(&pair[0], &Value::UInt(seen));
+                    seen += 1;
+                }
+            }
+            prop_assert_eq!(seen as usize, lengths.len());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Carries a batch out: purges first, then one transaction with everything else.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Transaction, TxOpts, Value};
+use tokio::time::timeout;
+
+use crate::domain::Entry;
+use crate::sink::{SinkError, SinkErrorClass};
+
+use super::Mysql;
+use super::errors::sink_error;
+use super::layout::Layout;
+use super::mirror;
+use super::plan::{Plan, Rows};
+use super::value::{RowBuffer, optional_datetime_value, text_value};
+
+/// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
+/// costs the connection and not the writer.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a statement, if the server takes so many. Larger ones are not faster.
+const STATEMENT_BYTES_MAX: usize = 4 << 20;
+/// What a statement holds beside its values.
+const STATEMENT_BYTES_SPARE: usize = 64 << 10;
+/// Documents laid out before other tasks of the thread get a turn.
+const LAY_OUT_AT_ONCE: usize = 32;
+/// Rows of a purge per transaction, so that it moves on however many there are.
+const PURGE_ROWS: u64 = 5_000;
+
+impl Mysql {
+    /// Writes the entries in one transaction, as if one after the other. Returns after the commit
+    /// was confirmed; then, and only then, they may be acknowledged. Repeating them is harmless.
+    /// The rows of a purged shop go before, in transactions of their own.
+    ///
+    /// # Errors
+    /// Nothing of the transaction was applied, except with class `Disconnected`, where it is not
+    /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most,
+    /// and 10 s for a connection.
+    ///
+    /// Cancel safe: an abandoned write is rolled back with its connection, or was committed.
+    pub async fn write(&self, entries: &[Entry]) -> Result<(), SinkError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let plan = Plan::new(entries, &self.layouts)?;
+        let mut conn = self.connection().await?;
+        let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, &plan)).await;
+        self.settle(conn, outcome).await
+    }
+
+    async fn carry_out(&self, conn: &mut Conn, plan: &Plan<'_>) -> Result<(), SinkError> {
+        let packet = self.packet(conn).await?;
+        let row_bytes_max = packet.saturating_sub(STATEMENT_BYTES_SPARE);
+        let mut rows = Vec::with_capacity(self.layouts.len());
+        for (layout, documents) in self.layouts.iter().zip(&plan.documents) {
+            let mut laid_out = Rows::new(layout);
+            for (index, reading) in documents.values().enumerate() {
+                if index % LAY_OUT_AT_ONCE == LAY_OUT_AT_ONCE - 1 {
+                    tokio::task::yield_now().await;
+                }
+                laid_out.push(layout, reading, row_bytes_max)?;
+            }
+            rows.push(laid_out);
+        }
+        for shop in &plan.purges {
+            self.purge(conn, shop).await?;
+        }
+        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
+        match self.apply(&mut transaction, plan, rows, bytes_max).await {
+            Ok(()) => transaction.commit().await.map_err(|error| SinkError {
+                // Whatever the code: nobody knows whether it was applied.
+                class: SinkErrorClass::Disconnected,
+                text: format!("COMMIT was not confirmed: {}", sink_error(&error).text),
+            }),
+            Err(error) if error.class == SinkErrorClass::Disconnected => Err(error),
+            Err(error) => match transaction.rollback().await {
+                Ok(()) => Err(error),
+                // The pool must not get it back; the class says so.
+                Err(_) => Err(SinkError { class: SinkErrorClass::Disconnected, ..error }),
+            },
+        }
+    }
+
+    async fn apply(
+        &self,
+        transaction: &mut Transaction<'_>,
+        plan: &Plan<'_>,
+        rows: Vec<Rows<'_>>,
+        bytes_max: usize,
+    ) -> Result<(), SinkError> {
+        for (layout, rows) in self.layouts.iter().zip(rows) {
+            write_rows(transaction, layout, rows, bytes_max).await?;
+        }
+        for listing in &plan.listings {
+            if let Some(layout) = self.layouts.get(listing.layout) {
+                let values = vec![
+                    optional_datetime_value(listing.no_longer_listed_at),
+                    text_value(listing.shop),
+                    text_value(listing.id),
+                    Value::UInt(listing.version),
+                ];
+                execute(transaction, &layout.listing, values).await?;
+            }
+        }
+        for change in &plan.mirror {
+            for (text, values) in mirror::statements(change)? {
+                execute(transaction, text, values).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a shop's rows from all tables, children first, in steps that each hold.
+    async fn purge(&self, conn: &mut Conn, shop: &str) -> Result<(), SinkError> {
+        for layout in &self.layouts {
+            for table in layout.children.iter().chain([&layout.parent]) {
+                let text = format!("DELETE FROM `{}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}", table.name);
+                loop {
+                    conn.exec_drop(text.as_str(), (shop,)).await.map_err(|error| sink_error(&error))?;
+                    if conn.affected_rows() < PURGE_ROWS {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Upserts documents and their children, then deletes the children that are not of the stored
+/// version. All in the order of primary keys, so that writers side by side do not deadlock.
+async fn write_rows(
+    transaction: &mut Transaction<'_>,
+    layout: &Layout,
+    rows: Rows<'_>,
+    bytes_max: usize,
+) -> Result<(), SinkError> {
+    let Rows { parent, children, keys } = rows;
+    for (text, values) in parent.cut(&layout.parent.upserts, bytes_max) {
+        execute(transaction, text, values).await?;
+    }
+    for (buffer, (child, sweeps)) in children.into_iter().zip(layout.children.iter().zip(&layout.sweeps)) {
+        for (text, values) in buffer.cut(&child.upserts, bytes_max) {
+            execute(transaction, text, values).await?;
+        }
+        let mut pairs = RowBuffer::new(2);
+        for (shop, id) in &keys {
+            pairs.push([text_value(shop), text_value(id)].into_iter());
+        }
+        for (text, values) in pairs.cut(sweeps, bytes_max) {
+            execute(transaction, text, values).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn execute(transaction: &mut Transaction<'_>, text: &str, values: Vec<Value>) -> Result<(), SinkError> {
+    transaction.exec_drop(text, values).await.map_err(|error| sink_error(&error))
+}
