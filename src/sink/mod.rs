@@ -4,14 +4,18 @@
 //! commit; the HTTP side asks it for pages of documents. [`SinkErrorClass`] is all that the writer
 //! needs to know about a failure. No sink deletes a document because a list did not show it.
 
+pub mod archive;
 pub mod mysql;
+pub mod writer;
 
 use bytes::Bytes;
 
 use crate::catalog::definition::FilterTarget;
 use crate::domain::clock::Millis;
 
+pub use archive::Archive;
 pub use mysql::Mysql;
+pub use writer::Health;
 
 /// What a failure of a sink means for the batch that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,4 +97,43 @@ pub struct ItemPage {
     pub items: Vec<Item>,
     /// `after` of the next page; None: this was the last.
     pub next: Option<(String, String)>,
+}
+
+/// Where documents go.
+#[derive(Clone)]
+pub enum Sink {
+    Mysql(std::sync::Arc<Mysql>),
+    Archive(Archive),
+}
+
+impl Sink {
+    /// `mysql` or `archive`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Sink::Mysql(_) => "mysql",
+            Sink::Archive(_) => "archive",
+        }
+    }
+
+    /// A page of documents.
+    ///
+    /// # Errors
+    /// The sink cannot be read now.
+    pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
+        match self {
+            Sink::Mysql(mysql) => mysql.list(resource, query).await,
+            Sink::Archive(archive) => archive.list(resource, query).await,
+        }
+    }
+
+    /// One document; None: no such document.
+    ///
+    /// # Errors
+    /// The sink cannot be read now.
+    pub async fn get(&self, resource: &str, shop: &str, id: &str) -> Result<Option<Item>, SinkError> {
+        match self {
+            Sink::Mysql(mysql) => mysql.get(resource, shop, id).await,
+            Sink::Archive(archive) => archive.get(resource, shop, id).await,
+        }
+    }
 }

@@ -37,6 +37,8 @@ pub struct Archived {
 #[derive(Clone, Debug, Default)]
 pub struct ArchivePage {
     pub documents: Vec<Archived>,
+    /// Shop and id of the last one looked at, readable or not.
+    pub last: Option<(String, String)>,
     /// More may follow the last one.
     pub more: bool,
 }
@@ -89,6 +91,12 @@ fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Shop and id in a key.
+fn place(resource: &str, key: &[u8]) -> Option<(String, String)> {
+    let text = String::from_utf8_lossy(key.get(resource.len() + 2..)?);
+    text.split_once('\0').map(|(shop, id)| (shop.to_owned(), id.to_owned()))
+}
+
 impl Store {
     /// Archived documents of a resource above `after` (shop, id), looking at no more than `look` of
     /// them. Documents of shops whose key is gone are passed over.
@@ -114,12 +122,13 @@ impl Store {
             from.push(0);
         }
         let mut page = ArchivePage::default();
-        for pair in self.0.kv.scan(&prefix, &from) {
-            if page.documents.len() == look {
+        for (looked, pair) in self.0.kv.scan(&prefix, &from).enumerate() {
+            if looked == look {
                 page.more = true;
                 break;
             }
             let (key, record) = pair?;
+            page.last = place(resource, &key);
             page.documents.extend(self.open_archived(resource, &key, &record)?);
         }
         Ok(page)
@@ -139,18 +148,16 @@ impl Store {
 
     fn open_archived(&self, resource: &str, key: &[u8], record: &[u8]) -> Result<Option<Archived>, StoreError> {
         let (head, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
-        let rest = key.get(resource.len() + 2..).unwrap_or_default();
-        let text = String::from_utf8_lossy(rest);
-        let Some((shop, id)) = text.split_once('\0') else { return Ok(None) };
-        let seal_key = match self.shop_key(shop) {
+        let Some((shop_id, id)) = place(resource, key) else { return Ok(None) };
+        let seal_key = match self.shop_key(&shop_id) {
             Ok(key) => key,
             Err(StoreError::Absent { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let body = seal_key.open_document(&document_context(shop, resource, id), &sealed)?;
+        let body = seal_key.open_document(&document_context(&shop_id, resource, &id), &sealed)?;
         Ok(Some(Archived {
-            shop_id: shop.to_owned(),
-            id: id.to_owned(),
+            shop_id,
+            id,
             combination: head.combination,
             version: head.version,
             fetched_at: head.fetched_at,

@@ -1,0 +1,216 @@
+//! The embedded archive as a sink: the same listing, filters and order as MySQL, over the store.
+//!
+//! Documents are stored sealed, so a filter looks into each one; that is meant for one machine and
+//! some hundred thousand documents. Who has more, or wants SQL, configures MySQL.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+use crate::catalog::Definition;
+use crate::catalog::definition::{ColumnKind, FilterTarget};
+use crate::catalog::extract::{Cell, Extract, extract};
+use crate::domain::clock::sql_datetime;
+use crate::store::{Archived, Store, StoreError};
+
+/// Documents opened between two looks at whether the page is full.
+const LOOKED_AT_ONCE: usize = 256;
+
+/// The embedded archive.
+#[derive(Clone)]
+pub struct Archive {
+    store: Store,
+    definitions: Vec<Arc<Definition>>,
+}
+
+impl Archive {
+    /// The archive of a store.
+    pub fn new(store: Store, definitions: Vec<Arc<Definition>>) -> Archive {
+        Archive { store, definitions }
+    }
+
+    /// A page of documents, in the order of `(shop_id, id)` by bytes. Reads on a blocking thread.
+    ///
+    /// # Errors
+    /// Unknown resource, or the store's read errors.
+    pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
+        let (archive, definition, query) = (self.clone(), self.definition(resource)?, query.clone());
+        blocking(move || archive.collect(&definition, &query)).await
+    }
+
+    /// One document; None: no such document.
+    ///
+    /// # Errors
+    /// As [`Archive::list`].
+    pub async fn get(&self, resource: &str, shop: &str, id: &str) -> Result<Option<Item>, SinkError> {
+        let (archive, definition) = (self.clone(), self.definition(resource)?);
+        let (shop, id) = (shop.to_owned(), id.to_owned());
+        blocking(move || {
+            let found = archive.store.archived_one(&definition.name, &shop, &id).map_err(broken)?;
+            found.map(|document| open(&definition, document).map(|(item, _)| item)).transpose()
+        })
+        .await
+    }
+
+    fn definition(&self, resource: &str) -> Result<Arc<Definition>, SinkError> {
+        let found = self.definitions.iter().find(|definition| definition.name == resource);
+        found
+            .cloned()
+            .ok_or_else(|| SinkError::new(SinkErrorClass::Operator, format!("resource `{resource}` is not configured")))
+    }
+
+    fn collect(&self, definition: &Definition, query: &ListQuery) -> Result<ItemPage, SinkError> {
+        let limit = query.limit.max(1);
+        let mut page = ItemPage::default();
+        for shop in shops(query) {
+            let mut after = query.after.clone();
+            loop {
+                let from = after.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
+                let found =
+                    self.store.archived(&definition.name, shop.as_deref(), from, LOOKED_AT_ONCE).map_err(broken)?;
+                let Some(last) = found.last.clone() else { break };
+                for document in found.documents {
+                    let (item, cells) = open(definition, document)?;
+                    if !matches(definition, query, &item, &cells) {
+                        continue;
+                    }
+                    if page.items.len() == limit {
+                        page.next = page.items.last().map(|item| (item.shop_id.clone(), item.id.clone()));
+                        return Ok(page);
+                    }
+                    page.items.push(item);
+                }
+                after = Some(last);
+                if !found.more {
+                    break;
+                }
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// The stretches of keys to look through: one a shop, or all at once. Shops before the cursor's are done.
+fn shops(query: &ListQuery) -> Vec<Option<String>> {
+    let mut wanted = match (&query.shop, &query.shops) {
+        (None, None) => return vec![None],
+        (Some(shop), None) => vec![shop.clone()],
+        (Some(shop), Some(allowed)) => allowed.iter().filter(|allowed| *allowed == shop).cloned().collect(),
+        (None, Some(allowed)) => allowed.clone(),
+    };
+    wanted.sort();
+    wanted.dedup();
+    if let Some((shop, _)) = &query.after {
+        wanted.retain(|wanted| wanted >= shop);
+    }
+    wanted.into_iter().map(Some).collect()
+}
+
+fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), SinkError> {
+    let value: Value = serde_json::from_slice(&document.body)
+        .map_err(|error| SinkError::new(SinkErrorClass::Poison, format!("an archived document is no JSON: {error}")))?;
+    let cells = extract(definition, &value, &document.combination);
+    let names = definition.table.columns.iter().map(|column| column.name.clone());
+    let columns = names.zip(cells.cells.iter().map(Cell::to_json)).collect();
+    let item = Item {
+        shop_id: document.shop_id,
+        id: document.id,
+        fetched_at: document.fetched_at,
+        version: document.version,
+        first_listed_at: document.first_listed_at,
+        no_longer_listed_at: document.no_longer_listed_at,
+        document: Bytes::from(document.body),
+        columns,
+    };
+    Ok((item, cells))
+}
+
+fn matches(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {
+    let filtered = query.filters.iter().all(|(target, wanted)| filter_matches(definition, target, wanted, cells));
+    filtered && in_time(definition, query, item, cells) && contains(definition, query, item, cells)
+}
+
+fn filter_matches(definition: &Definition, target: &FilterTarget, wanted: &str, cells: &Extract) -> bool {
+    let table = &definition.table;
+    match target {
+        FilterTarget::Column(name) => table
+            .columns
+            .iter()
+            .zip(&cells.cells)
+            .any(|(column, cell)| column.name == *name && equals(column.kind, cell, wanted)),
+        FilterTarget::Child { table: child, column: name } => {
+            let rows = table.children.iter().zip(&cells.children).filter(|(table, _)| table.name == *child);
+            rows.flat_map(|(table, rows)| rows.iter().map(move |row| (table, row))).any(|(table, row)| {
+                table
+                    .columns
+                    .iter()
+                    .zip(row)
+                    .any(|(column, cell)| column.name == *name && equals(column.kind, cell, wanted))
+            })
+        }
+    }
+}
+
+fn equals(kind: ColumnKind, cell: &Cell, wanted: &str) -> bool {
+    let Some(text) = cell.as_text() else { return false };
+    match kind {
+        ColumnKind::Datetime => {
+            wanted.parse::<jiff::Timestamp>().is_ok_and(|at| at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string() == text)
+        }
+        ColumnKind::Integer => wanted.parse::<i64>().is_ok_and(|number| number.to_string() == text),
+        ColumnKind::Decimal { .. } => decimal(wanted) == decimal(&text),
+        ColumnKind::Text(_) | ColumnKind::Date | ColumnKind::Boolean | ColumnKind::Json => text == wanted,
+    }
+}
+
+/// A decimal without the zeros that do not count.
+fn decimal(text: &str) -> (bool, String, String) {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    (negative, whole.trim_start_matches('0').to_owned(), fraction.trim_end_matches('0').to_owned())
+}
+
+fn in_time(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {
+    if query.from.is_none() && query.to.is_none() {
+        return true;
+    }
+    let at = match &definition.table.time {
+        None => Some(sql_datetime(item.fetched_at)),
+        Some(name) => {
+            let column = definition.table.columns.iter().position(|column| column.name == *name);
+            column.and_then(|index| cells.cells.get(index)).and_then(Cell::as_text)
+        }
+    };
+    // Both are `YYYY-MM-DD HH:MM:SS.ffffff` in UTC: the order of texts is the order of times.
+    at.is_some_and(|at| {
+        query.from.is_none_or(|from| at >= sql_datetime(from)) && query.to.is_none_or(|to| at < sql_datetime(to))
+    })
+}
+
+fn contains(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {
+    let Some(wanted) = query.q.as_ref().map(|q| q.to_lowercase()) else { return true };
+    let table = &definition.table;
+    let holds = |text: &str| text.to_lowercase().contains(&wanted);
+    table.search.iter().any(|name| {
+        if *name == table.id_column {
+            return holds(&item.id);
+        }
+        let column = table.columns.iter().position(|column| column.name == *name);
+        column.and_then(|index| cells.cells.get(index)).and_then(Cell::as_text).is_some_and(|text| holds(&text))
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
+) -> Result<T, SinkError> {
+    let failed = |error: tokio::task::JoinError| {
+        SinkError::new(SinkErrorClass::Unknown, format!("reading the archive: {error}"))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
+
+fn broken(error: StoreError) -> SinkError {
+    SinkError::new(SinkErrorClass::Unknown, error.to_string())
+}

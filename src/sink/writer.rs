@@ -1,0 +1,217 @@
+//! The writer: outbox -> sink -> acknowledge. One task; the only one that writes to the sink.
+//!
+//! A batch is read, written in one transaction of the sink, and acknowledged after its commit. A failure
+//! means what its class says: repeat, reconnect, wait, or look for the one document that is refused and
+//! park it. Nothing is ever dropped, and no failure stops the task.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Mysql, SinkError, SinkErrorClass};
+use crate::domain::Entry;
+use crate::store::{Store, StoreError, Waiting};
+
+/// Entries of one transaction: beyond some hundreds the server gains nothing.
+const BATCH_MAX: usize = 512;
+/// Stored bytes of one batch; opened they are some times as much.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Repeats of a transaction that lost a race before it is halved.
+const REPEATS_MAX: u32 = 5;
+/// Lost connections by the same batch, with the server answering in between, before it is suspected.
+const SUSPECT_AFTER: u32 = 2;
+const RECONNECT_MIN: Duration = Duration::from_millis(100);
+const RECONNECT_MAX: Duration = Duration::from_secs(30);
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
+const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How the sink is, for the status page.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<Option<String>>>);
+
+impl Health {
+    /// The failure that the writer last met, until a write succeeds.
+    pub fn error(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets or clears the failure; true when that is news.
+    fn set(&self, error: Option<String>) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = state.is_some() != error.is_some();
+        *state = error;
+        news
+    }
+}
+
+/// Moves documents into the embedded archive until stopped.
+pub async fn run_archive(store: Store, stop: CancellationToken) {
+    loop {
+        let versions = store.outbox_versions(BATCH_MAX).unwrap_or_default();
+        if versions.is_empty() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = store.signals().outbox.notified() => {}
+            }
+            continue;
+        }
+        if let Err(error) = store.archive(versions).await {
+            tracing::warn!(%error, "documents could not be archived; trying again");
+            if pause(&stop, STORE_PAUSE).await {
+                return;
+            }
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// Writes documents to MySQL until stopped.
+pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
+    let mut writer = Writer { store, mysql, health, stop, prepared: false };
+    while !writer.stop.is_cancelled() {
+        match writer.read().await {
+            Ok(batch) if batch.is_empty() => {
+                tokio::select! {
+                    () = writer.stop.cancelled() => return,
+                    () = writer.store.signals().outbox.notified() => {}
+                }
+            }
+            Ok(batch) => writer.write_batch(batch).await,
+            Err(error) => {
+                tracing::warn!(%error, "the outbox could not be read; trying again");
+                pause(&writer.stop, STORE_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Writer {
+    store: Store,
+    mysql: Arc<Mysql>,
+    health: Health,
+    stop: CancellationToken,
+    /// Tables exist as the definitions want them.
+    prepared: bool,
+}
+
+impl Writer {
+    /// Opens sealed documents on a blocking thread.
+    async fn read(&self) -> Result<Vec<Waiting>, StoreError> {
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.outbox_batch(BATCH_MAX, BATCH_BYTES_MAX));
+        read.await.map_err(|error| StoreError::Engine(error.to_string()))?
+    }
+
+    /// Writes a batch, in halves where it must be, until all of it is written or parked, or the writer
+    /// is stopped.
+    async fn write_batch(&mut self, batch: Vec<Waiting>) {
+        let mut left = vec![batch];
+        while let Some(part) = left.pop() {
+            match self.write_part(&part).await {
+                Part::Written => self.acknowledge(&part).await,
+                Part::Refused(error) => {
+                    if let [one] = part.as_slice() {
+                        self.park(one, &error).await;
+                    } else {
+                        let mut first = part;
+                        let second = first.split_off(first.len() / 2);
+                        left.push(second);
+                        left.push(first);
+                    }
+                }
+                Part::Stopped => return,
+            }
+        }
+    }
+
+    async fn write_part(&mut self, part: &[Waiting]) -> Part {
+        let entries: Vec<Entry> = part.iter().filter_map(|waiting| waiting.entry.clone()).collect();
+        let (mut repeats, mut lost, mut reconnect) = (0, 0, RECONNECT_MIN);
+        loop {
+            let error = match self.attempt(&entries).await {
+                Ok(()) => {
+                    if self.health.set(None) {
+                        tracing::info!("the sink takes documents again");
+                    }
+                    return Part::Written;
+                }
+                Err(error) => error,
+            };
+            let wait = match error.class {
+                SinkErrorClass::Poison => return Part::Refused(error),
+                SinkErrorClass::Repeat | SinkErrorClass::Unknown => {
+                    repeats += 1;
+                    if repeats >= REPEATS_MAX {
+                        return Part::Refused(error);
+                    }
+                    Duration::from_millis(fastrand::u64(10..200))
+                }
+                SinkErrorClass::Disconnected => {
+                    // A document too large for the server can look like a lost connection.
+                    lost += u32::from(self.mysql.ping().await.is_ok());
+                    if lost > SUSPECT_AFTER {
+                        return Part::Refused(error);
+                    }
+                    reconnect = (reconnect * 2).min(RECONNECT_MAX);
+                    reconnect.mul_f64(0.5 + fastrand::f64() / 2.0)
+                }
+                SinkErrorClass::NoRoom => NO_ROOM_PAUSE,
+                SinkErrorClass::Operator => {
+                    self.prepared = false;
+                    OPERATOR_PAUSE
+                }
+            };
+            if self.health.set(Some(error.text.clone())) {
+                tracing::warn!(error = error.text, class = ?error.class, "the sink takes no documents; they wait in the outbox");
+            }
+            if pause(&self.stop, wait).await {
+                return Part::Stopped;
+            }
+        }
+    }
+
+    async fn attempt(&mut self, entries: &[Entry]) -> Result<(), SinkError> {
+        if !self.prepared {
+            self.mysql.prepare().await?;
+            self.prepared = true;
+        }
+        if entries.is_empty() { Ok(()) } else { self.mysql.write(entries).await }
+    }
+
+    async fn acknowledge(&self, part: &[Waiting]) {
+        let versions = part.iter().map(|waiting| waiting.version).collect();
+        let documents = part.iter().filter(|waiting| matches!(waiting.entry, Some(Entry::Document(_)))).count() as u64;
+        metrics::counter!("waybill_documents_written_total").increment(documents);
+        if let Err(error) = self.store.acknowledge(versions).await {
+            tracing::warn!(%error, "written documents could not be acknowledged; they are written again, which does no harm");
+            pause(&self.stop, STORE_PAUSE).await;
+        }
+    }
+
+    async fn park(&self, one: &Waiting, error: &SinkError) {
+        tracing::warn!(error = error.text, "the sink refuses a document; it is parked");
+        if let Err(error) = self.store.park_entry(one.version, error.text.clone(), REPEATS_MAX).await {
+            tracing::warn!(%error, "a refused document could not be parked; trying again");
+            pause(&self.stop, STORE_PAUSE).await;
+        }
+    }
+}
+
+enum Part {
+    Written,
+    /// The sink refuses something in it.
+    Refused(SinkError),
+    Stopped,
+}
+
+/// Sleeps; true when the writer is stopped meanwhile.
+async fn pause(stop: &CancellationToken, time: Duration) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(time) => false,
+    }
+}
