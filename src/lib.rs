@@ -1,4 +1,5 @@
 //! Waybill keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
 
 pub mod catalog;
+pub mod config;
 pub mod domain;
