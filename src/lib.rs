@@ -1,5 +1,21 @@
 //! Waybill keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
+//!
+//! Modules, in reading order; imports point one way, from the bottom of this list to its top:
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`domain`] | the words: shop, stream, run, job, effects, document, retry; pure |
+//! | [`catalog`] | the resources that ship with the binary, their rate rules, and the reader of definitions |
+//! | [`config`] | file and environment in, a checked configuration out |
+//! | [`sandbox`] | a strict local stand-in for the marketplace, for the demo and the tests |
+//! | [`http`] | the API and the dashboard, over one trait |
+//! | [`app`] | the only place that sees all parts |
+//! | [`cli`] | one file a subcommand |
 
+pub mod app;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod http;
+pub mod sandbox;
