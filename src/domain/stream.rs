@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::Millis;
 use super::shop::ShopId;
 
-/// One combination of list parameters, sorted by name: `[("fulfilment-method", "FBR")]`.
+/// One combination of list parameters, sorted by name: `[("status", "open")]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Combination(pub Vec<(String, String)>);

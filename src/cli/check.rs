@@ -1,0 +1,143 @@
+//! `waybill check`: is everything in place? Each finding names its mend.
+//!
+//! What can be seen from here (folder, key file, port) is looked at here; what needs the other parts
+//! (tokens, one page, MySQL rights, the clock) is asked of `App::probe`. Nothing is changed.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::out::Out;
+use super::{Failure, Outcome, Voice, configure, table};
+use crate::app::App;
+use crate::config::{Config, MasterKeySource};
+
+/// What was looked at; and how it is, or what is wrong and the mend.
+type Finding = (String, Result<String, String>);
+
+/// Check configuration, data directory, tokens, one page, MySQL rights and the clock.
+///
+/// Each line says what was looked at, and what mends it. It uses one list call of each shop's budget and changes nothing.
+#[derive(clap::Args)]
+#[command(
+    after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # asks neither the marketplace nor MySQL\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(super) struct Args {
+    /// Look only at what is on this machine
+    #[arg(long)]
+    offline: bool,
+}
+
+// fits app.rs: `App::probe(&Config) -> Vec<Finding>`.
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = configure(path, Voice::Command)?;
+    let mut findings = local(&config);
+    show(&findings, &mut out)?;
+    if !args.offline {
+        let probed = App::probe(&config).await;
+        show(&probed, &mut out)?;
+        findings.extend(probed);
+    }
+    let wrong = findings.iter().filter(|(_, found)| found.is_err()).count();
+    if wrong > 0 {
+        return Err(Failure::Failed(anyhow::anyhow!("{wrong} of {} checks failed", findings.len())));
+    }
+    Ok(())
+}
+
+fn show(findings: &[Finding], out: &mut Out) -> Outcome {
+    for (subject, found) in findings {
+        let (mark, text) = match found {
+            Ok(text) => ("ok  ", text),
+            Err(text) => ("FAIL", text),
+        };
+        out.line(format_args!("{mark}  {}: {}", table::clean(subject), table::clean(text)))?;
+    }
+    Ok(())
+}
+
+fn local(config: &Config) -> Vec<Finding> {
+    let file = config.file.as_ref().map_or("defaults, no file".to_owned(), |file| file.display().to_string());
+    let resources: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
+    vec![
+        ("configuration".to_owned(), Ok(format!("{file}; resources: {}", resources.join(", ")))),
+        ("data directory".to_owned(), data_dir(&config.data_dir)),
+        ("master key".to_owned(), master_key(&config.master_key)),
+        ("port".to_owned(), port(config)),
+    ]
+}
+
+fn data_dir(dir: &Path) -> Result<String, String> {
+    let shown = dir.display();
+    match fs::metadata(dir) {
+        Ok(found) if !found.is_dir() => Err(format!("{shown} is a file; name another with data_dir")),
+        Ok(found) if found.permissions().readonly() => {
+            Err(format!("{shown} is read-only; give it to the service's user"))
+        }
+        Ok(found) => private(&found, dir, 0o700).map(|()| format!("{shown} is there")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(format!("{shown} is made at the first start")),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
+fn master_key(source: &MasterKeySource) -> Result<String, String> {
+    let file = match source {
+        MasterKeySource::Env(_) => return Ok("from WAYBILL_MASTER_KEY".to_owned()),
+        MasterKeySource::File(file) => file,
+    };
+    match fs::metadata(file) {
+        Ok(found) => {
+            private(&found, file, 0o600).map(|()| format!("in {}; keep a copy apart from the data", file.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(format!("{} is made at the first start", file.display()))
+        }
+        Err(error) => Err(format!("{}: {error}", file.display())),
+    }
+}
+
+/// Nobody but the owner may look in.
+fn private(found: &Metadata, path: &Path, mode: u32) -> Result<(), String> {
+    let open = found.permissions().mode() & 0o077;
+    if open == 0 {
+        return Ok(());
+    }
+    Err(format!("others may read {}; mend: chmod {mode:o} {}", path.display(), path.display()))
+}
+
+fn port(config: &Config) -> Result<String, String> {
+    match TcpListener::bind(config.listen) {
+        Ok(_) => Ok(format!("{} is free", config.listen)),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Ok(format!("{} is taken: by a running waybill, or choose another with http.listen", config.listen))
+        }
+        Err(error) => Err(format!("cannot listen on {}: {error}; choose another with http.listen", config.listen)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{data_dir, master_key};
+    use crate::config::MasterKeySource;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn what_others_can_read_is_found_with_its_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("data.key");
+        let source = MasterKeySource::File(key.clone());
+        assert!(master_key(&source).unwrap().ends_with("is made at the first start"));
+        fs::write(&key, "k").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+        assert!(master_key(&source).unwrap_err().contains("mend: chmod 600 "));
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        assert!(master_key(&source).is_ok());
+        assert!(data_dir(&key).unwrap_err().contains("is a file"));
+        assert!(data_dir(&folder.path().join("data")).unwrap().ends_with("is made at the first start"));
+    }
+}

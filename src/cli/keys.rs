@@ -1,0 +1,131 @@
+//! `waybill keys`: the API keys, without a running server.
+
+use std::path::Path;
+
+use clap::{Subcommand, ValueEnum};
+use secrecy::ExposeSecret as _;
+
+use super::out::{Out, tell};
+use super::{Failure, Outcome, Voice, configure, plain, start, stop, table};
+use crate::domain::clock::rfc3339;
+use crate::http::backend::{Backend, KeyView, NewKey, Scope};
+
+/// Make, list and revoke API keys.
+///
+/// A key's text is shown once, when it is made; only a digest is kept. A running server does the same
+/// under /api/v1/keys.
+#[derive(clap::Args)]
+#[command(arg_required_else_help = true)]
+#[command(after_long_help = "Examples:\n  waybill keys create --name dashboard --scope read\n  \
+    waybill keys create --name accountant --shop k3v9x0q2m1ab --expires-days 90\n  waybill keys list\n  waybill keys revoke ID\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Make a key and show it, once
+    Create {
+        /// What it is for, to find it again in the list
+        #[arg(long)]
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value = "read")]
+        scope: ScopeArg,
+        /// Only this shop, by id. May be given many times; all shops else
+        #[arg(long = "shop", value_name = "ID")]
+        shops: Vec<String>,
+        /// Days from now until it ends
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        expires_days: Option<u32>,
+    },
+    /// Show all keys, without their text
+    List,
+    /// Make a key useless, at once
+    Revoke {
+        /// The key's id, from the list
+        id: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScopeArg {
+    /// Reading
+    Read,
+    /// Everything
+    Admin,
+}
+
+// fits app.rs: `App::backend`.
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let over_http = match &args.act {
+        Act::Create { name, .. } => {
+            plain("--name", name)?;
+            "POST /api/v1/keys"
+        }
+        Act::List => "GET /api/v1/keys",
+        Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",
+    };
+    let config = configure(path, Voice::Command)?;
+    let drain = config.limits.drain;
+    let app = start(config, over_http).await?;
+    let acted = act(&*app.backend(), args.act, &mut out).await;
+    let stopped = stop::stop(app, drain).await;
+    acted.and(stopped)
+}
+
+async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
+    match act {
+        Act::Create { name, scope, shops, expires_days } => {
+            for id in &shops {
+                if backend.shop(id).await?.is_none() {
+                    return Err(Failure::Usage(format!(
+                        "--shop {id}: there is no such shop; `waybill shops list` shows the ids"
+                    )));
+                }
+            }
+            let scope = match scope {
+                ScopeArg::Read => Scope::Read,
+                ScopeArg::Admin => Scope::Admin,
+            };
+            let shops = if shops.is_empty() { None } else { Some(shops) };
+            let minted = backend.create_key(NewKey { name, scope, shops, expires_days }).await?;
+            // Only the key on standard output, so that a script can take it.
+            tell(format_args!("key {} ({}); it is shown only now:", minted.view.id, table::clean(&minted.view.name)));
+            out.line(minted.key.expose_secret())?;
+        }
+        Act::List => {
+            let rows: Vec<Vec<String>> = backend.list_keys().await?.iter().map(row).collect();
+            let heads = ["id", "name", "scope", "shops", "created", "expires", "last used"];
+            for line in table::render(&heads, &rows, out.width()) {
+                out.line(line)?;
+            }
+        }
+        Act::Revoke { id } => {
+            if !backend.revoke_key(&id).await? {
+                return Err(Failure::Usage(format!("{id}: there is no such key; `waybill keys list` shows the ids")));
+            }
+            tell(format_args!("key {} is revoked", table::clean(&id)));
+        }
+    }
+    Ok(())
+}
+
+fn row(key: &KeyView) -> Vec<String> {
+    let scope = match key.scope {
+        Scope::Admin => "admin",
+        Scope::Read => "read",
+    };
+    vec![
+        key.id.clone(),
+        key.name.clone(),
+        scope.to_owned(),
+        key.shops.as_ref().map_or("all".to_owned(), |shops| shops.join(" ")),
+        rfc3339(key.created_at),
+        key.expires_at.map_or("never".to_owned(), rfc3339),
+        key.last_used_at.map_or("never".to_owned(), rfc3339),
+    ]
+}

@@ -1,0 +1,262 @@
+//! The command line: arguments in, exit code out. `main` calls [`run`] and nothing else.
+//!
+//! One file a subcommand; each is thin over `App` and the same `Backend` that the HTTP API asks, so
+//! both ways in act alike. Results go to standard output, everything else to standard error.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+mod check;
+mod demo;
+mod keys;
+mod out;
+mod progress;
+mod sandbox;
+mod serve;
+mod shops;
+mod stop;
+mod sync;
+mod table;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::config::{Config, ConfigError, Log, LogFormat};
+use crate::http::backend::ApiError;
+use out::{Out, tell};
+
+/// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
+#[derive(Parser)]
+#[command(name = "waybill", version, max_term_width = 100)]
+#[command(long_about = "Keeps a complete, queryable copy of what a marketplace knows about a seller's shop, \
+    in MySQL or in an embedded archive. It lists, reads the details, writes them, and keeps them up to date, \
+    within the marketplace's rate limits and without losing anything in a crash.")]
+#[command(after_long_help = "See it work, without an account:\n  waybill demo\n\nFor real:\n  \
+    waybill shops add --name \"My shop\" --client-id ID --secret-file secret.txt\n  waybill check\n  waybill serve\n\n\
+    Configuration: ./waybill.toml if it is there, or --config; each key has a variable that lies over the file\n\
+    (http.listen is WAYBILL_HTTP_LISTEN). config.example.toml lists every key with its default.\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+struct Arguments {
+    /// The configuration file [default: waybill.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Sync(sync::Args),
+    Demo(demo::Args),
+    Sandbox(sandbox::Args),
+    Check(check::Args),
+    Keys(keys::Args),
+    Shops(shops::Args),
+    /// Print the version
+    Version,
+}
+
+/// Why a command did not do what it was asked.
+enum Failure {
+    /// Wrong usage or configuration: exit code 2.
+    Usage(String),
+    /// Everything else: exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::Failed(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Failed(error.into())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Failure {
+        match error {
+            ApiError::Invalid(fields) => {
+                let told: Vec<String> =
+                    fields.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+                Failure::Usage(told.join("\n"))
+            }
+            other => Failure::Failed(other.into()),
+        }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Reads the arguments, runs the command to its end and says how it went.
+pub fn run() -> ExitCode {
+    let parsed = Arguments::command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(told) => {
+            // Help and version come this way too, with code 0. A closed pipe is nobody's failure.
+            told.print().ok();
+            return ExitCode::from(if told.exit_code() == 0 { 0 } else { 2 });
+        }
+    };
+    // A second install fails only because the first holds; both are the same provider.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tell(format_args!("waybill: cannot start its threads: {error}"));
+            return ExitCode::from(1);
+        }
+    };
+    let outcome = runtime.block_on(Box::pin(dispatch(arguments)));
+    // What was not drained by now is repeated at the next start; a stuck call must not hold the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(what)) => {
+            tell(format_args!("waybill: {what}"));
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            tell(format_args!("waybill: {error:#}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Outcome {
+    let config = arguments.config.as_deref();
+    if config.is_some() && matches!(arguments.command, Command::Demo(_) | Command::Sandbox(_)) {
+        let what = "--config: the demo and the sandbox read no configuration; leave it out";
+        return Err(Failure::Usage(what.to_owned()));
+    }
+    let out = Out::stdout();
+    match arguments.command {
+        Command::Serve(args) => Box::pin(serve::run(args, config, out)).await,
+        Command::Sync(args) => Box::pin(sync::run(args, config, out)).await,
+        Command::Demo(args) => Box::pin(demo::run(args, out)).await,
+        Command::Sandbox(args) => Box::pin(sandbox::run(args, out)).await,
+        Command::Check(args) => Box::pin(check::run(args, config, out)).await,
+        Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
+        Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,
+        Command::Version => version(out),
+    }
+}
+
+fn version(mut out: Out) -> Outcome {
+    out.line(format_args!("waybill {}", env!("CARGO_PKG_VERSION")))?;
+    Ok(())
+}
+
+/// The process's variables that are ours. A value that is no text reads as its readable part, which
+/// the checks then refuse by name.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with("WAYBILL_"))?;
+            Some((name, value.to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+/// Who watches the log of a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    /// A service: the level as configured.
+    Service,
+    /// A command that prints its own results: warnings only, unless a level was asked for.
+    Command,
+}
+
+/// Reads the configuration and starts the log.
+fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
+    let config = Config::load(path, &environment())?;
+    start_log(&config.log, voice)?;
+    Ok(config)
+}
+
+fn start_log(log: &Log, voice: Voice) -> Outcome {
+    let level = if voice == Voice::Command && !log.level_is_set { "warn" } else { log.level.as_str() };
+    let filter = EnvFilter::try_new(level).with_context(|| format!("log.level: `{level}`"))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    let started = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
+    Ok(())
+}
+
+// fits app.rs: `App::start`, and the store's "already in use" in its error's text.
+
+/// Starts everything but the HTTP side. `over_http` is the call that does the same on a running
+/// server, for the message when one holds the data directory.
+async fn start(config: Config, over_http: &str) -> Result<App, Failure> {
+    let (data_dir, listen) = (config.data_dir.clone(), config.listen);
+    App::start(config).await.map_err(|error| {
+        let in_use = format!("{error:#}").to_lowercase().contains("already in use");
+        if !in_use {
+            return Failure::Failed(error);
+        }
+        let (method, path) = over_http.split_once(' ').unwrap_or(("GET", over_http));
+        Failure::Failed(anyhow::anyhow!(
+            "{} is already in use: a waybill server runs on it, and only one process may. Ask the server instead:\n  \
+             curl -X {method} -H \"Authorization: Bearer $WAYBILL_API_KEY\" http://{listen}{path}\nor stop it first",
+            data_dir.display()
+        ))
+    })
+}
+
+/// A name that people will read: some text, no control characters, as the API asks it.
+fn plain(what: &str, text: &str) -> Outcome {
+    if text.trim().is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
+        return Err(Failure::Usage(format!("{what} must hold 1 to 100 characters, no control characters")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::{CommandFactory as _, Parser as _};
+
+    #[test]
+    fn the_arguments_are_sound_and_every_command_teaches() {
+        let mut command = Arguments::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "version") {
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains("Exit codes: 0 done"), "{} names no exit codes", sub.get_name());
+            assert!(
+                help.lines().take_while(|line| !line.starts_with("Usage:")).count() >= 3,
+                "{} is not told",
+                sub.get_name()
+            );
+            assert!(help.contains(&format!("waybill {}", sub.get_name())), "{} shows no example", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn config_may_stand_before_and_behind_the_command() {
+        for line in ["waybill --config a.toml sync", "waybill sync --config a.toml"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).ok().unwrap();
+            assert_eq!(arguments.config.unwrap().to_str(), Some("a.toml"));
+        }
+        assert_eq!(Arguments::try_parse_from(["waybill", "snyc"]).err().unwrap().exit_code(), 2);
+    }
+}

@@ -1,0 +1,102 @@
+//! The one way the commands print: results go to standard output, one line at a time.
+//!
+//! A reader that went away (`waybill shops list | head -1`) is no failure: the rest is dropped
+//! silently. Any other write error is returned, so that a full disk behind a redirect shows.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::process::{Command, Stdio};
+
+/// Used when nobody knows how wide the terminal is.
+const WIDTH_DEFAULT: usize = 100;
+/// For files and pipes: wide enough to keep cells whole.
+const WIDTH_PIPE: usize = 240;
+
+/// Standard output, or a buffer in tests.
+pub(super) struct Out {
+    to: Box<dyn Write + Send>,
+    reader_left: bool,
+    is_terminal: bool,
+}
+
+impl Out {
+    pub(super) fn stdout() -> Out {
+        let is_terminal = io::stdout().is_terminal();
+        Out { to: Box::new(io::stdout()), reader_left: false, is_terminal }
+    }
+
+    #[cfg(test)]
+    fn to(to: Box<dyn Write + Send>) -> Out {
+        Out { to, reader_left: false, is_terminal: false }
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// One line, and flushed: a script that waits for it gets it.
+    ///
+    /// # Errors
+    /// What the system says, except for a reader that left.
+    pub(super) fn line(&mut self, text: impl Display) -> io::Result<()> {
+        if self.reader_left {
+            return Ok(());
+        }
+        match writeln!(self.to, "{text}").and_then(|()| self.to.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.reader_left = true;
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    /// Columns that a table may take.
+    pub(super) fn width(&self) -> usize {
+        if !self.is_terminal {
+            return WIDTH_PIPE;
+        }
+        let variable = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        variable.or_else(ask_terminal).filter(|width| *width >= 20).unwrap_or(WIDTH_DEFAULT)
+    }
+}
+
+/// `stty size` prints `rows columns` of the terminal on standard input.
+fn ask_terminal() -> Option<usize> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    let answer = Command::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8(answer.stdout).ok()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A line on standard error: what went wrong, or what is awaited. When even that is closed, there
+/// is nobody left to tell.
+pub(super) fn tell(text: impl Display) {
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Out;
+    use std::io::{self, ErrorKind, Write};
+
+    struct Fails(ErrorKind);
+
+    impl Write for Fails {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure_and_a_full_disk_is_one() {
+        let mut out = Out::to(Box::new(Fails(ErrorKind::BrokenPipe)));
+        assert!(out.line("a").is_ok() && out.line("b").is_ok());
+        let mut out = Out::to(Box::new(Fails(ErrorKind::StorageFull)));
+        assert_eq!(out.line("a").unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+}

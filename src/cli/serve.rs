@@ -1,0 +1,121 @@
+//! `waybill serve`: the service, until a stop signal.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+
+use super::out::Out;
+use super::{Failure, Outcome, Voice, configure, start, stop};
+use crate::config::Config;
+use crate::http::backend::{Backend, NewKey, Scope};
+
+/// Run the service: sync on schedule, write to the sink, answer the API and the dashboard.
+///
+/// The first start needs no configuration: it makes its data directory, its key file and one admin
+/// API key. SIGTERM and Ctrl-C let work in flight end (limits.drain); a second one does not wait.
+/// Nothing is lost by a stop of any kind.
+#[derive(clap::Args)]
+#[command(after_long_help = "Examples:\n  waybill serve\n  waybill serve --config /etc/waybill/waybill.toml\n  \
+    WAYBILL_MYSQL_URL=mysql://user:password@127.0.0.1/waybill waybill serve\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub(super) struct Args {
+    /// Listen here instead of http.listen
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+// fits app.rs: `App::{backend, serve}`.
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = config(args, path)?;
+    let drain = config.limits.drain;
+    let has_admin_key = config.admin_key.is_some();
+    let key_file = beside(&config.data_dir, ".admin-key");
+    // Before the work begins: a port that is taken must not start a second engine.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("http.listen: cannot listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let app = start(config, "GET /api/v1/status").await?;
+    if !has_admin_key {
+        first_key(&*app.backend(), &key_file, &mut out).await?;
+    }
+    out.line(format_args!("waybill listens on http://{address}/"))?;
+    let served = tokio::select! {
+        served = app.serve(listener) => served.map_err(Failure::Failed),
+        stopped = stop::requested() => stopped,
+    };
+    let stopped = stop::stop(app, drain).await;
+    served.and(stopped)
+}
+
+fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
+    let Some(listen) = args.listen else { return configure(path, Voice::Service) };
+    let mut environment = super::environment();
+    environment.insert("WAYBILL_HTTP_LISTEN".to_owned(), listen);
+    let config = Config::load(path, &environment)?;
+    super::start_log(&config.log, Voice::Service)?;
+    Ok(config)
+}
+
+/// A service without any key could not be asked anything. On a terminal the key is shown once; else
+/// it goes to a file that only its owner reads, since standard output ends in a journal.
+async fn first_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome {
+    if !backend.list_keys().await?.is_empty() {
+        return Ok(());
+    }
+    let new = NewKey { name: "first start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
+    // The file is made before the key: a key that nobody can read would lock everybody out.
+    let mut kept = match out.is_terminal() {
+        true => None,
+        false => Some(
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(file)
+                .with_context(|| format!("cannot write the first admin key to {}", file.display()))?,
+        ),
+    };
+    let minted = backend.create_key(new).await?;
+    match &mut kept {
+        Some(kept) => {
+            writeln!(kept, "{}", minted.key.expose_secret())?;
+            kept.sync_all()?;
+            out.line(format_args!("first start: an admin API key is in {}", file.display()))?;
+        }
+        None => {
+            out.line("first start: this is the admin API key. It is shown only now:")?;
+            out.line(minted.key.expose_secret())?;
+        }
+    }
+    Ok(())
+}
+
+/// `data` becomes `data.admin-key`.
+fn beside(data_dir: &Path, suffix: &str) -> PathBuf {
+    let mut name = data_dir.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    data_dir.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beside;
+    use std::path::Path;
+
+    #[test]
+    fn the_key_file_lies_beside_the_data() {
+        assert_eq!(
+            beside(Path::new("/var/lib/waybill/data/"), ".admin-key"),
+            Path::new("/var/lib/waybill/data.admin-key")
+        );
+        assert_eq!(beside(Path::new("data"), ".admin-key"), Path::new("data.admin-key"));
+    }
+}

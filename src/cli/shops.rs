@@ -1,0 +1,228 @@
+//! `waybill shops`: the shops, without a running server.
+//!
+//! A client secret is read from a file or from standard input, never from an argument: arguments
+//! stand in the process list and in the shell's history.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use secrecy::SecretString;
+
+use super::out::{Out, tell};
+use super::{Failure, Outcome, Voice, configure, plain, start, stop, table};
+use crate::domain::clock::rfc3339;
+use crate::domain::{Shop, ShopState};
+use crate::http::backend::{Backend, NewShop, ShopChange};
+
+/// Longer than any secret; a wrong file must not be read whole.
+const SECRET_MAX: u64 = 4096;
+
+/// List, add, pause, resume and remove shops, and give them a new secret.
+///
+/// The secret comes from a file or standard input, never from an argument. Adding a shop asks the login host whether the credentials are right, keeps the secret sealed, and
+/// its first sync starts with the next `serve` or `sync`.
+#[derive(clap::Args)]
+#[command(arg_required_else_help = true)]
+#[command(
+    after_long_help = "Examples:\n  waybill shops add --name \"My shop\" --client-id ID --secret-file secret.txt\n  \
+    pass show shop | waybill shops add --name \"My shop\" --client-id ID\n  waybill shops list\n  \
+    waybill shops rotate ID --secret-file new.txt\n  waybill shops remove ID --purge\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Show all shops
+    List,
+    /// Register a shop, after its credentials were proved
+    Add {
+        /// How people call it
+        #[arg(long)]
+        name: String,
+        /// The client id that the marketplace gave
+        #[arg(long, value_name = "ID")]
+        client_id: String,
+        /// Whose rate budget it uses, when several client ids share one
+        #[arg(long)]
+        account: Option<String>,
+        /// Only this resource. May be given many times; all configured ones else
+        #[arg(long = "resource", value_name = "NAME")]
+        resources: Vec<String>,
+        /// The file with the client secret; standard input else
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+    },
+    /// Call nothing for it until it is resumed
+    Pause { id: String },
+    /// Sync it again
+    Resume { id: String },
+    /// Give it a new client secret, after it was proved
+    Rotate {
+        id: String,
+        /// The file with the client secret; standard input else
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+    },
+    /// Forget it; its rows stay unless --purge is given
+    Remove {
+        id: String,
+        /// Delete its rows too
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+// fits app.rs: `App::backend`.
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let over_http = match &args.act {
+        Act::Add { name, client_id, .. } => {
+            plain("--name", name)?;
+            let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            if client_id.is_empty() || client_id.len() > 128 || !client_id.bytes().all(is_id) {
+                let what = "--client-id: letters, digits, dots, dashes and underscores only, at most 128";
+                return Err(Failure::Usage(what.to_owned()));
+            }
+            "POST /api/v1/shops"
+        }
+        Act::List => "GET /api/v1/shops",
+        Act::Pause { .. } | Act::Resume { .. } | Act::Rotate { .. } => "PATCH /api/v1/shops/<id>",
+        Act::Remove { .. } => "DELETE /api/v1/shops/<id>",
+    };
+    let config = configure(path, Voice::Command)?;
+    let secret = match &args.act {
+        Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => Some(secret(secret_file.as_deref())?),
+        _ => None,
+    };
+    let drain = config.limits.drain;
+    let app = start(config, over_http).await?;
+    let acted = act(&*app.backend(), args.act, secret, &mut out).await;
+    let stopped = stop::stop(app, drain).await;
+    acted.and(stopped)
+}
+
+async fn act(backend: &dyn Backend, act: Act, secret: Option<SecretString>, out: &mut Out) -> Outcome {
+    match (act, secret) {
+        (Act::List, _) => return list(&backend.shops().await?, out),
+        (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
+            let resources = if resources.is_empty() { None } else { Some(resources) };
+            let shop = backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
+            tell(format_args!("{} is registered; its id:", table::clean(&shop.name)));
+            out.line(shop.id)?;
+        }
+        (Act::Rotate { id, .. }, client_secret @ Some(_)) => {
+            change(backend, &id, ShopChange { client_secret, ..ShopChange::default() }).await?;
+        }
+        (Act::Add { .. } | Act::Rotate { .. }, None) => return Err(Failure::Usage("no client secret".to_owned())),
+        (Act::Pause { id }, _) => {
+            change(backend, &id, ShopChange { paused: Some(true), ..ShopChange::default() }).await?;
+        }
+        (Act::Resume { id }, _) => {
+            change(backend, &id, ShopChange { paused: Some(false), ..ShopChange::default() }).await?;
+        }
+        (Act::Remove { id, purge }, _) => {
+            if !backend.delete_shop(&id, purge).await? {
+                return Err(unknown(&id));
+            }
+            let rows = if purge { "its rows go too" } else { "its rows stay" };
+            tell(format_args!("{} is removed; {rows}", table::clean(&id)));
+        }
+    }
+    Ok(())
+}
+
+async fn change(backend: &dyn Backend, id: &str, change: ShopChange) -> Outcome {
+    let shop = backend.update_shop(id, change).await?.ok_or_else(|| unknown(id))?;
+    tell(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
+    Ok(())
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
+}
+
+fn list(shops: &[Shop], out: &mut Out) -> Outcome {
+    let rows: Vec<Vec<String>> = shops
+        .iter()
+        .map(|shop| {
+            vec![
+                shop.id.clone(),
+                shop.name.clone(),
+                state(&shop.state).to_owned(),
+                shop.client_id.clone(),
+                shop.resources.join(" "),
+                rfc3339(shop.created_at),
+                shop.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    for line in
+        table::render(&["id", "name", "state", "client id", "resources", "created", "reason"], &rows, out.width())
+    {
+        out.line(line)?;
+    }
+    Ok(())
+}
+
+fn state(state: &ShopState) -> &'static str {
+    match state {
+        ShopState::Active => "active",
+        ShopState::Paused => "paused",
+        ShopState::Refused => "refused",
+    }
+}
+
+/// The first line of the file, or of standard input when something is piped into it.
+fn secret(file: Option<&Path>) -> Result<SecretString, Failure> {
+    let mut text = String::new();
+    match file {
+        Some(file) => {
+            let opened = std::fs::File::open(file).with_context(|| format!("--secret-file {}", file.display()))?;
+            opened
+                .take(SECRET_MAX)
+                .read_to_string(&mut text)
+                .with_context(|| format!("--secret-file {}", file.display()))?;
+        }
+        None if std::io::stdin().is_terminal() => {
+            let what = "the client secret comes from a file (--secret-file FILE) or from standard input (waybill shops ... < FILE), never from an argument";
+            return Err(Failure::Usage(what.to_owned()));
+        }
+        None => {
+            std::io::stdin().take(SECRET_MAX).read_to_string(&mut text).context("client secret on standard input")?;
+        }
+    }
+    secret_line(text)
+}
+
+fn secret_line(text: String) -> Result<SecretString, Failure> {
+    let first = text.lines().next().unwrap_or_default().trim();
+    if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "the client secret must be one line of visible ASCII characters";
+        return Err(Failure::Usage(what.to_owned()));
+    }
+    let secret = SecretString::from(first);
+    // The buffer that held it goes to the allocator wiped.
+    drop(zeroize::Zeroizing::new(text));
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::secret_line;
+    use secrecy::ExposeSecret as _;
+
+    #[test]
+    fn a_secret_is_the_first_line() {
+        let read = |text: &str| secret_line(text.to_owned()).ok().map(|secret| secret.expose_secret().to_owned());
+        assert_eq!(read("  s3cret \r\nmore\n").as_deref(), Some("s3cret"));
+        for wrong in ["", "\n", "two words\n", "geh\u{e9}im"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+}

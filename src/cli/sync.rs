@@ -1,0 +1,165 @@
+//! `waybill sync`: one pass, with progress and an exit code, for people and for cron.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use super::out::{Out, tell};
+use super::progress::Bars;
+use super::watch::{Ended, Watched, name, runs, until_idle};
+use super::{Failure, Outcome, Voice, configure, start, stop, table};
+use crate::app::App;
+use crate::catalog::reader::parse_duration;
+use crate::domain::document::RunView;
+use crate::domain::{Mode, RunState, Shop, ShopState};
+
+/// Sync once, show the progress, and end.
+///
+/// It ends when nothing is left to do now. An incremental pass reads what is new or changed; --full
+/// walks all pages. A pass that is stopped goes on where it was at the next `sync` or `serve`. Ends with code 1 when a
+/// run failed, something was parked, or a shop's credentials were refused.
+#[derive(clap::Args)]
+#[command(after_long_help = "Examples:\n  waybill sync\n  waybill sync --shop k3v9x0q2m1ab --full\n  \
+    waybill sync --quiet --at-most 30min   # for cron\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub(super) struct Args {
+    /// Only this shop, by id; all active shops else
+    #[arg(long, value_name = "ID")]
+    shop: Option<String>,
+    /// Only this resource; all of the shop's resources else
+    #[arg(long, value_name = "NAME")]
+    resource: Option<String>,
+    /// Walk all pages
+    #[arg(long)]
+    full: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// Stop after this time, like 90s, 30min or 2h; the rest goes on next time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    at_most: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("`{text}` is no time; write it like 90s, 30min or 2h"))
+}
+
+// fits app.rs: `App::{backend, idle}`.
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = configure(path, Voice::Command)?;
+    if let Some(resource) = &args.resource
+        && !config.definitions.iter().any(|definition| definition.name == *resource)
+    {
+        let known: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
+        let what = format!("--resource {resource}: not configured; `resources` names {}", known.join(", "));
+        return Err(Failure::Usage(what));
+    }
+    let drain = config.limits.drain;
+    let app = start(config, "POST /api/v1/shops/<id>/sync").await?;
+    let passed = Box::pin(pass(&app, &args, &mut out)).await;
+    let stopped = stop::stop(app, drain).await;
+    passed.and(stopped)
+}
+
+async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
+    let backend = app.backend();
+    let shops = chosen(backend.shops().await?, args.shop.as_deref(), args.resource.as_deref())?;
+    let mode = if args.full { Mode::Full } else { Mode::Incremental };
+    let mut started = BTreeSet::new();
+    for shop in &shops {
+        started.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
+    }
+    let names: BTreeMap<String, String> = shops.into_iter().map(|shop| (shop.id, shop.name)).collect();
+    let watched = Watched { names, runs: Some(started) };
+    let mut bars = Bars::new(args.quiet);
+    let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
+    bars.finish();
+    let ended = ended?;
+    let runs = runs(&*backend, &watched).await?;
+    let refused = refusals(&backend.shops().await?, &watched);
+    summary(&runs, &watched, out)?;
+    refused.iter().for_each(tell);
+    verdict(&ended, &runs, refused.len())
+}
+
+/// The shops to sync: the named one, or all that are active and take the resource.
+fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<Vec<Shop>, Failure> {
+    if shops.is_empty() {
+        let mend = "no shop is registered; add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
+        return Err(Failure::Failed(anyhow::anyhow!(mend)));
+    }
+    if let Some(id) = id {
+        let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
+        let what = format!("--shop {id}: there is no such shop; `waybill shops list` shows the ids");
+        return if found.is_empty() { Err(Failure::Usage(what)) } else { Ok(found) };
+    }
+    let takes = |shop: &Shop| resource.is_none_or(|resource| shop.resources.iter().any(|name| name == resource));
+    let active: Vec<Shop> = shops.into_iter().filter(|shop| shop.state == ShopState::Active && takes(shop)).collect();
+    if active.is_empty() {
+        let what = "no shop is active for this; `waybill shops list` shows why";
+        return Err(Failure::Failed(anyhow::anyhow!(what)));
+    }
+    Ok(active)
+}
+
+/// Watched shops whose credentials the login host refused, in words.
+fn refusals(shops: &[Shop], watched: &Watched) -> Vec<String> {
+    shops
+        .iter()
+        .filter(|shop| shop.state == ShopState::Refused && watched.names.contains_key(&shop.id))
+        .map(|shop| {
+            let reason = shop.reason.as_deref().unwrap_or("the credentials were refused");
+            table::clean(&format!("{} ({}): {reason}; mend: waybill shops rotate {}", shop.name, shop.id, shop.id))
+        })
+        .collect()
+}
+
+fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
+    let rows: Vec<Vec<String>> = runs
+        .iter()
+        .map(|view| {
+            let run = &view.run;
+            let stream = format!("{} {}", run.stream.resource, run.stream.combination);
+            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.written, run.parked];
+            let mut row = vec![run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()];
+            row.push(state(run.state).to_owned());
+            row.extend(counts.iter().map(u64::to_string));
+            row.push(run.error.clone().unwrap_or_default());
+            row
+        })
+        .collect();
+    let heads = [
+        "run", "shop", "stream", "state", "pages", "listed", "new", "changed", "fetched", "written", "parked", "error",
+    ];
+    for line in table::render(&heads, &rows, out.width()) {
+        out.line(line)?;
+    }
+    Ok(())
+}
+
+fn state(state: RunState) -> &'static str {
+    match state {
+        RunState::Walking => "walking",
+        RunState::Fetching => "fetching",
+        RunState::Done => "done",
+        RunState::Failed => "failed",
+        RunState::Canceled => "canceled",
+    }
+}
+
+fn verdict(ended: &Ended, runs: &[RunView], refused: usize) -> Outcome {
+    let failed = runs.iter().filter(|view| matches!(view.run.state, RunState::Failed | RunState::Canceled)).count();
+    let open = runs.iter().filter(|view| view.run.is_open()).count();
+    let parked: u64 = runs.iter().map(|view| view.run.parked).sum();
+    let what = match ended {
+        Ended::Stopped => "stopped; the rest goes on at the next start".to_owned(),
+        Ended::TimedOut => "the time ran out; the rest goes on at the next start".to_owned(),
+        Ended::Idle if refused > 0 => format!("{refused} shops were refused"),
+        Ended::Idle if failed > 0 => format!("{failed} of {} runs failed", runs.len()),
+        Ended::Idle if parked > 0 => format!("{parked} jobs were parked; /api/v1/parked shows why"),
+        Ended::Idle if open > 0 => format!("{open} of {} runs wait for a later try", runs.len()),
+        Ended::Idle => return Ok(()),
+    };
+    Err(Failure::Failed(anyhow::anyhow!(what)))
+}

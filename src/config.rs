@@ -1,0 +1,442 @@
+//! Configuration: file and environment in, a checked [`Config`] out.
+//!
+//! `main` reads it once and hands sections down by value; no other part reads the environment. Every
+//! default is a constant here and stands in `config.example.toml`. A wrong configuration never starts:
+//! all problems are told at once, each with its place and its mend. `Debug` shows no secret.
+
+mod keys;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use croner::parser::CronParser;
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use crate::catalog::{self, Definition, RuleTable, reader::parse_duration};
+use settings::Settings;
+
+pub use settings::Problem;
+
+/// The file that is read when it exists and no other is named.
+pub const FILE_DEFAULT: &str = "waybill.toml";
+const DATA_DIR_DEFAULT: &str = "data";
+/// Loopback: the first start must not open a door.
+const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+/// Enough to keep a few hundred accounts at their limits with answers of a quarter second.
+const IN_FLIGHT_MAX_DEFAULT: u64 = 64;
+/// Zero: no ceiling of our own, the rate rules of each account are enough.
+const CALLS_PER_SECOND_DEFAULT: u64 = 0;
+const SYNC_DEFAULT: &str = "0 */15 * * * *";
+/// At night, when the budget is not needed for new rows.
+const RECONCILE_DEFAULT: &str = "0 30 3 * * *";
+const TIMEZONE_DEFAULT: &str = "Europe/Amsterdam";
+/// About 100,000 documents of 2 KB; beyond it fetching pauses.
+const OUTBOX_MAX_BYTES_DEFAULT: u64 = 256 << 20;
+const ATTEMPTS_MAX_DEFAULT: u64 = 8;
+/// A service supervisor waits 30 to 90 s before it kills.
+const DRAIN_DEFAULT: &str = "20s";
+const LOG_LEVEL_DEFAULT: &str = "info";
+/// Shorter admin keys can be guessed; the ones we make have 256 bits.
+const ADMIN_KEY_MIN: usize = 12;
+
+/// The checked form. A value of this type can be started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read; none: defaults and environment only.
+    pub file: Option<PathBuf>,
+    /// Where the embedded store lives.
+    pub data_dir: PathBuf,
+    pub master_key: MasterKeySource,
+    /// An admin API key that is valid as long as the process runs.
+    pub admin_key: Option<SecretString>,
+    /// The resources to sync, in the order they were named. Each of their paths has a rate rule.
+    pub definitions: Vec<Arc<Definition>>,
+    /// The built-in rules, overlaid with `[source.limits]`.
+    pub rules: RuleTable,
+    pub listen: SocketAddr,
+    /// A proxy before us speaks TLS; only then may `listen` be reachable from outside.
+    pub behind_proxy: bool,
+    /// None: the embedded archive is the sink.
+    pub mysql_url: Option<SecretString>,
+    pub source: SourceSettings,
+    pub schedule: Schedule,
+    pub limits: Limits,
+    pub log: Log,
+}
+
+/// Where the key comes from that seals secrets at rest.
+#[derive(Clone, Debug)]
+pub enum MasterKeySource {
+    /// 32 bytes in base64, checked.
+    Env(SecretString),
+    /// A file that is made at the first start, mode 0600.
+    File(PathBuf),
+}
+
+/// The marketplace's side. Both addresses are https, or on loopback.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    pub base_url: Url,
+    pub token_url: Url,
+    /// Calls in flight over all shops, at least 1.
+    pub in_flight_max: usize,
+    /// Ceiling over all shops, beside the rate rules; none: no ceiling.
+    pub calls_per_second: Option<u32>,
+}
+
+/// When runs start. Cron texts have six fields, seconds first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Incremental runs.
+    pub sync: String,
+    /// Full runs.
+    pub reconcile: String,
+    /// IANA name; it is known.
+    pub timezone: String,
+}
+
+/// What is bounded by configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Fetching pauses while the outbox holds more.
+    pub outbox_max_bytes: u64,
+    /// Attempts before a job is parked, at least 1.
+    pub attempts_max: u32,
+    /// How long a stop waits for work in flight.
+    pub drain: Duration,
+}
+
+/// How the program logs, to standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or a list like `info,waybill::source=debug`.
+    pub level: String,
+    /// Whether file or environment named the level; commands that draw progress keep quiet else.
+    pub level_is_set: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why there is no configuration to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The named file is not there or cannot be read.
+    #[error("{}: cannot read the configuration file: {error}; name another with --config, or leave it out to start with defaults", path.display())]
+    File { path: PathBuf, error: io::Error },
+    /// Everything that is wrong with it.
+    #[error("{}", Listed(.0))]
+    Problems(Vec<Problem>),
+}
+
+struct Listed<'a>(&'a [Problem]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, plural) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
+        write!(f, "{count} problem{plural} in the configuration:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads `path`, else the file that `WAYBILL_CONFIG` names, else `waybill.toml` if it is there,
+    /// and lays the environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] when a named file cannot be read; [`ConfigError::Problems`] with every
+    /// problem found, else.
+    pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+        let from_variable = environment.get("WAYBILL_CONFIG").filter(|text| !text.is_empty()).map(PathBuf::from);
+        let named = path.map(Path::to_path_buf).or(from_variable);
+        let file = named.clone().unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
+        let mut settings = Settings::default();
+        let file = match std::fs::read_to_string(&file) {
+            Ok(text) => {
+                settings.read_file(&file.display().to_string(), &text);
+                Some(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
+            Err(error) => return Err(ConfigError::File { path: file, error }),
+        };
+        settings.read_environment(environment);
+        let config = checked(&mut settings, file, environment);
+        match config {
+            Some(config) if settings.problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Problems(settings.problems)),
+        }
+    }
+}
+
+/// None only beside at least one problem.
+fn checked(settings: &mut Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Option<Config> {
+    let data_dir = PathBuf::from(settings.text("data_dir", DATA_DIR_DEFAULT));
+    let master_key = master_key(settings, &data_dir, environment.get("WAYBILL_MASTER_KEY"));
+    let admin_key = admin_key(settings, environment.get("WAYBILL_ADMIN_KEY"));
+    let behind_proxy = settings.flag("http.behind_proxy", false);
+    let listen = listen(settings, behind_proxy);
+    let mysql_url = mysql_url(settings);
+    let limits = limits(settings);
+    let log = log(settings);
+    let schedule = schedule(settings);
+    let defaults = match catalog::source_defaults() {
+        Ok(defaults) => Some(defaults),
+        Err(what) => {
+            settings.problem("built-in".to_owned(), what);
+            None
+        }
+    }?;
+    let source = source(settings, &defaults);
+    let rules = match RuleTable::build([&defaults.limits, &settings.map("source.limits")]) {
+        Ok(rules) => Some(rules),
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| settings.catalog_problem(problem));
+            None
+        }
+    };
+    let definitions = rules.as_ref().and_then(|rules| definitions(settings, rules));
+    Some(Config {
+        file,
+        data_dir,
+        master_key: master_key?,
+        admin_key: admin_key?,
+        definitions: definitions?,
+        rules: rules?,
+        listen: listen?,
+        behind_proxy,
+        mysql_url: mysql_url?,
+        source: source?,
+        schedule: schedule?,
+        limits: limits?,
+        log: log?,
+    })
+}
+
+fn master_key(settings: &mut Settings, data_dir: &Path, variable: Option<&String>) -> Option<MasterKeySource> {
+    // Beside the data directory, not in it: a copy of the data alone opens nothing.
+    let Some(name) = data_dir.file_name() else {
+        settings.problem_at(
+            "data_dir",
+            format!("`{}` is no directory of our own; name one like \"data\"", data_dir.display()),
+        );
+        return None;
+    };
+    if let Some(key) = variable.filter(|key| !key.is_empty()) {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(key.trim()).map(|bytes| bytes.len());
+        if bytes != Ok(32) {
+            let mend = "is not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64";
+            settings.problem("WAYBILL_MASTER_KEY".to_owned(), mend.to_owned());
+            return None;
+        }
+        return Some(MasterKeySource::Env(key.trim().into()));
+    }
+    let mut beside = name.to_os_string();
+    beside.push(".key");
+    let default = data_dir.with_file_name(beside);
+    let file = settings.text("master_key_file", "");
+    Some(MasterKeySource::File(if file.is_empty() { default } else { PathBuf::from(file) }))
+}
+
+/// `Some(None)`: not set.
+fn admin_key(settings: &mut Settings, variable: Option<&String>) -> Option<Option<SecretString>> {
+    let Some(key) = variable.filter(|key| !key.is_empty()) else { return Some(None) };
+    if key.len() < ADMIN_KEY_MIN || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = format!(
+            "needs at least {ADMIN_KEY_MIN} visible ASCII characters without spaces; make one with: head -c 32 /dev/urandom | base64"
+        );
+        settings.problem("WAYBILL_ADMIN_KEY".to_owned(), what);
+        return None;
+    }
+    Some(Some(key.as_str().into()))
+}
+
+fn listen(settings: &mut Settings, behind_proxy: bool) -> Option<SocketAddr> {
+    let text = settings.text("http.listen", LISTEN_DEFAULT);
+    let Ok(listen) = text.parse::<SocketAddr>() else {
+        settings
+            .problem_at("http.listen", format!("`{text}` is no address with a port; write it like \"127.0.0.1:8080\""));
+        return None;
+    };
+    if !listen.ip().is_loopback() && !behind_proxy {
+        settings.problem_at(
+            "http.listen",
+            format!("{listen} can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy before it and set http.behind_proxy = true"),
+        );
+        return None;
+    }
+    Some(listen)
+}
+
+/// `Some(None)`: not set. The messages never quote the address: it holds a password.
+fn mysql_url(settings: &mut Settings) -> Option<Option<SecretString>> {
+    if !settings.is_set("mysql.url") {
+        return Some(None);
+    }
+    let text = settings.text("mysql.url", "");
+    let example = "write it like mysql://user:password@127.0.0.1:3306/waybill";
+    let what = match Url::parse(&text) {
+        Err(error) => format!("is no address ({error}); {example}"),
+        Ok(url) if url.scheme() != "mysql" => format!("must begin with mysql://; {example}"),
+        Ok(url) if url.host_str().is_none_or(str::is_empty) => format!("names no host; {example}"),
+        Ok(url) if url.path().trim_matches('/').is_empty() => format!("names no database at its end; {example}"),
+        Ok(_) => return Some(Some(text.into())),
+    };
+    settings.problem_at("mysql.url", what);
+    None
+}
+
+fn source(settings: &mut Settings, defaults: &catalog::SourceDefaults) -> Option<SourceSettings> {
+    let base_url = address(settings, "source.base_url", &defaults.base_url);
+    let token_url = address(settings, "source.token_url", &defaults.token_url);
+    let in_flight_max = bounded(settings, "source.in_flight_max", IN_FLIGHT_MAX_DEFAULT, (1, 10_000));
+    let calls = bounded(settings, "source.calls_per_second", CALLS_PER_SECOND_DEFAULT, (0, 1_000_000));
+    Some(SourceSettings {
+        base_url: base_url?,
+        token_url: token_url?,
+        in_flight_max: usize::try_from(in_flight_max?).ok()?,
+        calls_per_second: u32::try_from(calls?).ok().filter(|calls| *calls > 0),
+    })
+}
+
+/// Tokens and secrets travel there: https, or loopback.
+fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
+    let text = settings.text(key, default);
+    let what = match Url::parse(&text) {
+        Err(error) => format!("`{text}` is no address ({error}); write it like \"{default}\""),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "must not hold a user or password; the credentials belong to each shop".to_owned()
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            format!("must end with its path, without ? or #; write it like \"{default}\"")
+        }
+        Ok(url) => match (url.scheme(), is_loopback(&url)) {
+            ("https", _) | ("http", true) => return Some(url),
+            ("http", false) => format!("`{text}` would send secrets in clear text; use https (http only on loopback)"),
+            _ => format!("`{text}` is no web address; write it like \"{default}\""),
+        },
+    };
+    settings.problem_at(key, what);
+    None
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn bounded(settings: &mut Settings, key: &str, default: u64, (least, most): (u64, u64)) -> Option<u64> {
+    let number = settings.number(key, default);
+    if (least..=most).contains(&number) {
+        return Some(number);
+    }
+    settings.problem_at(key, format!("{number} is out of range; use {least} to {most}"));
+    None
+}
+
+fn schedule(settings: &mut Settings) -> Option<Schedule> {
+    let sync = cron(settings, "schedule.sync", SYNC_DEFAULT);
+    let reconcile = cron(settings, "schedule.reconcile", RECONCILE_DEFAULT);
+    let timezone = settings.text("schedule.timezone", TIMEZONE_DEFAULT);
+    if let Err(error) = jiff::tz::TimeZone::get(&timezone) {
+        settings.problem_at(
+            "schedule.timezone",
+            format!("`{timezone}` is not known here ({error}); use an IANA name like \"Europe/Amsterdam\" or \"UTC\""),
+        );
+        return None;
+    }
+    Some(Schedule { sync: sync?, reconcile: reconcile?, timezone })
+}
+
+/// Six fields with seconds; five are taken as second 0.
+fn cron(settings: &mut Settings, key: &str, default: &str) -> Option<String> {
+    let text = settings.text(key, default);
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let six = match fields.len() {
+        5 => format!("0 {}", fields.join(" ")),
+        6 => fields.join(" "),
+        count => {
+            let example = "six: second minute hour day month weekday, like \"0 */15 * * * *\"";
+            settings.problem_at(key, format!("`{text}` has {count} fields; a schedule has {example}"));
+            return None;
+        }
+    };
+    if let Err(error) = CronParser::builder().build().parse(&six) {
+        settings.problem_at(key, format!("`{text}` is no schedule: {error}; write it like \"0 */15 * * * *\""));
+        return None;
+    }
+    Some(six)
+}
+
+fn limits(settings: &mut Settings) -> Option<Limits> {
+    // A smaller outbox than one page of documents would stop the work for good.
+    let outbox = bounded(settings, "limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, (1 << 20, 1 << 40));
+    let attempts = bounded(settings, "limits.attempts_max", ATTEMPTS_MAX_DEFAULT, (1, 100));
+    let text = settings.text("limits.drain", DRAIN_DEFAULT);
+    let drain = parse_duration(&text).filter(|drain| *drain <= Duration::from_secs(600));
+    if drain.is_none() {
+        settings.problem_at("limits.drain", format!("`{text}` is no duration up to 10 min; write it like \"20s\""));
+    }
+    Some(Limits { outbox_max_bytes: outbox?, attempts_max: u32::try_from(attempts?).ok()?, drain: drain? })
+}
+
+fn log(settings: &mut Settings) -> Option<Log> {
+    let text = settings.text("log.format", "text");
+    let format = match text.as_str() {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => {
+            settings.problem_at("log.format", format!("`{text}` is no format; use \"text\" or \"json\""));
+            None
+        }
+    };
+    let level = settings.text("log.level", LOG_LEVEL_DEFAULT);
+    let is_level = |text: &str| matches!(text, "off" | "error" | "warn" | "info" | "debug" | "trace");
+    let sound =
+        level.split(',').all(|part| is_level(part.trim().rsplit_once('=').map_or(part.trim(), |(_, level)| level)));
+    if !sound {
+        settings.problem_at(
+            "log.level",
+            format!("`{level}` is no level; use error, warn, info, debug or trace, or \"info,waybill::sync=debug\""),
+        );
+        return None;
+    }
+    Some(Log { format: format?, level, level_is_set: settings.is_set("log.level") })
+}
+
+/// Definitions that are written but not switched on are checked too: a misspelt name shows itself.
+fn definitions(settings: &mut Settings, rules: &RuleTable) -> Option<Vec<Arc<Definition>>> {
+    let wanted = settings.list("resources", &catalog::RESOURCES_DEFAULT);
+    if wanted.is_empty() {
+        settings.problem_at("resources", "names nothing to sync; name at least one");
+        return None;
+    }
+    if let Some(twice) = wanted.iter().enumerate().find(|(at, name)| wanted.iter().take(*at).any(|n| n == *name)) {
+        settings.problem_at("resources", format!("`{}` stands there twice", twice.1));
+        return None;
+    }
+    let mut names = wanted.clone();
+    names.extend(settings.resources.keys().filter(|name| !wanted.contains(name)).cloned());
+    match catalog::resources(&names, &settings.resources, rules) {
+        Ok(all) => Some(all.into_iter().filter(|definition| wanted.contains(&definition.name)).collect()),
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| settings.catalog_problem(problem));
+            None
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! From file text and environment to plain settings, each with the place it came from.
+//!
+//! Nothing is judged here but form: unknown names, wrong types, broken TOML. The walk goes on after a
+//! problem, so that one look shows them all (serde would stop at the first).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, nearest, variable};
+
+/// One thing wrong: where, what, and the mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `waybill.toml:7`, a variable's name, or `built-in`.
+    pub place: String,
+    /// What is wrong and how to mend it. Never holds the value of a secret.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// A value of the right form.
+#[derive(Clone)]
+pub(super) enum Raw {
+    Text(String),
+    Flag(bool),
+    Number(u64),
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+}
+
+struct Setting {
+    raw: Raw,
+    place: String,
+}
+
+/// All that was set, by key. The environment lies over the file.
+#[derive(Default)]
+pub(super) struct Settings {
+    file: String,
+    values: BTreeMap<&'static str, Setting>,
+    /// Line of each key of the file, `[resource.*]` and limits included.
+    lines: BTreeMap<String, usize>,
+    /// The `[resource.*]` tables as they stand.
+    pub(super) resources: toml::Table,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Settings {
+    /// Reads the file's text. `file` is its name in messages.
+    pub(super) fn read_file(&mut self, file: &str, text: &str) {
+        self.file = file.to_owned();
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            for error in errors {
+                let line = line_of(text, &error.span().unwrap_or(0..0));
+                // Only the message: the full form quotes the line, which may hold a password.
+                self.problem(format!("{file}:{line}"), format!("not TOML: {}", error.message().replace('\n', ", ")));
+            }
+            return;
+        }
+        self.note_lines(text, "", document.get_ref());
+        self.walk("", document.get_ref());
+        if let Ok(table) = toml::from_str::<toml::Table>(text)
+            && let Some(toml::Value::Table(resources)) = table.get("resource")
+        {
+            self.resources = resources.clone();
+        }
+    }
+
+    /// Reads the variables that begin with `WAYBILL_`. An empty one counts as not set.
+    pub(super) fn read_environment(&mut self, environment: &BTreeMap<String, String>) {
+        let known: BTreeMap<String, (&'static str, Kind)> =
+            KEYS.iter().map(|(key, kind)| (variable(key), (*key, *kind))).collect();
+        let ours = environment.iter().filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
+        for (name, value) in ours {
+            // Test rigs set these for themselves and their children.
+            if VARIABLES_ONLY.contains(&name.as_str()) || name.starts_with("WAYBILL_TEST_") {
+                continue;
+            }
+            let Some((key, kind)) = known.get(name) else {
+                let all = known.keys().map(String::as_str).chain(VARIABLES_ONLY);
+                let near = nearest(name, all).unwrap_or_default();
+                self.problem(name.clone(), format!("there is no such variable; did you mean {near}?"));
+                continue;
+            };
+            match from_variable(*kind, value) {
+                Ok(raw) => {
+                    self.values.insert(key, Setting { raw, place: name.clone() });
+                }
+                Err(what) => self.problem(name.clone(), what),
+            }
+        }
+    }
+
+    pub(super) fn problem(&mut self, place: String, what: String) {
+        self.problems.push(Problem { place, what });
+    }
+
+    /// A problem with the value of a key, placed where the value came from.
+    pub(super) fn problem_at(&mut self, key: &str, what: impl fmt::Display) {
+        let problem = match self.values.get(key) {
+            Some(setting) if setting.place.starts_with(PREFIX) => {
+                Problem { place: setting.place.clone(), what: what.to_string() }
+            }
+            Some(setting) => Problem { place: setting.place.clone(), what: format!("{key}: {what}") },
+            None => self.placed(key, format!("{key}: {what}")),
+        };
+        self.problems.push(problem);
+    }
+
+    /// A problem told by the catalog, whose text begins with the dotted key it is about.
+    pub(super) fn catalog_problem(&mut self, text: String) {
+        let key = match text.strip_prefix("limit \"").and_then(|rest| rest.split_once('"')) {
+            Some((pattern, _)) => format!("source.limits.{pattern}"),
+            None => text.split_once(": ").map_or("", |(key, _)| key).to_owned(),
+        };
+        if key.starts_with("source.limits.") && self.values.get("source.limits").is_some_and(from_environment) {
+            self.problem_at("source.limits", text);
+            return;
+        }
+        if key == "resources" {
+            self.problem_at("resources", text.trim_start_matches("resources: "));
+            return;
+        }
+        let problem = self.placed(&key, text);
+        self.problems.push(problem);
+    }
+
+    /// The line of the key, or of the nearest table around it that the file has.
+    fn placed(&self, key: &str, what: String) -> Problem {
+        let mut key = key;
+        loop {
+            if let Some(line) = self.lines.get(key) {
+                return Problem { place: format!("{}:{line}", self.file), what };
+            }
+            match key.rsplit_once('.') {
+                Some((outer, _)) => key = outer,
+                None => return Problem { place: "built-in".to_owned(), what },
+            }
+        }
+    }
+
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    pub(super) fn text(&self, key: &str, default: &str) -> String {
+        match self.values.get(key).map(|setting| &setting.raw) {
+            Some(Raw::Text(text)) => text.clone(),
+            _ => default.to_owned(),
+        }
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
+        match self.values.get(key).map(|setting| &setting.raw) {
+            Some(Raw::Flag(flag)) => *flag,
+            _ => default,
+        }
+    }
+
+    pub(super) fn number(&self, key: &str, default: u64) -> u64 {
+        match self.values.get(key).map(|setting| &setting.raw) {
+            Some(Raw::Number(number)) => *number,
+            _ => default,
+        }
+    }
+
+    pub(super) fn list(&self, key: &str, default: &[&str]) -> Vec<String> {
+        match self.values.get(key).map(|setting| &setting.raw) {
+            Some(Raw::List(list)) => list.clone(),
+            _ => default.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(super) fn map(&self, key: &str) -> BTreeMap<String, String> {
+        match self.values.get(key).map(|setting| &setting.raw) {
+            Some(Raw::Map(map)) => map.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn note_lines(&mut self, text: &str, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = join(prefix, key.get_ref());
+            self.lines.insert(path.clone(), line_of(text, &key.span()));
+            if let DeValue::Table(inner) = value.get_ref() {
+                self.note_lines(text, &path, inner);
+            }
+        }
+    }
+
+    fn walk(&mut self, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = join(prefix, key.get_ref());
+            let found = KEYS.iter().find(|(known, _)| *known == path);
+            let is_section = KEYS.iter().any(|(known, _)| known.starts_with(&format!("{path}."))) || path == "resource";
+            match (found, value.get_ref()) {
+                (Some((key, kind)), value) => match from_file(*kind, value) {
+                    Ok(raw) => {
+                        let place = self.placed(&path, String::new()).place;
+                        self.values.insert(key, Setting { raw, place });
+                    }
+                    Err(what) => self.unfit(&path, &what),
+                },
+                (None, DeValue::Table(_)) if path == "resource" => {}
+                (None, DeValue::Table(inner)) if is_section => self.walk(&path, inner),
+                (None, _) if is_section => self.unfit(&path, &format!("is a section; write it as [{path}]")),
+                (None, _) => self.unknown(prefix, &path, key.get_ref()),
+            }
+        }
+    }
+
+    fn unfit(&mut self, path: &str, what: &str) {
+        let problem = self.placed(path, format!("{path}: {what}"));
+        self.problems.push(problem);
+    }
+
+    fn unknown(&mut self, prefix: &str, path: &str, name: &str) {
+        let dot = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
+        let mut known: Vec<&str> = KEYS
+            .iter()
+            .filter_map(|(key, _)| key.strip_prefix(&dot))
+            .map(|rest| rest.split_once('.').map_or(rest, |(section, _)| section))
+            .collect();
+        if prefix.is_empty() {
+            known.push("resource");
+        }
+        known.dedup();
+        let near = nearest(name, known.iter().copied()).unwrap_or_default();
+        self.unfit(path, &format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
+    }
+}
+
+fn from_environment(setting: &Setting) -> bool {
+    setting.place.starts_with(PREFIX)
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}
+
+fn line_of(text: &str, span: &Range<usize>) -> usize {
+    text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
+}
+
+fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
+    let found = value.type_str();
+    let number = || match value {
+        DeValue::Integer(digits) => u64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok(),
+        _ => None,
+    };
+    match (kind, value) {
+        (Kind::Text, DeValue::String(text)) => Ok(Raw::Text(text.to_string())),
+        (Kind::Text, _) => Err(format!("needs text in quotes, not {found}")),
+        (Kind::Flag, DeValue::Boolean(flag)) => Ok(Raw::Flag(*flag)),
+        (Kind::Flag, _) => Err(format!("needs true or false, not {found}")),
+        (Kind::Size, DeValue::String(text)) => size(text),
+        (Kind::Number | Kind::Size, _) => {
+            number().map(Raw::Number).ok_or_else(|| format!("needs a whole number from 0, not {found} like this"))
+        }
+        (Kind::List, DeValue::Array(items)) => items
+            .iter()
+            .map(|item| item.get_ref().as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .map(Raw::List)
+            .ok_or_else(|| "needs an array of texts, like [\"a\", \"b\"]".to_owned()),
+        (Kind::List, _) => Err(format!("needs an array of texts, like [\"a\", \"b\"], not {found}")),
+        (Kind::Map, DeValue::Table(table)) => table
+            .iter()
+            .map(|(name, value)| Some((name.get_ref().to_string(), value.get_ref().as_str()?.to_owned())))
+            .collect::<Option<_>>()
+            .map(Raw::Map)
+            .ok_or_else(|| "needs texts only, like \"GET /path\" = \"25/min\"".to_owned()),
+        (Kind::Map, _) => Err(format!("needs a table of texts, not {found}")),
+    }
+}
+
+fn from_variable(kind: Kind, value: &str) -> Result<Raw, String> {
+    let items = || value.split(',').map(str::trim).filter(|item| !item.is_empty());
+    match kind {
+        Kind::Text => Ok(Raw::Text(value.to_owned())),
+        Kind::Flag => match value {
+            "true" | "1" => Ok(Raw::Flag(true)),
+            "false" | "0" => Ok(Raw::Flag(false)),
+            _ => Err("needs true or false".to_owned()),
+        },
+        Kind::Number => value.parse().map(Raw::Number).map_err(|_| "needs a whole number from 0".to_owned()),
+        Kind::Size => size(value),
+        Kind::List => Ok(Raw::List(items().map(str::to_owned).collect())),
+        Kind::Map => items()
+            .map(|item| item.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())))
+            .collect::<Option<_>>()
+            .map(Raw::Map)
+            .ok_or_else(|| "needs name=value, separated by commas, like GET /path=25/min".to_owned()),
+    }
+}
+
+/// `1048576`, `1024KiB`, `256 MiB`, `1GiB`.
+fn size(text: &str) -> Result<Raw, String> {
+    let text = text.trim();
+    let digits = text.chars().take_while(char::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" | "B" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let bytes = shift.and_then(|shift| count.parse::<u64>().ok().and_then(|count| count.checked_mul(1u64 << shift)));
+    bytes.map(Raw::Number).ok_or_else(|| format!("`{text}` is no size; write it like \"256MiB\" or in bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, Raw, size, variable};
+
+    #[test]
+    fn sizes_read_in_binary_units() {
+        let bytes = |text: &str| match size(text) {
+            Ok(Raw::Number(bytes)) => Some(bytes),
+            _ => None,
+        };
+        assert_eq!(bytes("1048576"), Some(1 << 20));
+        assert_eq!(bytes("256 MiB"), Some(256 << 20));
+        assert_eq!(bytes("1GiB"), Some(1 << 30));
+        for wrong in ["", "MiB", "1 MB", "-1", "99999999999GiB"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_key_stands_in_the_example_and_has_its_own_variable() {
+        let example = include_str!("../../config.example.toml");
+        let mut variables: Vec<String> = KEYS.iter().map(|(key, _)| variable(key)).collect();
+        for (key, _) in KEYS {
+            let name = key.rsplit('.').next().unwrap();
+            let found = example.lines().any(|line| {
+                let line = line.trim_start_matches("# ");
+                line.starts_with(&format!("{name} = ")) || line == format!("[{key}]")
+            });
+            assert!(found, "{key} is not in config.example.toml");
+        }
+        variables.sort();
+        variables.dedup();
+        assert_eq!(variables.len(), KEYS.len());
+    }
+}

@@ -1,0 +1,235 @@
+//! Configuration: what it refuses, with which words, and what it never shows.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
+use waybill::config::{Config, ConfigError, MasterKeySource};
+
+/// Loads a file with the given text under the given variables; problems come without the folder.
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waybill.toml");
+    std::fs::write(&file, text).unwrap();
+    let environment: BTreeMap<String, String> =
+        variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let prefix = format!("{}/", folder.path().display());
+    Config::load(Some(&file), &environment).map_err(|error| match error {
+        ConfigError::Problems(problems) => {
+            problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+        }
+        ConfigError::File { .. } => panic!("{error}"),
+    })
+}
+
+fn problems(text: &str) -> Vec<String> {
+    load(text, &[]).unwrap_err()
+}
+
+#[test]
+fn no_file_is_a_configuration() {
+    let config = Config::load(None, &BTreeMap::new()).unwrap();
+    assert_eq!(config.file, None);
+    assert_eq!(config.data_dir, Path::new("data"));
+    assert!(matches!(&config.master_key, MasterKeySource::File(file) if file == Path::new("data.key")));
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert!(config.mysql_url.is_none() && config.admin_key.is_none());
+    assert_eq!(config.source.base_url.as_str(), "https://api.bol.com/");
+    assert_eq!(config.definitions.len(), 1);
+    assert_eq!(config.limits.outbox_max_bytes, 256 << 20);
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    let mut example = Config::load(Some(Path::new("config.example.toml")), &BTreeMap::new()).unwrap();
+    let defaults = Config::load(None, &BTreeMap::new()).unwrap();
+    example.file = None;
+    example.log.level_is_set = false;
+    assert_eq!(format!("{example:#?}"), format!("{defaults:#?}"));
+}
+
+#[test]
+fn a_named_file_must_be_there() {
+    let error = Config::load(Some(Path::new("no/such.toml")), &BTreeMap::new()).unwrap_err().to_string();
+    assert!(error.starts_with("no/such.toml: cannot read the configuration file: "), "{error}");
+    let variables = BTreeMap::from([("WAYBILL_CONFIG".to_owned(), "also/missing.toml".to_owned())]);
+    assert!(matches!(Config::load(None, &variables), Err(ConfigError::File { .. })));
+}
+
+#[test]
+fn all_problems_are_told_with_line_and_mend() {
+    let text = r#"
+data_dri = "data"
+resources = ["shipments"]
+
+[http]
+listen = "everywhere"
+listne = 1
+
+[htpp]
+
+[source]
+base_url = "http://api.example.com"
+in_flight_max = 0
+
+[source.limits]
+"retailer" = "25/min"
+"GET /retailer/shipments" = "25 a minute"
+
+[schedule]
+sync = "every day"
+reconcile = "0 99 3 * * *"
+
+[log]
+format = "xml"
+"#;
+    let expected = [
+        "waybill.toml:2: data_dri: unknown key; did you mean `data_dir`? Known here: data_dir, master_key_file, resources, http, mysql, source, schedule, limits, log, resource",
+        "waybill.toml:7: http.listne: unknown key; did you mean `listen`? Known here: listen, behind_proxy",
+        "waybill.toml:9: htpp: unknown key; did you mean `http`? Known here: data_dir, master_key_file, resources, http, mysql, source, schedule, limits, log, resource",
+        "waybill.toml:6: http.listen: `everywhere` is no address with a port; write it like \"127.0.0.1:8080\"",
+        "waybill.toml:24: log.format: `xml` is no format; use \"text\" or \"json\"",
+        "waybill.toml:20: schedule.sync: `every day` has 2 fields; a schedule has six: second minute hour day month weekday, like \"0 */15 * * * *\"",
+        "waybill.toml:12: source.base_url: `http://api.example.com` would send secrets in clear text; use https (http only on loopback)",
+        "waybill.toml:13: source.in_flight_max: 0 is out of range; use 1 to 10000",
+        "waybill.toml:17: limit \"GET /retailer/shipments\": `25 a minute` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
+        "waybill.toml:16: limit \"retailer\": write the rule as \"GET /path/*\"",
+    ];
+    let found = problems(text);
+    for line in expected {
+        assert!(found.iter().any(|problem| problem == line), "missing: {line}\nfound:\n{}", found.join("\n"));
+    }
+    assert!(
+        found.iter().any(|problem| problem.starts_with("waybill.toml:21: schedule.reconcile: `0 99 3 * * *` is no"))
+    );
+    assert_eq!(found.len(), expected.len() + 1, "{found:#?}");
+}
+
+#[test]
+fn wrong_types_name_what_is_needed() {
+    for (text, want) in [
+        ("data_dir = 1", "waybill.toml:1: data_dir: needs text in quotes, not integer"),
+        (
+            "resources = \"shipments\"",
+            "waybill.toml:1: resources: needs an array of texts, like [\"a\", \"b\"], not string",
+        ),
+        ("[http]\nbehind_proxy = \"yes\"", "waybill.toml:2: http.behind_proxy: needs true or false, not string"),
+        ("http = 8080", "waybill.toml:1: http: is a section; write it as [http]"),
+        (
+            "[limits]\noutbox_max_bytes = \"1 MB\"",
+            "waybill.toml:2: limits.outbox_max_bytes: `1 MB` is no size; write it like \"256MiB\" or in bytes",
+        ),
+        (
+            "[limits]\ndrain = \"soon\"",
+            "waybill.toml:2: limits.drain: `soon` is no duration up to 10 min; write it like \"20s\"",
+        ),
+        ("resources = []", "waybill.toml:1: resources: names nothing to sync; name at least one"),
+        ("resources = [\"shipments\", \"shipments\"]", "waybill.toml:1: resources: `shipments` stands there twice"),
+        ("data_dir = \"..\"", "waybill.toml:1: data_dir: `..` is no directory of our own; name one like \"data\""),
+    ] {
+        assert_eq!(problems(text), [want]);
+    }
+}
+
+#[test]
+fn broken_toml_names_the_line_and_does_not_quote_it() {
+    let found = problems("[mysql]\nurl = \"mysql://root:geheim@db/x\n");
+    assert!(found[0].starts_with("waybill.toml:2: not TOML: "), "{found:?}");
+    assert!(!found.join(" ").contains("geheim"));
+}
+
+#[test]
+fn definitions_are_checked_with_their_line() {
+    let found = problems("resources = [\"shipments\", \"orders\"]\n");
+    assert_eq!(
+        found,
+        ["waybill.toml:1: resources: `orders` is not in the catalog (shipments) and there is no [resource.orders]"]
+    );
+    let found = problems("[resource.shipments.list]\norder = \"newest-first\"\npath = \"retailer/shipments\"\n");
+    assert!(
+        found[0].starts_with("waybill.toml:3: resource.shipments.list.path: `retailer/shipments` is no path"),
+        "{found:?}"
+    );
+    // Not switched on, and still checked: the misspelt name shows itself.
+    let found = problems("[resource.shipmnets.list]\norder = \"unordered\"\n");
+    assert!(found[0].starts_with("waybill.toml:1: resource.shipmnets: "), "{found:?}");
+}
+
+#[test]
+fn the_environment_lies_over_the_file() {
+    let config = load(
+        "data_dir = \"a\"\n[http]\nlisten = \"127.0.0.1:1\"\n",
+        &[
+            ("WAYBILL_DATA_DIR", "b"),
+            ("WAYBILL_HTTP_LISTEN", "0.0.0.0:9000"),
+            ("WAYBILL_HTTP_BEHIND_PROXY", "true"),
+            ("WAYBILL_RESOURCES", " shipments ,"),
+            ("WAYBILL_SOURCE_BASE_URL", "http://127.0.0.1:9999"),
+            ("WAYBILL_SOURCE_LIMITS", "GET /retailer/shipments=7/3min, GET /retailer/shipments/*=none"),
+            ("WAYBILL_SCHEDULE_SYNC", "*/5 * * * *"),
+            ("WAYBILL_LIMITS_OUTBOX_MAX_BYTES", "1GiB"),
+            ("WAYBILL_SOURCE_CALLS_PER_SECOND", "20"),
+            ("WAYBILL_MYSQL_URL", ""),
+            ("WAYBILL_TEST_MYSQL", "mysql://root@127.0.0.1:3307"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.data_dir, Path::new("b"));
+    assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
+    assert_eq!(config.schedule.sync, "0 */5 * * * *");
+    assert_eq!(config.limits.outbox_max_bytes, 1 << 30);
+    assert_eq!(config.source.calls_per_second, Some(20));
+    assert!(config.mysql_url.is_none());
+    let rule = |path: &str| config.rules.find("GET", path).unwrap().limit.map(|limit| limit.to_string());
+    assert_eq!(rule("/retailer/shipments").as_deref(), Some("7/3min"));
+    assert_eq!(rule("/retailer/shipments/1"), None);
+    assert_eq!(rule("/retailer/orders").as_deref(), Some("25/min"), "built-in rules stay");
+}
+
+#[test]
+fn variables_have_their_own_problems() {
+    for (name, value, want) in [
+        ("WAYBILL_HTTP_LISTN", "x", "WAYBILL_HTTP_LISTN: there is no such variable; did you mean WAYBILL_HTTP_LISTEN?"),
+        ("WAYBILL_ADMINKEY", "x", "WAYBILL_ADMINKEY: there is no such variable; did you mean WAYBILL_ADMIN_KEY?"),
+        ("WAYBILL_HTTP_BEHIND_PROXY", "yes", "WAYBILL_HTTP_BEHIND_PROXY: needs true or false"),
+        ("WAYBILL_LIMITS_ATTEMPTS_MAX", "-1", "WAYBILL_LIMITS_ATTEMPTS_MAX: needs a whole number from 0"),
+        (
+            "WAYBILL_HTTP_LISTEN",
+            "0.0.0.0:80",
+            "WAYBILL_HTTP_LISTEN: 0.0.0.0:80 can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy before it and set http.behind_proxy = true",
+        ),
+        (
+            "WAYBILL_MASTER_KEY",
+            "geheim",
+            "WAYBILL_MASTER_KEY: is not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64",
+        ),
+        (
+            "WAYBILL_SOURCE_LIMITS",
+            "GET /x=often",
+            "WAYBILL_SOURCE_LIMITS: limit \"GET /x\": `often` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
+        ),
+    ] {
+        assert_eq!(load("", &[(name, value)]).unwrap_err(), [want]);
+    }
+}
+
+#[test]
+fn secrets_show_in_no_debug_text_and_no_problem() {
+    let key = "Z2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltISE=";
+    let config = load(
+        "[mysql]\nurl = \"mysql://root:geheim@db.example.com/waybill\"\n",
+        &[("WAYBILL_MASTER_KEY", key), ("WAYBILL_ADMIN_KEY", "geheime-sleutel")],
+    )
+    .unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("geheim") && !shown.contains(key), "{shown}");
+    assert_eq!(config.mysql_url.as_ref().unwrap().expose_secret(), "mysql://root:geheim@db.example.com/waybill");
+    assert!(matches!(&config.master_key, MasterKeySource::Env(secret) if secret.expose_secret() == key));
+    for url in ["postgres://u:geheim@h/d", "mysql://u:geheim@h", "mysql://u:geheim@h:x/d", "geheim"] {
+        let found = load("", &[("WAYBILL_MYSQL_URL", url), ("WAYBILL_ADMIN_KEY", "geheim")]).unwrap_err();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(!found.join(" ").contains("geheim"), "{found:?}");
+    }
+}

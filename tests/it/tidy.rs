@@ -1,0 +1,205 @@
+//! The rules of the layout, kept by a machine: who may import whom, where words belong, how long a
+//! file may be. A rule that is broken names the file and the line.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+const LINES_MAX: usize = 500;
+
+/// A name, and the only places below `src` where it may stand.
+const ONLY_IN: [(&str, &[&str]); 7] = [
+    ("sled::", &["store"]),
+    ("reqwest::", &["source"]),
+    ("mysql_async::", &["sink/mysql"]),
+    ("warp::", &["http", "sandbox"]),
+    ("std::env::", &["config.rs", "config", "main.rs", "cli"]),
+    ("tokio_cron_scheduler::", &["sync"]),
+    ("process::exit", &["main.rs"]),
+];
+
+/// What a part may import of ours, beside itself. The arrows of the design.
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
+    ("domain", &[]),
+    ("catalog", &["domain"]),
+    ("config", &["catalog", "domain"]),
+    ("source", &["catalog", "domain"]),
+    ("store", &["catalog", "domain"]),
+    ("sync", &["source", "store", "catalog", "domain"]),
+    ("sink", &["store", "catalog", "domain"]),
+    ("http", &["store", "sink", "catalog", "domain"]),
+    ("sandbox", &["catalog", "domain"]),
+    ("app", &["sync", "sink", "http", "source", "store", "config", "catalog", "domain"]),
+];
+
+/// Words of one marketplace, and the places that may know them.
+const MARKET_WORDS: [&str; 5] = ["shipment", "fbr", "fbb", "bol.com", "bol_"];
+const MARKET_PLACES: [&str; 3] = ["catalog", "sandbox", "cli/sandbox.rs"];
+
+/// Names that say nothing.
+const EMPTY_NAMES: [&str; 6] = ["manager", "helper", "util", "handler_", "process_", "do_"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files of that ending below a folder, with their path in it and their text.
+fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
+    let top = root().join(folder);
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = vec![top.clone()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                let name = path.strip_prefix(&top).unwrap().to_string_lossy().into_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "nothing in {folder}");
+    found
+}
+
+/// The lines before the file's own tests, numbered from 1.
+fn program(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(at, line)| (at + 1, line)).take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+/// Whether a file is a place, or lies in it.
+fn lies_in(file: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| file == *place || file.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// `store/queue.rs` and `store.rs` belong to `store`.
+fn part(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap()
+}
+
+/// Whether the word begins in the line, and not in the middle of another.
+fn begins(line: &str, word: &str) -> bool {
+    let joins = |letter: char| letter.is_alphanumeric() || letter == '_';
+    line.match_indices(word).any(|(at, _)| line.get(..at).is_some_and(|before| !before.ends_with(joins)))
+}
+
+/// Gathers what is wrong in every line of the program below `src`.
+fn offences(wrong: impl Fn(&str, &str) -> Option<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (file, text) in files("src", ".rs") {
+        for (number, line) in program(&text) {
+            if let Some(what) = wrong(&file, line) {
+                found.push(format!("src/{file}:{number}: {what}: {}", line.trim()));
+            }
+        }
+    }
+    found
+}
+
+fn assert_none(offences: &[String]) {
+    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
+
+#[test]
+fn outside_crates_stay_in_their_place() {
+    assert_none(&offences(|file, line| {
+        let stray = ONLY_IN.iter().find(|(name, places)| line.contains(name) && !lies_in(file, places));
+        stray.filter(|_| !is_comment(line)).map(|(name, places)| format!("{name} belongs to {}", places.join(", ")))
+    }));
+}
+
+#[test]
+fn imports_point_one_way() {
+    assert_none(&offences(|file, line| {
+        let own = part(file);
+        let (_, allowed) = MAY_IMPORT.iter().find(|(name, _)| *name == own)?;
+        let rest = line.split("crate::").nth(1).filter(|_| !is_comment(line))?;
+        if rest.starts_with('{') {
+            return Some("one part a line, so that this test can read it".to_owned());
+        }
+        let imported = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next()?;
+        let is_ours = MAY_IMPORT.iter().any(|(name, _)| *name == imported) || imported == "cli";
+        (is_ours && imported != own && !allowed.contains(&imported)).then(|| format!("{own} may not know {imported}"))
+    }));
+}
+
+#[test]
+fn the_engine_has_never_heard_of_a_marketplace() {
+    assert_none(&offences(|file, line| {
+        let lower = line.to_lowercase();
+        let word = MARKET_WORDS.iter().find(|word| begins(&lower, word) && !lies_in(file, &MARKET_PLACES))?;
+        Some(format!("`{word}` belongs to the catalog"))
+    }));
+}
+
+#[test]
+fn names_say_something() {
+    assert_none(&offences(|_, line| {
+        let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("async ");
+        let name =
+            ["fn ", "struct ", "enum ", "trait ", "mod ", "const "].iter().find_map(|kind| line.strip_prefix(kind))?;
+        let name = name.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next()?.to_lowercase();
+        let empty = EMPTY_NAMES
+            .iter()
+            .find(|empty| if empty.ends_with('_') { name.starts_with(*empty) } else { name.contains(*empty) })?;
+        Some(format!("`{empty}` says nothing"))
+    }));
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let marks = ["TODO", "FIXME", "XXX", "unimplemented!", "todo!"];
+    assert_none(&offences(|_, line| {
+        marks.iter().find(|mark| begins(line, mark)).map(|mark| format!("{mark} belongs to the tracker"))
+    }));
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let mut found = Vec::new();
+    for folder in ["src", "tests"] {
+        for (file, text) in files(folder, ".rs") {
+            let lines = text.lines().count();
+            if lines > LINES_MAX {
+                found.push(format!("{folder}/{file}: {lines} lines, {LINES_MAX} are allowed"));
+            }
+            if !text.starts_with("//!") {
+                found.push(format!("{folder}/{file}: does not begin with //! and what it is"));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn scripts_can_be_run_and_stop_at_the_first_error() {
+    let named = fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().path());
+    let scripts = named.filter(|path| path.extension().is_none()).chain([root().join(".ci/run")]);
+    let mut found = Vec::new();
+    for path in scripts {
+        let (text, mode) = (fs::read_to_string(&path).unwrap(), fs::metadata(&path).unwrap().permissions().mode());
+        if mode & 0o111 != 0o111 {
+            found.push(format!("{}: cannot be run; chmod +x", path.display()));
+        }
+        if !text.starts_with("#!/usr/bin/env bash\n") || !text.contains("\nset -euo pipefail\n") {
+            found.push(format!("{}: must begin as a bash script with set -euo pipefail", path.display()));
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn the_rules_see_what_they_should() {
+    assert!(begins("a shipment", "shipment") && begins("(bol_x)", "bol_"));
+    assert!(!begins("a symbol_table", "bol_") && !begins("transshipment", "shipment"));
+    assert!(lies_in("sink/mysql/write.rs", &["sink/mysql"]) && !lies_in("sink/mysqlx.rs", &["sink/mysql"]));
+    assert_eq!(part("config/keys.rs"), part("config.rs"));
+}
