@@ -281,8 +281,11 @@ fn unmatched_route(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 
 fn unmatched(api: &Api, call: &Call) -> Outcome {
     match api.description.allowed(&call.head.path) {
-        Some(allow) => Err(Problem::method_not_allowed(allow)),
-        None => Err(Problem::not_found()),
+        // A path that has the method did not match for its content: an id that is not UTF-8.
+        Some(allow) if !allow.split(", ").any(|method| method == call.head.method.as_str()) => {
+            Err(Problem::method_not_allowed(allow))
+        }
+        _ => Err(Problem::not_found()),
     }
 }
 

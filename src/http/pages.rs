@@ -19,12 +19,14 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, content type, text.
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/", HTML, include_str!("assets/dashboard.html")),
     ("/docs", HTML, include_str!("assets/docs.html")),
+    ("/assets/icon.svg", SVG, include_str!("assets/icon.svg")),
     ("/assets/waybill.css", CSS, include_str!("assets/waybill.css")),
     ("/assets/session.js", SCRIPT, include_str!("assets/session.js")),
     ("/assets/dashboard.js", SCRIPT, include_str!("assets/dashboard.js")),
