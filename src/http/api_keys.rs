@@ -1,0 +1,105 @@
+//! `/api/v1/keys`: make, list and revoke API keys. Only for admin keys that see all shops.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::Response;
+
+use super::auth::Need;
+use super::backend::{KeyView, NewKey, Scope};
+use super::body::{id_rule, name_rule};
+use super::query::Segment;
+use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
+use super::{Api, Call, Endpoint, guarded, reads};
+use crate::domain::clock::Millis;
+
+/// Shops that one key may be bound to.
+const SHOPS_MAX: usize = 1000;
+/// Ten years.
+const DAYS_MAX: u32 = 3650;
+
+/// What `scope` may be.
+pub(super) const SCOPES: [(&str, Scope); 2] = [("read", Scope::Read), ("admin", Scope::Admin)];
+
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let all = warp::path!("api" / "v1" / "keys").map(|| ()).boxed();
+    let one = warp::path!("api" / "v1" / "keys" / Segment).map(|Segment(id)| id);
+    let at = |name| Endpoint { name, need: Need::AdminAll };
+    let list = all.clone().and(reads()).boxed();
+    let create = all.and(warp::post()).boxed();
+    let revoke = one.and(warp::delete()).boxed();
+    guarded(api, at("list keys"), list, list_keys)
+        .or(guarded(api, at("create key"), create, create_key))
+        .unify()
+        .or(guarded(api, at("revoke key"), revoke, revoke_key))
+        .unify()
+        .boxed()
+}
+
+/// A key as the API shows it; `key` only in the answer that made it.
+#[derive(Serialize)]
+struct KeyForm<'a> {
+    id: String,
+    name: String,
+    scope: Scope,
+    shops: Option<Vec<String>>,
+    #[serde(serialize_with = "time")]
+    created_at: Millis,
+    #[serde(serialize_with = "time_opt")]
+    expires_at: Option<Millis>,
+    #[serde(serialize_with = "time_opt")]
+    last_used_at: Option<Millis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+}
+
+impl KeyForm<'_> {
+    fn new(view: KeyView, key: Option<&str>) -> KeyForm<'_> {
+        KeyForm {
+            id: view.id,
+            name: view.name,
+            scope: view.scope,
+            shops: view.shops,
+            created_at: view.created_at,
+            expires_at: view.expires_at,
+            last_used_at: view.last_used_at,
+            key,
+        }
+    }
+}
+
+async fn list_keys(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    call.params(&[])?;
+    let keys = api.backend.list_keys().await?;
+    let items = keys.into_iter().map(|view| KeyForm::new(view, None)).collect();
+    Reply::json(&Page { items, next_cursor: None })
+}
+
+async fn create_key(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    let (grant, mut fields) = call.fields(&api.limits).await?;
+    let name = fields.take_text("name", name_rule);
+    let name = fields.require("name", name);
+    let scope = fields.take_choice("scope", &SCOPES).unwrap_or(Scope::Read);
+    let shops = fields.take_list("shops", SHOPS_MAX, id_rule);
+    let expires_days = fields.take_number("expires_days", 1..=DAYS_MAX);
+    if scope == Scope::Admin && shops.is_some() {
+        fields.offend("shops", "only goes with the scope `read`; an admin key is for all shops");
+    }
+    fields.done()?;
+    let minted = api.backend.create_key(NewKey { name, scope, shops, expires_days }).await?;
+    tracing::info!(key.id = %minted.view.id, by = %grant.key_id, ?scope, "made an api key");
+    Reply::json_with(StatusCode::CREATED, &KeyForm::new(minted.view, Some(minted.key.expose_secret())))
+}
+
+async fn revoke_key(api: Arc<Api>, call: Call, key_id: String) -> Outcome {
+    call.params(&[])?;
+    if !api.backend.revoke_key(&key_id).await? {
+        return Err(Problem::not_found());
+    }
+    tracing::info!(key.id = %key_id, by = %call.grant.key_id, "revoked an api key");
+    Reply::empty()
+}

@@ -1,0 +1,206 @@
+//! `/api/v1/runs` and `/api/v1/parked`: how far the work is, and what was given up.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::auth::Need;
+use super::backend::{ParkedQuery, RunQuery};
+use super::query::{LIMIT_DEFAULT, Params, Segment};
+use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
+use super::{Api, Call, Endpoint, guarded, reads};
+use crate::domain::clock::Millis;
+use crate::domain::document::{Parked, RunView};
+use crate::domain::{Mode, RunState};
+
+/// What `state` may be.
+pub(super) const STATES: [(&str, RunState); 5] = [
+    ("walking", RunState::Walking),
+    ("fetching", RunState::Fetching),
+    ("done", RunState::Done),
+    ("failed", RunState::Failed),
+    ("canceled", RunState::Canceled),
+];
+
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let runs = warp::path!("api" / "v1" / "runs").and(reads()).map(|| ()).boxed();
+    let run = warp::path!("api" / "v1" / "runs" / Segment).and(reads()).map(|Segment(id)| id).boxed();
+    let parked = warp::path!("api" / "v1" / "parked").and(reads()).map(|| ()).boxed();
+    let retry =
+        warp::path!("api" / "v1" / "parked" / Segment / "retry").and(warp::post()).map(|Segment(id)| id).boxed();
+    let at = |name, need| Endpoint { name, need };
+    guarded(api, at("list runs", Need::Read), runs, list_runs)
+        .or(guarded(api, at("show run", Need::Read), run, show_run))
+        .unify()
+        .or(guarded(api, at("list parked", Need::Read), parked, list_parked))
+        .unify()
+        .or(guarded(api, at("retry parked", Need::AdminAll), retry, retry_parked))
+        .unify()
+        .boxed()
+}
+
+/// A run as the API shows it.
+#[derive(Serialize)]
+struct RunForm {
+    id: u64,
+    shop_id: String,
+    resource: String,
+    /// The list parameters of its stream.
+    parameters: Map<String, Value>,
+    mode: Mode,
+    state: RunState,
+    #[serde(serialize_with = "time")]
+    started_at: Millis,
+    #[serde(serialize_with = "time_opt")]
+    ended_at: Option<Millis>,
+    pages: u64,
+    listed: u64,
+    new: u64,
+    changed: u64,
+    to_fetch: u64,
+    fetched: u64,
+    gone: u64,
+    parked: u64,
+    pending: u64,
+    written: u64,
+    error: Option<String>,
+    #[serde(serialize_with = "time_opt")]
+    newest: Option<Millis>,
+    #[serde(serialize_with = "time_opt")]
+    forecast_at: Option<Millis>,
+}
+
+impl From<RunView> for RunForm {
+    fn from(view: RunView) -> RunForm {
+        let (pending, run) = (view.run.pending(), view.run);
+        let parameters = run.stream.combination.0.into_iter().map(|(name, value)| (name, Value::String(value)));
+        RunForm {
+            id: run.id,
+            shop_id: run.stream.shop,
+            resource: run.stream.resource,
+            parameters: parameters.collect(),
+            mode: run.mode,
+            state: run.state,
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            pages: run.pages,
+            listed: run.listed,
+            new: run.new,
+            changed: run.changed,
+            to_fetch: run.to_fetch,
+            fetched: run.fetched,
+            gone: run.gone,
+            parked: run.parked,
+            pending,
+            written: run.written,
+            error: run.error,
+            newest: run.newest,
+            forecast_at: view.forecast_at,
+        }
+    }
+}
+
+async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    let params = call.params(&["shop", "resource", "state", "limit", "cursor"])?;
+    let limit = params.limit(LIMIT_DEFAULT)?;
+    let before = id_cursor(&api, "runs", &params)?;
+    let query = RunQuery {
+        shops: call.grant.visible(params.get("shop")),
+        resource: params.get("resource").map(str::to_owned),
+        state: params.get("state").map(state).transpose()?,
+        limit: limit + 1,
+        before,
+    };
+    let mut runs = match &query.shops {
+        Some(shops) if shops.is_empty() => Vec::new(),
+        _ => api.backend.runs(query).await?,
+    };
+    let more = runs.len() > limit;
+    runs.truncate(limit);
+    let last = runs.last().filter(|_| more).map(|view| view.run.id.to_string());
+    let next_cursor = last.map(|last| api.cursors.seal("runs", &params.filters(), &[&last]));
+    Reply::json(&Page { items: runs.into_iter().map(RunForm::from).collect(), next_cursor })
+}
+
+fn state(text: &str) -> Result<RunState, Problem> {
+    STATES.iter().find(|(name, _)| *name == text).map(|(_, state)| *state).ok_or_else(|| {
+        let names: Vec<&str> = STATES.iter().map(|(name, _)| *name).collect();
+        Problem::parameter("state", format!("must be one of: {}", names.join(", ")))
+    })
+}
+
+async fn show_run(api: Arc<Api>, call: Call, run_id: String) -> Outcome {
+    call.params(&[])?;
+    let view = api.backend.run(number(&run_id)?).await?;
+    let view = view.filter(|view| call.grant.sees(&view.run.stream.shop)).ok_or_else(Problem::not_found)?;
+    Reply::json(&RunForm::from(view))
+}
+
+/// A parked job as the API shows it.
+#[derive(Serialize)]
+struct ParkedForm {
+    id: u64,
+    shop_id: String,
+    resource: String,
+    document_id: Option<String>,
+    job: String,
+    reason: String,
+    attempts: u32,
+    #[serde(serialize_with = "time")]
+    parked_at: Millis,
+}
+
+impl From<Parked> for ParkedForm {
+    fn from(parked: Parked) -> ParkedForm {
+        ParkedForm {
+            id: parked.id,
+            shop_id: parked.shop_id,
+            resource: parked.resource,
+            document_id: parked.document_id,
+            job: parked.job,
+            reason: parked.reason,
+            attempts: parked.attempts,
+            parked_at: parked.parked_at,
+        }
+    }
+}
+
+async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    let params = call.params(&["shop", "limit", "cursor"])?;
+    let limit = params.limit(LIMIT_DEFAULT)?;
+    let after = id_cursor(&api, "parked", &params)?;
+    let query = ParkedQuery { shops: call.grant.visible(params.get("shop")), limit: limit + 1, after };
+    let mut parked = match &query.shops {
+        Some(shops) if shops.is_empty() => Vec::new(),
+        _ => api.backend.parked(query).await?,
+    };
+    let more = parked.len() > limit;
+    parked.truncate(limit);
+    let last = parked.last().filter(|_| more).map(|parked| parked.id.to_string());
+    let next_cursor = last.map(|last| api.cursors.seal("parked", &params.filters(), &[&last]));
+    Reply::json(&Page { items: parked.into_iter().map(ParkedForm::from).collect(), next_cursor })
+}
+
+async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> Outcome {
+    call.params(&[])?;
+    let parked_id = number(&parked_id)?;
+    if !api.backend.retry_parked(parked_id).await? {
+        return Err(Problem::not_found());
+    }
+    tracing::info!(parked.id = parked_id, key.id = %call.grant.key_id, "put a parked job back to work");
+    Reply::empty()
+}
+
+/// Ids of runs and parked jobs are numbers; anything else names nothing.
+fn number(text: &str) -> Result<u64, Problem> {
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(Problem::not_found)
+}
+
+fn id_cursor(api: &Api, of: &str, params: &Params) -> Result<Option<u64>, Problem> {
+    Ok(api.open_cursor(of, params)?.and_then(|last| last.first()?.parse().ok()))
+}

@@ -1,0 +1,196 @@
+//! `/api/v1/shops`: register, look at, change, remove, sync now.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::http::header::{HeaderValue, LOCATION};
+use warp::reply::Response;
+
+use super::auth::Need;
+use super::backend::{NewShop, ShopChange};
+use super::body::{Fields, id_rule, name_rule, secret_rule};
+use super::query::{LIMIT_MAX, Segment};
+use super::reply::{Outcome, Page, Problem, Reply, time};
+use super::{Api, Call, Endpoint, guarded, reads};
+use crate::domain::clock::Millis;
+use crate::domain::{Mode, Shop, ShopState};
+
+/// Names of resources that one shop may list.
+const RESOURCES_MAX: usize = 100;
+
+/// What `mode` may be.
+pub(super) const MODES: [(&str, Mode); 2] = [("incremental", Mode::Incremental), ("full", Mode::Full)];
+
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let all = warp::path!("api" / "v1" / "shops").map(|| ()).boxed();
+    let one = warp::path!("api" / "v1" / "shops" / Segment).map(|Segment(id)| id).boxed();
+    let sync = warp::path!("api" / "v1" / "shops" / Segment / "sync").map(|Segment(id)| id);
+    let at = |name, need| Endpoint { name, need };
+
+    let list = all.clone().and(reads()).boxed();
+    let create = all.and(warp::post()).boxed();
+    let show = one.clone().and(reads()).boxed();
+    let update = one.clone().and(warp::patch()).boxed();
+    let delete = one.and(warp::delete()).boxed();
+    let sync = sync.and(warp::post()).boxed();
+
+    guarded(api, at("list shops", Need::Read), list, list_shops)
+        .or(guarded(api, at("create shop", Need::AdminAll), create, create_shop))
+        .unify()
+        .or(guarded(api, at("show shop", Need::Read), show, show_shop))
+        .unify()
+        .or(guarded(api, at("update shop", Need::Admin), update, update_shop))
+        .unify()
+        .or(guarded(api, at("delete shop", Need::Admin), delete, delete_shop))
+        .unify()
+        .or(guarded(api, at("sync shop", Need::Admin), sync, sync_shop))
+        .unify()
+        .boxed()
+}
+
+/// A shop as the API shows it: never the secret, only that there is one.
+#[derive(Serialize)]
+struct ShopForm {
+    id: String,
+    name: String,
+    client_id: String,
+    account: String,
+    resources: Vec<String>,
+    state: ShopState,
+    reason: Option<String>,
+    client_secret_set: bool,
+    #[serde(serialize_with = "time")]
+    created_at: Millis,
+    #[serde(serialize_with = "time")]
+    updated_at: Millis,
+}
+
+impl From<Shop> for ShopForm {
+    fn from(shop: Shop) -> ShopForm {
+        ShopForm {
+            id: shop.id,
+            name: shop.name,
+            client_id: shop.client_id,
+            account: shop.account,
+            resources: shop.resources,
+            state: shop.state,
+            reason: shop.reason,
+            client_secret_set: true,
+            created_at: shop.created_at,
+            updated_at: shop.updated_at,
+        }
+    }
+}
+
+async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    let params = call.params(&["limit", "cursor"])?;
+    let limit = params.limit(LIMIT_MAX)?;
+    let after = api.open_cursor("shops", &params)?.and_then(|last| last.into_iter().next());
+    let mut shops = api.backend.shops().await?;
+    shops.retain(|shop| call.grant.sees(&shop.id) && after.as_ref().is_none_or(|after| shop.id > *after));
+    shops.sort_by(|a, b| a.id.cmp(&b.id));
+    let more = shops.len() > limit;
+    shops.truncate(limit);
+    let last = shops.last().filter(|_| more);
+    let next_cursor = last.map(|shop| api.cursors.seal("shops", &params.filters(), &[&shop.id]));
+    Reply::json(&Page { items: shops.into_iter().map(ShopForm::from).collect(), next_cursor })
+}
+
+async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    let (_, mut fields) = call.fields(&api.limits).await?;
+    let name = fields.take_text("name", name_rule);
+    let client_id = fields.take_text("client_id", id_rule);
+    let client_secret = fields.take_secret("client_secret", secret_rule);
+    let account = fields.take_text("account", id_rule);
+    let resources = take_resources(&api, &mut fields);
+    let name = fields.require("name", name);
+    let client_id = fields.require("client_id", client_id);
+    let client_secret = fields.require("client_secret", client_secret);
+    fields.done()?;
+    let shop = api.backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
+    tracing::info!(shop.id = %shop.id, "registered a shop");
+    let location = HeaderValue::from_str(&format!("/api/v1/shops/{}", shop.id));
+    let reply = Reply::json_with(StatusCode::CREATED, &ShopForm::from(shop))?;
+    Ok(match location {
+        Ok(location) => reply.with(LOCATION, location),
+        // An id of ours is letters and digits; were it not, the shop would still be registered.
+        Err(_) => reply,
+    })
+}
+
+async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    call.params(&[])?;
+    if !call.grant.sees(&shop_id) {
+        return Err(Problem::not_found());
+    }
+    let shop = api.backend.shop(&shop_id).await?.ok_or_else(Problem::not_found)?;
+    Reply::json(&ShopForm::from(shop))
+}
+
+async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    let (grant, mut fields) = call.fields(&api.limits).await?;
+    if !grant.sees(&shop_id) {
+        return Err(Problem::not_found());
+    }
+    let empty = fields.is_empty();
+    let change = ShopChange {
+        name: fields.take_text("name", name_rule),
+        client_secret: fields.take_secret("client_secret", secret_rule),
+        account: fields.take_text("account", id_rule),
+        resources: take_resources(&api, &mut fields),
+        paused: fields.take_bool("paused"),
+    };
+    if empty {
+        fields.offend("", "the body changes nothing; give at least one field");
+    }
+    fields.done()?;
+    let changes_secret = change.client_secret.is_some();
+    let shop = api.backend.update_shop(&shop_id, change).await?.ok_or_else(Problem::not_found)?;
+    tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, changes_secret, "changed a shop");
+    Reply::json(&ShopForm::from(shop))
+}
+
+async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    let purge = call.params(&["purge"])?.flag("purge")?;
+    if !call.grant.sees(&shop_id) || !api.backend.delete_shop(&shop_id, purge).await? {
+        return Err(Problem::not_found());
+    }
+    tracing::info!(shop.id = %shop_id, key.id = %call.grant.key_id, purge, "deleted a shop");
+    Reply::empty()
+}
+
+/// Where to watch what was started.
+#[derive(Serialize)]
+struct Started {
+    run_ids: Vec<u64>,
+}
+
+async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    let (grant, mut fields) = call.fields(&api.limits).await?;
+    if !grant.sees(&shop_id) {
+        return Err(Problem::not_found());
+    }
+    let resource = fields.take_text("resource", |_| Ok(()));
+    if let Some(Err(message)) = resource.as_deref().map(|name| known_resource(&api, name)) {
+        fields.offend("resource", message);
+    }
+    let mode = fields.take_choice("mode", &MODES).unwrap_or(Mode::Incremental);
+    fields.done()?;
+    let run_ids = api.backend.start_sync(&shop_id, resource, mode).await?;
+    Reply::json_with(StatusCode::ACCEPTED, &Started { run_ids })
+}
+
+fn take_resources(api: &Api, fields: &mut Fields) -> Option<Vec<String>> {
+    fields.take_list("resources", RESOURCES_MAX, |name| known_resource(api, name))
+}
+
+fn known_resource(api: &Api, name: &str) -> Result<(), String> {
+    if api.definition(name).is_some() {
+        return Ok(());
+    }
+    let known: Vec<&str> = api.definitions.iter().map(|definition| definition.name.as_str()).collect();
+    Err(format!("is not a configured resource; configured: {}", known.join(", ")))
+}

@@ -1,0 +1,254 @@
+// The dashboard: asks the API every two seconds while the tab is seen, and shows what changed.
+
+import { by, call, h, session } from './session.js';
+
+const PAUSE_MS = 2000;
+const PAUSE_MAX_MS = 30_000;
+
+const number = new Intl.NumberFormat();
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: 'auto' });
+
+let admin = false;
+let timer;
+let round = 0;
+let leave;
+
+const shown = new Map();
+
+/** Rebuilds a section only when its data changed, so that focus and selection stay. */
+function show(id, data, build) {
+  const print = JSON.stringify([data, admin]);
+  if (shown.get(id) === print) return;
+  shown.set(id, print);
+  const section = by(id);
+  const focused = section.contains(document.activeElement) ? document.activeElement.id : '';
+  section.replaceChildren(...[build(data)].flat());
+  if (focused) by(focused)?.focus();
+}
+
+function ago(text) {
+  if (!text) return 'never';
+  const seconds = (new Date(text) - Date.now()) / 1000;
+  const units = [['day', 86_400], ['hour', 3600], ['minute', 60]];
+  const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? ['second', 1];
+  return relative.format(Math.round(seconds / size), unit);
+}
+
+function when(text) {
+  return h('time', { datetime: text, title: text ? clock.format(new Date(text)) : undefined }, ago(text));
+}
+
+function bytes(count) {
+  const units = ['B', 'KiB', 'MiB', 'GiB'];
+  const step = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(count, 1)) / 10));
+  return `${number.format(Math.round((count / 1024 ** step) * 10) / 10)} ${units[step]}`;
+}
+
+const plural = (count, one, many) => `${number.format(count)} ${count === 1 ? one : many}`;
+const chip = (word) => h('span', { class: `chip ${word}` }, word);
+
+function table(caption, heads, rows) {
+  return h('div', { class: 'scroll' }, h('table', {},
+    h('caption', { class: 'unseen' }, caption),
+    h('thead', {}, h('tr', {}, heads.map((head) => h('th', { scope: 'col' }, head)))),
+    h('tbody', {}, rows.map((cells) => h('tr', {}, cells.map((cell) => h('td', {}, cell)))))));
+}
+
+function headline(status) {
+  const healthy = status.sink.healthy;
+  const [lamp, word] = !healthy ? ['bad', 'Sink down'] : status.idle ? ['good', 'Up to date'] : ['busy', 'Working'];
+  by('state').className = `lamp ${lamp}`;
+  by('state').textContent = word;
+  by('headline').textContent = !healthy
+    ? 'Documents wait here until the sink is back'
+    : status.idle
+      ? 'Nothing is left to do right now'
+      : `${plural(status.open_runs, 'run', 'runs')} under way, ${plural(status.pending_jobs + status.leased_jobs, 'job', 'jobs')} to go`;
+  by('subline').textContent = healthy
+    ? `Writing to ${status.sink.kind}`
+    : status.sink.error ?? `${status.sink.kind} does not answer`;
+  by('foot').textContent = `Waybill ${status.version}, started ${ago(status.started_at)}`;
+}
+
+function tiles(status) {
+  const tile = (name, value, note, kind) =>
+    h('div', { class: `tile ${kind ?? ''}` }, h('span', {}, name), h('strong', {}, value), h('small', {}, note));
+  return [
+    tile('Open runs', number.format(status.open_runs), plural(status.shops.active, 'active shop', 'active shops')),
+    tile('Jobs', number.format(status.pending_jobs + status.leased_jobs),
+      `${number.format(status.leased_jobs)} running, ${number.format(status.waiting_jobs)} waiting for their time`),
+    tile('Outbox', number.format(status.outbox), bytes(status.outbox_bytes)),
+    tile('Calls', number.format(status.calls), `${number.format(status.refused_429)} refused for their rate`,
+      status.refused_429 > 0 ? 'warn' : ''),
+    tile('Parked', number.format(status.parked), status.parked ? 'see below' : 'nothing given up',
+      status.parked > 0 ? 'warn' : ''),
+  ];
+}
+
+function progress(run) {
+  const ended = run.fetched + run.gone + run.parked;
+  if (run.state === 'walking') {
+    return [h('progress', { 'aria-label': 'walking' }),
+      h('small', {}, `page ${number.format(run.pages)}, ${number.format(run.listed)} listed, ${number.format(run.to_fetch)} to read`)];
+  }
+  const most = Math.max(run.to_fetch, 1);
+  const note = run.to_fetch === 0 ? 'nothing new' : `${number.format(ended)} of ${number.format(run.to_fetch)} read, ${number.format(run.written)} written`;
+  return [h('progress', { max: most, value: run.to_fetch === 0 ? most : ended, 'aria-label': note }), h('small', {}, note)];
+}
+
+function runs(data) {
+  if (data.items.length === 0) return h('p', { class: 'muted' }, 'No run yet. The schedule starts them; a new shop starts one at once.');
+  const rows = data.items.map((run) => {
+    const parameters = Object.values(run.parameters).join(', ');
+    const end = run.ended_at ? when(run.ended_at) : run.forecast_at ? h('span', {}, 'ready ', when(run.forecast_at)) : 'under way';
+    return [
+      h('div', {}, h('b', {}, data.names[run.shop_id] ?? run.shop_id), h('small', {}, [run.resource, parameters].filter(Boolean).join(', '))),
+      h('div', {}, chip(run.state), h('small', {}, run.mode)),
+      h('div', { class: 'progress' }, progress(run), run.error ? h('small', { class: 'problem' }, run.error) : null),
+      h('div', {}, end, run.parked ? h('small', {}, `${number.format(run.parked)} parked`) : null),
+    ];
+  });
+  return table('Runs, newest first', ['Shop', 'State', 'Progress', 'End'], rows);
+}
+
+function shops(items) {
+  if (items.length === 0) return h('p', { class: 'muted' }, 'No shop yet.');
+  const rows = items.map((shop) => {
+    const paused = shop.state === 'paused';
+    const buttons = admin ? h('div', { class: 'row end' },
+      h('button', { id: `sync-${shop.id}`, class: 'quiet', type: 'button', disabled: shop.state !== 'active', onclick: () => act('POST', `/api/v1/shops/${encodeURIComponent(shop.id)}/sync`, { mode: 'incremental' }, 'Sync started') }, 'Sync now'),
+      h('button', { id: `pause-${shop.id}`, class: 'quiet', type: 'button', disabled: shop.state === 'refused', onclick: () => act('PATCH', `/api/v1/shops/${encodeURIComponent(shop.id)}`, { paused: !paused }, paused ? 'Resumed' : 'Paused') }, paused ? 'Resume' : 'Pause')) : '';
+    return [
+      h('div', {}, h('b', {}, shop.name), h('small', { class: 'code' }, shop.id)),
+      h('span', { class: 'code' }, shop.client_id),
+      h('div', {}, chip(shop.state), shop.reason ? h('small', { class: 'problem' }, shop.reason) : null),
+      shop.resources.join(', '),
+      buttons,
+    ];
+  });
+  return table('Shops', ['Shop', 'Client id', 'State', 'Resources', ''], rows);
+}
+
+function budgets(items) {
+  if (items.length === 0) return h('p', { class: 'muted' }, 'No call has been made yet.');
+  return items.map((budget) => {
+    const used = budget.in_flight + budget.cooling;
+    const limit = budget.limit ?? 0;
+    const pace = budget.limit === null ? 'no limit' : `${number.format(limit)} in ${number.format(budget.window_s ?? 0)} s`;
+    const blocked = budget.blocked_for_ms > 0 ? `, blocked for ${Math.ceil(budget.blocked_for_ms / 1000)} s` : '';
+    return h('div', { class: 'budget' },
+      h('div', { class: 'row' }, h('span', { class: 'code' }, budget.rule), h('small', {}, pace)),
+      budget.limit === null ? null : h('meter', { min: 0, max: limit, value: Math.min(used, limit), 'aria-label': 'slots in use' }),
+      h('small', {}, `${budget.account}: ${number.format(budget.in_flight)} in flight, ${number.format(budget.cooling)} cooling, ${number.format(budget.waiting)} waiting${blocked}`));
+  });
+}
+
+function parked(data) {
+  const rows = data.items.map((item) => [
+    h('div', {}, h('b', {}, data.names[item.shop_id] ?? item.shop_id), h('small', {}, item.resource)),
+    h('span', { class: 'code' }, item.document_id ?? item.job),
+    h('div', {}, item.reason, h('small', {}, `${plural(item.attempts, 'attempt', 'attempts')}, `, when(item.parked_at))),
+    admin ? h('button', { id: `retry-${item.id}`, class: 'quiet', type: 'button', onclick: () => act('POST', `/api/v1/parked/${item.id}/retry`, undefined, 'Back to work') }, 'Retry') : '',
+  ]);
+  return table('Parked jobs', ['Shop', 'What', 'Why', ''], rows);
+}
+
+let toastTimer;
+function toast(text, bad) {
+  const box = by('toast');
+  box.textContent = text;
+  box.className = bad ? 'toast bad' : 'toast';
+  box.hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => { box.hidden = true; }, 5000);
+}
+
+async function act(method, path, body, done) {
+  try {
+    await call(method, path, body);
+    toast(done);
+    schedule(0);
+  } catch (problem) {
+    toast(problem.message, true);
+  }
+}
+
+async function look() {
+  const [status, shopPage, runPage, parkedPage] = await Promise.all([
+    call('GET', '/api/v1/status'), call('GET', '/api/v1/shops?limit=200'),
+    call('GET', '/api/v1/runs?limit=20'), call('GET', '/api/v1/parked?limit=20'),
+  ]);
+  const names = Object.fromEntries(shopPage.items.map((shop) => [shop.id, shop.name]));
+  headline(status);
+  show('tiles', status, tiles);
+  show('budgets', status.budgets, budgets);
+  // The minute keeps "5 minutes ago" moving without rebuilding the rows every time.
+  const minute = Math.floor(Date.now() / 60_000);
+  show('runs', { items: runPage.items, names, minute }, runs);
+  show('shops', shopPage.items, shops);
+  by('parked-card').hidden = parkedPage.items.length === 0;
+  show('parked', { items: parkedPage.items, names, minute }, parked);
+}
+
+function schedule(pause) {
+  clearTimeout(timer);
+  const mine = ++round;
+  timer = setTimeout(async () => {
+    if (document.hidden) return;
+    let next = PAUSE_MS;
+    try {
+      await look();
+    } catch (problem) {
+      if (problem.status === 401) return leave('This key is no longer valid.');
+      by('state').className = 'lamp bad';
+      by('state').textContent = 'No answer';
+      next = Math.min(PAUSE_MAX_MS, Math.max(pause * 2, PAUSE_MS, (problem.retryAfter ?? 0) * 1000));
+    }
+    if (mine === round) schedule(next);
+  }, pause);
+}
+
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden && !by('content').hidden) schedule(0);
+});
+
+const dialog = by('shop-dialog');
+by('add-shop').addEventListener('click', () => {
+  by('shop-problem').hidden = true;
+  dialog.showModal();
+});
+by('shop-cancel').addEventListener('click', () => dialog.close());
+dialog.addEventListener('close', () => by('shop-form').reset());
+by('shop-form').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  const submit = event.submitter;
+  submit.disabled = true;
+  try {
+    const shop = await call('POST', '/api/v1/shops', Object.fromEntries(new FormData(event.target)));
+    dialog.close();
+    toast(`${shop.name} is added; its first sync has started`);
+    schedule(0);
+  } catch (problem) {
+    by('shop-problem').textContent = problem.message;
+    by('shop-problem').hidden = false;
+  } finally {
+    submit.disabled = false;
+  }
+});
+
+session(async (leaveSession) => {
+  leave = leaveSession;
+  shown.clear();
+  // Only an admin key may list keys, so this tells which buttons to offer.
+  admin = await call('GET', '/api/v1/keys').then(() => true, (problem) => {
+    if (problem.status === 403) return false;
+    throw problem;
+  });
+  by('add-shop').hidden = !admin;
+  await look();
+  schedule(PAUSE_MS);
+}, () => {
+  round += 1;
+  clearTimeout(timer);
+});

@@ -1,0 +1,85 @@
+// The API reference, rendered from /openapi.json of this very installation.
+
+import { by, call, h, session } from './session.js';
+
+const METHODS = ['get', 'post', 'patch', 'delete'];
+
+function resolve(description, schema) {
+  const name = schema?.$ref?.split('/').pop();
+  return name ? { name, ...description.components.schemas[name] } : schema ?? {};
+}
+
+function kind(description, schema) {
+  const real = resolve(description, schema);
+  if (real.enum) return real.enum.join(' | ');
+  const types = [real.type ?? 'any'].flat().map((type) => (type === 'null' ? 'null' : type));
+  if (types.includes('array')) return `list of ${kind(description, real.items)}${types.includes('null') ? ' | null' : ''}`;
+  return types.join(' | ') + (real.format ? ` (${real.format})` : '');
+}
+
+function fields(description, schema) {
+  const real = resolve(description, schema);
+  const required = new Set(real.required ?? []);
+  const rows = Object.entries(real.properties ?? {}).map(([name, property]) => {
+    const inner = resolve(description, property.items ?? property);
+    return h('tr', {},
+      h('td', {}, h('code', {}, name), required.has(name) ? null : h('small', {}, 'may be left out')),
+      h('td', {}, kind(description, property)),
+      h('td', {}, property.description ?? '', inner.properties ? nested(description, inner) : null));
+  });
+  return rows.length === 0 ? null : h('div', { class: 'scroll' }, h('table', {}, h('tbody', {}, rows)));
+}
+
+function nested(description, schema) {
+  return h('details', { class: 'nested' }, h('summary', {}, 'fields'), fields(description, schema));
+}
+
+function parameters(list) {
+  if (list.length === 0) return null;
+  return [h('h4', {}, 'Parameters'), h('div', { class: 'scroll' }, h('table', {}, h('tbody', {}, list.map((parameter) => h('tr', {},
+    h('td', {}, h('code', {}, parameter.name)),
+    h('td', {}, parameter.in),
+    h('td', {}, parameter.description ?? '', parameter.schema.default === undefined ? null : h('small', {}, `default ${parameter.schema.default}`)))))))];
+}
+
+function example(method, path, operation) {
+  const lines = [`curl -H "Authorization: Bearer $WAYBILL_KEY"`];
+  if (method !== 'get') lines[0] += ` -X ${method.toUpperCase()}`;
+  if (operation.requestBody) lines.push(`  -H 'Content-Type: application/json' -d '{...}'`);
+  lines.push(`  ${location.origin}${path}`);
+  return h('pre', {}, lines.join(' \\\n'));
+}
+
+function operation(description, path, method, item) {
+  const body = item.requestBody?.content['application/json'].schema;
+  const good = Object.entries(item.responses).find(([status]) => status < 300);
+  const schema = good?.[1].content?.['application/json']?.schema;
+  const bad = Object.entries(item.responses).filter(([status]) => status >= 400);
+  return h('details', { class: 'operation', id: item.operationId },
+    h('summary', {}, h('span', { class: `method ${method}` }, method), h('code', {}, path), h('span', { class: 'muted' }, item.summary)),
+    parameters(item.parameters ?? []),
+    body ? [h('h4', {}, 'Body'), fields(description, body)] : null,
+    h('h4', {}, `Answer ${good?.[0] ?? ''}`),
+    schema ? fields(description, schema) : h('p', { class: 'muted' }, good?.[1].content ? 'Text.' : 'No content.'),
+    h('h4', {}, 'Problems'),
+    h('ul', { class: 'problems' }, bad.map(([status, answer]) => h('li', {}, h('code', {}, status), ` ${answer.description}`))),
+    example(method, path, item));
+}
+
+function render(description) {
+  by('about').textContent = description.info.description.replaceAll('`', '');
+  by('example').textContent = `curl -H "Authorization: Bearer $WAYBILL_KEY" ${location.origin}/api/v1/status`;
+  const groups = new Map();
+  for (const [path, item] of Object.entries(description.paths)) {
+    for (const method of METHODS.filter((name) => item[name])) {
+      const tag = item[method].tags[0];
+      if (!groups.has(tag)) groups.set(tag, []);
+      groups.get(tag).push(operation(description, path, method, item[method]));
+    }
+  }
+  by('contents').replaceChildren(...[...groups.keys()].map((tag) => h('a', { href: `#tag-${tag}` }, tag)));
+  by('operations').replaceChildren(...[...groups].map(([tag, operations]) =>
+    h('section', { class: 'card', id: `tag-${tag}` }, h('h2', {}, tag), operations)));
+}
+
+session(async () => render(await call('GET', '/openapi.json')));

@@ -1,0 +1,339 @@
+//! The seam between the HTTP API and everything behind it.
+//!
+//! `app` implements [`Backend`] over the store, the sink and the sync engine; tests implement it in
+//! memory. `http` holds an `Arc<dyn Backend>` and knows nobody else.
+//!
+//! What holds for every call: it may be dropped at any await (the client left, or the time limit of
+//! a request passed), and a change is then either made whole or not at all. What an answer reports
+//! as done is durable. Shops that a key may not see are excluded in the query, not afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::catalog::Definition;
+use crate::domain::clock::Millis;
+use crate::domain::document::{Parked, RunView};
+use crate::domain::{Mode, RunState, Shop};
+
+/// What a call of the backend gives, later.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+/// Everything the HTTP API asks of the rest of the program.
+pub trait Backend: Send + Sync + 'static {
+    /// 32 random bytes of this installation; cursors are signed with them.
+    fn cursor_key(&self) -> [u8; 32];
+
+    /// The configured resources. Read once, when the routes are built.
+    fn resources(&self) -> Vec<Arc<Definition>>;
+
+    /// The grant of an API key, or none when it is unknown, expired or revoked. Compares digests in
+    /// constant time. Called for every request, so it must not block.
+    ///
+    /// # Errors
+    /// `Unavailable` when the keys cannot be read.
+    fn verify_key(&self, key: &str) -> Result<Option<KeyGrant>, ApiError>;
+
+    /// Makes a key. Its text is in this answer and nowhere else.
+    fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey>;
+
+    /// All keys that are not revoked, oldest first.
+    fn list_keys(&self) -> Answer<'_, Vec<KeyView>>;
+
+    /// False when there is no such key. In force from the next request on.
+    fn revoke_key<'a>(&'a self, key_id: &'a str) -> Answer<'a, bool>;
+
+    /// Proves the credentials, keeps the shop and starts its first sync.
+    ///
+    /// # Errors
+    /// `Conflict` for a client id that is registered, `Refused` when the login host turns the
+    /// credentials down, `LoginUnreachable` when it cannot be asked.
+    fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop>;
+
+    /// All shops, in any order.
+    fn shops(&self) -> Answer<'_, Vec<Shop>>;
+
+    /// None: no such shop.
+    fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>>;
+
+    /// None: no such shop. A new secret is proved before the old one goes.
+    ///
+    /// # Errors
+    /// As [`Backend::create_shop`].
+    fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>>;
+
+    /// False when there is no such shop. With `purge` its rows go too, in the background.
+    fn delete_shop<'a>(&'a self, shop_id: &'a str, purge: bool) -> Answer<'a, bool>;
+
+    /// The ids of the runs, one a stream; for a stream with an open walk the id of that run.
+    /// Without a resource all resources of the shop.
+    ///
+    /// # Errors
+    /// `NotFound`: no such shop. `Conflict`: it is paused or refused, or does not take the resource.
+    fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> Answer<'a, Vec<u64>>;
+
+    /// A page of documents, ordered by `(shop_id, id)`, both compared by bytes.
+    fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage>;
+
+    /// None: no such document.
+    fn document<'a>(&'a self, resource: &'a str, shop_id: &'a str, id: &'a str) -> Answer<'a, Option<DocumentItem>>;
+
+    /// Newest (greatest id) first.
+    fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>>;
+
+    /// None: no such run.
+    fn run(&self, run_id: u64) -> Answer<'_, Option<RunView>>;
+
+    /// By ascending id.
+    fn parked(&self, query: ParkedQuery) -> Answer<'_, Vec<Parked>>;
+
+    /// Puts a parked job back to work. False when there is none of that id.
+    fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool>;
+
+    /// What the whole installation is doing.
+    fn status(&self) -> Answer<'_, Status>;
+
+    /// Whether it can do its work; if not, every reason, in words for people.
+    fn ready(&self) -> Result<(), Vec<String>>;
+
+    /// Prometheus text, format 0.0.4.
+    fn metrics(&self) -> String;
+}
+
+/// Why the backend could not answer. Texts are shown to the client: no secrets, no internals.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// Absent, or not this key's to see.
+    #[error("there is nothing here")]
+    NotFound,
+    /// The present state does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// Well-formed, but not acceptable; every offence with its field.
+    #[error("{} invalid field(s)", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The login host refused the credentials.
+    #[error("{0}")]
+    Refused(String),
+    /// The login host could not be asked.
+    #[error("{detail}")]
+    LoginUnreachable { detail: String, retry_after: Option<Duration> },
+    /// Passing: starting, stopping, or a part that is down.
+    #[error("{detail}")]
+    Unavailable { detail: String, retry_after: Duration },
+    /// The disk or a bound of ours is full.
+    #[error("{detail}")]
+    NoRoom { detail: String, retry_after: Duration },
+    /// A fault of ours. The text is logged and never shown.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// One offence within a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// `name`, or `resources[1]`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Reading.
+    Read,
+}
+
+/// The meaning of a key that was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyGrant {
+    pub key_id: String,
+    pub name: String,
+    pub scope: Scope,
+    /// None: all shops.
+    pub shops: Option<Vec<String>>,
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKey {
+    pub name: String,
+    pub scope: Scope,
+    pub shops: Option<Vec<String>>,
+    /// Days from now; none: the default of the installation.
+    pub expires_days: Option<u32>,
+}
+
+/// A key that was just made.
+#[derive(Debug)]
+pub struct MintedKey {
+    pub view: KeyView,
+    pub key: SecretString,
+}
+
+/// A key as it is listed: without its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyView {
+    pub id: String,
+    pub name: String,
+    pub scope: Scope,
+    pub shops: Option<Vec<String>>,
+    pub created_at: Millis,
+    pub expires_at: Option<Millis>,
+    pub last_used_at: Option<Millis>,
+}
+
+/// A shop to be registered; its fields are checked.
+#[derive(Debug)]
+pub struct NewShop {
+    pub name: String,
+    pub client_id: String,
+    pub client_secret: SecretString,
+    pub account: Option<String>,
+    /// None: all configured resources.
+    pub resources: Option<Vec<String>>,
+}
+
+/// What to change on a shop; at least one field is set.
+#[derive(Debug, Default)]
+pub struct ShopChange {
+    pub name: Option<String>,
+    pub client_secret: Option<SecretString>,
+    pub account: Option<String>,
+    pub resources: Option<Vec<String>>,
+    pub paused: Option<bool>,
+}
+
+/// Which documents. All conditions hold together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DocumentQuery {
+    /// Only these shops; none: all. Never an empty list.
+    pub shops: Option<Vec<String>>,
+    /// Names from the definition's `table.filters`, each at most once.
+    pub filters: Vec<(String, String)>,
+    /// On the definition's time column, inclusive.
+    pub from: Option<Millis>,
+    /// On the definition's time column, exclusive.
+    pub to: Option<Millis>,
+    /// Text to look for in the definition's search columns.
+    pub q: Option<String>,
+    /// `1..=500`.
+    pub limit: usize,
+    /// Begin behind this `(shop_id, id)`.
+    pub after: Option<(String, String)>,
+}
+
+/// One document with its typed columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DocumentItem {
+    pub shop_id: String,
+    pub id: String,
+    pub fetched_at: Millis,
+    pub version: u64,
+    pub first_listed_at: Millis,
+    pub no_longer_listed_at: Option<Millis>,
+    pub columns: Vec<(String, Value)>,
+    /// JSON text, shown byte for byte.
+    pub document: Bytes,
+}
+
+/// A page of documents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DocumentPage {
+    pub items: Vec<DocumentItem>,
+    /// Where the next page begins; none: this is the last.
+    pub next: Option<(String, String)>,
+}
+
+/// Which runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunQuery {
+    /// Only these shops; none: all. Never an empty list.
+    pub shops: Option<Vec<String>>,
+    pub resource: Option<String>,
+    pub state: Option<RunState>,
+    pub limit: usize,
+    /// Only ids below this one.
+    pub before: Option<u64>,
+}
+
+/// Which parked jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedQuery {
+    /// Only these shops; none: all. Never an empty list.
+    pub shops: Option<Vec<String>>,
+    pub limit: usize,
+    /// Only ids above this one.
+    pub after: Option<u64>,
+}
+
+/// What the installation is doing. Field names are the JSON's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// Nothing is left to do now: no open run, no job due, nothing in the outbox.
+    pub idle: bool,
+    pub open_runs: u64,
+    /// Jobs not leased, due now or later.
+    pub pending_jobs: u64,
+    /// The part of them that waits for its time.
+    pub waiting_jobs: u64,
+    pub leased_jobs: u64,
+    /// Entries waiting for the sink.
+    pub outbox: u64,
+    pub outbox_bytes: u64,
+    pub parked: u64,
+    /// Calls to the marketplace since the start.
+    pub calls: u64,
+    /// Calls that it refused for their rate, since the start.
+    pub refused_429: u64,
+    pub budgets: Vec<BudgetStatus>,
+    pub sink: SinkStatus,
+    pub shops: ShopCounts,
+    pub version: String,
+    #[serde(serialize_with = "super::reply::time")]
+    pub started_at: Millis,
+}
+
+/// The slots of one rate rule for one account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BudgetStatus {
+    pub account: String,
+    pub rule: String,
+    /// None: the rule is lifted.
+    pub limit: Option<u32>,
+    pub window_s: Option<f64>,
+    pub in_flight: u32,
+    /// Used slots whose window has not passed.
+    pub cooling: u32,
+    /// None: without bound.
+    pub available: Option<u32>,
+    /// Jobs that wait for a slot.
+    pub waiting: u64,
+    pub blocked_for_ms: u64,
+}
+
+/// How the sink is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SinkStatus {
+    /// `mysql` or `archive`.
+    pub kind: String,
+    pub healthy: bool,
+    pub error: Option<String>,
+}
+
+/// Shops by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ShopCounts {
+    pub active: u64,
+    pub paused: u64,
+    pub refused: u64,
+}

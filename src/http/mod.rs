@@ -1,0 +1,302 @@
+//! The REST API, its description, and two small pages for people.
+//!
+//! `app` calls [`serve`]; tests call [`routes`]. Everything behind the API comes through
+//! [`Backend`]. Each endpoint is a triple: a filter (what matches), a plain async fn (what it does),
+//! and the shared ending in this file that admits the caller and makes the response.
+//!
+//! What always holds:
+//! - Path and method first, then the key, then the request: nobody without a key learns what exists.
+//! - A failure is a value, not a warp rejection. A rejection only means "not this route"; what no
+//!   route took ends in `unmatched`, which knows 404 from 405 by the API's own description.
+//! - Everything is bounded: addresses, bodies, time of a body, time of an answer, time to stop.
+//! - No secret, no query and no path of a request is logged; routes are logged by their template.
+
+mod api_documents;
+mod api_keys;
+mod api_runs;
+mod api_shops;
+mod auth;
+pub mod backend;
+mod body;
+mod cursor;
+mod openapi;
+mod pages;
+mod query;
+mod reply;
+mod system;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, Method};
+use warp::reply::Response;
+
+pub use auth::Pace;
+pub use backend::{ApiError, Backend};
+
+use crate::catalog::Definition;
+use auth::{Gate, Need};
+use backend::KeyGrant;
+use body::{Body, Fields, body};
+use cursor::Cursors;
+use openapi::Description;
+use reply::{Kind, Outcome, Problem, REQUEST_ID, finish};
+
+/// The bounds of the API.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest path with query, in bytes.
+    pub uri_bytes_max: usize,
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Time for a request body to arrive.
+    pub body_time_max: Duration,
+    /// Time for an answer: longer than the login host may take to prove credentials.
+    pub answer_time_max: Duration,
+    /// Time for open requests to end after the signal to stop.
+    pub drain_time_max: Duration,
+    /// Pace of one key for GET and HEAD.
+    pub reads: Pace,
+    /// Pace of one key for everything else.
+    pub writes: Pace,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            uri_bytes_max: 8 * 1024,
+            body_bytes_max: 64 * 1024,
+            body_time_max: Duration::from_secs(20),
+            answer_time_max: Duration::from_secs(45),
+            drain_time_max: Duration::from_secs(10),
+            reads: Pace { per_second: 100, burst: 200 },
+            writes: Pace { per_second: 20, burst: 40 },
+        }
+    }
+}
+
+/// Serves until `shutdown` ends, then lets open requests end for `limits.drain_time_max`.
+pub async fn serve(
+    listener: TcpListener,
+    backend: Arc<dyn Backend>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    let stopping = CancellationToken::new();
+    let signal = {
+        let stopping = stopping.clone();
+        async move {
+            shutdown.await;
+            stopping.cancel();
+        }
+    };
+    let server = warp::serve(routes(backend, limits)).incoming(listener).graceful(signal).run();
+    let deadline = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(limits.drain_time_max).await;
+    };
+    tokio::select! {
+        () = server => {}
+        () = deadline => tracing::warn!("open http connections were left behind at the deadline for stopping"),
+    }
+}
+
+/// All routes; never rejects.
+pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Response,)> {
+    let api = Arc::new(Api::new(backend, limits));
+    system::routes(&api)
+        .or(pages::routes())
+        .unify()
+        .or(api_shops::routes(&api))
+        .unify()
+        .or(api_keys::routes(&api))
+        .unify()
+        .or(api_runs::routes(&api))
+        .unify()
+        .or(api_documents::routes(&api))
+        .unify()
+        .or(unmatched_route(&api))
+        .unify()
+        .boxed()
+}
+
+/// What all endpoints share.
+pub(crate) struct Api {
+    backend: Arc<dyn Backend>,
+    limits: Limits,
+    definitions: Vec<Arc<Definition>>,
+    description: Description,
+    cursors: Cursors,
+    gate: Gate,
+}
+
+impl Api {
+    fn new(backend: Arc<dyn Backend>, limits: Limits) -> Api {
+        let definitions = backend.resources();
+        Api {
+            description: Description::new(&definitions),
+            cursors: Cursors::new(backend.cursor_key()),
+            gate: Gate::new(Arc::clone(&backend), limits.reads, limits.writes),
+            definitions,
+            limits,
+            backend,
+        }
+    }
+
+    fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
+        self.definitions.iter().find(|definition| definition.name == resource)
+    }
+
+    fn admit(&self, head: &Head, need: Need) -> Result<KeyGrant, Problem> {
+        if head.path.len() + head.query.len() > self.limits.uri_bytes_max {
+            let detail = format!("an address may have at most {} bytes", self.limits.uri_bytes_max);
+            return Err(Problem::new(Kind::UriTooLong, detail));
+        }
+        self.gate.admit(&head.method, &head.headers, need)
+    }
+
+    /// Checks `cursor` against the other parameters.
+    fn open_cursor(&self, of: &str, params: &query::Params) -> Result<Option<Vec<String>>, Problem> {
+        let Some(text) = params.get("cursor") else { return Ok(None) };
+        let last = self.cursors.open(of, &params.filters(), text);
+        last.map(Some).map_err(|cursor::Foreign| {
+            Problem::parameter("cursor", "is not valid here; use `next_cursor` with the filters it came with")
+        })
+    }
+}
+
+/// The request without its body.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    method: Method,
+    path: String,
+    /// Without the question mark; empty when there is none.
+    query: String,
+    headers: HeaderMap,
+    request_id: String,
+}
+
+fn head() -> impl Filter<Extract = (Head,), Error = std::convert::Infallible> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned()).map(
+        |method, path: warp::path::FullPath, query, headers: HeaderMap| {
+            let request_id = request_id(&headers);
+            Head { method, path: path.as_str().to_owned(), query, headers, request_id }
+        },
+    )
+}
+
+/// The client's own id when it is harmless in a log and in a header, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let harmless =
+        |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(harmless);
+    given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}
+
+/// An admitted request.
+pub(crate) struct Call {
+    head: Head,
+    grant: KeyGrant,
+    body: Body,
+}
+
+impl Call {
+    fn params(&self, known: &[&str]) -> Result<query::Params, Problem> {
+        query::Params::read(&self.head.query, known)
+    }
+
+    /// Reads the body. Refuses query parameters: an endpoint that takes a body takes none, and a
+    /// secret must never come in an address.
+    async fn fields(self, limits: &Limits) -> Result<(KeyGrant, Fields), Problem> {
+        self.params(&[])?;
+        let fields = body::capped_json(&self.head.headers, self.body, limits.body_bytes_max, limits.body_time_max);
+        Ok((self.grant, fields.await?))
+    }
+}
+
+/// What an endpoint is called in the log, and what it asks of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Endpoint {
+    name: &'static str,
+    need: Need,
+}
+
+/// Joins a filter and a plain async fn: admits the caller, bounds the time, makes the response.
+fn guarded<T, F, Fut>(api: &Arc<Api>, at: Endpoint, matching: BoxedFilter<(T,)>, answer: F) -> BoxedFilter<(Response,)>
+where
+    T: Send + 'static,
+    F: Fn(Arc<Api>, Call, T) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Outcome> + Send + 'static,
+{
+    let api = Arc::clone(api);
+    matching
+        .and(head())
+        .and(body())
+        .then(move |target: T, head: Head, body: Body| {
+            let (api, answer, started) = (Arc::clone(&api), answer.clone(), Instant::now());
+            async move {
+                let request_id = head.request_id.clone();
+                let method = head.method.clone();
+                let outcome = match api.admit(&head, at.need) {
+                    Ok(grant) => {
+                        let time_max = api.limits.answer_time_max;
+                        let answering = Box::pin(answer(api, Call { head, grant, body }, target));
+                        bounded(time_max, answering).await
+                    }
+                    Err(problem) => Err(problem),
+                };
+                let response = finish(&request_id, outcome);
+                tracing::debug!(
+                    request.id = %request_id,
+                    %method,
+                    route = at.name,
+                    status = response.status().as_u16(),
+                    elapsed_ms = started.elapsed().as_millis(),
+                    "answered a request"
+                );
+                response
+            }
+        })
+        .boxed()
+}
+
+async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -> Outcome {
+    tokio::time::timeout(time_max, answering).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {} s", time_max.as_secs());
+        Err(Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(5)))
+    })
+}
+
+/// What no route took: 404, or 405 with the methods that the path does have.
+fn unmatched_route(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let matching = warp::any().map(|| ()).boxed();
+    guarded(api, Endpoint { name: "unmatched", need: Need::Read }, matching, at_once(unmatched))
+}
+
+fn unmatched(api: &Api, call: &Call) -> Outcome {
+    match api.description.allowed(&call.head.path) {
+        // A path that has the method did not match for its content: an id that is not UTF-8.
+        Some(allow) if !allow.split(", ").any(|method| method == call.head.method.as_str()) => {
+            Err(Problem::method_not_allowed(allow))
+        }
+        _ => Err(Problem::not_found()),
+    }
+}
+
+/// An endpoint that has nothing to wait for.
+fn at_once(
+    answer: fn(&Api, &Call) -> Outcome,
+) -> impl Fn(Arc<Api>, Call, ()) -> std::future::Ready<Outcome> + Clone + Send + Sync + 'static {
+    move |api, call, ()| std::future::ready(answer(&api, &call))
+}
+
+/// GET or HEAD.
+fn reads() -> impl Filter<Extract = (), Error = warp::Rejection> + Copy {
+    warp::get().or(warp::head()).unify()
+}

@@ -1,0 +1,346 @@
+//! The API's description of itself (OpenAPI 3.1), built from the endpoints and the configured
+//! resources.
+//!
+//! It is more than paper: [`Description::allowed`] answers from it which methods a path has, so an
+//! endpoint that is not described has no 405, and a test calls every operation that stands here.
+
+mod schemas;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::api_documents;
+use super::query::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::catalog::Definition;
+use schemas::{item_schema, reference, schemas};
+
+/// The description, ready to be sent.
+pub(super) struct Description {
+    text: Bytes,
+    /// Path templates in parts, with the methods of each.
+    methods: Vec<(Vec<String>, String)>,
+}
+
+impl Description {
+    pub(super) fn new(definitions: &[Arc<Definition>]) -> Description {
+        let document = document(definitions);
+        let paths = document.get("paths").and_then(Value::as_object);
+        let methods = paths.into_iter().flatten().map(|(path, item)| (parts(path), methods(item))).collect();
+        Description { text: Bytes::from(document.to_string()), methods }
+    }
+
+    pub(super) fn text(&self) -> Bytes {
+        self.text.clone()
+    }
+
+    /// The methods of a path, as `Allow` wants them; none when there is no such path.
+    pub(super) fn allowed(&self, path: &str) -> Option<String> {
+        let path = parts(path);
+        let fits = |template: &Vec<String>| {
+            let same = |(wanted, part): (&String, &String)| wanted.starts_with('{') || wanted == part;
+            template.len() == path.len() && template.iter().zip(&path).all(same)
+        };
+        self.methods.iter().find(|(template, _)| fits(template)).map(|(_, allow)| allow.clone())
+    }
+}
+
+fn parts(path: &str) -> Vec<String> {
+    path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn methods(item: &Value) -> String {
+    let has = |name: &str| item.get(name).is_some();
+    let known = [("get", "GET, HEAD"), ("post", "POST"), ("patch", "PATCH"), ("delete", "DELETE")];
+    let present: Vec<&str> = known.into_iter().filter(|(name, _)| has(name)).map(|(_, allow)| allow).collect();
+    present.join(", ")
+}
+
+fn document(definitions: &[Arc<Definition>]) -> Value {
+    let mut paths = Map::new();
+    let mut named = schemas(definitions);
+    for operation in operations() {
+        operation.add_to(&mut paths);
+    }
+    for definition in definitions {
+        let schema = format!("{}_item", definition.name);
+        named.insert(format!("{schema}_page"), schemas::page(&schema));
+        named.insert(schema.clone(), item_schema(definition));
+        for operation in document_operations(definition, &schema) {
+            operation.add_to(&mut paths);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Waybill",
+            "version": "1",
+            "description": "A complete, queryable copy of what a marketplace knows about a seller's shop. Times are RFC 3339 in UTC. \
+                            Errors are `application/problem+json`; branch on `type`. Every response carries `X-Request-Id`.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            "schemas": named,
+        },
+    })
+}
+
+/// One operation, short.
+struct Operation {
+    path: String,
+    method: &'static str,
+    id: String,
+    tag: String,
+    summary: String,
+    parameters: Vec<Value>,
+    /// Name of the schema of the request body.
+    body: Option<&'static str>,
+    body_required: bool,
+    /// Status and schema of a good answer.
+    answer: (&'static str, Option<String>),
+    /// Statuses beside those that every operation has.
+    problems: &'static [(&'static str, &'static str)],
+}
+
+const ABSENT: (&str, &str) = ("404", "Absent, or not this key's to see");
+const CONFLICT: (&str, &str) = ("409", "The present state does not allow it");
+const INVALID: (&str, &str) = ("422", "Some fields are not acceptable");
+const PROVED: [(&str, &str); 4] =
+    [CONFLICT, INVALID, ("502", "The login host cannot be reached"), ("507", "There is no room left")];
+
+fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operation {
+    Operation {
+        path: path.to_owned(),
+        method: "get",
+        id: id.to_owned(),
+        tag: tag.to_owned(),
+        summary: summary.to_owned(),
+        parameters: path_parameters(path),
+        body: None,
+        body_required: false,
+        answer: ("200", Some(schema.to_owned())),
+        problems: if path.contains('{') { &[ABSENT] } else { &[] },
+    }
+}
+
+fn change(method: &'static str, path: &str, id: &str, summary: &str) -> Operation {
+    let tag = path.split('/').nth(3).unwrap_or("system");
+    Operation { method, answer: ("204", None), ..get(path, id, tag, summary, "") }
+}
+
+fn operations() -> Vec<Operation> {
+    let mut all = system_operations();
+    all.extend(shop_operations());
+    all.extend(run_operations());
+    all.extend(key_operations());
+    all
+}
+
+fn system_operations() -> Vec<Operation> {
+    vec![
+        get("/healthz", "healthz", "system", "Whether the process answers. Needs no key.", "Health"),
+        get("/readyz", "readyz", "system", "Whether it can do its work; 503 says why not.", "Health"),
+        get("/metrics", "metrics", "system", "Metrics as Prometheus text. For keys that see all shops.", ""),
+        get("/openapi.json", "openapi", "system", "This description.", "Any"),
+        get("/api/v1/status", "status", "system", "What the installation is doing.", "Status"),
+    ]
+}
+
+fn shop_operations() -> Vec<Operation> {
+    let shops = "/api/v1/shops";
+    let shop = "/api/v1/shops/{shop_id}";
+    let sync = "/api/v1/shops/{shop_id}/sync";
+    let purge = parameter("purge", "Remove the shop's rows too.", &json!({"type": "boolean", "default": false}));
+    vec![
+        Operation {
+            parameters: paging(LIMIT_MAX),
+            ..get(shops, "list_shops", "shops", "The shops, ordered by id.", "Shop_page")
+        },
+        Operation {
+            body: Some("NewShop"),
+            body_required: true,
+            answer: ("201", Some("Shop".to_owned())),
+            problems: &PROVED,
+            ..change("post", shops, "create_shop", "Register a shop. Its credentials are proved; a first sync starts.")
+        },
+        get(shop, "show_shop", "shops", "One shop.", "Shop"),
+        Operation {
+            body: Some("ShopChange"),
+            body_required: true,
+            answer: ("200", Some("Shop".to_owned())),
+            problems: &[ABSENT, CONFLICT, INVALID, PROVED[2], PROVED[3]],
+            ..change("patch", shop, "update_shop", "Rename, rotate the secret, pause or resume.")
+        },
+        Operation {
+            parameters: [path_parameters(shop), vec![purge]].concat(),
+            ..change("delete", shop, "delete_shop", "Remove a shop. Its rows stay unless `purge=true`.")
+        },
+        Operation {
+            body: Some("Sync"),
+            answer: ("202", Some("SyncStarted".to_owned())),
+            problems: &[ABSENT, CONFLICT, INVALID],
+            ..change("post", sync, "sync_shop", "Sync now. A stream that is being walked keeps its run.")
+        },
+    ]
+}
+
+fn run_operations() -> Vec<Operation> {
+    let shop = parameter("shop", "Only this shop.", &json!({"type": "string"}));
+    let resource = parameter("resource", "Only this resource.", &json!({"type": "string"}));
+    let state = parameter("state", "Only runs in this state.", &reference("RunState"));
+    let retry = "/api/v1/parked/{parked_id}/retry";
+    vec![
+        Operation {
+            parameters: [vec![shop.clone(), resource, state], paging(LIMIT_DEFAULT)].concat(),
+            ..get("/api/v1/runs", "list_runs", "runs", "Runs, newest first.", "Run_page")
+        },
+        get("/api/v1/runs/{run_id}", "show_run", "runs", "One run: how far it is.", "Run"),
+        Operation {
+            parameters: [vec![shop], paging(LIMIT_DEFAULT)].concat(),
+            ..get("/api/v1/parked", "list_parked", "parked", "Jobs given up after all attempts.", "Parked_page")
+        },
+        change("post", retry, "retry_parked", "Put a parked job back to work."),
+    ]
+}
+
+fn key_operations() -> Vec<Operation> {
+    let keys = "/api/v1/keys";
+    vec![
+        get(keys, "list_keys", "keys", "The API keys. Admin keys only.", "Key_page"),
+        Operation {
+            body: Some("NewKey"),
+            body_required: true,
+            answer: ("201", Some("MintedKey".to_owned())),
+            problems: &[INVALID],
+            ..change("post", keys, "create_key", "Make an API key. It is shown this once.")
+        },
+        change("delete", "/api/v1/keys/{key_id}", "revoke_key", "Revoke an API key at once."),
+    ]
+}
+
+fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] {
+    let name = &definition.name;
+    let text = json!({"type": "string"});
+    let mut parameters = vec![parameter("shop", "Only this shop.", &text)];
+    for (filter, _) in &definition.table.filters {
+        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &text));
+    }
+    if let Some(column) = &definition.table.time {
+        parameters.push(parameter("from", &format!("`{column}` at or after: RFC 3339 or a date (UTC)."), &text));
+        parameters.push(parameter("to", &format!("`{column}` before: RFC 3339 or a date (UTC)."), &text));
+    }
+    if !definition.table.search.is_empty() {
+        let columns = definition.table.search.join(", ");
+        parameters.push(parameter("q", &format!("Text within any of: {columns}."), &text));
+    }
+    parameters.extend(paging(LIMIT_DEFAULT));
+    debug_assert!(parameters.iter().all(|parameter| {
+        let name = parameter["name"].as_str().unwrap_or_default();
+        api_documents::PARAMETERS.contains(&name) || definition.table.filters.iter().any(|(filter, _)| filter == name)
+    }));
+    let page = format!("{schema}_page");
+    [
+        Operation {
+            parameters,
+            ..get(
+                &format!("/api/v1/{name}"),
+                &format!("list_{name}"),
+                name,
+                &format!("The {name}, ordered by shop and id."),
+                &page,
+            )
+        },
+        get(
+            &format!("/api/v1/{name}/{{shop_id}}/{{id}}"),
+            &format!("show_{name}"),
+            name,
+            "One document. An id that holds `/` is sent with `%2F`.",
+            schema,
+        ),
+    ]
+}
+
+fn paging(limit_default: usize) -> Vec<Value> {
+    let limit = json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": limit_default});
+    vec![
+        parameter("limit", "Items of a page.", &limit),
+        parameter(
+            "cursor",
+            "`next_cursor` of the page before, with the same filters.",
+            &json!({"type": "string", "minLength": 1}),
+        ),
+    ]
+}
+
+fn parameter(name: &str, description: &str, schema: &Value) -> Value {
+    json!({"name": name, "in": "query", "description": description, "schema": schema})
+}
+
+fn path_parameters(path: &str) -> Vec<Value> {
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let text = json!({"type": "string", "minLength": 1});
+    names.map(|name| json!({"name": name, "in": "path", "required": true, "schema": text})).collect()
+}
+
+impl Operation {
+    fn add_to(self, paths: &mut Map<String, Value>) {
+        let mut operation = json!({
+            "operationId": self.id,
+            "tags": [self.tag],
+            "summary": self.summary,
+            "parameters": self.parameters,
+            "responses": self.responses(),
+        });
+        if let Some(schema) = self.body {
+            operation["requestBody"] = json!({
+                "required": self.body_required,
+                "content": {"application/json": {"schema": reference(schema)}},
+            });
+        }
+        if self.id == "healthz" {
+            operation["security"] = json!([]);
+        }
+        let item = paths.entry(self.path).or_insert_with(|| json!({}));
+        item[self.method] = operation;
+    }
+
+    fn responses(&self) -> Value {
+        let (status, schema) = &self.answer;
+        let good = match schema.as_deref() {
+            None => json!({"description": "Done"}),
+            Some("") => json!({"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}),
+            Some(name) => json!({"description": "Good", "content": {"application/json": {"schema": reference(name)}}}),
+        };
+        let mut responses = Map::from_iter([((*status).to_owned(), good)]);
+        let mut bad = |status: &str, description: &str| {
+            let content = json!({"application/problem+json": {"schema": reference("Problem")}});
+            responses.insert(status.to_owned(), json!({"description": description, "content": content}));
+        };
+        if self.id == "healthz" {
+            return Value::Object(responses);
+        }
+        for (status, description) in EVERYWHERE.iter().chain(self.problems) {
+            bad(status, description);
+        }
+        if self.body.is_some() {
+            BODY.iter().for_each(|(status, description)| bad(status, description));
+        }
+        Value::Object(responses)
+    }
+}
+
+const EVERYWHERE: [(&str, &str); 7] = [
+    ("400", "The request cannot be understood"),
+    ("401", "No valid API key"),
+    ("403", "This API key may not do that"),
+    ("414", "The address is too long"),
+    ("429", "Too many requests; see `Retry-After`"),
+    ("500", "Something went wrong on our side"),
+    ("503", "Not available right now; see `Retry-After`"),
+];
+const BODY: [(&str, &str); 3] =
+    [("408", "The body came too slowly"), ("413", "The body is too large"), ("415", "The body is not JSON")];

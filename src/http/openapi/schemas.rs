@@ -1,0 +1,322 @@
+//! The schemas of the description: what bodies and answers look like.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::catalog::Definition;
+use crate::catalog::definition::ColumnKind;
+use crate::http::{api_keys, api_runs, api_shops};
+
+/// `$ref` to a named schema.
+pub(super) fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// A page of a listing.
+pub(super) fn page(item: &str) -> Value {
+    object(
+        &json!({
+            "items": {"type": "array", "items": reference(item)},
+            "next_cursor": {"type": ["string", "null"], "description": "Null on the last page."},
+        }),
+        &[],
+    )
+}
+
+/// An object with all of its fields present, but for those in `optional`.
+fn object(properties: &Value, optional: &[&str]) -> Value {
+    let names = properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    let required: Vec<&str> = names.filter(|name| !optional.contains(name)).collect();
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+/// A request body: only `required` is needed, and nothing else than `properties` is taken.
+fn form(properties: &Value, required: &[&str]) -> Value {
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+fn time() -> Value {
+    json!({"type": "string", "format": "date-time"})
+}
+
+fn time_or_null() -> Value {
+    json!({"type": ["string", "null"], "format": "date-time"})
+}
+
+fn count() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn text_or_null() -> Value {
+    json!({"type": ["string", "null"]})
+}
+
+fn words<T>(choices: &[(&str, T)]) -> Value {
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    json!({"type": "string", "enum": names})
+}
+
+/// All named schemas but those of documents.
+pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
+    let mut all = Map::new();
+    let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
+    add("Any", json!({"type": "object"}));
+    add("Health", object(&json!({"status": text()}), &[]));
+    add("Problem", problem());
+    add("Shop", shop());
+    add("NewShop", new_shop(definitions));
+    add("ShopChange", shop_change(definitions));
+    add("Sync", sync(definitions));
+    add("SyncStarted", object(&json!({"run_ids": {"type": "array", "items": count()}}), &[]));
+    add("RunState", words(&api_runs::STATES));
+    add("Run", run());
+    add("Parked", parked());
+    add("Key", key());
+    add("NewKey", new_key());
+    add("MintedKey", minted_key());
+    add("Status", status());
+    for item in ["Shop", "Run", "Parked", "Key"] {
+        add(&format!("{item}_page"), page(item));
+    }
+    all
+}
+
+fn problem() -> Value {
+    let error = object(&json!({"field": text(), "message": text()}), &[]);
+    object(
+        &json!({
+            "type": {"type": "string", "description": "Stable; `urn:waybill:...`."},
+            "title": text(),
+            "status": {"type": "integer"},
+            "detail": text(),
+            "request_id": text(),
+            "errors": {"type": "array", "items": error},
+        }),
+        &["errors"],
+    )
+}
+
+const NAME: &str =
+    "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
+fn name() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 100, "pattern": NAME})
+}
+
+fn id() -> Value {
+    json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"})
+}
+
+fn secret() -> Value {
+    json!({"type": "string", "pattern": "^[!-~]{1,256}$", "writeOnly": true, "format": "password"})
+}
+
+fn resource_names(definitions: &[Arc<Definition>]) -> Value {
+    let names: Vec<&str> = definitions.iter().map(|definition| definition.name.as_str()).collect();
+    json!({"type": "string", "enum": names})
+}
+
+fn resource_list(definitions: &[Arc<Definition>]) -> Value {
+    json!({"type": "array", "items": resource_names(definitions), "minItems": 1, "maxItems": 100, "uniqueItems": true})
+}
+
+fn shop() -> Value {
+    object(
+        &json!({
+            "id": text(),
+            "name": text(),
+            "client_id": text(),
+            "account": {"type": "string", "description": "Whose call budget it uses."},
+            "resources": {"type": "array", "items": text()},
+            "state": {"type": "string", "enum": ["active", "paused", "refused"]},
+            "reason": {"type": ["string", "null"], "description": "Why it is not active."},
+            "client_secret_set": {"type": "boolean"},
+            "created_at": time(),
+            "updated_at": time(),
+        }),
+        &[],
+    )
+}
+
+fn new_shop(definitions: &[Arc<Definition>]) -> Value {
+    form(
+        &json!({
+            "name": name(),
+            "client_id": id(),
+            "client_secret": secret(),
+            "account": id(),
+            "resources": resource_list(definitions),
+        }),
+        &["name", "client_id", "client_secret"],
+    )
+}
+
+fn shop_change(definitions: &[Arc<Definition>]) -> Value {
+    let properties = json!({
+        "name": name(),
+        "client_secret": secret(),
+        "account": id(),
+        "resources": resource_list(definitions),
+        "paused": {"type": "boolean"},
+    });
+    let mut schema = form(&properties, &[]);
+    schema["minProperties"] = json!(1);
+    schema
+}
+
+fn sync(definitions: &[Arc<Definition>]) -> Value {
+    let mut mode = words(&api_shops::MODES);
+    mode["default"] = json!("incremental");
+    form(&json!({"resource": resource_names(definitions), "mode": mode}), &[])
+}
+
+fn run() -> Value {
+    let mut properties = json!({
+        "id": count(),
+        "shop_id": text(),
+        "resource": text(),
+        "parameters": {"type": "object", "additionalProperties": text(), "description": "List parameters of its stream."},
+        "mode": words(&api_shops::MODES),
+        "state": reference("RunState"),
+        "started_at": time(),
+        "ended_at": time_or_null(),
+        "newest": time_or_null(),
+        "forecast_at": time_or_null(),
+        "error": text_or_null(),
+    });
+    let counters = ["pages", "listed", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending", "written"];
+    for counter in counters {
+        properties[counter] = count();
+    }
+    object(&properties, &[])
+}
+
+fn parked() -> Value {
+    object(
+        &json!({
+            "id": count(),
+            "shop_id": text(),
+            "resource": text(),
+            "document_id": text_or_null(),
+            "job": {"type": "string", "enum": ["list_page", "fetch_detail", "write"]},
+            "reason": text(),
+            "attempts": count(),
+            "parked_at": time(),
+        }),
+        &[],
+    )
+}
+
+fn key_properties() -> Value {
+    json!({
+        "id": text(),
+        "name": text(),
+        "scope": words(&api_keys::SCOPES),
+        "shops": {"type": ["array", "null"], "items": text(), "description": "Null: all shops."},
+        "created_at": time(),
+        "expires_at": time_or_null(),
+        "last_used_at": time_or_null(),
+    })
+}
+
+fn key() -> Value {
+    object(&key_properties(), &[])
+}
+
+fn minted_key() -> Value {
+    let mut properties = key_properties();
+    properties["key"] = json!({"type": "string", "description": "Shown this once."});
+    object(&properties, &[])
+}
+
+fn new_key() -> Value {
+    let mut scope = words(&api_keys::SCOPES);
+    scope["default"] = json!("read");
+    form(
+        &json!({
+            "name": name(),
+            "scope": scope,
+            "shops": {"type": "array", "items": id(), "minItems": 1, "maxItems": 1000, "uniqueItems": true},
+            "expires_days": {"type": "integer", "minimum": 1, "maximum": 3650},
+        }),
+        &["name"],
+    )
+}
+
+fn status() -> Value {
+    let mut properties = json!({
+        "idle": {"type": "boolean", "description": "Nothing is left to do now."},
+        "budgets": {"type": "array", "items": budget()},
+        "sink": object(&json!({"kind": text(), "healthy": {"type": "boolean"}, "error": text_or_null()}), &[]),
+        "shops": object(&json!({"active": count(), "paused": count(), "refused": count()}), &[]),
+        "version": text(),
+        "started_at": time(),
+    });
+    let counters = [
+        "open_runs",
+        "pending_jobs",
+        "waiting_jobs",
+        "leased_jobs",
+        "outbox",
+        "outbox_bytes",
+        "parked",
+        "calls",
+        "refused_429",
+    ];
+    for counter in counters {
+        properties[counter] = count();
+    }
+    object(&properties, &[])
+}
+
+fn budget() -> Value {
+    object(
+        &json!({
+            "account": text(),
+            "rule": text(),
+            "limit": {"type": ["integer", "null"], "description": "Null: lifted."},
+            "window_s": {"type": ["number", "null"]},
+            "in_flight": count(),
+            "cooling": count(),
+            "available": {"type": ["integer", "null"]},
+            "waiting": count(),
+            "blocked_for_ms": count(),
+        }),
+        &[],
+    )
+}
+
+/// One document of a resource, with its typed columns.
+pub(super) fn item_schema(definition: &Definition) -> Value {
+    let mut properties = json!({
+        "shop_id": text(),
+        "id": text(),
+        "fetched_at": time(),
+        "version": count(),
+        "first_listed_at": time(),
+        "no_longer_listed_at": time_or_null(),
+        "document": {"type": "object", "description": "As received from the marketplace, byte for byte."},
+    });
+    for column in &definition.table.columns {
+        properties[&column.name] = column_schema(column.kind);
+    }
+    let columns: Vec<&str> = definition.table.columns.iter().map(|column| column.name.as_str()).collect();
+    object(&properties, &columns)
+}
+
+fn column_schema(kind: ColumnKind) -> Value {
+    match kind {
+        ColumnKind::Text(_) => text_or_null(),
+        ColumnKind::Datetime => time_or_null(),
+        ColumnKind::Date => json!({"type": ["string", "null"], "format": "date"}),
+        ColumnKind::Integer => json!({"type": ["integer", "null"]}),
+        ColumnKind::Decimal { .. } => json!({"type": ["string", "null"], "description": "A plain decimal numeral."}),
+        ColumnKind::Boolean => json!({"type": ["boolean", "null"]}),
+        ColumnKind::Json => json!({}),
+    }
+}

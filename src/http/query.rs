@@ -1,0 +1,186 @@
+//! Query strings and path parts: decoded once, strictly.
+//!
+//! Unknown and doubled parameters are refused, because a filter with a typing error would otherwise
+//! give an answer to another question.
+
+use std::str::FromStr;
+
+use super::reply::{Kind, Problem};
+use crate::domain::clock::Millis;
+
+/// Longest value of a parameter, in bytes; a cursor is the longest.
+const VALUE_BYTES_MAX: usize = 2048;
+/// `1970-01-01T00:00:00Z` to the end of the year 9999: what every sink can compare.
+const TIME_RANGE: std::ops::Range<Millis> = 0..253_402_300_800_000;
+
+/// Items of a page when the client does not say.
+pub(super) const LIMIT_DEFAULT: usize = 50;
+/// Most items of a page.
+pub(super) const LIMIT_MAX: usize = 500;
+
+/// The parameters of a request; each stands once.
+#[derive(Debug)]
+pub(super) struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// # Errors
+    /// 400 for a name that is not in `known`, a name that stands twice, or a value that is empty, too
+    /// long, not UTF-8 or holds control characters.
+    pub(super) fn read(query: &str, known: &[&str]) -> Result<Params, Problem> {
+        let mut params: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let malformed = || Problem::new(Kind::BadRequest, "the query is not percent-encoded UTF-8");
+            let name = decode(name, Space::Plus).ok_or_else(malformed)?;
+            let value = decode(value, Space::Plus).ok_or_else(malformed)?;
+            if !known.contains(&name.as_str()) {
+                let name: String = name.chars().take(64).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Problem::parameter(&name, format!("is not known here; known: {known}")));
+            }
+            if params.iter().any(|(present, _)| *present == name) {
+                return Err(Problem::parameter(&name, "stands here twice"));
+            }
+            if value.is_empty() || value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
+                return Err(Problem::parameter(
+                    &name,
+                    format!("must have 1 to {VALUE_BYTES_MAX} bytes and no control characters"),
+                ));
+            }
+            params.push((name, value));
+        }
+        Ok(Params(params))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(present, _)| present == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Everything that decides which items there are: all but `limit` and `cursor`.
+    pub(super) fn filters(&self) -> Vec<(String, String)> {
+        self.0.iter().filter(|(name, _)| name != "limit" && name != "cursor").cloned().collect()
+    }
+
+    /// `limit`, or `default`.
+    pub(super) fn limit(&self, default: usize) -> Result<usize, Problem> {
+        let Some(text) = self.get("limit") else { return Ok(default) };
+        // `parse` alone would take `+5`.
+        let number = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        number
+            .and_then(|number| number.parse().ok())
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| Problem::parameter("limit", format!("must be a whole number from 1 to {LIMIT_MAX}")))
+    }
+
+    /// `true` or `false`; false when absent.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::parameter(name, "must be true or false")),
+        }
+    }
+
+    /// A point in time: RFC 3339, or `YYYY-MM-DD` for midnight UTC.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let at = point_in_time(text).filter(|at| TIME_RANGE.contains(at));
+        at.map(Some).ok_or_else(|| {
+            Problem::parameter(name, "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC)")
+        })
+    }
+}
+
+fn point_in_time(text: &str) -> Option<Millis> {
+    if text.len() == "2026-01-31".len() {
+        let date = text.parse::<jiff::civil::Date>().ok()?;
+        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        return Some(midnight.timestamp().as_millisecond());
+    }
+    // A `+01:00` that was sent without percent-encoding arrives as ` 01:00`.
+    let instant = match text.rsplit_once(' ') {
+        Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}").parse::<jiff::Timestamp>(),
+        _ => text.parse(),
+    };
+    instant.ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// What a plus sign means: a space in a query, itself in a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Plus,
+    Plain,
+}
+
+/// None: a broken escape, or not UTF-8.
+fn decode(text: &str, space: Space) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let high = char::from(rest.next()?).to_digit(16)?;
+                let low = char::from(rest.next()?).to_digit(16)?;
+                u8::try_from(high * 16 + low).ok()?
+            }
+            b'+' if space == Space::Plus => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// One part of a path, decoded once, so an id may hold `/` (sent as `%2F`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment(pub(super) String);
+
+impl FromStr for Segment {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Segment, ()> {
+        decode(text, Space::Plain).filter(|text| !text.is_empty()).map(Segment).ok_or(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Params, Segment, point_in_time};
+
+    #[test]
+    fn only_known_parameters_each_once() {
+        let read = |query| Params::read(query, &["shop", "q"]).map_err(|problem| format!("{problem:?}"));
+        let params = read("shop=a&q=caf%C3%A9+ol%C3%A9").unwrap();
+        assert_eq!(params.get("q"), Some("café olé"));
+        for bad in ["shp=a", "shop=a&shop=a", "shop", "shop=", "q=%zz", "q=%", "q=%ff", "q=%00", "q=a%0Ab"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_are_plain_numbers_in_bounds() {
+        let limit = |text: &str| Params::read(&format!("limit={text}"), &["limit"]).unwrap().limit(50).ok();
+        assert_eq!((limit("1"), limit("500")), (Some(1), Some(500)));
+        for bad in ["0", "501", "-1", "%2B5", "1.0", "x", "99999999999999999999999"] {
+            assert_eq!(limit(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_instants_or_dates() {
+        let day = 86_400_000;
+        assert_eq!(point_in_time("1970-01-02"), Some(day));
+        assert_eq!(point_in_time("1970-01-02T00:00:00Z"), Some(day));
+        assert_eq!(point_in_time("1970-01-02T01:00:00+01:00"), Some(day));
+        assert_eq!(point_in_time("1970-01-02T01:00:00 01:00"), Some(day));
+        for bad in ["", "now", "1970-13-02", "1970-01-02T00:00:00", "1970-02-30"] {
+            assert_eq!(point_in_time(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_segment_is_decoded_once() {
+        assert_eq!("a%252Fb".parse(), Ok(Segment("a%2Fb".to_owned())));
+        assert_eq!("a%2Fb+c".parse(), Ok(Segment("a/b+c".to_owned())));
+        assert_eq!("%ff".parse::<Segment>(), Err(()));
+    }
+}

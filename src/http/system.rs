@@ -1,0 +1,88 @@
+//! How the installation is: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/api/v1/status`.
+//!
+//! Only `/healthz` answers without a key, and it tells nothing but that the loop turns.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::header::HeaderValue;
+use warp::reply::Response;
+
+use super::auth::Need;
+use super::backend::{KeyGrant, ShopCounts, Status};
+use super::reply::{Kind, Outcome, Problem, Reply, finish};
+use super::{Api, Call, Endpoint, at_once, guarded, head, reads};
+use crate::domain::ShopState;
+
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// When a caller may ask again whether the installation is ready.
+const READY_RETRY: Duration = Duration::from_secs(5);
+
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let health = warp::path!("healthz")
+        .and(reads())
+        .and(head())
+        .map(|head: super::Head| finish(&head.request_id, Ok(Reply::text(JSON, &br#"{"status":"ok"}"#[..]))));
+    let ready = warp::path!("readyz").and(reads()).map(|| ()).boxed();
+    let metrics = warp::path!("metrics").and(reads()).map(|| ()).boxed();
+    let openapi = warp::path!("openapi.json").and(reads()).map(|| ()).boxed();
+    let status = warp::path!("api" / "v1" / "status").and(reads()).map(|| ()).boxed();
+    let at = |name, need| Endpoint { name, need };
+    health
+        .or(guarded(api, at("readiness", Need::Read), ready, at_once(show_ready)))
+        .unify()
+        .or(guarded(api, at("metrics", Need::ReadAll), metrics, at_once(show_metrics)))
+        .unify()
+        .or(guarded(api, at("description", Need::Read), openapi, at_once(show_description)))
+        .unify()
+        .or(guarded(api, at("status", Need::Read), status, show_status))
+        .unify()
+        .boxed()
+}
+
+fn show_ready(api: &Api, call: &Call) -> Outcome {
+    call.params(&[])?;
+    match api.backend.ready() {
+        Ok(()) => Reply::json(&json!({"status": "ready"})),
+        Err(reasons) => Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY)),
+    }
+}
+
+fn show_metrics(api: &Api, call: &Call) -> Outcome {
+    call.params(&[])?;
+    Ok(Reply::text(PROMETHEUS, api.backend.metrics()))
+}
+
+fn show_description(api: &Api, call: &Call) -> Outcome {
+    call.params(&[])?;
+    Ok(Reply::text(JSON, api.description.text()))
+}
+
+async fn show_status(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    call.params(&[])?;
+    let mut status = api.backend.status().await?;
+    if call.grant.shops.is_some() {
+        narrow(&api, &call.grant, &mut status).await?;
+    }
+    Reply::json(&status)
+}
+
+/// Leaves out what a key that is bound to shops may not know: other accounts and counts of shops.
+async fn narrow(api: &Api, grant: &KeyGrant, status: &mut Status) -> Result<(), Problem> {
+    let mut shops = api.backend.shops().await?;
+    shops.retain(|shop| grant.sees(&shop.id));
+    let accounts: HashSet<&str> = shops.iter().map(|shop| shop.account.as_str()).collect();
+    status.budgets.retain(|budget| accounts.contains(budget.account.as_str()));
+    let count = |state: &ShopState| shops.iter().filter(|shop| shop.state == *state).count() as u64;
+    status.shops = ShopCounts {
+        active: count(&ShopState::Active),
+        paused: count(&ShopState::Paused),
+        refused: count(&ShopState::Refused),
+    };
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The description, the pages, the bounds, and the server itself.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use waybill::http::{Limits, Pace, serve};
+
+use super::Door;
+use super::fake::{ADMIN, FakeBackend, READ};
+
+#[tokio::test]
+async fn every_described_operation_answers() {
+    let description = Door::new().get("/openapi.json", READ).await.json();
+    let Some(paths) = description["paths"].as_object() else { panic!("{description}") };
+    assert!(paths.contains_key("/api/v1/shipments/{shop_id}/{id}"));
+    for (template, item) in paths {
+        let path = template
+            .replace("{shop_id}", "one")
+            .replace("{id}", "id-1")
+            .replace("{run_id}", "1")
+            .replace("{parked_id}", "1")
+            .replace("{key_id}", "k");
+        let Some(operations) = item.as_object() else { panic!("{item}") };
+        for (method, operation) in operations {
+            let got = Door::new().send(&method.to_uppercase(), &path, "{}").await;
+            let absent_key = template.ends_with("{key_id}");
+            assert!(
+                got.status < 400 || got.status == 422 || absent_key,
+                "{method} {path}: {} {}",
+                got.status,
+                got.text
+            );
+            assert!(!operation["responses"][got.status.to_string()].is_null(), "{method} {path}: {}", got.status);
+            assert!(operation["summary"].is_string() && operation["operationId"].is_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_reference_of_the_description_is_there() {
+    let description = Door::new().get("/openapi.json", READ).await;
+    let json = description.json();
+    for reference in description.text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap_or_default();
+        assert!(json["components"]["schemas"].get(name).is_some(), "{name}");
+    }
+    let item = &json["components"]["schemas"]["shipments_item"]["properties"];
+    assert_eq!(item["shipment_date_time"]["format"], "date-time");
+}
+
+#[tokio::test]
+async fn a_405_names_the_methods_of_the_path() {
+    let door = Door::new();
+    for (path, allow) in [
+        ("/api/v1/shops", "GET, HEAD, POST"),
+        ("/api/v1/shops/one", "GET, HEAD, PATCH, DELETE"),
+        ("/api/v1/shops/one/sync", "POST"),
+        ("/api/v1/shipments", "GET, HEAD"),
+        ("/api/v1/keys/k", "DELETE"),
+        ("/", "GET, HEAD"),
+    ] {
+        let got = door.send("PUT", path, "{}").await;
+        assert_eq!((got.status, got.header("allow")), (405, allow), "{path}");
+        assert!(!got.headers.keys().any(|name| name.as_str().starts_with("access-control")));
+    }
+}
+
+#[tokio::test]
+async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
+    let door = Door::new();
+    for path in ["/", "/docs"] {
+        let page = door.call("GET", path, None, None).await;
+        assert!(page.header("content-security-policy").contains("default-src 'none'"));
+        assert!(page.header("content-type").starts_with("text/html"));
+        for inline in ["<style", " style=", " onclick=", "http://", "https://"] {
+            assert!(!page.text.contains(inline), "{path} holds {inline}");
+        }
+        let links = page.text.split("src=\"").chain(page.text.split("href=\"")).filter(|part| part.starts_with('/'));
+        for link in links {
+            let link = link.split('"').next().unwrap_or_default();
+            assert_eq!(door.call("GET", link, None, None).await.status, 200, "{link}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    let door = Door::new();
+    let reasons = vec!["the state directory is not writable".to_owned(), "stopping".to_owned()];
+    *door.backend.ready.lock().unwrap_or_else(PoisonError::into_inner) = Err(reasons);
+    let got = door.get("/readyz", READ).await;
+    assert_eq!(got.status, 503);
+    assert!(got.text.contains("not writable; stopping"));
+    assert_eq!(door.get("/healthz", READ).await.text, r#"{"status":"ok"}"#);
+}
+
+#[tokio::test]
+async fn a_key_that_is_too_fast_is_slowed_and_others_are_not() {
+    let limits = Limits { reads: Pace { per_second: 1, burst: 3 }, ..Limits::default() };
+    let door = Door::with(limits);
+    for _ in 0..3 {
+        assert_eq!(door.get("/api/v1/shops", READ).await.status, 200);
+    }
+    assert_eq!(door.get("/api/v1/shops", READ).await.status, 429);
+    assert_eq!(door.get("/api/v1/shops", ADMIN).await.status, 200);
+    assert_eq!(door.send("POST", "/api/v1/shops/one/sync", "{}").await.status, 202, "writes have their own pace");
+}
+
+#[tokio::test]
+async fn a_long_address_is_refused() {
+    let path = format!("/api/v1/shipments?q={}", "x".repeat(9000));
+    assert_eq!(Door::new().get(&path, READ).await.status, 414);
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_over_only_when_harmless() {
+    let door = Door::new();
+    for (given, kept) in [("abc-12345", true), ("short", false), ("evil\"<script>", false)] {
+        let request = warp::test::request().path("/healthz").header("x-request-id", given.as_bytes());
+        let response = request.reply(&door.routes).await;
+        assert_eq!(response.headers()["x-request-id"] == given, kept, "{given}");
+    }
+}
+
+/// Sends raw bytes and reads to the end, or to the first pause when the server waits.
+async fn raw(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{error}"));
+    stream.write_all(request.as_bytes()).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap_or_else(|error| panic!("{error}"));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn over_a_socket_bodies_are_capped_and_timed_and_stopping_has_a_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let limits = Limits {
+        body_time_max: Duration::from_millis(50),
+        drain_time_max: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let server = tokio::spawn(serve(listener, FakeBackend::new(), limits, async {
+        stopped.await.unwrap_or_default();
+    }));
+    let head = format!(
+        "POST /api/v1/shops HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {ADMIN}\r\n\
+         Content-Type: application/json\r\n"
+    );
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(65_536));
+    let chunked = raw(address, &format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n")).await;
+    assert!(chunked.starts_with("HTTP/1.1 413"), "{chunked}");
+    let slow = raw(address, &format!("{head}Content-Length: 100\r\n\r\n{{")).await;
+    assert!(slow.starts_with("HTTP/1.1 408"), "{slow}");
+
+    // A connection that never finishes its request does not keep the server from stopping.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    drop(stop);
+    server.await.unwrap();
+}
