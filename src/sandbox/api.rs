@@ -18,7 +18,7 @@ use super::limiter::Standing;
 use super::shop::{PAGE_SIZE, Shipment};
 use super::wire::{Answer, Request};
 use super::{MEDIA_TYPE, Method, Sandbox, Settings, Shop, admin, lock, login, problem};
-use crate::domain::clock::rfc3339;
+use crate::domain::clock::Millis;
 
 /// `Content-Type` of what the application itself answers.
 const ANSWER_TYPE: &str = "application/vnd.retailer.v10+json;charset=UTF-8";
@@ -37,6 +37,7 @@ impl Sandbox {
             None => Outcome::whole(problem::problem(404, "Not Found", "No such resource.", &request.path)),
         };
         outcome.pause += settings.latency;
+        outcome.answer.headers.push(("date".to_owned(), http_date(self.0.clock.now())));
         call.status = outcome.answer.status;
         call.bytes = outcome.answer.body.len() as u64;
         lock(&self.0.ledger).record(call);
@@ -58,6 +59,7 @@ impl Sandbox {
             bytes: 0,
             token: false,
             faulted: false,
+            spoiled: false,
             unknown_parameters: 0,
         }
     }
@@ -74,6 +76,7 @@ impl Sandbox {
         match fault {
             Some(kind) => {
                 call.faulted = true;
+                call.spoiled = kind.spoils();
                 harm::apply(kind, answer)
             }
             None => Outcome::whole(answer),
@@ -110,6 +113,7 @@ impl Sandbox {
         let full = format!("{path}{}", request.query_text);
         let fault = lock(&self.0.faults).take(path, &full, &shop.client_id);
         call.faulted = fault.is_some();
+        call.spoiled = fault.as_ref().is_some_and(FaultKind::spoils);
         let mut asked = Asked { request, path, full: &full, page: None, call };
         if fault == Some(FaultKind::SamePage) {
             asked.page = Some(1);
@@ -311,7 +315,7 @@ fn too_many(standing: Standing, settings: &Settings) -> Answer {
 }
 
 /// Adds what every API response carries. Letter case differs by endpoint, as the API's does.
-fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: i64) -> Answer {
+fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: Millis) -> Answer {
     let request_id = super::content::mix(call.at_us, now.unsigned_abs());
     let mut answer = answer.with("x-request-id", format_args!("{request_id:016x}{:016x}", call.at_us));
     if let Some(standing) = standing {
@@ -323,7 +327,13 @@ fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: i64) -
         answer =
             answer.with(names[0], standing.limit).with(names[1], standing.remaining).with(names[2], standing.reset);
     }
-    answer.with("x-sandbox-time", rfc3339(now))
+    answer
+}
+
+/// `Thu, 27 Aug 2026 16:30:06 GMT`.
+fn http_date(at: Millis) -> String {
+    let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// The public table of limits: an array of objects with five texts.

@@ -36,7 +36,10 @@ pub struct Call {
     /// Bytes of the body before any fault.
     pub bytes: u64,
     pub token: bool,
+    /// A fault rule took it.
     pub faulted: bool,
+    /// The client did not get the right answer because of that.
+    pub spoiled: bool,
     /// Query parameters that the endpoint does not know; the API ignores them silently.
     pub unknown_parameters: u32,
 }
@@ -56,7 +59,7 @@ pub struct Audit {
     /// Token requests that were answered with anything else.
     pub token_refused: u64,
     pub faulted: u64,
-    /// Details answered with 200 and without a fault.
+    /// Details answered with 200 and not spoiled by a fault.
     pub details_read: u64,
     /// Different (client id, document) among them.
     pub details_distinct: u64,
@@ -143,7 +146,7 @@ impl Ledger {
                 times.push(call.at_us);
                 *refused += u64::from(call.status == 429);
             }
-            if call.status == 200 && !call.faulted {
+            if call.status == 200 && !call.spoiled {
                 audit.list_pages += u64::from(call.page.is_some());
                 if let Some(id) = &call.id {
                     audit.details_read += 1;

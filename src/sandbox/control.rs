@@ -1,6 +1,6 @@
 //! The controls: what a test or the demo may look at and change while the sandbox runs.
 //!
-//! [`super::admin`] offers the same over HTTP.
+//! `admin` offers the same over HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -83,6 +83,13 @@ pub enum FaultKind {
     SamePage,
 }
 
+impl FaultKind {
+    /// Whether the client misses the right answer; delays only delay it.
+    pub(super) fn spoils(&self) -> bool {
+        !matches!(self, FaultKind::Slow { .. } | FaultKind::Drip { .. })
+    }
+}
+
 /// Body of a [`FaultKind::Status`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,7 +23,7 @@
 //!
 //! Base addresses may hold any prefix: `/anything/retailer/shipments` works like `/retailer/shipments`.
 //!
-//! Reading order: [`api`] answers the marketplace's calls, [`login`] gives tokens, [`shop`] and
+//! Reading order: `api` answers the marketplace's calls, `login` gives tokens, `shop` and
 //! `content` hold what is served, `limiter`, [`audit`] and [`fault`] count and break, `admin` opens
 //! the controls under `/_sandbox/`, `server` and `wire` speak HTTP.
 
