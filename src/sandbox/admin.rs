@@ -1,0 +1,226 @@
+//! The controls over HTTP, for tests that see the sandbox from outside: everything under `/_sandbox/`.
+//!
+//! No key is asked for; the sandbox binds to loopback. Calls here use no budget and stand in no audit.
+//!
+//! | call | does |
+//! | --- | --- |
+//! | `GET audit`, `GET calls` | the sums; all calls as JSON lines |
+//! | `POST audit/reset` | forgets all calls |
+//! | `GET truth?client_id=` | JSON lines of `{method, id, document}` |
+//! | `POST shops` `{client_id, client_secret, fbr, fbb}` | adds a shop |
+//! | `POST shops/change` `{client_id, client_secret?, active?}` | rotates its secret, switches it off or on |
+//! | `POST shipments` `{client_id, method, count}` | adds shipments; their ids |
+//! | `POST events` `{client_id, id}` or `{client_id, count}` | grows transport events; the ids |
+//! | `POST rows` `{client_id, id}`, `POST remove` `{client_id, id}` | changes a list row; takes a shipment out |
+//! | `POST faults` `[{match, kind, ...}]` | replaces the fault rules |
+//! | `POST settings` `{limits?, latency_ms?, retry_after?, empty_array?, token_life_ms?, expires_in?}` | changes what is named |
+//! | `POST tokens/kill`, `POST login` `{blocked}` | ends all tokens; blocks the login host |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::content::json as text;
+use super::wire::{Answer, Request};
+use super::{Fault, Method, Sandbox, SandboxError, ShopOptions};
+
+const JSON: &str = "application/json";
+const LINES: &str = "application/x-ndjson";
+
+/// A control that could not be followed, with its status.
+struct Refusal(u16, String);
+
+impl From<SandboxError> for Refusal {
+    fn from(error: SandboxError) -> Refusal {
+        let status = match error {
+            SandboxError::UnknownShop(_) => 404,
+            SandboxError::ShopExists(_) => 409,
+            SandboxError::Limits(_) | SandboxError::ClientId | SandboxError::Catalog(_) => 400,
+        };
+        Refusal(status, error.to_string())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShopChange {
+    client_id: String,
+    client_secret: Option<String>,
+    active: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Arrivals {
+    client_id: String,
+    method: Method,
+    count: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Growth {
+    client_id: String,
+    id: Option<String>,
+    count: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    client_id: String,
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    blocked: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    limits: Option<BTreeMap<String, String>>,
+    latency_ms: Option<u64>,
+    retry_after: Option<bool>,
+    empty_array: Option<bool>,
+    token_life_ms: Option<u64>,
+    /// With `token_life_ms` only; absent: its seconds are told.
+    expires_in: Option<Value>,
+}
+
+/// Answers a control; `path` is what follows `/_sandbox/`.
+pub(super) fn answer(sandbox: &Sandbox, path: &str, request: &Request) -> Answer {
+    control(sandbox, path, request)
+        .unwrap_or_else(|Refusal(status, error)| Answer::new(status, JSON, text(&json!({ "error": error }))))
+}
+
+fn control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Answer, Refusal> {
+    let done = match (request.method.as_str(), path) {
+        ("GET", "audit") => return Ok(Answer::new(200, JSON, text(&sandbox.audit()))),
+        ("GET", "calls") => return Ok(lines(sandbox.calls().iter().map(text))),
+        ("GET", "truth") => return truth(sandbox, request),
+        ("POST", "audit/reset") => {
+            sandbox.reset_audit();
+            json!({})
+        }
+        ("POST", "shops") => {
+            let shop: ShopOptions = body(request)?;
+            let client_id = shop.client_id.clone();
+            sandbox.add_shop(shop)?;
+            json!({ "client_id": client_id })
+        }
+        ("POST", "shops/change") => {
+            change_shop(sandbox, &body(request)?)?;
+            json!({})
+        }
+        ("POST", "shipments") => {
+            let more: Arrivals = body(request)?;
+            json!({ "ids": sandbox.add_shipments(&more.client_id, more.method, more.count)? })
+        }
+        ("POST", "events") => json!({ "ids": grow(sandbox, &body(request)?)? }),
+        ("POST", "rows") => {
+            let one: One = body(request)?;
+            json!({ "changed": found(sandbox.change_row(&one.client_id, &one.id)?, &one.id)? })
+        }
+        ("POST", "remove") => {
+            let one: One = body(request)?;
+            json!({ "removed": found(sandbox.remove(&one.client_id, &one.id)?, &one.id)? })
+        }
+        ("POST", "faults") => {
+            let faults: Vec<Fault> = body(request)?;
+            let count = faults.len();
+            sandbox.set_faults(faults);
+            json!({ "rules": count })
+        }
+        ("POST", "settings") => {
+            change_settings(sandbox, body(request)?)?;
+            json!({})
+        }
+        ("POST", "tokens/kill") => json!({ "killed": sandbox.kill_tokens() }),
+        ("POST", "login") => {
+            let login: Login = body(request)?;
+            sandbox.set_login_blocked(login.blocked);
+            json!({ "blocked": login.blocked })
+        }
+        (method, _) => return Err(Refusal(404, format!("no control {method} /_sandbox/{path}"))),
+    };
+    Ok(Answer::new(200, JSON, text(&done)))
+}
+
+fn truth(sandbox: &Sandbox, request: &Request) -> Result<Answer, Refusal> {
+    let client_id = request.parameter("client_id").ok_or_else(|| Refusal(400, "give ?client_id=".to_owned()))?;
+    if sandbox.shop(client_id).is_none() {
+        return Err(SandboxError::UnknownShop(client_id.to_owned()).into());
+    }
+    Ok(lines(
+        sandbox
+            .truth(client_id)
+            .into_iter()
+            .map(|(method, id, document)| text(&json!({ "method": method, "id": id, "document": document }))),
+    ))
+}
+
+fn change_shop(sandbox: &Sandbox, change: &ShopChange) -> Result<(), Refusal> {
+    if let Some(secret) = &change.client_secret {
+        sandbox.set_secret(&change.client_id, secret)?;
+    }
+    if let Some(active) = change.active {
+        sandbox.set_active(&change.client_id, active)?;
+    }
+    Ok(())
+}
+
+fn grow(sandbox: &Sandbox, growth: &Growth) -> Result<Vec<String>, Refusal> {
+    match (&growth.id, growth.count) {
+        (Some(id), None) => {
+            let grown = sandbox.grow_events(&growth.client_id, id)?;
+            Ok(if grown { vec![id.clone()] } else { Vec::new() })
+        }
+        (None, Some(count)) => Ok(sandbox.grow_newest(&growth.client_id, count)?),
+        _ => Err(Refusal(400, "give either id or count".to_owned())),
+    }
+}
+
+fn change_settings(sandbox: &Sandbox, changes: Changes) -> Result<(), Refusal> {
+    if changes.expires_in.is_some() && changes.token_life_ms.is_none() {
+        return Err(Refusal(400, "expires_in needs token_life_ms beside it".to_owned()));
+    }
+    if let Some(limits) = &changes.limits {
+        sandbox.set_limits(limits)?;
+    }
+    if let Some(ms) = changes.latency_ms {
+        sandbox.set_latency(Duration::from_millis(ms));
+    }
+    if let Some(retry_after) = changes.retry_after {
+        sandbox.set_retry_after(retry_after);
+    }
+    if let Some(empty_array) = changes.empty_array {
+        sandbox.set_empty_array(empty_array);
+    }
+    if let Some(ms) = changes.token_life_ms {
+        sandbox.set_token_life(Duration::from_millis(ms), changes.expires_in);
+    }
+    Ok(())
+}
+
+fn found(done: bool, id: &str) -> Result<bool, Refusal> {
+    if done { Ok(true) } else { Err(Refusal(404, format!("the shop has no shipment `{id}`"))) }
+}
+
+fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Refusal> {
+    serde_json::from_slice(&request.body).map_err(|error| Refusal(400, format!("body: {error}")))
+}
+
+fn lines(rows: impl Iterator<Item = Vec<u8>>) -> Answer {
+    let mut out = Vec::new();
+    for row in rows {
+        out.extend_from_slice(&row);
+        out.push(b'\n');
+    }
+    Answer::new(200, LINES, out)
+}

@@ -1,0 +1,360 @@
+//! The marketplace's side: from a request to an answer, with authentication, limiter, faults and the
+//! ledger around it.
+//!
+//! Called by [`super::server`] for every request; makes no pause and does no IO itself. Every call
+//! ends in the ledger, whatever became of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::json;
+
+use super::audit::Call;
+use super::content::json as text;
+use super::fault::FaultKind;
+use super::harm::{self, Outcome};
+use super::limiter::Standing;
+use super::shop::{PAGE_SIZE, Shipment};
+use super::wire::{Answer, Request};
+use super::{MEDIA_TYPE, Method, Sandbox, Settings, Shop, admin, lock, login, problem};
+use crate::domain::clock::Millis;
+
+/// `Content-Type` of what the application itself answers.
+const ANSWER_TYPE: &str = "application/vnd.retailer.v10+json;charset=UTF-8";
+
+impl Sandbox {
+    /// Answers one request.
+    pub(super) fn answer(&self, request: &Request) -> Outcome {
+        let settings = self.settings();
+        if let Some(control) = request.path.strip_prefix("/_sandbox/").filter(|_| self.0.admin) {
+            return Outcome::whole(admin::answer(self, control, request));
+        }
+        let mut call = self.new_call(request);
+        let mut outcome = match marketplace_path(&request.path) {
+            Some("/token") => self.token_call(request, &settings, &mut call),
+            Some(path) => self.api_call(path, request, &settings, &mut call),
+            None => Outcome::whole(problem::problem(404, "Not Found", "No such resource.", &request.path)),
+        };
+        outcome.pause += settings.latency;
+        outcome.answer.headers.push(("date".to_owned(), http_date(self.0.clock.now())));
+        call.status = outcome.answer.status;
+        call.bytes = outcome.answer.body.len() as u64;
+        lock(&self.0.ledger).record(call);
+        outcome
+    }
+
+    fn new_call(&self, request: &Request) -> Call {
+        let since = request.arrived.saturating_duration_since(self.0.started);
+        Call {
+            at_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+            client_id: String::new(),
+            account: String::new(),
+            method: request.method.clone(),
+            path: format!("{}{}", request.path, request.query_text),
+            rule: None,
+            page: None,
+            id: None,
+            status: 0,
+            bytes: 0,
+            token: false,
+            faulted: false,
+            spoiled: false,
+            unknown_parameters: 0,
+        }
+    }
+
+    fn token_call(&self, request: &Request, settings: &Settings, call: &mut Call) -> Outcome {
+        call.token = true;
+        // The form's query may hold a secret; the ledger keeps none.
+        call.path.clone_from(&request.path);
+        if let Some((client_id, _)) = login::basic(request) {
+            call.client_id = client_id;
+        }
+        let fault = lock(&self.0.faults).take("/token", "/token", &call.client_id);
+        let answer = self.login(request, settings);
+        match fault {
+            Some(kind) => {
+                call.faulted = true;
+                call.spoiled = kind.spoils();
+                harm::apply(kind, answer)
+            }
+            None => Outcome::whole(answer),
+        }
+    }
+
+    fn api_call(&self, path: &str, request: &Request, settings: &Settings, call: &mut Call) -> Outcome {
+        if path == "/retailer/public/ratelimits" {
+            return Outcome::whole(rate_table(settings));
+        }
+        let rule = settings.rules.find(&request.method, path);
+        call.rule = rule.map(|rule| rule.name.clone());
+        let (shop, refusal) = match self.authenticate(request) {
+            Ok(shop) => (Some(shop), None),
+            Err((shop, refusal)) => (shop, Some(refusal)),
+        };
+        if let Some(shop) = &shop {
+            call.client_id = shop.client_id.to_string();
+            call.account = shop.account.to_string();
+        }
+        let shop = match (shop, refusal) {
+            (Some(shop), None) => shop,
+            (_, refusal) => return Outcome::whole(refusal.unwrap_or_else(problem::not_active)),
+        };
+        let now = self.0.clock.now();
+        let limit = rule.and_then(|rule| rule.limit.map(|limit| (rule.name.as_str(), limit)));
+        let standing = limit.map(|(name, limit)| lock(&self.0.limiter).count(&shop.account, name, limit, now));
+        if let Some(standing) = standing.filter(|standing| standing.refused) {
+            return Outcome::whole(decorate(too_many(standing, settings), Some(standing), call, now));
+        }
+        if !shop.active.load(Ordering::SeqCst) {
+            return Outcome::whole(decorate(problem::not_active(), standing, call, now));
+        }
+        let full = format!("{path}{}", request.query_text);
+        let fault = lock(&self.0.faults).take(path, &full, &shop.client_id);
+        call.faulted = fault.is_some();
+        call.spoiled = fault.as_ref().is_some_and(FaultKind::spoils);
+        let mut asked = Asked { request, path, full: &full, page: None, call };
+        if fault == Some(FaultKind::SamePage) {
+            asked.page = Some(1);
+        }
+        let answer = self.resource(&shop, &mut asked, settings);
+        let answer = decorate(answer, standing, call, now);
+        match fault {
+            Some(kind) => harm::apply(kind, answer),
+            None => Outcome::whole(answer),
+        }
+    }
+
+    fn resource(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
+        if asked.request.method != "GET" {
+            return problem::problem(405, "Method Not Allowed", "This resource can only be read.", asked.full)
+                .with("allow", "GET");
+        }
+        if !accepts(asked.request.header("accept").unwrap_or_default()) {
+            let detail = format!("The supplied accept media type is not supported. Use {MEDIA_TYPE}.");
+            return problem::problem(406, "Not Acceptable", &detail, asked.full);
+        }
+        let rest = asked.path.strip_prefix("/retailer/").unwrap_or_default();
+        match rest.split_once('/') {
+            None if rest == "shipments" => self.list_shipments(shop, asked, settings),
+            None if rest == "orders" => self.list_orders(shop, asked, settings),
+            Some(("shipments", id)) => {
+                let id = asked.wants(id);
+                let found = self.stock(shop).get(&id);
+                found.map_or_else(
+                    || asked.not_found("Shipment for shipment id", &id),
+                    |shipment| Answer::new(200, ANSWER_TYPE, shipment.detail().clone()),
+                )
+            }
+            Some(("orders", id)) => {
+                let id = asked.wants(id);
+                match self.order(shop, &id) {
+                    Some(body) => Answer::new(200, ANSWER_TYPE, body),
+                    None => asked.not_found("Order for order id", &id),
+                }
+            }
+            _ => problem::problem(404, "Not Found", "The sandbox has shipments and orders.", asked.full),
+        }
+    }
+
+    fn list_shipments(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
+        let mut query = Query::new(asked, &["page", "fulfilment-method", "order-id"]);
+        let page = query.page();
+        let method = query.choice("fulfilment-method", &["FBR", "FBB"]);
+        let order_id = query.text("order-id");
+        if order_id.is_some() && method.is_some() {
+            query.violation(None, "Parameter order-id can only be used without fulfilment-method.".to_owned());
+        }
+        if let Some(refusal) = query.refusal() {
+            return refusal;
+        }
+        let method = if method.as_deref() == Some("FBB") { Method::Fbb } else { Method::Fbr };
+        let now = self.0.clock.now();
+        let stock = self.stock(shop);
+        let rows: Vec<Arc<Shipment>> = match &order_id {
+            Some(order_id) => {
+                let both = stock.listed(Method::Fbr, now).chain(stock.listed(Method::Fbb, now));
+                cut(both.filter(|shipment| shipment.spec.order_id() == *order_id), page).map(Arc::clone).collect()
+            }
+            None => cut(stock.listed(method, now), page).map(Arc::clone).collect(),
+        };
+        drop(stock);
+        collection("shipments", rows.iter().map(|shipment| shipment.row().clone()), settings)
+    }
+}
+
+/// One API call on its way to the resource.
+pub(super) struct Asked<'a> {
+    request: &'a Request,
+    path: &'a str,
+    /// Path and query without base.
+    full: &'a str,
+    /// The page to answer, whatever was asked.
+    page: Option<u64>,
+    call: &'a mut Call,
+}
+
+impl Asked<'_> {
+    /// Notes the id of a detail call; decoded.
+    fn wants(&mut self, id: &str) -> String {
+        let id = percent_decoded(id);
+        self.call.id = Some(id.clone());
+        id
+    }
+
+    fn not_found(&self, what: &str, id: &str) -> Answer {
+        problem::problem(404, "Not Found", &format!("{what} {id} not found."), self.full)
+    }
+}
+
+/// Reads query parameters and collects what is wrong with them.
+pub(super) struct Query<'a, 'b> {
+    asked: &'a mut Asked<'b>,
+    violations: Vec<(Option<&'static str>, String)>,
+}
+
+impl<'a, 'b> Query<'a, 'b> {
+    /// Names that are not in `known` are counted and otherwise ignored, as the API does.
+    pub(super) fn new(asked: &'a mut Asked<'b>, known: &[&str]) -> Query<'a, 'b> {
+        let unknown = asked.request.query.iter().filter(|(name, _)| !known.contains(&name.as_str())).count();
+        asked.call.unknown_parameters = u32::try_from(unknown).unwrap_or(u32::MAX);
+        Query { asked, violations: Vec::new() }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.asked.request.parameter(name).map(str::to_owned)
+    }
+
+    pub(super) fn violation(&mut self, name: Option<&'static str>, reason: String) {
+        self.violations.push((name, reason));
+    }
+
+    /// The page to answer, from 1.
+    pub(super) fn page(&mut self) -> u64 {
+        let asked = self.number("page", 1, i32::MAX.unsigned_abs().into()).unwrap_or(1);
+        self.asked.call.page = Some(asked);
+        self.asked.page.unwrap_or(asked)
+    }
+
+    pub(super) fn number(&mut self, name: &'static str, least: u64, most: u64) -> Option<u64> {
+        let text = self.text(name)?;
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.violation(
+                Some(name),
+                format!("Request contains invalid value(s): '{text}', allowed: {least} to {most}."),
+            );
+        }
+        number
+    }
+
+    pub(super) fn choice(&mut self, name: &'static str, allowed: &[&str]) -> Option<String> {
+        let text = self.text(name)?;
+        if !allowed.contains(&text.as_str()) {
+            let allowed = allowed.join(", ");
+            self.violation(
+                Some(name),
+                format!("Request contains invalid value(s): '{text}', allowed values: {allowed}."),
+            );
+        }
+        Some(text)
+    }
+
+    pub(super) fn refusal(&self) -> Option<Answer> {
+        (!self.violations.is_empty()).then(|| problem::violations(&self.violations, self.asked.full))
+    }
+}
+
+/// One page of `rows`.
+pub(super) fn cut<T>(rows: impl Iterator<Item = T>, page: u64) -> impl Iterator<Item = T> {
+    let before = usize::try_from(page - 1).unwrap_or(usize::MAX).saturating_mul(PAGE_SIZE);
+    rows.skip(before).take(PAGE_SIZE)
+}
+
+/// A list answer; without rows it is `{}` or has an empty array, as set.
+pub(super) fn collection(key: &str, rows: impl ExactSizeIterator<Item = Bytes>, settings: &Settings) -> Answer {
+    if rows.len() == 0 && !settings.empty_array {
+        return Answer::new(200, ANSWER_TYPE, &b"{}"[..]);
+    }
+    let mut body = BytesMut::with_capacity(64 + rows.len() * 400);
+    body.put_slice(format!("{{\"{key}\":[").as_bytes());
+    for (place, row) in rows.enumerate() {
+        if place > 0 {
+            body.put_u8(b',');
+        }
+        body.put_slice(&row);
+    }
+    body.put_slice(b"]}");
+    Answer::new(200, ANSWER_TYPE, body.freeze())
+}
+
+/// The part of a path that the API knows, whatever base stands before it.
+fn marketplace_path(path: &str) -> Option<&str> {
+    match path.find("/retailer/") {
+        Some(at) => path.get(at..),
+        None => path.ends_with("/token").then_some("/token"),
+    }
+}
+
+fn accepts(header: &str) -> bool {
+    header.split(',').any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(MEDIA_TYPE))
+}
+
+fn percent_decoded(part: &str) -> String {
+    // A plus is a plus in a path.
+    let escaped = format!("x={}", part.replace('+', "%2B"));
+    let mut fields = url::form_urlencoded::parse(escaped.as_bytes());
+    fields.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+fn too_many(standing: Standing, settings: &Settings) -> Answer {
+    let detail = format!("Too many requests, retry in {} seconds.", standing.reset);
+    let answer = problem::gateway(429, "Too Many Requests", &detail);
+    if settings.retry_after { answer.with("Retry-After", standing.reset) } else { answer }
+}
+
+/// Adds what every API response carries. Letter case differs by endpoint, as the API's does.
+fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: Millis) -> Answer {
+    let request_id = super::content::mix(call.at_us, now.unsigned_abs());
+    let mut answer = answer.with("x-request-id", format_args!("{request_id:016x}{:016x}", call.at_us));
+    if let Some(standing) = standing {
+        let names = if call.page.is_some() {
+            ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
+        } else {
+            ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+        };
+        answer =
+            answer.with(names[0], standing.limit).with(names[1], standing.remaining).with(names[2], standing.reset);
+    }
+    answer
+}
+
+/// `Thu, 27 Aug 2026 16:30:06 GMT`.
+fn http_date(at: Millis) -> String {
+    let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+/// The public table of limits: an array of objects with five texts.
+fn rate_table(settings: &Settings) -> Answer {
+    let rows: Vec<_> = settings
+        .rules
+        .rules()
+        .iter()
+        .filter_map(|rule| {
+            let (method, path) = rule.name.split_once(' ')?;
+            let limit = rule.limit?;
+            let (count, unit) = match limit.window.as_secs() {
+                s if s % 3600 == 0 => (s / 3600, "HOURS"),
+                s if s % 60 == 0 => (s / 60, "MINUTES"),
+                s => (s, "SECONDS"),
+            };
+            Some(json!({
+                "path": path, "methods": method, "maxCapacity": limit.calls.to_string(),
+                "timeToLive": count.to_string(), "timeUnit": unit,
+            }))
+        })
+        .collect();
+    Answer::new(200, "application/json", text(&rows))
+}

@@ -1,0 +1,410 @@
+//! What a shipment says: everything follows from its [`Spec`], so a sandbox with the same seed and
+//! clock always serves the same documents. Nobody in here exists; mail addresses end in `.example`.
+//!
+//! Ids come from method and index alone, so two shops hold equal ids with other content.
+
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::value::RawValue;
+
+use super::document::{
+    Address, Fulfilment, Offer, OrderReference, Product, RowItem, RowTransport, Shipment, ShipmentItem, ShipmentRow,
+    Transport, TransportEvent,
+};
+use super::{Method, odd};
+use crate::domain::clock::Millis;
+
+const HOUR_MS: Millis = 3_600_000;
+
+/// How long after the shipment each transport event comes.
+const EVENT_STEP_MS: Millis = 9 * HOUR_MS;
+
+/// The Netherlands by rule, so that no zone files are needed.
+static DUTCH: LazyLock<TimeZone> =
+    LazyLock::new(|| TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap_or(TimeZone::UTC));
+
+const FIRST_NAMES: [&str; 8] = ["Anouk", "Bram", "Carlijn", "Daan", "Esmée", "Floor", "Gijs", "Hülya"];
+const SURNAMES: [&str; 8] =
+    ["van der Proef", "Testema", "de Voorbeeld", "Demosma", "Specimen", "'t Monster", "Nepstra", "El-Fictie"];
+const STREETS: [&str; 5] = ["Proefweg", "Voorbeeldlaan", "Demoplein", "Teststraat", "Fictiekade"];
+const CITIES: [&str; 5] = ["Utrecht", "'s-Hertogenbosch", "Groningen", "Antwerpen", "Liège"];
+const PRODUCTS: [&str; 6] = [
+    "Bordspel Waybill",
+    "Koffiemok 300 ml",
+    "Fietslamp set",
+    "Dekbedovertrek 140x200",
+    "USB-C kabel 2 m",
+    "Kamerplant",
+];
+
+/// Everything that a shipment's content follows from.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    /// The sandbox's seed mixed with the shop.
+    pub(super) seed: u64,
+    pub(super) odd: bool,
+    pub(super) method: Method,
+    /// 0 for the oldest of its shop and method.
+    pub(super) index: u64,
+    pub(super) at: Millis,
+    pub(super) placed: Millis,
+    /// When each transport event happened, oldest first.
+    pub(super) events: Vec<Millis>,
+    /// How often its list row was changed.
+    pub(super) revision: u32,
+}
+
+impl Spec {
+    /// A number that is unique within a shop.
+    fn number(&self) -> u64 {
+        number(self.method, self.index)
+    }
+
+    /// Whether this shipment belongs to the order of the one before it.
+    pub(super) fn shares_order(&self) -> bool {
+        self.index % 10 == 7
+    }
+
+    pub(super) fn order_id(&self) -> String {
+        let number = number(self.method, self.index - u64::from(self.shares_order()));
+        if number % 5 == 2 {
+            format!("A2K8{}", base36(1_679_616 + number))
+        } else {
+            (4_123_456_789 + number * 7).to_string()
+        }
+    }
+
+    /// The codes that its transport will go through, in order; the last is final.
+    pub(super) fn journey(&self) -> &'static [&'static str] {
+        if self.odd && self.index % 23 == 7 {
+            return &["PRE_ANNOUNCED", "HANDED_TO_ROBOT", "IN_TRANSIT", "DELIVERED_AT_CUSTOMER"];
+        }
+        match self.index % 29 {
+            8 => &["PRE_ANNOUNCED", "AT_TRANSPORTER", "IN_TRANSIT", "RETURNED_TO_SENDER"],
+            3 | 14 => &["PRE_ANNOUNCED", "AT_TRANSPORTER", "IN_TRANSIT", "DELIVERED_AT_NEIGHBOURS"],
+            _ if self.pickup() => {
+                &["PRE_ANNOUNCED", "AT_TRANSPORTER", "IN_TRANSIT", "AT_PICK_UP_POINT", "PICKED_UP_AT_PICK_UP_POINT"]
+            }
+            _ => &["PRE_ANNOUNCED", "AT_TRANSPORTER", "IN_TRANSIT", "DELIVERED_AT_CUSTOMER"],
+        }
+    }
+
+    /// Whether it has a transport object, and so may have events.
+    pub(super) fn has_transport(&self) -> bool {
+        !(self.odd && self.index % 15 == 6)
+    }
+
+    /// The events that a shipment of its age has had by `now`.
+    pub(super) fn events_until(&self, now: Millis) -> Vec<Millis> {
+        if !self.has_transport() {
+            return Vec::new();
+        }
+        (0..).zip(self.journey()).map(|(step, _)| self.at + step * EVENT_STEP_MS).take_while(|at| *at <= now).collect()
+    }
+
+    fn every(&self, nth: u64) -> bool {
+        self.index.is_multiple_of(nth)
+    }
+
+    fn pickup(&self) -> bool {
+        self.index % 7 == 2
+    }
+
+    fn rng(&self, purpose: u64) -> fastrand::Rng {
+        fastrand::Rng::with_seed(mix(mix(self.seed, self.number()), purpose))
+    }
+
+    fn transport_id(&self) -> String {
+        // Several shipments can travel as one transport.
+        let index = self.index - u64::from(self.index % 6 == 2);
+        (312_778_947 + number(self.method, index) * 3).to_string()
+    }
+
+    fn date_time(&self) -> Option<String> {
+        (!(self.odd && self.index % 97 == 50)).then(|| local_time(self.at))
+    }
+
+    fn reference(&self) -> Option<String> {
+        let revision = if self.revision == 0 { String::new() } else { format!("-R{}", self.revision) };
+        // The list rows of the demo environment lack it in three of four cases.
+        if self.odd && self.revision == 0 && !self.every(4) {
+            return None;
+        }
+        let odd = if self.odd && self.every(8) { odd::text(self.index / 8) } else { String::new() };
+        Some(format!("{odd}WB{:06}{revision}", self.number()))
+    }
+
+    fn order(&self) -> OrderReference {
+        OrderReference { order_id: self.order_id(), order_placed_date_time: local_time(self.placed) }
+    }
+
+    fn row(&self) -> ShipmentRow {
+        ShipmentRow {
+            shipment_id: shipment_id(self.method, self.index, self.odd),
+            shipment_date_time: self.date_time(),
+            shipment_reference: self.reference(),
+            order: self.order(),
+            shipment_items: self
+                .items()
+                .into_iter()
+                .map(|item| RowItem { order_item_id: item.order_item_id, ean: item.product.ean })
+                .collect(),
+            transport: self.has_transport().then(|| RowTransport { transport_id: self.transport_id() }),
+        }
+    }
+
+    fn detail(&self) -> Shipment {
+        let (ship_to, bill_to) = self.addresses();
+        Shipment {
+            shipment_id: shipment_id(self.method, self.index, self.odd),
+            shipment_date_time: self.date_time(),
+            shipment_reference: self.reference(),
+            pickup_point: self.pickup(),
+            order: self.order(),
+            shipment_details: (!(self.odd && self.index % 31 == 9)).then_some(ship_to),
+            billing_details: (!(self.odd && self.index % 4 == 1)).then_some(bill_to),
+            shipment_items: self.items(),
+            transport: self.has_transport().then(|| self.transport()),
+            extra: if self.odd && self.index % 6 == 3 { odd::extra(self.index) } else { super::document::Extra::new() },
+        }
+    }
+
+    /// The delivery and the billing address; orders show the same.
+    pub(super) fn addresses(&self) -> (Address, Address) {
+        let mut rng = self.rng(1);
+        let oddity = self.odd && self.every(3);
+        let surname = if oddity { odd::text(self.index / 3 + 1) } else { pick(&mut rng, &SURNAMES).to_owned() };
+        let language = pick(&mut rng, &["nl", "nl-BE", "fr", "fr-BE"]);
+        let common = Address {
+            salutation: pick(&mut rng, &["MALE", "FEMALE", "UNKNOWN"]),
+            first_name: pick(&mut rng, &FIRST_NAMES).to_owned(),
+            surname,
+            street_name: pick(&mut rng, &STREETS).to_owned(),
+            house_number: rng.u32(1..400).to_string(),
+            house_number_extension: self.every(5).then(|| if oddity { "bis; 3-hoog" } else { "B" }.to_owned()),
+            zip_code: format!("{}{}{}", rng.u32(1000..9999), rng.uppercase(), rng.uppercase()),
+            city: pick(&mut rng, &CITIES).to_owned(),
+            country_code: if language.ends_with("BE") { "BE" } else { "NL" },
+            email: Some(format!("{:016x}@verkopen.example", rng.u64(..))),
+            ..Address::default()
+        };
+        let bill_to = Address {
+            company: self.every(6).then(|| "Fictief & Zn. B.V.".to_owned()),
+            vat_number: self.every(6).then(|| "NL999999999B99".to_owned()),
+            kvk_number: self.every(12).then(|| "00112233".to_owned()),
+            order_reference: oddity.then(|| odd::text(self.index)),
+            ..common.clone()
+        };
+        let ship_to = Address {
+            pickup_point_name: self.pickup().then(|| "Afhaalpunt: UTRECHT".to_owned()),
+            delivery_phone_number: self.every(2).then(|| format!("06{:08}", rng.u32(0..100_000_000))),
+            extra_address_information: oddity.then(|| odd::text(self.index + 5)),
+            language: Some(language),
+            ..common
+        };
+        (ship_to, bill_to)
+    }
+
+    /// The items, the same in row, detail and order.
+    pub(super) fn items(&self) -> Vec<ShipmentItem> {
+        let mut rng = self.rng(2);
+        let count = match (self.odd, self.index % 9) {
+            (true, 5) => 12,
+            (_, 1 | 7) => 2,
+            (_, 8) => 3,
+            _ => 1,
+        };
+        (0..count).map(|place| self.item(place, &mut rng)).collect()
+    }
+
+    fn item(&self, place: u64, rng: &mut fastrand::Rng) -> ShipmentItem {
+        let (method, distribution_party) = match self.method {
+            Method::Fbr => ("FBR", "RETAILER"),
+            Method::Fbb => ("FBB", "BOL"),
+        };
+        let quantity = if self.index % 12 == 4 { rng.u32(2..=10) } else { 1 };
+        let cents = match self.index % 25 {
+            11 => 123_450,
+            19 => 1_299_999,
+            _ => rng.u64(99..20_000),
+        };
+        let title = match (self.odd, self.index % 50, place) {
+            (true, 10, 0) => odd::long_text(),
+            (true, n, 0) if n % 4 == 2 => odd::text(self.index / 4),
+            _ => pick(rng, &PRODUCTS).to_owned(),
+        };
+        ShipmentItem {
+            order_item_id: (2_012_345_678 + self.number() * 16 + place).to_string(),
+            fulfilment: Fulfilment {
+                method,
+                distribution_party,
+                latest_delivery_date: local_date(self.at + 24 * HOUR_MS),
+                time_frame_type: None,
+            },
+            offer: Some(Offer {
+                offer_id: format!(
+                    "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+                    rng.u32(..),
+                    rng.u16(..),
+                    rng.u16(0..4096),
+                    rng.u16(0..4096),
+                    rng.u64(0..1 << 48)
+                ),
+                reference: (!self.odd || self.index % 3 != 1).then(|| format!("REF-{:05}", rng.u32(0..100_000))),
+            }),
+            product: Product {
+                ean: ean(rng.u64(0..if self.every(3) { 100_000_000 } else { 1_000_000_000_000 })),
+                title,
+            },
+            quantity,
+            quantity_shipped: (!self.odd || self.index % 5 != 3).then_some(quantity),
+            unit_price: money(cents),
+            commission: (!self.odd || self.index % 8 != 2).then(|| money(cents / 8)),
+        }
+    }
+
+    fn transport(&self) -> Transport {
+        let mut rng = self.rng(3);
+        let codes = self.journey();
+        Transport {
+            transport_id: self.transport_id(),
+            transporter_code: Some(pick(&mut rng, &["TNT", "DHLFORYOU", "DPD-NL", "BPOST_BE", "BRIEFPOST"])),
+            track_and_trace: (self.index % 5 != 4).then(|| format!("3SWB{:010}", rng.u64(0..10_000_000_000))),
+            shipping_label_id: self.every(3).then(|| rng.u32(100_000_000..999_999_999).to_string()),
+            transport_events: self
+                .events
+                .iter()
+                .zip(codes)
+                .map(|(at, code)| TransportEvent { event_code: code, event_date_time: local_time(*at) })
+                .collect(),
+        }
+    }
+}
+
+/// The list row as JSON text.
+pub(super) fn row_json(spec: &Spec) -> Vec<u8> {
+    json(&spec.row())
+}
+
+/// The detail as JSON text.
+pub(super) fn detail_json(spec: &Spec) -> Vec<u8> {
+    json(&spec.detail())
+}
+
+/// JSON text of one of our own forms.
+#[expect(clippy::expect_used, reason = "forms with text keys and no own Serialize cannot fail to serialise")]
+pub(super) fn json(form: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(form).expect("plain forms always serialise")
+}
+
+/// The id of a shipment: digits, sometimes letters and digits. With `odd` a few ids of one shop
+/// differ only in their case.
+pub(super) fn shipment_id(method: Method, index: u64, odd: bool) -> String {
+    let number = number(method, index);
+    let lettered = |number: u64| format!("C000{}", base36(46_656 + number));
+    match index % 40 {
+        21 if odd => lettered(number),
+        22 if odd => lettered(number - 2).to_lowercase(),
+        _ if number % 17 == 5 => lettered(number),
+        _ => (541_757_635 + number * 13).to_string(),
+    }
+}
+
+fn number(method: Method, index: u64) -> u64 {
+    index * 2 + u64::from(method == Method::Fbb)
+}
+
+/// A 64-bit mix (splitmix), so that neighbouring numbers give unrelated ones.
+pub(super) fn mix(a: u64, b: u64) -> u64 {
+    let mut z = a.wrapping_add(b.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// `2026-11-22T15:04:05+01:00`: Dutch time with the offset of that day. Milliseconds, where there are
+/// some, are printed with 3, 5 or 9 digits.
+pub(super) fn local_time(at: Millis) -> String {
+    let zoned = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(DUTCH.clone());
+    let fraction = match at.rem_euclid(1000) {
+        0 => String::new(),
+        ms => match ms % 3 {
+            0 => format!(".{ms:03}"),
+            1 => format!(".{ms:03}45"),
+            _ => format!(".{ms:03}456789"),
+        },
+    };
+    format!("{}{fraction}{}", zoned.strftime("%Y-%m-%dT%H:%M:%S"), zoned.strftime("%:z"))
+}
+
+/// `2026-11-22` by Dutch time.
+pub(super) fn local_date(at: Millis) -> String {
+    let zoned = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(DUTCH.clone());
+    zoned.strftime("%Y-%m-%d").to_string()
+}
+
+/// A price with two decimals, as a JSON numeral.
+pub(super) fn money(cents: u64) -> Box<RawValue> {
+    let text = format!("{}.{:02}", cents / 100, cents % 100);
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn ean(twelve_digits: u64) -> String {
+    let digits = format!("{twelve_digits:012}");
+    let sum: u32 = digits.bytes().zip([1, 3].into_iter().cycle()).map(|(d, weight)| u32::from(d - b'0') * weight).sum();
+    format!("{digits}{}", (10 - sum % 10) % 10)
+}
+
+fn base36(mut number: u64) -> String {
+    let mut digits = Vec::new();
+    loop {
+        let digit = u32::try_from(number % 36).unwrap_or_default();
+        digits.push(char::from_digit(digit, 36).unwrap_or('0').to_ascii_uppercase());
+        number /= 36;
+        if number == 0 {
+            return digits.iter().rev().collect();
+        }
+    }
+}
+
+fn pick(rng: &mut fastrand::Rng, from: &[&'static str]) -> &'static str {
+    from[rng.usize(..from.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{Method, ean, local_time, money, shipment_id};
+
+    #[test]
+    fn ids_are_unique_and_some_differ_only_in_case() {
+        let ids = |odd| {
+            [Method::Fbr, Method::Fbb].into_iter().flat_map(move |m| (0..20_000).map(move |i| shipment_id(m, i, odd)))
+        };
+        assert_eq!(ids(true).collect::<HashSet<_>>().len(), 40_000);
+        assert_eq!(ids(false).map(|id| id.to_lowercase()).collect::<HashSet<_>>().len(), 40_000);
+        assert!(ids(true).map(|id| id.to_lowercase()).collect::<HashSet<_>>().len() < 40_000);
+    }
+
+    #[test]
+    fn times_carry_the_dutch_offset_of_their_day() {
+        assert_eq!(local_time(1_767_225_600_000), "2026-01-01T01:00:00+01:00");
+        assert_eq!(local_time(1_782_864_000_120), "2026-07-01T02:00:00.120+02:00");
+        assert_eq!(local_time(1_782_864_000_235), "2026-07-01T02:00:00.23545+02:00");
+        assert_eq!(local_time(1_782_864_000_347), "2026-07-01T02:00:00.347456789+02:00");
+        // The hour in which clocks go forward, and the two sides of going back.
+        assert_eq!(local_time(1_774_746_000_000), "2026-03-29T03:00:00+02:00");
+        assert_eq!(local_time(1_792_886_400_000), "2026-10-25T02:00:00+02:00");
+        assert_eq!(local_time(1_792_890_000_000), "2026-10-25T02:00:00+01:00");
+    }
+
+    #[test]
+    fn numerals_and_codes_are_right() {
+        assert_eq!(money(123_450).get(), "1234.50");
+        assert_eq!(money(7).get(), "0.07");
+        assert_eq!(ean(774_040), "0000007740404");
+    }
+}

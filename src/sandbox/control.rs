@@ -1,0 +1,201 @@
+//! The controls: what a test or the demo may look at and change while the sandbox runs.
+//!
+//! `admin` offers the same over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::audit::{Audit, Call};
+use super::content::mix;
+use super::shop::Stock;
+use super::{Fault, Method, Sandbox, SandboxError, Settings, Shop, ShopOptions, lock, rules};
+
+impl Sandbox {
+    /// Adds a shop with its content.
+    ///
+    /// # Errors
+    /// The client id is taken or unusable.
+    pub fn add_shop(&self, options: ShopOptions) -> Result<(), SandboxError> {
+        if options.client_id.is_empty() || options.client_id.contains(':') {
+            return Err(SandboxError::ClientId);
+        }
+        let account = self.0.accounts.get(&options.client_id).unwrap_or(&options.client_id).as_str().into();
+        let seed = options.client_id.bytes().fold(self.0.seed, |seed, byte| mix(seed, u64::from(byte)));
+        let stock = Stock::new(seed, self.0.odd, [options.fbr, options.fbb], self.0.clock.now());
+        let shop = Shop {
+            client_id: options.client_id.as_str().into(),
+            account,
+            secret: Mutex::new(options.client_secret),
+            active: AtomicBool::new(true),
+            stock: Mutex::new(stock),
+        };
+        let mut shops = self.0.shops.write().unwrap_or_else(PoisonError::into_inner);
+        if shops.contains_key(&options.client_id) {
+            return Err(SandboxError::ShopExists(options.client_id));
+        }
+        shops.insert(options.client_id, Arc::new(shop));
+        Ok(())
+    }
+
+    /// Rotates a shop's secret; tokens already given go on working.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn set_secret(&self, client_id: &str, secret: &str) -> Result<(), SandboxError> {
+        let shop = self.known(client_id)?;
+        secret.clone_into(&mut lock(&shop.secret));
+        Ok(())
+    }
+
+    /// Switches a shop off (403 everywhere) or on.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn set_active(&self, client_id: &str, active: bool) -> Result<(), SandboxError> {
+        self.known(client_id)?.active.store(active, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Everything a shop holds: method, id and document, FBR first, newest first. Empty for an unknown
+    /// shop.
+    pub fn truth(&self, client_id: &str) -> Vec<(String, String, Value)> {
+        let Some(shop) = self.shop(client_id) else { return Vec::new() };
+        let all: Vec<_> = self.stock(&shop).all().map(Arc::clone).collect();
+        all.iter()
+            .map(|shipment| {
+                let document = serde_json::from_slice(shipment.detail()).unwrap_or(Value::Null);
+                (shipment.spec.method.name().to_owned(), shipment.id.clone(), document)
+            })
+            .collect()
+    }
+
+    /// Adds shipments at the head of a list; their ids, oldest first.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn add_shipments(&self, client_id: &str, method: Method, count: usize) -> Result<Vec<String>, SandboxError> {
+        let shop = self.known(client_id)?;
+        let now = self.0.clock.now();
+        let mut stock = self.stock(&shop);
+        Ok((0..count).map(|_| stock.push(method, now, now)).collect())
+    }
+
+    /// Adds the next transport event to a shipment; its list row stays as it is. False when the id is
+    /// unknown or its last event has happened.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn grow_events(&self, client_id: &str, id: &str) -> Result<bool, SandboxError> {
+        let shop = self.known(client_id)?;
+        let grown = self.stock(&shop).grow(id, self.0.clock.now());
+        Ok(grown)
+    }
+
+    /// Adds an event to each of the newest `count` shipments that are still on their way; their ids.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn grow_newest(&self, client_id: &str, count: usize) -> Result<Vec<String>, SandboxError> {
+        let shop = self.known(client_id)?;
+        let grown = self.stock(&shop).grow_some(count, self.0.clock.now());
+        Ok(grown)
+    }
+
+    /// Changes a shipment's list row, and its detail with it. False when the id is unknown.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn change_row(&self, client_id: &str, id: &str) -> Result<bool, SandboxError> {
+        let shop = self.known(client_id)?;
+        let changed = self.stock(&shop).change_row(id);
+        Ok(changed)
+    }
+
+    /// Takes a shipment out of list and detail. False when the id is unknown.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn remove(&self, client_id: &str, id: &str) -> Result<bool, SandboxError> {
+        let shop = self.known(client_id)?;
+        let removed = self.stock(&shop).remove(id);
+        Ok(removed)
+    }
+
+    /// Replaces all fault rules; none ends all faults.
+    pub fn set_faults(&self, faults: Vec<Fault>) {
+        lock(&self.0.faults).set(faults);
+    }
+
+    /// Ends all tokens now, before the time that was told; how many.
+    pub fn kill_tokens(&self) -> usize {
+        lock(&self.0.tokens).kill(self.0.clock.now())
+    }
+
+    /// Makes the login host answer 404 to everybody, as it does to a blocked address, or ends that.
+    pub fn set_login_blocked(&self, blocked: bool) {
+        lock(&self.0.tokens).set_blocked(blocked);
+    }
+
+    /// Replaces the limits that lie over the catalog's; all windows begin anew.
+    ///
+    /// # Errors
+    /// A limit that cannot be read; then nothing changes.
+    pub fn set_limits(&self, limits: &BTreeMap<String, String>) -> Result<(), SandboxError> {
+        let rules = rules(limits)?;
+        self.change(|settings| settings.rules = rules);
+        lock(&self.0.limiter).clear();
+        Ok(())
+    }
+
+    /// How long tokens given from now on work, and what is said about it (see [`super::Options`]).
+    pub fn set_token_life(&self, life: Duration, expires_in: Option<Value>) {
+        self.change(|settings| {
+            settings.token_life = life;
+            settings.expires_in = expires_in;
+        });
+    }
+
+    /// Pause before every answer.
+    pub fn set_latency(&self, latency: Duration) {
+        self.change(|settings| settings.latency = latency);
+    }
+
+    /// 429 with or without `Retry-After`.
+    pub fn set_retry_after(&self, retry_after: bool) {
+        self.change(|settings| settings.retry_after = retry_after);
+    }
+
+    /// The end of a list as an empty array, or as `{}`.
+    pub fn set_empty_array(&self, empty_array: bool) {
+        self.change(|settings| settings.empty_array = empty_array);
+    }
+
+    /// The sums over all calls.
+    pub fn audit(&self) -> Audit {
+        let settings = self.settings();
+        lock(&self.0.ledger).sums(&settings.rules)
+    }
+
+    /// All calls, in the order they were recorded.
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.0.ledger).calls().to_vec()
+    }
+
+    /// Forgets all calls.
+    pub fn reset_audit(&self) {
+        lock(&self.0.ledger).reset();
+    }
+
+    fn known(&self, client_id: &str) -> Result<Arc<Shop>, SandboxError> {
+        self.shop(client_id).ok_or_else(|| SandboxError::UnknownShop(client_id.to_owned()))
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Settings)) {
+        let mut settings = self.0.settings.write().unwrap_or_else(PoisonError::into_inner);
+        edit(Arc::make_mut(&mut settings));
+    }
+}

@@ -1,0 +1,85 @@
+//! Turns a right answer into the wrong one that a fault asks for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::fault::{FaultBody, FaultKind};
+use super::problem;
+use super::wire::{Answer, Delivery};
+use super::{MEDIA_TYPE, bomb};
+
+/// An answer and the way it leaves.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) answer: Answer,
+    pub(super) delivery: Delivery,
+    pub(super) pause: Duration,
+}
+
+impl Outcome {
+    pub(super) fn whole(answer: Answer) -> Outcome {
+        Outcome { answer, delivery: Delivery::Whole, pause: Duration::ZERO }
+    }
+}
+
+/// Applies a fault. Answers that the fault makes up carry no rate headers, like those of a server in
+/// front of the API.
+pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
+    let mut outcome = Outcome::whole(right);
+    match kind {
+        FaultKind::Status { code, body, headers } => {
+            outcome.answer = status(code, body);
+            outcome.answer.headers.extend(headers.into_iter().filter(|(name, value)| is_header(name, value)));
+        }
+        FaultKind::Garbage => outcome.answer = made_up(&b"\xFF\xFE{\"shipments\":[\xC3\x28,]]\0\x80"[..]),
+        FaultKind::Nested { depth } => outcome.answer = made_up([vec![b'['; depth], vec![b']'; depth]].concat()),
+        FaultKind::Huge { bytes } => {
+            let filler = bytes.saturating_sub(br#"{"filler":""}"#.len());
+            outcome.answer = made_up([br#"{"filler":""#.to_vec(), vec![b'x'; filler], br#""}"#.to_vec()].concat());
+        }
+        FaultKind::GzipBomb { bytes } => {
+            outcome.answer = made_up(bomb::gzip_zeros(bytes)).with("content-encoding", "gzip");
+        }
+        FaultKind::Cut { after } => outcome.delivery = Delivery::Cut(after),
+        FaultKind::Slow { ms } => outcome.pause = Duration::from_millis(ms),
+        FaultKind::Drip { bytes, ms } => {
+            outcome.delivery = Delivery::Drip { bytes, pause: Duration::from_millis(ms) };
+        }
+        FaultKind::Reset => outcome.delivery = Delivery::Reset,
+        FaultKind::ResetAfter { bytes } => outcome.delivery = Delivery::ResetAfter(bytes),
+        FaultKind::WrongContentLength { by } => outcome.delivery = Delivery::Misdeclared(by),
+        FaultKind::BadChunk => outcome.delivery = Delivery::BadChunk,
+        FaultKind::Redirect { to } => {
+            let to: String = to.chars().filter(|c| !c.is_control()).collect();
+            outcome.answer = Answer::new(302, "text/html", "").with("location", to);
+        }
+        // The list did it already.
+        FaultKind::SamePage => {}
+    }
+    outcome
+}
+
+fn status(code: u16, body: FaultBody) -> Answer {
+    match body {
+        FaultBody::Json => problem::gateway(code, "Sandbox fault", "This answer was asked for by a fault rule."),
+        FaultBody::Html => Answer::new(
+            code,
+            "text/html; charset=UTF-8",
+            format!("<html><head><title>{code}</title></head><body><h1>{code}</h1><hr>nginx</body></html>\n"),
+        ),
+        FaultBody::Empty => Answer::new(code, "", ""),
+        FaultBody::Text(text) => Answer::new(code, MEDIA_TYPE, text),
+    }
+}
+
+/// A header that would break the head instead of standing in it is left out.
+fn is_header(name: &str, value: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        && !value.chars().any(char::is_control)
+}
+
+fn made_up(body: impl Into<Bytes>) -> Answer {
+    Answer::new(200, "application/vnd.retailer.v10+json;charset=UTF-8", body)
+}

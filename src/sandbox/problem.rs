@@ -1,0 +1,55 @@
+//! Error bodies, as recorded: Problems of the application, bare ones of the gateway.
+
+use serde_json::{Value, json};
+
+use super::MEDIA_TYPE;
+use super::content::json as text;
+use super::wire::Answer;
+
+/// An application Problem; `instance` is path and query as asked.
+pub(super) fn problem(status: u16, title: &str, detail: &str, instance: &str) -> Answer {
+    Answer::new(status, MEDIA_TYPE, text(&form(status, title, detail, instance)))
+}
+
+/// A 400 with what is wrong, each as (name, reason); a name may be missing.
+pub(super) fn violations(found: &[(Option<&str>, String)], instance: &str) -> Answer {
+    let mut body = form(
+        400,
+        "Error validating request. Consult the bol.com API documentation for more information.",
+        "Bad request",
+        instance,
+    );
+    let violations = found.iter().map(|(name, reason)| match name {
+        Some(name) => json!({ "name": name, "reason": reason }),
+        None => json!({ "reason": reason }),
+    });
+    body["violations"] = violations.collect();
+    Answer::new(400, MEDIA_TYPE, text(&body))
+}
+
+/// A gateway's error: title, status and detail only.
+pub(super) fn gateway(status: u16, title: &str, detail: &str) -> Answer {
+    Answer::new(status, MEDIA_TYPE, text(&json!({ "title": title, "status": status, "detail": detail })))
+}
+
+/// A shop that was switched off; the login host says the same.
+pub(super) fn not_active() -> Answer {
+    let body = json!({
+        "title": "Forbidden",
+        "status": 403,
+        "detail": "Account is not active, access denied. Please contact partnerservice if this is unexpected.",
+        "host": "Instance-112",
+    });
+    Answer::new(403, MEDIA_TYPE, text(&body))
+}
+
+fn form(status: u16, title: &str, detail: &str, instance: &str) -> Value {
+    json!({
+        "type": "https://api.bol.com/problems",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "host": "Instance-111",
+        "instance": format!("https://api.bol.com{instance}"),
+    })
+}

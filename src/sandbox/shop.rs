@@ -1,0 +1,221 @@
+//! One seller's stock of shipments: made from the seed, listed newest first, changed on request and
+//! with time.
+//!
+//! Bodies are built at their first use and kept. Arrivals and growth are settled when somebody looks,
+//! from the clock alone, so no background task is needed and a hand-set clock works as well.
+//! [`super::Sandbox`] owns the shops and calls [`Stock::settle`] before every look.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Method;
+use super::content::{self, Spec};
+use crate::domain::clock::Millis;
+
+const DAY_MS: Millis = 24 * 3_600_000;
+/// First content lies within the three months that the list shows.
+const SPREAD_MS: Millis = 88 * DAY_MS;
+/// "Up to 3 months old" (API.md, section 3).
+const LISTED_MS: Millis = 92 * DAY_MS;
+pub(super) const PAGE_SIZE: usize = 50;
+/// Changes settled in one look; a clock that jumped a year is caught up over several looks.
+const SETTLE_MAX: u64 = 1_000;
+
+/// One shipment with its bodies.
+#[derive(Debug)]
+pub(super) struct Shipment {
+    pub(super) id: String,
+    pub(super) spec: Spec,
+    row: OnceLock<Bytes>,
+    detail: OnceLock<Bytes>,
+}
+
+impl Shipment {
+    fn new(spec: Spec) -> Shipment {
+        let id = content::shipment_id(spec.method, spec.index, spec.odd);
+        Shipment { id, spec, row: OnceLock::new(), detail: OnceLock::new() }
+    }
+
+    pub(super) fn row(&self) -> &Bytes {
+        self.row.get_or_init(|| content::row_json(&self.spec).into())
+    }
+
+    pub(super) fn detail(&self) -> &Bytes {
+        self.detail.get_or_init(|| content::detail_json(&self.spec).into())
+    }
+
+    /// Whether its transport has more events to come.
+    fn growing(&self) -> bool {
+        self.spec.has_transport() && self.spec.events.len() < self.spec.journey().len()
+    }
+}
+
+/// How a shop changes with time by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    pub(super) arrivals: Option<Duration>,
+    pub(super) growth: Option<Duration>,
+}
+
+/// All shipments of one shop.
+#[derive(Debug)]
+pub(super) struct Stock {
+    seed: u64,
+    odd: bool,
+    born: Millis,
+    by_id: HashMap<String, Arc<Shipment>>,
+    /// Per method, oldest first, by rising index and never falling time.
+    lists: [Vec<Arc<Shipment>>; 2],
+    /// Per method, the next index.
+    next: [u64; 2],
+    arrived: u64,
+    grown: u64,
+}
+
+impl Stock {
+    /// A shop with so many shipments per method, spread over the last three months before `now`.
+    pub(super) fn new(seed: u64, odd: bool, counts: [usize; 2], now: Millis) -> Stock {
+        let mut stock = Stock {
+            seed,
+            odd,
+            born: now,
+            by_id: HashMap::with_capacity(counts[0] + counts[1]),
+            lists: [Vec::with_capacity(counts[0]), Vec::with_capacity(counts[1])],
+            next: [0, 0],
+            arrived: 0,
+            grown: 0,
+        };
+        for (method, count) in [Method::Fbr, Method::Fbb].into_iter().zip(counts) {
+            let gap = SPREAD_MS / Millis::try_from(count.max(1)).unwrap_or(Millis::MAX);
+            let mut at = now - SPREAD_MS;
+            for _ in 0..count {
+                stock.push(method, at, now);
+                at += gap;
+            }
+        }
+        stock
+    }
+
+    /// Adds a shipment at the head of its list. Equal times happen: some come in the very moment of
+    /// the one before.
+    pub(super) fn push(&mut self, method: Method, at: Millis, now: Millis) -> String {
+        let slot = method as usize;
+        let index = self.next[slot];
+        self.next[slot] += 1;
+        let fraction = match (self.odd, index % 13) {
+            (true, 3) => 120,
+            (true, 6) => 235,
+            (true, 9) => 347,
+            _ => 0,
+        };
+        let fresh = at - at.rem_euclid(1000) + fraction;
+        let before = self.lists[slot].last().map(|shipment| (shipment.spec.at, shipment.spec.placed));
+        let at = match before {
+            Some((before, _)) if index % 11 == 4 => before,
+            Some((before, _)) => fresh.max(before),
+            None => fresh,
+        };
+        let mut spec =
+            Spec { seed: self.seed, odd: self.odd, method, index, at, placed: at, events: Vec::new(), revision: 0 };
+        let own = at - at.rem_euclid(1000) - DAY_MS - Millis::try_from(index % 86_400).unwrap_or_default() * 1000;
+        spec.placed = before.filter(|_| spec.shares_order()).map_or(own, |(_, placed)| placed);
+        spec.events = spec.events_until(now);
+        let shipment = Arc::new(Shipment::new(spec));
+        let id = shipment.id.clone();
+        self.by_id.insert(id.clone(), Arc::clone(&shipment));
+        self.lists[slot].push(shipment);
+        id
+    }
+
+    /// Brings in what arrived and grew since the last look.
+    pub(super) fn settle(&mut self, pace: Pace, now: Millis) {
+        let due = |every: Option<Duration>| {
+            let every = every.map_or(0, |every| every.as_millis().max(1));
+            let age = u128::try_from(now - self.born).unwrap_or_default();
+            age.checked_div(every).map_or(0, |due| u64::try_from(due).unwrap_or(u64::MAX))
+        };
+        let (arrivals, growth) = (due(pace.arrivals), due(pace.growth));
+        for _ in 0..arrivals.saturating_sub(self.arrived).min(SETTLE_MAX) {
+            self.arrived += 1;
+            let method = if self.arrived.is_multiple_of(4) { Method::Fbb } else { Method::Fbr };
+            self.push(method, now, now);
+        }
+        let steps = growth.saturating_sub(self.grown).min(SETTLE_MAX);
+        if steps > 0 {
+            self.grown += steps;
+            self.grow_some(usize::try_from(steps).unwrap_or(usize::MAX), now);
+        }
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Arc<Shipment>> {
+        self.by_id.get(id).map(Arc::clone)
+    }
+
+    /// What the list shows of one method, newest first.
+    pub(super) fn listed(&self, method: Method, now: Millis) -> impl Iterator<Item = &Arc<Shipment>> {
+        self.lists[method as usize].iter().rev().take_while(move |shipment| shipment.spec.at >= now - LISTED_MS)
+    }
+
+    /// All shipments, FBR first, newest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Shipment>> {
+        self.lists.iter().flat_map(|list| list.iter().rev())
+    }
+
+    /// The shipment that would come next in a list: its order is still open.
+    pub(super) fn upcoming(&self, method: Method, ahead: u64, now: Millis) -> Spec {
+        let index = self.next[method as usize] + ahead;
+        let placed = now - now.rem_euclid(60_000) - Millis::try_from(ahead).unwrap_or_default() * 60_000;
+        Spec { seed: self.seed, odd: self.odd, method, index, at: placed, placed, events: Vec::new(), revision: 0 }
+    }
+
+    /// Adds the next transport event; false when the id is unknown or its journey is over.
+    pub(super) fn grow(&mut self, id: &str, now: Millis) -> bool {
+        let Some(shipment) = self.get(id).filter(|shipment| shipment.growing()) else { return false };
+        let mut spec = shipment.spec.clone();
+        let last = spec.events.last().copied().unwrap_or(spec.at);
+        spec.events.push(last.max(now - now.rem_euclid(1000)));
+        self.replace(spec);
+        true
+    }
+
+    /// Adds an event to each of the newest `count` shipments that are still on their way; their ids.
+    pub(super) fn grow_some(&mut self, count: usize, now: Millis) -> Vec<String> {
+        let ids: Vec<String> =
+            self.all().filter(|shipment| shipment.growing()).take(count).map(|shipment| shipment.id.clone()).collect();
+        for id in &ids {
+            self.grow(id, now);
+        }
+        ids
+    }
+
+    /// Changes the list row (and the detail with it); false when the id is unknown.
+    pub(super) fn change_row(&mut self, id: &str) -> bool {
+        let Some(shipment) = self.get(id) else { return false };
+        let mut spec = shipment.spec.clone();
+        spec.revision += 1;
+        self.replace(spec);
+        true
+    }
+
+    /// Takes a shipment out of list and detail; false when the id is unknown.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        let Some(shipment) = self.by_id.remove(id) else { return false };
+        let list = &mut self.lists[shipment.spec.method as usize];
+        if let Ok(place) = list.binary_search_by_key(&shipment.spec.index, |other| other.spec.index) {
+            list.remove(place);
+        }
+        true
+    }
+
+    fn replace(&mut self, spec: Spec) {
+        let list = &mut self.lists[spec.method as usize];
+        if let Ok(place) = list.binary_search_by_key(&spec.index, |other| other.spec.index) {
+            let shipment = Arc::new(Shipment::new(spec));
+            self.by_id.insert(shipment.id.clone(), Arc::clone(&shipment));
+            list[place] = shipment;
+        }
+    }
+}
