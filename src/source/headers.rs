@@ -28,6 +28,8 @@ pub struct Quota {
     pub remaining: Option<u32>,
     /// Until the window turns; at most [`PAUSE_MAX`].
     pub reset: Option<Duration>,
+    /// How far our clock is ahead of the response's date, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 impl Quota {
@@ -44,6 +46,7 @@ impl Quota {
             limit: limit.map(to_u32),
             remaining: number(headers, "x-ratelimit-remaining").map(|left| to_u32(left.max(0))),
             reset,
+            clock_ahead_ms: server_date(headers).map(|date| wall.saturating_sub(date)),
         }
     }
 }
@@ -66,7 +69,11 @@ pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
 
 /// The server's own clock where it tells it: a date of the server is best read against that.
 fn server_now(headers: &HeaderMap, wall: Millis) -> Millis {
-    headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?)).unwrap_or(wall)
+    server_date(headers).unwrap_or(wall)
+}
+
+fn server_date(headers: &HeaderMap) -> Option<Millis> {
+    headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?))
 }
 
 /// `Sun, 22 Nov 2026 15:04:05 GMT`. The two older forms of HTTP are no longer sent by anybody.

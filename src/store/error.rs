@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error(
-        "the data directory {path} is in use by another waybill process; stop it first, or use its HTTP API", path = path.display()
+        "the data directory {path} is already in use by another waybill process; stop it first, or use its HTTP API", path = path.display()
     )]
     InUse { path: PathBuf },
     #[error(

@@ -100,7 +100,8 @@ impl Engine {
         }));
         let inner = &engine.0;
         inner.parts.store.resume_deletions().await?;
-        engine.start_missing_runs().await?;
+        let shops = engine.0.parts.store.shops()?;
+        engine.start_missing_runs(&shops).await?;
         lanes::wake_all(inner)?;
         if let Some(queues) = queues {
             inner.tasks.spawn(lanes::listen(Arc::clone(inner), queues));
@@ -152,10 +153,13 @@ impl Engine {
 
     /// Starts the first walk of streams that have none: of a shop whose registration a crash cut off,
     /// or of a resource that the configuration added.
-    async fn start_missing_runs(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub async fn start_missing_runs(&self, shops: &[Shop]) -> Result<(), StoreError> {
         let store = &self.0.parts.store;
         let mut missing = Vec::new();
-        for shop in store.shops()?.iter().filter(|shop| shop.state == ShopState::Active) {
+        for shop in shops.iter().filter(|shop| shop.state == ShopState::Active) {
             for stream in self.0.streams(shop, None) {
                 if store.checkpoint(&stream)?.full_walk_at.is_none() {
                     missing.push(stream);
@@ -176,6 +180,11 @@ impl Engine {
         self.0.lock_credentials().remove(&shop.id);
         self.0.parts.source.forget(&shop.client_id);
         lanes::wake_shop(&self.0, shop)
+    }
+
+    /// The rate rules in force.
+    pub fn rules(&self) -> &RuleTable {
+        &self.0.parts.rules
     }
 
     /// Counts since the start of the process.

@@ -1,4 +1,6 @@
 //! One binary for all integration tests; a file a feature.
 
+mod api_contract;
 mod config;
+mod sandbox;
 mod tidy;

@@ -1,0 +1,329 @@
+//! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
+//! the sink and the engine, and proves credentials before they are kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::Inner;
+use crate::catalog::Definition;
+use crate::domain::{Mode, Parked, RunView, Shop, ShopState, Trigger};
+use crate::http::backend::{
+    Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, FieldError, KeyGrant, KeyView, MintedKey,
+    NewKey, NewShop, ParkedQuery, RunQuery, Scope, ShopChange, Status,
+};
+use crate::sink::{Item, ListQuery, SinkError};
+use crate::source::{Credentials, SourceError};
+use crate::store::{self, KeyRecord, StoreError};
+
+/// When a client may ask again after a passing failure.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Keys end after a year unless told otherwise.
+const KEY_DAYS: u32 = 365;
+const DAY_MS: i64 = 86_400_000;
+
+impl Backend for Inner {
+    fn cursor_key(&self) -> [u8; 32] {
+        self.store.cursor_key().try_into().unwrap_or([0; 32])
+    }
+
+    fn resources(&self) -> Vec<Arc<Definition>> {
+        self.definitions.clone()
+    }
+
+    fn verify_key(&self, key: &str) -> Result<Option<KeyGrant>, ApiError> {
+        let given: [u8; 32] = Sha256::digest(key.as_bytes()).into();
+        if self.admin_key.is_some_and(|admin| bool::from(admin.ct_eq(&given))) {
+            return Ok(Some(KeyGrant {
+                key_id: "config".into(),
+                name: "configuration".into(),
+                scope: Scope::Admin,
+                shops: None,
+            }));
+        }
+        let record = self.store.key(key).map_err(store_error)?;
+        Ok(record.map(|record| KeyGrant {
+            key_id: record.id,
+            name: record.name,
+            scope: scope(record.scope),
+            shops: record.shops,
+        }))
+    }
+
+    fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
+        Box::pin(async move {
+            let days = i64::from(key.expires_days.unwrap_or(KEY_DAYS));
+            let expires_at = self.store.clock().now() + days * DAY_MS;
+            let scope = match key.scope {
+                Scope::Admin => store::Scope::Admin,
+                Scope::Read => store::Scope::Read,
+            };
+            let made = self.store.create_key(&key.name, scope, key.shops, Some(expires_at)).await;
+            let (record, text) = made.map_err(store_error)?;
+            Ok(MintedKey { view: key_view(record), key: SecretString::from(text) })
+        })
+    }
+
+    fn list_keys(&self) -> Answer<'_, Vec<KeyView>> {
+        Box::pin(async move { Ok(self.store.keys().map_err(store_error)?.into_iter().map(key_view).collect()) })
+    }
+
+    fn revoke_key<'a>(&'a self, key_id: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move { self.store.revoke_key(key_id).await.map_err(store_error) })
+    }
+
+    fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
+        Box::pin(async move {
+            let resources = self.checked_resources(shop.resources)?;
+            if self.store.has_client(&shop.client_id).map_err(store_error)? {
+                return Err(store_error(StoreError::DuplicateClient));
+            }
+            self.prove(&shop.client_id, &shop.client_secret).await?;
+            let new = store::NewShop {
+                name: shop.name,
+                client_id: shop.client_id,
+                client_secret: shop.client_secret,
+                account: shop.account,
+                resources,
+            };
+            let shop = self.store.create_shop(new).await.map_err(store_error)?;
+            self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await.map_err(store_error)?;
+            Ok(shop)
+        })
+    }
+
+    fn shops(&self) -> Answer<'_, Vec<Shop>> {
+        Box::pin(async move { self.store.shops().map_err(store_error) })
+    }
+
+    fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
+        Box::pin(async move { self.store.shop(shop_id).map_err(store_error) })
+    }
+
+    fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
+        Box::pin(async move {
+            let Some(known) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
+            let resources = change.resources.map(|resources| self.checked_resources(Some(resources))).transpose()?;
+            if let Some(secret) = &change.client_secret {
+                self.prove(&known.client_id, secret).await?;
+            }
+            let state = match (change.paused, &known.state) {
+                (Some(true), _) => Some(ShopState::Paused),
+                (Some(false), _) => Some(ShopState::Active),
+                (None, ShopState::Refused) if change.client_secret.is_some() => Some(ShopState::Active),
+                (None, _) => None,
+            };
+            let change = store::ShopChange {
+                name: change.name,
+                client_secret: change.client_secret,
+                account: change.account,
+                resources,
+                state,
+            };
+            let shop = self.store.update_shop(shop_id, change).await.map_err(store_error)?;
+            if let Some(shop) = &shop {
+                self.engine.wake_shop(shop).map_err(store_error)?;
+                self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
+            }
+            Ok(shop)
+        })
+    }
+
+    fn delete_shop<'a>(&'a self, shop_id: &'a str, purge: bool) -> Answer<'a, bool> {
+        Box::pin(async move {
+            if let Some(shop) = self.store.shop(shop_id).map_err(store_error)? {
+                self.source.forget(&shop.client_id);
+            }
+            self.store.delete_shop(shop_id, purge).await.map_err(store_error)
+        })
+    }
+
+    fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> Answer<'a, Vec<u64>> {
+        Box::pin(async move {
+            let shop = self.store.shop(shop_id).map_err(store_error)?.ok_or(ApiError::NotFound)?;
+            match shop.state {
+                ShopState::Active => {}
+                ShopState::Paused => return Err(ApiError::Conflict("the shop is paused; resume it first".into())),
+                ShopState::Refused => {
+                    return Err(ApiError::Conflict(
+                        "the shop's credentials were refused; give it a new secret first".into(),
+                    ));
+                }
+            }
+            if let Some(resource) = &resource
+                && !shop.resources.contains(resource)
+            {
+                return Err(ApiError::Conflict(format!("the shop does not take the resource `{resource}`")));
+            }
+            self.engine.walk(&shop, resource.as_deref(), mode, Trigger::Request).await.map_err(store_error)
+        })
+    }
+
+    fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage> {
+        Box::pin(async move {
+            let query = self.list_query(resource, query)?;
+            let page = self.sink.list(resource, &query).await.map_err(sink_error)?;
+            Ok(DocumentPage { items: page.items.into_iter().map(item).collect(), next: page.next })
+        })
+    }
+
+    fn document<'a>(&'a self, resource: &'a str, shop_id: &'a str, id: &'a str) -> Answer<'a, Option<DocumentItem>> {
+        Box::pin(async move { Ok(self.sink.get(resource, shop_id, id).await.map_err(sink_error)?.map(item)) })
+    }
+
+    fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>> {
+        Box::pin(async move {
+            let wanted = |run: &crate::domain::Run| {
+                query.shops.as_ref().is_none_or(|shops| shops.contains(&run.stream.shop))
+                    && query.resource.as_ref().is_none_or(|resource| *resource == run.stream.resource)
+                    && query.state.is_none_or(|state| state == run.state)
+            };
+            let runs = self.store.runs(query.before, query.limit, wanted).map_err(store_error)?;
+            self.with_forecast(runs).map_err(store_error)
+        })
+    }
+
+    fn run(&self, run_id: u64) -> Answer<'_, Option<RunView>> {
+        Box::pin(async move {
+            let run = self.store.run(run_id).map_err(store_error)?;
+            let mut views = self.with_forecast(run.into_iter().collect()).map_err(store_error)?;
+            Ok(views.pop())
+        })
+    }
+
+    fn parked(&self, query: ParkedQuery) -> Answer<'_, Vec<Parked>> {
+        Box::pin(async move {
+            let wanted = |parked: &Parked| query.shops.as_ref().is_none_or(|shops| shops.contains(&parked.shop_id));
+            self.store.parked(query.after, query.limit, wanted).map_err(store_error)
+        })
+    }
+
+    fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool> {
+        Box::pin(async move { self.store.retry_parked(parked_id).await.map_err(store_error) })
+    }
+
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async move { self.status_now().map_err(store_error) })
+    }
+
+    fn ready(&self) -> Result<(), Vec<String>> {
+        let mut reasons = Vec::new();
+        if *self.store.failed().borrow() {
+            reasons.push("the store failed; the process must be restarted".to_owned());
+        }
+        if self.stop.is_cancelled() {
+            reasons.push("the process is stopping".to_owned());
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    fn metrics(&self) -> String {
+        self.render_metrics()
+    }
+}
+
+impl Inner {
+    /// The resources of a shop: those named, all of them configured; or all that are configured.
+    fn checked_resources(&self, named: Option<Vec<String>>) -> Result<Vec<String>, ApiError> {
+        let known: Vec<String> = self.definitions.iter().map(|definition| definition.name.clone()).collect();
+        let Some(named) = named else { return Ok(known) };
+        let wrong: Vec<FieldError> = named
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| !known.contains(name))
+            .map(|(index, name)| FieldError {
+                field: format!("resources[{index}]"),
+                message: format!("`{name}` is not configured; there is {}", known.join(", ")),
+            })
+            .collect();
+        if wrong.is_empty() { Ok(named) } else { Err(ApiError::Invalid(wrong)) }
+    }
+
+    async fn prove(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {
+        let credentials = Credentials {
+            client_id: client_id.to_owned(),
+            client_secret: SecretString::from(client_secret.expose_secret().to_owned()),
+        };
+        match self.source.prove(&credentials).await {
+            Ok(()) => Ok(()),
+            Err(SourceError::Refused { reason }) => Err(ApiError::Refused(reason)),
+            Err(error) => Err(ApiError::LoginUnreachable { detail: error.to_string(), retry_after: Some(RETRY_AFTER) }),
+        }
+    }
+
+    fn list_query(&self, resource: &str, query: DocumentQuery) -> Result<ListQuery, ApiError> {
+        let definition =
+            self.definitions.iter().find(|definition| definition.name == resource).ok_or(ApiError::NotFound)?;
+        let mut filters = Vec::with_capacity(query.filters.len());
+        for (name, value) in query.filters {
+            let target = definition.table.filters.iter().find(|(filter, _)| *filter == name);
+            let (_, target) = target.ok_or_else(|| ApiError::Internal(format!("filter `{name}` passed unchecked")))?;
+            filters.push((target.clone(), value));
+        }
+        Ok(ListQuery {
+            shops: query.shops,
+            shop: None,
+            filters,
+            from: query.from,
+            to: query.to,
+            q: query.q,
+            limit: query.limit,
+            after: query.after,
+        })
+    }
+}
+
+fn scope(scope: store::Scope) -> Scope {
+    match scope {
+        store::Scope::Admin => Scope::Admin,
+        store::Scope::Read => Scope::Read,
+    }
+}
+
+fn key_view(record: KeyRecord) -> KeyView {
+    KeyView {
+        id: record.id,
+        name: record.name,
+        scope: scope(record.scope),
+        shops: record.shops,
+        created_at: record.created_at,
+        expires_at: record.expires_at,
+        last_used_at: None,
+    }
+}
+
+fn item(item: Item) -> DocumentItem {
+    DocumentItem {
+        shop_id: item.shop_id,
+        id: item.id,
+        fetched_at: item.fetched_at,
+        version: item.version,
+        first_listed_at: item.first_listed_at,
+        no_longer_listed_at: item.no_longer_listed_at,
+        columns: item.columns,
+        document: item.document,
+    }
+}
+
+fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::DuplicateClient => ApiError::Conflict("this client id is registered already".into()),
+        StoreError::Absent { .. } => ApiError::NotFound,
+        StoreError::Full => ApiError::NoRoom {
+            detail: "the disk that holds the data directory is full".into(),
+            retry_after: RETRY_AFTER,
+        },
+        StoreError::Failed => {
+            ApiError::Unavailable { detail: "the store failed; restarting".into(), retry_after: RETRY_AFTER }
+        }
+        other => ApiError::Internal(other.to_string()),
+    }
+}
+
+fn sink_error(error: SinkError) -> ApiError {
+    tracing::warn!(error = error.text, "the sink could not be read");
+    ApiError::Unavailable { detail: "the database cannot be read now".into(), retry_after: RETRY_AFTER }
+}

@@ -1,0 +1,60 @@
+//! The master key: from the environment, or from a file that the first start makes.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
+
+use crate::config::MasterKeySource;
+
+/// The key. A new file gets mode 0600 and is on the disk before anything is sealed with it.
+///
+/// # Errors
+/// The file is unreadable or no key, or is missing although the store exists: a new key would open nothing.
+pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    match source {
+        MasterKeySource::Env(text) => decode(text.expose_secret()).context("WAYBILL_MASTER_KEY"),
+        MasterKeySource::File(path) => match std::fs::read_to_string(path).map(Zeroizing::new) {
+            Ok(text) => decode(&text).with_context(|| format!("master key file {}", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if data_dir.join("sled").join("db").exists() {
+                    bail!(
+                        "the master key file {} is missing, but {} holds data that was sealed with it; bring the file back",
+                        path.display(),
+                        data_dir.display()
+                    );
+                }
+                create(path).with_context(|| format!("master key file {}", path.display()))
+            }
+            Err(error) => Err(error).with_context(|| format!("master key file {}", path.display())),
+        },
+    }
+}
+
+fn decode(text: &str) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).context("it must be 32 bytes in base64")?);
+    let key: [u8; 32] = bytes.as_slice().try_into().context("it must be 32 bytes in base64")?;
+    Ok(Zeroizing::new(key))
+}
+
+fn create(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *key).map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent)?;
+    // Under another name first: a crash in between must not leave half a key.
+    let fresh = path.with_extension("key.new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    file.write_all(Zeroizing::new(STANDARD.encode(*key)).as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    File::open(parent)?.sync_all()?;
+    Ok(key)
+}

@@ -1,0 +1,218 @@
+//! The composition root: builds every part, joins them, starts and stops them. The only module that
+//! sees all of them; nothing but `cli` calls it.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `backend` | the HTTP API's questions, answered by store, sink and engine |
+//! | `keeper` | tokens kept, sealed, in the store |
+//! | `master_key` | the key file, made at the first start |
+//! | `probe` | what `waybill check` asks of the outside |
+
+mod backend;
+mod keeper;
+mod master_key;
+mod probe;
+mod view;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::Definition;
+use crate::config::{Config, SourceSettings};
+use crate::domain::{Clock, RetryPolicy};
+use crate::http::{self, backend::Backend};
+use crate::sink::{Archive, Health, Mysql, Sink, writer};
+use crate::source::{Source, SourceConfig};
+use crate::store::Store;
+use crate::sync::schedule::{Schedule, Timetable, tick};
+use crate::sync::{Engine, Parts};
+use keeper::StoreKeeper;
+
+/// Attempts of one lane that may be prepared or in flight; more than a whole window of most rules.
+const LANE_WIDTH: u32 = 128;
+/// How often somebody who waits for idleness looks, should no signal come.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// How long the writer may take to end its transaction at a stop.
+const WRITER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The running program without its HTTP side.
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    engine: Engine,
+    source: Arc<Source>,
+    sink: Sink,
+    health: Health,
+    definitions: Vec<Arc<Definition>>,
+    /// SHA-256 of the admin key of the configuration.
+    admin_key: Option<[u8; 32]>,
+    metrics: PrometheusHandle,
+    started_at: i64,
+    drain: Duration,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// Opens the store and starts the engine, the schedule and the writer. No port is opened, and
+    /// neither the marketplace nor MySQL needs to be there.
+    ///
+    /// # Errors
+    /// The store does not open, the master key does not fit, or an address is unusable.
+    pub async fn start(config: Config) -> anyhow::Result<App> {
+        let clock = Clock::system();
+        let master = master_key::obtain(&config.master_key, &config.data_dir)?;
+        let store = Store::open(&config.data_dir, &master, clock.clone())?;
+        let keeper = Arc::new(StoreKeeper::new(store.clone()));
+        let source = Arc::new(Source::new(source_config(&config.source), keeper, clock.clone())?);
+        let timetable = timetable(&config)?;
+        let engine = Engine::start(Parts {
+            store: store.clone(),
+            source: Arc::clone(&source),
+            definitions: config.definitions.clone(),
+            rules: config.rules.clone(),
+            retry: RetryPolicy { attempts_max: config.limits.attempts_max, ..RetryPolicy::default() },
+            outbox_bytes_max: config.limits.outbox_max_bytes,
+            lane_width: LANE_WIDTH,
+        })
+        .await?;
+        let sink = match &config.mysql_url {
+            Some(url) => Sink::Mysql(Arc::new(Mysql::new(url, config.definitions.clone())?)),
+            None => Sink::Archive(Archive::new(store.clone(), config.definitions.clone())),
+        };
+        let inner = Arc::new(Inner {
+            store,
+            engine,
+            source,
+            sink,
+            health: Health::default(),
+            definitions: config.definitions,
+            admin_key: config.admin_key.as_ref().map(digest),
+            metrics: recorder(),
+            started_at: clock.now(),
+            drain: config.limits.drain,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        inner.spawn_tasks(timetable);
+        Ok(App { inner })
+    }
+
+    /// What the HTTP API and the commands ask.
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        Arc::<Inner>::clone(&self.inner)
+    }
+
+    /// Serves the HTTP API until [`App::stop`] or until the store fails.
+    ///
+    /// # Errors
+    /// The store failed: the process must end, so that the next start opens it anew.
+    pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
+        let stop = self.inner.stop.clone().cancelled_owned();
+        let mut failed = self.inner.store.failed();
+        let served = http::serve(listener, self.backend(), http::Limits::default(), stop);
+        tokio::select! {
+            () = served => Ok(()),
+            _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!("the store failed; see the log")),
+        }
+    }
+
+    /// Returns when nothing is left to do now: no open run, no job due or in retry, nothing in the
+    /// outbox. Returns too when the store failed. Cancel safe.
+    pub async fn idle(&self) {
+        let failed = self.inner.store.failed();
+        loop {
+            let progress = self.inner.store.signals().progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if *failed.borrow() || self.inner.is_idle().unwrap_or(false) {
+                return;
+            }
+            // The answer does not matter: either way it looks again.
+            drop(tokio::time::timeout(IDLE_LOOK, progress).await);
+        }
+    }
+
+    /// Leases no more, waits for calls in flight and for the writer's transaction, each within bounds.
+    /// What is left is durable and goes on at the next start.
+    ///
+    /// # Errors
+    /// None at present; callers must be ready for some.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("the writer's transaction was cut off; it is repeated at the next start");
+        }
+        if let Sink::Mysql(mysql) = &self.inner.sink
+            && let Ok(Err(error)) = tokio::time::timeout(WRITER_PATIENCE, mysql.disconnect()).await
+        {
+            tracing::debug!(%error, "closing the connections to MySQL");
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn spawn_tasks(self: &Arc<Inner>, timetable: Timetable) {
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        match &self.sink {
+            Sink::Archive(_) => self.tasks.spawn(writer::run_archive(store, stop)),
+            Sink::Mysql(mysql) => {
+                self.tasks.spawn(writer::run_mysql(store, Arc::clone(mysql), self.health.clone(), stop))
+            }
+        };
+        let engine = self.engine.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = tick(engine, timetable).await {
+                tracing::error!(%error, "the schedule stopped; walks start on request only");
+            }
+        });
+    }
+}
+
+fn digest(key: &secrecy::SecretString) -> [u8; 32] {
+    use secrecy::ExposeSecret as _;
+    Sha256::digest(key.expose_secret().as_bytes()).into()
+}
+
+fn source_config(settings: &SourceSettings) -> SourceConfig {
+    let mut config = SourceConfig::new(settings.base_url.as_str(), settings.token_url.as_str());
+    config.in_flight_max = settings.in_flight_max;
+    config.calls_per_second = settings.calls_per_second;
+    config
+}
+
+fn timetable(config: &Config) -> anyhow::Result<Timetable> {
+    let read = |key: &str, text: &str| {
+        Schedule::parse(text, &config.schedule.timezone).map_err(|what| anyhow::anyhow!("schedule.{key}: {what}"))
+    };
+    Ok(Timetable {
+        sync: read("sync", &config.schedule.sync)?,
+        reconcile: read("reconcile", &config.schedule.reconcile)?,
+    })
+}
+
+/// One recorder a process; tests start several apps in one.
+fn recorder() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return handle.clone();
+    }
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::debug!("another recorder is in place; its numbers are shown there");
+    }
+    handle
+}

@@ -1,0 +1,122 @@
+//! `waybill check`, the outside half: tokens, one page, MySQL rights, the clock. Changes nothing but the
+//! tokens it keeps.
+
+use std::sync::Arc;
+
+use super::{App, keeper::StoreKeeper, master_key, source_config};
+use crate::config::Config;
+use crate::domain::{Clock, Shop};
+use crate::sink::Mysql;
+use crate::source::{Credentials, Source, SourceError, pages};
+use crate::store::Store;
+
+/// What was looked at; and how it is, or what is wrong and the mend.
+pub type Finding = (String, Result<String, String>);
+
+impl App {
+    /// Asks the marketplace and MySQL whether this configuration would work.
+    pub async fn probe(config: &Config) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        match open(config) {
+            Ok((store, source)) => probe_shops(config, &store, &source, &mut findings).await,
+            Err(error) => findings.push(("store".to_owned(), Err(error))),
+        }
+        if let Some(url) = &config.mysql_url {
+            match Mysql::new(url, config.definitions.clone()) {
+                Ok(mysql) => probe_mysql(&mysql, &mut findings).await,
+                Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
+            }
+        } else {
+            findings.push(("sink".to_owned(), Ok("the embedded archive (no mysql.url)".to_owned())));
+        }
+        findings
+    }
+}
+
+fn open(config: &Config) -> Result<(Store, Source), String> {
+    let master = master_key::obtain(&config.master_key, &config.data_dir).map_err(|error| format!("{error:#}"))?;
+    let store = Store::open(&config.data_dir, &master, Clock::system()).map_err(|error| error.to_string())?;
+    let keeper = Arc::new(StoreKeeper::new(store.clone()));
+    let source =
+        Source::new(source_config(&config.source), keeper, Clock::system()).map_err(|error| error.to_string())?;
+    Ok((store, source))
+}
+
+async fn probe_shops(config: &Config, store: &Store, source: &Source, findings: &mut Vec<Finding>) {
+    let shops = match store.shops() {
+        Ok(shops) => shops,
+        Err(error) => return findings.push(("shops".to_owned(), Err(error.to_string()))),
+    };
+    if shops.is_empty() {
+        let mend = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
+        findings.push(("shops".to_owned(), Ok(mend.to_owned())));
+    }
+    for shop in shops {
+        let credentials = match store.secrets(&shop.id) {
+            Ok(secrets) => Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret },
+            Err(error) => {
+                findings.push((format!("shop {}", shop.name), Err(error.to_string())));
+                continue;
+            }
+        };
+        let token = source.prove(&credentials).await.map(|()| "the login host gave one".to_owned());
+        let has_token = token.is_ok();
+        findings.push((format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
+        if has_token {
+            probe_page(config, source, &credentials, &shop, findings).await;
+        }
+    }
+}
+
+/// One list page of the first resource; the answer's clock comes with it.
+async fn probe_page(
+    config: &Config,
+    source: &Source,
+    credentials: &Credentials,
+    shop: &Shop,
+    findings: &mut Vec<Finding>,
+) {
+    let wanted = config.definitions.iter().find(|definition| shop.resources.contains(&definition.name));
+    let Some(definition) = wanted else { return };
+    let Some(combination) = definition.list.combinations.first() else { return };
+    let call = pages::list_call(definition, combination, 1, None);
+    let outcome = source.get(credentials, &call).await;
+    let page = outcome.result.and_then(|body| pages::page(definition, &body));
+    let found = match page {
+        Ok(page) => Ok(format!("{} rows on the first page of {}", page.rows.len(), definition.name)),
+        Err(error @ SourceError::Throttled { .. }) => {
+            Err(format!("{error}; another program uses this account's budget, or the check ran too often"))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    findings.push((format!("shop {}: page", shop.name), found));
+    if let Some(skew) = outcome.quota.clock_ahead_ms {
+        let seconds = skew.abs() / 1000;
+        let found = if seconds <= 5 {
+            Ok(format!("within {} s of the marketplace's", seconds.max(1)))
+        } else {
+            Err(format!(
+                "{seconds} s off the marketplace's clock; let the system keep time (systemd-timesyncd or chrony)"
+            ))
+        };
+        findings.push(("clock".to_owned(), found));
+    }
+}
+
+async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
+    match mysql.rights().await {
+        Ok(rights) => {
+            findings.push(("mysql".to_owned(), Ok(format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet))));
+            let may = |can: bool, what: &str| {
+                let mend = format!("the user may not {what}; GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON its database");
+                if can { Ok(format!("the user may {what}")) } else { Err(mend) }
+            };
+            findings.push(("mysql: tables".to_owned(), may(rights.can_create, "make tables")));
+            findings.push(("mysql: rows".to_owned(), may(rights.can_insert && rights.can_delete, "write and delete rows")));
+        }
+        Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
+    }
+    if let Err(error) = mysql.disconnect().await {
+        tracing::debug!(%error, "closing the connections to MySQL");
+    }
+}

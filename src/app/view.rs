@@ -1,0 +1,147 @@
+//! What the installation is doing, put together from all parts: status, idleness, forecasts, metrics.
+
+use std::collections::BTreeMap;
+
+use super::Inner;
+use crate::domain::{Run, RunState, RunView, ShopState};
+use crate::http::backend::{BudgetStatus, ShopCounts, SinkStatus, Status};
+use crate::store::{Queue, QueueKind, StoreError};
+
+/// Jobs counted per queue for the status page.
+const COUNTED_MAX: usize = 100_000;
+/// Open runs looked at for forecasts and idleness.
+const OPEN_RUNS_MAX: usize = 100_000;
+
+impl Inner {
+    pub(super) fn status_now(&self) -> Result<Status, StoreError> {
+        let counters = self.store.counters()?;
+        let mut shops = ShopCounts::default();
+        for shop in self.store.shops()? {
+            match shop.state {
+                ShopState::Active => shops.active += 1,
+                ShopState::Paused => shops.paused += 1,
+                ShopState::Refused => shops.refused += 1,
+            }
+        }
+        let error = self.health.error();
+        Ok(Status {
+            idle: self.is_idle()?,
+            open_runs: counters.open_runs,
+            pending_jobs: counters.ready_jobs.saturating_sub(counters.leased_jobs) + counters.retrying_jobs,
+            waiting_jobs: counters.waiting_jobs,
+            leased_jobs: counters.leased_jobs,
+            outbox: counters.outbox,
+            outbox_bytes: counters.outbox_bytes,
+            parked: counters.parked,
+            calls: self.engine.stats().calls(),
+            refused_429: self.engine.stats().refused_429(),
+            budgets: self.budgets()?,
+            sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
+            shops,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+        })
+    }
+
+    /// Nothing is left to do now. What a paused or refused shop has waits for somebody, not for us.
+    pub(super) fn is_idle(&self) -> Result<bool, StoreError> {
+        let counters = self.store.counters()?;
+        if counters.outbox + counters.leased_jobs + counters.retrying_jobs > 0 {
+            return Ok(false);
+        }
+        if counters.ready_jobs == 0 && counters.open_runs == 0 {
+            return Ok(true);
+        }
+        let mut asleep_jobs = 0;
+        let mut asleep = std::collections::BTreeSet::new();
+        for shop in self.store.shops()?.into_iter().filter(|shop| shop.state != ShopState::Active) {
+            for definition in &self.definitions {
+                for kind in [QueueKind::List, QueueKind::Detail] {
+                    let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
+                    asleep_jobs += self.store.count_jobs(&queue, COUNTED_MAX)? as u64;
+                }
+            }
+            asleep.insert(shop.id);
+        }
+        if asleep.is_empty() || asleep_jobs < counters.ready_jobs {
+            return Ok(false);
+        }
+        let open = |run: &Run| run.is_open() && !asleep.contains(&run.stream.shop);
+        Ok(self.store.runs(None, 1, open)?.is_empty())
+    }
+
+    fn budgets(&self) -> Result<Vec<BudgetStatus>, StoreError> {
+        let lanes = self.engine.lanes().into_iter();
+        lanes
+            .map(|lane| {
+                let mut waiting = 0;
+                for queue in &lane.queues {
+                    waiting += self.store.count_jobs(queue, COUNTED_MAX)? as u64;
+                }
+                Ok(BudgetStatus {
+                    account: lane.key.account,
+                    rule: lane.key.rule,
+                    limit: lane.budget.tightened.or(lane.budget.limit),
+                    window_s: lane.budget.limit.map(|_| lane.budget.window_s as f64),
+                    in_flight: lane.budget.in_flight,
+                    cooling: lane.budget.cooling,
+                    available: lane.available,
+                    waiting: waiting.saturating_sub(u64::from(lane.budget.in_flight)),
+                    blocked_for_ms: lane.budget.blocked_for_ms,
+                })
+            })
+            .collect()
+    }
+
+    /// Runs with their forecast: the details that wait for the same budget, at the pace of its rule.
+    pub(super) fn with_forecast(&self, runs: Vec<Run>) -> Result<Vec<RunView>, StoreError> {
+        let fetching = runs.iter().any(|run| run.state == RunState::Fetching);
+        let mut accounts = BTreeMap::new();
+        let mut pending: BTreeMap<(String, String), u64> = BTreeMap::new();
+        if fetching {
+            accounts.extend(self.store.shops()?.into_iter().map(|shop| (shop.id, shop.account)));
+            for run in self.store.runs(None, OPEN_RUNS_MAX, Run::is_open)? {
+                if let Some(key) = self.detail_budget(&run, &accounts) {
+                    *pending.entry(key).or_default() += run.pending();
+                }
+            }
+        }
+        let now = self.store.clock().now();
+        let forecast = |run: &Run| {
+            let key = self.detail_budget(run, &accounts).filter(|_| run.state == RunState::Fetching)?;
+            let rule = self.engine.rules().rules().iter().find(|rule| rule.name == key.1)?;
+            let limit = rule.limit?;
+            let windows = pending.get(&key).copied().unwrap_or(0).div_ceil(u64::from(limit.calls));
+            let left = windows.saturating_mul(u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX));
+            Some(now.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)))
+        };
+        Ok(runs.into_iter().map(|run| RunView { forecast_at: forecast(&run), run }).collect())
+    }
+
+    /// Account and rule of a run's detail calls.
+    fn detail_budget(&self, run: &Run, accounts: &BTreeMap<String, String>) -> Option<(String, String)> {
+        let account = accounts.get(&run.stream.shop)?;
+        let definition = self.definitions.iter().find(|definition| definition.name == run.stream.resource)?;
+        let rule = self.engine.rules().find("GET", &definition.detail.as_ref()?.path)?;
+        Some((account.clone(), rule.name.clone()))
+    }
+
+    pub(super) fn render_metrics(&self) -> String {
+        if let Ok(counters) = self.store.counters() {
+            for (name, value) in [
+                ("waybill_open_runs", counters.open_runs),
+                ("waybill_ready_jobs", counters.ready_jobs),
+                ("waybill_waiting_jobs", counters.waiting_jobs),
+                ("waybill_leased_jobs", counters.leased_jobs),
+                ("waybill_outbox_entries", counters.outbox),
+                ("waybill_outbox_bytes", counters.outbox_bytes),
+                ("waybill_parked", counters.parked),
+                ("waybill_store_bytes", self.store.size()),
+                ("waybill_sink_healthy", u64::from(self.health.error().is_none())),
+            ] {
+                metrics::gauge!(name).set(value as f64);
+            }
+        }
+        self.metrics.render()
+    }
+}
