@@ -18,6 +18,7 @@ mod table;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -208,18 +209,20 @@ fn start_log(log: &Log, voice: Voice) -> Outcome {
 /// server, for the message when one holds the data directory.
 async fn start(config: Config, over_http: &str) -> Result<App, Failure> {
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start(config).await.map_err(|error| {
-        let in_use = format!("{error:#}").to_lowercase().contains("already in use");
-        if !in_use {
-            return Failure::Failed(error);
-        }
-        let (method, path) = over_http.split_once(' ').unwrap_or(("GET", over_http));
-        Failure::Failed(anyhow::anyhow!(
-            "{} is already in use: a waybill server runs on it, and only one process may. Ask the server instead:\n  \
-             curl -X {method} -H \"Authorization: Bearer $WAYBILL_API_KEY\" http://{listen}{path}\nor stop it first",
-            data_dir.display()
-        ))
-    })
+    App::start(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
+}
+
+/// Turns "already in use" into what to do about it; other errors stay as they are.
+fn ask_server(error: anyhow::Error, data_dir: &Path, listen: SocketAddr, over_http: &str) -> anyhow::Error {
+    if !format!("{error:#}").to_lowercase().contains("already in use") {
+        return error;
+    }
+    let (method, path) = over_http.split_once(' ').unwrap_or(("GET", over_http));
+    anyhow::anyhow!(
+        "{} is already in use: a waybill server runs on it, and only one process may. Ask the server instead:\n  \
+         curl -X {method} -H \"Authorization: Bearer $KEY\" http://{listen}{path}\nor stop it first",
+        data_dir.display()
+    )
 }
 
 /// A name that people will read: some text, no control characters, as the API asks it.
@@ -232,7 +235,7 @@ fn plain(what: &str, text: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::Arguments;
+    use super::{Arguments, ask_server};
     use clap::{CommandFactory as _, Parser as _};
 
     #[test]
@@ -258,5 +261,19 @@ mod tests {
             assert_eq!(arguments.config.unwrap().to_str(), Some("a.toml"));
         }
         assert_eq!(Arguments::try_parse_from(["waybill", "snyc"]).err().unwrap().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_held_data_directory_names_the_call_to_the_server() {
+        let listen = ([127, 0, 0, 1], 8080).into();
+        let told = |text: &'static str| {
+            ask_server(anyhow::anyhow!(text).context("store"), "data".as_ref(), listen, "POST /api/v1/shops")
+                .to_string()
+        };
+        assert!(
+            told("the data directory is already in use")
+                .contains("curl -X POST -H \"Authorization: Bearer $KEY\" http://127.0.0.1:8080/api/v1/shops\n")
+        );
+        assert_eq!(told("no space left"), "store");
     }
 }

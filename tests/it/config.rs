@@ -233,3 +233,18 @@ fn secrets_show_in_no_debug_text_and_no_problem() {
         assert!(!found.join(" ").contains("geheim"), "{found:?}");
     }
 }
+
+#[test]
+fn the_readme_adds_a_resource_that_loads() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let begins = "    resources = [\"shipments\", \"returns\"]";
+    let block: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| *line != begins)
+        .take_while(|line| line.is_empty() || line.starts_with("    "))
+        .map(str::trim_start)
+        .collect();
+    let config = load(&block.join("\n"), &[]).unwrap();
+    assert_eq!(config.definitions.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["shipments", "returns"]);
+    assert_eq!(config.definitions[1].list.combinations.len(), 2);
+}
