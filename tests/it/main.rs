@@ -2,5 +2,7 @@
 
 mod api_contract;
 mod config;
+mod mysql;
 mod sandbox;
+mod support;
 mod tidy;

@@ -1,0 +1,200 @@
+//! A private MariaDB on loopback, in a directory of its own.
+//!
+//! `WAYBILL_TEST_MYSQL=mysql://root@127.0.0.1:PORT` names a server to share instead. Else the first
+//! test of a process starts one. A shell holds it and ends it when its standard input closes, which
+//! happens whichever way the test process ends.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, Opts, OptsBuilder};
+
+/// Starts the server behind `&`, tells its pid, and waits for the end of its own input.
+const WATCHDOG: &str = r#"
+"$@" >"$WAYBILL_LOG" 2>&1 &
+server=$!
+echo "$server"
+cat >/dev/null
+kill -9 "$server" 2>/dev/null
+wait "$server" 2>/dev/null
+[ -z "$WAYBILL_REMOVE" ] || rm -rf "$WAYBILL_REMOVE"
+"#;
+
+/// A running server.
+pub(crate) struct MariaDb {
+    port: u16,
+    data: PathBuf,
+    watchdog: Option<(Child, ChildStdin)>,
+}
+
+impl MariaDb {
+    /// Makes a data directory and starts a server on it.
+    pub(crate) fn start() -> MariaDb {
+        let data = tempfile::Builder::new().prefix("waybill-mariadb-").tempdir().unwrap().keep();
+        let made = Command::new("mariadb-install-db")
+            .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"])
+            .arg(format!("--datadir={}", data.display()))
+            .output()
+            .expect("mariadb-install-db is needed for these tests");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        let mut server = MariaDb { port: 0, data, watchdog: None };
+        server.run();
+        server
+    }
+
+    /// Starts the server again after [`MariaDb::kill`], on the same port.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..5 {
+            if self.port == 0 || self.watchdog.is_none() && !is_free(self.port) {
+                self.port = free_port();
+            }
+            if self.try_run() {
+                return;
+            }
+            self.kill();
+            self.port = 0;
+        }
+        panic!("MariaDB does not start; see {}", self.log().display());
+    }
+
+    fn try_run(&mut self) -> bool {
+        let mut watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "sh", "mariadbd", "--no-defaults", "--user=root", "--skip-name-resolve"])
+            .args(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=2"])
+            .args(["--innodb-log-file-size=32M", "--performance-schema=OFF", "--skip-log-bin"])
+            .arg(format!("--port={}", self.port))
+            .arg(format!("--datadir={}", self.data.display()))
+            .arg(format!("--socket={}", self.data.join("s.sock").display()))
+            .arg(format!("--pid-file={}", self.data.join("server.pid").display()))
+            .env("WAYBILL_LOG", self.log())
+            .env("WAYBILL_REMOVE", &self.data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = watchdog.stdin.take().unwrap();
+        let mut pid = String::new();
+        BufReader::new(watchdog.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+        self.watchdog = Some((watchdog, stdin));
+        // The server says so in its log when it listens; its process is gone if it gave up.
+        loop {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            if log.contains("ready for connections") {
+                return true;
+            }
+            if !Path::new("/proc").join(pid.trim()).exists() || log.contains("Aborting") {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        let pid = std::fs::read_to_string(self.data.join("server.pid")).unwrap_or_default();
+        if let Some((mut watchdog, stdin)) = self.watchdog.take() {
+            // The shell would remove the directory, which the next start needs.
+            watchdog.kill().unwrap();
+            watchdog.wait().unwrap();
+            drop(stdin);
+        }
+        if !pid.trim().is_empty() {
+            let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
+            assert!(killed.success());
+            while Path::new("/proc").join(pid.trim()).join("exe").read_link().is_ok() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.data.join("server.log")
+    }
+
+    /// `mysql://root@127.0.0.1:PORT`
+    pub(crate) fn url(&self) -> String {
+        format!("mysql://root@127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        if let Some((mut watchdog, stdin)) = self.watchdog.take() {
+            drop(stdin);
+            watchdog.wait().unwrap();
+        } else {
+            std::fs::remove_dir_all(&self.data).unwrap();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn is_free(port: u16) -> bool {
+    std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// A fresh database on a server.
+pub(crate) struct Database {
+    server: String,
+    pub(crate) name: String,
+}
+
+impl Database {
+    /// On the shared server.
+    pub(crate) async fn fresh() -> Database {
+        static SHARED: OnceLock<(String, Option<MariaDb>)> = OnceLock::new();
+        let (server, _) = SHARED.get_or_init(|| match std::env::var("WAYBILL_TEST_MYSQL") {
+            Ok(url) => (url.trim_end_matches('/').to_owned(), None),
+            Err(_) => {
+                let server = MariaDb::start();
+                (server.url(), Some(server))
+            }
+        });
+        Database::on(server).await
+    }
+
+    pub(crate) async fn on(server: &str) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("waybill_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut conn = Conn::from_url(server).await.unwrap();
+        // A bare server's default; ours must not depend on it.
+        conn.query_drop(format!("CREATE DATABASE `{name}` CHARACTER SET latin1")).await.unwrap();
+        conn.disconnect().await.unwrap();
+        Database { server: server.to_owned(), name }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("{}/{}", self.server, self.name)
+    }
+
+    /// With another user.
+    pub(crate) fn url_of(&self, user: &str) -> String {
+        self.url().replacen("root", user, 1)
+    }
+
+    /// A connection that does what the test says.
+    pub(crate) async fn conn(&self) -> Conn {
+        let opts = OptsBuilder::from_opts(Opts::from_url(&self.url()).unwrap()).prefer_socket(false);
+        Conn::new(opts).await.unwrap()
+    }
+
+    pub(crate) async fn run(&self, text: &str) {
+        let mut conn = self.conn().await;
+        conn.query_drop(text).await.unwrap();
+        conn.disconnect().await.unwrap();
+    }
+
+    pub(crate) async fn rows<T: FromRow + Send + 'static>(&self, text: &str) -> Vec<T> {
+        let mut conn = self.conn().await;
+        let rows = conn.query(text).await.unwrap();
+        conn.disconnect().await.unwrap();
+        rows
+    }
+}
