@@ -150,7 +150,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Builds the client; nothing is called. Must run within a tokio runtime.
+    /// Builds the client; nothing is called.
     ///
     /// # Errors
     /// Names the key that cannot work.
@@ -182,7 +182,7 @@ impl Source {
         })
     }
 
-    /// Makes one call: at most one request to the API, after at most one login.
+    /// Makes one call: at most one request to the API, after at most one login. Needs a tokio runtime.
     ///
     /// A 401 drops the token and is returned; the next call logs in anew. Not cancel safe as to the
     /// budget: when dropped, a request may have left, so count the slot with [`Budget::lost`].

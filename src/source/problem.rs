@@ -2,7 +2,7 @@
 //!
 //! The texts are shown to people and kept in the store, so they never hold a secret, a token or a
 //! document: from an error body only its title, detail and violations are taken, without control
-//! characters, cut to [`TEXT_MAX`].
+//! characters, cut to 200 bytes.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 //! through the [`TokenKeeper`], who seals them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -144,6 +144,8 @@ struct Inner {
     keeper: Arc<dyn TokenKeeper>,
     clock: Clock,
     slots: Mutex<HashMap<String, Slot>>,
+    /// Logins so far; each flight's number is its own, so that a late one is told from the current.
+    flights: AtomicU64,
 }
 
 enum Found {
@@ -153,7 +155,7 @@ enum Found {
 
 impl Tokens {
     pub(super) fn new(login: Login, keeper: Arc<dyn TokenKeeper>, clock: Clock) -> Tokens {
-        Tokens(Arc::new(Inner { login, keeper, clock, slots: Mutex::default() }))
+        Tokens(Arc::new(Inner { login, keeper, clock, slots: Mutex::default(), flights: AtomicU64::new(0) }))
     }
 
     /// A token for a call. Cancel safe: a login goes on for the others.
@@ -274,7 +276,7 @@ impl Tokens {
             return flight.landing.clone();
         }
         let (tower, landing) = watch::channel(None);
-        let number = slot.flight.as_ref().map_or(1, |flight| flight.number + 1);
+        let number = self.0.flights.fetch_add(1, Ordering::Relaxed);
         slot.flight = Some(Flight { number, secret, landing: landing.clone() });
         let tokens = self.clone();
         let credentials = credentials.clone();

@@ -1,1 +1,319 @@
+//! Tokens and logins against a scripted login host.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
+
+use super::test_server::{Server, answer, json};
+use super::{Call, Credentials, KeptToken, Source, SourceConfig, SourceError, TokenKeeper};
+use crate::domain::Clock;
+
+/// Keeps tokens in memory and says when it did.
+#[derive(Default)]
+pub(super) struct Keeper {
+    pub(super) kept: Mutex<HashMap<String, KeptToken>>,
+    pub(super) told: Notify,
+}
+
+impl TokenKeeper for Keeper {
+    fn load(&self, client_id: &str) -> Option<KeptToken> {
+        self.kept.lock().unwrap().get(client_id).cloned()
+    }
+
+    fn keep<'a>(&'a self, client_id: &'a str, token: KeptToken) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.kept.lock().unwrap().insert(client_id.to_owned(), token);
+            self.told.notify_one();
+        })
+    }
+}
+
+pub(super) fn credentials(client_id: &str, secret: &str) -> Credentials {
+    Credentials { client_id: client_id.to_owned(), client_secret: SecretString::from(secret) }
+}
+
+pub(super) fn call() -> Call {
+    Call { path: "/things".to_owned(), query: Vec::new(), media_type: "application/vnd.any.v1+json".to_owned() }
+}
+
+pub(super) fn source(server: &Server, keeper: &Arc<Keeper>) -> Source {
+    let config = SourceConfig {
+        // Tests run side by side on few cores; the pace is tested elsewhere.
+        logins_per_second: 1_000,
+        ..SourceConfig::new(server.url("/api"), server.url("/token"))
+    };
+    let keeper: Arc<dyn TokenKeeper> = Arc::clone(keeper) as Arc<dyn TokenKeeper>;
+    Source::new(config, keeper, Clock::manual(1_000_000)).unwrap()
+}
+
+/// A login host that grants `t0`, `t1`, ..., and an API that takes every token but those named.
+async fn server(refused_tokens: &'static [&'static str]) -> Server {
+    Server::start(move |number, seen| async move {
+        if seen.line == "POST /token" {
+            return json(&format!(r#"{{"access_token":"t{number}","token_type":"bearer","expires_in":599}}"#));
+        }
+        let token = seen.header("authorization").unwrap_or_default().to_owned();
+        match refused_tokens.contains(&token.as_str()) {
+            true => answer(401, &[("content-type", "application/json")], r#"{"title":"Expired JWT"}"#),
+            false => json("{}"),
+        }
+    })
+    .await
+}
+
+/// A login host that always says this; no API.
+async fn login_says(status: u16, headers: &'static [(&'static str, &'static str)], body: &'static str) -> Server {
+    Server::start(move |_, _| async move { answer(status, headers, body) }).await
+}
+
+#[tokio::test]
+async fn many_calls_share_one_login_which_is_a_basic_one_in_the_body() {
+    let server = server(&[]).await;
+    let keeper = Arc::default();
+    let source = source(&server, &keeper);
+    let client = credentials("me", "s:e=c");
+    let call = call();
+    let outcomes = join_all((0..50).map(|_| source.get(&client, &call))).await;
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
+    assert_eq!((server.count("POST /token"), server.count("GET /api/things")), (1, 50));
+    let login = server.seen().into_iter().find(|seen| seen.line == "POST /token").unwrap();
+    assert_eq!(login.header("authorization"), Some("Basic bWU6czplPWM="));
+    assert_eq!(login.body, "grant_type=client_credentials");
+    assert_eq!(login.header("content-type"), Some("application/x-www-form-urlencoded"));
+    while keeper.kept.lock().unwrap().is_empty() {
+        keeper.told.notified().await;
+    }
+    let kept = keeper.kept.lock().unwrap()["me"].clone();
+    assert_eq!(kept.token.expose_secret(), "t0");
+    assert!((1_500_000..=1_599_000).contains(&kept.expires_at), "{}", kept.expires_at);
+}
+
+#[tokio::test]
+async fn fifty_401s_cost_one_login() {
+    let server = server(&["Bearer t0"]).await;
+    let source = source(&server, &Arc::default());
+    let client = credentials("me", "s");
+    let call = call();
+    let outcomes = join_all((0..50).map(|_| source.get(&client, &call))).await;
+    assert!(outcomes.iter().all(|outcome| outcome.result == Err(SourceError::Unauthorized) && outcome.sent()));
+    let outcomes = join_all((0..50).map(|_| source.get(&client, &call))).await;
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
+    assert_eq!(server.count("POST /token"), 2);
+}
+
+#[tokio::test]
+async fn an_api_that_takes_no_token_at_all_does_not_cause_a_storm_of_logins() {
+    let server = Server::start(|_, seen| async move {
+        match seen.line.as_str() {
+            "POST /token" => json(r#"{"access_token":"t","expires_in":599}"#),
+            _ => answer(401, &[], ""),
+        }
+    })
+    .await;
+    let source = source(&server, &Arc::default());
+    let client = credentials("me", "s");
+    for _ in 0..2 {
+        assert_eq!(source.get(&client, &call()).await.result, Err(SourceError::Unauthorized));
+    }
+    for _ in 0..10 {
+        let outcome = source.get(&client, &call()).await;
+        assert!(matches!(outcome.result, Err(SourceError::LoginUnavailable { .. })) && !outcome.sent());
+    }
+    assert_eq!(server.count("POST /token"), 2);
+}
+
+#[tokio::test]
+async fn a_kept_token_saves_the_login_and_an_ended_one_does_not() {
+    let server = server(&[]).await;
+    let keeper: Arc<Keeper> = Arc::default();
+    for (client, expires_at) in [("fresh", 1_300_000), ("ended", 999_000)] {
+        let kept = KeptToken { token: SecretString::from("kept"), expires_at };
+        keeper.kept.lock().unwrap().insert(client.to_owned(), kept);
+    }
+    let source = source(&server, &keeper);
+    source.get(&credentials("fresh", "s"), &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 0);
+    assert_eq!(server.seen()[0].header("authorization"), Some("Bearer kept"));
+    source.get(&credentials("ended", "s"), &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 1);
+}
+
+#[tokio::test]
+async fn refused_credentials_are_not_sent_again_until_they_change() {
+    let server = Server::start(|_, seen| async move {
+        match (seen.line.as_str(), seen.header("authorization")) {
+            // me:good
+            ("POST /token", Some("Basic bWU6Z29vZA==")) => json(r#"{"access_token":"t","expires_in":599}"#),
+            ("POST /token", _) => answer(401, &[], r#"{"error":"invalid_client","error_description":"got bad"}"#),
+            _ => json("{}"),
+        }
+    })
+    .await;
+    let source = source(&server, &Arc::default());
+    let bad = credentials("me", "bad");
+    for _ in 0..3 {
+        let outcome = source.get(&bad, &call()).await;
+        let Err(SourceError::Refused { reason }) = &outcome.result else { panic!("{outcome:?}") };
+        assert!(!reason.contains("bad"), "an echoed secret is withheld: {reason}");
+        assert!(!outcome.sent());
+    }
+    assert!(matches!(source.prove(&bad).await, Err(SourceError::Refused { .. })));
+    assert_eq!(server.count("POST /token"), 1);
+    source.prove(&credentials("me", "good")).await.unwrap();
+    source.get(&credentials("me", "good"), &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 2, "the proof's token serves the calls");
+    // A wrong secret that somebody tries does not harm the client that works.
+    assert!(source.prove(&credentials("me", "wrong")).await.is_err());
+    source.get(&credentials("me", "good"), &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 3);
+    assert_eq!(server.count("GET"), 2);
+}
+
+#[tokio::test]
+async fn an_account_that_is_switched_off_is_refused_with_its_reason() {
+    let body = r#"{"title":"Forbidden","status":403,"detail":"Account is not active, access denied."}"#;
+    let server = login_says(403, &[], body).await;
+    let refused = source(&server, &Arc::default()).prove(&credentials("me", "a-secret")).await;
+    let reason = "Forbidden; Account is not active, access denied.".to_owned();
+    assert_eq!(refused, Err(SourceError::Refused { reason }));
+}
+
+#[tokio::test]
+async fn a_blocked_address_pauses_the_logins_of_all_shops() {
+    for (status, body) in [(404, ""), (404, r#"{"title":"Not Found"}"#), (403, "<html>no</html>"), (403, "")] {
+        let server = Server::start(move |_, _| async move { answer(status, &[], body) }).await;
+        let source = source(&server, &Arc::default());
+        for client in ["a", "b", "c"] {
+            let error = source.get(&credentials(client, "s"), &call()).await.result.unwrap_err();
+            let SourceError::LoginBlocked { after } = error else { panic!("{status}: {error}") };
+            assert!(after > Duration::from_secs(590) && after <= Duration::from_secs(600));
+        }
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_login_host_that_asks_to_wait_is_obeyed_by_all() {
+    let server = login_says(429, &[("retry-after", "120")], "").await;
+    let source = source(&server, &Arc::default());
+    for client in ["a", "b"] {
+        let error = source.prove(&credentials(client, "s")).await.unwrap_err();
+        assert!(
+            matches!(&error, SourceError::LoginUnavailable { after, .. } if *after > Duration::from_secs(110)),
+            "{error}"
+        );
+    }
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_login_host_that_is_down_or_talks_nonsense_is_asked_ever_less_often() {
+    for (status, body) in [
+        (500, "<html>"),
+        (302, ""),
+        (200, "<html>"),
+        (200, r#"{"access_token":"t","expires_in":0}"#),
+        (200, r#"{"expires_in":599}"#),
+    ] {
+        let server = Server::start(move |_, _| async move { answer(status, &[("location", "/x")], body) }).await;
+        let source = source(&server, &Arc::default());
+        let client = credentials("me", "s");
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            // A proof is a person's wish and does not wait for the pause; the gets behind it do.
+            let Err(SourceError::LoginUnavailable { after, reason }) = source.prove(&client).await else {
+                panic!("{status}")
+            };
+            assert!(!reason.is_empty());
+            pauses.push(after.as_secs());
+            assert!(matches!(source.get(&client, &call()).await.result, Err(SourceError::LoginUnavailable { .. })));
+        }
+        assert_eq!(pauses, [1, 2, 4], "{status} {body}");
+        assert_eq!(server.seen().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_that_goes_away_does_not_take_the_login_down() {
+    let asked = Arc::new(Notify::new());
+    let go = Arc::new(Notify::new());
+    let server = Server::start({
+        let (asked, go) = (Arc::clone(&asked), Arc::clone(&go));
+        move |_, seen| {
+            let (asked, go) = (Arc::clone(&asked), Arc::clone(&go));
+            async move {
+                if seen.line == "POST /token" {
+                    asked.notify_one();
+                    go.notified().await;
+                    return json(r#"{"access_token":"t","expires_in":599}"#);
+                }
+                json("{}")
+            }
+        }
+    })
+    .await;
+    let source = Arc::new(source(&server, &Arc::default()));
+    let start = |source: &Arc<Source>| {
+        let source = Arc::clone(source);
+        tokio::spawn(async move { source.get(&credentials("me", "s"), &call()).await })
+    };
+    let first = start(&source);
+    asked.notified().await;
+    let second = start(&source);
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    go.notify_one();
+    second.await.unwrap().result.unwrap();
+    source.get(&credentials("me", "s"), &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 1);
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_its_end_in_the_background() {
+    let server = Server::start(|number, seen| async move {
+        match seen.line.as_str() {
+            "POST /token" => json(&format!(r#"{{"access_token":"t{number}","expires_in":599}}"#)),
+            _ => json("{}"),
+        }
+    })
+    .await;
+    let keeper: Arc<Keeper> = Arc::default();
+    let source = source(&server, &keeper);
+    let client = credentials("me", "s");
+    source.get(&client, &call()).await.result.unwrap();
+    keeper.told.notified().await;
+    // Real sockets under a moved clock: no timer may be pending while time stands still.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(570)).await;
+    tokio::time::resume();
+    source.get(&client, &call()).await.result.unwrap();
+    keeper.told.notified().await;
+    source.get(&client, &call()).await.result.unwrap();
+    let tokens: Vec<String> = server
+        .seen()
+        .iter()
+        .filter(|seen| seen.line.starts_with("GET"))
+        .filter_map(|seen| seen.header("authorization").map(str::to_owned))
+        .collect();
+    assert_eq!(tokens[..2], ["Bearer t0", "Bearer t0"], "near its end the old token still serves");
+    assert!(tokens[2] == "Bearer t2" || tokens[2] == "Bearer t3", "{tokens:?}");
+    assert_eq!(server.count("POST /token"), 2);
+    // Long after its end the token is not used.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(598)).await;
+    tokio::time::resume();
+    source.get(&client, &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 3);
+}
+
+#[test]
+fn no_secret_shows_in_debug_output() {
+    let client = credentials("me", "hunter2");
+    let kept = KeptToken { token: SecretString::from("tok-en"), expires_at: 1 };
+    let shown = format!("{client:?} {kept:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("tok-en"), "{shown}");
+}
