@@ -34,6 +34,8 @@ use crate::sync::schedule::{Schedule, Timetable, tick};
 use crate::sync::{Engine, Parts};
 use keeper::StoreKeeper;
 
+pub use probe::Finding;
+
 /// Attempts of one lane that may be prepared or in flight; more than a whole window of most rules.
 const LANE_WIDTH: u32 = 128;
 /// How often somebody who waits for idleness looks, should no signal come.

@@ -106,13 +106,19 @@ async fn probe_page(
 async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
     match mysql.rights().await {
         Ok(rights) => {
-            findings.push(("mysql".to_owned(), Ok(format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet))));
+            findings.push((
+                "mysql".to_owned(),
+                Ok(format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet)),
+            ));
             let may = |can: bool, what: &str| {
-                let mend = format!("the user may not {what}; GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON its database");
+                let mend = format!(
+                    "the user may not {what}; GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON its database"
+                );
                 if can { Ok(format!("the user may {what}")) } else { Err(mend) }
             };
             findings.push(("mysql: tables".to_owned(), may(rights.can_create, "make tables")));
-            findings.push(("mysql: rows".to_owned(), may(rights.can_insert && rights.can_delete, "write and delete rows")));
+            findings
+                .push(("mysql: rows".to_owned(), may(rights.can_insert && rights.can_delete, "write and delete rows")));
         }
         Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
     }

@@ -16,7 +16,12 @@ fn limit(calls: u32, seconds: u64) -> Option<Limit> {
 }
 
 fn quota(limit: u32, remaining: u32, reset: u64) -> Quota {
-    Quota { limit: Some(limit), remaining: Some(remaining), reset: Some(Duration::from_secs(reset)), clock_ahead_ms: None }
+    Quota {
+        limit: Some(limit),
+        remaining: Some(remaining),
+        reset: Some(Duration::from_secs(reset)),
+        clock_ahead_ms: None,
+    }
 }
 
 fn seconds(seconds: u64) -> Duration {
