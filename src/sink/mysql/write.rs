@@ -19,6 +19,8 @@ use super::value::{RowBuffer, optional_datetime_value, text_value};
 /// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
 /// costs the connection and not the writer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest time of the purges of a batch. Their steps hold, so a repeat goes on where this one ended.
+const PURGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Bytes of a statement, if the server takes so many. Larger ones are not faster.
 const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// What a statement holds beside its values.
@@ -36,7 +38,7 @@ impl Mysql {
     /// # Errors
     /// Nothing of the transaction was applied, except with class `Disconnected`, where it is not
     /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most,
-    /// and 10 s for a connection.
+    /// and 10 s for a connection; a batch with a purge 10 minutes.
     ///
     /// Cancel safe: an abandoned write is rolled back with its connection, or was committed.
     pub async fn write(&self, entries: &[Entry]) -> Result<(), SinkError> {
@@ -45,6 +47,12 @@ impl Mysql {
         }
         let plan = Plan::new(entries, &self.layouts)?;
         let mut conn = self.connection().await?;
+        if !plan.purges.is_empty() {
+            let outcome = timeout(PURGE_TIME_MAX, self.purge(&mut conn, &plan.purges)).await;
+            if !matches!(outcome, Ok(Ok(()))) {
+                return self.settle(conn, outcome).await;
+            }
+        }
         let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, &plan)).await;
         self.settle(conn, outcome).await
     }
@@ -62,9 +70,6 @@ impl Mysql {
                 laid_out.push(layout, reading, row_bytes_max)?;
             }
             rows.push(laid_out);
-        }
-        for shop in &plan.purges {
-            self.purge(conn, shop).await?;
         }
         let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
         let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
@@ -112,13 +117,18 @@ impl Mysql {
         Ok(())
     }
 
-    /// Deletes a shop's rows from all tables, children first, in steps that each hold.
-    async fn purge(&self, conn: &mut Conn, shop: &str) -> Result<(), SinkError> {
+    /// Deletes the shops' rows from all tables, children first, in steps that each hold.
+    async fn purge(&self, conn: &mut Conn, shops: &[&str]) -> Result<(), SinkError> {
+        let mut tables: Vec<&str> = Vec::new();
         for layout in &self.layouts {
-            for table in layout.children.iter().chain([&layout.parent]) {
-                let text = format!("DELETE FROM `{}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}", table.name);
+            tables.extend(layout.children.iter().map(|child| child.name.as_str()));
+            tables.push(&layout.parent.name);
+        }
+        for table in tables {
+            let text = format!("DELETE FROM `{table}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}");
+            for shop in shops {
                 loop {
-                    conn.exec_drop(text.as_str(), (shop,)).await.map_err(|error| sink_error(&error))?;
+                    conn.exec_drop(text.as_str(), (*shop,)).await.map_err(|error| sink_error(&error))?;
                     if conn.affected_rows() < PURGE_ROWS {
                         break;
                     }
