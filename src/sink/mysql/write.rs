@@ -140,7 +140,8 @@ impl Mysql {
 }
 
 /// Upserts documents and their children, then deletes the children that are not of the stored
-/// version. All in the order of primary keys, so that writers side by side do not deadlock.
+/// version, unless all documents are new: those had none. All in the order of primary keys, so that
+/// writers side by side do not deadlock.
 async fn write_rows(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -148,12 +149,18 @@ async fn write_rows(
     bytes_max: usize,
 ) -> Result<(), SinkError> {
     let Rows { parent, children, keys } = rows;
+    let mut inserted = 0;
     for (text, values) in parent.cut(&layout.parent.upserts, bytes_max) {
         execute(transaction, text, values).await?;
+        inserted += rows_inserted(transaction.affected_rows(), &transaction.info());
     }
+    let all_new = inserted == keys.len() as u64;
     for (buffer, (child, sweeps)) in children.into_iter().zip(layout.children.iter().zip(&layout.sweeps)) {
         for (text, values) in buffer.cut(&child.upserts, bytes_max) {
             execute(transaction, text, values).await?;
+        }
+        if all_new {
+            continue;
         }
         let mut pairs = RowBuffer::new(2);
         for (shop, id) in &keys {
@@ -166,6 +173,36 @@ async fn write_rows(
     Ok(())
 }
 
+/// How many rows of an upsert were new. The server counts a new row once, a changed one twice and an
+/// unchanged one not at all; how many were changed it tells for several rows only, as text:
+/// `Records: 3  Duplicates: 1  Warnings: 0`. Too small a number is always safe.
+fn rows_inserted(affected: u64, info: &str) -> u64 {
+    match info.split_once("Duplicates:") {
+        None if affected == 1 => 1,
+        None => 0,
+        Some((_, rest)) => match rest.split_whitespace().next().and_then(|count| count.parse::<u64>().ok()) {
+            Some(changed) => affected.saturating_sub(changed.saturating_mul(2)),
+            None => 0,
+        },
+    }
+}
+
 async fn execute(transaction: &mut Transaction<'_>, text: &str, values: Vec<Value>) -> Result<(), SinkError> {
     transaction.exec_drop(text, values).await.map_err(|error| sink_error(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows_inserted;
+
+    #[test]
+    fn new_rows_are_told_from_changed_and_unchanged_ones() {
+        assert_eq!(rows_inserted(1, ""), 1);
+        assert_eq!(rows_inserted(2, ""), 0, "one row, changed");
+        assert_eq!(rows_inserted(0, ""), 0, "one row, unchanged");
+        assert_eq!(rows_inserted(3, "Records: 3  Duplicates: 0  Warnings: 0"), 3);
+        assert_eq!(rows_inserted(2, "Records: 2  Duplicates: 1  Warnings: 0"), 0, "one changed, one unchanged");
+        assert_eq!(rows_inserted(4, "Records: 3  Duplicates: 1  Warnings: 0"), 2);
+        assert_eq!(rows_inserted(3, "Duplicates: many"), 0);
+    }
 }
