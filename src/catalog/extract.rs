@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::definition::{Column, ColumnKind, ColumnSource, Definition};
-use crate::domain::Combination;
+use crate::domain::{Combination, Json};
 
 /// One typed value.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,15 +37,15 @@ pub struct Extract {
 }
 
 /// Lays a document out.
-pub fn extract(definition: &Definition, document: &Value, combination: &Combination) -> Extract {
+pub fn extract(definition: &Definition, document: &Json<'_>, combination: &Combination) -> Extract {
     let mut out = Extract::default();
     out.cells = cells(&definition.table.columns, document, combination, &mut out.misfits);
     for child in &definition.table.children {
         let rows = match document.pointer(&child.from) {
-            Some(Value::Array(elements)) => {
+            Some(Json::Array(elements)) => {
                 elements.iter().map(|element| cells(&child.columns, element, combination, &mut out.misfits)).collect()
             }
-            Some(Value::Null) | None => Vec::new(),
+            Some(Json::Null) | None => Vec::new(),
             Some(_) => {
                 out.misfits += 1;
                 Vec::new()
@@ -56,7 +56,7 @@ pub fn extract(definition: &Definition, document: &Value, combination: &Combinat
     out
 }
 
-fn cells(columns: &[Column], from: &Value, combination: &Combination, misfits: &mut u32) -> Vec<Cell> {
+fn cells(columns: &[Column], from: &Json<'_>, combination: &Combination, misfits: &mut u32) -> Vec<Cell> {
     columns
         .iter()
         .map(|column| match &column.source {
@@ -64,7 +64,7 @@ fn cells(columns: &[Column], from: &Value, combination: &Combination, misfits: &
                 combination.get(parameter).map_or(Cell::Null, |value| Cell::Text(value.to_owned()))
             }
             ColumnSource::Pointer(pointer) => match from.pointer(pointer) {
-                None | Some(Value::Null) => Cell::Null,
+                None | Some(Json::Null) => Cell::Null,
                 Some(value) => cell(column.kind, value).unwrap_or_else(|| {
                     *misfits += 1;
                     Cell::Null
@@ -75,12 +75,12 @@ fn cells(columns: &[Column], from: &Value, combination: &Combination, misfits: &
 }
 
 /// None: the value does not fit the type.
-fn cell(kind: ColumnKind, value: &Value) -> Option<Cell> {
+fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
     match kind {
         ColumnKind::Text(length) => {
             let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
+                Json::Text(text) => text.clone().into_owned(),
+                Json::Number(number) => number.to_string(),
                 _ => return None,
             };
             let fits = match length {
@@ -95,19 +95,22 @@ fn cell(kind: ColumnKind, value: &Value) -> Option<Cell> {
             (0..=9999).contains(&date.year()).then(|| Cell::Date(date.to_string()))
         }
         ColumnKind::Integer => match value {
-            Value::Number(number) => number.as_i64().map(Cell::Integer),
-            Value::String(text) => text.parse().ok().map(Cell::Integer),
+            Json::Number(number) => number.as_i64().map(Cell::Integer),
+            Json::Text(text) => text.parse().ok().map(Cell::Integer),
             _ => None,
         },
         ColumnKind::Decimal { digits, scale } => {
             let text = match value {
-                Value::Number(number) => number.to_string(),
-                Value::String(text) => text.clone(),
+                Json::Number(number) => number.to_string(),
+                Json::Text(text) => text.clone().into_owned(),
                 _ => return None,
             };
             decimal_fits(&text, usize::from(digits - scale)).then_some(Cell::Decimal(text))
         }
-        ColumnKind::Boolean => value.as_bool().map(Cell::Boolean),
+        ColumnKind::Boolean => match value {
+            Json::Bool(flag) => Some(Cell::Boolean(*flag)),
+            _ => None,
+        },
         ColumnKind::Json => serde_json::to_string(value).ok().map(Cell::Json),
     }
 }
@@ -164,7 +167,11 @@ impl Cell {
 mod tests {
     use super::{Cell, cell, parse_datetime};
     use crate::catalog::definition::ColumnKind;
-    use serde_json::json;
+    use crate::domain::Json;
+
+    fn read(text: &str) -> Json<'_> {
+        Json::parse(text.as_bytes()).unwrap()
+    }
 
     #[test]
     fn times_become_utc_with_microseconds() {
@@ -177,13 +184,13 @@ mod tests {
     #[test]
     fn values_that_do_not_fit_are_misfits_not_errors() {
         let decimal = ColumnKind::Decimal { digits: 14, scale: 4 };
-        assert_eq!(cell(decimal, &json!(1234.5)), Some(Cell::Decimal("1234.5".into())));
-        assert_eq!(cell(decimal, &json!(1e30)), None);
-        assert_eq!(cell(decimal, &json!("12.99")), Some(Cell::Decimal("12.99".into())));
-        assert_eq!(cell(decimal, &json!("1; DROP")), None);
-        assert_eq!(cell(ColumnKind::Text(Some(3)), &json!("😀😀😀")), Some(Cell::Text("😀😀😀".into())));
-        assert_eq!(cell(ColumnKind::Text(Some(3)), &json!("abcd")), None);
-        assert_eq!(cell(ColumnKind::Integer, &json!(1.5)), None);
-        assert_eq!(cell(ColumnKind::Boolean, &json!("yes")), None);
+        assert_eq!(cell(decimal, &read("1234.5")), Some(Cell::Decimal("1234.5".into())));
+        assert_eq!(cell(decimal, &read("1e30")), None);
+        assert_eq!(cell(decimal, &read(r#""12.99""#)), Some(Cell::Decimal("12.99".into())));
+        assert_eq!(cell(decimal, &read(r#""1; DROP""#)), None);
+        assert_eq!(cell(ColumnKind::Text(Some(3)), &read(r#""😀😀😀""#)), Some(Cell::Text("😀😀😀".into())));
+        assert_eq!(cell(ColumnKind::Text(Some(3)), &read(r#""abcd""#)), None);
+        assert_eq!(cell(ColumnKind::Integer, &read("1.5")), None);
+        assert_eq!(cell(ColumnKind::Boolean, &read(r#""yes""#)), None);
     }
 }

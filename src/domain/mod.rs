@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod document;
 pub mod job;
+pub mod json;
 pub mod retry;
 pub mod run;
 pub mod shop;
@@ -14,6 +15,7 @@ pub mod stream;
 pub use clock::Clock;
 pub use document::{Document, Entry, Parked, RunView};
 pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
+pub use json::Json;
 pub use retry::{Disposition, RetryPolicy};
 pub use run::{Mode, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};

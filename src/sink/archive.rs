@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{ColumnKind, FilterTarget};
 use crate::catalog::extract::{Cell, Extract, extract};
+use crate::domain::Json;
 use crate::domain::clock::sql_datetime;
 use crate::store::{Archived, Store, StoreError};
 
@@ -109,7 +109,7 @@ fn shops(query: &ListQuery) -> Vec<Option<String>> {
 }
 
 fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), SinkError> {
-    let value: Value = serde_json::from_slice(&document.body)
+    let value = Json::parse(&document.body)
         .map_err(|error| SinkError::new(SinkErrorClass::Poison, format!("an archived document is no JSON: {error}")))?;
     let cells = extract(definition, &value, &document.combination);
     let names = definition.table.columns.iter().map(|column| column.name.clone());

@@ -5,85 +5,21 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
+
+use crate::domain::Json;
 
 use super::problem::SourceError;
 use super::problem::clean;
-
-/// A JSON value in which no object has a key twice.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Value, E> {
-        Ok(Value::Bool(flag))
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::from(number))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::from(number))
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
-        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("a number out of range"))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::String(text.to_owned()))
-    }
-
-    fn visit_string<E: Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut elements = Vec::new();
-        while let Some(Strict(element)) = access.next_element()? {
-            elements.push(element);
-        }
-        Ok(Value::Array(elements))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some((key, Strict(value))) = access.next_entry::<String, Strict>()? {
-            if map.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice in one object"));
-            }
-        }
-        Ok(Value::Object(map))
-    }
-}
 
 /// Parses a whole body or row.
 ///
 /// # Errors
 /// [`SourceError::Malformed`] with the place, never with the content.
-pub(super) fn strict(text: &[u8]) -> Result<Value, SourceError> {
-    serde_json::from_slice::<Strict>(text).map(|Strict(value)| value).map_err(|error| malformed(&error))
+pub(super) fn strict(text: &[u8]) -> Result<Json<'_>, SourceError> {
+    Json::parse(text).map_err(|error| malformed(&error))
 }
 
 /// The members of an object in order of their keys, each as received; `None` if it is no object.
@@ -137,7 +73,7 @@ pub(super) fn elements(array: &RawValue) -> Result<Option<Vec<&RawValue>>, Sourc
 /// A digest of the content: the first 8 bytes, big end first, of SHA-256 over the value as compact
 /// JSON with sorted keys. Independent of key order and white space; kept in the ledger and in the
 /// sink, so it must not change between releases.
-pub(super) fn hash(value: &Value) -> Result<u64, SourceError> {
+pub(super) fn hash(value: &Json<'_>) -> Result<u64, SourceError> {
     let canonical = serde_json::to_vec(value).map_err(|error| malformed(&error))?;
     let digest = Sha256::digest(&canonical);
     Ok(digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)))

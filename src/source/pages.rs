@@ -8,7 +8,6 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::client::Call;
@@ -18,6 +17,7 @@ use crate::catalog::Definition;
 use crate::catalog::definition::{Pages, Refresh};
 use crate::catalog::extract::parse_millis;
 use crate::domain::Combination;
+use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::job::{Next, Rejected, Row};
 
@@ -108,7 +108,7 @@ pub fn detail(
     now: Millis,
 ) -> Result<ParsedDetail, SourceError> {
     let document = strict(body)?;
-    if !document.is_object() {
+    if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
     }
     if let Some(found) = document.pointer(&definition.id)
@@ -151,8 +151,8 @@ fn find_rows<'a>(
     }
 }
 
-fn row_id(definition: &Definition, row: &Value) -> Result<String, Rejected> {
-    if !row.is_object() {
+fn row_id(definition: &Definition, row: &Json<'_>) -> Result<String, Rejected> {
+    if !matches!(row, Json::Object(_)) {
         return Err(Rejected { id: None, reason: format!("the row is {}, not an object", kind(row)) });
     }
     let Some(id) = row.pointer(&definition.id).and_then(id_text) else {
@@ -175,17 +175,17 @@ fn row_id(definition: &Definition, row: &Value) -> Result<String, Rejected> {
     Err(Rejected { id: Some(clean(&id)), reason: reason.to_owned() })
 }
 
-fn id_text(value: &Value) -> Option<String> {
+fn id_text(value: &Json<'_>) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        Json::Text(text) => Some(text.clone().into_owned()),
+        Json::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
         _ => None,
     }
 }
 
 /// Pauses grow with the age, so that the reads of one document stay few: about two for each
 /// doubling of its age.
-fn refresh_after(rule: &Refresh, document: &Value, first_seen: Option<Millis>, now: Millis) -> Option<i64> {
+fn refresh_after(rule: &Refresh, document: &Json<'_>, first_seen: Option<Millis>, now: Millis) -> Option<i64> {
     if let Some((at, finals)) = &rule.until {
         let path: Vec<String> = tokens(at).collect();
         if any_value(document, &path, &|value| is_one_of(value, finals)) {
@@ -199,25 +199,26 @@ fn refresh_after(rule: &Refresh, document: &Value, first_seen: Option<Millis>, n
 }
 
 /// Whether the test holds for any value at the path; `*` is any element of an array.
-fn any_value(value: &Value, path: &[String], test: &dyn Fn(&Value) -> bool) -> bool {
+fn any_value(value: &Json<'_>, path: &[String], test: &dyn Fn(&Json<'_>) -> bool) -> bool {
     match (path.split_first(), value) {
         (None, value) => test(value),
-        (Some((token, rest)), Value::Array(elements)) if token == "*" => {
+        (Some((token, rest)), Json::Array(elements)) if token == "*" => {
             elements.iter().any(|element| any_value(element, rest, test))
         }
-        (Some((token, rest)), Value::Array(elements)) => {
+        (Some((token, rest)), Json::Array(elements)) => {
             token.parse().ok().and_then(|index: usize| elements.get(index)).is_some_and(|v| any_value(v, rest, test))
         }
-        (Some((token, rest)), Value::Object(map)) => map.get(token).is_some_and(|v| any_value(v, rest, test)),
+        (Some((token, rest)), Json::Object(_)) => value.get(token).is_some_and(|v| any_value(v, rest, test)),
         _ => false,
     }
 }
 
-fn is_one_of(value: &Value, finals: &[String]) -> bool {
+fn is_one_of(value: &Json<'_>, finals: &[String]) -> bool {
     match value {
-        Value::String(text) => finals.contains(text),
-        Value::Bool(_) | Value::Number(_) => finals.contains(&value.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
+        Json::Text(text) => finals.iter().any(|one| one == text),
+        Json::Bool(flag) => finals.contains(&flag.to_string()),
+        Json::Number(number) => finals.contains(&number.to_string()),
+        Json::Null | Json::Array(_) | Json::Object(_) => false,
     }
 }
 
@@ -245,14 +246,14 @@ fn digest(hashes: &[u64]) -> String {
     })
 }
 
-fn kind(value: &Value) -> &'static str {
+fn kind(value: &Json<'_>) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::Text(_) => "a text",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct SledKv {
 }
 
 /// Sled's page cache. Its default of 1 GiB is out of proportion for one small machine.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 impl SledKv {
     /// Opens or creates the engine in `directory`. What a kill during an earlier opening left behind

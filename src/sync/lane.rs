@@ -23,8 +23,8 @@ use crate::store::{Queue, Settlement, StoreError};
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How often a lane looks whether the outbox has room again.
 const OUTBOX_PAUSE: Duration = Duration::from_millis(250);
-/// Batches of settlements on their way to the store.
-const SETTLING_MAX: usize = 4;
+/// Without a rate rule a lane leases this share of its width at once, so that a commit serves many jobs.
+const LEASED_AT_ONCE: u32 = 4;
 
 /// Runs a lane until it has no jobs or the engine stops.
 pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
@@ -33,6 +33,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         lane,
         calls: JoinSet::new(),
         running: HashMap::new(),
+        finished: Vec::new(),
         settling: JoinSet::new(),
         paused_until: Instant::now(),
         turn: 0,
@@ -63,6 +64,9 @@ struct Loop {
     calls: JoinSet<Done>,
     /// The leases of the calls, to give them up should a step panic.
     running: HashMap<Id, Lease>,
+    /// Finished steps, gathered while the batch before them is on its way to the store.
+    finished: Vec<(Lease, Settlement)>,
+    /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
     /// Which queue comes first; moves on so that the shops of an account take turns.
@@ -75,9 +79,6 @@ impl Loop {
         let now = Instant::now();
         if self.paused_until > now {
             return Next::Wait(Some(self.paused_until));
-        }
-        if self.settling.len() >= SETTLING_MAX {
-            return Next::Wait(None);
         }
         let room = self.inner.parts.lane_width.saturating_sub(u32::try_from(self.calls.len()).unwrap_or(u32::MAX));
         if room == 0 {
@@ -104,7 +105,13 @@ impl Loop {
         }
         let (want, occupied) = {
             let mut budget = self.lane.budget();
-            let want = budget.free(now).min(room);
+            let free = budget.free(now);
+            let want = free.min(room);
+            let worth_it =
+                free < u32::MAX || room >= self.inner.parts.lane_width / LEASED_AT_ONCE || self.calls.is_empty();
+            if !worth_it {
+                return Ok(Next::Wait(None));
+            }
             if want == 0 {
                 return Ok(Next::Wait(Some(budget.next_free(now).unwrap_or(now + SLEEP_MAX))));
             }
@@ -153,7 +160,7 @@ impl Loop {
     }
 
     fn end_or_wait(&self) -> Next {
-        let idle = self.calls.is_empty() && self.settling.is_empty();
+        let idle = self.calls.is_empty() && self.settling.is_empty() && self.finished.is_empty();
         if idle && self.inner.lanes.remove_if_empty(&self.lane) { Next::Ended } else { Next::Wait(None) }
     }
 
@@ -164,7 +171,7 @@ impl Loop {
         tokio::select! {
             biased;
             Some(done) = self.calls.join_next_with_id() => self.finished(done),
-            Some(_) = self.settling.join_next() => {}
+            Some(_) = self.settling.join_next() => self.settle_finished(),
             () = stop.cancelled(), if !stop.is_cancelled() => {}
             () = self.lane.wake.notified() => {}
             () = sleep => {}
@@ -173,21 +180,25 @@ impl Loop {
 
     /// Takes the first finished step and all others that are ready, and sends them off together.
     fn finished(&mut self, first: Result<(Id, Done), tokio::task::JoinError>) {
-        let mut batch = Vec::new();
         let mut next = Some(first);
         while let Some(done) = next {
             match done {
                 Ok((id, done)) => {
                     self.running.remove(&id);
                     self.account(&done);
-                    batch.push((done.lease, done.settlement));
+                    self.finished.push((done.lease, done.settlement));
                 }
                 Err(error) => self.panicked(&error),
             }
             next = self.calls.try_join_next_with_id();
         }
-        if !batch.is_empty() {
-            self.settling.spawn(settle(Arc::clone(&self.inner), batch));
+        self.settle_finished();
+    }
+
+    /// Sends what is finished to the store, unless a batch is on its way: then it waits for that one.
+    fn settle_finished(&mut self) {
+        if self.settling.is_empty() && !self.finished.is_empty() {
+            self.settling.spawn(settle(Arc::clone(&self.inner), std::mem::take(&mut self.finished)));
         }
     }
 

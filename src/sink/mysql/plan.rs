@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::extract::extract;
+use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Document, Entry};
 use crate::domain::shop::Shop;
@@ -156,7 +157,7 @@ impl<'a> Rows<'a> {
     /// Class `Poison` when it is no JSON, or when a row of it is larger than `packet` bytes.
     pub(super) fn push(&mut self, layout: &Layout, reading: &Reading<'a>, packet: usize) -> Result<(), SinkError> {
         let document = reading.document;
-        let value: serde_json::Value = serde_json::from_slice(&document.body)
+        let value = Json::parse(&document.body)
             .map_err(|error| poison(document, &format!("no valid JSON: {}", json_problem(&error))))?;
         let table = &layout.definition.table;
         let laid_out = extract(&layout.definition, &value, &document.combination);

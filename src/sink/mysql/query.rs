@@ -9,6 +9,7 @@ use mysql_async::{FromRowError, Params, Row, Value};
 
 use crate::catalog::definition::{Column, ColumnKind, FilterTarget};
 use crate::catalog::extract::{extract, parse_millis};
+use crate::domain::Json;
 use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
 use super::Mysql;
@@ -62,7 +63,7 @@ impl Mysql {
         let unreadable = || SinkError::new(SinkErrorClass::Unknown, "MySQL: a row without a time or a text");
         let combination = self.combination(&layout.definition.name, &row.combination);
         // Somebody who edits documents by hand gets empty columns, not an error page.
-        let value = serde_json::from_slice(&row.document).unwrap_or(serde_json::Value::Null);
+        let value = Json::parse(&row.document).unwrap_or(Json::Null);
         let cells = extract(&layout.definition, &value, &combination).cells;
         let names = layout.definition.table.columns.iter().map(|column| column.name.clone());
         Ok(Item {
