@@ -35,8 +35,7 @@ impl<'a> Json<'a> {
 
     /// The value at a JSON pointer; the empty pointer is the value itself.
     pub fn pointer(&self, pointer: &str) -> Option<&Json<'a>> {
-        let tokens = pointer.split('/').skip(1);
-        tokens.fold(Some(self), |value, token| value?.child(token))
+        pointer.split('/').skip(1).try_fold(self, |value, token| value.child(token))
     }
 
     fn child(&self, token: &str) -> Option<&Json<'a>> {
