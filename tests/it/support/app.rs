@@ -4,7 +4,7 @@
 //! Every test ends with [`TestApp::finish`], which looks for lost work: a lease, a live job, an entry
 //! in the outbox, a run that never ended, a budget overdrawn. A test that forgets it fails.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop, and tells its seed")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -343,7 +343,9 @@ impl TestApp {
         assert_eq!(failed.len(), self.expected.failed_runs, "failed runs: {failed:?}");
         for run in &runs {
             let count = |name: &str| run[name].as_u64().unwrap();
-            assert_eq!(count("to_fetch"), count("fetched") + count("gone") + count("parked"), "{run}");
+            let ended = count("fetched") + count("gone") + count("parked");
+            assert_eq!(count("to_fetch"), ended + count("pending"), "{run}");
+            assert!(count("pending") == 0 || run["state"] == "canceled", "{run}");
             assert_ne!(run["ended_at"], Value::Null, "{run}");
         }
         let audit = self.sandbox().audit();
