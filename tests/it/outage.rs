@@ -1,7 +1,5 @@
 //! What breaks heals by itself, loses nothing, and gives up only where trying again cannot help.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Method as Verb;
