@@ -98,8 +98,8 @@ pub fn page(definition: &Definition, body: &Bytes) -> Result<ParsedPage, SourceE
 /// Reads a document that was asked for by `id`. `first_seen` is when it was first read, if it was.
 ///
 /// # Errors
-/// [`SourceError::Malformed`] when it is not JSON; [`SourceError::Shape`] when it is no object, or
-/// the document of another id.
+/// [`SourceError::Malformed`] when it is not JSON; [`SourceError::Shape`] when it is no object, has
+/// no id, or is the document of another id.
 pub fn detail(
     definition: &Definition,
     id: &str,
@@ -111,9 +111,11 @@ pub fn detail(
     if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
     }
-    if let Some(found) = document.pointer(&definition.id)
-        && id_text(found).as_deref() != Some(id)
-    {
+    // A gateway's own words in JSON must not take the place of a document that is there already.
+    let Some(found) = document.pointer(&definition.id) else {
+        return Err(shape(format!("the document has no {}", definition.id)));
+    };
+    if id_text(found).as_deref() != Some(id) {
         return Err(shape(format!("the document's {} is not the id that was asked for", definition.id)));
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());

@@ -122,8 +122,16 @@ fn a_document_is_an_object_with_the_id_that_was_asked_for() {
     let read = |body: &str| detail(&listed(), "12", &Bytes::copy_from_slice(body.as_bytes()), None, 0);
     assert!(read(r#"{"id":"12"}"#).is_ok());
     assert!(read(r#"{"id":12}"#).is_ok());
-    assert!(read(r#"{"name":"no id in it"}"#).is_ok());
-    for other in [r#"{"id":"13"}"#, r#"{"id":null}"#, r#"{"id":12.5}"#, "[]", "null", "\"12\""] {
+    for other in [
+        "{}",
+        r#"{"message":"maintenance"}"#,
+        r#"{"id":"13"}"#,
+        r#"{"id":null}"#,
+        r#"{"id":12.5}"#,
+        "[]",
+        "null",
+        "\"12\"",
+    ] {
         assert!(matches!(read(other), Err(SourceError::Shape { .. })), "{other}");
     }
     assert!(matches!(read("{\"id\":\"12\""), Err(SourceError::Malformed { .. })));
@@ -134,7 +142,9 @@ fn a_document_is_an_object_with_the_id_that_was_asked_for() {
 fn the_refresh_rule() {
     let now = 1_767_225_600_000 + 100 * HOUR;
     let after = |body: &str, first_seen: Option<i64>| {
-        detail(&listed(), "a", &Bytes::copy_from_slice(body.as_bytes()), first_seen, now).unwrap().refresh_after_ms
+        let mut document: serde_json::Value = serde_json::from_str(body).unwrap();
+        document["id"] = "a".into();
+        detail(&listed(), "a", &Bytes::from(document.to_string()), first_seen, now).unwrap().refresh_after_ms
     };
     let dated = r#"{"at":"2026-01-01T01:00:00+01:00"}"#;
     assert_eq!(after(dated, Some(now)), Some(50 * HOUR), "half of the age");
@@ -148,7 +158,8 @@ fn the_refresh_rule() {
     for open in [r#"[{"code":"NEW"}]"#, "[]", "null", r#"{"code":"DONE"}"#, r#"[{"code":["DONE"]}]"#] {
         assert_eq!(after(&events(open), None), Some(50 * HOUR), "{open}");
     }
-    assert_eq!(detail(&row_is_document(), "a", &Bytes::from_static(b"{}"), None, 0).unwrap().refresh_after_ms, None);
+    let bare = Bytes::from_static(br#"{"id":"a"}"#);
+    assert_eq!(detail(&row_is_document(), "a", &bare, None, 0).unwrap().refresh_after_ms, None);
 }
 
 #[test]

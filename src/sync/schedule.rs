@@ -138,9 +138,13 @@ pub async fn tick(engine: Engine, timetable: Timetable) -> Result<(), JobSchedul
     let mut scheduler = JobScheduler::new().await?;
     let busy = std::sync::Arc::new(tokio::sync::Mutex::new(()));
     let stop = engine.0.stop.clone();
+    // The tick source keeps its job for a while after its end, and with it the store would stay open.
+    let weak = std::sync::Arc::downgrade(&engine.0);
+    drop(engine);
     let job = Job::new_async(TICK, move |_, _| {
-        let (engine, timetable, busy) = (engine.clone(), timetable.clone(), std::sync::Arc::clone(&busy));
+        let (weak, timetable, busy) = (std::sync::Weak::clone(&weak), timetable.clone(), std::sync::Arc::clone(&busy));
         Box::pin(async move {
+            let Some(engine) = weak.upgrade().map(Engine) else { return };
             // The tick source starts the next tick also while one is running.
             let Ok(_one) = busy.try_lock() else { return };
             if let Err(error) = serve_due(&engine, &timetable).await {

@@ -1,3 +1,5 @@
 //! What several tests need.
 
+pub(crate) mod app;
 pub(crate) mod mariadb;
+pub(crate) mod oracle;
