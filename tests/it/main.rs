@@ -2,6 +2,7 @@
 
 mod api_contract;
 mod config;
+mod kill;
 mod mysql;
 mod sandbox;
 mod support;

@@ -1,3 +1,4 @@
 //! What several tests need.
 
 pub(crate) mod mariadb;
+pub(crate) mod program;
