@@ -30,8 +30,9 @@ pub const FILE_DEFAULT: &str = "waybill.toml";
 const DATA_DIR_DEFAULT: &str = "data";
 /// Loopback: the first start must not open a door.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
-/// Enough to keep a few hundred accounts at their limits with answers of a quarter second.
-const IN_FLIGHT_MAX_DEFAULT: u64 = 64;
+/// Enough to keep a thousand accounts at their limits with answers of a quarter second; one shop takes a
+/// quarter of it at most.
+const IN_FLIGHT_MAX_DEFAULT: u64 = 256;
 /// Zero: no ceiling of our own, the rate rules of each account are enough.
 const CALLS_PER_SECOND_DEFAULT: u64 = 0;
 const SYNC_DEFAULT: &str = "0 */15 * * * *";

@@ -214,7 +214,7 @@ impl Backend for Inner {
         if *self.store.failed().borrow() {
             reasons.push("the store failed; the process must be restarted".to_owned());
         }
-        if self.stop.is_cancelled() {
+        if self.closing.is_cancelled() {
             reasons.push("the process is stopping".to_owned());
         }
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }

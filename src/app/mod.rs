@@ -36,8 +36,9 @@ use keeper::StoreKeeper;
 
 pub use probe::Finding;
 
-/// Attempts of one lane that may be prepared or in flight; more than a whole window of most rules.
-const LANE_WIDTH: u32 = 128;
+/// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the
+/// places that the shops share.
+const LANE_WIDTH: u32 = 64;
 /// How often somebody who waits for idleness looks, should no signal come.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// How long the writer may take to end its transaction at a stop.
@@ -60,6 +61,9 @@ struct Inner {
     metrics: PrometheusHandle,
     started_at: i64,
     drain: Duration,
+    /// A stop was asked for: not ready any more, no new connections.
+    closing: CancellationToken,
+    /// The writer shall end after its transaction.
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -102,6 +106,7 @@ impl App {
             metrics: recorder(),
             started_at: clock.now(),
             drain: config.limits.drain,
+            closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -114,16 +119,17 @@ impl App {
         Arc::<Inner>::clone(&self.inner)
     }
 
-    /// Serves the HTTP API until [`App::stop`] or until the store fails.
+    /// Serves the HTTP API until [`App::stop`] or until the store fails. When the returned future is
+    /// dropped the API goes on; [`App::stop`] lets its open requests end.
     ///
     /// # Errors
     /// The store failed: the process must end, so that the next start opens it anew.
     pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
-        let stop = self.inner.stop.clone().cancelled_owned();
+        let closing = self.inner.closing.clone().cancelled_owned();
         let mut failed = self.inner.store.failed();
-        let served = http::serve(listener, self.backend(), http::Limits::default(), stop);
+        let served = self.inner.tasks.spawn(http::serve(listener, self.backend(), http::Limits::default(), closing));
         tokio::select! {
-            () = served => Ok(()),
+            served = served => Ok(served?),
             _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!("the store failed; see the log")),
         }
     }
@@ -144,17 +150,19 @@ impl App {
         }
     }
 
-    /// Leases no more, waits for calls in flight and for the writer's transaction, each within bounds.
-    /// What is left is durable and goes on at the next start.
+    /// Takes no more requests and leases no more jobs; waits for open requests, for calls in flight and
+    /// for the writer's transaction, each within bounds. What is left is durable and goes on at the next
+    /// start.
     ///
     /// # Errors
     /// None at present; callers must be ready for some.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.inner.closing.cancel();
         self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
         self.inner.stop.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("the writer's transaction was cut off; it is repeated at the next start");
+            tracing::warn!("open requests or the writer's transaction were cut off; what was not durable is repeated");
         }
         if let Sink::Mysql(mysql) = &self.inner.sink
             && let Ok(Err(error)) = tokio::time::timeout(WRITER_PATIENCE, mysql.disconnect()).await

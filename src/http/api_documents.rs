@@ -24,7 +24,7 @@ use crate::domain::clock::rfc3339;
 pub(super) const PARAMETERS: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
 /// Longest `q`, in characters: a search is a name or a number, not a text.
-const SEARCH_CHARS_MAX: usize = 200;
+pub(super) const SEARCH_CHARS_MAX: usize = 200;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let resource = warp::path("api").and(warp::path("v1")).and(resource(api));

@@ -185,9 +185,11 @@ impl Fields {
     /// A whole number within bounds.
     pub(super) fn take_number(&mut self, field: &'static str, bounds: std::ops::RangeInclusive<u32>) -> Option<u32> {
         let value = self.take(field)?;
-        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        if let Some(number) = number.filter(|number| bounds.contains(number)) {
-            return Some(number);
+        // To JSON, 30 and 30.0 are the same number.
+        let number = value.as_f64().filter(|number| number.fract() == 0.0);
+        let within = (f64::from(*bounds.start())..=f64::from(*bounds.end())).contains(&number.unwrap_or(f64::NAN));
+        if let (Some(number), true) = (number, within) {
+            return Some(number as u32);
         }
         self.offend(field, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
         None

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, Method};
@@ -240,28 +241,23 @@ where
         .and(body())
         .then(move |target: T, head: Head, body: Body| {
             let (api, answer, started) = (Arc::clone(&api), answer.clone(), Instant::now());
-            async move {
-                let request_id = head.request_id.clone();
-                let method = head.method.clone();
+            let request_id = head.request_id.clone();
+            // Every line that is logged on behalf of the request carries its id.
+            let span = tracing::info_span!("request", request.id = %request_id, method = %head.method, route = at.name);
+            let answering = async move {
                 let outcome = match api.admit(&head, at.need) {
                     Ok(grant) => {
                         let time_max = api.limits.answer_time_max;
-                        let answering = Box::pin(answer(api, Call { head, grant, body }, target));
-                        bounded(time_max, answering).await
+                        bounded(time_max, Box::pin(answer(api, Call { head, grant, body }, target))).await
                     }
                     Err(problem) => Err(problem),
                 };
                 let response = finish(&request_id, outcome);
-                tracing::debug!(
-                    request.id = %request_id,
-                    %method,
-                    route = at.name,
-                    status = response.status().as_u16(),
-                    elapsed_ms = started.elapsed().as_millis(),
-                    "answered a request"
-                );
+                let elapsed_ms = started.elapsed().as_millis();
+                tracing::debug!(status = response.status().as_u16(), elapsed_ms, "answered a request");
                 response
-            }
+            };
+            answering.instrument(span)
         })
         .boxed()
 }

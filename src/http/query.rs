@@ -8,8 +8,10 @@ use std::str::FromStr;
 use super::reply::{Kind, Problem};
 use crate::domain::clock::Millis;
 
-/// Longest value of a parameter, in bytes; a cursor is the longest.
-const VALUE_BYTES_MAX: usize = 2048;
+/// Longest value of a parameter, in characters.
+pub(super) const VALUE_CHARS_MAX: usize = 512;
+/// Longest cursor: it holds two ids.
+const CURSOR_CHARS_MAX: usize = 2048;
 /// `1970-01-01T00:00:00Z` to the end of the year 9999: what every sink can compare.
 const TIME_RANGE: std::ops::Range<Millis> = 0..253_402_300_800_000;
 
@@ -41,11 +43,10 @@ impl Params {
             if params.iter().any(|(present, _)| *present == name) {
                 return Err(Problem::parameter(&name, "stands here twice"));
             }
-            if value.is_empty() || value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
-                return Err(Problem::parameter(
-                    &name,
-                    format!("must have 1 to {VALUE_BYTES_MAX} bytes and no control characters"),
-                ));
+            let chars_max = if name == "cursor" { CURSOR_CHARS_MAX } else { VALUE_CHARS_MAX };
+            if value.is_empty() || value.chars().count() > chars_max || value.chars().any(char::is_control) {
+                let message = format!("must have 1 to {chars_max} characters, none of them a control character");
+                return Err(Problem::parameter(&name, message));
             }
             params.push((name, value));
         }

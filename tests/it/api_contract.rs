@@ -276,6 +276,8 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"root"}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"admin","shops":["one"]}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":0}"#, 422),
+        ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":1.5}"#, 422),
+        ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":30.0}"#, 201),
     ] {
         let got = door.send(method, path, body).await;
         assert_eq!(got.status, status, "{method} {path} {body}: {}", got.text);

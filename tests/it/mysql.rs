@@ -356,6 +356,7 @@ async fn a_lock_wait_is_repeated() {
     let fresh = open(database.url());
     assert_eq!(class_of(&fresh, std::slice::from_ref(&one)).await, SinkErrorClass::Repeat);
     conn.query_drop("ROLLBACK").await.unwrap();
+    conn.query_drop("SET GLOBAL innodb_lock_wait_timeout = DEFAULT").await.unwrap();
     fresh.write(&[one]).await.unwrap();
     conn.disconnect().await.unwrap();
 }

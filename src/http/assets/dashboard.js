@@ -52,7 +52,7 @@ function table(caption, heads, rows) {
   return h('div', { class: 'scroll' }, h('table', {},
     h('caption', { class: 'unseen' }, caption),
     h('thead', {}, h('tr', {}, heads.map((head) => h('th', { scope: 'col' }, head)))),
-    h('tbody', {}, rows.map((cells) => h('tr', {}, cells.map((cell) => h('td', {}, cell)))))));
+    h('tbody', {}, rows.map((cells) => h('tr', {}, cells.map((cell, at) => h('td', { class: heads[at] === '' ? 'end' : undefined }, cell)))))));
 }
 
 function headline(status) {
@@ -97,11 +97,16 @@ function progress(run) {
   return [h('progress', { max: most, value: run.to_fetch === 0 ? most : ended, 'aria-label': note }), h('small', {}, note)];
 }
 
+function forecast(run) {
+  if (!run.forecast_at) return 'under way';
+  return new Date(run.forecast_at) > Date.now() ? h('span', {}, 'ready ', when(run.forecast_at)) : 'ready any moment';
+}
+
 function runs(data) {
   if (data.items.length === 0) return h('p', { class: 'muted' }, 'No run yet. The schedule starts them; a new shop starts one at once.');
   const rows = data.items.map((run) => {
     const parameters = Object.values(run.parameters).join(', ');
-    const end = run.ended_at ? when(run.ended_at) : run.forecast_at ? h('span', {}, 'ready ', when(run.forecast_at)) : 'under way';
+    const end = run.ended_at ? when(run.ended_at) : forecast(run);
     return [
       h('div', {}, h('b', {}, data.names[run.shop_id] ?? run.shop_id), h('small', {}, [run.resource, parameters].filter(Boolean).join(', '))),
       h('div', {}, chip(run.state), h('small', {}, run.mode)),

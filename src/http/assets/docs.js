@@ -4,6 +4,11 @@ import { by, call, h, session } from './session.js';
 
 const METHODS = ['get', 'post', 'patch', 'delete'];
 
+/** Text in which `backticks` mark code. */
+function prose(text) {
+  return (text ?? '').split('`').map((part, at) => (at % 2 === 1 ? h('code', {}, part) : part));
+}
+
 function resolve(description, schema) {
   const name = schema?.$ref?.split('/').pop();
   return name ? { name, ...description.components.schemas[name] } : schema ?? {};
@@ -25,7 +30,7 @@ function fields(description, schema) {
     return h('tr', {},
       h('td', {}, h('code', {}, name), required.has(name) ? null : h('small', {}, 'may be left out')),
       h('td', {}, kind(description, property)),
-      h('td', {}, property.description ?? '', inner.properties ? nested(description, inner) : null));
+      h('td', {}, prose(property.description), inner.properties ? nested(description, inner) : null));
   });
   return rows.length === 0 ? null : h('div', { class: 'scroll' }, h('table', {}, h('tbody', {}, rows)));
 }
@@ -38,8 +43,8 @@ function parameters(list) {
   if (list.length === 0) return null;
   return [h('h4', {}, 'Parameters'), h('div', { class: 'scroll' }, h('table', {}, h('tbody', {}, list.map((parameter) => h('tr', {},
     h('td', {}, h('code', {}, parameter.name)),
-    h('td', {}, parameter.in),
-    h('td', {}, parameter.description ?? '', parameter.schema.default === undefined ? null : h('small', {}, `default ${parameter.schema.default}`)))))))];
+    h('td', { class: 'fit' }, parameter.in),
+    h('td', {}, prose(parameter.description), parameter.schema.default === undefined ? null : h('small', {}, `default ${parameter.schema.default}`)))))))];
 }
 
 function example(method, path, operation) {
@@ -56,25 +61,24 @@ function operation(description, path, method, item) {
   const schema = good?.[1].content?.['application/json']?.schema;
   const bad = Object.entries(item.responses).filter(([status]) => status >= 400);
   return h('details', { class: 'operation', id: item.operationId },
-    h('summary', {}, h('span', { class: `method ${method}` }, method), h('code', {}, path), h('span', { class: 'muted' }, item.summary)),
+    h('summary', {}, h('span', { class: `method ${method}` }, method), h('code', {}, path), h('span', { class: 'muted' }, prose(item.summary))),
     parameters(item.parameters ?? []),
     body ? [h('h4', {}, 'Body'), fields(description, body)] : null,
     h('h4', {}, `Answer ${good?.[0] ?? ''}`),
     schema ? fields(description, schema) : h('p', { class: 'muted' }, good?.[1].content ? 'Text.' : 'No content.'),
     h('h4', {}, 'Problems'),
-    h('ul', { class: 'problems' }, bad.map(([status, answer]) => h('li', {}, h('code', {}, status), ` ${answer.description}`))),
+    h('ul', { class: 'problems' }, bad.map(([status, answer]) => h('li', {}, h('code', {}, status), ' ', prose(answer.description)))),
     example(method, path, item));
 }
 
 function render(description) {
-  by('about').textContent = description.info.description.replaceAll('`', '');
+  by('about').replaceChildren(...prose(description.info.description));
   by('example').textContent = `curl -H "Authorization: Bearer $WAYBILL_KEY" ${location.origin}/api/v1/status`;
-  const groups = new Map();
+  const groups = new Map(description.tags.map((tag) => [tag.name, []]));
   for (const [path, item] of Object.entries(description.paths)) {
     for (const method of METHODS.filter((name) => item[name])) {
       const tag = item[method].tags[0];
-      if (!groups.has(tag)) groups.set(tag, []);
-      groups.get(tag).push(operation(description, path, method, item[method]));
+      groups.get(tag)?.push(operation(description, path, method, item[method]));
     }
   }
   by('contents').replaceChildren(...[...groups.keys()].map((tag) => h('a', { href: `#tag-${tag}` }, tag)));

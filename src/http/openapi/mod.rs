@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::api_documents;
-use super::query::{LIMIT_DEFAULT, LIMIT_MAX};
+use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
 use crate::catalog::Definition;
 use schemas::{item_schema, reference, schemas};
 
@@ -71,6 +71,8 @@ fn document(definitions: &[Arc<Definition>]) -> Value {
             operation.add_to(&mut paths);
         }
     }
+    let resources = definitions.iter().map(|definition| definition.name.as_str());
+    let tags = ["shops"].into_iter().chain(resources).chain(["runs", "parked", "keys", "system"]);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -81,6 +83,7 @@ fn document(definitions: &[Arc<Definition>]) -> Value {
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
+        "tags": tags.map(|tag| json!({"name": tag})).collect::<Vec<_>>(),
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
@@ -189,8 +192,8 @@ fn shop_operations() -> Vec<Operation> {
 }
 
 fn run_operations() -> Vec<Operation> {
-    let shop = parameter("shop", "Only this shop.", &json!({"type": "string"}));
-    let resource = parameter("resource", "Only this resource.", &json!({"type": "string"}));
+    let shop = parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX));
+    let resource = parameter("resource", "Only this resource.", &text(VALUE_CHARS_MAX));
     let state = parameter("state", "Only runs in this state.", &reference("RunState"));
     let retry = "/api/v1/parked/{parked_id}/retry";
     vec![
@@ -224,18 +227,26 @@ fn key_operations() -> Vec<Operation> {
 
 fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] {
     let name = &definition.name;
-    let text = json!({"type": "string"});
-    let mut parameters = vec![parameter("shop", "Only this shop.", &text)];
+    let mut parameters = vec![parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX))];
     for (filter, _) in &definition.table.filters {
-        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &text));
+        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &text(VALUE_CHARS_MAX)));
     }
     if let Some(column) = &definition.table.time {
-        parameters.push(parameter("from", &format!("`{column}` at or after: RFC 3339 or a date (UTC)."), &text));
-        parameters.push(parameter("to", &format!("`{column}` before: RFC 3339 or a date (UTC)."), &text));
+        let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]});
+        parameters.push(parameter(
+            "from",
+            &format!("`{column}` at or after: RFC 3339 or a date (UTC), from 1970 on."),
+            &time,
+        ));
+        parameters.push(parameter("to", &format!("`{column}` before: RFC 3339 or a date (UTC), from 1970 on."), &time));
     }
     if !definition.table.search.is_empty() {
         let columns = definition.table.search.join(", ");
-        parameters.push(parameter("q", &format!("Text within any of: {columns}."), &text));
+        parameters.push(parameter(
+            "q",
+            &format!("Text within any of: {columns}."),
+            &text(api_documents::SEARCH_CHARS_MAX),
+        ));
     }
     parameters.extend(paging(LIMIT_DEFAULT));
     debug_assert!(parameters.iter().all(|parameter| {
@@ -274,6 +285,11 @@ fn paging(limit_default: usize) -> Vec<Value> {
             &json!({"type": "string", "minLength": 1}),
         ),
     ]
+}
+
+fn text(length_max: usize) -> Value {
+    let no_controls = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
+    json!({"type": "string", "minLength": 1, "maxLength": length_max, "pattern": no_controls})
 }
 
 fn parameter(name: &str, description: &str, schema: &Value) -> Value {

@@ -237,7 +237,7 @@ fn minted_key() -> Value {
 fn new_key() -> Value {
     let mut scope = words(&api_keys::SCOPES);
     scope["default"] = json!("read");
-    form(
+    let mut schema = form(
         &json!({
             "name": name(),
             "scope": scope,
@@ -245,7 +245,10 @@ fn new_key() -> Value {
             "expires_days": {"type": "integer", "minimum": 1, "maximum": 3650},
         }),
         &["name"],
-    )
+    );
+    // An admin key is for all shops.
+    schema["not"] = json!({"properties": {"scope": {"const": "admin"}}, "required": ["scope", "shops"]});
+    schema
 }
 
 fn status() -> Value {

@@ -15,13 +15,13 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 
 /// Starts the server behind `&`, tells its pid, and waits for the end of its own input.
 const WATCHDOG: &str = r#"
-"$@" >"$WAYBILL_LOG" 2>&1 &
+"$@" >"$WAYBILL_DATA/server.log" 2>&1 &
 server=$!
 echo "$server"
 cat >/dev/null
 kill -9 "$server" 2>/dev/null
 wait "$server" 2>/dev/null
-[ -z "$WAYBILL_REMOVE" ] || rm -rf "$WAYBILL_REMOVE"
+[ -e "$WAYBILL_DATA/keep" ] || rm -rf "$WAYBILL_DATA"
 "#;
 
 /// A running server.
@@ -62,6 +62,10 @@ impl MariaDb {
     }
 
     fn try_run(&mut self) -> bool {
+        // An earlier server's log would pass for this one's.
+        for file in ["server.log", "keep"] {
+            let _absent_at_first = std::fs::remove_file(self.data.join(file));
+        }
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "sh", "mariadbd", "--no-defaults", "--user=root", "--skip-name-resolve"])
             .args(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=2"])
@@ -70,8 +74,7 @@ impl MariaDb {
             .arg(format!("--datadir={}", self.data.display()))
             .arg(format!("--socket={}", self.data.join("s.sock").display()))
             .arg(format!("--pid-file={}", self.data.join("server.pid").display()))
-            .env("WAYBILL_LOG", self.log())
-            .env("WAYBILL_REMOVE", &self.data)
+            .env("WAYBILL_DATA", &self.data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -93,21 +96,12 @@ impl MariaDb {
         }
     }
 
-    /// kill -9, and waits until it is gone.
+    /// kill -9, and waits until it is gone. The data stays.
     pub(crate) fn kill(&mut self) {
-        let pid = std::fs::read_to_string(self.data.join("server.pid")).unwrap_or_default();
+        std::fs::write(self.data.join("keep"), "").unwrap();
         if let Some((mut watchdog, stdin)) = self.watchdog.take() {
-            // The shell would remove the directory, which the next start needs.
-            watchdog.kill().unwrap();
-            watchdog.wait().unwrap();
             drop(stdin);
-        }
-        if !pid.trim().is_empty() {
-            let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
-            assert!(killed.success());
-            while Path::new("/proc").join(pid.trim()).join("exe").read_link().is_ok() {
-                std::thread::yield_now();
-            }
+            watchdog.wait().unwrap();
         }
     }
 
