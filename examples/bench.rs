@@ -2,7 +2,12 @@
 //! a real MySQL, with all rate rules lifted; and the floors under it, a bare fetch loop and a bare upsert
 //! loop. Sandbox, server and database share the machine, so read ratios before absolute numbers.
 
-#![allow(clippy::print_stdout, clippy::large_futures, clippy::let_underscore_must_use, reason = "a script, not a service")]
+#![allow(
+    clippy::print_stdout,
+    clippy::large_futures,
+    clippy::let_underscore_must_use,
+    reason = "a script, not a service"
+)]
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -35,8 +40,14 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let api = format!("http://{}", listener.local_addr()?);
     let lifted = [("GET /retailer/shipments", "none"), ("GET /retailer/shipments/*", "none")];
-    let limits: BTreeMap<String, String> = lifted.iter().map(|(rule, limit)| (rule.to_string(), limit.to_string())).collect();
-    let shop = ShopOptions { client_id: CLIENT.into(), client_secret: SECRET.into(), fbr: documents / 2, fbb: documents - documents / 2 };
+    let limits: BTreeMap<String, String> =
+        lifted.iter().map(|(rule, limit)| (rule.to_string(), limit.to_string())).collect();
+    let shop = ShopOptions {
+        client_id: CLIENT.into(),
+        client_secret: SECRET.into(),
+        fbr: documents / 2,
+        fbb: documents - documents / 2,
+    };
     let sandbox = Sandbox::new(Options { shops: vec![shop], limits, ..Options::default() }, Clock::system())?;
     tokio::spawn(sandbox.serve(listener, std::future::pending()));
 

@@ -77,6 +77,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         id,
         stream,
         mode: Mode::Full,
+        trigger: waybill::domain::Trigger::Schedule,
         state: RunState::Fetching,
         started_at: 1_700_000_000_000,
         ended_at: None,

@@ -20,6 +20,8 @@ use waybill::sandbox::{Options, Sandbox};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A pause of loops that wait for another process.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A pause between questions to the API, which limits how often a key may ask.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 /// The admin key of every folder.
 pub(crate) const ADMIN_KEY: &str = "canary-admin-key-7f3a91c2d4e5b6a8";
 
@@ -241,7 +243,7 @@ impl Serving {
                 return status;
             }
             assert!(begun.elapsed() < at_most, "not idle: {status:#}\n{}", lossy(&self.log));
-            tokio::time::sleep(LOOK_EVERY * 10).await;
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 
