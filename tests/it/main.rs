@@ -1,9 +1,11 @@
 //! One binary for all integration tests; a file a feature.
 
 mod api_contract;
+mod command_line;
 mod config;
 mod kill;
 mod mysql;
+mod quiet_stop;
 mod sandbox;
 mod support;
 mod tidy;
