@@ -55,13 +55,11 @@ async fn sigterm_ends_a_service_whose_calls_hang() {
     let folder = Folder::at(&market.base, LIFTED);
     register(&folder);
     market.sandbox.set_latency(Duration::from_secs(600));
-    let before = market.sandbox.calls().len();
     let serving = folder.serve();
     // Its calls have left and get no answer; a status shows them as leased.
     while serving.get("/api/v1/status").await["leased_jobs"].as_u64().unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(market.sandbox.calls().len(), before);
     let (code, took) = serving.terminate();
     assert_eq!(code, Some(0), "{}", folder.said());
     assert!(took < STOPS_WITHIN, "{took:?}");
