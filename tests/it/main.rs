@@ -5,6 +5,7 @@ mod command_line;
 mod config;
 mod kill;
 mod mysql;
+mod prism;
 mod quiet_stop;
 mod sandbox;
 mod support;
