@@ -3,6 +3,7 @@
 mod api_contract;
 mod command_line;
 mod config;
+mod fuzz;
 mod kill;
 mod mysql;
 mod prism;
