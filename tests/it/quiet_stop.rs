@@ -92,7 +92,8 @@ async fn no_secret_and_no_customer_is_in_any_output_or_file() {
     let market = market(Duration::ZERO).await;
     for url in [None, Some(database.url_of("canary:canary-mysql-password-9b1d"))] {
         let mut folder = Folder::at(&market.base, LIFTED);
-        folder.set("WAYBILL_LOG_LEVEL", "trace");
+        // As a list, so that nothing is left out.
+        folder.set("WAYBILL_LOG_LEVEL", "trace,waybill=trace");
         if let Some(url) = &url {
             folder.set("WAYBILL_MYSQL_URL", url);
         }
