@@ -13,7 +13,7 @@ use super::definition::{
 use crate::domain::Combination;
 
 /// Columns that every table has; a definition may not name its own like them.
-const META_COLUMNS: [&str; 10] = [
+const META_COLUMNS: [&str; 11] = [
     "shop_id",
     "document",
     "version",
@@ -24,6 +24,7 @@ const META_COLUMNS: [&str; 10] = [
     "document_hash",
     "position",
     "id",
+    "combination",
 ];
 
 /// Default of `overlap`: a day, so that rows which a list shows late are still found.

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
@@ -14,9 +15,9 @@ use crate::domain::Entry;
 use crate::store::{Store, StoreError, Waiting};
 
 /// Entries of one transaction: beyond some hundreds the server gains nothing.
-const BATCH_MAX: usize = 512;
+const BATCH_MAX: usize = 256;
 /// Stored bytes of one batch; opened they are some times as much.
-const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Repeats of a transaction that lost a race before it is halved.
 const REPEATS_MAX: u32 = 5;
 /// Lost connections by the same batch, with the server answering in between, before it is suspected.
@@ -69,24 +70,22 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
     }
 }
 
-/// Writes documents to MySQL until stopped.
+/// Writes documents to MySQL until stopped. While one batch is written the next is opened, and the one
+/// before is acknowledged: the server is the slow part and shall not wait for us.
 pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
-    let mut writer = Writer { store, mysql, health, stop, prepared: false };
+    let mut writer = Writer { store, mysql, health, stop, prepared: false, acknowledging: JoinSet::new() };
+    let mut batch = Vec::new();
     while !writer.stop.is_cancelled() {
-        match writer.read().await {
-            Ok(batch) if batch.is_empty() => {
-                tokio::select! {
-                    () = writer.stop.cancelled() => return,
-                    () = writer.store.signals().outbox.notified() => {}
-                }
-            }
-            Ok(batch) => writer.write_batch(batch).await,
-            Err(error) => {
-                tracing::warn!(%error, "the outbox could not be read; trying again");
-                pause(&writer.stop, STORE_PAUSE).await;
-            }
+        if batch.is_empty() {
+            batch = writer.next_from_start().await;
+            continue;
         }
+        let last = batch.last().map(|waiting: &Waiting| waiting.version);
+        let next = tokio::spawn(read(writer.store.clone(), last));
+        writer.write_batch(batch).await;
+        batch = writer.opened(next.await).await;
     }
+    writer.acknowledged().await;
 }
 
 struct Writer {
@@ -96,14 +95,40 @@ struct Writer {
     stop: CancellationToken,
     /// Tables exist as the definitions want them.
     prepared: bool,
+    /// At most one batch whose commit is confirmed.
+    acknowledging: JoinSet<()>,
+}
+
+/// Opens sealed documents above a version, on a blocking thread.
+async fn read(store: Store, after: Option<u64>) -> Result<Vec<Waiting>, StoreError> {
+    let read = tokio::task::spawn_blocking(move || store.outbox_batch(after, BATCH_MAX, BATCH_BYTES_MAX));
+    read.await.map_err(|error| StoreError::Engine(error.to_string()))?
 }
 
 impl Writer {
-    /// Opens sealed documents on a blocking thread.
-    async fn read(&self) -> Result<Vec<Waiting>, StoreError> {
-        let store = self.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.outbox_batch(BATCH_MAX, BATCH_BYTES_MAX));
-        read.await.map_err(|error| StoreError::Engine(error.to_string()))?
+    /// The oldest entries; waits for some when there are none. What an acknowledgement failed to remove
+    /// comes again.
+    async fn next_from_start(&mut self) -> Vec<Waiting> {
+        self.acknowledged().await;
+        let batch = self.opened(Ok(read(self.store.clone(), None).await)).await;
+        if batch.is_empty() {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.store.signals().outbox.notified() => {}
+            }
+        }
+        batch
+    }
+
+    async fn opened(&self, read: Result<Result<Vec<Waiting>, StoreError>, JoinError>) -> Vec<Waiting> {
+        let error = match read {
+            Ok(Ok(batch)) => return batch,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(error, "the outbox could not be read; trying again");
+        pause(&self.stop, STORE_PAUSE).await;
+        Vec::new()
     }
 
     /// Writes a batch, in halves where it must be, until all of it is written or parked, or the writer
@@ -182,14 +207,22 @@ impl Writer {
         if entries.is_empty() { Ok(()) } else { self.mysql.write(entries).await }
     }
 
-    async fn acknowledge(&self, part: &[Waiting]) {
+    /// Begins to acknowledge a part; the one before is done then.
+    async fn acknowledge(&mut self, part: &[Waiting]) {
+        self.acknowledged().await;
         let versions = part.iter().map(|waiting| waiting.version).collect();
         let documents = part.iter().filter(|waiting| matches!(waiting.entry, Some(Entry::Document(_)))).count() as u64;
         metrics::counter!("waybill_documents_written_total").increment(documents);
-        if let Err(error) = self.store.acknowledge(versions).await {
-            tracing::warn!(%error, "written documents could not be acknowledged; they are written again, which does no harm");
-            pause(&self.stop, STORE_PAUSE).await;
-        }
+        let store = self.store.clone();
+        self.acknowledging.spawn(async move {
+            if let Err(error) = store.acknowledge(versions).await {
+                tracing::warn!(%error, "written documents could not be acknowledged; they are written again, which does no harm");
+            }
+        });
+    }
+
+    async fn acknowledged(&mut self) {
+        while self.acknowledging.join_next().await.is_some() {}
     }
 
     async fn park(&self, one: &Waiting, error: &SinkError) {

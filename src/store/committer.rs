@@ -6,7 +6,9 @@
 //! the disk, never before. After an engine error or a panic the committer stops for good: what is on
 //! the disk is then unknown, and only a fresh opening may tell.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -168,30 +170,30 @@ impl Tx<'_> {
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<Vec<Pair>, StoreError> {
         let start = if from > prefix { from } else { prefix };
-        let mut fresh: Overlay =
-            self.group.range(start.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).map(clone_pair).collect();
-        fresh.extend(self.own.range(start.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).map(clone_pair));
-        let mut fresh = fresh.into_iter().peekable();
+        let own = layer(&self.own, prefix, start);
+        let group = layer(self.group, prefix, start);
+        let mut fresh = Merged { upper: own.peekable(), lower: group.peekable() }.peekable();
         let mut below = self.kv.scan(prefix, start).peekable();
         let mut found = Vec::new();
         while found.len() < limit {
-            let take_fresh = match (fresh.peek(), below.peek()) {
+            let order = match (fresh.peek(), below.peek()) {
                 (None, None) => break,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((key, _)), Some(Ok((under, _)))) => key <= under,
-                (Some(_), Some(Err(_))) => false,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
+                (Some((key, _)), Some(Ok((under, _)))) => key.as_slice().cmp(under),
             };
-            let pair = if take_fresh {
-                let Some((key, value)) = fresh.next() else { break };
-                if below.peek().is_some_and(|pair| pair.as_ref().is_ok_and(|(under, _)| *under == key)) {
-                    below.next();
-                }
-                value.map(|value| (key, value))
-            } else {
-                below.next().transpose()?
-            };
-            found.extend(pair.filter(|(key, _)| wanted(key)));
+            if order == Ordering::Greater {
+                found.extend(below.next().transpose()?.filter(|(key, _)| wanted(key)));
+                continue;
+            }
+            if order == Ordering::Equal {
+                below.next();
+            }
+            if let Some((key, Some(value))) = fresh.next()
+                && wanted(key)
+            {
+                found.push((key.clone(), value.clone()));
+            }
         }
         Ok(found)
     }
@@ -202,8 +204,34 @@ impl Tx<'_> {
     }
 }
 
-fn clone_pair((key, value): (&Vec<u8>, &Option<Vec<u8>>)) -> (Vec<u8>, Option<Vec<u8>>) {
-    (key.clone(), value.clone())
+type Layered<'a> = (&'a Vec<u8>, &'a Option<Vec<u8>>);
+
+fn layer<'a>(overlay: &'a Overlay, prefix: &'a [u8], start: &[u8]) -> impl Iterator<Item = Layered<'a>> {
+    overlay.range(start.to_vec()..).take_while(move |(key, _)| key.starts_with(prefix))
+}
+
+/// Two layers in the order of keys; the upper one wins.
+struct Merged<U: Iterator, L: Iterator> {
+    upper: Peekable<U>,
+    lower: Peekable<L>,
+}
+
+impl<'a, U: Iterator<Item = Layered<'a>>, L: Iterator<Item = Layered<'a>>> Iterator for Merged<U, L> {
+    type Item = Layered<'a>;
+
+    fn next(&mut self) -> Option<Layered<'a>> {
+        let (Some((above, _)), Some((under, _))) = (self.upper.peek(), self.lower.peek()) else {
+            return self.upper.next().or_else(|| self.lower.next());
+        };
+        match above.cmp(under) {
+            Ordering::Greater => self.lower.next(),
+            Ordering::Equal => {
+                self.lower.next();
+                self.upper.next()
+            }
+            Ordering::Less => self.upper.next(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Queue};
 use super::queue::{enqueue, new_job, remove_ready, unwait, wait};
+use super::runs::RunCounts;
 use super::walk::RowNote;
-use super::{StoreError, Tx, decode, encode, outbox, runs};
+use super::{StoreError, Tx, decode, encode, outbox};
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
 
 /// A document as fetched, sealed.
@@ -39,13 +40,20 @@ pub(super) struct DocumentNote {
     pub(super) refresh: Option<(i64, u64)>,
 }
 
-pub(super) fn apply(tx: &mut Tx<'_>, job: &Job, fetched: Fetched, now: i64) -> Result<(), StoreError> {
+pub(super) fn apply(
+    tx: &mut Tx<'_>,
+    job: &Job,
+    fetched: Fetched,
+    counts: &mut RunCounts,
+    now: i64,
+) -> Result<(), StoreError> {
     let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
     let stream = job.stream();
     let row = tx.get(&keys::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
     let row = row.unwrap_or(RowNote { hash: 0, first_listed_at: now, seen: 0, gone_at: None });
     store(tx, &Place { stream: &stream, run: *run, id, row: &row }, fetched, now)?;
-    runs::update(tx, *run, now, |run| run.fetched += 1)
+    counts.fetched(*run);
+    Ok(())
 }
 
 /// Notes the document and hands it to the outbox, unless a routine re-read found nothing new.
@@ -119,12 +127,13 @@ pub(super) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
 }
 
 /// The API does not know the id any more. What the sink holds stays: absence is not deletion.
-pub(super) fn apply_gone(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
+pub(super) fn apply_gone(tx: &mut Tx<'_>, job: &Job, counts: &mut RunCounts) -> Result<(), StoreError> {
     let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
     let key = keys::document(&job.shop, &job.resource, id);
     if let Some(bytes) = tx.get(&key)? {
         let note: DocumentNote = decode("a ledger document", &bytes)?;
         tx.put(key, encode("a ledger document", &DocumentNote { refresh: None, ..note })?);
     }
-    runs::update(tx, *run, now, |run| run.gone += 1)
+    counts.gone(*run);
+    Ok(())
 }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::meta::Counter;
+use super::runs::RunCounts;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, archive, decode_with, document_context, encode_with, keys, parked, runs, shops};
+use super::{Store, StoreError, Tx, archive, decode_with, document_context, encode_with, keys, parked, shops};
 use crate::domain::{Checkpoint, Combination, Document, Entry, StreamId};
 
 /// An entry with its place in the outbox.
@@ -111,14 +112,16 @@ pub(super) fn put_back(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) ->
 }
 
 impl Store {
-    /// The oldest entries, at most `count` and about `bytes` (as stored), with their documents opened.
+    /// The oldest entries above the version `after`, at most `count` and about `bytes` (as stored), with
+    /// their documents opened.
     ///
     /// # Errors
     /// The engine's read errors, and [`StoreError::Sealed`] for a damaged document.
-    pub fn outbox_batch(&self, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
+    pub fn outbox_batch(&self, after: Option<u64>, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
+        let from = after.map_or_else(|| vec![b'o'], |after| keys::numbered(b'o', after.saturating_add(1)));
         let mut batch = Vec::new();
         let mut size = 0;
-        for pair in self.0.kv.scan(b"o", b"o").take(count) {
+        for pair in self.0.kv.scan(b"o", &from).take(count) {
             let (key, record) = pair?;
             size += record.len();
             let version = keys::number_of(&key).unwrap_or(0);
@@ -171,11 +174,13 @@ impl Store {
     pub async fn acknowledge(&self, versions: Vec<u64>) -> Result<(), StoreError> {
         let now = self.now();
         self.transact(move |tx| {
+            let mut counts = RunCounts::default();
             for version in versions {
                 if let Some((head, _)) = remove(tx, version)? {
-                    acknowledged(tx, head, now)?;
+                    acknowledged(tx, head, &mut counts);
                 }
             }
+            counts.apply(tx, now)?;
             tx.raise(Signal::Progress);
             Ok(())
         })
@@ -189,15 +194,17 @@ impl Store {
     pub async fn archive(&self, versions: Vec<u64>) -> Result<(), StoreError> {
         let now = self.now();
         self.transact(move |tx| {
+            let mut counts = RunCounts::default();
             for version in versions {
                 if let Some((head, sealed)) = remove(tx, version)? {
                     archive::apply(tx, version, &head, &sealed)?;
                     // What stays in the archive of a deleted shop needs its key.
                     if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
-                        acknowledged(tx, head, now)?;
+                        acknowledged(tx, head, &mut counts);
                     }
                 }
             }
+            counts.apply(tx, now)?;
             tx.raise(Signal::Progress);
             Ok(())
         })
@@ -218,14 +225,11 @@ impl Store {
     }
 }
 
-fn acknowledged(tx: &mut Tx<'_>, head: Head, now: i64) -> Result<(), StoreError> {
+fn acknowledged(tx: &mut Tx<'_>, head: Head, counts: &mut RunCounts) {
     match head {
-        Head::Document(head) => runs::update(tx, head.run, now, |run| run.written += 1),
-        Head::ShopDeleted { shop, .. } => {
-            shops::forget_key(tx, &shop);
-            Ok(())
-        }
-        Head::Listing { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => Ok(()),
+        Head::Document(head) => counts.written(head.run),
+        Head::ShopDeleted { shop, .. } => shops::forget_key(tx, &shop),
+        Head::Listing { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
     }
 }
 

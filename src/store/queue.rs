@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use super::keys::{self, Queue};
 use super::kv::Pair;
 use super::meta::Counter;
+use super::runs::RunCounts;
 use super::signal::Signal;
 use super::{Leased, Store, StoreError, Tx, WalkRule, decode, detail, encode, locked, parked, shops, slots, walk};
 use crate::domain::{Class, Effects, Job, JobKind, Lease, ShopState};
@@ -116,12 +117,12 @@ fn take_leased(tx: &mut Tx<'_>, lease: &Lease, leased: &Leased) -> Result<Job, S
 
 fn settle(
     tx: &mut Tx<'_>,
-    lease: &Lease,
-    settlement: Prepared,
+    (lease, settlement): (Lease, Prepared),
+    counts: &mut RunCounts,
     now: i64,
     leased: &Leased,
 ) -> Result<Settled, StoreError> {
-    let job = match take_leased(tx, lease, leased) {
+    let job = match take_leased(tx, &lease, leased) {
         Ok(job) => job,
         Err(StoreError::LeaseLost) => return Ok(Settled::LeaseLost),
         Err(error) => return Err(error),
@@ -131,9 +132,9 @@ fn settle(
         Prepared::Page { page, rule } => walk::apply_page(tx, &job, page, rule, now)?,
         Prepared::Sweep => walk::apply_sweep(tx, &job, now)?,
         Prepared::Detail { sealed, hash, refresh_after_ms } => {
-            detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, now)?;
+            detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, counts, now)?;
         }
-        Prepared::Gone => detail::apply_gone(tx, &job, now)?,
+        Prepared::Gone => detail::apply_gone(tx, &job, counts)?,
         Prepared::Failed(failure) => apply_failure(tx, job, failure, now)?,
     }
     Ok(Settled::Applied)
@@ -212,7 +213,10 @@ impl Store {
         }
         let (now, leased) = (self.now(), Leased::clone(&self.0.leased));
         self.transact(move |tx| {
-            prepared.into_iter().map(|(lease, settlement)| settle(tx, &lease, settlement, now, &leased)).collect()
+            let mut counts = RunCounts::default();
+            let settled = prepared.into_iter().map(|one| settle(tx, one, &mut counts, now, &leased)).collect();
+            counts.apply(tx, now)?;
+            settled
         })
         .await
     }

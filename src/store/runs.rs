@@ -1,5 +1,7 @@
 //! Runs: started, counted, ended; and the checkpoints that they leave.
 
+use std::collections::BTreeMap;
+
 use super::keys;
 use super::meta::Counter;
 use super::queue::{enqueue, new_job};
@@ -55,6 +57,49 @@ pub(super) fn update(
     }
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
     Ok(())
+}
+
+/// What the jobs of one transaction did to the counters of their runs.
+#[derive(Default)]
+pub(super) struct RunCounts(BTreeMap<u64, Counts>);
+
+#[derive(Default)]
+struct Counts {
+    fetched: u64,
+    gone: u64,
+    written: u64,
+}
+
+impl RunCounts {
+    pub(super) fn fetched(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.fetched += 1);
+    }
+
+    pub(super) fn gone(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.gone += 1);
+    }
+
+    pub(super) fn written(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.written += 1);
+    }
+
+    fn of(&mut self, run: Option<u64>, change: impl FnOnce(&mut Counts)) {
+        if let Some(run) = run {
+            change(self.0.entry(run).or_default());
+        }
+    }
+
+    /// Writes them down, one record a run; part of the same transaction.
+    pub(super) fn apply(self, tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+        for (id, counts) in self.0 {
+            update(tx, Some(id), now, |run| {
+                run.fetched += counts.fetched;
+                run.gone += counts.gone;
+                run.written += counts.written;
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Ends a run's walk without success; what it found stays.

@@ -6,9 +6,15 @@
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use std::cell::RefCell;
 use zeroize::Zeroizing;
 
 use super::StoreError;
+
+thread_local! {
+    static TABLE: RefCell<CompressTable> = RefCell::new(CompressTable::default());
+}
 
 const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
@@ -66,7 +72,15 @@ impl SealKey {
     /// # Errors
     /// As [`SealKey::seal`].
     pub fn seal_document(&self, context: &str, body: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.seal(context, &lz4_flex::compress_prepend_size(body))
+        let mut compressed = vec![0; 4 + get_maximum_output_size(body.len())];
+        let (length, rest) = compressed.split_at_mut(4);
+        let too_long = |_| StoreError::Sealed { context: context.to_owned() };
+        length.copy_from_slice(&u32::try_from(body.len()).map_err(too_long)?.to_le_bytes());
+        // The table is as large as some documents: making one for each would cost more than compressing.
+        let written = TABLE.with_borrow_mut(|table| compress_into_with_table(body, rest, table));
+        let written = written.map_err(|_| StoreError::Sealed { context: context.to_owned() })?;
+        compressed.truncate(4 + written);
+        self.seal(context, &compressed)
     }
 
     /// Opens what [`SealKey::seal_document`] made.

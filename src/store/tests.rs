@@ -80,7 +80,7 @@ impl Fixture {
     }
 
     async fn drain(&self) -> Vec<Entry> {
-        let batch = self.store.outbox_batch(1000, usize::MAX).unwrap();
+        let batch = self.store.outbox_batch(None, 1000, usize::MAX).unwrap();
         self.store.acknowledge(batch.iter().map(|waiting| waiting.version).collect()).await.unwrap();
         batch.into_iter().filter_map(|waiting| waiting.entry).collect()
     }

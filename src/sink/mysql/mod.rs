@@ -212,7 +212,7 @@ fn options(url: &SecretString) -> Result<Opts, String> {
 #[cfg(test)]
 mod tests {
     use super::{Mysql, options};
-    use crate::sink::SinkErrorClass;
+    use crate::sink::{ListQuery, SinkErrorClass};
 
     #[test]
     fn a_bad_address_is_the_operators_and_does_not_show_the_password() {
@@ -233,5 +233,14 @@ mod tests {
         let error = mysql.ping().await.unwrap_err();
         assert_eq!(error.class, SinkErrorClass::Disconnected);
         assert!(!format!("{error} {mysql:?}").contains("geheim"));
+    }
+
+    #[tokio::test]
+    async fn its_futures_may_move_between_threads() {
+        fn movable(_: impl Send) {}
+        let mysql = Mysql::new(&"mysql://u@127.0.0.1:1/db".to_owned().into(), Vec::new()).unwrap();
+        let query = ListQuery::default();
+        movable((mysql.prepare(), mysql.write(&[]), mysql.rights(), mysql.shops(), mysql.ledger("r", None, 1)));
+        movable((mysql.list("r", &query), mysql.get("r", "s", "1"), mysql.ping(), mysql.disconnect()));
     }
 }

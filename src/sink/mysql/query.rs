@@ -192,7 +192,8 @@ impl Condition {
             return None;
         }
         let pattern = format!("%{}%", escaped(q));
-        let part = |name: &String| format!("t.`{name}` COLLATE utf8mb4_unicode_ci LIKE ? ESCAPE '{ESCAPE}'");
+        let part =
+            |name: &String| format!("CAST(t.`{name}` AS CHAR) COLLATE utf8mb4_unicode_ci LIKE ? ESCAPE '{ESCAPE}'");
         let parts: Vec<String> = columns.iter().map(part).collect();
         self.add(&format!("({})", parts.join(" OR ")), columns.iter().map(|_| text_value(&pattern)));
         Some(())
@@ -204,9 +205,12 @@ fn equals(table: &str, column: &Column, text: &str) -> Option<(String, Vec<Value
     let name = &column.name;
     let value = match column.kind {
         // The first finds it by the index, the second by its bytes: free text compares like people.
-        ColumnKind::Text(_) | ColumnKind::Json => {
+        ColumnKind::Text(_) => {
             let part = format!("({table}.`{name}` = ? AND {table}.`{name}` COLLATE utf8mb4_bin = ?)");
             return Some((part, vec![text_value(text), text_value(text)]));
+        }
+        ColumnKind::Json => {
+            return Some((format!("CAST({table}.`{name}` AS CHAR) COLLATE utf8mb4_bin = ?"), vec![text_value(text)]));
         }
         ColumnKind::Boolean => Value::Int(i64::from(text.parse::<bool>().ok()?)),
         ColumnKind::Integer => Value::Int(text.parse().ok()?),

@@ -78,8 +78,10 @@ impl Mysql {
             ));
         }
         migrate(conn).await?;
-        for table in self.layouts.iter().flat_map(super::layout::Layout::tables) {
-            fit_table(conn, table).await?;
+        for layout in &self.layouts {
+            for table in layout.tables() {
+                fit_table(conn, table).await?;
+            }
         }
         query(conn, &format!("DO RELEASE_LOCK({LOCK_NAME})")).await
     }

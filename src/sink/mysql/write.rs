@@ -19,6 +19,8 @@ use super::value::{RowBuffer, optional_datetime_value, text_value};
 /// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
 /// costs the connection and not the writer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest time of the purges of a batch. Their steps hold, so a repeat goes on where this one ended.
+const PURGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Bytes of a statement, if the server takes so many. Larger ones are not faster.
 const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// What a statement holds beside its values.
@@ -36,7 +38,7 @@ impl Mysql {
     /// # Errors
     /// Nothing of the transaction was applied, except with class `Disconnected`, where it is not
     /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most,
-    /// and 10 s for a connection.
+    /// and 10 s for a connection; a batch with a purge 10 minutes.
     ///
     /// Cancel safe: an abandoned write is rolled back with its connection, or was committed.
     pub async fn write(&self, entries: &[Entry]) -> Result<(), SinkError> {
@@ -45,6 +47,12 @@ impl Mysql {
         }
         let plan = Plan::new(entries, &self.layouts)?;
         let mut conn = self.connection().await?;
+        if !plan.purges.is_empty() {
+            let outcome = timeout(PURGE_TIME_MAX, self.purge(&mut conn, &plan.purges)).await;
+            if !matches!(outcome, Ok(Ok(()))) {
+                return self.settle(conn, outcome).await;
+            }
+        }
         let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, &plan)).await;
         self.settle(conn, outcome).await
     }
@@ -62,9 +70,6 @@ impl Mysql {
                 laid_out.push(layout, reading, row_bytes_max)?;
             }
             rows.push(laid_out);
-        }
-        for shop in &plan.purges {
-            self.purge(conn, shop).await?;
         }
         let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
         let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
@@ -112,13 +117,18 @@ impl Mysql {
         Ok(())
     }
 
-    /// Deletes a shop's rows from all tables, children first, in steps that each hold.
-    async fn purge(&self, conn: &mut Conn, shop: &str) -> Result<(), SinkError> {
+    /// Deletes the shops' rows from all tables, children first, in steps that each hold.
+    async fn purge(&self, conn: &mut Conn, shops: &[&str]) -> Result<(), SinkError> {
+        let mut tables: Vec<&str> = Vec::new();
         for layout in &self.layouts {
-            for table in layout.children.iter().chain([&layout.parent]) {
-                let text = format!("DELETE FROM `{}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}", table.name);
+            tables.extend(layout.children.iter().map(|child| child.name.as_str()));
+            tables.push(&layout.parent.name);
+        }
+        for table in tables {
+            let text = format!("DELETE FROM `{table}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}");
+            for shop in shops {
                 loop {
-                    conn.exec_drop(text.as_str(), (shop,)).await.map_err(|error| sink_error(&error))?;
+                    conn.exec_drop(text.as_str(), (*shop,)).await.map_err(|error| sink_error(&error))?;
                     if conn.affected_rows() < PURGE_ROWS {
                         break;
                     }
@@ -130,7 +140,8 @@ impl Mysql {
 }
 
 /// Upserts documents and their children, then deletes the children that are not of the stored
-/// version. All in the order of primary keys, so that writers side by side do not deadlock.
+/// version, unless all documents are new: those had none. All in the order of primary keys, so that
+/// writers side by side do not deadlock.
 async fn write_rows(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -138,12 +149,18 @@ async fn write_rows(
     bytes_max: usize,
 ) -> Result<(), SinkError> {
     let Rows { parent, children, keys } = rows;
+    let mut inserted = 0;
     for (text, values) in parent.cut(&layout.parent.upserts, bytes_max) {
         execute(transaction, text, values).await?;
+        inserted += rows_inserted(transaction.affected_rows(), &transaction.info());
     }
+    let all_new = inserted == keys.len() as u64;
     for (buffer, (child, sweeps)) in children.into_iter().zip(layout.children.iter().zip(&layout.sweeps)) {
         for (text, values) in buffer.cut(&child.upserts, bytes_max) {
             execute(transaction, text, values).await?;
+        }
+        if all_new {
+            continue;
         }
         let mut pairs = RowBuffer::new(2);
         for (shop, id) in &keys {
@@ -156,6 +173,36 @@ async fn write_rows(
     Ok(())
 }
 
+/// How many rows of an upsert were new. The server counts a new row once, a changed one twice and an
+/// unchanged one not at all; how many were changed it tells for several rows only, as text:
+/// `Records: 3  Duplicates: 1  Warnings: 0`. Too small a number is always safe.
+fn rows_inserted(affected: u64, info: &str) -> u64 {
+    match info.split_once("Duplicates:") {
+        None if affected == 1 => 1,
+        None => 0,
+        Some((_, rest)) => match rest.split_whitespace().next().and_then(|count| count.parse::<u64>().ok()) {
+            Some(changed) => affected.saturating_sub(changed.saturating_mul(2)),
+            None => 0,
+        },
+    }
+}
+
 async fn execute(transaction: &mut Transaction<'_>, text: &str, values: Vec<Value>) -> Result<(), SinkError> {
     transaction.exec_drop(text, values).await.map_err(|error| sink_error(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows_inserted;
+
+    #[test]
+    fn new_rows_are_told_from_changed_and_unchanged_ones() {
+        assert_eq!(rows_inserted(1, ""), 1);
+        assert_eq!(rows_inserted(2, ""), 0, "one row, changed");
+        assert_eq!(rows_inserted(0, ""), 0, "one row, unchanged");
+        assert_eq!(rows_inserted(3, "Records: 3  Duplicates: 0  Warnings: 0"), 3);
+        assert_eq!(rows_inserted(2, "Records: 2  Duplicates: 1  Warnings: 0"), 0, "one changed, one unchanged");
+        assert_eq!(rows_inserted(4, "Records: 3  Duplicates: 1  Warnings: 0"), 2);
+        assert_eq!(rows_inserted(3, "Duplicates: many"), 0);
+    }
 }

@@ -5,6 +5,7 @@
 //! happens whichever way the test process ends.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -15,33 +16,35 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 
 /// Starts the server behind `&`, tells its pid, and waits for the end of its own input.
 const WATCHDOG: &str = r#"
-"$@" >"$WAYBILL_DATA/server.log" 2>&1 &
+"$@" >"$WAYBILL_DIR/server.log" 2>&1 &
 server=$!
 echo "$server"
 cat >/dev/null
 kill -9 "$server" 2>/dev/null
 wait "$server" 2>/dev/null
-[ -e "$WAYBILL_DATA/keep" ] || rm -rf "$WAYBILL_DATA"
+[ -e "$WAYBILL_DIR/keep" ] || rm -rf "$WAYBILL_DIR"
 "#;
 
 /// A running server.
 pub(crate) struct MariaDb {
     port: u16,
-    data: PathBuf,
+    dir: PathBuf,
     watchdog: Option<(Child, ChildStdin)>,
 }
 
 impl MariaDb {
     /// Makes a data directory and starts a server on it.
     pub(crate) fn start() -> MariaDb {
-        let data = tempfile::Builder::new().prefix("waybill-mariadb-").tempdir().unwrap().keep();
+        let dir = tempfile::Builder::new().prefix("waybill-mariadb-").tempdir().unwrap().keep();
+        std::fs::create_dir(dir.join("tmp")).unwrap();
         let made = Command::new("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"])
-            .arg(format!("--datadir={}", data.display()))
+            .args(places(&dir))
             .output()
             .expect("mariadb-install-db is needed for these tests");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
-        let mut server = MariaDb { port: 0, data, watchdog: None };
+        let told = [made.stdout.as_slice(), made.stderr.as_slice()].concat();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&told));
+        let mut server = MariaDb { port: 0, dir, watchdog: None };
         server.run();
         server
     }
@@ -64,19 +67,22 @@ impl MariaDb {
     fn try_run(&mut self) -> bool {
         // An earlier server's log would pass for this one's.
         for file in ["server.log", "keep"] {
-            let _absent_at_first = std::fs::remove_file(self.data.join(file));
+            let _absent_at_first = std::fs::remove_file(self.dir.join(file));
         }
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "sh", "mariadbd", "--no-defaults", "--user=root", "--skip-name-resolve"])
             .args(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=2"])
             .args(["--innodb-log-file-size=32M", "--performance-schema=OFF", "--skip-log-bin"])
             .arg(format!("--port={}", self.port))
-            .arg(format!("--datadir={}", self.data.display()))
-            .arg(format!("--socket={}", self.data.join("s.sock").display()))
-            .arg(format!("--pid-file={}", self.data.join("server.pid").display()))
-            .env("WAYBILL_DATA", &self.data)
+            .args(places(&self.dir))
+            .arg(format!("--socket={}", self.dir.join("s.sock").display()))
+            .arg(format!("--pid-file={}", self.dir.join("server.pid").display()))
+            .env("WAYBILL_DIR", &self.dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // What ends the test's group must not end the one who cleans up behind it.
+            .process_group(0)
             .spawn()
             .unwrap();
         let stdin = watchdog.stdin.take().unwrap();
@@ -98,7 +104,7 @@ impl MariaDb {
 
     /// kill -9, and waits until it is gone. The data stays.
     pub(crate) fn kill(&mut self) {
-        std::fs::write(self.data.join("keep"), "").unwrap();
+        std::fs::write(self.dir.join("keep"), "").unwrap();
         if let Some((mut watchdog, stdin)) = self.watchdog.take() {
             drop(stdin);
             watchdog.wait().unwrap();
@@ -106,7 +112,7 @@ impl MariaDb {
     }
 
     fn log(&self) -> PathBuf {
-        self.data.join("server.log")
+        self.dir.join("server.log")
     }
 
     /// `mysql://root@127.0.0.1:PORT`
@@ -121,9 +127,14 @@ impl Drop for MariaDb {
             drop(stdin);
             watchdog.wait().unwrap();
         } else {
-            std::fs::remove_dir_all(&self.data).unwrap();
+            std::fs::remove_dir_all(&self.dir).unwrap();
         }
     }
+}
+
+/// Also a place for temporary tables: in a shared one, servers take them from each other.
+fn places(dir: &Path) -> [String; 2] {
+    [format!("--datadir={}", dir.join("data").display()), format!("--tmpdir={}", dir.join("tmp").display())]
 }
 
 fn free_port() -> u16 {

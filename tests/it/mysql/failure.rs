@@ -1,0 +1,125 @@
+//! What becomes of errors, dead servers and lost races.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use mysql_async::prelude::Queryable;
+use serde_json::{Value, json};
+use waybill::domain::Entry;
+use waybill::sink::{Mysql, SinkErrorClass};
+
+use super::{class_of, definitions, document, entry, open, prepared, shipment};
+use crate::support::mariadb::{Database, MariaDb};
+
+#[tokio::test]
+async fn poison_is_classed_and_leaves_nothing_of_its_batch() {
+    let database = Database::fresh().await;
+    let mysql = prepared(&database).await;
+    let good = entry("s", "good", 1, &shipment("o", &["1"]));
+    for body in ["", "{", "{\"a\":1e999}", "\u{feff}{}", "{\"a\":\"\\ud800\"}"] {
+        let mut bad = document("s", "bad", 1, &Value::Null);
+        bad.body = Bytes::from(body);
+        let error = mysql.write(&[good.clone(), Entry::Document(bad)]).await.unwrap_err();
+        assert_eq!(error.class, SinkErrorClass::Poison, "{body}");
+        assert!(error.text.contains("bad"), "{error}");
+    }
+    // Refused by the server itself: MariaDB takes no JSON deeper than 32.
+    let deep = format!("{}{}", "[".repeat(60), "]".repeat(60));
+    let mut bad = document("s", "bad", 1, &Value::Null);
+    bad.body = Bytes::from(deep);
+    assert_eq!(class_of(&mysql, &[good.clone(), Entry::Document(bad)]).await, SinkErrorClass::Poison);
+    let mut unknown = document("s", "bad", 1, &json!({}));
+    unknown.resource = "nobody".into();
+    assert_eq!(class_of(&mysql, &[good.clone(), Entry::Document(unknown)]).await, SinkErrorClass::Poison);
+    assert_eq!(mysql.get("shipments", "s", "good").await.unwrap(), None);
+    mysql.write(&[good]).await.unwrap();
+    assert!(mysql.get("shipments", "s", "good").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_dropped_table_is_the_operators() {
+    let database = Database::fresh().await;
+    let mysql = prepared(&database).await;
+    database.run("DROP TABLE shipment_items").await;
+    assert_eq!(class_of(&mysql, &[entry("s", "1", 1, &shipment("o", &["1"]))]).await, SinkErrorClass::Operator);
+    let none = Mysql::new(&database.url_of("nobody").into(), definitions("")).unwrap();
+    assert_eq!(none.ping().await.unwrap_err().class, SinkErrorClass::Operator);
+}
+
+#[tokio::test]
+async fn a_lock_wait_is_repeated() {
+    let database = Database::fresh().await;
+    let mysql = prepared(&database).await;
+    let one = entry("s", "1", 1, &shipment("o", &["1"]));
+    mysql.write(std::slice::from_ref(&one)).await.unwrap();
+    let mut conn = database.conn().await;
+    conn.query_drop("SET GLOBAL innodb_lock_wait_timeout = 1").await.unwrap();
+    conn.query_drop("START TRANSACTION").await.unwrap();
+    conn.query_drop("UPDATE shipments SET row_hash = 1").await.unwrap();
+    let fresh = open(database.url());
+    assert_eq!(class_of(&fresh, std::slice::from_ref(&one)).await, SinkErrorClass::Repeat);
+    conn.query_drop("ROLLBACK").await.unwrap();
+    conn.query_drop("SET GLOBAL innodb_lock_wait_timeout = DEFAULT").await.unwrap();
+    fresh.write(&[one]).await.unwrap();
+    conn.disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
+    let mut server = MariaDb::start();
+    let database = Database::on(&server.url()).await;
+    let mysql = prepared(&database).await;
+    let batch = |version| [entry("s", "1", version, &shipment("o", &["1"]))];
+    mysql.write(&batch(1)).await.unwrap();
+
+    server.kill();
+    assert_eq!(class_of(&mysql, &batch(2)).await, SinkErrorClass::Disconnected);
+    assert_eq!(mysql.ping().await.unwrap_err().class, SinkErrorClass::Disconnected);
+    server.run();
+    mysql.write(&batch(2)).await.unwrap();
+
+    // Somebody ends the connection under us.
+    database.run("SET @own = CONNECTION_ID(); BEGIN NOT ATOMIC FOR c IN (SELECT id FROM information_schema.PROCESSLIST WHERE id <> @own AND command = 'Sleep') DO KILL c.id; END FOR; END").await;
+    if let Err(error) = mysql.write(&batch(3)).await {
+        assert_eq!(error.class, SinkErrorClass::Disconnected);
+    }
+    mysql.write(&batch(3)).await.unwrap();
+
+    // A read-only server, met without the right to pass over it. The data directory knows no roles,
+    // so the user is made here.
+    database.run("CREATE USER app@'127.0.0.1' IDENTIFIED BY 'geheim'").await;
+    database.run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.* TO app@'127.0.0.1'", database.name)).await;
+    let app = open(database.url_of("app:geheim"));
+    // Nothing is missing, so it needs no rights for DDL.
+    app.prepare().await.unwrap();
+    let rights = app.rights().await.unwrap();
+    assert!(!rights.can_create && rights.can_insert && rights.can_delete, "{rights:?}");
+    assert!(rights.server_version.contains("MariaDB") && rights.sql_mode.contains("STRICT_ALL_TABLES"));
+    app.write(&batch(4)).await.unwrap();
+    let before = sessions(&database, "app").await;
+    database.run("SET GLOBAL read_only = 1").await;
+    assert_eq!(class_of(&app, &batch(5)).await, SinkErrorClass::Disconnected);
+    let after = sessions(&database, "app").await;
+    assert!(before.intersection(&after).count() < before.len(), "the connection is still there: {before:?} {after:?}");
+    database.run("SET GLOBAL read_only = 0").await;
+    app.write(&batch(5)).await.unwrap();
+
+    // A document larger than the server's packet is the document's fault, not the connection's.
+    database.run("SET GLOBAL max_allowed_packet = 1048576").await;
+    let small = open(database.url());
+    let large = json!({"shipmentReference": "x", "blob": "y".repeat(1_200_000)});
+    let error = small.write(&[entry("s", "large", 1, &large)]).await.unwrap_err();
+    assert_eq!(error.class, SinkErrorClass::Poison);
+    assert!(error.text.contains("large") && error.text.contains("max_allowed_packet"), "{error}");
+    // Many of middle size are cut into statements that fit.
+    let middle: Vec<Entry> =
+        (0..40).map(|n| entry("s", &format!("m{n}"), 1, &json!({"blob": "z".repeat(100_000)}))).collect();
+    small.write(&middle).await.unwrap();
+    small.disconnect().await.unwrap();
+    assert_eq!(small.ping().await.unwrap_err().class, SinkErrorClass::Disconnected);
+}
+
+async fn sessions(database: &Database, user: &str) -> BTreeSet<u64> {
+    let text = format!("SELECT id FROM information_schema.PROCESSLIST WHERE user = '{user}'");
+    database.rows::<u64>(&text).await.into_iter().collect()
+}
