@@ -146,7 +146,7 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::{forecast, line, sums};
     use crate::domain::document::RunView;
-    use crate::domain::{Combination, Mode, Run, RunState, StreamId};
+    use crate::domain::{Combination, Mode, Run, RunState, StreamId, Trigger};
 
     fn view(state: RunState) -> RunView {
         let combination = Combination(vec![("status".into(), "open".into())]);
@@ -155,6 +155,7 @@ mod tests {
                 id: 7,
                 stream: StreamId { shop: "s".into(), resource: "orders".into(), combination },
                 mode: Mode::Full,
+                trigger: Trigger::Schedule,
                 state,
                 started_at: 0,
                 ended_at: None,
