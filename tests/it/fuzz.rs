@@ -3,8 +3,6 @@
 //!
 //! Needs the `schemathesis` command (`WAYBILL_TEST_SCHEMATHESIS`); skips without it, and says so.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

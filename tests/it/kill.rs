@@ -1,7 +1,7 @@
 //! kill -9 at random moments, again and again: nothing is lost, nothing is there twice, and no budget is
 //! overdrawn. `WAYBILL_TEST_SEED` repeats a run.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panic, and says what it did")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn moments(random: &mut fastrand::Rng) -> Vec<Moment> {
 
 fn seed() -> u64 {
     let seed = match std::env::var("WAYBILL_TEST_SEED") {
-        Ok(text) => text.parse().expect("WAYBILL_TEST_SEED is a number"),
+        Ok(text) => text.parse().unwrap(),
         Err(_) => fastrand::u64(..),
     };
     println!("repeat with WAYBILL_TEST_SEED={seed}");
