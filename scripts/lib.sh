@@ -10,7 +10,7 @@ fail() {
 
 # The folder of the repository, whatever the caller's folder is.
 enter_repository() {
-    cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+    cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 }
 
 need_cargo() {

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{App, keeper::StoreKeeper, master_key, source_config};
 use crate::config::Config;
 use crate::domain::{Clock, Shop};
 use crate::sink::Mysql;
-use crate::source::{Credentials, Source, SourceError, pages};
-use crate::store::Store;
+use crate::source::{Budget, Credentials, Source, SourceError, pages};
+use crate::store::{Store, StoreError};
 
 /// What was looked at; and how it is, or what is wrong and the mend.
 pub type Finding = (String, Result<String, String>);
@@ -63,7 +65,7 @@ async fn probe_shops(config: &Config, store: &Store, source: &Source, findings: 
         let has_token = token.is_ok();
         findings.push((format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
         if has_token {
-            probe_page(config, source, &credentials, &shop, findings).await;
+            probe_page(config, (store, source), &credentials, &shop, findings).await;
         }
     }
 }
@@ -71,7 +73,7 @@ async fn probe_shops(config: &Config, store: &Store, source: &Source, findings: 
 /// One list page of the first resource; the answer's clock comes with it.
 async fn probe_page(
     config: &Config,
-    source: &Source,
+    (store, source): (&Store, &Source),
     credentials: &Credentials,
     shop: &Shop,
     findings: &mut Vec<Finding>,
@@ -80,6 +82,9 @@ async fn probe_page(
     let Some(definition) = wanted else { return };
     let Some(combination) = definition.list.combinations.first() else { return };
     let call = pages::list_call(definition, combination, 1, None);
+    if let Err(error) = take_slot(config, store, &shop.account, &call.path).await {
+        return findings.push((format!("shop {}: page", shop.name), Err(error.to_string())));
+    }
     let outcome = source.get(credentials, &call).await;
     let page = outcome.result.and_then(|body| pages::page(definition, &body));
     let found = match page {
@@ -101,6 +106,21 @@ async fn probe_page(
         };
         findings.push(("clock".to_owned(), found));
     }
+}
+
+/// Takes a slot of the call's budget, on disk before the call like every other: whoever starts next must
+/// know of it. Waits when the last process may have used them all.
+async fn take_slot(config: &Config, store: &Store, account: &str, path: &str) -> Result<(), StoreError> {
+    let Some(rule) = config.rules.find("GET", path) else { return Ok(()) };
+    let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
+    while budget.free(Instant::now()) == 0 {
+        let Some(until) = budget.next_free(Instant::now()) else { break };
+        let wait = until.saturating_duration_since(Instant::now()).as_secs() + 1;
+        tracing::warn!("waiting {wait} s: all calls that `{}` allows may have been made just now", rule.name);
+        tokio::time::sleep_until(until).await;
+    }
+    budget.take(1, Instant::now());
+    store.occupy(account, &rule.name, budget.occupied(Instant::now())).await
 }
 
 async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {

@@ -193,7 +193,7 @@ fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
 
 fn start_log(log: &Log, voice: Voice) -> Outcome {
     let level = if voice == Voice::Command && !log.level_is_set { "warn" } else { log.level.as_str() };
-    let filter = EnvFilter::try_new(level).with_context(|| format!("log.level: `{level}`"))?;
+    let filter = EnvFilter::try_new(directives(level)).with_context(|| format!("log.level: `{level}`"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
     let started = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -201,6 +201,15 @@ fn start_log(log: &Log, voice: Voice) -> Outcome {
     };
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
     Ok(())
+}
+
+/// A plain level, without what other crates say about every bad connection, which any passer-by could
+/// fill the log with, and about their own start. A list of directives is taken as it is.
+fn directives(level: &str) -> String {
+    if level.contains(['=', ',']) {
+        return level.to_owned();
+    }
+    format!("{level},warp::server=off,tokio_cron_scheduler=error")
 }
 
 // fits app.rs: `App::start`, and the store's "already in use" in its error's text.
@@ -235,7 +244,7 @@ fn plain(what: &str, text: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, ask_server};
+    use super::{Arguments, ask_server, directives};
     use clap::{CommandFactory as _, Parser as _};
 
     #[test]
@@ -261,6 +270,15 @@ mod tests {
             assert_eq!(arguments.config.unwrap().to_str(), Some("a.toml"));
         }
         assert_eq!(Arguments::try_parse_from(["waybill", "snyc"]).err().unwrap().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_plain_level_leaves_out_what_strangers_could_write() {
+        for level in ["error", "info", "trace", "info,waybill::sync=debug", "warn,warp=debug"] {
+            assert!(tracing_subscriber::EnvFilter::try_new(directives(level)).is_ok(), "{level}");
+        }
+        assert!(directives("info").contains("warp::server=off"));
+        assert_eq!(directives("warn,warp=debug"), "warn,warp=debug");
     }
 
     #[test]

@@ -96,12 +96,12 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let sandbox = Sandbox::new(options, Clock::system()).map_err(|error| Failure::Usage(error.to_string()))?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("--listen: cannot listen on {}", args.listen))?;
+    let mut signals = stop::Signals::listen()?;
     for line in directions(listener.local_addr()?, &shops) {
         out.line(line)?;
     }
-    let mut signal = Ok(());
-    sandbox.serve(listener, async { signal = stop::requested().await }).await;
-    signal
+    sandbox.serve(listener, async move { signals.requested().await }).await;
+    Ok(())
 }
 
 /// The sandbox's shop of this number, with three quarters of its documents in the first stream.

@@ -36,6 +36,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let drain = config.limits.drain;
     let has_admin_key = config.admin_key.is_some();
     let key_file = beside(&config.data_dir, ".admin-key");
+    let mut signals = stop::Signals::listen()?;
     // Before the work begins: a port that is taken must not start a second engine.
     let listener = TcpListener::bind(config.listen)
         .await
@@ -48,7 +49,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     out.line(format_args!("waybill listens on http://{address}/"))?;
     let served = tokio::select! {
         served = app.serve(listener) => served.map_err(Failure::Failed),
-        stopped = stop::requested() => stopped,
+        () = signals.requested() => Ok(()),
     };
     let stopped = stop::stop(app, drain).await;
     served.and(stopped)

@@ -2,20 +2,38 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use super::out::tell;
 use crate::app::App;
 
-/// Waits for SIGTERM or SIGINT (Ctrl-C). Cancel safe; each call waits for a new one.
-pub(super) async fn requested() -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT (Ctrl-C), heard from [`Signals::listen`] on. Before it they end the process the
+/// hard way, so a service listens before it says that it is there.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The system refuses to hand the signals over.
+    pub(super) fn listen() -> Result<Signals, Failure> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
+
+    /// Waits for one that came since it listens. Cancel safe; each call takes one.
+    pub(super) async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for a signal that comes from now on. Cancel safe; each call waits for a new one.
+pub(super) async fn requested() -> Result<(), Failure> {
+    Signals::listen()?.requested().await;
     Ok(())
 }
 

@@ -66,12 +66,20 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let backend = app.backend();
     let shops = chosen(backend.shops().await?, args.shop.as_deref(), args.resource.as_deref())?;
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
-    let mut started = BTreeSet::new();
+    let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
+    // What an earlier pass left open is this pass's work too, and its verdict.
+    let mut watched = Watched { names, runs: None };
+    let left: Vec<RunView> = runs(&*backend, &watched).await?;
+    let is_ours = |view: &&RunView| {
+        let stream = &view.run.stream;
+        let takes = args.resource.as_ref().is_none_or(|resource| *resource == stream.resource);
+        view.run.is_open() && takes && watched.names.contains_key(&stream.shop)
+    };
+    let mut ours: BTreeSet<u64> = left.iter().filter(is_ours).map(|view| view.run.id).collect();
     for shop in &shops {
-        started.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
+        ours.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
     }
-    let names: BTreeMap<String, String> = shops.into_iter().map(|shop| (shop.id, shop.name)).collect();
-    let watched = Watched { names, runs: Some(started) };
+    watched.runs = Some(ours);
     let mut bars = Bars::new(args.quiet);
     let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
     bars.finish();

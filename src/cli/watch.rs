@@ -43,7 +43,8 @@ pub(super) async fn until_idle(
     at_most: Option<Duration>,
 ) -> Result<Ended, Failure> {
     let backend = app.backend();
-    let stop_requested = stop::requested();
+    let mut signals = stop::Signals::listen()?;
+    let stop_requested = signals.requested();
     let idle = app.idle();
     let time_out = async {
         match at_most {
@@ -56,7 +57,7 @@ pub(super) async fn until_idle(
     loop {
         tokio::select! {
             biased;
-            stopped = &mut stop_requested => return stopped.map(|()| Ended::Stopped),
+            () = &mut stop_requested => return Ok(Ended::Stopped),
             () = &mut idle => {
                 show(&*backend, watched, bars).await?;
                 return Ok(Ended::Idle);

@@ -117,8 +117,8 @@ pub enum ApiError {
     /// Well-formed, but not acceptable; every offence with its field.
     #[error("{} invalid field(s)", .0.len())]
     Invalid(Vec<FieldError>),
-    /// The login host refused the credentials.
-    #[error("{0}")]
+    /// The login host refused the credentials, with its word for it.
+    #[error("the login host refused the credentials: {0}")]
     Refused(String),
     /// The login host could not be asked.
     #[error("{detail}")]

@@ -21,6 +21,20 @@ impl Store {
         Ok(bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u32::from_be_bytes)).unwrap_or(0))
     }
 
+    /// Notes that so many slots of a budget are in use, for a caller that runs without the lanes. Durable
+    /// when it returns, so the call may leave.
+    ///
+    /// # Errors
+    /// The engine's write errors.
+    pub async fn occupy(&self, account: &str, rule: &str, occupied: u32) -> Result<(), StoreError> {
+        let (account, rule) = (account.to_owned(), rule.to_owned());
+        self.transact(move |tx| {
+            put(tx, &account, &rule, occupied);
+            Ok(())
+        })
+        .await
+    }
+
     /// Notes that a budget is wholly free, so that the next start need not wait for it. `idle` is asked
     /// in the committer's order: no lease may stand between its yes and the change.
     ///

@@ -3,10 +3,15 @@
 
 mod api_contract;
 mod archive;
+mod command_line;
 mod config;
+mod fuzz;
 mod keep_current;
+mod kill;
 mod mysql;
 mod outage;
+mod prism;
+mod quiet_stop;
 mod sandbox;
 mod support;
 mod sync;

@@ -3,3 +3,4 @@
 pub(crate) mod app;
 pub(crate) mod mariadb;
 pub(crate) mod oracle;
+pub(crate) mod program;

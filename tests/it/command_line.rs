@@ -1,0 +1,310 @@
+//! The commands as a person or a script meets them: what they print, where, and how they end.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use reqwest::Method;
+use serde_json::json;
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
+
+use crate::support::mariadb::Database;
+use crate::support::program::{ADMIN_KEY, Ended, Folder, Market};
+
+const SECRET: &str = "secret-of-first";
+const COMMANDS: [&str; 7] = ["serve", "sync", "demo", "sandbox", "check", "keys", "shops"];
+/// The sandbox's own limits are minutes long.
+const LIFTED: &str =
+    "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";
+
+async fn market() -> Market {
+    let limits = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
+    let shop = ShopOptions { client_id: "first".into(), client_secret: SECRET.into(), fbr: 60, fbb: 10 };
+    Market::open(Options {
+        shops: vec![shop],
+        limits: limits.iter().map(|rule| ((*rule).to_owned(), "none".to_owned())).collect(),
+        ..Options::default()
+    })
+    .await
+}
+
+/// A folder that has the market's shop; and the shop's id.
+fn registered(market: &Market, more: &str) -> (Folder, String) {
+    let folder = Folder::at(&market.base, &format!("{more}\n{LIFTED}"));
+    let added = folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], SECRET).expect(0);
+    (folder, added.out.trim().to_owned())
+}
+
+#[track_caller]
+fn says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+/// What went wrong is on standard error, and nothing else is said.
+#[track_caller]
+fn refused(ended: Ended, code: i32, parts: &[&str]) {
+    let ended = ended.expect(code);
+    assert_eq!(ended.out, "");
+    says(&ended.err, parts);
+}
+
+#[test]
+fn every_command_tells_what_it_does() {
+    let folder = Folder::bare();
+    says(&folder.run(&["--help"]).expect(0).out, &COMMANDS);
+    for command in COMMANDS {
+        let help = folder.run(&[command, "--help"]).expect(0);
+        says(&help.out, &["Usage: waybill", "Examples:", "Exit codes: 0 done, 1 failed, 2 wrong usage"]);
+        assert_eq!(help.err, "");
+    }
+    assert!(folder.run(&["version"]).expect(0).out.starts_with("waybill "));
+    assert_eq!(fs::read_dir(folder.dir.path()).unwrap().count(), 3, "help writes no files of its own");
+}
+
+#[test]
+fn wrong_usage_ends_with_two_and_the_mend() {
+    let folder = Folder::bare();
+    refused(folder.run(&[]), 2, &["Usage: waybill"]);
+    refused(folder.run(&["snyc"]), 2, &["snyc", "sync"]);
+    refused(folder.run(&["sync", "--at-most", "soon"]), 2, &["write it like 90s, 30min or 2h"]);
+    refused(folder.run(&["sync", "--resource", "nothing"]), 2, &["--resource nothing", "names shipments"]);
+    refused(folder.run(&["sandbox", "--listen", "0.0.0.0:1"]), 2, &["loopback"]);
+    refused(folder.run(&["demo", "--config", "x.toml"]), 2, &["leave it out"]);
+    refused(folder.run(&["shops", "add", "--name", "A", "--client-id", "a b"]), 2, &["--client-id"]);
+    refused(folder.feed(&["shops", "add", "--name", "A", "--client-id", "a"], ""), 2, &["one line"]);
+    refused(folder.run(&["shops", "pause", "nobody"]), 2, &["no such shop", "waybill shops list"]);
+    refused(folder.run(&["keys", "revoke", "nothing"]), 2, &["no such key", "waybill keys list"]);
+    refused(folder.run(&["keys", "create", "--name", "k", "--shop", "nobody"]), 2, &["--shop nobody"]);
+}
+
+#[test]
+fn a_wrong_configuration_does_not_start_and_tells_every_problem() {
+    let mut folder = Folder::bare();
+    for command in [&["serve"][..], &["sync"], &["check"], &["keys", "list"], &["shops", "list"]] {
+        let mut arguments = command.to_vec();
+        arguments.extend(["--config", "absent.toml"]);
+        refused(folder.run(&arguments), 2, &["absent.toml: cannot read the configuration file"]);
+    }
+    folder.write(
+        "waybill.toml",
+        "[http]\nlistne = \"127.0.0.1:1\"\n[mysql]\nurl = \"postgres://user:canary-password@h/d\"\n\
+         [schedule]\nsync = \"whenever\"\n[limits]\nattempts_max = 0\n",
+    );
+    folder.set("WAYBILL_HTTP_LISTEN", "0.0.0.0:8080");
+    folder.set("WAYBILL_MASTER_KEY", "c2hvcnQ=");
+    let parts = [
+        "waybill.toml:2: ",
+        "listen",
+        "waybill.toml:4: ",
+        "mysql://",
+        "waybill.toml:6: ",
+        "waybill.toml:8: ",
+        "WAYBILL_HTTP_LISTEN: ",
+        "http.behind_proxy",
+        "WAYBILL_MASTER_KEY: ",
+        "head -c 32 /dev/urandom | base64",
+    ];
+    let ended = folder.run(&["serve"]);
+    assert!(!ended.err.contains("canary-password"), "{}", ended.err);
+    refused(ended, 2, &parts);
+    folder.write("waybill.toml", "[mysql]\nurl = \"mysql://user:canary-password\nlisten\n");
+    let ended = folder.run(&["serve"]);
+    assert!(!ended.err.contains("canary-password"), "{}", ended.err);
+    refused(ended, 2, &["waybill.toml:2: not TOML"]);
+    assert!(!folder.path("data").exists(), "nothing was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_ends_with_zero_when_all_is_there() {
+    let market = market().await;
+    let (folder, shop) = registered(&market, "");
+    let ended = folder.run(&["sync"]).expect(0);
+    says(&ended.out, &["First shop", "fulfilment-method=FBR", "fulfilment-method=FBB", "done"]);
+    let quiet = folder.run(&["sync", "--quiet", "--full", "--shop", &shop, "--resource", "shipments"]).expect(0);
+    assert_eq!(quiet.err, "");
+    market.sandbox.reset_audit();
+    folder.run(&["sync", "--quiet"]).expect(0);
+    assert_eq!(market.sandbox.audit().details_read, 0, "nothing had changed");
+    let new = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 3).unwrap();
+    folder.run(&["sync", "--quiet"]).expect(0);
+    assert_eq!(market.sandbox.audit().details_read, new.len() as u64);
+    refused(folder.run(&["sync", "--shop", "nobody"]), 2, &["there is no such shop"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
+    let market = market().await;
+    let empty = Folder::at(&market.base, LIFTED);
+    refused(empty.run(&["sync"]), 1, &["no shop is registered", "waybill shops add"]);
+    let (folder, shop) = registered(&market, "[limits]\nattempts_max = 1");
+    let status = FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
+    market.sandbox.set_faults(vec![Fault::times("/retailer/shipments/", status, 2)]);
+    let ended = folder.run(&["sync", "--quiet"]).expect(1);
+    says(&ended.err, &["2 jobs were parked; /api/v1/parked shows why"]);
+    market.sandbox.set_faults(vec![]);
+    market.sandbox.set_latency(std::time::Duration::from_secs(20));
+    let ended = folder.run(&["sync", "--quiet", "--full", "--at-most", "100ms"]).expect(1);
+    says(&ended.err, &["the time ran out; the rest goes on at the next start"]);
+    market.sandbox.set_latency(std::time::Duration::ZERO);
+    market.sandbox.set_secret("first", "another").unwrap();
+    market.sandbox.kill_tokens();
+    let ended = folder.run(&["sync", "--quiet"]).expect(1);
+    says(&ended.err, &["First shop", &format!("waybill shops rotate {shop}"), "1 shops were refused"]);
+    refused(folder.run(&["sync", "--quiet"]), 1, &["no shop is active", "waybill shops list"]);
+    folder.feed(&["shops", "rotate", &shop], "another").expect(0);
+    folder.run(&["sync", "--quiet"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_turned_away_and_told_the_call_over_http() {
+    let market = market().await;
+    let (folder, shop) = registered(&market, "");
+    let serving = folder.serve();
+    for (arguments, call) in [
+        (&["serve"][..], "-X GET"),
+        (&["sync"], "/api/v1/shops/<id>/sync"),
+        (&["shops", "list"], "-X GET"),
+        (&["shops", "pause", &shop], "-X PATCH"),
+        (&["keys", "create", "--name", "k"], "-X POST"),
+        (&["keys", "revoke", "k"], "/api/v1/keys/<id>"),
+    ] {
+        refused(folder.run(arguments), 1, &["is already in use", "curl -X", "Authorization: Bearer $KEY", call]);
+    }
+    let check = folder.run(&["check"]).expect(1);
+    says(&check.out, &["is already in use"]);
+    assert_eq!(serving.get("/api/v1/status").await["shops"]["active"], 1);
+    // The port of a running server, with data of another.
+    let mut other = Folder::at(&market.base, "");
+    other.set("WAYBILL_HTTP_LISTEN", serving.base.strip_prefix("http://").unwrap());
+    refused(other.run(&["serve"]), 1, &["http.listen: cannot listen on 127.0.0.1:"]);
+    assert!(!other.path("data").exists(), "no engine was started");
+    assert_eq!(serving.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_shown_once_and_revoked() {
+    let market = market().await;
+    let (folder, shop) = registered(&market, "");
+    let made = folder.run(&["keys", "create", "--name", "bi \u{1b}[31m", "--shop", &shop]);
+    refused(made, 2, &["--name"]);
+    let made = folder.run(&["keys", "create", "--name", "bi", "--shop", &shop, "--expires-days", "9"]).expect(0);
+    let key = made.out.trim().to_owned();
+    assert_eq!(made.out.lines().count(), 1, "only the key, for scripts");
+    let id = made.err.split_whitespace().nth(1).unwrap().to_owned();
+    let list = folder.run(&["keys", "list"]).expect(0).out;
+    says(&list, &[&id, "bi", "read", &shop]);
+    assert!(!list.contains(&key), "the list shows no key");
+    let serving = folder.serve();
+    let ask = |method: Method, path: &str| {
+        let request = serving.call(method, path).build().unwrap();
+        reqwest::Client::new().request(request.method().clone(), request.url().clone()).bearer_auth(&key)
+    };
+    assert_eq!(ask(Method::GET, "/api/v1/shipments").send().await.unwrap().status(), 200);
+    let body = json!({"mode": "full"});
+    let sync = ask(Method::POST, &format!("/api/v1/shops/{shop}/sync")).json(&body).send().await.unwrap();
+    assert_eq!(sync.status(), 403, "it may only read");
+    assert_eq!(serving.terminate().0, Some(0));
+    says(&folder.run(&["keys", "revoke", &id]).expect(0).err, &[&id, "is revoked"]);
+    assert!(!folder.run(&["keys", "list"]).expect(0).out.contains(&id));
+    let serving = folder.serve();
+    let request = reqwest::Client::new().get(format!("{}/api/v1/shipments", serving.base)).bearer_auth(&key);
+    assert_eq!(request.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shops_are_added_paused_resumed_and_removed() {
+    let market = market().await;
+    let folder = Folder::at(&market.base, LIFTED);
+    let add = ["shops", "add", "--name", "First shop", "--client-id", "first"];
+    refused(folder.feed(&add, "wrong"), 1, &["refused"]);
+    folder.write("secret.txt", &format!("{SECRET}\n"));
+    let from_file: Vec<&str> = add.iter().copied().chain(["--secret-file", "secret.txt"]).collect();
+    let shop = folder.run(&from_file).expect(0).out.trim().to_owned();
+    refused(folder.feed(&add, SECRET), 1, &["registered already"]);
+    let unknown: Vec<&str> = from_file.iter().copied().chain(["--resource", "nothing"]).collect();
+    refused(folder.run(&unknown), 2, &["`nothing` is not configured"]);
+    says(&folder.run(&["shops", "list"]).expect(0).out, &[&shop, "First shop", "active", "first", "shipments"]);
+    says(&folder.run(&["shops", "pause", &shop]).expect(0).err, &["is paused"]);
+    market.sandbox.reset_audit();
+    refused(folder.run(&["sync"]), 1, &["no shop is active"]);
+    assert_eq!(market.sandbox.audit().calls, 0, "a paused shop is left alone");
+    says(&folder.run(&["shops", "resume", &shop]).expect(0).err, &["is active"]);
+    folder.run(&["sync", "--quiet"]).expect(0);
+    says(&folder.run(&["shops", "remove", &shop, "--purge"]).expect(0).err, &["its rows go too"]);
+    assert!(!folder.run(&["shops", "list"]).expect(0).out.contains(&shop));
+    let serving = folder.serve();
+    serving.idle(std::time::Duration::from_secs(30)).await;
+    assert!(serving.all("/api/v1/shipments").await.is_empty(), "purged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_each_broken_thing_and_its_mend() {
+    let market = market().await;
+    let database = Database::fresh().await;
+    let (mut folder, _) = registered(&market, "");
+    folder.set("WAYBILL_MYSQL_URL", &database.url());
+    let check = |folder: &Folder, code: i32, parts: &[&str]| says(&folder.run(&["check"]).expect(code).out, parts);
+    let well = folder.run(&["check"]).expect(0);
+    says(&well.out, &["shop First shop: token", "50 rows on the first page", "mysql: rows", "clock"]);
+    assert_eq!(database.rows::<String>("SHOW TABLES").await.len(), 0, "a check changes nothing");
+
+    folder.set("WAYBILL_MYSQL_URL", "mysql://root@127.0.0.1:1/waybill");
+    check(&folder, 1, &["FAIL  mysql"]);
+    folder.set("WAYBILL_MYSQL_URL", "mysql://nobody:canary-password@127.0.0.1:1/waybill");
+    let ended = folder.run(&["check"]).expect(1);
+    assert!(!format!("{}{}", ended.out, ended.err).contains("canary-password"));
+    folder.set("WAYBILL_MYSQL_URL", &database.url());
+
+    market.sandbox.set_secret("first", "another").unwrap();
+    check(&folder, 1, &["FAIL  shop First shop: token"]);
+    market.sandbox.set_secret("first", SECRET).unwrap();
+    market.sandbox.set_login_blocked(true);
+    check(&folder, 1, &["FAIL  shop First shop: token"]);
+    market.sandbox.set_login_blocked(false);
+    market.sandbox.set_faults(vec![Fault::always("/retailer/shipments", FaultKind::Garbage)]);
+    check(&folder, 1, &["FAIL  shop First shop: page"]);
+    market.sandbox.set_faults(vec![]);
+
+    fs::set_permissions(folder.path("data.key"), Permissions::from_mode(0o644)).unwrap();
+    check(&folder, 1, &["FAIL  master key", "chmod 600"]);
+    fs::set_permissions(folder.path("data.key"), Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(folder.path("data"), Permissions::from_mode(0o755)).unwrap();
+    check(&folder, 1, &["FAIL  data directory", "chmod 700"]);
+    fs::set_permissions(folder.path("data"), Permissions::from_mode(0o700)).unwrap();
+    fs::rename(folder.path("data.key"), folder.path("lost.key")).unwrap();
+    check(&folder, 1, &["FAIL  store", "bring the file back"]);
+    fs::rename(folder.path("lost.key"), folder.path("data.key")).unwrap();
+    folder.run(&["check"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_uses_the_budget_and_the_next_start_knows_it() {
+    let market = market().await;
+    let tight = LIFTED.replacen("none", "2/3s", 1);
+    let limits = toml::from_str::<toml::Table>(&tight).unwrap()["source"]["limits"].clone();
+    market.sandbox.set_limits(&limits.try_into().unwrap()).unwrap();
+    let folder = Folder::at(&market.base, &tight);
+    folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], SECRET).expect(0);
+    for _ in 0..3 {
+        folder.run(&["check"]).expect(0);
+    }
+    folder.run(&["sync", "--quiet"]).expect(0);
+    let audit = market.sandbox.audit();
+    assert_eq!((audit.breaches(), audit.refused_429), (vec![], 0), "{:?}", audit.statuses);
+}
+
+#[test]
+fn the_demo_runs_to_its_rows_and_minds_its_folder() {
+    let mut folder = Folder::bare();
+    // Nothing of the user's reaches it.
+    folder.set("WAYBILL_MYSQL_URL", "mysql://root@127.0.0.1:1/waybill");
+    folder.set("WAYBILL_ADMIN_KEY", ADMIN_KEY);
+    let demo = folder.run(&["demo", "--rows", "60"]).expect(0);
+    says(&demo.out, &["60 documents", "shipment_id", "0 refused for their rate, 0 budgets overdrawn", "waybill serve"]);
+    folder.run(&["demo", "--rows", "2"]).expect(0);
+    fs::create_dir(folder.path("mine")).unwrap();
+    folder.write("mine/thesis.txt", "years of work");
+    refused(folder.run(&["demo", "--dir", "mine"]), 2, &["not empty", "name another folder"]);
+    assert!(folder.path("mine/thesis.txt").exists());
+}

@@ -1,0 +1,155 @@
+//! A stop that nothing can hold up, and a service that never says a secret, at any log level, anywhere.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
+
+use crate::support::mariadb::Database;
+use crate::support::program::{ADMIN_KEY, Folder, Market, lossy};
+
+/// What a service manager may count on.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+const SECRET: &str = "canary-client-secret-51c0ffee";
+const LIFTED: &str =
+    "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";
+
+async fn market(latency: Duration) -> Market {
+    let shop = ShopOptions { client_id: "first".into(), client_secret: SECRET.into(), fbr: 40, fbb: 10 };
+    let limits = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
+    let limits = limits.iter().map(|rule| ((*rule).to_owned(), "none".to_owned())).collect();
+    Market::open(Options { shops: vec![shop], limits, latency, ..Options::default() }).await
+}
+
+fn register(folder: &Folder) -> String {
+    let add = ["shops", "add", "--name", "First shop", "--client-id", "first"];
+    folder.feed(&add, SECRET).expect(0).out.trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_an_idle_service_at_once_whatever_its_clients_do() {
+    let market = market(Duration::ZERO).await;
+    let folder = Folder::at(&market.base, LIFTED);
+    let serving = folder.serve();
+    // Clients that say nothing, or half of something.
+    let address = serving.base.strip_prefix("http://").unwrap().to_owned();
+    let silent = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(&address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut half, b"POST /api/v1/shops HTTP/1.1\r\nhost: x\r\ncontent-le")
+        .await
+        .unwrap();
+    let (code, took) = serving.terminate();
+    assert_eq!(code, Some(0), "{}", folder.said());
+    assert!(took < STOPS_WITHIN, "{took:?}");
+    drop((silent, half));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_service_whose_calls_hang() {
+    let market = market(Duration::ZERO).await;
+    let folder = Folder::at(&market.base, LIFTED);
+    register(&folder);
+    market.sandbox.set_latency(Duration::from_secs(600));
+    let serving = folder.serve();
+    // Its calls have left and get no answer; a status shows them as leased.
+    while serving.get("/api/v1/status").await["leased_jobs"].as_u64().unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (code, took) = serving.terminate();
+    assert_eq!(code, Some(0), "{}", folder.said());
+    assert!(took < STOPS_WITHIN, "{took:?}");
+    // What was cut off is done at the next start.
+    market.sandbox.set_latency(Duration::ZERO);
+    let serving = folder.serve();
+    serving.idle(Duration::from_secs(60)).await;
+    assert_eq!(serving.all("/api/v1/shipments").await.len(), 50);
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+fn holds(bytes: &[u8], canary: &str) -> bool {
+    bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_and_no_customer_is_in_any_output_or_file() {
+    let database = Database::fresh().await;
+    database.run("CREATE USER IF NOT EXISTS canary@'%' IDENTIFIED BY 'canary-mysql-password-9b1d'").await;
+    database.run(&format!("GRANT ALL ON `{}`.* TO canary@'%'", database.name)).await;
+    let market = market(Duration::ZERO).await;
+    for url in [None, Some(database.url_of("canary:canary-mysql-password-9b1d"))] {
+        let mut folder = Folder::at(&market.base, LIFTED);
+        // As a list, so that nothing is left out.
+        folder.set("WAYBILL_LOG_LEVEL", "trace,waybill=trace");
+        if let Some(url) = &url {
+            folder.set("WAYBILL_MYSQL_URL", url);
+        }
+        let shop = register(&folder);
+        let minted = folder.run(&["keys", "create", "--name", "k", "--scope", "admin"]).expect(0);
+        let key = minted.out.trim().to_owned();
+        folder.run(&["check"]).expect(0);
+        let serving = folder.serve();
+        // Errors are talkative: break some answers, and some requests.
+        let html = FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
+        market.sandbox.set_faults(vec![
+            Fault::times("/retailer/shipments/", html, 1),
+            Fault::times("/retailer/shipments/", FaultKind::Garbage, 1),
+            Fault::times("/retailer/shipments/", FaultKind::Cut { after: 300 }, 1),
+        ]);
+        market.sandbox.kill_tokens();
+        let wrong = json!({"name": "x", "client_id": "first", "client_secret": SECRET, "oops": 1});
+        for (path, body) in
+            [("/api/v1/shops", &wrong), (&format!("/api/v1/shops/{shop}/sync"), &json!({"mode": "full"}))]
+        {
+            serving.call(Method::POST, path).json(body).send().await.unwrap();
+        }
+        serving.idle(Duration::from_secs(90)).await;
+        assert_eq!(serving.all("/api/v1/shipments").await.len(), 50);
+        let seen = format!(
+            "{}{}{}",
+            serving.call(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap(),
+            serving.get("/api/v1/shops").await,
+            serving.get("/api/v1/status").await
+        );
+        assert_eq!(serving.terminate().0, Some(0));
+
+        let mut canaries = vec![SECRET.to_owned(), ADMIN_KEY.to_owned(), "canary-mysql-password-9b1d".to_owned()];
+        canaries.push(base64_of(&format!("first:{SECRET}")));
+        canaries.push(lossy(&folder.path("data.key")).trim().to_owned());
+        // Access tokens are JWTs; mail addresses stand for everything about a customer.
+        canaries.extend(["eyJ".to_owned(), "@verkopen.example".to_owned()]);
+        // Asked for on purpose, once, by `keys create`.
+        let said = folder.said().replacen(&key, "", 1);
+        assert!(said.len() > 10_000, "the log was on");
+        let texts = [("output", said.into_bytes()), ("answers", seen.into_bytes())].into_iter();
+        let stored = files(&folder.path("data")).into_iter().map(|path| ("file", fs::read(path).unwrap()));
+        for (place, bytes) in texts.chain(stored) {
+            for canary in canaries.iter().chain([&key]) {
+                if holds(&bytes, canary) {
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    let line = text.lines().find(|line| line.contains(canary.as_str())).unwrap_or_default();
+                    panic!("`{canary}` is in an {place} ({url:?}): {line}");
+                }
+            }
+        }
+        market.sandbox.set_faults(vec![]);
+    }
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
