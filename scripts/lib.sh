@@ -35,5 +35,40 @@ need_package() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
+# A server of our own: no rights, ports or data of one that runs already are touched. Needs `scratch`, a
+# folder; sets `server`, its process, for the caller's clean-up. $1: innodb-flush-log-at-trx-commit.
+start_mariadb() {
+    need_package mariadbd mariadb-server-core
+    need_package mariadb mariadb-client-core
+    PATH="$PATH:/usr/sbin:/sbin"
+    local user data="$scratch/data" port
+    user=$(id -un)
+    mkdir -m 0700 "$data"
+    mariadb-install-db --no-defaults --user="$user" --datadir="$data" --auth-root-authentication-method=normal \
+        --skip-test-db >"$scratch/install.log" 2>&1 || { cat "$scratch/install.log" >&2; fail "MariaDB could not be set up"; }
+    # A free port may be taken by another before the server binds it: try a few.
+    for _ in 1 2 3 4 5; do
+        port=$((20000 + RANDOM % 20000))
+        mariadbd --no-defaults --user="$user" --datadir="$data" --socket="$scratch/socket" --bind-address=127.0.0.1 \
+            --port="$port" --skip-log-bin --innodb-flush-log-at-trx-commit="$1" --character-set-server=utf8mb4 \
+            >"$scratch/mariadb.log" 2>&1 </dev/null &
+        server=$!
+        for _ in {1..300}; do
+            kill -0 "$server" 2>/dev/null || break
+            if mariadb --no-defaults --protocol=tcp --host=127.0.0.1 --port="$port" --user=root -e 'SELECT 1' >/dev/null 2>&1; then
+                export WAYBILL_TEST_MYSQL="mysql://root@127.0.0.1:$port"
+                say "MariaDB listens on 127.0.0.1:$port (process $server)"
+                return
+            fi
+            sleep 0.2
+        done
+        kill -TERM "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+        server=
+    done
+    cat "$scratch/mariadb.log" >&2
+    fail "MariaDB did not start"
+}
+
 # Where cargo puts what it builds.
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-target}"; }
