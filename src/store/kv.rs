@@ -4,10 +4,13 @@
 //! when the batch is durable: sled's `flush` does not call fsync on Linux, so this file does, on its
 //! own handle to the log, after every batch.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 #[cfg(test)]
 use std::{collections::BTreeMap, sync::RwLock};
 
@@ -50,6 +53,7 @@ pub(super) trait Kv: Send + Sync + 'static {
 pub(super) struct SledKv {
     db: sled::Db,
     log: File,
+    blobs: Blobs,
     /// Keeps other processes away; let go only after the engine is closed.
     _lock: File,
 }
@@ -80,7 +84,7 @@ impl SledKv {
         if fresh {
             sync_files(directory, &path)?;
         }
-        Ok(SledKv { db, log, _lock: lock })
+        Ok(SledKv { db, log, blobs: Blobs::new(path.join("blobs")), _lock: lock })
     }
 }
 
@@ -155,11 +159,49 @@ impl Kv for SledKv {
         }
         self.db.apply_batch(batch).map_err(engine)?;
         self.db.flush().map_err(engine)?;
+        self.blobs.sync()?;
         self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
     }
 
     fn size(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
+    }
+}
+
+/// What does not fit a segment of the log (128 KiB, a page of large documents) sled writes to a file of
+/// its own, which it never syncs.
+struct Blobs {
+    directory: PathBuf,
+    synced: Mutex<BTreeSet<OsString>>,
+}
+
+impl Blobs {
+    fn new(directory: PathBuf) -> Blobs {
+        Blobs { directory, synced: Mutex::default() }
+    }
+
+    /// Syncs the files that came since the last time, and their names.
+    fn sync(&self) -> Result<(), StoreError> {
+        let io = |error| StoreError::io(&self.directory, error);
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = BTreeSet::new();
+        for entry in std::fs::read_dir(&self.directory).map_err(io)? {
+            present.insert(entry.map_err(io)?.file_name());
+        }
+        let fresh: Vec<&OsString> = present.difference(&synced).collect();
+        for name in &fresh {
+            match File::open(self.directory.join(name)) {
+                Ok(file) => file.sync_data().map_err(io)?,
+                // sled dropped it meanwhile: nothing refers to it any more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io(error)),
+            }
+        }
+        if !fresh.is_empty() {
+            File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+        }
+        *synced = present;
+        Ok(())
     }
 }
 
@@ -250,6 +292,19 @@ mod tests {
         conforms(&opened(&directory));
         let reopened = opened(&directory);
         assert_eq!(reopened.get(b"a2").unwrap().as_deref(), Some(&b"22"[..]));
+    }
+
+    #[test]
+    fn large_values_are_synced_where_sled_puts_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let kv = opened(&directory);
+        kv.apply(&[(b"large".to_vec(), Some(vec![7; 300_000]))]).unwrap();
+        let blobs = std::fs::read_dir(directory.path().join("sled/blobs")).unwrap().count();
+        assert_eq!(blobs, 1, "sled gives it a file of its own");
+        assert_eq!(kv.blobs.synced.lock().unwrap().len(), 1);
+        kv.apply(&[(b"large".to_vec(), None)]).unwrap();
+        drop(kv);
+        assert_eq!(opened(&directory).get(b"large").unwrap(), None);
     }
 
     #[test]
