@@ -251,7 +251,12 @@ async fn a_purged_shop_leaves_no_row_and_a_deleted_one_leaves_its_rows() {
     let database = Database::fresh().await;
     let builder = TestApp::builder().mysql(database.url()).limits(["50/s", "100/s"]);
     let mut app = builder.shop("purged", 200, 0).shop("deleted", 30, 0).shop("stays", 30, 0).start().await;
-    eventually("some details", async || (app.sandbox().audit().details_read > 80).then_some(())).await;
+    let rows = format!("/api/v1/shipments?limit=500&shop={}", app.shops["purged"]);
+    let written = async || {
+        let (status, page) = app.call(Verb::GET, &rows, None).await;
+        (status == 200 && page["items"].as_array().is_some_and(|items| items.len() > 20)).then_some(())
+    };
+    eventually("rows of the shop in MySQL", written).await;
     let all = oracle::truth(&app);
     let purged = app.shops.remove("purged").unwrap();
     let (status, _) = app.call(Verb::DELETE, &format!("/api/v1/shops/{purged}?purge=true"), None).await;
