@@ -209,7 +209,7 @@ fn directives(level: &str) -> String {
     if level.contains(['=', ',']) {
         return level.to_owned();
     }
-    format!("{level},warp::server=off,tokio_cron_scheduler=error")
+    format!("{level},warp=off,tokio_cron_scheduler=error")
 }
 
 // fits app.rs: `App::start`, and the store's "already in use" in its error's text.
@@ -277,7 +277,7 @@ mod tests {
         for level in ["error", "info", "trace", "info,waybill::sync=debug", "warn,warp=debug"] {
             assert!(tracing_subscriber::EnvFilter::try_new(directives(level)).is_ok(), "{level}");
         }
-        assert!(directives("info").contains("warp::server=off"));
+        assert!(directives("info").contains("warp=off"));
         assert_eq!(directives("warn,warp=debug"), "warn,warp=debug");
     }
 

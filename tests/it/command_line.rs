@@ -137,10 +137,18 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     let market = market().await;
     let empty = Folder::at(&market.base, LIFTED);
     refused(empty.run(&["sync"]), 1, &["no shop is registered", "waybill shops add"]);
-    let (folder, shop) = registered(&market, "[limits]\nattempts_max = 1");
-    let status = FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
-    market.sandbox.set_faults(vec![Fault::times("/retailer/shipments/", status, 2)]);
+    let (mut folder, shop) = registered(&market, "");
+    folder.run(&["sync", "--quiet"]).expect(0);
+    // Two new documents that cannot be read.
+    let new = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 2).unwrap();
+    let broken = |id: &String| {
+        let kind = FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
+        Fault::always(&format!("/retailer/shipments/{id}"), kind)
+    };
+    market.sandbox.set_faults(new.iter().map(broken).collect());
+    folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "1");
     let ended = folder.run(&["sync", "--quiet"]).expect(1);
+    folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "");
     says(&ended.err, &["2 jobs were parked; /api/v1/parked shows why"]);
     market.sandbox.set_faults(vec![]);
     market.sandbox.set_latency(std::time::Duration::from_secs(20));
