@@ -392,7 +392,8 @@ mod tests {
         let rules: BTreeMap<String, String> = paths.iter().map(|path| (path.to_string(), "1/s".to_string())).collect();
         let rules = RuleTable::build([&rules]).unwrap();
         let own: toml::Table = toml::from_str(own).unwrap();
-        let definitions = catalog::resources(&["shipments".to_owned()], &own, &rules).unwrap();
+        let definitions =
+            catalog::resources(&["shipments".to_owned()], &own, &rules).map_err(|found| found.join("; "))?;
         Layout::new(Arc::clone(&definitions[0]))
     }
 
@@ -427,8 +428,8 @@ mod tests {
 
     #[test]
     fn names_that_would_collide_are_refused() {
-        let own = |columns: &str| layout(&format!("[shipments.table.columns]\n{columns}")).err();
-        let problem = own("combination = { from = \"/x\", type = \"text\" }").unwrap();
+        let problem =
+            layout("[shipments.table.columns]\ncombination = { from = \"/x\", type = \"text\" }").err().unwrap();
         assert!(problem.contains("`combination` is a column that every table has"), "{problem}");
         let twice = [layout("").unwrap(), layout("").unwrap()];
         assert!(check_names(&twice).unwrap_err().contains("belongs to another resource"));
