@@ -41,17 +41,18 @@ start_mariadb() {
     need_package mariadbd mariadb-server-core
     need_package mariadb mariadb-client-core
     PATH="$PATH:/usr/sbin:/sbin"
-    local user data="$scratch/data" port
+    local user folder=${scratch:?} data port
+    data=$folder/data
     user=$(id -un)
     mkdir -m 0700 "$data"
     mariadb-install-db --no-defaults --user="$user" --datadir="$data" --auth-root-authentication-method=normal \
-        --skip-test-db >"$scratch/install.log" 2>&1 || { cat "$scratch/install.log" >&2; fail "MariaDB could not be set up"; }
+        --skip-test-db >"$folder/install.log" 2>&1 || { cat "$folder/install.log" >&2; fail "MariaDB could not be set up"; }
     # A free port may be taken by another before the server binds it: try a few.
     for _ in 1 2 3 4 5; do
         port=$((20000 + RANDOM % 20000))
-        mariadbd --no-defaults --user="$user" --datadir="$data" --socket="$scratch/socket" --bind-address=127.0.0.1 \
+        mariadbd --no-defaults --user="$user" --datadir="$data" --socket="$folder/socket" --bind-address=127.0.0.1 \
             --port="$port" --skip-log-bin --innodb-flush-log-at-trx-commit="$1" --character-set-server=utf8mb4 \
-            >"$scratch/mariadb.log" 2>&1 </dev/null &
+            >"$folder/mariadb.log" 2>&1 </dev/null &
         server=$!
         for _ in {1..300}; do
             kill -0 "$server" 2>/dev/null || break
@@ -66,7 +67,7 @@ start_mariadb() {
         wait "$server" 2>/dev/null || true
         server=
     done
-    cat "$scratch/mariadb.log" >&2
+    cat "$folder/mariadb.log" >&2
     fail "MariaDB did not start"
 }
 

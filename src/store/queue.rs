@@ -127,6 +127,10 @@ fn settle(
         Err(StoreError::LeaseLost) => return Ok(Settled::LeaseLost),
         Err(error) => return Err(error),
     };
+    // A deleted shop's jobs are cleared in steps after it; no document of theirs may come behind its purge.
+    if !shops::is_known(tx, &job.shop)? {
+        return Ok(Settled::LeaseLost);
+    }
     tx.raise(Signal::Progress);
     match settlement {
         Prepared::Page { page, rule } => walk::apply_page(tx, &job, page, rule, now)?,

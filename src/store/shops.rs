@@ -72,6 +72,11 @@ fn read(tx: &Tx<'_>, shop: &str) -> Result<Option<ShopRecord>, StoreError> {
     tx.get(&texts(b's', &[shop]))?.map(|bytes| decode("a shop", &bytes)).transpose()
 }
 
+/// Whether the shop is there, and not deleted.
+pub(super) fn is_known(tx: &Tx<'_>, shop: &str) -> Result<bool, StoreError> {
+    Ok(tx.get(&texts(b's', &[shop]))?.is_some())
+}
+
 fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: i64) -> Result<(), StoreError> {
     tx.put(texts(b's', &[&record.shop.id]), encode("a shop", record)?);
     outbox::append_shop(tx, &record.shop.id, now)

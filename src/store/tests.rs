@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::keys::texts;
 use super::kv::{Kv, MemoryKv};
 use super::{
     Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
@@ -335,6 +336,20 @@ async fn a_purged_shop_leaves_nothing_and_a_result_on_its_way_is_dropped() {
     let left = f.kv.scan(b"", b"").map(|pair| String::from_utf8_lossy(&pair.unwrap().0).into_owned());
     let left: Vec<String> = left.filter(|key| key.contains(&f.stream.shop)).collect();
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_result_between_a_deletion_and_its_clearing_is_dropped() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    let mut leases = f.lease(QueueKind::Detail, 1).await;
+    f.drain().await;
+    // What the deletion commits first: the shop is gone, its jobs are not.
+    f.kv.apply(&[(texts(b's', &[&f.stream.shop]), None)]).unwrap();
+    assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::LeaseLost);
+    let entries = f.drain().await;
+    assert!(!entries.iter().any(|entry| matches!(entry, Entry::Document(_))), "{entries:?}");
 }
 
 #[tokio::test]

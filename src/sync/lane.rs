@@ -46,7 +46,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         }
         match next {
             Next::Ended => return,
-            Next::Wait(until) => state.wait(until).await,
+            Next::Wait(until) => state.wait(until, stopping).await,
         }
     }
 }
@@ -164,15 +164,16 @@ impl Loop {
         if idle && self.inner.lanes.remove_if_empty(&self.lane) { Next::Ended } else { Next::Wait(None) }
     }
 
-    /// Waits for whatever comes first, and settles all that is finished.
-    async fn wait(&mut self, until: Option<Instant>) {
+    /// Waits for whatever comes first, and settles all that is finished. `stopping` is what the loop
+    /// acted on: a stop that came since then must end this wait.
+    async fn wait(&mut self, until: Option<Instant>, stopping: bool) {
         let sleep = tokio::time::sleep_until(until.unwrap_or_else(|| Instant::now() + SLEEP_MAX));
         let stop = self.inner.stop.clone();
         tokio::select! {
             biased;
             Some(done) = self.calls.join_next_with_id() => self.finished(done),
             Some(_) = self.settling.join_next() => self.settle_finished(),
-            () = stop.cancelled(), if !stop.is_cancelled() => {}
+            () = stop.cancelled(), if !stopping => {}
             () = self.lane.wake.notified() => {}
             () = sleep => {}
         }
