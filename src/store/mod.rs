@@ -1,8 +1,8 @@
 //! The embedded side: jobs, ledger, checkpoints, outbox, shops, tokens, budgets, runs and the archive,
 //! in one sled tree.
 //!
-//! Every change is a transaction run by the one committer ([`committer`]) and durable before its caller
-//! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed ([`seal`])
+//! Every change is a transaction run by the one committer (`committer`) and durable before its caller
+//! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed (`seal`)
 //! before they reach the engine. Reading order: `keys`, `committer`, `queue`, `walk`, `detail`, `outbox`.
 //!
 //! A crash at any instant leaves the state after some transaction, whole. Leases live in memory only:
