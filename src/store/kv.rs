@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 #[cfg(test)]
 use std::{collections::BTreeMap, sync::RwLock};
@@ -61,6 +62,11 @@ pub(super) struct SledKv {
 /// Sled's page cache. Its default of 1 GiB is out of proportion for one small machine.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
+/// A page holds up to 17 values and spills at 128 KiB: smaller values never make it spill.
+const LARGE_BYTES: usize = 7_000;
+/// Stands in the store since its first large value.
+const LARGE_MARK: &[u8] = b"mlarge";
+
 impl SledKv {
     /// Opens or creates the engine in `directory`. What a kill during an earlier opening left behind
     /// is removed first; damage shows as an error, never as a panic. `lock` is held until it is closed.
@@ -84,7 +90,10 @@ impl SledKv {
         if fresh {
             sync_files(directory, &path)?;
         }
-        Ok(SledKv { db, log, blobs: Blobs::new(path.join("blobs")), _lock: lock })
+        let has_large = db.contains_key(LARGE_MARK).map_err(engine)?;
+        let blobs =
+            Blobs { directory: path.join("blobs"), expected: AtomicBool::new(has_large), synced: Mutex::default() };
+        Ok(SledKv { db, log, blobs, _lock: lock })
     }
 }
 
@@ -151,6 +160,11 @@ impl Kv for SledKv {
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
+        let large = |(_, value): &Change| value.as_ref().is_some_and(|value| value.len() > LARGE_BYTES);
+        if !self.blobs.expected.load(Ordering::Relaxed) && changes.iter().any(large) {
+            self.blobs.expected.store(true, Ordering::Relaxed);
+            batch.insert(LARGE_MARK, &[]);
+        }
         for (key, value) in changes {
             match value {
                 Some(value) => batch.insert(key.as_slice(), value.as_slice()),
@@ -159,7 +173,9 @@ impl Kv for SledKv {
         }
         self.db.apply_batch(batch).map_err(engine)?;
         self.db.flush().map_err(engine)?;
-        self.blobs.sync()?;
+        if self.blobs.expected.load(Ordering::Relaxed) {
+            self.blobs.sync()?;
+        }
         self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
     }
 
@@ -172,14 +188,12 @@ impl Kv for SledKv {
 /// its own, which it never syncs.
 struct Blobs {
     directory: PathBuf,
+    /// A value was stored that is large enough to make a page large.
+    expected: AtomicBool,
     synced: Mutex<BTreeSet<OsString>>,
 }
 
 impl Blobs {
-    fn new(directory: PathBuf) -> Blobs {
-        Blobs { directory, synced: Mutex::default() }
-    }
-
     /// Syncs the files that came since the last time, and their names.
     fn sync(&self) -> Result<(), StoreError> {
         let io = |error| StoreError::io(&self.directory, error);
@@ -304,7 +318,9 @@ mod tests {
         assert_eq!(kv.blobs.synced.lock().unwrap().len(), 1);
         kv.apply(&[(b"large".to_vec(), None)]).unwrap();
         drop(kv);
-        assert_eq!(opened(&directory).get(b"large").unwrap(), None);
+        let reopened = opened(&directory);
+        assert!(reopened.blobs.expected.load(std::sync::atomic::Ordering::Relaxed), "a page may spill later");
+        assert_eq!(reopened.get(b"large").unwrap(), None);
     }
 
     #[test]
