@@ -15,6 +15,41 @@
 //! | [`sandbox`] | a strict local stand-in for the marketplace, for the demo and the tests |
 //! | [`app`] | the only place that sees all parts |
 //! | [`cli`] | one file a subcommand |
+//!
+//! # The path of one document
+//!
+//! 1. A cron tick ([`sync::schedule`]) enqueues `ListPage{1}` for each stream that has no open walk. It makes no call.
+//! 2. The lane of (account, list rule) ([`sync::lane`]) takes free slots and leases that many jobs: one commit, before the calls.
+//! 3. A step ([`sync::step`]) reads one page and returns its effects as a value.
+//! 4. The committer (`store::committer`) applies the effects of many steps as one batch, on the disk: jobs for new and
+//!    changed rows, the next page, or the end of the walk with its checkpoint (`store::walk`).
+//! 5. The lane of (account, detail rule) leases the details, the most urgent first; effects: a document in the outbox.
+//! 6. The writer ([`sink::writer`]) writes a batch in one transaction of the sink, and then acknowledges it.
+//!
+//! A crash between any two arrows repeats one step, and every step may be repeated.
+//!
+//! # What always holds
+//!
+//! Each with the test that guards it; `it::` are the tests through the front door.
+//!
+//! - **One commit.** A job's end, its follow-up jobs, its ledger rows, its outbox entries and the checkpoint change together.
+//!   `it::kill::kill_nine_loses_nothing_on_the_way_to_mysql`
+//! - **Durable means fdatasync.** Nothing is answered, called or acknowledged before its batch is on the disk.
+//!   `store::kv::tests::large_values_are_synced_where_sled_puts_them`
+//! - **Checkpoint.** What was seen at or before it is in the sink, in the outbox, has a live job, or is parked; it never moves back.
+//!   `store::tests::a_first_walk_lists_fetches_and_ends_with_a_checkpoint`
+//! - **Fence.** Only the current attempt may commit. `store::tests::a_late_attempt_is_fenced_off`
+//! - **Acknowledge after commit; newer wins.** `it::outage::a_mysql_that_is_killed_in_the_middle_loses_nothing`,
+//!   `it::mysql::write::an_older_document_never_overwrites_a_newer_one_nor_its_children`
+//! - **The budget is exact**, over restarts too. `source::budget_tests`, `it::sync::the_budget_is_used_whole_and_never_overdrawn`
+//! - **One token a credential**, renewed before its end. `it::sync::tokens_that_end_during_a_run_are_renewed_before_they_do`
+//! - **An error is not the end of a list**, and a list that repeats itself ends with that reason.
+//!   `it::outage::an_api_that_repeats_its_first_page_for_ever_fails_the_run_with_that_reason`
+//! - **Absence is not deletion.** `it::keep_current::what_a_full_walk_no_longer_sees_is_noted_and_kept`
+//! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, drain. `it::outage`, `it::quiet_stop`
+//! - **Quiet.** No secret and no customer in a log, an error or a file in clear.
+//!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`
+//! - **The engine knows no marketplace's words.** `it::tidy::the_engine_has_never_heard_of_a_marketplace`
 
 pub mod app;
 pub mod catalog;

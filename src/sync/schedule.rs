@@ -10,8 +10,6 @@
 //! The tick source (tokio-cron-scheduler, in UTC) only asks what is due. The last tick that was served is
 //! kept in the store, so missed ticks collapse into one, also over a restart.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::CronParser;
@@ -80,11 +78,10 @@ impl Schedule {
             if !self.hour_is_free && new_offset > offset && local < skipped_end {
                 return Some(change.as_millisecond());
             }
-            after = change.checked_sub(jiff::SignedDuration::from_secs(1)).ok()?;
             if let Some(found) = self.first_after_change(change, offset, new_offset) {
                 return Some(found);
             }
-            after = after.checked_add(jiff::SignedDuration::from_secs(1)).ok()?;
+            after = change;
         }
         None
     }
@@ -155,10 +152,7 @@ pub async fn tick(engine: Engine, timetable: Timetable) -> Result<(), JobSchedul
     scheduler.add(job).await?;
     scheduler.start().await?;
     stop.cancelled().await;
-    scheduler.shutdown().await?;
-    // Its loop looks at the flag once in half a second.
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    Ok(())
+    scheduler.shutdown().await
 }
 
 /// Starts what is due. A full run covers an incremental one that is due at the same time.
