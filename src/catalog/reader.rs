@@ -27,6 +27,9 @@ const META_COLUMNS: [&str; 11] = [
     "combination",
 ];
 
+/// Parts of the HTTP API that stand where a resource's listing would.
+const RESERVED: [&str; 5] = ["keys", "parked", "runs", "shops", "status"];
+
 /// Default of `overlap`: a day, so that rows which a list shows late are still found.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
@@ -160,11 +163,15 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn problem(&mut self, key: &str, what: impl std::fmt::Display) {
-        self.problems.push(format!("resource.{}.{key}: {what}", self.resource));
+        let dot = if key.is_empty() { "" } else { "." };
+        self.problems.push(format!("resource.{}{dot}{key}: {what}", self.resource));
     }
 
     fn definition(&mut self, name: &str, form: ResourceForm) -> Definition {
         self.identifier("", name);
+        if RESERVED.contains(&name) {
+            self.problem("", format!("/api/v1/{name} means something else; choose another name"));
+        }
         self.pointer("id", &form.id);
         let list = self.list(form.list);
         let detail = form.detail.map(|detail| self.detail(detail));

@@ -152,6 +152,9 @@ fn definitions_are_checked_with_their_line() {
         found[0].starts_with("waybill.toml:3: resource.shipments.list.path: `retailer/shipments` is no path"),
         "{found:?}"
     );
+    let own = "media_type = \"a/b\"\nid = \"/id\"\nlist = { path = \"/x\", items = \"/x\", pages = { style = \"none\" } }\ntable = {}\n";
+    let found = problems(&format!("[resource.runs]\n{own}"));
+    assert_eq!(found, ["waybill.toml:1: resource.runs: /api/v1/runs means something else; choose another name"]);
     // Not switched on, and still checked: the misspelt name shows itself.
     let found = problems("[resource.shipmnets.list]\norder = \"unordered\"\n");
     assert!(found[0].starts_with("waybill.toml:1: resource.shipmnets: "), "{found:?}");
