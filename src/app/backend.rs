@@ -15,7 +15,7 @@ use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, FieldError, KeyGrant, KeyView, MintedKey,
     NewKey, NewShop, ParkedQuery, RunQuery, Scope, ShopChange, Status,
 };
-use crate::sink::{Item, ListQuery, SinkError};
+use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
 use crate::store::{self, KeyRecord, StoreError};
 
@@ -165,13 +165,12 @@ impl Backend for Inner {
     fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage> {
         Box::pin(async move {
             let query = self.list_query(resource, query)?;
-            let page = self.sink.list(resource, &query).await.map_err(sink_error)?;
-            Ok(DocumentPage { items: page.items.into_iter().map(item).collect(), next: page.next })
+            self.sink.list(resource, &query).await.map_err(sink_error)
         })
     }
 
     fn document<'a>(&'a self, resource: &'a str, shop_id: &'a str, id: &'a str) -> Answer<'a, Option<DocumentItem>> {
-        Box::pin(async move { Ok(self.sink.get(resource, shop_id, id).await.map_err(sink_error)?.map(item)) })
+        Box::pin(async move { self.sink.get(resource, shop_id, id).await.map_err(sink_error) })
     }
 
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>> {
@@ -292,19 +291,6 @@ fn key_view(record: KeyRecord) -> KeyView {
         created_at: record.created_at,
         expires_at: record.expires_at,
         last_used_at: None,
-    }
-}
-
-fn item(item: Item) -> DocumentItem {
-    DocumentItem {
-        shop_id: item.shop_id,
-        id: item.id,
-        fetched_at: item.fetched_at,
-        version: item.version,
-        first_listed_at: item.first_listed_at,
-        no_longer_listed_at: item.no_longer_listed_at,
-        columns: item.columns,
-        document: item.document,
     }
 }
 

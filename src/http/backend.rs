@@ -1,7 +1,7 @@
 //! The seam between the HTTP API and everything behind it.
 //!
 //! `app` implements [`Backend`] over the store, the sink and the sync engine; tests implement it in
-//! memory. `http` holds an `Arc<dyn Backend>` and knows nobody else.
+//! memory. `http` holds an `Arc<dyn Backend>` and knows, beside the form of a document, nobody else.
 //!
 //! What holds for every call: it may be dropped at any await (the client left, or the time limit of
 //! a request passed), and a change is then either made whole or not at all. What an answer reports
@@ -10,16 +10,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState, Shop};
+
+/// Documents are shown as the sink holds them.
+pub use crate::sink::{Item as DocumentItem, ItemPage as DocumentPage};
 
 /// What a call of the backend gives, later.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
@@ -230,28 +231,6 @@ pub struct DocumentQuery {
     pub limit: usize,
     /// Begin behind this `(shop_id, id)`.
     pub after: Option<(String, String)>,
-}
-
-/// One document with its typed columns.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DocumentItem {
-    pub shop_id: String,
-    pub id: String,
-    pub fetched_at: Millis,
-    pub version: u64,
-    pub first_listed_at: Millis,
-    pub no_longer_listed_at: Option<Millis>,
-    pub columns: Vec<(String, Value)>,
-    /// JSON text, shown byte for byte.
-    pub document: Bytes,
-}
-
-/// A page of documents.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DocumentPage {
-    pub items: Vec<DocumentItem>,
-    /// Where the next page begins; none: this is the last.
-    pub next: Option<(String, String)>,
 }
 
 /// Which runs.

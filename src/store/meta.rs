@@ -127,6 +127,14 @@ impl Store {
         })
     }
 
+    /// Sealed bytes in the outbox; of [`Store::counters`] the one that lanes ask for at each turn.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn outbox_bytes(&self) -> Result<u64, StoreError> {
+        Ok(number(self.0.kv.get(Counter::OutboxBytes.key())?))
+    }
+
     /// A time kept under a name (the schedule's last ticks).
     ///
     /// # Errors

@@ -100,7 +100,7 @@ impl Loop {
             return Ok(self.end_or_wait());
         }
         let store = &self.inner.parts.store;
-        if store.counters()?.outbox_bytes > self.inner.parts.outbox_bytes_max {
+        if store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
             return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
         }
         let (want, occupied) = {
