@@ -118,9 +118,17 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
 /// ISO 8601 with an offset, to UTC with microseconds. Finer fractions are cut, as MySQL would round
 /// them into another second.
 fn parse_datetime(text: &str) -> Option<String> {
-    let at: jiff::Timestamp = text.parse().ok()?;
-    let year = at.strftime("%Y").to_string();
-    (year.len() == 4 && !year.starts_with('-')).then(|| at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string())
+    let at = jiff::tz::Offset::UTC.to_datetime(text.parse().ok()?);
+    (0..=9999).contains(&at.year()).then(|| {
+        let (date, time) = (at.date(), at.time());
+        format!(
+            "{date} {:02}:{:02}:{:02}.{:06}",
+            time.hour(),
+            time.minute(),
+            time.second(),
+            time.subsec_nanosecond() / 1000
+        )
+    })
 }
 
 /// Milliseconds since 1970 of an ISO 8601 time with an offset.

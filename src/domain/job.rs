@@ -100,11 +100,15 @@ impl Job {
     }
 }
 
-/// A claim on a job for one attempt. Only the current attempt may commit; a late one is fenced off.
+/// A claim on a job for one attempt. Only the current claim may commit; a late one is fenced off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub job: Job,
     pub attempt: Attempt,
+    /// Unique within one process; shared by the jobs that were leased together.
+    pub claim: u64,
+    /// The store's record that the job stands in, with others of its kind.
+    pub record: u64,
 }
 
 /// One row of a list page.

@@ -30,28 +30,78 @@ impl<'a> Json<'a> {
     /// # Errors
     /// Not JSON, a key twice in one object, or a number or text that cannot be held.
     pub fn parse(text: &'a [u8]) -> serde_json::Result<Json<'a>> {
-        serde_json::from_slice(text)
+        // One look at the whole is much cheaper than the parser's look at each text.
+        let text = std::str::from_utf8(text).map_err(|_| serde_json::Error::custom("it is not UTF-8"))?;
+        serde_json::from_str(text)
     }
 
     /// The value at a JSON pointer; the empty pointer is the value itself.
     pub fn pointer(&self, pointer: &str) -> Option<&Json<'a>> {
-        pointer.split('/').skip(1).try_fold(self, |value, token| value.child(token))
+        // By bytes: asked for each column of each document.
+        let (mut rest, mut value) = (pointer.as_bytes(), self);
+        while let [b'/', tail @ ..] = rest {
+            let end = tail.iter().position(|byte| *byte == b'/').unwrap_or(tail.len());
+            let (token, next) = tail.split_at(end);
+            value = value.child(token)?;
+            rest = next;
+        }
+        Some(value)
     }
 
-    fn child(&self, token: &str) -> Option<&Json<'a>> {
+    fn child(&self, token: &[u8]) -> Option<&Json<'a>> {
         match self {
-            Json::Object(_) if token.contains('~') => self.get(&token.replace("~1", "/").replace("~0", "~")),
-            Json::Object(_) => self.get(token),
-            Json::Array(elements) => elements.get(token.parse::<usize>().ok()?),
+            Json::Object(_) if token.contains(&b'~') => {
+                self.member(std::str::from_utf8(token).ok()?.replace("~1", "/").replace("~0", "~").as_bytes())
+            }
+            Json::Object(_) => self.member(token),
+            Json::Array(elements) => elements.get(std::str::from_utf8(token).ok()?.parse::<usize>().ok()?),
             Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) => None,
         }
     }
 
+    fn member(&self, key: &[u8]) -> Option<&Json<'a>> {
+        let Json::Object(members) = self else { return None };
+        let found = members.binary_search_by(|(known, _)| known.as_bytes().cmp(key)).ok()?;
+        members.get(found).map(|(_, value)| value)
+    }
+
     /// A member of an object.
     pub fn get(&self, key: &str) -> Option<&Json<'a>> {
-        let Json::Object(members) = self else { return None };
-        let found = members.binary_search_by(|(known, _)| known.as_ref().cmp(key)).ok()?;
-        members.get(found).map(|(_, value)| value)
+        self.member(key.as_bytes())
+    }
+
+    /// Writes the content in a form that is the same for equal content and different for any other: a
+    /// letter for the kind, lengths, texts as they are. Digests are taken of it; it is kept nowhere.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        let length = |out: &mut Vec<u8>, kind: u8, length: usize| {
+            out.push(kind);
+            out.extend((length as u64).to_be_bytes());
+        };
+        match self {
+            Json::Null => out.push(b'n'),
+            Json::Bool(flag) => out.push(if *flag { b't' } else { b'f' }),
+            Json::Number(number) => {
+                let text = number.to_string();
+                length(out, b'#', text.len());
+                out.extend_from_slice(text.as_bytes());
+            }
+            Json::Text(text) => {
+                length(out, b's', text.len());
+                out.extend_from_slice(text.as_bytes());
+            }
+            Json::Array(elements) => {
+                length(out, b'[', elements.len());
+                elements.iter().for_each(|element| element.write_canonical(out));
+            }
+            Json::Object(members) => {
+                length(out, b'{', members.len());
+                for (key, value) in members {
+                    length(out, b's', key.len());
+                    out.extend_from_slice(key.as_bytes());
+                    value.write_canonical(out);
+                }
+            }
+        }
     }
 
     /// The text, if it is one.
@@ -63,7 +113,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Compact, with sorted keys: the canonical form that digests are taken of.
+/// Compact, with sorted keys.
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

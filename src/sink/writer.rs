@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::Entry;
-use crate::store::{Store, StoreError, Waiting};
+use crate::store::{Slot, Store, StoreError, Waiting};
 
 /// Entries of one transaction: beyond some hundreds the server gains nothing.
 const BATCH_MAX: usize = 256;
@@ -50,15 +50,15 @@ impl Health {
 /// Moves documents into the embedded archive until stopped.
 pub async fn run_archive(store: Store, stop: CancellationToken) {
     loop {
-        let versions = store.outbox_versions(BATCH_MAX).unwrap_or_default();
-        if versions.is_empty() {
+        let slots = store.outbox_slots(BATCH_MAX).unwrap_or_default();
+        if slots.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = store.signals().outbox.notified() => {}
             }
             continue;
         }
-        if let Err(error) = store.archive(versions).await {
+        if let Err(error) = store.archive(slots).await {
             tracing::warn!(%error, "documents could not be archived; trying again");
             if pause(&stop, STORE_PAUSE).await {
                 return;
@@ -80,7 +80,7 @@ pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: Ca
             batch = writer.next_from_start().await;
             continue;
         }
-        let last = batch.last().map(|waiting: &Waiting| waiting.version);
+        let last = batch.last().map(|waiting: &Waiting| waiting.slot);
         let next = tokio::spawn(read(writer.store.clone(), last));
         writer.write_batch(batch).await;
         batch = writer.opened(next.await).await;
@@ -99,8 +99,8 @@ struct Writer {
     acknowledging: JoinSet<()>,
 }
 
-/// Opens sealed documents above a version, on a blocking thread.
-async fn read(store: Store, after: Option<u64>) -> Result<Vec<Waiting>, StoreError> {
+/// Opens the sealed documents after a place, on a blocking thread.
+async fn read(store: Store, after: Option<Slot>) -> Result<Vec<Waiting>, StoreError> {
     let read = tokio::task::spawn_blocking(move || store.outbox_batch(after, BATCH_MAX, BATCH_BYTES_MAX));
     read.await.map_err(|error| StoreError::Engine(error.to_string()))?
 }
@@ -154,7 +154,7 @@ impl Writer {
     }
 
     async fn write_part(&mut self, part: &[Waiting]) -> Part {
-        let entries: Vec<Entry> = part.iter().filter_map(|waiting| waiting.entry.clone()).collect();
+        let entries: Vec<&Entry> = part.iter().filter_map(|waiting| waiting.entry.as_ref()).collect();
         let (mut repeats, mut lost, mut reconnect) = (0, 0, RECONNECT_MIN);
         loop {
             let error = match self.attempt(&entries).await {
@@ -199,7 +199,7 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, entries: &[Entry]) -> Result<(), SinkError> {
+    async fn attempt(&mut self, entries: &[&Entry]) -> Result<(), SinkError> {
         if !self.prepared {
             self.mysql.prepare().await?;
             self.prepared = true;
@@ -210,12 +210,12 @@ impl Writer {
     /// Begins to acknowledge a part; the one before is done then.
     async fn acknowledge(&mut self, part: &[Waiting]) {
         self.acknowledged().await;
-        let versions = part.iter().map(|waiting| waiting.version).collect();
+        let slots = part.iter().map(|waiting| waiting.slot).collect();
         let documents = part.iter().filter(|waiting| matches!(waiting.entry, Some(Entry::Document(_)))).count() as u64;
         metrics::counter!("waybill_documents_written_total").increment(documents);
         let store = self.store.clone();
         self.acknowledging.spawn(async move {
-            if let Err(error) = store.acknowledge(versions).await {
+            if let Err(error) = store.acknowledge(slots).await {
                 tracing::warn!(%error, "written documents could not be acknowledged; they are written again, which does no harm");
             }
         });
@@ -227,7 +227,7 @@ impl Writer {
 
     async fn park(&self, one: &Waiting, error: &SinkError) {
         tracing::warn!(error = error.text, "the sink refuses a document; it is parked");
-        if let Err(error) = self.store.park_entry(one.version, error.text.clone(), REPEATS_MAX).await {
+        if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
             tracing::warn!(%error, "a refused document could not be parked; trying again");
             pause(&self.stop, STORE_PAUSE).await;
         }

@@ -81,7 +81,7 @@ pub fn page(definition: &Definition, body: &Bytes) -> Result<ParsedPage, SourceE
     let mut hashes = Vec::with_capacity(rows_raw.len());
     for raw in rows_raw {
         let value = strict(raw.get().as_bytes())?;
-        let hash = hash(&value)?;
+        let hash = hash(&value);
         hashes.push(hash);
         match row_id(definition, &value) {
             Ok(id) => {
@@ -95,7 +95,8 @@ pub fn page(definition: &Definition, body: &Bytes) -> Result<ParsedPage, SourceE
     Ok(ParsedPage { rows, rejected, digest: digest(&hashes), next })
 }
 
-/// Reads a document that was asked for by `id`. `first_seen` is when it was first read, if it was.
+/// Reads a document that was asked for by `id`. `first_seen` tells when its id was first
+/// seen, if it was; asked only for documents that do not tell their own time.
 ///
 /// # Errors
 /// [`SourceError::Malformed`] when it is not JSON; [`SourceError::Shape`] when it is no object, has
@@ -104,7 +105,7 @@ pub fn detail(
     definition: &Definition,
     id: &str,
     body: &Bytes,
-    first_seen: Option<Millis>,
+    first_seen: impl FnOnce() -> Option<Millis>,
     now: Millis,
 ) -> Result<ParsedDetail, SourceError> {
     let document = strict(body)?;
@@ -120,7 +121,7 @@ pub fn detail(
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, first_seen, now));
-    Ok(ParsedDetail { hash: hash(&document)?, refresh_after_ms })
+    Ok(ParsedDetail { hash: hash(&document), refresh_after_ms })
 }
 
 /// The raw rows; `None` is a sound end of the list without the key of the rows.
@@ -187,7 +188,12 @@ fn id_text(value: &Json<'_>) -> Option<String> {
 
 /// Pauses grow with the age, so that the reads of one document stay few: about two for each
 /// doubling of its age.
-fn refresh_after(rule: &Refresh, document: &Json<'_>, first_seen: Option<Millis>, now: Millis) -> Option<i64> {
+fn refresh_after(
+    rule: &Refresh,
+    document: &Json<'_>,
+    first_seen: impl FnOnce() -> Option<Millis>,
+    now: Millis,
+) -> Option<i64> {
     if let Some((at, finals)) = &rule.until {
         let path: Vec<String> = tokens(at).collect();
         if any_value(document, &path, &|value| is_one_of(value, finals)) {
@@ -195,7 +201,7 @@ fn refresh_after(rule: &Refresh, document: &Json<'_>, first_seen: Option<Millis>
         }
     }
     let time = rule.time.as_deref().and_then(|at| document.pointer(at)?.as_str()).and_then(parse_millis);
-    let age = now.saturating_sub(time.or(first_seen).unwrap_or(now)).max(0);
+    let age = now.saturating_sub(time.or_else(first_seen).unwrap_or(now)).max(0);
     let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     (age <= ms(rule.max_age)).then(|| ms(rule.every).max(age / 2))
 }

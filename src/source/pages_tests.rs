@@ -119,7 +119,7 @@ fn rows_without_a_usable_id_are_reported_and_hold_nothing_up() {
 
 #[test]
 fn a_document_is_an_object_with_the_id_that_was_asked_for() {
-    let read = |body: &str| detail(&listed(), "12", &Bytes::copy_from_slice(body.as_bytes()), None, 0);
+    let read = |body: &str| detail(&listed(), "12", &Bytes::copy_from_slice(body.as_bytes()), || None, 0);
     assert!(read(r#"{"id":"12"}"#).is_ok());
     assert!(read(r#"{"id":12}"#).is_ok());
     for other in [
@@ -144,7 +144,7 @@ fn the_refresh_rule() {
     let after = |body: &str, first_seen: Option<i64>| {
         let mut document: serde_json::Value = serde_json::from_str(body).unwrap();
         document["id"] = "a".into();
-        detail(&listed(), "a", &Bytes::from(document.to_string()), first_seen, now).unwrap().refresh_after_ms
+        detail(&listed(), "a", &Bytes::from(document.to_string()), || first_seen, now).unwrap().refresh_after_ms
     };
     let dated = r#"{"at":"2026-01-01T01:00:00+01:00"}"#;
     assert_eq!(after(dated, Some(now)), Some(50 * HOUR), "half of the age");
@@ -159,7 +159,7 @@ fn the_refresh_rule() {
         assert_eq!(after(&events(open), None), Some(50 * HOUR), "{open}");
     }
     let bare = Bytes::from_static(br#"{"id":"a"}"#);
-    assert_eq!(detail(&row_is_document(), "a", &bare, None, 0).unwrap().refresh_after_ms, None);
+    assert_eq!(detail(&row_is_document(), "a", &bare, || None, 0).unwrap().refresh_after_ms, None);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::StoreError;
-use super::kv::{Kv, Pair};
+use super::kv::{Change, Kv, Pair};
+use super::meta::{Counter, Counts, counted};
 use super::signal::{Signal, Signals};
 
 /// A group closes when its changes reach this size; larger ones gain nothing and delay answers.
@@ -76,8 +77,8 @@ fn run(kv: &dyn Kv, mut receiver: mpsc::Receiver<Work>, signals: &Signals, fail:
     while let Some(first) = receiver.blocking_recv() {
         let group = std::panic::catch_unwind(AssertUnwindSafe(|| run_group(kv, first, &mut receiver)));
         let outcome = match group {
-            Ok(Group { answers, changes, raised }) => {
-                let durable = if changes.is_empty() { Ok(()) } else { kv.apply(&changes) };
+            Ok(Group { answers, changes, counts, raised }) => {
+                let durable = apply(kv, changes, &counts);
                 let result = durable.as_ref().map(|()| raised).map_err(Clone::clone);
                 if let Ok(raised) = result {
                     signals.raise(raised);
@@ -97,9 +98,26 @@ fn run(kv: &dyn Kv, mut receiver: mpsc::Receiver<Work>, signals: &Signals, fail:
     }
 }
 
+/// A transaction without the thread, for the opening of the store.
+pub(super) fn run_once(
+    kv: &dyn Kv,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let nothing = Overlay::new();
+    let mut tx = Tx::over(kv, &nothing);
+    work(&mut tx)?;
+    apply(kv, tx.own.into_iter().collect(), &tx.counts)
+}
+
+fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<(), StoreError> {
+    changes.extend(counted(kv, counts)?);
+    if changes.is_empty() { Ok(()) } else { kv.apply(&changes) }
+}
+
 struct Group {
     answers: Vec<Answer>,
-    changes: Vec<super::kv::Change>,
+    changes: Vec<Change>,
+    counts: Counts,
     raised: BTreeSet<Signal>,
 }
 
@@ -107,14 +125,18 @@ fn run_group(kv: &dyn Kv, first: Work, receiver: &mut mpsc::Receiver<Work>) -> G
     let mut group = Overlay::new();
     let mut raised = BTreeSet::new();
     let mut answers = Vec::new();
+    let mut counts = Counts::new();
     let mut bytes = 0;
     let mut next = Some(first);
     while let Some(work) = next.take() {
-        let mut tx = Tx { kv, group: &group, own: Overlay::new(), raised: BTreeSet::new(), bytes: 0, refused: false };
+        let mut tx = Tx::over(kv, &group);
         answers.push(work(&mut tx));
-        let Tx { own, raised: own_raised, bytes: own_bytes, refused, .. } = tx;
+        let Tx { own, counts: own_counts, raised: own_raised, bytes: own_bytes, refused, .. } = tx;
         if !refused {
             group.extend(own);
+            for (counter, by) in own_counts {
+                *counts.entry(counter).or_default() += by;
+            }
             raised.extend(own_raised);
             bytes += own_bytes;
         }
@@ -122,7 +144,7 @@ fn run_group(kv: &dyn Kv, first: Work, receiver: &mut mpsc::Receiver<Work>) -> G
             next = receiver.try_recv().ok();
         }
     }
-    Group { answers, changes: group.into_iter().collect(), raised }
+    Group { answers, changes: group.into_iter().collect(), counts, raised }
 }
 
 /// A transaction in progress.
@@ -130,9 +152,20 @@ pub struct Tx<'a> {
     kv: &'a dyn Kv,
     group: &'a Overlay,
     own: Overlay,
+    counts: Counts,
     raised: BTreeSet<Signal>,
     bytes: usize,
     refused: bool,
+    /// The outbox record that takes further entries of this transaction, and its size.
+    pub(super) open_record: Option<(u64, usize)>,
+}
+
+impl<'a> Tx<'a> {
+    /// Over what is on the disk and what the group committed before.
+    pub(super) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
+        let (own, counts, raised) = (Overlay::new(), Counts::new(), BTreeSet::new());
+        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, open_record: None }
+    }
 }
 
 impl Tx<'_> {
@@ -148,6 +181,19 @@ impl Tx<'_> {
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.bytes += key.len() + value.len();
         self.own.insert(key, Some(value));
+    }
+
+    /// Adds to the value that this transaction has set; false when it has set none.
+    pub(super) fn extend(&mut self, key: &[u8], more: &[u8]) -> bool {
+        let Some(Some(value)) = self.own.get_mut(key) else { return false };
+        value.extend_from_slice(more);
+        self.bytes += more.len();
+        true
+    }
+
+    /// Changes a counter together with what it counts.
+    pub(super) fn count(&mut self, counter: Counter, by: i64) {
+        *self.counts.entry(counter).or_default() += by;
     }
 
     /// Removes a key, present or not.
@@ -231,14 +277,6 @@ impl<'a, U: Iterator<Item = Layered<'a>>, L: Iterator<Item = Layered<'a>>> Itera
             }
             Ordering::Less => self.upper.next(),
         }
-    }
-}
-
-#[cfg(test)]
-impl<'a> Tx<'a> {
-    /// A transaction over an engine, for tests of rules without a thread.
-    pub(super) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
-        Tx { kv, group, own: Overlay::new(), raised: BTreeSet::new(), bytes: 0, refused: false }
     }
 }
 

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Queue};
-use super::queue::{enqueue, new_job, remove_ready, unwait, wait};
+use super::queue::{new_job, unwait, wait};
+use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::walk::RowNote;
 use super::{StoreError, Tx, decode, encode, outbox};
@@ -104,7 +105,7 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> R
         return Ok(true);
     }
     let queue = Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: keys::QueueKind::Detail };
-    remove_ready(tx, &queue, Class::Refresh, seq)
+    ready::remove(tx, &queue, Class::Refresh, seq)
 }
 
 /// Moves a planned re-read to now, for a full run that somebody asked for. False when the document is

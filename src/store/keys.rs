@@ -7,10 +7,11 @@
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |
 //! | `d` | shop, resource, id | ledger: the document |
-//! | `j` | shop, resource, L or D, class, seq | a job that is ready |
+//! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
+//! | `l` | claim | jobs whose attempt is under way |
 //! | `m` | name | store-wide values and counters |
-//! | `o` | version | outbox entry |
+//! | `o` | version of the first | outbox entries |
 //! | `p` | id | parked |
 //! | `r` | shop, resource, combination, id | ledger: the list row |
 //! | `s` | shop | shop, its sealed secret and data key |
@@ -21,10 +22,12 @@
 //! | `x` | resource, shop, id | archived document |
 //! | `z` | shop | a shop being deleted |
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{Class, Job, JobKind, StreamId};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Queue {
     pub shop: String,
     pub resource: String,
@@ -32,7 +35,8 @@ pub struct Queue {
 }
 
 /// Which of a resource's two calls the jobs of a queue make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum QueueKind {
     List,
     Detail,
@@ -57,18 +61,12 @@ impl Queue {
         key
     }
 
-    pub(super) fn key(&self, class: Class, seq: u64) -> Vec<u8> {
+    pub(super) fn key(&self, class: Class, record: u64) -> Vec<u8> {
         let mut key = self.prefix();
         key.push(class as u8);
-        key.extend(seq.to_be_bytes());
+        key.extend(record.to_be_bytes());
         key
     }
-}
-
-/// Class and seq of a key in a queue.
-pub(super) fn class_and_seq(key: &[u8]) -> Option<(u8, u64)> {
-    let (rest, seq) = key.split_last_chunk::<8>()?;
-    Some((*rest.last()?, u64::from_be_bytes(*seq)))
 }
 
 pub(super) fn texts(prefix: u8, parts: &[&str]) -> Vec<u8> {

@@ -1,12 +1,13 @@
 //! Store-wide values: format, master key check, sequences, counters.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::kv::Kv;
+use super::kv::{Change, Kv};
 use super::seal::{SealKey, random_key};
-use super::{Store, StoreError, Tx, locked};
+use super::{Store, StoreError, Tx, claimed};
 
 /// Rises when the layout of keys or records changes so that older programs could not read it.
 const FORMAT: u32 = 1;
@@ -51,8 +52,11 @@ pub struct Counters {
     pub open_runs: u64,
 }
 
+/// How much each counter changes; the committer adds it to what is stored, once a group.
+pub(super) type Counts = BTreeMap<Counter, i64>;
+
 /// Names of the counters; part of the stored format.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Counter {
     Ready,
     Waiting,
@@ -78,19 +82,17 @@ impl Counter {
 }
 
 impl Tx<'_> {
-    /// Changes a counter together with what it counts.
-    pub(super) fn count(&mut self, counter: Counter, by: i64) -> Result<(), StoreError> {
-        let now = number(self.get(counter.key())?);
-        self.put(counter.key().to_vec(), now.saturating_add_signed(by).to_be_bytes().to_vec());
-        Ok(())
-    }
-
     /// The next number of a sequence, from 1.
     pub(super) fn next(&mut self, name: &'static str) -> Result<u64, StoreError> {
+        self.next_many(name, 1)
+    }
+
+    /// The first of the next `count` numbers of a sequence.
+    pub(super) fn next_many(&mut self, name: &'static str, count: u64) -> Result<u64, StoreError> {
         let key = [b"mseq.", name.as_bytes()].concat();
-        let next = number(self.get(&key)?) + 1;
-        self.put(key, next.to_be_bytes().to_vec());
-        Ok(next)
+        let last = number(self.get(&key)?);
+        self.put(key, (last + count).to_be_bytes().to_vec());
+        Ok(last + 1)
     }
 
     /// The next version: microseconds of the wall clock, or one more than the last if the clock fell
@@ -102,6 +104,17 @@ impl Tx<'_> {
         self.put(key, next.to_be_bytes().to_vec());
         Ok(next)
     }
+}
+
+/// What the counters are after a change: part of the group that made it.
+pub(super) fn counted(kv: &dyn Kv, counts: &Counts) -> Result<Vec<Change>, StoreError> {
+    let changed = counts.iter().filter(|(_, by)| **by != 0);
+    changed
+        .map(|(counter, by)| {
+            let now = number(kv.get(counter.key())?).saturating_add_signed(*by);
+            Ok((counter.key().to_vec(), Some(now.to_be_bytes().to_vec())))
+        })
+        .collect()
 }
 
 fn number(bytes: Option<Vec<u8>>) -> u64 {
@@ -119,7 +132,7 @@ impl Store {
             ready_jobs: read(Counter::Ready)?,
             waiting_jobs: read(Counter::Waiting)?,
             retrying_jobs: read(Counter::Retrying)?,
-            leased_jobs: locked(&self.0.leased).len() as u64,
+            leased_jobs: claimed(&self.0.claims).len() as u64,
             outbox: read(Counter::Outbox)?,
             outbox_bytes: read(Counter::OutboxBytes)?,
             parked: read(Counter::Parked)?,

@@ -3,10 +3,11 @@
 //!
 //! Every change is a transaction run by the one committer (`committer`) and durable before its caller
 //! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed (`seal`)
-//! before they reach the engine. Reading order: `keys`, `committer`, `queue`, `walk`, `detail`, `outbox`.
+//! before they reach the engine. Reading order: `keys`, `committer`, `lease`, `ready`, `queue`, `walk`,
+//! `detail`, `outbox`.
 //!
-//! A crash at any instant leaves the state after some transaction, whole. Leases live in memory only:
-//! a new process starts with none, and the attempts that were under way count as made.
+//! A crash at any instant leaves the state after some transaction, whole. A new process starts without
+//! leases, and the attempts that were under way count as made.
 
 mod access;
 mod archive;
@@ -15,10 +16,12 @@ mod detail;
 mod error;
 mod keys;
 mod kv;
+mod lease;
 mod meta;
 mod outbox;
 mod parked;
 mod queue;
+mod ready;
 mod runs;
 mod seal;
 mod shops;
@@ -28,7 +31,7 @@ mod slots;
 mod tests;
 mod walk;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -44,7 +47,7 @@ pub use committer::Tx;
 pub use error::StoreError;
 pub use keys::{Queue, QueueKind};
 pub use meta::Counters;
-pub use outbox::Waiting;
+pub use outbox::{Slot, Waiting};
 pub use queue::{Failure, Settled, Settlement};
 pub use runs::Started;
 pub use seal::SealKey;
@@ -55,6 +58,7 @@ pub use walk::WalkRule;
 use crate::domain::Clock;
 use committer::Committer;
 use kv::{Kv, SledKv};
+use lease::Claims;
 
 /// The embedded store. Cheap to clone; the last handle closes it.
 #[derive(Clone)]
@@ -65,8 +69,8 @@ struct Inner {
     committer: Committer,
     signals: Arc<Signals>,
     queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
-    /// Jobs with an attempt under way, by seq.
-    leased: Arc<Mutex<HashSet<u64>>>,
+    /// Jobs with an attempt under way.
+    claims: Claimed,
     shop_keys: RwLock<HashMap<String, SealKey>>,
     master: SealKey,
     clock: Clock,
@@ -88,6 +92,7 @@ impl Store {
 
     fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {
         let cursor_key = meta::check_or_create(&*kv, &master, path)?;
+        committer::run_once(&*kv, lease::recover)?;
         let (signals, receiver) = Signals::new();
         let signals = Arc::new(signals);
         let committer = Committer::start(Arc::clone(&kv), Arc::clone(&signals))?;
@@ -96,7 +101,7 @@ impl Store {
             committer,
             signals,
             queues: Mutex::new(Some(receiver)),
-            leased: Arc::default(),
+            claims: Claimed::default(),
             shop_keys: RwLock::default(),
             master,
             clock,
@@ -149,10 +154,10 @@ impl Store {
     }
 }
 
-type Leased = Arc<Mutex<HashSet<u64>>>;
+type Claimed = Arc<Mutex<Claims>>;
 
-fn locked(leased: &Leased) -> MutexGuard<'_, HashSet<u64>> {
-    leased.lock().unwrap_or_else(PoisonError::into_inner)
+fn claimed(claims: &Claimed) -> MutexGuard<'_, Claims> {
+    claims.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn make_private(directory: &Path) -> Result<(), StoreError> {

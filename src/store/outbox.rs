@@ -1,7 +1,14 @@
 //! The outbox: what was committed here and waits for the sink, in the order of versions.
 //!
 //! The writer reads batches, writes them, and then acknowledges. An entry leaves only by
-//! acknowledging or parking, so a crash in between repeats the write, which is harmless.
+//! acknowledging or parking, so a crash in between repeats the write, which is harmless. Entries of one
+//! transaction share a record as far as it stays small: a write costs the engine much the same
+//! whatever its size.
+//!
+//! A record is a row of entries: version (8 bytes), length of the head and of the sealed part (4 bytes
+//! each, big end first), head as JSON, sealed part.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,13 +16,24 @@ use serde::{Deserialize, Serialize};
 use super::meta::Counter;
 use super::runs::RunCounts;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, archive, decode_with, document_context, encode_with, keys, parked, shops};
+use super::{Store, StoreError, Tx, archive, decode, document_context, encode, keys, parked, shops};
 use crate::domain::{Checkpoint, Combination, Document, Entry, StreamId};
+
+/// A page of the engine holds up to 17 values; with larger ones it would spill out of its log.
+const RECORD_BYTES_MAX: usize = 7_000;
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// The record's number: the version of its first entry.
+    record: u64,
+    version: u64,
+}
 
 /// An entry with its place in the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    pub version: u64,
+    pub slot: Slot,
     /// None: nothing to write any more (its shop was purged); acknowledge it.
     pub entry: Option<Entry>,
     /// Size as stored.
@@ -48,12 +66,74 @@ pub(super) enum Head {
     ShopDeleted { shop: String, purge: bool },
 }
 
+/// An entry within a record.
+struct Stored<'a> {
+    version: u64,
+    head: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl Stored<'_> {
+    fn len(&self) -> usize {
+        16 + self.head.len() + self.sealed.len()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let length = |part: &[u8]| u32::try_from(part.len()).map_err(|_| cut("too long"));
+        out.extend(self.version.to_be_bytes());
+        out.extend(length(self.head)?.to_be_bytes());
+        out.extend(length(self.sealed)?.to_be_bytes());
+        out.extend_from_slice(self.head);
+        out.extend_from_slice(self.sealed);
+        Ok(())
+    }
+
+    fn head(&self) -> Result<Head, StoreError> {
+        decode("an outbox entry", self.head)
+    }
+}
+
+fn cut(detail: &str) -> StoreError {
+    StoreError::Record { what: "outbox entries".to_owned(), detail: detail.to_owned() }
+}
+
+/// The entries of a record.
+fn entries(mut record: &[u8]) -> Result<Vec<Stored<'_>>, StoreError> {
+    let mut entries = Vec::new();
+    while !record.is_empty() {
+        let entry = split_entry(&mut record).ok_or_else(|| cut("cut off"))?;
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn split_entry<'a>(record: &mut &'a [u8]) -> Option<Stored<'a>> {
+    let (version, rest) = record.split_first_chunk::<8>()?;
+    let (head, rest) = rest.split_first_chunk::<4>()?;
+    let (sealed, rest) = rest.split_first_chunk::<4>()?;
+    let (head, rest) = rest.split_at_checked(u32::from_be_bytes(*head) as usize)?;
+    let (sealed, rest) = rest.split_at_checked(u32::from_be_bytes(*sealed) as usize)?;
+    *record = rest;
+    Some(Stored { version: u64::from_be_bytes(*version), head, sealed })
+}
+
 fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
     let version = tx.next_version(now)?;
-    let record = encode_with("an outbox entry", head, sealed)?;
-    tx.count(Counter::Outbox, 1)?;
-    tx.count(Counter::OutboxBytes, i64::try_from(record.len()).unwrap_or(i64::MAX))?;
-    tx.put(keys::numbered(b'o', version), record);
+    let head = encode("an outbox entry", head)?;
+    let entry = Stored { version, head: &head, sealed };
+    let length = entry.len();
+    let mut bytes = Vec::with_capacity(length);
+    entry.write(&mut bytes)?;
+    tx.count(Counter::Outbox, 1);
+    tx.count(Counter::OutboxBytes, i64::try_from(length).unwrap_or(i64::MAX));
+    let room = tx.open_record.filter(|(_, size)| size + length <= RECORD_BYTES_MAX);
+    tx.open_record = match room {
+        Some((record, size)) if tx.extend(&keys::numbered(b'o', record), &bytes) => Some((record, size + length)),
+        _ => {
+            tx.put(keys::numbered(b'o', version), bytes);
+            Some((version, length))
+        }
+    };
     tx.raise(Signal::Outbox);
     Ok(version)
 }
@@ -95,15 +175,29 @@ pub(super) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now:
     Ok(())
 }
 
-/// Takes an entry out; None when it is not there any more.
-pub(super) fn remove(tx: &mut Tx<'_>, version: u64) -> Result<Option<(Head, Vec<u8>)>, StoreError> {
-    let key = keys::numbered(b'o', version);
-    let Some(record) = tx.get(&key)? else { return Ok(None) };
-    let entry = decode_with("an outbox entry", &record)?;
-    tx.delete(key);
-    tx.count(Counter::Outbox, -1)?;
-    tx.count(Counter::OutboxBytes, -i64::try_from(record.len()).unwrap_or(i64::MAX))?;
-    Ok(Some(entry))
+/// Takes entries out, each with its version; those that are not there any more are passed over.
+fn remove(tx: &mut Tx<'_>, slots: &[Slot]) -> Result<Vec<(u64, Head, Vec<u8>)>, StoreError> {
+    let mut wanted: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for slot in slots {
+        wanted.entry(slot.record).or_default().insert(slot.version);
+    }
+    let mut removed = Vec::with_capacity(slots.len());
+    for (record, versions) in wanted {
+        let key = keys::numbered(b'o', record);
+        let Some(bytes) = tx.get(&key)? else { continue };
+        let mut left = Vec::new();
+        for entry in entries(&bytes)? {
+            if versions.contains(&entry.version) {
+                removed.push((entry.version, entry.head()?, entry.sealed.to_vec()));
+                tx.count(Counter::Outbox, -1);
+                tx.count(Counter::OutboxBytes, -i64::try_from(entry.len()).unwrap_or(i64::MAX));
+            } else {
+                entry.write(&mut left)?;
+            }
+        }
+        if left.is_empty() { tx.delete(key) } else { tx.put(key, left) }
+    }
+    Ok(removed)
 }
 
 /// Puts an entry back that was parked; it gets a new place but keeps its content.
@@ -112,35 +206,46 @@ pub(super) fn put_back(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) ->
 }
 
 impl Store {
-    /// The oldest entries above the version `after`, at most `count` and about `bytes` (as stored), with
-    /// their documents opened.
+    /// The oldest entries in records above that of `after`, about `count` and about `bytes` (as stored):
+    /// records are read whole. Their documents are opened.
     ///
     /// # Errors
     /// The engine's read errors, and [`StoreError::Sealed`] for a damaged document.
-    pub fn outbox_batch(&self, after: Option<u64>, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
-        let from = after.map_or_else(|| vec![b'o'], |after| keys::numbered(b'o', after.saturating_add(1)));
+    pub fn outbox_batch(&self, after: Option<Slot>, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
+        let from = after.map_or_else(|| vec![b'o'], |after| keys::numbered(b'o', after.record.saturating_add(1)));
         let mut batch = Vec::new();
         let mut size = 0;
-        for pair in self.0.kv.scan(b"o", &from).take(count) {
+        for pair in self.0.kv.scan(b"o", &from) {
             let (key, record) = pair?;
-            size += record.len();
-            let version = keys::number_of(&key).unwrap_or(0);
-            let (head, sealed) = decode_with("an outbox entry", &record)?;
-            batch.push(Waiting { version, entry: self.open_entry(version, head, &sealed)?, bytes: record.len() });
-            if size >= bytes {
+            let number = keys::number_of(&key).unwrap_or(0);
+            for stored in entries(&record)? {
+                size += stored.len();
+                let (slot, bytes) = (Slot { record: number, version: stored.version }, stored.len());
+                let entry = self.open_entry(stored.version, stored.head()?, stored.sealed)?;
+                batch.push(Waiting { slot, entry, bytes });
+            }
+            if batch.len() >= count || size >= bytes {
                 break;
             }
         }
         Ok(batch)
     }
 
-    /// The versions of the oldest entries, at most `count`.
+    /// Where the oldest entries stand, about `count` of them.
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn outbox_versions(&self, count: usize) -> Result<Vec<u64>, StoreError> {
-        let pairs = self.0.kv.scan(b"o", b"o").take(count);
-        pairs.map(|pair| Ok(keys::number_of(&pair?.0).unwrap_or(0))).collect()
+    pub fn outbox_slots(&self, count: usize) -> Result<Vec<Slot>, StoreError> {
+        let mut slots = Vec::new();
+        for pair in self.0.kv.scan(b"o", b"o") {
+            let (key, bytes) = pair?;
+            let record = keys::number_of(&key).unwrap_or(0);
+            slots.extend(entries(&bytes)?.iter().map(|entry| Slot { record, version: entry.version }));
+            if slots.len() >= count {
+                break;
+            }
+        }
+        Ok(slots)
     }
 
     fn open_entry(&self, version: u64, head: Head, sealed: &[u8]) -> Result<Option<Entry>, StoreError> {
@@ -171,14 +276,12 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors; then nothing is removed and the batch will be written again.
-    pub async fn acknowledge(&self, versions: Vec<u64>) -> Result<(), StoreError> {
+    pub async fn acknowledge(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
         let now = self.now();
         self.transact(move |tx| {
             let mut counts = RunCounts::default();
-            for version in versions {
-                if let Some((head, _)) = remove(tx, version)? {
-                    acknowledged(tx, head, &mut counts);
-                }
+            for (_, head, _) in remove(tx, &slots)? {
+                acknowledged(tx, head, &mut counts);
             }
             counts.apply(tx, now)?;
             tx.raise(Signal::Progress);
@@ -191,17 +294,15 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors; then nothing has moved.
-    pub async fn archive(&self, versions: Vec<u64>) -> Result<(), StoreError> {
+    pub async fn archive(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
         let now = self.now();
         self.transact(move |tx| {
             let mut counts = RunCounts::default();
-            for version in versions {
-                if let Some((head, sealed)) = remove(tx, version)? {
-                    archive::apply(tx, version, &head, &sealed)?;
-                    // What stays in the archive of a deleted shop needs its key.
-                    if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
-                        acknowledged(tx, head, &mut counts);
-                    }
+            for (version, head, sealed) in remove(tx, &slots)? {
+                archive::apply(tx, version, &head, &sealed)?;
+                // What stays in the archive of a deleted shop needs its key.
+                if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
+                    acknowledged(tx, head, &mut counts);
                 }
             }
             counts.apply(tx, now)?;
@@ -215,11 +316,13 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn park_entry(&self, version: u64, reason: String, attempts: u32) -> Result<(), StoreError> {
+    pub async fn park_entry(&self, slot: Slot, reason: String, attempts: u32) -> Result<(), StoreError> {
         let now = self.now();
-        self.transact(move |tx| match remove(tx, version)? {
-            Some((head, sealed)) => parked::park_entry(tx, head, sealed, (reason, attempts), now),
-            None => Ok(()),
+        self.transact(move |tx| {
+            for (_, head, sealed) in remove(tx, &[slot])? {
+                parked::park_entry(tx, head, sealed, (reason.clone(), attempts), now)?;
+            }
+            Ok(())
         })
         .await
     }

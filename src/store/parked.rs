@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::Counter;
 use super::outbox::{self, Head};
-use super::queue::enqueue;
+use super::ready::enqueue;
 use super::signal::Signal;
 use super::{Store, StoreError, Tx, decode, encode, keys, runs};
 use crate::domain::{Job, JobKind, Parked, Rejected, Run, RunState};
@@ -36,7 +36,7 @@ enum What {
 
 fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
     tx.put(keys::numbered(b'p', record.parked.id), encode("a parked record", record)?);
-    tx.count(Counter::Parked, 1)?;
+    tx.count(Counter::Parked, 1);
     tx.raise(Signal::Progress);
     Ok(())
 }
@@ -123,7 +123,7 @@ fn retry(tx: &mut Tx<'_>, id: u64, now: i64) -> Result<bool, StoreError> {
         }
     }
     tx.delete(key);
-    tx.count(Counter::Parked, -1)?;
+    tx.count(Counter::Parked, -1);
     Ok(true)
 }
 

@@ -1,17 +1,16 @@
-//! The job queue: enqueue, lease, settle, wait, promote.
+//! The job queue: settle, wait, promote.
 //!
-//! A job is ready (`j`), or waits for a due time (`w`). A lease raises the job's attempts on disk, with
-//! the occupied budget slots, before any call leaves. Settling is fenced: it applies only while the
-//! job's attempts equal the lease's.
+//! A job is ready (`j`, see `ready`), or waits for a due time (`w`). Settling is fenced: it applies only
+//! while the lease's claim is the current one (`lease`).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::keys::{self, Queue};
-use super::kv::Pair;
 use super::meta::Counter;
+use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::signal::Signal;
-use super::{Leased, Store, StoreError, Tx, WalkRule, decode, detail, encode, locked, parked, shops, slots, walk};
+use super::{Claimed, Store, StoreError, Tx, WalkRule, decode, detail, encode, lease, parked, shops, walk};
 use crate::domain::{Class, Effects, Job, JobKind, Lease, ShopState};
 
 /// Waiting jobs made ready in one transaction.
@@ -45,15 +44,6 @@ pub enum Settled {
     LeaseLost,
 }
 
-/// Adds a job to its queue.
-pub(super) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
-    let queue = Queue::of(job);
-    tx.put(queue.key(job.class, job.seq), encode("a job", job)?);
-    tx.count(Counter::Ready, 1)?;
-    tx.raise(Signal::Queue(queue));
-    Ok(())
-}
-
 /// A new job of a stream's run.
 pub(super) fn new_job(
     tx: &mut Tx<'_>,
@@ -69,9 +59,9 @@ pub(super) fn new_job(
 /// Puts a job aside until `due`.
 pub(super) fn wait(tx: &mut Tx<'_>, job: &Job, due: i64) -> Result<(), StoreError> {
     tx.put(keys::waiting(due, job.seq), encode("a job", job)?);
-    tx.count(Counter::Waiting, 1)?;
+    tx.count(Counter::Waiting, 1);
     if job.last_error.is_some() {
-        tx.count(Counter::Retrying, 1)?;
+        tx.count(Counter::Retrying, 1);
     }
     tx.raise(Signal::Timer);
     Ok(())
@@ -83,65 +73,60 @@ pub(super) fn unwait(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>,
     let Some(bytes) = tx.get(&key)? else { return Ok(None) };
     let job: Job = decode("a waiting job", &bytes)?;
     tx.delete(key);
-    tx.count(Counter::Waiting, -1)?;
+    tx.count(Counter::Waiting, -1);
     if job.last_error.is_some() {
-        tx.count(Counter::Retrying, -1)?;
+        tx.count(Counter::Retrying, -1);
     }
     Ok(Some(job))
 }
 
-/// Removes a ready job if it is there.
-pub(super) fn remove_ready(tx: &mut Tx<'_>, queue: &Queue, class: Class, seq: u64) -> Result<bool, StoreError> {
-    let key = queue.key(class, seq);
-    let present = tx.get(&key)?.is_some();
-    if present {
-        tx.delete(key);
-        tx.count(Counter::Ready, -1)?;
-    }
-    Ok(present)
-}
-
-/// Checks the fence and takes the job off its queue.
-fn take_leased(tx: &mut Tx<'_>, lease: &Lease, leased: &Leased) -> Result<Job, StoreError> {
-    locked(leased).remove(&lease.job.seq);
-    let key = Queue::of(&lease.job).key(lease.job.class, lease.job.seq);
-    let bytes = tx.get(&key)?.ok_or(StoreError::LeaseLost)?;
-    let job: Job = decode("a job", &bytes)?;
-    if job.attempts != lease.attempt {
-        return Err(StoreError::LeaseLost);
-    }
-    tx.delete(key);
-    tx.count(Counter::Ready, -1)?;
-    Ok(job)
-}
-
+/// Applies settlements in their order; those whose claim is not the current one change nothing.
 fn settle(
     tx: &mut Tx<'_>,
-    (lease, settlement): (Lease, Prepared),
-    counts: &mut RunCounts,
+    settlements: Vec<(Lease, Prepared)>,
     now: i64,
-    leased: &Leased,
-) -> Result<Settled, StoreError> {
-    let job = match take_leased(tx, &lease, leased) {
-        Ok(job) => job,
-        Err(StoreError::LeaseLost) => return Ok(Settled::LeaseLost),
-        Err(error) => return Err(error),
-    };
-    // A deleted shop's jobs are cleared in steps after it; no document of theirs may come behind its purge.
-    if !shops::is_known(tx, &job.shop)? {
-        return Ok(Settled::LeaseLost);
-    }
-    tx.raise(Signal::Progress);
-    match settlement {
-        Prepared::Page { page, rule } => walk::apply_page(tx, &job, page, rule, now)?,
-        Prepared::Sweep => walk::apply_sweep(tx, &job, now)?,
-        Prepared::Detail { sealed, hash, refresh_after_ms } => {
-            detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, counts, now)?;
+    claims: &Claimed,
+) -> Result<Vec<Settled>, StoreError> {
+    let current = lease::release(tx, claims, settlements.iter().map(|(lease, _)| lease));
+    let leaving = settlements.iter().zip(&current).filter(|((_, prepared), current)| **current && prepared.ends_job());
+    let taken = ready::take(tx, leaving.map(|((lease, _), _)| lease))?;
+    let mut counts = RunCounts::default();
+    let mut known = HashMap::new();
+    let mut settled = Vec::with_capacity(settlements.len());
+    for ((lease, prepared), current) in settlements.into_iter().zip(current) {
+        let valid = current && (!prepared.ends_job() || taken.contains(&lease.job.seq));
+        // A deleted shop's jobs are cleared in steps after it; no document of theirs may come behind its purge.
+        if !valid || !is_known(tx, &mut known, &lease.job.shop)? {
+            settled.push(Settled::LeaseLost);
+            continue;
         }
-        Prepared::Gone => detail::apply_gone(tx, &job, counts)?,
-        Prepared::Failed(failure) => apply_failure(tx, job, failure, now)?,
+        tx.raise(Signal::Progress);
+        apply(tx, lease.job, prepared, &mut counts, now)?;
+        settled.push(Settled::Applied);
     }
-    Ok(Settled::Applied)
+    counts.apply(tx, now)?;
+    Ok(settled)
+}
+
+fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Result<bool, StoreError> {
+    if let Some(known) = known.get(shop) {
+        return Ok(*known);
+    }
+    let is_known = shops::is_known(tx, shop)?;
+    known.insert(shop.to_owned(), is_known);
+    Ok(is_known)
+}
+
+fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
+    match settlement {
+        Prepared::Page { page, rule } => walk::apply_page(tx, &job, page, rule, now),
+        Prepared::Sweep => walk::apply_sweep(tx, &job, now),
+        Prepared::Detail { sealed, hash, refresh_after_ms } => {
+            detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, counts, now)
+        }
+        Prepared::Gone => detail::apply_gone(tx, &job, counts),
+        Prepared::Failed(failure) => apply_failure(tx, job, failure, now),
+    }
 }
 
 fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> Result<(), StoreError> {
@@ -150,16 +135,13 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
             job.last_error = Some(error);
             wait(tx, &job, due)
         }
+        // Both stay in their place, as they were before the lease.
         Failure::Postpone => {
-            job.attempts = job.attempts.saturating_sub(1);
-            enqueue(tx, &job)
+            tx.raise(Signal::Queue(Queue::of(&job)));
+            Ok(())
         }
+        Failure::StopShop { reason } => shops::set_state(tx, &job.shop, ShopState::Refused, Some(reason), now),
         Failure::Park { reason } => parked::park_job(tx, job, reason, now),
-        Failure::StopShop { reason } => {
-            job.attempts = job.attempts.saturating_sub(1);
-            shops::set_state(tx, &job.shop, ShopState::Refused, Some(reason), now)?;
-            enqueue(tx, &job)
-        }
     }
 }
 
@@ -172,39 +154,14 @@ enum Prepared {
     Failed(Failure),
 }
 
-impl Store {
-    /// Takes up to `want` jobs of the queues for one attempt each, most urgent class first and queues
-    /// of one class in turn (beginning with the first). Durable before it returns, together with the
-    /// budget's `occupied` slots, which counts the calls of these jobs already.
-    ///
-    /// # Errors
-    /// The engine's errors.
-    pub async fn lease(
-        &self,
-        queues: Vec<Queue>,
-        want: usize,
-        budget: Option<(String, String, u32)>,
-    ) -> Result<Vec<Lease>, StoreError> {
-        let leased = Leased::clone(&self.0.leased);
-        self.transact(move |tx| {
-            let taken = pick(tx, &queues, want, &locked(&leased))?;
-            let mut leases = Vec::with_capacity(taken.len());
-            for (key, bytes) in taken {
-                let mut job: Job = decode("a job", &bytes)?;
-                job.attempts += 1;
-                tx.put(key, encode("a job", &job)?);
-                leases.push(Lease { attempt: job.attempts, job });
-            }
-            if let Some((account, rule, occupied)) = budget.filter(|_| !leases.is_empty()) {
-                let unused = u32::try_from(want - leases.len()).unwrap_or(0);
-                slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
-            }
-            locked(&leased).extend(leases.iter().map(|lease| lease.job.seq));
-            Ok(leases)
-        })
-        .await
+impl Prepared {
+    /// Whether the job leaves its queue.
+    fn ends_job(&self) -> bool {
+        !matches!(self, Prepared::Failed(Failure::Postpone | Failure::StopShop { .. }))
     }
+}
 
+impl Store {
     /// Applies how attempts ended, all in one commit. The answers come in the same order.
     ///
     /// # Errors
@@ -215,14 +172,8 @@ impl Store {
             let settlement = self.prepare(&lease, settlement)?;
             prepared.push((lease, settlement));
         }
-        let (now, leased) = (self.now(), Leased::clone(&self.0.leased));
-        self.transact(move |tx| {
-            let mut counts = RunCounts::default();
-            let settled = prepared.into_iter().map(|one| settle(tx, one, &mut counts, now, &leased)).collect();
-            counts.apply(tx, now)?;
-            settled
-        })
-        .await
+        let (now, claims) = (self.now(), Claimed::clone(&self.0.claims));
+        self.transact(move |tx| settle(tx, prepared, now, &claims)).await
     }
 
     /// Seals what must be sealed, on the caller's thread.
@@ -298,32 +249,13 @@ impl Store {
     /// The engine's read errors.
     pub fn count_jobs(&self, queue: &Queue, limit: usize) -> Result<usize, StoreError> {
         let prefix = queue.prefix();
-        self.0.kv.scan(&prefix, &prefix).take(limit).try_fold(0, |count, pair| pair.map(|_| count + 1))
-    }
-
-    /// Gives up leases without an answer (a step that panicked or was cut off): the jobs are ready
-    /// again, the attempt stays counted.
-    pub fn abandon(&self, leases: &[Lease]) {
-        let mut leased = locked(&self.0.leased);
-        for lease in leases {
-            leased.remove(&lease.job.seq);
-            self.0.signals.raise([Signal::Queue(Queue::of(&lease.job))].into());
+        let mut found = 0;
+        for pair in self.0.kv.scan(&prefix, &prefix) {
+            found += ready::count(&pair?.1)?;
+            if found >= limit {
+                return Ok(limit);
+            }
         }
+        Ok(found)
     }
-}
-
-/// The most urgent jobs that are not leased; equal classes take turns between the queues.
-fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, leased: &HashSet<u64>) -> Result<Vec<Pair>, StoreError> {
-    let mut candidates = Vec::new();
-    for (turn, queue) in queues.iter().enumerate() {
-        let prefix = queue.prefix();
-        let free = |key: &[u8]| keys::class_and_seq(key).is_some_and(|(_, seq)| !leased.contains(&seq));
-        for (place, (key, value)) in tx.scan_where(&prefix, &prefix, want, free)?.into_iter().enumerate() {
-            let class = keys::class_and_seq(&key).map_or(u8::MAX, |(class, _)| class);
-            candidates.push(((class, place, turn), key, value));
-        }
-    }
-    candidates.sort_by_key(|(rank, _, _)| *rank);
-    candidates.truncate(want);
-    Ok(candidates.into_iter().map(|(_, key, value)| (key, value)).collect())
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::keys;
 use super::meta::Counter;
-use super::queue::{enqueue, new_job};
+use super::queue::new_job;
+use super::ready::enqueue;
 use super::signal::Signal;
 use super::{Store, StoreError, Tx, decode, encode};
 use crate::domain::{Checkpoint, Class, JobKind, Mode, Run, RunState, StreamId, Trigger};
@@ -50,10 +51,10 @@ pub(super) fn update(
     }
     if was_open && !run.is_open() {
         run.ended_at = Some(now);
-        tx.count(Counter::OpenRuns, -1)?;
+        tx.count(Counter::OpenRuns, -1);
     } else if !was_open && run.is_open() {
         run.ended_at = None;
-        tx.count(Counter::OpenRuns, 1)?;
+        tx.count(Counter::OpenRuns, 1);
     }
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
     Ok(())
@@ -148,7 +149,7 @@ fn start(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, trigger: Trigger, now: 
         newest: None,
     };
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
-    tx.count(Counter::OpenRuns, 1)?;
+    tx.count(Counter::OpenRuns, 1);
     tx.put(walking, encode("a walk", &id)?);
     let kind =
         JobKind::ListPage { run: id, combination: stream.combination.clone(), page: 1, cursor: None, previous: None };

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use super::keys::{self, texts};
 use super::meta::Counter;
 use super::queue::unwait;
+use super::ready;
 use super::seal::{SealKey, random_key, random_text};
 use super::{Store, StoreError, Tx, decode, encode, outbox};
 use crate::domain::{Job, RunState, Shop, ShopId, ShopState};
@@ -355,7 +356,7 @@ fn clear_some(tx: &mut Tx<'_>, shop: &str, now: i64) -> Result<bool, StoreError>
             }
             tx.delete(key);
             if prefix == b'j' {
-                tx.count(Counter::Ready, -1)?;
+                tx.count(Counter::Ready, -i64::try_from(ready::count(&value)?).unwrap_or(i64::MAX));
             }
         }
         if full {
@@ -389,7 +390,7 @@ fn clear_parked(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
         let record: Of = decode("a parked record", &value)?;
         if record.parked.shop_id == shop {
             tx.delete(key);
-            tx.count(Counter::Parked, -1)?;
+            tx.count(Counter::Parked, -1);
         }
     }
     Ok(())

@@ -82,7 +82,7 @@ impl Fixture {
 
     async fn drain(&self) -> Vec<Entry> {
         let batch = self.store.outbox_batch(None, 1000, usize::MAX).unwrap();
-        self.store.acknowledge(batch.iter().map(|waiting| waiting.version).collect()).await.unwrap();
+        self.store.acknowledge(batch.iter().map(|waiting| waiting.slot).collect()).await.unwrap();
         batch.into_iter().filter_map(|waiting| waiting.entry).collect()
     }
 }
@@ -162,11 +162,103 @@ async fn a_late_attempt_is_fenced_off() {
     assert!(f.lease(QueueKind::List, 1).await.is_empty(), "leased once only");
     f.store.abandon(std::slice::from_ref(&late));
     let current = f.lease(QueueKind::List, 1).await.remove(0);
-    assert_eq!((late.attempt, current.attempt), (1, 2));
+    assert_ne!(late.claim, current.claim);
     assert_eq!(f.settle(late, page(&[("1", 1, 0)], Next::End)).await, Settled::LeaseLost);
     assert_eq!(f.settle(current.clone(), page(&[("2", 1, 0)], Next::End)).await, Settled::Applied);
     assert_eq!(f.settle(current, page(&[("3", 1, 0)], Next::End)).await, Settled::LeaseLost);
     assert_eq!(f.read_details().await, ["2"]);
+}
+
+#[tokio::test]
+async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let ids: Vec<String> = (0..150).map(|id| format!("{id:03}")).collect();
+    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
+    f.page(&rows, Next::End).await;
+    let prefix = texts(b'j', &[&f.stream.shop]);
+    let records = || f.kv.scan(&prefix, b"").count();
+    assert_eq!(records(), 3, "150 jobs in records of 64");
+    assert_eq!(f.store.count_jobs(&f.queue(QueueKind::Detail), 1000).unwrap(), 150);
+    let mut first = f.lease(QueueKind::Detail, 70).await;
+    let second = f.lease(QueueKind::Detail, 200).await;
+    assert_eq!((first.len(), second.len()), (70, 80), "nobody gets what another has");
+    let named: Vec<String> = first.iter().chain(&second).map(document_id).collect();
+    assert_eq!(named, ids, "in the order of the page");
+    // One waits, one is put back, the others are done.
+    let (waits, back) = (first.remove(5), first.remove(0));
+    let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
+    let mut settlements =
+        vec![(waits.clone(), Settlement::Failed(retry)), (back.clone(), Settlement::Failed(Failure::Postpone))];
+    let done = |lease: Lease| {
+        let effects = detail(&document_id(&lease), None);
+        (lease, Settlement::Done { effects, rule: RULE })
+    };
+    settlements.extend(first.into_iter().chain(second).map(done));
+    assert!(f.store.settle(settlements).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
+    assert_eq!(records(), 1);
+    let again = f.lease(QueueKind::Detail, 200).await;
+    assert_eq!(again.iter().map(document_id).collect::<Vec<_>>(), [document_id(&back)]);
+    assert_eq!(again[0].attempt, 1, "a postponed attempt does not count");
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.leased_jobs), (1, 1, 1));
+    assert!(f.kv.scan(b"l", b"l").count() == 1, "only the claim under way is on disk");
+}
+
+fn document_id(lease: &Lease) -> String {
+    let JobKind::FetchDetail { id, .. } = &lease.job.kind else { panic!("not a detail") };
+    id.clone()
+}
+
+#[tokio::test]
+async fn attempts_that_a_crash_cut_off_are_counted_and_their_jobs_are_still_there() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    assert_eq!(f.lease(QueueKind::Detail, 2).await.len(), 2);
+    for attempts in [[1, 2, 2], [2, 3, 3]] {
+        // The process before is gone with its claims; the engine's content is what is left.
+        let store =
+            Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap();
+        let leases = store.lease(vec![f.queue(QueueKind::Detail)], 9, None).await.unwrap();
+        let mut found: Vec<u32> = leases.iter().map(|lease| lease.attempt).collect();
+        found.sort_unstable();
+        assert_eq!(found, attempts);
+        let mut ids: Vec<String> = leases.iter().map(document_id).collect();
+        ids.sort();
+        assert_eq!(ids, ["1", "2", "3"]);
+        assert_eq!(store.counters().unwrap().ready_jobs, 3);
+    }
+}
+
+#[tokio::test]
+async fn an_outbox_record_gives_up_its_entries_one_by_one() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let ids: Vec<String> = (0..60).map(|id| format!("{id:03}")).collect();
+    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
+    f.page(&rows, Next::End).await;
+    let leases = f.lease(QueueKind::Detail, 100).await;
+    let done = |lease: Lease| {
+        let effects = detail(&document_id(&lease), None);
+        (lease, Settlement::Done { effects, rule: RULE })
+    };
+    f.store.settle(leases.into_iter().map(done).collect()).await.unwrap();
+    let records = || f.kv.scan(b"o", b"o").count();
+    assert!((2..20).contains(&records()), "{}", records());
+    let batch = f.store.outbox_batch(None, 1, usize::MAX).unwrap();
+    let rest = f.store.outbox_batch(batch.last().map(|waiting| waiting.slot), 1000, usize::MAX).unwrap();
+    assert_eq!(batch.len() + rest.len(), 62, "the shop, the checkpoint and the documents");
+    let slots: Vec<_> = batch.iter().chain(&rest).map(|waiting| waiting.slot).collect();
+    assert!(slots.is_sorted());
+    f.store.park_entry(slots[30], "refused".into(), 1).await.unwrap();
+    let (odd, even): (Vec<_>, Vec<_>) =
+        slots.iter().partition(|slot| slots.iter().position(|s| s == *slot).unwrap() % 2 == 1);
+    f.store.acknowledge(odd).await.unwrap();
+    assert_eq!(f.store.counters().unwrap().outbox as usize, even.len() - 1);
+    f.store.acknowledge(even).await.unwrap();
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.outbox, counters.outbox_bytes, counters.parked, records()), (0, 0, 1, 0));
 }
 
 #[tokio::test]
@@ -285,7 +377,7 @@ async fn nothing_secret_stands_in_the_engine_in_clear() {
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
     let (_, key) = f.store.create_key("k", super::Scope::Read, None, None).await.unwrap();
-    f.store.archive(f.store.outbox_versions(10).unwrap()).await.unwrap();
+    f.store.archive(f.store.outbox_slots(10).unwrap()).await.unwrap();
     for pair in f.kv.scan(b"", b"") {
         let (name, value) = pair.unwrap();
         for canary in ["canary-secret", "canary-token", "canary-name", &key] {

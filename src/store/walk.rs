@@ -3,11 +3,14 @@
 //!
 //! Called inside a transaction when a page's attempt settles.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::detail;
 use super::keys;
-use super::queue::{enqueue, new_job};
+use super::queue::new_job;
+use super::ready::{enqueue, enqueue_alike};
 use super::{Store, StoreError, Tx, decode, encode, outbox, parked, runs};
 use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Rejected, Run, RunState, StreamId, Trigger};
 
@@ -122,6 +125,7 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
 
 fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
     let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
+    let mut wanted: BTreeMap<Class, Vec<String>> = BTreeMap::new();
     let mut tally = Tally { young: rows.iter().all(|row| row.time.is_none()), ..Tally::default() };
     for row in rows {
         tally.newest = tally.newest.max(row.time);
@@ -142,7 +146,10 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
             None => {}
         }
         if let Some(class) = class {
-            tally.to_fetch += want(tx, (run, class), row, &note, now)?;
+            match &row.sealed {
+                Some(sealed) => keep_row(tx, run, (row, sealed), &note, now)?,
+                None => wanted.entry(class).or_default().push(row.id.clone()),
+            }
         } else if run.mode == Mode::Full && run.trigger == Trigger::Request {
             tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
         }
@@ -154,28 +161,33 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
             tx.put(key, encode("a ledger row", &note)?);
         }
     }
+    for (class, ids) in wanted {
+        tally.to_fetch += ids.len() as u64;
+        want(tx, run, class, ids)?;
+    }
     Ok(tally)
 }
 
-/// Asks for a row's detail, or takes the row itself as the document. Returns how many reads it asked for.
-fn want(
+/// Asks for the details of rows.
+fn want(tx: &mut Tx<'_>, run: &Run, class: Class, ids: Vec<String>) -> Result<(), StoreError> {
+    let StreamId { shop, resource, combination } = &run.stream;
+    let kind = JobKind::FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
+    let pattern =
+        Job { seq: 0, shop: shop.clone(), resource: resource.clone(), class, kind, attempts: 0, last_error: None };
+    enqueue_alike(tx, &pattern, ids)
+}
+
+/// Takes a row as the document that it is.
+fn keep_row(
     tx: &mut Tx<'_>,
-    (run, class): (&Run, Class),
-    row: &SealedRow,
+    run: &Run,
+    (row, sealed): (&SealedRow, &[u8]),
     note: &RowNote,
     now: i64,
-) -> Result<u64, StoreError> {
-    let StreamId { shop, resource, combination } = &run.stream;
-    if let Some(sealed) = &row.sealed {
-        let fetched = detail::Fetched { sealed: sealed.clone(), hash: row.hash, refresh_after_ms: None };
-        let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: note };
-        detail::store(tx, &place, fetched, now)?;
-        return Ok(0);
-    }
-    let kind = JobKind::FetchDetail { run: Some(run.id), combination: combination.clone(), id: row.id.clone() };
-    let job = new_job(tx, shop, resource, class, kind)?;
-    enqueue(tx, &job)?;
-    Ok(1)
+) -> Result<(), StoreError> {
+    let fetched = detail::Fetched { sealed: sealed.to_vec(), hash: row.hash, refresh_after_ms: None };
+    let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: note };
+    detail::store(tx, &place, fetched, now)
 }
 
 /// Parks rows that cannot be followed, each once. Returns how many are new.

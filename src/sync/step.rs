@@ -76,7 +76,7 @@ fn read(inner: &Inner, definition: &Definition, lease: &Lease, body: &bytes::Byt
     match &lease.job.kind {
         JobKind::FetchDetail { id, .. } => {
             let store = &inner.parts.store;
-            let first_seen = store.first_listed_at(&lease.job.stream(), id).ok().flatten();
+            let first_seen = || store.first_listed_at(&lease.job.stream(), id).ok().flatten();
             let read = pages::detail(definition, id, body, first_seen, store.clock().now())?;
             Ok(Effects::Detail { body: body.clone(), hash: read.hash, refresh_after_ms: read.refresh_after_ms })
         }

@@ -240,7 +240,13 @@ mod tests {
         fn movable(_: impl Send) {}
         let mysql = Mysql::new(&"mysql://u@127.0.0.1:1/db".to_owned().into(), Vec::new()).unwrap();
         let query = ListQuery::default();
-        movable((mysql.prepare(), mysql.write(&[]), mysql.rights(), mysql.shops(), mysql.ledger("r", None, 1)));
+        movable((
+            mysql.prepare(),
+            mysql.write::<crate::domain::Entry>(&[]),
+            mysql.rights(),
+            mysql.shops(),
+            mysql.ledger("r", None, 1),
+        ));
         movable((mysql.list("r", &query), mysql.get("r", "s", "1"), mysql.ping(), mysql.disconnect()));
     }
 }

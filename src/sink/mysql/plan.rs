@@ -4,6 +4,7 @@
 //! it, of two readings of a document only the newer is written, and notes about the listing come
 //! after the documents (they carry a version, so an older note loses against a newer document).
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::catalog::extract::extract;
@@ -54,11 +55,11 @@ pub(super) enum Mirror<'a> {
 impl<'a> Plan<'a> {
     /// # Errors
     /// Class `Poison`, naming the entry: a resource without a definition, an id that cannot be a key.
-    pub(super) fn new(entries: &'a [Entry], layouts: &[Layout]) -> Result<Plan<'a>, SinkError> {
+    pub(super) fn new<E: Borrow<Entry>>(entries: &'a [E], layouts: &[Layout]) -> Result<Plan<'a>, SinkError> {
         let mut plan = Plan::default();
         plan.documents.resize_with(layouts.len(), BTreeMap::new);
         for entry in entries {
-            match entry {
+            match entry.borrow() {
                 Entry::Document(document) => {
                     let layout = place(layouts, &document.resource, &document.shop, &document.id)?;
                     if document.combination.to_string().chars().count() > COMBINATION_CHARS_MAX {

@@ -1,5 +1,6 @@
 //! Carries a batch out: purges first, then one transaction with everything else.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -41,7 +42,7 @@ impl Mysql {
     /// and 10 s for a connection; a batch with a purge 10 minutes.
     ///
     /// Cancel safe: an abandoned write is rolled back with its connection, or was committed.
-    pub async fn write(&self, entries: &[Entry]) -> Result<(), SinkError> {
+    pub async fn write<E: Borrow<Entry> + Sync>(&self, entries: &[E]) -> Result<(), SinkError> {
         if entries.is_empty() {
             return Ok(());
         }

@@ -1,0 +1,153 @@
+//! Leases: which jobs have an attempt under way, and what a crash must know of them.
+//!
+//! A claim lives in memory; one process has the directory. What is on disk is one record a claim, written
+//! with the budget's occupied slots before any call leaves, so that attempts that a crash cut off are
+//! counted at the next start. A late attempt's claim is not the current one, and its result is dropped.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::{self, Queue};
+use super::ready::{self, Picked};
+use super::signal::Signal;
+use super::{Claimed, Store, StoreError, Tx, claimed, decode, encode, slots};
+use crate::domain::{Class, Lease};
+
+/// The claims of this process.
+#[derive(Default)]
+pub(super) struct Claims {
+    last: u64,
+    /// The claim on each job, by seq.
+    of: HashMap<u64, u64>,
+    /// How many jobs of each claim are under way.
+    left: HashMap<u64, usize>,
+}
+
+impl Claims {
+    /// Attempts under way.
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    /// Whether somebody works on the job.
+    pub(super) fn holds(&self, seq: u64) -> bool {
+        self.of.contains_key(&seq)
+    }
+
+    fn add(&mut self, seqs: impl ExactSizeIterator<Item = u64>) -> u64 {
+        self.last += 1;
+        self.left.insert(self.last, seqs.len());
+        self.of.extend(seqs.map(|seq| (seq, self.last)));
+        self.last
+    }
+
+    /// None: the claim is not the current one. Else whether it was the last job of its claim.
+    fn release(&mut self, lease: &Lease) -> Option<bool> {
+        if self.of.get(&lease.job.seq) != Some(&lease.claim) {
+            return None;
+        }
+        self.of.remove(&lease.job.seq);
+        let left = self.left.get_mut(&lease.claim)?;
+        *left -= 1;
+        let last = *left == 0;
+        if last {
+            self.left.remove(&lease.claim);
+        }
+        Some(last)
+    }
+}
+
+/// Jobs of one record whose attempt is under way.
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    queue: Queue,
+    class: Class,
+    record: u64,
+    seqs: HashSet<u64>,
+}
+
+fn begun(picked: &[Picked]) -> Vec<Begun> {
+    let mut begun: Vec<Begun> = Vec::new();
+    for Picked { queue, record, job } in picked {
+        if let Some(known) = begun.iter_mut().find(|begun| begun.record == *record && begun.queue == *queue) {
+            known.seqs.insert(job.seq);
+        } else {
+            begun.push(Begun { queue: queue.clone(), class: job.class, record: *record, seqs: [job.seq].into() });
+        }
+    }
+    begun
+}
+
+/// Ends claims, current or late. The answers tell which were current.
+pub(super) fn release<'a>(tx: &mut Tx<'_>, claims: &Claimed, leases: impl Iterator<Item = &'a Lease>) -> Vec<bool> {
+    let mut claims = claimed(claims);
+    leases
+        .map(|lease| {
+            let released = claims.release(lease);
+            if released == Some(true) {
+                tx.delete(keys::numbered(b'l', lease.claim));
+            }
+            released.is_some()
+        })
+        .collect()
+}
+
+/// Counts the attempts that the process before this one did not end.
+pub(super) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    for (key, bytes) in tx.scan(b"l", b"l", usize::MAX)? {
+        for Begun { queue, class, record, seqs } in decode::<Vec<Begun>>("a claim", &bytes)? {
+            ready::count_attempts(tx, queue.key(class, record), &seqs)?;
+        }
+        tx.delete(key);
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Takes up to `want` jobs of the queues for one attempt each, most urgent class first and queues
+    /// of one class in turn (beginning with the first). Durable before it returns, together with the
+    /// budget's `occupied` slots, which counts the calls of these jobs already.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn lease(
+        &self,
+        queues: Vec<Queue>,
+        want: usize,
+        budget: Option<(String, String, u32)>,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let claims = Claimed::clone(&self.0.claims);
+        self.transact(move |tx| {
+            let mut claims = claimed(&claims);
+            let picked = ready::pick(tx, &queues, want, &claims)?;
+            if picked.is_empty() {
+                return Ok(Vec::new());
+            }
+            let under_way = encode("a claim", &begun(&picked))?;
+            let claim = claims.add(picked.iter().map(|picked| picked.job.seq));
+            tx.put(keys::numbered(b'l', claim), under_way);
+            if let Some((account, rule, occupied)) = budget {
+                let unused = u32::try_from(want - picked.len()).unwrap_or(0);
+                slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
+            }
+            let lease = |Picked { record, mut job, .. }| {
+                job.attempts += 1;
+                Lease { attempt: job.attempts, job, claim, record }
+            };
+            Ok(picked.into_iter().map(lease).collect())
+        })
+        .await
+    }
+
+    /// Gives up claims without an answer (a step that was cut off, a commit that failed): the jobs are
+    /// ready again.
+    pub fn abandon(&self, leases: &[Lease]) {
+        let mut claims = claimed(&self.0.claims);
+        for lease in leases {
+            // The claim's record stays until the next start; it does no harm.
+            claims.release(lease);
+            self.0.signals.raise([Signal::Queue(Queue::of(&lease.job))].into());
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Ready jobs as the engine holds them: the details that one page asked for stand in one record, since
+//! they differ in seq and id only. A write costs the engine much the same whatever its size.
+//!
+//! Called inside transactions by the queue, the walk and the ledger. A record's key never changes; a
+//! record without jobs is removed with the last of them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::Queue;
+use super::lease::Claims;
+use super::meta::Counter;
+use super::signal::Signal;
+use super::{StoreError, Tx, decode, encode};
+use crate::domain::{Class, Job, JobKind, Lease};
+
+/// Jobs of one record: a page or two, and about a kilobyte.
+const JOBS_MAX: usize = 64;
+/// Records read at once by whoever looks for jobs.
+const LOOKED_AT_ONCE: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    job: Job,
+    /// Seq and id of further jobs, alike in all else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<(u64, String)>,
+}
+
+/// A job that may be leased, and where it stands.
+pub(super) struct Picked {
+    pub(super) queue: Queue,
+    pub(super) record: u64,
+    pub(super) job: Job,
+}
+
+impl Record {
+    fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// Its jobs that are wanted, in order, at most `limit`.
+    fn jobs(&self, limit: usize, wanted: impl Fn(u64) -> bool) -> Vec<Job> {
+        let first = wanted(self.job.seq).then(|| self.job.clone());
+        let more = self.more.iter().filter(|(seq, _)| wanted(*seq)).map(|(seq, id)| self.job.sibling(*seq, id.clone()));
+        first.into_iter().chain(more).take(limit).collect()
+    }
+
+    /// Takes the jobs out that are wanted; what is left, if anything.
+    fn without(mut self, wanted: &HashSet<u64>) -> Option<Record> {
+        self.more.retain(|(seq, _)| !wanted.contains(seq));
+        if !wanted.contains(&self.job.seq) {
+            return Some(self);
+        }
+        let (seq, id) = if self.more.is_empty() { return None } else { self.more.remove(0) };
+        Some(Record { job: self.job.sibling(seq, id), more: self.more })
+    }
+}
+
+fn read(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Record>, StoreError> {
+    tx.get(key)?.map(|bytes| decode("ready jobs", &bytes)).transpose()
+}
+
+fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &Record) -> Result<(), StoreError> {
+    tx.put(key, encode("ready jobs", record)?);
+    Ok(())
+}
+
+/// Adds a job to its queue, in a record of its own.
+pub(super) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
+    let queue = Queue::of(job);
+    put(tx, queue.key(job.class, job.seq), &Record { job: job.clone(), more: Vec::new() })?;
+    tx.count(Counter::Ready, 1);
+    tx.raise(Signal::Queue(queue));
+    Ok(())
+}
+
+/// Adds one job for each id, in their order; `pattern` is what they have in common.
+pub(super) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) -> Result<(), StoreError> {
+    let count = ids.len() as u64;
+    let first = tx.next_many("job", count)?;
+    let mut jobs: Vec<(u64, String)> = (first..).zip(ids).collect();
+    while !jobs.is_empty() {
+        let rest = jobs.split_off(jobs.len().min(JOBS_MAX));
+        let (seq, id) = jobs.remove(0);
+        let job = pattern.sibling(seq, id);
+        put(tx, Queue::of(&job).key(job.class, seq), &Record { job, more: jobs })?;
+        jobs = rest;
+    }
+    tx.count(Counter::Ready, i64::try_from(count).unwrap_or(i64::MAX));
+    tx.raise(Signal::Queue(Queue::of(pattern)));
+    Ok(())
+}
+
+/// Removes a job that stands in a record of its own, if it is there.
+pub(super) fn remove(tx: &mut Tx<'_>, queue: &Queue, class: Class, seq: u64) -> Result<bool, StoreError> {
+    let key = queue.key(class, seq);
+    let present = tx.get(&key)?.is_some();
+    if present {
+        tx.delete(key);
+        tx.count(Counter::Ready, -1);
+    }
+    Ok(present)
+}
+
+/// How many jobs a record holds.
+pub(super) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
+    decode::<Record>("ready jobs", bytes).map(|record| record.len())
+}
+
+/// The most urgent jobs that nobody has claimed; equal classes take turns between the queues.
+pub(super) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) -> Result<Vec<Picked>, StoreError> {
+    let mut candidates = Vec::new();
+    for (turn, queue) in queues.iter().enumerate() {
+        for (place, (record, job)) in first_free(tx, queue, want, claims)?.into_iter().enumerate() {
+            candidates.push(((job.class, place, turn), Picked { queue: queue.clone(), record, job }));
+        }
+    }
+    candidates.sort_by_key(|(rank, _)| *rank);
+    candidates.truncate(want);
+    Ok(candidates.into_iter().map(|(_, picked)| picked).collect())
+}
+
+fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &Claims) -> Result<Vec<(u64, Job)>, StoreError> {
+    let prefix = queue.prefix();
+    let mut from = prefix.clone();
+    let mut found = Vec::new();
+    loop {
+        let records = tx.scan(&prefix, &from, LOOKED_AT_ONCE)?;
+        for (key, bytes) in &records {
+            let record: Record = decode("ready jobs", bytes)?;
+            let number = super::keys::number_of(key).unwrap_or(0);
+            let free = record.jobs(want - found.len(), |seq| !claims.holds(seq));
+            found.extend(free.into_iter().map(|job| (number, job)));
+            if found.len() == want {
+                return Ok(found);
+            }
+        }
+        match records.last() {
+            Some((last, _)) if records.len() == LOOKED_AT_ONCE => {
+                from.clone_from(last);
+                from.push(0);
+            }
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// Takes the jobs of leases off their queues. Returns the seqs of those that were there.
+pub(super) fn take<'a>(tx: &mut Tx<'_>, leases: impl Iterator<Item = &'a Lease>) -> Result<HashSet<u64>, StoreError> {
+    let mut wanted: BTreeMap<Vec<u8>, HashSet<u64>> = BTreeMap::new();
+    for lease in leases {
+        let key = Queue::of(&lease.job).key(lease.job.class, lease.record);
+        wanted.entry(key).or_default().insert(lease.job.seq);
+    }
+    let mut taken = HashSet::new();
+    for (key, seqs) in wanted {
+        taken.extend(take_from(tx, key, &seqs)?.into_iter().map(|job| job.seq));
+    }
+    Ok(taken)
+}
+
+fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<Job>, StoreError> {
+    let Some(record) = read(tx, &key)? else { return Ok(Vec::new()) };
+    let taken = record.jobs(usize::MAX, |seq| seqs.contains(&seq));
+    tx.count(Counter::Ready, -i64::try_from(taken.len()).unwrap_or(i64::MAX));
+    match record.without(seqs) {
+        Some(rest) => put(tx, key, &rest)?,
+        None => tx.delete(key),
+    }
+    Ok(taken)
+}
+
+/// Counts an attempt that a crash cut off: its job stands in a record of its own from now on.
+pub(super) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<(), StoreError> {
+    let alone = read(tx, &key)?.is_some_and(|record| record.len() == 1);
+    for mut job in take_from(tx, key, seqs)? {
+        job.attempts += 1;
+        if !alone {
+            // The key of the record that it leaves may be its own seq.
+            job.seq = tx.next("job")?;
+        }
+        enqueue(tx, &job)?;
+    }
+    Ok(())
+}
+
+impl Job {
+    /// The same for another document.
+    fn sibling(&self, seq: u64, of: String) -> Job {
+        let mut job = self.clone();
+        job.seq = seq;
+        if let JobKind::FetchDetail { id, .. } = &mut job.kind {
+            *id = of;
+        }
+        job
+    }
+}
