@@ -15,9 +15,9 @@ use crate::domain::Entry;
 use crate::store::{Slot, Store, StoreError, Waiting};
 
 /// Entries of one transaction: beyond some hundreds the server gains nothing.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 128;
 /// Stored bytes of one batch; opened they are some times as much.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// Repeats of a transaction that lost a race before it is halved.
 const REPEATS_MAX: u32 = 5;
 /// Lost connections by the same batch, with the server answering in between, before it is suspected.

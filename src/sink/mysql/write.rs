@@ -23,7 +23,7 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest time of the purges of a batch. Their steps hold, so a repeat goes on where this one ended.
 const PURGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Bytes of a statement, if the server takes so many. Larger ones are not faster.
-const STATEMENT_BYTES_MAX: usize = 4 << 20;
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// What a statement holds beside its values.
 const STATEMENT_BYTES_SPARE: usize = 64 << 10;
 /// Documents laid out before other tasks of the thread get a turn.
