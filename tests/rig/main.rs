@@ -1,0 +1,243 @@
+//! The reliability rig: the real binary under kills, power cuts, faults of disk, database, network and
+//! clock, judged from outside by what the sandbox served and what can be queried afterwards.
+//!
+//! `cargo test --test rig -- --tier p` runs what each submission runs; `scripts/test` calls it so.
+//! Without a tier it only says how it is used, so a plain `cargo test` passes by. Each run has one
+//! seed; `--only TEST --seed N` repeats it.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `run`, `score` | one run with its seed and diary; what all runs add up to |
+//! | `world` | sandbox, service, sink and the shops between them |
+//! | `oracle` | what must hold after each run |
+//! | `canary` | finds secrets in bytes |
+//! | `kill` | A1: kill -9, again and again, on one data directory |
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on fails by panic")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
+
+mod canary;
+mod kill;
+#[path = "../it/support/mariadb.rs"]
+#[allow(dead_code, reason = "the other binary uses the rest")]
+mod mariadb;
+mod oracle;
+#[path = "../it/support/program.rs"]
+#[allow(dead_code, reason = "the other binary uses the rest")]
+mod program;
+mod run;
+mod score;
+mod world;
+
+use std::future::Future;
+use std::os::unix::process::CommandExt as _;
+use std::pin::Pin;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use run::{Run, Tier};
+use score::Score;
+use tokio::signal::{self, unix::SignalKind};
+
+const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to be told:
+  cargo test --test rig -- --tier p|release|soak [--only TEST[,TEST...]] [--seed N]
+WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";
+/// Set in the process that has mounts of its own.
+const INSIDE: &str = "WAYBILL_RIG_INSIDE";
+
+type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A test: its name, what the machine must have, how often it runs in each tier.
+struct Test {
+    name: &'static str,
+    needs: &'static [Need],
+    runs: [usize; 3],
+    at_most: [Duration; 3],
+    body: Body,
+}
+
+/// What a machine may lack.
+#[derive(Clone, Copy, Debug)]
+enum Need {
+    MariaDb,
+}
+
+impl Need {
+    /// What is missing, if it is.
+    fn missing(self) -> Option<&'static str> {
+        match self {
+            Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
+            Need::MariaDb => Some("no MariaDB server on this machine"),
+        }
+    }
+}
+
+/// Whether a command can be run here.
+fn runs(command: &str, arguments: &[&str]) -> bool {
+    Command::new(command).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+const fn minutes(p: u64, release: u64, soak: u64) -> [Duration; 3] {
+    [Duration::from_secs(p * 60), Duration::from_secs(release * 60), Duration::from_secs(soak * 60)]
+}
+
+const TESTS: &[Test] = &[
+    Test {
+        name: "kill_archive",
+        needs: &[],
+        runs: [1, 10, 10],
+        at_most: minutes(4, 15, 60),
+        body: |run| Box::pin(kill::archive(run)),
+    },
+    Test {
+        name: "kill_mysql",
+        needs: &[Need::MariaDb],
+        runs: [1, 10, 10],
+        at_most: minutes(4, 15, 60),
+        body: |run| Box::pin(kill::mysql(run)),
+    },
+];
+
+/// What the command line asks for.
+struct Asked {
+    tier: Tier,
+    only: Vec<String>,
+    seed: Option<u64>,
+}
+
+/// None: no tier was named, so nothing is to be done.
+fn asked() -> Result<Option<Asked>, String> {
+    let mut words = std::env::args().skip(1);
+    let (mut tier, mut only, mut seed) = (None, Vec::new(), None);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--tier" => {
+                tier = Some(match value()?.as_str() {
+                    "p" => Tier::P,
+                    "release" => Tier::Release,
+                    "soak" => Tier::Soak,
+                    other => return Err(format!("no tier `{other}`: p, release or soak")),
+                });
+            }
+            "--only" => only = value()?.split(',').map(str::to_owned).collect(),
+            "--seed" => seed = Some(value()?.parse().map_err(|_| "--seed needs a number".to_owned())?),
+            // Arguments of a plain `cargo test` are for the other binaries.
+            _ if tier.is_none() => {}
+            other => return Err(format!("`{other}` is unknown")),
+        }
+    }
+    if let Some(stranger) = only.iter().find(|name| TESTS.iter().all(|test| test.name != **name)) {
+        return Err(format!("no test `{stranger}`"));
+    }
+    Ok(tier.map(|tier| Asked { tier, only, seed }))
+}
+
+fn main() -> ExitCode {
+    let asked = match asked() {
+        Ok(Some(asked)) => asked,
+        Ok(None) => {
+            let names: Vec<&str> = TESTS.iter().map(|test| test.name).collect();
+            eprintln!("{USAGE}\n  {}", names.join(" "));
+            return ExitCode::SUCCESS;
+        }
+        Err(what) => {
+            eprintln!("rig: {what}");
+            return ExitCode::from(2);
+        }
+    };
+    if std::env::var_os(INSIDE).is_none() && runs("unshare", &["--mount", "true"]) {
+        // Mounts of our own end with us, whichever way we end.
+        let mut again = Command::new("unshare");
+        again.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+        eprintln!("rig: {}", again.args(std::env::args().skip(1)).env(INSIDE, "1").exec());
+        return ExitCode::from(1);
+    }
+    oracle::sees();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let failed = runtime.block_on(all(&asked));
+    // A thread that waits for a process of a run that was cut short must not hold us.
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Runs what was asked for; the number of runs that failed.
+async fn all(asked: &Asked) -> usize {
+    let score = Arc::new(Score::default());
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let place = asked.tier.pick(0, 1, 2);
+    for test in TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name)) {
+        let count = if asked.seed.is_some() { 1 } else { test.runs[place] };
+        if let Some(missing) = test.needs.iter().find_map(|need| need.missing()) {
+            println!("SKIPPED {}: {missing}", test.name);
+            skipped += count;
+            continue;
+        }
+        for _ in 0..count {
+            let run = Run::new(asked.tier, asked.seed.unwrap_or_else(|| fastrand::u64(..)), &score);
+            match one(test, run, test.at_most[place]).await {
+                Outcome::Passed => passed += 1,
+                Outcome::Failed => failed += 1,
+                Outcome::Stopped => {
+                    println!("stopped by a signal");
+                    return failed + 1;
+                }
+            }
+        }
+    }
+    println!("{score}");
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    failed
+}
+
+enum Outcome {
+    Passed,
+    Failed,
+    Stopped,
+}
+
+async fn stop_signal() {
+    let mut terminate = signal::unix::signal(SignalKind::terminate()).unwrap();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = signal::ctrl_c() => {}
+    }
+}
+
+/// One run, within its time. However it ends, its values' ends have unmounted and killed what it began.
+async fn one(test: &Test, run: Run, at_most: Duration) -> Outcome {
+    let begun = Instant::now();
+    println!("run {} seed={}", test.name, run.seed);
+    let mut body = tokio::spawn((test.body)(run.clone()));
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(at_most, &mut body) => Some(ended),
+        () = stop_signal() => None,
+    };
+    let failure = match ended {
+        Some(Ok(Ok(()))) => {
+            println!("  ok   {} ({:.1} s)", test.name, begun.elapsed().as_secs_f64());
+            return Outcome::Passed;
+        }
+        Some(Ok(Err(error))) => said(error.into_panic()),
+        cut_short => {
+            body.abort();
+            drop(body.await);
+            if cut_short.is_none() {
+                return Outcome::Stopped;
+            }
+            format!("not ended after {at_most:?}")
+        }
+    };
+    println!("  FAILED {} ({:.1} s): {failure}", test.name, begun.elapsed().as_secs_f64());
+    println!("  repeat with --only {} --seed {}; SCHEDULE:\n  {}", test.name, run.seed, run.diary());
+    Outcome::Failed
+}
+
+/// The text of a panic.
+fn said(panic: Box<dyn std::any::Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).unwrap_or_default(),
+    }
+}
