@@ -11,17 +11,21 @@
 //! | `world` | sandbox, service, sink and the shops between them |
 //! | `oracle` | what must hold after each run |
 //! | `canary` | finds secrets in bytes |
+//! | `disk` | a file system that can be full or lose its power |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
+//! | `power` | A5: power cuts |
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on fails by panic")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
 
 mod canary;
+mod disk;
 mod kill;
 #[path = "../it/support/mariadb.rs"]
 #[allow(dead_code, reason = "the other binary uses the rest")]
 mod mariadb;
 mod oracle;
+mod power;
 #[path = "../it/support/program.rs"]
 #[allow(dead_code, reason = "the other binary uses the rest")]
 mod program;
@@ -61,6 +65,7 @@ struct Test {
 #[derive(Clone, Copy, Debug)]
 enum Need {
     MariaDb,
+    LoopMounts,
 }
 
 impl Need {
@@ -69,6 +74,7 @@ impl Need {
         match self {
             Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
             Need::MariaDb => Some("no MariaDB server on this machine"),
+            Need::LoopMounts => disk::Disk::new(8, 5).err().map(|_| "no loop mounts: needs root, mkfs.ext4 and mount"),
         }
     }
 }
@@ -96,6 +102,20 @@ const TESTS: &[Test] = &[
         runs: [1, 10, 10],
         at_most: minutes(4, 15, 60),
         body: |run| Box::pin(kill::mysql(run)),
+    },
+    Test {
+        name: "power_archive",
+        needs: &[Need::LoopMounts],
+        runs: [1, 12, 40],
+        at_most: minutes(2, 4, 4),
+        body: |run| Box::pin(power::archive(run)),
+    },
+    Test {
+        name: "power_mysql",
+        needs: &[Need::LoopMounts, Need::MariaDb],
+        runs: [1, 12, 40],
+        at_most: minutes(2, 4, 4),
+        body: |run| Box::pin(power::mysql(run)),
     },
 ];
 
