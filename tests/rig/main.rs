@@ -14,6 +14,7 @@
 //! | `disk` | a file system that can be full or lose its power |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
+//! | `sweep` | A3, A4: a fault at the N-th system call |
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on fails by panic")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
@@ -31,6 +32,7 @@ mod power;
 mod program;
 mod run;
 mod score;
+mod sweep;
 mod world;
 
 use std::future::Future;
@@ -66,6 +68,7 @@ struct Test {
 enum Need {
     MariaDb,
     LoopMounts,
+    Strace,
 }
 
 impl Need {
@@ -75,6 +78,8 @@ impl Need {
             Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
             Need::MariaDb => Some("no MariaDB server on this machine"),
             Need::LoopMounts => disk::Disk::new(8, 5).err().map(|_| "no loop mounts: needs root, mkfs.ext4 and mount"),
+            Need::Strace if runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) => None,
+            Need::Strace => Some("no strace, or it may not trace"),
         }
     }
 }
@@ -116,6 +121,20 @@ const TESTS: &[Test] = &[
         runs: [1, 12, 40],
         at_most: minutes(2, 4, 4),
         body: |run| Box::pin(power::mysql(run)),
+    },
+    Test {
+        name: "sweep_kills",
+        needs: &[Need::Strace],
+        runs: [1, 1, 3],
+        at_most: minutes(3, 60, 60),
+        body: |run| Box::pin(sweep::kills(run)),
+    },
+    Test {
+        name: "sweep_errors",
+        needs: &[Need::Strace],
+        runs: [1, 1, 1],
+        at_most: minutes(3, 60, 60),
+        body: |run| Box::pin(sweep::errors(run)),
     },
 ];
 
