@@ -11,6 +11,7 @@
 //! | `world` | sandbox, service, sink and the shops between them |
 //! | `oracle` | what must hold after each run |
 //! | `canary` | finds secrets in bytes |
+//! | `database`, `proxy` | M1, M3: MariaDB goes away, the network is bad, a COMMIT's fate is unknown |
 //! | `disk` | a file system that can be full or lose its power |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
@@ -20,6 +21,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
 
 mod canary;
+mod database;
 mod disk;
 mod kill;
 #[path = "../it/support/mariadb.rs"]
@@ -30,6 +32,7 @@ mod power;
 #[path = "../it/support/program.rs"]
 #[allow(dead_code, reason = "the other binary uses the rest")]
 mod program;
+mod proxy;
 mod run;
 mod score;
 mod sweep;
@@ -121,6 +124,27 @@ const TESTS: &[Test] = &[
         runs: [1, 12, 40],
         at_most: minutes(2, 4, 4),
         body: |run| Box::pin(power::mysql(run)),
+    },
+    Test {
+        name: "mysql_outages",
+        needs: &[Need::MariaDb],
+        runs: [1, 20, 60],
+        at_most: minutes(3, 6, 12),
+        body: |run| Box::pin(database::outages(run)),
+    },
+    Test {
+        name: "mysql_unknown_commits",
+        needs: &[Need::MariaDb],
+        runs: [1, 10, 10],
+        at_most: minutes(3, 6, 12),
+        body: |run| Box::pin(database::unknown_commits(run)),
+    },
+    Test {
+        name: "mysql_bad_network",
+        needs: &[Need::MariaDb],
+        runs: [1, 10, 10],
+        at_most: minutes(3, 6, 12),
+        body: |run| Box::pin(database::bad_network(run)),
     },
     Test {
         name: "sweep_kills",
