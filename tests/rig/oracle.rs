@@ -18,6 +18,8 @@ use crate::world::{Limit, World, secret};
 
 /// When the faults are over, work must be done within this (P14).
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
+/// SIGTERM ends it within this (P15).
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// Differences named in a failure.
 const SHOWN: usize = 5;
 
@@ -27,14 +29,8 @@ type Key = (String, String);
 /// What a run may leave behind; the rest is a finding.
 #[derive(Default)]
 pub(crate) struct Allowed {
-    /// Jobs given up; their documents may be missing.
-    pub(crate) parked: bool,
-    /// Runs that ended as failed.
-    pub(crate) failed_runs: bool,
-    /// The API itself refused calls, because the run made it.
-    pub(crate) refused: bool,
-    /// The service said `panicked`: its own thread died, and it ended for that.
-    pub(crate) panics: bool,
+    /// What was listed all the time may come with the next walk only.
+    pub(crate) late: bool,
 }
 
 /// Judges a run in which nothing may be left over. Ends the service.
@@ -46,19 +42,28 @@ pub(crate) async fn judge(world: World, serving: Serving) {
 pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allowed) {
     let mut findings = world.server_errors.lock().unwrap().clone();
     serving.idle(QUIET_WITHIN).await;
-    let early = complete(&world, &serving, &mut findings).await;
+    let early = if allowed.late { BTreeSet::new() } else { complete(&world, &serving, &mut findings).await };
     world.walk_all(&serving).await;
     let status = serving.idle(QUIET_WITHIN).await;
     equal(&world, &serving, &early, &mut findings).await;
-    if !allowed.parked {
-        add_up(&serving, &status, &allowed, &mut findings).await;
-    }
-    windows(&world, &allowed, &mut findings);
+    add_up(&serving, &status, &mut findings).await;
+    end(&world, serving, findings);
+}
+
+/// Judges only calls, end and silence: of a run whose budgets are too tight to get quiet.
+pub(crate) fn judge_calls(world: &World, serving: Serving) {
+    let findings = world.server_errors.lock().unwrap().clone();
+    end(world, serving, findings);
+}
+
+/// What needs no quiet; then the verdict.
+fn end(world: &World, serving: Serving, mut findings: Vec<String>) {
+    windows(world, &mut findings);
     let (code, took) = tokio::task::block_in_place(|| serving.terminate());
-    if code != Some(0) || took > Duration::from_secs(30) {
+    if code != Some(0) || took > STOPS_WITHIN {
         findings.push(format!("SIGTERM: exit code {code:?} after {took:?}"));
     }
-    silent(&world, &allowed, &mut findings);
+    silent(world, &mut findings);
     assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
 }
 
@@ -155,7 +160,7 @@ async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings
 }
 
 /// P7: nothing waits, nothing was given up, and each run's counters add up.
-async fn add_up(serving: &Serving, status: &Value, allowed: &Allowed, findings: &mut Vec<String>) {
+async fn add_up(serving: &Serving, status: &Value, findings: &mut Vec<String>) {
     for name in ["outbox", "outbox_bytes", "pending_jobs", "leased_jobs", "open_runs", "parked"] {
         if status[name] != 0 {
             findings.push(format!("{name} is {}", status[name]));
@@ -164,15 +169,14 @@ async fn add_up(serving: &Serving, status: &Value, allowed: &Allowed, findings: 
     for run in serving.all("/api/v1/runs").await {
         let count = |name: &str| run[name].as_u64().unwrap_or_default();
         let adds_up = count("to_fetch") == count("fetched") + count("gone") + count("parked") + count("pending");
-        let ended = run["state"] == "done" || allowed.failed_runs && run["state"] == "failed";
-        if !adds_up || !ended || count("pending") > 0 {
+        if !adds_up || run["state"] != "done" || count("pending") > 0 {
             findings.push(format!("a run that does not add up: {run}"));
         }
     }
 }
 
 /// P8, from the calls alone: every window that ends with a call.
-pub(crate) fn windows(world: &World, allowed: &Allowed, findings: &mut Vec<String>) {
+fn windows(world: &World, findings: &mut Vec<String>) {
     let calls = world.market.sandbox.calls();
     let mut times: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
     for call in &calls {
@@ -191,7 +195,7 @@ pub(crate) fn windows(world: &World, allowed: &Allowed, findings: &mut Vec<Strin
         }
     }
     let audit = world.market.sandbox.audit();
-    if audit.unrecorded > 0 || audit.unknown_parameters > 0 || !allowed.refused && audit.refused_429 > 0 {
+    if audit.unrecorded > 0 || audit.unknown_parameters > 0 || audit.refused_429 > 0 {
         let (a, b, c) = (audit.unrecorded, audit.unknown_parameters, audit.refused_429);
         findings.push(format!("unrecorded calls: {a}, unknown parameters: {b}, refused with 429: {c}"));
     }
@@ -205,10 +209,10 @@ fn overdrawn(times: &[u64], limit: Limit) -> usize {
 }
 
 /// P14 and P16: no panic was told, and no secret is anywhere but where it belongs.
-fn silent(world: &World, allowed: &Allowed, findings: &mut Vec<String>) {
+fn silent(world: &World, findings: &mut Vec<String>) {
     let said = world.folder.said();
     let panics = said.matches("panicked").count();
-    if panics > 0 && !allowed.panics {
+    if panics > 0 {
         world.run.score.panics.add(panics);
         let line = said.lines().find(|line| line.contains("panicked")).unwrap_or_default();
         findings.push(format!("{panics} panics, the first: {line}"));

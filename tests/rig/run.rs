@@ -48,6 +48,12 @@ impl Run {
         Run { tier, seed, random, score: Arc::clone(score), begun: Instant::now(), diary: Arc::default() }
     }
 
+    /// A part of this run with numbers of its own.
+    pub(crate) fn part(&mut self) -> Run {
+        let seed = self.random.u64(..);
+        Run { seed, random: fastrand::Rng::with_seed(seed), ..self.clone() }
+    }
+
     /// Writes a line into the diary.
     pub(crate) fn note(&self, what: impl AsRef<str>) {
         let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);

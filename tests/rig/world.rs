@@ -134,6 +134,13 @@ impl World {
         self.folder.set("WAYBILL_SCHEDULE_RECONCILE", "*/10 * * * * *");
     }
 
+    /// The marketplace answers at another port of loopback, from the next start on.
+    pub(crate) fn reach_market_at(&mut self, port: u16) {
+        let base = format!("http://127.0.0.1:{port}");
+        self.folder.set("WAYBILL_SOURCE_BASE_URL", &base);
+        self.folder.set("WAYBILL_SOURCE_TOKEN_URL", &format!("{base}/token"));
+    }
+
     /// Where the data lies from the next start on.
     pub(crate) fn move_data(&mut self, to: PathBuf) {
         self.folder.set("WAYBILL_DATA_DIR", &to.display().to_string());
