@@ -1,4 +1,4 @@
-//! M1 and M3: the database goes away under load, in every way; and the answer to a COMMIT is lost, so
+//! M1 and M3: the database goes away under load, in every way, and the service with it; and the answer to a COMMIT is lost, so
 //! that nobody knows whether it happened. Nothing is lost and nothing is there twice.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) async fn outages(mut run: Run) {
     let database = Database::on(&server.url()).await;
     let mut world = World::open(&run, Plan { mysql: Some(database), ..Plan::of(4, [200, 50]) }).await;
     world.walk_often();
-    let serving = world.start().await;
+    let mut serving = world.start().await;
     world.register_all(&serving).await;
     let stirring = world.stir(CHANGES);
     let mut ways = ["KILL", "TERM", "STOP"];
@@ -28,7 +28,11 @@ pub(crate) async fn outages(mut run: Run) {
         let away = Duration::from_millis(run.random.u64(500..run.tier.pick(4_000, 20_000, 60_000)));
         run.note(format!("SIG{way} for {away:?}"));
         tokio::task::block_in_place(|| server.signal(way));
-        tokio::time::sleep(away).await;
+        tokio::time::sleep(away / 2).await;
+        // What waits for the database is safe without it: kill the one that keeps it.
+        world.kill(serving);
+        serving = world.start().await;
+        tokio::time::sleep(away / 2).await;
         if way == "STOP" {
             server.signal("CONT");
         } else {

@@ -169,7 +169,9 @@ async fn add_up(serving: &Serving, status: &Value, findings: &mut Vec<String>) {
     for run in serving.all("/api/v1/runs").await {
         let count = |name: &str| run[name].as_u64().unwrap_or_default();
         let adds_up = count("to_fetch") == count("fetched") + count("gone") + count("parked") + count("pending");
-        if !adds_up || run["state"] != "done" || count("pending") > 0 {
+        // The clock may have started one meanwhile.
+        let open = run["ended_at"].is_null();
+        if !adds_up || !open && (run["state"] != "done" || count("pending") > 0) {
             findings.push(format!("a run that does not add up: {run}"));
         }
     }

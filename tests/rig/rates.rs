@@ -1,11 +1,14 @@
 //! U1 and U2: no window of any budget is overdrawn, with kills, delays and repeated walks, nor when the
 //! wall clock jumps.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use waybill::sandbox::{Fault, FaultBody, FaultKind};
+
 use crate::oracle;
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::{self, Proxy};
 use crate::run::Run;
 use crate::world::{Limit, Plan, World};
 
@@ -21,7 +24,7 @@ pub(crate) async fn windows(mut run: Run) {
     let mut world = World::open(&run, Plan { list, detail, ..Plan::of(shops, [120, 60]) }).await;
     let port = world.market.base.rsplit(':').next().unwrap().parse().unwrap();
     let proxy = Proxy::to(port, run.seed).await;
-    proxy.set(Fault::Latency(DELAY.0, DELAY.1));
+    proxy.set(proxy::Fault::Latency(DELAY.0, DELAY.1));
     world.reach_market_at(proxy.port);
     world.walk_often();
     let serving = world.start().await;
@@ -76,6 +79,10 @@ pub(crate) async fn clock(mut run: Run) {
     let mut serving = world.start().await;
     world.register_all(&serving).await;
     let stirring = world.stir(0.05);
+    // Some calls fail, so that retries wait for a time by a clock that jumps.
+    let busy = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
+    let busy = Fault { probability: Some(0.1), ..Fault::always("/retailer", busy) };
+    world.market.sandbox.set_faults(vec![busy]);
     let mut steps = STEPS;
     run.random.shuffle(&mut steps);
     for step in &steps[..run.tier.pick(5, 9, 9)] {
@@ -89,6 +96,7 @@ pub(crate) async fn clock(mut run: Run) {
         }
     }
     drop(stirring);
+    world.market.sandbox.set_faults(Vec::new());
     set("+0");
     run.note("the clock is right again");
     // P10: a jump may end a token early, never start a storm.

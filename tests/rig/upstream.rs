@@ -1,10 +1,10 @@
 //! U4 and U9: lists that shift while they are read, and documents that cannot be read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use reqwest::Method as Verb;
-use waybill::sandbox::{Fault, FaultKind, Method};
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Method};
 
 use crate::oracle::{self, Allowed};
 use crate::run::Run;
@@ -81,7 +81,10 @@ pub(crate) async fn poison(mut run: Run) {
         client_id: Some(bad.clone()),
         ..Fault::always(&format!("/retailer/shipments/{id}"), kind(&mut run.random))
     });
-    world.market.sandbox.set_faults(faults.collect());
+    // And a page that fails for a while: an error is not the end of a list.
+    let busy = FaultKind::Status { code: 503, body: FaultBody::Html, headers: BTreeMap::new() };
+    let page = Fault::times("/retailer/shipments?fulfilment-method=FBR&page=2", busy, 2);
+    world.market.sandbox.set_faults(faults.chain([page]).collect());
     let serving = world.start().await;
     world.register_all(&serving).await;
     let others: usize = world.from_the_start.values().map(Vec::len).sum::<usize>() - ids.len();
