@@ -302,7 +302,9 @@ fn store_error(error: StoreError) -> ApiError {
             detail: "the disk that holds the data directory is full".into(),
             retry_after: RETRY_AFTER,
         },
-        StoreError::Failed => {
+        // The process is about to end and to be started again: passing, and not the request's fault.
+        StoreError::Failed | StoreError::Engine(_) | StoreError::Io { .. } => {
+            tracing::error!(%error, "a request met a store that failed");
             ApiError::Unavailable { detail: "the store failed; restarting".into(), retry_after: RETRY_AFTER }
         }
         other => ApiError::Internal(other.to_string()),

@@ -22,9 +22,12 @@ pub use writer::Health;
 pub enum SinkErrorClass {
     /// Lost a race (deadlock, lock wait): the same transaction again, after a short pause.
     Repeat,
-    /// The connection or the server is gone, or a commit's answer did not come: reconnect, then
-    /// repeat. Whether the batch was applied is not known.
+    /// The connection or the server is gone: reconnect, then repeat. Whether the batch was applied is
+    /// not known.
     Disconnected,
+    /// Every row was taken, but the commit's answer did not come: as `Disconnected`, and no document
+    /// can be to blame.
+    Unconfirmed,
     /// The server is out of space or memory: wait, say so, try again.
     NoRoom,
     /// Somebody must mend rights, names or settings: pause writing and say so.

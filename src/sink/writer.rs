@@ -175,9 +175,12 @@ impl Writer {
                     }
                     Duration::from_millis(fastrand::u64(10..200))
                 }
-                SinkErrorClass::Disconnected => {
-                    // A document too large for the server can look like a lost connection.
-                    lost += u32::from(self.mysql.ping().await.is_ok());
+                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed => {
+                    // A document too large for the server can look like a lost connection; not one
+                    // that came as far as the commit.
+                    if error.class == SinkErrorClass::Disconnected {
+                        lost += u32::from(self.mysql.ping().await.is_ok());
+                    }
                     if lost > SUSPECT_AFTER {
                         return Part::Refused(error);
                     }

@@ -143,11 +143,14 @@ impl Mysql {
             Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL did not answer in time; the connection is dropped"))
         });
         if let Err(error) = &outcome {
-            if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Poison) {
+            if matches!(
+                error.class,
+                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed | SinkErrorClass::Poison
+            ) {
                 // The next server behind this address, or this one after a change, may take other sizes.
                 self.packet.store(0, Ordering::Relaxed);
             }
-            if error.class == SinkErrorClass::Disconnected {
+            if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed) {
                 close(conn).await;
             }
         }

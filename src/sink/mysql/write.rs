@@ -37,7 +37,7 @@ impl Mysql {
     /// The rows of a purged shop go before, in transactions of their own.
     ///
     /// # Errors
-    /// Nothing of the transaction was applied, except with class `Disconnected`, where it is not
+    /// Nothing of the transaction was applied, except with class `Disconnected` or `Unconfirmed`, where it is not
     /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most,
     /// and 10 s for a connection; a batch with a purge 10 minutes.
     ///
@@ -77,7 +77,7 @@ impl Mysql {
         match self.apply(&mut transaction, plan, rows, bytes_max).await {
             Ok(()) => transaction.commit().await.map_err(|error| SinkError {
                 // Whatever the code: nobody knows whether it was applied.
-                class: SinkErrorClass::Disconnected,
+                class: SinkErrorClass::Unconfirmed,
                 text: format!("COMMIT was not confirmed: {}", sink_error(&error).text),
             }),
             Err(error) if error.class == SinkErrorClass::Disconnected => Err(error),

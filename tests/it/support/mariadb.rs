@@ -29,6 +29,7 @@ wait "$server" 2>/dev/null
 pub(crate) struct MariaDb {
     port: u16,
     dir: PathBuf,
+    pid: String,
     watchdog: Option<(Child, ChildStdin)>,
 }
 
@@ -44,7 +45,7 @@ impl MariaDb {
             .expect("mariadb-install-db is needed for these tests");
         let told = [made.stdout.as_slice(), made.stderr.as_slice()].concat();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&told));
-        let mut server = MariaDb { port: 0, dir, watchdog: None };
+        let mut server = MariaDb { port: 0, dir, pid: String::new(), watchdog: None };
         server.run();
         server
     }
@@ -89,6 +90,7 @@ impl MariaDb {
         let mut pid = String::new();
         BufReader::new(watchdog.stdout.take().unwrap()).read_line(&mut pid).unwrap();
         self.watchdog = Some((watchdog, stdin));
+        pid.trim().clone_into(&mut self.pid);
         // The server says so in its log when it listens; its process is gone if it gave up.
         loop {
             let log = std::fs::read_to_string(self.log()).unwrap_or_default();
@@ -109,6 +111,11 @@ impl MariaDb {
             drop(stdin);
             watchdog.wait().unwrap();
         }
+    }
+
+    /// Sends the server a signal, as `TERM` or `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid]).status().unwrap().success());
     }
 
     fn log(&self) -> PathBuf {

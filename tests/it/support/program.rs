@@ -1,11 +1,14 @@
 //! The real binary as a child process: a folder of its own, no inherited configuration, and ends that
 //! cannot be missed. A child that a test leaves running is killed when its value drops.
+//!
+//! Both test binaries use this file. `WAYBILL_RIG_BINARY` names another build to run.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,6 +50,8 @@ impl Market {
 pub(crate) struct Folder {
     pub(crate) dir: TempDir,
     environment: BTreeMap<String, String>,
+    /// A command that runs the binary: its name and the arguments before the binary's path.
+    under: Vec<String>,
 }
 
 /// How a command ended.
@@ -69,7 +74,7 @@ impl Folder {
     /// Without any configuration.
     pub(crate) fn bare() -> Folder {
         let dir = tempfile::Builder::new().prefix("waybill-it-").tempdir().unwrap();
-        Folder { dir, environment: BTreeMap::new() }
+        Folder { dir, environment: BTreeMap::new(), under: Vec::new() }
     }
 
     /// Configured to sync from `market`, on request only, and to listen on any port. `more` is TOML.
@@ -91,6 +96,12 @@ impl Folder {
         self.environment.insert(name.to_owned(), value.to_owned());
     }
 
+    /// From now on the binary runs under this command, which must leave the process ours: a child of
+    /// the test, with the binary's exit code. Empty: by itself.
+    pub(crate) fn run_under(&mut self, command: &[&str]) {
+        self.under = command.iter().map(|&part| part.to_owned()).collect();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -100,7 +111,11 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waybill"));
+        let binary = std::env::var("WAYBILL_RIG_BINARY");
+        let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_waybill").to_owned());
+        let mut words = self.under.iter().chain([&binary]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         let kept = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("WAYBILL_"));
         command.args(arguments).current_dir(self.dir.path()).env_clear().envs(kept).envs(&self.environment);
         command
@@ -157,6 +172,7 @@ impl Folder {
             }
         });
         let log = self.path("serve.stderr");
+        let lines = Mutex::new(lines);
         Serving { child: Killed(child), lines, reader: Some(reader), log, base: String::new(), http: Client::new() }
     }
 
@@ -171,7 +187,8 @@ impl Folder {
 /// A running `waybill serve`.
 pub(crate) struct Serving {
     child: Killed,
-    lines: Receiver<String>,
+    /// Behind a lock only so that a test may hold it over an await.
+    lines: Mutex<Receiver<String>>,
     reader: Option<JoinHandle<()>>,
     log: PathBuf,
     pub(crate) base: String,
@@ -181,20 +198,35 @@ pub(crate) struct Serving {
 impl Serving {
     /// Waits until it tells its address.
     pub(crate) fn listening(&mut self) {
-        loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-                panic!("serve does not listen:\n{}", lossy(&self.log));
-            };
+        assert!(self.listens(), "serve does not listen:\n{}", lossy(&self.log));
+    }
+
+    /// Waits until it tells its address; false when it ended before, or says nothing for long.
+    pub(crate) fn listens(&mut self) -> bool {
+        while let Ok(line) = self.lines.get_mut().unwrap().recv_timeout(PATIENCE) {
             if let Some(address) = line.strip_prefix("waybill listens on ") {
                 self.base = address.trim_end_matches('/').to_owned();
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Whether it still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.0.try_wait().unwrap().is_none()
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// Waits until it ends by itself; its exit code, None when a signal ended it.
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        let status = self.child.wait(PATIENCE, "serve, which should end by itself");
+        self.read_out();
+        status.code()
     }
 
     /// kill -9, and waits until it is gone.

@@ -1,0 +1,65 @@
+//! Looks for secrets in bytes: as they are, in base64 at any alignment, and in hex.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+/// Shorter pieces could be there by chance.
+const LENGTH_MIN: usize = 8;
+
+/// What is looked for, by its first two bytes.
+pub(crate) struct Needles {
+    begins: Vec<bool>,
+    forms: Vec<(String, Vec<u8>)>,
+}
+
+impl Needles {
+    pub(crate) fn of<T: AsRef<str>>(secrets: impl Iterator<Item = T>) -> Needles {
+        let forms: Vec<(String, Vec<u8>)> = secrets.flat_map(|secret| forms(secret.as_ref())).collect();
+        let mut begins = vec![false; 1 << 16];
+        for (_, form) in &forms {
+            begins[usize::from(u16::from_be_bytes([form[0], form[1]]))] = true;
+        }
+        Needles { begins, forms }
+    }
+
+    /// What is in there, in words.
+    pub(crate) fn found_in(&self, bytes: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        for (at, pair) in bytes.windows(2).enumerate() {
+            if self.begins[usize::from(u16::from_be_bytes([pair[0], pair[1]]))] {
+                let here = self.forms.iter().filter(|(_, form)| bytes[at..].starts_with(form));
+                found.extend(here.map(|(name, _)| format!("{name} at byte {at}")));
+            }
+        }
+        found
+    }
+}
+
+fn forms(secret: &str) -> Vec<(String, Vec<u8>)> {
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![
+        (format!("`{secret}`"), secret.as_bytes().to_vec()),
+        (format!("`{secret}` in hex"), hex.clone().into_bytes()),
+        (format!("`{secret}` in hex"), hex.to_uppercase().into_bytes()),
+    ];
+    for offset in 0..3 {
+        // Bytes before and behind change the letters at both ends: those are left out.
+        let shifted = [vec![b'x'; offset], secret.as_bytes().to_vec()].concat();
+        let text = STANDARD_NO_PAD.encode(shifted).into_bytes();
+        let inner = text[(offset * 8).div_ceil(6)..text.len() - 1].to_vec();
+        forms.push((format!("`{secret}` in base64"), inner));
+    }
+    forms.retain(|(_, form)| form.len() >= LENGTH_MIN);
+    forms
+}
+
+pub(crate) fn sees() {
+    let needles = Needles::of(["canary-secret"].iter());
+    for before in ["", "a", "ab", "abc"] {
+        let text = STANDARD_NO_PAD.encode(format!("{before}canary-secret:more"));
+        assert_eq!(needles.found_in(text.as_bytes()).len(), 1, "{text}");
+    }
+    assert_eq!(needles.found_in(b"--canary-secret--").len(), 1);
+    assert_eq!(needles.found_in(b"--63616e6172792d736563726574").len(), 1);
+    assert!(needles.found_in(b"canary-secre").is_empty());
+}

@@ -1,0 +1,416 @@
+//! The reliability rig: the real binary under kills, power cuts, faults of disk, database, network and
+//! clock, judged from outside by what the sandbox served and what can be queried afterwards.
+//!
+//! `cargo test --test rig -- --tier p` runs what each submission runs; `scripts/test` calls it so.
+//! Without a tier it only says how it is used, so a plain `cargo test` passes by. Each run has one
+//! seed; `--only TEST --seed N` repeats it.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `run`, `score` | one run with its seed and diary; what all runs add up to |
+//! | `world` | sandbox, service, sink and the shops between them |
+//! | `oracle` | what must hold after each run |
+//! | `canary` | finds secrets in bytes |
+//! | `database`, `proxy` | M1, M3: MariaDB goes away, the network is bad, a COMMIT's fate is unknown |
+//! | `disk` | a file system that can be full or lose its power |
+//! | `kill` | A1: kill -9, again and again, on one data directory |
+//! | `power` | A5: power cuts |
+//! | `process` | A7, A8, A9: full disk, second process, stopped process |
+//! | `rates` | U1, U2: windows under kills, delay and jumps of the clock |
+//! | `rot` | A6: bits rot in the state files |
+//! | `sweep` | A3, A4: a fault at the N-th system call |
+//! | `upstream` | U4, U9: lists that shift, documents that cannot be read |
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on fails by panic")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
+
+mod canary;
+mod database;
+mod disk;
+mod kill;
+#[path = "../it/support/mariadb.rs"]
+#[allow(dead_code, reason = "the other binary uses the rest")]
+mod mariadb;
+mod oracle;
+mod power;
+mod process;
+#[path = "../it/support/program.rs"]
+#[allow(dead_code, reason = "the other binary uses the rest")]
+mod program;
+mod proxy;
+mod rates;
+mod rot;
+mod run;
+mod score;
+mod sweep;
+mod upstream;
+mod world;
+
+use std::future::Future;
+use std::os::unix::process::CommandExt as _;
+use std::pin::Pin;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use run::{Run, Tier};
+use score::Score;
+use tokio::signal::{self, unix::SignalKind};
+
+const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to be told:
+  cargo test --test rig -- --tier p|release|soak [--only TEST[,TEST...]] [--seed N]
+WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";
+/// Set in the process that has mounts of its own.
+const INSIDE: &str = "WAYBILL_RIG_INSIDE";
+
+type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A test: its name, what the machine must have, how often it runs in each tier.
+struct Test {
+    name: &'static str,
+    needs: &'static [Need],
+    runs: [usize; 3],
+    at_most: [Duration; 3],
+    body: Body,
+}
+
+/// What a machine may lack.
+#[derive(Clone, Copy, Debug)]
+enum Need {
+    MariaDb,
+    LoopMounts,
+    Strace,
+    FakeTime,
+}
+
+impl Need {
+    /// What is missing, if it is.
+    fn missing(self) -> Option<&'static str> {
+        match self {
+            Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
+            Need::MariaDb => Some("no MariaDB server on this machine"),
+            Need::LoopMounts => disk::Disk::new(8, 5).err().map(|_| "no loop mounts: needs root, mkfs.ext4 and mount"),
+            Need::Strace if runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) => None,
+            Need::FakeTime if rates::library().is_some() => None,
+            Need::FakeTime => Some("no libfaketime"),
+            Need::Strace => Some("no strace, or it may not trace"),
+        }
+    }
+}
+
+/// Whether a command can be run here.
+fn runs(command: &str, arguments: &[&str]) -> bool {
+    Command::new(command).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+const fn minutes(p: u64, release: u64, soak: u64) -> [Duration; 3] {
+    [Duration::from_secs(p * 60), Duration::from_secs(release * 60), Duration::from_secs(soak * 60)]
+}
+
+const TESTS: &[Test] = &[
+    Test {
+        name: "kill_archive",
+        needs: &[],
+        runs: [1, 10, 10],
+        at_most: minutes(4, 15, 60),
+        body: |run| Box::pin(kill::archive(run)),
+    },
+    Test {
+        name: "kill_mysql",
+        needs: &[Need::MariaDb],
+        runs: [1, 10, 10],
+        at_most: minutes(4, 15, 60),
+        body: |run| Box::pin(kill::mysql(run)),
+    },
+    Test {
+        name: "power_archive",
+        needs: &[Need::LoopMounts],
+        runs: [1, 12, 40],
+        at_most: minutes(2, 4, 4),
+        body: |run| Box::pin(power::archive(run)),
+    },
+    Test {
+        name: "power_mysql",
+        needs: &[Need::LoopMounts, Need::MariaDb],
+        runs: [1, 12, 40],
+        at_most: minutes(2, 4, 4),
+        body: |run| Box::pin(power::mysql(run)),
+    },
+    Test {
+        name: "mysql_outages",
+        needs: &[Need::MariaDb],
+        runs: [1, 20, 60],
+        at_most: minutes(3, 6, 12),
+        body: |run| Box::pin(database::outages(run)),
+    },
+    Test {
+        name: "mysql_unknown_commits",
+        needs: &[Need::MariaDb],
+        runs: [1, 10, 10],
+        at_most: minutes(3, 6, 12),
+        body: |run| Box::pin(database::unknown_commits(run)),
+    },
+    Test {
+        name: "mysql_bad_network",
+        needs: &[Need::MariaDb],
+        runs: [1, 10, 10],
+        at_most: minutes(3, 6, 12),
+        body: |run| Box::pin(database::bad_network(run)),
+    },
+    Test {
+        name: "sweep_kills",
+        needs: &[Need::Strace],
+        runs: [1, 1, 3],
+        at_most: minutes(3, 60, 60),
+        body: |run| Box::pin(sweep::kills(run)),
+    },
+    Test {
+        name: "sweep_errors",
+        needs: &[Need::Strace],
+        runs: [1, 1, 1],
+        at_most: minutes(3, 60, 60),
+        body: |run| Box::pin(sweep::errors(run)),
+    },
+    Test {
+        name: "rates",
+        needs: &[],
+        runs: [1, 4, 4],
+        at_most: minutes(3, 8, 35),
+        body: |run| Box::pin(rates::windows(run)),
+    },
+    Test {
+        name: "clock",
+        needs: &[Need::FakeTime],
+        runs: [1, 10, 30],
+        at_most: minutes(3, 4, 4),
+        body: |run| Box::pin(rates::clock(run)),
+    },
+    Test {
+        name: "drift_arrivals",
+        needs: &[],
+        runs: [1, 10, 40],
+        at_most: minutes(3, 8, 20),
+        body: |run| Box::pin(upstream::arrivals(run)),
+    },
+    Test {
+        name: "drift_removals",
+        needs: &[],
+        runs: [1, 10, 40],
+        at_most: minutes(3, 8, 20),
+        body: |run| Box::pin(upstream::removals(run)),
+    },
+    // Not in P, for a fault: a walk does not look again when entries moved to pages that it has read, so
+    // what a removal pulled there is missed until the next walk (P1(b), `store/walk.rs`).
+    Test {
+        name: "drift_removals_in_one_walk",
+        needs: &[],
+        runs: [0, 10, 40],
+        at_most: minutes(3, 8, 20),
+        body: |run| Box::pin(upstream::removals_in_one_walk(run)),
+    },
+    Test {
+        name: "poison",
+        needs: &[],
+        runs: [1, 10, 30],
+        at_most: minutes(3, 3, 3),
+        body: |run| Box::pin(upstream::poison(run)),
+    },
+    Test {
+        name: "disk_full",
+        needs: &[Need::LoopMounts],
+        runs: [1, 10, 30],
+        at_most: minutes(2, 4, 4),
+        body: |run| Box::pin(process::disk_full(run)),
+    },
+    // Not in P, for a fault: a full disk ends the process, and it does not start on one (A7, `app/mod.rs`).
+    Test {
+        name: "disk_full_stays_up",
+        needs: &[Need::LoopMounts],
+        runs: [0, 1, 1],
+        at_most: minutes(2, 4, 4),
+        body: |run| Box::pin(process::disk_full_stays_up(run)),
+    },
+    Test {
+        name: "two_processes",
+        needs: &[],
+        runs: [1, 10, 10],
+        at_most: minutes(2, 2, 2),
+        body: |run| Box::pin(process::two_processes(run)),
+    },
+    Test {
+        name: "stopped",
+        needs: &[],
+        runs: [1, 5, 20],
+        at_most: minutes(2, 12, 12),
+        body: |run| Box::pin(process::stopped(run)),
+    },
+    Test {
+        name: "bit_rot_changed",
+        needs: &[],
+        runs: [1, 5, 5],
+        at_most: minutes(3, 12, 60),
+        body: |run| Box::pin(rot::changed(run)),
+    },
+    // Not in P, for a fault: an emptied log is taken for a first start, and the shops are gone without
+    // a word (A6, `store/kv.rs`).
+    Test {
+        name: "bit_rot_shortened",
+        needs: &[],
+        runs: [0, 5, 5],
+        at_most: minutes(3, 12, 60),
+        body: |run| Box::pin(rot::shortened(run)),
+    },
+];
+
+/// What the command line asks for.
+struct Asked {
+    tier: Tier,
+    only: Vec<String>,
+    seed: Option<u64>,
+}
+
+/// None: no tier was named, so nothing is to be done.
+fn asked() -> Result<Option<Asked>, String> {
+    let mut words = std::env::args().skip(1);
+    let (mut tier, mut only, mut seed) = (None, Vec::new(), None);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--tier" => {
+                tier = Some(match value()?.as_str() {
+                    "p" => Tier::P,
+                    "release" => Tier::Release,
+                    "soak" => Tier::Soak,
+                    other => return Err(format!("no tier `{other}`: p, release or soak")),
+                });
+            }
+            "--only" => only = value()?.split(',').map(str::to_owned).collect(),
+            "--seed" => seed = Some(value()?.parse().map_err(|_| "--seed needs a number".to_owned())?),
+            // Arguments of a plain `cargo test` are for the other binaries.
+            _ if tier.is_none() => {}
+            other => return Err(format!("`{other}` is unknown")),
+        }
+    }
+    if let Some(stranger) = only.iter().find(|name| TESTS.iter().all(|test| test.name != **name)) {
+        return Err(format!("no test `{stranger}`"));
+    }
+    Ok(tier.map(|tier| Asked { tier, only, seed }))
+}
+
+fn main() -> ExitCode {
+    let asked = match asked() {
+        Ok(Some(asked)) => asked,
+        Ok(None) => {
+            let names: Vec<&str> = TESTS.iter().map(|test| test.name).collect();
+            eprintln!("{USAGE}\n  {}", names.join(" "));
+            return ExitCode::SUCCESS;
+        }
+        Err(what) => {
+            eprintln!("rig: {what}");
+            return ExitCode::from(2);
+        }
+    };
+    if std::env::var_os(INSIDE).is_none() && runs("unshare", &["--mount", "true"]) {
+        // Mounts of our own end with us, whichever way we end.
+        let mut again = Command::new("unshare");
+        again.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+        eprintln!("rig: {}", again.args(std::env::args().skip(1)).env(INSIDE, "1").exec());
+        return ExitCode::from(1);
+    }
+    oracle::sees();
+    // The run prints what went wrong; a backtrace of the runtime says nothing more.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("rig: a run stops at {place}");
+    }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let failed = runtime.block_on(all(&asked));
+    // A thread that waits for a process of a run that was cut short must not hold us.
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Runs what was asked for; the number of runs that failed.
+async fn all(asked: &Asked) -> usize {
+    let score = Arc::new(Score::default());
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let place = asked.tier.pick(0, 1, 2);
+    for test in TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name)) {
+        // What is named runs, also in a tier that leaves it out.
+        let count = match (asked.seed, asked.only.is_empty()) {
+            (Some(_), _) => 1,
+            (None, true) => test.runs[place],
+            (None, false) => test.runs[place].max(1),
+        };
+        if let Some(missing) = test.needs.iter().find_map(|need| need.missing()) {
+            println!("SKIPPED {}: {missing}", test.name);
+            skipped += count;
+            continue;
+        }
+        for _ in 0..count {
+            let run = Run::new(asked.tier, asked.seed.unwrap_or_else(|| fastrand::u64(..)), &score);
+            match one(test, run, test.at_most[place]).await {
+                Outcome::Passed => passed += 1,
+                Outcome::Failed => failed += 1,
+                Outcome::Stopped => {
+                    println!("stopped by a signal");
+                    return failed + 1;
+                }
+            }
+        }
+    }
+    println!("{score}");
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    failed
+}
+
+enum Outcome {
+    Passed,
+    Failed,
+    Stopped,
+}
+
+async fn stop_signal() {
+    let mut terminate = signal::unix::signal(SignalKind::terminate()).unwrap();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = signal::ctrl_c() => {}
+    }
+}
+
+/// One run, within its time. However it ends, its values' ends have unmounted and killed what it began.
+async fn one(test: &Test, run: Run, at_most: Duration) -> Outcome {
+    let begun = Instant::now();
+    println!("run {} seed={}", test.name, run.seed);
+    let mut body = tokio::spawn((test.body)(run.clone()));
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(at_most, &mut body) => Some(ended),
+        () = stop_signal() => None,
+    };
+    let failure = match ended {
+        Some(Ok(Ok(()))) => {
+            println!("  ok   {} ({:.1} s)", test.name, begun.elapsed().as_secs_f64());
+            return Outcome::Passed;
+        }
+        Some(Ok(Err(error))) => said(error.into_panic()),
+        cut_short => {
+            body.abort();
+            drop(body.await);
+            if cut_short.is_none() {
+                return Outcome::Stopped;
+            }
+            format!("not ended after {at_most:?}")
+        }
+    };
+    println!("  FAILED {} ({:.1} s): {failure}", test.name, begun.elapsed().as_secs_f64());
+    println!("  repeat with --only {} --seed {}; SCHEDULE:\n  {}", test.name, run.seed, run.diary());
+    Outcome::Failed
+}
+
+/// The text of a panic.
+fn said(panic: Box<dyn std::any::Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,254 @@
+//! What must hold after each run, seen from outside.
+//!
+//! The service gets quiet; every document that was there from the beginning is stored then. After one
+//! more full walk the stored set equals the sandbox's, document by document. The counters add up, no
+//! window of any budget held more calls than its rule allows (counted here, from the calls alone), the
+//! service ends with 0, its log tells of no panic, and neither log nor files hold a secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::canary;
+use crate::program::{ADMIN_KEY, Serving, lossy};
+use crate::world::{Limit, World, secret};
+
+/// When the faults are over, work must be done within this (P14).
+const QUIET_WITHIN: Duration = Duration::from_secs(60);
+/// SIGTERM ends it within this (P15).
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+/// Differences named in a failure.
+const SHOWN: usize = 5;
+
+/// Shop id and document id.
+type Key = (String, String);
+
+/// What a run may leave behind; the rest is a finding.
+#[derive(Default)]
+pub(crate) struct Allowed {
+    /// What was listed all the time may come with the next walk only.
+    pub(crate) late: bool,
+}
+
+/// Judges a run in which nothing may be left over. Ends the service.
+pub(crate) async fn judge(world: World, serving: Serving) {
+    judge_allowing(world, serving, Allowed::default()).await;
+}
+
+/// Judges a run that may leave something behind.
+pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allowed) {
+    let mut findings = world.server_errors.lock().unwrap().clone();
+    serving.idle(QUIET_WITHIN).await;
+    let early = if allowed.late { BTreeSet::new() } else { complete(&world, &serving, &mut findings).await };
+    world.walk_all(&serving).await;
+    let status = serving.idle(QUIET_WITHIN).await;
+    equal(&world, &serving, &early, &mut findings).await;
+    add_up(&serving, &status, &mut findings).await;
+    end(&world, serving, findings);
+}
+
+/// Judges only calls, end and silence: of a run whose budgets are too tight to get quiet.
+pub(crate) fn judge_calls(world: &World, serving: Serving) {
+    let findings = world.server_errors.lock().unwrap().clone();
+    end(world, serving, findings);
+}
+
+/// What needs no quiet; then the verdict.
+fn end(world: &World, serving: Serving, mut findings: Vec<String>) {
+    windows(world, &mut findings);
+    let (code, took) = tokio::task::block_in_place(|| serving.terminate());
+    if code != Some(0) || took > STOPS_WITHIN {
+        findings.push(format!("SIGTERM: exit code {code:?} after {took:?}"));
+    }
+    silent(world, &mut findings);
+    assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
+}
+
+/// Everything stored, with its document; ids that stand there twice are findings.
+async fn stored(world: &World, serving: &Serving, findings: &mut Vec<String>) -> BTreeMap<Key, Value> {
+    let rows: Vec<(Key, Value)> = match &world.database {
+        Some(database) => {
+            let text = "SELECT shop_id, shipment_id, document FROM shipments";
+            let rows: Vec<(String, String, Vec<u8>)> = database.rows(text).await;
+            rows.into_iter().map(|(shop, id, bytes)| ((shop, id), serde_json::from_slice(&bytes).unwrap())).collect()
+        }
+        None => {
+            let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+            let items = serving.all("/api/v1/shipments").await.into_iter();
+            items.map(|item| ((text(&item, "shop_id"), text(&item, "id")), item["document"].clone())).collect()
+        }
+    };
+    let count = rows.len();
+    let rows: BTreeMap<Key, Value> = rows.into_iter().collect();
+    if rows.len() < count {
+        world.run.score.doubled.add(count - rows.len());
+        findings.push(format!("doubled: {} ids stand there twice", count - rows.len()));
+    }
+    rows
+}
+
+fn name<'a>(what: &str, keys: impl ExactSizeIterator<Item = &'a Key>, findings: &mut Vec<String>) {
+    let count = keys.len();
+    if count > 0 {
+        let shown: Vec<String> = keys.take(SHOWN).map(|(shop, id)| format!("{shop}/{id}")).collect();
+        findings.push(format!("{what}: {count}, as {}", shown.join(" ")));
+    }
+}
+
+/// P1 before any further walk: what was listed all the time is stored. The keys that are not.
+async fn complete(world: &World, serving: &Serving, findings: &mut Vec<String>) -> BTreeSet<Key> {
+    let stored = stored(world, serving, findings).await;
+    let mut lost = BTreeSet::new();
+    for (client, shop) in &world.shops {
+        let ids = world.from_the_start[client].iter().map(|id| (shop.clone(), id.clone()));
+        lost.extend(ids.filter(|key| !stored.contains_key(key)));
+    }
+    // Only what the sandbox still has can be asked for; removed ones are judged by their own test.
+    let truth = truth(world);
+    lost.retain(|key| truth.contains_key(key));
+    let parked = parked(serving).await;
+    lost.retain(|(_, id)| !parked.contains(id));
+    world.run.score.lost.add(lost.len());
+    name("lost before the last walk", lost.iter(), findings);
+    lost
+}
+
+fn truth(world: &World) -> BTreeMap<Key, Value> {
+    let of = |(client, shop): (&String, &String)| {
+        let rows = world.market.sandbox.truth(client).into_iter();
+        rows.map(|(_, id, document)| ((shop.clone(), id), document)).collect::<Vec<_>>()
+    };
+    world.shops.iter().flat_map(of).collect()
+}
+
+/// Documents that were given up, by id.
+async fn parked(serving: &Serving) -> BTreeSet<String> {
+    let parked = serving.all("/api/v1/parked").await.into_iter();
+    parked.filter_map(|one| one["document_id"].as_str().map(str::to_owned)).collect()
+}
+
+/// P1 to P4: both sets are equal, and so are the documents in them.
+async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings: &mut Vec<String>) {
+    let (stored, truth) = (stored(world, serving, findings).await, truth(world));
+    let parked = parked(serving).await;
+    let score = &world.run.score;
+    score.documents.add(truth.len());
+    let lost: Vec<&Key> = truth.keys().filter(|key| !stored.contains_key(*key) && !parked.contains(&key.1)).collect();
+    score.lost.add(lost.iter().filter(|key| !early.contains(**key)).count());
+    name("lost", lost.into_iter(), findings);
+    // What the marketplace dropped stays; what it never had is made up.
+    let ever: BTreeSet<&String> = world.from_the_start.values().flatten().collect();
+    let made_up: Vec<&Key> = stored.keys().filter(|key| !truth.contains_key(*key) && !ever.contains(&key.1)).collect();
+    score.doubled.add(made_up.len());
+    name("too much", made_up.into_iter(), findings);
+    let differs = |(key, document): &(&Key, &Value)| truth.get(*key).is_some_and(|true_one| true_one != *document);
+    let stale: Vec<&Key> = stored.iter().filter(differs).map(|(key, _)| key).collect();
+    let stale: Vec<&Key> = stale.into_iter().filter(|key| !parked.contains(&key.1)).collect();
+    score.stale.add(stale.len());
+    name("stale", stale.into_iter(), findings);
+    if let Some(database) = &world.database {
+        let items = |document: &Value| document["shipmentItems"].as_array().map_or(0, Vec::len);
+        let expected: usize = stored.values().map(items).sum();
+        let counted: Vec<usize> = database.rows("SELECT COUNT(*) FROM shipment_items").await;
+        if counted != [expected] {
+            findings.push(format!("shipment_items: {counted:?} rows, {expected} expected"));
+        }
+    }
+}
+
+/// P7: nothing waits, nothing was given up, and each run's counters add up.
+async fn add_up(serving: &Serving, status: &Value, findings: &mut Vec<String>) {
+    for name in ["outbox", "outbox_bytes", "pending_jobs", "leased_jobs", "open_runs", "parked"] {
+        if status[name] != 0 {
+            findings.push(format!("{name} is {}", status[name]));
+        }
+    }
+    for run in serving.all("/api/v1/runs").await {
+        let count = |name: &str| run[name].as_u64().unwrap_or_default();
+        let adds_up = count("to_fetch") == count("fetched") + count("gone") + count("parked") + count("pending");
+        // The clock may have started one meanwhile.
+        let open = run["ended_at"].is_null();
+        if !adds_up || !open && (run["state"] != "done" || count("pending") > 0) {
+            findings.push(format!("a run that does not add up: {run}"));
+        }
+    }
+}
+
+/// P8, from the calls alone: every window that ends with a call.
+fn windows(world: &World, findings: &mut Vec<String>) {
+    let calls = world.market.sandbox.calls();
+    let mut times: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
+    for call in &calls {
+        if let Some(rule) = &call.rule {
+            times.entry((call.account.as_str(), rule.as_str())).or_default().push(call.at_us);
+        }
+    }
+    for ((account, rule), mut times) in times {
+        let Some(limit) = world.limits.get(rule) else { continue };
+        times.sort_unstable();
+        world.run.score.windows_checked.add(times.len());
+        let over = overdrawn(&times, *limit);
+        if over > 0 {
+            world.run.score.rate_breaches.add(over);
+            findings.push(format!("{rule} of {account}: {over} windows of {limit:?} hold more calls"));
+        }
+    }
+    let audit = world.market.sandbox.audit();
+    if audit.unrecorded > 0 || audit.unknown_parameters > 0 || audit.refused_429 > 0 {
+        let (a, b, c) = (audit.unrecorded, audit.unknown_parameters, audit.refused_429);
+        findings.push(format!("unrecorded calls: {a}, unknown parameters: {b}, refused with 429: {c}"));
+    }
+}
+
+/// Windows that end with one of the sorted calls (in microseconds) and hold more than the limit.
+fn overdrawn(times: &[u64], limit: Limit) -> usize {
+    let length = u64::from(limit.seconds) * 1_000_000;
+    let calls = limit.calls as usize;
+    (calls..times.len()).filter(|&newest| times[newest] - times[newest - calls] < length).count()
+}
+
+/// P14 and P16: no panic was told, and no secret is anywhere but where it belongs.
+fn silent(world: &World, findings: &mut Vec<String>) {
+    let said = world.folder.said();
+    let panics = said.matches("panicked").count();
+    if panics > 0 {
+        world.run.score.panics.add(panics);
+        let line = said.lines().find(|line| line.contains("panicked")).unwrap_or_default();
+        findings.push(format!("{panics} panics, the first: {line}"));
+    }
+    let mut secrets: Vec<String> = world.clients.iter().map(|client| secret(client)).collect();
+    secrets.push(ADMIN_KEY.to_owned());
+    secrets.extend(world.clients.first().map(|client| format!("{client}:{}", secret(client))));
+    let key = world.data_dir.with_extension("key");
+    secrets.push(lossy(&key).trim().to_owned());
+    // Access tokens begin so; mail addresses stand for everything about a customer.
+    secrets.extend(["eyJhbGciOiJSUzI1NiI".to_owned(), "@verkopen.example".to_owned()]);
+    let needles = canary::Needles::of(secrets.iter().filter(|secret| !secret.is_empty()));
+    let mut places = files(&world.data_dir);
+    places.extend(["serve.stdout", "serve.stderr"].map(|name| world.folder.path(name)));
+    for place in places {
+        let found = needles.found_in(&fs::read(&place).unwrap_or_default());
+        world.run.score.secrets_found.add(found.len());
+        if let Some(first) = found.first() {
+            findings.push(format!("secrets in {}: {first}", place.display()));
+        }
+    }
+}
+
+/// All files below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The rig sees what it should: it refuses to run when its own eyes are shut.
+pub(crate) fn sees() {
+    let limit = Limit { calls: 2, seconds: 1 };
+    assert_eq!(overdrawn(&[0, 500_000, 999_999, 1_500_000], limit), 1);
+    assert_eq!(overdrawn(&[0, 500_000, 1_000_000, 1_500_000], limit), 0);
+    canary::sees();
+}

@@ -1,0 +1,103 @@
+//! A5: power cuts. The data lies on an ext4 of its own; the service is killed, the device copied without
+//! unmounting, and started on the copy. What was acknowledged is there, what was received is stored in
+//! the end, and no budget is overdrawn over the cut.
+
+use std::time::Duration;
+
+use reqwest::Method;
+
+use crate::disk::Disk;
+use crate::mariadb::Database;
+use crate::oracle;
+use crate::program::Serving;
+use crate::run::Run;
+use crate::world::{Plan, World};
+
+const DISK_MIB: u64 = 64;
+
+/// When the power goes.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// The very first start was killed on its way; the next one took a shop: right after its 201.
+    AfterKilledFirstStart,
+    /// Right after a 201.
+    AfterShop,
+    /// So long after the shops' 201: while the store grows.
+    WhileItGrows,
+    /// After all work was done, and a little more: right after a 202.
+    Settled,
+}
+
+/// An archive, so that the documents themselves are at stake.
+pub(crate) async fn archive(run: Run) {
+    cuts(run, None).await;
+}
+
+/// With MySQL: what left the outbox is there, what is not there is in the outbox.
+pub(crate) async fn mysql(run: Run) {
+    let database = Database::fresh().await;
+    cuts(run, Some(database)).await;
+}
+
+async fn cuts(mut run: Run, mysql: Option<Database>) {
+    let commit = if run.random.bool() { 5 } else { 300 };
+    run.note(format!("commit={commit}"));
+    let mut world = World::open(&run, Plan { mysql, ..Plan::of(3, [150, 50]) }).await;
+    let mut disk = Disk::new(DISK_MIB, commit).unwrap();
+    world.move_data(disk.path().join("data"));
+    let first = if run.random.bool() { Moment::AfterKilledFirstStart } else { Moment::AfterShop };
+    for moment in [first, Moment::AfterShop, Moment::WhileItGrows, Moment::WhileItGrows, Moment::Settled] {
+        run.note(format!("{moment:?}"));
+        until(&mut world, &mut run, moment).await;
+        disk = disk.cut();
+        world.move_data(disk.path().join("data"));
+        run.score.powercuts.add(1);
+        run.note("cut");
+    }
+    let serving = world.start().await;
+    all_shops(&world, &serving).await;
+    oracle::judge(world, serving).await;
+    drop(disk);
+}
+
+/// Lets the service work until the moment, and kills it.
+async fn until(world: &mut World, run: &mut Run, moment: Moment) {
+    if matches!(moment, Moment::AfterKilledFirstStart) {
+        let early = world.folder.spawn_serve();
+        tokio::time::sleep(Duration::from_millis(run.random.u64(0..60))).await;
+        world.kill(early);
+    }
+    let serving = world.start().await;
+    all_shops(world, &serving).await;
+    match moment {
+        Moment::AfterKilledFirstStart | Moment::AfterShop => {
+            let client = world.clients[world.shops.len()].clone();
+            assert!(world.register(&serving, &client).await, "{client} was not taken:\n{}", world.tail());
+        }
+        Moment::WhileItGrows => {
+            let left = world.clients.get(world.shops.len()).cloned();
+            if let Some(client) = left {
+                assert!(world.register(&serving, &client).await, "{client} was not taken:\n{}", world.tail());
+            }
+            tokio::time::sleep(Duration::from_millis(run.random.u64(0..2500))).await;
+        }
+        Moment::Settled => {
+            serving.idle(Duration::from_secs(60)).await;
+            for client in world.clients.clone() {
+                world.market.sandbox.add_shipments(&client, waybill::sandbox::Method::Fbr, 5).unwrap();
+            }
+            world.walk_all(&serving).await;
+        }
+    }
+    world.kill(serving);
+}
+
+/// P5: every shop that got its 201 is there.
+async fn all_shops(world: &World, serving: &Serving) {
+    let (_, answer) = world.ask(serving, Method::GET, "/api/v1/shops?limit=500", None).await.unwrap();
+    let known: Vec<&str> = answer["items"].as_array().unwrap().iter().filter_map(|shop| shop["id"].as_str()).collect();
+    let gone: Vec<&String> =
+        world.shops.iter().filter(|(_, id)| !known.contains(&id.as_str())).map(|(client, _)| client).collect();
+    world.run.score.lost.add(gone.len());
+    assert!(gone.is_empty(), "shops that were acknowledged and are gone: {gone:?}");
+}

@@ -1,0 +1,143 @@
+//! A7, A8, A9: the disk is full, a second process comes, the process is stopped for a while.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::disk::Disk;
+use crate::oracle;
+use crate::program::Serving;
+use crate::run::Run;
+use crate::world::{Plan, World, secret};
+
+const DISK_MIB: u64 = 24;
+/// A second process gives up within this.
+const REFUSES_WITHIN: Duration = Duration::from_secs(2);
+/// Tokens end while the process is stopped.
+const TOKEN_LIFE: Duration = Duration::from_secs(3);
+
+/// A7: the disk fills up in the middle of the work. The service may end, with its reason, as long as a
+/// supervisor's restart brings it back once there is room; nothing is lost.
+pub(crate) async fn disk_full(run: Run) {
+    on_full_disk(run, false).await;
+}
+
+/// A7 as promised: it goes on answering, and starts on the full disk too.
+pub(crate) async fn disk_full_stays_up(run: Run) {
+    on_full_disk(run, true).await;
+}
+
+async fn on_full_disk(mut run: Run, must_stay: bool) {
+    let disk = Disk::new(DISK_MIB, 5).unwrap();
+    let mut world = World::open(&run, Plan::of(3, [200, 50])).await;
+    world.move_data(disk.path().join("data"));
+    let mut serving = world.start().await;
+    let first = world.clients[0].clone();
+    assert!(world.register(&serving, &first).await);
+    tokio::time::sleep(Duration::from_millis(run.random.u64(0..1500))).await;
+    disk.fill();
+    run.note("full");
+    let hold = Duration::from_secs(run.tier.pick(4, 60, 60));
+    let begun = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    while begun.elapsed() < hold && serving.is_alive() {
+        pace.tick().await;
+        busy_on_full_disk(&world, &serving).await;
+    }
+    let alive = serving.is_alive();
+    run.note(format!("alive on the full disk: {alive}"));
+    if alive {
+        world.kill(serving);
+    } else {
+        ends_for_the_disk(&world, serving, &run);
+    }
+    let mut again = world.folder.spawn_serve();
+    let starts = tokio::task::block_in_place(|| again.listens());
+    run.note(format!("starts on the full disk: {starts}"));
+    if starts {
+        world.kill(again);
+    } else {
+        ends_for_the_disk(&world, again, &run);
+    }
+    assert!(!must_stay || alive && starts, "alive: {alive}, starts again: {starts}; it should bear a full disk");
+    disk.free();
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    oracle::judge(world, serving).await;
+}
+
+/// Reads are answered; a write is taken, or refused with the reason.
+async fn busy_on_full_disk(world: &World, serving: &Serving) {
+    let client = &world.clients[1];
+    let body = json!({"name": client, "client_id": client, "client_secret": secret(client)});
+    if let Some((status, answer)) = world.ask(serving, Method::POST, "/api/v1/shops", Some(body)).await {
+        assert!(matches!(status, 201 | 409 | 502 | 503 | 507), "a write on a full disk: {status} {answer}");
+    }
+    if let Some((status, answer)) = world.ask(serving, Method::GET, "/api/v1/shops", None).await {
+        assert!(matches!(status, 200 | 503), "a read on a full disk: {status} {answer}");
+    }
+}
+
+fn ends_for_the_disk(world: &World, serving: Serving, run: &Run) {
+    let code = tokio::task::block_in_place(|| serving.ended());
+    run.note(format!("ended with {code:?}"));
+    let said = world.tail();
+    assert!(!matches!(code, None | Some(0)), "it ended with {code:?}:\n{said}");
+    assert!(said.contains("full") || said.contains("No space left"), "it does not say why it ended:\n{said}");
+}
+
+/// A8: a second process on the same directory gives up at once, and the first does not notice.
+pub(crate) async fn two_processes(run: Run) {
+    let mut world = World::open(&run, Plan::of(2, [100, 20])).await;
+    let serving = world.start().await;
+    for client in world.clients.clone() {
+        assert!(world.register(&serving, &client).await);
+        let begun = Instant::now();
+        let second = world.folder.spawn_serve();
+        let code = tokio::task::block_in_place(|| second.ended());
+        let took = begun.elapsed();
+        run.note(format!("the second ended with {code:?} after {took:?}"));
+        assert_eq!(code, Some(1), "{}", world.tail());
+        assert!(took < REFUSES_WITHIN, "the second took {took:?}");
+        assert!(world.tail().contains("already in use"), "{}", world.tail());
+    }
+    // The lock of a killed process holds nobody up.
+    world.kill(serving);
+    let serving = world.start().await;
+    oracle::judge(world, serving).await;
+}
+
+/// A9: stopped over the end of tokens and windows, and woken again.
+pub(crate) async fn stopped(mut run: Run) {
+    let options: fn(&mut waybill::sandbox::Options) = |options| options.token_life = TOKEN_LIFE;
+    let mut world = World::open(&run, Plan { options, ..Plan::of(3, [250, 50]) }).await;
+    world.walk_often();
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    let begun = Instant::now();
+    let stirring = world.stir(0.05);
+    let stops = run.tier.pick(3, 3, 4);
+    for _ in 0..stops {
+        tokio::time::sleep(Duration::from_millis(run.random.u64(0..1500))).await;
+        let away = Duration::from_millis(run.random.u64(800..run.tier.pick(5_000, 120_000, 120_000)));
+        run.note(format!("SIGSTOP for {away:?}"));
+        signal(&serving, "STOP");
+        tokio::time::sleep(away).await;
+        signal(&serving, "CONT");
+    }
+    drop(stirring);
+    serving.idle(Duration::from_secs(60)).await;
+    // P10: a token each life, one more for each refusal, and the one of the registration.
+    let audit = world.market.sandbox.audit();
+    let lives = begun.elapsed().as_secs().div_ceil(TOKEN_LIFE.as_secs() - 1) + 2;
+    let allowed = lives * world.clients.len() as u64 + audit.refused_401;
+    assert!(audit.token_requests <= allowed, "{} token requests, {allowed} allowed", audit.token_requests);
+    assert_eq!(audit.token_refused, 0);
+    oracle::judge(world, serving).await;
+}
+
+fn signal(serving: &Serving, name: &str) {
+    let pid = serving.pid().to_string();
+    assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+}

@@ -1,0 +1,114 @@
+//! U1 and U2: no window of any budget is overdrawn, with kills, delays and repeated walks, nor when the
+//! wall clock jumps.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use waybill::sandbox::{Fault, FaultBody, FaultKind};
+
+use crate::oracle;
+use crate::proxy::{self, Proxy};
+use crate::run::Run;
+use crate::world::{Limit, Plan, World};
+
+/// Jitter on the way to the marketplace.
+const DELAY: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(400));
+
+/// U1: many clients with tight budgets, killed again and again behind a slow and unsteady network.
+pub(crate) async fn windows(mut run: Run) {
+    let shops = run.tier.pick(12, 100, 200);
+    let list = *run.random.choice(&[Limit { calls: 8, seconds: 12 }, Limit { calls: 7, seconds: 18 }]).unwrap();
+    let detail = Limit { calls: 25, seconds: 1 };
+    run.note(format!("lists {list:?}, details {detail:?}"));
+    let mut world = World::open(&run, Plan { list, detail, ..Plan::of(shops, [120, 60]) }).await;
+    let port = world.market.base.rsplit(':').next().unwrap().parse().unwrap();
+    let proxy = Proxy::to(port, run.seed).await;
+    proxy.set(proxy::Fault::Latency(DELAY.0, DELAY.1));
+    world.reach_market_at(proxy.port);
+    world.walk_often();
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    world.kill(serving);
+    let begun = Instant::now();
+    let lasts = Duration::from_secs(run.tier.pick(45, 300, 1800));
+    while begun.elapsed() < lasts {
+        let after = run.random.u64(0..5000);
+        run.note(format!("kill after {after} ms"));
+        let serving = world.start().await;
+        world.walk_all(&serving).await;
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        world.kill(serving);
+    }
+    let serving = world.start().await;
+    oracle::judge_calls(&world, serving);
+    drop(proxy);
+}
+
+/// Where the wall clock jumps to: as libfaketime reads it.
+const STEPS: [&str; 9] = [
+    "+1",
+    "-1",
+    "+3600",
+    "-3600",
+    "+86400",
+    "-86400",
+    "@1970-01-01 00:00:10",
+    "@2038-01-19 03:14:05",
+    "@2100-02-28 23:59:58",
+];
+
+/// U2: the clock jumps during the work, and over a restart.
+pub(crate) async fn clock(mut run: Run) {
+    let list = Limit { calls: 10, seconds: 2 };
+    let detail = Limit { calls: 40, seconds: 1 };
+    let mut world = World::open(&run, Plan { list, detail, ..Plan::of(3, [150, 50]) }).await;
+    world.walk_often();
+    let now = world.folder.path("clock");
+    let set = |text: &str| {
+        // Renamed into place: half a time must not be read.
+        let fresh = now.with_extension("new");
+        std::fs::write(&fresh, format!("{text}\n")).unwrap();
+        std::fs::rename(&fresh, &now).unwrap();
+    };
+    set("+0");
+    world.folder.set("LD_PRELOAD", &library().unwrap().display().to_string());
+    world.folder.set("FAKETIME_TIMESTAMP_FILE", &now.display().to_string());
+    world.folder.set("FAKETIME_NO_CACHE", "1");
+    world.folder.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut serving = world.start().await;
+    world.register_all(&serving).await;
+    let stirring = world.stir(0.05);
+    // Some calls fail, so that retries wait for a time by a clock that jumps.
+    let busy = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
+    let busy = Fault { probability: Some(0.1), ..Fault::always("/retailer", busy) };
+    world.market.sandbox.set_faults(vec![busy]);
+    let mut steps = STEPS;
+    run.random.shuffle(&mut steps);
+    for step in &steps[..run.tier.pick(5, 9, 9)] {
+        run.note(format!("the clock: {step}"));
+        set(step);
+        tokio::time::sleep(Duration::from_millis(run.random.u64(500..3000))).await;
+        if run.random.bool() {
+            run.note("kill and start");
+            world.kill(serving);
+            serving = world.start().await;
+        }
+    }
+    drop(stirring);
+    world.market.sandbox.set_faults(Vec::new());
+    set("+0");
+    run.note("the clock is right again");
+    // P10: a jump may end a token early, never start a storm.
+    serving.idle(Duration::from_secs(60)).await;
+    let audit = world.market.sandbox.audit();
+    let allowed = (steps.len() as u64 + 3) * world.clients.len() as u64 + audit.refused_401;
+    assert!(audit.token_requests <= allowed, "{} token requests, {allowed} allowed", audit.token_requests);
+    oracle::judge(world, serving).await;
+}
+
+/// The library that lies about the time.
+pub(crate) fn library() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
+}

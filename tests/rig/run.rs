@@ -1,0 +1,69 @@
+//! One run of one test: its seed, its share of the score, and its diary.
+//!
+//! A run fails by panic, like any test. The diary is printed then, with the seed: the same seed makes
+//! the same schedule, as far as the machine lets two runs be alike.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::score::Score;
+
+/// How long the whole may take: at each submission, before a release, or by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    P,
+    Release,
+    Soak,
+}
+
+impl Tier {
+    /// The value for this tier.
+    pub(crate) fn pick<T>(self, p: T, release: T, soak: T) -> T {
+        match self {
+            Tier::P => p,
+            Tier::Release => release,
+            Tier::Soak => soak,
+        }
+    }
+}
+
+/// Lines kept of a diary: the last ones tell what happened.
+const DIARY_MAX: usize = 200;
+
+/// One run. Clones share everything but the random numbers.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) tier: Tier,
+    pub(crate) seed: u64,
+    /// Of the same test in this process, from 0. Tests that take turns go by the seed, not by this.
+    pub(crate) random: fastrand::Rng,
+    pub(crate) score: Arc<Score>,
+    begun: Instant,
+    diary: Arc<Mutex<Vec<String>>>,
+}
+
+impl Run {
+    pub(crate) fn new(tier: Tier, seed: u64, score: &Arc<Score>) -> Run {
+        let random = fastrand::Rng::with_seed(seed);
+        Run { tier, seed, random, score: Arc::clone(score), begun: Instant::now(), diary: Arc::default() }
+    }
+
+    /// A part of this run with numbers of its own.
+    pub(crate) fn part(&mut self) -> Run {
+        let seed = self.random.u64(..);
+        Run { seed, random: fastrand::Rng::with_seed(seed), ..self.clone() }
+    }
+
+    /// Writes a line into the diary.
+    pub(crate) fn note(&self, what: impl AsRef<str>) {
+        let mut diary = self.diary.lock().unwrap_or_else(PoisonError::into_inner);
+        if diary.len() == DIARY_MAX {
+            diary.remove(0);
+        }
+        diary.push(format!("{:8.3} s  {}", self.begun.elapsed().as_secs_f64(), what.as_ref()));
+    }
+
+    pub(crate) fn diary(&self) -> String {
+        self.diary.lock().unwrap_or_else(PoisonError::into_inner).join("\n  ")
+    }
+}

@@ -1,0 +1,130 @@
+//! U4 and U9: lists that shift while they are read, and documents that cannot be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use reqwest::Method as Verb;
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Method};
+
+use crate::oracle::{self, Allowed};
+use crate::run::Run;
+use crate::world::{Limit, Plan, World};
+
+const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
+/// Healthy documents may not wait for those that are tried again and again.
+const OTHERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// U4, P1(b) with arrivals only: new shipments push old ones to later pages.
+pub(crate) async fn arrivals(run: Run) {
+    shifting(run, 0, Allowed::default).await;
+}
+
+/// U4, P1(c): removals pull unread entries to pages that were read already; the next walk has them.
+pub(crate) async fn removals(run: Run) {
+    shifting(run, 20, || Allowed { late: true }).await;
+}
+
+/// U4, P1(b) whole: the walk itself has them, since it sees that entries moved and looks again.
+pub(crate) async fn removals_in_one_walk(run: Run) {
+    shifting(run, 20, Allowed::default).await;
+}
+
+/// Lists that change during their first walk. What was listed all the time is stored when it is over.
+async fn shifting(mut run: Run, removals_max: u8, allowed: fn() -> Allowed) {
+    for round in 0..run.tier.pick(2, 15, 50) {
+        let part = run.part();
+        let inserts = run.random.u8(1..50);
+        let removals = run.random.u8(0..=removals_max);
+        run.note(format!("round {round}: {inserts} arrivals and {removals} removals a second"));
+        let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = Duration::from_millis(40);
+        let plan = Plan { list: FREE, detail: FREE, options, ..Plan::of(1, [600, 100]) };
+        let mut world = World::open(&part, plan).await;
+        let serving = world.start().await;
+        let client = world.clients[0].clone();
+        assert!(world.register(&serving, &client).await);
+        shift(&world, &client, &mut run.random, [inserts, removals]).await;
+        oracle::judge_allowing(world, serving, allowed()).await;
+    }
+}
+
+/// Shifts the list for as long as its first walk takes.
+async fn shift(world: &World, client: &str, random: &mut fastrand::Rng, [inserts, removals]: [u8; 2]) {
+    let sandbox = &world.market.sandbox;
+    let ids = &world.from_the_start[client];
+    let begun = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    while begun.elapsed() < Duration::from_millis(1500) {
+        pace.tick().await;
+        if random.u8(..50) < inserts {
+            sandbox.add_shipments(client, Method::Fbr, 1).unwrap();
+        }
+        if random.u8(..50) < removals {
+            // False when it was taken out before.
+            drop(sandbox.remove(client, &ids[random.usize(..ids.len())]));
+        }
+    }
+}
+
+/// U9: some, most or all documents of a shop cannot be read. The others come through at once; the
+/// counters add up; and when the fault is mended, a retry stores everything.
+pub(crate) async fn poison(mut run: Run) {
+    let toml = "[limits]\nattempts_max = 4\n";
+    let mut world = World::open(&run, Plan { list: FREE, detail: FREE, toml, ..Plan::of(2, [80, 20]) }).await;
+    let share = *run.random.choice(&[1, 10, 100]).unwrap();
+    let bad = world.clients[0].clone();
+    let mut ids = world.from_the_start[&bad].clone();
+    run.random.shuffle(&mut ids);
+    ids.truncate((ids.len() * share).div_ceil(100));
+    let ids: BTreeSet<String> = ids.into_iter().collect();
+    run.note(format!("{} of {} documents of {bad} are poison", ids.len(), world.from_the_start[&bad].len()));
+    let faults = ids.iter().map(|id| Fault {
+        client_id: Some(bad.clone()),
+        ..Fault::always(&format!("/retailer/shipments/{id}"), kind(&mut run.random))
+    });
+    // And a page that fails for a while: an error is not the end of a list.
+    let busy = FaultKind::Status { code: 503, body: FaultBody::Html, headers: BTreeMap::new() };
+    let page = Fault::times("/retailer/shipments?fulfilment-method=FBR&page=2", busy, 2);
+    world.market.sandbox.set_faults(faults.chain([page]).collect());
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    let others: usize = world.from_the_start.values().map(Vec::len).sum::<usize>() - ids.len();
+    let begun = Instant::now();
+    while serving.all("/api/v1/shipments").await.len() < others {
+        assert!(begun.elapsed() < OTHERS_WITHIN, "healthy documents wait for the poisoned ones");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    serving.idle(Duration::from_secs(60)).await;
+    let parked = serving.all("/api/v1/parked").await;
+    let found: BTreeSet<String> =
+        parked.iter().filter_map(|one| one["document_id"].as_str().map(str::to_owned)).collect();
+    assert_eq!(found, ids, "parked are exactly the poisoned ones");
+    assert!(parked.iter().all(|one| one["reason"].as_str().is_some_and(|reason| !reason.is_empty())));
+    assert_eq!(serving.all("/api/v1/shipments").await.len(), others, "stored + parked = listed");
+    world.market.sandbox.set_faults(Vec::new());
+    for one in &parked {
+        let path = format!("/api/v1/parked/{}/retry", one["id"]);
+        let (status, answer) = retry(&world, &serving, &path).await;
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+    }
+    oracle::judge(world, serving).await;
+}
+
+/// Asks again while the API says that it is asked too often.
+async fn retry(world: &World, serving: &crate::program::Serving, path: &str) -> (u16, serde_json::Value) {
+    loop {
+        let (status, answer) = world.ask(serving, Verb::POST, path, None).await.unwrap();
+        if status != 429 {
+            return (status, answer);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn kind(random: &mut fastrand::Rng) -> FaultKind {
+    match random.u8(0..4) {
+        0 => FaultKind::Garbage,
+        1 => FaultKind::Cut { after: 60 },
+        2 => FaultKind::Nested { depth: 100_000 },
+        _ => FaultKind::WrongContentLength { by: 40 },
+    }
+}

@@ -1,0 +1,282 @@
+//! The world of one run: a sandbox with shops, the service in a folder of its own, a sink, and what the
+//! service has acknowledged so far.
+//!
+//! Tests act on it (start, kill, register, change documents) and hand it to the oracle at their end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use waybill::sandbox::{self, Options, Sandbox, ShopOptions};
+
+use crate::mariadb::Database;
+use crate::program::{Folder, Market, Serving};
+use crate::run::Run;
+
+/// A start must answer within this.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+/// How often documents change while the sandbox stirs.
+const STIR_EVERY: Duration = Duration::from_millis(250);
+
+/// A rate rule as both sides know it: so many calls in so many seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) calls: u32,
+    pub(crate) seconds: u32,
+}
+
+/// What a world begins with.
+pub(crate) struct Plan {
+    pub(crate) shops: usize,
+    /// Shipments of each shop, by fulfilment.
+    pub(crate) rows: [usize; 2],
+    pub(crate) list: Limit,
+    pub(crate) detail: Limit,
+    pub(crate) mysql: Option<Database>,
+    /// More of the configuration file.
+    pub(crate) toml: &'static str,
+    pub(crate) options: fn(&mut Options),
+}
+
+impl Plan {
+    /// An archive, and budgets so wide that a run is short, and so narrow that they are felt.
+    pub(crate) fn of(shops: usize, rows: [usize; 2]) -> Plan {
+        Plan {
+            shops,
+            rows,
+            list: Limit { calls: 20, seconds: 1 },
+            detail: Limit { calls: 50, seconds: 1 },
+            mysql: None,
+            toml: "",
+            options: |_| {},
+        }
+    }
+
+    /// The rules with their names.
+    fn limits(&self) -> BTreeMap<String, Limit> {
+        BTreeMap::from([
+            ("GET /retailer/shipments".to_owned(), self.list),
+            ("GET /retailer/shipments/*".to_owned(), self.detail),
+        ])
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) run: Run,
+    pub(crate) market: Market,
+    pub(crate) folder: Folder,
+    pub(crate) database: Option<Database>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) limits: BTreeMap<String, Limit>,
+    /// Every client id that the sandbox knows.
+    pub(crate) clients: Vec<String>,
+    /// Shops that the service has acknowledged: client id -> shop id.
+    pub(crate) shops: BTreeMap<String, String>,
+    /// What was listed from the beginning on, by client id.
+    pub(crate) from_the_start: BTreeMap<String, Vec<String>>,
+    /// Answers of the API that are faults of its own.
+    pub(crate) server_errors: Mutex<Vec<String>>,
+}
+
+impl World {
+    pub(crate) async fn open(run: &Run, plan: Plan) -> World {
+        let clients: Vec<String> = (0..plan.shops).map(|number| format!("client-{number}")).collect();
+        let limits = plan.limits();
+        let written = limits.iter().map(|(rule, limit)| (rule.clone(), format!("{}/{}s", limit.calls, limit.seconds)));
+        let written: BTreeMap<String, String> = written.collect();
+        let shop = |client_id: &String| ShopOptions {
+            client_id: client_id.clone(),
+            client_secret: secret(client_id),
+            fbr: plan.rows[0],
+            fbb: plan.rows[1],
+        };
+        let mut options = Options {
+            seed: run.seed,
+            shops: clients.iter().map(shop).collect(),
+            limits: written.clone(),
+            latency: Duration::from_millis(2),
+            ..Options::default()
+        };
+        (plan.options)(&mut options);
+        let market = Market::open(options).await;
+        let rules: String = written.iter().map(|(rule, limit)| format!("\"{rule}\" = \"{limit}\"\n")).collect();
+        let mut folder = Folder::at(&market.base, &format!("[source.limits]\n{rules}{}", plan.toml));
+        if let Some(database) = &plan.mysql {
+            folder.set("WAYBILL_MYSQL_URL", &database.url());
+        }
+        let ids = |client: &String| -> Vec<String> {
+            market.sandbox.truth(client).into_iter().map(|(_, id, _)| id).collect()
+        };
+        let from_the_start = clients.iter().map(|client| (client.clone(), ids(client))).collect();
+        let data_dir = folder.path("data");
+        let shops = BTreeMap::new();
+        World {
+            run: run.clone(),
+            market,
+            folder,
+            database: plan.mysql,
+            data_dir,
+            limits,
+            clients,
+            shops,
+            from_the_start,
+            server_errors: Mutex::default(),
+        }
+    }
+
+    /// Incremental walks and full ones by the clock: every few seconds.
+    pub(crate) fn walk_often(&mut self) {
+        self.folder.set("WAYBILL_SCHEDULE_SYNC", "*/3 * * * * *");
+        self.folder.set("WAYBILL_SCHEDULE_RECONCILE", "*/10 * * * * *");
+    }
+
+    /// The marketplace answers at another port of loopback, from the next start on.
+    pub(crate) fn reach_market_at(&mut self, port: u16) {
+        let base = format!("http://127.0.0.1:{port}");
+        self.folder.set("WAYBILL_SOURCE_BASE_URL", &base);
+        self.folder.set("WAYBILL_SOURCE_TOKEN_URL", &format!("{base}/token"));
+    }
+
+    /// Where the data lies from the next start on.
+    pub(crate) fn move_data(&mut self, to: PathBuf) {
+        self.folder.set("WAYBILL_DATA_DIR", &to.display().to_string());
+        self.data_dir = to;
+    }
+
+    /// Starts the service and waits until it answers; it may not take long.
+    pub(crate) async fn start(&self) -> Serving {
+        let begun = Instant::now();
+        let mut serving = self.folder.spawn_serve();
+        tokio::task::block_in_place(|| serving.listening());
+        let (status, _) = self.ask(&serving, Method::GET, "/healthz", None).await.expect("an answer after a start");
+        let took = begun.elapsed();
+        self.run.score.recovered(took);
+        assert_eq!(status, 200, "/healthz after a start");
+        assert!(took <= READY_WITHIN, "ready only {took:?} after its start");
+        serving
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&self, mut serving: Serving) {
+        assert!(serving.is_alive(), "it ended by itself:\n{}", self.tail());
+        tokio::task::block_in_place(|| serving.kill());
+        self.run.score.kills.add(1);
+    }
+
+    /// One call of the API; None when no answer came.
+    pub(crate) async fn ask(
+        &self,
+        serving: &Serving,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(u16, Value)> {
+        let mut call = serving.call(method, path);
+        if let Some(body) = body {
+            call = call.json(&body);
+        }
+        let answer = call.send().await.ok()?;
+        let status = answer.status().as_u16();
+        // 502 tells of the login host, 503 and 507 of a passing state; the others of a fault of ours.
+        if status >= 500 && !matches!(status, 502 | 503 | 507) {
+            self.run.score.server_errors.add(1);
+            self.server_errors.lock().unwrap().push(format!("the API answered {status} to {path}"));
+        }
+        Some((status, answer.json().await.unwrap_or(Value::Null)))
+    }
+
+    /// Registers a shop. True when that was acknowledged, now or (409) before.
+    pub(crate) async fn register(&mut self, serving: &Serving, client_id: &str) -> bool {
+        let body = json!({"name": client_id, "client_id": client_id, "client_secret": secret(client_id)});
+        let Some((status, shop)) = self.ask(serving, Method::POST, "/api/v1/shops", Some(body)).await else {
+            return false;
+        };
+        let id = match status {
+            201 => shop["id"].as_str().map(str::to_owned),
+            409 => self.shop_id(serving, client_id).await,
+            _ => None,
+        };
+        self.run.note(format!("register {client_id}: {status}"));
+        let Some(id) = id else { return false };
+        self.shops.insert(client_id.to_owned(), id);
+        true
+    }
+
+    async fn shop_id(&self, serving: &Serving, client_id: &str) -> Option<String> {
+        let (_, shops) = self.ask(serving, Method::GET, "/api/v1/shops?limit=500", None).await?;
+        let shop = shops["items"].as_array()?.iter().find(|shop| shop["client_id"] == client_id)?;
+        shop["id"].as_str().map(str::to_owned)
+    }
+
+    /// Registers all shops that are not yet, each of which must be acknowledged.
+    pub(crate) async fn register_all(&mut self, serving: &Serving) {
+        for client in self.clients.clone() {
+            if !self.shops.contains_key(&client) {
+                assert!(self.register(serving, &client).await, "{client} was not taken:\n{}", self.tail());
+            }
+        }
+    }
+
+    /// Asks for a full walk over every shop.
+    pub(crate) async fn walk_all(&self, serving: &Serving) {
+        for shop in self.shops.values() {
+            let path = format!("/api/v1/shops/{shop}/sync");
+            let (status, answer) = self.ask(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await.unwrap();
+            assert_eq!(status, 202, "{answer}");
+        }
+    }
+
+    /// Changes `share` of all documents a second and adds some, until the value is dropped.
+    pub(crate) fn stir(&self, share: f64) -> Stirring {
+        let sandbox = self.market.sandbox.clone();
+        let ids = self.from_the_start.clone().into_iter();
+        let ids: Vec<(String, String)> =
+            ids.flat_map(|(client, ids)| ids.into_iter().map(move |id| (client.clone(), id))).collect();
+        let mut random = self.run.random.clone();
+        let each = (ids.len() as f64 * share * STIR_EVERY.as_secs_f64()).ceil() as usize;
+        Stirring(tokio::spawn(async move {
+            let mut pace = tokio::time::interval(STIR_EVERY);
+            loop {
+                pace.tick().await;
+                stir_once(&sandbox, &ids, each, &mut random);
+            }
+        }))
+    }
+
+    /// The end of everything the service has said.
+    pub(crate) fn tail(&self) -> String {
+        let said = self.folder.said();
+        let lines: Vec<&str> = said.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+fn stir_once(sandbox: &Sandbox, ids: &[(String, String)], each: usize, random: &mut fastrand::Rng) {
+    for _ in 0..each {
+        let (client, id) = &ids[random.usize(..ids.len())];
+        sandbox.change_row(client, id).unwrap();
+    }
+    if random.u8(..4) == 0 {
+        let (client, _) = &ids[random.usize(..ids.len())];
+        let method = if random.bool() { sandbox::Method::Fbr } else { sandbox::Method::Fbb };
+        sandbox.add_shipments(client, method, random.usize(1..4)).unwrap();
+    }
+}
+
+/// A market that changes.
+pub(crate) struct Stirring(JoinHandle<()>);
+
+impl Drop for Stirring {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the sandbox takes for a client's secret; a canary.
+pub(crate) fn secret(client_id: &str) -> String {
+    format!("canary-secret-of-{client_id}-5e1f0c77")
+}
