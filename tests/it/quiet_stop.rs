@@ -220,7 +220,8 @@ async fn no_secret_and_no_customer_is_in_any_output_or_file() {
         let mut canaries = vec![SECRET.to_owned(), ADMIN_KEY.to_owned(), "canary-mysql-password-9b1d".to_owned()];
         canaries.push(base64_of(&format!("first:{SECRET}")));
         canaries.push(lossy(&folder.path("data.key")).trim().to_owned());
-        // Access tokens are JWTs (three letters alone occur in sealed bytes by chance); mail addresses stand for everything about a customer.
+        // Access tokens are JWTs, known by more than three letters, which occur in sealed bytes by chance;
+        // mail addresses stand for everything about a customer.
         canaries.extend(["eyJhbGciOi".to_owned(), "@verkopen.example".to_owned()]);
         // Asked for on purpose, once, by `keys create`.
         let said = folder.said().replacen(&key, "", 1);
