@@ -60,6 +60,7 @@ struct Inner {
     admin_key: Option<[u8; 32]>,
     metrics: PrometheusHandle,
     started_at: i64,
+    http: http::Limits,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -105,6 +106,7 @@ impl App {
             admin_key: config.admin_key.as_ref().map(digest),
             metrics: recorder(),
             started_at: clock.now(),
+            http: http_limits(config.behind_proxy),
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -127,7 +129,7 @@ impl App {
     pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
         let closing = self.inner.closing.clone().cancelled_owned();
         let mut failed = self.inner.store.failed();
-        let served = self.inner.tasks.spawn(http::serve(listener, self.backend(), http::Limits::default(), closing));
+        let served = self.inner.tasks.spawn(http::serve(listener, self.backend(), self.inner.http, closing));
         tokio::select! {
             served = served => Ok(served?),
             _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!("the store failed; see the log")),
@@ -194,6 +196,13 @@ impl Inner {
 fn digest(key: &secrecy::SecretString) -> [u8; 32] {
     use secrecy::ExposeSecret as _;
     Sha256::digest(key.expose_secret().as_bytes()).into()
+}
+
+fn http_limits(behind_proxy: bool) -> http::Limits {
+    let limits = http::Limits::default();
+    // All clients have the proxy's address then.
+    let per_peer_max = if behind_proxy { limits.connections_max } else { limits.connections_per_peer_max };
+    http::Limits { connections_per_peer_max: per_peer_max, ..limits }
 }
 
 fn source_config(settings: &SourceSettings) -> SourceConfig {

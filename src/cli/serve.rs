@@ -51,7 +51,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         served = app.serve(listener) => served.map_err(Failure::Failed),
         () = signals.requested() => Ok(()),
     };
-    let stopped = stop::stop(app, drain).await;
+    let stopped = stop::stop_service(app, drain, &mut signals).await;
     served.and(stopped)
 }
 

@@ -43,19 +43,37 @@ pub(super) async fn requested() -> Result<(), Failure> {
 /// is durable and goes on at the next start, so running out of time is no failure.
 ///
 /// # Errors
-/// What `App::stop` says, or that a second signal came.
+/// What `App::stop` says, or that a second signal came: the command did not do what it was asked.
 pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
     tokio::select! {
-        stopped = tokio::time::timeout(drain, app.stop()) => match stopped {
-            Ok(stopped) => Ok(stopped?),
-            Err(_) => {
-                tell(format_args!("waybill: work in flight did not end within {drain:?}; it is repeated at the next start"));
-                Ok(())
-            }
-        },
+        stopped = drained(app, drain) => stopped,
         again = requested() => {
             again?;
-            Err(Failure::Failed(anyhow::anyhow!("stopped at once; work in flight is repeated at the next start")))
+            Err(Failure::Failed(anyhow::anyhow!("{AT_ONCE}")))
         }
     }
+}
+
+/// The same for a service, which was asked to end and does: a second of the `signals` is no failure.
+///
+/// # Errors
+/// What `App::stop` says.
+pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
+    tokio::select! {
+        stopped = drained(app, drain) => stopped,
+        () = signals.requested() => {
+            tell(format_args!("waybill: {AT_ONCE}"));
+            Ok(())
+        }
+    }
+}
+
+const AT_ONCE: &str = "stopped at once; work in flight is repeated at the next start";
+
+async fn drained(app: App, drain: Duration) -> Result<(), Failure> {
+    let Ok(stopped) = tokio::time::timeout(drain, app.stop()).await else {
+        tell(format_args!("waybill: work in flight did not end within {drain:?}; it is repeated at the next start"));
+        return Ok(());
+    };
+    Ok(stopped?)
 }

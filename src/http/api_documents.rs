@@ -16,7 +16,7 @@ use super::auth::Need;
 use super::backend::{ApiError, DocumentItem, DocumentQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{Outcome, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, guarded, reads};
+use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::catalog::Definition;
 use crate::domain::clock::rfc3339;
 
@@ -36,7 +36,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(reads())
         .map(|definition, Segment(shop_id), Segment(id)| (definition, shop_id, id))
         .boxed();
-    let at = |name| Endpoint { name, need: Need::Read };
+    let at = |name| Endpoint { name, need: Need::Read, gives: JSON };
     guarded(api, at("list documents"), list, list_documents)
         .or(guarded(api, at("show document"), one, show_document))
         .unify()

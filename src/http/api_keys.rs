@@ -14,7 +14,7 @@ use super::backend::{KeyView, NewKey, Scope};
 use super::body::{id_rule, name_rule};
 use super::query::Segment;
 use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
-use super::{Api, Call, Endpoint, guarded, reads};
+use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
 
 /// Shops that one key may be bound to.
@@ -28,7 +28,7 @@ pub(super) const SCOPES: [(&str, Scope); 2] = [("read", Scope::Read), ("admin", 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let all = warp::path!("api" / "v1" / "keys").map(|| ()).boxed();
     let one = warp::path!("api" / "v1" / "keys" / Segment).map(|Segment(id)| id);
-    let at = |name| Endpoint { name, need: Need::AdminAll };
+    let at = |name| Endpoint { name, need: Need::AdminAll, gives: JSON };
     let list = all.clone().and(reads()).boxed();
     let create = all.and(warp::post()).boxed();
     let revoke = one.and(warp::delete()).boxed();

@@ -12,7 +12,7 @@ use super::auth::Need;
 use super::backend::{ParkedQuery, RunQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
-use super::{Api, Call, Endpoint, guarded, reads};
+use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState};
@@ -32,7 +32,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let parked = warp::path!("api" / "v1" / "parked").and(reads()).map(|| ()).boxed();
     let retry =
         warp::path!("api" / "v1" / "parked" / Segment / "retry").and(warp::post()).map(|Segment(id)| id).boxed();
-    let at = |name, need| Endpoint { name, need };
+    let at = |name, need| Endpoint { name, need, gives: JSON };
     guarded(api, at("list runs", Need::Read), runs, list_runs)
         .or(guarded(api, at("show run", Need::Read), run, show_run))
         .unify()

@@ -14,7 +14,7 @@ use super::backend::{NewShop, ShopChange};
 use super::body::{Fields, id_rule, name_rule, secret_rule};
 use super::query::{LIMIT_MAX, Segment};
 use super::reply::{Outcome, Page, Problem, Reply, time};
-use super::{Api, Call, Endpoint, guarded, reads};
+use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
 use crate::domain::{Mode, Shop, ShopState};
 
@@ -28,7 +28,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let all = warp::path!("api" / "v1" / "shops").map(|| ()).boxed();
     let one = warp::path!("api" / "v1" / "shops" / Segment).map(|Segment(id)| id).boxed();
     let sync = warp::path!("api" / "v1" / "shops" / Segment / "sync").map(|Segment(id)| id);
-    let at = |name, need| Endpoint { name, need };
+    let at = |name, need| Endpoint { name, need, gives: JSON };
 
     let list = all.clone().and(reads()).boxed();
     let create = all.and(warp::post()).boxed();

@@ -3,7 +3,9 @@
 //! Every request that is not for a page without data passes [`Gate::admit`] before anything else of
 //! it is looked at, so without a key nobody learns what exists. What a key may not see looks absent.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +14,14 @@ use warp::http::header::AUTHORIZATION;
 use warp::http::{HeaderMap, Method};
 
 use super::backend::{Backend, KeyGrant, Scope};
+use super::peers::Peer;
 use super::reply::{Kind, Problem};
+use super::{Head, Limits};
 
 /// Longest key that is worth a look; ours are much shorter.
 const KEY_BYTES_MAX: usize = 256;
-/// Keys whose pace is kept in memory. Above it all are forgotten, which only gives each a new burst.
-const PACED_KEYS_MAX: usize = 4096;
+/// Keys or peers whose pace is kept in memory. Above it all are forgotten, which only gives each a new burst.
+const PACED_MAX: usize = 4096;
 
 /// A steady rate with room for bursts. Zero counts as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,33 +46,31 @@ pub(super) enum Need {
 /// Turns a request into a grant, or into the reason why not.
 pub(super) struct Gate {
     backend: Arc<dyn Backend>,
-    reads: Pace,
-    writes: Pace,
-    paces: Mutex<HashMap<String, Arc<KeyPace>>>,
-}
-
-struct KeyPace {
-    reads: Ratelimiter,
-    writes: Ratelimiter,
+    reads: Paces<String>,
+    writes: Paces<String>,
+    strangers: Paces<Peer>,
 }
 
 impl Gate {
-    pub(super) fn new(backend: Arc<dyn Backend>, reads: Pace, writes: Pace) -> Gate {
-        Gate { backend, reads, writes, paces: Mutex::new(HashMap::new()) }
+    pub(super) fn new(backend: Arc<dyn Backend>, limits: &Limits) -> Gate {
+        Gate {
+            backend,
+            reads: Paces::new(limits.reads),
+            writes: Paces::new(limits.writes),
+            strangers: Paces::new(limits.strangers),
+        }
     }
 
-    /// The grant of the key in `headers`, if it satisfies `need` and its pace.
+    /// The grant of the request's key, if it satisfies `need` and its pace.
     ///
     /// # Errors
     /// 401 no valid key, 429 too fast, 403 not enough; in this order.
-    pub(super) fn admit(&self, method: &Method, headers: &HeaderMap, need: Need) -> Result<KeyGrant, Problem> {
-        let unauthorized = || Problem::new(Kind::Unauthorized, "send `Authorization: Bearer <api key>`");
-        let key = bearer(headers).ok_or_else(unauthorized)?;
-        let Some(grant) = self.backend.verify_key(key)? else {
-            tracing::warn!("request with an unknown, expired or revoked api key");
-            return Err(unauthorized());
-        };
-        self.pace(method, &grant.key_id)?;
+    pub(super) fn admit(&self, head: &Head, need: Need) -> Result<KeyGrant, Problem> {
+        let key = bearer(&head.headers);
+        let known = key.map_or(Ok(None), |key| self.backend.verify_key(key))?;
+        let Some(grant) = known else { return Err(self.unauthorized(head, key.is_some())) };
+        let paces = if is_read(&head.method) { &self.reads } else { &self.writes };
+        paces.take(grant.key_id.as_str())?;
         let admin = matches!(need, Need::Admin | Need::AdminAll);
         let all = matches!(need, Need::ReadAll | Need::AdminAll);
         if (admin && grant.scope != Scope::Admin) || (all && grant.shops.is_some()) {
@@ -82,29 +84,54 @@ impl Gate {
         Ok(grant)
     }
 
-    fn pace(&self, method: &Method, key_id: &str) -> Result<(), Problem> {
-        let pace = self.pace_of(key_id);
-        let limiter = if is_read(method) { &pace.reads } else { &pace.writes };
-        match limiter.try_wait() {
-            Ok(()) => Ok(()),
-            Err(TryWaitError::Insufficient(wait)) => Err(too_fast(wait)),
-            // Never with a burst of at least one; the crate may add reasons.
-            Err(_) => Err(too_fast(Duration::from_secs(1))),
+    /// 401; or 429, without a line in the log, for a peer that has failed too often. A valid key is looked
+    /// at before, so that a neighbour behind the same address cannot shut others out. Nothing is lost by
+    /// that: a key of 256 random bits is not found by trying.
+    fn unauthorized(&self, head: &Head, has_key: bool) -> Problem {
+        if let Some(peer) = &head.peer
+            && let Err(too_fast) = self.strangers.take(peer)
+        {
+            return too_fast;
         }
+        if has_key {
+            tracing::warn!("request with an unknown, expired or revoked api key");
+        }
+        Problem::new(Kind::Unauthorized, "send `Authorization: Bearer <api key>`")
+    }
+}
+
+/// One pace, for each of many apart.
+struct Paces<K> {
+    pace: Pace,
+    limiters: Mutex<HashMap<K, Ratelimiter>>,
+}
+
+impl<K: Eq + Hash> Paces<K> {
+    fn new(pace: Pace) -> Paces<K> {
+        Paces { pace, limiters: Mutex::new(HashMap::new()) }
     }
 
-    fn pace_of(&self, key_id: &str) -> Arc<KeyPace> {
+    /// # Errors
+    /// 429 when this one is too fast.
+    fn take<Q>(&self, who: &Q) -> Result<(), Problem>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         // A panic cannot leave the map half-changed, so a poisoned lock is still good.
-        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pace) = paces.get(key_id) {
-            return Arc::clone(pace);
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if !limiters.contains_key(who) {
+            if limiters.len() >= PACED_MAX {
+                limiters.clear();
+            }
+            limiters.insert(who.to_owned(), limiter(self.pace));
         }
-        if paces.len() >= PACED_KEYS_MAX {
-            paces.clear();
+        match limiters.get(who).map(Ratelimiter::try_wait) {
+            Some(Ok(())) | None => Ok(()),
+            Some(Err(TryWaitError::Insufficient(wait))) => Err(too_fast(wait)),
+            // Never with a burst of at least one; the crate may add reasons.
+            Some(Err(_)) => Err(too_fast(Duration::from_secs(1))),
         }
-        let pace = Arc::new(KeyPace { reads: limiter(self.reads), writes: limiter(self.writes) });
-        paces.insert(key_id.to_owned(), Arc::clone(&pace));
-        pace
     }
 }
 

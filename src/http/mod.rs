@@ -8,9 +8,11 @@
 //! - Path and method first, then the key, then the request: nobody without a key learns what exists.
 //! - A failure is a value, not a warp rejection. A rejection only means "not this route"; what no
 //!   route took ends in `unmatched`, which knows 404 from 405 by the API's own description.
-//! - Everything is bounded: addresses, bodies, time of a body, time of an answer, time to stop.
+//! - Everything is bounded: connections, heads, addresses, bodies, each wait for a client, the time of an
+//!   answer, the time to stop. [`Limits`] has all of it.
 //! - No secret, no query and no path of a request is logged; routes are logged by their template.
 
+mod accept;
 mod api_documents;
 mod api_keys;
 mod api_runs;
@@ -19,18 +21,21 @@ mod auth;
 pub mod backend;
 mod body;
 mod cursor;
+mod framing;
 mod openapi;
 mod pages;
+mod peers;
 mod query;
 mod reply;
+mod server;
 mod system;
+mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -46,11 +51,28 @@ use backend::KeyGrant;
 use body::{Body, Fields, body};
 use cursor::Cursors;
 use openapi::Description;
+use peers::Peer;
 use reply::{Kind, Outcome, Problem, REQUEST_ID, finish};
 
 /// The bounds of the API.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Connections at once; one more is told 503, or closed.
+    pub connections_max: usize,
+    /// The same for one peer: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_peer_max: usize,
+    /// Largest head of a request: its first line and its headers, in bytes.
+    pub head_bytes_max: usize,
+    /// Header lines of a request. hyper stops at 100 by itself.
+    pub headers_max: usize,
+    /// Time for a head to arrive: for the first from the connection on, then from its first byte on.
+    pub head_time_max: Duration,
+    /// A connection that asks nothing more for so long is closed.
+    pub idle_time_max: Duration,
+    /// Time for a client to take an answer.
+    pub send_time_max: Duration,
+    /// Time for a client that was cut off in its sending to hear why.
+    pub linger_time_max: Duration,
     /// Longest path with query, in bytes.
     pub uri_bytes_max: usize,
     /// Largest request body, in bytes.
@@ -65,11 +87,25 @@ pub struct Limits {
     pub reads: Pace,
     /// Pace of one key for everything else.
     pub writes: Pace,
+    /// Pace of one peer for requests without a valid key.
+    pub strangers: Pace,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
+            // A kilobyte or two each when idle, and far from the files that a process may open.
+            connections_max: 1_000,
+            // A browser opens 6, a client's pool some tens.
+            connections_per_peer_max: 50,
+            // Eight times what other servers take: cookies of neighbours on one host name add up.
+            head_bytes_max: 64 * 1024,
+            headers_max: 100,
+            head_time_max: Duration::from_secs(10),
+            idle_time_max: Duration::from_secs(60),
+            // The largest page over a slow mobile line.
+            send_time_max: Duration::from_secs(120),
+            linger_time_max: Duration::from_secs(1),
             uri_bytes_max: 8 * 1024,
             body_bytes_max: 64 * 1024,
             body_time_max: Duration::from_secs(20),
@@ -77,34 +113,19 @@ impl Default for Limits {
             drain_time_max: Duration::from_secs(10),
             reads: Pace { per_second: 100, burst: 200 },
             writes: Pace { per_second: 20, burst: 40 },
+            strangers: Pace { per_second: 50, burst: 50 },
         }
     }
 }
 
-/// Serves until `shutdown` ends, then lets open requests end for `limits.drain_time_max`.
+/// Serves until `shutdown` ends, then lets open requests end for `limits.drain_time_max` and cuts the rest.
 pub async fn serve(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
     limits: Limits,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
 ) {
-    let stopping = CancellationToken::new();
-    let signal = {
-        let stopping = stopping.clone();
-        async move {
-            shutdown.await;
-            stopping.cancel();
-        }
-    };
-    let server = warp::serve(routes(backend, limits)).incoming(listener).graceful(signal).run();
-    let deadline = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(limits.drain_time_max).await;
-    };
-    tokio::select! {
-        () = server => {}
-        () = deadline => tracing::warn!("open http connections were left behind at the deadline for stopping"),
-    }
+    server::run(listener, routes(backend, limits), limits, shutdown).await;
 }
 
 /// All routes; never rejects.
@@ -142,7 +163,7 @@ impl Api {
         Api {
             description: Description::new(&definitions),
             cursors: Cursors::new(backend.cursor_key()),
-            gate: Gate::new(Arc::clone(&backend), limits.reads, limits.writes),
+            gate: Gate::new(Arc::clone(&backend), &limits),
             definitions,
             limits,
             backend,
@@ -158,7 +179,7 @@ impl Api {
             let detail = format!("an address may have at most {} bytes", self.limits.uri_bytes_max);
             return Err(Problem::new(Kind::UriTooLong, detail));
         }
-        self.gate.admit(&head.method, &head.headers, need)
+        self.gate.admit(head, need)
     }
 
     /// Checks `cursor` against the other parameters.
@@ -180,14 +201,17 @@ pub(crate) struct Head {
     query: String,
     headers: HeaderMap,
     request_id: String,
+    /// Only a socket has one.
+    peer: Option<Peer>,
 }
 
 fn head() -> impl Filter<Extract = (Head,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned()).map(
-        |method, path: warp::path::FullPath, query, headers: HeaderMap| {
+    let line = warp::method().and(warp::path::full()).and(query);
+    line.and(warp::header::headers_cloned()).and(warp::ext::optional()).map(
+        |method, path: warp::path::FullPath, query, headers: HeaderMap, peer| {
             let request_id = request_id(&headers);
-            Head { method, path: path.as_str().to_owned(), query, headers, request_id }
+            Head { method, path: path.as_str().to_owned(), query, headers, request_id, peer }
         },
     )
 }
@@ -226,7 +250,12 @@ impl Call {
 pub(crate) struct Endpoint {
     name: &'static str,
     need: Need,
+    /// The media type of a good answer; none where there is never one.
+    gives: Option<&'static str>,
 }
+
+/// The media type of most answers.
+const JSON: Option<&str> = Some("application/json");
 
 /// Joins a filter and a plain async fn: admits the caller, bounds the time, makes the response.
 fn guarded<T, F, Fut>(api: &Arc<Api>, at: Endpoint, matching: BoxedFilter<(T,)>, answer: F) -> BoxedFilter<(Response,)>
@@ -245,7 +274,7 @@ where
             // Every line that is logged on behalf of the request carries its id.
             let span = tracing::info_span!("request", request.id = %request_id, method = %head.method, route = at.name);
             let answering = async move {
-                let outcome = match api.admit(&head, at.need) {
+                let outcome = match api.admit(&head, at.need).and_then(|grant| acceptable(&head, at).map(|()| grant)) {
                     Ok(grant) => {
                         let time_max = api.limits.answer_time_max;
                         bounded(time_max, Box::pin(answer(api, Call { head, grant, body }, target))).await
@@ -262,6 +291,17 @@ where
         .boxed()
 }
 
+/// 406 for a client that would not take the answer. A problem is sent whatever the client accepts.
+fn acceptable(head: &Head, at: Endpoint) -> Result<(), Problem> {
+    match at.gives {
+        Some(media) if !accept::accepts(&head.headers, media) => Err(Problem::new(
+            Kind::NotAcceptable,
+            format!("the answer here is `{media}`; accept that, or leave out `Accept`"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -> Outcome {
     tokio::time::timeout(time_max, answering).await.unwrap_or_else(|_| {
         let detail = format!("no answer within {} s", time_max.as_secs());
@@ -272,7 +312,7 @@ async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -
 /// What no route took: 404, or 405 with the methods that the path does have.
 fn unmatched_route(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let matching = warp::any().map(|| ()).boxed();
-    guarded(api, Endpoint { name: "unmatched", need: Need::Read }, matching, at_once(unmatched))
+    guarded(api, Endpoint { name: "unmatched", need: Need::Read, gives: None }, matching, at_once(unmatched))
 }
 
 fn unmatched(api: &Api, call: &Call) -> Outcome {

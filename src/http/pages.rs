@@ -17,6 +17,12 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 
+/// The pages need nothing of the device.
+const PERMISSIONS: HeaderValue = HeaderValue::from_static(
+    "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), \
+     midi=(), payment=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), usb=(), xr-spatial-tracking=()",
+);
+
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
@@ -55,6 +61,7 @@ fn show(head: &Head) -> Outcome {
             Ok(page
                 .with(CONTENT_SECURITY_POLICY, POLICY)
                 .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
+                .with(HeaderName::from_static("permissions-policy"), PERMISSIONS)
                 .with(HeaderName::from_static("cross-origin-opener-policy"), isolated.clone())
                 .with(HeaderName::from_static("cross-origin-resource-policy"), isolated))
         }

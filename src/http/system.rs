@@ -32,11 +32,16 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let metrics = warp::path!("metrics").and(reads()).map(|| ()).boxed();
     let openapi = warp::path!("openapi.json").and(reads()).map(|| ()).boxed();
     let status = warp::path!("api" / "v1" / "status").and(reads()).map(|| ()).boxed();
-    let at = |name, need| Endpoint { name, need };
+    let at = |name, need| Endpoint { name, need, gives: super::JSON };
     health
         .or(guarded(api, at("readiness", Need::Read), ready, at_once(show_ready)))
         .unify()
-        .or(guarded(api, at("metrics", Need::ReadAll), metrics, at_once(show_metrics)))
+        .or(guarded(
+            api,
+            Endpoint { gives: Some("text/plain"), ..at("metrics", Need::ReadAll) },
+            metrics,
+            at_once(show_metrics),
+        ))
         .unify()
         .or(guarded(api, at("description", Need::Read), openapi, at_once(show_description)))
         .unify()

@@ -1,7 +1,7 @@
 //! The contract of the REST API, called through the front door with a backend in memory.
 
 mod documents;
-mod fake;
+pub(crate) mod fake;
 mod system;
 
 use std::sync::Arc;

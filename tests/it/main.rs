@@ -16,3 +16,4 @@ mod sandbox;
 mod support;
 mod sync;
 mod tidy;
+mod wire;

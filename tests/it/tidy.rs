@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 500;
 
 /// A name, and the only places below `src` where it may stand.
-const ONLY_IN: [(&str, &[&str]); 7] = [
+const ONLY_IN: [(&str, &[&str]); 9] = [
     ("sled::", &["store"]),
     ("reqwest::", &["source"]),
     ("mysql_async::", &["sink/mysql"]),
     ("warp::", &["http", "sandbox"]),
+    ("hyper::", &["http"]),
+    ("hyper_util::", &["http"]),
     ("std::env::", &["config.rs", "config", "main.rs", "cli"]),
     ("tokio_cron_scheduler::", &["sync"]),
     ("process::exit", &["main.rs"]),

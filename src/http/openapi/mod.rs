@@ -349,14 +349,16 @@ impl Operation {
     }
 }
 
-const EVERYWHERE: [(&str, &str); 7] = [
+const EVERYWHERE: [(&str, &str); 10] = [
     ("400", "The request cannot be understood"),
     ("401", "No valid API key"),
     ("403", "This API key may not do that"),
+    ("406", "The answer has no form that the client accepts"),
+    ("408", "The request came too slowly"),
     ("414", "The address is too long"),
     ("429", "Too many requests; see `Retry-After`"),
+    ("431", "The head of the request is too large"),
     ("500", "Something went wrong on our side"),
     ("503", "Not available right now; see `Retry-After`"),
 ];
-const BODY: [(&str, &str); 3] =
-    [("408", "The body came too slowly"), ("413", "The body is too large"), ("415", "The body is not JSON")];
+const BODY: [(&str, &str); 2] = [("413", "The body is too large"), ("415", "The body is not JSON")];

@@ -73,6 +73,14 @@ async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
     for path in ["/", "/docs"] {
         let page = door.call("GET", path, None, None).await;
         assert!(page.header("content-security-policy").contains("default-src 'none'"));
+        assert!(page.header("permissions-policy").contains("camera=()"));
+        for (name, value) in [
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(page.header(name), value, "{path}");
+        }
         assert!(page.header("content-type").starts_with("text/html"));
         for inline in ["<style", " style=", " onclick=", "http://", "https://"] {
             assert!(!page.text.contains(inline), "{path} holds {inline}");
@@ -106,6 +114,27 @@ async fn a_key_that_is_too_fast_is_slowed_and_others_are_not() {
     assert_eq!(door.get("/api/v1/shops", READ).await.status, 429);
     assert_eq!(door.get("/api/v1/shops", ADMIN).await.status, 200);
     assert_eq!(door.send("POST", "/api/v1/shops/one/sync", "{}").await.status, 202, "writes have their own pace");
+}
+
+#[tokio::test]
+async fn who_does_not_accept_the_answer_goes_without() {
+    let door = Door::new();
+    for (path, accept, status) in [
+        ("/api/v1/shops", "application/json", 200),
+        ("/api/v1/shops", "text/html, */*;q=0.1", 200),
+        ("/api/v1/shops", "text/html", 406),
+        ("/api/v1/nothing", "text/html", 404),
+        ("/metrics", "text/plain;version=0.0.4;q=0.5", 200),
+        ("/metrics", "application/json", 406),
+        ("/", "application/json", 200),
+    ] {
+        let request = warp::test::request().path(path).header("authorization", format!("Bearer {ADMIN}"));
+        let response = request.header("accept", accept).reply(&door.routes).await;
+        assert_eq!(response.status(), status, "{path} {accept}");
+        if status >= 400 {
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+        }
+    }
 }
 
 #[tokio::test]

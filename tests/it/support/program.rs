@@ -28,6 +28,11 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// The admin key of every folder.
 pub(crate) const ADMIN_KEY: &str = "canary-admin-key-7f3a91c2d4e5b6a8";
 
+/// The program under test.
+fn binary() -> String {
+    std::env::var("WAYBILL_RIG_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_waybill").to_owned())
+}
+
 /// A sandbox in this process, on a port of its own.
 pub(crate) struct Market {
     pub(crate) sandbox: Sandbox,
@@ -111,11 +116,14 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let binary = std::env::var("WAYBILL_RIG_BINARY");
-        let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_waybill").to_owned());
+        let binary = binary();
         let mut words = self.under.iter().chain([&binary]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words);
+        self.started(command, arguments)
+    }
+
+    fn started(&self, mut command: Command, arguments: &[&str]) -> Command {
         let kept = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("WAYBILL_"));
         command.args(arguments).current_dir(self.dir.path()).env_clear().envs(kept).envs(&self.environment);
         command
@@ -158,9 +166,18 @@ impl Folder {
 
     /// Starts `serve` without waiting for it. Its log goes to `serve.stderr`.
     pub(crate) fn spawn_serve(&self) -> Serving {
+        self.serving(self.command(&["serve"]))
+    }
+
+    /// The same with room for so few open files, sockets among them.
+    pub(crate) fn spawn_serve_with_files(&self, most: u32) -> Serving {
+        let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        self.serving(self.started(Command::new("sh"), &["-c", &limited, &binary(), "serve"]))
+    }
+
+    fn serving(&self, mut command: Command) -> Serving {
         let err = File::options().create(true).append(true).open(self.path("serve.stderr")).unwrap();
-        let mut child =
-            self.command(&["serve"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(err).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(err).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let mut kept = File::options().create(true).append(true).open(self.path("serve.stdout")).unwrap();
         let (sender, lines) = channel();
@@ -236,11 +253,16 @@ impl Serving {
         self.read_out();
     }
 
+    /// SIGTERM, without waiting for what it does.
+    pub(crate) fn ask_to_end(&self) {
+        let pid = self.child.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
     /// SIGTERM; its exit code and how long it took.
     pub(crate) fn terminate(mut self) -> (Option<i32>, Duration) {
         let begun = Instant::now();
-        let pid = self.child.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.ask_to_end();
         let status = self.child.wait(PATIENCE, "serve after SIGTERM");
         self.read_out();
         (status.code(), begun.elapsed())

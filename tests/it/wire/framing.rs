@@ -1,0 +1,137 @@
+//! Where a request ends must be beyond doubt, and nothing of it may be larger than allowed.
+
+use waybill::http::Limits;
+
+use super::{GET, SHOP, Server, assert_problem, header, post, status, within};
+use crate::api_contract::fake::ADMIN;
+
+/// A request behind the one in question: it must not be answered.
+const SMUGGLED: &str = "GET /assets/icon.svg HTTP/1.1\r\nHost: h\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_doubtful_length_is_refused_and_nothing_behind_it_is_read() {
+    let server = Server::with(Limits::default()).await;
+    let length = SHOP.len();
+    for (what, request) in [
+        (
+            "a length and a coding",
+            post(&format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
+        ),
+        (
+            "a coding and a length",
+            post(&format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n0\r\n\r\n")),
+        ),
+        ("two lengths", post(&format!("Content-Length: {length}\r\nContent-Length: 5\r\n\r\n{SHOP}"))),
+        ("a length twice", post(&format!("Content-Length: {length}\r\nContent-Length: {length}\r\n\r\n{SHOP}"))),
+        ("a length that is none", post(&format!("Content-Length: +{length}\r\n\r\n{SHOP}"))),
+        ("another coding", post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
+        ("a space before a colon", post(&format!("Content-Length : {length}\r\n\r\n{SHOP}"))),
+        ("a folded line", post(&format!("X: y\r\n Content-Length: {length}\r\n\r\n{SHOP}"))),
+        ("a line without colon", post("nonsense\r\n\r\n")),
+        ("another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        ("a chunk of no size", post("Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")),
+        ("a chunk without end", post("Transfer-Encoding: chunked\r\n\r\n2\r\n{}x\r\n0\r\n\r\n")),
+    ] {
+        let told = server.told(&format!("{request}{SMUGGLED}")).await;
+        assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{what}: {told}");
+        assert_problem(&told, 400);
+        assert_eq!(header(&told, "connection"), "close", "{what}: {told}");
+    }
+    // What only hyper's parser refuses has no body.
+    for request in ["GET / HTTP/1.1\r\na\0b: c\r\n\r\n", "GE\u{7f}T / HTTP/1.1\r\n\r\n", "GET /\u{1} HTTP/1.1\r\n\r\n"]
+    {
+        let told = server.told(&format!("{request}{SMUGGLED}")).await;
+        assert_eq!((status(&told), told.matches("HTTP/1.1 ").count()), (400, 1), "{request:?}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_large_is_refused_before_it_is_read_to_its_end() {
+    let server = Server::with(Limits::default()).await;
+    let mebibyte = "x".repeat(1024 * 1024);
+    let lines = "x: y\r\n".repeat(150);
+    for (request, expected) in [
+        (format!("GET /healthz HTTP/1.1\r\nx: {mebibyte}\r\n\r\n"), 431),
+        (format!("GET /healthz HTTP/1.1\r\n{lines}\r\n"), 431),
+        ("\r\n".repeat(70_000), 431),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000)), 414),
+        (format!("GET /{mebibyte} HTTP/1.1\r\n\r\n"), 414),
+        (post(&format!("Content-Length: 65537\r\n\r\n{}", "x".repeat(65_537))), 413),
+        (post(&format!("Connection: close\r\nContent-Length: {}\r\n\r\n{mebibyte}", mebibyte.len())), 413),
+        (post(&format!("Transfer-Encoding: chunked\r\n\r\n10001\r\n{}\r\n0\r\n\r\n", "x".repeat(65_537))), 413),
+    ] {
+        assert_problem(&server.told(&request).await, expected);
+    }
+    // At the bound all is well: 100 lines, 60 KiB.
+    let wide = format!("x: {}\r\n", "y".repeat(600)).repeat(99);
+    let mut client = server.client().await;
+    assert_eq!(status(&client.ask(&format!("GET /healthz HTTP/1.1\r\nHost: h\r\n{wide}\r\n")).await), 200);
+    assert_eq!(status(&client.ask(GET).await), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_come_in_chunks_and_is_then_the_last_of_its_connection() {
+    let server = Server::with(Limits::default()).await;
+    let chunks = format!("{:x};a=b\r\n{SHOP}\r\n0\r\nX-Trailer: x\r\n\r\n", SHOP.len());
+    let told =
+        server.told(&format!("{}{SMUGGLED}", post(&format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")))).await;
+    assert_eq!((status(&told), told.matches("HTTP/1.1 ").count()), (201, 1), "{told}");
+    // A key is asked for before a body is read, however that comes.
+    let unknown = "POST /api/v1/shops HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_problem(&server.told(unknown).await, 401);
+    let waiting =
+        post(&format!("Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", SHOP.len())).replace("New", "Other");
+    let mut client = server.client().await;
+    assert_eq!(client.ask(&waiting).await, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(status(&client.ask(SHOP).await), 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_requests_at_once_are_answered_in_their_order() {
+    let server = Server::with(Limits::default()).await;
+    let request = |id: usize| match id % 3 {
+        // Bodies between heads, read and unread ones.
+        0 => format!("{GET_ID}{id:08}\r\n\r\n"),
+        1 => format!("{GET_ID}{id:08}\r\nContent-Length: 5\r\n\r\nGET /"),
+        _ => format!("POST /api/v1/none HTTP/1.1\r\nX-Request-Id: {id:08}\r\nContent-Length: 2\r\n\r\n{{}}"),
+    };
+    let all: String = (0..1000).map(request).collect();
+    let mut client = server.client().await;
+    client.send(&all).await;
+    for id in 0..1000 {
+        let told = client.answer().await;
+        assert_eq!(header(&told, "x-request-id"), format!("{id:08}"), "{told}");
+    }
+    assert_eq!(status(&client.ask(GET).await), 200);
+}
+
+const GET_ID: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\nX-Request-Id: ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_methods_and_addresses_have_their_status() {
+    let server = Server::with(Limits::default()).await;
+    let key = format!("Host: h\r\nAuthorization: Bearer {ADMIN}\r\n\r\n");
+    let mut client = server.client().await;
+    for (line, expected, allow) in [
+        ("TRACE /api/v1/shops HTTP/1.1", 405, "GET, HEAD, POST"),
+        ("OPTIONS /api/v1/shops HTTP/1.1", 405, "GET, HEAD, POST"),
+        ("TRACE / HTTP/1.1", 405, "GET, HEAD"),
+        ("BREW /healthz HTTP/1.1", 405, "GET, HEAD"),
+        ("OPTIONS * HTTP/1.1", 404, ""),
+        ("GET http://elsewhere/api/v1/nothing HTTP/1.1", 404, ""),
+        ("GET //healthz HTTP/1.1", 404, ""),
+        ("GET /api/v1/../../healthz HTTP/1.1", 404, ""),
+    ] {
+        let told = client.ask(&format!("{line}\r\n{key}")).await;
+        assert_problem(&told, expected);
+        assert_eq!(header(&told, "allow"), allow, "{line}: {told}");
+        assert!(!told.to_lowercase().contains("\r\naccess-control") && header(&told, "server").is_empty(), "{told}");
+    }
+    for line in ["CONNECT elsewhere:443 HTTP/1.1", "GET elsewhere:443 HTTP/1.1"] {
+        assert_problem(&server.told(&format!("{line}\r\n{key}")).await, 405);
+    }
+    assert_eq!(status(&client.ask(&format!("GET http://elsewhere HTTP/1.1\r\n{key}")).await), 200);
+    // HTTP/1.0 closes by itself.
+    assert_eq!(status(&server.told("GET /healthz HTTP/1.0\r\n\r\n").await), 200);
+    within("the server to live", server.client()).await;
+}
