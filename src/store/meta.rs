@@ -1,6 +1,8 @@
 //! Store-wide values: format, master key check, sequences, counters.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -15,6 +17,33 @@ const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"mformat";
 const CURSOR_KEY: &[u8] = b"mcursor_key";
 const CURSOR_CONTEXT: &str = "cursor key";
+
+/// Stands beside the engine's files since the first start; its content is for people.
+const MADE_MARK: &str = "made-by-waybill";
+
+/// An engine that lost its log opens as an empty one. Where a store was made before, that is damage and
+/// not a first start: to go on would be to forget every shop without a word.
+pub(super) fn refuse_emptied(kv: &dyn Kv, directory: &Path) -> Result<(), StoreError> {
+    if directory.join(MADE_MARK).exists() && kv.get(FORMAT_KEY)?.is_none() {
+        let detail = "its log is empty, though a store was made here".to_owned();
+        return Err(StoreError::Damaged { path: directory.to_owned(), detail });
+    }
+    Ok(())
+}
+
+/// Leaves the mark, durably, once the store holds its format.
+pub(super) fn mark_made(directory: &Path) -> Result<(), StoreError> {
+    let path = directory.join(MADE_MARK);
+    if path.exists() {
+        return Ok(());
+    }
+    let made = File::create(&path).and_then(|mut file| {
+        file.write_all(b"A store of waybill was made in this directory. Leave this file where it is.\n")?;
+        file.sync_all()?;
+        File::open(directory)?.sync_all()
+    });
+    made.map_err(|error| StoreError::io(&path, error))
+}
 
 /// Checks that format and master key fit, or writes them into an empty store. Returns the cursor key.
 pub(super) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {

@@ -87,7 +87,10 @@ impl Store {
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
-        Store::over(kv, SealKey::new(master), clock, directory)
+        meta::refuse_emptied(&*kv, directory)?;
+        let store = Store::over(kv, SealKey::new(master), clock, directory)?;
+        meta::mark_made(directory)?;
+        Ok(store)
     }
 
     fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {

@@ -471,6 +471,22 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
     assert_eq!(again[0].attempt, 2, "the attempt before the restart counts");
 }
 
+#[tokio::test]
+async fn a_store_whose_log_was_emptied_is_damage_and_not_a_first_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path(), &[1; 32], Clock::manual(NOW));
+    open().unwrap().create_shop(new_shop("client-1")).await.unwrap();
+    drop(reopen(open).await);
+    std::fs::File::options().write(true).truncate(true).open(directory.path().join("sled/db")).unwrap();
+    let refused = loop {
+        match open() {
+            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+            other => break other.err(),
+        }
+    };
+    assert!(matches!(refused, Some(StoreError::Damaged { .. })), "{refused:?}");
+}
+
 /// The committer's thread lets go of the lock a moment after the last handle is dropped.
 async fn reopen(open: impl Fn() -> Result<Store, StoreError>) -> Store {
     loop {
