@@ -14,6 +14,7 @@ mod master_key;
 mod probe;
 mod view;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ struct Inner {
     admin_key: Option<[u8; 32]>,
     metrics: PrometheusHandle,
     started_at: i64,
+    data_dir: PathBuf,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -105,6 +107,7 @@ impl App {
             admin_key: config.admin_key.as_ref().map(digest),
             metrics: recorder(),
             started_at: clock.now(),
+            data_dir: config.data_dir,
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -130,7 +133,11 @@ impl App {
         let served = self.inner.tasks.spawn(http::serve(listener, self.backend(), http::Limits::default(), closing));
         tokio::select! {
             served = served => Ok(served?),
-            _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!("the store failed; see the log")),
+            _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!(
+                "the store in {} failed; see the log. The next start opens it anew; if it fails again, move the \
+                 directory aside and start again: shops must then be registered anew and everything is read again",
+                self.inner.data_dir.display()
+            )),
         }
     }
 
