@@ -14,6 +14,7 @@ mod master_key;
 mod probe;
 mod view;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -61,6 +62,7 @@ struct Inner {
     metrics: PrometheusHandle,
     started_at: i64,
     http: http::Limits,
+    data_dir: PathBuf,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -107,6 +109,7 @@ impl App {
             metrics: recorder(),
             started_at: clock.now(),
             http: http_limits(config.behind_proxy),
+            data_dir: config.data_dir,
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -132,7 +135,11 @@ impl App {
         let served = self.inner.tasks.spawn(http::serve(listener, self.backend(), self.inner.http, closing));
         tokio::select! {
             served = served => Ok(served?),
-            _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!("the store failed; see the log")),
+            _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!(
+                "the store in {} failed; see the log. The next start opens it anew; if it fails again, move the \
+                 directory aside and start again: shops must then be registered anew and everything is read again",
+                self.inner.data_dir.display()
+            )),
         }
     }
 

@@ -59,7 +59,17 @@ const STEPS: [&str; 9] = [
 ];
 
 /// U2: the clock jumps during the work, and over a restart.
-pub(crate) async fn clock(mut run: Run) {
+pub(crate) async fn clock(run: Run) {
+    jumps(run, Vec::new()).await;
+}
+
+/// U2 with calls that fail, so that retries wait for a time by a clock that jumps.
+pub(crate) async fn clock_with_retries(run: Run) {
+    let busy = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
+    jumps(run, vec![Fault { probability: Some(0.1), ..Fault::always("/retailer", busy) }]).await;
+}
+
+async fn jumps(mut run: Run, faults: Vec<Fault>) {
     let list = Limit { calls: 10, seconds: 2 };
     let detail = Limit { calls: 40, seconds: 1 };
     let mut world = World::open(&run, Plan { list, detail, ..Plan::of(3, [150, 50]) }).await;
@@ -79,10 +89,7 @@ pub(crate) async fn clock(mut run: Run) {
     let mut serving = world.start().await;
     world.register_all(&serving).await;
     let stirring = world.stir(0.05);
-    // Some calls fail, so that retries wait for a time by a clock that jumps.
-    let busy = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
-    let busy = Fault { probability: Some(0.1), ..Fault::always("/retailer", busy) };
-    world.market.sandbox.set_faults(vec![busy]);
+    world.market.sandbox.set_faults(faults);
     let mut steps = STEPS;
     run.random.shuffle(&mut steps);
     for step in &steps[..run.tier.pick(5, 9, 9)] {
