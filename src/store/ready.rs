@@ -2,7 +2,8 @@
 //! they differ in seq and id only. A write costs the engine much the same whatever its size.
 //!
 //! Called inside transactions by the queue, the walk and the ledger. A record's key never changes; a
-//! record without jobs is removed with the last of them.
+//! record without jobs is removed with the last of them. The key of a job alone is its seq; the key of a
+//! record of several is no job's seq.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -67,7 +68,7 @@ fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &Record) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Adds a job to its queue, in a record of its own.
+/// Adds a job to its queue, in a record of its own under its seq.
 pub(super) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
     let queue = Queue::of(job);
     put(tx, queue.key(job.class, job.seq), &Record { job: job.clone(), more: Vec::new() })?;
@@ -78,17 +79,17 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
 
 /// Adds one job for each id, in their order; `pattern` is what they have in common.
 pub(super) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) -> Result<(), StoreError> {
-    let count = ids.len() as u64;
-    let first = tx.next_many("job", count)?;
-    let mut jobs: Vec<(u64, String)> = (first..).zip(ids).collect();
-    while !jobs.is_empty() {
-        let rest = jobs.split_off(jobs.len().min(JOBS_MAX));
+    tx.count(Counter::Ready, i64::try_from(ids.len()).unwrap_or(i64::MAX));
+    let mut ids = ids.into_iter().peekable();
+    while ids.peek().is_some() {
+        let some: Vec<String> = ids.by_ref().take(JOBS_MAX).collect();
+        // The record's number is no job's: one that comes back alone must not take its place.
+        let number = tx.next_many("job", 1 + some.len() as u64)?;
+        let mut jobs: Vec<(u64, String)> = (number + 1..).zip(some).collect();
         let (seq, id) = jobs.remove(0);
         let job = pattern.sibling(seq, id);
-        put(tx, Queue::of(&job).key(job.class, seq), &Record { job, more: jobs })?;
-        jobs = rest;
+        put(tx, Queue::of(&job).key(job.class, number), &Record { job, more: jobs })?;
     }
-    tx.count(Counter::Ready, i64::try_from(count).unwrap_or(i64::MAX));
     tx.raise(Signal::Queue(Queue::of(pattern)));
     Ok(())
 }
@@ -174,13 +175,8 @@ fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<J
 
 /// Counts an attempt that a crash cut off: its job stands in a record of its own from now on.
 pub(super) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<(), StoreError> {
-    let alone = read(tx, &key)?.is_some_and(|record| record.len() == 1);
     for mut job in take_from(tx, key, seqs)? {
         job.attempts += 1;
-        if !alone {
-            // The key of the record that it leaves may be its own seq.
-            job.seq = tx.next("job")?;
-        }
         enqueue(tx, &job)?;
     }
     Ok(())

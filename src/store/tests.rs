@@ -186,7 +186,7 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     let named: Vec<String> = first.iter().chain(&second).map(document_id).collect();
     assert_eq!(named, ids, "in the order of the page");
     // One waits, one is put back, the others are done.
-    let (waits, back) = (first.remove(5), first.remove(0));
+    let (waits, back) = (first.remove(0), first.remove(4));
     let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
     let mut settlements =
         vec![(waits.clone(), Settlement::Failed(retry)), (back.clone(), Settlement::Failed(Failure::Postpone))];
@@ -203,6 +203,31 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.leased_jobs), (1, 1, 1));
     assert!(f.kv.scan(b"l", b"l").count() == 1, "only the claim under way is on disk");
+}
+
+#[tokio::test]
+async fn a_job_that_comes_back_alone_takes_no_other_with_it() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    for (due, id) in [(1000, "3"), (2000, "2"), (3000, "1")] {
+        let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+        assert_eq!(document_id(&lease), id);
+        let retry = Failure::Retry { due: NOW + due, error: "503".into() };
+        f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+        // The first ones come back while the others still stand in their record.
+        f.clock.set(NOW + 1500);
+        f.store.promote().await.unwrap();
+        if due == 1000 {
+            assert_eq!(f.store.counters().unwrap().ready_jobs, 3);
+        }
+    }
+    f.clock.set(NOW + 4000);
+    f.store.promote().await.unwrap();
+    let mut ids = f.read_details().await;
+    ids.sort();
+    assert_eq!(ids, ["1", "2", "3"]);
+    assert_eq!(f.store.counters().unwrap().ready_jobs, 0);
 }
 
 fn document_id(lease: &Lease) -> String {
