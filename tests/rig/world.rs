@@ -128,10 +128,11 @@ impl World {
         }
     }
 
-    /// Incremental walks and full ones by the clock: every few seconds.
+    /// Incremental walks and full ones by the clock: often, and with moments of quiet in between also on
+    /// a slow machine.
     pub(crate) fn walk_often(&mut self) {
-        self.folder.set("WAYBILL_SCHEDULE_SYNC", "*/3 * * * * *");
-        self.folder.set("WAYBILL_SCHEDULE_RECONCILE", "*/10 * * * * *");
+        self.folder.set("WAYBILL_SCHEDULE_SYNC", "*/5 * * * * *");
+        self.folder.set("WAYBILL_SCHEDULE_RECONCILE", "*/20 * * * * *");
     }
 
     /// The marketplace answers at another port of loopback, from the next start on.
