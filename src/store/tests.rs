@@ -1,5 +1,7 @@
 //! The store's rules, over the engine in memory with a clock set by hand.
 
+mod records;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -167,123 +169,6 @@ async fn a_late_attempt_is_fenced_off() {
     assert_eq!(f.settle(current.clone(), page(&[("2", 1, 0)], Next::End)).await, Settled::Applied);
     assert_eq!(f.settle(current, page(&[("3", 1, 0)], Next::End)).await, Settled::LeaseLost);
     assert_eq!(f.read_details().await, ["2"]);
-}
-
-#[tokio::test]
-async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
-    let f = fixture().await;
-    f.start(Mode::Full).await;
-    let ids: Vec<String> = (0..150).map(|id| format!("{id:03}")).collect();
-    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
-    f.page(&rows, Next::End).await;
-    let prefix = texts(b'j', &[&f.stream.shop]);
-    let records = || f.kv.scan(&prefix, b"").count();
-    assert_eq!(records(), 3, "150 jobs in records of 64");
-    assert_eq!(f.store.count_jobs(&f.queue(QueueKind::Detail), 1000).unwrap(), 150);
-    let mut first = f.lease(QueueKind::Detail, 70).await;
-    let second = f.lease(QueueKind::Detail, 200).await;
-    assert_eq!((first.len(), second.len()), (70, 80), "nobody gets what another has");
-    let named: Vec<String> = first.iter().chain(&second).map(document_id).collect();
-    assert_eq!(named, ids, "in the order of the page");
-    // One waits, one is put back, the others are done.
-    let (waits, back) = (first.remove(0), first.remove(4));
-    let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
-    let mut settlements =
-        vec![(waits.clone(), Settlement::Failed(retry)), (back.clone(), Settlement::Failed(Failure::Postpone))];
-    let done = |lease: Lease| {
-        let effects = detail(&document_id(&lease), None);
-        (lease, Settlement::Done { effects, rule: RULE })
-    };
-    settlements.extend(first.into_iter().chain(second).map(done));
-    assert!(f.store.settle(settlements).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
-    assert_eq!(records(), 1);
-    let again = f.lease(QueueKind::Detail, 200).await;
-    assert_eq!(again.iter().map(document_id).collect::<Vec<_>>(), [document_id(&back)]);
-    assert_eq!(again[0].attempt, 1, "a postponed attempt does not count");
-    let counters = f.store.counters().unwrap();
-    assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.leased_jobs), (1, 1, 1));
-    assert!(f.kv.scan(b"l", b"l").count() == 1, "only the claim under way is on disk");
-}
-
-#[tokio::test]
-async fn a_job_that_comes_back_alone_takes_no_other_with_it() {
-    let f = fixture().await;
-    f.start(Mode::Full).await;
-    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    for (due, id) in [(1000, "3"), (2000, "2"), (3000, "1")] {
-        let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
-        assert_eq!(document_id(&lease), id);
-        let retry = Failure::Retry { due: NOW + due, error: "503".into() };
-        f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
-        // The first ones come back while the others still stand in their record.
-        f.clock.set(NOW + 1500);
-        f.store.promote().await.unwrap();
-        if due == 1000 {
-            assert_eq!(f.store.counters().unwrap().ready_jobs, 3);
-        }
-    }
-    f.clock.set(NOW + 4000);
-    f.store.promote().await.unwrap();
-    let mut ids = f.read_details().await;
-    ids.sort();
-    assert_eq!(ids, ["1", "2", "3"]);
-    assert_eq!(f.store.counters().unwrap().ready_jobs, 0);
-}
-
-fn document_id(lease: &Lease) -> String {
-    let JobKind::FetchDetail { id, .. } = &lease.job.kind else { panic!("not a detail") };
-    id.clone()
-}
-
-#[tokio::test]
-async fn attempts_that_a_crash_cut_off_are_counted_and_their_jobs_are_still_there() {
-    let f = fixture().await;
-    f.start(Mode::Full).await;
-    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    assert_eq!(f.lease(QueueKind::Detail, 2).await.len(), 2);
-    for attempts in [[1, 2, 2], [2, 3, 3]] {
-        // The process before is gone with its claims; the engine's content is what is left.
-        let store =
-            Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap();
-        let leases = store.lease(vec![f.queue(QueueKind::Detail)], 9, None).await.unwrap();
-        let mut found: Vec<u32> = leases.iter().map(|lease| lease.attempt).collect();
-        found.sort_unstable();
-        assert_eq!(found, attempts);
-        let mut ids: Vec<String> = leases.iter().map(document_id).collect();
-        ids.sort();
-        assert_eq!(ids, ["1", "2", "3"]);
-        assert_eq!(store.counters().unwrap().ready_jobs, 3);
-    }
-}
-
-#[tokio::test]
-async fn an_outbox_record_gives_up_its_entries_one_by_one() {
-    let f = fixture().await;
-    f.start(Mode::Full).await;
-    let ids: Vec<String> = (0..60).map(|id| format!("{id:03}")).collect();
-    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
-    f.page(&rows, Next::End).await;
-    let leases = f.lease(QueueKind::Detail, 100).await;
-    let done = |lease: Lease| {
-        let effects = detail(&document_id(&lease), None);
-        (lease, Settlement::Done { effects, rule: RULE })
-    };
-    f.store.settle(leases.into_iter().map(done).collect()).await.unwrap();
-    let records = || f.kv.scan(b"o", b"o").count();
-    assert!((2..20).contains(&records()), "{}", records());
-    let batch = f.store.outbox_batch(None, 1, usize::MAX).unwrap();
-    let rest = f.store.outbox_batch(batch.last().map(|waiting| waiting.slot), 1000, usize::MAX).unwrap();
-    assert_eq!(batch.len() + rest.len(), 62, "the shop, the checkpoint and the documents");
-    let slots: Vec<_> = batch.iter().chain(&rest).map(|waiting| waiting.slot).collect();
-    assert!(slots.is_sorted());
-    f.store.park_entry(slots[30], "refused".into(), 1).await.unwrap();
-    let (odd, even): (Vec<_>, Vec<_>) =
-        slots.iter().partition(|slot| slots.iter().position(|s| s == *slot).unwrap() % 2 == 1);
-    f.store.acknowledge(odd).await.unwrap();
-    assert_eq!(f.store.counters().unwrap().outbox as usize, even.len() - 1);
-    f.store.acknowledge(even).await.unwrap();
-    let counters = f.store.counters().unwrap();
-    assert_eq!((counters.outbox, counters.outbox_bytes, counters.parked, records()), (0, 0, 1, 0));
 }
 
 #[tokio::test]
