@@ -226,7 +226,8 @@ impl Loop {
         }
     }
 
-    /// A step that panicked: a bug of ours. Its job is tried again, its attempt counts, its slot is used.
+    /// A step that panicked: a bug of ours. Its job is tried again, its slot is used; its attempt counts from the
+    /// next start on (the claim stays on disk until then).
     fn panicked(&mut self, error: &tokio::task::JoinError) {
         tracing::error!(%error, "a step panicked");
         self.lane.budget().lost(Instant::now());
