@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::keys::{self, Queue};
 use super::meta::Counter;
 use super::ready::{self, enqueue};
@@ -56,9 +58,19 @@ pub(super) fn new_job(
     Ok(Job { seq, shop: shop.to_owned(), resource: resource.to_owned(), class, kind, attempts: 0, last_error: None })
 }
 
-/// Puts a job aside until `due`.
-pub(super) fn wait(tx: &mut Tx<'_>, job: &Job, due: i64) -> Result<(), StoreError> {
-    tx.put(keys::waiting(due, job.seq), encode("a job", job)?);
+/// A job as it waits.
+#[derive(Serialize, Deserialize)]
+struct Waiter {
+    #[serde(flatten)]
+    job: Job,
+    /// When it was put aside.
+    #[serde(default)]
+    since: i64,
+}
+
+/// Puts a job aside, now, until `due`.
+pub(super) fn wait(tx: &mut Tx<'_>, job: &Job, due: i64, now: i64) -> Result<(), StoreError> {
+    tx.put(keys::waiting(due, job.seq), encode("a job", &Waiter { job: job.clone(), since: now })?);
     tx.count(Counter::Waiting, 1);
     if job.last_error.is_some() {
         tx.count(Counter::Retrying, 1);
@@ -78,6 +90,25 @@ pub(super) fn unwait(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>,
         tx.count(Counter::Retrying, -1);
     }
     Ok(Some(job))
+}
+
+/// Mends up to [`PROMOTED_MAX`] waits; returns how many.
+fn mend_waits(tx: &mut Tx<'_>, now: i64) -> Result<usize, StoreError> {
+    let mut mended = 0;
+    for (key, bytes) in tx.scan(b"w", b"w", usize::MAX)? {
+        let Some((due, seq)) = keys::due_and_seq(&key) else { continue };
+        let Waiter { job, since } = decode("a waiting job", &bytes)?;
+        if since <= now || job.last_error.is_none() {
+            continue;
+        }
+        unwait(tx, due, seq)?;
+        wait(tx, &job, now + (due - since).max(0), now)?;
+        mended += 1;
+        if mended == PROMOTED_MAX {
+            break;
+        }
+    }
+    Ok(mended)
 }
 
 /// Applies settlements in their order; those whose claim is not the current one change nothing.
@@ -133,7 +164,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
     match failure {
         Failure::Retry { due, error } => {
             job.last_error = Some(error);
-            wait(tx, &job, due)
+            wait(tx, &job, due, now)
         }
         // Both stay in their place, as they were before the lease.
         Failure::Postpone => {
@@ -227,6 +258,24 @@ impl Store {
         })
         .await?;
         self.next_due()
+    }
+
+    /// Gives retries that were put aside later than now, so before the wall clock was set back, their pause anew
+    /// from now on; else they would wait for a time that is far away. Re-reads that are planned keep their date.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn mend_waits(&self) -> Result<(), StoreError> {
+        if self.counters()?.retrying_jobs == 0 {
+            return Ok(());
+        }
+        let now = self.now();
+        loop {
+            let mended = self.transact(move |tx| mend_waits(tx, now)).await?;
+            if mended < PROMOTED_MAX {
+                return Ok(());
+            }
+        }
     }
 
     fn next_due(&self) -> Result<Option<i64>, StoreError> {

@@ -62,7 +62,7 @@ struct Loop {
     inner: Arc<Inner>,
     lane: Arc<Lane>,
     calls: JoinSet<Done>,
-    /// The leases of the calls, to give them up should a step panic.
+    /// The leases of the calls, to settle them should a step panic.
     running: HashMap<Id, Lease>,
     /// Finished steps, gathered while the batch before them is on its way to the store.
     finished: Vec<(Lease, Settlement)>,
@@ -226,13 +226,13 @@ impl Loop {
         }
     }
 
-    /// A step that panicked: a bug of ours. Its job is tried again, its slot is used; its attempt counts from the
-    /// next start on (the claim stays on disk until then).
+    /// A step that panicked: its slot counts as used, its attempt as failed.
     fn panicked(&mut self, error: &tokio::task::JoinError) {
         tracing::error!(%error, "a step panicked");
         self.lane.budget().lost(Instant::now());
         if let Some(lease) = self.running.remove(&error.id()) {
-            self.inner.parts.store.abandon(&[lease]);
+            let settlement = step::panicked(&self.inner, &lease);
+            self.finished.push((lease, settlement));
         }
     }
 }

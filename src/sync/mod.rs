@@ -249,8 +249,9 @@ impl Inner {
 /// Makes waiting jobs ready when their time has come.
 async fn promote_waiting(inner: Arc<Inner>) {
     let store = &inner.parts.store;
+    let mut seen = i64::MAX;
     while !inner.stop.is_cancelled() {
-        let pause = match store.promote().await {
+        let pause = match promote(store, &mut seen).await {
             Ok(Some(due)) => {
                 let left = u64::try_from(due - store.clock().now()).unwrap_or(0);
                 Duration::from_millis(left).min(TIMER_SLEEP_MAX)
@@ -267,4 +268,15 @@ async fn promote_waiting(inner: Arc<Inner>) {
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Makes ready what is due. `seen` is the wall clock of the call before: when it was set back since, and at the
+/// start, where nobody knows, the retries' waits are mended first.
+async fn promote(store: &Store, seen: &mut i64) -> Result<Option<i64>, StoreError> {
+    let now = store.clock().now();
+    if now < *seen {
+        store.mend_waits().await?;
+    }
+    *seen = now;
+    store.promote().await
 }

@@ -89,16 +89,8 @@ fn read(inner: &Inner, definition: &Definition, lease: &Lease, body: &bytes::Byt
 
 /// What becomes of the job, and how long its lane waits.
 fn failed(inner: &Inner, lease: &Lease, error: &SourceError) -> (Settlement, Option<std::time::Duration>) {
-    let policy = &inner.parts.retry;
     let (failure, pause) = match error.disposition() {
-        Disposition::Retry { .. } if lease.attempt >= policy.attempts_max => {
-            (Failure::Park { reason: format!("{error} (after {} attempts)", lease.attempt) }, None)
-        }
-        Disposition::Retry { after } => {
-            let delay = policy.delay(lease.attempt, after, fastrand::f64());
-            let due = inner.parts.store.clock().now() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
-            (Failure::Retry { due, error: error.to_string() }, None)
-        }
+        Disposition::Retry { after } => (again(inner, lease, after, error.to_string()), None),
         Disposition::Postpone { after } => (Failure::Postpone, Some(after)),
         Disposition::Park => (Failure::Park { reason: error.to_string() }, None),
         Disposition::StopShop => (Failure::StopShop { reason: error.to_string() }, None),
@@ -107,4 +99,21 @@ fn failed(inner: &Inner, lease: &Lease, error: &SourceError) -> (Settlement, Opt
         shop.id = lease.job.shop, job.id = lease.job.seq, job.attempt = lease.attempt, %error, ?failure, "attempt failed"
     );
     (Settlement::Failed(failure), pause)
+}
+
+/// What becomes of the job of a step that panicked. That is a fault of ours, and it may well come again with the
+/// same answer: the job keeps the pace of retries and is parked in the end.
+pub(super) fn panicked(inner: &Inner, lease: &Lease) -> Settlement {
+    Settlement::Failed(again(inner, lease, None, "a fault of Waybill: the step panicked; see the log".to_owned()))
+}
+
+/// Another attempt after a pause, unless it was the last.
+fn again(inner: &Inner, lease: &Lease, hint: Option<std::time::Duration>, error: String) -> Failure {
+    let policy = &inner.parts.retry;
+    if lease.attempt >= policy.attempts_max {
+        return Failure::Park { reason: format!("{error} (after {} attempts)", lease.attempt) };
+    }
+    let delay = policy.delay(lease.attempt, hint, fastrand::f64());
+    let due = inner.parts.store.clock().now() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+    Failure::Retry { due, error }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{NOW, RULE, detail, fixture};
+use super::{DAY, NOW, RULE, detail, fixture};
 use crate::domain::{JobKind, Lease, Mode, Next};
 use crate::store::keys::texts;
 use crate::store::{Failure, QueueKind, SealKey, Settled, Settlement, Store};
@@ -123,4 +123,27 @@ async fn an_outbox_record_gives_up_its_entries_one_by_one() {
     f.store.acknowledge(even).await.unwrap();
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.outbox, counters.outbox_bytes, counters.parked, records()), (0, 0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    let mut leases = f.lease(QueueKind::Detail, 3).await;
+    let retry = |due: i64| Settlement::Failed(Failure::Retry { due, error: "503".into() });
+    // One is put aside before the clock jumps ahead; of the other two one plans a re-read.
+    f.store.settle(vec![(leases.remove(0), retry(NOW + 5000))]).await.unwrap();
+    f.clock.set(NOW + DAY);
+    let reread = Settlement::Done { effects: detail("2", Some(DAY)), rule: RULE };
+    f.store.settle(vec![(leases.remove(0), reread), (leases.remove(0), retry(NOW + DAY + 2000))]).await.unwrap();
+    f.clock.set(NOW + 1000);
+    f.store.mend_waits().await.unwrap();
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3000), "its pause of two seconds begins anew");
+    f.clock.set(NOW + 3000);
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 5000), "the one from before keeps its time");
+    f.clock.set(NOW + 5000);
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 2 * DAY), "and so does the planned re-read");
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.retrying_jobs), (2, 1, 0));
 }
