@@ -139,5 +139,5 @@ pub(crate) async fn stopped(mut run: Run) {
 
 fn signal(serving: &Serving, name: &str) {
     let pid = serving.pid().to_string();
-    assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    assert!(std::process::Command::new("sh").args(["-c", "kill -$0 $1", name, &pid]).status().unwrap().success());
 }

@@ -115,7 +115,7 @@ impl MariaDb {
 
     /// Sends the server a signal, as `TERM` or `STOP`.
     pub(crate) fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid]).status().unwrap().success());
+        super::program::signal(name, &self.pid);
     }
 
     fn log(&self) -> PathBuf {

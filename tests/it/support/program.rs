@@ -255,8 +255,7 @@ impl Serving {
 
     /// SIGTERM, without waiting for what it does.
     pub(crate) fn ask_to_end(&self) {
-        let pid = self.child.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        signal("TERM", &self.child.0.id().to_string());
     }
 
     /// SIGTERM; its exit code and how long it took.
@@ -341,4 +340,9 @@ impl Drop for Killed {
 /// A file's text, with marks where it is none; empty when there is no file.
 pub(crate) fn lossy(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Sends a signal by the shell's own `kill`: a bare machine has no program of that name.
+pub(crate) fn signal(name: &str, pid: &str) {
+    assert!(Command::new("sh").args(["-c", "kill -$0 $1", name, pid]).status().unwrap().success());
 }
