@@ -66,7 +66,7 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
         drop_refresh(tx, stream, refresh)?;
     }
     let refresh = match fetched.refresh_after_ms {
-        Some(pause) => Some(plan_refresh(tx, stream, id, now.saturating_add(pause), now)?),
+        Some(pause) => Some(plan_refresh(tx, stream, id, pause, now)?),
         None => None,
     };
     let unchanged = known.as_ref().filter(|note| run.is_none() && note.hash == fetched.hash);
@@ -92,11 +92,12 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
     Ok(())
 }
 
-fn plan_refresh(tx: &mut Tx<'_>, stream: &StreamId, id: &str, due: i64, now: i64) -> Result<(i64, u64), StoreError> {
+fn plan_refresh(tx: &mut Tx<'_>, stream: &StreamId, id: &str, pause: i64, now: i64) -> Result<(i64, u64), StoreError> {
     let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
     let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, kind)?;
-    wait(tx, &job, due, now)?;
-    Ok((due, job.seq))
+    let planned = (now.saturating_add(pause), job.seq);
+    wait(tx, job, planned.0, now)?;
+    Ok(planned)
 }
 
 /// Takes back a planned re-read, waiting or ready.

@@ -69,10 +69,11 @@ struct Waiter {
 }
 
 /// Puts a job aside, now, until `due`.
-pub(super) fn wait(tx: &mut Tx<'_>, job: &Job, due: i64, now: i64) -> Result<(), StoreError> {
-    tx.put(keys::waiting(due, job.seq), encode("a job", &Waiter { job: job.clone(), since: now })?);
+pub(super) fn wait(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), StoreError> {
+    let waiter = Waiter { job, since: now };
+    tx.put(keys::waiting(due, waiter.job.seq), encode("a job", &waiter)?);
     tx.count(Counter::Waiting, 1);
-    if job.last_error.is_some() {
+    if waiter.job.last_error.is_some() {
         tx.count(Counter::Retrying, 1);
     }
     tx.raise(Signal::Timer);
@@ -90,25 +91,6 @@ pub(super) fn unwait(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>,
         tx.count(Counter::Retrying, -1);
     }
     Ok(Some(job))
-}
-
-/// Mends up to [`PROMOTED_MAX`] waits; returns how many.
-fn mend_waits(tx: &mut Tx<'_>, now: i64) -> Result<usize, StoreError> {
-    let mut mended = 0;
-    for (key, bytes) in tx.scan(b"w", b"w", usize::MAX)? {
-        let Some((due, seq)) = keys::due_and_seq(&key) else { continue };
-        let Waiter { job, since } = decode("a waiting job", &bytes)?;
-        if since <= now || job.last_error.is_none() {
-            continue;
-        }
-        unwait(tx, due, seq)?;
-        wait(tx, &job, now + (due - since).max(0), now)?;
-        mended += 1;
-        if mended == PROMOTED_MAX {
-            break;
-        }
-    }
-    Ok(mended)
 }
 
 /// Applies settlements in their order; those whose claim is not the current one change nothing.
@@ -164,7 +146,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
     match failure {
         Failure::Retry { due, error } => {
             job.last_error = Some(error);
-            wait(tx, &job, due, now)
+            wait(tx, job, due, now)
         }
         // Both stay in their place, as they were before the lease.
         Failure::Postpone => {
@@ -269,13 +251,35 @@ impl Store {
         if self.counters()?.retrying_jobs == 0 {
             return Ok(());
         }
-        let now = self.now();
-        loop {
-            let mended = self.transact(move |tx| mend_waits(tx, now)).await?;
-            if mended < PROMOTED_MAX {
-                return Ok(());
+        let (store, now) = (self.clone(), self.now());
+        let found = tokio::task::spawn_blocking(move || store.put_aside_after(now)).await;
+        let found = found.map_err(|error| StoreError::Engine(error.to_string()))??;
+        for some in found.chunks(PROMOTED_MAX).map(<[_]>::to_vec) {
+            self.transact(move |tx| {
+                for (due, seq, pause) in some {
+                    if let Some(job) = unwait(tx, due, seq)? {
+                        wait(tx, job, now + pause, now)?;
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Retries that were put aside after `now`: due time, seq and pause. Looks at every waiting job.
+    fn put_aside_after(&self, now: i64) -> Result<Vec<(i64, u64, i64)>, StoreError> {
+        let mut found = Vec::new();
+        for pair in self.0.kv.scan(b"w", b"w") {
+            let (key, bytes) = pair?;
+            let Some((due, seq)) = keys::due_and_seq(&key) else { continue };
+            let Waiter { job, since } = decode("a waiting job", &bytes)?;
+            if since > now && job.last_error.is_some() {
+                found.push((due, seq, (due - since).max(0)));
             }
         }
+        Ok(found)
     }
 
     fn next_due(&self) -> Result<Option<i64>, StoreError> {

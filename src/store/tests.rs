@@ -49,6 +49,11 @@ fn new_shop(client_id: &str) -> NewShop {
     }
 }
 
+fn document_id(lease: &Lease) -> String {
+    let JobKind::FetchDetail { id, .. } = &lease.job.kind else { panic!("not a detail") };
+    id.clone()
+}
+
 impl Fixture {
     fn queue(&self, kind: QueueKind) -> Queue {
         Queue { shop: self.stream.shop.clone(), resource: "things".into(), kind }
@@ -75,7 +80,7 @@ impl Fixture {
     async fn read_details(&self) -> Vec<String> {
         let mut ids = Vec::new();
         for lease in self.lease(QueueKind::Detail, 1000).await {
-            let JobKind::FetchDetail { id, .. } = lease.job.kind.clone() else { panic!("not a detail") };
+            let id = document_id(&lease);
             self.settle(lease, detail(&id, None)).await;
             ids.push(id);
         }

@@ -3,23 +3,29 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DAY, NOW, RULE, detail, fixture};
-use crate::domain::{JobKind, Lease, Mode, Next};
+use super::{DAY, Fixture, NOW, RULE, detail, document_id, fixture};
+use crate::domain::{Lease, Mode, Next};
 use crate::store::keys::texts;
 use crate::store::{Failure, QueueKind, SealKey, Settled, Settlement, Store};
 
-fn document_id(lease: &Lease) -> String {
-    let JobKind::FetchDetail { id, .. } = &lease.job.kind else { panic!("not a detail") };
-    id.clone()
+/// Applies a last page of so many new rows; their ids.
+async fn numbered_page(f: &Fixture, count: usize) -> Vec<String> {
+    let ids: Vec<String> = (0..count).map(|id| format!("{id:03}")).collect();
+    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
+    f.page(&rows, Next::End).await;
+    ids
+}
+
+fn done(lease: Lease) -> (Lease, Settlement) {
+    let effects = detail(&document_id(&lease), None);
+    (lease, Settlement::Done { effects, rule: RULE })
 }
 
 #[tokio::test]
 async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     let f = fixture().await;
     f.start(Mode::Full).await;
-    let ids: Vec<String> = (0..150).map(|id| format!("{id:03}")).collect();
-    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
-    f.page(&rows, Next::End).await;
+    let ids = numbered_page(&f, 150).await;
     let prefix = texts(b'j', &[&f.stream.shop]);
     let records = || f.kv.scan(&prefix, b"").count();
     assert_eq!(records(), 3, "150 jobs in records of 64");
@@ -34,10 +40,6 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
     let mut settlements =
         vec![(waits.clone(), Settlement::Failed(retry)), (back.clone(), Settlement::Failed(Failure::Postpone))];
-    let done = |lease: Lease| {
-        let effects = detail(&document_id(&lease), None);
-        (lease, Settlement::Done { effects, rule: RULE })
-    };
     settlements.extend(first.into_iter().chain(second).map(done));
     assert!(f.store.settle(settlements).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
     assert_eq!(records(), 1);
@@ -99,14 +101,8 @@ async fn attempts_that_a_crash_cut_off_are_counted_and_their_jobs_are_still_ther
 async fn an_outbox_record_gives_up_its_entries_one_by_one() {
     let f = fixture().await;
     f.start(Mode::Full).await;
-    let ids: Vec<String> = (0..60).map(|id| format!("{id:03}")).collect();
-    let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
-    f.page(&rows, Next::End).await;
+    numbered_page(&f, 60).await;
     let leases = f.lease(QueueKind::Detail, 100).await;
-    let done = |lease: Lease| {
-        let effects = detail(&document_id(&lease), None);
-        (lease, Settlement::Done { effects, rule: RULE })
-    };
     f.store.settle(leases.into_iter().map(done).collect()).await.unwrap();
     let records = || f.kv.scan(b"o", b"o").count();
     assert!((2..20).contains(&records()), "{}", records());
