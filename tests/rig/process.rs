@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::disk::Disk;
 use crate::oracle;
-use crate::program::Serving;
+use crate::program::{Serving, signal};
 use crate::run::Run;
 use crate::world::{Plan, World, secret};
 
@@ -117,14 +117,15 @@ pub(crate) async fn stopped(mut run: Run) {
     world.register_all(&serving).await;
     let begun = Instant::now();
     let stirring = world.stir(0.05);
+    let pid = serving.pid().to_string();
     let stops = run.tier.pick(3, 3, 4);
     for _ in 0..stops {
         tokio::time::sleep(Duration::from_millis(run.random.u64(0..1500))).await;
         let away = Duration::from_millis(run.random.u64(800..run.tier.pick(5_000, 120_000, 120_000)));
         run.note(format!("SIGSTOP for {away:?}"));
-        signal(&serving, "STOP");
+        signal("STOP", &pid);
         tokio::time::sleep(away).await;
-        signal(&serving, "CONT");
+        signal("CONT", &pid);
     }
     drop(stirring);
     serving.idle(Duration::from_secs(60)).await;
@@ -135,9 +136,4 @@ pub(crate) async fn stopped(mut run: Run) {
     assert!(audit.token_requests <= allowed, "{} token requests, {allowed} allowed", audit.token_requests);
     assert_eq!(audit.token_refused, 0);
     oracle::judge(world, serving).await;
-}
-
-fn signal(serving: &Serving, name: &str) {
-    let pid = serving.pid().to_string();
-    assert!(std::process::Command::new("sh").args(["-c", "kill -$0 $1", name, &pid]).status().unwrap().success());
 }
