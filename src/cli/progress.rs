@@ -146,7 +146,7 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::{forecast, line, sums};
     use crate::domain::document::RunView;
-    use crate::domain::{Combination, Mode, Run, RunState, StreamId, Trigger};
+    use crate::domain::{Combination, Mode, Pass, Run, RunState, StreamId, Trigger};
 
     fn view(state: RunState) -> RunView {
         let combination = Combination(vec![("status".into(), "open".into())]);
@@ -170,6 +170,8 @@ mod tests {
                 written: 30,
                 error: None,
                 newest: None,
+                pass: Pass::default(),
+                drift: false,
             },
             forecast_at: Some(61_000),
         }

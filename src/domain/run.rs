@@ -55,7 +55,7 @@ pub struct Run {
     /// List calls that brought a page, the empty last one included.
     #[serde(default)]
     pub pages: u64,
-    /// Rows on those pages.
+    /// Rows on those pages; a row that a full walk meets again counts once.
     #[serde(default)]
     pub listed: u64,
     /// Rows never seen before.
@@ -85,6 +85,30 @@ pub struct Run {
     /// Greatest row time seen so far; becomes the checkpoint's `newest` when the walk ends.
     #[serde(default)]
     pub newest: Option<Millis>,
+    /// The pass over the list that is under way, or was the last.
+    #[serde(default)]
+    pub pass: Pass,
+    /// The list kept moving: also the last pass found rows that an earlier one should have seen.
+    #[serde(default)]
+    pub drift: bool,
+}
+
+/// One reading of a list from its head to its end. While it is read, a list moves: rows that leave pull later
+/// ones onto pages that were read already. So a full walk passes again until a pass brings nothing unexpected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// Counts from 1.
+    pub number: u32,
+    /// It met a row that was known before it.
+    pub met_known: bool,
+    /// Rows below a known one that were not known themselves.
+    pub missed: u64,
+}
+
+impl Default for Pass {
+    fn default() -> Pass {
+        Pass { number: 1, met_known: false, missed: 0 }
+    }
 }
 
 impl Run {

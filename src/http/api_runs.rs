@@ -70,6 +70,8 @@ struct RunForm {
     error: Option<String>,
     #[serde(serialize_with = "time_opt")]
     newest: Option<Millis>,
+    passes: u32,
+    drift: bool,
     #[serde(serialize_with = "time_opt")]
     forecast_at: Option<Millis>,
 }
@@ -99,6 +101,8 @@ impl From<RunView> for RunForm {
             written: run.written,
             error: run.error,
             newest: run.newest,
+            passes: run.pass.number,
+            drift: run.drift,
             forecast_at: view.forecast_at,
         }
     }

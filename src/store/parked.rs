@@ -62,7 +62,9 @@ pub(super) fn park_job(tx: &mut Tx<'_>, mut job: Job, reason: String, now: i64) 
             runs::fail(tx, *run, &job.stream(), format!("page {page} was given up: {reason}"), now)?;
         }
         JobKind::FetchDetail { run, .. } => runs::update(tx, *run, now, |run| run.parked += 1)?,
-        JobKind::Sweep { .. } => {}
+        JobKind::Sweep { run, .. } => {
+            runs::fail(tx, *run, &job.stream(), format!("its sweep was given up: {reason}"), now)?;
+        }
     }
     job.attempts = 0;
     job.last_error = Some(reason);
@@ -129,9 +131,9 @@ fn retry(tx: &mut Tx<'_>, id: u64, now: i64) -> Result<bool, StoreError> {
 
 fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
     match &job.kind {
-        JobKind::ListPage { run, .. } => {
+        JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
             let walking = keys::stream(b'v', &job.stream());
-            // A newer walk reads this page too.
+            // A newer walk reads this page too, and sweeps.
             if tx.get(&walking)?.is_some() {
                 return Ok(());
             }
@@ -147,7 +149,6 @@ fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
                 run.state = RunState::Fetching;
             }
         })?,
-        JobKind::Sweep { .. } => {}
     }
     enqueue(tx, job)
 }

@@ -8,7 +8,7 @@ use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
 use super::{Store, StoreError, Tx, decode, encode};
-use crate::domain::{Checkpoint, Class, JobKind, Mode, Run, RunState, StreamId, Trigger};
+use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
 /// Runs kept for people to look at; older ones go when new ones start.
 const RUNS_KEPT: u64 = 100_000;
@@ -147,19 +147,26 @@ fn start(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, trigger: Trigger, now: 
         written: 0,
         error: None,
         newest: None,
+        pass: Pass::default(),
+        drift: false,
     };
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
     tx.count(Counter::OpenRuns, 1);
     tx.put(walking, encode("a walk", &id)?);
-    let kind =
-        JobKind::ListPage { run: id, combination: stream.combination.clone(), page: 1, cursor: None, previous: None };
-    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
-    enqueue(tx, &job)?;
+    first_page(tx, id, stream)?;
     if let Some(old) = id.checked_sub(RUNS_KEPT) {
         tx.delete(keys::numbered(b'u', old));
     }
     tx.raise(Signal::Progress);
     Ok(Started::Run(id))
+}
+
+/// Asks for the head of a run's list.
+pub(super) fn first_page(tx: &mut Tx<'_>, run: u64, stream: &StreamId) -> Result<(), StoreError> {
+    let kind =
+        JobKind::ListPage { run, combination: stream.combination.clone(), page: 1, cursor: None, previous: None };
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+    enqueue(tx, &job)
 }
 
 impl Store {

@@ -1,6 +1,10 @@
 //! What a page changes: the ledger of rows, jobs for new and changed ones, the next page, or the end
 //! of the walk with its checkpoint. And the sweep that notes what a full walk no longer saw.
 //!
+//! A full walk passes over the list again, [`PASSES_MAX`] times in all, after a pass that found rows below
+//! known ones which were not known; after the very first; and when known rows are absent. What it notes as no
+//! longer listed was so absent from two passes.
+//!
 //! Called inside a transaction when a page's attempt settles.
 
 use std::collections::BTreeMap;
@@ -12,10 +16,12 @@ use super::keys;
 use super::queue::new_job;
 use super::ready::{enqueue, enqueue_alike};
 use super::{Store, StoreError, Tx, decode, encode, outbox, parked, runs};
-use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Rejected, Run, RunState, StreamId, Trigger};
+use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
 
 /// Pages of one walk; an API that never ends a list must not keep us for ever.
 const PAGES_MAX: u64 = 100_000;
+/// Passes of one walk; a list that still moves then is reported as drift.
+const PASSES_MAX: u32 = 3;
 /// Rows looked at by one sweep job.
 const SWEPT_MAX: usize = 500;
 
@@ -55,9 +61,21 @@ pub(super) struct RowNote {
     /// The last full walk that saw it.
     #[serde(rename = "s")]
     pub(super) seen: u64,
+    /// The pass of that walk that saw it first.
+    #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
+    pub(super) pass: u32,
     /// Since when full walks no longer see it.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub(super) gone_at: Option<i64>,
+}
+
+fn first_pass() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_first_pass(pass: &u32) -> bool {
+    *pass == 1
 }
 
 impl Store {
@@ -74,6 +92,9 @@ impl Store {
 /// What a page taught, for the run's counters and for the decision to go on.
 #[derive(Default)]
 struct Tally {
+    /// Rows that this run had not met yet.
+    listed: u64,
+    pass: Pass,
     new: u64,
     changed: u64,
     to_fetch: u64,
@@ -94,9 +115,13 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let parked = note_rejected(tx, &run, &page.rejected, now)?;
     tally.to_fetch += parked;
+    if run.pass.number == 1 {
+        tally.listed += page.rejected.len() as u64;
+    }
     runs::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
-        run.listed += page.rows.len() as u64 + page.rejected.len() as u64;
+        run.listed += tally.listed;
+        run.pass = tally.pass;
         run.new += tally.new;
         run.changed += tally.changed;
         run.to_fetch += tally.to_fetch;
@@ -119,14 +144,15 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
             let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
             enqueue(tx, &next)
         }
-        Next::More { .. } | Next::End => end_walk(tx, run.id, &stream, now),
+        Next::More { .. } | Next::End => end_pass(tx, run.id, *number, now),
     }
 }
 
 fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
     let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
     let mut wanted: BTreeMap<Class, Vec<String>> = BTreeMap::new();
-    let mut tally = Tally { young: rows.iter().all(|row| row.time.is_none()), ..Tally::default() };
+    let young = rows.iter().all(|row| row.time.is_none());
+    let mut tally = Tally { young, pass: run.pass, ..Tally::default() };
     for row in rows {
         tally.newest = tally.newest.max(row.time);
         tally.young |= row.time.is_some_and(|time| now - time < rule.overlap_ms);
@@ -138,8 +164,14 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
             Some(note) if note.hash != row.hash => Some(Class::Changed),
             Some(_) => None,
         };
+        let met = known.as_ref().is_some_and(|note| note.seen == run.id);
+        tally.listed += u64::from(!met);
+        // While rows arrive, the tail of one page comes again at the head of the next: that is not known before.
+        tally.pass.met_known |= known.as_ref().is_some_and(|note| !met || note.pass < run.pass.number);
+        // Where new rows come at the head, one below a known row was there before: the last pass missed it.
+        tally.pass.missed += u64::from(rule.newest_first && known.is_none() && tally.pass.met_known);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
-        let note = RowNote { hash: row.hash, first_listed_at, seen: run.id, gone_at: None };
+        let note = RowNote { hash: row.hash, first_listed_at, seen: run.id, pass: run.pass.number, gone_at: None };
         match class {
             Some(Class::Changed) => tally.changed += 1,
             Some(_) => tally.new += 1,
@@ -150,14 +182,14 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
                 Some(sealed) => keep_row(tx, run, (row, sealed), &note, now)?,
                 None => wanted.entry(class).or_default().push(row.id.clone()),
             }
-        } else if run.mode == Mode::Full && run.trigger == Trigger::Request {
+        } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
             tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
         }
         if known.as_ref().is_some_and(|note| note.gone_at.is_some()) {
             outbox::append_listing(tx, &run.stream, &row.id, None, now)?;
         }
-        // An incremental walk over known rows leaves the ledger untouched.
-        if class.is_some() || run.mode == Mode::Full || known.is_some_and(|note| note.gone_at.is_some()) {
+        // An incremental walk over known rows leaves the ledger untouched, and so does another pass.
+        if class.is_some() || (run.mode == Mode::Full && !met) || known.is_some_and(|note| note.gone_at.is_some()) {
             tx.put(key, encode("a ledger row", &note)?);
         }
     }
@@ -202,37 +234,69 @@ fn note_rejected(tx: &mut Tx<'_>, run: &Run, rejected: &[Rejected], now: i64) ->
             parked += 1;
             tx.put(
                 key,
-                encode("a ledger row", &RowNote { hash: 0, first_listed_at: now, seen: u64::MAX, gone_at: None })?,
+                encode(
+                    "a ledger row",
+                    &RowNote { hash: 0, first_listed_at: now, seen: u64::MAX, pass: 1, gone_at: None },
+                )?,
             );
         }
     }
     Ok(parked)
 }
 
-fn end_walk(tx: &mut Tx<'_>, run_id: u64, stream: &StreamId, now: i64) -> Result<(), StoreError> {
+/// A pass came to the end of the list, or to where an incremental walk may stop.
+fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
+    if run.mode == Mode::Incremental {
+        return end_walk(tx, run_id, now);
+    }
+    let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
+    // Against the first pass of all nothing can be held; what stood on one page cannot have moved.
+    let untested = first_walk && run.pass.number == 1 && pages > 1;
+    if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
+        return pass_again(tx, &run, now);
+    }
+    runs::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
+    if first_walk { end_walk(tx, run_id, now) } else { sweep_from(tx, &run, String::new()) }
+}
+
+fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+    let pass = Pass { number: run.pass.number + 1, ..Pass::default() };
+    runs::update(tx, Some(run.id), now, |run| run.pass = pass)?;
+    runs::first_page(tx, run.id, &run.stream)
+}
+
+fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
+    let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
+    let stream = &run.stream;
     let before = runs::checkpoint(tx, stream)?;
+    // A walk that lost its race with the list does not count as whole: the next one is full again.
+    let whole = run.mode == Mode::Full && !run.drift;
     let checkpoint = before.advance(&Checkpoint {
         walked_at: Some(run.started_at),
-        full_walk_at: (run.mode == Mode::Full).then_some(run.started_at),
+        full_walk_at: whole.then_some(run.started_at),
         newest: run.newest,
     });
     tx.put(keys::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
     tx.delete(keys::stream(b'v', stream));
     outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
-    if run.mode == Mode::Full && before.full_walk_at.is_some() {
-        let kind = JobKind::Sweep { run: run_id, combination: stream.combination.clone(), after: String::new() };
-        let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
-        enqueue(tx, &job)?;
-    }
     runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)
 }
 
-/// Notes rows that the full walk `run` did not see; only changes are written.
+fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreError> {
+    let StreamId { shop, resource, combination } = &run.stream;
+    let kind = JobKind::Sweep { run: run.id, combination: combination.clone(), after };
+    let job = new_job(tx, shop, resource, Class::List, kind)?;
+    enqueue(tx, &job)
+}
+
+/// Notes rows that all passes of the full walk did not see, or asks for the second pass; then ends the walk.
+/// Only changes are written.
 pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
-    let JobKind::Sweep { run, combination, after } = &job.kind else { return Ok(()) };
-    let stream = job.stream();
-    let prefix = keys::stream(b'r', &stream);
+    let JobKind::Sweep { run: run_id, after, .. } = &job.kind else { return Ok(()) };
+    let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
+    let stream = &run.stream;
+    let prefix = keys::stream(b'r', stream);
     let mut from = [prefix.as_slice(), after.as_bytes()].concat();
     if !after.is_empty() {
         from.push(0);
@@ -242,19 +306,18 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
     for (key, bytes) in &rows {
         let mut note: RowNote = decode("a ledger row", bytes)?;
         let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-        if note.seen < *run && note.gone_at.is_none() {
+        if note.seen < run.id && note.gone_at.is_none() {
+            if run.pass.number == 1 {
+                return pass_again(tx, &run, now);
+            }
             note.gone_at = Some(now);
             tx.put(key.clone(), encode("a ledger row", &note)?);
-            outbox::append_listing(tx, &stream, &id, Some(now), now)?;
+            outbox::append_listing(tx, stream, &id, Some(now), now)?;
         }
         last = Some(id);
     }
     match last {
-        Some(after) if rows.len() == SWEPT_MAX => {
-            let kind = JobKind::Sweep { run: *run, combination: combination.clone(), after };
-            let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
-            enqueue(tx, &next)
-        }
-        _ => Ok(()),
+        Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
+        _ => end_walk(tx, run.id, now),
     }
 }

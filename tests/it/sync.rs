@@ -57,15 +57,16 @@ async fn lists_of_0_50_and_51_end_where_they_end() {
         let truth = oracle::truth(&app);
         assert_eq!(truth.len(), 202);
         oracle::listing(&app, &truth).await;
-        // A full page tells nothing about the next one; a page after the empty one is never asked for.
+        // A full page tells nothing about the next one; a page after the empty one is never asked for. What came
+        // on more than one page may have moved between them: the first walk passes twice.
         let calls = app.sandbox().calls();
         for (client, method, pages) in [
-            ("one", "FBR", 2),
+            ("one", "FBR", 2 * 2),
             ("one", "FBB", 1),
-            ("two", "FBR", 3),
-            ("two", "FBB", 3),
+            ("two", "FBR", 2 * 3),
+            ("two", "FBB", 2 * 3),
             ("three", "FBR", 1),
-            ("three", "FBB", 2),
+            ("three", "FBB", 2 * 2),
         ] {
             assert_eq!(list_calls(&calls, client, method).len(), pages, "{client} {method}");
         }

@@ -188,8 +188,14 @@ fn run() -> Value {
         "newest": time_or_null(),
         "forecast_at": time_or_null(),
         "error": text_or_null(),
+        "drift": {
+            "type": "boolean",
+            "description": "The list kept moving while it was walked: the last pass still found rows that had been \
+                            missed. The next run walks it whole again.",
+        },
     });
-    let counters = ["pages", "listed", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending", "written"];
+    let counters =
+        ["pages", "passes", "listed", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending", "written"];
     for counter in counters {
         properties[counter] = count();
     }
@@ -203,7 +209,7 @@ fn parked() -> Value {
             "shop_id": text(),
             "resource": text(),
             "document_id": text_or_null(),
-            "job": {"type": "string", "enum": ["list_page", "fetch_detail", "write"]},
+            "job": {"type": "string", "enum": ["list_page", "fetch_detail", "sweep", "write"]},
             "reason": text(),
             "attempts": count(),
             "parked_at": time(),

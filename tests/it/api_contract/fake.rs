@@ -92,6 +92,8 @@ fn run_view(id: u64, shop: &str) -> RunView {
         written: 19,
         error: None,
         newest: None,
+        pass: waybill::domain::Pass::default(),
+        drift: false,
     };
     RunView { run, forecast_at: Some(1_700_000_100_000) }
 }
