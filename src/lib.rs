@@ -45,7 +45,9 @@
 //! - **One token a credential**, renewed before its end. `it::sync::tokens_that_end_during_a_run_are_renewed_before_they_do`
 //! - **An error is not the end of a list**, and a list that repeats itself ends with that reason.
 //!   `it::outage::an_api_that_repeats_its_first_page_for_ever_fails_the_run_with_that_reason`
+//! - **A list that moves is read again.** `store::tests::a_walk_passes_again_until_nothing_was_missed`, rig: `drift_removals`
 //! - **Absence is not deletion.** `it::keep_current::what_a_full_walk_no_longer_sees_is_noted_and_kept`
+//! - **A full disk is borne.** Nothing reaches the engine for which there is no room. Rig: `disk_full`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, drain. `it::outage`, `it::quiet_stop`
 //! - **Quiet.** No secret and no customer in a log, an error or a file in clear.
 //!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`

@@ -213,6 +213,9 @@ impl Backend for Inner {
         if *self.store.failed().borrow() {
             reasons.push("the store failed; the process must be restarted".to_owned());
         }
+        if let Err(error) = self.store.has_room() {
+            reasons.push(format!("nothing can be written now: {error}"));
+        }
         if self.closing.is_cancelled() {
             reasons.push("the process is stopping".to_owned());
         }

@@ -22,7 +22,7 @@ impl TokenKeeper for StoreKeeper {
     fn keep<'a>(&'a self, client_id: &'a str, kept: KeptToken) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if let Err(error) = self.0.keep_token(client_id, &kept.token, kept.expires_at).await {
-                tracing::warn!(%error, "a token could not be kept; the next start logs in again");
+                error.warn("a token could not be kept; the next start logs in again");
             }
         })
     }

@@ -59,7 +59,7 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
             continue;
         }
         if let Err(error) = store.archive(slots).await {
-            tracing::warn!(%error, "documents could not be archived; trying again");
+            error.warn("documents could not be archived; trying again");
             if pause(&stop, STORE_PAUSE).await {
                 return;
             }
@@ -95,8 +95,8 @@ struct Writer {
     stop: CancellationToken,
     /// Tables exist as the definitions want them.
     prepared: bool,
-    /// At most one batch whose commit is confirmed.
-    acknowledging: JoinSet<()>,
+    /// At most one batch whose commit is confirmed; whether the store took that down.
+    acknowledging: JoinSet<bool>,
 }
 
 /// Opens the sealed documents after a place, on a blocking thread.
@@ -218,20 +218,28 @@ impl Writer {
         metrics::counter!("waybill_documents_written_total").increment(documents);
         let store = self.store.clone();
         self.acknowledging.spawn(async move {
-            if let Err(error) = store.acknowledge(slots).await {
-                tracing::warn!(%error, "written documents could not be acknowledged; they are written again, which does no harm");
+            let acknowledged = store.acknowledge(slots).await;
+            if let Err(error) = &acknowledged {
+                error.warn("written documents could not be acknowledged; they are written again, which does no harm");
             }
+            acknowledged.is_ok()
         });
     }
 
+    /// Waits for the acknowledgement under way. After one that failed it takes its time: what was not
+    /// acknowledged is written again, and shall not be all the time.
     async fn acknowledged(&mut self) {
-        while self.acknowledging.join_next().await.is_some() {}
+        while let Some(done) = self.acknowledging.join_next().await {
+            if !matches!(done, Ok(true)) {
+                pause(&self.stop, STORE_PAUSE).await;
+            }
+        }
     }
 
     async fn park(&self, one: &Waiting, error: &SinkError) {
         tracing::warn!(error = error.text, "the sink refuses a document; it is parked");
         if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
-            tracing::warn!(%error, "a refused document could not be parked; trying again");
+            error.warn("a refused document could not be parked; trying again");
             pause(&self.stop, STORE_PAUSE).await;
         }
     }

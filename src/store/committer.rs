@@ -3,7 +3,7 @@
 //!
 //! A transaction is a function over [`Tx`]. It sees everything that was committed before it and its
 //! own changes, and takes effect whole or not at all. Callers get their answer after the group is on
-//! the disk, never before. After an engine error or a panic the committer stops for good: what is on
+//! the disk, never before. On a full disk a group is refused before the engine sees it. After an engine error or a panic the committer stops for good: what is on
 //! the disk is then unknown, and only a fresh opening may tell.
 
 use std::cmp::Ordering;
@@ -74,11 +74,17 @@ impl Committer {
 }
 
 fn run(kv: &dyn Kv, mut receiver: mpsc::Receiver<Work>, signals: &Signals, fail: &watch::Sender<bool>) {
+    let mut full = false;
     while let Some(first) = receiver.blocking_recv() {
         let group = std::panic::catch_unwind(AssertUnwindSafe(|| run_group(kv, first, &mut receiver)));
         let outcome = match group {
             Ok(Group { answers, changes, counts, raised }) => {
-                let durable = apply(kv, changes, &counts);
+                let durable = commit(kv, changes, &counts);
+                let refused = matches!(durable, Err(StoreError::Full));
+                if full != refused {
+                    full = refused;
+                    tell_room(full);
+                }
                 let result = durable.as_ref().map(|()| raised).map_err(Clone::clone);
                 if let Ok(raised) = result {
                     signals.raise(raised);
@@ -86,7 +92,7 @@ fn run(kv: &dyn Kv, mut receiver: mpsc::Receiver<Work>, signals: &Signals, fail:
                 for answer in answers {
                     answer(durable.clone());
                 }
-                durable
+                if full { Ok(()) } else { durable }
             }
             Err(_) => Err(StoreError::Engine("a transaction panicked".to_owned())),
         };
@@ -112,6 +118,20 @@ pub(super) fn run_once(
 fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<(), StoreError> {
     changes.extend(counted(kv, counts)?);
     if changes.is_empty() { Ok(()) } else { kv.apply(&changes) }
+}
+
+/// The same, unless there is no room for it.
+fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &Counts) -> Result<(), StoreError> {
+    kv.has_room(&changes)?;
+    apply(kv, changes, counts)
+}
+
+fn tell_room(full: bool) {
+    if full {
+        tracing::error!("the disk that holds the data directory is full: nothing is taken in until there is room");
+    } else {
+        tracing::info!("there is room on the disk again");
+    }
 }
 
 struct Group {

@@ -44,6 +44,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Says that something will be tried again. A full disk was told of once by the committer; each loop that
+    /// meets it would say so again and again, and logs need room too.
+    pub fn warn(&self, what: &str) {
+        match self {
+            StoreError::Full => tracing::debug!(error = %self, "{what}"),
+            error => tracing::warn!(%error, "{what}"),
+        }
+    }
+
     pub(super) fn io(path: &Path, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::StorageFull => StoreError::Full,

@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::{collections::BTreeMap, sync::RwLock};
 
 use super::StoreError;
+use super::room::{self, Room};
 
 /// One change to one key.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -40,6 +41,12 @@ pub(super) trait Kv: Send + Sync + 'static {
     /// The same, descending, from below `before` (exclusive).
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a>;
 
+    /// Whether a batch finds room. Asked before [`Kv::apply`], which must not run out of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: not now; nothing was done.
+    fn has_room(&self, changes: &[Change]) -> Result<(), StoreError>;
+
     /// Applies all changes or none, and returns when they are on the disk.
     ///
     /// # Errors
@@ -55,6 +62,7 @@ pub(super) struct SledKv {
     db: sled::Db,
     log: File,
     blobs: Blobs,
+    room: Room,
     /// Keeps other processes away; let go only after the engine is closed.
     _lock: File,
 }
@@ -64,6 +72,8 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A page holds up to 17 values and spills at 128 KiB: smaller values never make it spill.
 const LARGE_BYTES: usize = 7_000;
+/// A page of large values may be written with all its neighbours.
+const BLOB_GROWTH: u64 = 20;
 /// Stands in the store since its first large value.
 const LARGE_MARK: &[u8] = b"mlarge";
 
@@ -80,21 +90,37 @@ impl SledKv {
         remove_half_written_snapshots(&path)?;
         let db = match open_caught(&path) {
             Ok(db) => db,
-            Err(first) => {
+            Err(Unopened::Full) => open_full(directory, &path)?,
+            Err(Unopened::Other(first)) => {
                 tracing::warn!(error = %first, "the store did not open; trying again without its snapshot");
                 remove_files(&path, |name| name.starts_with("snap."))?;
-                open_caught(&path).map_err(|error| StoreError::Damaged { path: path.clone(), detail: error })?
+                open_caught(&path).map_err(|error| error.into_damage(&path))?
             }
         };
-        let log = File::open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
+        let log = File::options().write(true).open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
         if fresh {
             sync_files(directory, &path)?;
         }
         let has_large = db.contains_key(LARGE_MARK).map_err(engine)?;
         let blobs =
             Blobs { directory: path.join("blobs"), expected: AtomicBool::new(has_large), synced: Mutex::default() };
-        Ok(SledKv { db, log, blobs, _lock: lock })
+        let again = log.try_clone().map_err(|error| StoreError::io(&path, error))?;
+        let room = Room::new(directory, again);
+        room.keep_reserve();
+        Ok(SledKv { db, log, blobs, room, _lock: lock })
     }
+}
+
+/// On a full disk the engine has no room for the snapshot that it begins with: the reserve is for that.
+fn open_full(directory: &Path, path: &PathBuf) -> Result<sled::Db, StoreError> {
+    if room::let_reserve_go(directory) {
+        tracing::warn!("the disk is full; opening the store with the room that was kept for this");
+        remove_half_written_snapshots(path)?;
+        if let Ok(db) = open_caught(path) {
+            return Ok(db);
+        }
+    }
+    Err(StoreError::Full)
 }
 
 /// sled never syncs its `conf` nor the directory entries; without them a power cut loses the store.
@@ -122,13 +148,32 @@ fn remove_files(path: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), Stor
     Ok(())
 }
 
-fn open_caught(path: &PathBuf) -> Result<sled::Db, String> {
+enum Unopened {
+    Full,
+    Other(String),
+}
+
+impl Unopened {
+    fn into_damage(self, path: &Path) -> StoreError {
+        match self {
+            Unopened::Full => StoreError::Full,
+            Unopened::Other(detail) => StoreError::Damaged { path: path.to_owned(), detail },
+        }
+    }
+}
+
+fn open_caught(path: &PathBuf) -> Result<sled::Db, Unopened> {
     let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
     match opened {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the engine panicked while reading its log".to_owned()),
+        Ok(Err(error)) if is_full(&error) => Err(Unopened::Full),
+        Ok(Err(error)) => Err(Unopened::Other(error.to_string())),
+        Err(_) => Err(Unopened::Other("the engine panicked while reading its log".to_owned())),
     }
+}
+
+fn is_full(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
 }
 
 impl Kv for SledKv {
@@ -158,10 +203,18 @@ impl Kv for SledKv {
         )
     }
 
+    fn has_room(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let size = |(key, value): &Change| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
+        let large: u64 = changes.iter().filter(|change| is_large(change)).map(size).sum();
+        if large > 0 {
+            self.room.free_space(large * BLOB_GROWTH)?;
+        }
+        self.room.for_log(changes.iter().map(size).sum())
+    }
+
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
-        let large = |(_, value): &Change| value.as_ref().is_some_and(|value| value.len() > LARGE_BYTES);
-        if !self.blobs.expected.load(Ordering::Relaxed) && changes.iter().any(large) {
+        if !self.blobs.expected.load(Ordering::Relaxed) && changes.iter().any(is_large) {
             self.blobs.expected.store(true, Ordering::Relaxed);
             batch.insert(LARGE_MARK, &[]);
         }
@@ -219,11 +272,13 @@ impl Blobs {
     }
 }
 
+fn is_large((_, value): &Change) -> bool {
+    value.as_ref().is_some_and(|value| value.len() > LARGE_BYTES)
+}
+
+/// Never [`StoreError::Full`]: the engine has begun, and what became of the batch nobody knows.
 fn engine(error: sled::Error) -> StoreError {
-    match error {
-        sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::Full,
-        error => StoreError::Engine(error.to_string()),
-    }
+    StoreError::Engine(error.to_string())
 }
 
 /// An engine in memory, for the conformance test and for rules that need no disk.
@@ -255,6 +310,10 @@ impl Kv for MemoryKv {
 
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
         Box::new(self.copy(prefix, Bound::Unbounded, Bound::Excluded(before)).into_iter().rev().map(Ok))
+    }
+
+    fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {

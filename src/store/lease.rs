@@ -35,11 +35,22 @@ impl Claims {
         self.of.contains_key(&seq)
     }
 
-    fn add(&mut self, seqs: impl ExactSizeIterator<Item = u64>) -> u64 {
+    /// The number of a claim to come.
+    fn draw(&mut self) -> u64 {
         self.last += 1;
-        self.left.insert(self.last, seqs.len());
-        self.of.extend(seqs.map(|seq| (seq, self.last)));
         self.last
+    }
+
+    fn hold(&mut self, claim: u64, seqs: impl ExactSizeIterator<Item = u64>) {
+        self.left.insert(claim, seqs.len());
+        self.of.extend(seqs.map(|seq| (seq, claim)));
+    }
+
+    /// Ends a claim whose commit failed.
+    fn forget(&mut self, claim: u64) {
+        if self.left.remove(&claim).is_some() {
+            self.of.retain(|_, of| *of != claim);
+        }
     }
 
     /// None: the claim is not the current one. Else whether it was the last job of its claim.
@@ -118,14 +129,15 @@ impl Store {
         budget: Option<(String, String, u32)>,
     ) -> Result<Vec<Lease>, StoreError> {
         let claims = Claimed::clone(&self.0.claims);
-        self.transact(move |tx| {
+        let claim = claimed(&claims).draw();
+        let leased = self.transact(move |tx| {
             let mut claims = claimed(&claims);
             let picked = ready::pick(tx, &queues, want, &claims)?;
             if picked.is_empty() {
                 return Ok(Vec::new());
             }
             let under_way = encode("a claim", &begun(&picked))?;
-            let claim = claims.add(picked.iter().map(|picked| picked.job.seq));
+            claims.hold(claim, picked.iter().map(|picked| picked.job.seq));
             tx.put(keys::numbered(b'l', claim), under_way);
             if let Some((account, rule, occupied)) = budget {
                 let unused = u32::try_from(want - picked.len()).unwrap_or(0);
@@ -136,8 +148,12 @@ impl Store {
                 Lease { attempt: job.attempts, job, claim, record }
             };
             Ok(picked.into_iter().map(lease).collect())
-        })
-        .await
+        });
+        let leased = leased.await;
+        if leased.is_err() {
+            claimed(&self.0.claims).forget(claim);
+        }
+        leased
     }
 
     /// Gives up claims without an answer (a step that was cut off, a commit that failed): the jobs are

@@ -22,6 +22,7 @@ mod outbox;
 mod parked;
 mod queue;
 mod ready;
+mod room;
 mod runs;
 mod seal;
 mod shops;
@@ -125,6 +126,14 @@ impl Store {
     /// Turns true when the engine failed; the process must end then.
     pub fn failed(&self) -> watch::Receiver<bool> {
         self.0.committer.failed()
+    }
+
+    /// Whether the disk has room for what comes next; else changes are refused with [`StoreError::Full`].
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], or why that cannot be told.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        self.0.kv.has_room(&[])
     }
 
     /// Who is woken after commits.

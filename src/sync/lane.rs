@@ -87,7 +87,7 @@ impl Loop {
         match self.lease(room, now).await {
             Ok(next) => next,
             Err(error) => {
-                tracing::warn!(%error, "a lane could not lease; trying again");
+                error.warn("a lane could not lease; trying again");
                 self.paused_until = Instant::now() + STORE_PAUSE;
                 Next::Wait(Some(self.paused_until))
             }
@@ -248,7 +248,7 @@ impl Next {
 async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>) {
     let leases: Vec<Lease> = batch.iter().map(|(lease, _)| lease.clone()).collect();
     if let Err(error) = inner.parts.store.settle(batch).await {
-        tracing::warn!(%error, "finished steps could not be committed; they run again");
+        error.warn("finished steps could not be committed; they run again");
         inner.parts.store.abandon(&leases);
     }
 }

@@ -128,7 +128,7 @@ pub(super) async fn listen(inner: Arc<Inner>, mut queues: mpsc::UnboundedReceive
         match inner.parts.store.shop(&queue.shop) {
             Ok(Some(shop)) => wake(&inner, &shop, queue),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "a shop could not be read; its work waits for the next signal"),
+            Err(error) => error.warn("a shop could not be read; its work waits for the next signal"),
         }
     }
 }
@@ -234,7 +234,7 @@ pub(super) async fn forget_idle_budgets(inner: Arc<Inner>) {
             // A lane that began meanwhile has its budget in the map; its number must stay.
             let idle = move || !gone.lanes.lock().budgets.contains_key(&asked);
             if let Err(error) = inner.parts.store.forget_occupied(&key.account, &key.rule, idle).await {
-                tracing::warn!(%error, "a free budget could not be forgotten; the next start waits one window for it");
+                error.warn("a free budget could not be forgotten; the next start waits one window for it");
             }
         }
     }

@@ -99,9 +99,11 @@ impl Engine {
             tasks: TaskTracker::new(),
         }));
         let inner = &engine.0;
-        inner.parts.store.resume_deletions().await?;
-        let shops = engine.0.parts.store.shops()?;
-        engine.start_missing_runs(&shops).await?;
+        match engine.take_up().await {
+            // There will be room some time; what is under way and reading need not wait for it.
+            Err(StoreError::Full) => drop(inner.tasks.spawn(take_up_later(engine.clone()))),
+            other => other?,
+        }
         lanes::wake_all(inner)?;
         if let Some(queues) = queues {
             inner.tasks.spawn(lanes::listen(Arc::clone(inner), queues));
@@ -109,6 +111,13 @@ impl Engine {
         inner.tasks.spawn(promote_waiting(Arc::clone(inner)));
         inner.tasks.spawn(lanes::forget_idle_budgets(Arc::clone(inner)));
         Ok(engine)
+    }
+
+    /// Goes on with what the last process left half done, and with what the configuration added.
+    async fn take_up(&self) -> Result<(), StoreError> {
+        let store = &self.0.parts.store;
+        store.resume_deletions().await?;
+        self.start_missing_runs(&store.shops()?).await
     }
 
     /// Walks the streams of a shop (and resource). Streams with an open walk are left alone; their
@@ -246,6 +255,16 @@ impl Inner {
     }
 }
 
+async fn take_up_later(engine: Engine) {
+    while let Err(error) = engine.take_up().await {
+        error.warn("what the last process left could not be taken up; trying again");
+        tokio::select! {
+            () = engine.0.stop.cancelled() => return,
+            () = tokio::time::sleep(STORE_PAUSE) => {}
+        }
+    }
+}
+
 /// Makes waiting jobs ready when their time has come.
 async fn promote_waiting(inner: Arc<Inner>) {
     let store = &inner.parts.store;
@@ -258,7 +277,7 @@ async fn promote_waiting(inner: Arc<Inner>) {
             }
             Ok(None) => TIMER_SLEEP_MAX,
             Err(error) => {
-                tracing::warn!(%error, "waiting jobs could not be made ready; trying again");
+                error.warn("waiting jobs could not be made ready; trying again");
                 STORE_PAUSE
             }
         };

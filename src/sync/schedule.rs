@@ -145,7 +145,7 @@ pub async fn tick(engine: Engine, timetable: Timetable) -> Result<(), JobSchedul
             // The tick source starts the next tick also while one is running.
             let Ok(_one) = busy.try_lock() else { return };
             if let Err(error) = serve_due(&engine, &timetable).await {
-                tracing::warn!(%error, "a scheduled walk could not start; the next tick tries again");
+                error.warn("a scheduled walk could not start; the next tick tries again");
             }
         })
     })?;

@@ -206,15 +206,6 @@ const TESTS: &[Test] = &[
         at_most: minutes(3, 8, 20),
         body: |run| Box::pin(upstream::removals(run)),
     },
-    // Not in P, for a fault: a walk does not look again when entries moved to pages that it has read, so
-    // what a removal pulled there is missed until the next walk (P1(b), `store/walk.rs`).
-    Test {
-        name: "drift_removals_in_one_walk",
-        needs: &[],
-        runs: [0, 10, 40],
-        at_most: minutes(3, 8, 20),
-        body: |run| Box::pin(upstream::removals_in_one_walk(run)),
-    },
     Test {
         name: "poison",
         needs: &[],
@@ -228,14 +219,6 @@ const TESTS: &[Test] = &[
         runs: [1, 10, 30],
         at_most: minutes(2, 4, 4),
         body: |run| Box::pin(process::disk_full(run)),
-    },
-    // Not in P, for a fault: a full disk ends the process, and it does not start on one (A7, `app/mod.rs`).
-    Test {
-        name: "disk_full_stays_up",
-        needs: &[Need::LoopMounts],
-        runs: [0, 1, 1],
-        at_most: minutes(2, 4, 4),
-        body: |run| Box::pin(process::disk_full_stays_up(run)),
     },
     Test {
         name: "two_processes",
