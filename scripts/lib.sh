@@ -24,6 +24,13 @@ need_package() {
     local command=$1
     shift
     if PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null; then return; fi
+    install_packages "$command" "$@"
+}
+
+# install_packages WHAT PACKAGE...: installs the packages; WHAT is what is missing, for people.
+install_packages() {
+    local command=$1
+    shift
     command -v apt-get >/dev/null || fail "$command is missing; install it (on Debian: $*)"
     say "$command is missing: installing $* with apt-get"
     local as_root=()
