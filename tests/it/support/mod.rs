@@ -6,3 +6,8 @@ pub(crate) mod mariadb;
 pub(crate) mod oracle;
 #[allow(dead_code, reason = "the rig uses the rest")]
 pub(crate) mod program;
+
+/// Whether tests shall run in their long form: `WAYBILL_TEST_FULL=1`.
+pub(crate) fn is_full() -> bool {
+    std::env::var("WAYBILL_TEST_FULL").is_ok_and(|full| full == "1")
+}
