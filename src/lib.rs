@@ -48,6 +48,8 @@
 //! - **A list that moves is read again.** `store::tests::a_walk_passes_again_until_nothing_was_missed`, rig: `drift_removals`
 //! - **Absence is not deletion.** `it::keep_current::what_a_full_walk_no_longer_sees_is_noted_and_kept`
 //! - **A full disk is borne.** Nothing reaches the engine for which there is no room. Rig: `disk_full`
+//! - **Nothing vanishes.** Listed = in the sink, on its way, parked, or unknown to the API; the rest is named.
+//!   `it::completeness::rows_that_vanish_from_mysql_are_named_and_brought_back`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, drain. `it::outage`, `it::quiet_stop`
 //! - **Quiet.** No secret and no customer in a log, an error or a file in clear.
 //!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`

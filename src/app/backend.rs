@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::Inner;
 use crate::catalog::Definition;
-use crate::domain::{Mode, Parked, RunView, Shop, ShopState, Trigger};
+use crate::domain::{Completeness, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, FieldError, KeyGrant, KeyView, MintedKey,
     NewKey, NewShop, ParkedQuery, RunQuery, Scope, ShopChange, Status,
@@ -162,6 +162,23 @@ impl Backend for Inner {
         })
     }
 
+    fn completeness<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Vec<Completeness>>> {
+        Box::pin(async move {
+            let Some(shop) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
+            // A look reads the whole ledger of a shop: one after the other.
+            let _one = self.looks.lock().await;
+            Ok(Some(self.look_at_shop(&shop).await?))
+        })
+    }
+
+    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>> {
+        Box::pin(async move {
+            let Some(shop) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
+            let _one = self.looks.lock().await;
+            Ok(Some(Inner::close_gaps(self, &shop).await?))
+        })
+    }
+
     fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage> {
         Box::pin(async move {
             let query = self.list_query(resource, query)?;
@@ -297,7 +314,7 @@ fn key_view(record: KeyRecord) -> KeyView {
     }
 }
 
-fn store_error(error: StoreError) -> ApiError {
+pub(super) fn store_error(error: StoreError) -> ApiError {
     match error {
         StoreError::DuplicateClient => ApiError::Conflict("this client id is registered already".into()),
         StoreError::Absent { .. } => ApiError::NotFound,
@@ -314,7 +331,7 @@ fn store_error(error: StoreError) -> ApiError {
     }
 }
 
-fn sink_error(error: SinkError) -> ApiError {
+pub(super) fn sink_error(error: SinkError) -> ApiError {
     tracing::warn!(error = error.text, "the sink could not be read");
     ApiError::Unavailable { detail: "the database cannot be read now".into(), retry_after: RETRY_AFTER }
 }

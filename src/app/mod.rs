@@ -4,11 +4,13 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `backend` | the HTTP API's questions, answered by store, sink and engine |
+//! | `completeness` | what was listed against what the sink holds, and the closing of gaps |
 //! | `keeper` | tokens kept, sealed, in the store |
 //! | `master_key` | the key file, made at the first start |
 //! | `probe` | what `waybill check` asks of the outside |
 
 mod backend;
+mod completeness;
 mod keeper;
 mod master_key;
 mod probe;
@@ -63,6 +65,8 @@ struct Inner {
     started_at: i64,
     http: http::Limits,
     data_dir: PathBuf,
+    /// Held by who looks at the completeness of a shop.
+    looks: tokio::sync::Mutex<()>,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -110,6 +114,7 @@ impl App {
             started_at: clock.now(),
             http: http_limits(config.behind_proxy),
             data_dir: config.data_dir,
+            looks: tokio::sync::Mutex::default(),
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),

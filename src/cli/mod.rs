@@ -15,6 +15,7 @@ mod shops;
 mod stop;
 mod sync;
 mod table;
+mod verify;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ enum Command {
     Demo(demo::Args),
     Sandbox(sandbox::Args),
     Check(check::Args),
+    Verify(verify::Args),
     Keys(keys::Args),
     Shops(shops::Args),
     /// Print the version
@@ -153,6 +155,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Demo(args) => Box::pin(demo::run(args, out)).await,
         Command::Sandbox(args) => Box::pin(sandbox::run(args, out)).await,
         Command::Check(args) => Box::pin(check::run(args, config, out)).await,
+        Command::Verify(args) => Box::pin(verify::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,
         Command::Version => version(out),

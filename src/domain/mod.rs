@@ -4,6 +4,7 @@
 //! reader of it. Every other module may import this one; it imports nobody of ours.
 
 pub mod clock;
+pub mod completeness;
 pub mod document;
 pub mod job;
 pub mod json;
@@ -13,6 +14,7 @@ pub mod shop;
 pub mod stream;
 
 pub use clock::Clock;
+pub use completeness::{Completeness, Gap, GapReason};
 pub use document::{Document, Entry, Parked, RunView};
 pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
 pub use json::Json;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Mode, RunState, Shop};
+use crate::domain::{Completeness, Mode, RunState, Shop};
 
 /// Documents are shown as the sink holds them.
 pub use crate::sink::{Item as DocumentItem, ItemPage as DocumentPage};
@@ -77,6 +77,18 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`: no such shop. `Conflict`: it is paused or refused, or does not take the resource.
     fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> Answer<'a, Vec<u64>>;
+
+    /// How complete each resource of a shop is. None: no such shop.
+    ///
+    /// # Errors
+    /// `Unavailable` when the sink cannot be read.
+    fn completeness<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Vec<Completeness>>>;
+
+    /// Asks for everything that is missing of a shop; how many documents that is. None: no such shop.
+    ///
+    /// # Errors
+    /// As [`Backend::completeness`].
+    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>>;
 
     /// A page of documents, ordered by `(shop_id, id)`, both compared by bytes.
     fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage>;

@@ -13,6 +13,7 @@
 //! - No secret, no query and no path of a request is logged; routes are logged by their template.
 
 mod accept;
+mod api_completeness;
 mod api_documents;
 mod api_keys;
 mod api_runs;
@@ -133,6 +134,8 @@ pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Respons
     let api = Arc::new(Api::new(backend, limits));
     system::routes(&api)
         .or(pages::routes())
+        .unify()
+        .or(api_completeness::routes(&api))
         .unify()
         .or(api_shops::routes(&api))
         .unify()

@@ -54,6 +54,22 @@ impl Archive {
         .await
     }
 
+    /// Ids and versions of one shop's documents.
+    ///
+    /// # Errors
+    /// As [`Archive::list`].
+    pub async fn versions(
+        &self,
+        resource: &str,
+        shop: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, u64)>, SinkError> {
+        let (archive, resource) = (self.clone(), resource.to_owned());
+        let (shop, after) = (shop.to_owned(), after.to_owned());
+        blocking(move || archive.store.archived_versions(&resource, &shop, &after, limit).map_err(broken)).await
+    }
+
     fn definition(&self, resource: &str) -> Result<Arc<Definition>, SinkError> {
         let found = self.definitions.iter().find(|definition| definition.name == resource);
         found

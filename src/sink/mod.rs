@@ -139,4 +139,21 @@ impl Sink {
             Sink::Archive(archive) => archive.get(resource, shop, id).await,
         }
     }
+
+    /// Ids and versions of one shop's documents above the id `after`, ascending by bytes, at most `limit`.
+    ///
+    /// # Errors
+    /// The sink cannot be read now.
+    pub async fn versions(
+        &self,
+        resource: &str,
+        shop: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, u64)>, SinkError> {
+        match self {
+            Sink::Mysql(mysql) => mysql.versions(resource, shop, after, limit).await,
+            Sink::Archive(archive) => archive.versions(resource, shop, after, limit).await,
+        }
+    }
 }

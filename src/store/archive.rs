@@ -146,6 +146,31 @@ impl Store {
         }
     }
 
+    /// Ids and versions of a shop's archived documents above the id `after`, at most `limit`; none is opened.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn archived_versions(
+        &self,
+        resource: &str,
+        shop: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
+        let prefix = texts(b'x', &[resource, shop]);
+        let mut from = keys::archived(resource, shop, after);
+        from.push(0);
+        let found = self.0.kv.scan(&prefix, if after.is_empty() { &prefix } else { &from }).take(limit);
+        found
+            .map(|pair| {
+                let (key, record) = pair?;
+                let (head, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+                let id = key.get(prefix.len()..).unwrap_or_default();
+                Ok((String::from_utf8_lossy(id).into_owned(), head.version))
+            })
+            .collect()
+    }
+
     fn open_archived(&self, resource: &str, key: &[u8], record: &[u8]) -> Result<Option<Archived>, StoreError> {
         let (head, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
         let Some((shop_id, id)) = place(resource, key) else { return Ok(None) };

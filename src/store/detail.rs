@@ -10,6 +10,9 @@ use super::walk::RowNote;
 use super::{StoreError, Tx, decode, encode, outbox};
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
 
+/// The version of a document that the API does not know: never written.
+pub(super) const GONE: u64 = 0;
+
 /// A document as fetched, sealed.
 pub(super) struct Fetched {
     pub(super) sealed: Vec<u8>,
@@ -69,7 +72,7 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
         Some(pause) => Some(plan_refresh(tx, stream, id, pause, now)?),
         None => None,
     };
-    let unchanged = known.as_ref().filter(|note| run.is_none() && note.hash == fetched.hash);
+    let unchanged = known.as_ref().filter(|note| run.is_none() && note.hash == fetched.hash && note.version != GONE);
     let version = match unchanged {
         Some(note) => note.version,
         None => {
@@ -128,14 +131,27 @@ pub(super) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
     Ok(true)
 }
 
+/// Forgets that a document was read, and takes its planned re-read back.
+pub(super) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(), StoreError> {
+    let key = keys::document(&stream.shop, &stream.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let note: DocumentNote = decode("a ledger document", &bytes)?;
+    if let Some(refresh) = note.refresh {
+        drop_refresh(tx, stream, refresh)?;
+    }
+    tx.delete(key);
+    Ok(())
+}
+
 /// The API does not know the id any more. What the sink holds stays: absence is not deletion.
-pub(super) fn apply_gone(tx: &mut Tx<'_>, job: &Job, counts: &mut RunCounts) -> Result<(), StoreError> {
+pub(super) fn apply_gone(tx: &mut Tx<'_>, job: &Job, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
     let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
     let key = keys::document(&job.shop, &job.resource, id);
-    if let Some(bytes) = tx.get(&key)? {
-        let note: DocumentNote = decode("a ledger document", &bytes)?;
-        tx.put(key, encode("a ledger document", &DocumentNote { refresh: None, ..note })?);
-    }
+    let note = match tx.get(&key)? {
+        Some(bytes) => DocumentNote { refresh: None, ..decode("a ledger document", &bytes)? },
+        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None },
+    };
+    tx.put(key, encode("a ledger document", &note)?);
     counts.gone(*run);
     Ok(())
 }

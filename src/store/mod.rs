@@ -12,6 +12,7 @@
 mod access;
 mod archive;
 mod committer;
+mod completeness;
 mod detail;
 mod error;
 mod keys;
@@ -45,6 +46,7 @@ use zeroize::Zeroizing;
 pub use access::{KeyRecord, Scope};
 pub use archive::{ArchivePage, Archived};
 pub use committer::Tx;
+pub use completeness::{Known, Listed, UnderWay};
 pub use error::StoreError;
 pub use keys::{Queue, QueueKind};
 pub use meta::Counters;

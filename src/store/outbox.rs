@@ -117,6 +117,19 @@ fn split_entry<'a>(record: &mut &'a [u8]) -> Option<Stored<'a>> {
     Some(Stored { version: u64::from_be_bytes(*version), head, sealed })
 }
 
+/// The documents of a shop's resource in a record.
+pub(super) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<Vec<String>, StoreError> {
+    let mut ids = Vec::new();
+    for entry in entries(record)? {
+        if let Head::Document(head) = entry.head()?
+            && (head.shop == shop && head.resource == resource)
+        {
+            ids.push(head.id);
+        }
+    }
+    Ok(ids)
+}
+
 fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
     let version = tx.next_version(now)?;
     let head = encode("an outbox entry", head)?;

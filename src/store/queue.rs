@@ -80,6 +80,11 @@ pub(super) fn wait(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), 
     Ok(())
 }
 
+/// The job of a waiting record.
+pub(super) fn waiting_job(bytes: &[u8]) -> Result<Job, StoreError> {
+    decode::<Waiter>("a waiting job", bytes).map(|waiter| waiter.job)
+}
+
 /// Takes a waiting job out; None when it is not there any more.
 pub(super) fn unwait(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>, StoreError> {
     let key = keys::waiting(due, seq);
@@ -137,7 +142,7 @@ fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts
         Prepared::Detail { sealed, hash, refresh_after_ms } => {
             detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, counts, now)
         }
-        Prepared::Gone => detail::apply_gone(tx, &job, counts),
+        Prepared::Gone => detail::apply_gone(tx, &job, counts, now),
         Prepared::Failed(failure) => apply_failure(tx, job, failure, now),
     }
 }

@@ -110,6 +110,13 @@ pub(super) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
     decode::<Record>("ready jobs", bytes).map(|record| record.len())
 }
 
+/// The documents that a record's jobs are for.
+pub(super) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
+    let jobs = decode::<Record>("ready jobs", bytes)?.jobs(usize::MAX, |_| true).into_iter();
+    let id = |job: Job| if let JobKind::FetchDetail { id, .. } = job.kind { Some(id) } else { None };
+    Ok(jobs.filter_map(id).collect())
+}
+
 /// The most urgent jobs that nobody has claimed; equal classes take turns between the queues.
 pub(super) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) -> Result<Vec<Picked>, StoreError> {
     let mut candidates = Vec::new();

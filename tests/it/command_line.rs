@@ -133,6 +133,10 @@ async fn sync_ends_with_zero_when_all_is_there() {
     folder.run(&["sync", "--quiet"]).expect(0);
     assert_eq!(market.sandbox.audit().details_read, new.len() as u64);
     refused(folder.run(&["sync", "--shop", "nobody"]), 2, &["there is no such shop"]);
+    let verified = folder.run(&["verify"]).expect(0);
+    says(&verified.out, &["in sink", "First shop", "shipments"]);
+    folder.run(&["verify", "--quiet", "--mend", "--shop", &shop]).expect(0);
+    refused(folder.run(&["verify", "--shop", "nobody"]), 2, &["there is no such shop"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 mod api_contract;
 mod archive;
 mod command_line;
+mod completeness;
 mod config;
 mod fuzz;
 mod keep_current;

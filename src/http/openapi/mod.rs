@@ -157,6 +157,7 @@ fn shop_operations() -> Vec<Operation> {
     let shops = "/api/v1/shops";
     let shop = "/api/v1/shops/{shop_id}";
     let sync = "/api/v1/shops/{shop_id}/sync";
+    let completeness = "/api/v1/shops/{shop_id}/completeness";
     let purge = parameter("purge", "Remove the shop's rows too.", &json!({"type": "boolean", "default": false}));
     vec![
         Operation {
@@ -187,6 +188,11 @@ fn shop_operations() -> Vec<Operation> {
             answer: ("202", Some("SyncStarted".to_owned())),
             problems: &[ABSENT, CONFLICT, INVALID],
             ..change("post", sync, "sync_shop", "Sync now. A stream that is being walked keeps its run.")
+        },
+        get(completeness, "show_completeness", "shops", "Whether all that was listed is there.", "Completeness"),
+        Operation {
+            answer: ("202", Some("Asked".to_owned())),
+            ..change("post", completeness, "close_gaps", "Read again what is missing.")
         },
     ]
 }

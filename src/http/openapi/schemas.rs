@@ -73,6 +73,8 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     add("ShopChange", shop_change(definitions));
     add("Sync", sync(definitions));
     add("SyncStarted", object(&json!({"run_ids": {"type": "array", "items": count()}}), &[]));
+    add("Completeness", completeness());
+    add("Asked", object(&json!({"asked": count()}), &[]));
     add("RunState", words(&api_runs::STATES));
     add("Run", run());
     add("Parked", parked());
@@ -200,6 +202,26 @@ fn run() -> Value {
         properties[counter] = count();
     }
     object(&properties, &[])
+}
+
+fn completeness() -> Value {
+    let reasons = ["never_read", "not_in_sink", "older_in_sink"];
+    let gap = object(&json!({"id": text(), "reason": {"type": "string", "enum": reasons}}), &[]);
+    let mut resource = json!({
+        "resource": text(),
+        "full_walk_at": time_or_null(),
+        "gaps": {"type": "array", "items": gap, "description": "The missing ones by name, the first hundred."},
+    });
+    let counts = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing", "only_in_sink"];
+    for name in counts {
+        resource[name] = count();
+    }
+    let resources = json!({
+        "type": "array",
+        "items": object(&resource, &[]),
+        "description": "Of each: listed = in_sink + pending + parked + gone + missing. Without a whole walk nothing is complete.",
+    });
+    object(&json!({"shop_id": text(), "complete": {"type": "boolean"}, "resources": resources}), &[])
 }
 
 fn parked() -> Value {

@@ -191,6 +191,26 @@ impl Mysql {
             .collect())
     }
 
+    /// Ids and versions of one shop's documents above the id `after`, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
+    pub async fn versions(
+        &self,
+        resource: &str,
+        shop: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, u64)>, SinkError> {
+        let layout = self.layout(resource)?;
+        let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
+        let text = format!(
+            "SELECT `{id}`, `version` FROM `{table}` WHERE `shop_id` = ? AND `{id}` > ? ORDER BY `{id}` LIMIT ?"
+        );
+        let values = vec![text_value(shop), text_value(after), Value::UInt(limit as u64)];
+        self.read(&text, Params::Positional(values)).await
+    }
+
     /// One bounded read on a connection of its own.
     pub(super) async fn read<R: FromRow + Send + 'static>(
         &self,

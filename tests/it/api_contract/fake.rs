@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use waybill::catalog::{self, Definition, RuleTable};
 use waybill::domain::document::{Parked, RunView};
 use waybill::domain::stream::Combination;
-use waybill::domain::{Mode, Run, RunState, Shop, ShopState, StreamId};
+use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
     Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, KeyGrant, KeyView, MintedKey,
     NewKey, NewShop, ParkedQuery, RunQuery, Scope, ShopChange, SinkStatus, Status,
@@ -286,6 +286,25 @@ impl Backend for FakeBackend {
             Some(ShopState::Active) => Ok(vec![1, 2]),
             Some(_) => Err(ApiError::Conflict("the shop is paused; resume it first".to_owned())),
         })
+    }
+
+    fn completeness<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Vec<Completeness>>> {
+        let known = self.state().shops.contains_key(shop_id);
+        let gap = Gap { id: "a b é😀".to_owned(), reason: GapReason::NotInSink };
+        let found = Completeness {
+            resource: "shipments".to_owned(),
+            listed: 7,
+            stored: 7,
+            in_sink: 6,
+            missing: 1,
+            gaps: vec![gap],
+            ..Completeness::default()
+        };
+        now(Ok(known.then(|| vec![found])))
+    }
+
+    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>> {
+        now(Ok(self.state().shops.contains_key(shop_id).then_some(1)))
     }
 
     fn documents<'a>(&'a self, _resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage> {

@@ -1,0 +1,182 @@
+//! The completeness ledger: what was listed against what the sink holds, and the closing of gaps.
+//!
+//! Asked for by the HTTP API and by `waybill verify`. The work goes on meanwhile, so one look may meet a
+//! document between two places: a gap is what two looks, one after the other, both miss.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Inner;
+use crate::catalog::Definition;
+use crate::domain::completeness::GAPS_MAX;
+use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, StreamId, Trigger};
+use crate::http::backend::ApiError;
+use crate::sink::SinkError;
+use crate::store::{Known, Listed, StoreError, UnderWay};
+
+/// Ids compared at once.
+const COMPARED_AT_ONCE: usize = 1_000;
+
+/// Why it cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+impl From<LookError> for ApiError {
+    fn from(error: LookError) -> ApiError {
+        match error {
+            LookError::Store(error) => super::backend::store_error(error),
+            LookError::Sink(error) => super::backend::sink_error(error),
+        }
+    }
+}
+
+/// What one look found; the gaps with a stream that lists them.
+#[derive(Default)]
+struct Look {
+    counts: Completeness,
+    gaps: BTreeMap<Gap, Combination>,
+}
+
+impl Inner {
+    /// How complete each resource of a shop is.
+    pub(super) async fn look_at_shop(&self, shop: &Shop) -> Result<Vec<Completeness>, LookError> {
+        let mut found = Vec::new();
+        for definition in self.definitions_of(shop) {
+            found.push(self.look_twice(shop, definition).await?.counts);
+        }
+        Ok(found)
+    }
+
+    /// Asks for everything that is missing; how much that is.
+    pub(super) async fn close_gaps(&self, shop: &Shop) -> Result<u64, LookError> {
+        let mut asked = 0;
+        for definition in self.definitions_of(shop) {
+            let gaps = self.look_twice(shop, definition).await?.gaps;
+            if gaps.is_empty() {
+                continue;
+            }
+            asked += gaps.len() as u64;
+            let documents = gaps.into_iter().map(|(gap, combination)| (gap.id, combination)).collect();
+            if definition.detail.is_some() {
+                self.store.read_again(&shop.id, &definition.name, documents).await?;
+            } else {
+                self.store.forget_rows(&shop.id, &definition.name, documents).await?;
+                self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
+            }
+        }
+        Ok(asked)
+    }
+
+    fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
+        self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.resources.contains(&definition.name))
+    }
+
+    async fn look_twice(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {
+        let first = self.look(shop, definition).await?;
+        if first.gaps.is_empty() {
+            return Ok(first);
+        }
+        let mut second = self.look(shop, definition).await?;
+        let before: BTreeSet<&str> = first.gaps.keys().map(|gap| gap.id.as_str()).collect();
+        let named = second.gaps.len() as u64;
+        second.gaps.retain(|gap, _| before.contains(gap.id.as_str()));
+        // What only the second look missed is on its way between two places.
+        let passing = named - second.gaps.len() as u64;
+        second.counts.missing -= passing;
+        second.counts.pending += passing;
+        second.counts.gaps = second.gaps.keys().cloned().collect();
+        Ok(second)
+    }
+
+    async fn look(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {
+        // First what is on its way: what has arrived by the time that the sink is read was here before.
+        let (store, shop_id, resource) = (self.store.clone(), shop.id.clone(), definition.name.clone());
+        let under_way = blocking(move || store.under_way(&shop_id, &resource)).await?;
+        let combinations = definition.list.combinations.iter().cloned();
+        let stream = |combination| StreamId { shop: shop.id.clone(), resource: definition.name.clone(), combination };
+        let streams: Vec<StreamId> = combinations.map(stream).collect();
+        let mut look = Look::default();
+        look.counts.resource.clone_from(&definition.name);
+        let walks = streams.iter().map(|stream| Ok(self.store.checkpoint(stream)?.full_walk_at));
+        // None is the least: of one stream without a whole walk.
+        look.counts.full_walk_at = walks.collect::<Result<Vec<_>, StoreError>>()?.into_iter().min().flatten();
+        let mut after = String::new();
+        loop {
+            let (store, streams, from) = (self.store.clone(), streams.clone(), after.clone());
+            let listed = blocking(move || store.listed(&streams, &from, COMPARED_AT_ONCE)).await?;
+            let last = (listed.len() == COMPARED_AT_ONCE).then(|| listed.last().map(|one| one.id.clone())).flatten();
+            let held = self.held(&definition.name, &shop.id, &after, last.as_deref()).await?;
+            look.compare(listed, held, &under_way);
+            let Some(last) = last else { break };
+            after = last;
+        }
+        look.counts.gaps = look.gaps.keys().cloned().collect();
+        Ok(look)
+    }
+
+    /// What the sink holds above `after` and up to `last`; without a last one to the end.
+    async fn held(
+        &self,
+        resource: &str,
+        shop: &str,
+        after: &str,
+        last: Option<&str>,
+    ) -> Result<BTreeMap<String, u64>, SinkError> {
+        let mut held = BTreeMap::new();
+        let mut from = after.to_owned();
+        loop {
+            let page = self.sink.versions(resource, shop, &from, COMPARED_AT_ONCE).await?;
+            let is_last = page.len() < COMPARED_AT_ONCE;
+            let end = page.last().map(|(id, _)| id.clone());
+            held.extend(page.into_iter().filter(|(id, _)| last.is_none_or(|last| id.as_str() <= last)));
+            match end {
+                Some(end) if !is_last && last.is_none_or(|last| end.as_str() < last) => from = end,
+                _ => return Ok(held),
+            }
+        }
+    }
+}
+
+impl Look {
+    fn compare(&mut self, listed: Vec<Listed>, mut held: BTreeMap<String, u64>, under_way: &UnderWay) {
+        let counts = &mut self.counts;
+        for Listed { id, combination, known } in listed {
+            counts.listed += 1;
+            counts.stored += u64::from(matches!(known, Known::Version(_)));
+            let reason = match (known, held.remove(&id)) {
+                (Known::Version(version), Some(held)) if held >= version => {
+                    counts.in_sink += 1;
+                    continue;
+                }
+                (Known::Gone, _) => {
+                    counts.gone += 1;
+                    continue;
+                }
+                (Known::Version(_), Some(_)) => GapReason::OlderInSink,
+                (Known::Version(_), None) => GapReason::NotInSink,
+                (Known::Unread, _) => GapReason::NeverRead,
+            };
+            if under_way.pending.contains(&id) {
+                counts.pending += 1;
+            } else if under_way.parked.contains(&id) {
+                counts.parked += 1;
+            } else {
+                counts.missing += 1;
+                if self.gaps.len() < GAPS_MAX {
+                    self.gaps.insert(Gap { id, reason }, combination);
+                }
+            }
+        }
+        counts.only_in_sink += held.len() as u64;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Engine(error.to_string()))?
+}

@@ -1,0 +1,164 @@
+//! What the ledger says of everything that was ever listed, and what is on its way: for the check whether
+//! all of it is in the sink, and for closing gaps.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::detail::{self, DocumentNote};
+use super::keys::{self, Queue, QueueKind};
+use super::queue::new_job;
+use super::ready::{self, enqueue};
+use super::{Store, StoreError, decode, outbox, queue};
+use crate::domain::{Class, Combination, Job, JobKind, StreamId};
+
+/// Jobs added by one transaction.
+const WANTED_AT_ONCE: usize = 500;
+
+/// What is known of one listed id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its document was never read.
+    Unread,
+    /// The API does not know it.
+    Gone,
+    /// Read; the version of what was last handed to the sink.
+    Version(u64),
+}
+
+/// One id of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub id: String,
+    /// Of a stream that lists it.
+    pub combination: Combination,
+    pub known: Known,
+}
+
+/// Ids that are on their way, or were given up.
+#[derive(Clone, Debug, Default)]
+pub struct UnderWay {
+    pub pending: HashSet<String>,
+    pub parked: HashSet<String>,
+}
+
+impl Store {
+    /// The ids that the streams of one shop's resource have listed, above `after`, ascending by bytes, at most
+    /// `limit`. Blocks on reads.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn listed(&self, streams: &[StreamId], after: &str, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        let mut found: BTreeMap<String, &StreamId> = BTreeMap::new();
+        for stream in streams {
+            let prefix = keys::stream(b'r', stream);
+            let mut from = prefix.clone();
+            if after.is_empty() {
+                // Marks of rows without a usable id begin with a control character.
+                from.push(b' ');
+            } else {
+                from.extend_from_slice(after.as_bytes());
+                from.push(0);
+            }
+            for pair in self.0.kv.scan(&prefix, &from).take(limit) {
+                let (key, _) = pair?;
+                let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+                found.entry(id).or_insert(stream);
+            }
+        }
+        let first = found.into_iter().take(limit);
+        first
+            .map(|(id, stream)| {
+                let bytes = self.0.kv.get(&keys::document(&stream.shop, &stream.resource, &id))?;
+                let note: Option<DocumentNote> = bytes.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+                let known = match note {
+                    None => Known::Unread,
+                    Some(note) if note.version == detail::GONE => Known::Gone,
+                    Some(note) => Known::Version(note.version),
+                };
+                Ok(Listed { id, combination: stream.combination.clone(), known })
+            })
+            .collect()
+    }
+
+    /// What of a shop's resource is on its way. Looks at its jobs, at all that wait, at the outbox and at what is
+    /// parked; blocks on reads. Planned re-reads are not counted.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn under_way(&self, shop: &str, resource: &str) -> Result<UnderWay, StoreError> {
+        let mut under_way = UnderWay::default();
+        let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: QueueKind::Detail };
+        let prefix = queue.prefix();
+        for pair in self.0.kv.scan(&prefix, &prefix) {
+            under_way.pending.extend(ready::document_ids(&pair?.1)?);
+        }
+        for pair in self.0.kv.scan(b"w", b"w") {
+            let job: Job = queue::waiting_job(&pair?.1)?;
+            let asked_for = job.run().is_some() || job.last_error.is_some();
+            if let JobKind::FetchDetail { id, .. } = job.kind
+                && (job.shop == shop && job.resource == resource && asked_for)
+            {
+                under_way.pending.insert(id);
+            }
+        }
+        for pair in self.0.kv.scan(b"o", b"o") {
+            under_way.pending.extend(outbox::document_ids(&pair?.1, shop, resource)?);
+        }
+        let ours = self.parked(None, usize::MAX, |parked| parked.shop_id == shop && parked.resource == resource)?;
+        under_way.parked.extend(ours.into_iter().filter_map(|parked| parked.document_id));
+        Ok(under_way)
+    }
+
+    /// Forgets what was read of these documents and asks for them again, so that they are written whatever they
+    /// hold. For resources with details.
+    ///
+    /// # Errors
+    /// The engine's errors; what was asked for before stays asked for.
+    pub async fn read_again(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+    ) -> Result<(), StoreError> {
+        for some in documents.chunks(WANTED_AT_ONCE) {
+            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
+            self.transact(move |tx| {
+                for (id, combination) in some {
+                    let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
+                    detail::forget(tx, &stream, &id)?;
+                    let kind = JobKind::FetchDetail { run: None, combination: stream.combination, id };
+                    let job = new_job(tx, &shop, &resource, Class::Changed, kind)?;
+                    enqueue(tx, &job)?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
+    /// their documents.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn forget_rows(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+    ) -> Result<(), StoreError> {
+        for some in documents.chunks(WANTED_AT_ONCE) {
+            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
+            self.transact(move |tx| {
+                for (id, combination) in some {
+                    let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
+                    detail::forget(tx, &stream, &id)?;
+                    tx.delete(keys::row(&stream, &id));
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The completeness ledger: it sees every gap, by name and reason, and closes it.
+
+use reqwest::Method as Verb;
+use serde_json::{Value, json};
+use waybill::sandbox::{Fault, FaultBody, FaultKind};
+
+use crate::support::app::TestApp;
+use crate::support::mariadb::Database;
+use crate::support::oracle;
+
+/// The only resource of a shop's answer; its parts add up.
+async fn look(app: &TestApp, client: &str) -> (bool, Value) {
+    let answer = app.get(&format!("/api/v1/shops/{}/completeness", app.shops[client])).await;
+    let resource = answer["resources"][0].clone();
+    let count = |name: &str| resource[name].as_u64().unwrap();
+    let parts = ["in_sink", "pending", "parked", "gone", "missing"].map(count);
+    assert_eq!(count("listed"), parts.iter().sum::<u64>(), "{resource}");
+    (answer["complete"].as_bool().unwrap(), resource)
+}
+
+async fn mend(app: &TestApp, client: &str) -> Value {
+    let path = format!("/api/v1/shops/{}/completeness", app.shops[client]);
+    let (status, answer) = app.call(Verb::POST, &path, None).await;
+    assert_eq!(status, 202, "{answer}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
+    let database = Database::fresh().await;
+    let app = TestApp::builder().mysql(database.url()).shop("lossy", 120, 30).shop("well", 40, 0).start().await;
+    app.run_until_idle().await;
+    let (complete, found) = look(&app, "lossy").await;
+    assert!(complete, "{found}");
+    assert_eq!((&found["listed"], &found["stored"], &found["in_sink"]), (&json!(150), &json!(150), &json!(150)));
+    assert_eq!(mend(&app, "lossy").await, json!({"asked": 0}));
+
+    // As if the database had been set back to an older copy of itself.
+    let shop = app.shops["lossy"].clone();
+    let ids: Vec<String> = app.sandbox().truth("lossy").into_iter().map(|(_, id, _)| id).collect();
+    let (lost, old) = (&ids[..5], &ids[7..9]);
+    for id in lost {
+        database.run(&format!("DELETE FROM shipments WHERE shop_id = '{shop}' AND shipment_id = '{id}'")).await;
+        database.run(&format!("DELETE FROM shipment_items WHERE shop_id = '{shop}' AND shipment_id = '{id}'")).await;
+    }
+    for id in old {
+        let set = "UPDATE shipments SET version = 5, document = '{}' WHERE";
+        database.run(&format!("{set} shop_id = '{shop}' AND shipment_id = '{id}'")).await;
+    }
+    let (complete, found) = look(&app, "lossy").await;
+    assert!(!complete);
+    let named = |reason: &str| -> Vec<String> {
+        let gaps = found["gaps"].as_array().unwrap().iter().filter(|gap| gap["reason"] == reason);
+        gaps.map(|gap| gap["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let sorted = |ids: &[String]| {
+        let mut ids = ids.to_vec();
+        ids.sort();
+        ids
+    };
+    assert_eq!((named("not_in_sink"), named("older_in_sink")), (sorted(lost), sorted(old)), "{found}");
+    assert!(look(&app, "well").await.0, "the other shop lacks nothing");
+
+    app.sandbox().reset_audit();
+    assert_eq!(mend(&app, "lossy").await, json!({"asked": 7}));
+    app.run_until_idle().await;
+    assert!(look(&app, "lossy").await.0);
+    oracle::mysql(&database, &oracle::truth(&app)).await;
+    assert_eq!(app.sandbox().audit().details_read, 7, "nothing else was read again");
+    let (status, _) = app.call(Verb::GET, "/api/v1/shops/nobody/completeness", None).await;
+    assert_eq!(status, 404);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_parked_gone_or_on_its_way_is_told_apart() {
+    let builder = TestApp::builder().toml("[limits]\nattempts_max = 2").limits(["20/s", "20/s"]);
+    let mut app = builder.unregistered().shop("mixed", 60, 20).start().await;
+    let ids: Vec<String> = app.sandbox().truth("mixed").into_iter().map(|(_, id, _)| id).collect();
+    let answer = |code| FaultKind::Status { code, body: FaultBody::Json, headers: Default::default() };
+    let fault = |id: &String, code| Fault::always(&format!("/retailer/shipments/{id}"), answer(code));
+    app.sandbox().set_faults(vec![fault(&ids[3], 404), fault(&ids[40], 400)]);
+    app.register("mixed").await;
+    let (complete, found) = look(&app, "mixed").await;
+    assert!(!complete, "the first sync is under way: {found}");
+    assert_eq!(found["missing"], 0, "{found}");
+    app.run_until_idle().await;
+    let (complete, found) = look(&app, "mixed").await;
+    assert!(!complete, "something is parked");
+    let told = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing"].map(|name| found[name].clone());
+    assert_eq!(told, [80, 78, 78, 0, 1, 1, 0].map(|count: u64| json!(count)));
+    assert_eq!(mend(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for somebody");
+    app.expect_parked(1);
+    app.finish().await;
+}
