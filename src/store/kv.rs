@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -59,7 +60,10 @@ pub(super) trait Kv: Send + Sync + 'static {
 
 /// sled with our own fdatasync.
 pub(super) struct SledKv {
-    db: sled::Db,
+    /// Taken at the end only.
+    db: Option<sled::Db>,
+    /// A write failed: what the engine holds is not to be trusted, nor its own closing.
+    broken: AtomicBool,
     log: File,
     blobs: Blobs,
     room: Room,
@@ -85,7 +89,6 @@ impl SledKv {
     /// [`StoreError::Damaged`] when sled cannot read its own files.
     pub(super) fn open(directory: &Path, lock: File) -> Result<SledKv, StoreError> {
         let path = directory.join("sled");
-        let fresh = !path.join("db").exists();
         std::fs::create_dir_all(&path).map_err(|error| StoreError::io(&path, error))?;
         remove_half_written_snapshots(&path)?;
         let db = match open_caught(&path) {
@@ -98,16 +101,53 @@ impl SledKv {
             }
         };
         let log = File::options().write(true).open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
-        if fresh {
-            sync_files(directory, &path)?;
-        }
+        sync_files(directory, &path)?;
         let has_large = db.contains_key(LARGE_MARK).map_err(engine)?;
         let blobs =
             Blobs { directory: path.join("blobs"), expected: AtomicBool::new(has_large), synced: Mutex::default() };
         let again = log.try_clone().map_err(|error| StoreError::io(&path, error))?;
         let room = Room::new(directory, again);
         room.keep_reserve();
-        Ok(SledKv { db, log, blobs, room, _lock: lock })
+        Ok(SledKv { db: Some(db), broken: AtomicBool::new(false), log, blobs, room, _lock: lock })
+    }
+
+    fn db(&self) -> Result<&sled::Db, StoreError> {
+        self.db.as_ref().ok_or(StoreError::Failed)
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        if !self.blobs.expected.load(Ordering::Relaxed) && changes.iter().any(is_large) {
+            self.blobs.expected.store(true, Ordering::Relaxed);
+            batch.insert(LARGE_MARK, &[]);
+        }
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        let db = self.db()?;
+        db.apply_batch(batch).map_err(engine)?;
+        db.flush().map_err(engine)?;
+        if self.blobs.expected.load(Ordering::Relaxed) {
+            self.blobs.sync()?;
+        }
+        self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
+    }
+}
+
+/// sled syncs once more when it closes, and panics when that fails. All that was promised is on the disk by
+/// then, so the end of a process must not hang on it.
+impl Drop for SledKv {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if self.broken.load(Ordering::Relaxed) {
+            // The process ends, and the next one opens what is on the disk.
+            std::mem::forget(db);
+        } else if std::panic::catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!("the engine could not sync when it closed; nothing was left to write");
+        }
     }
 }
 
@@ -123,7 +163,8 @@ fn open_full(directory: &Path, path: &PathBuf) -> Result<sled::Db, StoreError> {
     Err(StoreError::Full)
 }
 
-/// sled never syncs its `conf` nor the directory entries; without them a power cut loses the store.
+/// sled never syncs its `conf` nor the directory entries; without them a power cut loses the store. At every
+/// opening, for the process before may have been killed between making and syncing them.
 fn sync_files(directory: &Path, path: &Path) -> Result<(), StoreError> {
     for name in [path.join("conf"), path.join("db"), path.to_path_buf(), directory.to_path_buf()] {
         let synced = File::open(&name).and_then(|file| file.sync_all());
@@ -178,29 +219,22 @@ fn is_full(error: &sled::Error) -> bool {
 
 impl Kv for SledKv {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db.get(key).map_err(engine)?.map(|value| value.to_vec()))
+        Ok(self.db()?.get(key).map_err(engine)?.map(|value| value.to_vec()))
     }
 
     fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
         let start = if from > prefix { from } else { prefix };
-        let prefix = prefix.to_vec();
-        let range = self.db.range::<&[u8], _>((Bound::Included(start), Bound::Unbounded));
-        Box::new(
-            range
-                .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(engine))
-                .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
-        )
+        match self.db() {
+            Ok(db) => pairs(db.range::<&[u8], _>((Bound::Included(start), Bound::Unbounded)), prefix),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
     }
 
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
-        let prefix = prefix.to_vec();
-        let range = self.db.range::<&[u8], _>((Bound::Unbounded, Bound::Excluded(before)));
-        Box::new(
-            range
-                .rev()
-                .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(engine))
-                .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
-        )
+        match self.db() {
+            Ok(db) => pairs(db.range::<&[u8], _>((Bound::Unbounded, Bound::Excluded(before))).rev(), prefix),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
     }
 
     fn has_room(&self, changes: &[Change]) -> Result<(), StoreError> {
@@ -213,28 +247,26 @@ impl Kv for SledKv {
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        if !self.blobs.expected.load(Ordering::Relaxed) && changes.iter().any(is_large) {
-            self.blobs.expected.store(true, Ordering::Relaxed);
-            batch.insert(LARGE_MARK, &[]);
+        let written = self.write(changes);
+        if written.is_err() {
+            self.broken.store(true, Ordering::Relaxed);
         }
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
-                None => batch.remove(key.as_slice()),
-            }
-        }
-        self.db.apply_batch(batch).map_err(engine)?;
-        self.db.flush().map_err(engine)?;
-        if self.blobs.expected.load(Ordering::Relaxed) {
-            self.blobs.sync()?;
-        }
-        self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
+        written
     }
 
     fn size(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        self.db().map_or(0, |db| db.size_on_disk().unwrap_or(0))
     }
+}
+
+/// What sled finds, as long as the keys begin so.
+fn pairs<'a>(found: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + 'a, prefix: &[u8]) -> Pairs<'a> {
+    let prefix = prefix.to_vec();
+    Box::new(
+        found
+            .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(engine))
+            .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
+    )
 }
 
 /// What does not fit a segment of the log (128 KiB, a page of large documents) sled writes to a file of

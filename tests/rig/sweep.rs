@@ -9,7 +9,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::oracle;
-use crate::run::{Run, Tier};
+use crate::run::Run;
 use crate::world::{Limit, Plan, World};
 
 /// A point is over when all is quiet, or the process is gone, or this has passed.
@@ -43,11 +43,6 @@ async fn sweep(mut run: Run, calls: &[&'static str], effects: &[Effect]) {
     for call in calls {
         let last = most.get(*call).copied().unwrap_or_default();
         for effect in effects {
-            // Not in P, for a fault: sled panics when it is dropped and its last fsync fails, and takes
-            // the end of a start that failed with it: code 101 (A4, `store/kv.rs`).
-            if run.tier == Tier::P && *call == "fsync" && matches!(effect, Effect::ForGood(_)) {
-                continue;
-            }
             let points = run.tier.pick(if effect == &Effect::Kill { 3 } else { 1 }, POINTS_MAX, POINTS_MAX);
             let step = last.div_ceil(points).max(1);
             let mut place = run.random.usize(0..step) + 1;
