@@ -60,10 +60,7 @@ pub(super) trait Kv: Send + Sync + 'static {
 
 /// sled with our own fdatasync.
 pub(super) struct SledKv {
-    /// Taken at the end only.
-    db: Option<sled::Db>,
-    /// A write failed: what the engine holds is not to be trusted, nor its own closing.
-    broken: AtomicBool,
+    engine: Engine,
     log: File,
     blobs: Blobs,
     room: Room,
@@ -100,19 +97,17 @@ impl SledKv {
                 open_caught(&path).map_err(|error| error.into_damage(&path))?
             }
         };
+        let engine = Engine { db: Some(db), broken: AtomicBool::new(true) };
         let log = File::options().write(true).open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
         sync_files(directory, &path)?;
-        let has_large = db.contains_key(LARGE_MARK).map_err(engine)?;
+        let has_large = engine.db()?.contains_key(LARGE_MARK).map_err(failure)?;
         let blobs =
             Blobs { directory: path.join("blobs"), expected: AtomicBool::new(has_large), synced: Mutex::default() };
         let again = log.try_clone().map_err(|error| StoreError::io(&path, error))?;
         let room = Room::new(directory, again);
         room.keep_reserve();
-        Ok(SledKv { db: Some(db), broken: AtomicBool::new(false), log, blobs, room, _lock: lock })
-    }
-
-    fn db(&self) -> Result<&sled::Db, StoreError> {
-        self.db.as_ref().ok_or(StoreError::Failed)
+        engine.broken.store(false, Ordering::Relaxed);
+        Ok(SledKv { engine, log, blobs, room, _lock: lock })
     }
 
     fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
@@ -127,9 +122,9 @@ impl SledKv {
                 None => batch.remove(key.as_slice()),
             }
         }
-        let db = self.db()?;
-        db.apply_batch(batch).map_err(engine)?;
-        db.flush().map_err(engine)?;
+        let db = self.engine.db()?;
+        db.apply_batch(batch).map_err(failure)?;
+        db.flush().map_err(failure)?;
         if self.blobs.expected.load(Ordering::Relaxed) {
             self.blobs.sync()?;
         }
@@ -137,9 +132,22 @@ impl SledKv {
     }
 }
 
-/// sled syncs once more when it closes, and panics when that fails. All that was promised is on the disk by
-/// then, so the end of a process must not hang on it.
-impl Drop for SledKv {
+/// sled's handle. It syncs once more when it closes, and panics when that fails. All that was promised is on the
+/// disk by then, so the end of a process must not hang on it.
+struct Engine {
+    /// Taken at the end only.
+    db: Option<sled::Db>,
+    /// It is not open whole yet, or a write failed: what it holds is not to be trusted, nor its closing.
+    broken: AtomicBool,
+}
+
+impl Engine {
+    fn db(&self) -> Result<&sled::Db, StoreError> {
+        self.db.as_ref().ok_or(StoreError::Failed)
+    }
+}
+
+impl Drop for Engine {
     fn drop(&mut self) {
         let Some(db) = self.db.take() else { return };
         if self.broken.load(Ordering::Relaxed) {
@@ -219,19 +227,19 @@ fn is_full(error: &sled::Error) -> bool {
 
 impl Kv for SledKv {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db()?.get(key).map_err(engine)?.map(|value| value.to_vec()))
+        Ok(self.engine.db()?.get(key).map_err(failure)?.map(|value| value.to_vec()))
     }
 
     fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
         let start = if from > prefix { from } else { prefix };
-        match self.db() {
+        match self.engine.db() {
             Ok(db) => pairs(db.range::<&[u8], _>((Bound::Included(start), Bound::Unbounded)), prefix),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
     }
 
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
-        match self.db() {
+        match self.engine.db() {
             Ok(db) => pairs(db.range::<&[u8], _>((Bound::Unbounded, Bound::Excluded(before))).rev(), prefix),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -249,13 +257,13 @@ impl Kv for SledKv {
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
         let written = self.write(changes);
         if written.is_err() {
-            self.broken.store(true, Ordering::Relaxed);
+            self.engine.broken.store(true, Ordering::Relaxed);
         }
         written
     }
 
     fn size(&self) -> u64 {
-        self.db().map_or(0, |db| db.size_on_disk().unwrap_or(0))
+        self.engine.db().map_or(0, |db| db.size_on_disk().unwrap_or(0))
     }
 }
 
@@ -264,7 +272,7 @@ fn pairs<'a>(found: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>
     let prefix = prefix.to_vec();
     Box::new(
         found
-            .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(engine))
+            .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(failure))
             .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
     )
 }
@@ -309,7 +317,7 @@ fn is_large((_, value): &Change) -> bool {
 }
 
 /// Never [`StoreError::Full`]: the engine has begun, and what became of the batch nobody knows.
-fn engine(error: sled::Error) -> StoreError {
+fn failure(error: sled::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
 
