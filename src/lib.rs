@@ -50,6 +50,8 @@
 //! - **A full disk is borne.** Nothing reaches the engine for which there is no room. Rig: `disk_full`
 //! - **Nothing vanishes.** Listed = in the sink, on its way, parked, or unknown to the API; the rest is named.
 //!   `it::completeness::rows_that_vanish_from_mysql_are_named_and_brought_back`
+//! - **Rebuildable.** With MySQL, an empty or damaged data directory heals from it and the API.
+//!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, drain. `it::outage`, `it::quiet_stop`
 //! - **Quiet.** No secret and no customer in a log, an error or a file in clear.
 //!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`

@@ -233,6 +233,9 @@ impl Backend for Inner {
         if let Err(error) = self.store.has_room() {
             reasons.push(format!("nothing can be written now: {error}"));
         }
+        if let Some(why) = self.unrestored() {
+            reasons.push(format!("shops that MySQL knows are not taken over yet: {why}"));
+        }
         if self.closing.is_cancelled() {
             reasons.push("the process is stopping".to_owned());
         }

@@ -8,12 +8,14 @@
 //! | `keeper` | tokens kept, sealed, in the store |
 //! | `master_key` | the key file, made at the first start |
 //! | `probe` | what `waybill check` asks of the outside |
+//! | `restore` | an empty data directory heals from MySQL |
 
 mod backend;
 mod completeness;
 mod keeper;
 mod master_key;
 mod probe;
+mod restore;
 mod view;
 
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ use crate::domain::{Clock, RetryPolicy};
 use crate::http::{self, backend::Backend};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
 use crate::source::{Source, SourceConfig};
-use crate::store::Store;
+use crate::store::{self, Store, StoreError};
 use crate::sync::schedule::{Schedule, Timetable, tick};
 use crate::sync::{Engine, Parts};
 use keeper::StoreKeeper;
@@ -67,6 +69,8 @@ struct Inner {
     data_dir: PathBuf,
     /// Held by who looks at the completeness of a shop.
     looks: tokio::sync::Mutex<()>,
+    /// Why the mirror in MySQL was not taken over yet, if that is to be done.
+    unrestored: std::sync::Mutex<Option<String>>,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -84,7 +88,7 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<App> {
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
-        let store = Store::open(&config.data_dir, &master, clock.clone())?;
+        let store = open_store(&config, &master, &clock)?;
         let keeper = Arc::new(StoreKeeper::new(store.clone()));
         let source = Arc::new(Source::new(source_config(&config.source), keeper, clock.clone())?);
         let timetable = timetable(&config)?;
@@ -115,11 +119,15 @@ impl App {
             http: http_limits(config.behind_proxy),
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
+            unrestored: std::sync::Mutex::default(),
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        if let Err(error) = inner.restore().await {
+            inner.tasks.spawn(Arc::clone(&inner).restore_later(error));
+        }
         inner.spawn_tasks(timetable);
         Ok(App { inner })
     }
@@ -142,7 +150,8 @@ impl App {
             served = served => Ok(served?),
             _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!(
                 "the store in {} failed; see the log. The next start opens it anew; if it fails again, move the \
-                 directory aside and start again: shops must then be registered anew and everything is read again",
+                 directory aside and start again: with MySQL everything comes back from it, without it shops must be \
+                 registered anew and everything is read again",
                 self.inner.data_dir.display()
             )),
         }
@@ -202,6 +211,22 @@ impl Inner {
                 tracing::error!(%error, "the schedule stopped; walks start on request only");
             }
         });
+    }
+}
+
+/// A damaged store is moved aside where MySQL can fill a new one; else it is refused, with the mend.
+fn open_store(config: &Config, master: &[u8; 32], clock: &Clock) -> Result<Store, StoreError> {
+    match Store::open(&config.data_dir, master, clock.clone()) {
+        Err(StoreError::Damaged { detail, .. }) if config.mysql_url.is_some() => {
+            let aside = store::set_aside(&config.data_dir, clock.now())?;
+            tracing::error!(
+                detail,
+                aside = %aside.display(),
+                "the store is damaged; its files were moved aside, and a new one is filled from MySQL"
+            );
+            Store::open(&config.data_dir, master, clock.clone())
+        }
+        opened => opened,
     }
 }
 

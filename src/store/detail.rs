@@ -95,7 +95,14 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
     Ok(())
 }
 
-fn plan_refresh(tx: &mut Tx<'_>, stream: &StreamId, id: &str, pause: i64, now: i64) -> Result<(i64, u64), StoreError> {
+/// Plans a re-read so many milliseconds from now; when, and its job's seq.
+pub(super) fn plan_refresh(
+    tx: &mut Tx<'_>,
+    stream: &StreamId,
+    id: &str,
+    pause: i64,
+    now: i64,
+) -> Result<(i64, u64), StoreError> {
     let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
     let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, kind)?;
     let planned = (now.saturating_add(pause), job.seq);

@@ -9,12 +9,13 @@ use zeroize::Zeroizing;
 
 use super::kv::{Change, Kv};
 use super::seal::{SealKey, random_key};
-use super::{Store, StoreError, Tx, claimed};
+use super::{Store, StoreError, Tx, claimed, restore};
 
 /// Rises when the layout of keys or records changes so that older programs could not read it.
 const FORMAT: u32 = 1;
 
 const FORMAT_KEY: &[u8] = b"mformat";
+const VERSION_KEY: &[u8] = b"mversion";
 const CURSOR_KEY: &[u8] = b"mcursor_key";
 const CURSOR_CONTEXT: &str = "cursor key";
 
@@ -45,6 +46,15 @@ pub(super) fn mark_made(directory: &Path) -> Result<(), StoreError> {
     made.map_err(|error| StoreError::io(&path, error))
 }
 
+/// Takes the mark away, before a new store is made in the place of a damaged one.
+pub(super) fn unmark_made(directory: &Path) -> Result<(), StoreError> {
+    let path = directory.join(MADE_MARK);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(&path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Checks that format and master key fit, or writes them into an empty store. Returns the cursor key.
 pub(super) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     if let Some(format) = kv.get(FORMAT_KEY)? {
@@ -58,7 +68,8 @@ pub(super) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Res
     }
     let key = random_key()?;
     let sealed = master.seal(CURSOR_CONTEXT, &*key)?;
-    kv.apply(&[(FORMAT_KEY.to_vec(), Some(FORMAT.to_be_bytes().to_vec())), (CURSOR_KEY.to_vec(), Some(sealed))])?;
+    let format = (FORMAT_KEY.to_vec(), Some(FORMAT.to_be_bytes().to_vec()));
+    kv.apply(&[format, (CURSOR_KEY.to_vec(), Some(sealed)), restore::mark_blank()])?;
     Ok(Zeroizing::new(key.to_vec()))
 }
 
@@ -127,12 +138,20 @@ impl Tx<'_> {
     /// The next version: microseconds of the wall clock, or one more than the last if the clock fell
     /// back. Rises over restarts, and over a lost store as long as the clock did not go back.
     pub(super) fn next_version(&mut self, now: i64) -> Result<u64, StoreError> {
-        let key = b"mversion".to_vec();
+        let key = VERSION_KEY.to_vec();
         let clock = u64::try_from(now).unwrap_or(0).saturating_mul(1000);
         let next = clock.max(number(self.get(&key)?) + 1);
         self.put(key, next.to_be_bytes().to_vec());
         Ok(next)
     }
+}
+
+/// Versions to come are greater than this one.
+pub(super) fn raise_version(tx: &mut Tx<'_>, version: u64) -> Result<(), StoreError> {
+    if number(tx.get(VERSION_KEY)?) < version {
+        tx.put(VERSION_KEY.to_vec(), version.to_be_bytes().to_vec());
+    }
+    Ok(())
 }
 
 /// What the counters are after a change: part of the group that made it.

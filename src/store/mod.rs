@@ -23,6 +23,7 @@ mod outbox;
 mod parked;
 mod queue;
 mod ready;
+mod restore;
 mod room;
 mod runs;
 mod seal;
@@ -35,7 +36,7 @@ mod walk;
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -52,6 +53,7 @@ pub use keys::{Queue, QueueKind};
 pub use meta::Counters;
 pub use outbox::{Slot, Waiting};
 pub use queue::{Failure, Settled, Settlement};
+pub use restore::{Mirrored, Restored};
 pub use runs::Started;
 pub use seal::SealKey;
 pub use shops::{NewShop, Secrets, ShopChange};
@@ -166,6 +168,17 @@ impl Store {
     fn now(&self) -> i64 {
         self.0.clock.now()
     }
+}
+
+/// Moves the files of a damaged store aside, for people to look at, so that a new one can be made. Where to.
+///
+/// # Errors
+/// They cannot be moved.
+pub fn set_aside(directory: &Path, now: i64) -> Result<PathBuf, StoreError> {
+    let aside = directory.join(format!("damaged-{now}"));
+    std::fs::rename(directory.join("sled"), &aside).map_err(|error| StoreError::io(directory, error))?;
+    meta::unmark_made(directory)?;
+    Ok(aside)
 }
 
 type Claimed = Arc<Mutex<Claims>>;

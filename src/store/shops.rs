@@ -67,6 +67,16 @@ impl ShopRecord {
     pub(super) fn sealed_parts(&self) -> Vec<u8> {
         format!("{}\n{}", self.data_key, self.secret).into_bytes()
     }
+
+    /// A record from such parts.
+    pub(super) fn from_parts(shop: Shop, sealed: &[u8]) -> Result<ShopRecord, StoreError> {
+        let parts = std::str::from_utf8(sealed).ok().and_then(|text| text.split_once('\n'));
+        let (data_key, secret) = parts.ok_or_else(|| StoreError::Record {
+            what: format!("shop {}", shop.id),
+            detail: "its sealed part is none of ours".to_owned(),
+        })?;
+        Ok(ShopRecord { data_key: data_key.to_owned(), secret: secret.to_owned(), shop })
+    }
 }
 
 fn read(tx: &Tx<'_>, shop: &str) -> Result<Option<ShopRecord>, StoreError> {
@@ -78,7 +88,7 @@ pub(super) fn is_known(tx: &Tx<'_>, shop: &str) -> Result<bool, StoreError> {
     Ok(tx.get(&texts(b's', &[shop]))?.is_some())
 }
 
-fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: i64) -> Result<(), StoreError> {
+pub(super) fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: i64) -> Result<(), StoreError> {
     tx.put(texts(b's', &[&record.shop.id]), encode("a shop", record)?);
     outbox::append_shop(tx, &record.shop.id, now)
 }
@@ -248,14 +258,25 @@ impl Store {
                 String::from_utf8_lossy(&kept).into_owned()
             }
         };
-        let opened = self.0.master.open(&key_context(id), &unbase64("a data key", &sealed)?)?;
+        let key = self.open_key(id, &sealed)?;
+        self.0.shop_keys.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), key.clone());
+        Ok(key)
+    }
+
+    fn open_key(&self, id: &str, sealed: &str) -> Result<SealKey, StoreError> {
+        let opened = self.0.master.open(&key_context(id), &unbase64("a data key", sealed)?)?;
         let bytes: &[u8; 32] = opened
             .as_slice()
             .try_into()
             .map_err(|_| StoreError::Record { what: "a data key".to_owned(), detail: "wrong length".to_owned() })?;
-        let key = SealKey::new(bytes);
-        self.0.shop_keys.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), key.clone());
-        Ok(key)
+        Ok(SealKey::new(bytes))
+    }
+
+    /// Whether our master key opens a record.
+    pub(super) fn opens(&self, record: &ShopRecord) -> Result<(), StoreError> {
+        let id = &record.shop.id;
+        let key = self.open_key(id, &record.data_key)?;
+        key.open(&secret_context(id), &unbase64("a shop's secret", &record.secret)?).map(drop)
     }
 
     /// The kept token of a client id and when it ends (wall clock). None: none, or unreadable.

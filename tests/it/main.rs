@@ -13,6 +13,7 @@ mod mysql;
 mod outage;
 mod prism;
 mod quiet_stop;
+mod restore;
 mod sandbox;
 mod support;
 mod sync;

@@ -38,12 +38,11 @@ const CHECKPOINT_WRITE: &str = "INSERT INTO `waybill_checkpoints` \
 
 /// The columns as selected.
 type ShopRow = (String, String, String, String, String, String, Option<String>, Value, Value, Vec<u8>);
-type LedgerTuple = (String, String, String, u64, u64, u64, Value, Value, Value);
+type LedgerTuple = (String, String, u64, u64, u64, Value, Value, Value, Option<Vec<u8>>);
 
 /// What a rebuild of the ledger needs of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
-    pub shop: String,
     pub id: String,
     pub combination: Combination,
     pub version: u64,
@@ -52,6 +51,8 @@ pub struct LedgerRow {
     pub fetched_at: Millis,
     pub first_listed_at: Millis,
     pub no_longer_listed_at: Option<Millis>,
+    /// Of the young ones, whose next reading depends on it.
+    pub document: Option<Vec<u8>>,
 }
 
 /// The statements of one change.
@@ -154,31 +155,31 @@ impl Mysql {
             .collect())
     }
 
-    /// What the ledger held of a resource, by `(shop, id)`; at most `limit` rows behind `after`.
+    /// What the ledger held of a shop's resource above the id `after`, by id, at most `limit`; with the documents
+    /// of those first listed at `young_since` or later; None: without any.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
     pub async fn ledger(
         &self,
-        resource: &str,
-        after: Option<&(String, String)>,
+        (resource, shop): (&str, &str),
+        after: &str,
+        young_since: Option<Millis>,
         limit: usize,
     ) -> Result<Vec<LedgerRow>, SinkError> {
         let layout = self.layout(resource)?;
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let text = format!(
-            "SELECT `shop_id`,`{id}`,`combination`,`version`,`row_hash`,`document_hash`,`fetched_at`,`first_listed_at`,\
-             `no_longer_listed_at` FROM `{table}` WHERE `shop_id` > ? OR (`shop_id` = ? AND `{id}` > ?) \
-             ORDER BY `shop_id`,`{id}` LIMIT ?"
+            "SELECT `{id}`,`combination`,`version`,`row_hash`,`document_hash`,`fetched_at`,`first_listed_at`,\
+             `no_longer_listed_at`, IF(`first_listed_at` >= ?, `document`, NULL) FROM `{table}` \
+             WHERE `shop_id` = ? AND `{id}` > ? ORDER BY `{id}` LIMIT ?"
         );
-        let (after_shop, after_id) = after.map_or(("", ""), |(shop, id)| (shop.as_str(), id.as_str()));
         let values =
-            vec![text_value(after_shop), text_value(after_shop), text_value(after_id), Value::UInt(limit as u64)];
+            vec![optional_datetime_value(young_since), text_value(shop), text_value(after), Value::UInt(limit as u64)];
         let rows: Vec<LedgerTuple> = self.read(&text, Params::Positional(values)).await?;
         Ok(rows
             .into_iter()
-            .map(|(shop, id, combination, version, row_hash, document_hash, fetched_at, first, gone)| LedgerRow {
-                shop,
+            .map(|(id, combination, version, row_hash, document_hash, fetched_at, first, gone, document)| LedgerRow {
                 id,
                 combination: self.combination(resource, &combination),
                 version,
@@ -187,6 +188,7 @@ impl Mysql {
                 fetched_at: millis_of(&fetched_at).unwrap_or(0),
                 first_listed_at: millis_of(&first).unwrap_or(0),
                 no_longer_listed_at: millis_of(&gone),
+                document,
             })
             .collect())
     }

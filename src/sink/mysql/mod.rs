@@ -248,7 +248,8 @@ mod tests {
             mysql.write::<crate::domain::Entry>(&[]),
             mysql.rights(),
             mysql.shops(),
-            mysql.ledger("r", None, 1),
+            mysql.ledger(("r", "s"), "", None, 1),
+            mysql.versions("r", "s", "", 1),
         ));
         movable((mysql.list("r", &query), mysql.get("r", "s", "1"), mysql.ping(), mysql.disconnect()));
     }

@@ -213,11 +213,14 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     assert_eq!(mysql.checkpoints().await.unwrap(), [(stream.clone(), want)]);
 
     mysql.write(&[entry("s", "1", 3, &json!({})), entry("s", "2", 4, &json!({}))]).await.unwrap();
-    let rows = mysql.ledger("shipments", None, 1).await.unwrap();
+    let rows = mysql.ledger(("shipments", "s"), "", None, 1).await.unwrap();
     assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].version, rows[0].row_hash), (1, "1", 3, u64::MAX));
     assert_eq!(rows[0].combination, combination());
-    let rows = mysql.ledger("shipments", Some(&("s".to_owned(), "1".to_owned())), 5).await.unwrap();
-    assert_eq!((rows.len(), rows[0].document_hash), (1, 4));
+    let rows = mysql.ledger(("shipments", "s"), "1", Some(0), 5).await.unwrap();
+    assert_eq!((rows.len(), rows[0].document_hash, rows[0].document.is_some()), (1, 4, true));
+    assert_eq!(mysql.versions("shipments", "s", "", 5).await.unwrap(), [("1".to_owned(), 3), ("2".to_owned(), 4)]);
+    assert_eq!(mysql.versions("shipments", "s", "1", 5).await.unwrap(), [("2".to_owned(), 4)]);
+    assert_eq!(mysql.versions("shipments", "other", "", 5).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -246,6 +246,17 @@ impl TestApp {
     /// Stops the app and starts it on the same data directory.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
+        self.begin().await;
+    }
+
+    /// Stops the app, does something to its folder (the data directory is `data`), and starts it.
+    pub(crate) async fn restart_after(&mut self, change: impl FnOnce(&Path)) {
+        self.stop().await;
+        // Its engine may still be closing its files.
+        let lock = self.folder.path().join("data/lock");
+        let closed = async || std::fs::File::open(&lock).ok()?.try_lock().ok();
+        eventually("the data directory to be let go", closed).await;
+        change(self.folder.path());
         self.begin().await;
     }
 

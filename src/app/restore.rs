@@ -1,0 +1,165 @@
+//! An empty data directory heals from MySQL: shops come back with their ids, and what is there unchanged is not
+//! read again.
+//!
+//! Runs at the first start of a store that was made new: once before the rest begins, and again in the background
+//! while MySQL cannot be reached. Each shop's documents are noted before the shop is known, so a crash in the
+//! middle only repeats it, and no walk begins too early.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Inner;
+use crate::catalog::Definition;
+use crate::domain::{Shop, ShopState};
+use crate::sink::mysql::LedgerRow;
+use crate::sink::{Mysql, Sink, SinkError};
+use crate::source::pages;
+use crate::store::{Mirrored, Restored, StoreError};
+
+/// Ledger rows read at once.
+const ROWS_AT_ONCE: usize = 1_000;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(15);
+/// A document may have been listed a little later than its own time says.
+const YOUNG_SLACK: Duration = Duration::from_secs(2 * 86_400);
+
+/// Why the mirror was not taken over; it stays to be done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestoreError {
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "{0} shops in waybill_shops are sealed with another master key: start with an empty data directory and the \
+         key that they were registered with, or delete their rows and register them anew"
+    )]
+    OtherKey(usize),
+}
+
+impl Inner {
+    /// Takes the mirror over if that is still to be done.
+    pub(super) async fn restore(&self) -> Result<(), RestoreError> {
+        if !self.store.is_blank()? {
+            return Ok(());
+        }
+        if let Sink::Mysql(mysql) = &self.sink {
+            mysql.prepare().await?;
+            self.restore_shops(mysql).await?;
+        }
+        Ok(self.store.end_blank().await?)
+    }
+
+    /// Tries until it is done or the process ends.
+    pub(super) async fn restore_later(self: Arc<Inner>, first: RestoreError) {
+        let mut error = first;
+        loop {
+            tracing::warn!(%error, "the shops of an earlier data directory, if there are any, are not taken over yet");
+            // A server that is away comes back; a key does not change by itself.
+            self.set_unrestored(matches!(error, RestoreError::OtherKey(_)).then(|| error.to_string()));
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+            match self.restore().await {
+                Ok(()) => return self.set_unrestored(None),
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    async fn restore_shops(&self, mysql: &Mysql) -> Result<(), RestoreError> {
+        let (mut restored, mut other_key) = (0, 0);
+        for (shop, sealed) in mysql.shops().await? {
+            match self.store.may_restore(&shop, &sealed) {
+                Ok(Restored::Yes) => {}
+                Ok(Restored::Here) => continue,
+                Ok(Restored::Superseded) => {
+                    tracing::warn!(shop.id = %shop.id, "its client id was registered anew: the rows of the old one stay");
+                    continue;
+                }
+                Err(StoreError::Sealed { .. }) => {
+                    other_key += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let mut documents = 0;
+            for definition in &self.definitions {
+                documents += self.restore_ledger(mysql, &shop, definition).await?;
+            }
+            self.store.restore_shop(&shop, &sealed, self.budgets_in_use(&shop)).await?;
+            tracing::info!(shop.id = %shop.id, documents, "took a shop over from MySQL");
+            restored += 1;
+            if shop.state == ShopState::Active {
+                self.engine.start_missing_runs(std::slice::from_ref(&shop)).await?;
+            }
+        }
+        if restored > 0 {
+            tracing::warn!(
+                shops = restored,
+                "the data directory was empty: shops came back from MySQL, API keys did not; make new ones"
+            );
+        }
+        if other_key > 0 { Err(RestoreError::OtherKey(other_key)) } else { Ok(()) }
+    }
+
+    async fn restore_ledger(&self, mysql: &Mysql, shop: &Shop, definition: &Definition) -> Result<u64, RestoreError> {
+        let now = self.store.clock().now();
+        let refresh = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
+        let young_since = refresh.map(|rule| now.saturating_sub_unsigned(millis(rule.max_age + YOUNG_SLACK)));
+        let (mut after, mut count) = (String::new(), 0);
+        loop {
+            let rows = mysql.ledger((&definition.name, &shop.id), &after, young_since, ROWS_AT_ONCE).await?;
+            let Some(last) = rows.last() else { return Ok(count) };
+            after.clone_from(&last.id);
+            count += rows.len() as u64;
+            let documents = rows.into_iter().map(|row| mirrored(definition, row, now)).collect();
+            self.store.restore_documents(&shop.id, &definition.name, documents).await?;
+        }
+    }
+
+    /// The lost process may have used all slots a moment ago.
+    fn budgets_in_use(&self, shop: &Shop) -> Vec<(String, u32)> {
+        let definitions = self.definitions.iter().filter(|definition| shop.resources.contains(&definition.name));
+        let paths = definitions.flat_map(|definition| {
+            let detail = definition.detail.as_ref().map(|detail| detail.path.as_str());
+            std::iter::once(definition.list.path.as_str()).chain(detail)
+        });
+        let rules = paths.filter_map(|path| self.engine.rules().find("GET", path));
+        rules.filter_map(|rule| rule.limit.map(|limit| (rule.name.clone(), limit.calls))).collect()
+    }
+
+    pub(super) fn unrestored(&self) -> Option<String> {
+        self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn set_unrestored(&self, why: Option<String>) {
+        *self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = why;
+    }
+}
+
+fn mirrored(definition: &Definition, row: LedgerRow, now: i64) -> Mirrored {
+    // A document that cannot be read any more is left as final; a changed row has it read again.
+    let read = row.document.as_ref().and_then(|document| {
+        let first_seen = || Some(row.first_listed_at);
+        pages::detail(definition, &row.id, &Bytes::copy_from_slice(document), first_seen, now).ok()
+    });
+    Mirrored {
+        refresh_after_ms: read.and_then(|read| read.refresh_after_ms),
+        id: row.id,
+        combination: row.combination,
+        version: row.version,
+        row_hash: row.row_hash,
+        document_hash: row.document_hash,
+        fetched_at: row.fetched_at,
+        first_listed_at: row.first_listed_at,
+        no_longer_listed_at: row.no_longer_listed_at,
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
