@@ -7,6 +7,7 @@
 //! | `completeness` | what was listed against what the sink holds, and the closing of gaps |
 //! | `keeper` | tokens kept, sealed, in the store |
 //! | `master_key` | the key file, made at the first start |
+//! | `overdue` | the alarm before rows fall out of the API's reach |
 //! | `probe` | what `waybill check` asks of the outside |
 //! | `restore` | an empty data directory heals from MySQL |
 
@@ -14,6 +15,7 @@ mod backend;
 mod completeness;
 mod keeper;
 mod master_key;
+mod overdue;
 mod probe;
 mod restore;
 mod view;
@@ -71,6 +73,7 @@ struct Inner {
     looks: tokio::sync::Mutex<()>,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
+    overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -120,6 +123,7 @@ impl App {
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
             unrestored: std::sync::Mutex::default(),
+            overdue: std::sync::Mutex::default(),
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -205,6 +209,7 @@ impl Inner {
                 self.tasks.spawn(writer::run_mysql(store, Arc::clone(mysql), self.health.clone(), stop))
             }
         };
+        self.tasks.spawn(Arc::clone(self).watch_overdue());
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             if let Err(error) = tick(engine, timetable).await {

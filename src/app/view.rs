@@ -37,6 +37,7 @@ impl Inner {
             refused_429: self.engine.stats().refused_429(),
             budgets: self.budgets()?,
             sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
+            overdue: self.overdue(),
             shops,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,

@@ -288,6 +288,8 @@ pub struct Status {
     pub refused_429: u64,
     pub budgets: Vec<BudgetStatus>,
     pub sink: SinkStatus,
+    /// Streams that were not walked for so long that rows may fall out of the API's reach, the first hundred.
+    pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,
     pub version: String,
     #[serde(serialize_with = "super::reply::time")]
@@ -310,6 +312,17 @@ pub struct BudgetStatus {
     /// Jobs that wait for a slot.
     pub waiting: u64,
     pub blocked_for_ms: u64,
+}
+
+/// A stream whose last walk is long ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overdue {
+    pub shop_id: String,
+    /// Shop, resource and list parameters.
+    pub stream: String,
+    /// None: never.
+    #[serde(serialize_with = "super::reply::time_opt")]
+    pub walked_at: Option<Millis>,
 }
 
 /// How the sink is.

@@ -282,3 +282,21 @@ async fn a_purged_shop_leaves_no_row_and_a_deleted_one_leaves_its_rows() {
     assert_eq!((calls_of(&app, "purged"), calls_of(&app, "deleted")), (0, 0));
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shop_that_nobody_walks_sounds_the_alarm_before_rows_fall_out_of_reach() {
+    let toml = "[resource.shipments.list]\nhistory = \"3s\"\n";
+    let builder = TestApp::builder().toml(toml).sync_at("* * * * * *");
+    let app = builder.shop("asleep", 10, 10).shop("awake", 10, 0).start().await;
+    app.run_until_idle().await;
+    app.patch("asleep", json!({"paused": true})).await;
+    let overdue = async || {
+        let found = app.status().await["overdue"].as_array().unwrap().clone();
+        (!found.is_empty()).then_some(found)
+    };
+    let found = eventually("an overdue stream", overdue).await;
+    assert!(found.iter().all(|stream| stream["shop_id"] == app.shops["asleep"]), "{found:?}");
+    assert!(found[0]["walked_at"].is_string(), "{found:?}");
+    app.patch("asleep", json!({"paused": false})).await;
+    app.finish().await;
+}

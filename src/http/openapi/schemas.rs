@@ -284,6 +284,11 @@ fn status() -> Value {
         "idle": {"type": "boolean", "description": "Nothing is left to do now."},
         "budgets": {"type": "array", "items": budget()},
         "sink": object(&json!({"kind": text(), "healthy": {"type": "boolean"}, "error": text_or_null()}), &[]),
+        "overdue": {
+            "type": "array",
+            "items": object(&json!({"shop_id": text(), "stream": text(), "walked_at": time_or_null()}), &[]),
+            "description": "Streams whose last walk is so long ago that rows may soon fall out of the API's reach.",
+        },
         "shops": object(&json!({"active": count(), "paused": count(), "refused": count()}), &[]),
         "version": text(),
         "started_at": time(),

@@ -1,0 +1,83 @@
+//! The alarm before rows fall out of reach: streams that were not walked for so long that what they listed
+//! meanwhile may soon not be listed any more.
+//!
+//! A shop that is paused or refused sounds it too: nobody walks it, and that is when it matters.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::Inner;
+use crate::domain::StreamId;
+use crate::domain::clock::Millis;
+use crate::http::backend::Overdue;
+use crate::store::StoreError;
+
+/// Looks within the time that a list reaches back; and the bounds of the pause between two.
+const LOOKS: u32 = 100;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Overdue streams that are named.
+const NAMED_MAX: usize = 100;
+
+impl Inner {
+    /// Looks again and again until the process ends. Returns at once where no list ends in time.
+    pub(super) async fn watch_overdue(self: Arc<Inner>) {
+        let histories = self.definitions.iter().filter_map(|definition| definition.list.history);
+        let Some(shortest) = histories.min() else { return };
+        let pause = (shortest / LOOKS).clamp(PAUSE_MIN, PAUSE_MAX);
+        while !self.stop.is_cancelled() {
+            let (inner, now) = (Arc::clone(&self), self.store.clock().now());
+            match tokio::task::spawn_blocking(move || inner.find_overdue(now)).await {
+                Ok(Ok(found)) => self.tell_overdue(found),
+                Ok(Err(error)) => error.warn("whether walks are overdue could not be told; trying again"),
+                Err(error) => tracing::warn!(%error, "whether walks are overdue could not be told; trying again"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Streams whose last walk is more than two thirds of their list's history ago.
+    fn find_overdue(&self, now: Millis) -> Result<Vec<Overdue>, StoreError> {
+        let mut found = Vec::new();
+        for shop in self.store.shops()? {
+            for definition in self.definitions.iter().filter(|definition| shop.resources.contains(&definition.name)) {
+                let Some(history) = definition.list.history else { continue };
+                let patience = i64::try_from((history * 2 / 3).as_millis()).unwrap_or(i64::MAX);
+                for combination in &definition.list.combinations {
+                    let stream = StreamId {
+                        shop: shop.id.clone(),
+                        resource: definition.name.clone(),
+                        combination: combination.clone(),
+                    };
+                    let walked_at = self.store.checkpoint(&stream)?.walked_at;
+                    if now.saturating_sub(walked_at.unwrap_or(shop.created_at)) > patience {
+                        found.push(Overdue { stream: stream.to_string(), shop_id: shop.id.clone(), walked_at });
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn tell_overdue(&self, mut found: Vec<Overdue>) {
+        metrics::gauge!("waybill_overdue_streams").set(found.len() as f64);
+        let count = found.len();
+        found.truncate(NAMED_MAX);
+        let mut known = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
+        for new in found.iter().filter(|new| known.iter().all(|old| old.stream != new.stream)) {
+            tracing::error!(
+                stream = new.stream,
+                overdue = count,
+                "was not walked for long: what it lists may fall out of the API's reach soon; see why its shop does not sync"
+            );
+        }
+        *known = found;
+    }
+
+    pub(super) fn overdue(&self) -> Vec<Overdue> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
