@@ -97,7 +97,7 @@ impl App {
         let timetable = timetable(&config)?;
         let engine = Engine::start(Parts {
             store: store.clone(),
-            source: Arc::clone(&source),
+            source: Arc::<Source>::clone(&source),
             definitions: config.definitions.clone(),
             rules: config.rules.clone(),
             retry: RetryPolicy { attempts_max: config.limits.attempts_max, ..RetryPolicy::default() },

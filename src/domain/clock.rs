@@ -11,23 +11,38 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub type Millis = i64;
 
 /// The wall clock, or a hand-set one. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+#[derive(Clone, Debug)]
+pub struct Clock(Hand);
+
+#[derive(Clone, Debug)]
+enum Hand {
+    System,
+    Manual(Arc<AtomicI64>),
+    /// Shows this at the instant, and moves with the runtime's time from there.
+    #[cfg(test)]
+    Runtime(Millis, tokio::time::Instant),
+}
 
 impl Clock {
     /// The system's wall clock.
     pub fn system() -> Clock {
-        Clock(None)
+        Clock(Hand::System)
     }
 
     /// A clock that stands still until [`Clock::set`] moves it.
     pub fn manual(now: Millis) -> Clock {
-        Clock(Some(Arc::new(AtomicI64::new(now))))
+        Clock(Hand::Manual(Arc::new(AtomicI64::new(now))))
     }
 
-    /// Moves a manual clock; a system clock stays as it is.
+    /// A clock that moves with the time of the tokio runtime, which a test may have paused.
+    #[cfg(test)]
+    pub fn of_runtime(now: Millis) -> Clock {
+        Clock(Hand::Runtime(now, tokio::time::Instant::now()))
+    }
+
+    /// Moves a manual clock; others stay as they are.
     pub fn set(&self, now: Millis) {
-        if let Some(manual) = &self.0 {
+        if let Hand::Manual(manual) = &self.0 {
             manual.store(now, Ordering::SeqCst);
         }
     }
@@ -35,8 +50,12 @@ impl Clock {
     /// Milliseconds since 1970, UTC.
     pub fn now(&self) -> Millis {
         match &self.0 {
-            Some(manual) => manual.load(Ordering::SeqCst),
-            None => system_now(),
+            Hand::System => system_now(),
+            Hand::Manual(manual) => manual.load(Ordering::SeqCst),
+            #[cfg(test)]
+            Hand::Runtime(at, since) => {
+                at.saturating_add(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))
+            }
         }
     }
 }

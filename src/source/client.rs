@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -134,6 +135,25 @@ impl Outcome {
             }
             (Ending::Answered, _) => budget.ended(now, &self.quota),
         }
+    }
+}
+
+/// What the lanes ask of the marketplace. [`Source`] is it; the simulation has another.
+pub trait Upstream: Send + Sync + 'static {
+    /// As [`Source::get`].
+    fn get<'a>(&'a self, credentials: &'a Credentials, call: &'a Call) -> BoxFuture<'a, Outcome>;
+
+    /// As [`Source::forget`].
+    fn forget(&self, client_id: &str);
+}
+
+impl Upstream for Source {
+    fn get<'a>(&'a self, credentials: &'a Credentials, call: &'a Call) -> BoxFuture<'a, Outcome> {
+        Box::pin(Source::get(self, credentials, call))
+    }
+
+    fn forget(&self, client_id: &str) {
+        Source::forget(self, client_id);
     }
 }
 

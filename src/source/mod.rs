@@ -36,7 +36,7 @@ pub mod token;
 mod token_tests;
 
 pub use budget::{Budget, BudgetView};
-pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError};
+pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
 pub use headers::Quota;
 pub use problem::SourceError;
 pub use token::{Credentials, KeptToken, TokenKeeper};

@@ -33,18 +33,40 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(super) struct Committer {
     sender: mpsc::Sender<Work>,
     failed: watch::Receiver<bool>,
+    /// Works in the caller's thread instead: a simulation's time must not run on while another thread works.
+    #[cfg(test)]
+    inline: Option<std::sync::Mutex<Worker>>,
 }
 
 impl Committer {
     /// Starts the thread. It ends when the last handle is dropped or the engine fails.
     pub(super) fn start(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> Result<Committer, StoreError> {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let (fail, failed) = watch::channel(false);
+        let (committer, mut worker) = Committer::with_worker(kv, signals);
         std::thread::Builder::new()
             .name("committer".to_owned())
-            .spawn(move || run(&*kv, receiver, &signals, &fail))
+            .spawn(move || worker.run())
             .map_err(|error| StoreError::Engine(format!("cannot start the committer's thread: {error}")))?;
-        Ok(Committer { sender, failed })
+        Ok(committer)
+    }
+
+    /// The same without a thread.
+    #[cfg(test)]
+    pub(super) fn inline(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> Committer {
+        let (mut committer, worker) = Committer::with_worker(kv, signals);
+        committer.inline = Some(std::sync::Mutex::new(worker));
+        committer
+    }
+
+    fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> (Committer, Worker) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let (fail, failed) = watch::channel(false);
+        let committer = Committer {
+            sender,
+            failed,
+            #[cfg(test)]
+            inline: None,
+        };
+        (committer, Worker { kv, receiver, signals, fail, full: false })
     }
 
     /// Runs a transaction and returns when it is durable.
@@ -64,6 +86,10 @@ impl Committer {
             })
         });
         self.sender.send(work).await.map_err(|_| StoreError::Failed)?;
+        #[cfg(test)]
+        if let Some(worker) = &self.inline {
+            worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).catch_up();
+        }
         answer.await.map_err(|_| StoreError::Failed)?
     }
 
@@ -73,34 +99,60 @@ impl Committer {
     }
 }
 
-fn run(kv: &dyn Kv, mut receiver: mpsc::Receiver<Work>, signals: &Signals, fail: &watch::Sender<bool>) {
-    let mut full = false;
-    while let Some(first) = receiver.blocking_recv() {
-        let group = std::panic::catch_unwind(AssertUnwindSafe(|| run_group(kv, first, &mut receiver)));
+/// What the thread has.
+struct Worker {
+    kv: Arc<dyn Kv>,
+    receiver: mpsc::Receiver<Work>,
+    signals: Arc<Signals>,
+    fail: watch::Sender<bool>,
+    full: bool,
+}
+
+impl Worker {
+    /// Works until the last handle is gone or the engine fails.
+    fn run(&mut self) {
+        while let Some(first) = self.receiver.blocking_recv() {
+            if !self.group(first) {
+                return;
+            }
+        }
+    }
+
+    /// Works off what waits.
+    #[cfg(test)]
+    fn catch_up(&mut self) {
+        while let Ok(first) = self.receiver.try_recv() {
+            self.group(first);
+        }
+    }
+
+    /// Runs a group of transactions and answers it. False: the engine failed.
+    fn group(&mut self, first: Work) -> bool {
+        let kv = &*self.kv;
+        let group = std::panic::catch_unwind(AssertUnwindSafe(|| run_group(kv, first, &mut self.receiver)));
         let outcome = match group {
             Ok(Group { answers, changes, counts, raised }) => {
                 let durable = commit(kv, changes, &counts);
                 let refused = matches!(durable, Err(StoreError::Full));
-                if full != refused {
-                    full = refused;
-                    tell_room(full);
+                if self.full != refused {
+                    self.full = refused;
+                    tell_room(refused);
                 }
-                let result = durable.as_ref().map(|()| raised).map_err(Clone::clone);
-                if let Ok(raised) = result {
-                    signals.raise(raised);
+                if durable.is_ok() {
+                    self.signals.raise(raised);
                 }
                 for answer in answers {
                     answer(durable.clone());
                 }
-                if full { Ok(()) } else { durable }
+                if refused { Ok(()) } else { durable }
             }
             Err(_) => Err(StoreError::Engine("a transaction panicked".to_owned())),
         };
-        if let Err(error) = outcome {
+        if let Err(error) = &outcome {
             tracing::error!(%error, "the store failed; stopping, to open it anew");
-            fail.send_replace(true);
-            return;
+            self.fail.send_replace(true);
         }
+        outcome.is_ok()
     }
 }
 

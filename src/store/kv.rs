@@ -328,28 +328,37 @@ pub(super) struct MemoryKv(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>);
 
 #[cfg(test)]
 impl MemoryKv {
-    fn copy(&self, prefix: &[u8], low: Bound<&[u8]>, high: Bound<&[u8]>) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let map = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.range::<[u8], _>((low, high))
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 impl Kv for MemoryKv {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(key).cloned())
+        Ok(self.read().get(key).cloned())
     }
 
     fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
-        let start = if from > prefix { from } else { prefix };
-        Box::new(self.copy(prefix, Bound::Included(start), Bound::Unbounded).into_iter().map(Ok))
+        let prefix = prefix.to_vec();
+        let mut next = Bound::Included(if from > prefix.as_slice() { from.to_vec() } else { prefix.clone() });
+        Box::new(std::iter::from_fn(move || {
+            let map = self.read();
+            let (key, value) = map.range((next.clone(), Bound::Unbounded)).next()?;
+            next = Bound::Excluded(key.clone());
+            key.starts_with(&prefix).then(|| Ok((key.clone(), value.clone())))
+        }))
     }
 
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
-        Box::new(self.copy(prefix, Bound::Unbounded, Bound::Excluded(before)).into_iter().rev().map(Ok))
+        let (prefix, mut end) = (prefix.to_vec(), before.to_vec());
+        Box::new(std::iter::from_fn(move || {
+            let map = self.read();
+            let (key, value) = map.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(end.as_slice()))).next_back()?;
+            let pair = key.starts_with(&prefix).then(|| Ok((key.clone(), value.clone())));
+            end.clone_from(key);
+            pair
+        }))
     }
 
     fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {

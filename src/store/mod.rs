@@ -62,6 +62,8 @@ pub use walk::WalkRule;
 
 use crate::domain::Clock;
 use committer::Committer;
+#[cfg(test)]
+use kv::MemoryKv;
 use kv::{Kv, SledKv};
 use lease::Claims;
 
@@ -82,6 +84,11 @@ struct Inner {
     cursor_key: Zeroizing<Vec<u8>>,
 }
 
+/// What a simulated store leaves behind when its process is gone.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Memory(Arc<MemoryKv>);
+
 impl Store {
     /// Opens or creates the store in `directory` (made with mode 0700 when absent).
     ///
@@ -99,11 +106,21 @@ impl Store {
     }
 
     fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {
+        Store::with_committer(kv, master, clock, path, Committer::start)
+    }
+
+    fn with_committer(
+        kv: Arc<dyn Kv>,
+        master: SealKey,
+        clock: Clock,
+        path: &Path,
+        start: impl FnOnce(Arc<dyn Kv>, Arc<Signals>) -> Result<Committer, StoreError>,
+    ) -> Result<Store, StoreError> {
         let cursor_key = meta::check_or_create(&*kv, &master, path)?;
         committer::run_once(&*kv, lease::recover)?;
         let (signals, receiver) = Signals::new();
         let signals = Arc::new(signals);
-        let committer = Committer::start(Arc::clone(&kv), Arc::clone(&signals))?;
+        let committer = start(Arc::clone(&kv), Arc::clone(&signals))?;
         Ok(Store(Arc::new(Inner {
             kv,
             committer,
@@ -115,6 +132,13 @@ impl Store {
             clock,
             cursor_key,
         })))
+    }
+
+    /// A store over what is left of an earlier one in memory, which commits in the caller's thread.
+    #[cfg(test)]
+    pub(crate) fn simulated(memory: &Memory, clock: Clock) -> Result<Store, StoreError> {
+        let (kv, master) = (Arc::<MemoryKv>::clone(&memory.0), SealKey::new(&[1; 32]));
+        Store::with_committer(kv, master, clock, Path::new("memory"), |kv, signals| Ok(Committer::inline(kv, signals)))
     }
 
     /// Runs a transaction and returns when it is durable.

@@ -6,6 +6,7 @@
 //! | [`lane`] | one loop per budget: free slots -> leases -> steps -> settlements |
 //! | `lanes` | which lanes exist; a lane lives only while it has jobs |
 //! | [`step`] | one job: one call, its effects as a value |
+//! | `simulation` | tests: all of this on a paused clock, in worlds made from a seed |
 //!
 //! The engine has never heard of a marketplace's words: what it does with a resource stands in its
 //! definition. A step never writes the store; the lane hands its effects to one commit.
@@ -13,6 +14,8 @@
 pub mod lane;
 mod lanes;
 pub mod schedule;
+#[cfg(test)]
+mod simulation;
 pub mod step;
 
 use std::collections::HashMap;
@@ -27,7 +30,7 @@ pub use lanes::{LaneKey, LaneView};
 
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{Mode, RetryPolicy, Shop, ShopState, StreamId, Trigger};
-use crate::source::{Credentials, Source};
+use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
 use lanes::Lanes;
 
@@ -41,7 +44,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// What the engine works with.
 pub struct Parts {
     pub store: Store,
-    pub source: Arc<Source>,
+    pub source: Arc<dyn Upstream>,
     pub definitions: Vec<Arc<Definition>>,
     pub rules: RuleTable,
     pub retry: RetryPolicy,
