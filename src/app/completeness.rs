@@ -1,20 +1,28 @@
 //! The completeness ledger: what was listed against what the sink holds, and the closing of gaps.
 //!
 //! Asked for by the HTTP API and by `waybill verify`. The work goes on meanwhile, so one look may meet a
-//! document between two places: a gap is what two looks, one after the other, both miss.
+//! document between two places: a gap is what two looks, one after the other, both miss. After each full walk but
+//! the first, gaps are closed without being asked: a database that was set back heals by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Inner;
 use crate::catalog::Definition;
+use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
-use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, StreamId, Trigger};
+use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StreamId, Trigger};
 use crate::http::backend::ApiError;
 use crate::sink::SinkError;
-use crate::store::{Known, Listed, StoreError, UnderWay};
+use crate::store::{Known, Listed, Store, StoreError, UnderWay};
 
 /// Ids compared at once.
 const COMPARED_AT_ONCE: usize = 1_000;
+/// Between two looks at whether a full walk ended.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// The same when the sink could not be read, which others tell too.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why it cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -55,20 +63,73 @@ impl Inner {
     pub(super) async fn close_gaps(&self, shop: &Shop) -> Result<u64, LookError> {
         let mut asked = 0;
         for definition in self.definitions_of(shop) {
-            let gaps = self.look_twice(shop, definition).await?.gaps;
-            if gaps.is_empty() {
-                continue;
-            }
-            asked += gaps.len() as u64;
-            let documents = gaps.into_iter().map(|(gap, combination)| (gap.id, combination)).collect();
-            if definition.detail.is_some() {
-                self.store.read_again(&shop.id, &definition.name, documents).await?;
-            } else {
-                self.store.forget_rows(&shop.id, &definition.name, documents).await?;
-                self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
-            }
+            asked += self.close_gaps_of(shop, definition).await?;
         }
         Ok(asked)
+    }
+
+    async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, LookError> {
+        let gaps = self.look_twice(shop, definition).await?.gaps;
+        let asked = gaps.len() as u64;
+        if asked == 0 {
+            return Ok(0);
+        }
+        let documents = gaps.into_iter().map(|(gap, combination)| (gap.id, combination)).collect();
+        if definition.detail.is_some() {
+            self.store.read_again(&shop.id, &definition.name, documents).await?;
+        } else {
+            self.store.forget_rows(&shop.id, &definition.name, documents).await?;
+            self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
+        }
+        Ok(asked)
+    }
+
+    /// Closes gaps after full walks, until the process ends.
+    pub(super) async fn mend_after_walks(self: Arc<Inner>) {
+        while !self.stop.is_cancelled() {
+            let mut pause = LOOK_PAUSE;
+            if let Err(error) = self.mend_walked().await {
+                tracing::warn!(%error, "whether a shop is complete could not be told; trying again");
+                pause = FAILED_PAUSE;
+            }
+            let progress = async {
+                tokio::time::sleep(pause).await;
+                self.store.signals().progress.notified().await;
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = progress => {}
+            }
+        }
+    }
+
+    async fn mend_walked(&self) -> Result<(), LookError> {
+        for shop in self.store.shops()?.into_iter().filter(|shop| shop.state == ShopState::Active) {
+            for definition in self.definitions_of(&shop) {
+                let walked = full_walk_at(&self.store, &streams(&shop, definition))?;
+                let Some(walked) = walked else { continue };
+                let known = self.store.mended_at(&shop.id, &definition.name)?;
+                if known.is_some_and(|known| known >= walked) {
+                    continue;
+                }
+                // What the first walk found is only just being written.
+                if known.is_some() {
+                    let _one = self.looks.lock().await;
+                    let asked = self.close_gaps_of(&shop, definition).await?;
+                    if asked > 0 {
+                        metrics::counter!("waybill_gaps_total").increment(asked);
+                        tracing::warn!(
+                            shop.id = %shop.id,
+                            resource = definition.name,
+                            documents = asked,
+                            "the sink lacked documents that were written; they are read again"
+                        );
+                    }
+                }
+                self.store.keep_mended_at(&shop.id, &definition.name, walked).await?;
+            }
+        }
+        Ok(())
     }
 
     fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
@@ -96,14 +157,10 @@ impl Inner {
         // First what is on its way: what has arrived by the time that the sink is read was here before.
         let (store, shop_id, resource) = (self.store.clone(), shop.id.clone(), definition.name.clone());
         let under_way = blocking(move || store.under_way(&shop_id, &resource)).await?;
-        let combinations = definition.list.combinations.iter().cloned();
-        let stream = |combination| StreamId { shop: shop.id.clone(), resource: definition.name.clone(), combination };
-        let streams: Vec<StreamId> = combinations.map(stream).collect();
+        let streams = streams(shop, definition);
         let mut look = Look::default();
         look.counts.resource.clone_from(&definition.name);
-        let walks = streams.iter().map(|stream| Ok(self.store.checkpoint(stream)?.full_walk_at));
-        // None is the least: of one stream without a whole walk.
-        look.counts.full_walk_at = walks.collect::<Result<Vec<_>, StoreError>>()?.into_iter().min().flatten();
+        look.counts.full_walk_at = full_walk_at(&self.store, &streams)?;
         let mut after = String::new();
         loop {
             let (store, streams, from) = (self.store.clone(), streams.clone(), after.clone());
@@ -173,6 +230,19 @@ impl Look {
         }
         counts.only_in_sink += held.len() as u64;
     }
+}
+
+fn streams(shop: &Shop, definition: &Definition) -> Vec<StreamId> {
+    let combinations = definition.list.combinations.iter().cloned();
+    let stream = |combination| StreamId { shop: shop.id.clone(), resource: definition.name.clone(), combination };
+    combinations.map(stream).collect()
+}
+
+/// When the last whole walk was, of the stream for which that is longest ago; None: of one there was none.
+fn full_walk_at(store: &Store, streams: &[StreamId]) -> Result<Option<Millis>, StoreError> {
+    let walks = streams.iter().map(|stream| Ok(store.checkpoint(stream)?.full_walk_at));
+    // None is less than any time.
+    Ok(walks.collect::<Result<Vec<_>, StoreError>>()?.into_iter().min().flatten())
 }
 
 async fn blocking<T: Send + 'static>(

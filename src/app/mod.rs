@@ -210,6 +210,7 @@ impl Inner {
             }
         };
         self.tasks.spawn(Arc::clone(self).watch_overdue());
+        self.tasks.spawn(Arc::clone(self).mend_after_walks());
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             if let Err(error) = tick(engine, timetable).await {

@@ -7,7 +7,7 @@ use super::detail::{self, DocumentNote};
 use super::keys::{self, Queue, QueueKind};
 use super::queue::new_job;
 use super::ready::{self, enqueue};
-use super::{Store, StoreError, decode, outbox, queue};
+use super::{Store, StoreError, decode, encode, outbox, queue, shops};
 use crate::domain::{Class, Combination, Job, JobKind, StreamId};
 
 /// Jobs added by one transaction.
@@ -160,5 +160,30 @@ impl Store {
             .await?;
         }
         Ok(())
+    }
+
+    /// Up to which full walk the gaps of a shop's resource are closed.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn mended_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
+        let bytes = self.0.kv.get(&keys::texts(b'g', &[shop, resource]))?;
+        bytes.map(|bytes| decode("the last mending", &bytes)).transpose()
+    }
+
+    /// Notes it.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn keep_mended_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
+        let (shop, key) = (shop.to_owned(), keys::texts(b'g', &[shop, resource]));
+        self.transact(move |tx| {
+            // A shop may have been deleted meanwhile.
+            if shops::is_known(tx, &shop)? {
+                tx.put(key, encode("the last mending", &walk)?);
+            }
+            Ok(())
+        })
+        .await
     }
 }

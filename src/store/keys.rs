@@ -7,6 +7,7 @@
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |
 //! | `d` | shop, resource, id | ledger: the document |
+//! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |

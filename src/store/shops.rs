@@ -366,7 +366,7 @@ impl Store {
 
 /// One bounded step; true when nothing is left.
 fn clear_some(tx: &mut Tx<'_>, shop: &str, now: i64) -> Result<bool, StoreError> {
-    for prefix in [b'j', b'r', b'd', b'k', b'v'] {
+    for prefix in [b'j', b'r', b'd', b'k', b'v', b'g'] {
         let prefix_key = texts(prefix, &[shop]);
         let found = tx.scan(&prefix_key, &prefix_key, DELETED_MAX)?;
         let full = found.len() == DELETED_MAX;

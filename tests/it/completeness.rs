@@ -4,7 +4,7 @@ use reqwest::Method as Verb;
 use serde_json::{Value, json};
 use waybill::sandbox::{Fault, FaultBody, FaultKind};
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;
 use crate::support::oracle;
 
@@ -91,5 +91,27 @@ async fn what_is_parked_gone_or_on_its_way_is_told_apart() {
     assert_eq!(told, [80, 78, 78, 0, 1, 1, 0].map(|count: u64| json!(count)));
     assert_eq!(mend(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for somebody");
     app.expect_parked(1);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_was_set_back_heals_after_the_next_full_walk() {
+    let database = Database::fresh().await;
+    let app = TestApp::builder().mysql(database.url()).shop("restored", 90, 30).start().await;
+    app.run_until_idle().await;
+    // The first full walk is noted as whole some seconds after it; the next one is what heals.
+    let shop = app.shops["restored"].clone();
+    let heals = async || {
+        database.run(&format!("DELETE FROM shipments WHERE shop_id = '{shop}' AND shipment_id LIKE '%7'")).await;
+        let lost = !look(&app, "restored").await.0;
+        app.sync("restored", "full").await;
+        app.run_until_idle().await;
+        let healed = async || look(&app, "restored").await.0.then_some(());
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(8), eventually("no gap", healed)).await;
+        (lost && waited.is_ok()).then_some(())
+    };
+    eventually("a full walk that heals", heals).await;
+    app.run_until_idle().await;
+    oracle::mysql(&database, &oracle::truth(&app)).await;
     app.finish().await;
 }
