@@ -104,21 +104,10 @@ pub(crate) async fn poison(mut run: Run) {
     world.market.sandbox.set_faults(Vec::new());
     for one in &parked {
         let path = format!("/api/v1/parked/{}/retry", one["id"]);
-        let (status, answer) = retry(&world, &serving, &path).await;
+        let (status, answer) = world.insist(&serving, Verb::POST, &path, None).await;
         assert!((200..300).contains(&status), "{path}: {status} {answer}");
     }
     oracle::judge(world, serving).await;
-}
-
-/// Asks again while the API says that it is asked too often.
-async fn retry(world: &World, serving: &crate::program::Serving, path: &str) -> (u16, serde_json::Value) {
-    loop {
-        let (status, answer) = world.ask(serving, Verb::POST, path, None).await.unwrap();
-        if status != 429 {
-            return (status, answer);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 fn kind(random: &mut fastrand::Rng) -> FaultKind {

@@ -190,10 +190,33 @@ impl World {
         Some((status, answer.json().await.unwrap_or(Value::Null)))
     }
 
+    /// Asks again as long as the API says that it is asked too often.
+    pub(crate) async fn insist(
+        &self,
+        serving: &Serving,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        loop {
+            let (status, answer) = self.ask(serving, method.clone(), path, body.clone()).await.unwrap();
+            if status != 429 {
+                return (status, answer);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Registers a shop. True when that was acknowledged, now or (409) before.
     pub(crate) async fn register(&mut self, serving: &Serving, client_id: &str) -> bool {
         let body = json!({"name": client_id, "client_id": client_id, "client_secret": secret(client_id)});
-        let Some((status, shop)) = self.ask(serving, Method::POST, "/api/v1/shops", Some(body)).await else {
+        let asked = loop {
+            match self.ask(serving, Method::POST, "/api/v1/shops", Some(body.clone())).await {
+                Some((429, _)) => tokio::time::sleep(Duration::from_millis(200)).await,
+                asked => break asked,
+            }
+        };
+        let Some((status, shop)) = asked else {
             return false;
         };
         let id = match status {
@@ -226,7 +249,7 @@ impl World {
     pub(crate) async fn walk_all(&self, serving: &Serving) {
         for shop in self.shops.values() {
             let path = format!("/api/v1/shops/{shop}/sync");
-            let (status, answer) = self.ask(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await.unwrap();
+            let (status, answer) = self.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await;
             assert_eq!(status, 202, "{answer}");
         }
     }
