@@ -20,6 +20,8 @@ const BATCH_MAX: usize = 128;
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// Repeats of a transaction that lost a race before it is halved.
 const REPEATS_MAX: u32 = 5;
+/// The same for its parts: each try may wait for a row that somebody holds.
+const REPEATS_OF_PART_MAX: u32 = 2;
 /// Lost connections by the same batch, with the server answering in between, before it is suspected.
 const SUSPECT_AFTER: u32 = 2;
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
@@ -27,6 +29,7 @@ const RECONNECT_MAX: Duration = Duration::from_secs(30);
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How the sink is, for the status page.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +76,8 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 /// Writes documents to MySQL until stopped. While one batch is written the next is opened, and the one
 /// before is acknowledged: the server is the slow part and shall not wait for us.
 pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
-    let mut writer = Writer { store, mysql, health, stop, prepared: false, acknowledging: JoinSet::new() };
+    let mut writer =
+        Writer { store, mysql, health, stop, prepared: false, acknowledging: JoinSet::new(), left_behind: false };
     let mut batch = Vec::new();
     while !writer.stop.is_cancelled() {
         if batch.is_empty() {
@@ -97,6 +101,8 @@ struct Writer {
     prepared: bool,
     /// At most one batch whose commit is confirmed; whether the store took that down.
     acknowledging: JoinSet<bool>,
+    /// An entry lost every race and stays in the outbox, where it is met again.
+    left_behind: bool,
 }
 
 /// Opens the sealed documents after a place, on a blocking thread.
@@ -110,6 +116,9 @@ impl Writer {
     /// comes again.
     async fn next_from_start(&mut self) -> Vec<Waiting> {
         self.acknowledged().await;
+        if std::mem::take(&mut self.left_behind) {
+            pause(&self.stop, LEFT_PAUSE).await;
+        }
         let batch = self.opened(Ok(read(self.store.clone(), None).await)).await;
         if batch.is_empty() {
             tokio::select! {
@@ -134,18 +143,18 @@ impl Writer {
     /// Writes a batch, in halves where it must be, until all of it is written or parked, or the writer
     /// is stopped.
     async fn write_batch(&mut self, batch: Vec<Waiting>) {
-        let mut left = vec![batch];
-        while let Some(part) = left.pop() {
-            match self.write_part(&part).await {
+        let mut left = vec![(batch, REPEATS_MAX)];
+        while let Some((part, repeats_max)) = left.pop() {
+            match self.write_part(&part, repeats_max).await {
                 Part::Written => self.acknowledge(&part).await,
                 Part::Refused(error) => {
                     if let [one] = part.as_slice() {
-                        self.park(one, &error).await;
+                        self.give_up(one, &error).await;
                     } else {
                         let mut first = part;
                         let second = first.split_off(first.len() / 2);
-                        left.push(second);
-                        left.push(first);
+                        left.push((second, REPEATS_OF_PART_MAX));
+                        left.push((first, REPEATS_OF_PART_MAX));
                     }
                 }
                 Part::Stopped => return,
@@ -153,7 +162,7 @@ impl Writer {
         }
     }
 
-    async fn write_part(&mut self, part: &[Waiting]) -> Part {
+    async fn write_part(&mut self, part: &[Waiting], repeats_max: u32) -> Part {
         let entries: Vec<&Entry> = part.iter().filter_map(|waiting| waiting.entry.as_ref()).collect();
         let (mut repeats, mut lost, mut reconnect) = (0, 0, RECONNECT_MIN);
         loop {
@@ -170,7 +179,7 @@ impl Writer {
                 SinkErrorClass::Poison => return Part::Refused(error),
                 SinkErrorClass::Repeat | SinkErrorClass::Unknown => {
                     repeats += 1;
-                    if repeats >= REPEATS_MAX {
+                    if repeats >= repeats_max {
                         return Part::Refused(error);
                     }
                     Duration::from_millis(fastrand::u64(10..200))
@@ -236,7 +245,14 @@ impl Writer {
         }
     }
 
-    async fn park(&self, one: &Waiting, error: &SinkError) {
+    /// Parks what is refused. What only lost its races is nobody's fault and is left where it is: somebody holds
+    /// its row, and others shall not wait for that.
+    async fn give_up(&mut self, one: &Waiting, error: &SinkError) {
+        if error.class == SinkErrorClass::Repeat {
+            tracing::debug!(error = error.text, "a document is left for later");
+            self.left_behind = true;
+            return;
+        }
         tracing::warn!(error = error.text, "the sink refuses a document; it is parked");
         if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
             error.warn("a refused document could not be parked; trying again");

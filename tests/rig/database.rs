@@ -1,12 +1,16 @@
-//! M1 and M3: the database goes away under load, in every way, and the service with it; and the answer to a COMMIT is lost, so
+//! M1, M3 and M4: the database goes away under load, in every way, and the service with it; and the answer to a COMMIT is lost, so
 //! that nobody knows whether it happened. Nothing is lost and nothing is there twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::mariadb::{Database, MariaDb};
 use crate::oracle;
+use crate::program::Serving;
 use crate::proxy::{Fault, Proxy};
-use crate::run::Run;
+use crate::run::{Run, Tier};
 use crate::world::{Limit, Plan, World};
 
 /// Share of the documents that change in a second.
@@ -94,6 +98,105 @@ pub(crate) async fn bad_network(run: Run) {
     drop(stirring);
     oracle::judge(world, serving).await;
     drop(proxy);
+}
+
+/// What the table of error codes promises for one document that the server answers so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// It is parked at once or after some tries, and no other is.
+    Parked,
+    /// It waits, and others do not.
+    LeftForLater,
+    /// Everything waits, and nothing is parked.
+    AllWait,
+}
+
+const CODES: [(u16, Fate); 15] = [
+    (1205, Fate::LeftForLater),
+    (1213, Fate::LeftForLater),
+    (1020, Fate::LeftForLater),
+    (2006, Fate::AllWait),
+    (1040, Fate::AllWait),
+    (1053, Fate::AllWait),
+    (1290, Fate::AllWait),
+    (1836, Fate::AllWait),
+    (1366, Fate::Parked),
+    (1406, Fate::Parked),
+    (1292, Fate::Parked),
+    (4025, Fate::Parked),
+    (1064, Fate::Parked),
+    (1114, Fate::AllWait),
+    (1142, Fate::AllWait),
+];
+
+/// M4: the server answers a document with each code, until the fault is mended.
+pub(crate) async fn codes(run: Run) {
+    let mut random = run.random.clone();
+    let database = Database::fresh().await;
+    let free = Limit { calls: 10_000, seconds: 1 };
+    let mut world =
+        World::open(&run, Plan { mysql: Some(database), list: free, detail: free, ..Plan::of(1, [60, 20]) }).await;
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    serving.idle(Duration::from_secs(60)).await;
+    let mut codes = CODES.to_vec();
+    random.shuffle(&mut codes);
+    // Those that wait half a minute are for the longer tiers.
+    codes.retain(|(code, _)| run.tier != Tier::P || !matches!(code, 1114 | 1142));
+    codes.truncate(run.tier.pick(4, CODES.len(), CODES.len()));
+    for (code, fate) in codes {
+        let client = world.clients[0].clone();
+        let ids = &world.from_the_start[&client];
+        let victim = random.choice(ids).unwrap().clone();
+        run.note(format!("{code} for {victim}: {fate:?}"));
+        inject(&world, code, Some(&victim)).await;
+        let sandbox = &world.market.sandbox;
+        for id in ids.iter().take(20).chain([&victim]) {
+            assert!(sandbox.change_row(&client, id).unwrap());
+        }
+        world.walk_all(&serving).await;
+        let held = hold(&serving, fate).await;
+        inject(&world, code, None).await;
+        let status = serving.idle(Duration::from_secs(90)).await;
+        let parked = serving.all("/api/v1/parked").await;
+        assert_eq!(status["parked"], if fate == Fate::Parked { 1 } else { 0 }, "{code}: {held}; {parked:?}");
+        for one in &parked {
+            assert_eq!(one["document_id"], victim.as_str(), "{code}");
+            world.insist(&serving, Method::POST, &format!("/api/v1/parked/{}/retry", one["id"]), None).await;
+        }
+        serving.idle(Duration::from_secs(60)).await;
+    }
+    oracle::judge(world, serving).await;
+}
+
+/// Has the server refuse one document with a code, or none.
+async fn inject(world: &World, code: u16, victim: Option<&str>) {
+    let database = world.database.as_ref().unwrap();
+    database.run("DROP TRIGGER IF EXISTS fault").await;
+    if let Some(victim) = victim {
+        let signal = format!("SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'injected'");
+        let text = format!("IF NEW.shipment_id = '{victim}' THEN {signal}; END IF");
+        database.run(&format!("CREATE TRIGGER fault BEFORE INSERT ON shipments FOR EACH ROW BEGIN {text}; END")).await;
+    }
+}
+
+/// Waits until a fate shows; the status then.
+async fn hold(serving: &Serving, fate: Fate) -> Value {
+    let begun = Instant::now();
+    loop {
+        let status = serving.get("/api/v1/status").await;
+        let outbox = status["outbox"].as_u64().unwrap();
+        let shows = match fate {
+            Fate::Parked => status["parked"] == 1 && outbox == 0,
+            Fate::LeftForLater => outbox == 1 && status["parked"] == 0 && status["leased_jobs"] == 0,
+            Fate::AllWait => status["sink"]["healthy"] == false && outbox > 1,
+        };
+        if shows {
+            return status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{fate:?} does not show: {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 struct Through {

@@ -11,7 +11,7 @@
 //! | `world` | sandbox, service, sink and the shops between them |
 //! | `oracle` | what must hold after each run |
 //! | `canary` | finds secrets in bytes |
-//! | `database`, `proxy` | M1, M3: MariaDB goes away, the network is bad, a COMMIT's fate is unknown |
+//! | `database`, `proxy` | M1, M3, M4: MariaDB goes away, the network is bad, a COMMIT's fate is unknown, each error code |
 //! | `disk` | a file system that can be full or lose its power |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
@@ -156,6 +156,13 @@ const TESTS: &[Test] = &[
         runs: [1, 10, 10],
         at_most: minutes(3, 6, 12),
         body: |run| Box::pin(database::bad_network(run)),
+    },
+    Test {
+        name: "mysql_codes",
+        needs: &[Need::MariaDb],
+        runs: [1, 3, 6],
+        at_most: minutes(3, 12, 12),
+        body: |run| Box::pin(database::codes(run)),
     },
     Test {
         name: "sweep_kills",

@@ -54,11 +54,11 @@ const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Upserts and sweeps of some ten tables in all sizes; also bounds the server's memory for them.
 const STATEMENTS_CACHED: usize = 96;
 
-/// Run on each new connection. READ COMMITTED keeps gap locks, and so most deadlocks, away; no
+/// Run on each new connection. Who holds a row for long holds up its own document, not all others. READ COMMITTED keeps gap locks, and so most deadlocks, away; no
 /// write of ours depends on an earlier read.
 const SESSION: [&str; 3] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION', \
-     time_zone = '+00:00'",
+     time_zone = '+00:00', innodb_lock_wait_timeout = 2",
     "SET NAMES utf8mb4",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 ];

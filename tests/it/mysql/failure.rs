@@ -53,13 +53,11 @@ async fn a_lock_wait_is_repeated() {
     let one = entry("s", "1", 1, &shipment("o", &["1"]));
     mysql.write(std::slice::from_ref(&one)).await.unwrap();
     let mut conn = database.conn().await;
-    conn.query_drop("SET GLOBAL innodb_lock_wait_timeout = 1").await.unwrap();
     conn.query_drop("START TRANSACTION").await.unwrap();
     conn.query_drop("UPDATE shipments SET row_hash = 1").await.unwrap();
     let fresh = open(database.url());
     assert_eq!(class_of(&fresh, std::slice::from_ref(&one)).await, SinkErrorClass::Repeat);
     conn.query_drop("ROLLBACK").await.unwrap();
-    conn.query_drop("SET GLOBAL innodb_lock_wait_timeout = DEFAULT").await.unwrap();
     fresh.write(&[one]).await.unwrap();
     conn.disconnect().await.unwrap();
 }
