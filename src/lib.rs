@@ -35,7 +35,7 @@
 //! - **One commit.** A job's end, its follow-up jobs, its ledger rows, its outbox entries and the checkpoint change together.
 //!   `it::kill::kill_nine_loses_nothing_on_the_way_to_mysql`
 //! - **Durable means fdatasync.** Nothing is answered, called or acknowledged before its batch is on the disk.
-//!   `store::kv::tests::large_values_are_synced_where_sled_puts_them`
+//!   `store::kv::tests::large_values_stay_in_the_log_whole_and_leave_nothing_behind`
 //! - **Checkpoint.** What was seen at or before it is in the sink, in the outbox, has a live job, or is parked; it never moves back.
 //!   `store::tests::a_first_walk_lists_fetches_and_ends_with_a_checkpoint`
 //! - **Fence.** Only the current attempt may commit. `store::tests::a_late_attempt_is_fenced_off`

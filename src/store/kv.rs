@@ -4,19 +4,19 @@
 //! when the batch is durable: sled's `flush` does not call fsync on Linux, so this file does, on its
 //! own handle to the log, after every batch.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 #[cfg(test)]
 use std::{collections::BTreeMap, sync::RwLock};
 
 use super::StoreError;
+use super::parts::{self, Head, PART_BYTES};
 use super::room::{self, Room};
 
 /// One change to one key.
@@ -62,7 +62,8 @@ pub(super) trait Kv: Send + Sync + 'static {
 pub(super) struct SledKv {
     engine: Engine,
     log: File,
-    blobs: Blobs,
+    /// There is, or was, a value in parts.
+    has_large: AtomicBool,
     room: Room,
     /// Keeps other processes away; let go only after the engine is closed.
     _lock: File,
@@ -71,10 +72,8 @@ pub(super) struct SledKv {
 /// Sled's page cache. Its default of 1 GiB is out of proportion for one small machine.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A page holds up to 17 values and spills at 128 KiB: smaller values never make it spill.
-const LARGE_BYTES: usize = 7_000;
-/// A page of large values may be written with all its neighbours.
-const BLOB_GROWTH: u64 = 20;
+/// Reads of a large value that was changed meanwhile, before it counts as damaged.
+const READS_MAX: usize = 10;
 /// Stands in the store since its first large value.
 const LARGE_MARK: &[u8] = b"mlarge";
 
@@ -100,34 +99,56 @@ impl SledKv {
         let engine = Engine { db: Some(db), broken: AtomicBool::new(true) };
         let log = File::options().write(true).open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
         sync_files(directory, &path)?;
-        let has_large = engine.db()?.contains_key(LARGE_MARK).map_err(failure)?;
-        let blobs =
-            Blobs { directory: path.join("blobs"), expected: AtomicBool::new(has_large), synced: Mutex::default() };
+        let has_large = AtomicBool::new(engine.db()?.contains_key(LARGE_MARK).map_err(failure)?);
         let again = log.try_clone().map_err(|error| StoreError::io(&path, error))?;
         let room = Room::new(directory, again);
         room.keep_reserve();
         engine.broken.store(false, Ordering::Relaxed);
-        Ok(SledKv { engine, log, blobs, room, _lock: lock })
+        Ok(SledKv { engine, log, has_large, room, _lock: lock })
+    }
+
+    /// What sled finds, as long as the keys begin so.
+    fn pairs<'a>(
+        &'a self,
+        found: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + 'a,
+        prefix: &[u8],
+    ) -> Pairs<'a> {
+        let prefix = prefix.to_vec();
+        let pairs = found.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(failure));
+        let ours = pairs.take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
+        Box::new(ours.filter_map(|pair| match pair {
+            // Read anew, with its parts; it may be gone by now.
+            Ok((key, value)) if Head::read(&value).is_some() => {
+                self.get(&key).map(|value| value.map(|value| (key, value))).transpose()
+            }
+            pair => Some(pair),
+        }))
     }
 
     fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let db = self.engine.db()?;
         let mut batch = sled::Batch::default();
-        if !self.blobs.expected.load(Ordering::Relaxed) && changes.iter().any(is_large) {
-            self.blobs.expected.store(true, Ordering::Relaxed);
+        let had_large = self.has_large.load(Ordering::Relaxed);
+        if !had_large && changes.iter().any(is_large) {
+            self.has_large.store(true, Ordering::Relaxed);
             batch.insert(LARGE_MARK, &[]);
         }
         for (key, value) in changes {
+            let before =
+                if had_large { db.get(key).map_err(failure)?.and_then(|stored| Head::read(&stored)) } else { None };
+            before.iter().flat_map(|head| head.keys(key)).for_each(|part| batch.remove(part));
             match value {
-                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
                 None => batch.remove(key.as_slice()),
+                Some(value) if parts::must_split(value) => {
+                    let head = Head::new(fastrand::u64(..), value.len());
+                    batch.insert(key.as_slice(), head.bytes());
+                    head.keys(key).zip(value.chunks(PART_BYTES)).for_each(|(key, part)| batch.insert(key, part));
+                }
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
             }
         }
-        let db = self.engine.db()?;
         db.apply_batch(batch).map_err(failure)?;
         db.flush().map_err(failure)?;
-        if self.blobs.expected.load(Ordering::Relaxed) {
-            self.blobs.sync()?;
-        }
         self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
     }
 }
@@ -227,30 +248,35 @@ fn is_full(error: &sled::Error) -> bool {
 
 impl Kv for SledKv {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.engine.db()?.get(key).map_err(failure)?.map(|value| value.to_vec()))
+        let stored = |key: &[u8]| Ok(self.engine.db()?.get(key).map_err(failure)?.map(|value| value.to_vec()));
+        for _ in 0..READS_MAX {
+            let Some(found) = stored(key)? else { return Ok(None) };
+            let Some(head) = Head::read(&found) else { return Ok(Some(found)) };
+            if let Some(whole) = head.join(key, stored)? {
+                return Ok(Some(whole));
+            }
+        }
+        let detail = "a part of it is missing".to_owned();
+        Err(StoreError::Record { what: "a large value".to_owned(), detail })
     }
 
     fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
         let start = if from > prefix { from } else { prefix };
         match self.engine.db() {
-            Ok(db) => pairs(db.range::<&[u8], _>((Bound::Included(start), Bound::Unbounded)), prefix),
+            Ok(db) => self.pairs(db.range::<&[u8], _>((Bound::Included(start), Bound::Unbounded)), prefix),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
     }
 
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
         match self.engine.db() {
-            Ok(db) => pairs(db.range::<&[u8], _>((Bound::Unbounded, Bound::Excluded(before))).rev(), prefix),
+            Ok(db) => self.pairs(db.range::<&[u8], _>((Bound::Unbounded, Bound::Excluded(before))).rev(), prefix),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
     }
 
     fn has_room(&self, changes: &[Change]) -> Result<(), StoreError> {
         let size = |(key, value): &Change| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-        let large: u64 = changes.iter().filter(|change| is_large(change)).map(size).sum();
-        if large > 0 {
-            self.room.free_space(large * BLOB_GROWTH)?;
-        }
         self.room.for_log(changes.iter().map(size).sum())
     }
 
@@ -267,53 +293,8 @@ impl Kv for SledKv {
     }
 }
 
-/// What sled finds, as long as the keys begin so.
-fn pairs<'a>(found: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + 'a, prefix: &[u8]) -> Pairs<'a> {
-    let prefix = prefix.to_vec();
-    Box::new(
-        found
-            .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(failure))
-            .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))),
-    )
-}
-
-/// What does not fit a segment of the log (128 KiB, a page of large documents) sled writes to a file of
-/// its own, which it never syncs.
-struct Blobs {
-    directory: PathBuf,
-    /// A value was stored that is large enough to make a page large.
-    expected: AtomicBool,
-    synced: Mutex<BTreeSet<OsString>>,
-}
-
-impl Blobs {
-    /// Syncs the files that came since the last time, and their names.
-    fn sync(&self) -> Result<(), StoreError> {
-        let io = |error| StoreError::io(&self.directory, error);
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut present = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.directory).map_err(io)? {
-            present.insert(entry.map_err(io)?.file_name());
-        }
-        let fresh: Vec<&OsString> = present.difference(&synced).collect();
-        for name in &fresh {
-            match File::open(self.directory.join(name)) {
-                Ok(file) => file.sync_data().map_err(io)?,
-                // sled dropped it meanwhile: nothing refers to it any more.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(io(error)),
-            }
-        }
-        if !fresh.is_empty() {
-            File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(io)?;
-        }
-        *synced = present;
-        Ok(())
-    }
-}
-
 fn is_large((_, value): &Change) -> bool {
-    value.as_ref().is_some_and(|value| value.len() > LARGE_BYTES)
+    value.as_ref().is_some_and(|value| parts::must_split(value))
 }
 
 /// Never [`StoreError::Full`]: the engine has begun, and what became of the batch nobody knows.
@@ -417,18 +398,28 @@ mod tests {
     }
 
     #[test]
-    fn large_values_are_synced_where_sled_puts_them() {
+    fn large_values_stay_in_the_log_whole_and_leave_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let kv = opened(&directory);
-        kv.apply(&[(b"large".to_vec(), Some(vec![7; 300_000]))]).unwrap();
-        let blobs = std::fs::read_dir(directory.path().join("sled/blobs")).unwrap().count();
-        assert_eq!(blobs, 1, "sled gives it a file of its own");
-        assert_eq!(kv.blobs.synced.lock().unwrap().len(), 1);
-        kv.apply(&[(b"large".to_vec(), None)]).unwrap();
+        let value = |seed: u8, length: usize| -> Vec<u8> { (0..length).map(|at| seed ^ (at / 100) as u8).collect() };
+        let put = |key: &str, value: &[u8]| -> Change { (key.into(), Some(value.into())) };
+        let (first, second) = (value(1, 300_000), value(2, 45_001));
+        let looks_like_a_head = crate::store::parts::Head::new(7, 9).bytes();
+        kv.apply(&[put("a", &first), put("b", b"small"), put("c", &looks_like_a_head)]).unwrap();
+        let shown = |kv: &SledKv| -> Vec<(Vec<u8>, Vec<u8>)> {
+            ["a", "b", "c"].iter().flat_map(|prefix| kv.scan(prefix.as_bytes(), b"")).map(Result::unwrap).collect()
+        };
+        let pair = |key: &str, value: &[u8]| (key.as_bytes().to_vec(), value.to_vec());
+        assert_eq!(shown(&kv), [pair("a", &first), pair("b", b"small"), pair("c", &looks_like_a_head)]);
+        kv.apply(&[put("a", &second), put("b", &first), (b"c".to_vec(), None)]).unwrap();
+        assert_eq!(kv.scan_back(b"b", b"c").map(Result::unwrap).collect::<Vec<_>>(), [pair("b", &first)]);
+        assert_eq!(std::fs::read_dir(directory.path().join("sled/blobs")).unwrap().count(), 0, "all is in the log");
         drop(kv);
-        let reopened = opened(&directory);
-        assert!(reopened.blobs.expected.load(std::sync::atomic::Ordering::Relaxed), "a page may spill later");
-        assert_eq!(reopened.get(b"large").unwrap(), None);
+        let kv = opened(&directory);
+        assert_eq!(shown(&kv), [pair("a", &second), pair("b", &first)]);
+        kv.apply(&[put("a", b"now small"), (b"b".to_vec(), None)]).unwrap();
+        let left: Vec<Vec<u8>> = kv.engine.db().unwrap().iter().keys().map(|key| key.unwrap().to_vec()).collect();
+        assert_eq!(left, [b"a".to_vec(), b"mlarge".to_vec()], "no part is left");
     }
 
     #[test]

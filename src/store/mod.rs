@@ -21,6 +21,7 @@ mod lease;
 mod meta;
 mod outbox;
 mod parked;
+mod parts;
 mod queue;
 mod ready;
 mod restore;

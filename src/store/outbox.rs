@@ -14,13 +14,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::meta::Counter;
+use super::parts::PART_BYTES;
 use super::runs::RunCounts;
 use super::signal::Signal;
 use super::{Store, StoreError, Tx, archive, decode, document_context, encode, keys, parked, shops};
 use crate::domain::{Checkpoint, Combination, Document, Entry, StreamId};
 
-/// A page of the engine holds up to 17 values; with larger ones it would spill out of its log.
-const RECORD_BYTES_MAX: usize = 7_000;
+/// What fits one value of the engine; a larger entry stands alone, in parts.
+const RECORD_BYTES_MAX: usize = PART_BYTES;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

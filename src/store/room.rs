@@ -88,11 +88,8 @@ impl Room {
         }
     }
 
-    /// The same for what the engine puts into files of their own.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`]: not now.
-    pub(super) fn free_space(&self, bytes: u64) -> Result<(), StoreError> {
+    /// Whether the file system says that so much is free.
+    fn free_space(&self, bytes: u64) -> Result<(), StoreError> {
         let system = statvfs(&self.directory).map_err(|error| StoreError::io(&self.directory, error.into()))?;
         if system.f_bavail.saturating_mul(system.f_frsize) < bytes { Err(StoreError::Full) } else { Ok(()) }
     }
