@@ -88,7 +88,8 @@ pub struct Run {
     /// The pass over the list that is under way, or was the last.
     #[serde(default)]
     pub pass: Pass,
-    /// The list kept moving: also the last pass found rows that an earlier one should have seen.
+    /// The list kept moving: also the last pass found rows that an earlier one should have seen, or no longer
+    /// found some that stood among others.
     #[serde(default)]
     pub drift: bool,
 }
@@ -103,11 +104,14 @@ pub struct Pass {
     pub met_known: bool,
     /// Rows below a known one that were not known themselves.
     pub missed: u64,
+    /// Least row time that it met; what is older may have come of age.
+    #[serde(default)]
+    pub oldest: Option<Millis>,
 }
 
 impl Default for Pass {
     fn default() -> Pass {
-        Pass { number: 1, met_known: false, missed: 0 }
+        Pass { number: 1, met_known: false, missed: 0, oldest: None }
     }
 }
 

@@ -139,6 +139,7 @@ fn note(tx: &mut Tx<'_>, (shop, resource): (&str, &str), one: Mirrored, now: i64
         first_listed_at: one.first_listed_at,
         seen: 0,
         pass: 1,
+        time: None,
         gone_at: one.no_longer_listed_at,
     };
     tx.put(keys::row(&stream, &one.id), encode("a ledger row", &row)?);

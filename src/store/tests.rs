@@ -121,6 +121,7 @@ async fn a_first_walk_lists_fetches_and_ends_with_a_checkpoint() {
     f.page(&[("3", 1, 0), ("2", 1, 3)], MORE).await;
     f.page(&[("1", 1, 9)], MORE).await;
     f.page(&[], Next::End).await;
+    f.sweep().await;
     assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Fetching);
     assert_eq!(f.read_details().await, ["3", "2", "1"], "newest first");
     let entries = f.drain().await;
@@ -262,21 +263,42 @@ async fn a_full_walk_notes_what_is_no_longer_listed_and_what_is_listed_again() {
 async fn a_walk_passes_again_until_nothing_was_missed() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
-    f.page(&[("9", 1, 0), ("8", 1, 0)], MORE).await;
+    f.page(&[("9", 1, 1), ("8", 1, 2)], MORE).await;
     // 9 leaves the list; 7 slips to the page that was read.
-    f.page(&[("6", 1, 0), ("5", 1, 0)], Next::End).await;
+    f.page(&[("6", 1, 4), ("5", 1, 5)], Next::End).await;
     // The second pass meets 7 below 8, and a 10 that is simply new.
-    f.page(&[("10", 1, 0), ("8", 1, 0)], MORE).await;
-    f.page(&[("8", 1, 0), ("7", 1, 0)], MORE).await;
-    f.page(&[("6", 1, 0), ("5", 1, 0)], Next::End).await;
+    f.page(&[("10", 1, 0), ("8", 1, 2)], MORE).await;
+    f.page(&[("8", 1, 2), ("7", 1, 3)], MORE).await;
+    f.page(&[("6", 1, 4), ("5", 1, 5)], Next::End).await;
     let walking = f.store.run(run).unwrap().unwrap();
     assert_eq!((walking.pass.number, walking.listed), (3, 6), "7 was missed, so the list is read again");
     // Arrivals that push each other over the edge of a page are no drift.
     f.page(&[("12", 1, 0), ("11", 1, 0)], MORE).await;
-    f.page(&[("11", 1, 0), ("10", 1, 0)], Next::End).await;
+    f.page(&[("11", 1, 0), ("10", 1, 0)], MORE).await;
+    f.page(&[("8", 1, 2), ("7", 1, 3)], MORE).await;
+    f.page(&[("6", 1, 4), ("5", 1, 5)], Next::End).await;
+    f.sweep().await;
     let ended = f.store.run(run).unwrap().unwrap();
     assert_eq!((ended.state, ended.drift, ended.listed), (RunState::Fetching, false, 8));
     assert!(f.store.checkpoint(&f.stream).unwrap().full_walk_at.is_some());
+}
+
+#[tokio::test]
+async fn a_row_that_goes_between_passes_asks_for_another_unless_it_came_of_age() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[("9", 1, 1), ("8", 1, 2)], MORE).await;
+    f.page(&[("7", 1, 3), ("6", 1, 90)], Next::End).await;
+    // 6 is too old to be listed any more; 8 was taken out from among others.
+    f.page(&[("9", 1, 1)], MORE).await;
+    f.page(&[("7", 1, 3)], Next::End).await;
+    f.sweep().await;
+    assert_eq!(f.store.run(run).unwrap().unwrap().pass.number, 3, "8 may have pulled others out of sight");
+    f.page(&[("9", 1, 1)], MORE).await;
+    f.page(&[], Next::End).await;
+    f.sweep().await;
+    let ended = f.store.run(run).unwrap().unwrap();
+    assert_eq!((ended.state, ended.drift), (RunState::Fetching, false), "7 came of age");
 }
 
 #[tokio::test]
@@ -287,8 +309,9 @@ async fn a_list_that_moves_through_all_passes_is_reported_and_walked_whole_again
     for pass in 0..3 {
         f.page(&[("200", 1, 0)], MORE).await;
         id -= pass;
-        f.page(&[(&id.to_string(), 1, 0)], Next::End).await;
+        f.page(&[(&id.to_string(), 1, 1)], Next::End).await;
     }
+    f.sweep().await;
     let ended = f.store.run(run).unwrap().unwrap();
     assert_eq!((ended.state, ended.drift, ended.pass.number), (RunState::Fetching, true, 3));
     assert_eq!(f.store.checkpoint(&f.stream).unwrap().full_walk_at, None);

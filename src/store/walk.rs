@@ -1,9 +1,10 @@
 //! What a page changes: the ledger of rows, jobs for new and changed ones, the next page, or the end
 //! of the walk with its checkpoint. And the sweep that notes what a full walk no longer saw.
 //!
-//! A full walk passes over the list again, [`PASSES_MAX`] times in all, after a pass that found rows below
-//! known ones which were not known; after the very first; and when known rows are absent. What it notes as no
-//! longer listed was so absent from two passes.
+//! A full walk passes over the list again, [`PASSES_MAX`] times in all: after the very first pass; after one that
+//! found rows below known ones which were not known; after one that lacks rows of the pass before, other than at
+//! the old end; and when rows are absent that were known before the walk. What is noted as no longer listed was
+//! so absent from two passes at least.
 //!
 //! Called inside a transaction when a page's attempt settles.
 
@@ -61,9 +62,12 @@ pub(super) struct RowNote {
     /// The last full walk that saw it.
     #[serde(rename = "s")]
     pub(super) seen: u64,
-    /// The pass of that walk that saw it first.
+    /// The pass of that walk that saw it last.
     #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
     pub(super) pass: u32,
+    /// Its own time, as the list told it.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub(super) time: Option<i64>,
     /// Since when full walks no longer see it.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub(super) gone_at: Option<i64>,
@@ -165,13 +169,16 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
             Some(_) => None,
         };
         let met = known.as_ref().is_some_and(|note| note.seen == run.id);
-        tally.listed += u64::from(!met);
         // While rows arrive, the tail of one page comes again at the head of the next: that is not known before.
-        tally.pass.met_known |= known.as_ref().is_some_and(|note| !met || note.pass < run.pass.number);
+        let met_in_pass = known.as_ref().is_some_and(|note| met && note.pass == run.pass.number);
+        tally.listed += u64::from(!met);
+        tally.pass.met_known |= known.is_some() && !met_in_pass;
+        tally.pass.oldest = [tally.pass.oldest, row.time].into_iter().flatten().min();
         // Where new rows come at the head, one below a known row was there before: the last pass missed it.
         tally.pass.missed += u64::from(rule.newest_first && known.is_none() && tally.pass.met_known);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
-        let note = RowNote { hash: row.hash, first_listed_at, seen: run.id, pass: run.pass.number, gone_at: None };
+        let (seen, pass) = (run.id, run.pass.number);
+        let note = RowNote { hash: row.hash, first_listed_at, seen, pass, time: row.time, gone_at: None };
         match class {
             Some(Class::Changed) => tally.changed += 1,
             Some(_) => tally.new += 1,
@@ -188,8 +195,11 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         if known.as_ref().is_some_and(|note| note.gone_at.is_some()) {
             outbox::append_listing(tx, &run.stream, &row.id, None, now)?;
         }
-        // An incremental walk over known rows leaves the ledger untouched, and so does another pass.
-        if class.is_some() || (run.mode == Mode::Full && !met) || known.is_some_and(|note| note.gone_at.is_some()) {
+        // An incremental walk over known rows leaves the ledger untouched.
+        if class.is_some()
+            || (run.mode == Mode::Full && !met_in_pass)
+            || known.is_some_and(|note| note.gone_at.is_some())
+        {
             tx.put(key, encode("a ledger row", &note)?);
         }
     }
@@ -236,7 +246,7 @@ fn note_rejected(tx: &mut Tx<'_>, run: &Run, rejected: &[Rejected], now: i64) ->
                 key,
                 encode(
                     "a ledger row",
-                    &RowNote { hash: 0, first_listed_at: now, seen: u64::MAX, pass: 1, gone_at: None },
+                    &RowNote { hash: 0, first_listed_at: now, seen: u64::MAX, pass: 1, time: None, gone_at: None },
                 )?,
             );
         }
@@ -257,7 +267,8 @@ fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, now: i64) -> Result<(), St
         return pass_again(tx, &run, now);
     }
     runs::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
-    if first_walk { end_walk(tx, run_id, now) } else { sweep_from(tx, &run, String::new()) }
+    // Of a first walk on one page there is nothing to look for.
+    if first_walk && run.pass.number == 1 { end_walk(tx, run_id, now) } else { sweep_from(tx, &run, String::new()) }
 }
 
 fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
@@ -290,13 +301,14 @@ fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreErro
     enqueue(tx, &job)
 }
 
-/// Notes rows that all passes of the full walk did not see, or asks for the second pass; then ends the walk.
-/// Only changes are written.
+/// Looks through the ledger for rows that the last pass did not meet. Asks for another pass when that means that
+/// the list moved; else notes those that no pass met as no longer listed, and ends the walk. Only changes are
+/// written.
 pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
     let JobKind::Sweep { run: run_id, after, .. } = &job.kind else { return Ok(()) };
-    let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
-    let stream = &run.stream;
-    let prefix = keys::stream(b'r', stream);
+    let Some(mut run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
+    let stream = run.stream.clone();
+    let prefix = keys::stream(b'r', &stream);
     let mut from = [prefix.as_slice(), after.as_bytes()].concat();
     if !after.is_empty() {
         from.push(0);
@@ -306,18 +318,44 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
     for (key, bytes) in &rows {
         let mut note: RowNote = decode("a ledger row", bytes)?;
         let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-        if note.seen < run.id && note.gone_at.is_none() {
-            if run.pass.number == 1 {
-                return pass_again(tx, &run, now);
+        match absence(&note, &run) {
+            Absence::None => {}
+            Absence::Once if run.pass.number < PASSES_MAX => return pass_again(tx, &run, now),
+            Absence::Once => run.drift = true,
+            Absence::Whole => {
+                note.gone_at = Some(now);
+                tx.put(key.clone(), encode("a ledger row", &note)?);
+                outbox::append_listing(tx, &stream, &id, Some(now), now)?;
             }
-            note.gone_at = Some(now);
-            tx.put(key.clone(), encode("a ledger row", &note)?);
-            outbox::append_listing(tx, stream, &id, Some(now), now)?;
         }
         last = Some(id);
     }
+    let drift = run.drift;
+    runs::update(tx, Some(run.id), now, |run| run.drift = drift)?;
     match last {
         Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
         _ => end_walk(tx, run.id, now),
     }
+}
+
+/// How a row is absent.
+enum Absence {
+    None,
+    /// From one pass only: it went while the list was walked, and may have pulled others out of sight; or a page
+    /// slipped.
+    Once,
+    /// From all of several passes.
+    Whole,
+}
+
+fn absence(note: &RowNote, run: &Run) -> Absence {
+    if note.seen == run.id && note.pass + 1 == run.pass.number {
+        // What reaches the age at which the API drops it goes at the end, and moves nothing.
+        let came_of_age = note.time.zip(run.pass.oldest).is_some_and(|(time, oldest)| time <= oldest);
+        return if came_of_age { Absence::None } else { Absence::Once };
+    }
+    if note.seen >= run.id || note.gone_at.is_some() {
+        return Absence::None;
+    }
+    if run.pass.number == 1 { Absence::Once } else { Absence::Whole }
 }
