@@ -84,7 +84,8 @@ pub(crate) async fn poison(mut run: Run) {
     });
     // And a page that fails for a while: an error is not the end of a list.
     let busy = FaultKind::Status { code: 503, body: FaultBody::Html, headers: BTreeMap::new() };
-    let page = Fault::times("/retailer/shipments?fulfilment-method=FBR&page=2", busy, 2);
+    let page = Fault::times("/retailer/shipments?fulfilment-method=FBR&page=2", busy, 3);
+    let page = Fault { client_id: Some(bad.clone()), ..page };
     world.market.sandbox.set_faults(faults.chain([page]).collect());
     let serving = world.start().await;
     world.register_all(&serving).await;
