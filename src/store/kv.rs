@@ -90,11 +90,12 @@ impl SledKv {
         let db = match open_caught(&path) {
             Ok(db) => db,
             Err(Unopened::Full) => open_full(directory, &path)?,
-            Err(Unopened::Other(first)) => {
+            Err(Unopened::Broken(first)) => {
                 tracing::warn!(error = %first, "the store did not open; trying again without its snapshot");
                 remove_files(&path, |name| name.starts_with("snap."))?;
-                open_caught(&path).map_err(|error| error.into_damage(&path))?
+                open_caught(&path).map_err(|error| error.into_error(&path))?
             }
+            Err(error) => return Err(error.into_error(&path)),
         };
         let engine = Engine { db: Some(db), broken: AtomicBool::new(true) };
         let log = File::options().write(true).open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
@@ -218,16 +219,22 @@ fn remove_files(path: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), Stor
     Ok(())
 }
 
+/// Why the engine does not open. What the system refuses is no damage: nothing may be moved aside for it.
 enum Unopened {
     Full,
-    Other(String),
+    /// An engine that was closed a moment ago in this process, or somebody else, still has the files.
+    Busy,
+    System(String),
+    Broken(String),
 }
 
 impl Unopened {
-    fn into_damage(self, path: &Path) -> StoreError {
+    fn into_error(self, path: &Path) -> StoreError {
         match self {
             Unopened::Full => StoreError::Full,
-            Unopened::Other(detail) => StoreError::Damaged { path: path.to_owned(), detail },
+            Unopened::Busy => StoreError::InUse { path: path.to_owned() },
+            Unopened::System(detail) => StoreError::Io { path: path.to_owned(), detail },
+            Unopened::Broken(detail) => StoreError::Damaged { path: path.to_owned(), detail },
         }
     }
 }
@@ -236,14 +243,25 @@ fn open_caught(path: &PathBuf) -> Result<sled::Db, Unopened> {
     let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
     match opened {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(error)) if is_full(&error) => Err(Unopened::Full),
-        Ok(Err(error)) => Err(Unopened::Other(error.to_string())),
-        Err(_) => Err(Unopened::Other("the engine panicked while reading its log".to_owned())),
+        Ok(Err(error)) => Err(unopened(error)),
+        Err(_) => Err(Unopened::Broken("the engine panicked while reading its log".to_owned())),
     }
 }
 
-fn is_full(error: &sled::Error) -> bool {
-    matches!(error, sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
+fn unopened(error: sled::Error) -> Unopened {
+    use io::ErrorKind;
+    match error {
+        sled::Error::Io(error) => match error.kind() {
+            ErrorKind::StorageFull => Unopened::Full,
+            _ if error.to_string().contains("could not acquire lock") => Unopened::Busy,
+            // How the engine tells of files that it cannot make sense of.
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other => {
+                Unopened::Broken(error.to_string())
+            }
+            _ => Unopened::System(error.to_string()),
+        },
+        error => Unopened::Broken(error.to_string()),
+    }
 }
 
 impl Kv for SledKv {
@@ -367,8 +385,14 @@ mod tests {
     use super::{Change, Kv, MemoryKv, SledKv};
 
     fn opened(directory: &tempfile::TempDir) -> SledKv {
-        let lock = std::fs::File::create(directory.path().join("lock")).unwrap();
-        SledKv::open(directory.path(), lock).unwrap()
+        loop {
+            let lock = std::fs::File::create(directory.path().join("lock")).unwrap();
+            match SledKv::open(directory.path(), lock) {
+                // Threads of the one before are still closing its files.
+                Err(super::StoreError::InUse { .. }) => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     /// What both engines must do alike.
