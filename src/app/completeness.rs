@@ -106,8 +106,8 @@ impl Inner {
     async fn mend_walked(&self) -> Result<(), LookError> {
         for shop in self.store.shops()?.into_iter().filter(|shop| shop.state == ShopState::Active) {
             for definition in self.definitions_of(&shop) {
-                let walked = full_walk_at(&self.store, &streams(&shop, definition))?;
-                let Some(walked) = walked else { continue };
+                let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
+                let Some(walked) = full_walk_at(&self.store, &streams)? else { continue };
                 let known = self.store.mended_at(&shop.id, &definition.name)?;
                 if known.is_some_and(|known| known >= walked) {
                     continue;
@@ -132,7 +132,8 @@ impl Inner {
         Ok(())
     }
 
-    fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
+    /// The definitions of the resources that a shop takes.
+    pub(super) fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
         self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.resources.contains(&definition.name))
     }
 
@@ -157,7 +158,7 @@ impl Inner {
         // First what is on its way: what has arrived by the time that the sink is read was here before.
         let (store, shop_id, resource) = (self.store.clone(), shop.id.clone(), definition.name.clone());
         let under_way = blocking(move || store.under_way(&shop_id, &resource)).await?;
-        let streams = streams(shop, definition);
+        let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
         let mut look = Look::default();
         look.counts.resource.clone_from(&definition.name);
         look.counts.full_walk_at = full_walk_at(&self.store, &streams)?;
@@ -230,12 +231,6 @@ impl Look {
         }
         counts.only_in_sink += held.len() as u64;
     }
-}
-
-fn streams(shop: &Shop, definition: &Definition) -> Vec<StreamId> {
-    let combinations = definition.list.combinations.iter().cloned();
-    let stream = |combination| StreamId { shop: shop.id.clone(), resource: definition.name.clone(), combination };
-    combinations.map(stream).collect()
 }
 
 /// When the last whole walk was, of the stream for which that is longest ago; None: of one there was none.

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::Inner;
-use crate::domain::StreamId;
 use crate::domain::clock::Millis;
 use crate::http::backend::Overdue;
 use crate::store::StoreError;
@@ -43,15 +42,10 @@ impl Inner {
     fn find_overdue(&self, now: Millis) -> Result<Vec<Overdue>, StoreError> {
         let mut found = Vec::new();
         for shop in self.store.shops()? {
-            for definition in self.definitions.iter().filter(|definition| shop.resources.contains(&definition.name)) {
+            for definition in self.definitions_of(&shop) {
                 let Some(history) = definition.list.history else { continue };
                 let patience = i64::try_from((history * 2 / 3).as_millis()).unwrap_or(i64::MAX);
-                for combination in &definition.list.combinations {
-                    let stream = StreamId {
-                        shop: shop.id.clone(),
-                        resource: definition.name.clone(),
-                        combination: combination.clone(),
-                    };
+                for stream in definition.streams(&shop.id) {
                     let walked_at = self.store.checkpoint(&stream)?.walked_at;
                     if now.saturating_sub(walked_at.unwrap_or(shop.created_at)) > patience {
                         found.push(Overdue { stream: stream.to_string(), shop_id: shop.id.clone(), walked_at });

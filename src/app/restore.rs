@@ -123,11 +123,7 @@ impl Inner {
 
     /// The lost process may have used all slots a moment ago.
     fn budgets_in_use(&self, shop: &Shop) -> Vec<(String, u32)> {
-        let definitions = self.definitions.iter().filter(|definition| shop.resources.contains(&definition.name));
-        let paths = definitions.flat_map(|definition| {
-            let detail = definition.detail.as_ref().map(|detail| detail.path.as_str());
-            std::iter::once(definition.list.path.as_str()).chain(detail)
-        });
+        let paths = self.definitions_of(shop).flat_map(Definition::paths);
         let rules = paths.filter_map(|path| self.engine.rules().find("GET", path));
         rules.filter_map(|rule| rule.limit.map(|limit| (rule.name.clone(), limit.calls))).collect()
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Combination;
+use crate::domain::{Combination, StreamId};
 
 /// A resource: how to list it, read its details and lay it out in tables.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,6 +154,16 @@ pub struct ChildTable {
 }
 
 impl Definition {
+    /// The streams of a shop: one a combination of list parameters.
+    pub fn streams<'a>(&'a self, shop: &'a str) -> impl Iterator<Item = StreamId> + 'a {
+        let of = |combination: &Combination| StreamId {
+            shop: shop.to_owned(),
+            resource: self.name.clone(),
+            combination: combination.clone(),
+        };
+        self.list.combinations.iter().map(of)
+    }
+
     /// The queue of a definition's jobs differs by list and detail; both need a rate rule.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.list.path.as_str()).chain(self.detail.iter().map(|detail| detail.path.as_str()))

@@ -7,7 +7,7 @@ use super::detail::{self, DocumentNote};
 use super::keys::{self, Queue, QueueKind};
 use super::queue::new_job;
 use super::ready::{self, enqueue};
-use super::{Store, StoreError, decode, encode, outbox, queue, shops};
+use super::{Store, StoreError, Tx, decode, encode, outbox, queue, shops};
 use crate::domain::{Class, Combination, Job, JobKind, StreamId};
 
 /// Jobs added by one transaction.
@@ -119,21 +119,12 @@ impl Store {
         resource: &str,
         documents: Vec<(String, Combination)>,
     ) -> Result<(), StoreError> {
-        for some in documents.chunks(WANTED_AT_ONCE) {
-            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
-            self.transact(move |tx| {
-                for (id, combination) in some {
-                    let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
-                    detail::forget(tx, &stream, &id)?;
-                    let kind = JobKind::FetchDetail { run: None, combination: stream.combination, id };
-                    let job = new_job(tx, &shop, &resource, Class::Changed, kind)?;
-                    enqueue(tx, &job)?;
-                }
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
+        let again = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
+            let kind = JobKind::FetchDetail { run: None, combination: stream.combination, id };
+            let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, kind)?;
+            enqueue(tx, &job)
+        };
+        self.forget(shop, resource, documents, again).await
     }
 
     /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
@@ -147,13 +138,28 @@ impl Store {
         resource: &str,
         documents: Vec<(String, Combination)>,
     ) -> Result<(), StoreError> {
+        let row = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
+            tx.delete(keys::row(&stream, &id));
+            Ok(())
+        };
+        self.forget(shop, resource, documents, row).await
+    }
+
+    /// Forgets documents, in bounded steps, and does something more with each.
+    async fn forget(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+        more: impl Fn(&mut Tx<'_>, StreamId, String) -> Result<(), StoreError> + Copy + Send + 'static,
+    ) -> Result<(), StoreError> {
         for some in documents.chunks(WANTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
             self.transact(move |tx| {
                 for (id, combination) in some {
                     let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
                     detail::forget(tx, &stream, &id)?;
-                    tx.delete(keys::row(&stream, &id));
+                    more(tx, stream, id)?;
                 }
                 Ok(())
             })

@@ -229,15 +229,7 @@ impl Inner {
     fn streams(&self, shop: &Shop, resource: Option<&str>) -> Vec<StreamId> {
         let wanted = |name: &String| resource.is_none_or(|resource| resource == name);
         let definitions = shop.resources.iter().filter(|name| wanted(name)).filter_map(|name| self.definition(name));
-        definitions
-            .flat_map(|definition| {
-                definition.list.combinations.iter().map(|combination| StreamId {
-                    shop: shop.id.clone(),
-                    resource: definition.name.clone(),
-                    combination: combination.clone(),
-                })
-            })
-            .collect()
+        definitions.flat_map(|definition| definition.streams(&shop.id)).collect()
     }
 
     /// A shop's opened credentials, cached until the shop changes.
