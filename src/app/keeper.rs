@@ -1,9 +1,15 @@
-//! Tokens over restarts: the source's keeper, over the store. Losing one costs a login, nothing else.
+//! Tokens over restarts: the source's keeper, over the store. Losing one costs a login, nothing else. And the
+//! login host's wish for no logins at all, which holds over a restart too.
+
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use crate::source::{KeptToken, TokenKeeper};
 use crate::store::Store;
+
+/// Under which rule, of no account, the store keeps the login host's pause.
+const LOGIN: &str = "login";
 
 /// Keeps tokens sealed in the store.
 pub(super) struct StoreKeeper(Store);
@@ -23,6 +29,21 @@ impl TokenKeeper for StoreKeeper {
         Box::pin(async move {
             if let Err(error) = self.0.keep_token(client_id, &kept.token, kept.expires_at).await {
                 error.warn("a token could not be kept; the next start logs in again");
+            }
+        })
+    }
+
+    fn load_pause(&self) -> Duration {
+        self.0.pause_left("", LOGIN).unwrap_or_else(|error| {
+            error.warn("the login host's pause could not be read; it is taken as over");
+            Duration::ZERO
+        })
+    }
+
+    fn keep_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.0.keep_pause("", LOGIN, length).await {
+                error.warn("the login host's pause could not be kept; it holds until this process ends");
             }
         })
     }

@@ -2,6 +2,7 @@
 //! tokens it keeps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -113,13 +114,14 @@ async fn probe_page(
 async fn take_slot(config: &Config, store: &Store, account: &str, path: &str) -> Result<(), StoreError> {
     let Some(rule) = config.rules.find("GET", path) else { return Ok(()) };
     let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
-    while budget.free(Instant::now()) == 0 {
-        let Some(until) = budget.next_free(Instant::now()) else { break };
-        let wait = until.saturating_duration_since(Instant::now()).as_secs() + 1;
-        tracing::warn!("waiting {wait} s: all calls that `{}` allows may have been made just now", rule.name);
+    budget.block_for(store.pause_left(account, &rule.name)?, Instant::now());
+    while budget.take(1, Instant::now()).is_err() {
+        let now = Instant::now();
+        let until = budget.next_free(now).unwrap_or(now).max(now + Duration::from_secs(1));
+        let wait = (until - now).as_secs() + 1;
+        tracing::warn!("waiting {wait} s: `{}` allows no call before, as far as is known", rule.name);
         tokio::time::sleep_until(until).await;
     }
-    budget.take(1, Instant::now());
     store.occupy(account, &rule.name, budget.occupied(Instant::now())).await
 }
 

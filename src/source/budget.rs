@@ -8,7 +8,7 @@
 //!
 //! Only monotonic time is used, so that a jump of the wall clock changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -38,6 +38,17 @@ pub struct Budget {
     foreign: Option<(u32, Instant)>,
     blocked_until: Option<Instant>,
     refused_429: u64,
+    /// When calls of the last window were taken: a second book, from which [`Budget::take`] is judged.
+    taken: VecDeque<(Instant, u32)>,
+}
+
+/// More calls were about to leave than the rule allows: a fault of ours, which must not reach the API.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{asked} calls were about to leave with {free} slots free and {taken} taken in the last window")]
+pub struct Overdrawn {
+    asked: u32,
+    free: u32,
+    taken: u32,
 }
 
 /// What a budget looks like to people.
@@ -70,6 +81,7 @@ impl Budget {
             foreign: None,
             blocked_until: None,
             refused_429: 0,
+            taken: VecDeque::new(),
         };
         budget.cool(occupied_at_start, now + LOST_GRACE);
         budget
@@ -98,16 +110,42 @@ impl Budget {
         })
     }
 
-    /// `count` calls are about to leave; never more than [`Budget::free`] said. The use must be durable
-    /// before they do.
-    pub fn take(&mut self, count: u32, now: Instant) {
-        debug_assert!(count <= self.free(now), "took {count} of {}", self.free(now));
+    /// `count` calls are about to leave. The use must be durable before they do.
+    ///
+    /// # Errors
+    /// It is more than [`Budget::free`] said, or more than the rule allows in a window that ends now; then
+    /// nothing is taken and no call may leave.
+    pub fn take(&mut self, count: u32, now: Instant) -> Result<(), Overdrawn> {
+        let free = self.free(now);
+        let window = self.window();
+        while self.taken.front().is_some_and(|(at, _)| *at + window <= now) {
+            self.taken.pop_front();
+        }
+        let taken: u32 = self.taken.iter().map(|(_, calls)| calls).sum();
+        let over = self.rule.is_some_and(|rule| taken.saturating_add(count) > rule.calls);
+        if count > free || over {
+            return Err(Overdrawn { asked: count, free, taken });
+        }
+        if self.rule.is_some() && count > 0 {
+            self.taken.push_back((now, count));
+        }
         self.in_flight = self.in_flight.saturating_add(count);
+        Ok(())
     }
 
     /// Slots that were taken but whose calls never left (no token, lease lost, no connection).
     pub fn give_back(&mut self, count: u32) {
         self.in_flight = self.in_flight.saturating_sub(count);
+        let mut left = count;
+        // The latest first: the second book never counts more than left.
+        while let Some((_, calls)) = self.taken.back_mut().filter(|_| left > 0) {
+            let back = left.min(*calls);
+            *calls -= back;
+            left -= back;
+            if *calls == 0 {
+                self.taken.pop_back();
+            }
+        }
     }
 
     /// The response to one call ended (or was given up after it had begun).
@@ -144,6 +182,18 @@ impl Budget {
         self.in_flight.saturating_add(self.cooling.values().sum())
     }
 
+    /// How long nothing may leave, on the API's word.
+    pub fn blocked_for(&self, now: Instant) -> Duration {
+        self.blocked_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Nothing may leave for so long, as the API told the process before this one.
+    pub fn block_for(&mut self, pause: Duration, now: Instant) {
+        if !pause.is_zero() {
+            self.block(now + pause);
+        }
+    }
+
     /// The rule's window; zero when it is lifted.
     pub fn window(&self) -> Duration {
         self.rule.map_or(Duration::ZERO, |rule| rule.window)
@@ -152,14 +202,13 @@ impl Budget {
     /// The state as people see it.
     pub fn view(&mut self, now: Instant) -> BudgetView {
         self.forget_past(now);
-        let blocked = self.blocked_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         BudgetView {
             limit: self.rule.map(|rule| rule.calls),
             window_s: self.window().as_secs(),
             in_flight: self.in_flight,
             cooling: self.cooling.values().sum(),
             foreign: self.foreign.map_or(0, |(count, _)| count),
-            blocked_for_ms: u64::try_from(blocked.as_millis()).unwrap_or(u64::MAX),
+            blocked_for_ms: u64::try_from(self.blocked_for(now).as_millis()).unwrap_or(u64::MAX),
             refused_429: self.refused_429,
             tightened: self.told.filter(|told| self.rule.is_some_and(|rule| *told < rule.calls)),
         }
@@ -204,6 +253,12 @@ impl Budget {
         if foreign > self.foreign.map_or(0, |(count, _)| count) {
             self.foreign = Some((foreign, turns));
         }
+    }
+
+    /// What a fault of ours would look like.
+    #[cfg(test)]
+    pub(super) fn forget_in_flight(&mut self) {
+        self.in_flight = 0;
     }
 
     fn forget_past(&mut self, now: Instant) {

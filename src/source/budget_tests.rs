@@ -73,7 +73,7 @@ impl World {
             Step::Wait { ms } => self.now += Duration::from_millis(ms),
             Step::Take { part } => {
                 let count = (f64::from(budget.free(self.now)) * part).ceil() as u32;
-                budget.take(count, self.now);
+                budget.take(count, self.now).unwrap();
                 self.in_flight.extend((0..count).map(|_| self.now));
             }
             Step::GiveBack => {
@@ -152,7 +152,7 @@ proptest! {
             let quota = Quota { limit: limit.filter(|l| *l > 0), remaining, reset: reset.map(seconds), clock_ahead_ms: None };
             let free = budget.free(now);
             prop_assert!(free <= 5);
-            budget.take(free.min(1), now);
+            budget.take(free.min(1), now).unwrap();
             if free > 0 {
                 budget.ended(now, &quota);
             }
@@ -167,7 +167,7 @@ fn a_whole_window_may_leave_at_once_and_comes_back_one_window_after_the_response
     let t = Instant::now();
     let mut budget = Budget::new(limit(3, 60), 0, t);
     assert_eq!(budget.free(t), 3);
-    budget.take(3, t);
+    budget.take(3, t).unwrap();
     assert_eq!((budget.free(t), budget.next_free(t)), (0, None), "only an end can free a slot");
     budget.ended(t + seconds(2), &NONE);
     budget.ended(t + seconds(5), &NONE);
@@ -183,7 +183,7 @@ fn a_whole_window_may_leave_at_once_and_comes_back_one_window_after_the_response
 fn a_lost_call_and_a_restart_cost_the_grace() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(1, 60), 0, t);
-    budget.take(1, t);
+    budget.take(1, t).unwrap();
     budget.lost(t + seconds(30));
     assert_eq!(budget.next_free(t + seconds(30)), Some(t + seconds(90) + LOST_GRACE));
     let mut after = Budget::new(limit(3, 60), 2, t);
@@ -196,12 +196,12 @@ fn a_lost_call_and_a_restart_cost_the_grace() {
 fn a_refusal_blocks_for_as_long_as_it_says() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(5, 60), 0, t);
-    budget.take(1, t);
+    budget.take(1, t).unwrap();
     budget.refused(t, seconds(90), &NONE);
     assert_eq!((budget.free(t + seconds(89)), budget.next_free(t)), (0, Some(t + seconds(90))));
     assert_eq!(budget.view(t).refused_429, 1);
     assert_eq!(budget.view(t).blocked_for_ms, 90_000);
-    budget.take(0, t + seconds(10));
+    budget.take(0, t + seconds(10)).unwrap();
     budget.paused(t + seconds(10), seconds(4), &NONE);
     assert_eq!(budget.next_free(t + seconds(20)), Some(t + seconds(90)), "a shorter wish does not shorten a longer");
     assert_eq!(budget.view(t + seconds(10)).refused_429, 1, "503 is not our doing");
@@ -213,7 +213,7 @@ fn a_stricter_header_tightens_and_a_later_one_raises_again_but_never_above_the_r
     let t = Instant::now();
     let mut budget = Budget::new(limit(10, 60), 0, t);
     let mut told = |limit: u32| {
-        budget.take(1, t);
+        budget.take(1, t).unwrap();
         budget.ended(t, &Quota { limit: Some(limit), ..NONE });
         (budget.free(t), budget.view(t).tightened)
     };
@@ -226,7 +226,7 @@ fn a_stricter_header_tightens_and_a_later_one_raises_again_but_never_above_the_r
 fn calls_of_somebody_else_take_slots_until_the_reset() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(10, 60), 0, t);
-    budget.take(2, t);
+    budget.take(2, t).unwrap();
     budget.ended(t, &quota(10, 5, 30));
     // 5 used, 2 of them ours (one still in flight).
     assert_eq!(budget.view(t).foreign, 3);
@@ -236,7 +236,7 @@ fn calls_of_somebody_else_take_slots_until_the_reset() {
     assert_eq!(budget.free(t + seconds(30) + RESET_MARGIN), 8);
     // Our rule is stricter than the server's limit: others may use the difference.
     let mut part = Budget::new(limit(2, 60), 0, t);
-    part.take(1, t);
+    part.take(1, t).unwrap();
     part.ended(t, &quota(10, 5, 30));
     assert_eq!(part.free(t), 1);
 }
@@ -245,11 +245,11 @@ fn calls_of_somebody_else_take_slots_until_the_reset() {
 fn nothing_remaining_blocks_until_the_reset() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(10, 60), 0, t);
-    budget.take(1, t);
+    budget.take(1, t).unwrap();
     budget.ended(t, &quota(10, 0, 600));
     assert_eq!(budget.next_free(t), Some(t + seconds(600) + RESET_MARGIN), "a longer window than the rule's");
     let mut short = Budget::new(limit(10, 60), 0, t);
-    short.take(10, t);
+    short.take(10, t).unwrap();
     for _ in 0..10 {
         short.ended(t, &quota(10, 0, 20));
     }
@@ -262,9 +262,41 @@ fn a_lifted_rule_counts_nothing_but_obeys() {
     let t = Instant::now();
     let mut budget = Budget::new(None, 7, t);
     assert_eq!(budget.free(t), u32::MAX);
-    budget.take(1000, t);
+    budget.take(1000, t).unwrap();
     budget.ended(t, &quota(1, 0, 3000));
     assert_eq!((budget.free(t), budget.occupied(t)), (u32::MAX, 999));
     budget.refused(t, seconds(5), &NONE);
     assert_eq!((budget.free(t), budget.next_free(t)), (0, Some(t + seconds(5))));
+}
+
+#[test]
+fn what_would_overdraw_is_refused_and_takes_nothing() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(3, 10), 0, t);
+    let refused = budget.take(4, t).unwrap_err();
+    assert_eq!(refused.to_string(), "4 calls were about to leave with 3 slots free and 0 taken in the last window");
+    assert_eq!(budget.free(t), 3);
+    budget.take(3, t).unwrap();
+    // The first book loses a call; the second has it still.
+    budget.forget_in_flight();
+    assert_eq!(budget.free(t + seconds(9)), 3);
+    assert!(budget.take(1, t + seconds(9)).is_err());
+    budget.take(1, t + seconds(10)).unwrap();
+    budget.give_back(1);
+    budget.take(3, t + seconds(10)).unwrap();
+    assert!(budget.take(1, t + seconds(10)).is_err());
+    let mut lifted = Budget::new(None, 0, t);
+    lifted.take(1_000_000, t).unwrap();
+    lifted.take(1_000_000, t).unwrap();
+}
+
+#[test]
+fn a_pause_from_before_the_start_holds() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(3, 10), 0, t);
+    budget.block_for(Duration::ZERO, t);
+    assert_eq!(budget.free(t), 3);
+    budget.block_for(seconds(30), t);
+    assert_eq!((budget.free(t), budget.next_free(t), budget.blocked_for(t)), (0, Some(t + seconds(30)), seconds(30)));
+    assert_eq!(budget.free(t + seconds(30)), 3);
 }

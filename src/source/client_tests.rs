@@ -193,7 +193,7 @@ async fn the_outcome_settles_its_slot() {
     let now = Instant::now();
     let settle = |outcome: &Outcome| {
         let mut budget = Budget::new(rule, 0, now);
-        budget.take(1, now);
+        budget.take(1, now).unwrap();
         outcome.settle(&mut budget, now);
         let view = budget.view(now);
         (view.in_flight, view.cooling, view.blocked_for_ms, view.refused_429)

@@ -130,6 +130,16 @@ impl Login {
         }
     }
 
+    /// No login for so long: a process before this one was told so.
+    pub(super) fn pause_for(&self, left: Duration) {
+        self.gate().reopen_after(left, Instant::now());
+    }
+
+    /// What is left of a pause that the host asked for and that is not kept yet.
+    pub(super) fn pause_to_keep(&self) -> Option<Duration> {
+        self.gate().pause_to_keep(Instant::now())
+    }
+
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,6 +209,8 @@ struct Gate {
     struck_at: Option<Instant>,
     /// After a block one login goes first.
     probing: bool,
+    /// `closed_until` moved since it was kept for the next process.
+    unkept: bool,
 }
 
 impl Gate {
@@ -225,6 +237,7 @@ impl Gate {
             self.strikes += 1;
             self.struck_at = Some(now);
             self.closed_until = Some(now + pause);
+            self.unkept = true;
             tracing::warn!(
                 pause_s = pause.as_secs(),
                 "the login host answers as to a blocked address; all logins pause"
@@ -237,7 +250,21 @@ impl Gate {
     fn throttled(&mut self, now: Instant, pause: Duration) -> SourceError {
         self.answered();
         self.closed_until = self.closed_until.max(Some(now + pause));
+        self.unkept = true;
         asked_to_wait(pause)
+    }
+
+    /// Closed by an earlier process. Why is not kept: the careful reading is a block.
+    fn reopen_after(&mut self, left: Duration, now: Instant) {
+        if !left.is_zero() {
+            (self.closed_until, self.strikes) = (Some(now + left), 1);
+        }
+    }
+
+    fn pause_to_keep(&mut self, now: Instant) -> Option<Duration> {
+        let unkept = std::mem::take(&mut self.unkept);
+        let left = self.closed_until?.saturating_duration_since(now);
+        (unkept && !left.is_zero()).then_some(left)
     }
 
     /// The host answered as to anybody.

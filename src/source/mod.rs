@@ -35,7 +35,7 @@ pub mod token;
 #[cfg(test)]
 mod token_tests;
 
-pub use budget::{Budget, BudgetView};
+pub use budget::{Budget, BudgetView, Overdrawn};
 pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
 pub use headers::Quota;
 pub use problem::SourceError;

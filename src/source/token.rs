@@ -74,6 +74,12 @@ pub trait TokenKeeper: Send + Sync {
 
     /// Keeps a token in place of the one before; failures are the keeper's to log.
     fn keep<'a>(&'a self, client_id: &'a str, token: KeptToken) -> BoxFuture<'a, ()>;
+
+    /// How long the login host still wants no login at all, as it told an earlier process. Must not block for long.
+    fn load_pause(&self) -> Duration;
+
+    /// Keeps such a pause, from now on; failures are the keeper's to log.
+    fn keep_pause(&self, length: Duration) -> BoxFuture<'_, ()>;
 }
 
 /// A token that calls may carry.
@@ -155,6 +161,7 @@ enum Found {
 
 impl Tokens {
     pub(super) fn new(login: Login, keeper: Arc<dyn TokenKeeper>, clock: Clock) -> Tokens {
+        login.pause_for(keeper.load_pause());
         Tokens(Arc::new(Inner { login, keeper, clock, slots: Mutex::default(), flights: AtomicU64::new(0) }))
     }
 
@@ -282,6 +289,9 @@ impl Tokens {
         let credentials = credentials.clone();
         tokio::spawn(async move {
             let answer = tokens.0.login.ask(&credentials).await;
+            if let Some(pause) = tokens.0.login.pause_to_keep() {
+                tokens.0.keeper.keep_pause(pause).await;
+            }
             let (result, keep) = tokens.land(&credentials.client_id, number, secret, answer);
             tower.send_replace(Some(result));
             if let Some(kept) = keep {

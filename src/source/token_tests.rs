@@ -17,6 +17,7 @@ use crate::domain::Clock;
 pub(super) struct Keeper {
     pub(super) kept: Mutex<HashMap<String, KeptToken>>,
     pub(super) told: Notify,
+    pub(super) pause: Mutex<Duration>,
 }
 
 impl TokenKeeper for Keeper {
@@ -29,6 +30,15 @@ impl TokenKeeper for Keeper {
             self.kept.lock().unwrap().insert(client_id.to_owned(), token);
             self.told.notify_one();
         })
+    }
+
+    fn load_pause(&self) -> Duration {
+        *self.pause.lock().unwrap()
+    }
+
+    fn keep_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
+        *self.pause.lock().unwrap() = length;
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -197,9 +207,10 @@ async fn a_blocked_address_pauses_the_logins_of_all_shops() {
 }
 
 #[tokio::test]
-async fn a_login_host_that_asks_to_wait_is_obeyed_by_all() {
+async fn a_login_host_that_asks_to_wait_is_obeyed_by_all_and_by_the_next_process() {
     let server = login_says(429, &[("retry-after", "120")], "").await;
-    let source = source(&server, &Arc::default());
+    let keeper = Arc::<Keeper>::default();
+    let source = source(&server, &keeper);
     for client in ["a", "b"] {
         let error = source.prove(&credentials(client, "s")).await.unwrap_err();
         assert!(
@@ -207,6 +218,9 @@ async fn a_login_host_that_asks_to_wait_is_obeyed_by_all() {
             "{error}"
         );
     }
+    assert!(*keeper.pause.lock().unwrap() > Duration::from_secs(110));
+    let next = super::token_tests::source(&server, &keeper).prove(&credentials("c", "s")).await.unwrap_err();
+    assert!(matches!(&next, SourceError::LoginBlocked { after } if *after > Duration::from_secs(110)), "{next}");
     assert_eq!(server.seen().len(), 1);
 }
 

@@ -7,7 +7,7 @@ use super::queue::{new_job, unwait, wait};
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::walk::RowNote;
-use super::{StoreError, Tx, decode, encode, outbox};
+use super::{StoreError, Tx, breach, decode, encode, outbox};
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
 
 /// The version of a document that the API does not know: never written.
@@ -90,6 +90,10 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
             outbox::append_document(tx, head, &fetched.sealed, now)?
         }
     };
+    if let Some(newer) = known.as_ref().filter(|note| note.version > version) {
+        let what = format!("{} {id} got version {version} after {}", stream.resource, newer.version);
+        breach::pause_shop(tx, &stream.shop, &what, now)?;
+    }
     let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())

@@ -14,6 +14,7 @@
 //! | `m` | name | store-wide values and counters |
 //! | `o` | version of the first | outbox entries |
 //! | `p` | id | parked |
+//! | `q` | account, rule | a pause that the API, or (no account, `login`) the login host, asked for |
 //! | `r` | shop, resource, combination, id | ledger: the list row |
 //! | `s` | shop | shop, its sealed secret and data key |
 //! | `t` | client id | sealed token |

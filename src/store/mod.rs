@@ -11,6 +11,7 @@
 
 mod access;
 mod archive;
+mod breach;
 mod committer;
 mod completeness;
 mod detail;

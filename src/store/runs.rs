@@ -7,7 +7,7 @@ use super::meta::Counter;
 use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, decode, encode};
+use super::{Store, StoreError, Tx, breach, decode, encode};
 use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
 /// Runs kept for people to look at; older ones go when new ones start.
@@ -46,6 +46,13 @@ pub(super) fn update(
     let Some(mut run) = read(tx, id)? else { return Ok(()) };
     let was_open = run.is_open();
     change(&mut run);
+    if run.fetched + run.gone + run.parked > run.to_fetch {
+        let what = format!(
+            "run {id} asked for {} details and has {} fetched, {} gone and {} parked",
+            run.to_fetch, run.fetched, run.gone, run.parked
+        );
+        breach::pause_shop(tx, &run.stream.shop, &what, now)?;
+    }
     if run.state == RunState::Fetching && run.pending() == 0 {
         run.state = RunState::Done;
     }

@@ -3,9 +3,22 @@
 //! One number per account and rule: calls in flight plus slots still cooling, as of the last lease.
 //! It is written with the lease, before the calls leave. Slots that come free later are not written
 //! down, so the number is never too small; a restart counts them all as ended at its start.
+//!
+//! And the pauses that the other side asked for, which hold over a restart too.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::keys::texts;
-use super::{Store, StoreError, Tx};
+use super::{Store, StoreError, Tx, decode, encode};
+
+/// A pause, by the wall clock. Its length bounds what is left of it, should the clock have been set back.
+#[derive(Serialize, Deserialize)]
+struct Pause {
+    until: i64,
+    length_ms: i64,
+}
 
 pub(super) fn put(tx: &mut Tx<'_>, account: &str, rule: &str, occupied: u32) {
     tx.put(texts(b'b', &[account, rule]), occupied.to_be_bytes().to_vec());
@@ -46,16 +59,52 @@ impl Store {
         rule: &str,
         idle: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<(), StoreError> {
-        let key = texts(b'b', &[account, rule]);
-        if self.0.kv.get(&key)?.is_none() {
+        let keys = [texts(b'b', &[account, rule]), texts(b'q', &[account, rule])];
+        let mut known = Vec::new();
+        for key in keys {
+            if self.0.kv.get(&key)?.is_some() {
+                known.push(key);
+            }
+        }
+        if known.is_empty() {
             return Ok(());
         }
         self.transact(move |tx| {
             if idle() {
-                tx.delete(key);
+                known.into_iter().for_each(|key| tx.delete(key));
             }
             Ok(())
         })
         .await
+    }
+
+    /// Keeps a pause that begins now, for the next start; a longer one stays. Durable when it returns.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn keep_pause(&self, account: &str, rule: &str, length: Duration) -> Result<(), StoreError> {
+        let key = texts(b'q', &[account, rule]);
+        let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        let (now, known) = (self.now(), self.pause_left(account, rule)?);
+        if known >= length {
+            return Ok(());
+        }
+        let pause = encode("a pause", &Pause { until: now.saturating_add(length_ms), length_ms })?;
+        self.transact(move |tx| {
+            tx.put(key, pause);
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is left of the pause kept for a budget; zero when there is none.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn pause_left(&self, account: &str, rule: &str) -> Result<Duration, StoreError> {
+        let Some(bytes) = self.0.kv.get(&texts(b'q', &[account, rule]))? else { return Ok(Duration::ZERO) };
+        let Pause { until, length_ms } = decode("a pause", &bytes)?;
+        let left = until.saturating_sub(self.now()).clamp(0, length_ms.max(0));
+        Ok(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 }

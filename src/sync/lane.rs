@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
-use super::lanes::Lane;
+use super::lanes::{Lane, LaneKey};
 use super::step::{self, Done};
 use super::{Inner, STORE_PAUSE};
 use crate::domain::{Lease, Shop, ShopState};
@@ -36,6 +36,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         finished: Vec::new(),
         settling: JoinSet::new(),
         paused_until: Instant::now(),
+        asked_pause: None,
         turn: 0,
     };
     loop {
@@ -69,6 +70,8 @@ struct Loop {
     /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
+    /// A longer pause that the API asked for, to be kept with the next batch.
+    asked_pause: Option<Duration>,
     /// Which queue comes first; moves on so that the shops of an account take turns.
     turn: usize,
 }
@@ -103,7 +106,7 @@ impl Loop {
         if store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
             return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
         }
-        let (want, occupied) = {
+        let taken = {
             let mut budget = self.lane.budget();
             let free = budget.free(now);
             let want = free.min(room);
@@ -115,8 +118,16 @@ impl Loop {
             if want == 0 {
                 return Ok(Next::Wait(Some(budget.next_free(now).unwrap_or(now + SLEEP_MAX))));
             }
-            budget.take(want, now);
-            (want, budget.occupied(now))
+            budget.take(want, now).map(|()| (want, budget.occupied(now)))
+        };
+        let (want, occupied) = match taken {
+            Ok(taken) => taken,
+            Err(overdrawn) => {
+                let what = format!("{}: {overdrawn}", self.lane.key.rule);
+                let shops = queues.into_iter().map(|(queue, _)| queue.shop).collect();
+                store.pause_for_breach(shops, what).await?;
+                return Ok(Next::Wait(None));
+            }
         };
         let shops: HashMap<String, Arc<Shop>> =
             queues.iter().map(|(queue, shop)| (queue.shop.clone(), Arc::clone(shop))).collect();
@@ -199,7 +210,9 @@ impl Loop {
     /// Sends what is finished to the store, unless a batch is on its way: then it waits for that one.
     fn settle_finished(&mut self) {
         if self.settling.is_empty() && !self.finished.is_empty() {
-            self.settling.spawn(settle(Arc::clone(&self.inner), std::mem::take(&mut self.finished)));
+            let batch = std::mem::take(&mut self.finished);
+            let pause = self.asked_pause.take().map(|length| (self.lane.key.clone(), length));
+            self.settling.spawn(settle(Arc::clone(&self.inner), batch, pause));
         }
     }
 
@@ -213,8 +226,13 @@ impl Loop {
             budget.give_back(1);
             return;
         };
+        let before = budget.blocked_for(done.at);
         outcome.settle(&mut budget, done.at);
+        let pause = budget.blocked_for(done.at);
         drop(budget);
+        if pause > before {
+            self.asked_pause = self.asked_pause.max(Some(pause));
+        }
         if outcome.sent() {
             self.inner.stats.calls.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("waybill_calls_total", "rule" => self.lane.key.rule.clone()).increment(1);
@@ -244,8 +262,14 @@ impl Next {
     }
 }
 
-/// Commits a batch. When the store refuses it, the leases are given up and the jobs run again.
-async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>) {
+/// Commits a batch, and the pause that its answers asked for. When the store refuses it, the leases are given up
+/// and the jobs run again.
+async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>, pause: Option<(LaneKey, Duration)>) {
+    if let Some((LaneKey { account, rule }, length)) = pause
+        && let Err(error) = inner.parts.store.keep_pause(&account, &rule, length).await
+    {
+        error.warn("a pause that the API asked for could not be kept; it holds until this process ends");
+    }
     let leases: Vec<Lease> = batch.iter().map(|(lease, _)| lease.clone()).collect();
     if let Err(error) = inner.parts.store.settle(batch).await {
         error.warn("finished steps could not be committed; they run again");

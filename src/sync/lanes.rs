@@ -175,16 +175,10 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     let budget = match map.budgets.get(&key) {
         Some(budget) => Arc::clone(budget),
         None => {
-            let Ok(occupied) = inner.parts.store.occupied(&key.account, &key.rule) else {
-                tracing::error!(
-                    account = key.account,
-                    rule = key.rule,
-                    "a budget could not be read; its lane stays closed"
-                );
-                return;
+            let budget = match kept_budget(inner, &key) {
+                Ok(budget) => Arc::new(Mutex::new(budget)),
+                Err(error) => return error.warn("a budget could not be read; its lane stays closed"),
             };
-            let limit = inner.parts.rules.rules().iter().find(|rule| rule.name == key.rule).and_then(|rule| rule.limit);
-            let budget = Arc::new(Mutex::new(Budget::new(limit, occupied, Instant::now())));
             map.budgets.insert(key.clone(), Arc::clone(&budget));
             budget
         }
@@ -192,6 +186,15 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     let lane = Arc::new(Lane { key: key.clone(), wake: Notify::new(), budget, queues: Mutex::new([queue].into()) });
     map.lanes.insert(key, Arc::clone(&lane));
     inner.tasks.spawn(lane::run(Arc::clone(inner), lane));
+}
+
+/// A budget as the process before this one left it.
+fn kept_budget(inner: &Inner, LaneKey { account, rule }: &LaneKey) -> Result<Budget, StoreError> {
+    let (store, now) = (&inner.parts.store, Instant::now());
+    let limit = inner.parts.rules.rules().iter().find(|known| known.name == *rule).and_then(|rule| rule.limit);
+    let mut budget = Budget::new(limit, store.occupied(account, rule)?, now);
+    budget.block_for(store.pause_left(account, rule)?, now);
+    Ok(budget)
 }
 
 fn lane_of(inner: &Inner, shop: &Shop, queue: &Queue) -> Option<LaneKey> {

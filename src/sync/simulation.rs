@@ -61,6 +61,8 @@ struct World {
     clients: Vec<String>,
     length: Duration,
     now: Millis,
+    /// What the last process's wall clock was off by.
+    skew: Millis,
     diary: String,
 }
 
@@ -90,6 +92,7 @@ fn world(seed: u64, shops: Option<usize>) -> World {
         clients,
         length,
         now: BEGIN,
+        skew: 0,
         diary,
     }
 }
@@ -136,7 +139,8 @@ impl World {
     fn live(&mut self, life: Duration, skew: Millis) {
         let runtime = runtime();
         let end = runtime.block_on(async {
-            self.market.begin(self.now, self.random.u8(..12));
+            let another_clock = std::mem::replace(&mut self.skew, skew) != skew;
+            self.market.begin(self.now, self.random.u8(..12), another_clock);
             let running = self.start(skew).await;
             let begun = Instant::now();
             let stirring = tokio::spawn(stir(Arc::clone(&self.market)));
@@ -154,7 +158,7 @@ impl World {
     fn settle(&mut self) {
         let runtime = runtime();
         runtime.block_on(async {
-            self.market.begin(self.now, 0);
+            self.market.begin(self.now, 0, self.skew != 0);
             let life = self.start(0).await;
             quiet(&life.store).await;
             for shop in life.store.shops().unwrap() {

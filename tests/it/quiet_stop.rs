@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -244,4 +245,34 @@ async fn no_secret_and_no_customer_is_in_any_output_or_file() {
 fn base64_of(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_to_wait_is_obeyed_over_a_restart() {
+    const WAIT: Duration = Duration::from_secs(4);
+    let market = market(Duration::ZERO).await;
+    let wait = BTreeMap::from([("retry-after".to_owned(), WAIT.as_secs().to_string())]);
+    let busy = FaultKind::Status { code: 429, body: FaultBody::Json, headers: wait };
+    market.sandbox.set_faults(vec![Fault::times("/retailer/shipments?", busy, 1)]);
+    let folder = Folder::at(&market.base, LIFTED);
+    let serving = folder.serve();
+    let shop = json!({"name": "First shop", "client_id": "first", "client_secret": SECRET});
+    let added = serving.call(Method::POST, "/api/v1/shops").json(&shop).send().await.unwrap();
+    assert_eq!(added.status(), 201);
+    let told = async || {
+        let status = serving.get("/api/v1/status").await;
+        status["budgets"].as_array().unwrap().iter().any(|budget| budget["blocked_for_ms"] != 0).then_some(())
+    };
+    eventually("the wish to be heard", told).await;
+    // A clean stop, so that the wish is on disk.
+    assert_eq!(serving.terminate().0, Some(0));
+    let serving = folder.serve();
+    serving.idle(Duration::from_secs(60)).await;
+    let calls = market.sandbox.calls();
+    let refused = calls.iter().find(|call| call.status == 429).unwrap();
+    // What had left at the same moment could not know.
+    let waiting = refused.at_us + 200_000..refused.at_us + WAIT.as_micros() as u64;
+    let early = calls.iter().filter(|call| call.rule == refused.rule && waiting.contains(&call.at_us)).count();
+    assert_eq!(early, 0, "calls in spite of a wish to wait");
+    assert_eq!(serving.all("/api/v1/shipments").await.len(), 50);
 }

@@ -18,6 +18,8 @@ use crate::source::{Call, Credentials, Ending, Outcome, Quota, SourceError, Upst
 const PAGE_ROWS: usize = 5;
 /// What our client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A call that leaves in the very moment of an answer cannot know of it.
+const AT_ONCE_US: i64 = 2_000;
 pub(super) const KINDS: [&str; 2] = ["a", "b"];
 
 /// One thing for sale.
@@ -61,6 +63,10 @@ struct State {
     trouble: u8,
     /// When calls arrived, in microseconds of the world, by client and rule.
     arrivals: BTreeMap<(String, String), Vec<i64>>,
+    /// When somebody was asked to wait, and until when, by client and rule; in microseconds of the world.
+    waits: BTreeMap<(String, String), (i64, i64)>,
+    /// Calls that left although their sender was asked to wait.
+    impatient: Vec<String>,
     calls: u64,
 }
 
@@ -81,6 +87,8 @@ impl Market {
             made: 0,
             trouble: 0,
             arrivals: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            impatient: Vec::new(),
             calls: 0,
         };
         let market = Market { rules, state: Mutex::new(state) };
@@ -101,9 +109,13 @@ impl Market {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process begins at this time of the world.
-    pub(super) fn begin(&self, now: Millis, trouble: u8) {
+    /// A new process begins at this time of the world. One with `another_clock` cannot know how long ago it was
+    /// asked to wait.
+    pub(super) fn begin(&self, now: Millis, trouble: u8, another_clock: bool) {
         let mut state = self.state();
+        if another_clock {
+            state.waits.clear();
+        }
         state.begun = (now, Instant::now());
         state.trouble = trouble;
     }
@@ -155,10 +167,11 @@ impl Market {
         self.state().calls
     }
 
-    /// Windows that held more calls than their rule allows, of any beginning.
+    /// Windows that held more calls than their rule allows, of any beginning, and calls that came in spite of a
+    /// wish to wait.
     pub(super) fn breaches(&self) -> Vec<String> {
         let state = self.state();
-        let mut found = Vec::new();
+        let mut found = state.impatient.clone();
         for ((client, rule), arrivals) in &state.arrivals {
             let Some(limit) = self.rules.rules().iter().find(|known| known.name == *rule).and_then(|rule| rule.limit)
             else {
@@ -210,7 +223,13 @@ impl Market {
                 // Noted when it leaves: it arrives even when its sender is killed meanwhile.
                 let at = state.now_us() + i64::try_from(there.as_micros()).unwrap_or(0);
                 if let Some(rule) = self.rules.find("GET", &call.path) {
-                    state.arrivals.entry((client.clone(), rule.name.clone())).or_default().push(at);
+                    let (place, left) = ((client.clone(), rule.name.clone()), state.now_us());
+                    if let Some((asked, until)) = state.waits.get(&place).copied()
+                        && (asked + AT_ONCE_US..until).contains(&left)
+                    {
+                        state.impatient.push(format!("{place:?}: left {} us too early", until - left));
+                    }
+                    state.arrivals.entry(place).or_default().push(at);
                 }
                 state.calls += 1;
             }
@@ -240,6 +259,14 @@ impl Market {
             Some(_) => (answer.map(|body| body.slice(..body.len() / 2)), Ending::Answered),
         };
         sleep(back).await;
+        if let (Err(SourceError::Unavailable { retry_after: Some(pause), .. }), Some(rule)) =
+            (&result, self.rules.find("GET", &call.path))
+        {
+            let mut state = self.state();
+            let asked = state.now_us();
+            let until = asked + i64::try_from(pause.as_micros()).unwrap_or(0);
+            state.waits.insert((client.clone(), rule.name.clone()), (asked, until));
+        }
         Outcome { result, quota: Quota::default(), ending }
     }
 }

@@ -1,0 +1,71 @@
+//! Books that do not add up pause their shop, and what outlives a restart of the process is kept.
+
+use std::time::Duration;
+
+use super::{Fixture, NOW, detail, fixture, new_shop};
+use crate::domain::{Mode, Next, ShopState};
+use crate::store::{QueueKind, Settled, keys};
+
+/// Rewrites a JSON record behind the store's back.
+fn forge(f: &Fixture, key: Vec<u8>, change: impl FnOnce(&mut serde_json::Value)) {
+    let mut record: serde_json::Value = serde_json::from_slice(&f.kv.get(&key).unwrap().unwrap()).unwrap();
+    change(&mut record);
+    f.kv.apply(&[(key, Some(serde_json::to_vec(&record).unwrap()))]).unwrap();
+}
+
+/// The shop's reason, if it is paused.
+fn paused(f: &Fixture) -> Option<String> {
+    let shop = f.store.shop(&f.stream.shop).unwrap().unwrap();
+    (shop.state == ShopState::Paused).then(|| shop.reason.unwrap())
+}
+
+#[tokio::test]
+async fn a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other() {
+    let f = fixture().await;
+    let other = f.store.create_shop(new_shop("client-2")).await.unwrap();
+    let run = f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0), ("1", 1, 1)], Next::End).await;
+    let mut leases = f.lease(QueueKind::Detail, 2).await;
+    forge(&f, keys::numbered(b'u', run), |run| run["to_fetch"] = 1.into());
+    assert_eq!(f.settle(leases.remove(0), detail("2", None)).await, Settled::Applied);
+    assert_eq!(paused(&f), None, "one of one is in order");
+    assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::Applied, "nothing is lost");
+    let reason = paused(&f).unwrap();
+    assert!(reason.contains("asked for 1 details and has 2 fetched, 0 gone and 0 parked"), "{reason}");
+    assert_eq!(f.store.shop(&other.id).unwrap().unwrap().state, ShopState::Active);
+}
+
+#[tokio::test]
+async fn a_document_whose_version_goes_back_pauses_its_shop() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    f.read_details().await;
+    f.drain().await;
+    assert_eq!(paused(&f), None);
+    forge(&f, keys::document(&f.stream.shop, "things", "1"), |note| note["v"] = (1_u64 << 60).into());
+    f.start(Mode::Full).await;
+    f.page(&[("1", 2, 0)], Next::End).await;
+    f.read_details().await;
+    let reason = paused(&f).unwrap();
+    assert!(reason.contains("things 1 got version") && reason.contains("after 1152921504606846976"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_pause_that_was_asked_for_is_kept_by_the_wall_clock_and_never_grows() {
+    let f = fixture().await;
+    let left = || f.store.pause_left("client-1", "GET /things").unwrap().as_secs();
+    assert_eq!(left(), 0);
+    f.store.keep_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
+    f.store.keep_pause("client-1", "GET /things", Duration::from_secs(5)).await.unwrap();
+    assert_eq!(left(), 60, "a shorter wish does not shorten it");
+    f.clock.set(NOW + 45_000);
+    assert_eq!(left(), 15);
+    f.clock.set(NOW - 86_400_000);
+    assert_eq!(left(), 60, "a clock that was set back does not lengthen it");
+    f.clock.set(NOW + 60_000);
+    assert_eq!(left(), 0);
+    assert_eq!(f.store.pause_left("client-1", "GET /things/*").unwrap(), Duration::ZERO);
+    f.store.forget_occupied("client-1", "GET /things", || true).await.unwrap();
+    assert_eq!(f.kv.scan(b"q", b"q").count(), 0);
+}
