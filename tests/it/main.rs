@@ -9,6 +9,7 @@ mod config;
 mod fuzz;
 mod keep_current;
 mod kill;
+mod model;
 mod mysql;
 mod outage;
 mod prism;
