@@ -2,7 +2,7 @@
 //! order, with clean stops and kills in between. Each answer is what the model says, and at the end the documents are
 //! those of the shops that are left. `WAYBILL_TEST_SEED` repeats a run.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panic, and says what it did")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
