@@ -12,6 +12,7 @@ mod kill;
 mod model;
 mod mysql;
 mod outage;
+mod parsers;
 mod prism;
 mod quiet_stop;
 mod restore;
