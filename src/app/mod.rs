@@ -89,13 +89,35 @@ impl App {
     /// # Errors
     /// The store does not open, the master key does not fit, or an address is unusable.
     pub async fn start(config: Config) -> anyhow::Result<App> {
+        let timetable = timetable(&config)?;
+        let app = App::open(config, true).await?;
+        if let Err(error) = app.inner.restore().await {
+            app.inner.tasks.spawn(Arc::clone(&app.inner).restore_later(error));
+        }
+        app.inner.spawn_tasks(timetable);
+        Ok(app)
+    }
+
+    /// The same at rest, for commands that look at the books or change them: no job runs, nothing is written to
+    /// the sink, and the marketplace is called only to prove credentials.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn at_rest(config: Config) -> anyhow::Result<App> {
+        let app = App::open(config, false).await?;
+        if let Err(error) = app.inner.restore().await {
+            tracing::warn!(%error, "the shops of an earlier data directory, if there are any, are not taken over yet");
+        }
+        Ok(app)
+    }
+
+    async fn open(config: Config, works: bool) -> anyhow::Result<App> {
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
         let keeper = Arc::new(StoreKeeper::new(store.clone()));
         let source = Arc::new(Source::new(source_config(&config.source), keeper, clock.clone())?);
-        let timetable = timetable(&config)?;
-        let engine = Engine::start(Parts {
+        let parts = Parts {
             store: store.clone(),
             source: Arc::<Source>::clone(&source),
             definitions: config.definitions.clone(),
@@ -103,8 +125,8 @@ impl App {
             retry: RetryPolicy { attempts_max: config.limits.attempts_max, ..RetryPolicy::default() },
             outbox_bytes_max: config.limits.outbox_max_bytes,
             lane_width: LANE_WIDTH,
-        })
-        .await?;
+        };
+        let engine = if works { Engine::start(parts).await? } else { Engine::at_rest(parts) };
         let sink = match &config.mysql_url {
             Some(url) => Sink::Mysql(Arc::new(Mysql::new(url, config.definitions.clone())?)),
             None => Sink::Archive(Archive::new(store.clone(), config.definitions.clone())),
@@ -129,10 +151,6 @@ impl App {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        if let Err(error) = inner.restore().await {
-            inner.tasks.spawn(Arc::clone(&inner).restore_later(error));
-        }
-        inner.spawn_tasks(timetable);
         Ok(App { inner })
     }
 

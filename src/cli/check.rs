@@ -31,8 +31,6 @@ pub(super) struct Args {
     offline: bool,
 }
 
-// fits app.rs: `App::probe(&Config) -> Vec<Finding>`.
-
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     let mut findings = local(&config);

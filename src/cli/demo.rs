@@ -99,7 +99,6 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    // fits app.rs: `App::{backend, idle, serve}`.
     async fn play(&self, new: NewShop, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
         let backend = self.app.backend();
         out.line(format_args!(

@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, configure, plain, start, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
 use crate::domain::clock::rfc3339;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 
@@ -58,8 +58,6 @@ enum ScopeArg {
     Admin,
 }
 
-// fits app.rs: `App::backend`.
-
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let over_http = match &args.act {
         Act::Create { name, .. } => {
@@ -71,7 +69,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
-    let app = start(config, over_http).await?;
+    let app = at_rest(config, over_http).await?;
     let acted = act(&*app.backend(), args.act, &mut out).await;
     let stopped = stop::stop(app, drain).await;
     acted.and(stopped)

@@ -215,7 +215,11 @@ fn directives(level: &str) -> String {
     format!("{level},warp=off,tokio_cron_scheduler=error")
 }
 
-// fits app.rs: `App::start`, and the store's "already in use" in its error's text.
+/// Opens the books and starts nothing, for commands that look at them or change them. `over_http` as in [`start`].
+async fn at_rest(config: Config, over_http: &str) -> Result<App, Failure> {
+    let (data_dir, listen) = (config.data_dir.clone(), config.listen);
+    App::at_rest(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
+}
 
 /// Starts everything but the HTTP side. `over_http` is the call that does the same on a running
 /// server, for the message when one holds the data directory.

@@ -29,8 +29,6 @@ pub(super) struct Args {
     listen: Option<String>,
 }
 
-// fits app.rs: `App::{backend, serve}`.
-
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = config(args, path)?;
     let drain = config.limits.drain;

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use secrecy::SecretString;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, configure, plain, start, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http::backend::{Backend, NewShop, ShopChange};
@@ -78,8 +78,6 @@ enum Act {
     },
 }
 
-// fits app.rs: `App::backend`.
-
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let over_http = match &args.act {
         Act::Add { name, client_id, .. } => {
@@ -101,7 +99,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         _ => None,
     };
     let drain = config.limits.drain;
-    let app = start(config, over_http).await?;
+    let app = at_rest(config, over_http).await?;
     let acted = act(&*app.backend(), args.act, secret, &mut out).await;
     let stopped = stop::stop(app, drain).await;
     acted.and(stopped)

@@ -37,8 +37,6 @@ pub(super) async fn requested() -> Result<(), Failure> {
     Ok(())
 }
 
-// fits app.rs: `App::stop`.
-
 /// Lets work in flight end, for `drain` at most; a second signal does not wait for it. What is left
 /// is durable and goes on at the next start, so running out of time is no failure.
 ///

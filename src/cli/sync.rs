@@ -44,8 +44,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("`{text}` is no time; write it like 90s, 30min or 2h"))
 }
 
-// fits app.rs: `App::{backend, idle}`.
-
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     if let Some(resource) = &args.resource

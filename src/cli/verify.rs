@@ -6,7 +6,7 @@ use std::path::Path;
 use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Watched, until_idle};
-use super::{Failure, Outcome, Voice, configure, start, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, start, stop, table};
 use crate::app::App;
 use crate::domain::{Completeness, Shop};
 
@@ -37,7 +37,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
-    let app = start(config, "GET /api/v1/shops/<id>/completeness").await?;
+    let over_http = "GET /api/v1/shops/<id>/completeness";
+    let app = if args.mend { start(config, over_http).await? } else { at_rest(config, over_http).await? };
     let verified = Box::pin(verify(&app, &args, &mut out)).await;
     let stopped = stop::stop(app, drain).await;
     verified.and(stopped)

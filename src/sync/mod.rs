@@ -93,14 +93,7 @@ impl Engine {
     /// The store's errors while looking for work.
     pub async fn start(parts: Parts) -> Result<Engine, StoreError> {
         let queues = parts.store.take_queue_signals();
-        let engine = Engine(Arc::new(Inner {
-            parts,
-            lanes: Lanes::default(),
-            credentials: Mutex::default(),
-            stats: Stats::default(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        }));
+        let engine = Engine::new(parts);
         let inner = &engine.0;
         match engine.take_up().await {
             // There will be room some time; what is under way and reading need not wait for it.
@@ -114,6 +107,24 @@ impl Engine {
         inner.tasks.spawn(promote_waiting(Arc::clone(inner)));
         inner.tasks.spawn(lanes::forget_idle_budgets(Arc::clone(inner)));
         Ok(engine)
+    }
+
+    /// An engine that runs nothing: what is asked of it waits in the store for one that does.
+    pub fn at_rest(parts: Parts) -> Engine {
+        let engine = Engine::new(parts);
+        engine.0.stop.cancel();
+        engine
+    }
+
+    fn new(parts: Parts) -> Engine {
+        Engine(Arc::new(Inner {
+            parts,
+            lanes: Lanes::default(),
+            credentials: Mutex::default(),
+            stats: Stats::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
     }
 
     /// Goes on with what the last process left half done, and with what the configuration added.

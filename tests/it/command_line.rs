@@ -275,9 +275,6 @@ async fn check_names_each_broken_thing_and_its_mend() {
     market.sandbox.set_secret("first", "another").unwrap();
     check(&folder, 1, &["FAIL  shop First shop: token"]);
     market.sandbox.set_secret("first", SECRET).unwrap();
-    market.sandbox.set_login_blocked(true);
-    check(&folder, 1, &["FAIL  shop First shop: token"]);
-    market.sandbox.set_login_blocked(false);
     market.sandbox.set_faults(vec![Fault::always("/retailer/shipments", FaultKind::Garbage)]);
     check(&folder, 1, &["FAIL  shop First shop: page"]);
     market.sandbox.set_faults(vec![]);
@@ -292,6 +289,14 @@ async fn check_names_each_broken_thing_and_its_mend() {
     check(&folder, 1, &["FAIL  store", "bring the file back"]);
     fs::rename(folder.path("lost.key"), folder.path("data.key")).unwrap();
     folder.run(&["check"]).expect(0);
+
+    market.sandbox.set_login_blocked(true);
+    check(&folder, 1, &["FAIL  shop First shop: token"]);
+    market.sandbox.set_login_blocked(false);
+    let logins = market.sandbox.audit().token_requests;
+    // Ten minutes without a login, whoever asks: else the block would last.
+    check(&folder, 1, &["FAIL  shop First shop: token", "no login for 59"]);
+    assert_eq!(market.sandbox.audit().token_requests, logins);
 }
 
 #[tokio::test(flavor = "multi_thread")]
