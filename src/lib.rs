@@ -42,6 +42,9 @@
 //! - **Acknowledge after commit; newer wins.** `it::outage::a_mysql_that_is_killed_in_the_middle_loses_nothing`,
 //!   `it::mysql::write::an_older_document_never_overwrites_a_newer_one_nor_its_children`
 //! - **The budget is exact**, over restarts too. `source::budget_tests`, `it::sync::the_budget_is_used_whole_and_never_overdrawn`
+//! - **A wish to wait is obeyed**, over a restart too. `it::quiet_stop::a_wish_to_wait_is_obeyed_over_a_restart`
+//! - **The books are watched** in release builds too: a breach pauses its shop.
+//!   `store::tests::books::a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other`
 //! - **One token a credential**, renewed before its end. `it::sync::tokens_that_end_during_a_run_are_renewed_before_they_do`
 //! - **An error is not the end of a list**, and a list that repeats itself ends with that reason.
 //!   `it::outage::an_api_that_repeats_its_first_page_for_ever_fails_the_run_with_that_reason`
