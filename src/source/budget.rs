@@ -126,7 +126,7 @@ impl Budget {
         if count > free || over {
             return Err(Overdrawn { asked: count, free, taken });
         }
-        if self.rule.is_some() && count > 0 {
+        if self.rule.is_some() {
             self.taken.push_back((now, count));
         }
         self.in_flight = self.in_flight.saturating_add(count);
