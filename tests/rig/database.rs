@@ -11,6 +11,7 @@ use crate::oracle;
 use crate::program::Serving;
 use crate::proxy::{Fault, Proxy};
 use crate::run::{Run, Tier};
+use crate::strain;
 use crate::world::{Limit, Plan, World};
 
 /// Share of the documents that change in a second.
@@ -74,12 +75,14 @@ pub(crate) async fn unknown_commits(run: Run) {
     drop(proxy);
 }
 
-/// The network between us and the database: black holes, resets, cuts, delay.
+/// The network between us and the database: away for a while, and asked for seldom; then black holes, resets,
+/// cuts, delay.
 pub(crate) async fn bad_network(run: Run) {
     let Through { proxy, mut world } = through(&run).await;
     let serving = world.start().await;
     world.register_all(&serving).await;
     let stirring = world.stir(CHANGES);
+    strain::asks_seldom(&world, &serving, &proxy).await;
     let mut random = run.random.clone();
     for _ in 0..run.tier.pick(6, 15, 60) {
         let fault = match random.u8(0..4) {
@@ -199,13 +202,13 @@ async fn hold(serving: &Serving, fate: Fate) -> Value {
     }
 }
 
-struct Through {
-    proxy: Proxy,
-    world: World,
+pub(crate) struct Through {
+    pub(crate) proxy: Proxy,
+    pub(crate) world: World,
 }
 
 /// A world whose service reaches the database through a proxy, and the rig directly.
-async fn through(run: &Run) -> Through {
+pub(crate) async fn through(run: &Run) -> Through {
     let database = Database::fresh().await;
     let url = url::Url::parse(&database.url()).unwrap();
     let proxy = Proxy::to(url.port().unwrap(), run.seed).await;

@@ -12,11 +12,13 @@
 //! | `oracle` | what must hold after each run |
 //! | `canary` | finds secrets in bytes |
 //! | `database`, `proxy` | M1, M3, M4: MariaDB goes away, the network is bad, a COMMIT's fate is unknown, each error code |
+//! | `strain` | M1, M7, M8: a database that is away, without room, or hard to reach |
+//! | `gate`, `triggers` | A2: kill -9 exactly at a trigger |
 //! | `disk` | a file system that can be full or lose its power |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
 //! | `process` | A7, A8, A9: full disk, second process, stopped process |
-//! | `rates` | U1, U2: windows under kills, delay and jumps of the clock |
+//! | `rates` | U1, U2: windows under kills, delay and jumps of the clock; the use of budgets without |
 //! | `rot` | A6: bits rot in the state files |
 //! | `sweep` | A3, A4: a fault at the N-th system call |
 //! | `upstream` | U4, U9: lists that shift, documents that cannot be read |
@@ -27,6 +29,7 @@
 mod canary;
 mod database;
 mod disk;
+mod gate;
 mod kill;
 #[path = "../it/support/mariadb.rs"]
 #[allow(dead_code, reason = "the other binary uses the rest")]
@@ -42,7 +45,9 @@ mod rates;
 mod rot;
 mod run;
 mod score;
+mod strain;
 mod sweep;
+mod triggers;
 mod upstream;
 mod world;
 
@@ -123,6 +128,13 @@ const TESTS: &[Test] = &[
         body: |run| Box::pin(kill::mysql(run)),
     },
     Test {
+        name: "triggers",
+        needs: &[Need::MariaDb],
+        runs: [1, 25, 100],
+        at_most: minutes(3, 4, 4),
+        body: |run| Box::pin(triggers::every(run)),
+    },
+    Test {
         name: "power_archive",
         needs: &[Need::LoopMounts],
         runs: [1, 12, 40],
@@ -165,6 +177,20 @@ const TESTS: &[Test] = &[
         body: |run| Box::pin(database::codes(run)),
     },
     Test {
+        name: "mysql_disk_full",
+        needs: &[Need::LoopMounts, Need::MariaDb],
+        runs: [1, 5, 20],
+        at_most: minutes(4, 6, 8),
+        body: |run| Box::pin(strain::disk_full(run)),
+    },
+    Test {
+        name: "mysql_slow",
+        needs: &[Need::MariaDb],
+        runs: [1, 5, 3],
+        at_most: minutes(3, 6, 30),
+        body: |run| Box::pin(strain::slow(run)),
+    },
+    Test {
         name: "sweep_kills",
         needs: &[Need::Strace],
         runs: [1, 1, 3],
@@ -184,6 +210,13 @@ const TESTS: &[Test] = &[
         runs: [1, 4, 4],
         at_most: minutes(3, 8, 35),
         body: |run| Box::pin(rates::windows(run)),
+    },
+    Test {
+        name: "rates_use",
+        needs: &[],
+        runs: [1, 4, 4],
+        at_most: minutes(2, 8, 30),
+        body: |run| Box::pin(rates::used(run)),
     },
     Test {
         name: "clock",
@@ -313,6 +346,7 @@ fn main() -> ExitCode {
         return ExitCode::from(1);
     }
     oracle::sees();
+    gate::sees();
     // The run prints what went wrong; a backtrace of the runtime says nothing more.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -50,6 +50,17 @@ pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allo
     end(&world, serving, findings);
 }
 
+/// Judges in the middle of a run, when nothing changes any more and what did was walked over since:
+/// everything is right without another walk. The service goes on.
+pub(crate) async fn judge_now(world: &World, serving: &Serving) {
+    let mut findings = world.server_errors.lock().unwrap().clone();
+    let status = serving.idle(QUIET_WITHIN).await;
+    let early = complete(world, serving, &mut findings).await;
+    equal(world, serving, &early, &mut findings).await;
+    add_up(serving, &status, &mut findings).await;
+    assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
+}
+
 /// Judges only calls, end and silence: of a run whose budgets are too tight to get quiet.
 pub(crate) fn judge_calls(world: &World, serving: Serving) {
     let findings = world.server_errors.lock().unwrap().clone();
@@ -177,18 +188,22 @@ async fn add_up(serving: &Serving, status: &Value, findings: &mut Vec<String>) {
     }
 }
 
-/// P8, from the calls alone: every window that ends with a call.
-fn windows(world: &World, findings: &mut Vec<String>) {
-    let calls = world.market.sandbox.calls();
-    let mut times: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
-    for call in &calls {
-        if let Some(rule) = &call.rule {
-            times.entry((call.account.as_str(), rule.as_str())).or_default().push(call.at_us);
+/// When calls arrived, in microseconds and in order, by account and rule.
+pub(crate) fn call_times(world: &World) -> BTreeMap<(String, String), Vec<u64>> {
+    let mut times: BTreeMap<(String, String), Vec<u64>> = BTreeMap::new();
+    for call in world.market.sandbox.calls() {
+        if let Some(rule) = call.rule.filter(|rule| world.limits.contains_key(rule)) {
+            times.entry((call.account, rule)).or_default().push(call.at_us);
         }
     }
-    for ((account, rule), mut times) in times {
-        let Some(limit) = world.limits.get(rule) else { continue };
-        times.sort_unstable();
+    times.values_mut().for_each(|times| times.sort_unstable());
+    times
+}
+
+/// P8, from the calls alone: every window that ends with a call.
+fn windows(world: &World, findings: &mut Vec<String>) {
+    for ((account, rule), times) in call_times(world) {
+        let limit = &world.limits[&rule];
         world.run.score.windows_checked.add(times.len());
         let over = overdrawn(&times, *limit);
         if over > 0 {

@@ -1,16 +1,19 @@
-//! A TCP proxy on loopback that can be a bad network: delay with jitter, cut after so many bytes,
-//! reset, black hole; and for MySQL: swallow the answer to a COMMIT, so that nobody knows its fate.
+//! A TCP proxy on loopback that can be a bad network: delay with jitter, a thin line, cut after so many
+//! bytes, reset, black hole; and for MySQL: swallow the answer to a COMMIT, so that nobody knows its fate.
 //!
 //! One proxy stands before one server. Its faults may be changed while it runs, and take effect with
-//! the next bytes. It ends, with its connections, when its value drops.
+//! the next bytes. It counts the connections that it is asked for, and holds a gate. It ends, with its
+//! connections, when its value drops.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::gate::{Armed, Closing, Gate, Moment};
 
 /// What the network does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +22,13 @@ pub(crate) enum Fault {
     None,
     /// Each piece of data, either way, arrives this much later: between the two.
     Latency(Duration, Duration),
+    /// So many bytes a second, both ways of a connection together.
+    Bandwidth(u64),
     /// A connection is reset after so many bytes of answers.
     CutAfter(u64),
+    /// So many of a hundred connections are reset after some more bytes of answers. Each connection, old
+    /// or new, has one chance each time that this is set.
+    Resets(u8),
     /// New connections are reset at once.
     Refuse,
     /// Nothing arrives any more, and nobody says so.
@@ -30,20 +38,36 @@ pub(crate) enum Fault {
     SwallowCommit(u64),
 }
 
+/// Bytes that pass a thin line at once, so that its end is noticed.
+const PIECE: usize = 128;
+/// How often what stands still looks whether its fault is over.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A connection that is to be reset bears at most so many bytes more: some statements.
+const RESETS_WITHIN: u64 = 4_000;
+
 #[derive(Default)]
 struct State {
     fault: Mutex<Fault>,
+    gate: Mutex<Option<Gate>>,
+    /// How often the fault was set.
+    era: AtomicU64,
+    accepted: AtomicU64,
     swallowed: AtomicU64,
+}
+
+/// A value behind a lock; no panic of ours leaves one half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
     fn fault(&self) -> Fault {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.fault).clone()
     }
 
     /// Counts a COMMIT; whether its answer is to be swallowed.
     fn takes_commit(&self) -> bool {
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fault = lock(&self.fault);
         match &mut *fault {
             Fault::SwallowCommit(0) => {
                 *fault = Fault::None;
@@ -56,6 +80,12 @@ impl State {
             }
             _ => false,
         }
+    }
+
+    /// The gate, if this is the request that it waits for.
+    fn meets(&self, request: &[u8]) -> Option<Closing> {
+        let mut gate = lock(&self.gate);
+        gate.take_if(|gate| gate.wants(request)).map(Gate::meet)
     }
 }
 
@@ -76,7 +106,20 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, fault: Fault) {
-        *self.state.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        self.state.era.fetch_add(1, Ordering::SeqCst);
+        *lock(&self.state.fault) = fault;
+    }
+
+    /// Sets up a gate; one that waits still is gone then.
+    pub(crate) fn arm(&self, moment: Moment, wanted: impl FnMut(&[u8]) -> bool + Send + 'static) -> Armed {
+        let (gate, armed) = Gate::new(moment, wanted);
+        *lock(&self.state.gate) = Some(gate);
+        armed
+    }
+
+    /// Connections that it was asked for so far, whatever became of them.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.state.accepted.load(Ordering::SeqCst)
     }
 
     /// COMMITs whose answer was swallowed.
@@ -99,6 +142,7 @@ async fn accept(listener: TcpListener, server: u16, state: Arc<State>, seed: u64
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
+                state.accepted.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(serve(client, server, Arc::clone(&state), random.fork()));
             }
         }
@@ -106,7 +150,7 @@ async fn accept(listener: TcpListener, server: u16, state: Arc<State>, seed: u64
 }
 
 /// One connection, until either side closes it or a fault ends it.
-async fn serve(client: TcpStream, server: u16, state: Arc<State>, mut random: fastrand::Rng) {
+async fn serve(mut client: TcpStream, server: u16, state: Arc<State>, random: fastrand::Rng) {
     let upstream = match state.fault() {
         Fault::Refuse => None,
         _ => TcpStream::connect(("127.0.0.1", server)).await.ok(),
@@ -115,52 +159,141 @@ async fn serve(client: TcpStream, server: u16, state: Arc<State>, mut random: fa
         drop(client.set_zero_linger());
         return;
     };
-    let mut client = client;
     // Failures of these cost some delay, nothing else.
     drop((client.set_nodelay(true), upstream.set_nodelay(true)));
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
-    let (mut answered, mut swallowing) = (0, false);
+    let mut talk = Talk { state, random, answered: 0, swallowing: false, era: 0, reset_at: None, closing: None };
     loop {
         let (asked, read) = tokio::select! {
             read = client.read(&mut up) => (true, read),
             read = upstream.read(&mut down) => (false, read),
         };
-        let Ok(length @ 1..) = read else { break };
-        match state.fault() {
-            Fault::BlackHole => {
-                // Both ends stay open and hear nothing, until the fault is over: then the connection is dead.
-                while state.fault() == Fault::BlackHole {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                drop(client.set_zero_linger());
-                return;
-            }
-            Fault::Latency(from, to) => {
-                let micros = random.u64(from.as_micros() as u64..=to.as_micros() as u64);
-                tokio::time::sleep(Duration::from_micros(micros)).await;
-            }
-            _ => {}
-        }
-        let sent = if asked {
-            swallowing |= is_commit(&up[..length]) && state.takes_commit();
-            upstream.write_all(&up[..length]).await
-        } else {
-            answered += length as u64;
-            let cut = matches!(state.fault(), Fault::CutAfter(bytes) if answered > bytes);
-            if swallowing || cut {
+        let Ok(length @ 1..) = read else { return };
+        let (bytes, to) = if asked { (&up[..length], &mut upstream) } else { (&down[..length], &mut client) };
+        let passes = match talk.delay().await {
+            Passes::All if asked => talk.asks(bytes),
+            Passes::All => talk.answers(bytes),
+            other => other,
+        };
+        let part = match passes {
+            Passes::All => bytes,
+            Passes::Then(part) => &bytes[..part],
+            Passes::Reset => {
                 // A reset, not a close: the client may not take it for an end.
                 drop(client.set_zero_linger());
                 return;
             }
-            client.write_all(&down[..length]).await
         };
-        if sent.is_err() {
-            break;
+        if !talk.send(part, to).await {
+            return;
+        }
+        if matches!(passes, Passes::Then(_)) {
+            return talk.stand(client).await;
         }
     }
 }
 
+/// What becomes of some bytes.
+#[derive(Clone, Copy)]
+enum Passes {
+    All,
+    /// So many, and then the gate is closed.
+    Then(usize),
+    /// The connection is reset instead.
+    Reset,
+}
+
+/// One connection's own state.
+struct Talk {
+    state: Arc<State>,
+    random: fastrand::Rng,
+    /// Bytes of answers so far.
+    answered: u64,
+    swallowing: bool,
+    /// The era in which it had its chance of [`Fault::Resets`], and the byte where that ends it.
+    era: u64,
+    reset_at: Option<u64>,
+    closing: Option<Closing>,
+}
+
+impl Talk {
+    /// Delays what has come, as the fault says.
+    async fn delay(&mut self) -> Passes {
+        match self.state.fault() {
+            Fault::BlackHole => {
+                // Both ends stay open and hear nothing, until the fault is over: then the connection is dead.
+                while self.state.fault() == Fault::BlackHole {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                return Passes::Reset;
+            }
+            Fault::Latency(from, to) => {
+                let micros = self.random.u64(from.as_micros() as u64..=to.as_micros() as u64);
+                tokio::time::sleep(Duration::from_micros(micros)).await;
+            }
+            _ => {}
+        }
+        Passes::All
+    }
+
+    fn asks(&mut self, request: &[u8]) -> Passes {
+        self.swallowing |= is_commit(request) && self.state.takes_commit();
+        self.closing = self.closing.take().or_else(|| self.state.meets(request));
+        match &self.closing {
+            Some(closing) if closing.holds_request() => Passes::Then(0),
+            _ => Passes::All,
+        }
+    }
+
+    fn answers(&mut self, answer: &[u8]) -> Passes {
+        self.answered += answer.len() as u64;
+        let cut = match self.state.fault() {
+            Fault::CutAfter(bytes) => self.answered > bytes,
+            Fault::Resets(percent) => self.is_reset(percent),
+            _ => false,
+        };
+        if self.swallowing || cut {
+            return Passes::Reset;
+        }
+        self.closing.as_mut().and_then(|closing| closing.closes_after(answer)).map_or(Passes::All, Passes::Then)
+    }
+
+    fn is_reset(&mut self, percent: u8) -> bool {
+        let era = self.state.era.load(Ordering::SeqCst);
+        if self.era != era {
+            self.era = era;
+            let unlucky = self.random.u8(..100) < percent;
+            self.reset_at = unlucky.then(|| self.answered + self.random.u64(..RESETS_WITHIN));
+        }
+        self.reset_at.is_some_and(|at| self.answered > at)
+    }
+
+    /// Passes bytes on, as fast as the line is; false when nobody is there.
+    async fn send(&self, mut bytes: &[u8], to: &mut TcpStream) -> bool {
+        while let Fault::Bandwidth(a_second) = self.state.fault()
+            && !bytes.is_empty()
+        {
+            let (piece, rest) = bytes.split_at(bytes.len().min(PIECE));
+            tokio::time::sleep(Duration::from_secs_f64(piece.len() as f64 / a_second as f64)).await;
+            if to.write_all(piece).await.is_err() {
+                return false;
+            }
+            bytes = rest;
+        }
+        to.write_all(bytes).await.is_ok()
+    }
+
+    /// The gate is closed: nothing passes any more, until the client is gone.
+    async fn stand(self, mut client: TcpStream) {
+        if let Some(closing) = self.closing {
+            closing.close();
+        }
+        let mut lost = vec![0; 16 * 1024];
+        while matches!(client.read(&mut lost).await, Ok(1..)) {}
+    }
+}
+
 /// Whether these bytes are the MySQL command `COMMIT`: length, number 0, COM_QUERY, the text.
-fn is_commit(bytes: &[u8]) -> bool {
+pub(crate) fn is_commit(bytes: &[u8]) -> bool {
     bytes.len() == 11 && bytes[..5] == [7, 0, 0, 0, 3] && bytes[5..].eq_ignore_ascii_case(b"commit")
 }

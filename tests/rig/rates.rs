@@ -1,5 +1,5 @@
 //! U1 and U2: no window of any budget is overdrawn, with kills, delays and repeated walks, nor when the
-//! wall clock jumps.
+//! wall clock jumps; and without all that, no budget is left unused.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,6 +43,39 @@ pub(crate) async fn windows(mut run: Run) {
     let serving = world.start().await;
     oracle::judge_calls(&world, serving);
     drop(proxy);
+}
+
+/// What of a budget is used at least, while there is work for all of it.
+const USED_AT_LEAST: f64 = 0.9;
+
+/// U1: nothing disturbs the work, and both budgets are used up. A slot is free one window after its answer has
+/// ended, so what is missing is the way there and back, and what we take ourselves.
+pub(crate) async fn used(mut run: Run) {
+    let list = *run.random.choice(&[Limit { calls: 2, seconds: 2 }, Limit { calls: 1, seconds: 1 }]).unwrap();
+    let detail = *run.random.choice(&[Limit { calls: 50, seconds: 2 }, Limit { calls: 25, seconds: 1 }]).unwrap();
+    let pages = run.tier.pick(9, 60, 300);
+    run.note(format!("lists {list:?}, details {detail:?}"));
+    let mut world = World::open(&run, Plan { list, detail, ..Plan::of(2, [50 * (pages - 1), 50]) }).await;
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    serving.idle(Duration::from_secs(run.tier.pick(60, 300, 1200))).await;
+    for ((account, rule), times) in oracle::call_times(&world) {
+        let used = share_used(&times, world.limits[&rule]);
+        run.note(format!("{rule} of {account}: {:.1} % of {} calls", used * 100.0, times.len()));
+        assert!(used >= USED_AT_LEAST, "{rule} of {account}: only {:.1} % of the budget are used", used * 100.0);
+    }
+    oracle::judge_calls(&world, serving);
+}
+
+/// What of a budget the sorted calls use, in the steady middle of them.
+fn share_used(times: &[u64], limit: Limit) -> f64 {
+    let calls = limit.calls as usize;
+    let first = times.len() / 5;
+    // Whole windows: calls come in bursts, and a part of one would count for too much or too little.
+    let windows = (times.len() * 3 / 5) / calls;
+    assert!(windows >= 5, "{} calls are too few to tell", times.len());
+    let took = times[first + windows * calls] - times[first];
+    (windows as u64 * u64::from(limit.seconds) * 1_000_000) as f64 / took as f64
 }
 
 /// Where the wall clock jumps to: as libfaketime reads it.

@@ -25,10 +25,15 @@ wait "$server" 2>/dev/null
 [ -e "$WAYBILL_DIR/keep" ] || rm -rf "$WAYBILL_DIR"
 "#;
 
+/// Of the redo log, also while the data directory is made: the default would not fit on a small disk.
+const LOG_SIZE: &str = "--innodb-log-file-size=32M";
+
 /// A running server.
 pub(crate) struct MariaDb {
     port: u16,
     dir: PathBuf,
+    /// Its files, mostly in `dir`.
+    data: PathBuf,
     pid: String,
     watchdog: Option<(Child, ChildStdin)>,
 }
@@ -36,16 +41,23 @@ pub(crate) struct MariaDb {
 impl MariaDb {
     /// Makes a data directory and starts a server on it.
     pub(crate) fn start() -> MariaDb {
+        MariaDb::start_on(None)
+    }
+
+    /// The same with the data directory elsewhere, in `disk`, which must outlive the server.
+    pub(crate) fn start_on(disk: Option<&Path>) -> MariaDb {
         let dir = tempfile::Builder::new().prefix("waybill-mariadb-").tempdir().unwrap().keep();
         std::fs::create_dir(dir.join("tmp")).unwrap();
+        let data = disk.unwrap_or(&dir).join("data");
         let made = Command::new("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"])
-            .args(places(&dir))
+            .arg(LOG_SIZE)
+            .args(places(&dir, &data))
             .output()
             .expect("mariadb-install-db is needed for these tests");
         let told = [made.stdout.as_slice(), made.stderr.as_slice()].concat();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&told));
-        let mut server = MariaDb { port: 0, dir, pid: String::new(), watchdog: None };
+        let mut server = MariaDb { port: 0, dir, data, pid: String::new(), watchdog: None };
         server.run();
         server
     }
@@ -73,9 +85,9 @@ impl MariaDb {
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "sh", "mariadbd", "--no-defaults", "--user=root", "--skip-name-resolve"])
             .args(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=2"])
-            .args(["--innodb-log-file-size=32M", "--performance-schema=OFF", "--skip-log-bin"])
+            .args([LOG_SIZE, "--performance-schema=OFF", "--skip-log-bin"])
             .arg(format!("--port={}", self.port))
-            .args(places(&self.dir))
+            .args(places(&self.dir, &self.data))
             .arg(format!("--socket={}", self.dir.join("s.sock").display()))
             .arg(format!("--pid-file={}", self.dir.join("server.pid").display()))
             .env("WAYBILL_DIR", &self.dir)
@@ -97,7 +109,7 @@ impl MariaDb {
             if log.contains("ready for connections") {
                 return true;
             }
-            if !Path::new("/proc").join(pid.trim()).exists() || log.contains("Aborting") {
+            if !self.is_alive() || log.contains("Aborting") {
                 return false;
             }
             std::thread::yield_now();
@@ -111,6 +123,13 @@ impl MariaDb {
             drop(stdin);
             watchdog.wait().unwrap();
         }
+    }
+
+    /// Whether it still runs: a server may give up by itself.
+    pub(crate) fn is_alive(&self) -> bool {
+        // A zombie, too, has a place in /proc; the shell that holds it waits for our end first.
+        let stat = std::fs::read_to_string(Path::new("/proc").join(&self.pid).join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
     }
 
     /// Sends the server a signal, as `TERM` or `STOP`.
@@ -140,8 +159,8 @@ impl Drop for MariaDb {
 }
 
 /// Also a place for temporary tables: in a shared one, servers take them from each other.
-fn places(dir: &Path) -> [String; 2] {
-    [format!("--datadir={}", dir.join("data").display()), format!("--tmpdir={}", dir.join("tmp").display())]
+fn places(dir: &Path, data: &Path) -> [String; 2] {
+    [format!("--datadir={}", data.display()), format!("--tmpdir={}", dir.join("tmp").display())]
 }
 
 fn free_port() -> u16 {

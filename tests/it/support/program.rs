@@ -175,6 +175,11 @@ impl Folder {
         self.serving(self.started(Command::new("sh"), &["-c", &limited, &binary(), "serve"]))
     }
 
+    /// Starts any command without waiting for it.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Serving {
+        self.serving(self.command(arguments))
+    }
+
     fn serving(&self, mut command: Command) -> Serving {
         let err = File::options().create(true).append(true).open(self.path("serve.stderr")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(err).spawn().unwrap();
@@ -227,6 +232,11 @@ impl Serving {
             }
         }
         false
+    }
+
+    /// Waits for its next line of output; None when it ended before, or says nothing for long.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        self.lines.get_mut().unwrap().recv_timeout(PATIENCE).ok()
     }
 
     /// Whether it still runs.

@@ -1,0 +1,184 @@
+//! M7 and M8: the database's disk is full, and the way to the database is slow, thin or torn. What comes
+//! in waits, what is healthy stays so, and afterwards everything is there.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+
+use crate::database::{Through, through};
+use crate::disk::Disk;
+use crate::mariadb::{Database, MariaDb};
+use crate::oracle;
+use crate::program::Serving;
+use crate::proxy::{Fault, Proxy};
+use crate::run::Run;
+use crate::world::{Limit, Plan, World};
+
+/// Share of the documents that change in a second.
+const CHANGES: f64 = 0.1;
+/// Of a fresh server's files, and some room to grow.
+const DISK_MIB: u64 = 160;
+/// A server that has no room says so within this.
+const FULL_WITHIN: Duration = Duration::from_secs(60);
+/// There is room again: back at work within this (P14).
+const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
+/// Connections to MySQL that the service may have, as it is built.
+const CONNECTIONS_MAX: usize = 8;
+/// Readers that would have more, were they let.
+const READERS: usize = 12;
+/// `/healthz` answers within this, whatever MySQL does.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// The smallest that may be configured: fetching pauses soon.
+const OUTBOX_MAX: u64 = 1 << 20;
+/// What may come in on top of a full outbox: calls that were on their way.
+const OUTBOX_SLACK: u64 = 1 << 20;
+
+/// M7: the database's disk fills up in the middle of the work. It refuses, or gives up; when there is room again and
+/// it runs, everything drains, without a restart of ours.
+pub(crate) async fn disk_full(mut run: Run) {
+    let disk = Disk::new(DISK_MIB, 5).unwrap();
+    let mut server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
+    let database = Database::on(&server.url()).await;
+    let detail = Limit { calls: 100, seconds: 1 };
+    let mut world = World::open(&run, Plan { mysql: Some(database), detail, ..Plan::of(2, [600, 150]) }).await;
+    world.walk_often();
+    let mut serving = world.start().await;
+    world.register_all(&serving).await;
+    let stirring = world.stir(CHANGES);
+    let some = run.random.u64(1..200);
+    let database = world.database.as_ref().unwrap();
+    while database.rows::<u64>("SELECT COUNT(*) FROM shipments").await[0] < some {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    disk.fill();
+    run.note(format!("full, with {some} documents or more inside"));
+    until_healthy(&world, &serving, false, FULL_WITHIN).await;
+    let error = serving.get("/api/v1/status").await["sink"]["error"].to_string();
+    run.note(format!("the server runs: {}; {error}", server.is_alive()));
+    tokio::time::sleep(Duration::from_secs(run.tier.pick(2, 60, 120))).await;
+    assert!(serving.is_alive(), "it ended while MySQL was full:\n{}", world.tail());
+    let status = serving.get("/api/v1/status").await;
+    assert!(status["outbox"].as_u64() > Some(0) && status["parked"] == 0, "{status}");
+    disk.free();
+    if !server.is_alive() {
+        tokio::task::block_in_place(|| {
+            server.kill();
+            server.run();
+        });
+    }
+    drop(stirring);
+    until_healthy(&world, &serving, true, RECOVERS_WITHIN).await;
+    run.note("room again, and it is used");
+    oracle::judge(world, serving).await;
+}
+
+/// Waits until the service says so of its sink.
+async fn until_healthy(world: &World, serving: &Serving, healthy: bool, at_most: Duration) {
+    let begun = Instant::now();
+    loop {
+        let status = serving.get("/api/v1/status").await;
+        if status["sink"]["healthy"] == healthy {
+            return;
+        }
+        let late = begun.elapsed() > at_most;
+        assert!(!late, "healthy is not {healthy} after {at_most:?}: {status}\n{}", world.tail());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// M8: half a second for each statement, a kilobyte a second, every other connection torn; one after the other.
+pub(crate) async fn slow(run: Run) {
+    let Through { proxy, mut world } = through(&run).await;
+    world.folder.set("WAYBILL_LIMITS_OUTBOX_MAX_BYTES", &OUTBOX_MAX.to_string());
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    let stirring = world.stir(CHANGES);
+    let quarter = Duration::from_millis(250);
+    let mut faults = [Fault::Latency(quarter, quarter), Fault::Bandwidth(1024), Fault::Resets(50)];
+    let mut random = run.random.clone();
+    random.shuffle(&mut faults);
+    for fault in faults {
+        let lasts = Duration::from_secs(run.tier.pick(8, 60, 400));
+        let most = bear(&world, &serving, &proxy, &fault, lasts).await;
+        run.note(format!("{fault:?} for {lasts:?}: {most} connections at most"));
+        proxy.set(Fault::None);
+    }
+    drop(stirring);
+    oracle::judge(world, serving).await;
+}
+
+/// What holds while MySQL is hard to reach; the most connections to it.
+async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, lasts: Duration) -> usize {
+    let before = world.market.sandbox.audit().details_read;
+    let (begun, mut most, mut readers) = (Instant::now(), 0, tokio::task::JoinSet::new());
+    proxy.set(fault.clone());
+    let mut set_at = begun;
+    let mut pace = tokio::time::interval(Duration::from_millis(80));
+    while begun.elapsed() < lasts {
+        pace.tick().await;
+        // New chances: who was lucky once would else be so for the whole time.
+        if set_at.elapsed() > Duration::from_secs(1) {
+            set_at = Instant::now();
+            proxy.set(fault.clone());
+        }
+        // One more at a time: a key may not ask as often as it likes.
+        if readers.len() < READERS {
+            readers.spawn(serving.call(Method::GET, "/api/v1/shipments?limit=5").send());
+        }
+        while let Some(answer) = readers.try_join_next() {
+            let status = answer.unwrap().unwrap().status().as_u16();
+            assert!(matches!(status, 200 | 429 | 503), "a list over a bad line: {status}");
+        }
+        let count = connections(proxy.port);
+        assert!(count <= CONNECTIONS_MAX, "{count} connections, {CONNECTIONS_MAX} are allowed");
+        most = most.max(count);
+        lively(world, serving).await;
+    }
+    let (_, status) = world.insist(serving, Method::GET, "/api/v1/status", None).await;
+    let full = status["outbox_bytes"].as_u64() >= Some(OUTBOX_MAX);
+    let fetched = world.market.sandbox.audit().details_read - before;
+    assert!(fetched > 0 || full, "no document was read for {lasts:?}: {status}");
+    assert!(status["outbox_bytes"].as_u64() <= Some(OUTBOX_MAX + OUTBOX_SLACK), "{status}");
+    assert_eq!(status["parked"], 0, "{status}\n{}", world.tail());
+    most
+}
+
+/// What needs no MySQL is quick.
+async fn lively(world: &World, serving: &Serving) {
+    let begun = Instant::now();
+    let (status, _) = world.ask(serving, Method::GET, "/healthz", None).await.expect("an answer of /healthz");
+    let took = begun.elapsed();
+    assert!(status == 200 && took < ANSWERS_WITHIN, "/healthz: {status} after {took:?}");
+    for path in ["/api/v1/shops", "/api/v1/runs"] {
+        let (status, answer) = world.ask(serving, Method::GET, path, None).await.expect("an answer of a list");
+        assert!(matches!(status, 200 | 429), "{path}: {status} {answer}");
+    }
+}
+
+/// Connections of this machine to that port, open or about to be, by the kernel's own list. The proxy cannot
+/// tell which of its connections were given up at the other end: that news travels the slow line, too.
+fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to = format!("0100007F:{port:04X}");
+    let open = |line: &&str| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next() == Some(to.as_str()) && matches!(words.next(), Some("01" | "02"))
+    };
+    table.lines().filter(open).count()
+}
+
+/// M1: how often a server that is away is asked for: once a second on average, at most.
+pub(crate) async fn asks_seldom(world: &World, serving: &Serving, proxy: &Proxy) {
+    // Every connection that there is ends with its next answer.
+    proxy.set(Fault::CutAfter(0));
+    until_healthy(world, serving, false, FULL_WITHIN).await;
+    for (fault, lasts) in [(Fault::Refuse, 8), (Fault::BlackHole, 4)] {
+        let before = proxy.accepted();
+        proxy.set(fault.clone());
+        tokio::time::sleep(Duration::from_secs(lasts)).await;
+        let asked = proxy.accepted() - before;
+        world.run.note(format!("{fault:?} for {lasts} s: {asked} connections asked for"));
+        assert!(asked <= lasts, "{asked} connections asked for in {lasts} s of {fault:?}");
+    }
+    proxy.set(Fault::None);
+}
