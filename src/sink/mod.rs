@@ -25,6 +25,9 @@ pub enum SinkErrorClass {
     /// The connection or the server is gone: reconnect, then repeat. Whether the batch was applied is
     /// not known.
     Disconnected,
+    /// No connection came about, so nothing was applied, and no document can be to blame: try again,
+    /// ever less often.
+    Unreachable,
     /// Every row was taken, but the commit's answer did not come: as `Disconnected`, and no document
     /// can be to blame.
     Unconfirmed,

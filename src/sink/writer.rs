@@ -184,9 +184,10 @@ impl Writer {
                     }
                     Duration::from_millis(fastrand::u64(10..200))
                 }
-                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed => {
+                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed | SinkErrorClass::Unreachable => {
                     // A document too large for the server can look like a lost connection; not one
-                    // that came as far as the commit.
+                    // that came as far as the commit, nor one that was never sent. And a server that is
+                    // away is asked for once in a turn.
                     if error.class == SinkErrorClass::Disconnected {
                         lost += u32::from(self.mysql.ping().await.is_ok());
                     }

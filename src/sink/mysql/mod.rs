@@ -104,7 +104,7 @@ impl Mysql {
         self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
     }
 
-    /// Closes all connections; later calls fail with class `Disconnected`.
+    /// Closes all connections; later calls fail with class `Unreachable`.
     ///
     /// # Errors
     /// A server that does not say goodbye in time; nothing is lost by it.
@@ -123,11 +123,11 @@ impl Mysql {
                 // no reason to park a document.
                 match error.class {
                     SinkErrorClass::Operator | SinkErrorClass::NoRoom => error,
-                    _ => SinkError { class: SinkErrorClass::Disconnected, ..error },
+                    _ => SinkError { class: SinkErrorClass::Unreachable, ..error },
                 }
             }),
             Err(_) => Err(SinkError::new(
-                SinkErrorClass::Disconnected,
+                SinkErrorClass::Unreachable,
                 format!("MySQL: no connection within {} s", CONNECT_TIME_MAX.as_secs()),
             )),
         }
@@ -228,13 +228,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_disconnected() {
+    async fn a_server_that_is_not_there_is_unreachable() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("mysql://u:geheim@{}/db", listener.local_addr().unwrap());
         drop(listener);
         let mysql = Mysql::new(&url.into(), Vec::new()).unwrap();
         let error = mysql.ping().await.unwrap_err();
-        assert_eq!(error.class, SinkErrorClass::Disconnected);
+        assert_eq!(error.class, SinkErrorClass::Unreachable);
         assert!(!format!("{error} {mysql:?}").contains("geheim"));
     }
 
