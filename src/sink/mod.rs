@@ -56,6 +56,17 @@ impl SinkError {
     pub fn new(class: SinkErrorClass, text: impl Into<String>) -> SinkError {
         SinkError { class, text: text.into() }
     }
+
+    /// The same failure, met before any document was sent: none can be to blame for it, however often it
+    /// comes again.
+    fn before_documents(self) -> SinkError {
+        let class = match self.class {
+            SinkErrorClass::Disconnected => SinkErrorClass::Unreachable,
+            SinkErrorClass::Repeat | SinkErrorClass::Poison | SinkErrorClass::Unknown => SinkErrorClass::Operator,
+            class => class,
+        };
+        SinkError { class, ..self }
+    }
 }
 
 /// What a page of documents is asked for. All conditions hold together.
@@ -158,5 +169,22 @@ impl Sink {
             Sink::Mysql(mysql) => mysql.versions(resource, shop, after, limit).await,
             Sink::Archive(archive) => archive.versions(resource, shop, after, limit).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SinkError;
+    use super::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unconfirmed, Unknown, Unreachable};
+
+    #[test]
+    fn nothing_met_before_the_documents_blames_one() {
+        let before = |class| SinkError::new(class, "why").before_documents();
+        for class in [Repeat, Disconnected, Unreachable, Unconfirmed, NoRoom, Operator, Poison, Unknown] {
+            let SinkError { class, text } = before(class);
+            assert!(!matches!(class, Repeat | Disconnected | Poison | Unknown), "{class:?}");
+            assert_eq!(text, "why");
+        }
+        assert_eq!((before(NoRoom).class, before(Unconfirmed).class), (NoRoom, Unconfirmed));
     }
 }

@@ -214,7 +214,7 @@ impl Writer {
 
     async fn attempt(&mut self, entries: &[&Entry]) -> Result<(), SinkError> {
         if !self.prepared {
-            self.mysql.prepare().await?;
+            self.mysql.prepare().await.map_err(SinkError::before_documents)?;
             self.prepared = true;
         }
         if entries.is_empty() { Ok(()) } else { self.mysql.write(entries).await }

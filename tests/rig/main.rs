@@ -184,6 +184,13 @@ const TESTS: &[Test] = &[
         body: |run| Box::pin(strain::disk_full(run)),
     },
     Test {
+        name: "mysql_disk_full_at_start",
+        needs: &[Need::LoopMounts, Need::MariaDb],
+        runs: [1, 5, 20],
+        at_most: minutes(4, 6, 8),
+        body: |run| Box::pin(strain::disk_full_at_start(run)),
+    },
+    Test {
         name: "mysql_slow",
         needs: &[Need::MariaDb],
         runs: [1, 5, 3],

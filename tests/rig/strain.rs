@@ -35,18 +35,12 @@ const OUTBOX_MAX: u64 = 1 << 20;
 /// What may come in on top of a full outbox: calls that were on their way.
 const OUTBOX_SLACK: u64 = 1 << 20;
 
-/// M7: the database's disk fills up in the middle of the work. It refuses, or gives up; when there is room again and
-/// it runs, everything drains, without a restart of ours.
+/// M7: the database's disk fills up in the middle of the work. MariaDB refuses for a while, and gives up when
+/// it has no room for its own undoing.
 pub(crate) async fn disk_full(mut run: Run) {
     let disk = Disk::new(DISK_MIB, 5).unwrap();
-    let mut server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
-    let database = Database::on(&server.url()).await;
-    let detail = Limit { calls: 100, seconds: 1 };
-    let mut world = World::open(&run, Plan { mysql: Some(database), detail, ..Plan::of(2, [600, 150]) }).await;
-    world.walk_often();
-    let mut serving = world.start().await;
-    world.register_all(&serving).await;
-    let stirring = world.stir(CHANGES);
+    let server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
+    let (world, serving) = begin(&run, &server).await;
     let some = run.random.u64(1..200);
     let database = world.database.as_ref().unwrap();
     while database.rows::<u64>("SELECT COUNT(*) FROM shipments").await[0] < some {
@@ -54,13 +48,39 @@ pub(crate) async fn disk_full(mut run: Run) {
     }
     disk.fill();
     run.note(format!("full, with {some} documents or more inside"));
+    no_room(run, world, serving, server, &disk).await;
+}
+
+/// M7 before the first document: there is not even room for the tables.
+pub(crate) async fn disk_full_at_start(run: Run) {
+    let disk = Disk::new(DISK_MIB, 5).unwrap();
+    let server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
+    disk.fill();
+    let (world, serving) = begin(&run, &server).await;
+    no_room(run, world, serving, server, &disk).await;
+}
+
+/// A service that has much to write to this server.
+async fn begin(run: &Run, server: &MariaDb) -> (World, Serving) {
+    let database = Database::on(&server.url()).await;
+    let detail = Limit { calls: 100, seconds: 1 };
+    let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(2, [600, 150]) }).await;
+    world.walk_often();
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    (world, serving)
+}
+
+/// The disk is full, and after a while it is not: what waited drains then, without a restart of ours.
+async fn no_room(run: Run, world: World, mut serving: Serving, mut server: MariaDb, disk: &Disk) {
+    let stirring = world.stir(CHANGES);
     until_healthy(&world, &serving, false, FULL_WITHIN).await;
     let error = serving.get("/api/v1/status").await["sink"]["error"].to_string();
-    run.note(format!("the server runs: {}; {error}", server.is_alive()));
-    tokio::time::sleep(Duration::from_secs(run.tier.pick(2, 60, 120))).await;
+    run.note(format!("the server runs: {}; {}; we say {error}", server.is_alive(), server.last_error()));
+    tokio::time::sleep(Duration::from_secs(run.tier.pick(3, 60, 120))).await;
     assert!(serving.is_alive(), "it ended while MySQL was full:\n{}", world.tail());
     let status = serving.get("/api/v1/status").await;
-    assert!(status["outbox"].as_u64() > Some(0) && status["parked"] == 0, "{status}");
+    assert!(status["outbox"].as_u64() > Some(0) && status["parked"] == 0, "{status}\n{}", world.tail());
     disk.free();
     if !server.is_alive() {
         tokio::task::block_in_place(|| {

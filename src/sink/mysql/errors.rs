@@ -26,10 +26,10 @@ pub(super) fn class_of(code: u16) -> SinkErrorClass {
         code if READ_ONLY.contains(&code) => SinkErrorClass::Disconnected,
         // 1030 is the storage engine's "no", in practice a full disk.
         1114 | 1021 | 1041 | 1030 | 3 | 28 => SinkErrorClass::NoRoom,
-        // Rights, host and login rules, names; 1118 and 1071: a definition too wide for a table;
-        // 1665: statement-based binary log.
-        1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665 | 1698
-        | 3118 => SinkErrorClass::Operator,
+        // Rights, host and login rules, names; 1005: a table cannot be made, as for lack of space; 1118 and 1071:
+        // a definition too wide for a table; 1665: statement-based binary log.
+        1005 | 1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665
+        | 1698 | 3118 => SinkErrorClass::Operator,
         // Refused data: too large, not text, too long, out of range, no date, no JSON, a broken check.
         1153 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1411 | 3140 | 3141 | 3157 | 3819 | 4025 | 4038 | 4040 => {
             SinkErrorClass::Poison
@@ -112,7 +112,7 @@ mod tests {
             (Repeat, &[1205, 1213, 1020][..]),
             (Disconnected, &[2002, 2003, 2006, 2013, 1040, 1203, 1053, 1927, 1290, 1792, 1836]),
             (NoRoom, &[1114, 1021, 1041, 3, 28]),
-            (Operator, &[1044, 1045, 1049, 1054, 1142, 1146]),
+            (Operator, &[1005, 1044, 1045, 1049, 1054, 1142, 1146]),
             (Poison, &[1153, 1366, 1406, 1264, 1292, 3140, 4025]),
             (Unknown, &[1062, 1064, 9999]),
         ];

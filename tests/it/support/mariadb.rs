@@ -137,6 +137,12 @@ impl MariaDb {
         super::program::signal(name, &self.pid);
     }
 
+    /// The last line of its log that tells of an error.
+    pub(crate) fn last_error(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().rev().find(|line| line.contains("[ERROR]")).unwrap_or_default().to_owned()
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.join("server.log")
     }
