@@ -26,8 +26,9 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 const CONNECTIONS_MAX: usize = 8;
 /// Readers that would have more, were they let.
 const READERS: usize = 12;
-/// How long the database is away for the count of what asks for it.
-const AWAY: Duration = Duration::from_secs(20);
+/// How long the database is away for the count of what asks for it, and refuses first.
+const AWAY: Duration = Duration::from_secs(12);
+const REFUSED: Duration = Duration::from_secs(8);
 /// `/healthz` answers within this, whatever MySQL does.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// The smallest that may be configured: fetching pauses soon.
@@ -64,7 +65,7 @@ pub(crate) async fn disk_full_at_start(run: Run) {
 async fn begin(run: &Run, server: &MariaDb) -> (World, Serving) {
     let database = Database::on(&server.url()).await;
     let detail = Limit { calls: 100, seconds: 1 };
-    let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(2, [600, 150]) }).await;
+    let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(2, [400, 100]) }).await;
     world.walk_often();
     let serving = world.start().await;
     world.register_all(&serving).await;
@@ -195,7 +196,7 @@ pub(crate) async fn asks_seldom(world: &World, serving: &Serving, proxy: &Proxy)
     // Every connection that there is ends with its next answer; then new ones are refused, or hear nothing.
     proxy.set(Fault::CutAfter(0));
     until_healthy(world, serving, false, FULL_WITHIN).await;
-    for (fault, until) in [(Fault::Refuse, AWAY / 2), (Fault::BlackHole, AWAY)] {
+    for (fault, until) in [(Fault::Refuse, REFUSED), (Fault::BlackHole, AWAY)] {
         proxy.set(fault.clone());
         tokio::time::sleep(until.saturating_sub(begun.elapsed())).await;
         let (asked, seconds) = (proxy.accepted() - before, begun.elapsed().as_secs());

@@ -122,7 +122,7 @@ impl Scene {
         let url = url::Url::parse(&database.url()).unwrap();
         let behind = Proxy::to(url.port().unwrap(), run.seed).await;
         // Tight budgets show calls that a restart forgot; wide ones leave no time between kills.
-        let calls = run.tier.pick(90, *random.choice(&[40, 90]).unwrap(), *random.choice(&[25, 40, 90]).unwrap());
+        let calls = run.tier.pick(200, *random.choice(&[40, 90]).unwrap(), *random.choice(&[25, 40, 90]).unwrap());
         let detail = Limit { calls, seconds: 1 };
         let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(3, [60, 15]) }).await;
         let mut through = url;
