@@ -86,6 +86,8 @@ impl MariaDb {
             .args(["-c", WATCHDOG, "sh", "mariadbd", "--no-defaults", "--user=root", "--skip-name-resolve"])
             .args(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=2"])
             .args([LOG_SIZE, "--performance-schema=OFF", "--skip-log-bin"])
+            // As small as the disk may be: 64 MiB at once are the default.
+            .arg("--innodb-autoextend-increment=4")
             .arg(format!("--port={}", self.port))
             .args(places(&self.dir, &self.data))
             .arg(format!("--socket={}", self.dir.join("s.sock").display()))
