@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Inner;
 use crate::domain::{Run, RunState, RunView, ShopState};
 use crate::http::backend::{BudgetStatus, ShopCounts, SinkStatus, Status};
-use crate::store::{Queue, QueueKind, StoreError};
+use crate::store::{Counters, Queue, QueueKind, StoreError};
 
 /// Jobs counted per queue for the status page.
 const COUNTED_MAX: usize = 100_000;
@@ -25,7 +25,8 @@ impl Inner {
         }
         let error = self.health.error();
         Ok(Status {
-            idle: self.is_idle()?,
+            // By the same counters: a status that is idle has nothing else in it.
+            idle: self.is_idle_by(&counters)?,
             open_runs: counters.open_runs,
             pending_jobs: counters.ready_jobs.saturating_sub(counters.leased_jobs) + counters.retrying_jobs,
             waiting_jobs: counters.waiting_jobs,
@@ -46,7 +47,10 @@ impl Inner {
 
     /// Nothing is left to do now. What a paused or refused shop has waits for somebody, not for us.
     pub(super) fn is_idle(&self) -> Result<bool, StoreError> {
-        let counters = self.store.counters()?;
+        self.is_idle_by(&self.store.counters()?)
+    }
+
+    fn is_idle_by(&self, counters: &Counters) -> Result<bool, StoreError> {
         if counters.outbox + counters.leased_jobs + counters.retrying_jobs > 0 {
             return Ok(false);
         }
