@@ -35,6 +35,8 @@ const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 const IN_FLIGHT_MAX_DEFAULT: u64 = 256;
 /// Zero: no ceiling of our own, the rate rules of each account are enough.
 const CALLS_PER_SECOND_DEFAULT: u64 = 0;
+/// The login host blocks addresses that ask for tokens too often.
+const LOGINS_PER_SECOND_DEFAULT: u64 = 5;
 const SYNC_DEFAULT: &str = "0 */15 * * * *";
 /// At night, when the budget is not needed for new rows.
 const RECONCILE_DEFAULT: &str = "0 30 3 * * *";
@@ -91,6 +93,8 @@ pub struct SourceSettings {
     pub in_flight_max: usize,
     /// Ceiling over all shops, beside the rate rules; none: no ceiling.
     pub calls_per_second: Option<u32>,
+    /// Logins over all shops, at least 1.
+    pub logins_per_second: u32,
 }
 
 /// When runs start. Cron texts have six fields, seconds first.
@@ -303,11 +307,13 @@ fn source(settings: &mut Settings, defaults: &catalog::SourceDefaults) -> Option
     let token_url = address(settings, "source.token_url", &defaults.token_url);
     let in_flight_max = bounded(settings, "source.in_flight_max", IN_FLIGHT_MAX_DEFAULT, (1, 10_000));
     let calls = bounded(settings, "source.calls_per_second", CALLS_PER_SECOND_DEFAULT, (0, 1_000_000));
+    let logins = bounded(settings, "source.logins_per_second", LOGINS_PER_SECOND_DEFAULT, (1, 1_000));
     Some(SourceSettings {
         base_url: base_url?,
         token_url: token_url?,
         in_flight_max: usize::try_from(in_flight_max?).ok()?,
         calls_per_second: u32::try_from(calls?).ok().filter(|calls| *calls > 0),
+        logins_per_second: u32::try_from(logins?).ok()?,
     })
 }
 

@@ -46,6 +46,8 @@ pub use probe::Finding;
 /// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the
 /// places that the shops share.
 const LANE_WIDTH: u32 = 64;
+/// After a rest the logins of so many seconds may leave at once.
+const LOGIN_BURST_S: u32 = 2;
 /// How often somebody who waits for idleness looks, should no signal come.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// How long the writer may take to end its transaction at a stop.
@@ -270,6 +272,8 @@ fn source_config(settings: &SourceSettings) -> SourceConfig {
     let mut config = SourceConfig::new(settings.base_url.as_str(), settings.token_url.as_str());
     config.in_flight_max = settings.in_flight_max;
     config.calls_per_second = settings.calls_per_second;
+    config.logins_per_second = settings.logins_per_second;
+    config.login_burst = settings.logins_per_second.saturating_mul(LOGIN_BURST_S);
     config
 }
 

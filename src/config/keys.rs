@@ -20,7 +20,7 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind. `[resource.*]` stands beside this table.
-pub(super) const KEYS: [(&str, Kind); 19] = [
+pub(super) const KEYS: [(&str, Kind); 20] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
@@ -31,6 +31,7 @@ pub(super) const KEYS: [(&str, Kind); 19] = [
     ("source.token_url", Kind::Text),
     ("source.in_flight_max", Kind::Number),
     ("source.calls_per_second", Kind::Number),
+    ("source.logins_per_second", Kind::Number),
     ("source.limits", Kind::Map),
     ("schedule.sync", Kind::Text),
     ("schedule.reconcile", Kind::Text),

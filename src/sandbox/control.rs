@@ -115,6 +115,27 @@ impl Sandbox {
         Ok(changed)
     }
 
+    /// Puts a shipment whose list row and detail are exactly these texts, JSON or not: in place of the one with
+    /// this id, else at the head of the list.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn put(&self, client_id: &str, method: Method, id: &str, texts: [String; 2]) -> Result<(), SandboxError> {
+        let shop = self.known(client_id)?;
+        self.stock(&shop).put(method, id, texts.map(Into::into), self.0.clock.now());
+        Ok(())
+    }
+
+    /// A shipment's list row, as it is served. None: the id is unknown.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn row(&self, client_id: &str, id: &str) -> Result<Option<Value>, SandboxError> {
+        let shop = self.known(client_id)?;
+        let found = self.stock(&shop).get(id);
+        Ok(found.and_then(|shipment| serde_json::from_slice(shipment.row()).ok()))
+    }
+
     /// Takes a shipment out of list and detail. False when the id is unknown.
     ///
     /// # Errors

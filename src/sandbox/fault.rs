@@ -77,6 +77,9 @@ pub enum FaultKind {
     WrongContentLength { by: i64 },
     /// The right body in chunks whose second size is no number.
     BadChunk,
+    /// The right body, with this text behind its first brace: one key twice, a number that is none. Letters up
+    /// to U+00FF leave as one byte, so that beyond ASCII the body is no UTF-8.
+    Insert { text: String },
     /// 302 to another address.
     Redirect { to: String },
     /// Lists answer as if page 1 had been asked for.

@@ -50,6 +50,7 @@ pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
         FaultKind::ResetAfter { bytes } => outcome.delivery = Delivery::ResetAfter(bytes),
         FaultKind::WrongContentLength { by } => outcome.delivery = Delivery::Misdeclared(by),
         FaultKind::BadChunk => outcome.delivery = Delivery::BadChunk,
+        FaultKind::Insert { text } => outcome.answer.body = insert(&outcome.answer.body, &text),
         FaultKind::Redirect { to } => {
             let to: String = to.chars().filter(|c| !c.is_control()).collect();
             outcome.answer = Answer::new(302, "text/html", "").with("location", to);
@@ -73,6 +74,21 @@ fn status(code: u16, body: FaultBody) -> Answer {
     }
 }
 
+/// The body with the text behind its first brace; without a brace, in front.
+fn insert(body: &[u8], text: &str) -> Bytes {
+    let at = body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
+    let (before, after) = body.split_at(at);
+    let mut whole = before.to_vec();
+    for letter in text.chars() {
+        match u8::try_from(u32::from(letter)) {
+            Ok(byte) => whole.push(byte),
+            Err(_) => whole.extend(letter.encode_utf8(&mut [0; 4]).bytes()),
+        }
+    }
+    whole.extend(after);
+    whole.into()
+}
+
 /// A header that would break the head instead of standing in it is left out.
 fn is_header(name: &str, value: &str) -> bool {
     !name.is_empty()
@@ -82,4 +98,16 @@ fn is_header(name: &str, value: &str) -> bool {
 
 fn made_up(body: impl Into<Bytes>) -> Answer {
     Answer::new(200, "application/vnd.retailer.v10+json;charset=UTF-8", body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::insert;
+
+    #[test]
+    fn a_text_goes_behind_the_first_brace_in_single_bytes_where_it_can() {
+        assert_eq!(insert(b"{\"a\":1}", "\"a\":2,"), &b"{\"a\":2,\"a\":1}"[..]);
+        assert_eq!(insert(b"{}", "\u{e9}\u{20ac}"), &b"{\xe9\xe2\x82\xac}"[..]);
+        assert_eq!(insert(b"null", "x"), &b"xnull"[..]);
+    }
 }

@@ -39,6 +39,11 @@ impl Shipment {
         Shipment { id, spec, row: OnceLock::new(), detail: OnceLock::new() }
     }
 
+    /// One that says exactly this.
+    fn verbatim(spec: Spec, id: String, row: Bytes, detail: Bytes) -> Shipment {
+        Shipment { id, spec, row: OnceLock::from(row), detail: OnceLock::from(detail) }
+    }
+
     pub(super) fn row(&self) -> &Bytes {
         self.row.get_or_init(|| content::row_json(&self.spec).into())
     }
@@ -198,6 +203,19 @@ impl Stock {
         spec.revision += 1;
         self.replace(spec);
         true
+    }
+
+    /// Puts a shipment that says exactly this: in place of the one with its id, else at the head of the list.
+    pub(super) fn put(&mut self, method: Method, id: &str, [row, detail]: [Bytes; 2], now: Millis) {
+        let known = self.get(id).map_or_else(|| self.push(method, now, now), |shipment| shipment.id.clone());
+        let Some(shipment) = self.by_id.remove(&known) else { return };
+        let spec = shipment.spec.clone();
+        let list = &mut self.lists[spec.method as usize];
+        if let Ok(place) = list.binary_search_by_key(&spec.index, |other| other.spec.index) {
+            let shipment = Arc::new(Shipment::verbatim(spec, id.to_owned(), row, detail));
+            self.by_id.insert(id.to_owned(), Arc::clone(&shipment));
+            list[place] = shipment;
+        }
     }
 
     /// Takes a shipment out of list and detail; false when the id is unknown.

@@ -174,6 +174,7 @@ fn the_environment_lies_over_the_file() {
             ("WAYBILL_SCHEDULE_SYNC", "*/5 * * * *"),
             ("WAYBILL_LIMITS_OUTBOX_MAX_BYTES", "1GiB"),
             ("WAYBILL_SOURCE_CALLS_PER_SECOND", "20"),
+            ("WAYBILL_SOURCE_LOGINS_PER_SECOND", "50"),
             ("WAYBILL_MYSQL_URL", ""),
             ("WAYBILL_TEST_MYSQL", "mysql://root@127.0.0.1:3307"),
         ],
@@ -184,6 +185,7 @@ fn the_environment_lies_over_the_file() {
     assert_eq!(config.schedule.sync, "0 */5 * * * *");
     assert_eq!(config.limits.outbox_max_bytes, 1 << 30);
     assert_eq!(config.source.calls_per_second, Some(20));
+    assert_eq!(config.source.logins_per_second, 50);
     assert!(config.mysql_url.is_none());
     let rule = |path: &str| config.rules.find("GET", path).unwrap().limit.map(|limit| limit.to_string());
     assert_eq!(rule("/retailer/shipments").as_deref(), Some("7/3min"));

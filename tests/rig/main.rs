@@ -10,6 +10,8 @@
 //! | `run`, `score` | one run with its seed and diary; what all runs add up to |
 //! | `world` | sandbox, service, sink and the shops between them |
 //! | `oracle` | what must hold after each run |
+//! | `answers` | U5: each bad answer of the API |
+//! | `browser` | a headless Chromium |
 //! | `canary` | finds secrets in bytes |
 //! | `database`, `proxy` | M1, M3, M4: MariaDB goes away, the network is bad, a COMMIT's fate is unknown, each error code |
 //! | `strain` | M1, M7, M8: a database that is away, without room, or hard to reach |
@@ -17,15 +19,23 @@
 //! | `disk` | a file system that can be full or lose its power |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
+//! | `memory` | what a process holds |
+//! | `odd`, `pages` | U8: odd content in MySQL, API and log; the dashboard shows it as text |
 //! | `process` | A7, A8, A9: full disk, second process, stopped process |
 //! | `rates` | U1, U2: windows under kills, delay and jumps of the clock; the use of budgets without |
 //! | `rot` | A6: bits rot in the state files |
+//! | `scale` | U10: ten thousand shops; P11: slow and failing ones delay no other |
+//! | `schema` | U7: documents that change their form |
 //! | `sweep` | A3, A4: a fault at the N-th system call |
+//! | `tamper` | S9: sealed records that somebody changed |
+//! | `tokens` | U6: tokens that end early, live oddly or cannot be had |
 //! | `upstream` | U4, U9: lists that shift, documents that cannot be read |
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on fails by panic")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
 
+mod answers;
+mod browser;
 mod canary;
 mod database;
 mod disk;
@@ -34,7 +44,10 @@ mod kill;
 #[path = "../it/support/mariadb.rs"]
 #[allow(dead_code, reason = "the other binary uses the rest")]
 mod mariadb;
+mod memory;
+mod odd;
 mod oracle;
+mod pages;
 mod power;
 mod process;
 #[path = "../it/support/program.rs"]
@@ -44,9 +57,13 @@ mod proxy;
 mod rates;
 mod rot;
 mod run;
+mod scale;
+mod schema;
 mod score;
 mod strain;
 mod sweep;
+mod tamper;
+mod tokens;
 mod triggers;
 mod upstream;
 mod world;
@@ -86,6 +103,7 @@ enum Need {
     LoopMounts,
     Strace,
     FakeTime,
+    Chromium,
 }
 
 impl Need {
@@ -98,6 +116,8 @@ impl Need {
             Need::Strace if runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) => None,
             Need::FakeTime if rates::library().is_some() => None,
             Need::FakeTime => Some("no libfaketime"),
+            Need::Chromium if browser::program().is_some() => None,
+            Need::Chromium => Some("no Chromium"),
             Need::Strace => Some("no strace, or it may not trace"),
         }
     }
@@ -259,6 +279,62 @@ const TESTS: &[Test] = &[
         runs: [1, 10, 30],
         at_most: minutes(3, 3, 3),
         body: |run| Box::pin(upstream::poison(run)),
+    },
+    Test {
+        name: "answers",
+        needs: &[],
+        runs: [1, 2, 2],
+        at_most: minutes(3, 8, 8),
+        body: |run| Box::pin(answers::answers(run)),
+    },
+    Test {
+        name: "tokens",
+        needs: &[],
+        runs: [1, 10, 20],
+        at_most: minutes(4, 6, 6),
+        body: |run| Box::pin(tokens::tokens(run)),
+    },
+    Test {
+        name: "odd_content",
+        needs: &[Need::MariaDb],
+        runs: [1, 5, 5],
+        at_most: minutes(3, 3, 3),
+        body: |run| Box::pin(odd::content(run)),
+    },
+    Test {
+        name: "odd_pages",
+        needs: &[Need::Chromium],
+        runs: [1, 5, 5],
+        at_most: minutes(3, 3, 3),
+        body: |run| Box::pin(pages::pages(run)),
+    },
+    Test {
+        name: "schema_mutations",
+        needs: &[Need::MariaDb],
+        runs: [1, 1, 1],
+        at_most: minutes(3, 10, 40),
+        body: |run| Box::pin(schema::mutations(run)),
+    },
+    Test {
+        name: "tamper",
+        needs: &[],
+        runs: [1, 2, 3],
+        at_most: minutes(3, 12, 30),
+        body: |run| Box::pin(tamper::tamper(run)),
+    },
+    Test {
+        name: "fair",
+        needs: &[],
+        runs: [1, 3, 3],
+        at_most: minutes(4, 6, 6),
+        body: |run| Box::pin(scale::fair(run)),
+    },
+    Test {
+        name: "scale",
+        needs: &[],
+        runs: [0, 1, 1],
+        at_most: minutes(30, 45, 180),
+        body: |run| Box::pin(scale::scale(run)),
     },
     Test {
         name: "disk_full",

@@ -31,6 +31,10 @@ type Key = (String, String);
 pub(crate) struct Allowed {
     /// What was listed all the time may come with the next walk only.
     pub(crate) late: bool,
+    /// Walks may have failed; the ones after them made up for it.
+    pub(crate) failed_runs: bool,
+    /// Documents that nobody could read may be parked.
+    pub(crate) parked: bool,
 }
 
 /// Judges a run in which nothing may be left over. Ends the service.
@@ -46,7 +50,7 @@ pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allo
     world.walk_all(&serving).await;
     let status = serving.idle(QUIET_WITHIN).await;
     equal(&world, &serving, &early, &mut findings).await;
-    add_up(&serving, &status, &mut findings).await;
+    add_up(&serving, &status, &allowed, &mut findings).await;
     end(&world, serving, findings);
 }
 
@@ -171,9 +175,9 @@ async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings
 }
 
 /// P7: nothing waits, nothing was given up, and each run's counters add up.
-async fn add_up(serving: &Serving, status: &Value, findings: &mut Vec<String>) {
+async fn add_up(serving: &Serving, status: &Value, allowed: &Allowed, findings: &mut Vec<String>) {
     for name in ["outbox", "outbox_bytes", "pending_jobs", "leased_jobs", "open_runs", "parked"] {
-        if status[name] != 0 {
+        if status[name] != 0 && !(name == "parked" && allowed.parked) {
             findings.push(format!("{name} is {}", status[name]));
         }
     }
@@ -182,7 +186,8 @@ async fn add_up(serving: &Serving, status: &Value, findings: &mut Vec<String>) {
         let adds_up = count("to_fetch") == count("fetched") + count("gone") + count("parked") + count("pending");
         // The clock may have started one meanwhile.
         let open = run["ended_at"].is_null();
-        if !adds_up || !open && (run["state"] != "done" || count("pending") > 0) {
+        let ended_well = run["state"] == "done" || allowed.failed_runs && run["state"] == "failed";
+        if !adds_up || !open && (!ended_well || count("pending") > 0) {
             findings.push(format!("a run that does not add up: {run}"));
         }
     }
@@ -212,8 +217,10 @@ fn windows(world: &World, findings: &mut Vec<String>) {
         }
     }
     let audit = world.market.sandbox.audit();
-    if audit.unrecorded > 0 || audit.unknown_parameters > 0 || audit.refused_429 > 0 {
-        let (a, b, c) = (audit.unrecorded, audit.unknown_parameters, audit.refused_429);
+    // Those that a test asked for are not our doing.
+    let refused = calls.iter().filter(|call| call.status == 429 && !call.token && !call.faulted).count();
+    if audit.unrecorded > 0 || audit.unknown_parameters > 0 || refused > 0 {
+        let (a, b, c) = (audit.unrecorded, audit.unknown_parameters, refused);
         findings.push(format!("unrecorded calls: {a}, unknown parameters: {b}, refused with 429: {c}"));
     }
 }

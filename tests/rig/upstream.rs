@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use reqwest::Method as Verb;
 use waybill::sandbox::{Fault, FaultBody, FaultKind, Method};
 
 use crate::oracle::{self, Allowed};
@@ -44,7 +43,7 @@ async fn shifting(mut run: Run, removals_max: u8) {
         assert!(runs.iter().all(|run| run["passes"].as_u64().is_some_and(|passes| passes <= 3)), "{runs:?}");
         let drift = runs.iter().any(|run| run["drift"] == true);
         run.note(format!("drift: {drift}"));
-        oracle::judge_allowing(world, serving, Allowed { late: drift }).await;
+        oracle::judge_allowing(world, serving, Allowed { late: drift, ..Allowed::default() }).await;
     }
 }
 
@@ -103,11 +102,7 @@ pub(crate) async fn poison(mut run: Run) {
     assert!(parked.iter().all(|one| one["reason"].as_str().is_some_and(|reason| !reason.is_empty())));
     assert_eq!(serving.all("/api/v1/shipments").await.len(), others, "stored + parked = listed");
     world.market.sandbox.set_faults(Vec::new());
-    for one in &parked {
-        let path = format!("/api/v1/parked/{}/retry", one["id"]);
-        let (status, answer) = world.insist(&serving, Verb::POST, &path, None).await;
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-    }
+    world.retry_parked(&serving).await;
     oracle::judge(world, serving).await;
 }
 

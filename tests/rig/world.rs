@@ -19,8 +19,22 @@ use crate::run::Run;
 
 /// A start must answer within this.
 const READY_WITHIN: Duration = Duration::from_secs(5);
+/// A pause between looks at the API, which limits how often a key may ask.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often documents change while the sandbox stirs.
 const STIR_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits until an expression is true, which may ask the API: `until!(world, "what", at_most, expression)`.
+macro_rules! until {
+    ($world:expr, $what:expr, $at_most:expr, $holds:expr) => {{
+        let begun = std::time::Instant::now();
+        while !$holds {
+            assert!(begun.elapsed() < $at_most, "not after {:?}: {}\n{}", $at_most, $what, $world.tail());
+            tokio::time::sleep(crate::world::LOOK_EVERY).await;
+        }
+    }};
+}
+pub(crate) use until;
 
 /// A rate rule as both sides know it: so many calls in so many seconds.
 #[derive(Clone, Copy, Debug)]
@@ -252,6 +266,23 @@ impl World {
             let (status, answer) = self.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await;
             assert_eq!(status, 202, "{answer}");
         }
+    }
+
+    /// Sends everything parked back to work.
+    pub(crate) async fn retry_parked(&self, serving: &Serving) {
+        for one in serving.all("/api/v1/parked").await {
+            let path = format!("/api/v1/parked/{}/retry", one["id"]);
+            let (status, answer) = self.insist(serving, Method::POST, &path, None).await;
+            assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        }
+    }
+
+    /// A shop as the API shows it.
+    pub(crate) async fn shop(&self, serving: &Serving, client_id: &str) -> Value {
+        let path = format!("/api/v1/shops/{}", self.shops[client_id]);
+        let (status, shop) = self.insist(serving, Method::GET, &path, None).await;
+        assert_eq!(status, 200, "{shop}");
+        shop
     }
 
     /// Changes `share` of all documents a second and adds some, until the value is dropped.

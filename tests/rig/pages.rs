@@ -1,0 +1,127 @@
+//! U8, the other half: texts from the API and from clients stand in the dashboard as text. In a real browser: no
+//! dialog, no violation of the content policy, no error, and every odd text to be read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use waybill::sandbox::{self, Fault, FaultBody, FaultKind};
+
+use crate::browser::Browser;
+use crate::odd::TEXTS;
+use crate::oracle::{self, Allowed};
+use crate::program::{ADMIN_KEY, Serving};
+use crate::run::Run;
+use crate::world::{Limit, Plan, World, until};
+
+const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
+const QUIET: Duration = Duration::from_secs(60);
+/// Each is a way into a page that does not treat it as text.
+const ATTACKS: [&str; 6] = [
+    "<script>alert('waybill')</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"><svg onload=alert(1)>",
+    "</textarea><iframe src=javascript:alert(1)></iframe>",
+    "<b id=owned>bold</b>",
+    "{{7*7}}${7*7}",
+];
+
+/// The dashboard over shops, runs and parked documents that are all attacks.
+pub(crate) async fn pages(mut run: Run) {
+    let toml = "[limits]\nattempts_max = 1\n";
+    let mut world = World::open(&run, Plan { list: FREE, detail: FREE, toml, ..Plan::of(4, [20, 5]) }).await;
+    let serving = world.start().await;
+    let names: Vec<&str> = {
+        let fits = |text: &&&str| !text.trim().is_empty() && !text.chars().any(char::is_control);
+        let mut names: Vec<&str> = TEXTS.iter().filter(fits).copied().collect();
+        run.random.shuffle(&mut names);
+        [&[ATTACKS[0], ATTACKS[1]], &names[..2]].concat()
+    };
+    let ids = odd_documents(&world);
+    world.register_all(&serving).await;
+    serving.idle(QUIET).await;
+    for (client, name) in world.clients.iter().zip(&names) {
+        run.note(format!("{client} is called {name:?}"));
+        let path = format!("/api/v1/shops/{}", world.shops[client]);
+        let (status, answer) = world.insist(&serving, Method::PATCH, &path, Some(json!({"name": name}))).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    odd_failures(&world, &serving).await;
+    let base = serving.base.clone();
+    let expected: Vec<String> = names
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(ids)
+        .chain(ATTACKS[2..4].iter().map(ToString::to_string))
+        .collect();
+    tokio::task::block_in_place(|| read_in_a_browser(&base, &expected));
+    world.market.sandbox.set_faults(Vec::new());
+    for (client, id) in world.clients.iter().flat_map(|client| ATTACKS.map(|id| (client, format!("{id} ")))) {
+        world.market.sandbox.remove(client, &id).unwrap();
+    }
+    oracle::judge_allowing(world, serving, Allowed { parked: true, failed_runs: true, late: true }).await;
+}
+
+/// Rows whose ids cannot be kept, so that they are shown among the parked; the ids as they are shown.
+fn odd_documents(world: &World) -> Vec<String> {
+    let sandbox = &world.market.sandbox;
+    let client = &world.clients[0];
+    let (_, model, _) = sandbox.truth(client).swap_remove(0);
+    let row = sandbox.row(client, &model).unwrap().unwrap();
+    for attack in ATTACKS {
+        let mut row = row.clone();
+        row["shipmentId"] = json!(format!("{attack} "));
+        sandbox.put(client, sandbox::Method::Fbr, &format!("{attack} "), [row.to_string(), "{}".to_owned()]).unwrap();
+    }
+    ATTACKS.map(str::to_owned).to_vec()
+}
+
+/// A walk that fails, and a shop that is refused, each with an attack as the reason.
+async fn odd_failures(world: &World, serving: &Serving) {
+    let status = |code: u16, body: Value| {
+        let body = FaultBody::Text(body.to_string());
+        FaultKind::Status { code, body, headers: BTreeMap::new() }
+    };
+    let rejected = Fault::always("/retailer/shipments?", status(400, json!({"title": ATTACKS[2]})));
+    let refused = Fault::always("/token", status(401, json!({"error": ATTACKS[3]})));
+    world.market.sandbox.set_faults(vec![
+        Fault { client_id: Some(world.clients[1].clone()), ..rejected },
+        Fault { client_id: Some(world.clients[2].clone()), ..refused },
+    ]);
+    world.market.sandbox.kill_tokens();
+    world.walk_all(serving).await;
+    until!(world, "the odd failures", QUIET, {
+        let failed = serving.all("/api/v1/runs").await.iter().any(|run| run["state"] == "failed");
+        failed && world.shop(serving, &world.clients[2]).await["state"] == "refused"
+    });
+}
+
+/// Every page, with the key of an admin; each text must be there to be read.
+fn read_in_a_browser(base: &str, expected: &[String]) {
+    let first = format!(
+        "sessionStorage.setItem('waybill-key', '{ADMIN_KEY}'); window.violations = [];\n\
+         addEventListener('securitypolicyviolation', (event) => violations.push(event.violatedDirective + ' ' + event.sample));"
+    );
+    let mut browser = Browser::open(&first);
+    for (path, ready) in [
+        (
+            "/",
+            "document.querySelectorAll('#shops tbody tr').length === 4 && document.querySelectorAll('#parked tbody tr').length > 5",
+        ),
+        ("/docs", "document.querySelectorAll('details.operation').length > 5"),
+    ] {
+        browser.go(&format!("{base}{path}"));
+        browser.until(&format!("document.readyState === 'complete' && {ready}"));
+        let text = browser.value("document.body.textContent");
+        for shown in expected.iter().filter(|_| path == "/") {
+            assert!(text.as_str().unwrap().contains(shown.as_str()), "{shown:?} is not to be read in {text}");
+        }
+        let made =
+            "document.querySelectorAll('main script, main iframe, main [onerror], main [onload], #owned').length";
+        assert_eq!(browser.value(made), json!(0), "text became markup in {path}");
+        assert_eq!(browser.value("violations"), json!([]), "the content policy was violated in {path}");
+    }
+    let bad = browser.told(&["Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Log.entryAdded"]);
+    assert!(bad.is_empty(), "{bad:#?}");
+}

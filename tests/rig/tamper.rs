@@ -1,0 +1,162 @@
+//! S9: somebody changes the sealed records of the stopped service: those of two shops swapped, bits changed, an old
+//! one put back. Each such shop stops and says why; the others do not notice, and a new secret mends it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::oracle::{self, Allowed};
+use crate::program::Serving;
+use crate::run::Run;
+use crate::world::{Limit, Plan, World, secret, until};
+
+const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
+const QUIET: Duration = Duration::from_secs(60);
+const SHOPS: usize = 6;
+/// The parts of a shop's record that are sealed.
+const SEALED: [&str; 2] = ["secret", "data_key"];
+
+/// Tampers, starts, looks, and mends, again and again on one directory.
+pub(crate) async fn tamper(mut run: Run) {
+    let mut world = World::open(&run, Plan { list: FREE, detail: FREE, ..Plan::of(SHOPS, [20, 5]) }).await;
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    serving.idle(QUIET).await;
+    let mut serving = Some(serving);
+    for round in 0..run.tier.pick(4, 30, 100) {
+        let old = round % 2 == 1;
+        let kept = if old { Some(before_rotation(&world, serving.take().unwrap()).await) } else { None };
+        if let Some(serving) = serving.take() {
+            stop(serving);
+        }
+        let (broken, what) = match kept {
+            Some((client, record, tampered)) => {
+                let key = key_of(&world, &client);
+                change(&world, &client, |now| *now = record.clone());
+                run.note(format!("{round}: {client} has its record of before the rotation ({key:?})"));
+                (vec![client], tampered)
+            }
+            None => damage(&world, &mut run.random),
+        };
+        run.note(format!("{round}: {what} of {broken:?}"));
+        let started = world.start().await;
+        judge_shops(&world, &started, &broken, old).await;
+        mend(&world, &started, &broken).await;
+        serving = Some(started);
+    }
+    oracle::judge_allowing(world, serving.take().unwrap(), Allowed { late: true, ..Allowed::default() }).await;
+}
+
+fn stop(serving: Serving) {
+    assert_eq!(tokio::task::block_in_place(|| serving.terminate()).0, Some(0));
+}
+
+/// The key of a shop's record: see `store::keys`.
+fn key_of(world: &World, client: &str) -> Vec<u8> {
+    [b"s", world.shops[client].as_bytes(), b"\0"].concat()
+}
+
+/// Changes one shop's record, as the engine itself would.
+fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
+    let db = sled::Config::new().path(world.data_dir.join("sled")).cache_capacity(8 << 20).open().unwrap();
+    let key = key_of(world, client);
+    let mut record: Value = serde_json::from_slice(&db.get(&key).unwrap().expect("the shop's record")).unwrap();
+    edit(&mut record);
+    db.insert(key, record.to_string().into_bytes()).unwrap();
+    db.flush().unwrap();
+}
+
+fn record(world: &World, client: &str) -> Value {
+    let mut found = Value::Null;
+    change(world, client, |record| found = record.clone());
+    found
+}
+
+/// Rotates a shop's secret, here and at the marketplace, with the service running in between; the client, its
+/// record of before, and what is to be done. Leaves the service stopped.
+async fn before_rotation(world: &World, serving: Serving) -> (String, Value, String) {
+    stop(serving);
+    let client = world.clients[world.run.seed as usize % SHOPS].clone();
+    let old = record(world, &client);
+    let serving = world.start().await;
+    let new = format!("canary-new-{}", fastrand::u32(..));
+    world.market.sandbox.set_secret(&client, &new).unwrap();
+    patch(world, &serving, &client, &new).await;
+    serving.idle(QUIET).await;
+    stop(serving);
+    (client, old, "an old record".to_owned())
+}
+
+async fn patch(world: &World, serving: &Serving, client: &str, secret: &str) {
+    let path = format!("/api/v1/shops/{}", world.shops[client]);
+    let body = json!({"client_secret": secret});
+    let (status, answer) = world.insist(serving, Method::PATCH, &path, Some(body)).await;
+    assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
+}
+
+/// Swaps sealed parts of two shops, or changes a bit in one; whose, and what.
+fn damage(world: &World, random: &mut fastrand::Rng) -> (Vec<String>, String) {
+    let mut clients = world.clients.clone();
+    random.shuffle(&mut clients);
+    let part = SEALED[random.usize(..SEALED.len())];
+    if random.bool() {
+        let (one, two) = (clients[0].clone(), clients[1].clone());
+        let (of_one, of_two) = (record(world, &one), record(world, &two));
+        let parts: &[&str] = if random.bool() { &SEALED } else { &[part] };
+        for part in parts {
+            change(world, &one, |record| record[part] = of_two[part].clone());
+            change(world, &two, |record| record[part] = of_one[part].clone());
+        }
+        return (vec![one, two], format!("swapped {parts:?}"));
+    }
+    let client = clients[0].clone();
+    let mut what = String::new();
+    change(world, &client, |record| {
+        let mut sealed = STANDARD.decode(record[part].as_str().unwrap()).unwrap();
+        let (at, bit) = (random.usize(..sealed.len()), random.u8(..8));
+        sealed[at] ^= 1 << bit;
+        record[part] = json!(STANDARD.encode(sealed));
+        what = format!("bit {bit} of byte {at} of {part}");
+    });
+    (vec![client], what)
+}
+
+/// Those shops stop and say why; the others walk to their end.
+async fn judge_shops(world: &World, serving: &Serving, broken: &[String], old: bool) {
+    // No token may bridge over the credentials.
+    world.market.sandbox.kill_tokens();
+    world.walk_all(serving).await;
+    let mut states: BTreeMap<&String, Value> = BTreeMap::new();
+    until!(world, "the broken shops stop", QUIET, {
+        for client in &world.clients {
+            states.insert(client, world.shop(serving, client).await);
+        }
+        broken.iter().all(|client| states[client]["state"] == "refused")
+    });
+    let expected = if old { "credentials are refused" } else { "credentials cannot be read" };
+    for (client, shop) in &states {
+        if broken.contains(client) {
+            assert!(shop["reason"].as_str().is_some_and(|reason| reason.contains(expected)), "{shop}");
+        } else {
+            assert_eq!(shop["state"], "active", "{shop}");
+        }
+    }
+    let of_others = |run: &Value| broken.iter().all(|client| run["shop_id"] != *world.shops[client].as_str());
+    until!(world, "the others walk to their end", QUIET, {
+        let runs = serving.all("/api/v1/runs").await;
+        runs.iter().filter(|run| of_others(run)).all(|run| run["state"] == "done")
+    });
+}
+
+/// A new secret brings them back.
+async fn mend(world: &World, serving: &Serving, broken: &[String]) {
+    for client in broken {
+        world.market.sandbox.set_secret(client, &secret(client)).unwrap();
+        patch(world, serving, client, &secret(client)).await;
+    }
+    serving.idle(QUIET).await;
+}

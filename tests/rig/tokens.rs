@@ -1,0 +1,246 @@
+//! U6 and P10: tokens that end early, live oddly or cannot be had. Judged by the marketplace's own record of
+//! the logins: how many each client made, and never two at once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use waybill::sandbox::{Call, Fault, FaultBody, FaultKind};
+
+use crate::oracle::{self, Allowed};
+use crate::program::Serving;
+use crate::run::Run;
+use crate::world::{Limit, Plan, World, until};
+
+const SHOPS: usize = 3;
+/// Details leave in bursts of so many: as many calls carry one dead token.
+const BURST: usize = 50;
+/// Each answer takes so long: two logins of a client that are nearer to each other were under way at once.
+const ANSWER_TAKES: Duration = Duration::from_millis(150);
+/// Real tokens outlive the run.
+const LONG: Duration = Duration::from_secs(599);
+const HEALS_WITHIN: Duration = Duration::from_secs(60);
+/// The login host answers 429 and asks for so long.
+const WAIT_S: u64 = 3;
+
+/// Everything that tokens can do, one after the other, to shops at work.
+pub(crate) async fn tokens(mut run: Run) {
+    let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
+    let list = Limit { calls: 10_000, seconds: 1 };
+    let detail = Limit { calls: BURST as u32, seconds: 1 };
+    let mut world = World::open(&run, Plan { list, detail, options, ..Plan::of(SHOPS, [220, 40]) }).await;
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    revoked(&world, &serving, run.tier.pick(3, 4, 4)).await;
+    serving.idle(HEALS_WITHIN).await;
+    let stirring = world.stir(0.05);
+    let mut lives = LIVES.to_vec();
+    run.random.shuffle(&mut lives);
+    for life in &lives {
+        lived(&world, &serving, life).await;
+    }
+    told_to_wait(&world, &serving).await;
+    slow(&world, &serving).await;
+    rotated(&world, &serving).await;
+    let serving = blocked(&world, serving).await;
+    drop(stirring);
+    one_at_a_time(&world);
+    // A login that cannot be had ends no walk; what changed during the last one comes with the next.
+    oracle::judge_allowing(world, serving, Allowed { late: true, ..Allowed::default() }).await;
+}
+
+/// Logins since `from`, by client.
+fn logins(world: &World, from: usize) -> BTreeMap<String, Vec<Call>> {
+    let mut logins: BTreeMap<String, Vec<Call>> = BTreeMap::new();
+    for call in world.market.sandbox.calls().drain(from..).filter(|call| call.token) {
+        logins.entry(call.client_id.clone()).or_default().push(call);
+    }
+    logins
+}
+
+/// No client made more logins than this since `from`.
+fn at_most(world: &World, from: usize, most: usize, what: &str) {
+    for (client, logins) in logins(world, from) {
+        world.run.note(format!("{what}: {} logins of {client}", logins.len()));
+        assert!(logins.len() <= most, "{what}: {} logins of {client}, {most} allowed", logins.len());
+    }
+}
+
+/// Tokens end in the middle of the first walk, just before a burst: one login makes up for all its 401s.
+async fn revoked(world: &World, serving: &Serving, times: usize) {
+    for round in 1..=times {
+        let details = || world.market.sandbox.calls().iter().filter(|call| call.id.is_some()).count();
+        let before = details();
+        until!(world, "a burst", HEALS_WITHIN, details() >= before + BURST);
+        let from = world.market.sandbox.calls().len();
+        world.market.sandbox.kill_tokens();
+        let refused = || {
+            let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+            for call in world.market.sandbox.calls().drain(from..).filter(|call| call.status == 401) {
+                *refused.entry(call.client_id).or_default() += 1;
+            }
+            refused
+        };
+        until!(world, "calls with a dead token", HEALS_WITHIN, refused().len() == SHOPS);
+        until!(world, "new tokens", HEALS_WITHIN, logins(world, from).len() == SHOPS);
+        tokio::time::sleep(ANSWER_TAKES * 4).await;
+        world.run.note(format!("tokens revoked, {round}: refused {:?}", refused()));
+        let most = refused().values().copied().max().unwrap_or_default();
+        assert!(most >= BURST / 2, "only {most} calls at once met the dead token");
+        at_most(world, from, 1, "revoked");
+    }
+    let status = serving.get("/api/v1/status").await;
+    assert_eq!(status["parked"], 0, "a token's end costs no document");
+}
+
+/// What the login host says of a token's life, and how long it truly is.
+#[derive(Clone, Copy)]
+struct Life {
+    told: &'static str,
+    real: Duration,
+    /// Whether it can be used at all.
+    usable: bool,
+    /// The shortest time after which a login is due again.
+    each: Duration,
+}
+
+const fn life(told: &'static str, usable: bool, real: Duration, each: Duration) -> Life {
+    Life { told, real, usable, each }
+}
+
+const LIVES: [Life; 8] = [
+    life("0", false, LONG, LONG),
+    life("-1", false, LONG, LONG),
+    life("\"soon\"", false, LONG, LONG),
+    // Renewed at three quarters of its life.
+    life("1", true, LONG, Duration::from_millis(750)),
+    life("null", true, LONG, LONG),
+    life("\"599\"", true, LONG, LONG),
+    life("1e9", true, LONG, LONG),
+    life("1000000000", true, Duration::from_secs(2), Duration::from_secs(2)),
+];
+
+/// Work under one kind of token, and afterwards.
+async fn lived(world: &World, serving: &Serving, life: &Life) {
+    let sandbox = &world.market.sandbox;
+    let told: Value = serde_json::from_str(life.told).unwrap();
+    let (begun, from) = (Instant::now(), sandbox.calls().len());
+    sandbox.set_token_life(life.real, Some(told));
+    sandbox.kill_tokens();
+    world.walk_all(serving).await;
+    until!(world, "a login", HEALS_WITHIN, !logins(world, from).is_empty());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let lasted = begun.elapsed();
+    let what = format!("expires_in {}", life.told);
+    if life.usable {
+        let lives = (lasted.as_millis() / life.each.as_millis()) as usize;
+        at_most(world, from, lives + 2, &what);
+        let calls = sandbox.calls();
+        assert!(calls[from..].iter().any(|call| !call.token && call.status == 200), "{what}: nothing was called");
+    } else {
+        // Pauses double from a second on.
+        at_most(world, from, (lasted.as_secs_f64() + 1.0).log2() as usize + 1, &what);
+    }
+    sandbox.set_token_life(LONG, None);
+    sandbox.kill_tokens();
+    serving.idle(HEALS_WITHIN).await;
+}
+
+/// The login host answers 429: nobody logs in before the wait is over.
+async fn told_to_wait(world: &World, serving: &Serving) {
+    let sandbox = &world.market.sandbox;
+    let headers = BTreeMap::from([("Retry-After".to_owned(), WAIT_S.to_string())]);
+    let kind = FaultKind::Status { code: 429, body: FaultBody::Json, headers };
+    sandbox.set_faults(vec![Fault::times("/token", kind, 1)]);
+    let from = sandbox.calls().len();
+    sandbox.kill_tokens();
+    world.walk_all(serving).await;
+    let all = || logins(world, from).into_values().flatten().collect::<Vec<_>>();
+    until!(world, "a login after the wait", HEALS_WITHIN, all().iter().any(|call| call.status == 200));
+    serving.idle(HEALS_WITHIN).await;
+    let told = all().iter().find(|call| call.status == 429).expect("one login met the 429").at_us;
+    // Those that were under way when the answer came do not count.
+    let silence = told + ANSWER_TAKES.as_micros() as u64 * 2..told + WAIT_S * 1_000_000;
+    let early = all().iter().filter(|call| silence.contains(&call.at_us)).count();
+    assert_eq!(early, 0, "logins although the host asked to wait");
+    sandbox.set_faults(Vec::new());
+}
+
+/// The login host takes its time: everybody waits for the one login.
+async fn slow(world: &World, serving: &Serving) {
+    let sandbox = &world.market.sandbox;
+    sandbox.set_faults(vec![Fault::times("/token", FaultKind::Slow { ms: 2_500 }, SHOPS as u64)]);
+    let from = sandbox.calls().len();
+    sandbox.kill_tokens();
+    world.walk_all(serving).await;
+    serving.idle(HEALS_WITHIN).await;
+    at_most(world, from, 1, "a slow login host");
+    sandbox.set_faults(Vec::new());
+}
+
+/// The secret changes at the marketplace: that shop stops and says why, the others go on, and the new secret
+/// brings it back.
+async fn rotated(world: &World, serving: &Serving) {
+    let sandbox = &world.market.sandbox;
+    let (bad, new) = (&world.clients[1], "canary-secret-after-its-rotation");
+    let from = sandbox.calls().len();
+    sandbox.set_secret(bad, new).unwrap();
+    sandbox.kill_tokens();
+    world.walk_all(serving).await;
+    until!(world, "the shop stops", HEALS_WITHIN, world.shop(serving, bad).await["state"] == "refused");
+    let shop = world.shop(serving, bad).await;
+    assert!(shop["reason"].as_str().is_some_and(|reason| reason.contains("credentials are refused")), "{shop}");
+    let path = format!("/api/v1/shops/{}", world.shops[bad]);
+    let (status, answer) =
+        world.insist(serving, Method::PATCH, &path, Some(json!({"client_secret": "another-wrong-one"}))).await;
+    assert_eq!(status, 422, "{answer}");
+    assert_eq!(world.shop(serving, bad).await["state"], "refused");
+    let others = world.shops.iter().filter(|(client, _)| *client != bad).map(|(_, shop)| shop.clone());
+    let others: Vec<String> = others.collect();
+    until!(world, "the others are done", HEALS_WITHIN, {
+        let runs = serving.all("/api/v1/runs").await;
+        runs.iter().all(|run| !run["ended_at"].is_null() || others.iter().all(|shop| run["shop_id"] != *shop.as_str()))
+    });
+    // One that was refused, and the one that was tried by hand.
+    let tried = logins(world, from).get(bad).map_or(0, Vec::len);
+    assert!(tried <= 3, "{tried} logins with refused secrets");
+    let (status, answer) = world.insist(serving, Method::PATCH, &path, Some(json!({"client_secret": new}))).await;
+    assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
+    serving.idle(HEALS_WITHIN).await;
+}
+
+/// The login host answers 404, as to a blocked address: no shop logs in any more. When somebody has mended that,
+/// a restart looks again at once.
+async fn blocked(world: &World, serving: Serving) -> Serving {
+    let sandbox = &world.market.sandbox;
+    let from = sandbox.calls().len();
+    sandbox.set_login_blocked(true);
+    sandbox.kill_tokens();
+    world.walk_all(&serving).await;
+    until!(world, "a login", HEALS_WITHIN, !logins(world, from).is_empty());
+    tokio::time::sleep(Duration::from_secs(world.run.tier.pick(4, 60, 60))).await;
+    // Each may have been on its way when the first answer came, none afterwards.
+    at_most(world, from, 1, "blocked");
+    let all: Vec<Call> = logins(world, from).into_values().flatten().collect();
+    let [first, last] = [all.iter().map(|call| call.at_us).min(), all.iter().map(|call| call.at_us).max()];
+    let apart = Duration::from_micros(last.zip(first).map_or(0, |(last, first)| last - first));
+    assert!(apart < ANSWER_TAKES * 4, "a login {apart:?} after the first 404");
+    assert!(world.tail().contains("all logins pause"), "the log does not tell:\n{}", world.tail());
+    sandbox.set_login_blocked(false);
+    world.kill(serving);
+    let serving = world.start().await;
+    serving.idle(HEALS_WITHIN).await;
+    serving
+}
+
+/// No client had two logins under way at once, at any time.
+fn one_at_a_time(world: &World) {
+    for (client, logins) in logins(world, 0) {
+        let mut times: Vec<u64> = logins.iter().map(|call| call.at_us).collect();
+        times.sort_unstable();
+        let least = times.windows(2).map(|pair| Duration::from_micros(pair[1] - pair[0])).min();
+        world.run.note(format!("{} logins of {client}, {least:?} apart at the least", times.len()));
+        assert!(least.is_none_or(|least| least >= ANSWER_TAKES), "two logins of {client} within {least:?}");
+    }
+}
