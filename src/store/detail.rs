@@ -42,6 +42,9 @@ pub(super) struct DocumentNote {
     /// The waiting job that reads it again: due time and seq. None: final.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub(super) refresh: Option<(i64, u64)>,
+    /// The API did not know it when it was last asked for.
+    #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unknown: bool,
 }
 
 pub(super) fn apply(
@@ -94,7 +97,7 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
         let what = format!("{} {id} got version {version} after {}", stream.resource, newer.version);
         breach::pause_shop(tx, &stream.shop, &what, now)?;
     }
-    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh };
+    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh, unknown: false };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())
 }
@@ -154,13 +157,20 @@ pub(super) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(),
     Ok(())
 }
 
+/// Whether the API did not know the document when it was last asked for.
+pub(super) fn is_unknown(tx: &Tx<'_>, stream: &StreamId, id: &str) -> Result<bool, StoreError> {
+    let Some(bytes) = tx.get(&keys::document(&stream.shop, &stream.resource, id))? else { return Ok(false) };
+    let note: DocumentNote = decode("a ledger document", &bytes)?;
+    Ok(note.unknown || note.version == GONE)
+}
+
 /// The API does not know the id any more. What the sink holds stays: absence is not deletion.
 pub(super) fn apply_gone(tx: &mut Tx<'_>, job: &Job, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
     let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
     let key = keys::document(&job.shop, &job.resource, id);
     let note = match tx.get(&key)? {
-        Some(bytes) => DocumentNote { refresh: None, ..decode("a ledger document", &bytes)? },
-        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None },
+        Some(bytes) => DocumentNote { refresh: None, unknown: true, ..decode("a ledger document", &bytes)? },
+        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None, unknown: true },
     };
     tx.put(key, encode("a ledger document", &note)?);
     counts.gone(*run);

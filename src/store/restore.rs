@@ -147,7 +147,13 @@ fn note(tx: &mut Tx<'_>, (shop, resource): (&str, &str), one: Mirrored, now: i64
         Some(pause) => Some(detail::plan_refresh(tx, &stream, &one.id, pause, now)?),
         None => None,
     };
-    let note = DocumentNote { hash: one.document_hash, version: one.version, fetched_at: one.fetched_at, refresh };
+    let note = DocumentNote {
+        hash: one.document_hash,
+        version: one.version,
+        fetched_at: one.fetched_at,
+        refresh,
+        unknown: false,
+    };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())
 }

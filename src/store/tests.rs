@@ -2,6 +2,7 @@
 
 mod books;
 mod records;
+mod unknown;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -189,6 +189,9 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
                 Some(sealed) => keep_row(tx, run, (row, sealed), &note, now)?,
                 None => wanted.entry(class).or_default().push(row.id.clone()),
             }
+        } else if run.mode == Mode::Full && !met && detail::is_unknown(tx, &run.stream, &row.id)? {
+            // The API did not know it when it was asked for, and lists it all the same: that may have passed.
+            wanted.entry(Class::Changed).or_default().push(row.id.clone());
         } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
             tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
         }

@@ -1,0 +1,31 @@
+//! Documents that the API does not know when it is asked for them, and lists all the same.
+
+use super::{detail, document_id, fixture};
+use crate::domain::{Effects, Mode, Next};
+use crate::store::QueueKind;
+
+#[tokio::test]
+async fn a_document_that_the_api_once_did_not_know_is_asked_for_again_while_it_is_listed() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
+    for lease in f.lease(QueueKind::Detail, 10).await {
+        let effects = if document_id(&lease) == "1" { Effects::Gone } else { detail("2", None) };
+        f.settle(lease, effects).await;
+    }
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
+    assert!(f.read_details().await.is_empty(), "not with every walk");
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
+    assert_eq!(f.read_details().await, ["1"]);
+    f.sweep().await;
+    // One that is there already may be unknown for a moment too, when its row has changed.
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 1, 0), ("2", 2, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 10).await.remove(0);
+    f.settle(lease, Effects::Gone).await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0), ("2", 2, 0)], Next::End).await;
+    assert_eq!(f.read_details().await, ["2"]);
+}
