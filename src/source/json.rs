@@ -90,6 +90,10 @@ pub(super) fn hash(value: &Json<'_>) -> u64 {
 fn malformed(error: &serde_json::Error) -> SourceError {
     // The parser's own text may quote what it read; its place and kind do not.
     let kind = match error.classify() {
+        // Sound JSON, but nobody could read it back.
+        serde_json::error::Category::Syntax if error.to_string().starts_with("number out of range") => {
+            "a number in it is greater than can be held"
+        }
         serde_json::error::Category::Eof => "it ends too early",
         serde_json::error::Category::Data => "a key stands twice, or a number or text cannot be held",
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => "it is not JSON",
@@ -128,6 +132,8 @@ mod tests {
 
     #[test]
     fn errors_do_not_quote_what_was_read() {
+        let error = strict(br#"{"name": 1e400}"#).unwrap_err().to_string();
+        assert!(error.contains("a number in it is greater than can be held (line 1, column 14)"), "{error}");
         let error = strict(br#"{"name": "Jansen", "name": 1}"#).unwrap_err().to_string();
         assert!(!error.contains("Jansen") && !error.contains("name"), "{error}");
     }

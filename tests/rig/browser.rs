@@ -38,7 +38,7 @@ impl Browser {
         let profile = tempfile::Builder::new().prefix("waybill-rig-browser-").tempdir().unwrap();
         let mut child = Command::new("sh")
             .args(["-c", ON_A_PIPE, program().unwrap(), "--headless", "--no-sandbox", "--disable-gpu"])
-            .args(["--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe"])
+            .args(["--disable-dev-shm-usage", "--no-first-run", "--disable-breakpad", "--remote-debugging-pipe"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .process_group(0)
@@ -123,9 +123,11 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its helpers are in its group; both calls fail only when it is gone already.
+        // Its helpers are in its group, but for those that watch over crashes, which end when it does. All of this
+        // fails only when it is gone already.
         let group = format!("-{}", self.child.id());
-        drop(Command::new("sh").args(["-c", "kill -9 -- \"$0\"", &group]).status());
+        drop(Command::new("sh").args(["-c", "kill -KILL $0", &group]).status());
+        drop(self.child.kill());
         drop(self.child.wait());
     }
 }

@@ -57,6 +57,11 @@ pub(crate) async fn pages(mut run: Run) {
         .collect();
     tokio::task::block_in_place(|| read_in_a_browser(&base, &expected));
     world.market.sandbox.set_faults(Vec::new());
+    let (refused, secret) = (&world.clients[2], "canary-new-secret-of-the-refused");
+    world.market.sandbox.set_secret(refused, secret).unwrap();
+    let path = format!("/api/v1/shops/{}", world.shops[refused]);
+    let (status, answer) = world.insist(&serving, Method::PATCH, &path, Some(json!({"client_secret": secret}))).await;
+    assert_eq!(status, 200, "{answer}");
     for (client, id) in world.clients.iter().flat_map(|client| ATTACKS.map(|id| (client, format!("{id} ")))) {
         world.market.sandbox.remove(client, &id).unwrap();
     }
@@ -90,7 +95,11 @@ async fn odd_failures(world: &World, serving: &Serving) {
         Fault { client_id: Some(world.clients[2].clone()), ..refused },
     ]);
     world.market.sandbox.kill_tokens();
-    world.walk_all(serving).await;
+    for client in &world.clients[1..3] {
+        let path = format!("/api/v1/shops/{}/sync", world.shops[client]);
+        let (status, answer) = world.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await;
+        assert_eq!(status, 202, "{answer}");
+    }
     until!(world, "the odd failures", QUIET, {
         let failed = serving.all("/api/v1/runs").await.iter().any(|run| run["state"] == "failed");
         failed && world.shop(serving, &world.clients[2]).await["state"] == "refused"

@@ -35,9 +35,7 @@ pub(crate) async fn tamper(mut run: Run) {
         }
         let (broken, what) = match kept {
             Some((client, record, tampered)) => {
-                let key = key_of(&world, &client);
                 change(&world, &client, |now| *now = record.clone());
-                run.note(format!("{round}: {client} has its record of before the rotation ({key:?})"));
                 (vec![client], tampered)
             }
             None => damage(&world, &mut run.random),
@@ -155,8 +153,10 @@ async fn judge_shops(world: &World, serving: &Serving, broken: &[String], old: b
 /// A new secret brings them back.
 async fn mend(world: &World, serving: &Serving, broken: &[String]) {
     for client in broken {
-        world.market.sandbox.set_secret(client, &secret(client)).unwrap();
-        patch(world, serving, client, &secret(client)).await;
+        // A secret that was refused is not tried again for a while.
+        let new = format!("{}-{}", secret(client), fastrand::u32(..));
+        world.market.sandbox.set_secret(client, &new).unwrap();
+        patch(world, serving, client, &new).await;
     }
     serving.idle(QUIET).await;
 }
