@@ -23,6 +23,13 @@ use crate::store::{Queue, Settlement, StoreError};
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How often a lane looks whether the outbox has room again.
 const OUTBOX_PAUSE: Duration = Duration::from_millis(250);
+/// Calls that take no longer than this may be as many at once as a lane is wide; of slower ones fewer are, so that
+/// shops whose answers are slow do not hold the places that all shops share.
+const QUICK: Duration = Duration::from_secs(1);
+/// However slow its calls are, and as long as none has ended.
+const WIDTH_MIN: u32 = 2;
+/// A single call counts for no more: the wait for a login may be longer.
+const TOOK_MAX: Duration = Duration::from_secs(30);
 /// Without a rate rule a lane leases this share of its width at once, so that a commit serves many jobs.
 const LEASED_AT_ONCE: u32 = 4;
 
@@ -37,6 +44,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         settling: JoinSet::new(),
         paused_until: Instant::now(),
         asked_pause: None,
+        took: None,
         turn: 0,
     };
     loop {
@@ -72,6 +80,8 @@ struct Loop {
     paused_until: Instant,
     /// A longer pause that the API asked for, to be kept with the next batch.
     asked_pause: Option<Duration>,
+    /// How long its calls take, the latest ones above all; none: none has ended.
+    took: Option<Duration>,
     /// Which queue comes first; moves on so that the shops of an account take turns.
     turn: usize,
 }
@@ -83,7 +93,7 @@ impl Loop {
         if self.paused_until > now {
             return Next::Wait(Some(self.paused_until));
         }
-        let room = self.inner.parts.lane_width.saturating_sub(u32::try_from(self.calls.len()).unwrap_or(u32::MAX));
+        let room = self.width().saturating_sub(u32::try_from(self.calls.len()).unwrap_or(u32::MAX));
         if room == 0 {
             return Next::Wait(None);
         }
@@ -110,8 +120,7 @@ impl Loop {
             let mut budget = self.lane.budget();
             let free = budget.free(now);
             let want = free.min(room);
-            let worth_it =
-                free < u32::MAX || room >= self.inner.parts.lane_width / LEASED_AT_ONCE || self.calls.is_empty();
+            let worth_it = free < u32::MAX || room >= self.width() / LEASED_AT_ONCE || self.calls.is_empty();
             if !worth_it {
                 return Ok(Next::Wait(None));
             }
@@ -144,12 +153,15 @@ impl Loop {
         }
         if count == want {
             // There may be more; look again as soon as slots allow.
-            return Ok(
-                Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.inner.parts.lane_width as usize)
-            );
+            return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.width() as usize));
         }
         self.lane.close_empty(store, &names)?;
         Ok(Next::Wait(None))
+    }
+
+    /// How many attempts may be under way at once.
+    fn width(&self) -> u32 {
+        width(self.inner.parts.lane_width, self.took)
     }
 
     /// The lane's queues whose shops are active, beginning with another one each time.
@@ -234,6 +246,8 @@ impl Loop {
             self.asked_pause = self.asked_pause.max(Some(pause));
         }
         if outcome.sent() {
+            let took = done.took.min(TOOK_MAX);
+            self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));
             self.inner.stats.calls.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("waybill_calls_total", "rule" => self.lane.key.rule.clone()).increment(1);
         }
@@ -255,6 +269,14 @@ impl Loop {
     }
 }
 
+/// How many attempts of a lane may be under way at once, `most` at the most, when its calls take so long.
+fn width(most: u32, took: Option<Duration>) -> u32 {
+    let Some(took) = took else { return WIDTH_MIN.min(most) };
+    let times_slower = (took.as_secs_f64() / QUICK.as_secs_f64()).max(1.0);
+    // Between 0 and `most`.
+    ((f64::from(most) / times_slower) as u32).max(WIDTH_MIN.min(most))
+}
+
 impl Next {
     /// Waits for an event instead when there is no room anyway.
     fn only_if(self, room: bool) -> Next {
@@ -274,5 +296,20 @@ async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>, pause: Optio
     if let Err(error) = inner.parts.store.settle(batch).await {
         error.warn("finished steps could not be committed; they run again");
         inner.parts.store.abandon(&leases);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::width;
+    use std::time::Duration;
+
+    #[test]
+    fn slow_calls_are_few_at_once() {
+        let after = |ms| width(64, Some(Duration::from_millis(ms)));
+        assert_eq!(width(64, None), 2, "nobody knows yet");
+        assert_eq!([after(0), after(200), after(1_000), after(2_000)], [64, 64, 64, 32]);
+        assert_eq!([after(20_000), after(30_000), after(90_000)], [3, 2, 2]);
+        assert_eq!(width(1, None), 1);
     }
 }

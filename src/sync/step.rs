@@ -20,6 +20,8 @@ pub(super) struct Done {
     pub(super) outcome: Option<Outcome>,
     /// When the call's response ended.
     pub(super) at: Instant,
+    /// How long the call took, with what it waited for.
+    pub(super) took: std::time::Duration,
     /// The lane shall wait this long before it leases again.
     pub(super) pause: Option<std::time::Duration>,
 }
@@ -53,6 +55,7 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
             return without_call(lease, Settlement::Failed(Failure::StopShop { reason }));
         }
     };
+    let begun = Instant::now();
     let outcome = inner.parts.source.get(&credentials, &call).await;
     let at = Instant::now();
     let effects = match &outcome.result {
@@ -64,11 +67,11 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
         Ok(effects) => (Settlement::Done { effects, rule }, None),
         Err(error) => failed(&inner, &lease, &error),
     };
-    Done { lease, settlement, outcome: Some(outcome), at, pause }
+    Done { lease, settlement, outcome: Some(outcome), at, took: at - begun, pause }
 }
 
 fn without_call(lease: Lease, settlement: Settlement) -> Done {
-    Done { lease, settlement, outcome: None, at: Instant::now(), pause: None }
+    Done { lease, settlement, outcome: None, at: Instant::now(), took: std::time::Duration::ZERO, pause: None }
 }
 
 /// From a body to effects.

@@ -26,6 +26,8 @@ const FAILING: usize = 50;
 const SLOW: usize = 50;
 /// Shipments of a huge shop, by fulfilment.
 const HUGE_ROWS: [usize; 2] = [8_000, 2_000];
+/// Slow, and within what a call may take.
+const SLOW_DETAIL_MS: u64 = 20_000;
 const SLOW_MS: u64 = 30_000;
 const MEMORY_MAX_MIB: u64 = 256;
 /// Growth of the second half over the first.
@@ -40,20 +42,23 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// P11 in small: what slow and failing shops do to the walks of the others.
 pub(crate) async fn fair(run: Run) {
     let (healthy, slow, failing) = (20, 50, 10);
-    let list = Limit { calls: 25, seconds: 60 };
-    let detail = Limit { calls: 50, seconds: 60 };
+    let list = Limit { calls: 25, seconds: 10 };
+    let detail = Limit { calls: 50, seconds: 10 };
     let plan = Plan { list, detail, ..Plan::of(healthy + slow + failing, [30, 15]) };
     let mut world = World::open(&run, plan).await;
     world.folder.set("WAYBILL_SOURCE_LOGINS_PER_SECOND", "200");
+    // Their lists are quick, so that each has many details to wait for.
     let faults = |clients: &[String], kind: &FaultKind| {
-        let rule =
-            |client: &String| Fault { client_id: Some(client.clone()), ..Fault::always("/retailer", kind.clone()) };
+        let rule = |client: &String| Fault {
+            client_id: Some(client.clone()),
+            ..Fault::always("/retailer/shipments/", kind.clone())
+        };
         clients.iter().map(rule).collect::<Vec<_>>()
     };
     let (others, good) = world.clients.split_at(slow + failing);
     let (others, good) = (others.to_vec(), good.to_vec());
     world.market.sandbox.set_faults(
-        [faults(&others[..slow], &FaultKind::Slow { ms: SLOW_MS }), faults(&others[slow..], &broken())].concat(),
+        [faults(&others[..slow], &FaultKind::Slow { ms: SLOW_DETAIL_MS }), faults(&others[slow..], &broken())].concat(),
     );
     let serving = world.start().await;
     for client in &others {

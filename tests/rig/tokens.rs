@@ -37,7 +37,7 @@ pub(crate) async fn tokens(mut run: Run) {
     let stirring = world.stir(0.05);
     let mut lives = LIVES.to_vec();
     run.random.shuffle(&mut lives);
-    for life in &lives {
+    for life in &lives[..run.tier.pick(5, lives.len(), lives.len())] {
         lived(&world, &serving, life).await;
     }
     told_to_wait(&world, &serving).await;
@@ -130,7 +130,7 @@ async fn lived(world: &World, serving: &Serving, life: &Life) {
     sandbox.kill_tokens();
     world.walk_all(serving).await;
     until!(world, "a login", HEALS_WITHIN, !logins(world, from).is_empty());
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let lasted = begun.elapsed();
     let what = format!("expires_in {}", life.told);
     if life.usable {
