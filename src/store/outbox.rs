@@ -221,10 +221,11 @@ pub(super) fn put_back(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) ->
 
 impl Store {
     /// The oldest entries in records above that of `after`, about `count` and about `bytes` (as stored):
-    /// records are read whole. Their documents are opened.
+    /// records are read whole. Their documents are opened; one that cannot be is told and left out, so that it holds
+    /// up no other: the sink lacks it, and what it lacks is read again after the next full walk.
     ///
     /// # Errors
-    /// The engine's read errors, and [`StoreError::Sealed`] for a damaged document.
+    /// The engine's read errors.
     pub fn outbox_batch(&self, after: Option<Slot>, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
         let from = after.map_or_else(|| vec![b'o'], |after| keys::numbered(b'o', after.record.saturating_add(1)));
         let mut batch = Vec::new();
@@ -235,7 +236,13 @@ impl Store {
             for stored in entries(&record)? {
                 size += stored.len();
                 let (slot, bytes) = (Slot { record: number, version: stored.version }, stored.len());
-                let entry = self.open_entry(stored.version, stored.head()?, stored.sealed)?;
+                let entry = match self.open_entry(stored.version, stored.head()?, stored.sealed) {
+                    Err(StoreError::Sealed { context }) => {
+                        tracing::error!(context, "a document cannot be opened and is left out until it is read again");
+                        None
+                    }
+                    opened => opened?,
+                };
                 batch.push(Waiting { slot, entry, bytes });
             }
             if batch.len() >= count || size >= bytes {

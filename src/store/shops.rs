@@ -198,19 +198,35 @@ impl Store {
         self.0.kv.get(&texts(b's', &[id]))?.map(|bytes| decode("a shop", &bytes)).transpose()
     }
 
-    /// Changes a shop. None: no such shop.
+    /// Changes a shop. None: no such shop. When a new secret meets a data key that cannot be opened any more, the
+    /// shop gets a new one and begins anew: what was sealed with the old one is lost to us.
     ///
     /// # Errors
     /// The engine's errors.
     pub async fn update_shop(&self, id: &str, change: ShopChange) -> Result<Option<Shop>, StoreError> {
+        let mut new_key = None;
         let sealed = match &change.client_secret {
             None => None,
-            Some(secret) => match self.shop_key(id) {
-                Ok(key) => Some(STANDARD.encode(key.seal(&secret_context(id), secret.expose_secret().as_bytes())?)),
-                Err(StoreError::Absent { .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            },
+            Some(secret) => {
+                let key = match self.shop_key(id) {
+                    Err(StoreError::Absent { .. }) => return Ok(None),
+                    Err(StoreError::Sealed { .. } | StoreError::Record { .. }) => {
+                        let data_key = random_key()?;
+                        new_key = Some(STANDARD.encode(self.0.master.seal(&key_context(id), &*data_key)?));
+                        SealKey::new(&data_key)
+                    }
+                    key => key?,
+                };
+                Some(STANDARD.encode(key.seal(&secret_context(id), secret.expose_secret().as_bytes())?))
+            }
         };
+        if new_key.is_some() {
+            tracing::error!(
+                shop.id = id,
+                "the shop's data key cannot be read: it gets a new one, and all is read again"
+            );
+            self.clear_shop(id).await?;
+        }
         let (id, now) = (id.to_owned(), self.now());
         self.transact(move |tx| {
             let Some(mut record) = read(tx, &id)? else { return Ok(None) };
@@ -223,6 +239,9 @@ impl Store {
                 shop.reason = None;
             }
             shop.updated_at = now;
+            if let Some(data_key) = new_key {
+                record.data_key = data_key;
+            }
             if let Some(sealed) = sealed {
                 record.secret = sealed;
                 tx.delete(texts(b't', &[&record.shop.client_id]));

@@ -3,6 +3,7 @@
 mod books;
 mod records;
 mod unknown;
+mod unreadable;
 
 use std::path::Path;
 use std::sync::Arc;

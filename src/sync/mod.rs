@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +39,8 @@ use lanes::Lanes;
 const STARTED_AT_ONCE: usize = 64;
 /// The longest sleep of the timer; the wall clock may be set forward meanwhile.
 const TIMER_SLEEP_MAX: Duration = Duration::from_secs(30);
+/// A start waits so long for its first look at what is missing; with thousands of new shops it goes on beside the work.
+const TAKE_UP_PATIENCE: Duration = Duration::from_secs(2);
 /// After a store error the loops try again at this pace; the store's own failure ends the process.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,10 +98,12 @@ impl Engine {
         let queues = parts.store.take_queue_signals();
         let engine = Engine::new(parts);
         let inner = &engine.0;
-        match engine.take_up().await {
-            // There will be room some time; what is under way and reading need not wait for it.
-            Err(StoreError::Full) => drop(inner.tasks.spawn(take_up_later(engine.clone()))),
-            other => other?,
+        let (tell, told) = oneshot::channel();
+        inner.tasks.spawn(take_up(engine.clone(), tell));
+        match tokio::time::timeout(TAKE_UP_PATIENCE, told).await {
+            // There is much to take up, or no room for it: what is under way and reading need not wait for that.
+            Err(_) | Ok(Err(_) | Ok(Err(StoreError::Full))) => {}
+            Ok(Ok(other)) => other?,
         }
         lanes::wake_all(inner)?;
         if let Some(queues) = queues {
@@ -261,13 +266,18 @@ impl Inner {
     }
 }
 
-async fn take_up_later(engine: Engine) {
-    while let Err(error) = engine.take_up().await {
+/// Takes up what the last process left, again and again until it worked; `tell` hears of the first try.
+async fn take_up(engine: Engine, tell: oneshot::Sender<Result<(), StoreError>>) {
+    let mut taken = engine.take_up().await;
+    // Nobody may listen any more.
+    drop(tell.send(taken.clone()));
+    while let Err(error) = taken {
         error.warn("what the last process left could not be taken up; trying again");
         tokio::select! {
             () = engine.0.stop.cancelled() => return,
             () = tokio::time::sleep(STORE_PAUSE) => {}
         }
+        taken = engine.take_up().await;
     }
 }
 

@@ -31,7 +31,7 @@ type Key = (String, String);
 pub(crate) struct Allowed {
     /// What was listed all the time may come with the next walk only.
     pub(crate) late: bool,
-    /// Walks may have failed; the ones after them made up for it.
+    /// Walks may have failed or been given up; the ones after them made up for it.
     pub(crate) failed_runs: bool,
     /// Documents that nobody could read may be parked.
     pub(crate) parked: bool,
@@ -184,6 +184,9 @@ async fn add_up(world: &World, serving: &Serving, status: &Value, allowed: &Allo
     for run in serving.all("/api/v1/runs").await {
         if world.shops.values().all(|shop| run["shop_id"] != *shop.as_str()) {
             // Its shop was removed.
+            continue;
+        }
+        if allowed.failed_runs && run["state"] == "canceled" {
             continue;
         }
         let count = |name: &str| run[name].as_u64().unwrap_or_default();

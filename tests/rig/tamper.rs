@@ -1,7 +1,7 @@
 //! S9: somebody changes the sealed records of the stopped service: those of two shops swapped, bits changed, an old
 //! one put back. Each such shop stops and says why; the others do not notice, and a new secret mends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -46,7 +46,12 @@ pub(crate) async fn tamper(mut run: Run) {
         mend(&world, &started, &broken).await;
         serving = Some(started);
     }
-    oracle::judge_allowing(world, serving.take().unwrap(), Allowed { late: true, ..Allowed::default() }).await;
+    oracle::judge_allowing(
+        world,
+        serving.take().unwrap(),
+        Allowed { late: true, failed_runs: true, ..Allowed::default() },
+    )
+    .await;
 }
 
 fn stop(serving: Serving) {
@@ -143,10 +148,18 @@ async fn judge_shops(world: &World, serving: &Serving, broken: &[String], old: b
             assert_eq!(shop["state"], "active", "{shop}");
         }
     }
+    let readable: BTreeSet<String> = serving
+        .all("/api/v1/shipments")
+        .await
+        .iter()
+        .map(|item| item["shop_id"].as_str().unwrap().to_owned())
+        .collect();
+    let others = world.clients.iter().filter(|client| !broken.contains(client));
+    assert!(others.into_iter().all(|client| readable.contains(&world.shops[client])), "documents of others are hidden");
     let of_others = |run: &Value| broken.iter().all(|client| run["shop_id"] != *world.shops[client].as_str());
     until!(world, "the others walk to their end", QUIET, {
         let runs = serving.all("/api/v1/runs").await;
-        runs.iter().filter(|run| of_others(run)).all(|run| run["state"] == "done")
+        runs.iter().filter(|run| of_others(run)).all(|run| !run["ended_at"].is_null())
     });
 }
 

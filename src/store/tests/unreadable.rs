@@ -1,0 +1,48 @@
+//! Sealed parts that cannot be opened any more: the shop's own trouble, and mended by a new secret.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Fixture, fixture, new_shop};
+use crate::domain::{Entry, Mode, Next};
+use crate::store::keys::texts;
+use crate::store::{SealKey, ShopChange, Store, StoreError};
+
+/// The store opened anew after the shop's data key was replaced by another shop's.
+async fn damaged(f: &Fixture, other: &str) -> Store {
+    let (key, foreign) = (texts(b's', &[&f.stream.shop]), texts(b's', &[other]));
+    let record =
+        |key: &[u8]| -> serde_json::Value { serde_json::from_slice(&f.kv.get(key).unwrap().unwrap()).unwrap() };
+    let mut changed = record(&key);
+    changed["data_key"] = record(&foreign)["data_key"].clone();
+    f.kv.apply(&[(key, Some(changed.to_string().into_bytes()))]).unwrap();
+    Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap()
+}
+
+#[tokio::test]
+async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_with_a_new_secret() {
+    let f = fixture().await;
+    let other = f.store.create_shop(new_shop("client-2")).await.unwrap().id;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    f.read_details().await;
+    f.store.archive(f.store.outbox_slots(100).unwrap()).await.unwrap();
+    f.start(Mode::Full).await;
+    f.page(&[("1", 2, 0)], Next::End).await;
+    f.read_details().await;
+    let shop = f.stream.shop.as_str();
+    let store = damaged(&f, &other).await;
+    assert!(matches!(store.secrets(shop), Err(StoreError::Sealed { .. })));
+    assert_eq!(store.secrets(&other).unwrap().client_secret.expose_secret(), "canary-secret");
+    let batch = store.outbox_batch(None, 100, usize::MAX).unwrap();
+    assert!(batch.iter().any(|waiting| waiting.entry.is_none()), "left out");
+    assert!(batch.iter().all(|waiting| !matches!(waiting.entry, Some(Entry::Document(_)))));
+    assert!(store.archived("things", None, None, 10).unwrap().documents.is_empty(), "passed over");
+    assert!(store.archived("things", Some(shop), None, 10).is_err(), "told when the shop itself is asked for");
+    let change = ShopChange { client_secret: Some(SecretString::from("new")), ..ShopChange::default() };
+    store.update_shop(shop, change).await.unwrap().unwrap();
+    assert_eq!(store.secrets(shop).unwrap().client_secret.expose_secret(), "new");
+    assert_eq!(store.checkpoint(&f.stream).unwrap().full_walk_at, None, "it is walked from the beginning");
+}
