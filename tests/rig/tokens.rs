@@ -69,6 +69,7 @@ fn at_most(world: &World, from: usize, most: usize, what: &str) {
 
 /// Tokens end in the middle of the first walk, just before a burst: one login makes up for all its 401s.
 async fn revoked(world: &World, serving: &Serving, times: usize) {
+    let mut most = None;
     for round in 1..=times {
         let details = || world.market.sandbox.calls().iter().filter(|call| call.id.is_some()).count();
         let before = details();
@@ -86,10 +87,11 @@ async fn revoked(world: &World, serving: &Serving, times: usize) {
         until!(world, "new tokens", HEALS_WITHIN, logins(world, from).len() == SHOPS);
         tokio::time::sleep(ANSWER_TAKES * 4).await;
         world.run.note(format!("tokens revoked, {round}: refused {:?}", refused()));
-        let most = refused().values().copied().max().unwrap_or_default();
-        assert!(most >= BURST / 2, "only {most} calls at once met the dead token");
+        most = refused().into_values().max().max(most);
         at_most(world, from, 1, "revoked");
     }
+    // Not every round meets a burst; one at least must.
+    assert!(most >= Some(BURST / 2), "only {most:?} calls at once met a dead token");
     let status = serving.get("/api/v1/status").await;
     assert_eq!(status["parked"], 0, "a token's end costs no document");
 }
