@@ -136,7 +136,7 @@ pub(super) async fn listen(inner: Arc<Inner>, mut queues: mpsc::UnboundedReceive
 /// Finds all work at start.
 pub(super) fn wake_all(inner: &Arc<Inner>) -> Result<(), StoreError> {
     for shop in inner.parts.store.shops()? {
-        wake_shop(inner, &shop)?;
+        find_work(inner, &shop)?;
     }
     Ok(())
 }
@@ -146,6 +146,11 @@ pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreErro
     for lane in inner.lanes.lock().lanes.values().filter(|lane| lane.key.account != shop.account) {
         lane.lock_queues().retain(|queue| queue.shop != shop.id);
     }
+    find_work(inner, shop)
+}
+
+/// Looks at no lane but the shop's own: at start there are as many as shops.
+fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
     for definition in &inner.parts.definitions {
         for kind in [QueueKind::List, QueueKind::Detail] {
             let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };

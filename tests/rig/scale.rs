@@ -170,6 +170,12 @@ async fn register(folder: &Folder, clients: &[String]) {
             shop.unwrap();
         }
     }
+    drop(store);
+    // Its thread closes it, and lets go of the lock then.
+    let lock = std::fs::File::open(folder.path("data").join("lock")).unwrap();
+    while lock.try_lock().is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Starts it; it may not take long, whatever is in its directory.
