@@ -61,7 +61,7 @@ pub(crate) async fn judge_now(world: &World, serving: &Serving) {
     let status = serving.idle(QUIET_WITHIN).await;
     let early = complete(world, serving, &mut findings).await;
     equal(world, serving, &early, &mut findings).await;
-    add_up(serving, &status, &mut findings).await;
+    add_up(world, serving, &status, &Allowed::default(), &mut findings).await;
     assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
 }
 
@@ -225,6 +225,7 @@ fn windows(world: &World, findings: &mut Vec<String>) {
     }
     let audit = world.market.sandbox.audit();
     // Those that a test asked for are not our doing.
+    let calls = world.market.sandbox.calls();
     let refused = calls.iter().filter(|call| call.status == 429 && !call.token && !call.faulted).count();
     if audit.unrecorded > 0 || audit.unknown_parameters > 0 || refused > 0 {
         let (a, b, c) = (audit.unrecorded, audit.unknown_parameters, refused);

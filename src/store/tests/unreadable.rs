@@ -11,7 +11,7 @@ use crate::store::keys::texts;
 use crate::store::{SealKey, ShopChange, Store, StoreError};
 
 /// The store opened anew after the shop's data key was replaced by another shop's.
-async fn damaged(f: &Fixture, other: &str) -> Store {
+fn damaged(f: &Fixture, other: &str) -> Store {
     let (key, foreign) = (texts(b's', &[&f.stream.shop]), texts(b's', &[other]));
     let record =
         |key: &[u8]| -> serde_json::Value { serde_json::from_slice(&f.kv.get(key).unwrap().unwrap()).unwrap() };
@@ -33,7 +33,7 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_wit
     f.page(&[("1", 2, 0)], Next::End).await;
     f.read_details().await;
     let shop = f.stream.shop.as_str();
-    let store = damaged(&f, &other).await;
+    let store = damaged(&f, &other);
     assert!(matches!(store.secrets(shop), Err(StoreError::Sealed { .. })));
     assert_eq!(store.secrets(&other).unwrap().client_secret.expose_secret(), "canary-secret");
     let batch = store.outbox_batch(None, 100, usize::MAX).unwrap();
