@@ -124,7 +124,9 @@ pub(crate) async fn scale(run: Run) {
     let serving = start(&folder).await;
     let begun = Instant::now();
     let most = 2 * HUGE as u64;
-    while open_runs(&serving).await > most {
+    // The first walks are begun beside the work: none is open for a moment.
+    let pages = 2 * SHOPS as u64;
+    while market.sandbox.audit().list_pages < pages || open_runs(&serving).await > most {
         assert!(begun.elapsed() < SETTLED_WITHIN, "{} walks are open", open_runs(&serving).await);
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
@@ -139,7 +141,7 @@ pub(crate) async fn scale(run: Run) {
     };
     let slow = faulty(HUGE + FAILING, SLOW, FaultKind::Slow { ms: SLOW_MS });
     market.sandbox.set_faults([faulty(HUGE, FAILING, broken()), slow].concat());
-    let disturbed = watch(&market.sandbox, &serving, &clients, run.tier.pick(2, 10, 60)).await;
+    let disturbed = watch(&market.sandbox, &serving, &clients, run.tier.pick(1, 10, 60)).await;
     let limit = undisturbed.lag.mul_f64(1.1) + Duration::from_secs(2);
     println!("  undisturbed {undisturbed:?}\n  disturbed {disturbed:?}");
     serving.kill();
