@@ -163,7 +163,7 @@ async fn truthful(world: &World, serving: &Serving) {
 /// P9: whoever was told to wait made no call of that rule since, and the shop can be removed all the same.
 async fn waits_obeyed(world: &mut World, serving: &Serving) {
     let calls = world.market.sandbox.calls();
-    for client in world.clients[SHOPS..].to_vec() {
+    for client in world.clients[SHOPS..].iter().cloned() {
         let of_it: Vec<_> = calls.iter().filter(|call| call.client_id == client && call.id.is_some()).collect();
         let told = of_it.iter().find(|call| call.status == 429).expect("it was told to wait");
         // What was under way at that moment does not count.

@@ -221,8 +221,8 @@ struct Seen {
 async fn watch(sandbox: &Sandbox, serving: &Serving, clients: &[String], ticks: u32) -> Seen {
     let healthy: BTreeSet<&str> = clients[HUGE + FAILING + SLOW..].iter().map(String::as_str).collect();
     let begin = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        TICK - Duration::from_nanos((now.as_nanos() % TICK.as_nanos()) as u64)
+        let now = u64::try_from(Clock::system().now()).unwrap();
+        TICK - Duration::from_millis(now % TICK.as_millis() as u64)
     };
     tokio::time::sleep(begin()).await;
     sandbox.reset_audit();
