@@ -309,3 +309,14 @@ fn a_pause_from_before_the_start_holds() {
     assert_eq!((budget.free(t), budget.next_free(t), budget.blocked_for(t)), (0, Some(t + seconds(30)), seconds(30)));
     assert_eq!(budget.free(t + seconds(30)), 3);
 }
+
+#[test]
+fn only_an_empty_quota_of_a_longer_window_than_ours_blocks() {
+    let t = Instant::now();
+    for (remaining, reset, blocked) in [(0, 61, true), (0, 60, false), (1, 61, false), (1, 60, false)] {
+        let mut budget = Budget::new(limit(10, 60), 0, t);
+        budget.take(1, t).unwrap();
+        budget.ended(t, &quota(10, remaining, reset));
+        assert_eq!(!budget.blocked_for(t).is_zero(), blocked, "{remaining} left, reset in {reset} s");
+    }
+}

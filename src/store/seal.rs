@@ -136,4 +136,14 @@ mod tests {
         }
         assert!(key.open("x", b"").is_err());
     }
+
+    #[test]
+    fn a_document_of_the_largest_size_comes_back_and_a_key_shows_nothing() {
+        let key = SealKey::new(&[7; 32]);
+        // Four times what the source takes by default.
+        let large: Vec<u8> = (0..32 * 1024 * 1024_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let sealed = key.seal_document("c", &large).unwrap();
+        assert!(key.open_document("c", &sealed).unwrap() == large);
+        assert_eq!(format!("{key:?}"), "SealKey(..)");
+    }
 }
