@@ -1,6 +1,7 @@
 //! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
 //! the sink and the engine, and proves credentials before they are kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -221,8 +222,8 @@ impl Backend for Inner {
         Box::pin(async move { self.store.retry_parked(parked_id).await.map_err(store_error) })
     }
 
-    fn status(&self) -> Answer<'_, Status> {
-        Box::pin(async move { self.status_now().map_err(store_error) })
+    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status> {
+        Box::pin(async move { self.status_now(accounts.as_ref()).map_err(store_error) })
     }
 
     fn ready(&self) -> Result<(), Vec<String>> {

@@ -1,11 +1,13 @@
 //! What the installation is doing, put together from all parts: status, idleness, forecasts, metrics.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Inner;
 use crate::domain::{Run, RunState, RunView, ShopState};
-use crate::http::backend::{BudgetStatus, ShopCounts, SinkStatus, Status};
+use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, ShopCounts, SinkStatus, Status};
 use crate::store::{Counters, Queue, QueueKind, StoreError};
+use crate::sync::LaneView;
 
 /// Jobs counted per queue for the status page.
 const COUNTED_MAX: usize = 100_000;
@@ -13,7 +15,7 @@ const COUNTED_MAX: usize = 100_000;
 const OPEN_RUNS_MAX: usize = 100_000;
 
 impl Inner {
-    pub(super) fn status_now(&self) -> Result<Status, StoreError> {
+    pub(super) fn status_now(&self, accounts: Option<&HashSet<String>>) -> Result<Status, StoreError> {
         let counters = self.store.counters()?;
         let mut shops = ShopCounts::default();
         for shop in self.store.shops()? {
@@ -24,6 +26,7 @@ impl Inner {
             }
         }
         let error = self.health.error();
+        let (budgets, budgets_left_out) = self.budgets(accounts)?;
         Ok(Status {
             // By the same counters: a status that is idle has nothing else in it.
             idle: self.is_idle_by(&counters)?,
@@ -36,7 +39,8 @@ impl Inner {
             parked: counters.parked,
             calls: self.engine.stats().calls(),
             refused_429: self.engine.stats().refused_429(),
-            budgets: self.budgets()?,
+            budgets,
+            budgets_left_out,
             sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
             overdue: self.overdue(),
             shops,
@@ -75,9 +79,19 @@ impl Inner {
         Ok(self.store.runs(None, 1, open)?.is_empty())
     }
 
-    fn budgets(&self) -> Result<Vec<BudgetStatus>, StoreError> {
-        let lanes = self.engine.lanes().into_iter();
-        lanes
+    /// The budgets with the most to tell, by account and rule, and how many more there are.
+    fn budgets(&self, accounts: Option<&HashSet<String>>) -> Result<(Vec<BudgetStatus>, u64), StoreError> {
+        let mut lanes = self.engine.lanes();
+        lanes.retain(|lane| accounts.is_none_or(|accounts| accounts.contains(&lane.key.account)));
+        let left_out = lanes.len().saturating_sub(BUDGETS_SHOWN_MAX);
+        if left_out > 0 {
+            let busy = |lane: &LaneView| (lane.budget.blocked_for_ms, lane.budget.in_flight + lane.budget.cooling);
+            lanes.sort_by_key(|lane| Reverse(busy(lane)));
+            lanes.truncate(BUDGETS_SHOWN_MAX);
+            lanes.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        let shown: Result<Vec<BudgetStatus>, StoreError> = lanes
+            .into_iter()
             .map(|lane| {
                 let mut waiting = 0;
                 for queue in &lane.queues {
@@ -95,7 +109,8 @@ impl Inner {
                     blocked_for_ms: lane.budget.blocked_for_ms,
                 })
             })
-            .collect()
+            .collect();
+        Ok((shown?, left_out as u64))
     }
 
     /// Runs with their forecast: the details that wait for the same budget, at the pace of its rule.

@@ -127,7 +127,7 @@ impl Demo<'_> {
             took.as_secs_f64(),
             audit.refused_429,
         ))?;
-        let parked = backend.status().await?.parked;
+        let parked = backend.status(None).await?.parked;
         if parked > 0 || audit.details_distinct < u64::try_from(self.rows).unwrap_or(u64::MAX) {
             let what = format!("{} of {} documents were read, {parked} are parked", audit.details_distinct, self.rows);
             return Err(Failure::Failed(anyhow::anyhow!(what)));

@@ -74,7 +74,7 @@ async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Resu
     runs.sort_by_key(|view| (!view.run.is_open(), view.run.id));
     let now = Clock::system().now();
     let lines: Vec<Line> = runs.iter().map(|view| line(name(view, watched), view, now)).collect();
-    let sink = backend.status().await?.sink;
+    let sink = backend.status(None).await?.sink;
     let trouble = match (sink.healthy, sink.error) {
         (true, _) => String::new(),
         (false, error) => format!("; the {} does not take rows: {}", sink.kind, error.unwrap_or_default()),

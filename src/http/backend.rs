@@ -7,6 +7,7 @@
 //! a request passed), and a change is then either made whole or not at all. What an answer reports
 //! as done is durable. Shops that a key may not see are excluded in the query, not afterwards.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,8 +109,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a parked job back to work. False when there is none of that id.
     fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool>;
 
-    /// What the whole installation is doing.
-    fn status(&self) -> Answer<'_, Status>;
+    /// What the whole installation is doing; with `accounts`, only their budgets are told.
+    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status>;
 
     /// Whether it can do its work; if not, every reason, in words for people.
     fn ready(&self) -> Result<(), Vec<String>>;
@@ -286,7 +287,10 @@ pub struct Status {
     pub calls: u64,
     /// Calls that it refused for their rate, since the start.
     pub refused_429: u64,
+    /// The [`BUDGETS_SHOWN_MAX`] with the most to tell, by account and rule.
     pub budgets: Vec<BudgetStatus>,
+    /// How many more there are.
+    pub budgets_left_out: u64,
     pub sink: SinkStatus,
     /// Streams that were not walked for so long that rows may fall out of the API's reach, the first hundred.
     pub overdue: Vec<Overdue>,
@@ -295,6 +299,9 @@ pub struct Status {
     #[serde(serialize_with = "super::reply::time")]
     pub started_at: Millis,
 }
+
+/// Budgets in one status; with thousands of shops all of them would be megabytes.
+pub const BUDGETS_SHOWN_MAX: usize = 200;
 
 /// The slots of one rate rule for one account.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -2,7 +2,6 @@
 //!
 //! Only `/healthz` answers without a key, and it tells nothing but that the loop turns.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,24 +69,23 @@ fn show_description(api: &Api, call: &Call) -> Outcome {
 
 async fn show_status(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     call.params(&[])?;
-    let mut status = api.backend.status().await?;
-    if call.grant.shops.is_some() {
-        narrow(&api, &call.grant, &mut status).await?;
+    if call.grant.shops.is_none() {
+        return Reply::json(&api.backend.status(None).await?);
     }
-    Reply::json(&status)
+    Reply::json(&narrowed(&api, &call.grant).await?)
 }
 
-/// Leaves out what a key that is bound to shops may not know: other accounts and counts of shops.
-async fn narrow(api: &Api, grant: &KeyGrant, status: &mut Status) -> Result<(), Problem> {
+/// Without what a key that is bound to shops may not know: other accounts and counts of shops.
+async fn narrowed(api: &Api, grant: &KeyGrant) -> Result<Status, Problem> {
     let mut shops = api.backend.shops().await?;
     shops.retain(|shop| grant.sees(&shop.id));
-    let accounts: HashSet<&str> = shops.iter().map(|shop| shop.account.as_str()).collect();
-    status.budgets.retain(|budget| accounts.contains(budget.account.as_str()));
+    let accounts = shops.iter().map(|shop| shop.account.clone()).collect();
+    let mut status = api.backend.status(Some(accounts)).await?;
     let count = |state: &ShopState| shops.iter().filter(|shop| shop.state == *state).count() as u64;
     status.shops = ShopCounts {
         active: count(&ShopState::Active),
         paused: count(&ShopState::Paused),
         refused: count(&ShopState::Refused),
     };
-    Ok(())
+    Ok(status)
 }

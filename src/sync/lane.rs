@@ -26,7 +26,8 @@ const OUTBOX_PAUSE: Duration = Duration::from_millis(250);
 /// Calls that take no longer than this may be as many at once as a lane is wide; of slower ones fewer are, so that
 /// shops whose answers are slow do not hold the places that all shops share.
 const QUICK: Duration = Duration::from_secs(1);
-/// However slow its calls are, and as long as none has ended.
+/// However slow its calls are. As long as none has ended it is one: at a start thousands of lanes wait for the places
+/// that all share, and each attempt that waits takes memory.
 const WIDTH_MIN: u32 = 2;
 /// A single call counts for no more: the wait for a login may be longer.
 const TOOK_MAX: Duration = Duration::from_secs(30);
@@ -271,7 +272,7 @@ impl Loop {
 
 /// How many attempts of a lane may be under way at once, `most` at the most, when its calls take so long.
 fn width(most: u32, took: Option<Duration>) -> u32 {
-    let Some(took) = took else { return WIDTH_MIN.min(most) };
+    let Some(took) = took else { return 1 };
     let times_slower = (took.as_secs_f64() / QUICK.as_secs_f64()).max(1.0);
     // Between 0 and `most`.
     ((f64::from(most) / times_slower) as u32).max(WIDTH_MIN.min(most))
@@ -307,9 +308,9 @@ mod tests {
     #[test]
     fn slow_calls_are_few_at_once() {
         let after = |ms| width(64, Some(Duration::from_millis(ms)));
-        assert_eq!(width(64, None), 2, "nobody knows yet");
+        assert_eq!(width(64, None), 1, "nobody knows yet");
         assert_eq!([after(0), after(200), after(1_000), after(2_000)], [64, 64, 64, 32]);
         assert_eq!([after(20_000), after(30_000), after(90_000)], [3, 2, 2]);
-        assert_eq!(width(1, None), 1);
+        assert_eq!(width(1, Some(Duration::ZERO)), 1);
     }
 }

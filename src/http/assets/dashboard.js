@@ -138,8 +138,9 @@ function shops(items) {
   return table('Shops', ['Shop', 'Client id', 'State', 'Resources', ''], rows);
 }
 
-function budgets(items) {
+function budgets({ items, leftOut }) {
   if (items.length === 0) return h('p', { class: 'muted' }, 'No call has been made yet.');
+  const more = leftOut > 0 ? [h('p', { class: 'muted' }, `and ${number.format(leftOut)} with less to tell`)] : [];
   return items.map((budget) => {
     const used = budget.in_flight + budget.cooling;
     const limit = budget.limit ?? 0;
@@ -149,7 +150,7 @@ function budgets(items) {
       h('div', { class: 'row' }, h('span', { class: 'code' }, budget.rule), h('small', {}, pace)),
       budget.limit === null ? null : h('meter', { min: 0, max: limit, value: Math.min(used, limit), 'aria-label': 'slots in use' }),
       h('small', {}, `${budget.account}: ${number.format(budget.in_flight)} in flight, ${number.format(budget.cooling)} cooling, ${number.format(budget.waiting)} waiting${blocked}`));
-  });
+  }).concat(more);
 }
 
 function parked(data) {
@@ -190,7 +191,7 @@ async function look() {
   const names = Object.fromEntries(shopPage.items.map((shop) => [shop.id, shop.name]));
   headline(status);
   show('tiles', status, tiles);
-  show('budgets', status.budgets, budgets);
+  show('budgets', { items: status.budgets, leftOut: status.budgets_left_out }, budgets);
   // The minute keeps "5 minutes ago" moving without rebuilding the rows every time.
   const minute = Math.floor(Date.now() / 60_000);
   show('runs', { items: runPage.items, names, minute }, runs);

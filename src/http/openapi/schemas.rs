@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
+use crate::http::backend::BUDGETS_SHOWN_MAX;
 use crate::http::{api_keys, api_runs, api_shops};
 
 /// `$ref` to a named schema.
@@ -282,7 +283,13 @@ fn new_key() -> Value {
 fn status() -> Value {
     let mut properties = json!({
         "idle": {"type": "boolean", "description": "Nothing is left to do now."},
-        "budgets": {"type": "array", "items": budget()},
+        "budgets": {
+            "type": "array",
+            "items": budget(),
+            "maxItems": BUDGETS_SHOWN_MAX,
+            "description": "Those that are blocked, then those with the most calls under way or in their window.",
+        },
+        "budgets_left_out": count(),
         "sink": object(&json!({"kind": text(), "healthy": {"type": "boolean"}, "error": text_or_null()}), &[]),
         "overdue": {
             "type": "array",

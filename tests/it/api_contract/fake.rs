@@ -1,6 +1,6 @@
 //! A backend in memory: three shops, a few documents, and an answer for everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -345,7 +345,7 @@ impl Backend for FakeBackend {
         now(Ok(self.state().parked.remove(&parked_id).is_some()))
     }
 
-    fn status(&self) -> Answer<'_, Status> {
+    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status> {
         let budget = |account: &str| BudgetStatus {
             account: account.to_owned(),
             rule: "GET /retailer/shipments/*".to_owned(),
@@ -357,6 +357,7 @@ impl Backend for FakeBackend {
             waiting: 37,
             blocked_for_ms: 0,
         };
+        let seen = |account: &&str| accounts.as_ref().is_none_or(|accounts| accounts.contains(*account));
         now(Ok(Status {
             open_runs: 2,
             pending_jobs: 37,
@@ -365,7 +366,7 @@ impl Backend for FakeBackend {
             outbox_bytes: 3100,
             parked: 2,
             calls: 412,
-            budgets: vec![budget("client-one"), budget("client-two")],
+            budgets: ["client-one", "client-two"].into_iter().filter(seen).map(budget).collect(),
             sink: SinkStatus { kind: "mysql".to_owned(), healthy: true, error: None },
             version: "0.1.0".to_owned(),
             started_at: 1_700_000_000_000,
