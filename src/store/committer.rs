@@ -354,7 +354,9 @@ impl<'a, U: Iterator<Item = Layered<'a>>, L: Iterator<Item = Layered<'a>>> Itera
 
 #[cfg(test)]
 mod tests {
-    use super::{Overlay, Tx};
+    use tokio::sync::mpsc;
+
+    use super::{GROUP_BYTES_MAX, Overlay, Tx, Work, run_group};
     use crate::store::kv::{Kv, MemoryKv};
     use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
@@ -379,6 +381,34 @@ mod tests {
             let expected: Vec<_> = merged.scan(b"k", b"").map(Result::unwrap).take(limit).collect();
             prop_assert_eq!(tx.scan(b"k", b"", limit).unwrap(), expected);
         }
+    }
+
+    fn put(key: u8, bytes: usize) -> Work {
+        Box::new(move |tx| {
+            tx.put(vec![key], vec![0; bytes]);
+            Box::new(|_| {})
+        })
+    }
+
+    #[test]
+    fn a_group_takes_what_waits_until_it_is_large() {
+        let kv = MemoryKv::default();
+        // Of transactions of these sizes, so many are one group.
+        for (sizes, grouped) in [
+            (&[10, 10, 10][..], 3),
+            (&[100 * 1024, 200 * 1024, 1], 2),
+            (&[GROUP_BYTES_MAX - 1, 1], 1),
+            (&[GROUP_BYTES_MAX - 2, 1], 2),
+        ] {
+            let (sender, mut receiver) = mpsc::channel(8);
+            let mut works = sizes.iter().zip(0..).map(|(bytes, key)| put(key, *bytes));
+            let first = works.next().unwrap();
+            works.for_each(|work| drop(sender.try_send(work)));
+            let group = run_group(&kv, first, &mut receiver);
+            assert_eq!((group.answers.len(), group.changes.len()), (grouped, grouped), "{sizes:?}");
+            assert_eq!(receiver.len(), sizes.len() - grouped);
+        }
+        assert_eq!(GROUP_BYTES_MAX, 262_144);
     }
 
     fn keys() -> impl Strategy<Value = Vec<u8>> {

@@ -120,7 +120,7 @@ pub(super) fn random_text(length: usize) -> Result<String, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::SealKey;
+    use super::{OPENED_BYTES_MAX, SealKey, random_key, random_text};
 
     #[test]
     fn opens_only_with_the_same_key_and_context_and_every_bit_intact() {
@@ -145,5 +145,24 @@ mod tests {
         let sealed = key.seal_document("c", &large).unwrap();
         assert!(key.open_document("c", &sealed).unwrap() == large);
         assert_eq!(format!("{key:?}"), "SealKey(..)");
+    }
+
+    #[test]
+    fn a_forged_length_is_no_document() {
+        let key = SealKey::new(&[7; 32]);
+        let mut forged = lz4_flex::compress_prepend_size(b"{}");
+        let sealed = key.seal("c", &forged).unwrap();
+        assert_eq!(key.open_document("c", &sealed).unwrap(), b"{}");
+        forged[..4].copy_from_slice(&(OPENED_BYTES_MAX as u32 + 1).to_le_bytes());
+        assert!(key.open_document("c", &key.seal("c", &forged).unwrap()).is_err());
+        assert_eq!(OPENED_BYTES_MAX, 67_108_864);
+    }
+
+    #[test]
+    fn what_is_random_is() {
+        assert!(*random_key().unwrap() != *random_key().unwrap());
+        let text = random_text(1000).unwrap();
+        let letters: std::collections::BTreeSet<char> = text.chars().collect();
+        assert_eq!((text.len(), letters.len()), (1000, 32), "{text}");
     }
 }

@@ -27,6 +27,7 @@
 //! | `scale` | U10: ten thousand shops; P11: slow and failing ones delay no other |
 //! | `schema` | U7: documents that change their form |
 //! | `sweep` | A3, A4: a fault at the N-th system call |
+//! | `tests` | all of them, with their needs and their numbers |
 //! | `tamper` | S9: sealed records that somebody changed |
 //! | `tokens` | U6: tokens that end early, live oddly or cannot be had |
 //! | `upstream` | U4, U9: lists that shift, documents that cannot be read |
@@ -63,20 +64,20 @@ mod score;
 mod strain;
 mod sweep;
 mod tamper;
+mod tests;
 mod tokens;
 mod triggers;
 mod upstream;
 mod world;
 
-use std::future::Future;
 use std::os::unix::process::CommandExt as _;
-use std::pin::Pin;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use run::{Run, Tier};
 use score::Score;
+use tests::{TESTS, Test, runs};
 use tokio::signal::{self, unix::SignalKind};
 
 const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to be told:
@@ -84,294 +85,6 @@ const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to
 WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";
 /// Set in the process that has mounts of its own.
 const INSIDE: &str = "WAYBILL_RIG_INSIDE";
-
-type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A test: its name, what the machine must have, how often it runs in each tier.
-struct Test {
-    name: &'static str,
-    needs: &'static [Need],
-    runs: [usize; 3],
-    at_most: [Duration; 3],
-    body: Body,
-}
-
-/// What a machine may lack.
-#[derive(Clone, Copy, Debug)]
-enum Need {
-    MariaDb,
-    LoopMounts,
-    Strace,
-    FakeTime,
-    Chromium,
-}
-
-impl Need {
-    /// What is missing, if it is.
-    fn missing(self) -> Option<&'static str> {
-        match self {
-            Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
-            Need::MariaDb => Some("no MariaDB server on this machine"),
-            Need::LoopMounts => disk::Disk::new(8, 5).err().map(|_| "no loop mounts: needs root, mkfs.ext4 and mount"),
-            Need::Strace if runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) => None,
-            Need::FakeTime if rates::library().is_some() => None,
-            Need::FakeTime => Some("no libfaketime"),
-            Need::Chromium if browser::program().is_some() => None,
-            Need::Chromium => Some("no Chromium"),
-            Need::Strace => Some("no strace, or it may not trace"),
-        }
-    }
-}
-
-/// Whether a command can be run here.
-fn runs(command: &str, arguments: &[&str]) -> bool {
-    Command::new(command).args(arguments).output().is_ok_and(|output| output.status.success())
-}
-
-const fn minutes(p: u64, release: u64, soak: u64) -> [Duration; 3] {
-    [Duration::from_secs(p * 60), Duration::from_secs(release * 60), Duration::from_secs(soak * 60)]
-}
-
-const TESTS: &[Test] = &[
-    Test {
-        name: "kill_archive",
-        needs: &[],
-        runs: [1, 10, 10],
-        at_most: minutes(4, 15, 60),
-        body: |run| Box::pin(kill::archive(run)),
-    },
-    Test {
-        name: "kill_mysql",
-        needs: &[Need::MariaDb],
-        runs: [1, 10, 10],
-        at_most: minutes(4, 15, 60),
-        body: |run| Box::pin(kill::mysql(run)),
-    },
-    Test {
-        name: "triggers",
-        needs: &[Need::MariaDb],
-        runs: [1, 25, 100],
-        at_most: minutes(3, 4, 4),
-        body: |run| Box::pin(triggers::every(run)),
-    },
-    Test {
-        name: "power_archive",
-        needs: &[Need::LoopMounts],
-        runs: [1, 12, 40],
-        at_most: minutes(2, 4, 4),
-        body: |run| Box::pin(power::archive(run)),
-    },
-    Test {
-        name: "power_mysql",
-        needs: &[Need::LoopMounts, Need::MariaDb],
-        runs: [1, 12, 40],
-        at_most: minutes(2, 4, 4),
-        body: |run| Box::pin(power::mysql(run)),
-    },
-    Test {
-        name: "mysql_outages",
-        needs: &[Need::MariaDb],
-        runs: [1, 20, 60],
-        at_most: minutes(3, 6, 12),
-        body: |run| Box::pin(database::outages(run)),
-    },
-    Test {
-        name: "mysql_unknown_commits",
-        needs: &[Need::MariaDb],
-        runs: [1, 10, 10],
-        at_most: minutes(3, 6, 12),
-        body: |run| Box::pin(database::unknown_commits(run)),
-    },
-    Test {
-        name: "mysql_bad_network",
-        needs: &[Need::MariaDb],
-        runs: [1, 10, 10],
-        at_most: minutes(3, 6, 12),
-        body: |run| Box::pin(database::bad_network(run)),
-    },
-    Test {
-        name: "mysql_codes",
-        needs: &[Need::MariaDb],
-        runs: [1, 3, 6],
-        at_most: minutes(3, 12, 12),
-        body: |run| Box::pin(database::codes(run)),
-    },
-    Test {
-        name: "mysql_disk_full",
-        needs: &[Need::LoopMounts, Need::MariaDb],
-        runs: [1, 5, 20],
-        at_most: minutes(4, 6, 8),
-        body: |run| Box::pin(strain::disk_full(run)),
-    },
-    Test {
-        name: "mysql_disk_full_at_start",
-        needs: &[Need::LoopMounts, Need::MariaDb],
-        runs: [1, 5, 20],
-        at_most: minutes(4, 6, 8),
-        body: |run| Box::pin(strain::disk_full_at_start(run)),
-    },
-    Test {
-        name: "mysql_slow",
-        needs: &[Need::MariaDb],
-        runs: [1, 5, 3],
-        at_most: minutes(3, 6, 30),
-        body: |run| Box::pin(strain::slow(run)),
-    },
-    Test {
-        name: "sweep_kills",
-        needs: &[Need::Strace],
-        runs: [1, 1, 3],
-        at_most: minutes(3, 60, 60),
-        body: |run| Box::pin(sweep::kills(run)),
-    },
-    Test {
-        name: "sweep_errors",
-        needs: &[Need::Strace],
-        runs: [1, 1, 1],
-        at_most: minutes(3, 60, 60),
-        body: |run| Box::pin(sweep::errors(run)),
-    },
-    Test {
-        name: "rates",
-        needs: &[],
-        runs: [1, 4, 4],
-        at_most: minutes(3, 8, 35),
-        body: |run| Box::pin(rates::windows(run)),
-    },
-    Test {
-        name: "rates_use",
-        needs: &[],
-        runs: [1, 4, 4],
-        at_most: minutes(2, 8, 30),
-        body: |run| Box::pin(rates::used(run)),
-    },
-    Test {
-        name: "clock",
-        needs: &[Need::FakeTime],
-        runs: [1, 10, 30],
-        at_most: minutes(3, 4, 4),
-        body: |run| Box::pin(rates::clock(run)),
-    },
-    Test {
-        name: "clock_with_retries",
-        needs: &[Need::FakeTime],
-        runs: [1, 10, 30],
-        at_most: minutes(3, 4, 4),
-        body: |run| Box::pin(rates::clock_with_retries(run)),
-    },
-    Test {
-        name: "drift_arrivals",
-        needs: &[],
-        runs: [1, 10, 40],
-        at_most: minutes(3, 8, 20),
-        body: |run| Box::pin(upstream::arrivals(run)),
-    },
-    Test {
-        name: "drift_removals",
-        needs: &[],
-        runs: [1, 10, 40],
-        at_most: minutes(3, 8, 20),
-        body: |run| Box::pin(upstream::removals(run)),
-    },
-    Test {
-        name: "poison",
-        needs: &[],
-        runs: [1, 10, 30],
-        at_most: minutes(3, 3, 3),
-        body: |run| Box::pin(upstream::poison(run)),
-    },
-    Test {
-        name: "answers",
-        needs: &[],
-        runs: [1, 2, 2],
-        at_most: minutes(3, 8, 8),
-        body: |run| Box::pin(answers::answers(run)),
-    },
-    Test {
-        name: "tokens",
-        needs: &[],
-        runs: [1, 10, 20],
-        at_most: minutes(4, 6, 6),
-        body: |run| Box::pin(tokens::tokens(run)),
-    },
-    Test {
-        name: "odd_content",
-        needs: &[Need::MariaDb],
-        runs: [1, 5, 5],
-        at_most: minutes(3, 3, 3),
-        body: |run| Box::pin(odd::content(run)),
-    },
-    Test {
-        name: "odd_pages",
-        needs: &[Need::Chromium],
-        runs: [1, 5, 5],
-        at_most: minutes(3, 3, 3),
-        body: |run| Box::pin(pages::pages(run)),
-    },
-    Test {
-        name: "schema_mutations",
-        needs: &[Need::MariaDb],
-        runs: [1, 1, 1],
-        at_most: minutes(3, 10, 40),
-        body: |run| Box::pin(schema::mutations(run)),
-    },
-    Test {
-        name: "tamper",
-        needs: &[],
-        runs: [1, 2, 3],
-        at_most: minutes(3, 12, 30),
-        body: |run| Box::pin(tamper::tamper(run)),
-    },
-    Test {
-        name: "fair",
-        needs: &[],
-        runs: [1, 3, 3],
-        at_most: minutes(4, 6, 6),
-        body: |run| Box::pin(scale::fair(run)),
-    },
-    Test {
-        name: "scale",
-        needs: &[],
-        runs: [0, 1, 1],
-        at_most: minutes(30, 45, 180),
-        body: |run| Box::pin(scale::scale(run)),
-    },
-    Test {
-        name: "disk_full",
-        needs: &[Need::LoopMounts],
-        runs: [1, 10, 30],
-        at_most: minutes(2, 4, 4),
-        body: |run| Box::pin(process::disk_full(run)),
-    },
-    Test {
-        name: "two_processes",
-        needs: &[],
-        runs: [1, 10, 10],
-        at_most: minutes(2, 2, 2),
-        body: |run| Box::pin(process::two_processes(run)),
-    },
-    Test {
-        name: "stopped",
-        needs: &[],
-        runs: [1, 5, 20],
-        at_most: minutes(2, 12, 12),
-        body: |run| Box::pin(process::stopped(run)),
-    },
-    Test {
-        name: "bit_rot_changed",
-        needs: &[],
-        runs: [1, 5, 5],
-        at_most: minutes(3, 12, 60),
-        body: |run| Box::pin(rot::changed(run)),
-    },
-    Test {
-        name: "bit_rot_shortened",
-        needs: &[],
-        runs: [1, 5, 5],
-        at_most: minutes(3, 12, 60),
-        body: |run| Box::pin(rot::shortened(run)),
-    },
-];
 
 /// What the command line asks for.
 struct Asked {
