@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Fixture, NOW, detail, fixture, new_shop};
-use crate::domain::{Mode, Next, ShopState};
+use super::{Fixture, NOW, detail, fixture, new_shop, page};
+use crate::domain::{Effects, Mode, Next, Rejected, ShopState};
 use crate::store::{QueueKind, Settled, keys};
 
 /// Rewrites a JSON record behind the store's back.
@@ -68,4 +68,38 @@ async fn a_pause_that_was_asked_for_is_kept_by_the_wall_clock_and_never_grows() 
     assert_eq!(f.store.pause_left("client-1", "GET /things/*").unwrap(), Duration::ZERO);
     f.store.forget_occupied("client-1", "GET /things", || true).await.unwrap();
     assert_eq!(f.kv.scan(b"q", b"q").count(), 0);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_followed_are_counted_and_parked_once() {
+    let f = fixture().await;
+    let reason = || "has no id".to_owned();
+    let rejected = [Rejected { id: None, reason: reason() }, Rejected { id: Some("x ".into()), reason: reason() }];
+    for parked in [2, 0] {
+        let run = f.start(Mode::Full).await;
+        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let Effects::Page { rows, digest, next, .. } = page(&[("1", 1, 0)], Next::End) else { panic!("no page") };
+        f.settle(lease, Effects::Page { rows, rejected: rejected.to_vec(), digest, next }).await;
+        f.read_details().await;
+        f.sweep().await;
+        let run = f.store.run(run).unwrap().unwrap();
+        let fetched = if parked == 2 { 1 } else { 0 };
+        assert_eq!((run.listed, run.parked, run.to_fetch, run.fetched), (3, parked, parked + fetched, fetched));
+    }
+    assert_eq!(f.store.counters().unwrap().parked, 2);
+    assert_eq!(paused(&f), None);
+}
+
+#[tokio::test]
+async fn the_first_time_of_a_row_stays_its_first() {
+    let f = fixture().await;
+    assert_eq!(f.store.first_listed_at(&f.stream, "1").unwrap(), None);
+    for (now, hash) in [(NOW, 1), (NOW + 5_000, 1), (NOW + 9_000, 2)] {
+        f.clock.set(now);
+        f.start(Mode::Full).await;
+        f.page(&[("1", hash, 0)], Next::End).await;
+        f.read_details().await;
+        f.sweep().await;
+        assert_eq!(f.store.first_listed_at(&f.stream, "1").unwrap(), Some(NOW));
+    }
 }
