@@ -222,6 +222,13 @@ pub(crate) const TESTS: &[Test] = &[
         body: |run| Box::pin(tokens::tokens(run)),
     },
     Test {
+        name: "tokens_blocked",
+        needs: &[],
+        runs: [1, 5, 5],
+        at_most: minutes(2, 6, 6),
+        body: |run| Box::pin(tokens::blocked(run)),
+    },
+    Test {
         name: "odd_content",
         needs: &[Need::MariaDb],
         runs: [1, 5, 5],

@@ -43,7 +43,6 @@ pub(crate) async fn tokens(mut run: Run) {
     told_to_wait(&world, &serving).await;
     slow(&world, &serving).await;
     rotated(&world, &serving).await;
-    let serving = blocked(&world, serving).await;
     drop(stirring);
     one_at_a_time(&world);
     // A login that cannot be had ends no walk; what changed during the last one comes with the next.
@@ -212,28 +211,41 @@ async fn rotated(world: &World, serving: &Serving) {
     serving.idle(HEALS_WITHIN).await;
 }
 
-/// The login host answers 404, as to a blocked address: no shop logs in any more. When somebody has mended that,
-/// a restart looks again at once.
-async fn blocked(world: &World, serving: Serving) -> Serving {
+/// The login host answers 404, as to a blocked address: no shop logs in any more, also not after a kill and a
+/// start. A process that a supervisor starts again and again must not make the block last.
+pub(crate) async fn blocked(run: Run) {
+    let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
+    let limit = Limit { calls: 10_000, seconds: 1 };
+    let mut world = World::open(&run, Plan { list: limit, detail: limit, options, ..Plan::of(SHOPS, [60, 20]) }).await;
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    serving.idle(HEALS_WITHIN).await;
     let sandbox = &world.market.sandbox;
     let from = sandbox.calls().len();
     sandbox.set_login_blocked(true);
     sandbox.kill_tokens();
     world.walk_all(&serving).await;
-    until!(world, "a login", HEALS_WITHIN, !logins(world, from).is_empty());
-    tokio::time::sleep(Duration::from_secs(world.run.tier.pick(4, 60, 60))).await;
+    until!(world, "a login", HEALS_WITHIN, !logins(&world, from).is_empty());
+    until!(world, "the log tells", HEALS_WITHIN, world.tail().contains("all logins pause"));
+    let some_time = Duration::from_secs(run.tier.pick(2, 30, 30));
+    tokio::time::sleep(some_time).await;
     // Each may have been on its way when the first answer came, none afterwards.
-    at_most(world, from, 1, "blocked");
-    let all: Vec<Call> = logins(world, from).into_values().flatten().collect();
+    at_most(&world, from, 1, "blocked");
+    let all: Vec<Call> = logins(&world, from).into_values().flatten().collect();
     let [first, last] = [all.iter().map(|call| call.at_us).min(), all.iter().map(|call| call.at_us).max()];
     let apart = Duration::from_micros(last.zip(first).map_or(0, |(last, first)| last - first));
     assert!(apart < ANSWER_TAKES * 4, "a login {apart:?} after the first 404");
-    assert!(world.tail().contains("all logins pause"), "the log does not tell:\n{}", world.tail());
     sandbox.set_login_blocked(false);
-    world.kill(serving);
-    let serving = world.start().await;
-    serving.idle(HEALS_WITHIN).await;
-    serving
+    let blocked = sandbox.calls().len();
+    let mut serving = serving;
+    for _ in 0..run.tier.pick(1, 5, 5) {
+        world.kill(serving);
+        serving = world.start().await;
+        world.walk_all(&serving).await;
+        tokio::time::sleep(some_time).await;
+    }
+    at_most(&world, blocked, 0, "started again");
+    oracle::judge_calls(&world, serving);
 }
 
 /// No client had two logins under way at once, at any time.
