@@ -4,6 +4,7 @@ mod books;
 mod records;
 mod unknown;
 mod unreadable;
+mod walks;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,53 @@
+//! What walks ask for: how urgent, and how far.
+
+use super::{Fixture, MORE, fixture, page};
+use crate::domain::{Class, Effects, Mode, Next};
+use crate::store::QueueKind;
+
+async fn details(f: &Fixture) -> Vec<Class> {
+    let leases = f.lease(QueueKind::Detail, 10).await;
+    let classes = leases.iter().map(|lease| lease.job.class).collect();
+    f.store.abandon(&leases);
+    classes
+}
+
+#[tokio::test]
+async fn history_waits_for_what_is_new() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0), ("1", 1, 1)], Next::End).await;
+    assert_eq!(details(&f).await, [Class::History, Class::History]);
+    f.read_details().await;
+    f.start(Mode::Incremental).await;
+    f.page(&[("3", 1, 0), ("2", 2, 0), ("1", 1, 1)], Next::End).await;
+    assert_eq!(details(&f).await, [Class::New, Class::Changed]);
+}
+
+#[tokio::test]
+async fn rows_that_tell_no_time_are_walked_to_the_end() {
+    let f = fixture().await;
+    let timeless = |id: &str| {
+        let Effects::Page { mut rows, rejected, digest, .. } = page(&[(id, 1, 90)], MORE) else { panic!("no page") };
+        rows[0].time = None;
+        Effects::Page { rows, rejected, digest, next: MORE }
+    };
+    for mode in [Mode::Full, Mode::Incremental] {
+        let run = f.start(mode).await;
+        for id in ["2", "1"] {
+            let lease = f.lease(QueueKind::List, 1).await.remove(0);
+            f.settle(lease, timeless(id)).await;
+        }
+        assert_eq!(f.store.run(run).unwrap().unwrap().pages, 2, "{mode:?}");
+        f.page(&[], Next::End).await;
+        if mode == Mode::Full {
+            for id in ["2", "1"] {
+                let lease = f.lease(QueueKind::List, 1).await.remove(0);
+                f.settle(lease, timeless(id)).await;
+            }
+            f.page(&[], Next::End).await;
+            f.sweep().await;
+        }
+        f.read_details().await;
+    }
+    assert_eq!(f.store.counters().unwrap().open_runs, 0);
+}
