@@ -42,7 +42,7 @@ const OUTBOX_SLACK: u64 = 1 << 20;
 pub(crate) async fn disk_full(mut run: Run) {
     let disk = Disk::new(DISK_MIB, 5).unwrap();
     let server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
-    let (world, serving) = begin(&run, &server).await;
+    let (world, serving) = begin(&run, Database::on(&server.url()).await).await;
     let some = run.random.u64(1..200);
     let database = world.database.as_ref().unwrap();
     while database.rows::<u64>("SELECT COUNT(*) FROM shipments").await[0] < some {
@@ -57,14 +57,15 @@ pub(crate) async fn disk_full(mut run: Run) {
 pub(crate) async fn disk_full_at_start(run: Run) {
     let disk = Disk::new(DISK_MIB, 5).unwrap();
     let server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
+    // A database takes a block too.
+    let database = Database::on(&server.url()).await;
     disk.fill();
-    let (world, serving) = begin(&run, &server).await;
+    let (world, serving) = begin(&run, database).await;
     no_room(run, world, serving, server, &disk).await;
 }
 
-/// A service that has much to write to this server.
-async fn begin(run: &Run, server: &MariaDb) -> (World, Serving) {
-    let database = Database::on(&server.url()).await;
+/// A service that has much to write to this database.
+async fn begin(run: &Run, database: Database) -> (World, Serving) {
     let detail = Limit { calls: 100, seconds: 1 };
     let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(2, [400, 100]) }).await;
     world.walk_often();
