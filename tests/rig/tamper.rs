@@ -22,7 +22,9 @@ const SEALED: [&str; 2] = ["secret", "data_key"];
 
 /// Tampers, starts, looks, and mends, again and again on one directory.
 pub(crate) async fn tamper(mut run: Run) {
-    let mut world = World::open(&run, Plan { list: FREE, detail: FREE, ..Plan::of(SHOPS, [20, 5]) }).await;
+    // Each round needs new tokens; the host shall not take that for an attack.
+    let options: fn(&mut waybill::sandbox::Options) = |options| options.logins_max = None;
+    let mut world = World::open(&run, Plan { list: FREE, detail: FREE, options, ..Plan::of(SHOPS, [20, 5]) }).await;
     let serving = world.start().await;
     world.register_all(&serving).await;
     serving.idle(QUIET).await;

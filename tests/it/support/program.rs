@@ -288,9 +288,16 @@ impl Serving {
         self.http.request(method, format!("{}{path}", self.base)).bearer_auth(ADMIN_KEY).timeout(PATIENCE)
     }
 
-    /// The JSON of a GET that must succeed.
+    /// The JSON of a GET that must succeed; asked again as long as that is too often.
     pub(crate) async fn get(&self, path: &str) -> Value {
-        let answer = self.call(Method::GET, path).send().await.unwrap();
+        let begun = Instant::now();
+        let answer = loop {
+            let answer = self.call(Method::GET, path).send().await.unwrap();
+            if answer.status() != 429 || begun.elapsed() > PATIENCE {
+                break answer;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        };
         let status = answer.status();
         let text = answer.text().await.unwrap();
         assert_eq!(status, 200, "{path}: {text}");
