@@ -201,6 +201,16 @@ mod tests {
     }
 
     #[test]
+    fn texts_tell_the_wait_and_the_detail_if_there_are_any() {
+        let said = |error: SourceError| error.to_string();
+        assert_eq!(said(of(503, "", "", Some(7))), "the API is not available (503), and to wait 7 s");
+        assert_eq!(said(of(503, "", "", None)), "the API is not available (503)");
+        let gone = |detail: &str| said(SourceError::NotFound { detail: detail.into() });
+        assert_eq!(gone("Not Found"), "the API does not know it (404): Not Found");
+        assert_eq!(gone(""), "the API does not know it (404)");
+    }
+
+    #[test]
     fn each_status_has_its_meaning() {
         let json = "application/vnd.any.v1+json;charset=UTF-8";
         let unavailable = |status, retry_after| SourceError::Unavailable { status, retry_after };

@@ -134,6 +134,9 @@ mod tests {
         assert!(!text.contains("Jansen"), "{text}");
         assert_eq!(without_values("value 'cut off by the serv"), "value '...'");
         assert_eq!(without_values("plain"), "plain");
+        assert_eq!(without_values("before 'one' and 'two' after"), "before '...' after");
+        let named = error(1049, "Unknown database 'shops'");
+        assert!(named.contains("'shops'"), "names are what the operator looks for: {named}");
         assert!(!error(1366, "a\nb 'x'").contains('\n'));
     }
 
@@ -141,6 +144,9 @@ mod tests {
     fn a_packet_too_large_is_the_documents_fault_and_a_closed_socket_is_not() {
         assert_eq!(sink_error(&Error::Driver(DriverError::PacketTooLarge)).class, Poison);
         assert_eq!(sink_error(&Error::Driver(DriverError::ConnectionClosed)).class, Disconnected);
+        let plugin = DriverError::UnknownAuthPlugin { name: "sha3".into() };
+        assert_eq!(sink_error(&Error::Driver(plugin)).class, Operator);
+        assert_eq!(sink_error(&Error::Driver(DriverError::MixedParams)).class, Unknown);
         assert_eq!(sink_error(&std::io::Error::other("x").into()).class, Disconnected);
     }
 }

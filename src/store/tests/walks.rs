@@ -1,7 +1,9 @@
 //! What walks ask for: how urgent, and how far.
 
-use super::{Fixture, MORE, fixture, page};
-use crate::domain::{Class, Effects, Mode, Next};
+use bytes::Bytes;
+
+use super::{Fixture, MORE, detail, fixture, page};
+use crate::domain::{Class, Effects, Entry, Mode, Next, Trigger};
 use crate::store::QueueKind;
 
 async fn details(f: &Fixture) -> Vec<Class> {
@@ -50,4 +52,44 @@ async fn rows_that_tell_no_time_are_walked_to_the_end() {
         f.read_details().await;
     }
     assert_eq!(f.store.counters().unwrap().open_runs, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_is_the_document_needs_no_detail() {
+    let f = fixture().await;
+    for (hash, written) in [(1, 1), (1, 0), (2, 1)] {
+        let run = f.start(Mode::Full).await;
+        let Effects::Page { mut rows, rejected, digest, next } = page(&[("1", hash, 0)], Next::End) else {
+            panic!("no page")
+        };
+        rows[0].body = Some(Bytes::from_static(b"{\"id\":\"1\"}"));
+        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        f.settle(lease, Effects::Page { rows, rejected, digest, next }).await;
+        f.sweep().await;
+        assert!(details(&f).await.is_empty());
+        let documents = f.drain().await.into_iter().filter(|entry| matches!(entry, Entry::Document(_))).count();
+        assert_eq!(documents, written, "with hash {hash}");
+        assert_eq!(f.store.run(run).unwrap().unwrap().to_fetch, 0);
+    }
+}
+
+#[tokio::test]
+async fn only_who_asks_for_a_full_walk_has_planned_reads_made_early() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", Some(super::DAY))).await;
+    for (mode, trigger, early) in [
+        (Mode::Full, Trigger::Schedule, 0),
+        (Mode::Incremental, Trigger::Request, 0),
+        (Mode::Full, Trigger::Request, 1),
+    ] {
+        f.store.start_runs(vec![f.stream.clone()], mode, trigger).await.unwrap();
+        f.page(&[("1", 1, 0)], Next::End).await;
+        if mode == Mode::Full {
+            f.sweep().await;
+        }
+        assert_eq!(details(&f).await.len(), early, "{mode:?} by {trigger:?}");
+    }
 }
