@@ -131,8 +131,11 @@ impl Store {
             let (key, record) = pair?;
             page.last = place(resource, &key);
             match self.open_archived(resource, &key, &record) {
-                // The shop's own trouble, which its state tells of: it must not hide the documents of others.
-                Err(StoreError::Sealed { context }) if shop.is_none() => passed_over = Some(context),
+                // The shop's own trouble, which its state tells of: it must not hide the documents of others. One
+                // damaged document of a sound shop is told, not passed over.
+                Err(StoreError::Sealed { context }) if shop.is_none() && self.lacks_key(page.last.as_ref()) => {
+                    passed_over = Some(context);
+                }
                 opened => page.documents.extend(opened?),
             }
         }
@@ -140,6 +143,16 @@ impl Store {
             tracing::error!(context, "documents cannot be opened and are passed over; the last one names the place");
         }
         Ok(page)
+    }
+
+    fn lacks_key(&self, place: Option<&(String, String)>) -> bool {
+        place.is_some_and(|(shop, _)| matches!(self.shop_key(shop), Err(StoreError::Sealed { .. })))
+    }
+
+    /// Removes a shop's archived documents.
+    pub(super) async fn forget_archived(&self, shop: &str) -> Result<(), StoreError> {
+        let shop = shop.to_owned();
+        self.transact(move |tx| purge(tx, &shop)).await
     }
 
     /// One archived document.

@@ -4,6 +4,7 @@
 //! while the lease's claim is the current one (`lease`).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +29,8 @@ pub enum Settlement {
 /// What becomes of a job whose attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Try again at `due` (wall clock).
-    Retry { due: i64, error: String },
+    /// Try again so long after the commit. Not at a time: the clock may be set meanwhile.
+    Retry { after: Duration, error: String },
     /// Ready again at once and the attempt not counted; the lane itself waits.
     Postpone,
     /// Given up.
@@ -149,9 +150,10 @@ fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts
 
 fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> Result<(), StoreError> {
     match failure {
-        Failure::Retry { due, error } => {
+        Failure::Retry { after, error } => {
             job.last_error = Some(error);
-            wait(tx, job, due, now)
+            let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+            wait(tx, job, now.saturating_add(pause), now)
         }
         // Both stay in their place, as they were before the lease.
         Failure::Postpone => {

@@ -226,6 +226,8 @@ impl Store {
                 "the shop's data key cannot be read: it gets a new one, and all is read again"
             );
             self.clear_shop(id).await?;
+            // Nobody can open them any more.
+            self.forget_archived(id).await?;
         }
         let (id, now) = (id.to_owned(), self.now());
         self.transact(move |tx| {

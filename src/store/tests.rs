@@ -8,6 +8,7 @@ mod walks;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
@@ -190,7 +191,7 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     let run = f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
-    let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
+    let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
     f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
     assert_eq!(f.store.counters().unwrap().retrying_jobs, 1);
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000));

@@ -116,7 +116,6 @@ fn again(inner: &Inner, lease: &Lease, hint: Option<std::time::Duration>, error:
     if lease.attempt >= policy.attempts_max {
         return Failure::Park { reason: format!("{error} (after {} attempts)", lease.attempt) };
     }
-    let delay = policy.delay(lease.attempt, hint, fastrand::f64());
-    let due = inner.parts.store.clock().now() + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
-    Failure::Retry { due, error }
+    let after = policy.delay(lease.attempt, hint, fastrand::f64());
+    Failure::Retry { after, error }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{DAY, Fixture, NOW, RULE, detail, document_id, fixture};
 use crate::domain::{Lease, Mode, Next};
@@ -37,7 +38,7 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     assert_eq!(named, ids, "in the order of the page");
     // One waits, one is put back, the others are done.
     let (waits, back) = (first.remove(0), first.remove(4));
-    let retry = Failure::Retry { due: NOW + 1000, error: "503".into() };
+    let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
     let mut settlements =
         vec![(waits.clone(), Settlement::Failed(retry)), (back.clone(), Settlement::Failed(Failure::Postpone))];
     settlements.extend(first.into_iter().chain(second).map(done));
@@ -56,15 +57,15 @@ async fn a_job_that_comes_back_alone_takes_no_other_with_it() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    for (due, id) in [(1000, "3"), (2000, "2"), (3000, "1")] {
+    for (after, id) in [(1000, "3"), (500, "2"), (1500, "1")] {
         let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
         assert_eq!(document_id(&lease), id);
-        let retry = Failure::Retry { due: NOW + due, error: "503".into() };
+        let retry = Failure::Retry { after: Duration::from_millis(after), error: "503".into() };
         f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
         // The first ones come back while the others still stand in their record.
         f.clock.set(NOW + 1500);
         f.store.promote().await.unwrap();
-        if due == 1000 {
+        if after == 1000 {
             assert_eq!(f.store.counters().unwrap().ready_jobs, 3);
         }
     }
@@ -127,12 +128,13 @@ async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
     f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     let mut leases = f.lease(QueueKind::Detail, 3).await;
-    let retry = |due: i64| Settlement::Failed(Failure::Retry { due, error: "503".into() });
+    let retry =
+        |seconds| Settlement::Failed(Failure::Retry { after: Duration::from_secs(seconds), error: "503".into() });
     // One is put aside before the clock jumps ahead; of the other two one plans a re-read.
-    f.store.settle(vec![(leases.remove(0), retry(NOW + 5000))]).await.unwrap();
+    f.store.settle(vec![(leases.remove(0), retry(5))]).await.unwrap();
     f.clock.set(NOW + DAY);
     let reread = Settlement::Done { effects: detail("2", Some(DAY)), rule: RULE };
-    f.store.settle(vec![(leases.remove(0), reread), (leases.remove(0), retry(NOW + DAY + 2000))]).await.unwrap();
+    f.store.settle(vec![(leases.remove(0), reread), (leases.remove(0), retry(2))]).await.unwrap();
     f.clock.set(NOW + 1000);
     f.store.mend_waits().await.unwrap();
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3000), "its pause of two seconds begins anew");

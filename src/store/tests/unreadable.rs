@@ -44,5 +44,6 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_wit
     let change = ShopChange { client_secret: Some(SecretString::from("new")), ..ShopChange::default() };
     store.update_shop(shop, change).await.unwrap().unwrap();
     assert_eq!(store.secrets(shop).unwrap().client_secret.expose_secret(), "new");
+    assert!(store.archived("things", Some(shop), None, 10).unwrap().documents.is_empty(), "nobody can open them");
     assert_eq!(store.checkpoint(&f.stream).unwrap().full_walk_at, None, "it is walked from the beginning");
 }
