@@ -102,8 +102,11 @@ impl Engine {
         inner.tasks.spawn(take_up(engine.clone(), tell));
         match tokio::time::timeout(TAKE_UP_PATIENCE, told).await {
             // There is much to take up, or no room for it: what is under way and reading need not wait for that.
-            Err(_) | Ok(Err(_) | Ok(Err(StoreError::Full))) => {}
-            Ok(Ok(other)) => other?,
+            Err(_) | Ok(Ok(Err(StoreError::Full))) => {}
+            Ok(Ok(taken)) => taken?,
+            Ok(Err(_)) => {
+                return Err(StoreError::Engine("what the last process left: looking at it panicked".to_owned()));
+            }
         }
         lanes::wake_all(inner)?;
         if let Some(queues) = queues {
