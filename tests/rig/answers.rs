@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waybill::sandbox::{Fault, FaultBody, FaultKind};
@@ -137,23 +136,14 @@ fn absurd_waits(world: &World) -> Vec<Fault> {
 /// Reads every document again that may still change: the bad answers need calls to meet.
 async fn read_again(world: &World, serving: &Serving) {
     for client in &world.clients[..SHOPS] {
-        let path = format!("/api/v1/shops/{}/sync", world.shops[client]);
-        let body = serde_json::json!({"mode": "full"});
-        let (status, answer) = world.insist(serving, Method::POST, &path, Some(body)).await;
+        let (status, answer) = world.walk(serving, client).await;
         assert!(matches!(status, 202 | 409), "{status} {answer}");
     }
 }
 
 /// The market stood still, so whatever is stored by now must be the truth.
 async fn truthful(world: &World, serving: &Serving) {
-    let truth: BTreeMap<(String, String), Value> = world
-        .shops
-        .iter()
-        .flat_map(|(client, shop)| {
-            let rows = world.market.sandbox.truth(client).into_iter();
-            rows.map(|(_, id, document)| ((shop.clone(), id), document)).collect::<Vec<_>>()
-        })
-        .collect();
+    let truth = oracle::truth(world);
     for item in serving.all("/api/v1/shipments").await {
         let key = (item["shop_id"].as_str().unwrap().to_owned(), item["id"].as_str().unwrap().to_owned());
         assert_eq!(truth.get(&key), Some(&item["document"]), "a bad answer was stored for {key:?}");

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::Method;
 use serde_json::Value;
 
 use crate::mariadb::{Database, MariaDb};
@@ -165,8 +164,8 @@ pub(crate) async fn codes(run: Run) {
         assert_eq!(status["parked"], if fate == Fate::Parked { 1 } else { 0 }, "{code}: {held}; {parked:?}");
         for one in &parked {
             assert_eq!(one["document_id"], victim.as_str(), "{code}");
-            world.insist(&serving, Method::POST, &format!("/api/v1/parked/{}/retry", one["id"]), None).await;
         }
+        world.retry_parked(&serving).await;
         serving.idle(Duration::from_secs(60)).await;
     }
     oracle::judge(world, serving).await;

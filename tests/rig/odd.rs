@@ -287,9 +287,8 @@ fn escaped(id: &str) -> String {
 
 /// Shops can be called anything that is one line; the rest is refused as a request.
 async fn names(world: &World, serving: &Serving, client: &str, random: &mut fastrand::Rng) {
-    let path = format!("/api/v1/shops/{}", world.shops[client]);
     for text in random.choose_multiple(TEXTS, 20) {
-        let (status, answer) = world.insist(serving, Method::PATCH, &path, Some(json!({"name": text}))).await;
+        let (status, answer) = world.change(serving, client, json!({"name": text})).await;
         let fits = !text.trim().is_empty() && !text.chars().any(char::is_control);
         assert_eq!(status, if fits { 200 } else { 422 }, "{text:?}: {answer}");
         if fits {

@@ -24,7 +24,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 const SHOWN: usize = 5;
 
 /// Shop id and document id.
-type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 /// What a run may leave behind; the rest is a finding.
 #[derive(Default)]
@@ -131,7 +131,8 @@ async fn complete(world: &World, serving: &Serving, findings: &mut Vec<String>) 
     lost
 }
 
-fn truth(world: &World) -> BTreeMap<Key, Value> {
+/// What the sandbox would serve now, of the shops that are registered.
+pub(crate) fn truth(world: &World) -> BTreeMap<Key, Value> {
     let of = |(client, shop): (&String, &String)| {
         let rows = world.market.sandbox.truth(client).into_iter();
         rows.map(|(_, id, document)| ((shop.clone(), id), document)).collect::<Vec<_>>()

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::Method;
 use serde_json::{Value, json};
 use waybill::sandbox::{self, Fault, FaultBody, FaultKind};
 
@@ -43,8 +42,7 @@ pub(crate) async fn pages(mut run: Run) {
     serving.idle(QUIET).await;
     for (client, name) in world.clients.iter().zip(&names) {
         run.note(format!("{client} is called {name:?}"));
-        let path = format!("/api/v1/shops/{}", world.shops[client]);
-        let (status, answer) = world.insist(&serving, Method::PATCH, &path, Some(json!({"name": name}))).await;
+        let (status, answer) = world.change(&serving, client, json!({"name": name})).await;
         assert_eq!(status, 200, "{answer}");
     }
     odd_failures(&world, &serving).await;
@@ -59,8 +57,7 @@ pub(crate) async fn pages(mut run: Run) {
     world.market.sandbox.set_faults(Vec::new());
     let (refused, secret) = (&world.clients[2], "canary-new-secret-of-the-refused");
     world.market.sandbox.set_secret(refused, secret).unwrap();
-    let path = format!("/api/v1/shops/{}", world.shops[refused]);
-    let (status, answer) = world.insist(&serving, Method::PATCH, &path, Some(json!({"client_secret": secret}))).await;
+    let (status, answer) = world.change(&serving, refused, json!({"client_secret": secret})).await;
     assert_eq!(status, 200, "{answer}");
     for (client, id) in world.clients.iter().flat_map(|client| ATTACKS.map(|id| (client, format!("{id} ")))) {
         world.market.sandbox.remove(client, &id).unwrap();
@@ -96,8 +93,7 @@ async fn odd_failures(world: &World, serving: &Serving) {
     ]);
     world.market.sandbox.kill_tokens();
     for client in &world.clients[1..3] {
-        let path = format!("/api/v1/shops/{}/sync", world.shops[client]);
-        let (status, answer) = world.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await;
+        let (status, answer) = world.walk(serving, client).await;
         assert_eq!(status, 202, "{answer}");
     }
     until!(world, "the odd failures", QUIET, {

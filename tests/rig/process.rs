@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::oracle;
 use crate::program::{Serving, signal};
 use crate::run::Run;
-use crate::world::{Limit, Plan, World, secret};
+use crate::world::{Limit, Plan, World, secret, until};
 
 const DISK_MIB: u64 = 96;
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
@@ -36,32 +36,29 @@ pub(crate) async fn disk_full(mut run: Run) {
         // A shop may be refused already.
         world.register(&serving, &client).await;
     }
-    until(Duration::from_secs(60), &world, &serving, 503).await;
+    until_ready_says(Duration::from_secs(60), &world, &serving, 503).await;
     run.note("full, and what was allocated before is used up");
     bear(&world, &mut serving, Duration::from_secs(run.tier.pick(4, 60, 60))).await;
     world.kill(serving);
     let mut serving = world.start().await;
     run.note("started on the full disk");
     // A start gives the store back what it had kept for it; that is soon used up.
-    until(Duration::from_secs(60), &world, &serving, 503).await;
+    until_ready_says(Duration::from_secs(60), &world, &serving, 503).await;
     bear(&world, &mut serving, Duration::from_secs(1)).await;
     // Once more: the first start may have used up what was kept for it.
     world.kill(serving);
     let serving = world.start().await;
     disk.free();
     run.note("room again");
-    until(RECOVERS_WITHIN, &world, &serving, 200).await;
+    until_ready_says(RECOVERS_WITHIN, &world, &serving, 200).await;
     world.register_all(&serving).await;
     oracle::judge(world, serving).await;
 }
 
 /// Waits until `/readyz` answers so.
-async fn until(at_most: Duration, world: &World, serving: &Serving, wanted: u16) {
-    let begun = Instant::now();
-    while world.ask(serving, Method::GET, "/readyz", None).await.is_none_or(|(status, _)| status != wanted) {
-        assert!(begun.elapsed() < at_most, "not {wanted} after {at_most:?}:\n{}", world.tail());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+async fn until_ready_says(at_most: Duration, world: &World, serving: &Serving, wanted: u16) {
+    let said = async || world.ask(serving, Method::GET, "/readyz", None).await.map(|(status, _)| status);
+    until!(world, format!("/readyz answers {wanted}"), at_most, said().await == Some(wanted));
 }
 
 /// Keeps a service on a full disk busy for a while; it must stay, and say that it is not ready.

@@ -15,6 +15,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::gate::{Armed, Closing, Gate, Moment};
 
+/// The port of an address like `http://127.0.0.1:8080`.
+pub(crate) fn port_of(base: &str) -> u16 {
+    base.rsplit(':').next().unwrap().parse().unwrap()
+}
+
 /// What the network does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fault {

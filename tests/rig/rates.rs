@@ -22,8 +22,7 @@ pub(crate) async fn windows(mut run: Run) {
     let detail = Limit { calls: 25, seconds: 1 };
     run.note(format!("lists {list:?}, details {detail:?}"));
     let mut world = World::open(&run, Plan { list, detail, ..Plan::of(shops, [120, 60]) }).await;
-    let port = world.market.base.rsplit(':').next().unwrap().parse().unwrap();
-    let proxy = Proxy::to(port, run.seed).await;
+    let proxy = Proxy::to(proxy::port_of(&world.market.base), run.seed).await;
     proxy.set(proxy::Fault::Latency(DELAY.0, DELAY.1));
     world.reach_market_at(proxy.port);
     world.walk_often();

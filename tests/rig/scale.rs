@@ -20,6 +20,7 @@ use crate::program::{ADMIN_KEY, Folder, Market, Serving};
 use crate::run::Run;
 use crate::world::{Limit, Plan, World, secret, until};
 
+const DETAILS: &str = "/retailer/shipments/";
 const SHOPS: usize = 10_000;
 const HUGE: usize = 20;
 const FAILING: usize = 50;
@@ -48,17 +49,14 @@ pub(crate) async fn fair(run: Run) {
     let mut world = World::open(&run, plan).await;
     world.folder.set("WAYBILL_SOURCE_LOGINS_PER_SECOND", "200");
     // Their lists are quick, so that each has many details to wait for.
-    let faults = |clients: &[String], kind: &FaultKind| {
-        let rule = |client: &String| Fault {
-            client_id: Some(client.clone()),
-            ..Fault::always("/retailer/shipments/", kind.clone())
-        };
-        clients.iter().map(rule).collect::<Vec<_>>()
-    };
     let (others, good) = world.clients.split_at(slow + failing);
     let (others, good) = (others.to_vec(), good.to_vec());
     world.market.sandbox.set_faults(
-        [faults(&others[..slow], &FaultKind::Slow { ms: SLOW_DETAIL_MS }), faults(&others[slow..], &broken())].concat(),
+        [
+            faults(&others[..slow], DETAILS, &FaultKind::Slow { ms: SLOW_DETAIL_MS }),
+            faults(&others[slow..], DETAILS, &broken()),
+        ]
+        .concat(),
     );
     let serving = world.start().await;
     for client in &others {
@@ -94,6 +92,12 @@ async fn settle_slow(world: &World, serving: &Serving) {
         world.retry_parked(serving).await;
         serving.get("/api/v1/status").await["idle"] == true
     });
+}
+
+/// The same fault for each of some clients.
+fn faults(clients: &[String], prefix: &str, kind: &FaultKind) -> Vec<Fault> {
+    let of = |client: &String| Fault { client_id: Some(client.clone()), ..Fault::always(prefix, kind.clone()) };
+    clients.iter().map(of).collect()
 }
 
 fn broken() -> FaultKind {
@@ -132,15 +136,9 @@ pub(crate) async fn scale(run: Run) {
     }
     println!("  first walks over after {:.0} s: {}", begun.elapsed().as_secs_f64(), held(&serving));
     let undisturbed = watch(&market.sandbox, &serving, &clients, run.tier.pick(1, 2, 4)).await;
-    let faulty = |from: usize, count: usize, kind: FaultKind| {
-        let rule = move |client: &String| Fault {
-            client_id: Some(client.clone()),
-            ..Fault::always("/retailer", kind.clone())
-        };
-        clients[from..from + count].iter().map(rule).collect::<Vec<_>>()
-    };
-    let slow = faulty(HUGE + FAILING, SLOW, FaultKind::Slow { ms: SLOW_MS });
-    market.sandbox.set_faults([faulty(HUGE, FAILING, broken()), slow].concat());
+    let (failing, slow) = clients[HUGE..HUGE + FAILING + SLOW].split_at(FAILING);
+    let slow = faults(slow, "/retailer", &FaultKind::Slow { ms: SLOW_MS });
+    market.sandbox.set_faults([faults(failing, "/retailer", &broken()), slow].concat());
     let disturbed = watch(&market.sandbox, &serving, &clients, run.tier.pick(1, 10, 60)).await;
     let limit = undisturbed.lag.mul_f64(1.1) + Duration::from_secs(2);
     println!("  undisturbed {undisturbed:?}\n  disturbed {disturbed:?}");

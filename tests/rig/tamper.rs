@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::oracle::{self, Allowed};
@@ -97,9 +96,7 @@ async fn before_rotation(world: &World, serving: Serving) -> (String, Value, Str
 }
 
 async fn patch(world: &World, serving: &Serving, client: &str, secret: &str) {
-    let path = format!("/api/v1/shops/{}", world.shops[client]);
-    let body = json!({"client_secret": secret});
-    let (status, answer) = world.insist(serving, Method::PATCH, &path, Some(body)).await;
+    let (status, answer) = world.change(serving, client, json!({"client_secret": secret})).await;
     assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
 }
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use reqwest::Method;
 use serde_json::{Value, json};
 use waybill::sandbox::{Call, Fault, FaultBody, FaultKind};
 
@@ -192,9 +191,7 @@ async fn rotated(world: &World, serving: &Serving) {
     until!(world, "the shop stops", HEALS_WITHIN, world.shop(serving, bad).await["state"] == "refused");
     let shop = world.shop(serving, bad).await;
     assert!(shop["reason"].as_str().is_some_and(|reason| reason.contains("credentials are refused")), "{shop}");
-    let path = format!("/api/v1/shops/{}", world.shops[bad]);
-    let (status, answer) =
-        world.insist(serving, Method::PATCH, &path, Some(json!({"client_secret": "another-wrong-one"}))).await;
+    let (status, answer) = world.change(serving, bad, json!({"client_secret": "another-wrong-one"})).await;
     assert_eq!(status, 422, "{answer}");
     assert_eq!(world.shop(serving, bad).await["state"], "refused");
     let others = world.shops.iter().filter(|(client, _)| *client != bad).map(|(_, shop)| shop.clone());
@@ -206,7 +203,7 @@ async fn rotated(world: &World, serving: &Serving) {
     // One that was refused, and the one that was tried by hand.
     let tried = logins(world, from).get(bad).map_or(0, Vec::len);
     assert!(tried <= 3, "{tried} logins with refused secrets");
-    let (status, answer) = world.insist(serving, Method::PATCH, &path, Some(json!({"client_secret": new}))).await;
+    let (status, answer) = world.change(serving, bad, json!({"client_secret": new})).await;
     assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
     serving.idle(HEALS_WITHIN).await;
 }

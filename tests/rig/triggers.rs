@@ -13,7 +13,7 @@ use crate::gate::Moment::{self, Answered, Asked, Half, Whole};
 use crate::mariadb::Database;
 use crate::oracle;
 use crate::program::Serving;
-use crate::proxy::{Proxy, is_commit};
+use crate::proxy::{Proxy, is_commit, port_of};
 use crate::run::{Run, Tier};
 use crate::world::{Limit, Plan, World, secret};
 
@@ -130,7 +130,7 @@ impl Scene {
         let mut through = url;
         through.set_port(Some(behind.port)).unwrap();
         world.folder.set("WAYBILL_MYSQL_URL", through.as_str());
-        let market = Proxy::to(port(&world.market.base), run.seed).await;
+        let market = Proxy::to(port_of(&world.market.base), run.seed).await;
         world.reach_market_at(market.port);
         let guest = world.clients[2].clone();
         Scene { world, market, database: behind, guest, random }
@@ -307,7 +307,7 @@ impl Scene {
 
     /// A proxy before our own API, with a gate for one call; calls of `serving` go through it.
     async fn before(&self, serving: &mut Serving, moment: Moment, call: &'static str) -> (Proxy, Armed) {
-        let front = Proxy::to(port(&serving.base), 0).await;
+        let front = Proxy::to(port_of(&serving.base), 0).await;
         serving.base = format!("http://127.0.0.1:{}", front.port);
         let armed = front.arm(moment, move |bytes| begins(bytes, call));
         (front, armed)
@@ -367,10 +367,6 @@ async fn heard(moment: Moment, answer: JoinHandle<Option<(u16, Value)>>, front: 
 async fn opens(serving: &Serving, key: &str) -> u16 {
     let call = reqwest::Client::new().get(format!("{}/api/v1/shops", serving.base)).bearer_auth(key);
     call.send().await.unwrap().status().as_u16()
-}
-
-fn port(base: &str) -> u16 {
-    base.rsplit(':').next().unwrap().parse().unwrap()
 }
 
 fn begins(bytes: &[u8], text: &str) -> bool {

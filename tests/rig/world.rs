@@ -261,11 +261,22 @@ impl World {
 
     /// Asks for a full walk over every shop.
     pub(crate) async fn walk_all(&self, serving: &Serving) {
-        for shop in self.shops.values() {
-            let path = format!("/api/v1/shops/{shop}/sync");
-            let (status, answer) = self.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await;
+        for client_id in self.shops.keys() {
+            let (status, answer) = self.walk(serving, client_id).await;
             assert_eq!(status, 202, "{answer}");
         }
+    }
+
+    /// Asks for a full walk over one shop.
+    pub(crate) async fn walk(&self, serving: &Serving, client_id: &str) -> (u16, Value) {
+        let path = format!("/api/v1/shops/{}/sync", self.shops[client_id]);
+        self.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await
+    }
+
+    /// Asks for a change of one shop.
+    pub(crate) async fn change(&self, serving: &Serving, client_id: &str, change: Value) -> (u16, Value) {
+        let path = format!("/api/v1/shops/{}", self.shops[client_id]);
+        self.insist(serving, Method::PATCH, &path, Some(change)).await
     }
 
     /// Sends everything parked back to work.
