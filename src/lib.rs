@@ -53,6 +53,8 @@
 //! - **A full disk is borne.** Nothing reaches the engine for which there is no room. Rig: `disk_full`
 //! - **Nothing vanishes.** Listed = in the sink, on its way, parked, or unknown to the API; the rest is named.
 //!   `it::completeness::rows_that_vanish_from_mysql_are_named_and_brought_back`
+//! - **What people gave is not forgotten.** A log that lost shops, credentials or keys is damage, not an older state.
+//!   `store::tests::cut::wherever_a_log_is_cut_it_is_damage_or_all_that_people_gave_is_there`
 //! - **Rebuildable.** With MySQL, an empty or damaged data directory heals from it and the API.
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, drain. `it::outage`, `it::quiet_stop`

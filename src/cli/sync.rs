@@ -83,7 +83,7 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     bars.finish();
     let ended = ended?;
     let runs = runs(&*backend, &watched).await?;
-    let refused = refusals(&backend.shops().await?, &watched);
+    let refused = refusals(backend.shops().await?.iter().filter(|shop| watched.names.contains_key(&shop.id)));
     summary(&runs, &watched, out)?;
     refused.iter().for_each(tell);
     verdict(&ended, &runs, refused.len())
@@ -101,19 +101,24 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
         return if found.is_empty() { Err(Failure::Usage(what)) } else { Ok(found) };
     }
     let takes = |shop: &Shop| resource.is_none_or(|resource| shop.resources.iter().any(|name| name == resource));
-    let active: Vec<Shop> = shops.into_iter().filter(|shop| shop.state == ShopState::Active && takes(shop)).collect();
+    let (active, others): (Vec<Shop>, Vec<Shop>) =
+        shops.into_iter().filter(takes).partition(|shop| shop.state == ShopState::Active);
     if active.is_empty() {
-        let what = "no shop is active for this; `waybill shops list` shows why";
+        // What an earlier pass left goes on as soon as the engine runs, so a refusal may come before this look.
+        let refused = refusals(&others);
+        refused.iter().for_each(tell);
+        let shops = if refused.is_empty() { String::new() } else { format!(": {} shops were refused", refused.len()) };
+        let what = format!("no shop is active for this{shops}; `waybill shops list` shows why");
         return Err(Failure::Failed(anyhow::anyhow!(what)));
     }
     Ok(active)
 }
 
-/// Watched shops whose credentials the login host refused, in words.
-fn refusals(shops: &[Shop], watched: &Watched) -> Vec<String> {
+/// The shops whose credentials the login host refused, in words.
+fn refusals<'a>(shops: impl IntoIterator<Item = &'a Shop>) -> Vec<String> {
     shops
-        .iter()
-        .filter(|shop| shop.state == ShopState::Refused && watched.names.contains_key(&shop.id))
+        .into_iter()
+        .filter(|shop| shop.state == ShopState::Refused)
         .map(|shop| {
             let reason = shop.reason.as_deref().unwrap_or("the credentials were refused");
             table::clean(&format!("{} ({}): {reason}; mend: waybill shops rotate {}", shop.name, shop.id, shop.id))

@@ -55,7 +55,7 @@ impl Store {
         let record =
             KeyRecord { id: random_text(8)?, name: name.to_owned(), scope, shops, created_at: self.now(), expires_at };
         let (key, value) = (stored_under(&text), encode("an API key", &record)?);
-        self.transact(move |tx| {
+        self.transact_given(move |tx| {
             tx.put(key, value);
             Ok(())
         })
@@ -90,7 +90,7 @@ impl Store {
     /// The engine's errors.
     pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
         let id = id.to_owned();
-        self.transact(move |tx| {
+        self.transact_given(move |tx| {
             for (key, value) in tx.scan(b"a", b"a", usize::MAX)? {
                 if decode::<KeyRecord>("an API key", &value)?.id == id {
                     tx.delete(key);

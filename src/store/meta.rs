@@ -1,8 +1,6 @@
 //! Store-wide values: format, master key check, sequences, counters.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -19,40 +17,18 @@ const VERSION_KEY: &[u8] = b"mversion";
 const CURSOR_KEY: &[u8] = b"mcursor_key";
 const CURSOR_CONTEXT: &str = "cursor key";
 
-/// Stands beside the engine's files since the first start; its content is for people.
-const MADE_MARK: &str = "made-by-waybill";
-
-/// An engine that lost its log opens as an empty one. Where a store was made before, that is damage and
-/// not a first start: to go on would be to forget every shop without a word.
-pub(super) fn refuse_emptied(kv: &dyn Kv, directory: &Path) -> Result<(), StoreError> {
-    if directory.join(MADE_MARK).exists() && kv.get(FORMAT_KEY)?.is_none() {
-        let detail = "its log is empty, though a store was made here".to_owned();
-        return Err(StoreError::Damaged { path: directory.to_owned(), detail });
-    }
-    Ok(())
+/// Whether a store was made over this engine.
+pub(super) fn has_format(kv: &dyn Kv) -> Result<bool, StoreError> {
+    Ok(kv.get(FORMAT_KEY)?.is_some())
 }
 
-/// Leaves the mark, durably, once the store holds its format.
-pub(super) fn mark_made(directory: &Path) -> Result<(), StoreError> {
-    let path = directory.join(MADE_MARK);
-    if path.exists() {
-        return Ok(());
-    }
-    let made = File::create(&path).and_then(|mut file| {
-        file.write_all(b"A store of waybill was made in this directory. Leave this file where it is.\n")?;
-        file.sync_all()?;
-        File::open(directory)?.sync_all()
-    });
-    made.map_err(|error| StoreError::io(&path, error))
+/// The last number of a sequence that is durable.
+pub(super) fn last(kv: &dyn Kv, name: &str) -> Result<u64, StoreError> {
+    Ok(number(kv.get(&sequence_key(name))?))
 }
 
-/// Takes the mark away, before a new store is made in the place of a damaged one.
-pub(super) fn unmark_made(directory: &Path) -> Result<(), StoreError> {
-    let path = directory.join(MADE_MARK);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(&path, error)),
-        _ => Ok(()),
-    }
+fn sequence_key(name: &str) -> Vec<u8> {
+    [b"mseq.", name.as_bytes()].concat()
 }
 
 /// Checks that format and master key fit, or writes them into an empty store. Returns the cursor key.
@@ -129,7 +105,7 @@ impl Tx<'_> {
 
     /// The first of the next `count` numbers of a sequence.
     pub(super) fn next_many(&mut self, name: &'static str, count: u64) -> Result<u64, StoreError> {
-        let key = [b"mseq.", name.as_bytes()].concat();
+        let key = sequence_key(name);
         let last = number(self.get(&key)?);
         self.put(key, (last + count).to_be_bytes().to_vec());
         Ok(last + 1)

@@ -19,6 +19,7 @@ mod error;
 mod keys;
 mod kv;
 mod lease;
+mod mark;
 mod meta;
 mod outbox;
 mod parked;
@@ -68,6 +69,7 @@ use committer::Committer;
 use kv::MemoryKv;
 use kv::{Kv, SledKv};
 use lease::Claims;
+use mark::Mark;
 
 /// The embedded store. Cheap to clone; the last handle closes it.
 #[derive(Clone)]
@@ -84,6 +86,8 @@ struct Inner {
     master: SealKey,
     clock: Clock,
     cursor_key: Zeroizing<Vec<u8>>,
+    /// None: a store in memory.
+    mark: Option<Arc<Mark>>,
 }
 
 /// What a simulated store leaves behind when its process is gone.
@@ -101,14 +105,11 @@ impl Store {
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
-        meta::refuse_emptied(&*kv, directory)?;
-        let store = Store::over(kv, SealKey::new(master), clock, directory)?;
-        meta::mark_made(directory)?;
-        Ok(store)
-    }
-
-    fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {
-        Store::with_committer(kv, master, clock, path, Committer::start)
+        let mark = Mark::check(&*kv, directory)?;
+        let mut inner = Store::with_committer(kv, SealKey::new(master), clock, directory, Committer::start)?;
+        mark.make(directory)?;
+        inner.mark = Some(Arc::new(mark));
+        Ok(Store(Arc::new(inner)))
     }
 
     fn with_committer(
@@ -117,13 +118,13 @@ impl Store {
         clock: Clock,
         path: &Path,
         start: impl FnOnce(Arc<dyn Kv>, Arc<Signals>) -> Result<Committer, StoreError>,
-    ) -> Result<Store, StoreError> {
+    ) -> Result<Inner, StoreError> {
         let cursor_key = meta::check_or_create(&*kv, &master, path)?;
         committer::run_once(&*kv, lease::recover)?;
         let (signals, receiver) = Signals::new();
         let signals = Arc::new(signals);
         let committer = start(Arc::clone(&kv), Arc::clone(&signals))?;
-        Ok(Store(Arc::new(Inner {
+        Ok(Inner {
             kv,
             committer,
             signals,
@@ -133,14 +134,22 @@ impl Store {
             master,
             clock,
             cursor_key,
-        })))
+            mark: None,
+        })
     }
 
     /// A store over what is left of an earlier one in memory, which commits in the caller's thread.
     #[cfg(test)]
     pub(crate) fn simulated(memory: &Memory, clock: Clock) -> Result<Store, StoreError> {
         let (kv, master) = (Arc::<MemoryKv>::clone(&memory.0), SealKey::new(&[1; 32]));
-        Store::with_committer(kv, master, clock, Path::new("memory"), |kv, signals| Ok(Committer::inline(kv, signals)))
+        let inline = |kv, signals| Ok(Committer::inline(kv, signals));
+        Ok(Store(Arc::new(Store::with_committer(kv, master, clock, Path::new("memory"), inline)?)))
+    }
+
+    /// A store without a mark.
+    #[cfg(test)]
+    fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {
+        Ok(Store(Arc::new(Store::with_committer(kv, master, clock, path, Committer::start)?)))
     }
 
     /// Runs a transaction and returns when it is durable.
@@ -151,6 +160,24 @@ impl Store {
         work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         self.0.committer.transact(work).await
+    }
+
+    /// The same for what people give and only people can give again: the mark knows of it before the caller goes on.
+    ///
+    /// Cancel safety: the transaction stands; the mark may not know of it, which does no harm.
+    async fn transact_given<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let (given, number) = self.transact(move |tx| Ok((work(tx)?, mark::count(tx)?))).await?;
+        let Some(mark) = self.0.mark.clone() else { return Ok(given) };
+        let kv = Arc::clone(&self.0.kv);
+        let noted = tokio::task::spawn_blocking(move || mark.note(&*kv, number)).await;
+        if let Err(error) = noted.map_err(|_| StoreError::Failed).flatten() {
+            // The change is durable; only a log that is cut later might not be noticed.
+            tracing::warn!(%error, "a change could not be noted beside the store");
+        }
+        Ok(given)
     }
 
     /// Turns true when the engine failed; the process must end then.
@@ -203,7 +230,7 @@ impl Store {
 pub fn set_aside(directory: &Path, now: i64) -> Result<PathBuf, StoreError> {
     let aside = directory.join(format!("damaged-{now}"));
     std::fs::rename(directory.join("sled"), &aside).map_err(|error| StoreError::io(directory, error))?;
-    meta::unmark_made(directory)?;
+    mark::remove(directory)?;
     Ok(aside)
 }
 

@@ -157,7 +157,7 @@ impl Store {
             updated_at: now,
         };
         let record = ShopRecord { shop: shop.clone(), secret, data_key };
-        self.transact(move |tx| {
+        self.transact_given(move |tx| {
             let client = texts(b'c', &[&record.shop.client_id]);
             if tx.get(&client)?.is_some() {
                 return Err(StoreError::DuplicateClient);
@@ -230,7 +230,7 @@ impl Store {
             self.forget_archived(id).await?;
         }
         let (id, now) = (id.to_owned(), self.now());
-        self.transact(move |tx| {
+        self.transact_given(move |tx| {
             let Some(mut record) = read(tx, &id)? else { return Ok(None) };
             let shop = &mut record.shop;
             shop.name = change.name.unwrap_or_else(|| shop.name.clone());
@@ -335,7 +335,7 @@ impl Store {
     pub async fn delete_shop(&self, id: &str, purge: bool) -> Result<bool, StoreError> {
         let (shop, now) = (id.to_owned(), self.now());
         let found = self
-            .transact(move |tx| {
+            .transact_given(move |tx| {
                 let Some(record) = read(tx, &shop)? else { return Ok(false) };
                 tx.delete(texts(b's', &[&shop]));
                 tx.delete(texts(b'c', &[&record.shop.client_id]));

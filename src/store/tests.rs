@@ -1,6 +1,7 @@
 //! The store's rules, over the engine in memory with a clock set by hand.
 
 mod books;
+mod cut;
 mod records;
 mod unknown;
 mod unreadable;
@@ -465,22 +466,6 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
     assert_eq!(store.occupied("client-1", "GET /things").unwrap(), 4, "asked for two, got one");
     let again = store.lease(vec![queue], 1, None).await.unwrap();
     assert_eq!(again[0].attempt, 2, "the attempt before the restart counts");
-}
-
-#[tokio::test]
-async fn a_store_whose_log_was_emptied_is_damage_and_not_a_first_start() {
-    let directory = tempfile::tempdir().unwrap();
-    let open = || Store::open(directory.path(), &[1; 32], Clock::manual(NOW));
-    open().unwrap().create_shop(new_shop("client-1")).await.unwrap();
-    drop(reopen(open).await);
-    std::fs::File::options().write(true).truncate(true).open(directory.path().join("sled/db")).unwrap();
-    let refused = loop {
-        match open() {
-            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-            other => break other.err(),
-        }
-    };
-    assert!(matches!(refused, Some(StoreError::Damaged { .. })), "{refused:?}");
 }
 
 /// The committer's thread lets go of the lock a moment after the last handle is dropped.

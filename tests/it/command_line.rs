@@ -167,7 +167,16 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     market.sandbox.kill_tokens();
     let ended = folder.run(&["sync", "--quiet"]).expect(1);
     says(&ended.err, &["First shop", &format!("waybill shops rotate {shop}"), "1 shops were refused"]);
-    refused(folder.run(&["sync", "--quiet"]), 1, &["no shop is active", "waybill shops list"]);
+    refused(
+        folder.run(&["sync", "--quiet"]),
+        1,
+        &[
+            "First shop",
+            "waybill shops rotate",
+            "no shop is active for this: 1 shops were refused",
+            "waybill shops list",
+        ],
+    );
     folder.feed(&["shops", "rotate", &shop], "another").expect(0);
     folder.run(&["sync", "--quiet"]).expect(0);
 }

@@ -1,0 +1,73 @@
+//! A log that is shorter than it was: nothing that people gave is forgotten without a word.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::{NOW, new_shop, reopen};
+use crate::domain::Clock;
+use crate::store::{Scope, Store, StoreError};
+
+fn open(directory: &Path) -> Result<Store, StoreError> {
+    Store::open(directory, &[1; 32], Clock::manual(NOW))
+}
+
+/// A directory like another one, with a shorter log.
+fn cut(whole: &Path, length: u64) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("sled")).unwrap();
+    for name in ["made-by-waybill", "sled/conf", "sled/db"] {
+        std::fs::copy(whole.join(name), copy.path().join(name)).unwrap();
+    }
+    File::options().write(true).open(copy.path().join("sled/db")).unwrap().set_len(length).unwrap();
+    copy
+}
+
+#[tokio::test]
+async fn wherever_a_log_is_cut_it_is_damage_or_all_that_people_gave_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let store = open(at).unwrap();
+    let shop = store.create_shop(new_shop("client-1")).await.unwrap().id;
+    store.create_shop(new_shop("client-2")).await.unwrap();
+    let (gone, _) = store.create_key("gone", Scope::Read, None, None).await.unwrap();
+    let (key, text) = store.create_key("stays", Scope::Read, None, None).await.unwrap();
+    assert!(store.revoke_key(&gone.id).await.unwrap() && store.delete_shop(&shop, false).await.unwrap());
+    drop(store);
+    drop(reopen(|| open(at)).await);
+    let log = std::fs::read(at.join("sled/db")).unwrap();
+    let used = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (mut refused, mut whole) = (0, 0);
+    for length in (0..40).map(|part| used * part / 40).chain([used - 1, used, log.len()]) {
+        let copy = cut(at, length as u64);
+        match open(copy.path()) {
+            Ok(store) => {
+                whole += 1;
+                assert_eq!(store.shops().unwrap().len(), 1, "cut at {length} of {used}");
+                let keys: Vec<String> = store.keys().unwrap().into_iter().map(|key| key.id).collect();
+                assert_eq!(keys, [key.id.as_str()], "cut at {length} of {used}");
+                assert!(store.key(&text).unwrap().is_some());
+            }
+            Err(StoreError::Damaged { .. }) => refused += 1,
+            Err(other) => panic!("cut at {length} of {used}: {other}"),
+        }
+    }
+    assert!(refused > 20 && whole > 0, "{refused} refused, {whole} whole");
+}
+
+#[tokio::test]
+async fn a_mark_of_an_older_release_and_a_mark_that_is_gone_refuse_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (at, mark) = (directory.path(), directory.path().join("made-by-waybill"));
+    open(at).unwrap().create_shop(new_shop("client-1")).await.unwrap();
+    let said = |number: u64| format!("changes by people: {number:020}\n");
+    assert!(std::fs::read_to_string(&mark).unwrap().ends_with(&said(1)));
+    std::fs::write(&mark, "A store of waybill was made in this directory. Leave this file where it is.\n").unwrap();
+    reopen(|| open(at)).await.create_shop(new_shop("client-2")).await.unwrap();
+    assert!(std::fs::read_to_string(&mark).unwrap().ends_with(&said(2)));
+    std::fs::remove_file(&mark).unwrap();
+    let store = reopen(|| open(at)).await;
+    assert_eq!(store.shops().unwrap().len(), 2);
+    assert!(std::fs::read_to_string(&mark).unwrap().ends_with(&said(0)), "counted from the next change on");
+    store.create_shop(new_shop("client-3")).await.unwrap();
+    assert!(std::fs::read_to_string(&mark).unwrap().ends_with(&said(3)));
+}
