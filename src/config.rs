@@ -89,12 +89,26 @@ pub enum MasterKeySource {
 pub struct SourceSettings {
     pub base_url: Url,
     pub token_url: Url,
+    pub auth: Auth,
     /// Calls in flight over all shops, at least 1.
     pub in_flight_max: usize,
     /// Ceiling over all shops, beside the rate rules; none: no ceiling.
     pub calls_per_second: Option<u32>,
     /// Logins over all shops, at least 1.
     pub logins_per_second: u32,
+}
+
+/// How calls show whose they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// A token from the token address, for client id and secret.
+    ClientCredentials,
+    /// Client id and secret in each call.
+    Basic,
+    /// The secret in each call, as a bearer token.
+    Bearer,
+    /// The secret in each call, in the header of this name.
+    ApiKey(String),
 }
 
 /// When runs start. Cron texts have six fields, seconds first.
@@ -307,14 +321,46 @@ fn source(settings: &mut Settings, defaults: &catalog::SourceDefaults) -> Option
     let token_url = address(settings, "source.token_url", &defaults.token_url);
     let in_flight_max = bounded(settings, "source.in_flight_max", IN_FLIGHT_MAX_DEFAULT, (1, 10_000));
     let calls = bounded(settings, "source.calls_per_second", CALLS_PER_SECOND_DEFAULT, (0, 1_000_000));
+    let auth = auth(settings);
     let logins = bounded(settings, "source.logins_per_second", LOGINS_PER_SECOND_DEFAULT, (1, 1_000));
     Some(SourceSettings {
         base_url: base_url?,
         token_url: token_url?,
+        auth: auth?,
         in_flight_max: usize::try_from(in_flight_max?).ok()?,
         calls_per_second: u32::try_from(calls?).ok().filter(|calls| *calls > 0),
         logins_per_second: u32::try_from(logins?).ok()?,
     })
+}
+
+fn auth(settings: &mut Settings) -> Option<Auth> {
+    const STYLES: [&str; 4] = ["client-credentials", "basic", "bearer", "api-key"];
+    let (style, header) = (settings.text("source.auth", STYLES[0]), settings.text("source.api_key_header", ""));
+    if style != "api-key" && !header.is_empty() {
+        settings.problem_at("source.api_key_header", "goes with auth = \"api-key\" only");
+        return None;
+    }
+    match style.as_str() {
+        "client-credentials" => Some(Auth::ClientCredentials),
+        "basic" => Some(Auth::Basic),
+        "bearer" => Some(Auth::Bearer),
+        "api-key" => {
+            let is_name = !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let ours = ["host", "accept", "content-length", "connection", "user-agent", "accept-encoding"];
+            if is_name && !ours.contains(&header.to_ascii_lowercase().as_str()) {
+                return Some(Auth::ApiKey(header));
+            }
+            let what = "auth = \"api-key\" needs the name of the header that takes the key, like \"X-Api-Key\"";
+            settings.problem_at("source.api_key_header", what);
+            None
+        }
+        other => {
+            let near = catalog::nearest(other, STYLES).unwrap_or_default();
+            let what = format!("`{other}` is unknown; did you mean \"{near}\"? There are {}", STYLES.join(", "));
+            settings.problem_at("source.auth", what);
+            None
+        }
+    }
 }
 
 /// Tokens and secrets travel there: https, or loopback.

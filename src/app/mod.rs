@@ -31,11 +31,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Definition;
-use crate::config::{Config, SourceSettings};
+use crate::config::{self, Config, SourceSettings};
 use crate::domain::{Clock, RetryPolicy};
 use crate::http::{self, backend::Backend};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
-use crate::source::{Source, SourceConfig};
+use crate::source::{Auth, Source, SourceConfig};
 use crate::store::{self, Store, StoreError};
 use crate::sync::schedule::{Schedule, Timetable, tick};
 use crate::sync::{Engine, Parts};
@@ -270,6 +270,12 @@ fn http_limits(behind_proxy: bool) -> http::Limits {
 
 fn source_config(settings: &SourceSettings) -> SourceConfig {
     let mut config = SourceConfig::new(settings.base_url.as_str(), settings.token_url.as_str());
+    config.auth = match &settings.auth {
+        config::Auth::ClientCredentials => Auth::ClientCredentials,
+        config::Auth::Basic => Auth::Basic,
+        config::Auth::Bearer => Auth::Bearer,
+        config::Auth::ApiKey(header) => Auth::ApiKey(header.clone()),
+    };
     config.in_flight_max = settings.in_flight_max;
     config.calls_per_second = settings.calls_per_second;
     config.logins_per_second = settings.logins_per_second;

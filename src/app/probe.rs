@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{App, keeper::StoreKeeper, master_key, source_config};
+use crate::catalog::Definition;
 use crate::config::Config;
-use crate::domain::{Clock, Shop};
+use crate::domain::{Clock, Mode, Shop};
 use crate::sink::Mysql;
-use crate::source::{Budget, Credentials, Source, SourceError, pages};
+use crate::source::{Budget, Credentials, Position, Source, SourceError, Walk, pages};
 use crate::store::{Store, StoreError};
 
 /// What was looked at; and how it is, or what is wrong and the mend.
@@ -79,15 +80,21 @@ async fn probe_page(
     shop: &Shop,
     findings: &mut Vec<Finding>,
 ) {
-    let wanted = config.definitions.iter().find(|definition| shop.resources.contains(&definition.name));
-    let Some(definition) = wanted else { return };
+    let takes =
+        |definition: &&Arc<Definition>| shop.resources.contains(&definition.name) && definition.parent.is_none();
+    let Some(definition) = config.definitions.iter().find(takes) else { return };
     let Some(combination) = definition.list.combinations.first() else { return };
-    let call = pages::list_call(definition, combination, 1, None);
+    let walk = Walk { mode: Mode::Full, started_at: store.clock().now(), walked_at: None, parent: None };
+    let position = Position::begin(definition, walk);
+    let call = pages::list_call(definition, combination, &position);
     if let Err(error) = take_slot(config, store, &shop.account, &call.path).await {
         return findings.push((format!("shop {}: page", shop.name), Err(error.to_string())));
     }
     let outcome = source.get(credentials, &call).await;
-    let page = outcome.result.and_then(|body| pages::page(definition, &body));
+    let next_link = outcome.next_link.as_deref();
+    let page = outcome
+        .result
+        .and_then(|body| pages::page(definition, &position, pages::Answer { body: &body, next_link }, |_| None));
     let found = match page {
         Ok(page) => Ok(format!("{} rows on the first page of {}", page.rows.len(), definition.name)),
         Err(error @ SourceError::Throttled { .. }) => {

@@ -3,9 +3,15 @@
 //! Built only by [`super::reader`], so a value of these types is known to be sound: identifiers are
 //! SQL identifiers, pointers begin with `/`, filters and indexes name columns that exist.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use crate::domain::{Combination, StreamId};
+
+/// Stands between the parent's id and the own one.
+const PARENT_END: char = ':';
 
 /// A resource: how to list it, read its details and lay it out in tables.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +21,8 @@ pub struct Definition {
     pub media_type: String,
     /// JSON pointer to the id within a list row.
     pub id: String,
+    /// The resource whose documents each have a list of their own.
+    pub parent: Option<String>,
     pub list: List,
     /// None: the list row is the document.
     pub detail: Option<Detail>,
@@ -28,11 +36,19 @@ pub struct List {
     /// JSON pointer to the array of rows.
     pub items: String,
     pub order: Order,
+    /// Parameters and values whose combinations do not follow `order`.
+    pub unordered_when: Vec<(String, Vec<String>)>,
     pub pages: Pages,
+    pub windows: Option<Windows>,
+    pub recent: Option<Recent>,
     /// Each is a stream; at least one (the empty combination when the list takes no parameters).
     pub combinations: Vec<Combination>,
     /// JSON pointer to the row's own time, if rows have one.
     pub time: Option<String>,
+    /// What makes a known row a changed one (`*` for any array index); empty: all of it.
+    pub changed_by: Vec<String>,
+    /// Scheduled walks for news follow each other no sooner than this.
+    pub every: Option<Duration>,
     /// Top-level keys that may stand in an answer without rows.
     pub harmless: Vec<String>,
     /// An incremental walk goes on until a whole page is known and older than this.
@@ -55,9 +71,45 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pages {
     /// `?page=1`, `?page=2`, ... until an empty answer.
-    Number { parameter: String },
+    Number { parameter: String, first: u64 },
+    /// The same, while the flag at the pointer is true.
+    HasMoreFlag { parameter: String, first: u64, flag: String },
+    /// The cursor of the next page stands at the first of these pointers that has one.
+    Cursor { parameter: String, next: Vec<String> },
+    /// `?offset=0&limit=100`, ... until an empty answer.
+    Offset { parameter: String, limit: Option<String>, size: u64 },
+    /// The address of the next page stands at the pointer, or in the header `Link`.
+    NextLink { at: Option<String> },
     /// One answer holds all.
     None,
+}
+
+/// A list that shows a stretch of days at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Windows {
+    pub span: Span,
+    /// How many days back a whole walk begins.
+    pub reach_days: u32,
+    /// Whose days.
+    pub timezone: TimeZone,
+}
+
+/// How a stretch of days is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// One day, by one parameter.
+    Day { parameter: String },
+    /// So many days, by their first and last.
+    Days { from: String, to: String, days: u32 },
+}
+
+/// A list that can tell what changed in the last minutes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recent {
+    /// Gets whole minutes.
+    pub parameter: String,
+    pub max: Duration,
+    pub margin: Duration,
 }
 
 /// How one document is read.
@@ -65,6 +117,8 @@ pub enum Pages {
 pub struct Detail {
     /// Holds `{id}`.
     pub path: String,
+    /// JSON pointer to the document in the answer; empty: the answer itself.
+    pub document: String,
     pub refresh: Option<Refresh>,
 }
 
@@ -124,6 +178,10 @@ pub enum ColumnSource {
     Pointer(String),
     /// A parameter of the stream that listed the document.
     Stream(String),
+    /// The id of the parent's document.
+    Parent,
+    /// JSON pointer into what holds the array of a child table, `up` arrays further out (from 1).
+    Above { pointer: String, up: usize },
 }
 
 /// The type of a column.
@@ -147,7 +205,7 @@ pub enum ColumnKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChildTable {
     pub name: String,
-    /// JSON pointer to the array.
+    /// JSON pointer to the array; `*` goes through arrays on the way.
     pub from: String,
     pub columns: Vec<Column>,
     pub indexes: Vec<String>,
@@ -162,6 +220,35 @@ impl Definition {
             combination: combination.clone(),
         };
         self.list.combinations.iter().map(of)
+    }
+
+    /// Whether the rows of a combination come newest first.
+    pub fn newest_first(&self, combination: &Combination) -> bool {
+        let excepted = |(name, values): &(String, Vec<String>)| {
+            combination.get(name).is_some_and(|value| values.iter().any(|one| one == value))
+        };
+        self.list.order == Order::NewestFirst && !self.list.unordered_when.iter().any(excepted)
+    }
+
+    /// The id under which a row is kept: with the parent's in front, where there is one.
+    pub fn kept_id(&self, parent: Option<&str>, own: &str) -> String {
+        match parent {
+            Some(parent) => {
+                format!("{}{PARENT_END}{own}", parent.replace('%', "%25").replace(PARENT_END, "%3A"))
+            }
+            None => own.to_owned(),
+        }
+    }
+
+    /// A kept id's parent, where there is one, and own part.
+    pub fn split_id<'a>(&self, kept: &'a str) -> (Option<Cow<'a, str>>, &'a str) {
+        match kept.split_once(PARENT_END).filter(|_| self.parent.is_some()) {
+            Some((parent, own)) if parent.contains('%') => {
+                (Some(parent.replace("%3A", ":").replace("%25", "%").into()), own)
+            }
+            Some((parent, own)) => (Some(parent.into()), own),
+            None => (None, kept),
+        }
     }
 
     /// The queue of a definition's jobs differs by list and detail; both need a rate rule.

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::definition::{Column, ColumnKind, ColumnSource, Definition};
+use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Definition};
 use crate::domain::{Combination, Json};
 
 /// One typed value.
@@ -36,40 +36,72 @@ pub struct Extract {
     pub misfits: u32,
 }
 
-/// Lays a document out.
-pub fn extract(definition: &Definition, document: &Json<'_>, combination: &Combination) -> Extract {
+/// What a document's columns are taken from.
+#[derive(Clone, Copy)]
+struct Within<'a> {
+    /// The document, or the element of a child table.
+    value: &'a Json<'a>,
+    /// What holds it: the document first, the nearest last.
+    above: &'a [&'a Json<'a>],
+    combination: &'a Combination,
+    parent: Option<&'a str>,
+}
+
+/// Lays a document out; `id` is the one that it is kept under.
+pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combination: &Combination) -> Extract {
     let mut out = Extract::default();
-    out.cells = cells(&definition.table.columns, document, combination, &mut out.misfits);
+    let (parent, _) = definition.split_id(id);
+    let whole = Within { value: document, above: &[], combination, parent: parent.as_deref() };
+    out.cells = cells(&definition.table.columns, whole, &mut out.misfits);
     for child in &definition.table.children {
-        let rows = match document.pointer(&child.from) {
-            Some(Json::Array(elements)) => {
-                elements.iter().map(|element| cells(&child.columns, element, combination, &mut out.misfits)).collect()
-            }
-            Some(Json::Null) | None => Vec::new(),
-            Some(_) => {
-                out.misfits += 1;
-                Vec::new()
-            }
-        };
+        let mut rows = Vec::new();
+        child_rows(child, &child.from, whole, &mut rows, &mut out.misfits);
         out.children.push(rows);
     }
     out
 }
 
-fn cells(columns: &[Column], from: &Json<'_>, combination: &Combination, misfits: &mut u32) -> Vec<Cell> {
+/// Adds the rows of the arrays at `path` within a value, in the order of the document.
+fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, rows: &mut Vec<Vec<Cell>>, misfits: &mut u32) {
+    let (head, rest) = path.split_once("/*").map_or((path, None), |(head, rest)| (head, Some(rest)));
+    let elements = match within.value.pointer(head) {
+        Some(Json::Array(elements)) => elements,
+        Some(Json::Null) | None => return,
+        Some(_) => {
+            *misfits += 1;
+            return;
+        }
+    };
+    let above: Vec<&Json<'_>> = within.above.iter().copied().chain([within.value]).collect();
+    for value in elements {
+        let element = Within { value, above: &above, ..within };
+        match rest {
+            Some(rest) => child_rows(child, rest, element, rows, misfits),
+            None => rows.push(cells(&child.columns, element, misfits)),
+        }
+    }
+}
+
+fn cells(columns: &[Column], from: Within<'_>, misfits: &mut u32) -> Vec<Cell> {
+    let text = |text: Option<&str>| text.map_or(Cell::Null, |text| Cell::Text(text.to_owned()));
     columns
         .iter()
-        .map(|column| match &column.source {
-            ColumnSource::Stream(parameter) => {
-                combination.get(parameter).map_or(Cell::Null, |value| Cell::Text(value.to_owned()))
-            }
-            ColumnSource::Pointer(pointer) => match from.pointer(pointer) {
+        .map(|column| {
+            let found = match &column.source {
+                ColumnSource::Stream(parameter) => return text(from.combination.get(parameter)),
+                ColumnSource::Parent => return text(from.parent),
+                ColumnSource::Pointer(pointer) => from.value.pointer(pointer),
+                ColumnSource::Above { pointer, up } => {
+                    from.above.iter().rev().nth(up.saturating_sub(1)).and_then(|holder| holder.pointer(pointer))
+                }
+            };
+            match found {
                 None | Some(Json::Null) => Cell::Null,
                 Some(value) => cell(column.kind, value).unwrap_or_else(|| {
                     *misfits += 1;
                     Cell::Null
                 }),
-            },
+            }
         })
         .collect()
 }
@@ -89,7 +121,11 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
             };
             fits.then_some(Cell::Text(text))
         }
-        ColumnKind::Datetime => value.as_str().and_then(parse_datetime).map(Cell::Datetime),
+        ColumnKind::Datetime => match value {
+            Json::Text(text) => parse_datetime(text).map(Cell::Datetime),
+            Json::Number(number) => number.as_i64().and_then(from_epoch).map(Cell::Datetime),
+            _ => None,
+        },
         ColumnKind::Date => {
             let date: jiff::civil::Date = value.as_str()?.parse().ok()?;
             (0..=9999).contains(&date.year()).then(|| Cell::Date(date.to_string()))
@@ -118,7 +154,19 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
 /// ISO 8601 with an offset, to UTC with microseconds. Finer fractions are cut, as MySQL would round
 /// them into another second.
 fn parse_datetime(text: &str) -> Option<String> {
-    let at = jiff::tz::Offset::UTC.to_datetime(text.parse().ok()?);
+    written(text.parse().ok()?)
+}
+
+/// Seconds or milliseconds since 1970, whichever gives a time near ours: a hundred thousand million seconds
+/// are three thousand years.
+fn from_epoch(number: i64) -> Option<String> {
+    const SECONDS_MAX: i64 = 100_000_000_000;
+    let millis = if number.abs() < SECONDS_MAX { number.checked_mul(1000)? } else { number };
+    written(jiff::Timestamp::from_millisecond(millis).ok()?)
+}
+
+fn written(at: jiff::Timestamp) -> Option<String> {
+    let at = jiff::tz::Offset::UTC.to_datetime(at);
     (0..=9999).contains(&at.year()).then(|| {
         let (date, time) = (at.date(), at.time());
         format!(
@@ -173,9 +221,9 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cell, cell, parse_datetime};
+    use super::{Cell, cell, extract, parse_datetime};
     use crate::catalog::definition::ColumnKind;
-    use crate::domain::Json;
+    use crate::domain::{Combination, Json};
 
     fn read(text: &str) -> Json<'_> {
         Json::parse(text.as_bytes()).unwrap()
@@ -187,6 +235,10 @@ mod tests {
         assert_eq!(parse_datetime("2026-01-01T00:00:00.123456789+01:00").unwrap(), "2025-12-31 23:00:00.123456");
         assert_eq!(parse_datetime("2026-01-01"), None);
         assert_eq!(parse_datetime("gisteren"), None);
+        let epoch = |number: i64| cell(ColumnKind::Datetime, &read(&number.to_string()));
+        assert_eq!(epoch(1_540_000_000), Some(Cell::Datetime("2018-10-20 01:46:40.000000".into())));
+        assert_eq!(epoch(1_540_000_000_123), Some(Cell::Datetime("2018-10-20 01:46:40.123000".into())));
+        assert_eq!(epoch(i64::MAX), None);
     }
 
     #[test]
@@ -200,5 +252,37 @@ mod tests {
         assert_eq!(cell(ColumnKind::Text(Some(3)), &read(r#""abcd""#)), None);
         assert_eq!(cell(ColumnKind::Integer, &read("1.5")), None);
         assert_eq!(cell(ColumnKind::Boolean, &read(r#""yes""#)), None);
+    }
+
+    #[test]
+    fn child_tables_reach_any_depth_and_know_what_holds_them() {
+        let text = r#"
+            id = "/id"
+            parent = "shelves"
+            list = { path = "/shelves/{parent}", items = "/rows", pages = { style = "none" } }
+            [table.columns]
+            shelf = { parent = true, type = "text" }
+            [table.children.tags]
+            from = "/tags"
+            columns = { tag = { from = "", type = "text" }, name = { above = "/name", type = "text" } }
+            [table.children.parts]
+            from = "/boxes/*/parts"
+            [table.children.parts.columns]
+            part = { from = "/n", type = "integer" }
+            box  = { above = "/b", type = "text" }
+            name = { above = "/name", up = 2, type = "text" }
+        "#;
+        let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
+        let document = br#"{"id":"1","name":"n","tags":["x","y"],"boxes":[
+            {"b":"A","parts":[{"n":1},{"n":2}]}, {"b":"B"}, {"b":"C","parts":[{"n":3}]}, {"b":"D","parts":{}}]}"#;
+        let found = extract(&definition, "S:1", &Json::parse(document).unwrap(), &Combination::default());
+        let text = |text: &str| Cell::Text(text.to_owned());
+        assert_eq!(found.cells, [text("S")]);
+        let children = &definition.table.children;
+        let of = |name: &str| &found.children[children.iter().position(|child| child.name == name).unwrap()];
+        assert_eq!(*of("tags"), [[text("n"), text("x")], [text("n"), text("y")]]);
+        let part = |name: &str, number| vec![text(name), text("n"), Cell::Integer(number)];
+        assert_eq!(*of("parts"), [part("A", 1), part("A", 2), part("C", 3)]);
+        assert_eq!(found.misfits, 1, "an array that is none");
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod definition;
 pub mod extract;
+mod fields;
+mod layout;
 pub mod limits;
 pub mod reader;
 
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 pub use definition::Definition;
+pub use fields::nearest;
 pub use limits::{Limit, Rule, RuleTable};
 
 const SOURCE: &str = include_str!("bol.toml");
@@ -21,6 +24,9 @@ const RESOURCES: [(&str, &str); 1] = [("shipments", include_str!("shipments.toml
 
 /// The resources that are synced when the configuration names none.
 pub const RESOURCES_DEFAULT: [&str; 1] = ["shipments"];
+
+/// How the names of tables begin that no resource owns.
+const RESERVED_TABLES: &str = "waybill_";
 
 /// The built-in marketplace.
 #[derive(Clone, Debug, Deserialize)]
@@ -63,7 +69,43 @@ pub fn resources(names: &[String], own: &toml::Table, rules: &RuleTable) -> Resu
             Err(mut found) => problems.append(&mut found),
         }
     }
+    if problems.is_empty() {
+        problems = unfit(&definitions);
+    }
     if problems.is_empty() { Ok(definitions) } else { Err(problems) }
+}
+
+/// What is wrong with sound definitions side by side.
+fn unfit(definitions: &[Arc<Definition>]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut tables: BTreeMap<&str, String> = BTreeMap::new();
+    for definition in definitions {
+        let name = &definition.name;
+        if let Some(parent) = &definition.parent {
+            match definitions.iter().find(|other| other.name == *parent) {
+                None => problems.push(format!(
+                    "resource.{name}.parent: `{parent}` is not among `resources`; add it there, its list is needed"
+                )),
+                Some(other) if other.parent.is_some() => problems
+                    .push(format!("resource.{name}.parent: `{parent}` has a parent itself; only one step is possible")),
+                Some(_) => {}
+            }
+        }
+        let children =
+            definition.table.children.iter().map(|child| (format!("table.children.{}", child.name), &child.name));
+        for (key, table) in std::iter::once(("table.name".to_owned(), &definition.table.name)).chain(children) {
+            if table.starts_with(RESERVED_TABLES) {
+                problems.push(format!(
+                    "resource.{name}.{key}: tables that begin with `{RESERVED_TABLES}` are Waybill's own; choose another name"
+                ));
+            }
+            if let Some(other) = tables.insert(table, format!("resource.{name}.{key}")) {
+                problems
+                    .push(format!("resource.{name}.{key}: `{table}` is the table of {other} too; choose another name"));
+            }
+        }
+    }
+    problems
 }
 
 fn resource(name: &str, own: &toml::Table) -> Result<Definition, Vec<String>> {

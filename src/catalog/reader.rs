@@ -1,135 +1,27 @@
-//! Reads definitions: the file form, its merge with the user's additions, and the checks.
+//! Reads definitions: the user's additions laid over the built-in ones, and the checks of all but the tables.
 //!
-//! All problems are collected, so that one look shows them all.
+//! All problems are collected, so that one look shows them all. The language is described in `docs/resources.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use jiff::tz::TimeZone;
 
-use super::definition::{
-    ChildTable, Column, ColumnKind, ColumnSource, Definition, Detail, FilterTarget, List, Order, Pages, Refresh, Table,
-};
+use super::definition::{Definition, Detail, List, Order, Pages, Recent, Refresh, Span, Windows};
+use super::fields::{Fields, Problems, nearest};
+use super::layout;
 use crate::domain::Combination;
 
-/// Columns that every table has; a definition may not name its own like them.
-const META_COLUMNS: [&str; 11] = [
-    "shop_id",
-    "document",
-    "version",
-    "fetched_at",
-    "first_listed_at",
-    "no_longer_listed_at",
-    "row_hash",
-    "document_hash",
-    "position",
-    "id",
-    "combination",
-];
-
 /// Parts of the HTTP API that stand where a resource's listing would.
-const RESERVED: [&str; 5] = ["keys", "parked", "runs", "shops", "status"];
+const RESERVED: [&str; 6] = ["keys", "parked", "resources", "runs", "shops", "status"];
 
 /// Default of `overlap`: a day, so that rows which a list shows late are still found.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResourceForm {
-    media_type: String,
-    id: String,
-    list: ListForm,
-    detail: Option<DetailForm>,
-    table: TableForm,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListForm {
-    path: String,
-    items: String,
-    #[serde(default = "unordered")]
-    order: Order,
-    pages: PagesForm,
-    #[serde(default)]
-    parameters: BTreeMap<String, Vec<String>>,
-    time: Option<String>,
-    #[serde(default)]
-    harmless: Vec<String>,
-    overlap: Option<String>,
-    history: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "style", rename_all = "kebab-case", deny_unknown_fields)]
-enum PagesForm {
-    Number { parameter: String },
-    None,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DetailForm {
-    path: String,
-    refresh: Option<RefreshForm>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RefreshForm {
-    until: Option<UntilForm>,
-    time: Option<String>,
-    every: String,
-    max_age: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UntilForm {
-    at: String,
-    #[serde(rename = "in")]
-    values: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TableForm {
-    name: Option<String>,
-    id: Option<String>,
-    time: Option<String>,
-    #[serde(default)]
-    search: Vec<String>,
-    #[serde(default)]
-    filters: BTreeMap<String, String>,
-    #[serde(default)]
-    indexes: Vec<String>,
-    #[serde(default)]
-    columns: BTreeMap<String, ColumnForm>,
-    #[serde(default)]
-    children: BTreeMap<String, ChildForm>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ColumnForm {
-    from: Option<String>,
-    stream: Option<String>,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChildForm {
-    from: String,
-    #[serde(default)]
-    indexes: Vec<String>,
-    columns: BTreeMap<String, ColumnForm>,
-}
-
-fn unordered() -> Order {
-    Order::Unordered
-}
+const MARGIN_DEFAULT: Duration = Duration::from_secs(120);
+const MEDIA_TYPE_DEFAULT: &str = "application/json";
+const DAY: u64 = 86_400;
+/// Streams that one definition may make of a shop.
+const COMBINATIONS_MAX: usize = 64;
 
 /// Lays `over` upon `base`, table by table; other values replace.
 pub fn merge(base: &mut toml::Table, over: &toml::Table) {
@@ -148,235 +40,278 @@ pub fn merge(base: &mut toml::Table, over: &toml::Table) {
 /// # Errors
 /// Every problem found, each naming the resource, the key and the mend.
 pub fn read(name: &str, table: &toml::Table) -> Result<Definition, Vec<String>> {
-    let form: ResourceForm = toml::Value::Table(table.clone())
-        .try_into()
-        .map_err(|error: toml::de::Error| vec![format!("resource.{name}: {}", error.message())])?;
-    let mut check = Check { resource: name, problems: Vec::new() };
-    let definition = check.definition(name, form);
-    if check.problems.is_empty() { Ok(definition) } else { Err(check.problems) }
+    let problems = Problems::default();
+    let definition = definition(name, &Fields::new(format!("resource.{name}"), table, &problems));
+    let problems = problems.into_inner();
+    match definition {
+        Some(definition) if problems.is_empty() => Ok(definition),
+        _ => Err(problems),
+    }
 }
 
-struct Check<'a> {
-    resource: &'a str,
-    problems: Vec<String>,
+/// None: something is missing, and that was told.
+fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
+    layout::identifier(fields, "", name);
+    if RESERVED.contains(&name) {
+        fields.problem("", format!("/api/v1/{name} means something else; choose another name"));
+    }
+    let media_type = fields.text("media_type").unwrap_or_else(|| MEDIA_TYPE_DEFAULT.to_owned());
+    if !media_type.contains('/') || !media_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        fields.problem("media_type", format!("`{media_type}` is no media type; write it like {MEDIA_TYPE_DEFAULT}"));
+    }
+    let id = fields.needed("id", fields.pointer("id", false), "give the pointer to a row's id, like id = \"/orderId\"");
+    let parent = fields.text("parent");
+    if parent.as_deref() == Some(name) {
+        fields.problem("parent", "is the resource itself");
+    }
+    let list = fields.table("list").map(|list| self::list(list, parent.is_some()));
+    let list = fields.needed("list", list, "it says how the resource is listed: [resource.NAME.list]").flatten();
+    let detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
+    let parameters: Vec<String> = list.iter().flat_map(|list| parameters(&list.combinations)).collect();
+    let table = fields.table("table").map(|table| layout::read(name, table, &parameters, parent.is_some()));
+    let table =
+        fields.needed("table", table, "it says what the columns are; [resource.NAME.table] may be empty").flatten();
+    fields.end();
+    // A detail that could not be read was told as a problem.
+    let detail = match detail {
+        Some(None) => return None,
+        Some(detail) => detail,
+        None => None,
+    };
+    Some(Definition { name: name.to_owned(), media_type, id: id?, parent, list: list?, detail, table: table? })
 }
 
-impl Check<'_> {
-    fn problem(&mut self, key: &str, what: impl std::fmt::Display) {
-        let dot = if key.is_empty() { "" } else { "." };
-        self.problems.push(format!("resource.{}{dot}{key}: {what}", self.resource));
-    }
+/// The names in a definition's combinations.
+fn parameters(combinations: &[Combination]) -> impl Iterator<Item = String> {
+    combinations.first().into_iter().flat_map(|one| one.0.iter().map(|(name, _)| name.clone()))
+}
 
-    fn definition(&mut self, name: &str, form: ResourceForm) -> Definition {
-        self.identifier("", name);
-        if RESERVED.contains(&name) {
-            self.problem("", format!("/api/v1/{name} means something else; choose another name"));
-        }
-        self.pointer("id", &form.id);
-        let list = self.list(form.list);
-        let detail = form.detail.map(|detail| self.detail(detail));
-        let streams: BTreeSet<String> =
-            list.combinations.iter().flat_map(|c| c.0.iter().map(|(key, _)| key.clone())).collect();
-        let table = self.table(name, form.table, &streams);
-        Definition { name: name.to_owned(), media_type: form.media_type, id: form.id, list, detail, table }
+fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
+    let path = fields.needed("path", fields.text("path"), "give the path of the list, like path = \"/v1/orders\"");
+    if let Some(path) = &path {
+        is_path(&fields, path);
+        placeholder(&fields, path, "{parent}", has_parent);
     }
-
-    fn list(&mut self, form: ListForm) -> List {
-        self.path("list.path", &form.path);
-        self.pointer("list.items", &form.items);
-        if let Some(time) = &form.time {
-            self.pointer("list.time", time);
+    let mend = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
+    let items = fields.needed("items", fields.pointer("items", true), mend);
+    let time = fields.pointer("time", false);
+    let order = order(&fields, time.is_some());
+    let windows = fields.table("windows").map(self::windows);
+    if order == Order::NewestFirst && windows.is_some() {
+        fields.problem("order", "newest-first has no meaning with `windows`; leave it out");
+    }
+    let choices = choices(&fields);
+    let unordered_when = fields.named_texts("unordered_when");
+    for (name, values) in &unordered_when {
+        let known = choices.get(name);
+        for value in values.iter().filter(|value| known.is_none_or(|known| !known.contains(*value))) {
+            fields.problem(&format!("unordered_when.{name}"), format!("`{value}` is no value of a parameter `{name}`"));
         }
-        for (parameter, values) in &form.parameters {
-            if values.is_empty() {
-                self.problem(
-                    &format!("list.parameters.{parameter}"),
-                    "has no values; give at least one, or leave it out",
-                );
+    }
+    let changed_by = fields.texts("changed_by").unwrap_or_default();
+    changed_by.iter().for_each(|pointer| fields.is_pointer("changed_by", pointer, false));
+    let pages = fields.table("pages").map(self::pages);
+    let pages =
+        fields.needed("pages", pages, "say how its pages hang together, like pages = { style = \"none\" }").flatten();
+    let recent = fields.table("recent").map(self::recent);
+    let list = List {
+        path: path.unwrap_or_default(),
+        items: items.unwrap_or_default(),
+        order,
+        unordered_when,
+        pages: pages.unwrap_or(Pages::None),
+        windows: windows.flatten(),
+        recent: recent.flatten(),
+        combinations: combinations(&choices),
+        time,
+        changed_by,
+        every: fields.duration("every"),
+        harmless: fields.texts("harmless").unwrap_or_default(),
+        overlap: fields.duration("overlap").unwrap_or(OVERLAP_DEFAULT),
+        history: fields.duration("history"),
+    };
+    fields.end();
+    Some(list)
+}
+
+fn order(fields: &Fields<'_>, has_time: bool) -> Order {
+    match fields.text("order").as_deref() {
+        None | Some("unordered") => Order::Unordered,
+        Some("newest-first") if has_time => Order::NewestFirst,
+        Some("newest-first") => {
+            fields.problem("order", "newest-first needs `time`, the pointer to a row's time, to know when to stop");
+            Order::NewestFirst
+        }
+        Some(other) => {
+            fields.problem("order", format!("`{other}` is no order; use \"newest-first\" or \"unordered\""));
+            Order::Unordered
+        }
+    }
+}
+
+fn choices(fields: &Fields<'_>) -> BTreeMap<String, Vec<String>> {
+    let choices: BTreeMap<String, Vec<String>> = fields.named_texts("parameters").into_iter().collect();
+    let mut all = 1_usize;
+    for (parameter, values) in &choices {
+        let at = format!("parameters.{parameter}");
+        if values.is_empty() {
+            fields.problem(&at, "has no values; give at least one, or leave it out");
+        }
+        if values.iter().enumerate().any(|(at, value)| values.iter().take(at).any(|other| other == value)) {
+            fields.problem(&at, "names a value twice; its rows would be read twice");
+        }
+        all = all.saturating_mul(values.len().max(1));
+    }
+    if all > COMBINATIONS_MAX {
+        fields.problem("parameters", format!("make {all} combinations; at most {COMBINATIONS_MAX} can be walked"));
+    }
+    choices
+}
+
+fn pages(fields: Fields<'_>) -> Option<Pages> {
+    const STYLES: [&str; 6] = ["number", "has-more-flag", "cursor", "offset", "next-link", "none"];
+    let style = fields.needed("style", fields.text("style"), &format!("use one of {}", STYLES.join(", ")))?;
+    let parameter = |example: &str| {
+        let mend = format!("give the parameter that chooses the page, like parameter = \"{example}\"");
+        fields.needed("parameter", fields.text("parameter"), &mend)
+    };
+    let first = || fields.number("first").unwrap_or(1);
+    let pages = match style.as_str() {
+        "number" => parameter("page").map(|parameter| Pages::Number { parameter, first: first() }),
+        "has-more-flag" => {
+            let (parameter, first) = (parameter("page"), first());
+            let mend = "give the pointer to the flag, like flag = \"/hasNextPage\"";
+            let flag = fields.needed("flag", fields.pointer("flag", false), mend);
+            parameter.zip(flag).map(|(parameter, flag)| Pages::HasMoreFlag { parameter, first, flag })
+        }
+        "cursor" => {
+            let parameter = parameter("cursor");
+            let mend = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
+            let next = fields.needed("next", fields.texts("next"), mend);
+            next.iter().flatten().for_each(|pointer| fields.is_pointer("next", pointer, false));
+            parameter.zip(next).map(|(parameter, next)| Pages::Cursor { parameter, next })
+        }
+        "offset" => {
+            let (parameter, limit) = (parameter("offset"), fields.text("limit"));
+            let size = fields.needed("size", fields.number("size"), "say how many rows a page has, like size = 100");
+            if size == Some(0) {
+                fields.problem("size", "a page of no rows never ends; give the number of rows");
             }
+            parameter.zip(size).map(|(parameter, size)| Pages::Offset { parameter, limit, size })
         }
-        if form.order == Order::NewestFirst && form.time.is_none() {
-            self.problem("list.order", "newest-first needs `time`, the pointer to a row's time, to know when to stop");
+        "next-link" => Some(Pages::NextLink { at: fields.pointer("at", false) }),
+        "none" => Some(Pages::None),
+        other => {
+            let near = nearest(other, STYLES).unwrap_or_default();
+            let all = STYLES.join(", ");
+            fields.problem("style", format!("`{other}` is no style; did you mean \"{near}\"? There are {all}"));
+            return None;
         }
-        let overlap = form.overlap.map_or(OVERLAP_DEFAULT, |text| self.duration("list.overlap", &text));
-        let history = form.history.map(|text| self.duration("list.history", &text));
-        List {
-            path: form.path,
-            items: form.items,
-            order: form.order,
-            pages: match form.pages {
-                PagesForm::Number { parameter } => Pages::Number { parameter },
-                PagesForm::None => Pages::None,
-            },
-            combinations: combinations(&form.parameters),
-            time: form.time,
-            harmless: form.harmless,
-            overlap,
-            history,
-        }
-    }
+    };
+    fields.end();
+    pages
+}
 
-    fn detail(&mut self, form: DetailForm) -> Detail {
-        self.path("detail.path", &form.path);
-        if !form.path.contains("{id}") {
-            self.problem("detail.path", "must hold {id}, the place of the document's id");
-        }
-        let refresh = form.refresh.map(|refresh| {
-            if let Some(time) = &refresh.time {
-                self.pointer("detail.refresh.time", time);
+fn windows(fields: Fields<'_>) -> Option<Windows> {
+    let span = match (fields.text("day"), fields.text("from"), fields.text("to")) {
+        (Some(parameter), None, None) => Some(Span::Day { parameter }),
+        (None, Some(from), Some(to)) => {
+            let days = fields.needed("days", fields.number("days"), "say how many days a stretch has, like days = 31");
+            let days = days.and_then(|days| u32::try_from(days).ok()).filter(|days| *days > 0);
+            if days.is_none() && fields.number("days").is_some() {
+                fields.problem("days", "must be 1 or more");
             }
-            if let Some(until) = &refresh.until {
-                self.pointer("detail.refresh.until.at", &until.at);
-            }
-            Refresh {
-                until: refresh.until.map(|until| (until.at, until.values)),
-                time: refresh.time,
-                every: self.duration("detail.refresh.every", &refresh.every),
-                max_age: self.duration("detail.refresh.max_age", &refresh.max_age),
-            }
-        });
-        Detail { path: form.path, refresh }
-    }
+            days.map(|days| Span::Days { from, to, days })
+        }
+        _ => {
+            fields.problem("", "needs either `day`, or `from` and `to`: the parameters that choose the days");
+            None
+        }
+    };
+    let reach =
+        fields.needed("reach", fields.duration("reach"), "say how far back a whole walk begins: reach = \"90d\"");
+    let timezone = match fields.text("timezone") {
+        None => TimeZone::UTC,
+        Some(name) => TimeZone::get(&name).unwrap_or_else(|_| {
+            let what = format!("`{name}` is no time zone; write it like \"Europe/Amsterdam\"");
+            fields.problem("timezone", what);
+            TimeZone::UTC
+        }),
+    };
+    fields.end();
+    let reach_days = u32::try_from(reach?.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
+    Some(Windows { span: span?, reach_days, timezone })
+}
 
-    fn table(&mut self, resource: &str, form: TableForm, streams: &BTreeSet<String>) -> Table {
-        let name = form.name.unwrap_or_else(|| resource.to_owned());
-        self.identifier("table.name", &name);
-        let id_column = form.id.unwrap_or_else(|| "document_id".to_owned());
-        self.identifier("table.id", &id_column);
-        let columns = self.columns("table.columns", form.columns, &id_column, streams);
-        let children: Vec<ChildTable> = form
-            .children
-            .into_iter()
-            .map(|(child, form)| {
-                let key = format!("table.children.{child}");
-                self.identifier(&key, &child);
-                self.pointer(&format!("{key}.from"), &form.from);
-                let columns = self.columns(&format!("{key}.columns"), form.columns, &id_column, &BTreeSet::new());
-                self.known(&format!("{key}.indexes"), &form.indexes, &columns, &id_column);
-                ChildTable { name: child, from: form.from, columns, indexes: form.indexes }
-            })
-            .collect();
-        self.known("table.indexes", &form.indexes, &columns, &id_column);
-        self.known("table.search", &form.search, &columns, &id_column);
-        self.known("table.time", form.time.as_slice(), &columns, &id_column);
-        let filters = form
-            .filters
-            .into_iter()
-            .filter_map(|(filter, target)| self.filter(filter, &target, &columns, &children))
-            .collect();
-        Table {
-            name,
-            id_column,
-            columns,
-            children,
-            filters,
-            time: form.time,
-            search: form.search,
-            indexes: form.indexes,
+fn recent(fields: Fields<'_>) -> Option<Recent> {
+    let mend = "give the parameter that takes the minutes";
+    let parameter = fields.needed("parameter", fields.text("parameter"), mend);
+    let max = fields.needed("max", fields.duration("max"), "say the most it may ask for: max = \"60min\"");
+    let margin = fields.duration("margin").unwrap_or(MARGIN_DEFAULT);
+    if max.is_some_and(|max| max <= margin) {
+        fields.problem("max", "must be more than the margin");
+    }
+    fields.end();
+    Some(Recent { parameter: parameter?, max: max?, margin })
+}
+
+fn detail(fields: Fields<'_>, has_parent: bool) -> Option<Detail> {
+    let path =
+        fields.needed("path", fields.text("path"), "give the path of one document, like path = \"/v1/orders/{id}\"");
+    if let Some(path) = &path {
+        is_path(&fields, path);
+        placeholder(&fields, path, "{parent}", has_parent);
+        if !path.contains("{id}") {
+            fields.problem("path", "must hold {id}, the place of the document's id");
         }
     }
-
-    fn columns(
-        &mut self,
-        key: &str,
-        forms: BTreeMap<String, ColumnForm>,
-        id: &str,
-        streams: &BTreeSet<String>,
-    ) -> Vec<Column> {
-        let mut columns = Vec::with_capacity(forms.len());
-        for (name, form) in forms {
-            let key = format!("{key}.{name}");
-            self.identifier(&key, &name);
-            if META_COLUMNS.contains(&name.as_str()) || name == id {
-                self.problem(&key, format!("`{name}` is a column that every table has; choose another name"));
-            }
-            let source = match (form.from, form.stream) {
-                (Some(pointer), None) => {
-                    self.pointer(&key, &pointer);
-                    ColumnSource::Pointer(pointer)
-                }
-                (None, Some(parameter)) => {
-                    if !streams.contains(&parameter) {
-                        self.problem(&key, format!("`{parameter}` is no list parameter of this resource"));
-                    }
-                    ColumnSource::Stream(parameter)
-                }
-                _ => {
-                    self.problem(&key, "needs either `from` (a JSON pointer) or `stream` (a list parameter)");
-                    continue;
-                }
-            };
-            match column_kind(&form.kind) {
-                Some(kind) => columns.push(Column { name, source, kind }),
-                None => self.problem(
-                    &key,
-                    format!(
-                        "`{}` is no type; use text, text(64), datetime, date, integer, decimal(14,4), boolean or json",
-                        form.kind
-                    ),
-                ),
-            }
-        }
-        columns
+    let refresh = fields.table("refresh").map(self::refresh);
+    let document = fields.pointer("document", true).unwrap_or_default();
+    fields.end();
+    if matches!(refresh, Some(None)) {
+        return None;
     }
+    Some(Detail { path: path?, document, refresh: refresh.flatten() })
+}
 
-    fn filter(
-        &mut self,
-        name: String,
-        target: &str,
-        columns: &[Column],
-        children: &[ChildTable],
-    ) -> Option<(String, FilterTarget)> {
-        let found = match target.split_once('.') {
-            None => columns.iter().any(|c| c.name == target).then(|| FilterTarget::Column(target.to_owned())),
-            Some((table, column)) => children
-                .iter()
-                .find(|child| child.name == table)
-                .and_then(|child| child.columns.iter().find(|c| c.name == column))
-                .map(|_| FilterTarget::Child { table: table.to_owned(), column: column.to_owned() }),
-        };
-        if found.is_none() {
-            self.problem(
-                &format!("table.filters.{name}"),
-                format!("`{target}` is no column of this table or its children"),
-            );
-        }
-        found.map(|target| (name, target))
+fn refresh(fields: Fields<'_>) -> Option<Refresh> {
+    let until = fields.table("until").and_then(|until| {
+        let at = until.needed("at", until.pointer("at", false), "give the pointer to the value that ends it");
+        let values = until.needed("in", until.texts("in"), "name the values that end it: in = [\"DELIVERED\"]");
+        until.end();
+        at.zip(values)
+    });
+    let every = fields.needed("every", fields.duration("every"), "say the first pause: every = \"1h\"");
+    let mend = "say at what age it ends: max_age = \"30d\"";
+    let max_age = fields.needed("max_age", fields.duration("max_age"), mend);
+    let time = fields.pointer("time", false);
+    fields.end();
+    Some(Refresh { until, time, every: every?, max_age: max_age? })
+}
+
+fn is_path(fields: &Fields<'_>, path: &str) {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '\\');
+    if !path.starts_with('/') || path.starts_with("//") || !path.chars().all(plain) {
+        fields.problem(
+            "path",
+            format!("`{path}` is no path; it begins with one / and holds no parameters (those go into `parameters`)"),
+        );
     }
-
-    fn known(&mut self, key: &str, names: &[String], columns: &[Column], id: &str) {
-        for name in names {
-            if name != id && !columns.iter().any(|column| column.name == *name) {
-                self.problem(key, format!("`{name}` is no column of this table"));
-            }
-        }
+    let inner = path.replace("{id}", "").replace("{parent}", "");
+    if inner.contains(['{', '}']) {
+        fields.problem("path", format!("`{path}` has a placeholder that is neither {{id}} nor {{parent}}"));
     }
+}
 
-    fn identifier(&mut self, key: &str, name: &str) {
-        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_lowercase());
-        if !plain || !starts_well || name.len() > 60 {
-            self.problem(key, format!("`{name}` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
+fn placeholder(fields: &Fields<'_>, path: &str, name: &str, wanted: bool) {
+    match (path.contains(name), wanted) {
+        (false, true) => {
+            fields.problem("path", format!("must hold {name}, the place of the parent's id, as there is a `parent`"));
         }
-    }
-
-    fn pointer(&mut self, key: &str, pointer: &str) {
-        if !pointer.starts_with('/') {
-            self.problem(key, format!("`{pointer}` is no JSON pointer; it must begin with /"));
+        (true, false) => {
+            fields.problem("path", format!("holds {name}, but no `parent` says whose id that is"));
         }
-    }
-
-    fn path(&mut self, key: &str, path: &str) {
-        if !path.starts_with('/') || path.contains('?') {
-            self.problem(key, format!("`{path}` is no path; it must begin with / and hold no parameters"));
-        }
-    }
-
-    fn duration(&mut self, key: &str, text: &str) -> Duration {
-        parse_duration(text).unwrap_or_else(|| {
-            self.problem(key, format!("`{text}` is no duration; write it like \"90s\", \"15min\", \"24h\" or \"30d\""));
-            Duration::ZERO
-        })
+        _ => {}
     }
 }
 
@@ -390,49 +325,27 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1_000,
         "min" => 60_000,
         "h" => 3_600_000,
-        "d" => 86_400_000,
+        "d" => DAY * 1_000,
         _ => return None,
     };
     count.checked_mul(unit_ms).map(Duration::from_millis)
-}
-
-fn column_kind(text: &str) -> Option<ColumnKind> {
-    Some(match text {
-        "text" => ColumnKind::Text(None),
-        "datetime" => ColumnKind::Datetime,
-        "date" => ColumnKind::Date,
-        "integer" => ColumnKind::Integer,
-        "boolean" => ColumnKind::Boolean,
-        "json" => ColumnKind::Json,
-        _ => {
-            let (kind, rest) = text.split_once('(')?;
-            let arguments: Vec<u16> =
-                rest.strip_suffix(')')?.split(',').map(|n| n.trim().parse().ok()).collect::<Option<_>>()?;
-            match (kind, arguments.as_slice()) {
-                ("text", [length @ 1..=1000]) => ColumnKind::Text(Some(*length)),
-                ("decimal", [digits @ 1..=60, scale]) if scale <= digits && *scale <= 30 => {
-                    ColumnKind::Decimal { digits: u8::try_from(*digits).ok()?, scale: u8::try_from(*scale).ok()? }
-                }
-                _ => return None,
-            }
-        }
-    })
 }
 
 /// All combinations of the parameters' values, in a fixed order.
 fn combinations(parameters: &BTreeMap<String, Vec<String>>) -> Vec<Combination> {
     let mut all = vec![Combination::default()];
     for (name, values) in parameters {
-        all = all
-            .iter()
-            .flat_map(|combination| {
-                values.iter().map(|value| {
-                    let mut longer = combination.clone();
-                    longer.0.push((name.clone(), value.clone()));
-                    longer
-                })
+        let longer = |combination: &Combination| {
+            let combination = combination.clone();
+            values.iter().map(move |value| {
+                let mut longer = combination.clone();
+                longer.0.push((name.clone(), value.clone()));
+                longer
             })
-            .collect();
+        };
+        all = all.iter().flat_map(longer).collect();
+        // More than that is a problem that was told already.
+        all.truncate(COMBINATIONS_MAX);
     }
     all
 }

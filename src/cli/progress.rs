@@ -172,6 +172,7 @@ mod tests {
                 newest: None,
                 pass: Pass::default(),
                 drift: false,
+                followers: Vec::new(),
             },
             forecast_at: Some(61_000),
         }

@@ -20,7 +20,7 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind. `[resource.*]` stands beside this table.
-pub(super) const KEYS: [(&str, Kind); 20] = [
+pub(super) const KEYS: [(&str, Kind); 22] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
@@ -29,6 +29,8 @@ pub(super) const KEYS: [(&str, Kind); 20] = [
     ("mysql.url", Kind::Text),
     ("source.base_url", Kind::Text),
     ("source.token_url", Kind::Text),
+    ("source.auth", Kind::Text),
+    ("source.api_key_header", Kind::Text),
     ("source.in_flight_max", Kind::Number),
     ("source.calls_per_second", Kind::Number),
     ("source.logins_per_second", Kind::Number),
@@ -51,42 +53,13 @@ pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// The name nearest to `wrong`, by edits. None only for an empty choice.
-pub(super) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known.into_iter().min_by_key(|name| edits(wrong, name))
-}
-
-/// Edits (insert, delete, replace) that turn one name into the other.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row.first().copied().unwrap_or(0);
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (slot, y) in row.iter_mut().skip(1).zip(&b) {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = *slot;
-            left = replaced.min(diagonal + 1).min(left + 1);
-            *slot = left;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{edits, nearest, variable};
+    use super::variable;
+    use crate::catalog::nearest;
 
     #[test]
-    fn edits_are_counted() {
-        for (a, b, want) in
-            [("", "", 0), ("abc", "", 3), ("", "abc", 3), ("listen", "listne", 2), ("kitten", "sitting", 3)]
-        {
-            assert_eq!(edits(a, b), want, "{a} {b}");
-        }
+    fn names_that_were_meant_are_found() {
         assert_eq!(nearest("htpp", ["mysql", "http", "log"]), Some("http"));
         assert_eq!(variable("source.limits"), "WAYBILL_SOURCE_LIMITS");
     }

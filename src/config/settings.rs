@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, nearest, variable};
+use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
+use crate::catalog::nearest;
 
 /// One thing wrong: where, what, and the mend.
 #[derive(Clone, Debug, PartialEq, Eq)]

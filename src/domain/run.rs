@@ -92,6 +92,9 @@ pub struct Run {
     /// found some that stood among others.
     #[serde(default)]
     pub drift: bool,
+    /// Streams to walk when no stream of this one's resource is being walked any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub followers: Vec<StreamId>,
 }
 
 /// One reading of a list from its head to its end. While it is read, a list moves: rows that leave pull later

@@ -127,7 +127,7 @@ fn shops(query: &ListQuery) -> Vec<Option<String>> {
 fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), SinkError> {
     let value = Json::parse(&document.body)
         .map_err(|error| SinkError::new(SinkErrorClass::Poison, format!("an archived document is no JSON: {error}")))?;
-    let cells = extract(definition, &value, &document.combination);
+    let cells = extract(definition, &document.id, &value, &document.combination);
     let names = definition.table.columns.iter().map(|column| column.name.clone());
     let columns = names.zip(cells.cells.iter().map(Cell::to_json)).collect();
     let item = Item {

@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use super::auth::Auth;
 use super::budget::Budget;
-use super::headers::{Quota, retry_after};
+use super::headers::{Quota, next_link, retry_after};
 use super::login::Login;
 use super::pace::Pace;
 use super::problem::{SourceError, cause, clean, content_type, from_status};
@@ -39,6 +40,7 @@ pub struct SourceConfig {
     /// Like `https://api.example.com`; plain http only for a loopback host.
     pub base_url: String,
     pub token_url: String,
+    pub auth: Auth,
     pub connect_timeout: Duration,
     /// From the request's start to the end of its body.
     pub total_timeout: Duration,
@@ -60,6 +62,7 @@ impl SourceConfig {
         SourceConfig {
             base_url: base_url.into(),
             token_url: token_url.into(),
+            auth: Auth::default(),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(30),
             body_max: 8 * 1024 * 1024,
@@ -106,13 +109,20 @@ pub enum Ending {
 pub struct Outcome {
     /// The body of a 200 of the right type, whole and decompressed.
     pub result: Result<Bytes, SourceError>,
+    /// Where a list says that its next page is, in the header `Link`.
+    pub next_link: Option<String>,
     pub quota: Quota,
     pub ending: Ending,
 }
 
 impl Outcome {
+    /// Without anything that headers told.
+    pub(crate) fn plain(result: Result<Bytes, SourceError>, ending: Ending) -> Outcome {
+        Outcome { result, next_link: None, quota: Quota::default(), ending }
+    }
+
     fn not_sent(error: SourceError) -> Outcome {
-        Outcome { result: Err(error), quota: Quota::default(), ending: Ending::NotSent }
+        Outcome::plain(Err(error), Ending::NotSent)
     }
 
     /// Whether a call left, so that its slot is used.
@@ -165,6 +175,7 @@ pub struct Source {
     body_max: usize,
     in_flight: Semaphore,
     pace: Option<Pace>,
+    auth: Auth,
     tokens: Tokens,
     clock: Clock,
 }
@@ -197,6 +208,7 @@ impl Source {
             body_max: config.body_max,
             in_flight: Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)),
             pace,
+            auth: config.auth,
             tokens: Tokens::new(login, keeper, clock.clone()),
             clock,
         })
@@ -211,22 +223,25 @@ impl Source {
             Ok(admission) => admission,
             Err(error) => return Outcome::not_sent(error),
         };
-        let request = match self.request(&bearer, call) {
+        let request = match self.request(credentials, bearer.as_deref(), call) {
             Ok(request) => request,
             Err(error) => return Outcome::not_sent(error),
         };
         match self.http.execute(request).await {
-            Ok(response) => self.answer(response, credentials, &bearer, call).await,
+            Ok(response) => self.answer(response, credentials, bearer.as_ref(), call).await,
             Err(error) => no_answer(&error),
         }
     }
 
-    /// Asks the login host whether the credentials are good.
+    /// Asks the login host whether the credentials are good. Where there is none, the first call tells.
     ///
     /// # Errors
     /// `Refused`, `LoginBlocked`, `LoginUnavailable`. A secret refused less than ten minutes ago is not
     /// sent again. Cancel safe.
     pub async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
+        if self.auth.is_fixed() {
+            return Ok(());
+        }
         self.tokens.prove(credentials).await
     }
 
@@ -237,9 +252,12 @@ impl Source {
 
     /// A living token and a place among the calls in flight. The token comes first, so that shops that
     /// wait for the login host do not hold places that others could use.
-    async fn admission(&self, credentials: &Credentials) -> Result<(Arc<Bearer>, SemaphorePermit<'_>), SourceError> {
+    async fn admission(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<(Option<Arc<Bearer>>, SemaphorePermit<'_>), SourceError> {
         loop {
-            let bearer = self.tokens.bearer(credentials).await?;
+            let bearer = if self.auth.is_fixed() { None } else { Some(self.tokens.bearer(credentials).await?) };
             let Ok(permit) = self.in_flight.acquire().await else {
                 return Err(SourceError::Interrupted("the source is closed".to_owned()));
             };
@@ -247,13 +265,13 @@ impl Source {
                 pace.turn().await;
             }
             // The wait may have been longer than the token's life.
-            if bearer.is_alive() {
+            if bearer.as_ref().is_none_or(|bearer| bearer.is_alive()) {
                 return Ok((bearer, permit));
             }
         }
     }
 
-    fn request(&self, bearer: &Bearer, call: &Call) -> Result<Request, SourceError> {
+    fn request(&self, credentials: &Credentials, bearer: Option<&Bearer>, call: &Call) -> Result<Request, SourceError> {
         let unusable =
             |what: &str| SourceError::Shape { detail: format!("the definition's {what} cannot be used in a call") };
         let mut text = String::with_capacity(self.base.len() + call.path.len() + 64);
@@ -273,7 +291,10 @@ impl Source {
         let mut request = Request::new(reqwest::Method::GET, url);
         let accept = HeaderValue::from_str(&call.media_type).map_err(|_| unusable("media_type"))?;
         request.headers_mut().insert(ACCEPT, accept);
-        request.headers_mut().insert(AUTHORIZATION, bearer.header.clone());
+        match bearer {
+            Some(bearer) => drop(request.headers_mut().insert(AUTHORIZATION, bearer.header.clone())),
+            None => self.auth.sign(credentials, request.headers_mut())?,
+        }
         Ok(request)
     }
 
@@ -281,17 +302,23 @@ impl Source {
         &self,
         response: Response,
         credentials: &Credentials,
-        bearer: &Arc<Bearer>,
+        bearer: Option<&Arc<Bearer>>,
         call: &Call,
     ) -> Outcome {
         let status = response.status().as_u16();
         let wall = self.clock.now();
         let quota = Quota::read(response.headers(), wall);
-        if status == 401 {
-            self.tokens.invalidate(&credentials.client_id, bearer);
-        } else {
-            self.tokens.accepted(&credentials.client_id, bearer);
+        match bearer {
+            Some(bearer) if status == 401 => self.tokens.invalidate(&credentials.client_id, bearer),
+            Some(bearer) => self.tokens.accepted(&credentials.client_id, bearer),
+            None if status == 401 => {
+                let reason = "the API refused the credentials (401)".to_owned();
+                let result = Err(SourceError::Refused { reason });
+                return Outcome { quota, ..Outcome::plain(result, Ending::Answered) };
+            }
+            None => {}
         }
+        let next_link = next_link(response.headers());
         let result = if status == 200 {
             match expected_type(&response, &call.media_type) {
                 Ok(()) => read_whole(response, self.body_max).await,
@@ -302,7 +329,7 @@ impl Source {
             let body = read_some(response, ERROR_BODY_MAX).await;
             Err(from_status(status, &headers, &body, retry_after(&headers, wall), quota.reset))
         };
-        Outcome { result, quota, ending: Ending::Answered }
+        Outcome { result, next_link, quota, ending: Ending::Answered }
     }
 }
 
@@ -362,7 +389,7 @@ fn no_answer(error: &reqwest::Error) -> Outcome {
         return Outcome::not_sent(SourceError::Unreachable(cause(error)));
     }
     let error = if error.is_timeout() { SourceError::TimedOut } else { SourceError::Interrupted(cause(error)) };
-    Outcome { result: Err(error), quota: Quota::default(), ending: Ending::Lost }
+    Outcome::plain(Err(error), Ending::Lost)
 }
 
 fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {

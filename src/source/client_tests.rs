@@ -198,9 +198,7 @@ async fn the_outcome_settles_its_slot() {
         let view = budget.view(now);
         (view.in_flight, view.cooling, view.blocked_for_ms, view.refused_429)
     };
-    let of = |result: Result<bytes::Bytes, SourceError>, ending| {
-        settle(&Outcome { result, quota: super::Quota::default(), ending })
-    };
+    let of = |result: Result<bytes::Bytes, SourceError>, ending| settle(&Outcome::plain(result, ending));
     let pause = Some(Duration::from_secs(4));
     let unavailable = |retry_after| Err(SourceError::Unavailable { status: 503, retry_after });
     assert_eq!(of(Ok(bytes::Bytes::new()), Ending::Answered), (0, 1, 0, 0));

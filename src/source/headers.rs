@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, LINK, RETRY_AFTER};
 
 use crate::domain::clock::Millis;
 
@@ -49,6 +49,19 @@ impl Quota {
             clock_ahead_ms: server_date(headers).map(|date| wall.saturating_sub(date)),
         }
     }
+}
+
+/// The address of the next page in the header `Link`, if there is one with `rel="next"` (RFC 8288).
+pub fn next_link(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get_all(LINK).into_iter().filter_map(|value| value.to_str().ok());
+    links.flat_map(|text| text.split(",").flat_map(|link| link.split_once('>'))).find_map(|(address, parameters)| {
+        let is_next = |parameter: &str| {
+            let relation = parameter.trim().strip_prefix("rel=")?.trim_matches('"');
+            relation.split_whitespace().any(|one| one.eq_ignore_ascii_case("next")).then_some(())
+        };
+        parameters.split(';').find_map(is_next)?;
+        Some(address.trim_start().strip_prefix('<')?.to_owned())
+    })
 }
 
 /// The pause that `Retry-After` asks for, in whole seconds or until a date; at most [`PAUSE_MAX`].

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | [`client`] | [`Source`]: one call, one request, one [`Outcome`] |
 //! | [`token`] | access tokens: one a credential, shared, renewed early, kept by a [`TokenKeeper`] |
+//! | `auth` | how a call shows whose it is |
 //! | `login` | one login and its meaning; the gate that closes for all shops when the address is blocked |
 //! | [`budget`] | [`Budget`]: the slots of one rate rule of one account, pure |
 //! | [`headers`] | quota and `Retry-After` |
+//! | [`position`] | where a walk stands within a list: parent, days, page; pure |
 //! | [`pages`] | from a definition to calls, from bodies to rows and documents, pure |
 //! | [`problem`] | [`SourceError`] and what each case means for the job |
 //! | `json`, `pace` | strict JSON with its digest; a steady pace for one host |
@@ -15,6 +17,7 @@
 //! [`Outcome`] back to the budget with [`Outcome::settle`]. This module does not know the store:
 //! tokens are kept through a trait. `reqwest` and `ratelimit` are used nowhere else.
 
+mod auth;
 pub mod budget;
 #[cfg(test)]
 mod budget_tests;
@@ -28,6 +31,7 @@ mod pace;
 pub mod pages;
 #[cfg(test)]
 mod pages_tests;
+pub mod position;
 pub mod problem;
 #[cfg(test)]
 mod test_server;
@@ -35,8 +39,10 @@ pub mod token;
 #[cfg(test)]
 mod token_tests;
 
+pub use auth::Auth;
 pub use budget::{Budget, BudgetView, Overdrawn};
 pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
 pub use headers::Quota;
+pub use position::{Position, Walk};
 pub use problem::SourceError;
 pub use token::{Credentials, KeptToken, TokenKeeper};

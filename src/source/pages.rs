@@ -8,10 +8,12 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::client::Call;
 use super::json::{elements, hash, members, strict};
+use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Pages, Refresh};
@@ -37,62 +39,146 @@ pub struct ParsedPage {
 }
 
 /// What is to be known of one document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedDetail {
+    /// The document itself.
+    pub body: Bytes,
     /// Independent of white space and key order.
     pub hash: u64,
     /// When the refresh rule wants it read again; none: final, too old, or no rule.
     pub refresh_after_ms: Option<i64>,
 }
 
-/// The call for one list page; `page` counts from 1. `cursor` is for page styles that have one.
-pub fn list_call(definition: &Definition, combination: &Combination, page: u64, cursor: Option<&str>) -> Call {
-    let mut query = combination.0.clone();
-    match &definition.list.pages {
-        Pages::Number { parameter } => query.push((parameter.clone(), page.to_string())),
-        Pages::None => debug_assert!(cursor.is_none(), "this page style has no cursor"),
-    }
-    Call { path: definition.list.path.clone(), query, media_type: definition.media_type.clone() }
+/// A list's answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    pub body: &'a Bytes,
+    /// The address in the header `Link` with `rel="next"`.
+    pub next_link: Option<&'a str>,
+}
+
+/// The call for one list page.
+pub fn list_call(definition: &Definition, combination: &Combination, position: &Position) -> Call {
+    let path = fill(&definition.list.path, position.parent.as_deref(), "");
+    Call { path, query: position.query(definition, combination), media_type: definition.media_type.clone() }
 }
 
 /// The call for one document; `None` when the list row is the document.
 pub fn detail_call(definition: &Definition, id: &str) -> Option<Call> {
     let detail = definition.detail.as_ref()?;
-    let path = detail.path.replace("{id}", &segment(id));
+    let (parent, own) = definition.split_id(id);
+    let path = fill(&detail.path, parent.as_deref(), own);
     Some(Call { path, query: Vec::new(), media_type: definition.media_type.clone() })
 }
 
-/// Reads a list page.
+fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
+    let parent = parent.map(segment).unwrap_or_default();
+    path.replace("{parent}", &parent).replace("{id}", &segment(id))
+}
+
+/// Reads a list page. `next_parent` names the parent after one.
 ///
 /// # Errors
 /// [`SourceError::Malformed`] when it is not JSON; [`SourceError::Shape`] when it is, but is neither
 /// a page nor an end.
-pub fn page(definition: &Definition, body: &Bytes) -> Result<ParsedPage, SourceError> {
-    let Some(rows_raw) = find_rows(definition, body)? else {
-        return Ok(ParsedPage { rows: Vec::new(), rejected: Vec::new(), digest: digest(&[]), next: Next::End });
-    };
-    let next = match definition.list.pages {
-        Pages::Number { .. } if !rows_raw.is_empty() => Next::More { cursor: None },
-        Pages::Number { .. } | Pages::None => Next::End,
+pub fn page(
+    definition: &Definition,
+    position: &Position,
+    answer: Answer<'_>,
+    next_parent: impl FnOnce(&str) -> Option<String>,
+) -> Result<ParsedPage, SourceError> {
+    let found = find_rows(definition, answer.body)?;
+    let next_page = match &found {
+        Some(rows) => next_page(definition, position, answer, rows.is_empty())?,
+        None => None,
     };
     let keep_body = definition.detail.is_none();
+    let rows_raw = found.unwrap_or_default();
     let mut rows = Vec::with_capacity(rows_raw.len());
     let mut rejected = Vec::new();
     let mut hashes = Vec::with_capacity(rows_raw.len());
     for raw in rows_raw {
         let value = strict(raw.get().as_bytes())?;
-        let hash = hash(&value);
+        let hash = row_hash(definition, &value);
         hashes.push(hash);
-        match row_id(definition, &value) {
+        match row_id(definition, position, &value) {
             Ok(id) => {
                 let time = definition.list.time.as_deref().and_then(|at| value.pointer(at)?.as_str());
-                let body = keep_body.then(|| body.slice_ref(raw.get().as_bytes()));
+                let body = keep_body.then(|| answer.body.slice_ref(raw.get().as_bytes()));
                 rows.push(Row { id, hash, time: time.and_then(parse_millis), body });
             }
             Err(reject) => rejected.push(reject),
         }
     }
-    Ok(ParsedPage { rows, rejected, digest: digest(&hashes), next })
+    let next = next_page.or_else(|| position.next_list(definition, next_parent));
+    let digest = digest(position.parent.as_deref().unwrap_or_default(), &hashes);
+    Ok(ParsedPage { rows, rejected, digest, next: next_step(next) })
+}
+
+/// What a list comes to that the API does not know: its parent is gone. The walk goes on with the next one.
+pub fn no_list(
+    definition: &Definition,
+    position: &Position,
+    next_parent: impl FnOnce(&str) -> Option<String>,
+) -> ParsedPage {
+    let next = position.next_list(definition, next_parent);
+    ParsedPage { rows: Vec::new(), rejected: Vec::new(), digest: String::new(), next: next_step(next) }
+}
+
+fn next_step(next: Option<Position>) -> Next {
+    next.map_or(Next::End, |next| Next::More { cursor: next.text() })
+}
+
+/// The next page of the same list, if the answer says or lets hope that there is one.
+fn next_page(
+    definition: &Definition,
+    position: &Position,
+    answer: Answer<'_>,
+    is_empty: bool,
+) -> Result<Option<Position>, SourceError> {
+    let mark = match &definition.list.pages {
+        Pages::None => return Ok(None),
+        Pages::Number { .. } | Pages::Offset { .. } => return Ok((!is_empty).then(|| position.next_page(None))),
+        Pages::HasMoreFlag { flag, .. } => {
+            let found = value_at(answer.body, flag)?;
+            return match found.as_ref().map(|raw| strict(raw.get().as_bytes())).transpose()? {
+                None | Some(Json::Bool(false) | Json::Null) => Ok(None),
+                Some(Json::Bool(true)) => Ok(Some(position.next_page(None))),
+                Some(other) => Err(shape(format!("{flag} is {}, not true or false", kind(&other)))),
+            };
+        }
+        Pages::Cursor { next, .. } => {
+            let mut found = None;
+            for pointer in next {
+                found = found.or(text_at(answer.body, pointer)?);
+            }
+            found
+        }
+        Pages::NextLink { at: Some(pointer) } => {
+            text_at(answer.body, pointer)?.map(|link| link_query(definition, position, &link)).transpose()?
+        }
+        Pages::NextLink { at: None } => {
+            answer.next_link.map(|link| link_query(definition, position, link)).transpose()?
+        }
+    };
+    match mark {
+        Some(mark) if position.is_at(&mark) => Err(shape("the next page is this page again".to_owned())),
+        mark => Ok(mark.map(|mark| position.next_page(Some(mark)))),
+    }
+}
+
+/// The parameters of the next page's address. Only the same list may follow: a call elsewhere would count
+/// against another rule, and bring the token to another place.
+fn link_query(definition: &Definition, position: &Position, link: &str) -> Result<String, SourceError> {
+    let wrong = || shape(format!("the address of the next page leads elsewhere: {}", clean(link)));
+    let path = fill(&definition.list.path, position.parent.as_deref(), "");
+    // The host is the source's own, whatever the link says: the call is made from path and parameters alone.
+    let base = url::Url::parse("https://same.invalid").map_err(|_| wrong())?.join(&path).map_err(|_| wrong())?;
+    let next = base.join(link).map_err(|_| wrong())?;
+    if !next.path().ends_with(base.path()) {
+        return Err(wrong());
+    }
+    Ok(next.query().unwrap_or_default().to_owned())
 }
 
 /// Reads a document that was asked for by `id`. `first_seen` tells when its id was first
@@ -108,7 +194,14 @@ pub fn detail(
     first_seen: impl FnOnce() -> Option<Millis>,
     now: Millis,
 ) -> Result<ParsedDetail, SourceError> {
-    let document = strict(body)?;
+    let at = definition.detail.as_ref().map_or("", |detail| detail.document.as_str());
+    let body = if at.is_empty() {
+        body.clone()
+    } else {
+        let found = value_at(body, at)?.ok_or_else(|| shape(format!("the answer has no {at}")))?;
+        body.slice_ref(found.get().as_bytes())
+    };
+    let document = strict(&body)?;
     if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
     }
@@ -116,19 +209,42 @@ pub fn detail(
     let Some(found) = document.pointer(&definition.id) else {
         return Err(shape(format!("the document has no {}", definition.id)));
     };
-    if id_text(found).as_deref() != Some(id) {
+    if id_text(found).as_deref() != Some(definition.split_id(id).1) {
         return Err(shape(format!("the document's {} is not the id that was asked for", definition.id)));
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, first_seen, now));
-    Ok(ParsedDetail { hash: hash(&document), refresh_after_ms })
+    let hash = hash(&document);
+    drop(document);
+    Ok(ParsedDetail { body, hash, refresh_after_ms })
+}
+
+/// The value at a pointer through objects, as received.
+fn value_at<'a>(body: &'a Bytes, pointer: &str) -> Result<Option<&'a RawValue>, SourceError> {
+    let (mut text, mut found): (&'a [u8], _) = (body, None);
+    for token in tokens(pointer) {
+        let members = members(text)?.unwrap_or_default();
+        let Some((_, value)) = members.into_iter().find(|(key, _)| *key == token) else { return Ok(None) };
+        text = value.get().as_bytes();
+        found = Some(value);
+    }
+    Ok(found)
+}
+
+/// The text or number at a pointer; none: absent, null or empty.
+fn text_at(body: &Bytes, pointer: &str) -> Result<Option<String>, SourceError> {
+    let Some(raw) = value_at(body, pointer)? else { return Ok(None) };
+    match strict(raw.get().as_bytes())? {
+        Json::Null => Ok(None),
+        value => match id_text(&value) {
+            Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+            None => Err(shape(format!("{pointer} is {}, not a text", kind(&value)))),
+        },
+    }
 }
 
 /// The raw rows; `None` is a sound end of the list without the key of the rows.
-fn find_rows<'a>(
-    definition: &Definition,
-    body: &'a Bytes,
-) -> Result<Option<Vec<&'a serde_json::value::RawValue>>, SourceError> {
+fn find_rows<'a>(definition: &Definition, body: &'a Bytes) -> Result<Option<Vec<&'a RawValue>>, SourceError> {
     let at = &definition.list.items;
     let mut text: &'a [u8] = body;
     let mut found = None;
@@ -147,14 +263,34 @@ fn find_rows<'a>(
         text = value.get().as_bytes();
         found = Some(*value);
     }
-    let Some(items) = found else { return Err(shape(format!("`{at}` names no key"))) };
+    let items = match found {
+        Some(items) => items,
+        // The answer itself is the array.
+        None => serde_json::from_slice(body).map_err(|_| malformed_list())?,
+    };
     match elements(items)? {
         Some(rows) => Ok(Some(rows)),
         None => Err(shape(format!("{at} is {}, not an array", kind(&strict(text)?)))),
     }
 }
 
-fn row_id(definition: &Definition, row: &Json<'_>) -> Result<String, Rejected> {
+/// What tells a changed row from a known one.
+fn row_hash(definition: &Definition, row: &Json<'_>) -> u64 {
+    let marks = &definition.list.changed_by;
+    if marks.is_empty() {
+        return hash(row);
+    }
+    let mut values = Vec::new();
+    for pointer in marks {
+        let path: Vec<String> = tokens(pointer).collect();
+        let mut found = Vec::new();
+        each_value(row, &path, &mut |value| found.push(value.clone()));
+        values.push(Json::Array(found));
+    }
+    hash(&Json::Array(values))
+}
+
+fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Result<String, Rejected> {
     if !matches!(row, Json::Object(_)) {
         return Err(Rejected { id: None, reason: format!("the row is {}, not an object", kind(row)) });
     }
@@ -173,7 +309,11 @@ fn row_id(definition: &Definition, row: &Json<'_>) -> Result<String, Rejected> {
     } else if id == "." || id == ".." {
         "the id cannot stand in a path"
     } else {
-        return Ok(id);
+        let kept = definition.kept_id(position.parent.as_deref(), &id);
+        if kept.chars().count() <= ID_MAX {
+            return Ok(kept);
+        }
+        "the id and its parent's are longer than 128 characters together"
     };
     Err(Rejected { id: Some(clean(&id)), reason: reason.to_owned() })
 }
@@ -196,7 +336,9 @@ fn refresh_after(
 ) -> Option<i64> {
     if let Some((at, finals)) = &rule.until {
         let path: Vec<String> = tokens(at).collect();
-        if any_value(document, &path, &|value| is_one_of(value, finals)) {
+        let mut is_final = false;
+        each_value(document, &path, &mut |value| is_final |= is_one_of(value, finals));
+        if is_final {
             return None;
         }
     }
@@ -206,18 +348,21 @@ fn refresh_after(
     (age <= ms(rule.max_age)).then(|| ms(rule.every).max(age / 2))
 }
 
-/// Whether the test holds for any value at the path; `*` is any element of an array.
-fn any_value(value: &Json<'_>, path: &[String], test: &dyn Fn(&Json<'_>) -> bool) -> bool {
+/// Each value at the path; `*` is any element of an array.
+fn each_value<'a, 'b>(value: &'b Json<'a>, path: &[String], visit: &mut dyn FnMut(&'b Json<'a>)) {
     match (path.split_first(), value) {
-        (None, value) => test(value),
+        (None, value) => visit(value),
         (Some((token, rest)), Json::Array(elements)) if token == "*" => {
-            elements.iter().any(|element| any_value(element, rest, test))
+            elements.iter().for_each(|element| each_value(element, rest, visit));
         }
         (Some((token, rest)), Json::Array(elements)) => {
-            token.parse().ok().and_then(|index: usize| elements.get(index)).is_some_and(|v| any_value(v, rest, test))
+            let found = token.parse().ok().and_then(|index: usize| elements.get(index));
+            found.into_iter().for_each(|value| each_value(value, rest, visit));
         }
-        (Some((token, rest)), Json::Object(_)) => value.get(token).is_some_and(|v| any_value(v, rest, test)),
-        _ => false,
+        (Some((token, rest)), Json::Object(_)) => {
+            value.get(token).into_iter().for_each(|value| each_value(value, rest, visit));
+        }
+        _ => {}
     }
 }
 
@@ -242,8 +387,10 @@ fn segment(id: &str) -> String {
     out
 }
 
-fn digest(hashes: &[u64]) -> String {
+fn digest(parent: &str, hashes: &[u64]) -> String {
     let mut sha = Sha256::new();
+    // Two parents may have equal lists.
+    sha.update(parent);
     for hash in hashes {
         sha.update(hash.to_be_bytes());
     }
@@ -263,6 +410,10 @@ fn kind(value: &Json<'_>) -> &'static str {
         Json::Array(_) => "an array",
         Json::Object(_) => "an object",
     }
+}
+
+fn malformed_list() -> SourceError {
+    SourceError::Malformed { detail: "it is not JSON".to_owned() }
 }
 
 fn shape(detail: String) -> SourceError {

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use proptest::prelude::{prop_assert, proptest};
 
 use super::SourceError;
-use super::pages::{ParsedPage, detail, detail_call, list_call, page};
+use super::pages::{Answer, ParsedPage, detail, detail_call, list_call, no_list, page};
+use super::position::{Position, Walk};
 use crate::catalog::Definition;
 use crate::catalog::reader;
-use crate::domain::Combination;
 use crate::domain::job::Next;
+use crate::domain::{Combination, Mode};
 
 const HOUR: i64 = 3_600_000;
 
@@ -52,7 +53,8 @@ fn row_is_document() -> Definition {
 }
 
 fn read(definition: &Definition, body: &str) -> Result<ParsedPage, SourceError> {
-    page(definition, &Bytes::copy_from_slice(body.as_bytes()))
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    page(definition, &Position::default(), Answer { body: &body, next_link: None }, |_| None)
 }
 
 fn ids(page: &ParsedPage) -> Vec<&str> {
@@ -166,10 +168,10 @@ fn the_refresh_rule() {
 fn calls_follow_the_definition() {
     let definition = listed();
     let combination = Combination(vec![("kind".to_owned(), "B".to_owned())]);
-    let call = list_call(&definition, &combination, 3, None);
+    let call = list_call(&definition, &combination, &Position::read(3, None).unwrap());
     let query: Vec<(&str, &str)> = call.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!((call.path.as_str(), query), ("/things", vec![("kind", "B"), ("page", "3")]));
-    assert!(list_call(&row_is_document(), &Combination::default(), 1, None).query.is_empty());
+    assert!(list_call(&row_is_document(), &Combination::default(), &Position::default()).query.is_empty());
     let path = |id: &str| detail_call(&definition, id).unwrap().path;
     assert_eq!(path("A2K8290LP8"), "/things/A2K8290LP8");
     assert_eq!(path("../a/b?c#d%é{id}"), "/things/..%2Fa%2Fb%3Fc%23d%25%C3%A9%7Bid%7D");
@@ -184,4 +186,150 @@ proptest! {
         let page = read(&listed(), &format!(r#"{{"things":[{}]}}"#, rows.join(","))).unwrap();
         prop_assert!(page.rows.len() + page.rejected.len() == count);
     }
+}
+
+/// A list of things with pages of a style.
+fn styled(pages: &str) -> Definition {
+    definition(&format!("[list]\npath = \"/things\"\nitems = \"/things\"\npages = {pages}\n[table]"))
+}
+
+/// The queries of a walk over these answers (body, header), and how it ends.
+fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Result<Next, SourceError>) {
+    let (mut position, mut queries, mut next) = (Position::default(), Vec::new(), Ok(Next::End));
+    for (body, next_link) in answers {
+        let query = list_call(definition, &Combination::default(), &position).query;
+        queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        next =
+            page(definition, &position, Answer { body: &body, next_link: *next_link }, |_| None).map(|page| page.next);
+        let Ok(Next::More { cursor }) = &next else { break };
+        position = Position::read(queries.len() as u64 + 1, cursor.as_deref()).unwrap();
+    }
+    (queries, next)
+}
+
+#[test]
+fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
+    const ROW: &str = r#"{"things":[{"id":"1"}]}"#;
+    const NONE: &str = r#"{"things":[]}"#;
+    let flag = r#"{ style = "has-more-flag", parameter = "p", first = 0, flag = "/more" }"#;
+    let cursor = r#"{ style = "cursor", parameter = "c", next = ["/page/next", "/next"] }"#;
+    let offset = r#"{ style = "offset", parameter = "from", limit = "n", size = 20 }"#;
+    let link = r#"{ style = "next-link", at = "/links/next" }"#;
+    let header = r#"{ style = "next-link" }"#;
+    for (style, answers, asked) in [
+        (
+            flag,
+            &[(r#"{"things":[{"id":"1"}],"more":true}"#, None), (r#"{"things":[],"more":true}"#, None), (ROW, None)][..],
+            &["p=0", "p=1", "p=2"][..],
+        ),
+        (
+            cursor,
+            &[
+                (r#"{"things":[],"page":{"next":"a b"}}"#, None),
+                (r#"{"things":[],"next":7,"page":{}}"#, None),
+                (r#"{"things":[],"next":""}"#, None),
+            ],
+            &["", "c=a b", "c=7"],
+        ),
+        (offset, &[(ROW, None), (ROW, None), (NONE, None)], &["from=0&n=20", "from=20&n=20", "from=40&n=20"]),
+        (
+            link,
+            &[
+                (r#"{"things":[],"links":{"next":"https://elsewhere.example/v1/things?after=a%20b&x=1"}}"#, None),
+                (r#"{"things":[],"links":{"next":"?after=2"}}"#, None),
+                (r#"{"things":[],"links":{"next":null}}"#, None),
+            ],
+            &["", "after=a b&x=1", "after=2"],
+        ),
+        (header, &[(ROW, Some("/things?page=2")), (ROW, None)], &["", "page=2"]),
+    ] {
+        let (queries, end) = walked(&styled(style), answers);
+        assert_eq!(
+            (queries.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), end),
+            (asked, Ok(Next::End)),
+            "{style}"
+        );
+    }
+    for (style, body, reason) in [
+        (flag, r#"{"things":[],"more":"yes"}"#, "/more is a text, not true or false"),
+        (cursor, r#"{"things":[],"next":{}}"#, "/next is an object, not a text"),
+        (link, r#"{"things":[],"links":{"next":"/others?x=1"}}"#, "leads elsewhere"),
+    ] {
+        let (_, end) = walked(&styled(style), &[(body, None)]);
+        assert!(end.unwrap_err().to_string().contains(reason), "{style}");
+    }
+    let again = r#"{"things":[],"next":"a"}"#;
+    let (queries, end) = walked(&styled(cursor), &[(again, None), (again, None)]);
+    assert_eq!(queries.len(), 2);
+    assert!(end.unwrap_err().to_string().contains("this page again"));
+}
+
+#[test]
+fn an_answer_may_be_the_array_itself_and_a_document_may_stand_inside_its_answer() {
+    let bare = definition(
+        "[list]\npath = \"/things\"\nitems = \"\"\npages = { style = \"none\" }\n\
+         [detail]\npath = \"/things/{id}\"\ndocument = \"/data/thing\"\n[table]",
+    );
+    assert_eq!(ids(&read(&bare, r#" [{"id":"a"},{"id":2}] "#).unwrap()), ["a", "2"]);
+    assert!(read(&bare, "[]").unwrap().rows.is_empty());
+    assert!(read(&bare, "{}").unwrap_err().to_string().contains("not an array"));
+    assert!(read(&bare, "oops").is_err());
+    let body = Bytes::from_static(br#"{"data":{"thing":{"id":"a","x":1}},"meta":7}"#);
+    let found = detail(&bare, "a", &body, || None, 0).unwrap();
+    assert_eq!(&found.body[..], br#"{"id":"a","x":1}"#);
+    assert!(
+        detail(&bare, "a", &Bytes::from_static(b"{}"), || None, 0).unwrap_err().to_string().contains("/data/thing")
+    );
+}
+
+#[test]
+fn only_what_marks_a_change_counts_as_one() {
+    let marked = definition(
+        "[list]\npath = \"/things\"\nitems = \"/things\"\npages = { style = \"none\" }\n\
+         changed_by = [\"/items/*/at\", \"/state\"]\n[detail]\npath = \"/things/{id}\"\n[table]",
+    );
+    let hash = |row: &str| read(&marked, &format!("{{\"things\":[{row}]}}")).unwrap().rows[0].hash;
+    let first = hash(r#"{"id":"1","state":"a","items":[{"at":1},{"at":2}],"seen":1}"#);
+    assert_eq!(first, hash(r#"{"id":"1","state":"a","items":[{"at":1},{"at":2}],"seen":2}"#));
+    assert_ne!(first, hash(r#"{"id":"1","state":"b","items":[{"at":1},{"at":2}],"seen":1}"#));
+    assert_ne!(first, hash(r#"{"id":"1","state":"a","items":[{"at":1},{"at":3}],"seen":1}"#));
+    assert_ne!(first, hash(r#"{"id":"1","state":"a","items":[{"at":12}],"seen":1}"#));
+}
+
+#[test]
+fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
+    let child = definition(
+        "parent = \"owners\"\n[list]\npath = \"/owners/{parent}/things\"\nitems = \"/things\"\n\
+         pages = { style = \"number\", parameter = \"page\" }\n\
+         [detail]\npath = \"/owners/{parent}/things/{id}\"\n[table]",
+    );
+    let walk = Walk { mode: Mode::Full, started_at: 0, walked_at: None, parent: Some("a:1/%".to_owned()) };
+    let first = Position::begin(&child, walk);
+    let call = list_call(&child, &Combination::default(), &first);
+    assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/a%3A1%2F%25/things", "1"));
+    let answer = |position: &Position, body: &'static str| {
+        let body = Bytes::from_static(body.as_bytes());
+        let after = |parent: &str| (parent < "b").then(|| "b".to_owned());
+        page(&child, position, Answer { body: &body, next_link: None }, after).unwrap()
+    };
+    let some = answer(&first, r#"{"things":[{"id":"x:y"}]}"#);
+    assert_eq!(ids(&some), ["a%3A1/%25:x:y"]);
+    assert_eq!(detail_call(&child, "a%3A1/%25:x:y").unwrap().path, "/owners/a%3A1%2F%25/things/x%3Ay");
+    let document = Bytes::from_static(br#"{"id":"x:y"}"#);
+    assert!(detail(&child, "a%3A1/%25:x:y", &document, || None, 0).is_ok());
+    let position = |next: &Next| match next {
+        Next::More { cursor } => Position::read(1, cursor.as_deref()).unwrap(),
+        Next::End => panic!("it goes on"),
+    };
+    let second = position(&some.next);
+    assert_eq!(list_call(&child, &Combination::default(), &second).query[0].1, "2");
+    let next = position(&answer(&second, "{}").next);
+    let call = list_call(&child, &Combination::default(), &next);
+    assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/b/things", "1"), "from its first page on");
+    // Equal lists of two parents are no list that repeats itself.
+    let row = r#"{"things":[{"id":"1"}]}"#;
+    assert_ne!(answer(&first, row).digest, answer(&next, row).digest);
+    assert_eq!(answer(&next, "{}").next, Next::End);
+    assert_eq!(position(&no_list(&child, &first, |_| Some("b".to_owned())).next), next);
 }

@@ -57,7 +57,7 @@ pub use meta::Counters;
 pub use outbox::{Slot, Waiting};
 pub use queue::{Failure, Settled, Settlement};
 pub use restore::{Mirrored, Restored};
-pub use runs::Started;
+pub use runs::{Start, Started};
 pub use seal::SealKey;
 pub use shops::{NewShop, Secrets, ShopChange};
 pub use signal::Signals;

@@ -13,6 +13,20 @@ use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, Strea
 /// Runs kept for people to look at; older ones go when new ones start.
 const RUNS_KEPT: u64 = 100_000;
 
+/// A walk to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub stream: StreamId,
+    /// To be walked after it, and after all others of its resource that are being walked.
+    pub followers: Vec<StreamId>,
+}
+
+impl From<StreamId> for Start {
+    fn from(stream: StreamId) -> Start {
+        Start { stream, followers: Vec::new() }
+    }
+}
+
 /// What a request to walk a stream came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
@@ -116,7 +130,24 @@ pub(super) fn fail(tx: &mut Tx<'_>, id: u64, stream: &StreamId, error: String, n
     update(tx, Some(id), now, |run| {
         run.state = RunState::Failed;
         run.error = Some(error);
-    })
+    })?;
+    match read(tx, id)? {
+        Some(run) => follow(tx, &run, now),
+        None => Ok(()),
+    }
+}
+
+/// Starts the walks that waited for this one's end, unless another of its resource is still under way: that one
+/// has the same behind it, or the next one has.
+pub(super) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+    let walking = keys::texts(b'v', &[&run.stream.shop, &run.stream.resource]);
+    if run.followers.is_empty() || !tx.scan(&walking, &walking, 1)?.is_empty() {
+        return Ok(());
+    }
+    for follower in &run.followers {
+        start(tx, &follower.clone().into(), run.mode, run.trigger, now)?;
+    }
+    Ok(())
 }
 
 pub(super) fn checkpoint(tx: &Tx<'_>, stream: &StreamId) -> Result<Checkpoint, StoreError> {
@@ -127,7 +158,8 @@ pub(super) fn checkpoint(tx: &Tx<'_>, stream: &StreamId) -> Result<Checkpoint, S
         .unwrap_or_default())
 }
 
-fn start(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, trigger: Trigger, now: i64) -> Result<Started, StoreError> {
+fn start(tx: &mut Tx<'_>, wanted: &Start, mode: Mode, trigger: Trigger, now: i64) -> Result<Started, StoreError> {
+    let stream = &wanted.stream;
     let walking = keys::stream(b'v', stream);
     if let Some(bytes) = tx.get(&walking)? {
         return Ok(Started::Already(decode("a walk", &bytes)?));
@@ -156,6 +188,7 @@ fn start(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, trigger: Trigger, now: 
         newest: None,
         pass: Pass::default(),
         drift: false,
+        followers: wanted.followers.clone(),
     };
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
     tx.count(Counter::OpenRuns, 1);
@@ -183,12 +216,13 @@ impl Store {
     /// The engine's errors.
     pub async fn start_runs(
         &self,
-        streams: Vec<StreamId>,
+        wanted: impl IntoIterator<Item = impl Into<Start>>,
         mode: Mode,
         trigger: Trigger,
     ) -> Result<Vec<Started>, StoreError> {
         let now = self.now();
-        self.transact(move |tx| streams.iter().map(|stream| start(tx, stream, mode, trigger, now)).collect()).await
+        let wanted: Vec<Start> = wanted.into_iter().map(Into::into).collect();
+        self.transact(move |tx| wanted.iter().map(|start| self::start(tx, start, mode, trigger, now)).collect()).await
     }
 
     /// One run.

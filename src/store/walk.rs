@@ -93,6 +93,31 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The first row after an id, in the order of ids, that the last whole walk of one of the streams still saw.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn next_listed(&self, streams: &[StreamId], after: Option<&str>) -> Result<Option<String>, StoreError> {
+        let mut first: Option<String> = None;
+        for stream in streams {
+            let prefix = keys::stream(b'r', stream);
+            let from = after.map_or_else(Vec::new, |after| [prefix.as_slice(), after.as_bytes(), &[0]].concat());
+            for pair in self.0.kv.scan(&prefix, &from) {
+                let (key, bytes) = pair?;
+                let note: RowNote = decode("a ledger row", &bytes)?;
+                let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
+                // Marks of rows that cannot be followed begin with a control character.
+                if note.gone_at.is_none() && !id.starts_with(char::is_control) {
+                    first = [first, Some(id.into_owned())].into_iter().flatten().min();
+                    break;
+                }
+            }
+        }
+        Ok(first)
+    }
+}
+
 /// What a page taught, for the run's counters and for the decision to go on.
 #[derive(Default)]
 struct Tally {
@@ -294,7 +319,8 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     tx.put(keys::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
     tx.delete(keys::stream(b'v', stream));
     outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
-    runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)
+    runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
+    runs::follow(tx, &run, now)
 }
 
 fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@ pub mod schedule;
 #[cfg(test)]
 mod simulation;
 pub mod step;
+mod walks;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,7 @@ use tokio_util::task::TaskTracker;
 pub use lanes::{LaneKey, LaneView};
 
 use crate::catalog::{Definition, RuleTable};
-use crate::domain::{Mode, RetryPolicy, Shop, ShopState, StreamId, Trigger};
+use crate::domain::{RetryPolicy, Shop};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
 use lanes::Lanes;
@@ -142,67 +143,6 @@ impl Engine {
         self.start_missing_runs(&store.shops()?).await
     }
 
-    /// Walks the streams of a shop (and resource). Streams with an open walk are left alone; their
-    /// run is returned all the same.
-    ///
-    /// # Errors
-    /// The store's errors.
-    pub async fn walk(
-        &self,
-        shop: &Shop,
-        resource: Option<&str>,
-        mode: Mode,
-        trigger: Trigger,
-    ) -> Result<Vec<u64>, StoreError> {
-        let streams = self.0.streams(shop, resource);
-        let started = self.0.parts.store.start_runs(streams, mode, trigger).await?;
-        Ok(started.into_iter().map(crate::store::Started::run).collect())
-    }
-
-    /// Walks all streams of all active shops: what a cron tick does. Makes no call itself.
-    ///
-    /// # Errors
-    /// The store's errors.
-    pub async fn walk_all(&self, mode: Mode) -> Result<(), StoreError> {
-        let store = &self.0.parts.store;
-        let shops = store.shops()?;
-        let active = shops.iter().filter(|shop| shop.state == ShopState::Active);
-        let streams: Vec<StreamId> = active.flat_map(|shop| self.0.streams(shop, None)).collect();
-        let mut left_alone = 0;
-        for some in streams.chunks(STARTED_AT_ONCE) {
-            let started = store.start_runs(some.to_vec(), mode, Trigger::Schedule).await?;
-            left_alone += started.iter().filter(|started| matches!(started, crate::store::Started::Already(_))).count();
-        }
-        tracing::info!(
-            ?mode,
-            streams = streams.len(),
-            left_alone,
-            "scheduled walks; streams with an open walk are left alone"
-        );
-        Ok(())
-    }
-
-    /// Starts the first walk of streams that have none: of a shop whose registration a crash cut off,
-    /// or of a resource that the configuration added.
-    ///
-    /// # Errors
-    /// The store's errors.
-    pub async fn start_missing_runs(&self, shops: &[Shop]) -> Result<(), StoreError> {
-        let store = &self.0.parts.store;
-        let mut missing = Vec::new();
-        for shop in shops.iter().filter(|shop| shop.state == ShopState::Active) {
-            for stream in self.0.streams(shop, None) {
-                if store.checkpoint(&stream)?.full_walk_at.is_none() {
-                    missing.push(stream);
-                }
-            }
-        }
-        for some in missing.chunks(STARTED_AT_ONCE) {
-            store.start_runs(some.to_vec(), Mode::Full, Trigger::Schedule).await?;
-        }
-        Ok(())
-    }
-
     /// Looks for work of a shop again: it was resumed, or its account or resources changed.
     ///
     /// # Errors
@@ -242,13 +182,6 @@ impl Engine {
 impl Inner {
     pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
         self.parts.definitions.iter().find(|definition| definition.name == resource)
-    }
-
-    /// The streams of a shop, of one resource or all that it takes.
-    fn streams(&self, shop: &Shop, resource: Option<&str>) -> Vec<StreamId> {
-        let wanted = |name: &String| resource.is_none_or(|resource| resource == name);
-        let definitions = shop.resources.iter().filter(|name| wanted(name)).filter_map(|name| self.definition(name));
-        definitions.flat_map(|definition| definition.streams(&shop.id)).collect()
     }
 
     /// A shop's opened credentials, cached until the shop changes.

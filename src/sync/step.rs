@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::catalog::Definition;
-use crate::domain::{Disposition, Effects, JobKind, Lease, Shop};
-use crate::source::{Outcome, SourceError, pages};
-use crate::store::{Failure, Settlement, WalkRule};
+use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
+use crate::source::pages::{self, ParsedPage};
+use crate::source::{Outcome, Position, SourceError, Walk};
+use crate::store::{Failure, Settlement, StoreError, WalkRule};
 
 /// What an attempt came to.
 pub(super) struct Done {
@@ -34,19 +35,26 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
         let reason = format!("resource `{}` is not configured any more", lease.job.resource);
         return without_call(lease, Settlement::Failed(Failure::Park { reason }));
     };
+    let stream = lease.job.stream();
     let rule = WalkRule {
-        newest_first: definition.list.order == crate::catalog::definition::Order::NewestFirst,
+        newest_first: definition.newest_first(&stream.combination),
         overlap_ms: i64::try_from(definition.list.overlap.as_millis()).unwrap_or(i64::MAX),
     };
-    let call = match &lease.job.kind {
-        JobKind::Sweep { .. } => None,
-        JobKind::ListPage { combination, page, cursor, .. } => {
-            Some(pages::list_call(&definition, combination, *page, cursor.as_deref()))
+    let task = match task(&inner, &definition, &lease) {
+        Ok(task) => task,
+        Err(error) => {
+            let (settlement, pause) = failed(&inner, &lease, &error);
+            return Done { pause, ..without_call(lease, settlement) };
         }
-        JobKind::FetchDetail { id, .. } => pages::detail_call(&definition, id),
+    };
+    let call = match &task {
+        Task::Page(position) => Some(pages::list_call(&definition, &stream.combination, position)),
+        Task::Detail(id) => pages::detail_call(&definition, id),
+        Task::Nothing(_) => None,
     };
     let Some(call) = call else {
-        return without_call(lease, Settlement::Done { effects: Effects::Local, rule });
+        let effects = if let Task::Nothing(effects) = task { effects } else { Effects::Local };
+        return without_call(lease, Settlement::Done { effects, rule });
     };
     let credentials = match inner.credentials(&shop) {
         Ok(credentials) => credentials,
@@ -59,8 +67,11 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
     let outcome = inner.parts.source.get(&credentials, &call).await;
     let at = Instant::now();
     let effects = match &outcome.result {
-        Ok(body) => read(&inner, &definition, &lease, body),
-        Err(SourceError::NotFound { .. }) if matches!(lease.job.kind, JobKind::FetchDetail { .. }) => Ok(Effects::Gone),
+        Ok(body) => {
+            let answer = pages::Answer { body, next_link: outcome.next_link.as_deref() };
+            read(&inner, &definition, &lease, &task, answer)
+        }
+        Err(error @ SourceError::NotFound { .. }) => absent(&inner, &definition, &lease, &task, error),
         Err(error) => Err(error.clone()),
     };
     let (settlement, pause) = match effects {
@@ -74,20 +85,122 @@ fn without_call(lease: Lease, settlement: Settlement) -> Done {
     Done { lease, settlement, outcome: None, at: Instant::now(), took: std::time::Duration::ZERO, pause: None }
 }
 
-/// From a body to effects.
-fn read(inner: &Inner, definition: &Definition, lease: &Lease, body: &bytes::Bytes) -> Result<Effects, SourceError> {
-    match &lease.job.kind {
-        JobKind::FetchDetail { id, .. } => {
+/// What a job comes to.
+enum Task {
+    Page(Position),
+    Detail(String),
+    /// No call is due.
+    Nothing(Effects),
+}
+
+fn task(inner: &Inner, definition: &Definition, lease: &Lease) -> Result<Task, SourceError> {
+    Ok(match &lease.job.kind {
+        JobKind::Sweep { .. } => Task::Nothing(Effects::Local),
+        JobKind::FetchDetail { id, .. } => Task::Detail(id.clone()),
+        JobKind::ListPage { run, page: 1, cursor: None, .. } => match first_position(inner, definition, lease, *run)? {
+            Some(position) => Task::Page(position),
+            // No parent, no list.
+            None => {
+                let (rows, rejected) = (Vec::new(), Vec::new());
+                Task::Nothing(Effects::Page { rows, rejected, digest: String::new(), next: Next::End })
+            }
+        },
+        JobKind::ListPage { page, cursor, .. } => Task::Page(Position::read(*page, cursor.as_deref())?),
+    })
+}
+
+/// Where a walk begins. The same at each attempt: all depends on the run's start and what was known then.
+fn first_position(
+    inner: &Inner,
+    definition: &Definition,
+    lease: &Lease,
+    run: u64,
+) -> Result<Option<Position>, SourceError> {
+    let store = &inner.parts.store;
+    let unreadable = |error: StoreError| SourceError::Interrupted(format!("the store cannot be read: {error}"));
+    let parent = match &definition.parent {
+        Some(_) => match next_parent(inner, definition, &lease.job.shop, None).map_err(unreadable)? {
+            Some(parent) => Some(parent),
+            None => return Ok(None),
+        },
+        None => None,
+    };
+    let run = store.run(run).map_err(unreadable)?;
+    let walked_at = store.checkpoint(&lease.job.stream()).map_err(unreadable)?.walked_at;
+    let (mode, started_at) = run.map_or((Mode::Full, store.clock().now()), |run| (run.mode, run.started_at));
+    Ok(Some(Position::begin(definition, Walk { mode, started_at, walked_at, parent })))
+}
+
+/// The parent after one, in the order of ids.
+fn next_parent(
+    inner: &Inner,
+    definition: &Definition,
+    shop: &str,
+    after: Option<&str>,
+) -> Result<Option<String>, StoreError> {
+    let parent = definition.parent.as_deref().and_then(|parent| inner.definition(parent));
+    let Some(parent) = parent else { return Ok(None) };
+    let streams: Vec<StreamId> = parent.streams(shop).collect();
+    inner.parts.store.next_listed(&streams, after)
+}
+
+/// From an answer to effects.
+fn read(
+    inner: &Inner,
+    definition: &Definition,
+    lease: &Lease,
+    task: &Task,
+    answer: pages::Answer<'_>,
+) -> Result<Effects, SourceError> {
+    match task {
+        Task::Detail(id) => {
             let store = &inner.parts.store;
             let first_seen = || store.first_listed_at(&lease.job.stream(), id).ok().flatten();
-            let read = pages::detail(definition, id, body, first_seen, store.clock().now())?;
-            Ok(Effects::Detail { body: body.clone(), hash: read.hash, refresh_after_ms: read.refresh_after_ms })
+            let read = pages::detail(definition, id, answer.body, first_seen, store.clock().now())?;
+            Ok(Effects::Detail { body: read.body, hash: read.hash, refresh_after_ms: read.refresh_after_ms })
         }
-        JobKind::ListPage { .. } | JobKind::Sweep { .. } => {
-            let page = pages::page(definition, body)?;
-            Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
+        Task::Page(position) => {
+            turned(inner, definition, lease, |next| pages::page(definition, position, answer, next))
         }
+        Task::Nothing(_) => Ok(Effects::Local),
     }
+}
+
+/// What it means that the API does not know what was asked for.
+fn absent(
+    inner: &Inner,
+    definition: &Definition,
+    lease: &Lease,
+    task: &Task,
+    error: &SourceError,
+) -> Result<Effects, SourceError> {
+    match task {
+        Task::Page(position) if position.parent.is_some() => {
+            turned(inner, definition, lease, |next| Ok(pages::no_list(definition, position, next)))
+        }
+        Task::Page(_) => Err(error.clone()),
+        Task::Detail(_) | Task::Nothing(_) => Ok(Effects::Gone),
+    }
+}
+
+/// A page's effects. A store that cannot tell the next parent must not end the walk.
+fn turned(
+    inner: &Inner,
+    definition: &Definition,
+    lease: &Lease,
+    page: impl FnOnce(&mut dyn FnMut(&str) -> Option<String>) -> Result<ParsedPage, SourceError>,
+) -> Result<Effects, SourceError> {
+    let mut unreadable = None;
+    let page = page(&mut |after| {
+        next_parent(inner, definition, &lease.job.shop, Some(after)).unwrap_or_else(|error| {
+            unreadable = Some(SourceError::Interrupted(format!("the store cannot be read: {error}")));
+            None
+        })
+    })?;
+    if let Some(error) = unreadable {
+        return Err(error);
+    }
+    Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
 }
 
 /// What becomes of the job, and how long its lane waits.

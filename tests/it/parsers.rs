@@ -17,7 +17,7 @@ use waybill::config::Config;
 use waybill::domain::Combination;
 use waybill::domain::json::Json;
 use waybill::source::headers::retry_after;
-use waybill::source::{Quota, pages};
+use waybill::source::{Position, Quota, pages};
 use waybill::sync::schedule::Schedule;
 
 const RUNS: usize = 3_000;
@@ -129,7 +129,9 @@ fn shipments() -> Arc<Definition> {
 fn pages() {
     let definition = shipments();
     read_all("a page", &[PAGE, r#"{"shipments":[]}"#, "{}"], |text| {
-        let Ok(page) = pages::page(&definition, &Bytes::copy_from_slice(text)) else { return false };
+        let body = Bytes::copy_from_slice(text);
+        let answer = pages::Answer { body: &body, next_link: None };
+        let Ok(page) = pages::page(&definition, &Position::default(), answer, |_| None) else { return false };
         assert!(page.rows.iter().all(|row| !row.id.is_empty() && row.id.trim() == row.id), "{:?}", page.rows);
         true
     });
@@ -147,7 +149,7 @@ fn documents() {
         let written = Bytes::from(serde_json::to_vec(&document).unwrap());
         let again = pages::detail(&definition, "914587795", &written, || None, NOW).unwrap();
         assert_eq!(again.hash, read.hash);
-        extract::extract(&definition, &document, &combination);
+        extract::extract(&definition, "914587795", &document, &combination);
         true
     });
 }

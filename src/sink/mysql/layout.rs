@@ -6,7 +6,6 @@
 //! Collations: ids and codes (`text(n)`) compare by bytes, so that `a` and `A` stay two ids; free
 //! text (`text`) compares like people do, because people search in it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::Definition;
@@ -118,32 +117,6 @@ impl Layout {
     pub(super) fn tables(&self) -> impl Iterator<Item = &SqlTable> {
         std::iter::once(&self.parent).chain(&self.children)
     }
-}
-
-/// Two definitions may not share a table, and none may take ours.
-///
-/// # Errors
-/// The text naming the table.
-pub(super) fn check_names(layouts: &[Layout]) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    for layout in layouts {
-        for table in layout.tables() {
-            let name = &table.name;
-            if name.starts_with("waybill_") {
-                return Err(format!(
-                    "resource.{}: table `{name}`: names with waybill_ are ours",
-                    layout.definition.name
-                ));
-            }
-            if !seen.insert(name.clone()) {
-                return Err(format!(
-                    "resource.{}: table `{name}` belongs to another resource too; give it another name",
-                    layout.definition.name
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn parent(definition: &Definition) -> Result<SqlTable, String> {
@@ -261,20 +234,6 @@ impl SqlColumn {
 
 impl SqlTable {
     fn new(name: &str, columns: Vec<SqlColumn>, key: Vec<String>, indexes: &[String]) -> Result<SqlTable, String> {
-        let mut seen = BTreeSet::new();
-        for column in &columns {
-            if !seen.insert(column.name.as_str()) {
-                return Err(format!(
-                    "table `{name}`: `{}` is a column that every table has; choose another name",
-                    column.name
-                ));
-            }
-        }
-        let is_json =
-            |index: &&String| columns.iter().any(|column| column.name == **index && column.kind.starts_with("JSON"));
-        if let Some(index) = indexes.iter().find(is_json) {
-            return Err(format!("table `{name}`: `{index}` is JSON and cannot have an index; leave it out"));
-        }
         let width = columns.iter().filter(|column| column.on_repeat != OnRepeat::Cleared).count();
         let mut table =
             SqlTable { name: name.to_owned(), columns, key, indexes: indexes.to_vec(), width, upserts: Vec::new() };
@@ -377,7 +336,7 @@ fn sweeps(child: &str, parent: &str, id: &str) -> Vec<Sized> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Layout, PLACEHOLDERS_MAX, check_names, sql_kinds};
+    use super::{Layout, PLACEHOLDERS_MAX, sql_kinds};
     use crate::catalog::definition::{Column, ColumnKind, ColumnSource};
     use crate::catalog::{self, RuleTable};
     use std::collections::BTreeMap;
@@ -424,20 +383,5 @@ mod tests {
         assert!(sql_kinds(&many).unwrap().iter().all(|kind| kind.starts_with("VARCHAR(64)")));
         let too_many: Vec<Column> = (0..400).map(|n| text(n, 40)).collect();
         assert_eq!(sql_kinds(&too_many), None);
-    }
-
-    #[test]
-    fn names_that_would_collide_are_refused() {
-        let problem =
-            layout("[shipments.table.columns]\ncombination = { from = \"/x\", type = \"text\" }").err().unwrap();
-        assert!(problem.contains("`combination` is a column that every table has"), "{problem}");
-        let twice = [layout("").unwrap(), layout("").unwrap()];
-        assert!(check_names(&twice).unwrap_err().contains("belongs to another resource"));
-        let ours = layout("[shipments.table]\nname = \"waybill_shops\"").unwrap();
-        assert!(check_names(&[ours]).unwrap_err().contains("ours"));
-        let json = layout(
-            "[shipments.table]\nindexes = [\"j\"]\n[shipments.table.columns]\nj = { from = \"/j\", type = \"json\" }",
-        );
-        assert!(json.err().unwrap().contains("cannot have an index"));
     }
 }

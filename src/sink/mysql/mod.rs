@@ -90,7 +90,6 @@ impl Mysql {
         let opts = options(url).map_err(operator)?;
         let layouts: Vec<Layout> =
             definitions.into_iter().map(Layout::new).collect::<Result<_, _>>().map_err(operator)?;
-        layout::check_names(&layouts).map_err(operator)?;
         Ok(Mysql { pool: Pool::new(opts), layouts, packet: AtomicUsize::new(0) })
     }
 

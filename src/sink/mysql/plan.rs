@@ -161,7 +161,7 @@ impl<'a> Rows<'a> {
         let value = Json::parse(&document.body)
             .map_err(|error| poison(document, &format!("no valid JSON: {}", json_problem(&error))))?;
         let table = &layout.definition.table;
-        let laid_out = extract(&layout.definition, &value, &document.combination);
+        let laid_out = extract(&layout.definition, &document.id, &value, &document.combination);
         let key = || [text_value(&document.shop), text_value(&document.id)];
 
         let own = laid_out.cells.into_iter().zip(&table.columns).map(|(cell, column)| cell_value(cell, column.kind));

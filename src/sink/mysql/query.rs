@@ -64,7 +64,7 @@ impl Mysql {
         let combination = self.combination(&layout.definition.name, &row.combination);
         // Somebody who edits documents by hand gets empty columns, not an error page.
         let value = Json::parse(&row.document).unwrap_or(Json::Null);
-        let cells = extract(&layout.definition, &value, &combination).cells;
+        let cells = extract(&layout.definition, &row.id, &value, &combination).cells;
         let names = layout.definition.table.columns.iter().map(|column| column.name.clone());
         Ok(Item {
             shop_id: row.shop_id,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::catalog::RuleTable;
 use crate::domain::clock::{Millis, rfc3339};
-use crate::source::{Call, Credentials, Ending, Outcome, Quota, SourceError, Upstream};
+use crate::source::{Call, Credentials, Ending, Outcome, SourceError, Upstream};
 
 /// Rows of a page.
 const PAGE_ROWS: usize = 5;
@@ -239,7 +239,7 @@ impl Market {
         sleep(there).await;
         if !arrives {
             let result = Err(SourceError::Unreachable("refused".to_owned()));
-            return Outcome { result, quota: Quota::default(), ending: Ending::NotSent };
+            return Outcome::plain(result, Ending::NotSent);
         }
         let answer = self.answer(client, call);
         let (result, ending) = match trouble {
@@ -267,7 +267,7 @@ impl Market {
             let until = asked + i64::try_from(pause.as_micros()).unwrap_or(0);
             state.waits.insert((client.clone(), rule.name.clone()), (asked, until));
         }
-        Outcome { result, quota: Quota::default(), ending }
+        Outcome::plain(result, ending)
     }
 }
 

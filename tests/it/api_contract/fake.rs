@@ -94,6 +94,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         newest: None,
         pass: waybill::domain::Pass::default(),
         drift: false,
+        followers: Vec::new(),
     };
     RunView { run, forecast_at: Some(1_700_000_100_000) }
 }

@@ -1,0 +1,201 @@
+//! A table of a definition, read key by key: what is missing, of the wrong kind or unknown is a problem with
+//! its place, and reading goes on, so that one look shows all of them.
+//!
+//! Called by the readers of definitions.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+/// The problems of one definition.
+#[derive(Default)]
+pub(super) struct Problems(RefCell<Vec<String>>);
+
+impl Problems {
+    /// `at` is the dotted key that it is about.
+    pub(super) fn add(&self, at: &str, what: impl Display) {
+        self.0.borrow_mut().push(format!("{at}: {what}"));
+    }
+
+    pub(super) fn into_inner(self) -> Vec<String> {
+        self.0.into_inner()
+    }
+}
+
+/// A table, the key it stands under, and the keys that were asked for.
+pub(super) struct Fields<'a> {
+    at: String,
+    table: &'a Table,
+    asked: RefCell<Vec<&'static str>>,
+    pub(super) problems: &'a Problems,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(at: impl Into<String>, table: &'a Table, problems: &'a Problems) -> Fields<'a> {
+        Fields { at: at.into(), table, asked: RefCell::default(), problems }
+    }
+
+    /// The dotted key of one of its keys.
+    pub(super) fn at(&self, key: &str) -> String {
+        if key.is_empty() { self.at.clone() } else { format!("{}.{key}", self.at) }
+    }
+
+    pub(super) fn problem(&self, key: &str, what: impl Display) {
+        self.problems.add(&self.at(key), what);
+    }
+
+    fn get(&self, key: &'static str) -> Option<&'a Value> {
+        self.asked.borrow_mut().push(key);
+        self.table.get(key)
+    }
+
+    fn wrong(&self, key: &str, wanted: &str, found: &Value) {
+        self.problem(key, format!("must be {wanted}, not {}", kind(found)));
+    }
+
+    /// What somebody must have written.
+    pub(super) fn needed<T>(&self, key: &'static str, found: Option<T>, mend: &str) -> Option<T> {
+        if found.is_none() && !self.table.contains_key(key) {
+            self.problem("", format!("`{key}` is missing; {mend}"));
+        }
+        found
+    }
+
+    pub(super) fn text(&self, key: &'static str) -> Option<String> {
+        match self.get(key)? {
+            Value::String(text) => Some(text.clone()),
+            other => {
+                self.wrong(key, "a text", other);
+                None
+            }
+        }
+    }
+
+    /// A text, or several.
+    pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {
+        self.get(key).map(|value| self.texts_of(key, value))
+    }
+
+    fn texts_of(&self, key: &str, value: &Value) -> Vec<String> {
+        let elements = match value {
+            Value::Array(elements) => elements.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        let mut texts = Vec::with_capacity(elements.len());
+        for element in elements {
+            match element {
+                Value::String(text) => texts.push(text.clone()),
+                other => self.wrong(key, "a list of texts", other),
+            }
+        }
+        texts
+    }
+
+    pub(super) fn number(&self, key: &'static str) -> Option<u64> {
+        match self.get(key)? {
+            Value::Integer(number) if *number >= 0 => u64::try_from(*number).ok(),
+            other => {
+                self.wrong(key, "a whole number, 0 or more", other);
+                None
+            }
+        }
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        match self.get(key)? {
+            Value::Boolean(flag) => Some(*flag),
+            other => {
+                self.wrong(key, "true or false", other);
+                None
+            }
+        }
+    }
+
+    pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
+        let text = self.text(key)?;
+        let read = super::reader::parse_duration(&text);
+        if read.is_none() {
+            self.problem(key, format!("`{text}` is no duration; write it like \"90s\", \"15min\", \"24h\" or \"30d\""));
+        }
+        read
+    }
+
+    /// A JSON pointer, or the empty one where that makes sense.
+    pub(super) fn pointer(&self, key: &'static str, may_be_empty: bool) -> Option<String> {
+        let pointer = self.text(key)?;
+        self.is_pointer(key, &pointer, may_be_empty);
+        Some(pointer)
+    }
+
+    pub(super) fn is_pointer(&self, key: &str, pointer: &str, may_be_empty: bool) {
+        if !(pointer.starts_with('/') || pointer.is_empty() && may_be_empty) {
+            self.problem(key, format!("`{pointer}` is no JSON pointer; it must begin with /, like /order/orderId"));
+        }
+    }
+
+    /// A table under a key.
+    pub(super) fn table(&self, key: &'static str) -> Option<Fields<'a>> {
+        match self.get(key)? {
+            Value::Table(table) => Some(Fields::new(self.at(key), table, self.problems)),
+            other => {
+                self.wrong(key, "a table", other);
+                None
+            }
+        }
+    }
+
+    /// A table whose keys are names that people chose; each with what stands under it.
+    pub(super) fn named(&self, key: &'static str) -> Vec<(String, &'a Value)> {
+        let Some(fields) = self.table(key) else { return Vec::new() };
+        fields.table.iter().map(|(name, value)| (name.clone(), value)).collect()
+    }
+
+    /// The same where each is a table.
+    pub(super) fn named_tables(&self, key: &'static str) -> Vec<(String, Fields<'a>)> {
+        let mut found = Vec::new();
+        for (name, value) in self.named(key) {
+            let at = format!("{key}.{name}");
+            match value {
+                Value::Table(table) => found.push((name, Fields::new(self.at(&at), table, self.problems))),
+                other => self.wrong(&at, "a table", other),
+            }
+        }
+        found
+    }
+
+    /// The same where each is a text, or a list of texts.
+    pub(super) fn named_texts(&self, key: &'static str) -> Vec<(String, Vec<String>)> {
+        let texts = |(name, value): (String, &Value)| {
+            let texts = self.texts_of(&format!("{key}.{name}"), value);
+            (name, texts)
+        };
+        self.named(key).into_iter().map(texts).collect()
+    }
+
+    /// Whatever nobody asked for is a mistake.
+    pub(super) fn end(&self) {
+        let known = self.asked.borrow();
+        for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
+            let near = nearest(key, known.iter().copied()).unwrap_or_default();
+            self.problem(key, format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+/// The name that one most likely meant.
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known.into_iter().min_by_key(|name| strsim::levenshtein(wrong, name))
+}

@@ -1,0 +1,225 @@
+//! Reads a definition's `table`: columns, child tables, filters, and that they fit together.
+//!
+//! Called by [`super::reader`].
+
+use toml::Value;
+
+use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, FilterTarget, Table};
+use super::fields::Fields;
+
+/// Columns that every table has; a definition may not name its own like them.
+const META_COLUMNS: [&str; 11] = [
+    "shop_id",
+    "document",
+    "version",
+    "fetched_at",
+    "first_listed_at",
+    "no_longer_listed_at",
+    "row_hash",
+    "document_hash",
+    "position",
+    "id",
+    "combination",
+];
+
+/// Parameters that every listing has.
+const LISTING: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
+
+/// What a column may look at.
+struct Reach<'a> {
+    parameters: &'a [String],
+    has_parent: bool,
+    /// Arrays around the element of a child table; none: the document itself.
+    depth: Option<usize>,
+    id: &'a str,
+}
+
+/// Reads the table of a resource.
+pub(super) fn read(resource: &str, fields: Fields<'_>, parameters: &[String], has_parent: bool) -> Option<Table> {
+    let name = fields.text("name").unwrap_or_else(|| resource.to_owned());
+    identifier(&fields, "name", &name);
+    let id_column = fields.text("id").unwrap_or_else(|| "document_id".to_owned());
+    identifier(&fields, "id", &id_column);
+    if META_COLUMNS.contains(&id_column.as_str()) {
+        fields.problem("id", format!("`{id_column}` is a column that every table has; choose another name"));
+    }
+    let reach = Reach { parameters, has_parent, depth: None, id: &id_column };
+    let columns = columns(&fields, &reach);
+    let mut children: Vec<ChildTable> = Vec::new();
+    for (child, inner) in fields.named_tables("children") {
+        identifier(&inner, "", &child);
+        if child == name {
+            inner.problem("", "has the name of the table itself; choose another one");
+        }
+        children.extend(self::child(child, inner, &reach));
+    }
+    let known = |key: &'static str, names: &[String]| known(&fields, key, names, &columns, &id_column);
+    let indexes = fields.texts("indexes").unwrap_or_default();
+    known("indexes", &indexes);
+    can_have_index(&fields, &indexes, &columns);
+    let search = fields.texts("search").unwrap_or_default();
+    known("search", &search);
+    let time = fields.text("time");
+    known("time", time.as_slice());
+    if let Some(column) = columns.iter().find(|column| Some(&column.name) == time.as_ref())
+        && !matches!(column.kind, ColumnKind::Datetime | ColumnKind::Date)
+    {
+        fields.problem("time", format!("`{}` is neither a datetime nor a date", column.name));
+    }
+    let filters = filters(&fields, &columns, &children);
+    fields.end();
+    Some(Table { name, id_column, columns, children, filters, time, search, indexes })
+}
+
+fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Option<ChildTable> {
+    let mend = "give the pointer to the array, like from = \"/orderItems\"";
+    let from = fields.needed("from", fields.pointer("from", false), mend);
+    let depth = from.as_deref().map_or(0, |from| from.split('/').filter(|token| *token == "*").count());
+    if from.as_deref().is_some_and(|from| from.ends_with("/*")) {
+        fields.problem("from", "ends with `*`; leave that out: each element of the array is a row anyway");
+    }
+    let reach = Reach { depth: Some(depth), ..*parent };
+    let columns = columns(&fields, &reach);
+    let indexes = fields.texts("indexes").unwrap_or_default();
+    known(&fields, "indexes", &indexes, &columns, parent.id);
+    can_have_index(&fields, &indexes, &columns);
+    fields.end();
+    Some(ChildTable { name, from: from?, columns, indexes })
+}
+
+fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Vec<Column> {
+    let named = fields.named_tables("columns");
+    named.into_iter().filter_map(|(name, inner)| column(name, inner, reach)).collect()
+}
+
+fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
+    identifier(&fields, "", &name);
+    if META_COLUMNS.contains(&name.as_str()) || name == reach.id {
+        fields.problem("", format!("`{name}` is a column that every table has; choose another name"));
+    }
+    let from = fields.pointer("from", reach.depth.is_some());
+    let (stream, parent) = (fields.text("stream"), fields.flag("parent"));
+    let above = above(&fields, reach);
+    let given = [from.is_some(), stream.is_some(), parent.is_some(), above.is_some()];
+    let source = match (from, stream, parent, above) {
+        _ if given.iter().filter(|given| **given).count() != 1 => {
+            let mend = "from (a JSON pointer), stream (a list parameter), parent = true, or above (a JSON pointer)";
+            fields.problem("", format!("needs exactly one of {mend}"));
+            None
+        }
+        (Some(pointer), ..) => Some(ColumnSource::Pointer(pointer)),
+        (_, Some(parameter), ..) => {
+            if !reach.parameters.contains(&parameter) {
+                fields.problem("stream", format!("`{parameter}` is no list parameter of this resource"));
+            }
+            Some(ColumnSource::Stream(parameter))
+        }
+        (_, _, Some(_), _) => {
+            if !reach.has_parent {
+                fields.problem("parent", "this resource has no parent");
+            }
+            Some(ColumnSource::Parent)
+        }
+        (_, _, _, above) => above,
+    };
+    let kind = fields.needed("type", fields.text("type"), "say what it holds, like type = \"text(64)\"");
+    let read = kind.as_deref().and_then(column_kind);
+    if let (Some(kind), None) = (&kind, read) {
+        let all = "text, text(64), datetime, date, integer, decimal(14,4), boolean or json";
+        fields.problem("type", format!("`{kind}` is no type; use {all}"));
+    }
+    fields.end();
+    Some(Column { name, source: source?, kind: read? })
+}
+
+fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
+    let pointer = fields.pointer("above", false);
+    let up = fields.number("up");
+    let Some(pointer) = pointer else {
+        if up.is_some() {
+            fields.problem("up", "goes with `above` only");
+        }
+        return None;
+    };
+    let up = up.map_or(1, |up| usize::try_from(up).unwrap_or(usize::MAX));
+    match reach.depth {
+        None => fields.problem("above", "only the columns of a child table have something above them; use `from`"),
+        // The document itself is above the outermost array.
+        Some(depth) if up == 0 || up > depth + 1 => {
+            fields.problem("up", format!("must be from 1 to {}: so many things hold this array", depth + 1));
+        }
+        Some(_) => {}
+    }
+    Some(ColumnSource::Above { pointer, up })
+}
+
+fn filters(fields: &Fields<'_>, columns: &[Column], children: &[ChildTable]) -> Vec<(String, FilterTarget)> {
+    let mut filters = Vec::new();
+    for (name, value) in fields.named("filters") {
+        let at = format!("filters.{name}");
+        let Value::String(target) = value else {
+            fields.problem(&at, "must be the name of a column, or of a child's column like \"order_items.ean\"");
+            continue;
+        };
+        if LISTING.contains(&name.as_str()) {
+            fields.problem(&at, format!("every listing has a parameter `{name}`; choose another name"));
+        }
+        let found = match target.split_once('.') {
+            None => columns.iter().any(|c| c.name == *target).then(|| FilterTarget::Column(target.clone())),
+            Some((table, column)) => children
+                .iter()
+                .find(|child| child.name == table)
+                .and_then(|child| child.columns.iter().find(|c| c.name == column))
+                .map(|_| FilterTarget::Child { table: table.to_owned(), column: column.to_owned() }),
+        };
+        if found.is_none() {
+            fields.problem(&at, format!("`{target}` is no column of this table or its children"));
+        }
+        filters.extend(found.map(|target| (name, target)));
+    }
+    filters
+}
+
+fn known(fields: &Fields<'_>, key: &str, names: &[String], columns: &[Column], id: &str) {
+    for name in names.iter().filter(|name| *name != id && !columns.iter().any(|column| column.name == **name)) {
+        fields.problem(key, format!("`{name}` is no column of this table"));
+    }
+}
+
+fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &[Column]) {
+    let is_json = |index: &&String| columns.iter().any(|c| c.name == **index && c.kind == ColumnKind::Json);
+    for index in indexes.iter().filter(is_json) {
+        fields.problem("indexes", format!("`{index}` is JSON and cannot have an index; leave it out"));
+    }
+}
+
+pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_lowercase());
+    if !plain || !starts_well || name.len() > 60 {
+        fields.problem(key, format!("`{name}` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
+    }
+}
+
+fn column_kind(text: &str) -> Option<ColumnKind> {
+    Some(match text {
+        "text" => ColumnKind::Text(None),
+        "datetime" => ColumnKind::Datetime,
+        "date" => ColumnKind::Date,
+        "integer" => ColumnKind::Integer,
+        "boolean" => ColumnKind::Boolean,
+        "json" => ColumnKind::Json,
+        _ => {
+            let (kind, rest) = text.split_once('(')?;
+            let arguments: Vec<u16> =
+                rest.strip_suffix(')')?.split(',').map(|n| n.trim().parse().ok()).collect::<Option<_>>()?;
+            match (kind, arguments.as_slice()) {
+                ("text", [length @ 1..=1000]) => ColumnKind::Text(Some(*length)),
+                ("decimal", [digits @ 1..=60, scale]) if scale <= digits && *scale <= 30 => {
+                    ColumnKind::Decimal { digits: u8::try_from(*digits).ok()?, scale: u8::try_from(*scale).ok()? }
+                }
+                _ => return None,
+            }
+        }
+    })
+}

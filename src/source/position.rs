@@ -1,0 +1,268 @@
+//! Where a walk stands within a list: which parent's, which stretch of days, which page. Pure.
+//!
+//! A walk goes through the lists of all parents, in each through the stretches of days, oldest first (what changes
+//! meanwhile moves to a later one), and in each through the pages. A position is kept with the job of its page as
+//! text, and says all that the call needs: a walk that goes on tomorrow has the same days.
+
+use std::time::Duration;
+
+use jiff::civil::Date;
+use jiff::{Timestamp, ToSpan as _};
+use serde::{Deserialize, Serialize};
+
+use super::problem::SourceError;
+use crate::catalog::Definition;
+use crate::catalog::definition::{Pages, Recent, Span, Windows};
+use crate::domain::clock::Millis;
+use crate::domain::{Combination, Mode};
+
+/// What the beginning of a walk depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk {
+    pub mode: Mode,
+    pub started_at: Millis,
+    /// Start of the last walk that ended well.
+    pub walked_at: Option<Millis>,
+    /// The first parent's id, for a list that has one for each parent.
+    pub parent: Option<String>,
+}
+
+/// One call of a walk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Whose list.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// First and last day of the stretch.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    window: Option<(Date, Date)>,
+    /// First and last day of all stretches.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    days: Option<(Date, Date)>,
+    /// Asks for what changed in so many minutes, instead of stretches.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    recent: Option<u64>,
+    /// Pages before this one, of the same parent and stretch.
+    #[serde(rename = "n", default)]
+    turn: u64,
+    /// The cursor of this page, or the parameters of its address.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
+}
+
+impl Position {
+    /// The position of a job: its own, or that of the page of so much, from 1, in a list that is nothing but pages.
+    ///
+    /// # Errors
+    /// [`SourceError::Shape`] for a text that no position wrote.
+    pub fn read(page: u64, cursor: Option<&str>) -> Result<Position, SourceError> {
+        match cursor {
+            None => Ok(Position { turn: page.saturating_sub(1), ..Position::default() }),
+            Some(text) => serde_json::from_str(text)
+                .map_err(|_| SourceError::Shape { detail: "the walk's own note of its place cannot be read".into() }),
+        }
+    }
+
+    /// How a job keeps it; none where the page's number says it all.
+    pub fn text(&self) -> Option<String> {
+        let plain = Position { turn: self.turn, ..Position::default() };
+        // It holds texts, numbers and dates, which always can be written.
+        (*self != plain).then(|| serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// The first call of a walk.
+    pub fn begin(definition: &Definition, walk: Walk) -> Position {
+        let list = &definition.list;
+        let news_since = walk.walked_at.filter(|_| walk.mode == Mode::Incremental);
+        let recent =
+            list.recent.as_ref().zip(news_since).and_then(|(recent, since)| minutes(recent, since, walk.started_at));
+        let mut first = Position { parent: walk.parent, recent, ..Position::default() };
+        if let Some(windows) = list.windows.as_ref().filter(|_| recent.is_none()) {
+            first.days = days(windows, list.overlap, news_since, walk.started_at);
+            first.window = first.days.map(|(from, until)| (from, windows.end(from).min(until)));
+        }
+        first
+    }
+
+    /// The parameters of the call.
+    pub(super) fn query(&self, definition: &Definition, combination: &Combination) -> Vec<(String, String)> {
+        let list = &definition.list;
+        let mut query = combination.0.clone();
+        if let (Pages::NextLink { .. }, Some(mark)) = (&list.pages, &self.mark) {
+            // The address of the next page says all parameters.
+            return url::form_urlencoded::parse(mark.as_bytes()).into_owned().collect();
+        }
+        let mut add = |name: &String, value: String| query.push((name.clone(), value));
+        if let (Some(recent), Some(minutes)) = (&list.recent, self.recent) {
+            add(&recent.parameter, minutes.to_string());
+        }
+        if let (Some(windows), Some((first, last))) = (&list.windows, self.window) {
+            match &windows.span {
+                Span::Day { parameter } => add(parameter, first.to_string()),
+                Span::Days { from, to, .. } => {
+                    add(from, first.to_string());
+                    add(to, last.to_string());
+                }
+            }
+        }
+        match &list.pages {
+            Pages::Number { parameter, first } | Pages::HasMoreFlag { parameter, first, .. } => {
+                add(parameter, (first + self.turn).to_string());
+            }
+            Pages::Offset { parameter, limit, size } => {
+                add(parameter, (size * self.turn).to_string());
+                limit.iter().for_each(|limit| add(limit, size.to_string()));
+            }
+            Pages::Cursor { parameter, .. } => self.mark.iter().for_each(|mark| add(parameter, mark.clone())),
+            Pages::NextLink { .. } | Pages::None => {}
+        }
+        query
+    }
+
+    /// The next page of the same list.
+    pub(super) fn next_page(&self, mark: Option<String>) -> Position {
+        Position { turn: self.turn + 1, mark, ..self.clone() }
+    }
+
+    /// Whether a page of this position leads to the same one again.
+    pub(super) fn is_at(&self, mark: &str) -> bool {
+        self.mark.as_deref() == Some(mark)
+    }
+
+    /// Where the walk goes on after the last page of a list: the next stretch of days, else the next parent's list.
+    pub(super) fn next_list(
+        &self,
+        definition: &Definition,
+        next_parent: impl FnOnce(&str) -> Option<String>,
+    ) -> Option<Position> {
+        let fresh = Position { turn: 0, mark: None, ..self.clone() };
+        if let (Some(windows), Some((_, until)), Some((_, last))) = (&definition.list.windows, self.days, self.window)
+            && last < until
+            && let Ok(from) = last.tomorrow()
+        {
+            return Some(Position { window: Some((from, windows.end(from).min(until))), ..fresh });
+        }
+        let parent = next_parent(self.parent.as_deref()?)?;
+        let windows = definition.list.windows.as_ref();
+        let window = windows.zip(self.days).map(|(windows, (from, until))| (from, windows.end(from).min(until)));
+        Some(Position { parent: Some(parent), window, ..fresh })
+    }
+}
+
+impl Windows {
+    /// The last day of a stretch.
+    fn end(&self, from: Date) -> Date {
+        match self.span {
+            Span::Day { .. } => from,
+            Span::Days { days, .. } => from.saturating_add(i64::from(days.saturating_sub(1)).days()),
+        }
+    }
+}
+
+/// The minutes to ask for, when the last walk is recent enough.
+fn minutes(recent: &Recent, since: Millis, now: Millis) -> Option<u64> {
+    let age = Duration::from_millis(u64::try_from(now - since).ok()?);
+    let minutes = (age + recent.margin).as_millis().div_ceil(60_000).max(1);
+    (minutes * 60_000 <= recent.max.as_millis()).then(|| u64::try_from(minutes).unwrap_or(u64::MAX))
+}
+
+/// The days of a walk: all that the list reaches, or those since the last walk.
+fn days(windows: &Windows, overlap: Duration, since: Option<Millis>, now: Millis) -> Option<(Date, Date)> {
+    let day = |at: Millis| Some(windows.timezone.to_datetime(Timestamp::from_millisecond(at).ok()?).date());
+    let today = day(now)?;
+    let reach = today.saturating_sub(i64::from(windows.reach_days).days());
+    let overlap = i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX);
+    let from = since.and_then(|since| day(since.saturating_sub(overlap)));
+    Some((from.map_or(reach, |from| from.clamp(reach, today)), today))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Position, Walk};
+    use crate::catalog::Definition;
+    use crate::domain::{Combination, Mode};
+
+    fn definition(list: &str) -> Definition {
+        let text = format!("id = \"/id\"\nlist = {{ path = \"/things\", items = \"/things\", {list} }}\ntable = {{}}");
+        crate::catalog::reader::read("things", &toml::from_str(&text).unwrap()).unwrap()
+    }
+
+    fn at(text: &str) -> i64 {
+        text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+    }
+
+    fn walk(mode: Mode, now: &str, before: Option<&str>) -> Walk {
+        Walk { mode, started_at: at(now), walked_at: before.map(at), parent: None }
+    }
+
+    fn asked(definition: &Definition, position: &Position) -> String {
+        let query = position.query(definition, &Combination::default());
+        query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+    }
+
+    /// The calls of a walk in which each list has one page.
+    fn calls(definition: &Definition, walk: Walk) -> Vec<String> {
+        let mut position = Some(Position::begin(definition, walk));
+        let mut calls = Vec::new();
+        while let Some(here) = position {
+            calls.push(asked(definition, &here));
+            // As a job keeps it.
+            let here = Position::read(1, here.text().as_deref()).unwrap();
+            position = here.next_list(definition, |_| None);
+        }
+        calls
+    }
+
+    const DAY: &str = "pages = { style = \"number\", parameter = \"page\" }, overlap = \"10min\", \
+        windows = { day = \"changed\", reach = \"3d\", timezone = \"Europe/Amsterdam\" }";
+
+    #[test]
+    fn a_whole_walk_goes_through_the_days_oldest_first_and_one_for_news_begins_at_the_last() {
+        let days = definition(DAY);
+        // 23:30 in Amsterdam is still the same day, 00:30 the next.
+        let whole = calls(&days, walk(Mode::Full, "2026-11-25T23:30:00Z", None));
+        assert_eq!(
+            whole,
+            [
+                "changed=2026-11-23&page=1",
+                "changed=2026-11-24&page=1",
+                "changed=2026-11-25&page=1",
+                "changed=2026-11-26&page=1"
+            ]
+        );
+        let news = |before| calls(&days, walk(Mode::Incremental, "2026-11-25T12:00:00Z", Some(before)));
+        assert_eq!(news("2026-11-25T10:00:00Z"), ["changed=2026-11-25&page=1"]);
+        assert_eq!(news("2026-11-24T23:05:00Z"), ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1"], "overlap");
+        assert_eq!(news("2025-01-01T00:00:00Z").len(), 4, "no further back than the list reaches");
+        assert_eq!(news("2026-11-27T00:00:00Z"), ["changed=2026-11-25&page=1"], "a clock that was set back");
+    }
+
+    #[test]
+    fn stretches_of_several_days_meet_without_a_gap_and_end_today() {
+        let text = "pages = { style = \"none\" }, windows = { from = \"a\", to = \"b\", days = 31, reach = \"65d\" }";
+        let whole = calls(&definition(text), walk(Mode::Full, "2026-11-25T12:00:00Z", None));
+        assert_eq!(whole, ["a=2026-09-21&b=2026-10-21", "a=2026-10-22&b=2026-11-21", "a=2026-11-22&b=2026-11-25"]);
+    }
+
+    #[test]
+    fn what_changed_in_the_last_minutes_is_asked_for_when_that_is_enough() {
+        let recent = definition(&format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}"));
+        let news = |before| calls(&recent, walk(Mode::Incremental, "2026-11-25T12:00:00Z", Some(before)));
+        assert_eq!(news("2026-11-25T11:45:00Z"), ["minutes=17&page=1"]);
+        assert_eq!(news("2026-11-25T11:44:59Z"), ["minutes=18&page=1"]);
+        assert_eq!(news("2026-11-25T11:02:00Z"), ["minutes=60&page=1"]);
+        assert_eq!(news("2026-11-25T11:01:59Z"), ["changed=2026-11-25&page=1"]);
+        assert_eq!(calls(&recent, walk(Mode::Full, "2026-11-25T12:00:00Z", Some("2026-11-25T11:45:00Z"))).len(), 4);
+    }
+
+    #[test]
+    fn plain_pages_are_kept_as_numbers_alone() {
+        let pages = definition("pages = { style = \"number\", parameter = \"page\", first = 0 }");
+        let first = Position::begin(&pages, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
+        assert_eq!((first.text(), asked(&pages, &first)), (None, "page=0".to_owned()));
+        let third = first.next_page(None).next_page(None);
+        assert_eq!((third.text(), asked(&pages, &third)), (None, "page=2".to_owned()));
+        assert_eq!(Position::read(3, None).unwrap(), third);
+        assert!(Position::read(3, Some("x")).is_err());
+    }
+}
