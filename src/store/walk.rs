@@ -343,6 +343,7 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
         from.push(0);
     }
     let rows = tx.scan(&prefix, &from, SWEPT_MAX)?;
+    let siblings = siblings(tx, &stream)?;
     let mut last = None;
     for (key, bytes) in &rows {
         let mut note: RowNote = decode("a ledger row", bytes)?;
@@ -354,7 +355,9 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
             Absence::Whole => {
                 note.gone_at = Some(now);
                 tx.put(key.clone(), encode("a ledger row", &note)?);
-                outbox::append_listing(tx, &stream, &id, Some(now), now)?;
+                if !is_listed(tx, &siblings, &id)? {
+                    outbox::append_listing(tx, &stream, &id, Some(now), now)?;
+                }
             }
         }
         last = Some(id);
@@ -365,6 +368,31 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
         Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
         _ => end_walk(tx, run.id, now),
     }
+}
+
+/// How the ledger's rows of the resource's other streams begin. What left one list may stand on another.
+fn siblings(tx: &Tx<'_>, stream: &StreamId) -> Result<Vec<Vec<u8>>, StoreError> {
+    let StreamId { shop, resource, .. } = stream;
+    let walked = keys::texts(b'k', &[shop, resource]);
+    let own = keys::stream(b'r', stream);
+    let others = tx.scan(&walked, &walked, usize::MAX)?.into_iter().map(|(mut key, _)| {
+        if let Some(kind) = key.first_mut() {
+            *kind = b'r';
+        }
+        key
+    });
+    Ok(others.filter(|other| *other != own).collect())
+}
+
+fn is_listed(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<bool, StoreError> {
+    for prefix in streams {
+        if let Some(bytes) = tx.get(&[prefix.as_slice(), id.as_bytes()].concat())?
+            && decode::<RowNote>("a ledger row", &bytes)?.gone_at.is_none()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// How a row is absent.

@@ -11,6 +11,7 @@ mod keep_current;
 mod kill;
 mod model;
 mod mysql;
+mod other_api;
 mod outage;
 mod parsers;
 mod prism;

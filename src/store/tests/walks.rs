@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{Fixture, MORE, detail, fixture, page};
-use crate::domain::{Class, Effects, Entry, Mode, Next, Trigger};
-use crate::store::QueueKind;
+use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, StreamId, Trigger};
+use crate::store::{QueueKind, Start};
 
 async fn details(f: &Fixture) -> Vec<Class> {
     let leases = f.lease(QueueKind::Detail, 10).await;
@@ -92,4 +92,66 @@ async fn only_who_asks_for_a_full_walk_has_planned_reads_made_early() {
         }
         assert_eq!(details(&f).await.len(), early, "{mode:?} by {trigger:?}");
     }
+}
+
+/// The other stream of the resource.
+fn sibling(f: &Fixture) -> StreamId {
+    StreamId { combination: Combination(vec![("kind".into(), "b".into())]), ..f.stream.clone() }
+}
+
+/// Times since when rows are no longer listed, as the sink is told.
+async fn listings(f: &Fixture) -> Vec<(String, bool)> {
+    let entries = f.drain().await.into_iter();
+    let told = |entry| match entry {
+        Entry::Listing { id, no_longer_listed_at, .. } => Some((id, no_longer_listed_at.is_some())),
+        _ => None,
+    };
+    entries.filter_map(told).collect()
+}
+
+#[tokio::test]
+async fn what_moved_from_one_list_to_another_is_still_listed() {
+    let f = fixture().await;
+    let (one, other) = (f.stream.clone(), sibling(&f));
+    // A full walk of a stream whose list has these rows.
+    let walk = async |stream: &StreamId, ids: &[&str]| {
+        f.store.start_runs([stream.clone()], Mode::Full, Trigger::Schedule).await.unwrap();
+        let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (*id, 1, 0)).collect();
+        // What is absent from one pass is looked for in another.
+        while let Some(lease) = f.lease(QueueKind::List, 1).await.pop() {
+            let is_sweep = matches!(lease.job.kind, JobKind::Sweep { .. });
+            f.settle(lease, if is_sweep { Effects::Local } else { page(&rows, Next::End) }).await;
+        }
+        f.read_details().await;
+    };
+    walk(&one, &["1", "2"]).await;
+    walk(&other, &["3"]).await;
+    f.drain().await;
+    walk(&other, &["3", "1"]).await;
+    walk(&one, &["2"]).await;
+    assert_eq!(listings(&f).await, [], "it moved");
+    walk(&other, &["3"]).await;
+    assert_eq!(listings(&f).await, [("1".to_owned(), true)], "now it is on neither");
+    walk(&one, &["2", "1"]).await;
+    assert_eq!(listings(&f).await, [("1".to_owned(), false)]);
+}
+
+#[tokio::test]
+async fn streams_that_follow_are_walked_when_all_before_them_have_been() {
+    let f = fixture().await;
+    let (one, other) = (f.stream.clone(), sibling(&f));
+    let child = StreamId { resource: "parts".into(), combination: Combination::default(), ..f.stream.clone() };
+    let start = |stream: &StreamId| Start { stream: stream.clone(), followers: vec![child.clone()] };
+    f.store.start_runs([start(&one), start(&other)], Mode::Full, Trigger::Schedule).await.unwrap();
+    let resources = || -> Vec<String> {
+        let runs = f.store.runs(None, 10, |_| true).unwrap();
+        runs.into_iter().rev().map(|run| run.stream.resource).collect()
+    };
+    f.page(&[("1", 1, 0)], Next::End).await;
+    assert_eq!(resources(), ["things", "things"], "the other one is still being walked");
+    f.page(&[("2", 1, 0)], Next::End).await;
+    assert_eq!(resources(), ["things", "things", "parts"]);
+    assert_eq!(f.store.next_listed(&[one.clone(), other.clone()], None).unwrap().as_deref(), Some("1"));
+    assert_eq!(f.store.next_listed(&[one.clone(), other.clone()], Some("1")).unwrap().as_deref(), Some("2"));
+    assert_eq!(f.store.next_listed(&[one, other], Some("2")).unwrap(), None);
 }

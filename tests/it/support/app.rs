@@ -56,6 +56,8 @@ pub(crate) struct Builder {
     mysql: Option<String>,
     schedule: &'static str,
     extra: String,
+    source: Option<String>,
+    resources: Option<String>,
     stand: Option<Arc<Stand>>,
     unregistered: bool,
 }
@@ -122,6 +124,18 @@ impl Builder {
         self
     }
 
+    /// Another API than the sandbox: the keys of `[source]`.
+    pub(crate) fn source(mut self, text: &str) -> Builder {
+        self.source = Some(text.to_owned());
+        self
+    }
+
+    /// What is synced; without it what the program syncs of itself.
+    pub(crate) fn resources(mut self, names: &[&str]) -> Builder {
+        self.resources = Some(format!("resources = {names:?}\n"));
+        self
+    }
+
     /// More tables of the configuration file.
     pub(crate) fn toml(mut self, text: &str) -> Builder {
         self.extra.push_str(text);
@@ -155,15 +169,20 @@ impl Builder {
             None => Arc::new(stand(self.options).await),
         };
         let folder = tempfile::Builder::new().prefix("waybill-app-").tempdir().unwrap();
+        let of_sandbox = format!("base_url = \"{address}\"\ntoken_url = \"{address}/token\"", address = stand.address);
         let mut text = format!(
-            "data_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[schedule]\nsync = \"{}\"\nreconcile = \"{NEVER}\"\n\
-             [source]\nbase_url = \"{address}\"\ntoken_url = \"{address}/token\"\n[source.limits]\n",
+            "data_dir = \"{}\"\n{}[http]\nlisten = \"127.0.0.1:0\"\n[schedule]\nsync = \"{}\"\nreconcile = \"{NEVER}\"\n\
+             [source]\n{}\n",
             folder.path().join("data").display(),
+            self.resources.unwrap_or_default(),
             self.schedule,
-            address = stand.address,
+            self.source.as_ref().unwrap_or(&of_sandbox),
         );
-        for (rule, limit) in &limits {
-            writeln!(text, "\"{rule}\" = \"{limit}\"").unwrap();
+        if self.source.is_none() {
+            text.push_str("[source.limits]\n");
+            for (rule, limit) in &limits {
+                writeln!(text, "\"{rule}\" = \"{limit}\"").unwrap();
+            }
         }
         if let Some(url) = &self.mysql {
             writeln!(text, "[mysql]\nurl = \"{url}\"").unwrap();
@@ -212,6 +231,8 @@ impl TestApp {
             mysql: None,
             schedule: NEVER,
             extra: String::new(),
+            source: None,
+            resources: None,
             stand: None,
             unregistered: false,
         }
