@@ -178,8 +178,10 @@ impl<'a> Fields<'a> {
     pub(super) fn end(&self) {
         let known = self.asked.borrow();
         for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
-            let near = nearest(key, known.iter().copied()).unwrap_or_default();
-            self.problem(key, format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
+            let free = known.iter().copied().filter(|known| !self.table.contains_key(*known));
+            let meant = nearest(key, free).filter(|near| strsim::levenshtein(key, near) <= 2);
+            let meant = meant.map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
+            self.problem(key, format!("unknown key{meant} Known here: {}", known.join(", ")));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Configuration: what it refuses, with which words, and what it never shows.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,25 +7,7 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 use waybill::config::{Config, ConfigError, MasterKeySource};
 
-/// Loads a file with the given text under the given variables; problems come without the folder.
-fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("waybill.toml");
-    std::fs::write(&file, text).unwrap();
-    let environment: BTreeMap<String, String> =
-        variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let prefix = format!("{}/", folder.path().display());
-    Config::load(Some(&file), &environment).map_err(|error| match error {
-        ConfigError::Problems(problems) => {
-            problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
-        }
-        ConfigError::File { .. } => panic!("{error}"),
-    })
-}
-
-fn problems(text: &str) -> Vec<String> {
-    load(text, &[]).unwrap_err()
-}
+use crate::support::configuration::{load, problems};
 
 #[test]
 fn no_file_is_a_configuration() {

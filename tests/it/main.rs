@@ -6,6 +6,7 @@ mod archive;
 mod command_line;
 mod completeness;
 mod config;
+mod definitions;
 mod fuzz;
 mod keep_current;
 mod kill;
