@@ -78,7 +78,7 @@ impl Backend for Inner {
 
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
         Box::pin(async move {
-            let resources = self.checked_resources(shop.resources)?;
+            let resources = self.checked_resources(shop.resources.unwrap_or_default())?;
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
                 return Err(store_error(StoreError::DuplicateClient));
             }
@@ -92,22 +92,25 @@ impl Backend for Inner {
             };
             let shop = self.store.create_shop(new).await.map_err(store_error)?;
             self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await.map_err(store_error)?;
-            Ok(shop)
+            Ok(self.shown(shop))
         })
     }
 
     fn shops(&self) -> Answer<'_, Vec<Shop>> {
-        Box::pin(async move { self.store.shops().map_err(store_error) })
+        Box::pin(async move {
+            let shops = self.store.shops().map_err(store_error)?;
+            Ok(shops.into_iter().map(|shop| self.shown(shop)).collect())
+        })
     }
 
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
-        Box::pin(async move { self.store.shop(shop_id).map_err(store_error) })
+        Box::pin(async move { Ok(self.store.shop(shop_id).map_err(store_error)?.map(|shop| self.shown(shop))) })
     }
 
     fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
         Box::pin(async move {
             let Some(known) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
-            let resources = change.resources.map(|resources| self.checked_resources(Some(resources))).transpose()?;
+            let resources = change.resources.map(|resources| self.checked_resources(resources)).transpose()?;
             if let Some(secret) = &change.client_secret {
                 self.prove(&known.client_id, secret).await?;
             }
@@ -129,7 +132,7 @@ impl Backend for Inner {
                 self.engine.wake_shop(shop).map_err(store_error)?;
                 self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
             }
-            Ok(shop)
+            Ok(shop.map(|shop| self.shown(shop)))
         })
     }
 
@@ -155,7 +158,7 @@ impl Backend for Inner {
                 }
             }
             if let Some(resource) = &resource
-                && !shop.resources.contains(resource)
+                && !shop.takes(resource)
             {
                 return Err(ApiError::Conflict(format!("the shop does not take the resource `{resource}`")));
             }
@@ -250,9 +253,15 @@ impl Backend for Inner {
 
 impl Inner {
     /// The resources of a shop: those named, all of them configured; or all that are configured.
-    fn checked_resources(&self, named: Option<Vec<String>>) -> Result<Vec<String>, ApiError> {
+    /// A shop as it is shown: with the names of what it takes.
+    fn shown(&self, shop: Shop) -> Shop {
+        let all = || self.definitions.iter().map(|definition| definition.name.clone()).collect();
+        let resources = if shop.resources.is_empty() { all() } else { shop.resources };
+        Shop { resources, ..shop }
+    }
+
+    fn checked_resources(&self, named: Vec<String>) -> Result<Vec<String>, ApiError> {
         let known: Vec<String> = self.definitions.iter().map(|definition| definition.name.clone()).collect();
-        let Some(named) = named else { return Ok(known) };
         let wrong: Vec<FieldError> = named
             .iter()
             .enumerate()

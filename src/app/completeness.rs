@@ -134,7 +134,7 @@ impl Inner {
 
     /// The definitions of the resources that a shop takes.
     pub(super) fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
-        self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.resources.contains(&definition.name))
+        self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.takes(&definition.name))
     }
 
     async fn look_twice(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {

@@ -80,8 +80,7 @@ async fn probe_page(
     shop: &Shop,
     findings: &mut Vec<Finding>,
 ) {
-    let takes =
-        |definition: &&Arc<Definition>| shop.resources.contains(&definition.name) && definition.parent.is_none();
+    let takes = |definition: &&Arc<Definition>| shop.takes(&definition.name) && definition.parent.is_none();
     let Some(definition) = config.definitions.iter().find(takes) else { return };
     let Some(combination) = definition.list.combinations.first() else { return };
     let walk = Walk { mode: Mode::Full, started_at: store.clock().now(), walked_at: None, parent: None };

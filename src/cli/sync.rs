@@ -100,7 +100,7 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
         let what = format!("--shop {id}: there is no such shop; `waybill shops list` shows the ids");
         return if found.is_empty() { Err(Failure::Usage(what)) } else { Ok(found) };
     }
-    let takes = |shop: &Shop| resource.is_none_or(|resource| shop.resources.iter().any(|name| name == resource));
+    let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
     let (active, others): (Vec<Shop>, Vec<Shop>) =
         shops.into_iter().filter(takes).partition(|shop| shop.state == ShopState::Active);
     if active.is_empty() {

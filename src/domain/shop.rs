@@ -27,7 +27,7 @@ pub struct Shop {
     pub client_id: String,
     /// Whose budget its calls use; shops that name the same account share one. Default: `client_id`.
     pub account: String,
-    /// Names of the resources that are synced for it.
+    /// Names of the resources that are synced for it; none: all that are configured, those of tomorrow too.
     pub resources: Vec<String>,
     pub state: ShopState,
     /// Why it is not active, for people; never holds a secret.
@@ -35,4 +35,11 @@ pub struct Shop {
     pub reason: Option<String>,
     pub created_at: Millis,
     pub updated_at: Millis,
+}
+
+impl Shop {
+    /// Whether a resource is synced for it.
+    pub fn takes(&self, resource: &str) -> bool {
+        self.resources.is_empty() || self.resources.iter().any(|name| name == resource)
+    }
 }

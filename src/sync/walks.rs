@@ -82,10 +82,11 @@ impl Inner {
         resource: Option<&str>,
         wanted: impl Fn(&Definition, &StreamId) -> Result<bool, StoreError>,
     ) -> Result<Vec<Start>, StoreError> {
-        let taken = shop.resources.iter().filter(|name| resource.is_none_or(|resource| resource == *name));
+        let taken = |definition: &&Definition| {
+            shop.takes(&definition.name) && resource.is_none_or(|resource| resource == definition.name)
+        };
         let mut streams: BTreeMap<&str, Vec<StreamId>> = BTreeMap::new();
-        let definitions: Vec<&Definition> =
-            taken.filter_map(|name| self.definition(name).map(|found| &**found)).collect();
+        let definitions: Vec<&Definition> = self.parts.definitions.iter().map(|found| &**found).filter(taken).collect();
         for definition in &definitions {
             for stream in definition.streams(&shop.id) {
                 if wanted(definition, &stream)? {

@@ -1,6 +1,5 @@
 //! Configuration: what it refuses, with which words, and what it never shows.
 
-
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -22,4 +22,5 @@ mod sandbox;
 mod support;
 mod sync;
 mod tidy;
+mod walk_through;
 mod wire;
