@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::out::{Out, tell};
 use super::progress::Bars;
-use super::watch::{Ended, Watched, name, runs, until_idle};
+use super::watch::{Chosen, Ended, Watched, name, runs, until_idle};
 use super::{Failure, Outcome, Voice, configure, start, stop, table};
 use crate::app::App;
 use crate::catalog::reader::parse_duration;
@@ -77,7 +77,8 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     for shop in &shops {
         ours.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
     }
-    watched.runs = Some(ours);
+    let after = ours.last().copied().unwrap_or(u64::MAX);
+    watched.runs = Some(Chosen { ids: ours, after });
     let mut bars = Bars::new(args.quiet);
     let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
     bars.finish();

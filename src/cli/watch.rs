@@ -19,7 +19,14 @@ const RUNS_PAGE: usize = 500;
 pub(super) struct Watched {
     pub(super) names: BTreeMap<ShopId, String>,
     /// None: all.
-    pub(super) runs: Option<BTreeSet<u64>>,
+    pub(super) runs: Option<Chosen>,
+}
+
+/// Some runs.
+pub(super) struct Chosen {
+    pub(super) ids: BTreeSet<u64>,
+    /// And all that start later: those that follow others.
+    pub(super) after: u64,
 }
 
 /// How the watching ended.
@@ -88,7 +95,7 @@ async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Resu
 /// # Errors
 /// When the runs cannot be read.
 pub(super) async fn runs(backend: &dyn Backend, watched: &Watched) -> Result<Vec<RunView>, Failure> {
-    let oldest = watched.runs.as_ref().and_then(|runs| runs.first().copied()).unwrap_or(0);
+    let oldest = watched.runs.as_ref().and_then(|chosen| chosen.ids.first().copied()).unwrap_or(0);
     let mut all = Vec::new();
     let mut before = None;
     loop {
@@ -112,8 +119,8 @@ pub(super) fn name<'a>(view: &'a RunView, watched: &'a Watched) -> &'a str {
 }
 
 fn wanted(mut runs: Vec<RunView>, watched: &Watched) -> Vec<RunView> {
-    if let Some(ids) = &watched.runs {
-        runs.retain(|view| ids.contains(&view.run.id));
+    if let Some(chosen) = &watched.runs {
+        runs.retain(|view| view.run.id > chosen.after || chosen.ids.contains(&view.run.id));
     }
     runs
 }
