@@ -222,7 +222,7 @@ fn secrets_show_in_no_debug_text_and_no_problem() {
 #[test]
 fn the_readme_adds_a_resource_that_loads() {
     let readme = std::fs::read_to_string("README.md").unwrap();
-    let begins = "    resources = [\"shipments\", \"returns\"]";
+    let begins = "    resources = [\"shipments\", \"sales\"]";
     let block: Vec<&str> = readme
         .lines()
         .skip_while(|line| *line != begins)
@@ -230,6 +230,35 @@ fn the_readme_adds_a_resource_that_loads() {
         .map(str::trim_start)
         .collect();
     let config = load(&block.join("\n"), &[]).unwrap();
-    assert_eq!(config.definitions.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["shipments", "returns"]);
-    assert_eq!(config.definitions[1].list.combinations.len(), 2);
+    assert_eq!(config.definitions.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["shipments", "sales"]);
+}
+
+#[test]
+fn how_calls_show_whose_they_are_is_checked() {
+    let source = |text: &str| problems(&format!("[source]\n{text}"));
+    assert_eq!(source("auth = \"bearer\""), [""; 0]);
+    assert_eq!(source("auth = \"api-key\"\napi_key_header = \"X-Api-Key\""), [""; 0]);
+    assert_eq!(
+        source("auth = \"apikey\""),
+        ["waybill.toml:2: source.auth: `apikey` is unknown; did you mean \"api-key\"? \
+          There are client-credentials, basic, bearer, api-key"]
+    );
+    for (text, line) in [
+        ("auth = \"api-key\"", 1),
+        ("auth = \"api-key\"\napi_key_header = \"Host\"", 3),
+        ("auth = \"api-key\"\napi_key_header = \"X Key\"", 3),
+    ] {
+        assert_eq!(
+            source(text),
+            [format!(
+                "waybill.toml:{line}: source.api_key_header: auth = \"api-key\" needs the name of the header that takes the key, \
+                 like \"X-Api-Key\""
+            )],
+            "{text}"
+        );
+    }
+    assert_eq!(
+        source("api_key_header = \"X-Api-Key\""),
+        ["waybill.toml:2: source.api_key_header: goes with auth = \"api-key\" only"]
+    );
 }

@@ -13,7 +13,8 @@ use warp::Filter as _;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
-use crate::support::app::TestApp;
+use crate::support::app::{Builder, TestApp};
+use crate::support::mariadb::Database;
 
 const KEY: &str = "canary-key-of-the-library";
 const BOOKS: u64 = 57;
@@ -144,8 +145,25 @@ back   = { from = "/back", type = "boolean" }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_of_another_kind_is_synced_by_configuration_alone() {
+    synced(TestApp::builder()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_of_another_kind_is_synced_into_mysql() {
+    let database = Database::fresh().await;
+    synced(TestApp::builder().mysql(database.url())).await;
+    let counted: Vec<(String, u64, u64)> = database
+        .rows("SELECT isbn, COUNT(*), SUM(`back`) FROM loans GROUP BY isbn HAVING COUNT(*) = 3 ORDER BY isbn LIMIT 2")
+        .await;
+    assert_eq!(counted, [("978-0003".to_owned(), 3, 1), ("978-0007".to_owned(), 3, 1)]);
+    let authors: Vec<(String, u64)> =
+        database.rows("SELECT name, COUNT(*) FROM book_authors GROUP BY name ORDER BY 2 DESC, name LIMIT 1").await;
+    assert_eq!(authors, [("Another".to_owned(), BOOKS)]);
+}
+
+async fn synced(builder: Builder) {
     let (library, address) = library().await;
-    let mut app = TestApp::builder()
+    let mut app = builder
         .source(&format!("base_url = \"{address}\"\nauth = \"api-key\"\napi_key_header = \"X-Library-Key\""))
         .resources(&["books", "loans"])
         .toml(RESOURCES)
@@ -177,6 +195,8 @@ async fn an_api_of_another_kind_is_synced_by_configuration_alone() {
     let of_seven = app.pages("/api/v1/loans?isbn=978-0007").await;
     let ids: Vec<&str> = of_seven.iter().map(|loan| loan["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["978-0007:1", "978-0007:2", "978-0007:3"]);
+    let one = app.get(&format!("/api/v1/loans/{id}/978-0007:2")).await;
+    assert_eq!((&one["reader"], &one["isbn"]), (&json!("R2"), &json!("978-0007")));
     assert_eq!((&of_seven[0]["isbn"], &of_seven[0]["back"]), (&json!("978-0007"), &json!(false)));
     // What changes comes with the next walk, and nothing else is read anew.
     library.returned.lock().unwrap().push(3);
