@@ -20,7 +20,18 @@ pub use fields::nearest;
 pub use limits::{Limit, Rule, RuleTable};
 
 const SOURCE: &str = include_str!("bol.toml");
-const RESOURCES: [(&str, &str); 1] = [("shipments", include_str!("shipments.toml"))];
+const RESOURCES: [(&str, &str); 10] = [
+    ("inventory", include_str!("inventory.toml")),
+    ("invoice_requests", include_str!("invoice_requests.toml")),
+    ("invoices", include_str!("invoices.toml")),
+    ("offers", include_str!("offers.toml")),
+    ("orders", include_str!("orders.toml")),
+    ("promotion_products", include_str!("promotion_products.toml")),
+    ("promotions", include_str!("promotions.toml")),
+    ("replenishments", include_str!("replenishments.toml")),
+    ("returns", include_str!("returns.toml")),
+    ("shipments", include_str!("shipments.toml")),
+];
 
 /// The resources that are synced when the configuration names none.
 pub const RESOURCES_DEFAULT: [&str; 1] = ["shipments"];
@@ -120,8 +131,9 @@ fn resource(name: &str, own: &toml::Table) -> Result<Definition, Vec<String>> {
         reader::merge(&mut table, own);
     } else if built_in.is_none() {
         let known: Vec<&str> = RESOURCES.iter().map(|(known, _)| *known).collect();
+        let near = nearest(name, known.iter().copied()).unwrap_or_default();
         return Err(vec![format!(
-            "resources: `{name}` is not in the catalog ({}) and there is no [resource.{name}]",
+            "resources: `{name}` is not in the catalog and there is no [resource.{name}]; did you mean `{near}`? The catalog has {}",
             known.join(", ")
         )]);
     }

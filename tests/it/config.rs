@@ -122,10 +122,14 @@ fn broken_toml_names_the_line_and_does_not_quote_it() {
 
 #[test]
 fn definitions_are_checked_with_their_line() {
-    let found = problems("resources = [\"shipments\", \"orders\"]\n");
+    let found = problems("resources = [\"shipments\", \"order\"]\n");
     assert_eq!(
         found,
-        ["waybill.toml:1: resources: `orders` is not in the catalog (shipments) and there is no [resource.orders]"]
+        [
+            "waybill.toml:1: resources: `order` is not in the catalog and there is no [resource.order]; did you mean `orders`? \
+          The catalog has inventory, invoice_requests, invoices, offers, orders, promotion_products, promotions, \
+          replenishments, returns, shipments"
+        ]
     );
     let found = problems("[resource.shipments.list]\norder = \"newest-first\"\npath = \"retailer/shipments\"\n");
     assert!(

@@ -362,3 +362,20 @@ fn all_problems_are_told_at_once() {
         "{found:#?}"
     );
 }
+
+#[test]
+fn the_whole_catalog_is_sound() {
+    let names = [
+        "shipments",
+        "orders",
+        "returns",
+        "replenishments",
+        "inventory",
+        "invoices",
+        "invoice_requests",
+        "promotions",
+        "promotion_products",
+        "offers",
+    ];
+    assert_eq!(problems(&format!("resources = {names:?}")), [""; 0]);
+}
