@@ -7,6 +7,10 @@
 //! | `GET audit`, `GET calls` | the sums; all calls as JSON lines |
 //! | `POST audit/reset` | forgets all calls |
 //! | `GET truth?client_id=` | JSON lines of `{method, id, document}` |
+//! | `GET truth?client_id=&resource=` | JSON lines of `{id, document}` of any resource |
+//! | `POST returns/handle {client_id, id}` | an open return moves to the handled ones |
+//! | `POST offers {client_id, id, stock}` | a new offer, or the change of one |
+//! | `POST invoices {client_id}` | an invoice of today |
 //! | `POST shops` `{client_id, client_secret, fbr, fbb}` | adds a shop |
 //! | `POST shops/change` `{client_id, client_secret?, active?}` | rotates its secret, switches it off or on |
 //! | `POST shipments` `{client_id, method, count}` | adds shipments; their ids |
@@ -77,6 +81,20 @@ struct One {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct OfShop {
+    client_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutOffer {
+    client_id: String,
+    id: String,
+    stock: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Login {
     blocked: bool,
 }
@@ -113,6 +131,22 @@ fn control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Answer, R
             let client_id = shop.client_id.clone();
             sandbox.add_shop(shop)?;
             json!({ "client_id": client_id })
+        }
+        ("POST", "returns/handle") => {
+            let one: One = body(request)?;
+            if !sandbox.handle_return(&one.client_id, &one.id)? {
+                return Err(Refusal(404, format!("the shop has no unhandled return `{}`", one.id)));
+            }
+            json!({})
+        }
+        ("POST", "offers") => {
+            let offer: PutOffer = body(request)?;
+            sandbox.put_offer(&offer.client_id, &offer.id, offer.stock)?;
+            json!({})
+        }
+        ("POST", "invoices") => {
+            let shop: OfShop = body(request)?;
+            json!({ "id": sandbox.add_invoice(&shop.client_id)? })
         }
         ("POST", "shops/change") => {
             change_shop(sandbox, &body(request)?)?;
@@ -156,6 +190,10 @@ fn truth(sandbox: &Sandbox, request: &Request) -> Result<Answer, Refusal> {
     let client_id = request.parameter("client_id").ok_or_else(|| Refusal(400, "give ?client_id=".to_owned()))?;
     if sandbox.shop(client_id).is_none() {
         return Err(SandboxError::UnknownShop(client_id.to_owned()).into());
+    }
+    if let Some(resource) = request.parameter("resource") {
+        let all = sandbox.truth_of(client_id, resource).into_iter();
+        return Ok(lines(all.map(|(id, document)| text(&json!({ "id": id, "document": document })))));
     }
     Ok(lines(
         sandbox

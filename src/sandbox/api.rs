@@ -23,6 +23,10 @@ use crate::domain::clock::Millis;
 /// `Content-Type` of what the application itself answers.
 const ANSWER_TYPE: &str = "application/vnd.retailer.v10+json;charset=UTF-8";
 
+/// Offers have moved to the next version.
+const OFFERS_MEDIA_TYPE: &str = "application/vnd.retailer.v11+json";
+const OFFERS_ANSWER_TYPE: &str = "application/vnd.retailer.v11+json;charset=UTF-8";
+
 impl Sandbox {
     /// Answers one request.
     pub(super) fn answer(&self, request: &Request) -> Outcome {
@@ -131,11 +135,24 @@ impl Sandbox {
             return problem::problem(405, "Method Not Allowed", "This resource can only be read.", asked.full)
                 .with("allow", "GET");
         }
-        if !accepts(asked.request.header("accept").unwrap_or_default()) {
-            let detail = format!("The supplied accept media type is not supported. Use {MEDIA_TYPE}.");
+        let rest = asked.path.strip_prefix("/retailer/").unwrap_or_default();
+        let is_v11 = rest == "offers" || rest.starts_with("offers/");
+        let media_type = if is_v11 { OFFERS_MEDIA_TYPE } else { MEDIA_TYPE };
+        if !accepts(asked.request.header("accept").unwrap_or_default(), media_type) {
+            let detail = format!("The supplied accept media type is not supported. Use {media_type}.");
             return problem::problem(406, "Not Acceptable", &detail, asked.full);
         }
-        let rest = asked.path.strip_prefix("/retailer/").unwrap_or_default();
+        if let Some(mut answer) = self.shelf_list(rest, shop, asked, settings) {
+            if is_v11 && answer.status == 200 {
+                answer.content_type = OFFERS_ANSWER_TYPE;
+            }
+            return answer;
+        }
+        if let Some((what, body)) = self.shelf_document(rest, shop) {
+            let id = asked.wants(rest.split_once('/').map_or("", |(_, id)| id));
+            let kind = if is_v11 { OFFERS_ANSWER_TYPE } else { ANSWER_TYPE };
+            return body.map_or_else(|| asked.not_found(what, &id), |body| Answer::new(200, kind, body));
+        }
         match rest.split_once('/') {
             None if rest == "shipments" => self.list_shipments(shop, asked, settings),
             None if rest == "orders" => self.list_orders(shop, asked, settings),
@@ -154,7 +171,7 @@ impl Sandbox {
                     None => asked.not_found("Order for order id", &id),
                 }
             }
-            _ => problem::problem(404, "Not Found", "The sandbox has shipments and orders.", asked.full),
+            _ => problem::problem(404, "Not Found", "The sandbox has no such resource.", asked.full),
         }
     }
 
@@ -203,7 +220,7 @@ impl Asked<'_> {
         id
     }
 
-    fn not_found(&self, what: &str, id: &str) -> Answer {
+    pub(super) fn not_found(&self, what: &str, id: &str) -> Answer {
         problem::problem(404, "Not Found", &format!("{what} {id} not found."), self.full)
     }
 }
@@ -247,6 +264,15 @@ impl<'a, 'b> Query<'a, 'b> {
             );
         }
         number
+    }
+
+    /// A day as text, `YYYY-MM-DD`.
+    pub(super) fn date(&mut self, name: &'static str) -> Option<String> {
+        let day = self.text(name)?;
+        if day.parse::<jiff::civil::Date>().is_err() {
+            self.violation(Some(name), format!("'{day}' is no date, use YYYY-MM-DD."));
+        }
+        Some(day)
     }
 
     pub(super) fn choice(&mut self, name: &'static str, allowed: &[&str]) -> Option<String> {
@@ -297,8 +323,8 @@ fn marketplace_path(path: &str) -> Option<&str> {
     }
 }
 
-fn accepts(header: &str) -> bool {
-    header.split(',').any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(MEDIA_TYPE))
+fn accepts(header: &str, wanted: &str) -> bool {
+    header.split(',').any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted))
 }
 
 fn percent_decoded(part: &str) -> String {

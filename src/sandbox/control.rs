@@ -32,6 +32,7 @@ impl Sandbox {
             secret: Mutex::new(options.client_secret),
             active: AtomicBool::new(true),
             stock: Mutex::new(stock),
+            shelf: Mutex::new(None),
         };
         let mut shops = self.0.shops.write().unwrap_or_else(PoisonError::into_inner);
         if shops.contains_key(&options.client_id) {

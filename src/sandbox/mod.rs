@@ -42,6 +42,9 @@ mod odd;
 mod orders;
 mod problem;
 mod server;
+mod shelf;
+mod shelf_api;
+mod shelf_content;
 mod shop;
 mod wire;
 
@@ -62,6 +65,7 @@ use audit::Ledger;
 use fault::Faults;
 use limiter::Limiter;
 use login::Tokens;
+use shelf::Shelf;
 use shop::{Pace, Stock};
 
 /// The only media type it answers.
@@ -190,6 +194,8 @@ struct Shop {
     secret: Mutex<String>,
     active: AtomicBool,
     stock: Mutex<Stock>,
+    /// All else; made at the first look.
+    shelf: Mutex<Option<Shelf>>,
 }
 
 #[derive(Debug)]

@@ -106,10 +106,7 @@ impl Sandbox {
         let status = query.choice("status", &["OPEN", "SHIPPED", "ALL"]);
         let interval = query.number("change-interval-minute", 1, 60);
         let vvb_only = query.choice("vvb-only", &["true", "false"]);
-        let day = query.text("latest-change-date");
-        if let Some(day) = day.as_deref().filter(|day| day.parse::<jiff::civil::Date>().is_err()) {
-            query.violation(Some("latest-change-date"), format!("'{day}' is no date, use YYYY-MM-DD."));
-        }
+        let day = query.date("latest-change-date");
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
@@ -141,6 +138,15 @@ impl Sandbox {
         orders.sort_by_key(|order| std::cmp::Reverse(order.first().placed));
         let rows: Vec<Bytes> = cut(orders.iter(), page).map(OrderOf::row).collect();
         collection("orders", rows.into_iter(), settings)
+    }
+
+    /// All orders that some list may show: id and detail.
+    pub(super) fn all_orders(&self, shop: &Shop) -> Vec<(String, serde_json::Value)> {
+        let now = self.0.clock.now();
+        let stock = self.stock(shop);
+        let both = [Method::Fbr, Method::Fbb].into_iter().flat_map(|method| orders(&stock, method, now));
+        both.map(|order| (order.first().order_id(), serde_json::from_slice(&order.detail()).unwrap_or_default()))
+            .collect()
     }
 
     /// The order's detail, if the shop has such an order.

@@ -3,6 +3,7 @@
 
 mod api_contract;
 mod archive;
+mod catalog_whole;
 mod command_line;
 mod completeness;
 mod config;

@@ -28,7 +28,7 @@ fn shop(client_id: &str, fbr: usize, fbb: usize) -> ShopOptions {
 }
 
 fn lifted() -> BTreeMap<String, String> {
-    ["shipments", "shipments/*", "orders", "orders/*"]
+    ["shipments", "shipments/*", "orders", "orders/*", "returns", "returns/*", "replenishments", "replenishments/*"]
         .iter()
         .map(|path| (format!("GET /retailer/{path}"), "none".to_owned()))
         .collect()

@@ -56,6 +56,7 @@ pub(crate) struct Builder {
     mysql: Option<String>,
     schedule: &'static str,
     extra: String,
+    more_limits: String,
     source: Option<String>,
     resources: Option<String>,
     stand: Option<Arc<Stand>>,
@@ -136,6 +137,12 @@ impl Builder {
         self
     }
 
+    /// More lines of `[source.limits]`.
+    pub(crate) fn limits_too(mut self, text: &str) -> Builder {
+        self.more_limits = text.to_owned();
+        self
+    }
+
     /// More tables of the configuration file.
     pub(crate) fn toml(mut self, text: &str) -> Builder {
         self.extra.push_str(text);
@@ -162,7 +169,7 @@ impl Builder {
         let rules = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
         let limits: BTreeMap<String, String> =
             rules.iter().zip(self.limits).map(|(rule, limit)| ((*rule).to_owned(), limit.to_owned())).collect();
-        self.options.limits.clone_from(&limits);
+        self.options.limits.extend(limits.clone());
         println!("seed {}", self.options.seed);
         let stand = match self.stand.take() {
             Some(stand) => stand,
@@ -183,6 +190,7 @@ impl Builder {
             for (rule, limit) in &limits {
                 writeln!(text, "\"{rule}\" = \"{limit}\"").unwrap();
             }
+            writeln!(text, "{}", self.more_limits).unwrap();
         }
         if let Some(url) = &self.mysql {
             writeln!(text, "[mysql]\nurl = \"{url}\"").unwrap();
@@ -231,6 +239,7 @@ impl TestApp {
             mysql: None,
             schedule: NEVER,
             extra: String::new(),
+            more_limits: String::new(),
             source: None,
             resources: None,
             stand: None,

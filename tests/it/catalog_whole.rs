@@ -1,0 +1,191 @@
+//! The whole catalog: each resource synced by its definition alone, its documents equal to what the sandbox has, and
+//! what changes comes with the next walk, for as few calls as the API allows.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use waybill::sandbox::Method;
+
+use crate::support::app::{Builder, TestApp};
+use crate::support::mariadb::Database;
+
+const ALL: [&str; 10] = [
+    "shipments",
+    "orders",
+    "returns",
+    "replenishments",
+    "inventory",
+    "invoices",
+    "invoice_requests",
+    "promotions",
+    "promotion_products",
+    "offers",
+];
+
+fn builder() -> Builder {
+    let rules = [
+        "orders",
+        "orders/*",
+        "returns",
+        "returns/*",
+        "replenishments",
+        "replenishments/*",
+        "inventory",
+        "invoices",
+        "shipments/invoices/requests",
+        "promotions",
+        "promotions/*/products",
+        "offers",
+        "offers/*",
+    ];
+    let lifted = rules.map(|rule| (format!("GET /retailer/{rule}"), "none".to_owned()));
+    let text: Vec<String> = lifted.iter().map(|(rule, limit)| format!("\"{rule}\" = \"{limit}\"")).collect();
+    // The table of limits is the last one that the test app writes.
+    TestApp::builder()
+        .resources(&ALL)
+        .limits_too(&text.join("\n"))
+        .options(move |options| options.limits.extend(lifted))
+}
+
+/// Every document of every resource is there, as the sandbox has it.
+async fn is_whole(app: &TestApp) -> BTreeMap<&'static str, usize> {
+    let mut counted = BTreeMap::new();
+    for resource in ALL {
+        let truth: BTreeMap<String, Value> = app.sandbox().truth_of("first", resource).into_iter().collect();
+        let items = app.pages(&format!("/api/v1/{resource}?limit=500")).await;
+        let shown: BTreeMap<String, Value> =
+            items.iter().map(|item| (item["id"].as_str().unwrap().to_owned(), item["document"].clone())).collect();
+        assert_eq!(shown.len(), items.len(), "{resource}: twice");
+        for (id, document) in &truth {
+            assert_eq!(shown.get(id), Some(document), "{resource} {id}");
+        }
+        assert_eq!(shown.len(), truth.len(), "{resource}");
+        assert!(items.iter().all(|item| item["no_longer_listed_at"].is_null()), "{resource}");
+        counted.insert(resource, truth.len());
+    }
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_resource_is_synced_by_its_definition_alone() {
+    let app = builder().shop("first", 260, 120).start().await;
+    app.run_until_idle().await;
+    let counted = is_whole(&app).await;
+    println!("{counted:?}");
+    assert!(counted.values().all(|count| *count > 5), "{counted:?}");
+    assert!(counted["promotion_products"] > 100 && counted["offers"] > 200, "several pages: {counted:?}");
+    assert_eq!(app.sandbox().audit().unknown_parameters, 0);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_resource_has_its_tables_in_mysql() {
+    let database = Database::fresh().await;
+    let app = builder().mysql(database.url()).shop("first", 60, 40).start().await;
+    app.run_until_idle().await;
+    let counted = is_whole(&app).await;
+    for (resource, count) in counted {
+        let rows: Vec<u64> = database.rows(&format!("SELECT COUNT(*) FROM `{resource}`")).await;
+        assert_eq!(rows, [count as u64], "{resource}");
+    }
+    // What is nested finds what holds it, at any depth.
+    for (child, parent, key) in [
+        ("order_items", "orders", "order_id"),
+        ("return_items", "returns", "return_id"),
+        ("return_item_processing_results", "return_items", "rma_id"),
+        ("replenishment_lines", "replenishments", "replenishment_id"),
+        ("promotion_countries", "promotions", "promotion_id"),
+        ("offer_bundle_prices", "offers", "offer_id"),
+        ("invoice_request_products", "invoice_requests", "shipment_id"),
+    ] {
+        let text = format!(
+            "SELECT COUNT(*), COUNT(p.`{key}`) FROM `{child}` c LEFT JOIN (SELECT DISTINCT shop_id, `{key}` FROM `{parent}`) p \
+             ON p.shop_id = c.shop_id AND p.`{key}` = c.`{key}`"
+        );
+        let rows: Vec<(u64, u64)> = database.rows(&text).await;
+        assert!(rows[0].0 > 0 && rows[0].0 == rows[0].1, "{child}: {rows:?}");
+    }
+    let issued: Vec<(u64, u64)> =
+        database.rows("SELECT COUNT(*), COUNT(issue_date AND period_start_date) FROM invoices").await;
+    assert_eq!(issued[0].0, issued[0].1, "times since 1970");
+    app.finish().await;
+}
+
+/// The calls of the API since the last reset, by path without query, with how many.
+fn calls(app: &TestApp) -> BTreeMap<String, usize> {
+    let mut counted = BTreeMap::new();
+    for call in app.sandbox().calls().into_iter().filter(|call| !call.token) {
+        *counted.entry(call.path).or_default() += 1;
+    }
+    app.sandbox().reset_audit();
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_orders_and_returns_come_with_the_fewest_calls() {
+    let app = builder().resources(&["orders", "returns"]).shop("first", 100, 40).start().await;
+    app.run_until_idle().await;
+    calls(&app);
+    // Nothing changed: one page of what changed in the last minutes, and no more of it; each list of returns.
+    app.sync("first", "incremental").await;
+    app.run_until_idle().await;
+    let quiet = calls(&app);
+    let lists = |calls: &BTreeMap<String, usize>, path: &str| -> usize {
+        calls.iter().filter(|(key, _)| key.split('?').next() == Some(path)).map(|(_, count)| count).sum()
+    };
+    assert_eq!(lists(&quiet, "/retailer/orders"), 2, "a page, and the empty one: {quiet:#?}");
+    assert!(quiet.keys().all(|path| path.contains('?')), "lists alone: {quiet:#?}");
+    let recent = quiet.keys().filter(|path| path.contains("change-interval-minute=")).count();
+    assert_eq!(recent, 2, "{quiet:#?}");
+    // An open order is shipped; a return is handled.
+    app.sandbox().add_shipments("first", Method::Fbr, 1).unwrap();
+    let open = app.sandbox().truth_of("first", "returns").into_iter();
+    let mut open = open.filter(|(_, document)| document["returnItems"][0]["handled"] == false);
+    let (returned, _) = open.next_back().unwrap();
+    assert!(app.sandbox().handle_return("first", &returned).unwrap());
+    app.sync("first", "incremental").await;
+    app.run_until_idle().await;
+    let changed = calls(&app);
+    assert_eq!(lists(&changed, "/retailer/orders"), 2, "{changed:#?}");
+    assert_eq!(lists(&changed, "/retailer/returns"), lists(&quiet, "/retailer/returns"), "{changed:#?}");
+    assert_eq!(changed.get(&format!("/retailer/returns/{returned}")), Some(&1), "{changed:#?}");
+    let details = changed.keys().filter(|path| path.starts_with("/retailer/returns/")).count();
+    assert_eq!(details, 1, "no other return: {changed:#?}");
+    let orders = changed.keys().filter(|path| path.starts_with("/retailer/orders/")).count();
+    // The sandbox makes its open orders anew: those of the list that moved on changed too.
+    assert!((1..=4).contains(&orders), "the shipped one, and the open ones: {changed:#?}");
+    let item = app.pages("/api/v1/returns?limit=500").await.into_iter().find(|item| item["id"] == returned.as_str());
+    assert_eq!(item.unwrap()["document"]["returnItems"][0]["handled"], true);
+    // A whole walk sees that it left the one list, and that it stands on the other.
+    app.sync("first", "full").await;
+    app.run_until_idle().await;
+    let gone = app.pages("/api/v1/returns?limit=500").await;
+    assert!(gone.iter().all(|item| item["no_longer_listed_at"].is_null()));
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_comes_with_the_next_walk() {
+    let app = builder().resources(&["offers", "invoices"]).shop("first", 30, 10).start().await;
+    app.run_until_idle().await;
+    let (known, _) = app.sandbox().truth_of("first", "offers").remove(0);
+    app.sandbox().put_offer("first", &known, 77).unwrap();
+    app.sandbox().put_offer("first", "ffffffff-0000-4000-8000-000000000000", 5).unwrap();
+    let invoice = app.sandbox().add_invoice("first").unwrap();
+    calls(&app);
+    app.sync("first", "incremental").await;
+    app.run_until_idle().await;
+    let calls = calls(&app);
+    assert_eq!(calls.keys().filter(|path| path.starts_with("/retailer/offers/")).count(), 2, "{calls:#?}");
+    assert_eq!(calls.keys().filter(|path| path.starts_with("/retailer/invoices")).count(), 1, "{calls:#?}");
+    for resource in ["offers", "invoices"] {
+        let truth = app.sandbox().truth_of("first", resource).into_iter().collect::<BTreeMap<_, _>>();
+        let items = app.pages(&format!("/api/v1/{resource}?limit=500")).await;
+        assert!(items.iter().all(|item| truth[item["id"].as_str().unwrap()] == item["document"]), "{resource}");
+        assert_eq!(items.len(), truth.len(), "{resource}");
+    }
+    assert!(app.pages("/api/v1/invoices?limit=500").await.iter().any(|item| item["id"] == invoice.as_str()));
+    app.finish().await;
+}
