@@ -120,7 +120,7 @@ fn replenishment(number: u64, at: Millis) -> Thing {
         eans.iter().map(line).collect()
     };
     let warehouse = json!({
-        "streetName": "Mechie Trommelenweg", "houseNumber": "1", "zipCode": "5145ND", "city": "Waalwijk",
+        "streetName": "Mechie Trommelenweg", "houseNumber": "1", "houseNumberExtension": "A", "zipCode": "5145ND", "city": "Waalwijk",
         "countryCode": "NL", "attentionOf": "t.a.v. bol.com",
     });
     let detail = json!({
