@@ -23,5 +23,6 @@ mod sandbox;
 mod support;
 mod sync;
 mod tidy;
+mod views;
 mod walk_through;
 mod wire;
