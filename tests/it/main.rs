@@ -20,6 +20,7 @@ mod prism;
 mod quiet_stop;
 mod restore;
 mod sandbox;
+mod schema_time;
 mod support;
 mod sync;
 mod tidy;
