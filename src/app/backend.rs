@@ -13,8 +13,8 @@ use super::Inner;
 use crate::catalog::Definition;
 use crate::domain::{Completeness, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
-    Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, FieldError, KeyGrant, KeyView, MintedKey,
-    NewKey, NewShop, ParkedQuery, RunQuery, Scope, ShopChange, Status,
+    Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
+    MintedKey, NewKey, NewShop, ParkedQuery, Place, RunQuery, Scope, ShopChange, Status,
 };
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
@@ -173,6 +173,17 @@ impl Backend for Inner {
             let _one = self.looks.lock().await;
             Ok(Some(self.look_at_shop(&shop).await?))
         })
+    }
+
+    fn drift(&self, resource: &str) -> Drift {
+        let found = self.engine.drift(resource);
+        let place = |(left, seen): (_, crate::sync::drift::Seen)| Place {
+            left,
+            documents: seen.documents,
+            first_seen: seen.first,
+            last_seen: seen.last,
+        };
+        Drift { since: self.started_at, places: found.places.into_iter().map(place).collect(), more: found.more }
     }
 
     fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>> {

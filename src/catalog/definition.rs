@@ -4,10 +4,12 @@
 //! SQL identifiers, pointers begin with `/`, filters and indexes name columns that exist.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::coverage::Coverage;
 use crate::domain::{Combination, StreamId};
 
 /// Stands between the parent's id and the own one.
@@ -27,6 +29,8 @@ pub struct Definition {
     /// None: the list row is the document.
     pub detail: Option<Detail>,
     pub table: Table,
+    /// What of a document the table's columns take.
+    pub coverage: Coverage,
 }
 
 /// How the resource is listed.
@@ -198,6 +202,22 @@ pub enum ColumnKind {
     },
     Boolean,
     Json,
+}
+
+/// As it is written in a definition.
+impl fmt::Display for ColumnKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ColumnKind::Text(None) => f.write_str("text"),
+            ColumnKind::Text(Some(length)) => write!(f, "text({length})"),
+            ColumnKind::Datetime => f.write_str("datetime"),
+            ColumnKind::Date => f.write_str("date"),
+            ColumnKind::Integer => f.write_str("integer"),
+            ColumnKind::Decimal { digits, scale } => write!(f, "decimal({digits},{scale})"),
+            ColumnKind::Boolean => f.write_str("boolean"),
+            ColumnKind::Json => f.write_str("json"),
+        }
+    }
 }
 
 /// A table with one row per element of an array in the document; the primary key is

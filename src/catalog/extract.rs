@@ -106,6 +106,12 @@ fn cells(columns: &[Column], from: Within<'_>, misfits: &mut u32) -> Vec<Cell> {
         .collect()
 }
 
+/// Whether a value can stand in a column of this type.
+pub(super) fn fits(kind: ColumnKind, value: &Json<'_>) -> bool {
+    // Any value can; it need not be written for that.
+    kind == ColumnKind::Json || cell(kind, value).is_some()
+}
+
 /// None: the value does not fit the type.
 fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
     match kind {

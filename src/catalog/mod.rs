@@ -3,6 +3,7 @@
 //! This folder, the sandbox and the tests are the only places that know a marketplace's words.
 //! [`resources`] merges the built-in definitions with what the configuration adds.
 
+pub mod coverage;
 pub mod definition;
 pub mod extract;
 mod fields;

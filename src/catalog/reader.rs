@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::coverage::Coverage;
 use super::definition::{Definition, Detail, List, Order, Pages, Recent, Refresh, Span, Windows};
 use super::fields::{Fields, Problems, nearest};
 use super::layout;
@@ -78,7 +79,9 @@ fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
         Some(detail) => detail,
         None => None,
     };
-    Some(Definition { name: name.to_owned(), media_type, id: id?, parent, list: list?, detail, table: table? })
+    let (id, table) = (id?, table?);
+    let coverage = Coverage::new(&id, &table);
+    Some(Definition { name: name.to_owned(), media_type, id, parent, list: list?, detail, table, coverage })
 }
 
 /// The names in a definition's combinations.

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::catalog::Definition;
+use crate::catalog::coverage::Left;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Completeness, Mode, RunState, Shop};
@@ -90,6 +91,9 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// As [`Backend::completeness`].
     fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>>;
+
+    /// What documents of a resource hold, as far as they were read since the start, and its tables do not. Must not block.
+    fn drift(&self, resource: &str) -> Drift;
 
     /// A page of documents, ordered by `(shop_id, id)`, both compared by bytes.
     fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage>;
@@ -225,6 +229,25 @@ pub struct ShopChange {
     pub account: Option<String>,
     pub resources: Option<Vec<String>>,
     pub paused: Option<bool>,
+}
+
+/// What documents of one resource hold and its tables do not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// Counted from then on.
+    pub since: Millis,
+    pub places: Vec<Place>,
+    /// Meetings with places beyond those.
+    pub more: u64,
+}
+
+/// One place in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub left: Left,
+    pub documents: u64,
+    pub first_seen: Millis,
+    pub last_seen: Millis,
 }
 
 /// Which documents. All conditions hold together.

@@ -16,6 +16,7 @@ mod accept;
 mod api_completeness;
 mod api_documents;
 mod api_keys;
+mod api_resources;
 mod api_runs;
 mod api_shops;
 mod auth;
@@ -142,6 +143,8 @@ pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Respons
         .or(api_keys::routes(&api))
         .unify()
         .or(api_runs::routes(&api))
+        .unify()
+        .or(api_resources::routes(&api))
         .unify()
         .or(api_documents::routes(&api))
         .unify()

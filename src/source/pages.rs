@@ -16,6 +16,7 @@ use super::json::{elements, hash, members, strict};
 use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
+use crate::catalog::coverage::Left;
 use crate::catalog::definition::{Pages, Refresh};
 use crate::catalog::extract::parse_millis;
 use crate::domain::Combination;
@@ -36,6 +37,8 @@ pub struct ParsedPage {
     /// Of all rows in their order, independent of white space and key order.
     pub digest: String,
     pub next: Next,
+    /// What no column takes of the rows, where they are the documents.
+    pub left: Vec<Left>,
 }
 
 /// What is to be known of one document.
@@ -45,6 +48,8 @@ pub struct ParsedDetail {
     pub body: Bytes,
     /// Independent of white space and key order.
     pub hash: u64,
+    /// What no column takes.
+    pub left: Vec<Left>,
     /// When the refresh rule wants it read again; none: final, too old, or no rule.
     pub refresh_after_ms: Option<i64>,
 }
@@ -97,6 +102,7 @@ pub fn page(
     let mut rows = Vec::with_capacity(rows_raw.len());
     let mut rejected = Vec::new();
     let mut hashes = Vec::with_capacity(rows_raw.len());
+    let mut left = Vec::new();
     for raw in rows_raw {
         let value = strict(raw.get().as_bytes())?;
         let hash = row_hash(definition, &value);
@@ -104,6 +110,9 @@ pub fn page(
         match row_id(definition, position, &value) {
             Ok(id) => {
                 let time = definition.list.time.as_deref().and_then(|at| value.pointer(at)?.as_str());
+                if keep_body {
+                    left.extend(definition.coverage.look(&value));
+                }
                 let body = keep_body.then(|| answer.body.slice_ref(raw.get().as_bytes()));
                 rows.push(Row { id, hash, time: time.and_then(parse_millis), body });
             }
@@ -112,7 +121,7 @@ pub fn page(
     }
     let next = next_page.or_else(|| position.next_list(definition, next_parent));
     let digest = digest(position.parent.as_deref().unwrap_or_default(), &hashes);
-    Ok(ParsedPage { rows, rejected, digest, next: next_step(next) })
+    Ok(ParsedPage { rows, rejected, digest, next: next_step(next), left })
 }
 
 /// What a list comes to that the API does not know: its parent is gone. The walk goes on with the next one.
@@ -122,7 +131,8 @@ pub fn no_list(
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> ParsedPage {
     let next = position.next_list(definition, next_parent);
-    ParsedPage { rows: Vec::new(), rejected: Vec::new(), digest: String::new(), next: next_step(next) }
+    let next = next_step(next);
+    ParsedPage { rows: Vec::new(), rejected: Vec::new(), digest: String::new(), next, left: Vec::new() }
 }
 
 fn next_step(next: Option<Position>) -> Next {
@@ -214,9 +224,9 @@ pub fn detail(
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, first_seen, now));
-    let hash = hash(&document);
+    let (hash, left) = (hash(&document), definition.coverage.look(&document));
     drop(document);
-    Ok(ParsedDetail { body, hash, refresh_after_ms })
+    Ok(ParsedDetail { body, hash, left, refresh_after_ms })
 }
 
 /// The value at a pointer through objects, as received.

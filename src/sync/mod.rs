@@ -11,6 +11,7 @@
 //! The engine has never heard of a marketplace's words: what it does with a resource stands in its
 //! definition. A step never writes the store; the lane hands its effects to one commit.
 
+pub mod drift;
 pub mod lane;
 mod lanes;
 pub mod schedule;
@@ -34,6 +35,7 @@ use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
+use drift::{Drift, Drifts};
 use lanes::Lanes;
 
 /// Streams started by one transaction, so that a tick over thousands of shops does not hold up others.
@@ -67,6 +69,7 @@ pub(crate) struct Inner {
     lanes: Lanes,
     credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
     pub(crate) stats: Stats,
+    drifts: Drifts,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -131,6 +134,7 @@ impl Engine {
             lanes: Lanes::default(),
             credentials: Mutex::default(),
             stats: Stats::default(),
+            drifts: Drifts::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -151,6 +155,11 @@ impl Engine {
         self.0.lock_credentials().remove(&shop.id);
         self.0.parts.source.forget(&shop.client_id);
         lanes::wake_shop(&self.0, shop)
+    }
+
+    /// What documents of a resource held since the start and its tables do not.
+    pub fn drift(&self, resource: &str) -> Drift {
+        self.0.drifts.of(resource)
     }
 
     /// The rate rules in force.

@@ -157,6 +157,7 @@ fn read(
             let store = &inner.parts.store;
             let first_seen = || store.first_listed_at(&lease.job.stream(), id).ok().flatten();
             let read = pages::detail(definition, id, answer.body, first_seen, store.clock().now())?;
+            inner.drifts.note(&definition.name, read.left, store.clock().now());
             Ok(Effects::Detail { body: read.body, hash: read.hash, refresh_after_ms: read.refresh_after_ms })
         }
         Task::Page(position) => {
@@ -200,6 +201,7 @@ fn turned(
     if let Some(error) = unreadable {
         return Err(error);
     }
+    inner.drifts.note(&definition.name, page.left, inner.parts.store.clock().now());
     Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
 }
 

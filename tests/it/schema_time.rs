@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
+use crate::support::app::TestApp;
 use crate::support::is_full;
 use crate::support::mariadb::Database;
 use crate::support::program::Folder;
@@ -135,4 +136,57 @@ async fn the_printed_tables_are_those_that_are_made() {
     folder.write("waybill.toml", &format!("[mysql]\nurl = \"{}\"\n", other.url()));
     folder.run(&["schema", "replay", "--quiet"]).expect(0);
     assert_eq!(other.rows::<(String, String, String, String, String)>(shape).await, by_hand);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_column_takes_and_what_does_not_fit_is_named_and_nothing_is_parked() {
+    let app = TestApp::builder()
+        .resources(&["parcels"])
+        .toml(
+            "[resource.parcels]\nmedia_type = \"application/vnd.retailer.v10+json\"\nid = \"/shipmentId\"\n\
+             list = { path = \"/retailer/shipments\", items = \"/shipments\", pages = { style = \"number\", parameter = \"page\" }, \
+             parameters = { fulfilment-method = [\"FBR\"] } }\ndetail = { path = \"/retailer/shipments/{id}\" }\n\
+             [resource.parcels.table.columns]\nat = { from = \"/shipmentDateTime\", type = \"datetime\" }\n\
+             order_number = { from = \"/order/orderId\", type = \"text(4)\" }\n\
+             [resource.parcels.table.children.parcel_items]\nfrom = \"/shipmentItems\"\n\
+             columns = { ean = { from = \"/product/ean\", type = \"text(64)\" }, product = { from = \"/offer\", type = \"json\" } }",
+        )
+        .shop("first", 30, 0)
+        .start()
+        .await;
+    app.run_until_idle().await;
+    let found = app.get("/api/v1/resources/parcels/drift").await;
+    let paths: Vec<&str> =
+        found["unmapped"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
+    for path in [
+        "/shipmentDetails",
+        "/shipmentItems/*/quantity",
+        "/shipmentItems/*/product/title",
+        "/order/orderPlacedDateTime",
+    ] {
+        assert!(paths.contains(&path), "{path}: {paths:?}");
+    }
+    assert!(!paths.iter().any(|path| path.contains("ean") || path.contains("/offer")), "{paths:?}");
+    let item =
+        found["unmapped"].as_array().unwrap().iter().find(|one| one["path"] == "/shipmentItems/*/quantity").unwrap();
+    assert_eq!((&item["documents"], &item["kind"]), (&json!(30), &json!("number")));
+    let misfits = found["misfits"].as_array().unwrap();
+    assert_eq!(
+        (misfits.len(), &misfits[0]["column"], &misfits[0]["table"]),
+        (1, &json!("order_number"), &json!("parcels"))
+    );
+    let documents = app.pages("/api/v1/parcels?limit=100").await;
+    assert_eq!(documents.len(), 30, "all are kept");
+    assert!(
+        documents.iter().all(|one| one["order_number"].is_null() && one["document"]["order"]["orderId"].is_string())
+    );
+    // No value is told: only names.
+    let order = documents[0]["document"]["order"]["orderId"].as_str().unwrap();
+    assert!(!found.to_string().contains(order));
+    let listed = app.get("/api/v1/resources").await;
+    assert_eq!(listed["items"][0]["name"], "parcels");
+    assert_eq!(listed["items"][0]["children"][0]["columns"][1], json!({"name": "product", "type": "json"}));
+    let (status, _) = app.call(reqwest::Method::GET, "/api/v1/resources/nothing/drift", None).await;
+    assert_eq!(status, 404);
+    app.finish().await;
 }

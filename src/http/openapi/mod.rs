@@ -72,7 +72,7 @@ fn document(definitions: &[Arc<Definition>]) -> Value {
         }
     }
     let resources = definitions.iter().map(|definition| definition.name.as_str());
-    let tags = ["shops"].into_iter().chain(resources).chain(["runs", "parked", "keys", "system"]);
+    let tags = ["shops"].into_iter().chain(resources).chain(["resources", "runs", "parked", "keys", "system"]);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -207,6 +207,14 @@ fn run_operations() -> Vec<Operation> {
             parameters: [vec![shop.clone(), resource, state], paging(LIMIT_DEFAULT)].concat(),
             ..get("/api/v1/runs", "list_runs", "runs", "Runs, newest first.", "Run_page")
         },
+        get("/api/v1/resources", "list_resources", "resources", "What is configured, and its tables.", "Resource_list"),
+        get(
+            "/api/v1/resources/{resource}/drift",
+            "show_drift",
+            "resources",
+            "What documents hold and no column takes, and what does not fit its column, since the start.",
+            "Drift",
+        ),
         get("/api/v1/runs/{run_id}", "show_run", "runs", "One run: how far it is.", "Run"),
         Operation {
             parameters: [vec![shop], paging(LIMIT_DEFAULT)].concat(),

@@ -75,6 +75,8 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     add("Sync", sync(definitions));
     add("SyncStarted", object(&json!({"run_ids": {"type": "array", "items": count()}}), &[]));
     add("Completeness", completeness());
+    add("Resource_list", resource_descriptions());
+    add("Drift", drift());
     add("Asked", object(&json!({"asked": count()}), &[]));
     add("RunState", words(&api_runs::STATES));
     add("Run", run());
@@ -223,6 +225,40 @@ fn completeness() -> Value {
         "description": "Of each: listed = in_sink + pending + parked + gone + missing. Without a whole walk nothing is complete.",
     });
     object(&json!({"shop_id": text(), "complete": {"type": "boolean"}, "resources": resources}), &[])
+}
+
+fn resource_descriptions() -> Value {
+    let list = |items: Value| json!({"type": "array", "items": items});
+    let columns = list(object(&json!({"name": text(), "type": text()}), &[]));
+    let child = object(&json!({"table": text(), "columns": columns.clone()}), &[]);
+    let resource = json!({
+        "name": text(),
+        "table": text(),
+        "id": text(),
+        "parent": text_or_null(),
+        "columns": columns,
+        "children": list(child),
+        "filters": list(text()),
+    });
+    object(&json!({"items": list(object(&resource, &[]))}), &[])
+}
+
+fn drift() -> Value {
+    let place = |own: &[&str]| {
+        let mut fields = json!({"kind": text(), "documents": count(), "first_seen": time(), "last_seen": time()});
+        for name in own {
+            fields[*name] = text();
+        }
+        json!({"type": "array", "items": object(&fields, &[])})
+    };
+    let fields = json!({
+        "resource": text(),
+        "since": time(),
+        "unmapped": place(&["path"]),
+        "misfits": place(&["table", "column"]),
+        "more": count(),
+    });
+    object(&fields, &[])
 }
 
 fn parked() -> Value {

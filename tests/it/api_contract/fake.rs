@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
+use waybill::catalog::coverage::Left;
 use waybill::catalog::{self, Definition, RuleTable};
 use waybill::domain::document::{Parked, RunView};
 use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
-    Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, KeyGrant, KeyView, MintedKey,
-    NewKey, NewShop, ParkedQuery, RunQuery, Scope, ShopChange, SinkStatus, Status,
+    Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeyGrant, KeyView,
+    MintedKey, NewKey, NewShop, ParkedQuery, Place, RunQuery, Scope, ShopChange, SinkStatus, Status,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -287,6 +288,13 @@ impl Backend for FakeBackend {
             Some(ShopState::Active) => Ok(vec![1, 2]),
             Some(_) => Err(ApiError::Conflict("the shop is paused; resume it first".to_owned())),
         })
+    }
+
+    fn drift(&self, _: &str) -> Drift {
+        let left = Left::Unmapped { path: "/items/*/new".to_owned(), kind: "text" };
+        let misfit = Left::Misfit { table: "shipments".to_owned(), column: "order_id".to_owned(), kind: "number" };
+        let place = |left| Place { left, documents: 3, first_seen: 1_700_000_000_000, last_seen: 1_700_000_100_000 };
+        Drift { since: 1_699_000_000_000, places: vec![place(left), place(misfit)], more: 0 }
     }
 
     fn completeness<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Vec<Completeness>>> {

@@ -20,6 +20,7 @@ async fn every_described_operation_answers() {
             .replace("{shop_id}", "one")
             .replace("{id}", "id-1")
             .replace("{run_id}", "1")
+            .replace("{resource}", "shipments")
             .replace("{parked_id}", "1")
             .replace("{key_id}", "k");
         let Some(operations) = item.as_object() else { panic!("{item}") };

@@ -1,0 +1,109 @@
+//! `/api/v1/resources`: what is configured, and what documents hold beside it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::auth::Need;
+use super::backend::Place;
+use super::query::Segment;
+use super::reply::{Outcome, Problem, Reply, time};
+use super::{Api, Call, Endpoint, JSON, at_once, guarded, reads};
+use crate::catalog::Definition;
+use crate::catalog::coverage::Left;
+use crate::catalog::definition::Column;
+use crate::domain::clock::Millis;
+
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let at = |name, need| Endpoint { name, need, gives: JSON };
+    let all = warp::path!("api" / "v1" / "resources").and(reads()).map(|| ()).boxed();
+    let drift = warp::path!("api" / "v1" / "resources" / Segment / "drift").map(|Segment(name)| name).and(reads());
+    guarded(api, at("list resources", Need::Read), all, at_once(list_resources))
+        .or(guarded(api, at("show drift", Need::ReadAll), drift.boxed(), show_drift))
+        .unify()
+        .boxed()
+}
+
+fn list_resources(api: &Api, call: &Call) -> Outcome {
+    call.params(&[])?;
+    let items: Vec<Value> = api.definitions.iter().map(|definition| resource(definition)).collect();
+    Reply::json(&json!({ "items": items }))
+}
+
+fn resource(definition: &Definition) -> Value {
+    let columns = |columns: &[Column]| -> Vec<Value> {
+        columns.iter().map(|column| json!({ "name": column.name, "type": column.kind.to_string() })).collect()
+    };
+    let table = &definition.table;
+    let child = |child: &crate::catalog::definition::ChildTable| json!({ "table": child.name, "columns": columns(&child.columns) });
+    json!({
+        "name": definition.name,
+        "table": table.name,
+        "id": table.id_column,
+        "parent": definition.parent,
+        "columns": columns(&table.columns),
+        "children": table.children.iter().map(child).collect::<Vec<_>>(),
+        "filters": table.filters.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+    })
+}
+
+#[derive(Serialize)]
+struct Form {
+    resource: String,
+    /// Counted from then on.
+    #[serde(serialize_with = "time")]
+    since: Millis,
+    unmapped: Vec<PlaceForm>,
+    misfits: Vec<PlaceForm>,
+    /// Meetings with places beyond those that are named.
+    more: u64,
+}
+
+#[derive(Serialize)]
+struct PlaceForm {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<String>,
+    kind: &'static str,
+    documents: u64,
+    #[serde(serialize_with = "time")]
+    first_seen: Millis,
+    #[serde(serialize_with = "time")]
+    last_seen: Millis,
+}
+
+impl From<Place> for PlaceForm {
+    fn from(place: Place) -> PlaceForm {
+        let Place { left, documents, first_seen, last_seen } = place;
+        let (path, table, column, kind) = match left {
+            Left::Unmapped { path, kind } => (Some(path), None, None, kind),
+            Left::Misfit { table, column, kind } => (None, Some(table), Some(column), kind),
+        };
+        PlaceForm { path, table, column, kind, documents, first_seen, last_seen }
+    }
+}
+
+async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> Outcome {
+    call.params(&[])?;
+    if api.definition(&resource).is_none() {
+        return Err(Problem::not_found());
+    }
+    let drift = api.backend.drift(&resource);
+    let (unmapped, misfits): (Vec<Place>, Vec<Place>) =
+        drift.places.into_iter().partition(|place| matches!(place.left, Left::Unmapped { .. }));
+    let forms = |places: Vec<Place>| places.into_iter().map(PlaceForm::from).collect();
+    Reply::json(&Form {
+        resource,
+        since: drift.since,
+        unmapped: forms(unmapped),
+        misfits: forms(misfits),
+        more: drift.more,
+    })
+}
