@@ -129,12 +129,13 @@ impl Engine {
     }
 
     fn new(parts: Parts) -> Engine {
+        let drifts = Drifts::load(&parts.store, &parts.definitions);
         Engine(Arc::new(Inner {
             parts,
             lanes: Lanes::default(),
             credentials: Mutex::default(),
             stats: Stats::default(),
-            drifts: Drifts::default(),
+            drifts,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -157,9 +158,17 @@ impl Engine {
         lanes::wake_shop(&self.0, shop)
     }
 
-    /// What documents of a resource held since the start and its tables do not.
+    /// What documents of a resource held and its tables do not.
     pub fn drift(&self, resource: &str) -> Drift {
         self.0.drifts.of(resource)
+    }
+
+    /// Puts what was counted of that into the store; nothing to do, nothing written.
+    ///
+    /// # Errors
+    /// The store's errors; it is put there by a later call then.
+    pub async fn keep_drift(&self) -> Result<(), StoreError> {
+        self.0.drifts.keep(&self.0.parts.store).await
     }
 
     /// The rate rules in force.
