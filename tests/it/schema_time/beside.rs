@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder whose tables are the narrow ones, filled, and whose configuration is the wide one.
 async fn outgrown(database: &Database, documents: u64) -> Folder {
+    drop(rustls::crypto::ring::default_provider().install_default());
     let folder = Folder::bare();
     folder.write("waybill.toml", &configuration(&database.url(), false));
     folder.run(&["schema", "replay", "--quiet"]).expect(0);
@@ -82,7 +83,8 @@ async fn what_a_writer_brings_meanwhile_wins_and_columns_are_those_of_the_stored
     let waits = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
     let begun = Instant::now();
     while database.rows::<u64>(waits).await[0] == 0 && begun.elapsed() < PATIENCE {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // Asked for more often, the server shows what it showed before.
+        tokio::time::sleep(Duration::from_millis(150)).await;
     }
     held.query_drop("COMMIT").await.unwrap();
     held.disconnect().await.unwrap();
@@ -123,8 +125,7 @@ async fn one_shop_can_be_filled_by_itself_and_only_what_differs_changes() {
     assert_eq!(replay(&["--shop", SHOP]), "things: nothing is left, 1000 documents were done by an earlier call\n");
     assert_eq!((kept(&database).await, differing(&database).await), (before, 0));
     // Rows of a child table that the document does not have, a column that somebody emptied, a document that is none.
-    database.run("ALTER TABLE things DROP CONSTRAINT document").await;
-    database.run("UPDATE things SET document = '{' WHERE shop_id = 'zzz' AND thing_id = '000000009'").await;
+    database.run("SET STATEMENT check_constraint_checks = 0 FOR UPDATE things SET document = '{' WHERE shop_id = 'zzz' AND thing_id = '000000009'").await;
     database.run("UPDATE things SET city = NULL WHERE thing_id < '000000005'").await;
     database.run("INSERT INTO thing_parts (shop_id, thing_id, position, part, version) SELECT shop_id, thing_id, 7, 7, version FROM things").await;
     assert_eq!(replay(&["--again"]), "things: 1000 documents\n");
