@@ -18,6 +18,7 @@ mod master_key;
 mod overdue;
 mod probe;
 mod restore;
+pub mod schema;
 mod view;
 
 use std::path::PathBuf;

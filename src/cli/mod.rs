@@ -10,6 +10,7 @@ mod keys;
 mod out;
 mod progress;
 mod sandbox;
+mod schema;
 mod serve;
 mod shops;
 mod stop;
@@ -59,6 +60,7 @@ enum Command {
     Sandbox(sandbox::Args),
     Check(check::Args),
     Verify(verify::Args),
+    Schema(schema::Args),
     Keys(keys::Args),
     Shops(shops::Args),
     /// Print the version
@@ -156,6 +158,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Sandbox(args) => Box::pin(sandbox::run(args, out)).await,
         Command::Check(args) => Box::pin(check::run(args, config, out)).await,
         Command::Verify(args) => Box::pin(verify::run(args, config, out)).await,
+        Command::Schema(args) => Box::pin(schema::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,
         Command::Version => version(out),

@@ -11,7 +11,7 @@ use crate::support::mariadb::Database;
 use crate::support::program::{ADMIN_KEY, Ended, Folder, Market};
 
 const SECRET: &str = "secret-of-first";
-const COMMANDS: [&str; 7] = ["serve", "sync", "demo", "sandbox", "check", "keys", "shops"];
+const COMMANDS: [&str; 8] = ["serve", "sync", "demo", "sandbox", "check", "schema", "keys", "shops"];
 /// The sandbox's own limits are minutes long.
 const LIFTED: &str =
     "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";

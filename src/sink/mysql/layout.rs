@@ -45,6 +45,8 @@ pub(super) struct Layout {
     pub children: Vec<SqlTable>,
     /// Per child: statements that delete rows which are not of their document's stored version.
     pub sweeps: Vec<Vec<Sized>>,
+    /// Per child: statements that delete all rows of documents.
+    pub clearings: Vec<Vec<Sized>>,
     /// Sets `no_longer_listed_at`: (time, shop, id, version).
     pub listing: String,
 }
@@ -106,11 +108,12 @@ impl Layout {
             children.push(SqlTable::new(&child.name, columns, key, &child.indexes)?);
         }
         let sweeps = children.iter().map(|child| sweeps(&child.name, &parent.name, id)).collect();
+        let clearings = children.iter().map(|child| clearings(&child.name, id)).collect();
         let listing = format!(
             "UPDATE `{}` SET `no_longer_listed_at` = ? WHERE `shop_id` = ? AND `{id}` = ? AND `version` <= ?",
             parent.name
         );
-        Ok(Layout { definition, parent, children, sweeps, listing })
+        Ok(Layout { definition, parent, children, sweeps, clearings, listing })
     }
 
     /// The parent and its children.
@@ -332,6 +335,14 @@ fn sweeps(child: &str, parent: &str, id: &str) -> Vec<Sized> {
             Sized { rows: *rows, text }
         })
         .collect()
+}
+
+fn clearings(child: &str, id: &str) -> Vec<Sized> {
+    let text = |rows: usize| {
+        let pair = format!("(`shop_id` = ? AND `{id}` = ?)");
+        format!("DELETE FROM `{child}` WHERE {}", vec![pair.as_str(); rows].join(" OR "))
+    };
+    SIZES.iter().map(|rows| Sized { rows: *rows, text: text(*rows) }).collect()
 }
 
 #[cfg(test)]

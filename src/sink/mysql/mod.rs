@@ -13,6 +13,7 @@ mod layout;
 mod mirror;
 mod plan;
 mod query;
+mod replay;
 mod rights;
 mod schema;
 mod value;
@@ -35,6 +36,7 @@ use errors::sink_error;
 use layout::Layout;
 
 pub use mirror::LedgerRow;
+pub use replay::{Replayed, ddl};
 pub use rights::Rights;
 
 /// Longest wait for a connection, the handshake included.

@@ -24,9 +24,10 @@ const PREPARE_TIME_MAX: Duration = Duration::from_secs(3600);
 const LOCK_WAIT_S: u32 = 300;
 
 /// One change a file; the number is its place. A file that was released is never changed.
-const MIGRATIONS: [(u32, &str, &str); 2] = [
+pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
     (1, "waybill_shops", include_str!("../../../sql/0001_waybill_shops.sql")),
     (2, "waybill_checkpoints", include_str!("../../../sql/0002_waybill_checkpoints.sql")),
+    (3, "waybill_replays", include_str!("../../../sql/0003_waybill_replays.sql")),
 ];
 
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` (\

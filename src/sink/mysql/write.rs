@@ -23,9 +23,9 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest time of the purges of a batch. Their steps hold, so a repeat goes on where this one ended.
 const PURGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Bytes of a statement, if the server takes so many. Larger ones are not faster.
-const STATEMENT_BYTES_MAX: usize = 1 << 20;
+pub(super) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// What a statement holds beside its values.
-const STATEMENT_BYTES_SPARE: usize = 64 << 10;
+pub(super) const STATEMENT_BYTES_SPARE: usize = 64 << 10;
 /// Documents laid out before other tasks of the thread get a turn.
 const LAY_OUT_AT_ONCE: usize = 32;
 /// Rows of a purge per transaction, so that it moves on however many there are.
@@ -75,11 +75,7 @@ impl Mysql {
         let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
         let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
         match self.apply(&mut transaction, plan, rows, bytes_max).await {
-            Ok(()) => transaction.commit().await.map_err(|error| SinkError {
-                // Whatever the code: nobody knows whether it was applied.
-                class: SinkErrorClass::Unconfirmed,
-                text: format!("COMMIT was not confirmed: {}", sink_error(&error).text),
-            }),
+            Ok(()) => commit(transaction).await,
             Err(error) if error.class == SinkErrorClass::Disconnected => Err(error),
             Err(error) => match transaction.rollback().await {
                 Ok(()) => Err(error),
@@ -140,10 +136,18 @@ impl Mysql {
     }
 }
 
+pub(super) async fn commit(transaction: Transaction<'_>) -> Result<(), SinkError> {
+    transaction.commit().await.map_err(|error| SinkError {
+        // Whatever the code: nobody knows whether it was applied.
+        class: SinkErrorClass::Unconfirmed,
+        text: format!("COMMIT was not confirmed: {}", sink_error(&error).text),
+    })
+}
+
 /// Upserts documents and their children, then deletes the children that are not of the stored
 /// version, unless all documents are new: those had none. All in the order of primary keys, so that
 /// writers side by side do not deadlock.
-async fn write_rows(
+pub(super) async fn write_rows(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
     rows: Rows<'_>,
@@ -188,7 +192,11 @@ fn rows_inserted(affected: u64, info: &str) -> u64 {
     }
 }
 
-async fn execute(transaction: &mut Transaction<'_>, text: &str, values: Vec<Value>) -> Result<(), SinkError> {
+pub(super) async fn execute(
+    transaction: &mut Transaction<'_>,
+    text: &str,
+    values: Vec<Value>,
+) -> Result<(), SinkError> {
     transaction.exec_drop(text, values).await.map_err(|error| sink_error(&error))
 }
 

@@ -71,7 +71,10 @@ async fn two_processes_may_prepare_at_once() {
     second.unwrap();
     let migrations: Vec<(u32, String)> =
         database.rows("SELECT number, name FROM waybill_migrations ORDER BY number").await;
-    assert_eq!(migrations, [(1, "waybill_shops".to_owned()), (2, "waybill_checkpoints".to_owned())]);
+    assert_eq!(
+        migrations,
+        [(1, "waybill_shops".to_owned()), (2, "waybill_checkpoints".to_owned()), (3, "waybill_replays".to_owned())]
+    );
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ impl Folder {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let binary = binary();
         let mut words = self.under.iter().chain([&binary]);
         let mut command = Command::new(words.next().unwrap());

@@ -1,0 +1,18 @@
+-- Items that still have to be shipped, the most urgent first. Needs: orders.
+-- days_left: until the promised day; negative: late.
+CREATE OR REPLACE SQL SECURITY INVOKER VIEW v_open_orders AS
+SELECT
+    o.shop_id,
+    o.order_id,
+    i.order_item_id,
+    i.ean,
+    i.title,
+    i.fulfilment_method,
+    i.quantity - COALESCE(i.quantity_shipped, 0) - COALESCE(i.quantity_cancelled, 0) AS to_ship,
+    i.latest_delivery_date AS promised,
+    DATEDIFF(i.latest_delivery_date, UTC_DATE()) AS days_left,
+    o.order_placed_date_time AS placed_at
+FROM orders o
+JOIN order_items i ON i.shop_id = o.shop_id AND i.order_id = o.order_id
+WHERE i.quantity > COALESCE(i.quantity_shipped, 0) + COALESCE(i.quantity_cancelled, 0)
+ORDER BY i.latest_delivery_date, o.order_placed_date_time;

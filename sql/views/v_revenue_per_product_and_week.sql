@@ -1,0 +1,13 @@
+-- What each product brought and cost, week by week (ISO, UTC). Needs: shipments.
+CREATE OR REPLACE SQL SECURITY INVOKER VIEW v_revenue_per_product_and_week AS
+SELECT
+    s.shop_id,
+    i.ean,
+    DATE_FORMAT(s.shipment_date_time, '%x-W%v') AS week,
+    MAX(i.title) AS title,
+    SUM(i.quantity) AS quantity,
+    SUM(i.quantity * i.unit_price) AS revenue,
+    SUM(i.commission) AS commission
+FROM shipments s
+JOIN shipment_items i ON i.shop_id = s.shop_id AND i.shipment_id = s.shipment_id
+GROUP BY s.shop_id, i.ean, DATE_FORMAT(s.shipment_date_time, '%x-W%v');

@@ -1,0 +1,100 @@
+//! `waybill schema`: the tables as SQL, and stored documents laid out again. Calls no marketplace and needs no data
+//! directory, so it works beside a running server.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::config::Config;
+use crate::sink::{Mysql, SinkErrorClass, mysql};
+
+/// Tries of one batch that lost a race or its connection.
+const TRIES_MAX: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How far the replay of one resource has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    pub resource: String,
+    /// Documents done, with those of earlier calls.
+    pub documents: u64,
+    /// Of them, those of earlier calls.
+    pub before: u64,
+    /// How many there are, about.
+    pub about: u64,
+    pub ended: bool,
+}
+
+/// The statements that make the tables of one resource, or of all with our own.
+///
+/// # Errors
+/// A definition that cannot be a table.
+pub fn ddl(config: &Config, resource: Option<&str>) -> anyhow::Result<Vec<String>> {
+    let wanted = config.definitions.iter().filter(|definition| resource.is_none_or(|name| definition.name == name));
+    let definitions: Vec<_> = wanted.cloned().collect();
+    mysql::ddl(&definitions, resource.is_none()).map_err(anyhow::Error::msg)
+}
+
+/// Fills columns and tables that were added later from the stored documents of one resource, or of all. `show` hears
+/// of each step. What was done is kept: another call goes on where this one ended. None: there is no MySQL, and so
+/// nothing to fill.
+///
+/// # Errors
+/// The server's; what was done until then stays.
+pub async fn replay(
+    config: &Config,
+    resource: Option<&str>,
+    again: bool,
+    mut show: impl FnMut(&Replay),
+) -> anyhow::Result<Option<Vec<Replay>>> {
+    let Some(url) = &config.mysql_url else { return Ok(None) };
+    let mysql = Mysql::new(url, config.definitions.clone())?;
+    mysql.prepare().await.context("the tables could not be brought to what the definitions say")?;
+    let mut done = Vec::new();
+    let names = config.definitions.iter().map(|definition| definition.name.as_str());
+    for name in names.filter(|name| resource.is_none_or(|wanted| wanted == *name)) {
+        if again {
+            mysql.forget_replay(name).await?;
+        }
+        let before = mysql.replayed(name).await?;
+        let about = mysql.rows_about(name).await?;
+        let mut state = Replay {
+            resource: name.to_owned(),
+            documents: before.documents,
+            before: before.documents,
+            about,
+            ended: before.ended,
+        };
+        while !state.ended {
+            let next = some(&mysql, name).await.with_context(|| {
+                format!("{name}: stopped after {} documents; the same command goes on from there", state.documents)
+            })?;
+            (state.documents, state.ended) = (next.documents, next.ended);
+            show(&state);
+        }
+        done.push(state);
+    }
+    mysql.disconnect().await.ok();
+    Ok(Some(done))
+}
+
+/// The next batch; a race with a writer, or a connection that broke, is tried again.
+async fn some(mysql: &Mysql, resource: &str) -> anyhow::Result<mysql::Replayed> {
+    let mut tries = 1;
+    loop {
+        match mysql.replay_some(resource).await {
+            Err(error)
+                if tries < TRIES_MAX
+                    && matches!(
+                        error.class,
+                        SinkErrorClass::Repeat | SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed
+                    ) =>
+            {
+                tracing::debug!(%error, tries, "the batch is tried again");
+                tokio::time::sleep(PAUSE * tries).await;
+                tries += 1;
+            }
+            ended => return Ok(ended?),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `waybill schema`: what the tables look like, and filling what was added to them.
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::out::{Out, tell};
+use super::progress::{Bars, Line};
+use super::{Failure, Outcome, Voice, configure};
+use crate::app::schema::{self, Replay};
+use crate::catalog::nearest;
+use crate::config::Config;
+
+/// Show the tables of the resources, or fill what was added to them.
+///
+/// `serve` makes new tables and columns by itself, and never drops or narrows one. What was there before is filled
+/// from the stored documents, without a call of the marketplace's API.
+#[derive(clap::Args)]
+#[command(arg_required_else_help = true)]
+#[command(
+    after_long_help = "Examples:\n  waybill schema print\n  waybill schema print orders\n  waybill schema replay\n  \
+    waybill schema replay orders --again\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Print the SQL of the tables, as it would be run; asks nobody
+    Print {
+        /// Only this resource; all, and Waybill's own tables, else
+        resource: Option<String>,
+    },
+    /// Fill columns and tables that were added later, from the documents in MySQL
+    ///
+    /// Makes no call of the marketplace's API, works beside a running server, and goes on where an earlier one
+    /// was stopped. `serve` adds new columns and tables by itself; they stay empty for what was there before until
+    /// this is run.
+    Replay {
+        /// Only this resource; all else
+        resource: Option<String>,
+        /// Begin with the first document, though all were done
+        #[arg(long)]
+        again: bool,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
+}
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = configure(path, Voice::Command)?;
+    match args.act {
+        Act::Print { resource } => {
+            known(&config, resource.as_deref())?;
+            for statement in schema::ddl(&config, resource.as_deref())? {
+                out.line(format_args!("{statement};\n"))?;
+            }
+            Ok(())
+        }
+        Act::Replay { resource, again, quiet } => {
+            known(&config, resource.as_deref())?;
+            let mut bars = Bars::new(quiet);
+            let show = |state: &Replay| bars.show(&[line(state)], &told(state));
+            let replayed = schema::replay(&config, resource.as_deref(), again, show).await;
+            bars.finish();
+            let Some(replayed) = replayed? else {
+                tell("nothing to fill: without mysql.url the columns are worked out when they are read");
+                return Ok(());
+            };
+            for state in &replayed {
+                out.line(told(state))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn line(state: &Replay) -> Line {
+    let of = state.about.max(state.documents);
+    Line { label: state.resource.clone(), done: state.documents, of, text: "documents".to_owned() }
+}
+
+fn told(state: &Replay) -> String {
+    let Replay { resource, documents, before, ended, .. } = state;
+    let end = if *ended { "" } else { " so far" };
+    match before {
+        0 => format!("{resource}: {documents} documents{end}"),
+        before => format!("{resource}: {documents} documents{end}, {before} of them by an earlier call"),
+    }
+}
+
+/// Refuses a resource that is not configured.
+pub(super) fn known(config: &Config, resource: Option<&str>) -> Result<(), Failure> {
+    let names: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
+    match resource.filter(|resource| !names.contains(resource)) {
+        None => Ok(()),
+        Some(resource) => {
+            let near = nearest(resource, names.iter().copied()).unwrap_or_default();
+            let what = format!("`{resource}` is not configured; did you mean `{near}`? There is {}", names.join(", "));
+            Err(Failure::Usage(what))
+        }
+    }
+}
