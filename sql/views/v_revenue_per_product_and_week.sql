@@ -1,6 +1,7 @@
 -- What each product brought and cost, week by week (ISO, UTC). Needs: shipments.
 -- quantity: what was shipped. An order that comes in parts has its ordered quantity in each of them, so that is taken only where the
--- shipped one is missing (shipments before October 2025). revenue: with VAT. commission: as each shipment says it; unsure: whether parts share it.
+-- shipped one is missing (shipments before October 2025). revenue: with VAT. commission: as each shipment says it; unsure: whether parts
+-- share it.
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW v_revenue_per_product_and_week AS
 SELECT
     s.shop_id,
