@@ -9,7 +9,7 @@ SELECT
     SUM(returned.expected_quantity) AS quantity,
     COALESCE(SUM(returned.handled), 0) AS handled,
     MAX(returned.registration_date_time) AS last_at
--- Named first: under ONLY_FULL_GROUP_BY MariaDB does not know the expressions again.
+-- Named first: made by a client that does not speak utf8mb4, MariaDB does not know the expressions again under ONLY_FULL_GROUP_BY.
 FROM (
     SELECT
         r.shop_id,
