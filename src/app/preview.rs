@@ -13,6 +13,8 @@ use crate::source::{Credentials, Position, Walk, pages};
 
 /// List calls made to find a first row: windows of days and other combinations may be empty.
 const LOOKS_MAX: usize = 10;
+/// Parents looked at for a first row: some have none.
+const PARENTS_MAX: usize = 5;
 const DAY_MS: i64 = 86_400_000;
 
 /// What was found.
@@ -54,16 +56,14 @@ pub async fn preview(
     let shop = caller.shop(shop, &definition.name)?;
     let credentials = caller.credentials(&shop)?;
     let who = (&shop, &credentials);
-    let parent = match &definition.parent {
-        None => None,
+    let (combination, found) = match &definition.parent {
+        None => first_rows(&caller, who, definition, None).await?,
         Some(parent) => {
             let parent = config.definitions.iter().find(|other| other.name == *parent);
             let parent = parent.ok_or_else(|| anyhow::anyhow!("its parent is not configured"))?;
-            let (_, found) = first_rows(&caller, who, parent, None).await?;
-            Some(found.into_iter().next().map(|(id, _)| id).unwrap_or_default())
+            of_some_parent(&caller, who, definition, parent).await?
         }
     };
-    let (combination, found) = first_rows(&caller, who, definition, parent).await?;
     let mut documents = Vec::new();
     for (id, body) in found.into_iter().take(rows) {
         let body = match body {
@@ -73,6 +73,24 @@ pub async fn preview(
         documents.push((id, body));
     }
     Ok(lay_out(definition, &shop, &combination, &documents))
+}
+
+/// The rows of the first of a few parents that has some.
+async fn of_some_parent(
+    caller: &Caller<'_>,
+    who: (&Shop, &Credentials),
+    definition: &Definition,
+    parent: &Definition,
+) -> anyhow::Result<(Combination, Vec<Row>)> {
+    let (_, parents) = first_rows(caller, who, parent, None).await?;
+    let mut last = Err(anyhow::anyhow!("{}: the list has no row", parent.name));
+    for (id, _) in parents.into_iter().take(PARENTS_MAX) {
+        last = first_rows(caller, who, definition, Some(id)).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
 }
 
 type Row = (String, Option<Bytes>);

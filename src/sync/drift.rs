@@ -36,10 +36,16 @@ pub struct Drift {
 pub(super) struct Drifts(Mutex<BTreeMap<String, Drift>>);
 
 impl Drifts {
-    /// Counts what is left of one document, or of a page of them.
-    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) {
+    /// When an earlier process told of a resource, so that it is not told again within the day.
+    pub(super) fn told_before(&self, resource: &str, told_at: Option<Millis>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(resource.to_owned()).or_default().told_at = told_at;
+    }
+
+    /// Counts what is left of one document, or of a page of them. True: it was told, which is to be kept.
+    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) -> bool {
         if left.is_empty() {
-            return;
+            return false;
         }
         // One document may have a place many times, in its arrays.
         left.sort_unstable();
@@ -57,7 +63,10 @@ impl Drifts {
                 drift.places.insert(one, Seen { documents: 1, first: now, last: now });
             }
         }
-        if !drift.untold.is_empty() && drift.told_at.is_none_or(|told| now - told >= DAY_MS) {
+        // A time to come is of a clock that was wrong.
+        let is_due = drift.told_at.is_none_or(|told| told > now || now - told >= DAY_MS);
+        let tells = !drift.untold.is_empty() && is_due;
+        if tells {
             drift.told_at = Some(now);
             let places = std::mem::take(&mut drift.untold).join(", ");
             tracing::warn!(
@@ -66,6 +75,7 @@ impl Drifts {
                 "documents hold what no column takes; it is kept in `document`, and counted under /api/v1/resources/{resource}/drift"
             );
         }
+        tells
     }
 
     pub(super) fn of(&self, resource: &str) -> Drift {
@@ -92,8 +102,8 @@ mod tests {
     #[test]
     fn places_are_counted_once_a_document_and_bounded() {
         let drifts = Drifts::default();
-        drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5);
-        drifts.note("things", vec![unmapped("/a")], 7);
+        assert!(drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5));
+        assert!(!drifts.note("things", vec![unmapped("/a")], 7));
         let found = drifts.of("things");
         let seen = found.places[&unmapped("/a")];
         assert_eq!((seen.documents, seen.first, seen.last), (2, 5, 7));
@@ -106,5 +116,8 @@ mod tests {
         let found = drifts.of("things");
         assert_eq!((found.places.len(), found.more), (PLACES_MAX, 3 + PLACES_MAX as u64));
         assert!(drifts.of("others").places.is_empty());
+        drifts.told_before("others", Some(100));
+        assert!(!drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS - 1), "an earlier process told");
+        assert!(drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS));
     }
 }

@@ -102,6 +102,10 @@ impl Engine {
         let queues = parts.store.take_queue_signals();
         let engine = Engine::new(parts);
         let inner = &engine.0;
+        for definition in &inner.parts.definitions {
+            let told_at = inner.parts.store.kept_time(&step::drift_name(&definition.name))?;
+            inner.drifts.told_before(&definition.name, told_at);
+        }
         let (tell, told) = oneshot::channel();
         inner.tasks.spawn(take_up(engine.clone(), tell));
         match tokio::time::timeout(TAKE_UP_PATIENCE, told).await {

@@ -13,6 +13,9 @@ use crate::support::mariadb::Database;
 const DELIVERED: [&str; 3] = ["DELIVERED_AT_CUSTOMER", "DELIVERED_AT_NEIGHBOURS", "PICKED_UP_AT_PICK_UP_POINT"];
 
 /// Makes the views as a client that speaks this character set.
+/// Transporter, shipments, delivered, share, mean and median.
+type Carried = (String, u64, u64, f64, Option<f64>, Option<f64>);
+
 async fn apply_views(database: &Database, charset: &str) -> Vec<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/views");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -162,7 +165,7 @@ async fn transporters(app: &TestApp, database: &Database) {
             counted.2.extend(shipped.map(|shipped| (came.as_microsecond() - shipped.as_microsecond()) / 60_000_000));
         }
     }
-    let rows: Vec<(String, u64, u64, f64, Option<f64>, Option<f64>)> = database
+    let rows: Vec<Carried> = database
         .rows(
             "SELECT transporter_code, shipments, delivered, CAST(share_delivered AS DOUBLE), CAST(mean_hours AS DOUBLE), \
              CAST(median_days AS DOUBLE) FROM v_shipments_per_transporter",
@@ -192,7 +195,7 @@ async fn sums(app: &TestApp, database: &Database) {
     let mut weeks: BTreeMap<(String, String), f64> = BTreeMap::new();
     for (id, document) in &shipments {
         let shipped = document.get("shipmentDateTime").map(at);
-        let month = shipped.map_or_else(String::new, |shipped| utc_day(shipped)[..7].to_owned());
+        let month = shipped.map_or_else(String::new, |shipped| utc_day(shipped).chars().take(7).collect());
         let counted = months.entry((month, methods[id].clone())).or_default();
         counted.0 += 1;
         for item in list(document, "/shipmentItems") {
