@@ -4,7 +4,7 @@
 //! name an array's elements with `*`; values are never told, as they may be personal. Pure; called by the source for
 //! each document, so it is a walk over a tree made once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::definition::{Column, ColumnKind, ColumnSource, Table};
 use super::extract::fits;
@@ -29,7 +29,7 @@ pub enum Left {
 struct Node {
     /// The columns that take the value at this place: table, name, type.
     taken: Vec<(String, String, ColumnKind)>,
-    members: HashMap<String, Node>,
+    members: BTreeMap<String, Node>,
     elements: Option<Box<Node>>,
 }
 
