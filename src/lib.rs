@@ -55,6 +55,10 @@
 //!   `it::completeness::rows_that_vanish_from_mysql_are_named_and_brought_back`
 //! - **What people gave is not forgotten.** A log that lost shops, credentials or keys is damage, not an older state.
 //!   `store::tests::cut::wherever_a_log_is_cut_it_is_damage_or_all_that_people_gave_is_there`
+//! - **What moves from one list to another is still listed.**
+//!   `store::tests::walks::what_moved_from_one_list_to_another_is_still_listed`
+//! - **No field is lost unseen.** What no column takes is in `document`, named and counted.
+//!   `it::schema_time::what_no_column_takes_and_what_does_not_fit_is_named_and_nothing_is_parked`
 //! - **Rebuildable.** With MySQL, an empty or damaged data directory heals from it and the API.
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, drain. `it::outage`, `it::quiet_stop`

@@ -12,13 +12,18 @@
 //! | `restore` | an empty data directory heals from MySQL |
 
 mod backend;
+mod call;
 mod completeness;
+pub mod infer;
 mod keeper;
 mod master_key;
 mod overdue;
+pub mod plan;
+pub mod preview;
 mod probe;
 mod restore;
 pub mod schema;
+mod state;
 mod view;
 
 use std::path::PathBuf;

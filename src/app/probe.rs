@@ -2,17 +2,14 @@
 //! tokens it keeps.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::{App, keeper::StoreKeeper, master_key, source_config};
+use super::App;
+use super::call::{Caller, told};
 use crate::catalog::Definition;
 use crate::config::Config;
-use crate::domain::{Clock, Mode, Shop};
+use crate::domain::{Mode, Shop};
 use crate::sink::Mysql;
-use crate::source::{Budget, Credentials, Position, Source, SourceError, Walk, pages};
-use crate::store::{Store, StoreError};
+use crate::source::{Credentials, Position, Walk, pages};
 
 /// What was looked at; and how it is, or what is wrong and the mend.
 pub type Finding = (String, Result<String, String>);
@@ -21,9 +18,9 @@ impl App {
     /// Asks the marketplace and MySQL whether this configuration would work.
     pub async fn probe(config: &Config) -> Vec<Finding> {
         let mut findings = Vec::new();
-        match open(config) {
-            Ok((store, source)) => probe_shops(config, &store, &source, &mut findings).await,
-            Err(error) => findings.push(("store".to_owned(), Err(error))),
+        match Caller::open(config) {
+            Ok(caller) => probe_shops(&caller, &mut findings).await,
+            Err(error) => findings.push(("store".to_owned(), Err(format!("{error:#}")))),
         }
         if let Some(url) = &config.mysql_url {
             match Mysql::new(url, config.definitions.clone()) {
@@ -37,17 +34,8 @@ impl App {
     }
 }
 
-fn open(config: &Config) -> Result<(Store, Source), String> {
-    let master = master_key::obtain(&config.master_key, &config.data_dir).map_err(|error| format!("{error:#}"))?;
-    let store = Store::open(&config.data_dir, &master, Clock::system()).map_err(|error| error.to_string())?;
-    let keeper = Arc::new(StoreKeeper::new(store.clone()));
-    let source =
-        Source::new(source_config(&config.source), keeper, Clock::system()).map_err(|error| error.to_string())?;
-    Ok((store, source))
-}
-
-async fn probe_shops(config: &Config, store: &Store, source: &Source, findings: &mut Vec<Finding>) {
-    let shops = match store.shops() {
+async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
+    let shops = match caller.store.shops() {
         Ok(shops) => shops,
         Err(error) => return findings.push(("shops".to_owned(), Err(error.to_string()))),
     };
@@ -56,50 +44,41 @@ async fn probe_shops(config: &Config, store: &Store, source: &Source, findings: 
         findings.push(("shops".to_owned(), Ok(mend.to_owned())));
     }
     for shop in shops {
-        let credentials = match store.secrets(&shop.id) {
-            Ok(secrets) => Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret },
+        let credentials = match caller.credentials(&shop) {
+            Ok(credentials) => credentials,
             Err(error) => {
                 findings.push((format!("shop {}", shop.name), Err(error.to_string())));
                 continue;
             }
         };
-        let token = source.prove(&credentials).await.map(|()| "the login host gave one".to_owned());
+        let token = caller.source.prove(&credentials).await.map(|()| "the login host gave one".to_owned());
         let has_token = token.is_ok();
         findings.push((format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
         if has_token {
-            probe_page(config, (store, source), &credentials, &shop, findings).await;
+            probe_page(caller, &credentials, &shop, findings).await;
         }
     }
 }
 
 /// One list page of the first resource; the answer's clock comes with it.
-async fn probe_page(
-    config: &Config,
-    (store, source): (&Store, &Source),
-    credentials: &Credentials,
-    shop: &Shop,
-    findings: &mut Vec<Finding>,
-) {
+async fn probe_page(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
     let takes = |definition: &&Arc<Definition>| shop.takes(&definition.name) && definition.parent.is_none();
-    let Some(definition) = config.definitions.iter().find(takes) else { return };
+    let Some(definition) = caller.config.definitions.iter().find(takes) else { return };
     let Some(combination) = definition.list.combinations.first() else { return };
-    let walk = Walk { mode: Mode::Full, started_at: store.clock().now(), walked_at: None, parent: None };
+    let walk = Walk { mode: Mode::Full, started_at: caller.store.clock().now(), walked_at: None, parent: None };
     let position = Position::begin(definition, walk);
     let call = pages::list_call(definition, combination, &position);
-    if let Err(error) = take_slot(config, store, &shop.account, &call.path).await {
-        return findings.push((format!("shop {}: page", shop.name), Err(error.to_string())));
-    }
-    let outcome = source.get(credentials, &call).await;
+    let outcome = match caller.call(shop, credentials, &call).await {
+        Ok(outcome) => outcome,
+        Err(error) => return findings.push((format!("shop {}: page", shop.name), Err(error.to_string()))),
+    };
     let next_link = outcome.next_link.as_deref();
     let page = outcome
         .result
         .and_then(|body| pages::page(definition, &position, pages::Answer { body: &body, next_link }, |_| None));
     let found = match page {
         Ok(page) => Ok(format!("{} rows on the first page of {}", page.rows.len(), definition.name)),
-        Err(error @ SourceError::Throttled { .. }) => {
-            Err(format!("{error}; another program uses this account's budget, or the check ran too often"))
-        }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(told(&error).to_string()),
     };
     findings.push((format!("shop {}: page", shop.name), found));
     if let Some(skew) = outcome.quota.clock_ahead_ms {
@@ -113,22 +92,6 @@ async fn probe_page(
         };
         findings.push(("clock".to_owned(), found));
     }
-}
-
-/// Takes a slot of the call's budget, on disk before the call like every other: whoever starts next must
-/// know of it. Waits when the last process may have used them all.
-async fn take_slot(config: &Config, store: &Store, account: &str, path: &str) -> Result<(), StoreError> {
-    let Some(rule) = config.rules.find("GET", path) else { return Ok(()) };
-    let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
-    budget.block_for(store.pause_left(account, &rule.name)?, Instant::now());
-    while budget.take(1, Instant::now()).is_err() {
-        let now = Instant::now();
-        let until = budget.next_free(now).unwrap_or(now).max(now + Duration::from_secs(1));
-        let wait = (until - now).as_secs() + 1;
-        tracing::warn!("waiting {wait} s: `{}` allows no call before, as far as is known", rule.name);
-        tokio::time::sleep_until(until).await;
-    }
-    store.occupy(account, &rule.name, budget.occupied(Instant::now())).await
 }
 
 async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {

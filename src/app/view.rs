@@ -61,21 +61,27 @@ impl Inner {
         if counters.ready_jobs == 0 && counters.open_runs == 0 {
             return Ok(true);
         }
+        // Nobody works for a shop that is not active, nor on a resource that is not configured any more.
+        let shops = self.store.shops()?;
+        let active: HashSet<&str> =
+            shops.iter().filter(|shop| shop.state == ShopState::Active).map(|shop| shop.id.as_str()).collect();
+        let sleeps = |shop: &str, resource: &str| {
+            !active.contains(shop) || self.definitions.iter().all(|definition| definition.name != resource)
+        };
         let mut asleep_jobs = 0;
-        let mut asleep = std::collections::BTreeSet::new();
-        for shop in self.store.shops()?.into_iter().filter(|shop| shop.state != ShopState::Active) {
-            for definition in &self.definitions {
+        for shop in &shops {
+            for resource in self.store.resources_with_jobs(&shop.id)?.into_iter().filter(|name| sleeps(&shop.id, name))
+            {
                 for kind in [QueueKind::List, QueueKind::Detail] {
-                    let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
+                    let queue = Queue { shop: shop.id.clone(), resource: resource.clone(), kind };
                     asleep_jobs += self.store.count_jobs(&queue, COUNTED_MAX)? as u64;
                 }
             }
-            asleep.insert(shop.id);
         }
-        if asleep.is_empty() || asleep_jobs < counters.ready_jobs {
+        if asleep_jobs < counters.ready_jobs {
             return Ok(false);
         }
-        let open = |run: &Run| run.is_open() && !asleep.contains(&run.stream.shop);
+        let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);
         Ok(self.store.runs(None, 1, open)?.is_empty())
     }
 

@@ -5,7 +5,7 @@
 //! `{"by_email": {"jan@example.org": 1}}`. Values are never told, as they may be personal. Pure; called by the source for
 //! each document, so it is a walk over a tree made once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ const NO_NAME: &str = "{key}";
 struct Node {
     /// The columns that take the value at this place: table, name, type.
     taken: Vec<(String, String, ColumnKind)>,
-    members: HashMap<String, Node>,
+    members: BTreeMap<String, Node>,
     elements: Option<Box<Node>>,
 }
 

@@ -8,7 +8,7 @@ use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, FilterTarg
 use super::fields::Fields;
 
 /// Columns that every table has; a definition may not name its own like them.
-const META_COLUMNS: [&str; 11] = [
+pub(super) const META_COLUMNS: [&str; 11] = [
     "shop_id",
     "document",
     "version",

@@ -7,6 +7,7 @@ pub mod coverage;
 pub mod definition;
 pub mod extract;
 mod fields;
+pub mod infer;
 mod layout;
 pub mod limits;
 pub mod reader;

@@ -8,11 +8,14 @@ mod check;
 mod demo;
 mod keys;
 mod out;
+mod plan;
+mod preview;
 mod progress;
 mod sandbox;
 mod schema;
 mod serve;
 mod shops;
+mod state;
 mod stop;
 mod sync;
 mod table;
@@ -59,8 +62,11 @@ enum Command {
     Demo(demo::Args),
     Sandbox(sandbox::Args),
     Check(check::Args),
+    Preview(preview::Args),
+    Plan(plan::Args),
     Verify(verify::Args),
     Schema(schema::Args),
+    State(state::Args),
     Keys(keys::Args),
     Shops(shops::Args),
     /// Print the version
@@ -158,6 +164,9 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Sandbox(args) => Box::pin(sandbox::run(args, out)).await,
         Command::Check(args) => Box::pin(check::run(args, config, out)).await,
         Command::Verify(args) => Box::pin(verify::run(args, config, out)).await,
+        Command::Preview(args) => Box::pin(preview::run(args, config, out)).await,
+        Command::Plan(args) => Box::pin(plan::run(args, config, out)).await,
+        Command::State(args) => Box::pin(state::run(args, config, out)).await,
         Command::Schema(args) => Box::pin(schema::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,

@@ -65,13 +65,15 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let shops = chosen(backend.shops().await?, args.shop.as_deref(), args.resource.as_deref())?;
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
     let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
-    // What an earlier pass left open is this pass's work too, and its verdict.
+    let configured: BTreeSet<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
+    // What an earlier pass left open is this pass's work too, and its verdict; unless its resource is not configured
+    // any more.
     let mut watched = Watched { names, runs: None };
     let left: Vec<RunView> = runs(&*backend, &watched).await?;
     let is_ours = |view: &&RunView| {
         let stream = &view.run.stream;
         let takes = args.resource.as_ref().is_none_or(|resource| *resource == stream.resource);
-        view.run.is_open() && takes && watched.names.contains_key(&stream.shop)
+        view.run.is_open() && takes && configured.contains(&stream.resource) && watched.names.contains_key(&stream.shop)
     };
     let mut ours: BTreeSet<u64> = left.iter().filter(is_ours).map(|view| view.run.id).collect();
     for shop in &shops {

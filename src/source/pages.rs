@@ -391,7 +391,7 @@ fn tokens(pointer: &str) -> impl Iterator<Item = String> {
 }
 
 /// An id as one path part: everything but letters, digits and `-_.~` is percent-encoded.
-fn segment(id: &str) -> String {
+pub fn segment(id: &str) -> String {
     let mut out = String::with_capacity(id.len());
     super::client::encode_into(id, &mut out);
     out

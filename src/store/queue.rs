@@ -303,6 +303,24 @@ impl Store {
         Ok(self.0.kv.scan(&prefix, &prefix).next().transpose()?.is_some())
     }
 
+    /// The resources of which a shop has ready jobs, configured or not.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn resources_with_jobs(&self, shop: &str) -> Result<Vec<String>, StoreError> {
+        let prefix = keys::texts(b'j', &[shop]);
+        let (mut found, mut from) = (Vec::new(), prefix.clone());
+        while let Some(pair) = self.0.kv.scan(&prefix, &from).next() {
+            let (key, _) = pair?;
+            let rest = key.get(prefix.len()..).unwrap_or_default();
+            let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            from = keys::after(&keys::texts(b'j', &[shop, &name]));
+            found.push(name);
+        }
+        Ok(found)
+    }
+
     /// Ready jobs of a queue, up to `limit`.
     ///
     /// # Errors

@@ -100,10 +100,11 @@ impl Drifts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what is left of one document, or of a page of them.
-    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) {
+    /// Counts what is left of one document, or of a page of them. Some: it was told, which is to be kept at once, so
+    /// that people are told once a day and not once a process.
+    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) -> Option<Drift> {
         if left.is_empty() {
-            return;
+            return None;
         }
         // One document may have a place many times, in its arrays.
         left.sort_unstable();
@@ -112,7 +113,7 @@ impl Drifts {
         if !all.contains_key(resource) {
             all.insert(resource.to_owned(), Drift::default());
         }
-        let Some(drift) = all.get_mut(resource) else { return };
+        let drift = all.get_mut(resource)?;
         drift.since.get_or_insert(now);
         drift.is_fresh = true;
         for one in left {
@@ -133,7 +134,10 @@ impl Drifts {
                 metrics::gauge!("waybill_unmapped_fields", "resource" => resource.to_owned()).set(unmapped as f64);
             }
         }
-        if !drift.untold.is_empty() && drift.told_at.is_none_or(|told| now - told >= DAY_MS) {
+        // A time to come is of a clock that was wrong.
+        let is_due = drift.told_at.is_none_or(|told| told > now || now - told >= DAY_MS);
+        let tells = !drift.untold.is_empty() && is_due;
+        if tells {
             drift.told_at = Some(now);
             let places = std::mem::take(&mut drift.untold).join(", ");
             tracing::warn!(
@@ -142,6 +146,7 @@ impl Drifts {
                 "documents hold what no column takes; it is kept in `document`, and counted under /api/v1/resources/{resource}/drift"
             );
         }
+        tells.then(|| drift.clone())
     }
 
     pub(super) fn of(&self, resource: &str) -> Drift {
@@ -168,8 +173,8 @@ mod tests {
     #[test]
     fn places_are_counted_once_a_document_and_bounded() {
         let drifts = Drifts::default();
-        drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5);
-        drifts.note("things", vec![unmapped("/a")], 7);
+        assert!(drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5).is_some());
+        assert!(drifts.note("things", vec![unmapped("/a")], 7).is_none());
         let found = drifts.of("things");
         let seen = found.places[&unmapped("/a")];
         assert_eq!((seen.documents, seen.first, seen.last), (2, 5, 7));
@@ -182,5 +187,8 @@ mod tests {
         let found = drifts.of("things");
         assert_eq!((found.places.len(), found.more), (PLACES_MAX, 3 + PLACES_MAX as u64));
         assert!(drifts.of("others").places.is_empty());
+        drifts.all().entry("others".to_owned()).or_default().told_at = Some(100);
+        assert!(drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS - 1).is_none(), "an earlier process told");
+        assert!(drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS).is_some());
     }
 }

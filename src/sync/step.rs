@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::catalog::Definition;
+use crate::catalog::coverage::Left;
 use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Outcome, Position, SourceError, Walk};
@@ -157,13 +158,26 @@ fn read(
             let store = &inner.parts.store;
             let first_seen = || store.first_listed_at(&lease.job.stream(), id).ok().flatten();
             let read = pages::detail(definition, id, answer.body, first_seen, store.clock().now())?;
-            inner.drifts.note(&definition.name, read.left, store.clock().now());
+            note_drift(inner, definition, read.left);
             Ok(Effects::Detail { body: read.body, hash: read.hash, refresh_after_ms: read.refresh_after_ms })
         }
         Task::Page(position) => {
             turned(inner, definition, lease, |next| pages::page(definition, position, answer, next))
         }
         Task::Nothing(_) => Ok(Effects::Local),
+    }
+}
+
+/// Counts what no column takes.
+fn note_drift(inner: &Inner, definition: &Definition, left: Vec<Left>) {
+    let now = inner.parts.store.clock().now();
+    if let Some(drift) = inner.drifts.note(&definition.name, left, now) {
+        let (store, resource) = (inner.parts.store.clone(), definition.name.clone());
+        inner.tasks.spawn(async move {
+            if let Err(error) = store.keep_drift(&resource, &drift).await {
+                error.warn("it could not be kept that drift was told");
+            }
+        });
     }
 }
 
@@ -201,7 +215,7 @@ fn turned(
     if let Some(error) = unreadable {
         return Err(error);
     }
-    inner.drifts.note(&definition.name, page.left, inner.parts.store.clock().now());
+    note_drift(inner, definition, page.left);
     Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
 }
 

@@ -5,6 +5,7 @@ mod api_contract;
 mod archive;
 mod catalog_whole;
 mod command_line;
+mod commands;
 mod completeness;
 mod config;
 mod definitions;

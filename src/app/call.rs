@@ -1,0 +1,122 @@
+//! Single calls of the API outside of the engine, for commands that look at it: within the budget that all others
+//! keep to, on disk before the call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{keeper::StoreKeeper, master_key, source_config};
+use crate::catalog::Definition;
+use crate::config::Config;
+use crate::domain::{Clock, Combination, Shop, ShopState};
+use crate::source::pages::{self, ParsedPage};
+use crate::source::{Budget, Call, Credentials, Outcome, Position, Source, SourceError};
+use crate::store::{Store, StoreError};
+
+/// The store and the marketplace, without an engine.
+pub(super) struct Caller<'a> {
+    pub(super) config: &'a Config,
+    pub(super) store: Store,
+    pub(super) source: Source,
+}
+
+impl<'a> Caller<'a> {
+    /// Opens the data directory.
+    ///
+    /// # Errors
+    /// The store does not open, the master key does not fit, or an address is unusable.
+    pub(super) fn open(config: &'a Config) -> anyhow::Result<Caller<'a>> {
+        let master = master_key::obtain(&config.master_key, &config.data_dir)?;
+        let store = Store::open(&config.data_dir, &master, Clock::system())?;
+        let keeper = Arc::new(StoreKeeper::new(store.clone()));
+        let source = Source::new(source_config(&config.source), keeper, Clock::system())?;
+        Ok(Caller { config, store, source })
+    }
+
+    /// The shop that is named, or the first active one that takes the resource.
+    ///
+    /// # Errors
+    /// There is none; says what to do.
+    pub(super) fn shop(&self, id: Option<&str>, resource: &str) -> anyhow::Result<Shop> {
+        let shops = self.store.shops()?;
+        let found = match id {
+            Some(id) => shops.into_iter().find(|shop| shop.id == id),
+            None => shops.into_iter().find(|shop| shop.state == ShopState::Active && shop.takes(resource)),
+        };
+        found.ok_or_else(|| match id {
+            Some(id) => anyhow::anyhow!("--shop {id}: there is no such shop; `waybill shops list` shows the ids"),
+            None => anyhow::anyhow!(
+                "no active shop takes `{resource}`; add one: waybill shops add --name NAME --client-id ID"
+            ),
+        })
+    }
+
+    /// A shop's credentials.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn credentials(&self, shop: &Shop) -> Result<Credentials, StoreError> {
+        let secrets = self.store.secrets(&shop.id)?;
+        Ok(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret })
+    }
+
+    /// Makes one call, when its budget allows it.
+    ///
+    /// # Errors
+    /// The store cannot keep the slot; what the API answered stands in the outcome.
+    pub(super) async fn call(
+        &self,
+        shop: &Shop,
+        credentials: &Credentials,
+        call: &Call,
+    ) -> Result<Outcome, StoreError> {
+        self.take_slot(&shop.account, &call.path).await?;
+        Ok(self.source.get(credentials, call).await)
+    }
+
+    /// Reads one list page.
+    ///
+    /// # Errors
+    /// The call's, or what is wrong with its answer.
+    pub(super) async fn page(
+        &self,
+        (shop, credentials): (&Shop, &Credentials),
+        definition: &Definition,
+        combination: &Combination,
+        position: &Position,
+    ) -> anyhow::Result<ParsedPage> {
+        let call = pages::list_call(definition, combination, position);
+        let outcome = self.call(shop, credentials, &call).await?;
+        let body = outcome.result.map_err(|error| told(&error))?;
+        let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref() };
+        Ok(pages::page(definition, position, answer, |_| None)?)
+    }
+
+    /// Takes a slot of the call's budget, on disk before the call like every other: whoever starts next must
+    /// know of it. Waits when the last process may have used them all.
+    pub(super) async fn take_slot(&self, account: &str, path: &str) -> Result<(), StoreError> {
+        let store = &self.store;
+        let Some(rule) = self.config.rules.find("GET", path) else { return Ok(()) };
+        let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
+        budget.block_for(store.pause_left(account, &rule.name)?, Instant::now());
+        while budget.take(1, Instant::now()).is_err() {
+            let now = Instant::now();
+            let until = budget.next_free(now).unwrap_or(now).max(now + Duration::from_secs(1));
+            let wait = (until - now).as_secs() + 1;
+            tracing::warn!("waiting {wait} s: `{}` allows no call before, as far as is known", rule.name);
+            tokio::time::sleep_until(until).await;
+        }
+        store.occupy(account, &rule.name, budget.occupied(Instant::now())).await
+    }
+}
+
+/// An error of the API in words, with what it may mean here.
+pub(super) fn told(error: &SourceError) -> anyhow::Error {
+    match error {
+        SourceError::Throttled { .. } => {
+            anyhow::anyhow!("{error}; another program uses this account's budget, or this ran too often")
+        }
+        error => anyhow::anyhow!("{error}"),
+    }
+}

@@ -1,0 +1,193 @@
+//! `waybill preview`: the first rows of a resource as its tables would have them, and what each column got. Reads the
+//! API within the budget; writes nothing.
+
+use bytes::Bytes;
+
+use super::call::{Caller, told};
+use crate::catalog::coverage::{self, Left};
+use crate::catalog::definition::{Column, ColumnSource, Definition};
+use crate::catalog::extract::{Cell, extract};
+use crate::config::Config;
+use crate::domain::{Combination, Json, Mode, Shop};
+use crate::source::{Credentials, Position, Walk, pages};
+
+/// List calls made to find a first row: windows of days and other combinations may be empty.
+const LOOKS_MAX: usize = 10;
+/// Parents looked at for a first row: some have none.
+const PARENTS_MAX: usize = 5;
+const DAY_MS: i64 = 86_400_000;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Preview {
+    pub shop: String,
+    /// The id's column and those of the table.
+    pub names: Vec<String>,
+    /// Each: the id and the cells, as text.
+    pub rows: Vec<Vec<String>>,
+    /// Of the first row.
+    pub columns: Vec<Got>,
+    /// Child tables and how many rows they get from the first row.
+    pub children: Vec<(String, usize)>,
+    /// Places that no column takes.
+    pub unmapped: Vec<String>,
+}
+
+/// What one column got.
+#[derive(Debug)]
+pub struct Got {
+    pub column: String,
+    pub kind: String,
+    pub from: String,
+    pub value: String,
+}
+
+/// Reads the first `rows` documents of a resource.
+///
+/// # Errors
+/// No shop takes it, the API does not answer, or has no row.
+pub async fn preview(
+    config: &Config,
+    definition: &Definition,
+    shop: Option<&str>,
+    rows: usize,
+) -> anyhow::Result<Preview> {
+    let caller = Caller::open(config)?;
+    let shop = caller.shop(shop, &definition.name)?;
+    let credentials = caller.credentials(&shop)?;
+    let who = (&shop, &credentials);
+    let (combination, found) = match &definition.parent {
+        None => first_rows(&caller, who, definition, None).await?,
+        Some(parent) => {
+            let parent = config.definitions.iter().find(|other| other.name == *parent);
+            let parent = parent.ok_or_else(|| anyhow::anyhow!("its parent is not configured"))?;
+            of_some_parent(&caller, who, definition, parent).await?
+        }
+    };
+    let mut documents = Vec::new();
+    for (id, body) in found.into_iter().take(rows) {
+        let body = match body {
+            Some(body) => body,
+            None => document(&caller, who, definition, &id).await?,
+        };
+        documents.push((id, body));
+    }
+    Ok(lay_out(definition, &shop, &combination, &documents))
+}
+
+/// The rows of the first of a few parents that has some.
+async fn of_some_parent(
+    caller: &Caller<'_>,
+    who: (&Shop, &Credentials),
+    definition: &Definition,
+    parent: &Definition,
+) -> anyhow::Result<(Combination, Vec<Row>)> {
+    let (_, parents) = first_rows(caller, who, parent, None).await?;
+    let mut last = Err(anyhow::anyhow!("{}: the list has no row", parent.name));
+    for (id, _) in parents.into_iter().take(PARENTS_MAX) {
+        last = first_rows(caller, who, definition, Some(id)).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+type Row = (String, Option<Bytes>);
+
+/// The rows of the first page that has some: of the latest days first, and of any combination.
+async fn first_rows(
+    caller: &Caller<'_>,
+    who: (&Shop, &Credentials),
+    definition: &Definition,
+    parent: Option<String>,
+) -> anyhow::Result<(Combination, Vec<Row>)> {
+    let now = caller.store.clock().now();
+    let mut looks = 0;
+    for days in [0, 1, 3, 7, 30, 90] {
+        for combination in &definition.list.combinations {
+            let walked_at = definition.list.windows.is_some().then_some(now - days * DAY_MS);
+            let mode = if walked_at.is_some() { Mode::Incremental } else { Mode::Full };
+            let walk = Walk { mode, started_at: now, walked_at, parent: parent.clone() };
+            let position = Position::begin(definition, walk);
+            let page = caller.page(who, definition, combination, &position).await?;
+            looks += 1;
+            if !page.rows.is_empty() {
+                return Ok((combination.clone(), page.rows.into_iter().map(|row| (row.id, row.body)).collect()));
+            }
+            if looks >= LOOKS_MAX {
+                anyhow::bail!("{}: no row on the first {looks} pages that were looked at", definition.name);
+            }
+        }
+        if definition.list.windows.is_none() {
+            break;
+        }
+    }
+    anyhow::bail!("{}: the list has no row", definition.name)
+}
+
+async fn document(
+    caller: &Caller<'_>,
+    (shop, credentials): (&Shop, &Credentials),
+    definition: &Definition,
+    id: &str,
+) -> anyhow::Result<Bytes> {
+    let call = pages::detail_call(definition, id).ok_or_else(|| anyhow::anyhow!("the row has no body"))?;
+    let outcome = caller.call(shop, credentials, &call).await?;
+    let body = outcome.result.map_err(|error| told(&error))?;
+    Ok(pages::detail(definition, id, &body, || None, caller.store.clock().now())?.body)
+}
+
+fn lay_out(definition: &Definition, shop: &Shop, combination: &Combination, documents: &[(String, Bytes)]) -> Preview {
+    let table = &definition.table;
+    let names = std::iter::once(&table.id_column).chain(table.columns.iter().map(|column| &column.name));
+    let mut preview = Preview {
+        shop: shop.name.clone(),
+        names: names.cloned().collect(),
+        rows: Vec::new(),
+        columns: Vec::new(),
+        children: Vec::new(),
+        unmapped: Vec::new(),
+    };
+    for (index, (id, body)) in documents.iter().enumerate() {
+        let Ok(document) = Json::parse(body) else { continue };
+        let found = extract(definition, id, &document, combination);
+        let cells = found.cells.iter().map(shown);
+        preview.rows.push(std::iter::once(id.clone()).chain(cells).collect());
+        for left in definition.coverage.look(&document) {
+            if let Left::Unmapped { path, kind } = left {
+                preview.unmapped.push(format!("{path} ({kind})"));
+            }
+        }
+        if index == 0 {
+            let got = |(column, cell): (&Column, &Cell)| got(column, cell, &document);
+            preview.columns = table.columns.iter().zip(&found.cells).map(got).collect();
+            let counts = table.children.iter().zip(&found.children);
+            preview.children = counts.map(|(child, rows)| (child.name.clone(), rows.len())).collect();
+        }
+    }
+    preview.unmapped.sort_unstable();
+    preview.unmapped.dedup();
+    preview
+}
+
+fn shown(cell: &Cell) -> String {
+    cell.as_text().unwrap_or_else(|| "NULL".to_owned())
+}
+
+fn got(column: &Column, cell: &Cell, document: &Json<'_>) -> Got {
+    let (from, found) = match &column.source {
+        ColumnSource::Pointer(pointer) => (pointer.clone(), document.pointer(pointer)),
+        ColumnSource::Stream(parameter) => (format!("the list's {parameter}"), None),
+        ColumnSource::Parent => ("the parent's id".to_owned(), None),
+        ColumnSource::Above { pointer, .. } => (format!("above: {pointer}"), None),
+    };
+    let value = match (cell, found) {
+        (Cell::Null, Some(value)) if *value != Json::Null => {
+            format!("NULL: the {} there does not fit", coverage::kind(value))
+        }
+        (Cell::Null, None) => "NULL: not there".to_owned(),
+        (cell, _) => shown(cell),
+    };
+    Got { column: column.name.clone(), kind: column.kind.to_string(), from, value }
+}

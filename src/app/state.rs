@@ -1,0 +1,89 @@
+//! `waybill state`: what the data directory holds, as a value that prints as JSON. Reads only; secrets, tokens and
+//! documents are not in it.
+
+use serde_json::{Value, json};
+
+use super::App;
+use crate::domain::clock::{Millis, rfc3339};
+use crate::domain::{Run, Shop, StreamId};
+
+/// Open runs shown.
+const RUNS_SHOWN: usize = 500;
+
+impl App {
+    /// All of it, or of one shop.
+    ///
+    /// # Errors
+    /// The store's read errors; a shop that is not there.
+    pub fn state(&self, shop: Option<&str>) -> anyhow::Result<Value> {
+        let store = &self.inner.store;
+        let mut shops = store.shops()?;
+        if let Some(id) = shop {
+            shops.retain(|shop| shop.id == id);
+            if shops.is_empty() {
+                anyhow::bail!("--shop {id}: there is no such shop; `waybill shops list` shows the ids");
+            }
+        }
+        let counters = store.counters()?;
+        let open =
+            store.runs(None, RUNS_SHOWN, |run| run.is_open() && shops.iter().any(|shop| shop.id == run.stream.shop))?;
+        let shown: Vec<Value> = shops.iter().map(|shop| self.shop_state(shop)).collect::<anyhow::Result<_>>()?;
+        Ok(json!({
+            "data_dir": self.inner.data_dir.display().to_string(),
+            "bytes": store.size(),
+            "jobs": {
+                "ready": counters.ready_jobs, "waiting": counters.waiting_jobs, "retrying": counters.retrying_jobs,
+            },
+            "outbox": { "entries": counters.outbox, "bytes": counters.outbox_bytes },
+            "parked": counters.parked,
+            "open_runs": open.iter().map(run).collect::<Vec<_>>(),
+            "shops": shown,
+        }))
+    }
+
+    fn shop_state(&self, shop: &Shop) -> anyhow::Result<Value> {
+        let store = &self.inner.store;
+        let mut streams = Vec::new();
+        let mut budgets = Vec::new();
+        for definition in self.inner.definitions_of(shop) {
+            for stream in definition.streams(&shop.id) {
+                streams.push(self.stream_state(&stream)?);
+            }
+            for rule in definition.paths().filter_map(|path| self.inner.engine.rules().find("GET", path)) {
+                let occupied = store.occupied(&shop.account, &rule.name)?;
+                let pause = store.pause_left(&shop.account, &rule.name)?;
+                budgets.push(json!({
+                    "account": shop.account, "rule": rule.name,
+                    "limit": rule.limit.map(|limit| limit.to_string()), "occupied": occupied, "pause_s": pause.as_secs(),
+                }));
+            }
+        }
+        budgets.sort_by_key(ToString::to_string);
+        budgets.dedup();
+        Ok(json!({
+            "id": shop.id, "name": shop.name, "client_id": shop.client_id, "account": shop.account,
+            "state": shop.state, "reason": shop.reason, "streams": streams, "budgets": budgets,
+        }))
+    }
+
+    fn stream_state(&self, stream: &StreamId) -> anyhow::Result<Value> {
+        let checkpoint = self.inner.store.checkpoint(stream)?;
+        Ok(json!({
+            "resource": stream.resource, "parameters": stream.combination.to_string(),
+            "walked_at": time(checkpoint.walked_at), "full_walk_at": time(checkpoint.full_walk_at),
+            "newest": time(checkpoint.newest),
+        }))
+    }
+}
+
+fn run(run: &Run) -> Value {
+    json!({
+        "id": run.id, "shop": run.stream.shop, "resource": run.stream.resource,
+        "parameters": run.stream.combination.to_string(), "mode": run.mode, "state": run.state,
+        "started_at": rfc3339(run.started_at), "pages": run.pages, "listed": run.listed, "pending": run.pending(),
+    })
+}
+
+fn time(at: Option<Millis>) -> Option<String> {
+    at.map(rfc3339)
+}

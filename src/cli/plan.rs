@@ -1,0 +1,100 @@
+//! `waybill plan`: what the next walk would cost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::out::Out;
+use super::schema::known;
+use super::{Outcome, Voice, at_rest, configure, stop, table};
+use crate::app::plan::{Ask, Plan};
+use crate::domain::Mode;
+
+/// Show which calls the next walk would make, and how long the rate limits make them take.
+///
+/// Makes no call. The numbers are those of the last walk of the same kind; for streams that were never walked give
+/// --rows. Shops run side by side, so the longest budget is what the whole takes.
+#[derive(clap::Args)]
+#[command(
+    after_long_help = "Examples:\n  waybill plan\n  waybill plan --full\n  waybill plan --resource orders --rows 10000\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(super) struct Args {
+    /// Only this shop, by id; all active shops else
+    #[arg(long, value_name = "ID")]
+    shop: Option<String>,
+    /// Only this resource; all of the shop's resources else
+    #[arg(long, value_name = "NAME")]
+    resource: Option<String>,
+    /// Of a walk over all pages
+    #[arg(long)]
+    full: bool,
+    /// Rows of each stream that was never walked
+    #[arg(long, value_name = "N")]
+    rows: Option<u64>,
+}
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = configure(path, Voice::Command)?;
+    known(&config, args.resource.as_deref())?;
+    let drain = config.limits.drain;
+    let app = at_rest(config, "GET /api/v1/runs").await?;
+    let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows: args.rows };
+    let shown = app.plan(&ask).map_err(Into::into).and_then(|plan| show(&plan, &mut out));
+    let stopped = stop::stop(app, drain).await;
+    shown.and(stopped)
+}
+
+fn show(plan: &Plan, out: &mut Out) -> Outcome {
+    let number = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    let rows: Vec<Vec<String>> = plan
+        .streams
+        .iter()
+        .map(|planned| {
+            let stream = format!("{} {}", planned.stream.resource, planned.stream.combination);
+            let mode = if planned.mode == Mode::Full { "full" } else { "incremental" };
+            let (lists, details) = (number(planned.lists), number(planned.details));
+            vec![
+                planned.shop.clone(),
+                stream.trim().to_owned(),
+                mode.to_owned(),
+                lists,
+                details,
+                planned.basis.to_owned(),
+            ]
+        })
+        .collect();
+    for line in table::render(&["shop", "stream", "walk", "lists", "details", "by"], &rows, out.width()) {
+        out.line(line)?;
+    }
+    out.line("")?;
+    let rows: Vec<Vec<String>> = plan
+        .budgets
+        .iter()
+        .map(|budget| {
+            vec![
+                budget.account.clone(),
+                budget.rule.clone(),
+                budget.limit.clone(),
+                budget.calls.to_string(),
+                told(budget.takes),
+            ]
+        })
+        .collect();
+    for line in table::render(&["account", "rule", "limit", "calls", "takes"], &rows, out.width()) {
+        out.line(line)?;
+    }
+    let longest = plan.budgets.iter().map(|budget| budget.takes).max().unwrap_or_default();
+    let unknown = plan.streams.iter().any(|planned| planned.lists.is_none() || planned.details.is_none());
+    let rest = if unknown { ", and what is not known yet" } else { "" };
+    out.line(format_args!("\nAll of it: {}{rest}.", told(longest)))?;
+    Ok(())
+}
+
+fn told(time: Duration) -> String {
+    match time.as_secs() {
+        0 => "at once".to_owned(),
+        s if s < 120 => format!("{s} s"),
+        s if s < 7200 => format!("{} min", s.div_ceil(60)),
+        s => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}

@@ -1,0 +1,69 @@
+//! `waybill preview`: try a definition before it is trusted.
+
+use std::path::Path;
+
+use super::out::Out;
+use super::schema::known;
+use super::{Outcome, Voice, configure, table};
+use crate::app::preview::{self, Preview};
+
+/// Columns of the first table, so that it fits a screen; the others are shown below.
+const COLUMNS_SHOWN: usize = 6;
+
+/// Show the first rows of a resource, and what each column gets.
+///
+/// Reads one list page and a few documents from the marketplace, within its rate limits, and lays them out as the
+/// definition says. Writes nothing: neither to MySQL nor to the archive.
+#[derive(clap::Args)]
+#[command(
+    after_long_help = "Examples:\n  waybill preview orders\n  waybill preview orders --shop k3v9x0q2m1ab --rows 20\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(super) struct Args {
+    /// The resource, as the configuration names it
+    resource: String,
+    /// Whose, by id; the first shop that takes it else
+    #[arg(long, value_name = "ID")]
+    shop: Option<String>,
+    /// How many documents to read
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rows: u16,
+}
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = configure(path, Voice::Command)?;
+    known(&config, Some(&args.resource))?;
+    let definition = config.definitions.iter().find(|definition| definition.name == args.resource);
+    let Some(definition) = definition else { return Ok(()) };
+    let found = preview::preview(&config, definition, args.shop.as_deref(), usize::from(args.rows)).await?;
+    show(&args.resource, &found, &mut out)
+}
+
+fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
+    let Preview { shop, names, rows, columns, children, unmapped } = found;
+    out.line(format_args!("{resource} of {}: {} documents\n", table::clean(shop), rows.len()))?;
+    let heads: Vec<&str> = names.iter().take(COLUMNS_SHOWN).map(String::as_str).collect();
+    let cut: Vec<Vec<String>> = rows.iter().map(|row| row.iter().take(COLUMNS_SHOWN).cloned().collect()).collect();
+    lines(table::render(&heads, &cut, out.width()), out)?;
+    out.line("\nWhat the columns get of the first one:\n")?;
+    let got: Vec<Vec<String>> = columns
+        .iter()
+        .map(|got| vec![got.column.clone(), got.kind.clone(), got.from.clone(), got.value.clone()])
+        .collect();
+    lines(table::render(&["column", "type", "from", "value"], &got, out.width()), out)?;
+    for (child, rows) in children {
+        out.line(format_args!("\n{child}: {rows} rows"))?;
+    }
+    if unmapped.is_empty() {
+        return Ok(out.line("\nEach field has a column.")?);
+    }
+    out.line(format_args!("\nNo column takes these; they stay in `document`:\n  {}", unmapped.join("\n  ")))?;
+    Ok(())
+}
+
+fn lines(lines: Vec<String>, out: &mut Out) -> Outcome {
+    for line in lines {
+        out.line(line)?;
+    }
+    Ok(())
+}

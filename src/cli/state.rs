@@ -1,0 +1,102 @@
+//! `waybill state`: what the data directory holds.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::out::Out;
+use super::{Outcome, Voice, at_rest, configure, stop, table};
+
+/// Show what the data directory holds: shops, checkpoints, open runs, jobs, outbox, budgets.
+///
+/// For a data directory that no server uses; a running server tells the same under /api/v1/status. No secret, token
+/// or document is shown.
+#[derive(clap::Args)]
+#[command(
+    after_long_help = "Examples:\n  waybill state\n  waybill state --shop k3v9x0q2m1ab\n  waybill state --json\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(super) struct Args {
+    /// Only this shop, by id
+    #[arg(long, value_name = "ID")]
+    shop: Option<String>,
+    /// All of it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    let config = configure(path, Voice::Command)?;
+    let drain = config.limits.drain;
+    let app = at_rest(config, "GET /api/v1/status").await?;
+    let shown = app
+        .state(args.shop.as_deref())
+        .map_err(Into::into)
+        .and_then(|state| if args.json { Ok(out.line(format_args!("{state:#}"))?) } else { show(&state, &mut out) });
+    let stopped = stop::stop(app, drain).await;
+    shown.and(stopped)
+}
+
+fn show(state: &Value, out: &mut Out) -> Outcome {
+    let jobs = &state["jobs"];
+    out.line(format_args!(
+        "{}: {} bytes; jobs: {} ready, {} waiting ({} to be tried again); outbox: {} entries; parked: {}\n",
+        text(&state["data_dir"]),
+        state["bytes"],
+        jobs["ready"],
+        jobs["waiting"],
+        jobs["retrying"],
+        state["outbox"]["entries"],
+        state["parked"]
+    ))?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut streams = Vec::new();
+    let mut budgets = Vec::new();
+    for shop in list(&state["shops"]) {
+        for stream in list(&shop["streams"]) {
+            let name = format!("{} {}", text(&stream["resource"]), text(&stream["parameters"]));
+            let times = ["walked_at", "full_walk_at", "newest"].map(|key| text(&stream[key]));
+            streams.push(
+                [vec![text(&shop["name"]), text(&shop["state"]), name.trim().to_owned()], times.to_vec()].concat(),
+            );
+        }
+        for budget in list(&shop["budgets"]) {
+            budgets.push(["account", "rule", "limit", "occupied", "pause_s"].map(|key| text(&budget[key])).to_vec());
+        }
+    }
+    budgets.dedup();
+    let runs: Vec<Vec<String>> = list(&state["open_runs"])
+        .iter()
+        .map(|run| {
+            let keys =
+                ["id", "shop", "resource", "parameters", "mode", "state", "started_at", "pages", "listed", "pending"];
+            keys.map(|key| text(&run[key])).to_vec()
+        })
+        .collect();
+    section(&["shop", "state", "stream", "walked", "walked whole", "newest"], &streams, out)?;
+    section(&["account", "rule", "limit", "occupied", "pause s"], &budgets, out)?;
+    section(
+        &["run", "shop", "resource", "parameters", "walk", "state", "started", "pages", "listed", "pending"],
+        &runs,
+        out,
+    )
+}
+
+fn section(heads: &[&str], rows: &[Vec<String>], out: &mut Out) -> Outcome {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    for line in table::render(heads, rows, out.width()) {
+        out.line(line)?;
+    }
+    out.line("")?;
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

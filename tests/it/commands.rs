@@ -1,0 +1,162 @@
+//! `preview`, `plan`, `state` and `schema infer` with the real binary: what they say, which calls they make, and that
+//! they write nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use waybill::sandbox::{Options, ShopOptions};
+
+use crate::support::program::{Folder, Market};
+
+const RESOURCES: &str = "resources = [\"shipments\", \"orders\", \"promotions\", \"promotion_products\"]\n";
+
+async fn market() -> Market {
+    let rules = ["shipments", "shipments/*", "orders", "orders/*", "promotions", "promotions/*/products"];
+    let limits: BTreeMap<String, String> =
+        rules.iter().map(|rule| (format!("GET /retailer/{rule}"), "600/min".to_owned())).collect();
+    let shop = ShopOptions { client_id: "first".into(), client_secret: "secret-of-first".into(), fbr: 70, fbb: 30 };
+    Market::open(Options { shops: vec![shop], limits, ..Options::default() }).await
+}
+
+/// A folder with a registered shop; nothing was called for it but its token.
+fn registered(market: &Market) -> Folder {
+    let mut folder = Folder::bare();
+    let limits = ["shipments", "shipments/*", "orders", "orders/*", "promotions", "promotions/*/products"]
+        .map(|rule| format!("\"GET /retailer/{rule}\" = \"600/min\""));
+    folder.write(
+        "waybill.toml",
+        &format!(
+            "{RESOURCES}[source]\nbase_url = \"{base}\"\ntoken_url = \"{base}/token\"\n[source.limits]\n{}\n",
+            limits.join("\n"),
+            base = market.base
+        ),
+    );
+    folder.set("WAYBILL_LOG_LEVEL", "warn");
+    folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], "secret-of-first").expect(0);
+    folder
+}
+
+fn says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_shows_rows_and_what_each_column_got() {
+    let market = market().await;
+    let folder = registered(&market);
+    let shown = folder.run(&["preview", "orders", "--rows", "3"]).expect(0).out;
+    says(
+        &shown,
+        &[
+            "orders of First shop: 3 documents",
+            "order_id",
+            "order_placed_date_time",
+            "/orderPlacedDateTime",
+            "order_items: ",
+        ],
+    );
+    let audit = market.sandbox.audit();
+    assert_eq!((audit.list_pages, audit.details_read), (1, 3), "one page, and what was asked for");
+    let shown = folder.run(&["preview", "promotion_products"]).expect(0).out;
+    says(
+        &shown,
+        &[
+            "promotion_products of First shop: 5 documents",
+            "the parent's id",
+            "promotion_product_relevance_scores: 1 rows",
+        ],
+    );
+    let nothing = folder.run(&["preview", "order"]).expect(2).err;
+    says(&nothing, &["`order` is not configured; did you mean `orders`?"]);
+    let nobody = folder.run(&["preview", "orders", "--shop", "nobody"]).expect(1).err;
+    says(&nobody, &["there is no such shop", "waybill shops list"]);
+    // Nothing was kept but the use of the budget: each rule's slots are those of the calls.
+    let state: Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
+    let budgets = state["shops"][0]["budgets"].as_array().unwrap();
+    let orders = budgets.iter().find(|budget| budget["rule"] == "GET /retailer/orders/*").unwrap();
+    assert_eq!(orders["occupied"], 3, "{state:#}");
+    let runs = folder.run(&["sync", "--quiet", "--resource", "promotions"]).expect(0);
+    assert!(!runs.out.contains("failed"), "{}", runs.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_makes_no_call_and_knows_what_the_last_walk_took() {
+    let market = market().await;
+    let folder = registered(&market);
+    let first = folder.run(&["plan"]).expect(0).out;
+    says(&first, &["never walked; give --rows", "?", "and what is not known yet"]);
+    let given = folder.run(&["plan", "--resource", "shipments", "--rows", "5000"]).expect(0).out;
+    // 5,000 rows in each of two streams: 101 pages, and 10,000 details at 600 a minute.
+    says(&given, &["101", "5000", "the rows that were given", "10000", "16 min"]);
+    assert_eq!(market.sandbox.audit().calls, 0);
+    folder.run(&["sync", "--quiet", "--resource", "shipments", "--full"]).expect(0);
+    let calls = market.sandbox.audit().calls;
+    let next = folder.run(&["plan", "--resource", "shipments", "--full"]).expect(0).out;
+    says(&next, &["the last such walk", "GET /retailer/shipments/*", "100"]);
+    assert_eq!(market.sandbox.audit().calls, calls);
+    says(&folder.run(&["plan", "--resource", "shipment"]).expect(2).err, &["did you mean `shipments`?"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_tells_what_is_there_and_no_secret() {
+    let market = market().await;
+    let folder = registered(&market);
+    folder.run(&["sync", "--quiet", "--resource", "shipments"]).expect(0);
+    let text = folder.run(&["state"]).expect(0).out;
+    says(&text, &["First shop", "shipments fulfilment-method=FBR", "outbox: 0 entries", "GET /retailer/shipments"]);
+    let json = folder.run(&["state", "--json"]).expect(0).out;
+    let state: Value = serde_json::from_str(&json).unwrap();
+    let walked = state["shops"][0]["streams"].as_array().unwrap();
+    assert!(
+        walked.iter().any(|stream| stream["resource"] == "shipments" && stream["full_walk_at"].is_string()),
+        "{state:#}"
+    );
+    assert!(!json.contains("secret-of-first"));
+    let serving = folder.serve();
+    let refused = folder.run(&["state"]).expect(1);
+    says(&refused.err, &["/api/v1/status"]);
+    drop(serving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_inferred_is_a_definition_that_works() {
+    let market = market().await;
+    let folder = registered(&market);
+    let media = "application/vnd.retailer.v10+json";
+    let infer = [
+        "schema",
+        "infer",
+        "sales",
+        "--path",
+        "/retailer/orders",
+        "--detail",
+        "/retailer/orders/{id}",
+        "--media-type",
+        media,
+        "--parameter",
+        "status=ALL",
+        "--parameter",
+        "fulfilment-method=ALL",
+        "--rows",
+        "5",
+    ];
+    let text = folder.run(&infer).expect(0).out;
+    says(
+        &text,
+        &["[resource.sales]", "id         = \"/orderId\"", "# A guess", "sale_order_items", "type = \"decimal(14,4)\""],
+    );
+    let before = std::fs::read_to_string(folder.path("waybill.toml")).unwrap();
+    let with = before.replace(RESOURCES, "resources = [\"sales\"]\n");
+    folder.write("waybill.toml", &format!("{with}\n{text}"));
+    folder.run(&["check", "--offline"]).expect(0);
+    let synced = folder.run(&["sync", "--quiet"]).expect(0).out;
+    says(&synced, &["sales", "done"]);
+    let shown = folder.run(&["preview", "sales", "--rows", "2"]).expect(0).out;
+    says(&shown, &["sales of First shop: 2 documents", "sale_order_items: "]);
+    let known = folder.run(&infer).expect(2).err;
+    says(&known, &["`sales` has a definition", "waybill preview sales"]);
+    let unruled = folder.run(&["schema", "infer", "x", "--path", "/other/x"]).expect(1).err;
+    says(&unruled, &["no rate rule for GET /other/x; give --limit"]);
+}
