@@ -21,6 +21,12 @@ const HOUR_MS: Millis = 3_600_000;
 /// How long after the shipment each transport event comes.
 const EVENT_STEP_MS: Millis = 9 * HOUR_MS;
 
+const ORDER_FIRST: u64 = 4_123_456_789;
+const ORDER_STEP: u64 = 7;
+/// Some orders have letters in their ids, then a number in base 36, four digits at least.
+const LETTERED_ORDER: &str = "A2K8";
+const LETTERED_ORDER_FIRST: u64 = 1_679_616;
+
 /// The Netherlands by rule, so that no zone files are needed.
 static DUTCH: LazyLock<TimeZone> =
     LazyLock::new(|| TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap_or(TimeZone::UTC));
@@ -68,12 +74,17 @@ impl Spec {
     }
 
     pub(super) fn order_id(&self) -> String {
-        let number = number(self.method, self.index - u64::from(self.shares_order()));
+        let number = number(self.method, self.first_of_order());
         if number % 5 == 2 {
-            format!("A2K8{}", base36(1_679_616 + number))
+            format!("{LETTERED_ORDER}{}", base36(LETTERED_ORDER_FIRST + number))
         } else {
-            (4_123_456_789 + number * 7).to_string()
+            (ORDER_FIRST + number * ORDER_STEP).to_string()
         }
+    }
+
+    /// The index of the first shipment of its order.
+    pub(super) fn first_of_order(&self) -> u64 {
+        self.index - u64::from(self.shares_order())
     }
 
     /// The codes that its transport will go through, in order; the last is final.
@@ -314,6 +325,16 @@ pub(super) fn shipment_id(method: Method, index: u64, odd: bool) -> String {
 
 fn number(method: Method, index: u64) -> u64 {
     index * 2 + u64::from(method == Method::Fbb)
+}
+
+/// Where the order of that id would stand: its method and the index of its first shipment. Other texts than ids may
+/// lead somewhere too: compare.
+pub(super) fn place_of_order(id: &str) -> Option<(Method, u64)> {
+    let number = match id.strip_prefix(LETTERED_ORDER) {
+        Some(rest) => u64::from_str_radix(rest, 36).ok()?.checked_sub(LETTERED_ORDER_FIRST)?,
+        None => id.parse::<u64>().ok()?.checked_sub(ORDER_FIRST)? / ORDER_STEP,
+    };
+    Some((if number.is_multiple_of(2) { Method::Fbr } else { Method::Fbb }, number / 2))
 }
 
 /// A 64-bit mix (splitmix), so that neighbouring numbers give unrelated ones.

@@ -459,7 +459,8 @@ async fn orders_come_from_the_same_shipments() {
     assert_eq!(detail["orderItems"][0]["product"]["ean"], row["orderItems"][0]["ean"]);
     assert!(!stand.ids(&token, &format!("shipments?order-id={order_id}")).await.is_empty());
     assert_eq!(stand.get(&token, "orders/none").await.status(), 404);
-    stand.sandbox.add_shipments("a", Method::Fbr, 1).unwrap();
+    // The newest open order is the last one to be shipped.
+    stand.sandbox.add_shipments("a", Method::Fbr, 3).unwrap();
     let handled = stand.json(&token, "orders?status=SHIPPED").await;
     assert!(handled["orders"].to_string().contains(open_id), "an open order is handled under its id");
 }
