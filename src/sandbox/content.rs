@@ -372,7 +372,8 @@ pub(super) fn money(cents: u64) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-fn ean(twelve_digits: u64) -> String {
+/// A code of 13 digits, the last of them a check.
+pub(super) fn ean(twelve_digits: u64) -> String {
     let digits = format!("{twelve_digits:012}");
     let sum: u32 = digits.bytes().zip([1, 3].into_iter().cycle()).map(|(d, weight)| u32::from(d - b'0') * weight).sum();
     format!("{digits}{}", (10 - sum % 10) % 10)

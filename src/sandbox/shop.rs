@@ -86,6 +86,8 @@ pub(super) struct Stock {
     by_id: HashMap<String, Arc<Shipment>>,
     /// Per method, oldest first, by rising index and never falling time.
     lists: [Vec<Arc<Shipment>>; 2],
+    /// Per method, how many shipments it was made with.
+    first: [u64; 2],
     /// Per method, the next index.
     next: [u64; 2],
     /// Per method, when the orders of the next indices were placed: these are open.
@@ -105,6 +107,7 @@ impl Stock {
             born: now,
             by_id: HashMap::with_capacity(counts[0] + counts[1]),
             lists: [Vec::with_capacity(counts[0]), Vec::with_capacity(counts[1])],
+            first: counts.map(|count| count as u64),
             next: [0, 0],
             open: [VecDeque::new(), VecDeque::new()],
             changed_orders: [HashMap::new(), HashMap::new()],
@@ -122,6 +125,21 @@ impl Stock {
                 FIRST_OPEN.map(|ago| now - now.rem_euclid(MINUTE_MS) - ago * MINUTE_MS).into();
         }
         stock
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// When the shop was made.
+    pub(super) fn born(&self) -> Millis {
+        self.born
+    }
+
+    /// The shipments that the shop was made with and still has, FBR first, newest first.
+    pub(super) fn first(&self) -> Vec<Spec> {
+        let first = self.all().filter(|shipment| shipment.spec.index < self.first[shipment.spec.method as usize]);
+        first.map(|shipment| shipment.spec.clone()).collect()
     }
 
     /// Adds a shipment at the head of its list. Equal times happen: some come in the very moment of
