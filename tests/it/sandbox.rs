@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+mod changes;
 mod controls;
+mod resources;
 mod specification;
 
 use std::collections::{BTreeMap, HashSet};
@@ -28,8 +30,21 @@ fn shop(client_id: &str, fbr: usize, fbb: usize) -> ShopOptions {
 }
 
 fn lifted() -> BTreeMap<String, String> {
-    ["shipments", "shipments/*", "orders", "orders/*", "returns", "returns/*", "replenishments", "replenishments/*"]
+    let lists = [
+        "shipments",
+        "orders",
+        "returns",
+        "replenishments",
+        "inventory",
+        "invoices",
+        "shipments/invoices/requests",
+        "promotions",
+        "promotions/*/products",
+        "offers",
+    ];
+    lists
         .iter()
+        .flat_map(|list| [(*list).to_owned(), format!("{list}/*")])
         .map(|path| (format!("GET /retailer/{path}"), "none".to_owned()))
         .collect()
 }
