@@ -183,7 +183,11 @@ impl Backend for Inner {
             first_seen: seen.first,
             last_seen: seen.last,
         };
-        Drift { since: self.started_at, places: found.places.into_iter().map(place).collect(), more: found.more }
+        Drift {
+            since: found.since.unwrap_or(self.started_at),
+            places: found.places.into_iter().map(place).collect(),
+            more: found.more,
+        }
     }
 
     fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>> {
@@ -263,7 +267,6 @@ impl Backend for Inner {
 }
 
 impl Inner {
-    /// The resources of a shop: those named, all of them configured; or all that are configured.
     /// A shop as it is shown: with the names of what it takes.
     fn shown(&self, shop: Shop) -> Shop {
         let all = || self.definitions.iter().map(|definition| definition.name.clone()).collect();
@@ -271,6 +274,7 @@ impl Inner {
         Shop { resources, ..shop }
     }
 
+    /// The resources of a shop; each must be configured.
     fn checked_resources(&self, named: Vec<String>) -> Result<Vec<String>, ApiError> {
         let known: Vec<String> = self.definitions.iter().map(|definition| definition.name.clone()).collect();
         let wrong: Vec<FieldError> = named

@@ -56,6 +56,8 @@ const LANE_WIDTH: u32 = 64;
 const LOGIN_BURST_S: u32 = 2;
 /// How often somebody who waits for idleness looks, should no signal come.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// Between two times that what no column takes is put into the store.
+const DRIFT_PAUSE: Duration = Duration::from_secs(60);
 /// How long the writer may take to end its transaction at a stop.
 const WRITER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -212,6 +214,7 @@ impl App {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.inner.closing.cancel();
         self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
+        self.inner.keep_drift().await;
         self.inner.stop.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
@@ -237,12 +240,30 @@ impl Inner {
         };
         self.tasks.spawn(Arc::clone(self).watch_overdue());
         self.tasks.spawn(Arc::clone(self).mend_after_walks());
+        self.tasks.spawn(Arc::clone(self).keep_drift_often());
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             if let Err(error) = tick(engine, timetable).await {
                 tracing::error!(%error, "the schedule stopped; walks start on request only");
             }
         });
+    }
+}
+
+impl Inner {
+    async fn keep_drift_often(self: Arc<Inner>) {
+        while !self.stop.is_cancelled() {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(DRIFT_PAUSE) => self.keep_drift().await,
+            }
+        }
+    }
+
+    async fn keep_drift(&self) {
+        if let Err(error) = self.engine.keep_drift().await {
+            error.warn("what no column takes could not be put into the store; trying again later");
+        }
     }
 }
 

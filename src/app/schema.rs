@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::config::Config;
+use crate::sink::mysql::Scope;
 use crate::sink::{Mysql, SinkErrorClass, mysql};
 
 /// Tries of one batch that lost a race or its connection.
@@ -20,7 +21,7 @@ pub struct Replay {
     pub documents: u64,
     /// Of them, those of earlier calls.
     pub before: u64,
-    /// How many there are, about.
+    /// How many there are, about; 0: nobody knows.
     pub about: u64,
     pub ended: bool,
 }
@@ -35,16 +36,25 @@ pub fn ddl(config: &Config, resource: Option<&str>) -> anyhow::Result<Vec<String
     mysql::ddl(&definitions, resource.is_none()).map_err(anyhow::Error::msg)
 }
 
-/// Fills columns and tables that were added later from the stored documents of one resource, or of all. `show` hears
-/// of each step. What was done is kept: another call goes on where this one ended. None: there is no MySQL, and so
+/// What is to be filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// None: all.
+    pub resource: Option<&'a str>,
+    /// Of this shop, by id; None: of all.
+    pub shop: Option<&'a str>,
+    /// From the first document on, whatever earlier calls did.
+    pub again: bool,
+}
+
+/// Fills columns and tables that were added later from the stored documents. `show` hears of each step. What was done is kept: another call goes on where this one ended. None: there is no MySQL, and so
 /// nothing to fill.
 ///
 /// # Errors
 /// The server's; what was done until then stays.
 pub async fn replay(
     config: &Config,
-    resource: Option<&str>,
-    again: bool,
+    wanted: Wanted<'_>,
     mut show: impl FnMut(&Replay),
 ) -> anyhow::Result<Option<Vec<Replay>>> {
     let Some(url) = &config.mysql_url else { return Ok(None) };
@@ -52,21 +62,22 @@ pub async fn replay(
     mysql.prepare().await.context("the tables could not be brought to what the definitions say")?;
     let mut done = Vec::new();
     let names = config.definitions.iter().map(|definition| definition.name.as_str());
-    for name in names.filter(|name| resource.is_none_or(|wanted| wanted == *name)) {
-        if again {
-            mysql.forget_replay(name).await?;
+    for name in names.filter(|name| wanted.resource.is_none_or(|wanted| wanted == *name)) {
+        let scope = Scope { resource: name, shop: wanted.shop };
+        if wanted.again {
+            mysql.forget_replay(scope).await?;
         }
-        let before = mysql.replayed(name).await?;
-        let about = mysql.rows_about(name).await?;
+        let before = mysql.replayed(scope).await?;
+        let size = mysql.size_about(name).await?;
         let mut state = Replay {
             resource: name.to_owned(),
             documents: before.documents,
             before: before.documents,
-            about,
+            about: if wanted.shop.is_none() { size.documents } else { 0 },
             ended: before.ended,
         };
         while !state.ended {
-            let next = some(&mysql, name).await.with_context(|| {
+            let next = some(&mysql, scope, size.batch).await.with_context(|| {
                 format!("{name}: stopped after {} documents; the same command goes on from there", state.documents)
             })?;
             (state.documents, state.ended) = (next.documents, next.ended);
@@ -79,10 +90,10 @@ pub async fn replay(
 }
 
 /// The next batch; a race with a writer, or a connection that broke, is tried again.
-async fn some(mysql: &Mysql, resource: &str) -> anyhow::Result<mysql::Replayed> {
+async fn some(mysql: &Mysql, scope: Scope<'_>, batch: u64) -> anyhow::Result<mysql::Replayed> {
     let mut tries = 1;
     loop {
-        match mysql.replay_some(resource).await {
+        match mysql.replay_some(scope, batch).await {
             Err(error)
                 if tries < TRIES_MAX
                     && matches!(

@@ -1,10 +1,13 @@
 //! Which parts of a document the columns of its definition take, which they leave, and which do not fit.
 //!
 //! What is left is not lost: it is in `document`. But people want to know of fields that an API added, or changed. Paths
-//! name an array's elements with `*`; values are never told, as they may be personal. Pure; called by the source for
+//! name an array's elements with `*`, and keys that are no plain names with `{key}`: those may be data, as in
+//! `{"by_email": {"jan@example.org": 1}}`. Values are never told, as they may be personal. Pure; called by the source for
 //! each document, so it is a walk over a tree made once.
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::definition::{Column, ColumnKind, ColumnSource, Table};
 use super::extract::fits;
@@ -16,14 +19,40 @@ pub struct Coverage {
     top: Node,
 }
 
+/// One of [`KINDS`]. By another name, because serde would want to borrow it from what it reads.
+type KindName = &'static str;
+
 /// A part of a document that no column has.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Left {
     /// No column takes it.
-    Unmapped { path: String, kind: &'static str },
+    Unmapped {
+        path: String,
+        #[serde(deserialize_with = "known_kind")]
+        kind: KindName,
+    },
     /// The column that takes it is of another type.
-    Misfit { table: String, column: String, kind: &'static str },
+    Misfit {
+        table: String,
+        column: String,
+        #[serde(deserialize_with = "known_kind")]
+        kind: KindName,
+    },
 }
+
+const KINDS: [&str; 6] = ["null", "boolean", "number", "text", "array", "object"];
+
+fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindName, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let known = KINDS.into_iter().find(|kind| *kind == text);
+    known.ok_or_else(|| serde::de::Error::custom("no kind of JSON value"))
+}
+
+/// Longer keys are hardly names.
+const NAME_CHARS_MAX: usize = 64;
+/// Stands for keys that are no names.
+const NO_NAME: &str = "{key}";
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Node {
@@ -34,6 +63,17 @@ struct Node {
 }
 
 impl Node {
+    /// A column takes it as it is; nothing below it is looked at.
+    fn is_whole(&self) -> bool {
+        !self.taken.is_empty() && self.members.is_empty() && self.elements.is_none()
+    }
+
+    /// Whether this column takes something here or below.
+    fn has(&self, table: &str, column: &str) -> bool {
+        self.taken.iter().any(|(of, name, _)| of == table && name == column)
+            || self.members.values().chain(self.elements.as_deref()).any(|inner| inner.has(table, column))
+    }
+
     fn at(&mut self, path: &str) -> &mut Node {
         let mut node = self;
         for token in path.split('/').skip(1) {
@@ -71,6 +111,33 @@ impl Coverage {
         Coverage { top }
     }
 
+    /// Whether something that was left by earlier documents would be left still: the definition may have changed.
+    pub fn still_leaves(&self, left: &Left) -> bool {
+        let (path, kind) = match left {
+            Left::Misfit { table, column, .. } => return self.top.has(table, column),
+            Left::Unmapped { path, kind } => (path, *kind),
+        };
+        let mut node = &self.top;
+        for token in path.split('/').skip(1) {
+            if node.is_whole() {
+                return false;
+            }
+            let inner = if token == "*" {
+                node.elements.as_deref()
+            } else {
+                node.members.get(&token.replace("~1", "/").replace("~0", "~"))
+            };
+            match inner {
+                Some(inner) => node = inner,
+                None => return true,
+            }
+        }
+        // Else it is looked into by now, and what is still left is named by itself.
+        node.taken.is_empty()
+            && (kind != "object" || node.members.is_empty())
+            && (kind != "array" || node.elements.is_none())
+    }
+
     /// What is left of a document: each value that no column takes (of an object or array that is unknown as a whole,
     /// its own place), and each that does not fit. Nulls and what is empty say nothing.
     pub fn look(&self, document: &Json<'_>) -> Vec<Left> {
@@ -105,8 +172,7 @@ fn look(node: &Node, value: &Json<'_>, path: &mut String, left: &mut Vec<Left>) 
             left.push(Left::Misfit { table: table.clone(), column: column.clone(), kind: self::kind(value) });
         }
     }
-    let is_leaf = node.members.is_empty() && node.elements.is_none();
-    if is_leaf && !node.taken.is_empty() {
+    if node.is_whole() {
         return;
     }
     let length = path.len();
@@ -119,10 +185,12 @@ fn look(node: &Node, value: &Json<'_>, path: &mut String, left: &mut Vec<Left>) 
         Json::Object(members) if !node.members.is_empty() || path.is_empty() => {
             for (key, member) in members {
                 path.push('/');
-                path.push_str(key);
-                match node.members.get(key.as_ref()) {
-                    Some(inner) => look(inner, member, path, left),
-                    None => unmapped(path, member, left),
+                if let Some(inner) = node.members.get(key.as_ref()) {
+                    push_escaped(path, key);
+                    look(inner, member, path, left);
+                } else {
+                    path.push_str(if is_name(key) { key } else { NO_NAME });
+                    unmapped(path, member, left);
                 }
                 path.truncate(length);
             }
@@ -136,6 +204,22 @@ fn look(node: &Node, value: &Json<'_>, path: &mut String, left: &mut Vec<Left>) 
         // A known place with a value of another form: the columns below it are empty.
         other if node.taken.is_empty() => unmapped(path, other, left),
         _ => {}
+    }
+}
+
+/// A key that somebody chose as a name, as far as one can tell. Never one that must be escaped in a path.
+fn is_name(key: &str) -> bool {
+    let mut letters = key.chars();
+    letters.next().is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '$'))
+        && letters.all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '$'))
+        && key.len() <= NAME_CHARS_MAX
+}
+
+fn push_escaped(path: &mut String, key: &str) {
+    if key.contains(['~', '/']) {
+        path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    } else {
+        path.push_str(key);
     }
 }
 
@@ -197,5 +281,37 @@ mod tests {
                 "/to/street text"
             ]
         );
+        let keys = r#"{"id":"1","to":{"jan@example.org":1,"0612345678":"x","nieuw veld":2,"größe":3},"name":"n"}"#;
+        assert_eq!(found(keys), ["/to/{key} text", "/to/größe number", "/to/{key} number", "/to/{key} number"]);
+    }
+
+    #[test]
+    fn what_a_newer_definition_takes_is_not_left_any_more() {
+        let of = |columns: &str| {
+            let list = r#"list = { path = "/things", items = "", pages = { style = "none" } }"#;
+            let text = format!("id = \"/id\"\n{list}\n[table.columns]\n{columns}");
+            crate::catalog::reader::read("things", &toml::from_str(&text).unwrap()).unwrap().coverage
+        };
+        let unmapped = |path: &str, kind| Left::Unmapped { path: path.to_owned(), kind };
+        let misfit = Left::Misfit { table: "things".into(), column: "a".into(), kind: "text" };
+        let (old, new) = (
+            of("a = { from = \"/a\", type = \"integer\" }"),
+            of("b = { from = \"/b/c\", type = \"text\" }\nd = { from = \"/d\", type = \"json\" }"),
+        );
+        for (left, is_left) in [
+            (unmapped("/b", "object"), false),
+            (unmapped("/b", "text"), true),
+            (unmapped("/b/c", "text"), false),
+            (unmapped("/b/x", "text"), true),
+            (unmapped("/d", "array"), false),
+            (unmapped("/d/*/e", "text"), false),
+            (unmapped("/new", "text"), true),
+            (misfit, false),
+        ] {
+            assert!(old.still_leaves(&left), "{left:?}");
+            assert_eq!(new.still_leaves(&left), is_left, "{left:?}");
+            let kept = serde_json::to_string(&left).unwrap();
+            assert_eq!(serde_json::from_str::<Left>(&kept).unwrap(), left, "{kept}");
+        }
     }
 }

@@ -108,8 +108,19 @@ fn cells(columns: &[Column], from: Within<'_>, misfits: &mut u32) -> Vec<Cell> {
 
 /// Whether a value can stand in a column of this type.
 pub(super) fn fits(kind: ColumnKind, value: &Json<'_>) -> bool {
-    // Any value can; it need not be written for that.
-    kind == ColumnKind::Json || cell(kind, value).is_some()
+    // Asked for each value of each document: where no cell is needed to tell, none is made.
+    match (kind, value) {
+        (ColumnKind::Json, _) | (ColumnKind::Text(None), Json::Number(_)) => true,
+        (ColumnKind::Text(length), Json::Text(text)) => text_fits(length, text),
+        _ => cell(kind, value).is_some(),
+    }
+}
+
+fn text_fits(length: Option<u16>, text: &str) -> bool {
+    match length {
+        Some(length) => text.len() <= usize::from(length) || text.chars().count() <= usize::from(length),
+        None => text.len() <= 65_535,
+    }
 }
 
 /// None: the value does not fit the type.
@@ -121,11 +132,7 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
                 Json::Number(number) => number.to_string(),
                 _ => return None,
             };
-            let fits = match length {
-                Some(length) => text.chars().count() <= usize::from(length),
-                None => text.len() <= 65_535,
-            };
-            fits.then_some(Cell::Text(text))
+            text_fits(length, &text).then_some(Cell::Text(text))
         }
         ColumnKind::Datetime => match value {
             Json::Text(text) => parse_datetime(text).map(Cell::Datetime),

@@ -8,7 +8,7 @@ use super::out::{Out, tell};
 use super::progress::{Bars, Line};
 use super::{Failure, Outcome, Voice, configure};
 use crate::app::infer::{self, Ask};
-use crate::app::schema::{self, Replay};
+use crate::app::schema::{self, Replay, Wanted};
 use crate::catalog::{Limit, nearest};
 use crate::config::Config;
 
@@ -48,6 +48,9 @@ enum Act {
     Replay {
         /// Only this resource; all else
         resource: Option<String>,
+        /// Only this shop, by id; all else
+        #[arg(long, value_name = "ID")]
+        shop: Option<String>,
         /// Begin with the first document, though all were done
         #[arg(long)]
         again: bool,
@@ -122,11 +125,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             let ask = Ask { resource, path, items, id, detail, media_type, parameters, shop, rows, limit };
             Ok(out.line(infer::infer(&config, &ask).await?.trim_end())?)
         }
-        Act::Replay { resource, again, quiet } => {
+        Act::Replay { resource, shop, again, quiet } => {
             known(&config, resource.as_deref())?;
             let mut bars = Bars::new(quiet);
             let show = |state: &Replay| bars.show(&[line(state)], &told(state));
-            let replayed = schema::replay(&config, resource.as_deref(), again, show).await;
+            let wanted = Wanted { resource: resource.as_deref(), shop: shop.as_deref(), again };
+            let replayed = schema::replay(&config, wanted, show).await;
             bars.finish();
             let Some(replayed) = replayed? else {
                 tell("nothing to fill: without mysql.url the columns are worked out when they are read");
@@ -150,6 +154,9 @@ fn told(state: &Replay) -> String {
     let end = if *ended { "" } else { " so far" };
     match before {
         0 => format!("{resource}: {documents} documents{end}"),
+        before if before == documents && *ended => {
+            format!("{resource}: nothing is left, {documents} documents were done by an earlier call")
+        }
         before => format!("{resource}: {documents} documents{end}, {before} of them by an earlier call"),
     }
 }

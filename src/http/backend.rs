@@ -92,7 +92,7 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`Backend::completeness`].
     fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>>;
 
-    /// What documents of a resource hold, as far as they were read since the start, and its tables do not. Must not block.
+    /// What documents of a resource hold and its tables do not. Must not block.
     fn drift(&self, resource: &str) -> Drift;
 
     /// A page of documents, ordered by `(shop_id, id)`, both compared by bytes.

@@ -78,6 +78,8 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
     let mut writer =
         Writer { store, mysql, health, stop, prepared: false, acknowledging: JoinSet::new(), left_behind: false };
+    // Not only with the first batch: what the definitions gained can be asked for before anything is written.
+    writer.write_part(&[], REPEATS_MAX).await;
     let mut batch = Vec::new();
     while !writer.stop.is_cancelled() {
         if batch.is_empty() {

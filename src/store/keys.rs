@@ -7,6 +7,7 @@
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |
 //! | `d` | shop, resource, id | ledger: the document |
+//! | `f` | resource | fields of documents that no column takes |
 //! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |

@@ -15,6 +15,7 @@ mod breach;
 mod committer;
 mod completeness;
 mod detail;
+mod drift;
 mod error;
 mod keys;
 mod kv;

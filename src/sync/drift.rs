@@ -1,19 +1,24 @@
-//! What documents hold and their tables do not: counted by place since the start, told once a day, never a failure.
+//! What documents hold and their tables do not: counted by place, told once a day, never a failure.
 //!
-//! Called by the steps for each document, and read by the HTTP API. Values are never kept, only places and kinds.
+//! Called by the steps for each document, and read by the HTTP API. Values are never kept, only places and kinds. It is
+//! kept in the store now and then, and when the program stops; a kill costs the counts since.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
 use crate::domain::clock::Millis;
+use crate::store::{Store, StoreError};
 
 /// Places kept of one resource; further ones are only counted.
 const PLACES_MAX: usize = 200;
 const DAY_MS: Millis = 86_400_000;
 
 /// How often something was met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub documents: u64,
     pub first: Millis,
@@ -21,14 +26,37 @@ pub struct Seen {
 }
 
 /// What is known of one resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
+    /// When the first was met.
+    pub since: Option<Millis>,
+    #[serde(with = "pairs")]
     pub places: BTreeMap<Left, Seen>,
     /// Meetings with places beyond those that are kept.
     pub more: u64,
     told_at: Option<Millis>,
     /// Places that were not told yet.
     untold: Vec<String>,
+    /// Something was counted that is not in the store.
+    #[serde(skip)]
+    is_fresh: bool,
+}
+
+/// A map whose keys are no texts, as a list.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Left, Seen};
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<Left, Seen>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Left, Seen>, D::Error> {
+        Ok(Vec::<(Left, Seen)>::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// Of all resources.
@@ -36,23 +64,63 @@ pub struct Drift {
 pub(super) struct Drifts(Mutex<BTreeMap<String, Drift>>);
 
 impl Drifts {
-    /// When an earlier process told of a resource, so that it is not told again within the day.
-    pub(super) fn told_before(&self, resource: &str, told_at: Option<Millis>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(resource.to_owned()).or_default().told_at = told_at;
+    /// What the store has, without what the definitions take by now. What cannot be read is counted anew.
+    pub(super) fn load(store: &Store, definitions: &[Arc<Definition>]) -> Drifts {
+        let mut all = BTreeMap::new();
+        for definition in definitions {
+            match store.drift::<Drift>(&definition.name) {
+                Ok(Some(mut drift)) => {
+                    drift.places.retain(|left, _| definition.coverage.still_leaves(left));
+                    drift.untold.retain(|told| drift.places.keys().any(|left| name(left) == *told));
+                    all.insert(definition.name.clone(), drift);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "what documents hold beside their columns is counted anew"),
+            }
+        }
+        Drifts(Mutex::new(all))
     }
 
-    /// Counts what is left of one document, or of a page of them. True: it was told, which is to be kept.
-    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) -> bool {
+    /// Puts what was counted since the last time into the store.
+    pub(super) async fn keep(&self, store: &Store) -> Result<(), StoreError> {
+        let fresh = |(resource, drift): (&String, &mut Drift)| {
+            std::mem::take(&mut drift.is_fresh).then(|| (resource.clone(), drift.clone()))
+        };
+        let fresh: Vec<(String, Drift)> = self.all().iter_mut().filter_map(fresh).collect();
+        for (resource, drift) in fresh {
+            if let Err(error) = store.keep_drift(&resource, &drift).await {
+                self.all().entry(resource).or_default().is_fresh = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Drift>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what is left of one document, or of a page of them.
+    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) {
         if left.is_empty() {
-            return false;
+            return;
         }
         // One document may have a place many times, in its arrays.
         left.sort_unstable();
         left.dedup();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let drift = all.entry(resource.to_owned()).or_default();
+        let mut all = self.all();
+        if !all.contains_key(resource) {
+            all.insert(resource.to_owned(), Drift::default());
+        }
+        let Some(drift) = all.get_mut(resource) else { return };
+        drift.since.get_or_insert(now);
+        drift.is_fresh = true;
         for one in left {
+            if let Left::Misfit { table, column, .. } = &one {
+                let column = format!("{table}.{column}");
+                metrics::counter!("waybill_misfits_total", "resource" => resource.to_owned(), "column" => column)
+                    .increment(1);
+            }
             if let Some(seen) = drift.places.get_mut(&one) {
                 seen.documents += 1;
                 seen.last = now;
@@ -61,12 +129,13 @@ impl Drifts {
             } else {
                 drift.untold.push(name(&one));
                 drift.places.insert(one, Seen { documents: 1, first: now, last: now });
+                let unmapped = drift.places.keys().filter(|left| matches!(left, Left::Unmapped { .. })).count();
+                metrics::gauge!("waybill_unmapped_fields", "resource" => resource.to_owned()).set(unmapped as f64);
             }
         }
         // A time to come is of a clock that was wrong.
         let is_due = drift.told_at.is_none_or(|told| told > now || now - told >= DAY_MS);
-        let tells = !drift.untold.is_empty() && is_due;
-        if tells {
+        if !drift.untold.is_empty() && is_due {
             drift.told_at = Some(now);
             let places = std::mem::take(&mut drift.untold).join(", ");
             tracing::warn!(
@@ -75,11 +144,10 @@ impl Drifts {
                 "documents hold what no column takes; it is kept in `document`, and counted under /api/v1/resources/{resource}/drift"
             );
         }
-        tells
     }
 
     pub(super) fn of(&self, resource: &str) -> Drift {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(resource).cloned().unwrap_or_default()
+        self.all().get(resource).cloned().unwrap_or_default()
     }
 }
 
@@ -102,8 +170,8 @@ mod tests {
     #[test]
     fn places_are_counted_once_a_document_and_bounded() {
         let drifts = Drifts::default();
-        assert!(drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5));
-        assert!(!drifts.note("things", vec![unmapped("/a")], 7));
+        drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5);
+        drifts.note("things", vec![unmapped("/a")], 7);
         let found = drifts.of("things");
         let seen = found.places[&unmapped("/a")];
         assert_eq!((seen.documents, seen.first, seen.last), (2, 5, 7));
@@ -116,8 +184,5 @@ mod tests {
         let found = drifts.of("things");
         assert_eq!((found.places.len(), found.more), (PLACES_MAX, 3 + PLACES_MAX as u64));
         assert!(drifts.of("others").places.is_empty());
-        drifts.told_before("others", Some(100));
-        assert!(!drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS - 1), "an earlier process told");
-        assert!(drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS));
     }
 }

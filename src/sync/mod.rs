@@ -102,10 +102,6 @@ impl Engine {
         let queues = parts.store.take_queue_signals();
         let engine = Engine::new(parts);
         let inner = &engine.0;
-        for definition in &inner.parts.definitions {
-            let told_at = inner.parts.store.kept_time(&step::drift_name(&definition.name))?;
-            inner.drifts.told_before(&definition.name, told_at);
-        }
         let (tell, told) = oneshot::channel();
         inner.tasks.spawn(take_up(engine.clone(), tell));
         match tokio::time::timeout(TAKE_UP_PATIENCE, told).await {
@@ -133,12 +129,13 @@ impl Engine {
     }
 
     fn new(parts: Parts) -> Engine {
+        let drifts = Drifts::load(&parts.store, &parts.definitions);
         Engine(Arc::new(Inner {
             parts,
             lanes: Lanes::default(),
             credentials: Mutex::default(),
             stats: Stats::default(),
-            drifts: Drifts::default(),
+            drifts,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -161,9 +158,17 @@ impl Engine {
         lanes::wake_shop(&self.0, shop)
     }
 
-    /// What documents of a resource held since the start and its tables do not.
+    /// What documents of a resource held and its tables do not.
     pub fn drift(&self, resource: &str) -> Drift {
         self.0.drifts.of(resource)
+    }
+
+    /// Puts what was counted of that into the store; nothing to do, nothing written.
+    ///
+    /// # Errors
+    /// The store's errors; it is put there by a later call then.
+    pub async fn keep_drift(&self) -> Result<(), StoreError> {
+        self.0.drifts.keep(&self.0.parts.store).await
     }
 
     /// The rate rules in force.

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
 use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Outcome, Position, SourceError, Walk};
@@ -158,7 +157,7 @@ fn read(
             let store = &inner.parts.store;
             let first_seen = || store.first_listed_at(&lease.job.stream(), id).ok().flatten();
             let read = pages::detail(definition, id, answer.body, first_seen, store.clock().now())?;
-            note_drift(inner, definition, read.left);
+            inner.drifts.note(&definition.name, read.left, store.clock().now());
             Ok(Effects::Detail { body: read.body, hash: read.hash, refresh_after_ms: read.refresh_after_ms })
         }
         Task::Page(position) => {
@@ -166,24 +165,6 @@ fn read(
         }
         Task::Nothing(_) => Ok(Effects::Local),
     }
-}
-
-/// Counts what no column takes. That people were told is kept, so that they are told once a day and not once a process.
-fn note_drift(inner: &Inner, definition: &Definition, left: Vec<Left>) {
-    let now = inner.parts.store.clock().now();
-    if inner.drifts.note(&definition.name, left, now) {
-        let (store, name) = (inner.parts.store.clone(), drift_name(&definition.name));
-        inner.tasks.spawn(async move {
-            if let Err(error) = store.keep_time(&name, now).await {
-                error.warn("it could not be kept that drift was told");
-            }
-        });
-    }
-}
-
-/// Under which the time is kept.
-pub(super) fn drift_name(resource: &str) -> String {
-    format!("drift.{resource}")
 }
 
 /// What it means that the API does not know what was asked for.
@@ -220,7 +201,7 @@ fn turned(
     if let Some(error) = unreadable {
         return Err(error);
     }
-    note_drift(inner, definition, page.left);
+    inner.drifts.note(&definition.name, page.left, inner.parts.store.clock().now());
     Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
 }
 

@@ -1,6 +1,8 @@
 //! The schema over time: columns and tables that a definition gains later are made at the start, and filled from the
 //! stored documents without a call of the API, also when that is killed.
 
+mod beside;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
@@ -34,10 +36,14 @@ fn configuration(url: &str, more: bool) -> String {
 
 /// So many documents, put into the table as an earlier release wrote them.
 async fn fill(database: &Database, documents: u64) {
+    fill_shop(database, SHOP, documents).await;
+}
+
+async fn fill_shop(database: &Database, shop: &str, documents: u64) {
     database
         .run(&format!(
             "INSERT INTO things (shop_id, thing_id, combination, name, document, fetched_at, first_listed_at, row_hash, \
-             document_hash, version) SELECT '{SHOP}', LPAD(seq, 9, '0'), '', CONCAT('n', seq), \
+             document_hash, version) SELECT '{shop}', LPAD(seq, 9, '0'), '', CONCAT('n', seq), \
              JSON_OBJECT('id', LPAD(seq, 9, '0'), 'name', CONCAT('n', seq), 'sold', IF(seq % 10, seq, 'many'), \
              'to', JSON_OBJECT('city', CONCAT('c', seq % 7)), 'parts', JSON_ARRAY(JSON_OBJECT('n', seq), JSON_OBJECT('n', seq + 1))), \
              '2026-11-01 10:00:00.123', '2026-10-01 09:00:00.456', seq, seq * 2, seq + 5 FROM seq_1_to_{documents}"
@@ -91,7 +97,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     assert_eq!(kept(&database).await, before, "versions, times and hashes stay");
     // Nothing is left; asked for, it begins anew, and ends with the same.
     let again = folder.run(&["schema", "replay", "things", "--quiet"]).expect(0).out;
-    assert_eq!(again, format!("things: {documents} documents, {documents} of them by an earlier call\n"));
+    assert_eq!(again, format!("things: nothing is left, {documents} documents were done by an earlier call\n"));
     let other = folder.run(&["schema", "replay", "thing"]).expect(2);
     assert!(other.err.contains("`thing` is not configured; did you mean `things`?"), "{}", other.err);
     // The API is nowhere, and nobody asked for it.

@@ -212,7 +212,7 @@ fn run_operations() -> Vec<Operation> {
             "/api/v1/resources/{resource}/drift",
             "show_drift",
             "resources",
-            "What documents hold and no column takes, and what does not fit its column, since the start.",
+            "What documents hold and no column takes, and what does not fit its column. Names, never values.",
             "Drift",
         ),
         get("/api/v1/runs/{run_id}", "show_run", "runs", "One run: how far it is.", "Run"),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::catalog::Definition;
-use crate::catalog::definition::{Column, ColumnKind};
+use crate::catalog::definition::{Column, ColumnKind, Table};
 
 /// Rows of a statement. Few sizes, so that prepared statements are found again; a remainder is cut
 /// into them.
@@ -45,8 +45,10 @@ pub(super) struct Layout {
     pub children: Vec<SqlTable>,
     /// Per child: statements that delete rows which are not of their document's stored version.
     pub sweeps: Vec<Vec<Sized>>,
-    /// Per child: statements that delete all rows of documents.
-    pub clearings: Vec<Vec<Sized>>,
+    /// Sets the definition's own columns of rows that are there: (shop, id, columns). None where it has none.
+    pub refills: Vec<Sized>,
+    /// Per child: statements that delete the rows from a position on: (shop, id, position).
+    pub surpluses: Vec<Vec<Sized>>,
     /// Sets `no_longer_listed_at`: (time, shop, id, version).
     pub listing: String,
 }
@@ -108,12 +110,13 @@ impl Layout {
             children.push(SqlTable::new(&child.name, columns, key, &child.indexes)?);
         }
         let sweeps = children.iter().map(|child| sweeps(&child.name, &parent.name, id)).collect();
-        let clearings = children.iter().map(|child| clearings(&child.name, id)).collect();
+        let surpluses = children.iter().map(|child| surpluses(&child.name, id)).collect();
+        let refills = refills(table);
         let listing = format!(
             "UPDATE `{}` SET `no_longer_listed_at` = ? WHERE `shop_id` = ? AND `{id}` = ? AND `version` <= ?",
             parent.name
         );
-        Ok(Layout { definition, parent, children, sweeps, clearings, listing })
+        Ok(Layout { definition, parent, children, sweeps, refills, surpluses, listing })
     }
 
     /// The parent and its children.
@@ -240,11 +243,7 @@ impl SqlTable {
         let width = columns.iter().filter(|column| column.on_repeat != OnRepeat::Cleared).count();
         let mut table =
             SqlTable { name: name.to_owned(), columns, key, indexes: indexes.to_vec(), width, upserts: Vec::new() };
-        table.upserts = SIZES
-            .iter()
-            .filter(|rows| **rows == 1 || **rows * width <= PLACEHOLDERS_MAX)
-            .map(|rows| Sized { rows: *rows, text: table.upsert(*rows) })
-            .collect();
+        table.upserts = sizes(width).map(|rows| Sized { rows, text: table.upsert(rows) }).collect();
         Ok(table)
     }
 
@@ -337,12 +336,41 @@ fn sweeps(child: &str, parent: &str, id: &str) -> Vec<Sized> {
         .collect()
 }
 
-fn clearings(child: &str, id: &str) -> Vec<Sized> {
+/// Upserts, as the server takes many rows of them at once and compares each with what is there. Only for rows that are
+/// there, and locked: what the table insists on for new ones is made up.
+fn refills(table: &Table) -> Vec<Sized> {
+    let columns: Vec<String> = table.columns.iter().map(|column| format!("`{}`", column.name)).collect();
+    if columns.is_empty() {
+        return Vec::new();
+    }
+    let width = columns.len() + 2;
+    let row = format!("({},'null','1970-01-01','1970-01-01',0)", vec!["?"; width].join(","));
+    let assignments: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();
     let text = |rows: usize| {
-        let pair = format!("(`shop_id` = ? AND `{id}` = ?)");
-        format!("DELETE FROM `{child}` WHERE {}", vec![pair.as_str(); rows].join(" OR "))
+        format!(
+            "INSERT INTO `{}` (`shop_id`,`{}`,{},`document`,`fetched_at`,`first_listed_at`,`version`) VALUES {} \
+             ON DUPLICATE KEY UPDATE {}",
+            table.name,
+            table.id_column,
+            columns.join(","),
+            vec![row.as_str(); rows].join(","),
+            assignments.join(", ")
+        )
+    };
+    sizes(width).map(|rows| Sized { rows, text: text(rows) }).collect()
+}
+
+fn surpluses(child: &str, id: &str) -> Vec<Sized> {
+    let text = |rows: usize| {
+        let row = format!("(`shop_id` = ? AND `{id}` = ? AND `position` >= ?)");
+        format!("DELETE FROM `{child}` WHERE {}", vec![row.as_str(); rows].join(" OR "))
     };
     SIZES.iter().map(|rows| Sized { rows: *rows, text: text(*rows) }).collect()
+}
+
+/// The sizes of statements whose rows have so many placeholders.
+fn sizes(width: usize) -> impl Iterator<Item = usize> {
+    SIZES.into_iter().filter(move |rows| *rows == 1 || rows * width <= PLACEHOLDERS_MAX)
 }
 
 #[cfg(test)]

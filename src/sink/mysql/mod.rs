@@ -36,7 +36,7 @@ use errors::sink_error;
 use layout::Layout;
 
 pub use mirror::LedgerRow;
-pub use replay::{Replayed, ddl};
+pub use replay::{Replayed, Scope, Size, ddl};
 pub use rights::Rights;
 
 /// Longest wait for a connection, the handshake included.
@@ -251,6 +251,7 @@ mod tests {
             mysql.shops(),
             mysql.ledger(("r", "s"), "", None, 1),
             mysql.versions("r", "s", "", 1),
+            mysql.replay_some(super::Scope { resource: "r", shop: None }, 1),
         ));
         movable((mysql.list("r", &query), mysql.get("r", "s", "1"), mysql.ping(), mysql.disconnect()));
     }

@@ -3,30 +3,50 @@
 //!
 //! In the order of keys, a batch a transaction. A batch locks its rows, so that a writer beside it comes before or
 //! after; its place is kept in the same transaction (`waybill_replays`), so that a kill at any moment costs one batch.
-//! What is written is what the writer would write, of the same version; nothing else changes.
+//! Only typed columns and child rows are written, and of those the server changes only what differs: version, hashes,
+//! times and the document itself stay as they are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{FromRowError, Row, Transaction, TxOpts, Value};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Params, Transaction, TxOpts, Value};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use crate::domain::document::{Document, Entry};
-use crate::sink::{SinkError, SinkErrorClass};
+use crate::catalog::definition::{Column, Table};
+use crate::catalog::extract::extract;
+use crate::domain::{Combination, Json};
+use crate::sink::SinkError;
 
 use super::Mysql;
 use super::errors::sink_error;
-use super::layout::Layout;
-use super::plan::{Plan, Rows};
-use super::value::{RowBuffer, millis_of, text_value};
+use super::layout::{Layout, Sized};
+use super::value::{RowBuffer, cell_value, text_value};
 use super::write::{self, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 
 /// Documents of a batch: few enough that a writer who waits for one of them is not held up.
-const BATCH: u64 = 500;
+const BATCH_MAX: u64 = 500;
+const BATCH_MIN: u64 = 10;
+/// Bytes of a batch as it is stored, about: where documents are large, it has fewer of them.
+const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What is laid out again.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    pub resource: &'a str,
+    /// None: of all shops.
+    pub shop: Option<&'a str>,
+}
+
+/// How much there is, by the server's own estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub documents: u64,
+    /// Documents that one transaction should take.
+    pub batch: u64,
+}
 
 /// How far a replay has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,74 +65,97 @@ struct Place {
     ended: bool,
 }
 
+/// A document that is there: shop, id, combination, document, version.
+type Stored = (String, String, String, Vec<u8>, u64);
+
+impl Scope<'_> {
+    fn shop_text(&self) -> Value {
+        text_value(self.shop.unwrap_or_default())
+    }
+}
+
 impl Mysql {
-    /// How far the replay of a resource has come with its tables as they are defined now.
+    /// How far a replay has come with the tables as they are defined now. One of all shops stands for each of them.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
-    pub async fn replayed(&self, resource: &str) -> Result<Replayed, SinkError> {
-        let layout = self.layout(resource)?;
+    pub async fn replayed(&self, scope: Scope<'_>) -> Result<Replayed, SinkError> {
+        let layout = self.layout(scope.resource)?;
         let mut conn = self.connection().await?;
-        let outcome = timeout(BATCH_TIME_MAX, place(&mut conn, layout)).await;
+        let both = async {
+            let all = place(&mut conn, layout, Scope { shop: None, ..scope }).await?;
+            if all.ended { Ok(all) } else { place(&mut conn, layout, scope).await }
+        };
+        let outcome = timeout(BATCH_TIME_MAX, both).await;
         let place = self.settle(conn, outcome).await?;
         Ok(Replayed { documents: place.documents, ended: place.ended })
     }
 
-    /// How many documents of a resource there are, about: the server's own estimate.
+    /// How large a resource is, about.
     ///
     /// # Errors
     /// The server's. Cancel safe.
-    pub async fn rows_about(&self, resource: &str) -> Result<u64, SinkError> {
-        let text = "SELECT COALESCE(`table_rows`, 0) FROM `information_schema`.`tables` \
+    pub async fn size_about(&self, resource: &str) -> Result<Size, SinkError> {
+        let text = "SELECT COALESCE(`table_rows`, 0), COALESCE(`avg_row_length`, 0) FROM `information_schema`.`tables` \
                     WHERE `table_schema` = DATABASE() AND `table_name` = ?";
         let table = &self.layout(resource)?.parent.name;
-        let rows: Vec<u64> = self.read(text, mysql_async::Params::Positional(vec![text_value(table)])).await?;
-        Ok(rows.first().copied().unwrap_or(0))
+        let rows: Vec<(u64, u64)> = self.read(text, Params::Positional(vec![text_value(table)])).await?;
+        let (documents, bytes) = rows.first().copied().unwrap_or_default();
+        Ok(Size { documents, batch: (BATCH_BYTES / bytes.max(1)).clamp(BATCH_MIN, BATCH_MAX) })
     }
 
-    /// Begins a replay of a resource from the first document on.
+    /// Begins a replay from the first document on.
     ///
     /// # Errors
     /// As [`Mysql::replayed`].
-    pub async fn forget_replay(&self, resource: &str) -> Result<(), SinkError> {
+    pub async fn forget_replay(&self, scope: Scope<'_>) -> Result<(), SinkError> {
         let mut conn = self.connection().await?;
-        let done = conn.exec_drop("DELETE FROM `waybill_replays` WHERE `resource` = ?", (resource,));
-        let outcome = timeout(BATCH_TIME_MAX, done).await;
+        // What is done again for one shop is not done for all any more; what is done for all is done for each.
+        let text = "DELETE FROM `waybill_replays` WHERE `resource` = ? AND (? = '' OR `only_shop` IN ('', ?))";
+        let values = vec![text_value(scope.resource), scope.shop_text(), scope.shop_text()];
+        let outcome = timeout(BATCH_TIME_MAX, conn.exec_drop(text, values)).await;
         self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
     }
 
-    /// Lays the next batch of a resource's documents out again.
+    /// Lays the next `batch` documents out again.
     ///
     /// # Errors
-    /// The batch was not applied, except with class `Unconfirmed`, where that is not known; another call goes on
-    /// where it must. Class `Operator` for a resource that is not configured. Cancel safe in the same sense.
-    pub async fn replay_some(&self, resource: &str) -> Result<Replayed, SinkError> {
-        let layout = self.layout(resource)?;
+    /// They were not, except with class `Unconfirmed`, where that is not known; another call goes on where it must.
+    /// Class `Operator` for a resource that is not configured. Cancel safe in the same sense.
+    pub async fn replay_some(&self, scope: Scope<'_>, batch: u64) -> Result<Replayed, SinkError> {
+        let layout = self.layout(scope.resource)?;
         let mut conn = self.connection().await?;
-        let outcome = timeout(BATCH_TIME_MAX, self.replay_batch(&mut conn, layout)).await;
+        let outcome = timeout(BATCH_TIME_MAX, self.replay_batch(&mut conn, layout, (scope, batch))).await;
         self.settle(conn, outcome).await
     }
 
-    async fn replay_batch(&self, conn: &mut mysql_async::Conn, layout: &Layout) -> Result<Replayed, SinkError> {
-        let row_bytes_max = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE);
+    async fn replay_batch(
+        &self,
+        conn: &mut Conn,
+        layout: &Layout,
+        (scope, batch): (Scope<'_>, u64),
+    ) -> Result<Replayed, SinkError> {
+        let bytes_max = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
         let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
-        let before = place(&mut transaction, layout).await?;
-        let entries = self.locked(&mut transaction, layout, &before).await?;
-        let last = entries.last().and_then(|entry| match entry {
-            Entry::Document(document) => Some((document.shop.clone(), document.id.clone())),
-            _ => None,
-        });
-        let documents = before.documents + entries.len() as u64;
-        let ended = (entries.len() as u64) < BATCH;
-        lay_out(&mut transaction, layout, &entries, row_bytes_max).await?;
-        let (shop, id) = last.unwrap_or((before.shop, before.id));
-        let text = "REPLACE INTO `waybill_replays` (`resource`,`fingerprint`,`shop_id`,`id`,`documents`,`ended_at`) \
-                    VALUES (?,?,?,?,?,IF(?, UTC_TIMESTAMP(6), NULL))";
+        let before = place(&mut transaction, layout, scope).await?;
+        let stored = locked(&mut transaction, layout, &before, (scope, batch)).await?;
+        let mut fresh = Fresh::new(layout);
+        for one in &stored {
+            fresh.push(layout, one, self.combination(scope.resource, &one.2));
+        }
+        fresh.write(&mut transaction, layout, bytes_max).await?;
+        let documents = before.documents + stored.len() as u64;
+        let ended = (stored.len() as u64) < batch;
+        let (shop, id) = stored.last().map_or((&before.shop, &before.id), |(shop, id, ..)| (shop, id));
+        let text = "REPLACE INTO `waybill_replays` \
+                    (`resource`,`only_shop`,`fingerprint`,`shop_id`,`id`,`documents`,`ended_at`) \
+                    VALUES (?,?,?,?,?,?,IF(?, UTC_TIMESTAMP(6), NULL))";
         let values = vec![
-            text_value(&layout.definition.name),
-            text_value(&fingerprint(layout)),
-            text_value(&shop),
-            text_value(&id),
+            text_value(scope.resource),
+            scope.shop_text(),
+            text_value(&fingerprint(&layout.definition.table)),
+            text_value(shop),
+            text_value(id),
             Value::UInt(documents),
             Value::from(ended),
         ];
@@ -120,117 +163,121 @@ impl Mysql {
         write::commit(transaction).await?;
         Ok(Replayed { documents, ended })
     }
-
-    /// The next documents, locked until the transaction ends.
-    async fn locked(
-        &self,
-        transaction: &mut Transaction<'_>,
-        layout: &Layout,
-        after: &Place,
-    ) -> Result<Vec<Entry>, SinkError> {
-        let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
-        // In two ranges: a comparison of pairs would not use the key.
-        let columns = format!(
-            "SELECT `shop_id`,`{id}`,`combination`,`document`,`version`,`fetched_at`,`first_listed_at`,`row_hash`,\
-             `document_hash` FROM `{table}`"
-        );
-        let order = format!("ORDER BY `shop_id`,`{id}` LIMIT ? FOR UPDATE");
-        let same = format!("{columns} WHERE `shop_id` = ? AND `{id}` > ? {order}");
-        let values = vec![text_value(&after.shop), text_value(&after.id), Value::UInt(BATCH)];
-        let mut found: Vec<Stored> = transaction.exec(same, values).await.map_err(|error| sink_error(&error))?;
-        let left = BATCH - found.len() as u64;
-        if left > 0 {
-            let next = format!("{columns} WHERE `shop_id` > ? {order}");
-            let values = vec![text_value(&after.shop), Value::UInt(left)];
-            let more: Vec<Stored> = transaction.exec(next, values).await.map_err(|error| sink_error(&error))?;
-            found.extend(more);
-        }
-        let resource = &layout.definition.name;
-        Ok(found.into_iter().map(|stored| stored.entry(resource, |text| self.combination(resource, text))).collect())
-    }
 }
 
-/// Writes what the writer would write. The children are made anew, as their table may have been of another form.
-async fn lay_out(
+/// The next documents, locked until the transaction ends.
+async fn locked(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
-    entries: &[Entry],
-    row_bytes_max: usize,
-) -> Result<(), SinkError> {
-    let plan = Plan::new(entries, std::slice::from_ref(layout))?;
-    let mut rows = Rows::new(layout);
-    for reading in plan.documents.iter().flat_map(|documents| documents.values()) {
-        match rows.push(layout, reading, row_bytes_max) {
-            // Somebody changed it by hand, so that it is no JSON any more: its columns stay as they are.
-            Err(error) if error.class == SinkErrorClass::Poison => tracing::warn!(%error, "a document was left out"),
-            pushed => pushed?,
-        }
+    after: &Place,
+    (scope, batch): (Scope<'_>, u64),
+) -> Result<Vec<Stored>, SinkError> {
+    let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
+    // In two ranges: a comparison of pairs would not use the key.
+    let columns = format!("SELECT `shop_id`,`{id}`,`combination`,`document`,`version` FROM `{table}`");
+    let order = format!("ORDER BY `shop_id`,`{id}` LIMIT ? FOR UPDATE");
+    let same = format!("{columns} WHERE `shop_id` = ? AND `{id}` > ? {order}");
+    let values = vec![text_value(scope.shop.unwrap_or(&after.shop)), text_value(&after.id), Value::UInt(batch)];
+    let mut found: Vec<Stored> = transaction.exec(same, values).await.map_err(|error| sink_error(&error))?;
+    let left = batch - found.len() as u64;
+    if left > 0 && scope.shop.is_none() {
+        let next = format!("{columns} WHERE `shop_id` > ? {order}");
+        let values = vec![text_value(&after.shop), Value::UInt(left)];
+        let more: Vec<Stored> = transaction.exec(next, values).await.map_err(|error| sink_error(&error))?;
+        found.extend(more);
     }
-    let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
-    for clearing in &layout.clearings {
-        let mut keys = RowBuffer::new(2);
-        for (shop, id) in &rows.keys {
-            keys.push([text_value(shop), text_value(id)].into_iter());
-        }
-        for (text, values) in keys.cut(clearing, bytes_max) {
-            write::execute(transaction, text, values).await?;
-        }
-    }
-    write::write_rows(transaction, layout, rows, bytes_max).await
+    Ok(found)
 }
 
-async fn place(conn: &mut impl Queryable, layout: &Layout) -> Result<Place, SinkError> {
+/// Documents laid out anew.
+struct Fresh {
+    own: RowBuffer,
+    children: Vec<RowBuffer>,
+    /// Per child: how many rows each document has.
+    counts: Vec<RowBuffer>,
+}
+
+impl Fresh {
+    fn new(layout: &Layout) -> Fresh {
+        Fresh {
+            own: RowBuffer::new(layout.definition.table.columns.len() + 2),
+            children: layout.children.iter().map(|child| RowBuffer::new(child.width)).collect(),
+            counts: layout.children.iter().map(|_| RowBuffer::new(3)).collect(),
+        }
+    }
+
+    /// A document that somebody changed by hand, so that it is no JSON any more, is passed over.
+    fn push(&mut self, layout: &Layout, (shop, id, _, document, version): &Stored, combination: Combination) {
+        let Ok(value) = Json::parse(document) else {
+            tracing::warn!(
+                shop.id = shop,
+                document.id = id,
+                "a stored document is no JSON; its columns stay as they are"
+            );
+            return;
+        };
+        let table = &layout.definition.table;
+        let laid_out = extract(&layout.definition, id, &value, &combination);
+        let key = || [text_value(shop), text_value(id)].into_iter();
+        let own = laid_out.cells.into_iter().zip(&table.columns).map(|(cell, column)| cell_value(cell, column.kind));
+        self.own.push(key().chain(own));
+        let buffers = self.children.iter_mut().zip(&mut self.counts);
+        for ((rows, child), (buffer, counts)) in laid_out.children.into_iter().zip(&table.children).zip(buffers) {
+            counts.push(key().chain([Value::UInt(rows.len() as u64)]));
+            for (position, cells) in (0u64..).zip(rows) {
+                let own = cells.into_iter().zip(&child.columns).map(|(cell, column)| cell_value(cell, column.kind));
+                buffer.push(key().chain([Value::UInt(position)]).chain(own).chain([Value::UInt(*version)]));
+            }
+        }
+    }
+
+    /// The rows of child tables first go where a document has no such position (any more).
+    async fn write(
+        self,
+        transaction: &mut Transaction<'_>,
+        layout: &Layout,
+        bytes_max: usize,
+    ) -> Result<(), SinkError> {
+        let mut run = async |rows: RowBuffer, statements: &[Sized]| {
+            for (text, values) in rows.cut(statements, bytes_max) {
+                write::execute(transaction, text, values).await?;
+            }
+            Ok::<(), SinkError>(())
+        };
+        run(self.own, &layout.refills).await?;
+        let children = layout.children.iter().zip(&layout.surpluses);
+        for ((child, surpluses), (rows, counts)) in children.zip(self.children.into_iter().zip(self.counts)) {
+            run(counts, surpluses).await?;
+            run(rows, &child.upserts).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn place(conn: &mut impl Queryable, layout: &Layout, scope: Scope<'_>) -> Result<Place, SinkError> {
     let text = "SELECT `shop_id`,`id`,`documents`,`ended_at` IS NOT NULL FROM `waybill_replays` \
-                WHERE `resource` = ? AND `fingerprint` = ?";
-    let values = (layout.definition.name.as_str(), fingerprint(layout));
+                WHERE `resource` = ? AND `only_shop` = ? AND `fingerprint` = ?";
+    let fingerprint = fingerprint(&layout.definition.table);
+    let values = vec![text_value(scope.resource), scope.shop_text(), text_value(&fingerprint)];
     let found: Option<(String, String, u64, bool)> =
         conn.exec_first(text, values).await.map_err(|error| sink_error(&error))?;
     Ok(found.map(|(shop, id, documents, ended)| Place { shop, id, documents, ended }).unwrap_or_default())
 }
 
-/// Tells one form of a resource's tables from another.
-fn fingerprint(layout: &Layout) -> String {
-    let form = format!("{:?}", layout.definition.table);
-    Sha256::digest(form.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A stored document with all that the writer knew of it.
-struct Stored {
-    key: (String, String),
-    combination: String,
-    document: Vec<u8>,
-    version: u64,
-    times: [Value; 2],
-    hashes: [u64; 2],
-}
-
-impl FromRow for Stored {
-    fn from_row_opt(row: Row) -> Result<Stored, FromRowError> {
-        let (shop, id, combination, document, version, fetched_at, first_listed_at, row_hash, document_hash) =
-            FromRow::from_row_opt(row)?;
-        let (times, hashes) = ([fetched_at, first_listed_at], [row_hash, document_hash]);
-        Ok(Stored { key: (shop, id), combination, document, version, times, hashes })
+/// Tells one layout of a resource's documents from another; indexes, filters and names of tables say nothing of it.
+fn fingerprint(table: &Table) -> String {
+    let mut digest = Sha256::new();
+    let mut add = |name: &str, columns: &[Column]| {
+        digest.update(format!("{name}\n"));
+        for Column { name, source, kind } in columns {
+            digest.update(format!("{name} {source:?} {kind}\n"));
+        }
+    };
+    add("", &table.columns);
+    for child in &table.children {
+        add(&format!("{} {}", child.name, child.from), &child.columns);
     }
-}
-
-impl Stored {
-    fn entry(self, resource: &str, combination: impl FnOnce(&str) -> crate::domain::Combination) -> Entry {
-        let [fetched_at, first_listed_at] = self.times.map(|time| millis_of(&time).unwrap_or(0));
-        let [row_hash, document_hash] = self.hashes;
-        Entry::Document(Document {
-            shop: self.key.0,
-            resource: resource.to_owned(),
-            combination: combination(&self.combination),
-            id: self.key.1,
-            version: self.version,
-            fetched_at,
-            first_listed_at,
-            row_hash,
-            document_hash,
-            run: None,
-            body: Bytes::from(self.document),
-        })
-    }
+    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The statements that make the tables of these definitions, ours first.

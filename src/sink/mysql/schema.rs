@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
-use super::layout::{SqlColumn, SqlTable, key_part, varchar_chars};
+use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
 use super::{Mysql, close};
 
 /// An index on a large table takes its time.
@@ -38,6 +38,22 @@ const LOCK_NAME: &str = "CONCAT('waybill.', MD5(DATABASE()))";
 
 /// A row is too wide with one more column of this type.
 const ROW_TOO_WIDE: u16 = 1118;
+/// A lock was waited for long enough.
+const LOCKED: u16 = 1205;
+
+/// How a column is asked for: at once, else beside readers and writers, else as the server can. Not every server
+/// knows, or can, the first ones.
+const COLUMN_WAYS: [&str; 2] = [", ALGORITHM=INSTANT", ", ALGORITHM=INPLACE, LOCK=NONE"];
+const INDEX_WAYS: [&str; 1] = [", ALGORITHM=INPLACE, LOCK=NONE"];
+
+/// What became of a table.
+#[derive(Clone, Copy, PartialEq)]
+enum Fitted {
+    /// It had all columns.
+    Same,
+    Gained,
+    Made,
+}
 
 /// A column that is there.
 struct Found {
@@ -80,8 +96,13 @@ impl Mysql {
         }
         migrate(conn).await?;
         for layout in &self.layouts {
-            for table in layout.tables() {
-                fit_table(conn, table).await?;
+            let parent = fit_table(conn, &layout.parent).await?;
+            let mut has_gained = parent == Fitted::Gained;
+            for child in &layout.children {
+                has_gained |= fit_table(conn, child).await? != Fitted::Same;
+            }
+            if has_gained && parent != Fitted::Made {
+                tell_gain(conn, layout).await?;
             }
         }
         query(conn, &format!("DO RELEASE_LOCK({LOCK_NAME})")).await
@@ -107,12 +128,28 @@ async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
     Ok(())
 }
 
+/// What was added is empty for the documents that are there; the mend is told, unless there are none.
+async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
+    let text = format!("SELECT 1 FROM `{}` LIMIT 1", layout.parent.name);
+    let document: Option<u8> = conn.query_first(text).await.map_err(|error| sink_error(&error))?;
+    if document.is_some() {
+        let resource = layout.definition.name.as_str();
+        tracing::info!(
+            resource,
+            "MySQL: columns or tables were added; `waybill schema replay {resource}` fills them for the documents that are there"
+        );
+    }
+    Ok(())
+}
+
 /// Creates the table, or adds what it lacks.
-async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<(), SinkError> {
+async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<Fitted, SinkError> {
     let mut found = columns_of(conn, &table.name).await?;
     if found.is_empty() {
-        return query(conn, &table.create()).await;
+        query(conn, &table.create()).await?;
+        return Ok(Fitted::Made);
     }
+    let mut fitted = Fitted::Same;
     if let Some(missing) = table.key().iter().find(|name| !found.contains_key(*name)) {
         return Err(SinkError::new(
             SinkErrorClass::Operator,
@@ -128,9 +165,10 @@ async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<(), SinkError> {
             None => {
                 let data_type = add_column(conn, table, column).await?;
                 found.insert(column.name.clone(), Found { data_type, chars: 0 });
+                fitted = Fitted::Gained;
             }
             Some(there) if is_too_short(there, column) => {
-                query(conn, &table.widen_column(column)).await?;
+                alter(conn, &table.widen_column(column), &COLUMN_WAYS).await.map_err(|error| sink_error(&error))?;
                 tracing::info!(table = table.name, column = column.name, "MySQL: column widened");
             }
             Some(_) => {}
@@ -140,21 +178,37 @@ async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<(), SinkError> {
     for index in table.indexes.iter().filter(|index| !indexes.contains(&format!("by_{index}"))) {
         let is_text = found.get(index).is_some_and(|there| there.data_type.ends_with("text"));
         let part = if is_text { key_part(index, true) } else { table.key_part(index) };
-        query(conn, &table.add_index(index, &part)).await?;
+        alter(conn, &table.add_index(index, &part), &INDEX_WAYS).await.map_err(|error| sink_error(&error))?;
         tracing::info!(table = table.name, index, "MySQL: index added");
     }
-    Ok(())
+    Ok(fitted)
+}
+
+/// Changes a table in the first of the ways that the server takes; the last is as it would by itself.
+async fn alter(conn: &mut Conn, text: &str, ways: &[&str]) -> Result<(), mysql_async::Error> {
+    for way in ways {
+        match conn.query_drop(format!("{text}{way}")).await {
+            // Servers refuse a way with many codes; these two mean the change itself.
+            Err(mysql_async::Error::Server(error)) if ![ROW_TOO_WIDE, LOCKED].contains(&error.code) => {
+                tracing::debug!(code = error.code, way, "MySQL: a table cannot be changed this way");
+            }
+            done => return done,
+        }
+    }
+    conn.query_drop(text).await
 }
 
 /// Adds a column and returns its data type. Rows that are full take it as TEXT.
 async fn add_column(conn: &mut Conn, table: &SqlTable, column: &SqlColumn) -> Result<String, SinkError> {
     let mut data_type = if column.kind.starts_with("TEXT") { "text" } else { "other" };
-    match conn.query_drop(table.add_column(column, false)).await {
+    let added = alter(conn, &table.add_column(column, false), &COLUMN_WAYS).await;
+    match added {
         Err(mysql_async::Error::Server(error)) if error.code == ROW_TOO_WIDE && varchar_chars(&column.kind) > 0 => {
-            query(conn, &table.add_column(column, true)).await?;
+            let wide = table.add_column(column, true);
+            alter(conn, &wide, &COLUMN_WAYS).await.map_err(|error| sink_error(&error))?;
             data_type = "text";
         }
-        done => done.map_err(|error| sink_error(&error))?,
+        added => added.map_err(|error| sink_error(&error))?,
     }
     tracing::info!(table = table.name, column = column.name, "MySQL: column added");
     Ok(data_type.to_owned())

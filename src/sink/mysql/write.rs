@@ -120,6 +120,8 @@ impl Mysql {
         for layout in &self.layouts {
             tables.extend(layout.children.iter().map(|child| child.name.as_str()));
             tables.push(&layout.parent.name);
+            // Once more: a replay beside this may have written some as long as their document was there.
+            tables.extend(layout.children.iter().map(|child| child.name.as_str()));
         }
         for table in tables {
             let text = format!("DELETE FROM `{table}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}");
@@ -147,7 +149,7 @@ pub(super) async fn commit(transaction: Transaction<'_>) -> Result<(), SinkError
 /// Upserts documents and their children, then deletes the children that are not of the stored
 /// version, unless all documents are new: those had none. All in the order of primary keys, so that
 /// writers side by side do not deadlock.
-pub(super) async fn write_rows(
+async fn write_rows(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
     rows: Rows<'_>,
