@@ -55,6 +55,7 @@ const ADMIN_KEY_MIN: usize = 12;
 pub struct Config {
     /// The file that was read; none: defaults and environment only.
     pub file: Option<PathBuf>,
+    pub(crate) lines: settings::Lines,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
     pub master_key: MasterKeySource,
@@ -228,6 +229,7 @@ fn checked(settings: &mut Settings, file: Option<PathBuf>, environment: &BTreeMa
     let definitions = rules.as_ref().and_then(|rules| definitions(settings, rules));
     Some(Config {
         file,
+        lines: settings.lines.clone(),
         data_dir,
         master_key: master_key?,
         admin_key: admin_key?,

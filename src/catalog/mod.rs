@@ -5,6 +5,7 @@
 
 pub mod coverage;
 pub mod definition;
+pub mod description;
 pub mod extract;
 mod fields;
 pub mod infer;

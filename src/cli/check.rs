@@ -7,11 +7,12 @@ use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::out::Out;
 use super::{Failure, Outcome, Voice, configure, table};
 use crate::app::App;
+use crate::catalog::description::Description;
 use crate::config::{Config, MasterKeySource};
 
 /// What was looked at; and how it is, or what is wrong and the mend.
@@ -22,18 +23,24 @@ type Finding = (String, Result<String, String>);
 /// Each line says what was looked at, and what mends it. It uses one list call of each shop's budget and changes nothing.
 #[derive(clap::Args)]
 #[command(
-    after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # asks neither the marketplace nor MySQL\n\n\
+    after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # asks neither the marketplace nor MySQL\n  \
+    waybill check --offline --openapi api.json\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
 pub(super) struct Args {
     /// Look only at what is on this machine
     #[arg(long)]
     offline: bool,
+    /// The API's description (OpenAPI 3, JSON): is each path and parameter of the definitions known to it?
+    #[arg(long, value_name = "FILE")]
+    openapi: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
+    let description = args.openapi.as_deref().map(description).transpose()?;
     let mut findings = local(&config);
+    findings.extend(description.iter().flat_map(|description| described(&config, description)));
     show(&findings, &mut out)?;
     if !args.offline {
         let probed = App::probe(&config).await;
@@ -45,6 +52,30 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return Err(Failure::Failed(anyhow::anyhow!("{wrong} of {} checks failed", findings.len())));
     }
     Ok(())
+}
+
+fn description(file: &Path) -> Result<Description, Failure> {
+    let wrong = |what: String| Failure::Usage(format!("--openapi {}: {what}", file.display()));
+    let text = fs::read(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    Description::read(&text).map_err(wrong)
+}
+
+/// Parameters that an API does not know are ignored by it without a word.
+fn described(config: &Config, description: &Description) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for definition in &config.definitions {
+        let unknown = description.unknown(definition);
+        if unknown.is_empty() {
+            let what = "its paths and parameters are known to the API's description".to_owned();
+            findings.push((format!("resource {}", definition.name), Ok(what)));
+        }
+        let told = unknown.into_iter().map(|unknown| {
+            let what = format!("{}: {}", unknown.key, unknown.what);
+            (config.place(&unknown.key), Err(what))
+        });
+        findings.extend(told);
+    }
+    findings
 }
 
 fn show(findings: &[Finding], out: &mut Out) -> Outcome {

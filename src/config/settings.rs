@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::Config;
 use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
 use crate::catalog::nearest;
 
@@ -42,13 +43,31 @@ struct Setting {
     place: String,
 }
 
+/// The line of each key of a file. They say nothing of the configuration itself, so they are not shown with it.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(BTreeMap<String, usize>);
+
+impl Lines {
+    /// The line of a dotted key, or of the nearest table around it that the file has.
+    fn of(&self, key: &str) -> Option<usize> {
+        let around = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(outer, _)| outer));
+        around.filter_map(|key| self.0.get(key).copied()).next()
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lines")
+    }
+}
+
 /// All that was set, by key. The environment lies over the file.
 #[derive(Default)]
 pub(super) struct Settings {
     file: String,
     values: BTreeMap<&'static str, Setting>,
     /// Line of each key of the file, `[resource.*]` and limits included.
-    lines: BTreeMap<String, usize>,
+    pub(super) lines: Lines,
     /// The `[resource.*]` tables as they stand.
     pub(super) resources: toml::Table,
     pub(super) problems: Vec<Problem>,
@@ -137,16 +156,8 @@ impl Settings {
 
     /// The line of the key, or of the nearest table around it that the file has.
     fn placed(&self, key: &str, what: String) -> Problem {
-        let mut key = key;
-        loop {
-            if let Some(line) = self.lines.get(key) {
-                return Problem { place: format!("{}:{line}", self.file), what };
-            }
-            match key.rsplit_once('.') {
-                Some((outer, _)) => key = outer,
-                None => return Problem { place: "built-in".to_owned(), what },
-            }
-        }
+        let line = self.lines.of(key);
+        Problem { place: line.map_or_else(|| "built-in".to_owned(), |line| format!("{}:{line}", self.file)), what }
     }
 
     pub(super) fn is_set(&self, key: &str) -> bool {
@@ -191,7 +202,7 @@ impl Settings {
     fn note_lines(&mut self, text: &str, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path = join(prefix, key.get_ref());
-            self.lines.insert(path.clone(), line_of(text, &key.span()));
+            self.lines.0.insert(path.clone(), line_of(text, &key.span()));
             if let DeValue::Table(inner) = value.get_ref() {
                 self.note_lines(text, &path, inner);
             }
@@ -237,6 +248,14 @@ impl Settings {
         known.dedup();
         let near = nearest(name, known.iter().copied()).unwrap_or_default();
         self.unfit(path, &format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
+    }
+}
+
+impl Config {
+    /// Where a dotted key stands: file and line, or `built-in`.
+    pub fn place(&self, key: &str) -> String {
+        let line = self.file.as_ref().zip(self.lines.of(key));
+        line.map_or_else(|| "built-in".to_owned(), |(file, line)| format!("{}:{line}", file.display()))
     }
 }
 

@@ -8,9 +8,12 @@
 //! | `POST audit/reset` | forgets all calls |
 //! | `GET truth?client_id=` | JSON lines of `{method, id, document}` |
 //! | `GET truth?client_id=&resource=` | JSON lines of `{id, document}` of any resource |
-//! | `POST returns/handle {client_id, id}` | an open return moves to the handled ones |
-//! | `POST offers {client_id, id, stock}` | a new offer, or the change of one |
-//! | `POST invoices {client_id}` | an invoice of today |
+//! | `POST add` `{client_id, resource}` | adds one document to any resource, by the catalog's name of it; its id |
+//! | `POST change` `{client_id, resource, id}` | changes one, row and detail; of returns: handles it |
+//! | `POST orders` `{client_id, method}` | places one more open order; its id |
+//! | `POST returns/handle` `{client_id, id}` | an unhandled return moves to the handled ones |
+//! | `POST offers` `{client_id, id, stock}` | a new offer, or the change of one |
+//! | `POST invoices` `{client_id}` | an invoice of today; its id |
 //! | `POST shops` `{client_id, client_secret, fbr, fbb}` | adds a shop |
 //! | `POST shops/change` `{client_id, client_secret?, active?}` | rotates its secret, switches it off or on |
 //! | `POST shipments` `{client_id, method, count}` | adds shipments; their ids |
@@ -40,8 +43,8 @@ struct Refusal(u16, String);
 impl From<SandboxError> for Refusal {
     fn from(error: SandboxError) -> Refusal {
         let status = match error {
-            SandboxError::UnknownShop(_) => 404,
-            SandboxError::ShopExists(_) => 409,
+            SandboxError::UnknownShop(_) | SandboxError::UnknownResource(_) => 404,
+            SandboxError::ShopExists(_) | SandboxError::NothingFor(_) => 409,
             SandboxError::Limits(_) | SandboxError::ClientId | SandboxError::Catalog(_) => 400,
         };
         Refusal(status, error.to_string())
@@ -83,6 +86,28 @@ struct One {
 #[serde(deny_unknown_fields)]
 struct OfShop {
     client_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Addition {
+    client_id: String,
+    resource: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentChange {
+    client_id: String,
+    resource: String,
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Placing {
+    client_id: String,
+    method: Method,
 }
 
 #[derive(Deserialize)]
@@ -132,22 +157,6 @@ fn control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Answer, R
             sandbox.add_shop(shop)?;
             json!({ "client_id": client_id })
         }
-        ("POST", "returns/handle") => {
-            let one: One = body(request)?;
-            if !sandbox.handle_return(&one.client_id, &one.id)? {
-                return Err(Refusal(404, format!("the shop has no unhandled return `{}`", one.id)));
-            }
-            json!({})
-        }
-        ("POST", "offers") => {
-            let offer: PutOffer = body(request)?;
-            sandbox.put_offer(&offer.client_id, &offer.id, offer.stock)?;
-            json!({})
-        }
-        ("POST", "invoices") => {
-            let shop: OfShop = body(request)?;
-            json!({ "id": sandbox.add_invoice(&shop.client_id)? })
-        }
         ("POST", "shops/change") => {
             change_shop(sandbox, &body(request)?)?;
             json!({})
@@ -181,9 +190,47 @@ fn control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Answer, R
             sandbox.set_login_blocked(login.blocked);
             json!({ "blocked": login.blocked })
         }
-        (method, _) => return Err(Refusal(404, format!("no control {method} /_sandbox/{path}"))),
+        _ => document_control(sandbox, path, request)?,
     };
     Ok(Answer::new(200, JSON, text(&done)))
+}
+
+/// The controls of documents beside shipments.
+fn document_control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Value, Refusal> {
+    Ok(match (request.method.as_str(), path) {
+        ("POST", "add") => {
+            let one: Addition = body(request)?;
+            json!({ "id": sandbox.add_document(&one.client_id, &one.resource)? })
+        }
+        ("POST", "change") => {
+            let one: DocumentChange = body(request)?;
+            let changed = sandbox.change_document(&one.client_id, &one.resource, &one.id)?;
+            json!({ "changed": changed.then_some(true).ok_or_else(|| nothing_to_change(&one.resource, &one.id))? })
+        }
+        ("POST", "orders") => {
+            let order: Placing = body(request)?;
+            json!({ "id": sandbox.add_order(&order.client_id, order.method)? })
+        }
+        ("POST", "returns/handle") => {
+            let one: One = body(request)?;
+            let handled = sandbox.handle_return(&one.client_id, &one.id)?;
+            json!({ "handled": handled.then_some(true).ok_or_else(|| nothing_to_change("returns", &one.id))? })
+        }
+        ("POST", "offers") => {
+            let offer: PutOffer = body(request)?;
+            sandbox.put_offer(&offer.client_id, &offer.id, offer.stock)?;
+            json!({})
+        }
+        ("POST", "invoices") => {
+            let shop: OfShop = body(request)?;
+            json!({ "id": sandbox.add_invoice(&shop.client_id)? })
+        }
+        (method, _) => return Err(Refusal(404, format!("no control {method} /_sandbox/{path}"))),
+    })
+}
+
+fn nothing_to_change(resource: &str, id: &str) -> Refusal {
+    Refusal(404, format!("the shop has nothing under {resource} with the id `{id}` that could change"))
 }
 
 fn truth(sandbox: &Sandbox, request: &Request) -> Result<Answer, Refusal> {
@@ -192,6 +239,9 @@ fn truth(sandbox: &Sandbox, request: &Request) -> Result<Answer, Refusal> {
         return Err(SandboxError::UnknownShop(client_id.to_owned()).into());
     }
     if let Some(resource) = request.parameter("resource") {
+        if !Sandbox::serves(resource) {
+            return Err(SandboxError::UnknownResource(resource.to_owned()).into());
+        }
         let all = sandbox.truth_of(client_id, resource).into_iter();
         return Ok(lines(all.map(|(id, document)| text(&json!({ "id": id, "document": document })))));
     }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::audit::Call;
 use super::content::json as text;
 use super::fault::FaultKind;
 use super::harm::{self, Outcome};
 use super::limiter::Standing;
+use super::shelf_api::shelf_place;
 use super::shop::{PAGE_SIZE, Shipment};
 use super::wire::{Answer, Request};
 use super::{MEDIA_TYPE, Method, Sandbox, Settings, Shop, admin, lock, login, problem};
@@ -148,10 +149,11 @@ impl Sandbox {
             }
             return answer;
         }
-        if let Some((what, body)) = self.shelf_document(rest, shop) {
-            let id = asked.wants(rest.split_once('/').map_or("", |(_, id)| id));
-            let kind = if is_v11 { OFFERS_ANSWER_TYPE } else { ANSWER_TYPE };
-            return body.map_or_else(|| asked.not_found(what, &id), |body| Answer::new(200, kind, body));
+        if let Some((kind, what, id)) = shelf_place(rest) {
+            let id = asked.wants(id);
+            let media = if is_v11 { OFFERS_ANSWER_TYPE } else { ANSWER_TYPE };
+            let body = self.shelf_document(shop, kind, &id);
+            return body.map_or_else(|| asked.not_found(what, &id), |body| Answer::new(200, media, body));
         }
         match rest.split_once('/') {
             None if rest == "shipments" => self.list_shipments(shop, asked, settings),
@@ -254,6 +256,13 @@ impl<'a, 'b> Query<'a, 'b> {
         self.asked.page.unwrap_or(asked)
     }
 
+    /// The page of a list without page numbers, which calls of `before` rows and pages of `size` lead to. True: the
+    /// first is to be answered, whatever was asked.
+    pub(super) fn unnumbered(&mut self, before: usize, size: usize) -> bool {
+        self.asked.call.page = Some(1 + u64::try_from(before / size.max(1)).unwrap_or_default());
+        self.asked.page.is_some()
+    }
+
     pub(super) fn number(&mut self, name: &'static str, least: u64, most: u64) -> Option<u64> {
         let text = self.text(name)?;
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
@@ -287,6 +296,23 @@ impl<'a, 'b> Query<'a, 'b> {
         Some(text)
     }
 
+    /// One or several values, given together with commas or one by one.
+    pub(super) fn several(&self, name: &str) -> Vec<String> {
+        let given = self.asked.request.query.iter().filter(|(known, _)| known == name);
+        given.flat_map(|(_, value)| value.split(',')).map(str::to_owned).collect()
+    }
+
+    /// The same, each of them allowed.
+    pub(super) fn choices(&mut self, name: &'static str, allowed: &[&str]) -> Vec<String> {
+        let given = self.several(name);
+        for text in given.iter().filter(|text| !allowed.contains(&text.as_str())) {
+            let reason =
+                format!("Request contains invalid value(s): '{text}', allowed values: {}.", allowed.join(", "));
+            self.violation(Some(name), reason);
+        }
+        given
+    }
+
     pub(super) fn refusal(&self) -> Option<Answer> {
         (!self.violations.is_empty()).then(|| problem::violations(&self.violations, self.asked.full))
     }
@@ -300,6 +326,16 @@ pub(super) fn cut<T>(rows: impl Iterator<Item = T>, page: u64) -> impl Iterator<
 
 /// A list answer; without rows it is `{}` or has an empty array, as set.
 pub(super) fn collection(key: &str, rows: impl ExactSizeIterator<Item = Bytes>, settings: &Settings) -> Answer {
+    collection_and(key, rows, None, settings)
+}
+
+/// The same, with one more field behind the rows.
+pub(super) fn collection_and(
+    key: &str,
+    rows: impl ExactSizeIterator<Item = Bytes>,
+    more: Option<(&str, Value)>,
+    settings: &Settings,
+) -> Answer {
     if rows.len() == 0 && !settings.empty_array {
         return Answer::new(200, ANSWER_TYPE, &b"{}"[..]);
     }
@@ -311,7 +347,11 @@ pub(super) fn collection(key: &str, rows: impl ExactSizeIterator<Item = Bytes>, 
         }
         body.put_slice(&row);
     }
-    body.put_slice(b"]}");
+    body.put_u8(b']');
+    if let Some((name, value)) = more {
+        body.put_slice(format!(",\"{name}\":{value}").as_bytes());
+    }
+    body.put_u8(b'}');
     Answer::new(200, ANSWER_TYPE, body.freeze())
 }
 
@@ -327,7 +367,7 @@ fn accepts(header: &str, wanted: &str) -> bool {
     header.split(',').any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted))
 }
 
-fn percent_decoded(part: &str) -> String {
+pub(super) fn percent_decoded(part: &str) -> String {
     // A plus is a plus in a path.
     let escaped = format!("x={}", part.replace('+', "%2B"));
     let mut fields = url::form_urlencoded::parse(escaped.as_bytes());

@@ -21,6 +21,12 @@ const HOUR_MS: Millis = 3_600_000;
 /// How long after the shipment each transport event comes.
 const EVENT_STEP_MS: Millis = 9 * HOUR_MS;
 
+const ORDER_FIRST: u64 = 4_123_456_789;
+const ORDER_STEP: u64 = 7;
+/// Some orders have letters in their ids, then a number in base 36, four digits at least.
+const LETTERED_ORDER: &str = "A2K8";
+const LETTERED_ORDER_FIRST: u64 = 1_679_616;
+
 /// The Netherlands by rule, so that no zone files are needed.
 static DUTCH: LazyLock<TimeZone> =
     LazyLock::new(|| TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap_or(TimeZone::UTC));
@@ -68,12 +74,17 @@ impl Spec {
     }
 
     pub(super) fn order_id(&self) -> String {
-        let number = number(self.method, self.index - u64::from(self.shares_order()));
+        let number = number(self.method, self.first_of_order());
         if number % 5 == 2 {
-            format!("A2K8{}", base36(1_679_616 + number))
+            format!("{LETTERED_ORDER}{}", base36(LETTERED_ORDER_FIRST + number))
         } else {
-            (4_123_456_789 + number * 7).to_string()
+            (ORDER_FIRST + number * ORDER_STEP).to_string()
         }
+    }
+
+    /// The index of the first shipment of its order.
+    pub(super) fn first_of_order(&self) -> u64 {
+        self.index - u64::from(self.shares_order())
     }
 
     /// The codes that its transport will go through, in order; the last is final.
@@ -316,6 +327,16 @@ fn number(method: Method, index: u64) -> u64 {
     index * 2 + u64::from(method == Method::Fbb)
 }
 
+/// Where the order of that id would stand: its method and the index of its first shipment. Other texts than ids may
+/// lead somewhere too: compare.
+pub(super) fn place_of_order(id: &str) -> Option<(Method, u64)> {
+    let number = match id.strip_prefix(LETTERED_ORDER) {
+        Some(rest) => u64::from_str_radix(rest, 36).ok()?.checked_sub(LETTERED_ORDER_FIRST)?,
+        None => id.parse::<u64>().ok()?.checked_sub(ORDER_FIRST)? / ORDER_STEP,
+    };
+    Some((if number.is_multiple_of(2) { Method::Fbr } else { Method::Fbb }, number / 2))
+}
+
 /// A 64-bit mix (splitmix), so that neighbouring numbers give unrelated ones.
 pub(super) fn mix(a: u64, b: u64) -> u64 {
     let mut z = a.wrapping_add(b.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -351,7 +372,8 @@ pub(super) fn money(cents: u64) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-fn ean(twelve_digits: u64) -> String {
+/// A code of 13 digits, the last of them a check.
+pub(super) fn ean(twelve_digits: u64) -> String {
     let digits = format!("{twelve_digits:012}");
     let sum: u32 = digits.bytes().zip([1, 3].into_iter().cycle()).map(|(d, weight)| u32::from(d - b'0') * weight).sum();
     format!("{digits}{}", (10 - sum % 10) % 10)

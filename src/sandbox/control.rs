@@ -212,7 +212,7 @@ impl Sandbox {
         lock(&self.0.ledger).reset();
     }
 
-    fn known(&self, client_id: &str) -> Result<Arc<Shop>, SandboxError> {
+    pub(super) fn known(&self, client_id: &str) -> Result<Arc<Shop>, SandboxError> {
         self.shop(client_id).ok_or_else(|| SandboxError::UnknownShop(client_id.to_owned()))
     }
 

@@ -172,6 +172,10 @@ pub enum SandboxError {
     ClientId,
     #[error("catalog: {0}")]
     Catalog(String),
+    #[error("there is no resource `{0}`; use a name of the catalog, like returns or invoice_requests")]
+    UnknownResource(String),
+    #[error("the shop has no shipment that one more of {0} could be of; add one with POST /_sandbox/shipments")]
+    NothingFor(String),
 }
 
 /// What may be changed while it runs.

@@ -1,34 +1,50 @@
 //! Orders, made from the same shipments: each shipment's order is handled, and the next few shipments
 //! to come are open orders (API.md, section 4).
 //!
-//! An order changes when its shipment comes, so it moves from open to handled under one id.
+//! An order changes when its shipment comes, so it moves from open to handled under one id; and when a control
+//! changes it. Ids tell where an order stands and shipments lie by time, so no call looks at all of them.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::api::{Asked, Query, collection, cut};
-use super::content::{Spec, json, local_date, local_time, money};
+use super::content::{Spec, json, local_date, local_time, money, place_of_order};
 use super::document::{Fulfilment, Order, OrderItem, OrderRow, OrderRowItem, ShipmentItem};
-use super::shop::{Shipment, Stock};
+use super::shop::{OrderChange, Stock};
 use super::wire::Answer;
-use super::{Method, Sandbox, Settings, Shop};
+use super::{Method, Sandbox, SandboxError, Settings, Shop};
 use crate::domain::clock::Millis;
 
 /// Handled orders are shown this long without `latest-change-date`.
 const SHOWN_MS: Millis = 48 * 3_600_000;
-/// Open orders per method.
-const OPEN: u64 = 3;
+const DAY_MS: Millis = 24 * 3_600_000;
+const METHODS: [Method; 2] = [Method::Fbr, Method::Fbb];
 
 /// One order: the shipments it has, or will have.
 struct OrderOf {
     specs: Vec<Spec>,
     open: bool,
+    /// Of its first item.
+    change: Option<OrderChange>,
+}
+
+/// One item of an order, with what the order knows about it.
+struct ItemOf {
+    item: ShipmentItem,
+    method: Method,
+    cancellation_request: bool,
+    changed: String,
 }
 
 impl OrderOf {
-    /// Its latest change: the last shipment, or for an open one its placing.
+    /// Its latest change: the last shipment, or for an open one its placing, or what a control did.
     fn changed(&self) -> Millis {
+        self.change.map_or(self.moved(), |change| change.at.max(self.moved()))
+    }
+
+    fn moved(&self) -> Millis {
         self.specs.iter().map(|spec| if self.open { spec.placed } else { spec.at }).max().unwrap_or_default()
     }
 
@@ -40,12 +56,18 @@ impl OrderOf {
         if self.open { 0 } else { quantity }
     }
 
-    fn items(&self) -> impl Iterator<Item = (ShipmentItem, Method)> {
-        self.specs.iter().flat_map(|spec| spec.items().into_iter().map(|item| (item, spec.method)))
+    fn items(&self) -> impl Iterator<Item = ItemOf> {
+        let items = self.specs.iter().flat_map(|spec| spec.items().into_iter().map(|item| (item, spec.method)));
+        items.enumerate().map(|(place, (item, method))| ItemOf {
+            item,
+            method,
+            cancellation_request: place == 0 && self.change.is_some_and(|change| change.times % 2 == 1),
+            changed: local_time(if place == 0 { self.changed() } else { self.moved() }),
+        })
     }
 
     fn row(&self) -> Bytes {
-        let items = self.items().map(|(item, method)| OrderRowItem {
+        let items = self.items().map(|ItemOf { item, method, cancellation_request, changed }| OrderRowItem {
             order_item_id: item.order_item_id,
             ean: item.product.ean,
             fulfilment_method: method.name(),
@@ -53,8 +75,8 @@ impl OrderOf {
             quantity: item.quantity,
             quantity_shipped: self.shipped(item.quantity),
             quantity_cancelled: 0,
-            cancellation_request: false,
-            latest_changed_date_time: local_time(self.changed()),
+            cancellation_request,
+            latest_changed_date_time: changed,
         });
         let row = OrderRow {
             order_id: self.first().order_id(),
@@ -66,11 +88,11 @@ impl OrderOf {
 
     fn detail(&self) -> Bytes {
         let (shipment_details, billing_details) = self.first().addresses();
-        let items = self.items().map(|(item, _)| {
+        let items = self.items().map(|ItemOf { item, cancellation_request, changed, .. }| {
             let cents = item.unit_price.get().replace('.', "").parse::<u64>().unwrap_or_default();
             OrderItem {
                 order_item_id: item.order_item_id,
-                cancellation_request: false,
+                cancellation_request,
                 fulfilment: Fulfilment { time_frame_type: Some("REGULAR"), ..item.fulfilment },
                 offer: item.offer,
                 product: item.product,
@@ -81,7 +103,7 @@ impl OrderOf {
                 total_price: money(cents * u64::from(item.quantity)),
                 discounts: Vec::new(),
                 commission: money(cents / 8),
-                latest_changed_date_time: local_time(self.changed()),
+                latest_changed_date_time: changed,
             }
         });
         let order = Order {
@@ -111,14 +133,20 @@ impl Sandbox {
             return refusal;
         }
         let now = self.0.clock.now();
-        let stock = self.stock(shop);
-        let mut orders: Vec<OrderOf> = match method.as_deref() {
-            Some("ALL") => {
-                [Method::Fbr, Method::Fbb].into_iter().flat_map(|method| orders(&stock, method, now)).collect()
-            }
-            Some("FBB") => orders(&stock, Method::Fbb, now),
-            _ => orders(&stock, Method::Fbr, now),
+        let since = interval.map(|minutes| now - Millis::try_from(minutes).unwrap_or_default() * 60_000);
+        let methods = match method.as_deref() {
+            Some("ALL") => &METHODS[..],
+            Some("FBB") => &METHODS[1..],
+            _ => &METHODS[..1],
         };
+        let (from, until) = match day.as_deref().and_then(midnight) {
+            // A day is by Dutch time, so it begins and ends somewhat earlier.
+            Some(midnight) => (midnight - DAY_MS, midnight + DAY_MS),
+            None => (since.unwrap_or(now - SHOWN_MS), Millis::MAX),
+        };
+        let stock = self.stock(shop);
+        let mut orders: Vec<OrderOf> =
+            methods.iter().flat_map(|method| orders(&stock, *method, [from, until], now)).collect();
         drop(stock);
         orders.retain(|order| {
             let by_status = match status.as_deref() {
@@ -126,11 +154,9 @@ impl Sandbox {
                 Some("SHIPPED") => !order.open,
                 _ => order.open,
             };
-            let by_change = match (&day, interval) {
+            let by_change = match (&day, since) {
                 (Some(day), _) => local_date(order.changed()) == *day,
-                (None, Some(minutes)) => {
-                    order.changed() >= now - Millis::try_from(minutes).unwrap_or_default() * 60_000
-                }
+                (None, Some(since)) => order.changed() >= since,
                 (None, None) => order.open || order.changed() >= now - SHOWN_MS,
             };
             by_status && by_change && vvb_only.as_deref() != Some("true")
@@ -140,38 +166,73 @@ impl Sandbox {
         collection("orders", rows.into_iter(), settings)
     }
 
-    /// All orders that some list may show: id and detail.
-    pub(super) fn all_orders(&self, shop: &Shop) -> Vec<(String, serde_json::Value)> {
+    /// All orders that some list may show: id and detail, newest of each method first.
+    pub(super) fn all_orders(&self, shop: &Shop) -> Vec<(String, Value)> {
         let now = self.0.clock.now();
         let stock = self.stock(shop);
-        let both = [Method::Fbr, Method::Fbb].into_iter().flat_map(|method| orders(&stock, method, now));
-        both.map(|order| (order.first().order_id(), serde_json::from_slice(&order.detail()).unwrap_or_default()))
+        let all = METHODS.into_iter().flat_map(|method| orders(&stock, method, [Millis::MIN, Millis::MAX], now));
+        all.map(|order| (order.first().order_id(), serde_json::from_slice(&order.detail()).unwrap_or_default()))
             .collect()
     }
 
     /// The order's detail, if the shop has such an order.
     pub(super) fn order(&self, shop: &Shop, id: &str) -> Option<Bytes> {
+        let (method, index) = place_of_order(id)?;
+        let order = order_at(&self.stock(shop), method, index, self.0.clock.now());
+        order.filter(|order| order.first().order_id() == id).map(|order| order.detail())
+    }
+
+    /// Places one more open order; its id.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn add_order(&self, client_id: &str, method: Method) -> Result<String, SandboxError> {
+        let shop = self.known(client_id)?;
+        let mut stock = self.stock(&shop);
+        let index = stock.place_order(method, self.0.clock.now());
+        Ok(stock.upcoming(method, index).map(|spec| spec.order_id()).unwrap_or_default())
+    }
+
+    /// Changes the first item of an order: somebody asks to cancel it, or takes that back; its
+    /// `latestChangedDateTime` is now. False when no call shows the order.
+    ///
+    /// # Errors
+    /// The shop is unknown.
+    pub fn change_order(&self, client_id: &str, id: &str) -> Result<bool, SandboxError> {
+        let shop = self.known(client_id)?;
         let now = self.0.clock.now();
-        let stock = self.stock(shop);
-        let of = |method| orders(&stock, method, now).into_iter().find(|order| order.first().order_id() == id);
-        of(Method::Fbr).or_else(|| of(Method::Fbb)).map(|order| order.detail())
+        let mut stock = self.stock(&shop);
+        let Some((method, index)) = place_of_order(id) else { return Ok(false) };
+        let known = order_at(&stock, method, index, now).is_some_and(|order| order.first().order_id() == id);
+        if known {
+            stock.change_order(method, index, now);
+        }
+        Ok(known)
     }
 }
 
-/// All orders of one method: open ones, then handled ones, newest first.
-fn orders(stock: &Stock, method: Method, now: Millis) -> Vec<OrderOf> {
-    let mut orders: Vec<OrderOf> = Vec::new();
-    let shipped: Vec<Spec> = stock.listed(method, now).map(|shipment: &Arc<Shipment>| shipment.spec.clone()).collect();
-    // Oldest first, so that the second shipment of an order finds the first.
-    for spec in shipped.into_iter().rev() {
-        match orders.last_mut() {
-            Some(order) if spec.shares_order() && order.first().order_id() == spec.order_id() => order.specs.push(spec),
-            _ => orders.push(OrderOf { specs: vec![spec], open: false }),
-        }
+/// The start of a day in UTC.
+fn midnight(day: &str) -> Option<Millis> {
+    let date = day.parse::<jiff::civil::Date>().ok()?;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp().as_millisecond())
+}
+
+/// The order whose first shipment has that index.
+fn order_at(stock: &Stock, method: Method, index: u64, now: Millis) -> Option<OrderOf> {
+    let change = stock.order_change(method, index);
+    if let Some(spec) = stock.upcoming(method, index) {
+        return (!spec.shares_order()).then(|| OrderOf { specs: vec![spec], open: true, change });
     }
-    orders.reverse();
-    let open = (0..OPEN).map(|ahead| stock.upcoming(method, ahead, now)).filter(|spec| !spec.shares_order());
-    let mut all: Vec<OrderOf> = open.map(|spec| OrderOf { specs: vec![spec], open: true }).collect();
-    all.append(&mut orders);
-    all
+    let shipped = [index, index + 1].into_iter().filter_map(|index| stock.shown(method, index, now));
+    let specs: Vec<Spec> =
+        shipped.filter(|shipment| shipment.spec.first_of_order() == index).map(|one| one.spec.clone()).collect();
+    (!specs.is_empty()).then_some(OrderOf { specs, open: false, change })
+}
+
+/// The orders of one method that are open, were changed by a control, or have a shipment between two times; newest
+/// first.
+fn orders(stock: &Stock, method: Method, [from, until]: [Millis; 2], now: Millis) -> Vec<OrderOf> {
+    let mut firsts: BTreeSet<u64> = stock.open(method).chain(stock.changed_orders(method)).collect();
+    firsts.extend(stock.between(method, from, until).iter().map(|shipment| shipment.spec.first_of_order()));
+    firsts.into_iter().rev().filter_map(|index| order_at(stock, method, index, now)).collect()
 }

@@ -3,15 +3,19 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::api::{Asked, Query, collection, cut};
-use super::content::local_date;
+use super::api::{Asked, Query, collection, collection_and, cut, percent_decoded};
+use super::content::{local_date, mix};
 use super::shelf::{Kind, Thing};
-use super::shelf_content::is_handled;
+use super::shelf_content::{invoice_document, is_for_sale, is_handled};
 use super::wire::Answer;
 use super::{Sandbox, Settings, Shop};
 use crate::domain::clock::Millis;
 
 const DAY_MS: Millis = 24 * 3_600_000;
+const REPLENISHMENT_STATES: [&str; 6] =
+    ["ANNOUNCED", "IN_TRANSIT", "ARRIVED_AT_WH", "IN_PROGRESS_AT_WH", "CANCELLED", "DONE"];
+/// From so many pieces on, stock counts as sufficient. The facts do not say; any bound will do for a test.
+const SUFFICIENT: u64 = 5;
 /// The invoices of so many days may be asked for at once.
 const PERIOD_DAYS_MAX: i32 = 31;
 
@@ -19,8 +23,32 @@ fn bytes(rows: &[Value]) -> impl ExactSizeIterator<Item = Bytes> {
     rows.iter().map(|row| Bytes::from(row.to_string()))
 }
 
+fn in_state(replenishment: &Thing, state: &str) -> bool {
+    replenishment.detail.as_ref().is_some_and(|detail| detail["state"] == state)
+}
+
+/// `0-10` as its two ends.
+fn range(text: &str) -> Option<(u64, u64)> {
+    let (least, most) = text.split_once('-')?;
+    Some((least.parse().ok()?, most.parse().ok()?)).filter(|(least, most)| least <= most)
+}
+
 fn has_text(value: &Value, key: &str, wanted: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| value[key] == wanted)
+}
+
+/// The kind of document at a path below the API, what a refusal calls it, and its id as it stands there.
+pub(super) fn shelf_place(path: &str) -> Option<(Kind, &'static str, &str)> {
+    let (resource, id) = path.split_once('/')?;
+    let (kind, what) = match resource {
+        "returns" => (Kind::Returns, "Return for return id"),
+        "replenishments" => (Kind::Replenishments, "Replenishment for replenishment id"),
+        "invoices" => (Kind::Invoices, "Invoice for invoice id"),
+        "promotions" => (Kind::Promotions, "Promotion for promotion id"),
+        "offers" => (Kind::Offers, "Offer for offer id"),
+        _ => return None,
+    };
+    Some((kind, what, id))
 }
 
 impl Sandbox {
@@ -42,33 +70,33 @@ impl Sandbox {
             "offers" => self.list_offers(shop, asked, settings),
             _ => {
                 let promotion = path.strip_prefix("promotions/")?.strip_suffix("/products")?;
-                self.list_products(shop, promotion, asked, settings)
+                self.list_products(shop, &percent_decoded(promotion), asked, settings)
             }
         })
     }
 
-    /// The document at a path, if it is one of the shelf's: its body; none: there is no such document.
-    pub(super) fn shelf_document(&self, path: &str, shop: &Shop) -> Option<(&'static str, Option<Bytes>)> {
-        let (resource, id) = path.split_once('/')?;
-        let (kind, what) = match resource {
-            "returns" => (Kind::Returns, "Return for return id"),
-            "replenishments" => (Kind::Replenishments, "Replenishment for replenishment id"),
-            "promotions" => (Kind::Promotions, "Promotion for promotion id"),
-            "offers" => (Kind::Offers, "Offer for offer id"),
-            _ => return None,
-        };
-        let body = self.shelf(shop, |shelf, _| {
-            let detail = shelf.get(kind, id).and_then(|thing| thing.detail.as_ref());
-            detail.map(|detail| Bytes::from(detail.to_string()))
-        });
-        Some((what, body))
+    /// The body of one document; None: there is none with that id.
+    pub(super) fn shelf_document(&self, shop: &Shop, kind: Kind, id: &str) -> Option<Bytes> {
+        self.shelf(shop, |shelf, _| {
+            let thing = shelf.get(kind, id)?;
+            match (kind, &thing.detail) {
+                (Kind::Invoices, _) => Some(Bytes::from(invoice_document(&thing.row).to_string())),
+                (_, detail) => detail.as_ref().map(|detail| Bytes::from(detail.to_string())),
+            }
+        })
     }
 
-    /// The rows of a page: those that are wanted, in the order of the shelf.
+    /// The rows of a page: those that are wanted, in the order of the shelf; of what has a date the newest first.
     fn page_of(&self, shop: &Shop, kind: Kind, page: u64, wanted: impl Fn(&Thing) -> bool) -> Vec<Value> {
         self.shelf(shop, |shelf, _| {
-            let rows = shelf.of(kind).iter().filter(|thing| wanted(thing)).map(|thing| thing.row.clone());
-            cut(rows, page).collect()
+            let things = shelf.of(kind).iter();
+            let row = |thing: &Thing| thing.row.clone();
+            match kind {
+                Kind::Replenishments | Kind::InvoiceRequests => {
+                    cut(things.rev().filter(|thing| wanted(thing)), page).map(row).collect()
+                }
+                _ => cut(things.filter(|thing| wanted(thing)), page).map(row).collect(),
+            }
         })
     }
 
@@ -96,7 +124,8 @@ impl Sandbox {
     fn list_replenishments(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
         let mut query = Query::new(asked, &["page", "reference", "ean", "start-date", "end-date", "state"]);
         let page = query.page();
-        let (reference, state, ean) = (query.text("reference"), query.text("state"), query.text("ean"));
+        let (reference, ean) = (query.text("reference"), query.text("ean"));
+        let states = query.choices("state", &REPLENISHMENT_STATES);
         let (from, until) = (query.date("start-date"), query.date("end-date"));
         if let Some(refusal) = query.refusal() {
             return refusal;
@@ -107,7 +136,7 @@ impl Sandbox {
             };
             let day = local_date(thing.at);
             has_text(&thing.row, "reference", reference.as_deref())
-                && thing.detail.as_ref().is_some_and(|detail| has_text(detail, "state", state.as_deref()))
+                && (states.is_empty() || states.iter().any(|state| in_state(thing, state)))
                 && ean.as_ref().is_none_or(has_ean)
                 && from.as_ref().is_none_or(|from| day >= *from)
                 && until.as_ref().is_none_or(|until| day <= *until)
@@ -119,15 +148,26 @@ impl Sandbox {
     fn list_inventory(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
         let mut query = Query::new(asked, &["page", "quantity", "stock", "state", "query"]);
         let page = query.page();
-        query.choice("stock", &["SUFFICIENT", "INSUFFICIENT"]);
+        let level = query.choice("stock", &["SUFFICIENT", "INSUFFICIENT"]);
         let state = query.choice("state", &["REGULAR", "GRADED"]);
-        let searched = query.text("query");
+        let searched = query.text("query").map(|text| text.to_lowercase());
+        let quantities = query.several("quantity");
+        let ranges: Vec<_> = quantities.iter().filter_map(|text| range(text)).collect();
+        if ranges.len() < quantities.len() {
+            query.violation(Some("quantity"), "Use ranges like 0-10,20-30.".to_owned());
+        }
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
+        let counted = if state.as_deref() == Some("GRADED") { "gradedStock" } else { "regularStock" };
         let wanted = |thing: &Thing| {
-            let found = |text: &String| thing.row["ean"] == text.as_str() || thing.row["bsku"] == text.as_str();
-            searched.as_ref().is_none_or(found) && (state.as_deref() != Some("GRADED") || thing.row["gradedStock"] != 0)
+            let count = thing.row[counted].as_u64().unwrap_or_default();
+            let title = thing.row["title"].as_str().unwrap_or_default().to_lowercase();
+            let found = |text: &String| thing.row["ean"] == text.as_str() || title.contains(text.as_str());
+            searched.as_ref().is_none_or(found)
+                && (state.is_none() || count > 0)
+                && level.as_deref().is_none_or(|level| (level == "SUFFICIENT") == (count >= SUFFICIENT))
+                && (ranges.is_empty() || ranges.iter().any(|(least, most)| (*least..=*most).contains(&count)))
         };
         let rows = self.page_of(shop, Kind::Inventory, page, wanted);
         collection("inventory", bytes(&rows), settings)
@@ -135,9 +175,14 @@ impl Sandbox {
 
     fn list_invoices(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
         let mut query = Query::new(asked, &["period-start-date", "period-end-date"]);
+        query.unnumbered(0, 1);
         let now = self.0.clock.now();
         let from = query.date("period-start-date");
-        let until = query.date("period-end-date").unwrap_or_else(|| local_date(now));
+        let until = query.date("period-end-date");
+        if from.is_some() != until.is_some() {
+            query.violation(None, "Use period-start-date and period-end-date together.".to_owned());
+        }
+        let until = until.unwrap_or_else(|| local_date(now));
         let from = from.unwrap_or_else(|| local_date(now - 28 * DAY_MS));
         let days = |text: &str| text.parse::<jiff::civil::Date>().ok();
         if let Some((first, last)) = days(&from).zip(days(&until)) {
@@ -154,7 +199,8 @@ impl Sandbox {
         let rows: Vec<Value> = self.shelf(shop, |shelf, _| {
             shelf.of(Kind::Invoices).iter().filter(wanted).map(|thing| thing.row.clone()).collect()
         });
-        collection("invoiceListItems", bytes(&rows), settings)
+        let period = Some(("period", Value::from(format!("{from}/{until}"))));
+        collection_and("invoiceListItems", bytes(&rows), period, settings)
     }
 
     fn list_invoice_requests(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
@@ -166,7 +212,12 @@ impl Sandbox {
             return refusal;
         }
         let wanted = |thing: &Thing| {
-            let by_state = state.as_deref().is_none_or(|state| state == "ALL" || thing.row["status"] == state);
+            let status = &thing.row["status"];
+            let by_state = match state.as_deref() {
+                Some("OPEN") => *status == "INVOICE_REQUESTED",
+                Some("UPLOAD_ERROR") => *status == "INVOICE_INCORRECT" || *status == "INVOICE_VIRUS_DETECTED",
+                _ => true,
+            };
             by_state && has_text(&thing.row, "shipmentId", shipment.as_deref())
         };
         let rows = self.page_of(shop, Kind::InvoiceRequests, page, wanted);
@@ -204,34 +255,38 @@ impl Sandbox {
 
     fn list_offers(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
         let mut query = Query::new(asked, &["page-size", "cursor", "eans", "for-sale"]);
-        let size = query.number("page-size", 1, 100).unwrap_or(50);
-        query.choice("for-sale", &["true", "false"]);
-        let eans = query.text("eans");
-        // A cursor says how many offers came before it, and that we made it.
+        let size = query.number("page-size", 1, 100).and_then(|size| usize::try_from(size).ok()).unwrap_or(50);
+        let for_sale = query.choice("for-sale", &["true", "false"]).map(|text| text == "true");
+        let eans = query.several("eans");
+        if eans.iter().any(|ean| ean.len() != 13 || !ean.bytes().all(|digit| digit.is_ascii_digit())) {
+            query.violation(Some("eans"), "Request contains an invalid EAN.".to_owned());
+        }
+        // It says how many offers came before, and that we made it for this question and this shop.
+        let question = format!("{} {size} {for_sale:?} {eans:?}", shop.client_id);
+        let seal = question.bytes().fold(7, |seal, byte| mix(seal, u64::from(byte)));
+        let cursor_at = |place: usize| format!("{place:x}-{:016x}", mix(seal, place as u64));
         let cursor = query.text("cursor");
-        let before = cursor.as_deref().map_or(Some(0), |cursor| cursor.strip_prefix("c-")?.parse::<usize>().ok());
-        if before.is_none() {
+        let place = |cursor: &str| usize::from_str_radix(cursor.split_once('-')?.0, 16).ok();
+        let mut before = cursor.as_deref().and_then(place).unwrap_or_default();
+        if cursor.is_some_and(|cursor| cursor != cursor_at(before)) {
             query.violation(Some("cursor"), "Request contains an invalid cursor.".to_owned());
+        }
+        if query.unnumbered(before, size) {
+            before = 0;
         }
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let (before, size) = (before.unwrap_or_default(), usize::try_from(size).unwrap_or(50));
         let wanted = |thing: &&Thing| {
-            let ean = thing.row["ean"].as_str().unwrap_or_default();
-            eans.as_deref().is_none_or(|eans| eans.split(',').any(|one| one == ean))
+            for_sale.is_none_or(|for_sale| is_for_sale(thing) == for_sale)
+                && (eans.is_empty() || eans.iter().any(|ean| thing.row["ean"] == ean.as_str()))
         };
-        let (rows, all) = self.shelf(shop, |shelf, _| {
-            let found: Vec<&Thing> = shelf.of(Kind::Offers).iter().filter(wanted).collect();
-            let rows: Vec<Value> = found.iter().skip(before).take(size).map(|thing| thing.row.clone()).collect();
-            (rows, found.len())
+        let (rows, more) = self.shelf(shop, |shelf, _| {
+            let mut found = shelf.of(Kind::Offers).iter().filter(wanted).skip(before);
+            let rows: Vec<Value> = found.by_ref().take(size).map(|thing| thing.row.clone()).collect();
+            (rows, found.next().is_some())
         });
-        let mut answer = collection("offers", bytes(&rows), settings);
-        if before + size < all {
-            let next = format!(",\"page\":{{\"nextCursor\":\"c-{}\"}}}}", before + size);
-            let body = answer.body.strip_suffix(b"}").unwrap_or(&answer.body);
-            answer.body = [body, next.as_bytes()].concat().into();
-        }
-        answer
+        let next = more.then(|| ("page", serde_json::json!({ "nextCursor": cursor_at(before + size) })));
+        collection_and("offers", bytes(&rows), next, settings)
     }
 }

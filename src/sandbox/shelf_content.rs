@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Method;
-use super::content::{Spec, local_date, local_time, mix};
-use super::shelf::Thing;
+use super::content::{Spec, ean, local_date, local_time, mix, shipment_id};
+use super::shelf::{Kind, Thing};
 use crate::domain::clock::Millis;
 
 const DAY_MS: Millis = 24 * 3_600_000;
@@ -27,37 +27,61 @@ fn with(mut object: Value, more: Value) -> Value {
 
 /// One return for every tenth shipment; a quarter of them unhandled. Oldest first.
 pub(super) fn returns(shipments: &[Spec], now: Millis) -> Vec<Thing> {
-    let mut returned: Vec<Thing> =
-        shipments.iter().filter(|spec| spec.index % 10 == 3).map(|spec| a_return(spec, now)).collect();
+    let returned = shipments.iter().filter(|spec| spec.index % 10 == 3).map(|spec| {
+        let number = spec.index * 2 + u64::from(spec.method == Method::Fbb);
+        let at = (spec.at + 3 * DAY_MS).min(now - 60_000);
+        let thing = a_return(spec, number, at);
+        if mix(number, 4).is_multiple_of(4) { thing } else { handled(thing, at + DAY_MS) }
+    });
+    let mut returned: Vec<Thing> = returned.collect();
     returned.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
     returned
 }
 
-fn a_return(spec: &Spec, now: Millis) -> Thing {
-    let number = spec.index * 2 + u64::from(spec.method == Method::Fbb);
-    let at = (spec.at + 3 * DAY_MS).min(now - 60_000);
+/// An unhandled one of today.
+pub(super) fn added_return(spec: &Spec, number: u64, now: Millis) -> Thing {
+    a_return(spec, 100_000_000 + number, now - now.rem_euclid(1000))
+}
+
+/// How many of its shop and method came back before it: every tenth, so its index is no good to vary by.
+fn returned_before(spec: &Spec) -> u64 {
+    spec.index / 10
+}
+
+/// What the detail tells about the customer; of some only where they live and how to write to them.
+fn customer(spec: &Spec) -> Value {
     let (address, _) = spec.addresses();
+    let mut customer = value(&address);
+    if let Value::Object(fields) = &mut customer {
+        let bare = spec.odd && returned_before(spec) % 4 == 2;
+        let told = |name: &str| match bare {
+            true => ["zipCode", "countryCode", "email"].contains(&name),
+            false => !["language", "pickupPointName"].contains(&name),
+        };
+        fields.retain(|name, _| told(name));
+    }
+    customer
+}
+
+fn a_return(spec: &Spec, number: u64, at: Millis) -> Thing {
     let (mut rows, mut items) = (Vec::new(), Vec::new());
+    let nth = returned_before(spec);
     for (place, item) in spec.items().into_iter().take(3).enumerate() {
         let mut reason = json!({ "mainReason": "Niet naar verwachting" });
         // The specification calls the comments required; real rows often lack them, and the details at times.
-        if number.is_multiple_of(3) {
+        if nth.is_multiple_of(3) {
             reason["customerComments"] = "Past niet".into();
         }
-        if !number.is_multiple_of(5) {
+        if nth % 4 != 1 {
             reason["detailedReason"] = "Te klein".into();
         }
         let row = json!({
             "rmaId": (31_000_000 + number * 16 + place as u64).to_string(), "orderId": spec.order_id(),
             "ean": item.product.ean, "expectedQuantity": item.quantity, "returnReason": reason, "handled": false,
         });
-        let customer = with(value(&address), json!({}));
-        let mut detail = with(row.clone(), json!({ "title": item.product.title, "customerDetails": customer }));
-        if let Value::Object(customer) = &mut detail["customerDetails"] {
-            customer.remove("language");
-            customer.remove("pickupPointName");
-        }
-        if number.is_multiple_of(2) {
+        let more = json!({ "title": item.product.title, "customerDetails": customer(spec) });
+        let mut detail = with(row.clone(), more);
+        if nth.is_multiple_of(2) {
             detail["trackAndTrace"] = format!("3SRET{number:08}").into();
             detail["transporterName"] = "PostNL".into();
         }
@@ -68,14 +92,13 @@ fn a_return(spec: &Spec, now: Millis) -> Thing {
     let head = json!({
         "returnId": id, "registrationDateTime": local_time(at), "fulfilmentMethod": spec.method.name(),
     });
-    let thing = Thing {
+    Thing {
         id,
         at,
         parent: None,
         row: with(head.clone(), json!({ "returnItems": rows })),
         detail: Some(with(head, json!({ "returnItems": items }))),
-    };
-    if mix(number, 4).is_multiple_of(4) { thing } else { handled(thing, at + DAY_MS) }
+    }
 }
 
 pub(super) fn is_handled(thing: &Thing) -> bool {
@@ -83,7 +106,7 @@ pub(super) fn is_handled(thing: &Thing) -> bool {
 }
 
 /// The return after it was handled.
-pub(super) fn handled(mut thing: Thing, at: Millis) -> Thing {
+fn handled(mut thing: Thing, at: Millis) -> Thing {
     for form in [Some(&mut thing.row), thing.detail.as_mut()].into_iter().flatten() {
         for item in form["returnItems"].as_array_mut().into_iter().flatten() {
             item["handled"] = true.into();
@@ -96,18 +119,19 @@ pub(super) fn handled(mut thing: Thing, at: Millis) -> Thing {
     thing
 }
 
-/// One for every twentieth shipment of the warehouse, and two more.
-pub(super) fn replenishments(shipments: &[Spec], now: Millis) -> Vec<Thing> {
-    let sent = shipments.iter().filter(|spec| spec.method == Method::Fbb).count() / 20 + 2;
-    (0..sent).map(|number| replenishment(number as u64, now - (sent - number) as Millis * DAY_MS)).collect()
+/// One for every twentieth shipment of the warehouse, and two more; a shop without such shipments sends nothing there.
+pub(super) fn replenishments(seed: u64, shipments: &[Spec], now: Millis) -> Vec<Thing> {
+    let stored = shipments.iter().filter(|spec| spec.method == Method::Fbb).count();
+    let sent = if stored == 0 { 0 } else { stored / 20 + 2 };
+    (0..sent).map(|number| replenishment(seed, number as u64, now - (sent - number) as Millis * DAY_MS)).collect()
 }
 
-fn replenishment(number: u64, at: Millis) -> Thing {
+pub(super) fn replenishment(seed: u64, number: u64, at: Millis) -> Thing {
     const STATES: [&str; 6] = ["ANNOUNCED", "IN_TRANSIT", "ARRIVED_AT_WH", "IN_PROGRESS_AT_WH", "CANCELLED", "DONE"];
     let id = (2_312_078_000 + number * 3).to_string();
     let state = STATES[(mix(number, 7) % 6) as usize];
-    let eans: Vec<String> = (0..=number % 4).map(|line| format!("8712345{:06}", number * 7 + line)).collect();
-    let reference = format!("REP{number:05}");
+    let eans: Vec<String> = (0..=number % 4).map(|line| ean(871_234_000_000 + number * 7 + line)).collect();
+    let reference = format!("REP{number:05}-{:03}", mix(seed, number) % 1000);
     let head = json!({ "replenishmentId": id, "creationDateTime": local_time(at), "reference": reference });
     let lines = |full: bool| -> Vec<Value> {
         let line = |ean: &String| {
@@ -152,25 +176,38 @@ fn products_of(shipments: &[Spec], method: Option<Method>) -> BTreeMap<String, S
     products
 }
 
-pub(super) fn inventory(shipments: &[Spec]) -> Vec<Thing> {
-    let stocked = products_of(shipments, Some(Method::Fbb)).into_iter().enumerate();
-    let thing = |(number, (ean, title)): (usize, (String, String))| {
-        let id = format!("2950{number:09}");
-        let row = json!({
-            "ean": ean, "bsku": id, "gradedStock": number % 3, "regularStock": mix(number as u64, 3) % 50, "title": title,
-        });
-        Thing { id, at: 0, parent: None, row, detail: None }
-    };
-    stocked.map(thing).collect()
+pub(super) fn inventory(seed: u64, shipments: &[Spec]) -> Vec<Thing> {
+    let stocked_products = products_of(shipments, Some(Method::Fbb)).into_iter();
+    (0..).zip(stocked_products).map(|(number, (ean, title))| stocked(seed, number, ean, &title)).collect()
+}
+
+pub(super) fn stocked(seed: u64, number: u64, ean: String, title: &str) -> Thing {
+    let id = format!("2950{number:09}");
+    let row = json!({
+        "ean": ean, "bsku": id, "gradedStock": number % 3, "regularStock": mix(seed, number) % 50, "title": title,
+    });
+    Thing { id, at: 0, parent: None, row, detail: None }
+}
+
+/// A product that nobody bought yet.
+pub(super) fn made_up_ean(number: u64) -> String {
+    ean(871_888_000_000 + number)
 }
 
 /// The invoice of so many weeks ago. Times since 1970: seconds in one place, milliseconds in another.
-pub(super) fn invoice(week: i64, now: Millis) -> Thing {
+pub(super) fn invoice(seed: u64, week: i64, now: Millis) -> Thing {
     let at = now - now.rem_euclid(DAY_MS) - week * 7 * DAY_MS;
-    let id = format!("4500{:09}", at / DAY_MS);
-    let amount = |cents: u64| {
-        let amount = -((mix(week.unsigned_abs(), cents) % 1_000_000) as f64) / 100.0;
-        json!({ "amount": amount, "currencyID": "EUR" })
+    an_invoice(seed, format!("4500{:09}", at / DAY_MS), at)
+}
+
+pub(super) fn added_invoice(seed: u64, number: u64, now: Millis) -> Thing {
+    an_invoice(seed, format!("9{number:012}"), now - now.rem_euclid(1000))
+}
+
+fn an_invoice(seed: u64, id: String, at: Millis) -> Thing {
+    let amount = |part: u64| {
+        let cents = mix(seed, mix(at.unsigned_abs(), part)) % 1_000_000;
+        json!({ "amount": -(cents as f64) / 100.0, "currencyID": "EUR" })
     };
     let row = json!({
         "invoiceId": id, "invoiceType": "ALL_IN_ONE", "issueDate": at / 1000,
@@ -185,38 +222,65 @@ pub(super) fn invoice(week: i64, now: Millis) -> Thing {
     Thing { id, at, parent: None, row, detail: None }
 }
 
+/// The answer of the call for one invoice; its form is ours, since the specification leaves it open. The catalog reads
+/// rows only, so this is no part of the truth.
+pub(super) fn invoice_document(row: &Value) -> Value {
+    let total = &row["legalMonetaryTotal"]["lineExtensionAmount"];
+    let line = json!({ "lineId": "1", "description": "Commissie", "quantity": 1, "lineExtensionAmount": total });
+    with(row.clone(), json!({ "accountingSupplierParty": { "name": "bol.com b.v." }, "invoiceLines": [line] }))
+}
+
+/// The id of the shipment, which is that of its invoice request too.
+pub(super) fn shipment_of(spec: &Spec) -> String {
+    shipment_id(spec.method, spec.index, spec.odd)
+}
+
 pub(super) fn invoice_requests(shipments: &[Spec]) -> Vec<Thing> {
     let asked = shipments.iter().filter(|spec| spec.method == Method::Fbr && spec.index % 15 == 6);
-    let thing = |spec: &Spec| {
-        let id = super::content::shipment_id(spec.method, spec.index, spec.odd);
-        let (_, bill_to) = spec.addresses();
-        let mut billing = value(&bill_to);
-        if let Value::Object(billing) = &mut billing {
-            ["email", "orderReference", "extraAddressInformation"].iter().for_each(|key| drop(billing.remove(*key)));
-        }
-        let products: Vec<Value> = spec
-            .items()
-            .iter()
-            .map(|item| json!({ "description": item.product.title, "quantity": item.quantity, "unitPrice": value(&item.unit_price) }))
-            .collect();
-        let row = json!({
-            "shipmentId": id, "orderId": spec.order_id(), "customerAccountNumber": format!("K{:07}", spec.index),
-            "billingDetails": billing, "products": products, "status": "OPEN",
-            "statusTransitions": [{ "status": "INVOICE_REQUESTED", "statusDateTime": local_time(spec.at) }],
-        });
-        Thing { id, at: spec.at, parent: None, row, detail: None }
-    };
-    asked.map(thing).collect()
+    asked
+        .rev()
+        .map(|spec| {
+            let mut request = invoice_request(spec);
+            for _ in 0..mix(spec.index, 9) % 4 {
+                request = changed(Kind::InvoiceRequests, request.clone(), request.at + DAY_MS).unwrap_or(request);
+            }
+            request
+        })
+        .collect()
+}
+
+pub(super) fn invoice_request(spec: &Spec) -> Thing {
+    let id = shipment_of(spec);
+    let (_, bill_to) = spec.addresses();
+    let mut billing = value(&bill_to);
+    if let Value::Object(billing) = &mut billing {
+        ["email", "orderReference", "extraAddressInformation"].iter().for_each(|key| drop(billing.remove(*key)));
+    }
+    let products: Vec<Value> = spec
+        .items()
+        .iter()
+        .map(|item| json!({ "description": item.product.title, "quantity": item.quantity, "unitPrice": value(&item.unit_price) }))
+        .collect();
+    let row = json!({
+        "shipmentId": id, "orderId": spec.order_id(), "customerAccountNumber": format!("K{:07}", spec.index),
+        "billingDetails": billing, "products": products, "status": "INVOICE_REQUESTED",
+        "statusTransitions": [{ "status": "INVOICE_REQUESTED", "statusDateTime": local_time(spec.at) }],
+    });
+    Thing { id, at: spec.at, parent: None, row, detail: None }
+}
+
+/// When the promotions of a new shop began.
+pub(super) fn start_of_promotion(number: u64, now: Millis) -> Millis {
+    now - now.rem_euclid(DAY_MS) - Millis::try_from(number).unwrap_or_default() * 9 * DAY_MS
 }
 
 /// Half of them of each type.
-pub(super) fn promotion(number: u64, now: Millis) -> Thing {
-    let at = now - now.rem_euclid(DAY_MS) - Millis::try_from(number).unwrap_or_default() * 9 * DAY_MS;
+pub(super) fn promotion(seed: u64, number: u64, at: Millis) -> Thing {
     let id = (1000 + number * 7).to_string();
     let (from, until) = (local_time(at), local_time(at + 21 * DAY_MS));
     let row = json!({
-        "promotionId": id, "title": format!("Actie {number}"), "startDateTime": from, "endDateTime": until,
-        "countries": [{ "countryCode": "NL" }, { "countryCode": "BE" }],
+        "promotionId": id, "title": format!("Actie {number}-{}", mix(seed, number) % 1000), "startDateTime": from,
+        "endDateTime": until, "countries": [{ "countryCode": "NL" }, { "countryCode": "BE" }],
         "promotionType": if number.is_multiple_of(2) { "AWARENESS" } else { "PRICE_OFF" },
         "retailerSpecificPromotion": number.is_multiple_of(3),
         "campaign": { "name": format!("Campagne {number}"), "startDateTime": from, "endDateTime": until },
@@ -225,25 +289,35 @@ pub(super) fn promotion(number: u64, now: Millis) -> Thing {
 }
 
 /// From none to three pages of them.
-pub(super) fn products(number: u64, promotion: &Thing) -> Vec<Thing> {
-    let product = |place: u64| {
-        let id = format!("8719999{:06}", number * 1000 + place);
-        let row = json!({
-            "ean": id, "maximumPrice": 10.0 + place as f64 / 4.0,
-            "relevanceScores": [{ "countryCode": "NL", "relevanceScore": place % 10 }],
-        });
-        Thing { id, at: promotion.at, parent: Some(promotion.id.clone()), row, detail: None }
-    };
-    (0..number * 17).map(product).collect()
+pub(super) fn products(seed: u64, number: u64, promotion: &Thing) -> Vec<Thing> {
+    (0..number * 17 % 136).map(|place| product(seed, number * 1000 + place, promotion)).collect()
 }
 
-pub(super) fn offers(shipments: &[Spec], now: Millis) -> Vec<Thing> {
+pub(super) fn product(seed: u64, number: u64, promotion: &Thing) -> Thing {
+    let id = ean(871_999_000_000 + number);
+    let score = mix(seed, number) % 100;
+    let row = json!({
+        "ean": id, "maximumPrice": 10.0 + score as f64 / 4.0,
+        "relevanceScores": [{ "countryCode": "NL", "relevanceScore": score }],
+    });
+    Thing { id, at: promotion.at, parent: Some(promotion.id.clone()), row, detail: None }
+}
+
+pub(super) fn offers(seed: u64, shipments: &[Spec], now: Millis) -> Vec<Thing> {
     let products = products_of(shipments, None);
-    let offer = |(number, ean): (usize, &String)| {
-        let id = format!("{:08x}-0000-4000-8000-{number:012x}", mix(number as u64, 11) as u32);
-        offer(&id, ean, mix(number as u64, 12) % 100, now - number as Millis * 3_600_000)
+    let offer = |(number, ean): (u64, &String)| {
+        let at = now - Millis::try_from(number).unwrap_or_default() * 3_600_000;
+        offer(&offer_id(number), ean, mix(seed, number) % 100, at)
     };
-    products.keys().enumerate().map(offer).collect()
+    (0..).zip(products.keys()).map(offer).collect()
+}
+
+pub(super) fn added_offer(seed: u64, number: u64, now: Millis) -> Thing {
+    offer(&offer_id(number), &made_up_ean(number), 1 + mix(seed, number) % 99, now)
+}
+
+fn offer_id(number: u64) -> String {
+    format!("{:08x}-0000-4000-8000-{number:012x}", mix(number, 11) % (1 << 32))
 }
 
 pub(super) fn offer(id: &str, ean: &str, stock: u64, at: Millis) -> Thing {
@@ -259,4 +333,51 @@ pub(super) fn offer(id: &str, ean: &str, stock: u64, at: Millis) -> Thing {
         "notPublishableReasons": if stock == 0 { json!([{ "code": "4003", "description": "Geen voorraad" }]) } else { json!([]) },
     });
     Thing { id: id.to_owned(), at, parent: None, row, detail: Some(with(head, detail)) }
+}
+
+/// Whether an offer can be bought.
+pub(super) fn is_for_sale(thing: &Thing) -> bool {
+    thing.row["stock"]["amount"] != 0
+}
+
+/// A thing after one change of its kind; None: it does not change any more.
+pub(super) fn changed(kind: Kind, mut thing: Thing, now: Millis) -> Option<Thing> {
+    match kind {
+        Kind::Returns => return (!is_handled(&thing)).then(|| handled(thing, now)),
+        Kind::Replenishments => {
+            let detail = thing.detail.as_mut()?;
+            let state = next_of(&detail["state"], &REPLENISHING)?;
+            detail["state"] = state.into();
+            let transitions = detail["stateTransitions"].as_array_mut()?;
+            transitions.push(json!({ "state": state, "stateDateTime": local_time(now) }));
+        }
+        Kind::Inventory => thing.row["regularStock"] = (thing.row["regularStock"].as_u64()? + 1).into(),
+        // What was billed stays.
+        Kind::Invoices => return None,
+        Kind::InvoiceRequests => {
+            let status = next_of(&thing.row["status"], &REQUESTING)?;
+            thing.row["status"] = status.into();
+            let transitions = thing.row["statusTransitions"].as_array_mut()?;
+            transitions.push(json!({ "status": status, "statusDateTime": local_time(now) }));
+        }
+        Kind::Promotions => {
+            thing.row["title"] = format!("{} +", thing.row["title"].as_str()?).into();
+            thing.detail = Some(thing.row.clone());
+        }
+        Kind::PromotionProducts => thing.row["maximumPrice"] = (thing.row["maximumPrice"].as_f64()? + 0.25).into(),
+        Kind::Offers => {
+            let stock = thing.row["stock"]["amount"].as_u64()?;
+            return Some(offer(&thing.id, thing.row["ean"].as_str()?, stock + 1, thing.at));
+        }
+    }
+    Some(thing)
+}
+
+const REPLENISHING: [&str; 5] = ["ANNOUNCED", "IN_TRANSIT", "ARRIVED_AT_WH", "IN_PROGRESS_AT_WH", "DONE"];
+const REQUESTING: [&str; 4] = ["INVOICE_REQUESTED", "INVOICE_INCORRECT", "INVOICE_UPLOADED", "FINISHED"];
+
+/// What follows on a state; None: it is the last.
+fn next_of(state: &Value, states: &[&'static str]) -> Option<&'static str> {
+    let place = states.iter().position(|known| *state == *known)?;
+    states.get(place + 1).copied()
 }

@@ -5,7 +5,7 @@
 //! from the clock alone, so no background task is needed and a hand-set clock works as well.
 //! [`super::Sandbox`] owns the shops and calls [`Stock::settle`] before every look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +21,11 @@ const SPREAD_MS: Millis = 88 * DAY_MS;
 /// "Up to 3 months old" (API.md, section 3).
 const LISTED_MS: Millis = 92 * DAY_MS;
 pub(super) const PAGE_SIZE: usize = 50;
+/// Open orders that wait in each method, at least.
+const OPEN: usize = 3;
+/// So many minutes ago the first of them were placed.
+const FIRST_OPEN: [Millis; OPEN] = [3, 2, 1];
+const MINUTE_MS: Millis = 60_000;
 /// Changes settled in one look; a clock that jumped a year is caught up over several looks.
 const SETTLE_MAX: u64 = 1_000;
 
@@ -65,6 +70,13 @@ pub(super) struct Pace {
     pub(super) growth: Option<Duration>,
 }
 
+/// What was changed about an order by a control.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OrderChange {
+    pub(super) at: Millis,
+    pub(super) times: u32,
+}
+
 /// All shipments of one shop.
 #[derive(Debug)]
 pub(super) struct Stock {
@@ -74,8 +86,14 @@ pub(super) struct Stock {
     by_id: HashMap<String, Arc<Shipment>>,
     /// Per method, oldest first, by rising index and never falling time.
     lists: [Vec<Arc<Shipment>>; 2],
+    /// Per method, how many shipments it was made with.
+    first: [u64; 2],
     /// Per method, the next index.
     next: [u64; 2],
+    /// Per method, when the orders of the next indices were placed: these are open.
+    open: [VecDeque<Millis>; 2],
+    /// By method and first index.
+    changed_orders: [HashMap<u64, OrderChange>; 2],
     arrived: u64,
     grown: u64,
 }
@@ -89,7 +107,10 @@ impl Stock {
             born: now,
             by_id: HashMap::with_capacity(counts[0] + counts[1]),
             lists: [Vec::with_capacity(counts[0]), Vec::with_capacity(counts[1])],
+            first: counts.map(|count| count as u64),
             next: [0, 0],
+            open: [VecDeque::new(), VecDeque::new()],
+            changed_orders: [HashMap::new(), HashMap::new()],
             arrived: 0,
             grown: 0,
         };
@@ -100,8 +121,25 @@ impl Stock {
                 stock.push(method, at, now);
                 at += gap;
             }
+            stock.open[method as usize] =
+                FIRST_OPEN.map(|ago| now - now.rem_euclid(MINUTE_MS) - ago * MINUTE_MS).into();
         }
         stock
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// When the shop was made.
+    pub(super) fn born(&self) -> Millis {
+        self.born
+    }
+
+    /// The shipments that the shop was made with and still has, FBR first, newest first.
+    pub(super) fn first(&self) -> Vec<Spec> {
+        let first = self.all().filter(|shipment| shipment.spec.index < self.first[shipment.spec.method as usize]);
+        first.map(|shipment| shipment.spec.clone()).collect()
     }
 
     /// Adds a shipment at the head of its list. Equal times happen: some come in the very moment of
@@ -110,6 +148,10 @@ impl Stock {
         let slot = method as usize;
         let index = self.next[slot];
         self.next[slot] += 1;
+        let waited = self.open[slot].pop_front();
+        if waited.is_some() && self.open[slot].len() < OPEN {
+            self.open[slot].push_back(now - now.rem_euclid(1000));
+        }
         let fraction = match (self.odd, index % 13) {
             (true, 3) => 120,
             (true, 6) => 235,
@@ -119,14 +161,14 @@ impl Stock {
         let fresh = at - at.rem_euclid(1000) + fraction;
         let before = self.lists[slot].last().map(|shipment| (shipment.spec.at, shipment.spec.placed));
         let at = match before {
-            Some((before, _)) if index % 11 == 4 => before,
+            Some((before, _)) if index % 11 == 4 && waited.is_none_or(|placed| placed <= before) => before,
             Some((before, _)) => fresh.max(before),
             None => fresh,
         };
         let mut spec =
             Spec { seed: self.seed, odd: self.odd, method, index, at, placed: at, events: Vec::new(), revision: 0 };
         let own = at - at.rem_euclid(1000) - DAY_MS - Millis::try_from(index % 86_400).unwrap_or_default() * 1000;
-        spec.placed = before.filter(|_| spec.shares_order()).map_or(own, |(_, placed)| placed);
+        spec.placed = before.filter(|_| spec.shares_order()).map_or(waited.unwrap_or(own), |(_, placed)| placed);
         spec.events = spec.events_until(now);
         let shipment = Arc::new(Shipment::new(spec));
         let id = shipment.id.clone();
@@ -169,11 +211,62 @@ impl Stock {
         self.lists.iter().flat_map(|list| list.iter().rev())
     }
 
-    /// The shipment that would come next in a list: its order is still open.
-    pub(super) fn upcoming(&self, method: Method, ahead: u64, now: Millis) -> Spec {
-        let index = self.next[method as usize] + ahead;
-        let placed = now - now.rem_euclid(60_000) - Millis::try_from(ahead).unwrap_or_default() * 60_000;
-        Spec { seed: self.seed, odd: self.odd, method, index, at: placed, placed, events: Vec::new(), revision: 0 }
+    /// The shipments of one method between two times, both included, oldest first.
+    pub(super) fn between(&self, method: Method, from: Millis, until: Millis) -> &[Arc<Shipment>] {
+        let list = &self.lists[method as usize];
+        let first = list.partition_point(|shipment| shipment.spec.at < from);
+        let end = list.partition_point(|shipment| shipment.spec.at <= until);
+        list.get(first..end).unwrap_or_default()
+    }
+
+    /// The shipment of that index, if the list shows it.
+    pub(super) fn shown(&self, method: Method, index: u64, now: Millis) -> Option<&Arc<Shipment>> {
+        let list = &self.lists[method as usize];
+        let place = list.binary_search_by_key(&index, |shipment| shipment.spec.index).ok()?;
+        list.get(place).filter(|shipment| shipment.spec.at >= now - LISTED_MS)
+    }
+
+    /// The indices of shipments to come whose orders are open.
+    pub(super) fn open(&self, method: Method) -> std::ops::Range<u64> {
+        let next = self.next[method as usize];
+        next..next + self.open[method as usize].len() as u64
+    }
+
+    /// A shipment to come: its order is still open.
+    pub(super) fn upcoming(&self, method: Method, index: u64) -> Option<Spec> {
+        let slot = method as usize;
+        let ahead = usize::try_from(index.checked_sub(self.next[slot])?).ok()?;
+        let placed = *self.open[slot].get(ahead)?;
+        let events = Vec::new();
+        Some(Spec { seed: self.seed, odd: self.odd, method, index, at: placed, placed, events, revision: 0 })
+    }
+
+    /// Places one more open order; the index of its shipment.
+    pub(super) fn place_order(&mut self, method: Method, now: Millis) -> u64 {
+        loop {
+            let index = self.open(method).end;
+            self.open[method as usize].push_back(now - now.rem_euclid(1000));
+            // Such a one would belong to the order before it.
+            if self.upcoming(method, index).is_some_and(|spec| !spec.shares_order()) {
+                return index;
+            }
+        }
+    }
+
+    /// What was changed about the order whose first shipment has that index.
+    pub(super) fn order_change(&self, method: Method, index: u64) -> Option<OrderChange> {
+        self.changed_orders[method as usize].get(&index).copied()
+    }
+
+    /// The first indices of all orders that were changed.
+    pub(super) fn changed_orders(&self, method: Method) -> impl Iterator<Item = u64> {
+        self.changed_orders[method as usize].keys().copied()
+    }
+
+    /// Changes an order now; each change has a time of its own.
+    pub(super) fn change_order(&mut self, method: Method, index: u64, now: Millis) {
+        let change = self.changed_orders[method as usize].entry(index).or_insert(OrderChange { at: 0, times: 0 });
+        *change = OrderChange { at: now.max(change.at + 1), times: change.times + 1 };
     }
 
     /// Adds the next transport event; false when the id is unknown or its journey is over.

@@ -9,6 +9,7 @@ mod commands;
 mod completeness;
 mod config;
 mod definitions;
+mod described;
 mod fuzz;
 mod keep_current;
 mod kill;

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+mod changes;
 mod controls;
+mod resources;
 mod specification;
 
 use std::collections::{BTreeMap, HashSet};
@@ -28,8 +30,21 @@ fn shop(client_id: &str, fbr: usize, fbb: usize) -> ShopOptions {
 }
 
 fn lifted() -> BTreeMap<String, String> {
-    ["shipments", "shipments/*", "orders", "orders/*", "returns", "returns/*", "replenishments", "replenishments/*"]
+    let lists = [
+        "shipments",
+        "orders",
+        "returns",
+        "replenishments",
+        "inventory",
+        "invoices",
+        "shipments/invoices/requests",
+        "promotions",
+        "promotions/*/products",
+        "offers",
+    ];
+    lists
         .iter()
+        .flat_map(|list| [(*list).to_owned(), format!("{list}/*")])
         .map(|path| (format!("GET /retailer/{path}"), "none".to_owned()))
         .collect()
 }
@@ -459,7 +474,8 @@ async fn orders_come_from_the_same_shipments() {
     assert_eq!(detail["orderItems"][0]["product"]["ean"], row["orderItems"][0]["ean"]);
     assert!(!stand.ids(&token, &format!("shipments?order-id={order_id}")).await.is_empty());
     assert_eq!(stand.get(&token, "orders/none").await.status(), 404);
-    stand.sandbox.add_shipments("a", Method::Fbr, 1).unwrap();
+    // The newest open order is the last one to be shipped.
+    stand.sandbox.add_shipments("a", Method::Fbr, 3).unwrap();
     let handled = stand.json(&token, "orders?status=SHIPPED").await;
     assert!(handled["orders"].to_string().contains(open_id), "an open order is handled under its id");
 }

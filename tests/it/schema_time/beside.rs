@@ -157,12 +157,14 @@ async fn a_start_adds_columns_at_once_takes_none_away_and_says_how_to_fill_them(
     assert_eq!(serving.terminate().0, Some(0));
     folder
         .write("waybill.toml", &format!("{}[http]\nlisten = \"127.0.0.1:0\"\n", configuration(&database.url(), false)));
-    let advices = || lossy(&folder.path("serve.stderr")).matches("schema replay").count();
-    let before = advices();
+    let said = lossy(&folder.path("serve.stderr")).len();
     assert_eq!(folder.serve().terminate().0, Some(0));
     assert_eq!(database.rows::<String>(columns).await, ["city", "name", "sold"]);
     assert_eq!(database.rows::<u64>("SELECT COUNT(city) FROM things").await, [50]);
-    assert_eq!(advices(), before, "nothing was added");
+    assert!(
+        !lossy(&folder.path("serve.stderr")).get(said..).unwrap_or_default().contains("schema replay"),
+        "nothing was added"
+    );
 }
 
 const PARCELS: &str = "[resource.parcels]\nmedia_type = \"application/vnd.retailer.v10+json\"\nid = \"/shipmentId\"\n\
@@ -199,8 +201,10 @@ async fn drift_is_kept_over_restarts_until_a_column_takes_it() {
     assert_eq!(serving.get(path).await, first);
     assert_eq!(serving.terminate().0, Some(0));
     let again = lossy(&folder.path("serve.stderr"));
-    let count = |log: &str| log.matches("what no column takes").count();
-    assert_eq!(count(&again), count(&told), "told once a day, restarts or not: {again}");
+    assert!(
+        !again.get(told.len()..).unwrap_or_default().contains("what no column takes"),
+        "told once a day, restarts or not: {again}"
+    );
 
     let column = "[resource.parcels.table.children.parcel_items]\nfrom = \"/shipmentItems\"\n\
                   columns = { all = { from = \"\", type = \"json\" } }\n";

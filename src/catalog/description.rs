@@ -1,0 +1,339 @@
+//! An API's own description (OpenAPI 3 as JSON), and what of a definition it does not know.
+//!
+//! APIs ignore parameters that they do not know, so a misspelt one brings the wrong rows without a word. Called by
+//! `waybill check --openapi`. Pure. What the description leaves open (references to other files) is never held
+//! against a definition.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::definition::{Definition, Pages, Span};
+use super::nearest;
+
+/// References that lead to references.
+const REFERENCES_MAX: usize = 8;
+
+/// What the API can be asked with GET.
+pub struct Description {
+    paths: BTreeMap<String, Option<Operation>>,
+    /// Paths of the servers' addresses, which may stand before ours.
+    prefixes: Vec<String>,
+}
+
+/// One GET.
+#[derive(Default)]
+struct Operation {
+    /// Parameters of the query.
+    parameters: BTreeMap<String, Parameter>,
+    /// Not all parameters could be read.
+    is_open: bool,
+    media_types: Vec<String>,
+}
+
+#[derive(Default)]
+struct Parameter {
+    is_required: bool,
+    /// Empty: any.
+    values: Vec<String>,
+}
+
+/// What a description does not know: the dotted key of the definition, and the mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub key: String,
+    pub what: String,
+}
+
+impl Description {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// It is no OpenAPI 3 in JSON.
+    pub fn read(text: &[u8]) -> Result<Description, String> {
+        let all: Value = serde_json::from_slice(text)
+            .map_err(|error| format!("is not JSON ({error}); turn YAML into JSON first"))?;
+        let version = all.get("openapi").and_then(Value::as_str).unwrap_or_default();
+        let paths = all.get("paths").and_then(Value::as_object);
+        let Some(paths) = paths.filter(|_| version.starts_with("3.")) else {
+            return Err("is no OpenAPI 3: it needs `openapi` (3.x) and `paths`".to_owned());
+        };
+        let read = |(path, item): (&String, &Value)| {
+            let item = resolved(&all, item)?;
+            let get = item.get("get").map(|get| operation(&all, item, get));
+            Some((path.clone(), get))
+        };
+        let servers = all.get("servers").and_then(Value::as_array).into_iter().flatten();
+        let addresses = servers.filter_map(|server| server.get("url")?.as_str());
+        Ok(Description { paths: paths.iter().filter_map(read).collect(), prefixes: addresses.map(prefix).collect() })
+    }
+
+    /// What it does not know of a definition.
+    pub fn unknown(&self, definition: &Definition) -> Vec<Unknown> {
+        let name = &definition.name;
+        let mut found = Found { at: format!("resource.{name}"), unknown: Vec::new() };
+        if let Some((path, operation)) = self.get("list.path", &definition.list.path, &mut found) {
+            let sent = sent(definition);
+            for (key, parameter) in &sent {
+                operation.knows(key, parameter, path, &mut found);
+            }
+            for combination in &definition.list.combinations {
+                for (parameter, value) in &combination.0 {
+                    operation.knows_value(parameter, value, &mut found);
+                }
+            }
+            let is_sent = |name: &&String| sent.iter().any(|(_, parameter)| parameter == *name);
+            let required = operation.parameters.iter().filter(|(_, parameter)| parameter.is_required);
+            for name in required.map(|(name, _)| name).filter(|name| !is_sent(name)) {
+                found.add("list", format!("GET {path} needs the parameter `{name}`, which is not sent"));
+            }
+            operation.answers(&definition.media_type, path, &mut found);
+        }
+        if let Some(detail) = &definition.detail
+            && let Some((path, operation)) = self.get("detail.path", &detail.path, &mut found)
+        {
+            operation.answers(&definition.media_type, path, &mut found);
+        }
+        found.unknown
+    }
+
+    /// The GET of a path, as the description calls it; that there is none is noted.
+    fn get(&self, key: &str, ours: &str, found: &mut Found) -> Option<(&str, &Operation)> {
+        let stripped = self.prefixes.iter().filter_map(|prefix| ours.strip_prefix(prefix.as_str()));
+        let known = std::iter::once(ours).chain(stripped).find_map(|path| {
+            let alike = self.paths.iter().filter(|(known, _)| is_path(known, path));
+            // The one with the fewest placeholders.
+            alike.min_by_key(|(known, _)| known.matches('{').count())
+        });
+        match known {
+            Some((path, Some(operation))) => return Some((path, operation)),
+            Some((path, None)) => found.add(key, format!("`{path}` is known, but not with GET")),
+            None => {
+                // What stands between braces is named otherwise there.
+                let distance = |known: &&String| strsim::levenshtein(&unnamed(ours), &unnamed(known));
+                let mend = self.paths.keys().min_by_key(distance).map(|near| format!("; did you mean `{near}`?"));
+                found.add(key, format!("`{ours}` is no path of this API{}", mend.unwrap_or_default()));
+            }
+        }
+        None
+    }
+}
+
+/// The problems of one definition.
+struct Found {
+    at: String,
+    unknown: Vec<Unknown>,
+}
+
+impl Found {
+    fn add(&mut self, key: &str, what: String) {
+        let unknown = Unknown { key: format!("{}.{key}", self.at), what };
+        // Each combination may say the same.
+        if !self.unknown.contains(&unknown) {
+            self.unknown.push(unknown);
+        }
+    }
+}
+
+impl Operation {
+    fn knows(&self, key: &str, name: &str, path: &str, found: &mut Found) {
+        if self.is_open || self.parameters.contains_key(name) {
+            return;
+        }
+        let near = nearest(name, self.parameters.keys().map(String::as_str));
+        let mend = near.map_or_else(|| "it takes none".to_owned(), |near| format!("did you mean `{near}`?"));
+        found.add(key, format!("`{name}` is no parameter of GET {path}; {mend}"));
+    }
+
+    fn knows_value(&self, name: &str, value: &str, found: &mut Found) {
+        let values = self.parameters.get(name).map_or(&[][..], |parameter| parameter.values.as_slice());
+        if !values.is_empty() && !values.iter().any(|known| known == value) {
+            let all = values.join(", ");
+            found
+                .add(&format!("list.parameters.{name}"), format!("`{value}` is no value of `{name}`; there are {all}"));
+        }
+    }
+
+    fn answers(&self, media_type: &str, path: &str, found: &mut Found) {
+        let plain = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if !self.media_types.is_empty() && !self.media_types.iter().any(|known| plain(known) == plain(media_type)) {
+            let all = self.media_types.join(", ");
+            found.add("media_type", format!("GET {path} does not answer with `{media_type}`, but with {all}"));
+        }
+    }
+}
+
+/// The parameters of a definition's list calls, and the keys that they stand under.
+fn sent(definition: &Definition) -> Vec<(String, String)> {
+    let list = &definition.list;
+    let mut sent = Vec::new();
+    let mut add = |key: String, name: &String| sent.push((key, name.clone()));
+    for (name, _) in list.combinations.first().iter().flat_map(|combination| &combination.0) {
+        add(format!("list.parameters.{name}"), name);
+    }
+    match &list.pages {
+        Pages::Number { parameter, .. } | Pages::HasMoreFlag { parameter, .. } | Pages::Cursor { parameter, .. } => {
+            add("list.pages.parameter".to_owned(), parameter);
+        }
+        Pages::Offset { parameter, limit, .. } => {
+            add("list.pages.parameter".to_owned(), parameter);
+            limit.iter().for_each(|limit| add("list.pages.limit".to_owned(), limit));
+        }
+        Pages::NextLink { .. } | Pages::None => {}
+    }
+    match list.windows.as_ref().map(|windows| &windows.span) {
+        Some(Span::Day { parameter }) => add("list.windows.day".to_owned(), parameter),
+        Some(Span::Days { from, to, .. }) => {
+            add("list.windows.from".to_owned(), from);
+            add("list.windows.to".to_owned(), to);
+        }
+        None => {}
+    }
+    list.recent.iter().for_each(|recent| add("list.recent.parameter".to_owned(), &recent.parameter));
+    sent
+}
+
+/// A path without the names of its placeholders.
+fn unnamed(path: &str) -> String {
+    let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// Whether a path of ours is one of the description's: `{...}` there stands for any one part.
+fn is_path(known: &str, ours: &str) -> bool {
+    let (known, ours): (Vec<&str>, Vec<&str>) = (known.split('/').collect(), ours.split('/').collect());
+    let fits = |(known, ours): (&&str, &&str)| known == ours || known.starts_with('{') && known.ends_with('}');
+    known.len() == ours.len() && known.iter().zip(&ours).all(fits)
+}
+
+/// The path of a server's address, without a slash at its end.
+fn prefix(address: &str) -> String {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let path = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+    path.trim_end_matches('/').to_owned()
+}
+
+fn operation(all: &Value, item: &Value, get: &Value) -> Operation {
+    let mut operation = Operation::default();
+    // The operation's own come last, and take the place of those of the path.
+    for value in [item, get].iter().filter_map(|place| place.get("parameters")?.as_array()).flatten() {
+        let read = resolved(all, value)
+            .and_then(|value| Some((value, value.get("name")?.as_str()?, value.get("in")?.as_str()?)));
+        let Some((value, name, place)) = read else {
+            operation.is_open = true;
+            continue;
+        };
+        if place == "query" {
+            let is_required = value.get("required").and_then(Value::as_bool).unwrap_or_default();
+            let values = value.get("schema").map(|schema| values(all, schema)).unwrap_or_default();
+            operation.parameters.insert(name.to_owned(), Parameter { is_required, values });
+        }
+    }
+    let answer = get.get("responses").and_then(|responses| resolved(all, responses.get("200")?));
+    let content = answer.and_then(|answer| answer.get("content")?.as_object());
+    operation.media_types = content.into_iter().flat_map(|content| content.keys().cloned()).collect();
+    operation
+}
+
+/// The values that a schema allows, if it names them.
+fn values(all: &Value, schema: &Value) -> Vec<String> {
+    let Some(schema) = resolved(all, schema) else { return Vec::new() };
+    let schema = schema.get("items").and_then(|items| resolved(all, items)).unwrap_or(schema);
+    let named = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    named.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect()
+}
+
+/// What a value is, or what its reference leads to; none: elsewhere.
+fn resolved<'a>(all: &'a Value, value: &'a Value) -> Option<&'a Value> {
+    let mut value = value;
+    for _ in 0..REFERENCES_MAX {
+        match value.get("$ref") {
+            None => return Some(value),
+            Some(reference) => value = all.pointer(reference.as_str()?.strip_prefix('#')?)?,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Description;
+
+    const TEXT: &str = r##"{
+        "openapi": "3.0.1",
+        "servers": [{"url": "https://api.example.com/v1/"}],
+        "paths": {
+            "/things": {
+                "parameters": [{"$ref": "#/components/parameters/Shop"}],
+                "get": {
+                    "parameters": [
+                        {"name": "page", "in": "query"},
+                        {"name": "state", "in": "query", "schema": {"$ref": "#/components/schemas/State"}},
+                        {"name": "changed", "in": "query"},
+                        {"name": "X-Trace", "in": "header"}
+                    ],
+                    "responses": {"200": {"content": {"application/json": {}}}}
+                }
+            },
+            "/things/{thing-id}": {"get": {"parameters": []}},
+            "/things/{thing-id}/more": {"post": {}},
+            "/open": {"get": {"parameters": [{"$ref": "other.json#/x"}]}}
+        },
+        "components": {
+            "parameters": {"Shop": {"name": "shop", "in": "query", "required": true}},
+            "schemas": {"State": {"type": "array", "items": {"enum": ["OPEN", "DONE"]}}}
+        }
+    }"##;
+
+    fn unknown(text: &str) -> Vec<String> {
+        let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
+        let found = Description::read(TEXT.as_bytes()).unwrap().unknown(&definition);
+        found.into_iter().map(|unknown| format!("{}: {}", unknown.key, unknown.what)).collect()
+    }
+
+    fn things(list: &str, more: &str) -> Vec<String> {
+        unknown(&format!("id = \"/id\"\ntable = {{}}\nlist = {{ items = \"/things\", {list} }}\n{more}"))
+    }
+
+    const SOUND: &str = "path = \"/v1/things\", parameters = { shop = [\"1\"], state = [\"OPEN\", \"DONE\"] }, \
+        pages = { style = \"number\", parameter = \"page\" }";
+
+    #[test]
+    fn what_the_api_knows_is_no_problem() {
+        assert_eq!(things(SOUND, "detail = { path = \"/things/{id}\" }"), Vec::<String>::new());
+        let open = "path = \"/open\", parameters = { any = [\"1\"] }, pages = { style = \"none\" }";
+        assert_eq!(things(open, ""), Vec::<String>::new(), "not all of it can be read");
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_named_with_its_key_and_the_mend() {
+        let list = SOUND.replace("shop =", "shopp =").replace("\"page\"", "\"pgae\"").replace("DONE", "dun");
+        let windows =
+            ", windows = { day = \"chnaged\", reach = \"3d\" }, recent = { parameter = \"minutes\", max = \"60min\" }";
+        assert_eq!(
+            things(&format!("{list}{windows}"), "media_type = \"text/csv\"\ndetail = { path = \"/things/{id}/more\" }"),
+            [
+                "resource.things.list.parameters.shopp: `shopp` is no parameter of GET /things; did you mean `shop`?",
+                "resource.things.list.pages.parameter: `pgae` is no parameter of GET /things; did you mean `page`?",
+                "resource.things.list.windows.day: `chnaged` is no parameter of GET /things; did you mean `changed`?",
+                "resource.things.list.recent.parameter: `minutes` is no parameter of GET /things; did you mean `state`?",
+                "resource.things.list.parameters.state: `dun` is no value of `state`; there are OPEN, DONE",
+                "resource.things.list: GET /things needs the parameter `shop`, which is not sent",
+                "resource.things.media_type: GET /things does not answer with `text/csv`, but with application/json",
+                "resource.things.detail.path: `/things/{thing-id}/more` is known, but not with GET",
+            ]
+        );
+        let lost = "path = \"/thinks\", pages = { style = \"none\" }";
+        assert_eq!(
+            things(lost, ""),
+            ["resource.things.list.path: `/thinks` is no path of this API; did you mean `/things`?"]
+        );
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        for text in ["openapi: 3.0.1", "{}", r#"{"swagger":"2.0","paths":{}}"#, r#"{"openapi":"3.1.0"}"#] {
+            assert!(Description::read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}
