@@ -1,7 +1,8 @@
 //! Rate rules: `"GET /retailer/shipments/*" = "50/min"`, and which of them a call falls under.
 //!
 //! The most specific rule wins (the API's conventions page): more literal path parts first, then
-//! the longer pattern. A `*` in the middle stands for one path part, at the end for one or more.
+//! the longer pattern. A `*` in the middle stands for one path part, at the end for one or more; a placeholder like
+//! `{id}` for one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -119,8 +120,13 @@ fn is_pattern(pattern: &str) -> bool {
     })
 }
 
+/// Whether a part of a pattern stands for any.
+fn is_open(part: &str) -> bool {
+    part == "*" || (part.starts_with('{') && part.ends_with('}'))
+}
+
 fn specificity(pattern: &str) -> (usize, usize) {
-    (pattern.split('/').filter(|part| *part != "*").count(), pattern.len())
+    (pattern.split('/').filter(|part| !is_open(part)).count(), pattern.len())
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
@@ -130,7 +136,7 @@ fn matches(pattern: &str, path: &str) -> bool {
     if given.len() < wanted.len() || (given.len() > wanted.len() && !open_end) {
         return false;
     }
-    wanted.iter().zip(&given).all(|(want, have)| *want == "*" || want == have)
+    wanted.iter().zip(&given).all(|(want, have)| is_open(want) || want == have)
 }
 
 #[cfg(test)]
@@ -160,6 +166,12 @@ mod tests {
         assert_eq!(name("/retailer/offers/export").as_deref(), Some("GET /retailer/offers/export"));
         assert_eq!(name("/retailer/products/1/offers").as_deref(), Some("GET /retailer/products/*/offers"));
         assert_eq!(name("/retailer/orders"), None);
+        let placeholder = BTreeMap::from([("GET /things/{id}".to_owned(), "1/s".to_owned())]);
+        let placeholder = RuleTable::build([&placeholder]).unwrap();
+        for path in ["/things/{id}", "/things/7"] {
+            assert!(placeholder.find("GET", path).is_some(), "{path}: the template and a real path share one budget");
+        }
+        assert!(placeholder.find("GET", "/things").is_none() && placeholder.find("GET", "/things/7/parts").is_none());
         assert_eq!(table().find("POST", "/retailer/shipments"), None);
     }
 
