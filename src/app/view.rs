@@ -68,6 +68,11 @@ impl Inner {
         let sleeps = |shop: &str, resource: &str| {
             !active.contains(shop) || self.definitions.iter().all(|definition| definition.name != resource)
         };
+        // An open run that somebody works on is soon found; counting what sleeps looks at every shop.
+        let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);
+        if counters.open_runs > 0 && !self.store.runs(None, 1, open)?.is_empty() {
+            return Ok(false);
+        }
         let mut asleep_jobs = 0;
         for shop in &shops {
             for resource in self.store.resources_with_jobs(&shop.id)?.into_iter().filter(|name| sleeps(&shop.id, name))
@@ -78,11 +83,7 @@ impl Inner {
                 }
             }
         }
-        if asleep_jobs < counters.ready_jobs {
-            return Ok(false);
-        }
-        let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);
-        Ok(self.store.runs(None, 1, open)?.is_empty())
+        Ok(asleep_jobs >= counters.ready_jobs)
     }
 
     /// The budgets with the most to tell, by account and rule, and how many more there are.
