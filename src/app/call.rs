@@ -45,7 +45,7 @@ impl<'a> Caller<'a> {
             None => shops.into_iter().find(|shop| shop.state == ShopState::Active && shop.takes(resource)),
         };
         found.ok_or_else(|| match id {
-            Some(id) => anyhow::anyhow!("--shop {id}: there is no such shop; `waybill shops list` shows the ids"),
+            Some(id) => anyhow::Error::msg(super::no_such_shop(id)),
             None => anyhow::anyhow!(
                 "no active shop takes `{resource}`; add one: waybill shops add --name NAME --client-id ID"
             ),

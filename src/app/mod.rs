@@ -320,6 +320,11 @@ fn timetable(config: &Config) -> anyhow::Result<Timetable> {
     })
 }
 
+/// What a command says of an id that no shop has.
+pub(crate) fn no_such_shop(id: &str) -> String {
+    format!("--shop {id}: there is no such shop; `waybill shops list` shows the ids")
+}
+
 /// One recorder a process; tests start several apps in one.
 fn recorder() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();

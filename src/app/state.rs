@@ -21,7 +21,7 @@ impl App {
         if let Some(id) = shop {
             shops.retain(|shop| shop.id == id);
             if shops.is_empty() {
-                anyhow::bail!("--shop {id}: there is no such shop; `waybill shops list` shows the ids");
+                anyhow::bail!(super::no_such_shop(id));
             }
         }
         let counters = store.counters()?;

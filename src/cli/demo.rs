@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Ended, Watched, until_idle};
-use super::{Failure, Outcome, Voice, sandbox, start_log, stop, table};
+use super::{Failure, Outcome, Voice, sandbox, start_log, stop};
 use crate::app::App;
 use crate::catalog::{self, Definition};
 use crate::config::Config;
@@ -143,9 +143,7 @@ impl Demo<'_> {
         heads.extend(columns.iter().copied());
         let rows: Vec<Vec<String>> = items.iter().map(|item| row(item, &columns)).collect();
         out.line(format_args!("\nThe first {} rows of {}:", rows.len(), definition.table.name))?;
-        for line in table::render(&heads, &rows, out.width()) {
-            out.line(line)?;
-        }
+        out.table(&heads, &rows)?;
         Ok(())
     }
 

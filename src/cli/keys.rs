@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::out::{Out, tell};
 use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
+use crate::app::no_such_shop;
 use crate::domain::clock::rfc3339;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 
@@ -80,9 +81,7 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
         Act::Create { name, scope, shops, expires_days } => {
             for id in &shops {
                 if backend.shop(id).await?.is_none() {
-                    return Err(Failure::Usage(format!(
-                        "--shop {id}: there is no such shop; `waybill shops list` shows the ids"
-                    )));
+                    return Err(Failure::Usage(no_such_shop(id)));
                 }
             }
             let scope = match scope {
@@ -98,9 +97,7 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
         Act::List => {
             let rows: Vec<Vec<String>> = backend.list_keys().await?.iter().map(row).collect();
             let heads = ["id", "name", "scope", "shops", "created", "expires", "last used"];
-            for line in table::render(&heads, &rows, out.width()) {
-                out.line(line)?;
-            }
+            out.table(&heads, &rows)?;
         }
         Act::Revoke { id } => {
             if !backend.revoke_key(&id).await? {

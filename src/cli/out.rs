@@ -7,6 +7,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::process::{Command, Stdio};
 
+use super::table;
+
 /// Used when nobody knows how wide the terminal is.
 const WIDTH_DEFAULT: usize = 100;
 /// For files and pipes: wide enough to keep cells whole.
@@ -51,8 +53,17 @@ impl Out {
         }
     }
 
+    /// A table, as wide as there is room.
+    ///
+    /// # Errors
+    /// As [`Out::line`].
+    pub(super) fn table(&mut self, heads: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+        let lines = table::render(heads, rows, self.width());
+        lines.into_iter().try_for_each(|line| self.line(line))
+    }
+
     /// Columns that a table may take.
-    pub(super) fn width(&self) -> usize {
+    fn width(&self) -> usize {
         if !self.is_terminal {
             return WIDTH_PIPE;
         }

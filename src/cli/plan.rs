@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::out::Out;
 use super::schema::known;
-use super::{Outcome, Voice, at_rest, configure, stop, table};
+use super::{Outcome, Voice, at_rest, configure, stop};
 use crate::app::plan::{Ask, Plan};
 use crate::domain::Mode;
 
@@ -63,9 +63,7 @@ fn show(plan: &Plan, out: &mut Out) -> Outcome {
             ]
         })
         .collect();
-    for line in table::render(&["shop", "stream", "walk", "lists", "details", "by"], &rows, out.width()) {
-        out.line(line)?;
-    }
+    out.table(&["shop", "stream", "walk", "lists", "details", "by"], &rows)?;
     out.line("")?;
     let rows: Vec<Vec<String>> = plan
         .budgets
@@ -80,9 +78,7 @@ fn show(plan: &Plan, out: &mut Out) -> Outcome {
             ]
         })
         .collect();
-    for line in table::render(&["account", "rule", "limit", "calls", "takes"], &rows, out.width()) {
-        out.line(line)?;
-    }
+    out.table(&["account", "rule", "limit", "calls", "takes"], &rows)?;
     let longest = plan.budgets.iter().map(|budget| budget.takes).max().unwrap_or_default();
     let unknown = plan.streams.iter().any(|planned| planned.lists.is_none() || planned.details.is_none());
     let rest = if unknown { ", and what is not known yet" } else { "" };

@@ -44,13 +44,13 @@ fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
     out.line(format_args!("{resource} of {}: {} documents\n", table::clean(shop), rows.len()))?;
     let heads: Vec<&str> = names.iter().take(COLUMNS_SHOWN).map(String::as_str).collect();
     let cut: Vec<Vec<String>> = rows.iter().map(|row| row.iter().take(COLUMNS_SHOWN).cloned().collect()).collect();
-    lines(table::render(&heads, &cut, out.width()), out)?;
+    out.table(&heads, &cut)?;
     out.line("\nWhat the columns get of the first one:\n")?;
     let got: Vec<Vec<String>> = columns
         .iter()
         .map(|got| vec![got.column.clone(), got.kind.clone(), got.from.clone(), got.value.clone()])
         .collect();
-    lines(table::render(&["column", "type", "from", "value"], &got, out.width()), out)?;
+    out.table(&["column", "type", "from", "value"], &got)?;
     for (child, rows) in children {
         out.line(format_args!("\n{child}: {rows} rows"))?;
     }
@@ -58,12 +58,5 @@ fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
         return Ok(out.line("\nEach field has a column.")?);
     }
     out.line(format_args!("\nNo column takes these; they stay in `document`:\n  {}", unmapped.join("\n  ")))?;
-    Ok(())
-}
-
-fn lines(lines: Vec<String>, out: &mut Out) -> Outcome {
-    for line in lines {
-        out.line(line)?;
-    }
     Ok(())
 }

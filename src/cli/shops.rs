@@ -160,11 +160,7 @@ fn list(shops: &[Shop], out: &mut Out) -> Outcome {
             ]
         })
         .collect();
-    for line in
-        table::render(&["id", "name", "state", "client id", "resources", "created", "reason"], &rows, out.width())
-    {
-        out.line(line)?;
-    }
+    out.table(&["id", "name", "state", "client id", "resources", "created", "reason"], &rows)?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::out::Out;
-use super::{Outcome, Voice, at_rest, configure, stop, table};
+use super::{Outcome, Voice, at_rest, configure, stop};
 
 /// Show what the data directory holds: shops, checkpoints, open runs, jobs, outbox, budgets.
 ///
@@ -86,9 +86,7 @@ fn section(heads: &[&str], rows: &[Vec<String>], out: &mut Out) -> Outcome {
     if rows.is_empty() {
         return Ok(());
     }
-    for line in table::render(heads, rows, out.width()) {
-        out.line(line)?;
-    }
+    out.table(heads, rows)?;
     out.line("")?;
     Ok(())
 }

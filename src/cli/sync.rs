@@ -8,7 +8,7 @@ use super::out::{Out, tell};
 use super::progress::Bars;
 use super::watch::{Chosen, Ended, Watched, name, runs, until_idle};
 use super::{Failure, Outcome, Voice, configure, start, stop, table};
-use crate::app::App;
+use crate::app::{App, no_such_shop};
 use crate::catalog::reader::parse_duration;
 use crate::domain::document::RunView;
 use crate::domain::{Mode, RunState, Shop, ShopState};
@@ -100,7 +100,7 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
     }
     if let Some(id) = id {
         let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
-        let what = format!("--shop {id}: there is no such shop; `waybill shops list` shows the ids");
+        let what = no_such_shop(id);
         return if found.is_empty() { Err(Failure::Usage(what)) } else { Ok(found) };
     }
     let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
@@ -146,9 +146,7 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
     let heads = [
         "run", "shop", "stream", "state", "pages", "listed", "new", "changed", "fetched", "written", "parked", "error",
     ];
-    for line in table::render(&heads, &rows, out.width()) {
-        out.line(line)?;
-    }
+    out.table(&heads, &rows)?;
     Ok(())
 }
 

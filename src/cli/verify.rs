@@ -7,7 +7,7 @@ use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Watched, until_idle};
 use super::{Failure, Outcome, Voice, at_rest, configure, start, stop, table};
-use crate::app::App;
+use crate::app::{App, no_such_shop};
 use crate::domain::{Completeness, Shop};
 
 /// Gaps printed of one resource; all are counted.
@@ -50,7 +50,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     if let Some(id) = &args.shop {
         shops.retain(|shop| shop.id == *id);
         if shops.is_empty() {
-            let what = format!("--shop {id}: there is no such shop; `waybill shops list` shows the ids");
+            let what = no_such_shop(id);
             return Err(Failure::Usage(what));
         }
     }
@@ -90,9 +90,7 @@ fn show(found: &[(Shop, Completeness)], out: &mut Out) -> Outcome {
             names.into_iter().chain(counts.map(|count| count.to_string())).collect()
         })
         .collect();
-    for line in table::render(&heads, &rows, out.width()) {
-        out.line(line)?;
-    }
+    out.table(&heads, &rows)?;
     for (shop, resource) in found {
         for gap in resource.gaps.iter().take(GAPS_SHOWN) {
             let id = table::clean(&gap.id);
