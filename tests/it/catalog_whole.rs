@@ -8,21 +8,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use waybill::sandbox::Method;
 
+use crate::support::CATALOG;
 use crate::support::app::{Builder, TestApp};
 use crate::support::mariadb::Database;
-
-const ALL: [&str; 10] = [
-    "shipments",
-    "orders",
-    "returns",
-    "replenishments",
-    "inventory",
-    "invoices",
-    "invoice_requests",
-    "promotions",
-    "promotion_products",
-    "offers",
-];
 
 fn builder() -> Builder {
     let rules = [
@@ -44,7 +32,7 @@ fn builder() -> Builder {
     let text: Vec<String> = lifted.iter().map(|(rule, limit)| format!("\"{rule}\" = \"{limit}\"")).collect();
     // The table of limits is the last one that the test app writes.
     TestApp::builder()
-        .resources(&ALL)
+        .resources(&CATALOG)
         .limits_too(&text.join("\n"))
         .options(move |options| options.limits.extend(lifted))
 }
@@ -52,7 +40,7 @@ fn builder() -> Builder {
 /// Every document of every resource is there, as the sandbox has it.
 async fn is_whole(app: &TestApp) -> BTreeMap<&'static str, usize> {
     let mut counted = BTreeMap::new();
-    for resource in ALL {
+    for resource in CATALOG {
         let truth: BTreeMap<String, Value> = app.sandbox().truth_of("first", resource).into_iter().collect();
         let items = app.pages(&format!("/api/v1/{resource}?limit=500")).await;
         let shown: BTreeMap<String, Value> =

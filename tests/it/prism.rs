@@ -4,7 +4,7 @@
 //! Needs Prism (`WAYBILL_TEST_PRISM`, else `prism` on the path) and the description (in
 //! `WAYBILL_SHARED`, else in `../shared` beside the project). Skips without them, and says so.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panic, and says when it skips")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -58,16 +58,23 @@ const DESCRIBED: [(&str, &str); 9] = [
     ("promotion_products", "/retailer/promotions/"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_request_of_the_catalog_is_valid_by_the_official_description() {
+/// A login host, a folder and the mock. None: what they need is not there.
+async fn staged() -> Option<(Market, Folder, Prism)> {
     let (Some(program), Some(description)) = (program(), description()) else {
         eprintln!("SKIPPED: needs Prism (WAYBILL_TEST_PRISM) and the official description (WAYBILL_SHARED)");
-        return;
+        return None;
     };
+    // Prism has no login: the sandbox gives the tokens, and serves nothing else here.
     let shop = ShopOptions { client_id: "first".into(), client_secret: SECRET.into(), fbr: 0, fbb: 0 };
     let login = Market::open(Options { shops: vec![shop], ..Options::default() }).await;
-    let mut folder = Folder::bare();
+    let folder = Folder::bare();
     let prism = Prism::start(&program, &description, folder.path("prism.log"));
+    Some((login, folder, prism))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_of_the_catalog_is_valid_by_the_official_description() {
+    let Some((login, mut folder, prism)) = staged().await else { return };
     let names = DESCRIBED.map(|(name, _)| name);
     let free: Vec<String> = ["orders", "returns", "returns/*", "replenishments", "inventory", "invoices", "promotions"]
         .iter()
@@ -159,15 +166,7 @@ impl Drop for Prism {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_requests_are_valid_by_the_official_description_and_endless_lists_end() {
-    let (Some(program), Some(description)) = (program(), description()) else {
-        eprintln!("SKIPPED: needs Prism (WAYBILL_TEST_PRISM) and the official description (WAYBILL_SHARED)");
-        return;
-    };
-    // Prism has no login: the sandbox gives the tokens, and serves nothing else here.
-    let shop = ShopOptions { client_id: "first".into(), client_secret: SECRET.into(), fbr: 0, fbb: 0 };
-    let login = Market::open(Options { shops: vec![shop], ..Options::default() }).await;
-    let mut folder = Folder::bare();
-    let prism = Prism::start(&program, &description, folder.path("prism.log"));
+    let Some((login, mut folder, prism)) = staged().await else { return };
     folder.write("waybill.toml", &format!("{}\n[source]\nbase_url = \"{}\"\n", readme_resource(), prism.base));
     folder.set("WAYBILL_SOURCE_TOKEN_URL", &format!("{}/token", login.base));
     let add = ["shops", "add", "--name", "First shop", "--client-id", "first"];

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use waybill::sandbox::Method;
 
 use super::NOW;
-use super::resources::{ALL, by_id, one_shop, rows};
+use super::resources::{by_id, one_shop, rows};
+use crate::support::CATALOG;
 
 #[tokio::test]
 async fn returns_move_from_one_list_to_the_other() {
@@ -94,7 +95,7 @@ async fn orders_are_filtered_and_change() {
 #[tokio::test]
 async fn one_of_each_resource_can_be_added_and_changed() {
     let (stand, _) = one_shop(200, 60).await;
-    for resource in ALL {
+    for resource in CATALOG {
         let before = stand.truth_of(resource);
         let (status, body) = stand.control(Http::POST, "add", json!({ "client_id": "a", "resource": resource })).await;
         assert_eq!(status, 200, "{resource} {body}");

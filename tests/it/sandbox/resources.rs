@@ -7,23 +7,12 @@ use serde_json::{Value, json};
 use waybill::domain::Clock;
 use waybill::sandbox::{Options, Sandbox};
 
+use crate::support::CATALOG;
+
 use super::{NOW, Stand, lifted, shop, stand};
 
 const OFFERS_MEDIA_TYPE: &str = "application/vnd.retailer.v11+json";
 const DAY_MS: i64 = 86_400_000;
-
-pub(super) const ALL: [&str; 10] = [
-    "shipments",
-    "orders",
-    "returns",
-    "replenishments",
-    "inventory",
-    "invoices",
-    "invoice_requests",
-    "promotions",
-    "promotion_products",
-    "offers",
-];
 
 /// The lists with pages that show a resource together, the key of their rows and the id in one.
 fn walks(resource: &str) -> (Vec<String>, &'static str, &'static str) {
@@ -380,12 +369,12 @@ async fn content_follows_from_seed_shop_and_clock_alone() {
     };
     let clocks = [Clock::manual(NOW), Clock::manual(NOW)];
     let [early, late] = clocks.clone().map(|clock| Sandbox::new(options(), clock).unwrap());
-    let beside = |sandbox: &Sandbox, shop: &str| ALL[2..].iter().map(|name| sandbox.truth_of(shop, name)).collect();
+    let beside = |sandbox: &Sandbox, shop: &str| CATALOG[2..].iter().map(|name| sandbox.truth_of(shop, name)).collect();
     let looked: Vec<Vec<(String, Value)>> = beside(&early, "a");
     clocks.iter().for_each(|clock| clock.set(NOW + 3_600_000));
     let (then, late_look): (Vec<_>, Vec<_>) = (beside(&early, "a"), beside(&late, "a"));
     assert!(looked == then && then == late_look, "the moment of the first look changes nothing");
-    for (name, (a, b)) in ALL[2..].iter().zip(then.iter().zip(beside(&early, "b"))) {
+    for (name, (a, b)) in CATALOG[2..].iter().zip(then.iter().zip(beside(&early, "b"))) {
         let same = a.iter().filter(|one| b.contains(one)).count();
         assert!(a.is_empty() || same * 5 < a.len(), "{name}: {same} of {} are the same in two shops", a.len());
     }

@@ -8,6 +8,20 @@ pub(crate) mod oracle;
 #[allow(dead_code, reason = "the rig uses the rest")]
 pub(crate) mod program;
 
+/// The resources of the catalog.
+pub(crate) const CATALOG: [&str; 10] = [
+    "shipments",
+    "orders",
+    "returns",
+    "replenishments",
+    "inventory",
+    "invoices",
+    "invoice_requests",
+    "promotions",
+    "promotion_products",
+    "offers",
+];
+
 /// Whether tests shall run in their long form: `WAYBILL_TEST_FULL=1`.
 pub(crate) fn is_full() -> bool {
     std::env::var("WAYBILL_TEST_FULL").is_ok_and(|full| full == "1")
