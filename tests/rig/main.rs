@@ -79,9 +79,12 @@ use run::{Run, Tier};
 use score::Score;
 use tests::{TESTS, Test, runs};
 use tokio::signal::{self, unix::SignalKind};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to be told:
-  cargo test --test rig -- --tier p|release|soak [--only TEST[,TEST...]] [--seed N]
+  cargo test --test rig -- --tier p|release|soak [--only TEST[,TEST...]] [--seed N] [--jobs N]
+--jobs: runs at a time; what measures the machine's own pace has it to itself all the same.
 WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";
 /// Set in the process that has mounts of its own.
 const INSIDE: &str = "WAYBILL_RIG_INSIDE";
@@ -91,12 +94,13 @@ struct Asked {
     tier: Tier,
     only: Vec<String>,
     seed: Option<u64>,
+    jobs: u32,
 }
 
 /// None: no tier was named, so nothing is to be done.
 fn asked() -> Result<Option<Asked>, String> {
     let mut words = std::env::args().skip(1);
-    let (mut tier, mut only, mut seed) = (None, Vec::new(), None);
+    let (mut tier, mut only, mut seed, mut jobs) = (None, Vec::new(), None, 1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
@@ -110,6 +114,9 @@ fn asked() -> Result<Option<Asked>, String> {
             }
             "--only" => only = value()?.split(',').map(str::to_owned).collect(),
             "--seed" => seed = Some(value()?.parse().map_err(|_| "--seed needs a number".to_owned())?),
+            "--jobs" => {
+                jobs = value()?.parse().ok().filter(|jobs| *jobs > 0).ok_or("--jobs needs a number from 1 on")?;
+            }
             // Arguments of a plain `cargo test` are for the other binaries.
             _ if tier.is_none() => {}
             other => return Err(format!("`{other}` is unknown")),
@@ -118,7 +125,7 @@ fn asked() -> Result<Option<Asked>, String> {
     if let Some(stranger) = only.iter().find(|name| TESTS.iter().all(|test| test.name != **name)) {
         return Err(format!("no test `{stranger}`"));
     }
-    Ok(tier.map(|tier| Asked { tier, only, seed }))
+    Ok(tier.map(|tier| Asked { tier, only, seed, jobs }))
 }
 
 fn main() -> ExitCode {
@@ -155,14 +162,15 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Runs what was asked for; the number of runs that failed.
+/// Runs what was asked for, in its order; the number of runs that failed.
 async fn all(asked: &Asked) -> usize {
     let score = Arc::new(Score::default());
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    // First come, first served: a run that wants every turn holds up those behind it until it has them.
+    let turns = Arc::new(Semaphore::new(asked.jobs as usize));
+    let mut begun = JoinSet::new();
+    let mut skipped = 0;
     let place = asked.tier.pick(0, 1, 2);
-    'tests: for test in
-        TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name))
-    {
+    for test in TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name)) {
         // What is named runs, also in a tier that leaves it out.
         let count = match (asked.seed, asked.only.is_empty()) {
             (Some(_), _) => 1,
@@ -176,26 +184,44 @@ async fn all(asked: &Asked) -> usize {
         }
         for _ in 0..count {
             let run = Run::new(asked.tier, asked.seed.unwrap_or_else(|| fastrand::u64(..)), &score);
-            match one(test, run, test.at_most[place]).await {
-                Outcome::Passed => passed += 1,
-                Outcome::Failed => failed += 1,
-                Outcome::Stopped => {
-                    println!("stopped by a signal");
-                    failed += 1;
-                    break 'tests;
-                }
-            }
+            let wanted = if test.alone { asked.jobs } else { 1 };
+            begun.spawn(in_turn(test, run, test.at_most[place], Arc::clone(&turns), wanted));
         }
+    }
+    let (mut passed, mut failed) = (0, 0);
+    while let Some(outcome) = begun.join_next().await {
+        match outcome.unwrap() {
+            Outcome::Passed => passed += 1,
+            Outcome::Failed => failed += 1,
+            Outcome::Stopped => {
+                // Those under way hear the same signal; the others do not begin.
+                turns.close();
+                failed += 1;
+            }
+            Outcome::NotBegun => {}
+        }
+    }
+    if turns.is_closed() {
+        println!("stopped by a signal");
     }
     println!("{score}");
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     failed
 }
 
+/// The run, when as many turns as it wants are free.
+async fn in_turn(test: &'static Test, run: Run, at_most: Duration, turns: Arc<Semaphore>, wanted: u32) -> Outcome {
+    match turns.acquire_many(wanted).await {
+        Ok(_turns) => one(test, run, at_most).await,
+        Err(_closed) => Outcome::NotBegun,
+    }
+}
+
 enum Outcome {
     Passed,
     Failed,
     Stopped,
+    NotBegun,
 }
 
 async fn stop_signal() {
@@ -217,7 +243,7 @@ async fn one(test: &Test, run: Run, at_most: Duration) -> Outcome {
     };
     let failure = match ended {
         Some(Ok(Ok(()))) => {
-            println!("  ok   {} ({:.1} s)", test.name, begun.elapsed().as_secs_f64());
+            println!("  ok   {} seed={} ({:.1} s)", test.name, run.seed, begun.elapsed().as_secs_f64());
             return Outcome::Passed;
         }
         Some(Ok(Err(error))) => said(error.into_panic()),

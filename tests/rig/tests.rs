@@ -17,6 +17,8 @@ type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Test {
     pub(crate) name: &'static str,
     pub(crate) needs: &'static [Need],
+    /// It measures how fast or how small we are, so no other run may take of the machine beside it.
+    pub(crate) alone: bool,
     pub(crate) runs: [usize; 3],
     pub(crate) at_most: [Duration; 3],
     pub(crate) body: Body,
@@ -63,6 +65,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "kill_archive",
         needs: &[],
+        alone: false,
         runs: [1, 10, 10],
         at_most: minutes(4, 15, 60),
         body: |run| Box::pin(kill::archive(run)),
@@ -70,6 +73,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "kill_mysql",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 10, 10],
         at_most: minutes(4, 15, 60),
         body: |run| Box::pin(kill::mysql(run)),
@@ -77,6 +81,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "triggers",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 25, 100],
         at_most: minutes(3, 4, 4),
         body: |run| Box::pin(triggers::every(run)),
@@ -84,6 +89,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "power_archive",
         needs: &[Need::LoopMounts],
+        alone: false,
         runs: [1, 12, 40],
         at_most: minutes(2, 4, 4),
         body: |run| Box::pin(power::archive(run)),
@@ -91,6 +97,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "power_mysql",
         needs: &[Need::LoopMounts, Need::MariaDb],
+        alone: false,
         runs: [1, 12, 40],
         at_most: minutes(2, 4, 4),
         body: |run| Box::pin(power::mysql(run)),
@@ -98,6 +105,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_outages",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 20, 60],
         at_most: minutes(3, 6, 12),
         body: |run| Box::pin(database::outages(run)),
@@ -105,6 +113,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_unknown_commits",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 10, 10],
         at_most: minutes(3, 6, 12),
         body: |run| Box::pin(database::unknown_commits(run)),
@@ -112,6 +121,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_bad_network",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 10, 10],
         at_most: minutes(3, 6, 12),
         body: |run| Box::pin(database::bad_network(run)),
@@ -119,6 +129,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_codes",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 3, 6],
         at_most: minutes(3, 12, 12),
         body: |run| Box::pin(database::codes(run)),
@@ -126,6 +137,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_disk_full",
         needs: &[Need::LoopMounts, Need::MariaDb],
+        alone: false,
         runs: [1, 5, 20],
         at_most: minutes(4, 6, 8),
         body: |run| Box::pin(strain::disk_full(run)),
@@ -133,6 +145,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_disk_full_at_start",
         needs: &[Need::LoopMounts, Need::MariaDb],
+        alone: false,
         runs: [1, 5, 20],
         at_most: minutes(4, 6, 8),
         body: |run| Box::pin(strain::disk_full_at_start(run)),
@@ -140,6 +153,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "mysql_slow",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 5, 3],
         at_most: minutes(3, 6, 30),
         body: |run| Box::pin(strain::slow(run)),
@@ -147,6 +161,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "sweep_kills",
         needs: &[Need::Strace],
+        alone: false,
         runs: [1, 1, 3],
         at_most: minutes(3, 60, 60),
         body: |run| Box::pin(sweep::kills(run)),
@@ -154,6 +169,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "sweep_errors",
         needs: &[Need::Strace],
+        alone: false,
         runs: [1, 1, 1],
         at_most: minutes(3, 60, 60),
         body: |run| Box::pin(sweep::errors(run)),
@@ -161,6 +177,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "rates",
         needs: &[],
+        alone: false,
         runs: [1, 4, 4],
         at_most: minutes(3, 8, 35),
         body: |run| Box::pin(rates::windows(run)),
@@ -168,6 +185,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "rates_use",
         needs: &[],
+        alone: true,
         runs: [1, 4, 4],
         at_most: minutes(2, 8, 30),
         body: |run| Box::pin(rates::used(run)),
@@ -175,6 +193,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "clock",
         needs: &[Need::FakeTime],
+        alone: false,
         runs: [1, 10, 30],
         at_most: minutes(3, 4, 4),
         body: |run| Box::pin(rates::clock(run)),
@@ -182,6 +201,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "clock_with_retries",
         needs: &[Need::FakeTime],
+        alone: false,
         runs: [1, 10, 30],
         at_most: minutes(3, 4, 4),
         body: |run| Box::pin(rates::clock_with_retries(run)),
@@ -189,6 +209,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "drift_arrivals",
         needs: &[],
+        alone: false,
         runs: [1, 10, 40],
         at_most: minutes(3, 8, 20),
         body: |run| Box::pin(upstream::arrivals(run)),
@@ -196,6 +217,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "drift_removals",
         needs: &[],
+        alone: false,
         runs: [1, 10, 40],
         at_most: minutes(3, 8, 20),
         body: |run| Box::pin(upstream::removals(run)),
@@ -203,6 +225,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "poison",
         needs: &[],
+        alone: false,
         runs: [1, 10, 30],
         at_most: minutes(3, 3, 3),
         body: |run| Box::pin(upstream::poison(run)),
@@ -210,6 +233,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "answers",
         needs: &[],
+        alone: false,
         runs: [1, 2, 2],
         at_most: minutes(3, 8, 8),
         body: |run| Box::pin(answers::answers(run)),
@@ -217,6 +241,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "tokens",
         needs: &[],
+        alone: false,
         runs: [1, 10, 20],
         at_most: minutes(4, 6, 6),
         body: |run| Box::pin(tokens::tokens(run)),
@@ -224,6 +249,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "tokens_blocked",
         needs: &[],
+        alone: false,
         runs: [1, 5, 5],
         at_most: minutes(2, 6, 6),
         body: |run| Box::pin(tokens::blocked(run)),
@@ -231,6 +257,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "odd_content",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 5, 5],
         at_most: minutes(3, 3, 3),
         body: |run| Box::pin(odd::content(run)),
@@ -238,6 +265,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "odd_pages",
         needs: &[Need::Chromium],
+        alone: false,
         runs: [1, 5, 5],
         at_most: minutes(3, 3, 3),
         body: |run| Box::pin(pages::pages(run)),
@@ -245,6 +273,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "schema_mutations",
         needs: &[Need::MariaDb],
+        alone: false,
         runs: [1, 1, 1],
         at_most: minutes(3, 10, 40),
         body: |run| Box::pin(schema::mutations(run)),
@@ -252,6 +281,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "tamper",
         needs: &[],
+        alone: false,
         runs: [1, 2, 3],
         at_most: minutes(3, 12, 30),
         body: |run| Box::pin(tamper::tamper(run)),
@@ -259,6 +289,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "fair",
         needs: &[],
+        alone: true,
         runs: [1, 3, 3],
         at_most: minutes(4, 6, 6),
         body: |run| Box::pin(scale::fair(run)),
@@ -266,6 +297,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "scale",
         needs: &[],
+        alone: true,
         runs: [0, 1, 1],
         at_most: minutes(30, 45, 180),
         body: |run| Box::pin(scale::scale(run)),
@@ -273,6 +305,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "disk_full",
         needs: &[Need::LoopMounts],
+        alone: false,
         runs: [1, 10, 30],
         at_most: minutes(2, 4, 4),
         body: |run| Box::pin(process::disk_full(run)),
@@ -280,6 +313,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "two_processes",
         needs: &[],
+        alone: false,
         runs: [1, 10, 10],
         at_most: minutes(2, 2, 2),
         body: |run| Box::pin(process::two_processes(run)),
@@ -287,6 +321,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "stopped",
         needs: &[],
+        alone: false,
         runs: [1, 5, 20],
         at_most: minutes(2, 12, 12),
         body: |run| Box::pin(process::stopped(run)),
@@ -294,6 +329,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "bit_rot_changed",
         needs: &[],
+        alone: false,
         runs: [1, 5, 5],
         at_most: minutes(3, 12, 60),
         body: |run| Box::pin(rot::changed(run)),
@@ -301,6 +337,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test {
         name: "bit_rot_shortened",
         needs: &[],
+        alone: false,
         runs: [1, 5, 5],
         at_most: minutes(3, 12, 60),
         body: |run| Box::pin(rot::shortened(run)),
