@@ -30,7 +30,8 @@ fn the_walk_through_works_as_it_stands() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut script = String::from("set -eu -o pipefail\nset -m\n");
+    // A step that fails must not leave a server behind that holds our pipes.
+    let mut script = String::from("set -eu -o pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
     let blocks = blocks(&document(), "A new resource in ten lines");
     assert_eq!(blocks.len(), 6, "{blocks:#?}");
     for (language, text) in &blocks {
@@ -48,7 +49,13 @@ fn the_walk_through_works_as_it_stands() {
     let script = script.replace("127.0.0.1:8080", &format!("127.0.0.1:{api}"));
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_waybill"));
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let ran = Command::new("bash")
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    let mut shell = Command::new("bash");
+    // What the test itself is told is no configuration.
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("WAYBILL_")) {
+        shell.env_remove(name);
+    }
+    let ran = shell
         .args(["-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
