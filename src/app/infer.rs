@@ -1,107 +1,219 @@
-//! `waybill schema infer`: samples a list of the API and writes a definition for it. Stores nothing but the use of the
-//! budget.
+//! `waybill schema infer`: a definition for a resource that has none, from a few calls of the API.
+//!
+//! One list page and some details, each within the budget. Nothing is kept but the slots used and the token. What
+//! is handed out was read by the same reader that will read it in the configuration.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use anyhow::Context as _;
-use serde_json::Value;
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
 
 use super::call::{Caller, told};
-use crate::catalog::infer::{Samples, definition, find_id, find_items};
-use crate::catalog::{Limit, reader};
+use crate::catalog::infer::{self, Sample, guess};
+use crate::catalog::{Definition, RuleTable, reader};
 use crate::config::Config;
-use crate::source::Call;
+use crate::domain::{Json, Shop};
+use crate::sink::mysql;
+use crate::source::{Call, Credentials, Outcome, pages};
 
-/// What to sample.
+/// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct Wanted {
+    /// A name that no resource has yet.
     pub resource: String,
     pub path: String,
+    /// Pointer to the rows; found in the answer else.
     pub items: Option<String>,
+    /// Pointer to the id; found in the rows else.
     pub id: Option<String>,
-    /// Holds `{id}`.
+    /// Path of one document, with `{id}`; without it the row is the document.
     pub detail: Option<String>,
     pub media_type: String,
+    /// Parameters of the list.
     pub parameters: Vec<(String, String)>,
     pub shop: Option<String>,
+    /// Documents read at most.
     pub rows: usize,
-    /// Where the configuration has no rate rule.
-    pub limit: Option<Limit>,
+    /// For paths without a rate rule.
+    pub limit: Option<String>,
 }
 
-/// Samples, and writes the definition.
+/// A definition as text.
+#[derive(Clone, Debug)]
+pub struct Inferred {
+    pub toml: String,
+    pub calls: usize,
+}
+
+/// The paths among those of `wanted` that no rate rule is for, as patterns of rules.
+pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
+    let paths = std::iter::once(&wanted.path).chain(&wanted.detail);
+    let lacking = paths.filter(|path| config.rules.find("GET", path).is_none());
+    lacking.map(|path| format!("GET {}", path.replace("{id}", "*"))).collect()
+}
+
+/// Reads a sample and writes the definition that fits it.
 ///
 /// # Errors
-/// No shop, no answer, nothing in it that looks like rows, or a path without a limit.
-pub async fn infer(config: &Config, ask: &Ask) -> anyhow::Result<String> {
-    let caller = Caller::open(config)?;
-    let shop = caller.shop(ask.shop.as_deref(), &ask.resource)?;
+/// The store's, the API's, or that the sample does not tell enough; each with the mend.
+pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred> {
+    let config = Config { rules: rules(config, wanted)?, ..config.clone() };
+    let caller = Caller::open(&config)?;
+    let shop = caller.shop(wanted.shop.as_deref(), &wanted.resource)?;
     let credentials = caller.credentials(&shop)?;
-    for path in std::iter::once(&ask.path).chain(&ask.detail) {
-        if config.rules.find("GET", path).is_none() && ask.limit.is_none() {
-            anyhow::bail!("no rate rule for GET {path}; give --limit, like --limit 20/min");
-        }
-    }
-    // Without a rule nobody else counts these calls, so they keep to an even pace.
-    let pause = ask.limit.map_or(Duration::ZERO, |limit| limit.window / limit.calls.max(1));
-    let get = async |path: String, query: Vec<(String, String)>| -> anyhow::Result<(Value, bool)> {
-        let call = Call { path, query, media_type: ask.media_type.clone() };
-        let outcome = caller.call(&shop, &credentials, &call).await?;
-        let body = outcome.result.map_err(|error| told(&error)).with_context(|| call.path.clone())?;
-        let value = serde_json::from_slice(&body).with_context(|| format!("{}: the answer is no JSON", call.path))?;
-        if config.rules.find("GET", &call.path).is_none() {
-            tokio::time::sleep(pause).await;
-        }
-        Ok((value, outcome.next_link.is_some()))
+    let asking = Asking { caller: &caller, shop, credentials };
+    let list = asking.list(wanted).await?;
+    let answer = Json::parse(&list.body).map_err(|_| anyhow!("the answer of {} is not JSON", wanted.path))?;
+    let items = match &wanted.items {
+        Some(items) => items.clone(),
+        None => guess::items(&answer).ok_or_else(|| {
+            anyhow!(
+                "no array of objects is in the answer of {}; is the list empty? Else say where: --items /POINTER",
+                wanted.path
+            )
+        })?,
     };
-    let (answer, has_link_header) = get(ask.path.clone(), ask.parameters.clone()).await?;
-    let items = ask.items.clone().or_else(|| find_items(&answer));
-    let items = items.context("no array of rows in the answer; say where it is with --items")?;
-    let rows = answer.pointer(&items).and_then(Value::as_array).cloned();
-    let rows = rows.with_context(|| format!("--items {items}: there is no array"))?;
-    anyhow::ensure!(!rows.is_empty(), "the list has no rows for this shop; nothing can be learned from it");
-    let id = ask.id.clone().or_else(|| find_id(&rows, &ask.resource));
-    let id = id.context("no field of the rows looks like an id; name it with --id")?;
-    let documents = match &ask.detail {
-        None => rows.iter().take(ask.rows).cloned().collect(),
-        Some(detail) => {
-            let mut documents = Vec::new();
-            for row in rows.iter().take(ask.rows) {
-                let id = row.pointer(&id).map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
-                let id = id.with_context(|| format!("a row has no {}", ask.id.as_deref().unwrap_or("id")))?;
-                let path = detail.replace("{id}", &crate::source::pages::segment(&id));
-                documents.push(get(path, Vec::new()).await?.0);
+    let rows = match answer.pointer(&items) {
+        Some(Json::Array(rows)) if !rows.is_empty() => rows.as_slice(),
+        Some(Json::Array(_)) => bail!("{} has no rows now; nothing can be told from them", wanted.path),
+        _ => bail!("--items {items}: there is no array in the answer of {}", wanted.path),
+    };
+    let id = match &wanted.id {
+        Some(id) if guess::tells_apart(rows, id) => id.clone(),
+        Some(id) => bail!("--id {id}: it is not another text or whole number in each of the {} rows", rows.len()),
+        None => guess::id(rows, &wanted.resource)
+            .context("nothing in the rows is called like an id and different in each; say which: --id /POINTER")?,
+    };
+    let details = match &wanted.detail {
+        Some(path) => Some((path.as_str(), asking.details(wanted, (path, &id), rows).await?)),
+        None => None,
+    };
+    let documents: Vec<Json<'_>> = match &details {
+        Some((_, details)) => details.read()?,
+        None => rows.iter().take(wanted.rows).cloned().collect(),
+    };
+    let sample = Sample {
+        resource: &wanted.resource,
+        media_type: &wanted.media_type,
+        id: &id,
+        path: &wanted.path,
+        items: &items,
+        parameters: &wanted.parameters,
+        pages: &guess::pages(&answer, &items, list.has_next_link),
+        detail: details.as_ref().map(|(path, details)| (*path, details.document.as_str())),
+        rows,
+        documents: &documents,
+    };
+    let toml = infer::definition(&sample);
+    sound(&wanted.resource, &toml)?;
+    let calls = 1 + details.as_ref().map_or(0, |(_, details)| details.bodies.len());
+    let toml = format!("{}\n{toml}", preface(&config, wanted, (rows.len(), documents.len())));
+    Ok(Inferred { toml, calls })
+}
+
+/// The rules, and one for each path that has none.
+fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
+    let known: BTreeMap<String, String> = config
+        .rules
+        .rules()
+        .iter()
+        .map(|rule| (rule.name.clone(), rule.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())))
+        .collect();
+    let limit = wanted.limit.clone().unwrap_or_default();
+    let more = without_rule(config, wanted).into_iter().map(|pattern| (pattern, limit.clone())).collect();
+    RuleTable::build([&known, &more]).map_err(|problems| anyhow!(problems.join("; ")))
+}
+
+/// What was not said in the definition itself.
+fn preface(config: &Config, wanted: &Wanted, (rows, documents): (usize, usize)) -> String {
+    let name = &wanted.resource;
+    let mut lines = vec![
+        format!("# {name}: made from {rows} rows and {documents} documents of GET {}.", wanted.path),
+        "# Read it before use: what the sample did not show is not here. Then name it in `resources`.".to_owned(),
+    ];
+    for path in std::iter::once(&wanted.path).chain(&wanted.detail) {
+        let Some(rule) = config.rules.find("GET", path) else { continue };
+        let limit = rule.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        lines.push(match &wanted.limit {
+            Some(given) if rule.name == format!("GET {}", path.replace("{id}", "*")) && *given == limit => {
+                format!("# To go under [source.limits]: \"{}\" = \"{limit}\"", rule.name)
             }
-            documents
+            _ => format!("# GET {path} has the rate rule \"{}\" = \"{limit}\"", rule.name),
+        });
+    }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    text
+}
+
+/// Reads the text like a configuration would, and lays out its tables.
+fn sound(name: &str, text: &str) -> anyhow::Result<Definition> {
+    let fault = "the definition that was made from this sample is not sound, which is a fault of Waybill";
+    let file: toml::Table = toml::from_str(text).context(fault)?;
+    let own = file.get("resource").and_then(|all| all.get(name)).and_then(toml::Value::as_table).context(fault)?;
+    let definition = reader::read(name, own).map_err(|problems| anyhow!("{fault}: {}", problems.join("; ")))?;
+    let tables = mysql::ddl(&[Arc::new(definition.clone())], false);
+    tables.map_err(|what| anyhow!("the documents do not fit a table: {what}"))?;
+    Ok(definition)
+}
+
+/// Calls for one shop.
+struct Asking<'a> {
+    caller: &'a Caller<'a>,
+    shop: Shop,
+    credentials: Credentials,
+}
+
+struct ListAnswer {
+    body: Bytes,
+    has_next_link: bool,
+}
+
+/// Answers of detail calls.
+struct Details {
+    bodies: Vec<Bytes>,
+    /// Where the document is in each.
+    document: String,
+}
+
+impl Details {
+    fn read(&self) -> anyhow::Result<Vec<Json<'_>>> {
+        let read = |body| {
+            let answer = Json::parse(body).map_err(|_| anyhow!("a detail's answer is not JSON"))?;
+            answer.pointer(&self.document).cloned().context("not all details have their document at the same place")
+        };
+        self.bodies.iter().map(|body| read(body)).collect()
+    }
+}
+
+impl Asking<'_> {
+    async fn get(&self, path: String, query: Vec<(String, String)>, media_type: &str) -> anyhow::Result<(Bytes, bool)> {
+        let call = Call { path, query, media_type: media_type.to_owned() };
+        let Outcome { result, next_link, .. } = self.caller.call(&self.shop, &self.credentials, &call).await?;
+        let body = result.map_err(|error| told(&error)).with_context(|| format!("GET {}", call.path))?;
+        Ok((body, next_link.is_some()))
+    }
+
+    async fn list(&self, wanted: &Wanted) -> anyhow::Result<ListAnswer> {
+        let (body, has_next_link) =
+            self.get(wanted.path.clone(), wanted.parameters.clone(), &wanted.media_type).await?;
+        Ok(ListAnswer { body, has_next_link })
+    }
+
+    /// The documents of the first rows.
+    async fn details(&self, wanted: &Wanted, (path, id): (&str, &str), rows: &[Json<'_>]) -> anyhow::Result<Details> {
+        let mut details = Details { bodies: Vec::new(), document: String::new() };
+        for row in rows.iter().take(wanted.rows) {
+            let Some(own) = row.pointer(id).and_then(pages::id_text) else { continue };
+            let (body, _) = self.get(pages::fill(path, None, &own), Vec::new(), &wanted.media_type).await?;
+            if details.bodies.is_empty() {
+                let answer = Json::parse(&body).map_err(|_| anyhow!("the answer of GET {path} is not JSON"))?;
+                details.document = guess::document(&answer, id, &own)
+                    .with_context(|| format!("the answer of GET {path} has no document with the row's {id}"))?;
+            }
+            details.bodies.push(body);
         }
-    };
-    let Ask { resource, media_type, path, detail, parameters, .. } = ask.clone();
-    let text = definition(&Samples {
-        resource,
-        media_type,
-        path,
-        detail,
-        parameters,
-        answer,
-        items,
-        id,
-        has_link_header,
-        documents,
-    });
-    check(&ask.resource, &text)?;
-    Ok(with_limits(ask, text))
-}
-
-/// What we print must be taken.
-fn check(resource: &str, text: &str) -> anyhow::Result<()> {
-    let table: toml::Table = toml::from_str(text).context("the definition cannot be read back")?;
-    let own = table.get("resource").and_then(|all| all.get(resource)).and_then(toml::Value::as_table);
-    let own = own.context("the definition cannot be read back")?;
-    reader::read(resource, own).map(drop).map_err(|problems| anyhow::anyhow!("{}", problems.join("\n")))
-}
-
-fn with_limits(ask: &Ask, text: String) -> String {
-    let Some(limit) = ask.limit else { return text };
-    let detail = ask.detail.as_ref().map(|path| format!("# \"GET {}\" = \"{limit}\"\n", path.replace("{id}", "*")));
-    format!("# [source.limits]\n# \"GET {}\" = \"{limit}\"\n{}\n{text}", ask.path, detail.unwrap_or_default())
+        Ok(details)
+    }
 }

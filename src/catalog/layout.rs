@@ -22,6 +22,9 @@ pub(super) const META_COLUMNS: [&str; 11] = [
     "combination",
 ];
 
+/// Longest name of a table or column.
+pub(super) const NAME_MAX: usize = 60;
+
 /// Parameters that every listing has.
 const LISTING: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
@@ -196,7 +199,7 @@ fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &[Column]) {
 pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
     let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_lowercase());
-    if !plain || !starts_well || name.len() > 60 {
+    if !plain || !starts_well || name.len() > NAME_MAX {
         fields.problem(key, format!("`{name}` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
     }
 }

@@ -62,6 +62,11 @@ pub fn source_defaults() -> Result<SourceDefaults, String> {
     toml::from_str::<File>(SOURCE).map(|file| file.source).map_err(|error| format!("catalog/bol.toml: {error}"))
 }
 
+/// Whether a resource of this name ships with the binary.
+pub fn ships(name: &str) -> bool {
+    RESOURCES.iter().any(|(known, _)| *known == name)
+}
+
 /// The definitions of the named resources: from the catalog, overlaid with or added by `own`
 /// (the configuration's `[resource.*]` tables).
 ///

@@ -13,6 +13,7 @@ mod preview;
 mod progress;
 mod sandbox;
 mod schema;
+mod schema_infer;
 mod serve;
 mod shops;
 mod state;

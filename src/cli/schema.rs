@@ -6,10 +6,9 @@ use clap::Subcommand;
 
 use super::out::{Out, tell};
 use super::progress::{Bars, Line};
-use super::{Failure, Outcome, Voice, configure};
-use crate::app::infer::{self, Ask};
+use super::{Failure, Outcome, Voice, configure, schema_infer};
 use crate::app::schema::{self, Replay, Wanted};
-use crate::catalog::{Limit, nearest};
+use crate::catalog::nearest;
 use crate::config::Config;
 
 /// Show the tables of the resources, or fill what was added to them.
@@ -35,11 +34,7 @@ enum Act {
         /// Only this resource; all, and Waybill's own tables, else
         resource: Option<String>,
     },
-    /// Write a definition for a list of the API, from a sample of it
-    ///
-    /// Reads one list page and some documents, within a rate limit, and prints a definition with typed columns, ready to
-    /// paste into the configuration and to edit. What it had to guess is marked. Stores nothing.
-    Infer(Box<InferArgs>),
+    Infer(Box<schema_infer::Args>),
     /// Fill columns and tables that were added later, from the documents in MySQL
     ///
     /// Makes no call of the marketplace's API, works beside a running server, and goes on where an earlier one
@@ -60,70 +55,16 @@ enum Act {
     },
 }
 
-#[derive(clap::Args)]
-struct InferArgs {
-    /// The name of the new resource
-    resource: String,
-    /// The path of its list, like /v1/orders
-    #[arg(long)]
-    path: String,
-    /// The path of one document, like /v1/orders/{id}; the list's rows are the documents else
-    #[arg(long)]
-    detail: Option<String>,
-    /// Where the rows are in the list's answer, like /orders; the first array else
-    #[arg(long, value_name = "POINTER")]
-    items: Option<String>,
-    /// Where a row's id is, like /orderId; looked for else
-    #[arg(long, value_name = "POINTER")]
-    id: Option<String>,
-    /// What to ask for
-    #[arg(long, default_value = "application/json")]
-    media_type: String,
-    /// A parameter of the list. May be given many times
-    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
-    parameters: Vec<(String, String)>,
-    /// With whose credentials, by id; those of the first shop else
-    #[arg(long, value_name = "ID")]
-    shop: Option<String>,
-    /// How many documents to look at
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
-    rows: u16,
-    /// How often the paths may be called, where the configuration has no rule, like 20/min
-    #[arg(long, value_parser = limit)]
-    limit: Option<Limit>,
-}
-
-fn parameter(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    pair.ok_or_else(|| format!("`{text}` is no parameter; write it like status=open"))
-}
-
-fn limit(text: &str) -> Result<Limit, String> {
-    Limit::parse(text)?.ok_or_else(|| "none is no limit here; write it like 20/min".to_owned())
-}
-
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     match args.act {
+        Act::Infer(args) => Box::pin(schema_infer::run(*args, &config, out)).await,
         Act::Print { resource } => {
             known(&config, resource.as_deref())?;
             for statement in schema::ddl(&config, resource.as_deref())? {
                 out.line(format_args!("{statement};\n"))?;
             }
             Ok(())
-        }
-        Act::Infer(args) => {
-            if config.definitions.iter().any(|definition| definition.name == args.resource) {
-                let what = format!(
-                    "`{}` has a definition; `waybill preview {}` shows what it does",
-                    args.resource, args.resource
-                );
-                return Err(Failure::Usage(what));
-            }
-            let InferArgs { resource, path, detail, items, id, media_type, parameters, shop, rows, limit } = *args;
-            let rows = usize::from(rows);
-            let ask = Ask { resource, path, items, id, detail, media_type, parameters, shop, rows, limit };
-            Ok(out.line(infer::infer(&config, &ask).await?.trim_end())?)
         }
         Act::Replay { resource, shop, again, quiet } => {
             known(&config, resource.as_deref())?;

@@ -76,7 +76,8 @@ pub fn detail_call(definition: &Definition, id: &str) -> Option<Call> {
     Some(Call { path, query: Vec::new(), media_type: definition.media_type.clone() })
 }
 
-fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
+/// A path with the ids in their places.
+pub fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
     let parent = parent.map(segment).unwrap_or_default();
     path.replace("{parent}", &parent).replace("{id}", &segment(id))
 }
@@ -328,7 +329,8 @@ fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Resul
     Err(Rejected { id: Some(clean(&id)), reason: reason.to_owned() })
 }
 
-fn id_text(value: &Json<'_>) -> Option<String> {
+/// The id that a value is, if it can be one.
+pub fn id_text(value: &Json<'_>) -> Option<String> {
     match value {
         Json::Text(text) => Some(text.clone().into_owned()),
         Json::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
@@ -391,7 +393,7 @@ fn tokens(pointer: &str) -> impl Iterator<Item = String> {
 }
 
 /// An id as one path part: everything but letters, digits and `-_.~` is percent-encoded.
-pub fn segment(id: &str) -> String {
+fn segment(id: &str) -> String {
     let mut out = String::with_capacity(id.len());
     super::client::encode_into(id, &mut out);
     out

@@ -11,6 +11,7 @@ mod config;
 mod definitions;
 mod described;
 mod fuzz;
+mod infer;
 mod keep_current;
 mod kill;
 mod model;

@@ -1,0 +1,263 @@
+//! A definition for a resource that has none, written from a sample of its rows and documents.
+//!
+//! Called by `waybill schema infer`. Pure. What comes out is a text for people to read and mend: it says what was
+//! guessed and from what, and holds no value of a document, as values may be personal.
+
+pub mod guess;
+mod names;
+mod shape;
+
+use std::fmt::Write as _;
+
+use crate::domain::Json;
+use names::{Names, singular, snake};
+use shape::{Form, Shape};
+
+/// What is known of a list, and a few of its rows and documents.
+pub struct Sample<'a> {
+    pub resource: &'a str,
+    pub media_type: &'a str,
+    pub id: &'a str,
+    pub path: &'a str,
+    pub items: &'a str,
+    pub parameters: &'a [(String, String)],
+    pub pages: &'a guess::Pages,
+    /// Its path, and the pointer to the document in the answer.
+    pub detail: Option<(&'a str, &'a str)>,
+    pub rows: &'a [Json<'a>],
+    /// The rows themselves where there is no detail.
+    pub documents: &'a [Json<'a>],
+}
+
+/// Writes the definition.
+pub fn definition(sample: &Sample<'_>) -> String {
+    let shape = Shape::of(sample.documents);
+    let one = singular(&snake(sample.resource));
+    let own_id = match snake(sample.id.rsplit('/').next().unwrap_or_default()).as_str() {
+        "id" | "" => format!("{one}_id"),
+        name => name.to_owned(),
+    };
+    let id_column = Names::default().column(&one, &own_id);
+    let mut tables =
+        Tables { id: sample.id, id_column: &id_column, names: Names::default(), out: Vec::new(), empty: Vec::new() };
+    tables.names.take(sample.resource);
+    let top = Level { one: &one, from: String::new(), above: &[] };
+    let columns = tables.read(&top, &shape);
+    let newest_first = guess::newest_first(sample.rows);
+    let time = newest_first.as_ref().and_then(|at| columns.iter().find(|column| column.is_time(at)));
+    let mut text = head(sample, newest_first.as_deref());
+    // Writing into a string cannot fail, here and below.
+    writeln!(text, "\n[resource.{}.table]", sample.resource).unwrap_or_default();
+    writeln!(text, "id      = \"{id_column}\"").unwrap_or_default();
+    if let Some(time) = time {
+        writeln!(text, "time    = \"{0}\"\nindexes = [\"{0}\"]", time.name).unwrap_or_default();
+    }
+    if !columns.is_empty() {
+        writeln!(text, "\n[resource.{}.table.columns]", sample.resource).unwrap_or_default();
+        lines(&columns, &mut text);
+    }
+    for child in &tables.out {
+        let at = format!("resource.{}.table.children.{}", sample.resource, child.name);
+        writeln!(text, "\n[{at}]\nfrom = {}", quoted(&child.from)).unwrap_or_default();
+        if !child.columns.is_empty() {
+            writeln!(text, "\n[{at}.columns]").unwrap_or_default();
+            lines(&child.columns, &mut text);
+        }
+    }
+    if !tables.empty.is_empty() {
+        writeln!(text, "\n# Never with a value in the sample, so without a column: {}", tables.empty.join(", "))
+            .unwrap_or_default();
+    }
+    text
+}
+
+fn head(sample: &Sample<'_>, newest_first: Option<&str>) -> String {
+    let Sample { resource, .. } = sample;
+    let mut text = format!("[resource.{resource}]\nmedia_type = {}\n", quoted(sample.media_type));
+    let mut line = |line: String| writeln!(text, "{line}").unwrap_or_default();
+    line(format!("id         = {}", quoted(sample.id)));
+    line(format!("\n[resource.{resource}.list]\npath  = {}\nitems = {}", quoted(sample.path), quoted(sample.items)));
+    line(format!("# A guess, from {}.\npages = {}", sample.pages.why, sample.pages.toml));
+    if !sample.parameters.is_empty() {
+        let each = sample.parameters.iter().map(|(name, value)| format!("{} = [{}]", key(name), quoted(value)));
+        line(format!("parameters = {{ {} }}", each.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(at) = newest_first {
+        line(
+            "# A guess: this time goes down from row to row. If rows can come in elsewhere, leave out `order`."
+                .to_owned(),
+        );
+        line(format!("order = \"newest-first\"\ntime  = {}", quoted(at)));
+    }
+    if let Some((path, document)) = sample.detail {
+        line(format!("\n[resource.{resource}.detail]\npath = {}", quoted(path)));
+        if !document.is_empty() {
+            line(format!("document = {}", quoted(document)));
+        }
+    }
+    text
+}
+
+fn lines(columns: &[Column], text: &mut String) {
+    let width = columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
+    for Column { name, key, pointer, up, kind } in columns {
+        let up = if *up > 1 { format!(", up = {up}") } else { String::new() };
+        let from = quoted(pointer);
+        writeln!(text, "{name:width$} = {{ {key} = {from}{up}, type = \"{kind}\" }}").unwrap_or_default();
+    }
+}
+
+/// A column to be.
+struct Column {
+    name: String,
+    /// `from` or `above`.
+    key: &'static str,
+    pointer: String,
+    up: usize,
+    kind: String,
+}
+
+impl Column {
+    fn is_time(&self, pointer: &str) -> bool {
+        self.pointer == pointer && self.kind == "datetime"
+    }
+}
+
+/// A child table to be.
+struct Child {
+    name: String,
+    from: String,
+    columns: Vec<Column>,
+}
+
+/// The tables of a resource while they are found.
+struct Tables<'a> {
+    id: &'a str,
+    id_column: &'a str,
+    names: Names,
+    out: Vec<Child>,
+    /// Places that never had a value.
+    empty: Vec<String>,
+}
+
+/// A table under way: the document itself, or an array in it.
+struct Level<'a> {
+    /// What one of its rows is called.
+    one: &'a str,
+    /// The pointer to its array, with `*`.
+    from: String,
+    /// The ids of what holds the array, the nearest last: name, pointer, type.
+    above: &'a [Option<(String, String, String)>],
+}
+
+impl Tables<'_> {
+    /// The columns of a table; its arrays become tables of their own.
+    fn read(&mut self, level: &Level<'_>, shape: &Shape) -> Vec<Column> {
+        let mut names = Names::with([self.id_column]);
+        let mut columns = Vec::new();
+        for (up, holder) in level.above.iter().rev().enumerate() {
+            let Some((name, pointer, kind)) = holder else { continue };
+            let (name, pointer, kind) = (names.column(level.one, name), pointer.clone(), kind.clone());
+            columns.push(Column { name, key: "above", pointer, up: up + 1, kind });
+        }
+        let mut arrays = Vec::new();
+        let of_elements = match shape.form() {
+            Form::Object => {
+                self.members(level, (shape, ""), (&mut names, &mut columns), &mut arrays);
+                return self.children(level, shape, columns, arrays);
+            }
+            Form::Value(kind) => kind,
+            Form::Array => "json".to_owned(),
+            Form::Nothing => return columns,
+        };
+        // The elements are values themselves.
+        let name = names.column(level.one, level.one);
+        columns.push(Column { name, key: "from", pointer: String::new(), up: 1, kind: of_elements });
+        columns
+    }
+
+    fn members<'s>(
+        &mut self,
+        level: &Level<'_>,
+        (shape, at): (&'s Shape, &str),
+        (names, columns): (&mut Names, &mut Vec<Column>),
+        arrays: &mut Vec<(String, &'s Shape)>,
+    ) {
+        for (name, member) in &shape.members {
+            let pointer = format!("{at}/{}", token(name));
+            if level.from.is_empty() && pointer == self.id {
+                continue;
+            }
+            match member.form() {
+                Form::Nothing => self.empty.push(format!("{}{}{pointer}", level.from, star(&level.from))),
+                Form::Value(kind) => {
+                    let name = names.column(level.one, &snake(&pointer));
+                    columns.push(Column { name, key: "from", pointer, up: 1, kind });
+                }
+                Form::Object => self.members(level, (member, &pointer), (&mut *names, &mut *columns), arrays),
+                Form::Array => arrays.push((pointer, member)),
+            }
+        }
+    }
+
+    fn children(
+        &mut self,
+        level: &Level<'_>,
+        shape: &Shape,
+        columns: Vec<Column>,
+        arrays: Vec<(String, &Shape)>,
+    ) -> Vec<Column> {
+        // The outermost table has the document's id as part of its key.
+        let own = if level.from.is_empty() { None } else { own_id(level.one, shape) };
+        let above: Vec<_> = level.above.iter().cloned().chain([own]).collect();
+        for (pointer, array) in arrays {
+            let from = format!("{}{}{pointer}", level.from, star(&level.from));
+            let Some(elements) = array.elements.as_deref().filter(|elements| elements.form() != Form::Nothing) else {
+                self.empty.push(from);
+                continue;
+            };
+            let word = snake(pointer.rsplit('/').next().unwrap_or_default());
+            let begins = word.starts_with(&format!("{}_", level.one));
+            let table = self.names.take(&if begins { word } else { format!("{}_{word}", level.one) });
+            let one = singular(&table);
+            // Its place in the order of tables is before those of its own arrays.
+            let at = self.out.len();
+            self.out.push(Child { name: table.clone(), from: from.clone(), columns: Vec::new() });
+            let columns = self.read(&Level { one: &one, from, above: &above }, elements);
+            if let Some(child) = self.out.get_mut(at) {
+                child.columns = columns;
+            }
+        }
+        columns
+    }
+}
+
+fn star(from: &str) -> &'static str {
+    if from.is_empty() { "" } else { "/*" }
+}
+
+/// What tells the elements of an array apart, as a column of the tables within: name, pointer, type.
+fn own_id(one: &str, shape: &Shape) -> Option<(String, String, String)> {
+    let ids = shape.members.keys().filter(|name| shape.is_in_all(name));
+    let named = ids.filter(|name| snake(name) == "id" || snake(name).ends_with("_id"));
+    // Its own before that of something else.
+    let name = named.min_by_key(|name| (snake(name) != "id", !one.ends_with(snake(name).trim_end_matches("_id"))))?;
+    let Form::Value(kind) = shape.members.get(name)?.form() else { return None };
+    let column = if snake(name) == "id" { format!("{one}_id") } else { snake(name) };
+    Some((column, format!("/{}", token(name)), kind))
+}
+
+/// A name as a part of a JSON pointer.
+fn token(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// A key, in quotes where it needs them.
+fn key(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_bare { name.to_owned() } else { quoted(name) }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

@@ -1,0 +1,122 @@
+//! The shape of many JSON values laid over each other: what they have in common, and what column would hold it.
+
+use std::collections::BTreeMap;
+
+use super::super::definition::ColumnKind;
+use super::super::extract::fits;
+use crate::domain::Json;
+
+/// An object with more members than this is a table of names and values, not a record.
+const MEMBERS_MAX: usize = 100;
+/// Lengths of texts; what needs more becomes free text.
+const LENGTHS: [usize; 5] = [16, 32, 64, 128, 255];
+/// Values to come may be longer than those of a sample.
+const GENEROSITY: usize = 2;
+/// The type of numbers with a fraction.
+const DECIMAL: ColumnKind = ColumnKind::Decimal { digits: 14, scale: 4 };
+
+/// What was seen at one place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shape {
+    texts: usize,
+    datetimes: usize,
+    dates: usize,
+    /// Length of the longest text or number.
+    chars: usize,
+    numbers: usize,
+    integers: usize,
+    decimals: usize,
+    flags: usize,
+    pub(super) objects: usize,
+    arrays: usize,
+    pub(super) members: BTreeMap<String, Shape>,
+    pub(super) elements: Option<Box<Shape>>,
+}
+
+/// What is to be made of a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// It never had a value.
+    Nothing,
+    /// A column of this type.
+    Value(String),
+    /// Its members are columns of the same table.
+    Object,
+    /// A child table.
+    Array,
+}
+
+impl Shape {
+    pub(super) fn of<'a, 'b: 'a>(values: impl IntoIterator<Item = &'a Json<'b>>) -> Shape {
+        let mut shape = Shape::default();
+        values.into_iter().for_each(|value| shape.add(value));
+        shape
+    }
+
+    fn add(&mut self, value: &Json<'_>) {
+        let count = |kind| usize::from(fits(kind, value));
+        match value {
+            Json::Null => {}
+            Json::Bool(_) => self.flags += 1,
+            Json::Number(number) => {
+                self.numbers += 1;
+                self.integers += count(ColumnKind::Integer);
+                self.decimals += count(DECIMAL);
+                self.chars = self.chars.max(number.to_string().len());
+            }
+            Json::Text(text) => {
+                self.texts += 1;
+                self.datetimes += count(ColumnKind::Datetime);
+                // A date reads the day of a time too.
+                self.dates += if text.len() == "2026-11-25".len() { count(ColumnKind::Date) } else { 0 };
+                self.chars = self.chars.max(text.chars().count());
+            }
+            Json::Array(elements) => {
+                self.arrays += 1;
+                let shape = self.elements.get_or_insert_default();
+                elements.iter().for_each(|element| shape.add(element));
+            }
+            Json::Object(members) => {
+                self.objects += 1;
+                for (name, value) in members {
+                    self.members.entry(name.clone().into_owned()).or_default().add(value);
+                }
+            }
+        }
+    }
+
+    pub(super) fn form(&self) -> Form {
+        let scalars = self.texts + self.numbers + self.flags;
+        match (scalars > 0, self.objects > 0, self.arrays > 0) {
+            (false, false, false) => Form::Nothing,
+            (true, false, false) => Form::Value(self.scalar()),
+            (false, true, false) if (1..=MEMBERS_MAX).contains(&self.members.len()) => Form::Object,
+            (false, false, true) => Form::Array,
+            _ => Form::Value("json".to_owned()),
+        }
+    }
+
+    /// The type that holds all the scalars.
+    fn scalar(&self) -> String {
+        let text = || {
+            let wanted = self.chars.saturating_mul(GENEROSITY);
+            let length = LENGTHS.iter().find(|length| **length >= wanted);
+            length.map_or_else(|| "text".to_owned(), |length| format!("text({length})"))
+        };
+        match (self.texts > 0, self.numbers > 0, self.flags > 0) {
+            (false, false, _) => "boolean".to_owned(),
+            (_, _, true) => "json".to_owned(),
+            (true, false, _) if self.datetimes == self.texts => "datetime".to_owned(),
+            (true, false, _) if self.dates == self.texts => "date".to_owned(),
+            (false, _, _) if self.integers == self.numbers => "integer".to_owned(),
+            (false, _, _) if self.decimals == self.numbers => "decimal(14,4)".to_owned(),
+            _ => text(),
+        }
+    }
+
+    /// Whether each of the objects seen has such a text or number.
+    pub(super) fn is_in_all(&self, member: &str) -> bool {
+        let found = self.members.get(member).map_or(0, |shape| shape.texts + shape.integers);
+        self.objects > 0 && found >= self.objects
+    }
+}

@@ -1,0 +1,127 @@
+//! `waybill schema infer`: a definition for a resource that has none.
+
+use super::out::{Out, tell};
+use super::{Failure, Outcome, ask_server};
+use crate::app::infer::{self, Wanted};
+use crate::catalog::{self, Limit};
+use crate::config::Config;
+
+/// Write a definition for a resource that has none, from a sample of the API
+///
+/// Reads one page of a list and a few details, within the rate rules, and prints a definition ready for the
+/// configuration: typed columns, tables for the arrays, and what it takes the id and the pages to be, with what that
+/// was guessed from. Nothing is stored.
+#[derive(clap::Args)]
+#[command(after_long_help = "Examples:\n  \
+    waybill schema infer returns --path /v1/returns --detail /v1/returns/{id} --limit 20/min\n  \
+    waybill schema infer labels --path /v1/labels --items /data --id /labelId --rows 50 >> waybill.toml\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub(super) struct Args {
+    /// What to call it; a name that is not in use
+    resource: String,
+    /// Path of the list, like /v1/things
+    #[arg(long)]
+    path: String,
+    /// JSON pointer to the array of rows; found in the answer else
+    #[arg(long, value_name = "POINTER")]
+    items: Option<String>,
+    /// JSON pointer to a row's id; found in the rows else
+    #[arg(long, value_name = "POINTER")]
+    id: Option<String>,
+    /// Path of one document, like /v1/things/{id}; the rows are the documents else
+    #[arg(long, value_name = "PATH")]
+    detail: Option<String>,
+    /// What to ask for with Accept
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    media_type: String,
+    /// A parameter of the list, like status=OPEN. May be given many times
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, String)>,
+    /// Whose documents, by id; those of the first active shop else
+    #[arg(long, value_name = "ID")]
+    shop: Option<String>,
+    /// Documents looked at, at most
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=500))]
+    rows: u16,
+    /// The rate limit of paths that have no rule, like 20/min
+    #[arg(long, value_name = "LIMIT", value_parser = limit)]
+    limit: Option<String>,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
+    let (name, value) = parts.ok_or_else(|| format!("`{text}` is no parameter; write it like status=OPEN"))?;
+    let plain = |text: &str| text.chars().all(|letter| !letter.is_control());
+    if !plain(name) || !plain(value) {
+        return Err("no control characters, please".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn limit(text: &str) -> Result<String, String> {
+    Limit::parse(text)?
+        .map_or_else(|| Err("none is no limit here; write it like 20/min".to_owned()), |limit| Ok(limit.to_string()))
+}
+
+pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
+    unused(config, &args.resource)?;
+    paths(&args)?;
+    let wanted = Wanted {
+        resource: args.resource,
+        path: args.path,
+        items: args.items,
+        id: args.id,
+        detail: args.detail,
+        media_type: args.media_type,
+        parameters: args.parameters,
+        shop: args.shop,
+        rows: usize::from(args.rows),
+        limit: args.limit,
+    };
+    if let (Some(pattern), None) = (infer::without_rule(config, &wanted).first(), &wanted.limit) {
+        let what = format!("no rate rule for {pattern}; give --limit, like --limit 20/min");
+        return Err(Failure::Usage(what));
+    }
+    let inferred = infer::infer(config, &wanted).await;
+    let inferred = inferred.map_err(|error| ask_server(error, &config.data_dir, config.listen, "GET /api/v1/shops"))?;
+    out.line(inferred.toml.trim_end())?;
+    tell(format_args!("{} calls", inferred.calls));
+    Ok(())
+}
+
+fn unused(config: &Config, name: &str) -> Result<(), Failure> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if !plain || !name.starts_with(|first: char| first.is_ascii_lowercase()) || name.len() > 60 {
+        return Err(Failure::Usage(format!("`{name}` is no name; use a-z, 0-9 and _, a letter first, at most 60")));
+    }
+    if config.definitions.iter().any(|definition| definition.name == name) {
+        let what = format!("`{name}` has a definition; `waybill preview {name}` shows what it does");
+        return Err(Failure::Usage(what));
+    }
+    if catalog::ships(name) {
+        let what = format!("`{name}` is in the catalog: name it in `resources`, or choose another name");
+        return Err(Failure::Usage(what));
+    }
+    Ok(())
+}
+
+fn paths(args: &Args) -> Result<(), Failure> {
+    let wrong = |option: &str, what: &str| Err(Failure::Usage(format!("{option} {what}")));
+    let is_path =
+        |path: &str| path.starts_with('/') && !path.starts_with("//") && !path.contains(['?', '#', ' ', '\\']);
+    if !is_path(&args.path) || args.path.contains(['{', '}']) {
+        return wrong("--path", "must be a path like /v1/things, without parameters");
+    }
+    if let Some(detail) = &args.detail
+        && (!is_path(detail) || !detail.contains("{id}") || detail.replace("{id}", "").contains(['{', '}']))
+    {
+        return wrong("--detail", "must be a path with {id} in it, like /v1/things/{id}");
+    }
+    for (option, pointer) in [("--items", &args.items), ("--id", &args.id)] {
+        let is_sound = |pointer: &String| pointer.starts_with('/') || pointer.is_empty() && option == "--items";
+        if pointer.as_ref().is_some_and(|pointer| !is_sound(pointer)) {
+            return wrong(option, "must be a JSON pointer, like /things");
+        }
+    }
+    Ok(())
+}
