@@ -129,14 +129,24 @@ pub struct Detail {
 /// When a document is read again although its list row did not change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refresh {
-    /// Pointer (with `*` for any array index) and the values that make the document final.
-    pub until: Option<(String, Vec<String>)>,
+    /// What makes the document final.
+    pub until: Option<Until>,
     /// Pointer to the document's time; without it, the time of its first reading counts.
     pub time: Option<String>,
     /// The shortest pause between two reads; pauses grow to half of the document's age.
     pub every: Duration,
     /// Beyond this age it is left alone.
     pub max_age: Duration,
+}
+
+/// The values that make a document final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// Pointer, with `*` for any array index.
+    pub at: String,
+    pub values: Vec<String>,
+    /// Each value there must be one of them, not just any.
+    pub all: bool,
 }
 
 /// How documents are laid out in SQL tables.
@@ -148,17 +158,19 @@ pub struct Table {
     pub columns: Vec<Column>,
     pub children: Vec<ChildTable>,
     /// Query parameter of the listing -> where it looks.
-    pub filters: Vec<(String, FilterTarget)>,
+    pub filters: Vec<(String, Place)>,
     /// Column that `from` and `to` of the listing look at.
     pub time: Option<String>,
-    /// Columns that `q` of the listing looks into.
-    pub search: Vec<String>,
+    /// Where `q` of the listing looks.
+    pub search: Vec<Place>,
     pub indexes: Vec<String>,
 }
 
-/// Where a filter of the listing looks.
+/// Where a filter or the search of the listing looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FilterTarget {
+pub enum Place {
+    /// The document's id.
+    Id,
     Column(String),
     /// Any row of a child table.
     Child {
@@ -229,6 +241,17 @@ pub struct ChildTable {
     pub from: String,
     pub columns: Vec<Column>,
     pub indexes: Vec<String>,
+}
+
+impl Table {
+    /// A place as a definition names it.
+    pub fn name_of(&self, place: &Place) -> String {
+        match place {
+            Place::Id => self.id_column.clone(),
+            Place::Column(name) => name.clone(),
+            Place::Child { table, column } => format!("{table}.{column}"),
+        }
+    }
 }
 
 impl Definition {

@@ -4,7 +4,7 @@
 
 use toml::Value;
 
-use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, FilterTarget, Table};
+use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::fields::Fields;
 
 /// Columns that every table has; a definition may not name its own like them.
@@ -60,8 +60,6 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, parameters: &[String], ha
     let indexes = fields.texts("indexes").unwrap_or_default();
     known("indexes", &indexes);
     can_have_index(&fields, &indexes, &columns);
-    let search = fields.texts("search").unwrap_or_default();
-    known("search", &search);
     let time = fields.text("time");
     known("time", time.as_slice());
     if let Some(column) = columns.iter().find(|column| Some(&column.name) == time.as_ref())
@@ -69,7 +67,8 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, parameters: &[String], ha
     {
         fields.problem("time", format!("`{}` is neither a datetime nor a date", column.name));
     }
-    let filters = filters(&fields, &columns, &children);
+    let places = Places { columns: &columns, children: &children, id: &id_column };
+    let (filters, search) = (filters(&fields, &places), search(&fields, &places));
     fields.end();
     Some(Table { name, id_column, columns, children, filters, time, search, indexes })
 }
@@ -101,7 +100,7 @@ fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column>
         fields.problem("", format!("`{name}` is a column that every table has; choose another name"));
     }
     let from = fields.pointer("from", reach.depth.is_some());
-    let (stream, parent) = (fields.text("stream"), fields.flag("parent"));
+    let (stream, parent) = (fields.text("stream"), fields.flag("parent").filter(|given| *given));
     let above = above(&fields, reach);
     let given = [from.is_some(), stream.is_some(), parent.is_some(), above.is_some()];
     let source = match (from, stream, parent, above) {
@@ -156,7 +155,34 @@ fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
     Some(ColumnSource::Above { pointer, up })
 }
 
-fn filters(fields: &Fields<'_>, columns: &[Column], children: &[ChildTable]) -> Vec<(String, FilterTarget)> {
+/// What filters and the search may name.
+struct Places<'a> {
+    columns: &'a [Column],
+    children: &'a [ChildTable],
+    id: &'a str,
+}
+
+impl Places<'_> {
+    /// None: there is nothing of that name, and that was told.
+    fn find(&self, fields: &Fields<'_>, at: &str, name: &str) -> Option<Place> {
+        let found = match name.split_once('.') {
+            None if name == self.id => Some(Place::Id),
+            None => self.columns.iter().any(|column| column.name == name).then(|| Place::Column(name.to_owned())),
+            Some((table, column)) => self
+                .children
+                .iter()
+                .find(|child| child.name == table)
+                .and_then(|child| child.columns.iter().find(|known| known.name == column))
+                .map(|_| Place::Child { table: table.to_owned(), column: column.to_owned() }),
+        };
+        if found.is_none() {
+            fields.problem(at, format!("`{name}` is no column of this table or its children"));
+        }
+        found
+    }
+}
+
+fn filters(fields: &Fields<'_>, places: &Places<'_>) -> Vec<(String, Place)> {
     let mut filters = Vec::new();
     for (name, value) in fields.named("filters") {
         let at = format!("filters.{name}");
@@ -167,20 +193,14 @@ fn filters(fields: &Fields<'_>, columns: &[Column], children: &[ChildTable]) -> 
         if LISTING.contains(&name.as_str()) {
             fields.problem(&at, format!("every listing has a parameter `{name}`; choose another name"));
         }
-        let found = match target.split_once('.') {
-            None => columns.iter().any(|c| c.name == *target).then(|| FilterTarget::Column(target.clone())),
-            Some((table, column)) => children
-                .iter()
-                .find(|child| child.name == table)
-                .and_then(|child| child.columns.iter().find(|c| c.name == column))
-                .map(|_| FilterTarget::Child { table: table.to_owned(), column: column.to_owned() }),
-        };
-        if found.is_none() {
-            fields.problem(&at, format!("`{target}` is no column of this table or its children"));
-        }
-        filters.extend(found.map(|target| (name, target)));
+        filters.extend(places.find(fields, &at, target).map(|target| (name, target)));
     }
     filters
+}
+
+fn search(fields: &Fields<'_>, places: &Places<'_>) -> Vec<Place> {
+    let names = fields.texts("search").unwrap_or_default();
+    names.iter().filter_map(|name| places.find(fields, "search", name)).collect()
 }
 
 fn known(fields: &Fields<'_>, key: &str, names: &[String], columns: &[Column], id: &str) {

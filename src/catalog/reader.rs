@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::coverage::Coverage;
-use super::definition::{Definition, Detail, List, Order, Pages, Recent, Refresh, Span, Windows};
+use super::definition::{Definition, Detail, List, Order, Pages, Recent, Refresh, Span, Until, Windows};
 use super::fields::{Fields, Problems, nearest};
 use super::layout;
 use crate::domain::Combination;
@@ -281,8 +281,9 @@ fn refresh(fields: Fields<'_>) -> Option<Refresh> {
     let until = fields.table("until").and_then(|until| {
         let at = until.needed("at", until.pointer("at", false), "give the pointer to the value that ends it");
         let values = until.needed("in", until.texts("in"), "name the values that end it: in = [\"DELIVERED\"]");
+        let all = until.flag("all").unwrap_or_default();
         until.end();
-        at.zip(values)
+        Some(Until { at: at?, values: values?, all })
     });
     let every = fields.needed("every", fields.duration("every"), "say the first pause: every = \"1h\"");
     let mend = "say at what age it ends: max_age = \"30d\"";

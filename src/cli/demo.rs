@@ -18,6 +18,7 @@ use super::progress::Bars;
 use super::watch::{Ended, Watched, until_idle};
 use super::{Failure, Outcome, Voice, sandbox, start_log, stop};
 use crate::app::App;
+use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
 use crate::config::Config;
 use crate::domain::Clock;
@@ -242,14 +243,15 @@ fn configuration(
 /// those that are empty in all rows.
 fn columns<'a>(definition: &'a Definition, items: &[DocumentItem]) -> Vec<&'a str> {
     let layout = &definition.table;
-    let filters = layout.filters.iter().filter_map(|(_, target)| match target {
-        catalog::definition::FilterTarget::Column(column) => Some(column),
-        catalog::definition::FilterTarget::Child { .. } => None,
+    let places = layout.filters.iter().map(|(_, place)| place).chain(&layout.search);
+    let named = places.filter_map(|place| match place {
+        Place::Column(column) => Some(column),
+        Place::Id | Place::Child { .. } => None,
     });
     let mut chosen: Vec<&str> = Vec::new();
-    for column in layout.time.iter().chain(filters).chain(&layout.search) {
+    for column in layout.time.iter().chain(named) {
         let is_filled = items.iter().any(|item| value(item, column).is_some());
-        let is_new = *column != layout.id_column && !chosen.contains(&column.as_str());
+        let is_new = !chosen.contains(&column.as_str());
         if is_filled && is_new && chosen.len() + 1 < COLUMNS_SHOWN {
             chosen.push(column);
         }

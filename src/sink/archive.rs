@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
-use crate::catalog::definition::{ColumnKind, FilterTarget};
+use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
 use crate::domain::Json;
 use crate::domain::clock::sql_datetime;
@@ -144,39 +144,43 @@ fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), 
 }
 
 fn matches(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {
-    let filtered = query.filters.iter().all(|(target, wanted)| filter_matches(definition, target, wanted, cells));
+    let filtered = query
+        .filters
+        .iter()
+        .all(|(place, wanted)| any_at(definition, place, item, cells, &mut |kind, text| equals(kind, text, wanted)));
     filtered && in_time(definition, query, item, cells) && contains(definition, query, item, cells)
 }
 
-fn filter_matches(definition: &Definition, target: &FilterTarget, wanted: &str, cells: &Extract) -> bool {
+/// Whether a value at the place passes; null never does.
+fn any_at(
+    definition: &Definition,
+    place: &Place,
+    item: &Item,
+    cells: &Extract,
+    passes: &mut dyn FnMut(ColumnKind, &str) -> bool,
+) -> bool {
     let table = &definition.table;
-    match target {
-        FilterTarget::Column(name) => table
-            .columns
-            .iter()
-            .zip(&cells.cells)
-            .any(|(column, cell)| column.name == *name && equals(column.kind, cell, wanted)),
-        FilterTarget::Child { table: child, column: name } => {
-            let rows = table.children.iter().zip(&cells.children).filter(|(table, _)| table.name == *child);
-            rows.flat_map(|(table, rows)| rows.iter().map(move |row| (table, row))).any(|(table, row)| {
-                table
-                    .columns
-                    .iter()
-                    .zip(row)
-                    .any(|(column, cell)| column.name == *name && equals(column.kind, cell, wanted))
-            })
+    let mut passes_at = |columns: &[Column], row: &[Cell], name: &str| {
+        let found = columns.iter().zip(row).find(|(column, _)| column.name == name);
+        found.is_some_and(|(column, cell)| cell.as_text().is_some_and(|text| passes(column.kind, &text)))
+    };
+    match place {
+        Place::Id => passes(ColumnKind::Text(None), &item.id),
+        Place::Column(name) => passes_at(&table.columns, &cells.cells, name),
+        Place::Child { table: child, column } => {
+            let found = table.children.iter().zip(&cells.children).find(|(known, _)| known.name == *child);
+            found.is_some_and(|(child, rows)| rows.iter().any(|row| passes_at(&child.columns, row, column)))
         }
     }
 }
 
-fn equals(kind: ColumnKind, cell: &Cell, wanted: &str) -> bool {
-    let Some(text) = cell.as_text() else { return false };
+fn equals(kind: ColumnKind, text: &str, wanted: &str) -> bool {
     match kind {
         ColumnKind::Datetime => {
             wanted.parse::<jiff::Timestamp>().is_ok_and(|at| at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string() == text)
         }
         ColumnKind::Integer => wanted.parse::<i64>().is_ok_and(|number| number.to_string() == text),
-        ColumnKind::Decimal { .. } => decimal(wanted) == decimal(&text),
+        ColumnKind::Decimal { .. } => decimal(wanted) == decimal(text),
         ColumnKind::Text(_) | ColumnKind::Date | ColumnKind::Boolean | ColumnKind::Json => text == wanted,
     }
 }
@@ -207,15 +211,8 @@ fn in_time(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extr
 
 fn contains(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {
     let Some(wanted) = query.q.as_ref().map(|q| q.to_lowercase()) else { return true };
-    let table = &definition.table;
-    let holds = |text: &str| text.to_lowercase().contains(&wanted);
-    table.search.iter().any(|name| {
-        if *name == table.id_column {
-            return holds(&item.id);
-        }
-        let column = table.columns.iter().position(|column| column.name == *name);
-        column.and_then(|index| cells.cells.get(index)).and_then(Cell::as_text).is_some_and(|text| holds(&text))
-    })
+    let mut holds = |_, text: &str| text.to_lowercase().contains(&wanted);
+    definition.table.search.iter().any(|place| any_at(definition, place, item, cells, &mut holds))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -10,7 +10,7 @@ pub mod writer;
 
 use bytes::Bytes;
 
-use crate::catalog::definition::FilterTarget;
+use crate::catalog::definition::Place;
 use crate::domain::clock::Millis;
 
 pub use archive::Archive;
@@ -76,14 +76,14 @@ pub struct ListQuery {
     pub shops: Option<Vec<String>>,
     /// Only this one.
     pub shop: Option<String>,
-    /// Columns that must equal a text, by bytes. Times in RFC 3339, booleans `true` and `false`.
+    /// Places that must equal a text, by bytes. Times in RFC 3339, booleans `true` and `false`.
     /// A text that is no value of the column's type finds nothing.
-    pub filters: Vec<(FilterTarget, String)>,
+    pub filters: Vec<(Place, String)>,
     /// Earliest time, inclusive: of the table's time column, or of `fetched_at` where it has none.
     pub from: Option<Millis>,
     /// Latest time, exclusive.
     pub to: Option<Millis>,
-    /// A text that one of the table's search columns contains, whatever its case.
+    /// A text that one of the places of the table's search contains, whatever its case.
     pub q: Option<String>,
     /// Items per page; 0 counts as 1.
     pub limit: usize,

@@ -17,7 +17,7 @@ use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
-use crate::catalog::definition::{Pages, Refresh};
+use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::catalog::extract::parse_millis;
 use crate::domain::Combination;
 use crate::domain::Json;
@@ -346,13 +346,8 @@ fn refresh_after(
     first_seen: impl FnOnce() -> Option<Millis>,
     now: Millis,
 ) -> Option<i64> {
-    if let Some((at, finals)) = &rule.until {
-        let path: Vec<String> = tokens(at).collect();
-        let mut is_final = false;
-        each_value(document, &path, &mut |value| is_final |= is_one_of(value, finals));
-        if is_final {
-            return None;
-        }
+    if rule.until.as_ref().is_some_and(|until| is_final(until, document)) {
+        return None;
     }
     let time = rule.time.as_deref().and_then(|at| document.pointer(at)?.as_str()).and_then(parse_millis);
     let age = now.saturating_sub(time.or_else(first_seen).unwrap_or(now)).max(0);
@@ -360,7 +355,18 @@ fn refresh_after(
     (age <= ms(rule.max_age)).then(|| ms(rule.every).max(age / 2))
 }
 
-/// Each value at the path; `*` is any element of an array.
+fn is_final(until: &Until, document: &Json<'_>) -> bool {
+    let path: Vec<String> = tokens(&until.at).collect();
+    let (mut some, mut all) = (false, true);
+    each_value(document, &path, &mut |value| {
+        let fits = is_one_of(value, &until.values);
+        some |= fits;
+        all &= fits;
+    });
+    some && (all || !until.all)
+}
+
+/// Each value at the path; `*` is any element of an array. What is missing counts as null.
 fn each_value<'a, 'b>(value: &'b Json<'a>, path: &[String], visit: &mut dyn FnMut(&'b Json<'a>)) {
     match (path.split_first(), value) {
         (None, value) => visit(value),
@@ -369,12 +375,12 @@ fn each_value<'a, 'b>(value: &'b Json<'a>, path: &[String], visit: &mut dyn FnMu
         }
         (Some((token, rest)), Json::Array(elements)) => {
             let found = token.parse().ok().and_then(|index: usize| elements.get(index));
-            found.into_iter().for_each(|value| each_value(value, rest, visit));
+            each_value(found.unwrap_or(&Json::Null), rest, visit);
         }
         (Some((token, rest)), Json::Object(_)) => {
-            value.get(token).into_iter().for_each(|value| each_value(value, rest, visit));
+            each_value(value.get(token).unwrap_or(&Json::Null), rest, visit);
         }
-        _ => {}
+        _ => visit(&Json::Null),
     }
 }
 

@@ -165,6 +165,27 @@ fn the_refresh_rule() {
 }
 
 #[test]
+fn a_rule_may_wait_for_all_values() {
+    let definition = definition(
+        r#"list = { path = "/things", items = "", pages = { style = "none" } }
+        [detail]
+        path = "/things/{id}"
+        refresh = { until = { at = "/parts/*/done", in = ["true"], all = true }, every = "1h", max_age = "30d" }
+        [table]"#,
+    );
+    let is_final = |parts: &str| {
+        let body = Bytes::from(format!(r#"{{"id":"a","parts":{parts}}}"#));
+        detail(&definition, "a", &body, || None, 0).unwrap().refresh_after_ms.is_none()
+    };
+    for done in [r#"[{"done":true}]"#, r#"[{"done":true},{"done":"true"}]"#] {
+        assert!(is_final(done), "{done}");
+    }
+    for open in [r#"[{"done":true},{"done":false}]"#, r#"[{"done":true},{}]"#, r#"[{"done":true},7]"#, "[]", "null"] {
+        assert!(!is_final(open), "{open}");
+    }
+}
+
+#[test]
 fn calls_follow_the_definition() {
     let definition = listed();
     let combination = Combination(vec![("kind".to_owned(), "B".to_owned())]);

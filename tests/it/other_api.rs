@@ -115,8 +115,8 @@ detail = { path = "/v2/books/{id}", document = "/data" }
 [resource.books.table]
 id      = "isbn"
 time    = "added"
-search  = ["title"]
-filters = { author = "book_authors.name" }
+search  = ["title", "isbn", "book_authors.name"]
+filters = { author = "book_authors.name", number = "isbn" }
 
 [resource.books.table.columns]
 title = { from = "/title", type = "text(200)" }
@@ -187,7 +187,18 @@ async fn synced(builder: Builder) {
         (&first["title"], &first["pages"], &first["price"], &first["added"]),
         (&json!("Book 1"), &json!(101), &json!("1.50"), &json!("2023-11-14T23:13:20.000000Z"))
     );
-    assert_eq!(app.pages("/api/v1/books?author=Author%203").await.len(), 8);
+    for (query, count) in [
+        ("author=Author%203", 8),
+        ("author=author%203", 0),
+        ("number=978-0007", 1),
+        ("number=978-0007&author=Author%203", 0),
+        ("q=oK%2012", 1),
+        ("q=thor%203", 8),
+        ("q=978-000", 9),
+        ("q=another&number=978-0007", 1),
+    ] {
+        assert_eq!(app.pages(&format!("/api/v1/books?{query}")).await.len(), count, "{query}");
+    }
     let lent = |isbn: &u64| if *isbn == 8 { 0 } else { isbn % 4 };
     let all: u64 = (1..=BOOKS).map(|isbn| lent(&isbn)).sum();
     let loans = app.pages("/api/v1/loans?limit=500").await;

@@ -40,20 +40,25 @@ async fn fill(database: &Database, documents: u64) {
 }
 
 async fn fill_shop(database: &Database, shop: &str, documents: u64) {
+    // As every server can count.
+    let digits = (1..10).fold("SELECT 0 AS d".to_owned(), |all, digit| format!("{all} UNION ALL SELECT {digit}"));
+    let digits = format!("({digits})");
     database
         .run(&format!(
             "INSERT INTO things (shop_id, thing_id, combination, name, document, fetched_at, first_listed_at, row_hash, \
              document_hash, version) SELECT '{shop}', LPAD(seq, 9, '0'), '', CONCAT('n', seq), \
              JSON_OBJECT('id', LPAD(seq, 9, '0'), 'name', CONCAT('n', seq), 'sold', IF(seq % 10, seq, 'many'), \
              'to', JSON_OBJECT('city', CONCAT('c', seq % 7)), 'parts', JSON_ARRAY(JSON_OBJECT('n', seq), JSON_OBJECT('n', seq + 1))), \
-             '2026-11-01 10:00:00.123', '2026-10-01 09:00:00.456', seq, seq * 2, seq + 5 FROM seq_1_to_{documents}"
+             '2026-11-01 10:00:00.123', '2026-10-01 09:00:00.456', seq, seq * 2, seq + 5 \
+             FROM (SELECT 1 + a.d + 10 * b.d + 100 * c.d + 1000 * e.d + 10000 * f.d AS seq FROM \
+             {digits} a, {digits} b, {digits} c, {digits} e, {digits} f) numbers WHERE seq <= {documents}"
         ))
         .await;
 }
 
 /// What must not change.
 async fn kept(database: &Database) -> Vec<(u64, String, u64)> {
-    let text = "SELECT CAST(SUM(version) AS UNSIGNED), MD5(GROUP_CONCAT(fetched_at, first_listed_at, row_hash ORDER BY thing_id)), \
+    let text = "SELECT CAST(SUM(version) AS UNSIGNED), SHA2(GROUP_CONCAT(fetched_at, first_listed_at, row_hash ORDER BY thing_id), 256), \
                 CAST(SUM(document_hash) AS UNSIGNED) FROM things WHERE thing_id < '000000500'";
     database.rows(text).await
 }

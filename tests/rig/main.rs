@@ -162,7 +162,7 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Runs what was asked for, in its order; the number of runs that failed.
+/// Runs what was asked for, in about its order; the number of runs that failed.
 async fn all(asked: &Asked) -> usize {
     let score = Arc::new(Score::default());
     // First come, first served: a run that wants every turn holds up those behind it until it has them.

@@ -255,7 +255,8 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
         parameters.push(parameter("to", &format!("`{column}` before: RFC 3339 or a date (UTC), from 1970 on."), &time));
     }
     if !definition.table.search.is_empty() {
-        let columns = definition.table.search.join(", ");
+        let places = definition.table.search.iter().map(|place| definition.table.name_of(place));
+        let columns = places.collect::<Vec<_>>().join(", ");
         parameters.push(parameter(
             "q",
             &format!("Text within any of: {columns}."),

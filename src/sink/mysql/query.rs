@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mysql_async::prelude::FromRow;
 use mysql_async::{FromRowError, Params, Row, Value};
 
-use crate::catalog::definition::{Column, ColumnKind, FilterTarget};
+use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::{extract, parse_millis};
 use crate::domain::Json;
 use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
@@ -145,11 +145,11 @@ impl Condition {
         if let Some(to) = query.to {
             condition.add(&format!("t.`{time}` < ?"), [datetime_value(to)]);
         }
-        for (target, text) in &query.filters {
-            condition.filter(layout, target, text)?;
+        for (place, text) in &query.filters {
+            condition.filter(table, place, text)?;
         }
         if let Some(q) = &query.q {
-            condition.search(&table.search, q)?;
+            condition.search(table, q)?;
         }
         Some(condition)
     }
@@ -164,54 +164,65 @@ impl Condition {
     }
 
     /// None: the column is unknown, or the text is no value of its type.
-    fn filter(&mut self, layout: &Layout, target: &FilterTarget, text: &str) -> Option<()> {
-        let table = &layout.definition.table;
-        match target {
-            FilterTarget::Column(name) => {
-                let column = table.columns.iter().find(|column| column.name == *name)?;
-                let (part, values) = equals("t", column, text)?;
-                self.add(&part, values);
-            }
-            FilterTarget::Child { table: child, column } => {
-                let child = table.children.iter().find(|known| known.name == *child)?;
-                let column = child.columns.iter().find(|known| known.name == *column)?;
-                let (part, values) = equals("c", column, text)?;
-                let exists = format!(
-                    "EXISTS (SELECT 1 FROM `{}` c WHERE c.`shop_id` = t.`shop_id` AND c.`{id}` = t.`{id}` AND {part})",
-                    child.name,
-                    id = table.id_column
-                );
-                self.add(&exists, values);
-            }
-        }
+    fn filter(&mut self, table: &Table, place: &Place, text: &str) -> Option<()> {
+        let (name, kind) = column(table, place)?;
+        let (part, values) = equals(&name, kind, text)?;
+        self.add(&within(table, place, &part), values);
         Some(())
     }
 
-    /// None: there is no column to search in.
-    fn search(&mut self, columns: &[String], q: &str) -> Option<()> {
-        if columns.is_empty() {
+    /// None: there is nowhere to search in.
+    fn search(&mut self, table: &Table, q: &str) -> Option<()> {
+        let pattern = format!("%{}%", escaped(q));
+        let mut parts = Vec::with_capacity(table.search.len());
+        for place in &table.search {
+            let (name, _) = column(table, place)?;
+            let part = format!("CAST({name} AS CHAR) COLLATE utf8mb4_unicode_ci LIKE ? ESCAPE '{ESCAPE}'");
+            parts.push(within(table, place, &part));
+        }
+        if parts.is_empty() {
             return None;
         }
-        let pattern = format!("%{}%", escaped(q));
-        let part =
-            |name: &String| format!("CAST(t.`{name}` AS CHAR) COLLATE utf8mb4_unicode_ci LIKE ? ESCAPE '{ESCAPE}'");
-        let parts: Vec<String> = columns.iter().map(part).collect();
-        self.add(&format!("({})", parts.join(" OR ")), columns.iter().map(|_| text_value(&pattern)));
+        self.add(&format!("({})", parts.join(" OR ")), parts.iter().map(|_| text_value(&pattern)));
         Some(())
     }
 }
 
-/// `column = text` for the column's type.
-fn equals(table: &str, column: &Column, text: &str) -> Option<(String, Vec<Value>)> {
-    let name = &column.name;
-    let value = match column.kind {
-        // The first finds it by the index, the second by its bytes: free text compares like people.
+/// The column at a place, as a condition names it, and its type. None: there is none.
+fn column(table: &Table, place: &Place) -> Option<(String, ColumnKind)> {
+    let (alias, columns, name) = match place {
+        Place::Id => return Some((format!("t.`{}`", table.id_column), ColumnKind::Text(None))),
+        Place::Column(name) => ("t", &table.columns, name),
+        Place::Child { table: child, column } => {
+            ("c", &table.children.iter().find(|known| known.name == *child)?.columns, column)
+        }
+    };
+    let column = columns.iter().find(|column| column.name == *name)?;
+    Some((format!("{alias}.`{name}`"), column.kind))
+}
+
+/// The condition itself, or that some row of the child table fulfils it.
+fn within(table: &Table, place: &Place, part: &str) -> String {
+    match place {
+        Place::Id | Place::Column(_) => part.to_owned(),
+        Place::Child { table: child, .. } => format!(
+            "EXISTS (SELECT 1 FROM `{child}` c WHERE c.`shop_id` = t.`shop_id` AND c.`{id}` = t.`{id}` AND {part})",
+            id = table.id_column
+        ),
+    }
+}
+
+/// `name = text` for the type of a column.
+fn equals(name: &str, kind: ColumnKind, text: &str) -> Option<(String, Vec<Value>)> {
+    let value = match kind {
+        // The first finds it by the index, the second by its bytes: free text compares like people, and no text
+        // minds spaces at its end.
         ColumnKind::Text(_) => {
-            let part = format!("({table}.`{name}` = ? AND {table}.`{name}` COLLATE utf8mb4_bin = ?)");
+            let part = format!("({name} = ? AND CAST({name} AS BINARY) = CAST(? AS BINARY))");
             return Some((part, vec![text_value(text), text_value(text)]));
         }
         ColumnKind::Json => {
-            return Some((format!("CAST({table}.`{name}` AS CHAR) COLLATE utf8mb4_bin = ?"), vec![text_value(text)]));
+            return Some((format!("CAST({name} AS CHAR) COLLATE utf8mb4_bin = ?"), vec![text_value(text)]));
         }
         ColumnKind::Boolean => Value::Int(i64::from(text.parse::<bool>().ok()?)),
         ColumnKind::Integer => Value::Int(text.parse().ok()?),
@@ -222,7 +233,7 @@ fn equals(table: &str, column: &Column, text: &str) -> Option<(String, Vec<Value
             text_value(text)
         }
     };
-    Some((format!("{table}.`{name}` = ?"), vec![value]))
+    Some((format!("{name} = ?"), vec![value]))
 }
 
 fn escaped(text: &str) -> String {
@@ -239,7 +250,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{equals, escaped};
-    use crate::catalog::definition::{Column, ColumnKind, ColumnSource};
+    use crate::catalog::definition::ColumnKind;
 
     #[test]
     fn wildcards_are_escaped() {
@@ -248,7 +259,6 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_no_value_of_the_type_finds_nothing() {
-        let column = |kind| Column { name: "c".into(), source: ColumnSource::Stream("s".into()), kind };
         for (kind, text) in [
             (ColumnKind::Integer, "1 OR 1=1"),
             (ColumnKind::Boolean, "1"),
@@ -256,8 +266,8 @@ mod tests {
             (ColumnKind::Date, "2026-02-30"),
             (ColumnKind::Decimal { digits: 5, scale: 2 }, "x"),
         ] {
-            assert!(equals("t", &column(kind), text).is_none(), "{text}");
+            assert!(equals("c", kind, text).is_none(), "{text}");
         }
-        assert!(equals("t", &column(ColumnKind::Boolean), "true").is_some());
+        assert!(equals("c", ColumnKind::Boolean, "true").is_some());
     }
 }

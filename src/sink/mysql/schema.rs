@@ -34,7 +34,8 @@ const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` 
      `number` INT UNSIGNED NOT NULL PRIMARY KEY, `name` VARCHAR(64) NOT NULL, `applied_at` DATETIME(6) NOT NULL\
      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-const LOCK_NAME: &str = "CONCAT('waybill.', MD5(DATABASE()))";
+/// At most 64 characters, which is what a name of a lock may have.
+const LOCK_NAME: &str = "CONCAT('waybill.', SHA2(DATABASE(), 224))";
 
 /// A row is too wide with one more column of this type.
 const ROW_TOO_WIDE: u16 = 1118;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use waybill::catalog::definition::FilterTarget;
+use waybill::catalog::definition::Place;
 use waybill::sink::ListQuery;
 
 use super::{NOW, entry, prepared, shipment};
@@ -63,8 +63,8 @@ async fn filters_find_what_they_say() {
         let page = mysql.list("shipments", &query).await.unwrap();
         page.items.into_iter().map(|item| item.id).collect::<Vec<_>>().join(",")
     };
-    let column = |name: &str| FilterTarget::Column(name.to_owned());
-    let ean = || FilterTarget::Child { table: "shipment_items".to_owned(), column: "ean".to_owned() };
+    let column = |name: &str| Place::Column(name.to_owned());
+    let ean = || Place::Child { table: "shipment_items".to_owned(), column: "ean".to_owned() };
     assert_eq!(find(&|_| ()).await, "1,2,3");
     assert_eq!(find(&|q| q.shop = Some("t".into())).await, "3");
     assert_eq!(find(&|q| q.shops = Some(vec!["s".into(), "x".into()])).await, "1,2");
@@ -80,9 +80,13 @@ async fn filters_find_what_they_say() {
     assert_eq!(find(&|q| q.filters = vec![(column("order_id"), "o1".into())]).await, "1");
     assert_eq!(find(&|q| q.filters = vec![(column("order_id"), "o1' OR '1'='1".into())]).await, "");
     assert_eq!(find(&|q| q.filters = vec![(column("ship_to_surname"), "jansen".into())]).await, "");
+    assert_eq!(find(&|q| q.filters = vec![(column("ship_to_surname"), "50%_Müller".into())]).await, "2");
+    assert_eq!(find(&|q| q.filters = vec![(column("order_id"), "o1 ".into())]).await, "");
     assert_eq!(find(&|q| q.filters = vec![(ean(), "ean1".into())]).await, "1,3");
     assert_eq!(find(&|q| q.filters = vec![(ean(), "ean1".into()), (column("order_id"), "o2".into())]).await, "3");
     assert_eq!(find(&|q| q.filters = vec![(column("fulfilment_method"), "FBR".into())]).await, "1,2,3");
+    assert_eq!(find(&|q| q.filters = vec![(Place::Id, "2".into())]).await, "2");
+    assert_eq!(find(&|q| q.filters = vec![(Place::Id, "2 ".into())]).await, "");
     assert_eq!(find(&|q| q.from = Some(NOW + 1)).await, "2,3");
     assert_eq!(find(&|q| q.to = Some(NOW + 1)).await, "1");
     assert_eq!(find(&|q| q.q = Some("JANS".into())).await, "1");

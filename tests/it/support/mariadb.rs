@@ -224,6 +224,11 @@ impl Database {
         Conn::new(opts).await.unwrap()
     }
 
+    /// Whether the server is MariaDB, and not a MySQL that `WAYBILL_TEST_MYSQL` names.
+    pub(crate) async fn is_mariadb(&self) -> bool {
+        self.rows::<String>("SELECT VERSION()").await.concat().contains("MariaDB")
+    }
+
     pub(crate) async fn run(&self, text: &str) {
         let mut conn = self.conn().await;
         conn.query_drop(text).await.unwrap();
