@@ -45,7 +45,7 @@ impl<'a> Caller<'a> {
             None => shops.into_iter().find(|shop| shop.state == ShopState::Active && shop.takes(resource)),
         };
         found.ok_or_else(|| match id {
-            Some(id) => anyhow::Error::msg(super::no_such_shop(id)),
+            Some(id) => super::NoSuchShop(id.to_owned()).into(),
             None => anyhow::anyhow!(
                 "no active shop takes `{resource}`; add one: waybill shops add --name NAME --client-id ID"
             ),

@@ -320,10 +320,10 @@ fn timetable(config: &Config) -> anyhow::Result<Timetable> {
     })
 }
 
-/// What a command says of an id that no shop has.
-pub(crate) fn no_such_shop(id: &str) -> String {
-    format!("--shop {id}: there is no such shop; `waybill shops list` shows the ids")
-}
+/// A command named a shop by an id that none has.
+#[derive(Debug, thiserror::Error)]
+#[error("--shop {0}: there is no such shop; `waybill shops list` shows the ids")]
+pub(crate) struct NoSuchShop(pub(crate) String);
 
 /// One recorder a process; tests start several apps in one.
 fn recorder() -> PrometheusHandle {

@@ -68,7 +68,7 @@ impl App {
             None => shops.retain(|shop| shop.state == ShopState::Active),
         }
         if let (true, Some(id)) = (shops.is_empty(), &ask.shop) {
-            anyhow::bail!(super::no_such_shop(id));
+            anyhow::bail!(super::NoSuchShop(id.to_owned()));
         }
         let walked = |run: &Run| matches!(run.state, RunState::Done | RunState::Fetching);
         let runs = inner.store.runs(None, RUNS_LOOKED, walked)?;

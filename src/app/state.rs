@@ -21,7 +21,7 @@ impl App {
         if let Some(id) = shop {
             shops.retain(|shop| shop.id == id);
             if shops.is_empty() {
-                anyhow::bail!(super::no_such_shop(id));
+                anyhow::bail!(super::NoSuchShop(id.to_owned()));
             }
         }
         let counters = store.counters()?;

@@ -12,6 +12,7 @@ pub mod infer;
 mod layout;
 pub mod limits;
 pub mod reader;
+mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use definition::Definition;
 pub use fields::nearest;
 pub use limits::{Limit, Rule, RuleTable};
+pub use views::views;
 
 const SOURCE: &str = include_str!("bol.toml");
 const RESOURCES: [(&str, &str); 10] = [
@@ -79,8 +81,9 @@ pub fn resources(names: &[String], own: &toml::Table, rules: &RuleTable) -> Resu
         match resource(name, own) {
             Ok(definition) => {
                 for path in definition.paths().filter(|path| rules.find("GET", path).is_none()) {
+                    let pattern = path.replace("{id}", "*").replace("{parent}", "*");
                     problems.push(format!(
-                        "resource.{name}: no rate rule for GET {path}; add it under [source.limits], like \"GET {path}\" = \"20/min\""
+                        "resource.{name}: no rate rule for GET {path}; add it under [source.limits], like \"GET {pattern}\" = \"20/min\""
                     ));
                 }
                 definitions.push(Arc::new(definition));

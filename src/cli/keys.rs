@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::out::{Out, tell};
 use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
-use crate::app::no_such_shop;
+use crate::app::NoSuchShop;
 use crate::domain::clock::rfc3339;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 
@@ -81,7 +81,7 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
         Act::Create { name, scope, shops, expires_days } => {
             for id in &shops {
                 if backend.shop(id).await?.is_none() {
-                    return Err(Failure::Usage(no_such_shop(id)));
+                    return Err(anyhow::Error::from(NoSuchShop(id.clone())).into());
                 }
             }
             let scope = match scope {

@@ -32,7 +32,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::App;
+use crate::app::{App, NoSuchShop};
 use crate::config::{Config, ConfigError, Log, LogFormat};
 use crate::http::backend::ApiError;
 use out::{Out, tell};
@@ -84,7 +84,10 @@ enum Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure::Failed(error)
+        match error.downcast::<NoSuchShop>() {
+            Ok(named) => Failure::Usage(named.to_string()),
+            Err(error) => Failure::Failed(error),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::out::{Out, tell};
 use super::progress::{Bars, Line};
 use super::{Failure, Outcome, Voice, configure, schema_infer};
 use crate::app::schema::{self, Replay, Wanted};
-use crate::catalog::nearest;
+use crate::catalog::{self, nearest};
 use crate::config::Config;
 
 /// Show the tables of the resources, or fill what was added to them.
@@ -18,7 +18,7 @@ use crate::config::Config;
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(
-    after_long_help = "Examples:\n  waybill schema print\n  waybill schema print orders\n  waybill schema replay\n  \
+    after_long_help = "Examples:\n  waybill schema print\n  waybill schema print orders\n  waybill schema print --views | mysql waybill\n  waybill schema replay\n  \
     waybill schema replay orders --again\n  \
     waybill schema infer invoices --path /v1/invoices --detail '/v1/invoices/{id}' --limit 20/min\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
@@ -33,6 +33,9 @@ enum Act {
     Print {
         /// Only this resource; all, and Waybill's own tables, else
         resource: Option<String>,
+        /// Print the views for people instead, those whose resources are all configured
+        #[arg(long, conflicts_with = "resource")]
+        views: bool,
     },
     Infer(Box<schema_infer::Args>),
     /// Fill columns and tables that were added later, from the documents in MySQL
@@ -59,7 +62,13 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let config = configure(path, Voice::Command)?;
     match args.act {
         Act::Infer(args) => Box::pin(schema_infer::run(*args, &config, out)).await,
-        Act::Print { resource } => {
+        Act::Print { views: true, .. } => {
+            for view in catalog::views(&config.definitions) {
+                out.line(view)?;
+            }
+            Ok(())
+        }
+        Act::Print { resource, views: false } => {
             known(&config, resource.as_deref())?;
             for statement in schema::ddl(&config, resource.as_deref())? {
                 out.line(format_args!("{statement};\n"))?;

@@ -8,7 +8,7 @@ use super::out::{Out, tell};
 use super::progress::Bars;
 use super::watch::{Chosen, Ended, Watched, name, runs, until_idle};
 use super::{Failure, Outcome, Voice, configure, start, stop, table};
-use crate::app::{App, no_such_shop};
+use crate::app::{App, NoSuchShop};
 use crate::catalog::reader::parse_duration;
 use crate::domain::document::RunView;
 use crate::domain::{Mode, RunState, Shop, ShopState};
@@ -100,8 +100,7 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
     }
     if let Some(id) = id {
         let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
-        let what = no_such_shop(id);
-        return if found.is_empty() { Err(Failure::Usage(what)) } else { Ok(found) };
+        return if found.is_empty() { Err(anyhow::Error::from(NoSuchShop(id.to_owned())).into()) } else { Ok(found) };
     }
     let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
     let (active, others): (Vec<Shop>, Vec<Shop>) =

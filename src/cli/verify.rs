@@ -7,7 +7,7 @@ use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Watched, until_idle};
 use super::{Failure, Outcome, Voice, at_rest, configure, start, stop, table};
-use crate::app::{App, no_such_shop};
+use crate::app::{App, NoSuchShop};
 use crate::domain::{Completeness, Shop};
 
 /// Gaps printed of one resource; all are counted.
@@ -50,8 +50,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     if let Some(id) = &args.shop {
         shops.retain(|shop| shop.id == *id);
         if shops.is_empty() {
-            let what = no_such_shop(id);
-            return Err(Failure::Usage(what));
+            return Err(anyhow::Error::from(NoSuchShop(id.clone())).into());
         }
     }
     if args.mend {

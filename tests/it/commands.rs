@@ -42,6 +42,20 @@ fn says(text: &str, parts: &[&str]) {
     }
 }
 
+#[test]
+fn the_views_of_what_is_configured_are_printed_as_they_stand() {
+    let folder = Folder::bare();
+    let file = |name: &str| {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/");
+        std::fs::read_to_string(format!("{path}{name}.sql")).unwrap()
+    };
+    folder.write("waybill.toml", "resources = [\"orders\", \"returns\"]\n");
+    let printed = folder.run(&["schema", "print", "--views"]).expect(0).out;
+    assert_eq!(printed, format!("{}\n{}\n", file("v_open_orders"), file("v_returns_by_reason")));
+    folder.write("waybill.toml", "resources = [\"orders\"]\n[resource.orders.table]\nname = \"sales\"\n");
+    assert_eq!(folder.run(&["schema", "print", "--views"]).expect(0).out, "", "it has another table");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preview_shows_rows_and_what_each_column_got() {
     let market = market().await;
@@ -71,8 +85,10 @@ async fn a_preview_shows_rows_and_what_each_column_got() {
     );
     let nothing = folder.run(&["preview", "order"]).expect(2).err;
     says(&nothing, &["`order` is not configured; did you mean `orders`?"]);
-    let nobody = folder.run(&["preview", "orders", "--shop", "nobody"]).expect(1).err;
-    says(&nobody, &["there is no such shop", "waybill shops list"]);
+    for command in [&["preview", "orders"][..], &["plan"], &["state"]] {
+        let nobody = folder.run(&[command, &["--shop", "nobody"]].concat()).expect(2).err;
+        says(&nobody, &["--shop nobody: there is no such shop", "waybill shops list"]);
+    }
     // Nothing was kept but the use of the budget: each rule's slots are those of the calls.
     let state: Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
     let budgets = state["shops"][0]["budgets"].as_array().unwrap();

@@ -12,10 +12,10 @@ use crate::support::mariadb::Database;
 
 const DELIVERED: [&str; 3] = ["DELIVERED_AT_CUSTOMER", "DELIVERED_AT_NEIGHBOURS", "PICKED_UP_AT_PICK_UP_POINT"];
 
-/// Makes the views as a client that speaks this character set.
 /// Transporter, shipments, delivered, share, mean and median.
 type Carried = (String, u64, u64, f64, Option<f64>, Option<f64>);
 
+/// Makes the views as a client that speaks this character set.
 async fn apply_views(database: &Database, charset: &str) -> Vec<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/views");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
