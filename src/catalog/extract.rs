@@ -1,6 +1,6 @@
 //! From a document to typed cells, as a definition lays it out. Pure.
 //!
-//! A value that does not fit its column becomes `Null` and is counted; the document itself is always
+//! A value that does not fit its column becomes `Null`, which [`super::coverage`] counts; the document itself is always
 //! kept whole beside the columns. The listing and both sinks use the same cells, so they agree.
 
 use serde_json::Value;
@@ -32,8 +32,6 @@ pub struct Extract {
     pub cells: Vec<Cell>,
     /// For each child table in order: its rows, each in the order of its columns.
     pub children: Vec<Vec<Vec<Cell>>>,
-    /// Values that did not fit their column.
-    pub misfits: u32,
 }
 
 /// What a document's columns are taken from.
@@ -52,37 +50,30 @@ pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combinati
     let mut out = Extract::default();
     let (parent, _) = definition.split_id(id);
     let whole = Within { value: document, above: &[], combination, parent: parent.as_deref() };
-    out.cells = cells(&definition.table.columns, whole, &mut out.misfits);
+    out.cells = cells(&definition.table.columns, whole);
     for child in &definition.table.children {
         let mut rows = Vec::new();
-        child_rows(child, &child.from, whole, &mut rows, &mut out.misfits);
+        child_rows(child, &child.from, whole, &mut rows);
         out.children.push(rows);
     }
     out
 }
 
 /// Adds the rows of the arrays at `path` within a value, in the order of the document.
-fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, rows: &mut Vec<Vec<Cell>>, misfits: &mut u32) {
+fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, rows: &mut Vec<Vec<Cell>>) {
     let (head, rest) = path.split_once("/*").map_or((path, None), |(head, rest)| (head, Some(rest)));
-    let elements = match within.value.pointer(head) {
-        Some(Json::Array(elements)) => elements,
-        Some(Json::Null) | None => return,
-        Some(_) => {
-            *misfits += 1;
-            return;
-        }
-    };
+    let Some(Json::Array(elements)) = within.value.pointer(head) else { return };
     let above: Vec<&Json<'_>> = within.above.iter().copied().chain([within.value]).collect();
     for value in elements {
         let element = Within { value, above: &above, ..within };
         match rest {
-            Some(rest) => child_rows(child, rest, element, rows, misfits),
-            None => rows.push(cells(&child.columns, element, misfits)),
+            Some(rest) => child_rows(child, rest, element, rows),
+            None => rows.push(cells(&child.columns, element)),
         }
     }
 }
 
-fn cells(columns: &[Column], from: Within<'_>, misfits: &mut u32) -> Vec<Cell> {
+fn cells(columns: &[Column], from: Within<'_>) -> Vec<Cell> {
     let text = |text: Option<&str>| text.map_or(Cell::Null, |text| Cell::Text(text.to_owned()));
     columns
         .iter()
@@ -97,10 +88,7 @@ fn cells(columns: &[Column], from: Within<'_>, misfits: &mut u32) -> Vec<Cell> {
             };
             match found {
                 None | Some(Json::Null) => Cell::Null,
-                Some(value) => cell(column.kind, value).unwrap_or_else(|| {
-                    *misfits += 1;
-                    Cell::Null
-                }),
+                Some(value) => cell(column.kind, value).unwrap_or(Cell::Null),
             }
         })
         .collect()
@@ -296,6 +284,5 @@ mod tests {
         assert_eq!(*of("tags"), [[text("n"), text("x")], [text("n"), text("y")]]);
         let part = |name: &str, number| vec![text(name), text("n"), Cell::Integer(number)];
         assert_eq!(*of("parts"), [part("A", 1), part("A", 2), part("C", 3)]);
-        assert_eq!(found.misfits, 1, "an array that is none");
     }
 }

@@ -61,7 +61,8 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let _lock = fresh(&args.dir)?;
     let limits = if args.real_limits { BTreeMap::new() } else { quick_limits().map_err(anyhow::Error::msg)? };
     let shop = sandbox::shop(1, args.rows);
-    let options = Options { shops: vec![shop.clone()], limits: limits.clone(), ..Options::default() };
+    // Who sees Waybill for the first time sees what a shop usually has.
+    let options = Options { shops: vec![shop.clone()], limits: limits.clone(), odd: false, ..Options::default() };
     let stand_in = Sandbox::new(options, Clock::system()).context("sandbox")?;
     let api = TcpListener::bind("127.0.0.1:0").await.context("sandbox")?;
     let listener = listener().await?;
