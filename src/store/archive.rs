@@ -85,7 +85,8 @@ fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[
 fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
     let middle = [&[0], shop.as_bytes(), &[0]].concat();
     let of_shop = |key: &[u8]| key.windows(middle.len()).any(|part| part == middle);
-    for (key, _) in tx.scan_where(b"x", b"x", PURGED_MAX, of_shop)? {
+    let found = tx.pairs(b"x", b"x").filter(|pair| !matches!(pair, Ok((key, _)) if !of_shop(key)));
+    for (key, _) in found.take(PURGED_MAX).collect::<Result<Vec<_>, _>>()? {
         tx.delete(key);
     }
     Ok(())

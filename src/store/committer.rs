@@ -276,44 +276,35 @@ impl Tx<'_> {
 
     /// The first `limit` pairs from `from` on with `prefix`, own changes included.
     pub fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
-        self.scan_where(prefix, from, limit, |_| true)
+        self.pairs(prefix, from).take(limit).collect()
     }
 
-    /// The same, for keys that are wanted.
-    pub fn scan_where(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-        wanted: impl Fn(&[u8]) -> bool,
-    ) -> Result<Vec<Pair>, StoreError> {
+    /// The pairs from `from` on with `prefix`, own changes included, read one by one.
+    pub fn pairs<'s>(&'s self, prefix: &'s [u8], from: &'s [u8]) -> impl Iterator<Item = Result<Pair, StoreError>> {
         let start = if from > prefix { from } else { prefix };
         let own = layer(&self.own, prefix, start);
         let group = layer(self.group, prefix, start);
         let mut fresh = Merged { upper: own.peekable(), lower: group.peekable() }.peekable();
         let mut below = self.kv.scan(prefix, start).peekable();
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let order = match (fresh.peek(), below.peek()) {
-                (None, None) => break,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
-                (Some((key, _)), Some(Ok((under, _)))) => key.as_slice().cmp(under),
-            };
-            if order == Ordering::Greater {
-                found.extend(below.next().transpose()?.filter(|(key, _)| wanted(key)));
-                continue;
+        std::iter::from_fn(move || {
+            loop {
+                let order = match (fresh.peek(), below.peek()) {
+                    (None, None) => return None,
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
+                    (Some((key, _)), Some(Ok((under, _)))) => key.as_slice().cmp(under),
+                };
+                if order == Ordering::Greater {
+                    return below.next();
+                }
+                if order == Ordering::Equal {
+                    below.next();
+                }
+                if let Some((key, Some(value))) = fresh.next() {
+                    return Some(Ok((key.clone(), value.clone())));
+                }
             }
-            if order == Ordering::Equal {
-                below.next();
-            }
-            if let Some((key, Some(value))) = fresh.next()
-                && wanted(key)
-            {
-                found.push((key.clone(), value.clone()));
-            }
-        }
-        Ok(found)
+        })
     }
 
     /// Tells somebody who waits, once the transaction is durable.

@@ -343,9 +343,14 @@ impl Kv for MemoryKv {
         let mut next = Bound::Included(if from > prefix.as_slice() { from.to_vec() } else { prefix.clone() });
         Box::new(std::iter::from_fn(move || {
             let map = self.read();
-            let (key, value) = map.range((next.clone(), Bound::Unbounded)).next()?;
+            let after = next.as_ref().map(Vec::as_slice);
+            let (key, value) = map.range::<[u8], _>((after, Bound::Unbounded)).next()?;
+            if !key.starts_with(&prefix) {
+                return None;
+            }
+            let pair = (key.clone(), value.clone());
             next = Bound::Excluded(key.clone());
-            key.starts_with(&prefix).then(|| Ok((key.clone(), value.clone())))
+            Some(Ok(pair))
         }))
     }
 

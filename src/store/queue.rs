@@ -237,8 +237,10 @@ impl Store {
             other => return Ok(other),
         }
         self.transact(move |tx| {
-            for (key, _) in tx.scan(b"w", b"w", PROMOTED_MAX)? {
-                let Some((due, seq)) = keys::due_and_seq(&key).filter(|(due, _)| *due <= now) else { break };
+            // Only what is due is read: there may be as many planned re-reads as documents.
+            let waiting = tx.pairs(b"w", b"w").map(|pair| Ok(keys::due_and_seq(&pair?.0)));
+            let due = waiting.map_while(Result::transpose).take_while(|at| !matches!(at, Ok((due, _)) if *due > now));
+            for (due, seq) in due.take(PROMOTED_MAX).collect::<Result<Vec<_>, StoreError>>()? {
                 if let Some(job) = unwait(tx, due, seq)? {
                     enqueue(tx, &job)?;
                 }

@@ -18,8 +18,6 @@ use crate::domain::{Class, Job, JobKind, Lease};
 
 /// Jobs of one record: a page or two, and about a kilobyte.
 const JOBS_MAX: usize = 64;
-/// Records read at once by whoever looks for jobs.
-const LOOKED_AT_ONCE: usize = 8;
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -132,27 +130,18 @@ pub(super) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) 
 
 fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &Claims) -> Result<Vec<(u64, Job)>, StoreError> {
     let prefix = queue.prefix();
-    let mut from = prefix.clone();
     let mut found = Vec::new();
-    loop {
-        let records = tx.scan(&prefix, &from, LOOKED_AT_ONCE)?;
-        for (key, bytes) in &records {
-            let record: Record = decode("ready jobs", bytes)?;
-            let number = super::keys::number_of(key).unwrap_or(0);
-            let free = record.jobs(want - found.len(), |seq| !claims.holds(seq));
-            found.extend(free.into_iter().map(|job| (number, job)));
-            if found.len() == want {
-                return Ok(found);
-            }
-        }
-        match records.last() {
-            Some((last, _)) if records.len() == LOOKED_AT_ONCE => {
-                from.clone_from(last);
-                from.push(0);
-            }
-            _ => return Ok(found),
+    for pair in tx.pairs(&prefix, &prefix) {
+        let (key, bytes) = pair?;
+        let record: Record = decode("ready jobs", &bytes)?;
+        let number = super::keys::number_of(&key).unwrap_or(0);
+        let free = record.jobs(want - found.len(), |seq| !claims.holds(seq));
+        found.extend(free.into_iter().map(|job| (number, job)));
+        if found.len() == want {
+            break;
         }
     }
+    Ok(found)
 }
 
 /// Takes the jobs of leases off their queues. Returns the seqs of those that were there.
