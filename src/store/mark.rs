@@ -99,3 +99,26 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Mark, NAME, remove};
+    use crate::store::StoreError;
+    use crate::store::kv::MemoryKv;
+
+    #[test]
+    fn a_mark_that_cannot_be_read_or_taken_away_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, kv) = (directory.path().join(NAME), MemoryKv::default());
+        assert!(Mark::check(&kv, directory.path()).is_ok(), "none is there");
+        assert!(remove(directory.path()).is_ok());
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(Mark::check(&kv, directory.path()), Err(StoreError::Io { .. })));
+        assert!(matches!(remove(directory.path()), Err(StoreError::Io { .. })));
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, "anything").unwrap();
+        assert!(matches!(Mark::check(&kv, directory.path()), Err(StoreError::Damaged { .. })), "the store is empty");
+        remove(directory.path()).unwrap();
+        assert!(!path.exists());
+    }
+}
