@@ -6,6 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use waybill::catalog::definition::Place;
+use waybill::catalog::extract::extract;
+use waybill::catalog::{self, Definition, RuleTable, source_defaults};
+use waybill::domain::{Combination, Json};
 use waybill::sandbox::Method;
 
 use crate::support::CATALOG;
@@ -56,6 +60,50 @@ async fn is_whole(app: &TestApp) -> BTreeMap<&'static str, usize> {
     counted
 }
 
+/// Values of an item at a place, as a filter writes them.
+fn values_at(definition: &Definition, place: &Place, item: &Value) -> Vec<String> {
+    let written = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    match place {
+        Place::Id => written(&item["id"]).into_iter().collect(),
+        Place::Column(name) => written(&item[name]).into_iter().collect(),
+        Place::Child { table, column } => {
+            let text = item["document"].to_string();
+            let document = Json::parse(text.as_bytes()).unwrap();
+            let cells = extract(definition, item["id"].as_str().unwrap(), &document, &Combination::default());
+            let at = definition.table.children.iter().position(|child| child.name == *table).unwrap();
+            let columns = &definition.table.children[at].columns;
+            let column = columns.iter().position(|known| known.name == *column).unwrap();
+            cells.children[at].iter().filter_map(|row| written(&row[column].to_json())).collect()
+        }
+    }
+}
+
+/// Each filter of each resource finds just the documents that have its value. How many filters there are.
+async fn each_filter_finds_its_own(app: &TestApp) -> usize {
+    let rules = RuleTable::build([&source_defaults().unwrap().limits]).unwrap();
+    let names = CATALOG.map(str::to_owned);
+    let mut tried = 0;
+    for definition in catalog::resources(&names, &toml::Table::new(), &rules).unwrap() {
+        let path = format!("/api/v1/{}?limit=500", definition.name);
+        let items = app.pages(&path).await;
+        for (filter, place) in &definition.table.filters {
+            let at = |item: &Value| values_at(&definition, place, item);
+            let value = items.iter().flat_map(at).next().unwrap_or_else(|| panic!("{filter} of {}", definition.name));
+            let ids = |items: &[Value]| -> Vec<String> { items.iter().map(|item| item["id"].to_string()).collect() };
+            let wanted: Vec<Value> = items.iter().filter(|item| at(item).contains(&value)).cloned().collect();
+            let query: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+            let found = app.pages(&format!("{path}&{filter}={query}")).await;
+            assert_eq!(ids(&found), ids(&wanted), "{filter}={value} of {}", definition.name);
+            tried += 1;
+        }
+    }
+    tried
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_resource_is_synced_by_its_definition_alone() {
     let app = builder().shop("first", 260, 120).start().await;
@@ -65,6 +113,7 @@ async fn each_resource_is_synced_by_its_definition_alone() {
     assert!(counted.values().all(|count| *count > 5), "{counted:?}");
     assert!(counted["promotion_products"] > 100 && counted["offers"] > 200, "several pages: {counted:?}");
     assert_eq!(app.sandbox().audit().unknown_parameters, 0);
+    assert!(each_filter_finds_its_own(&app).await > 20);
     app.finish().await;
 }
 
@@ -98,6 +147,7 @@ async fn each_resource_has_its_tables_in_mysql() {
     let issued: Vec<(u64, u64)> =
         database.rows("SELECT COUNT(*), COUNT(issue_date AND period_start_date) FROM invoices").await;
     assert_eq!(issued[0].0, issued[0].1, "times since 1970");
+    assert!(each_filter_finds_its_own(&app).await > 20);
     app.finish().await;
 }
 
