@@ -28,10 +28,13 @@ pub(crate) async fn tokens(mut run: Run) {
     let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
     let list = Limit { calls: 10_000, seconds: 1 };
     let detail = Limit { calls: BURST as u32, seconds: 1 };
-    let mut world = World::open(&run, Plan { list, detail, options, ..Plan::of(SHOPS, [220, 40]) }).await;
+    let rounds = run.tier.pick(3, 4, 4);
+    // Enough that the first walk still reads when the last round begins.
+    let rows = [rounds * 3 * BURST, 40];
+    let mut world = World::open(&run, Plan { list, detail, options, ..Plan::of(SHOPS, rows) }).await;
     let serving = world.start().await;
     world.register_all(&serving).await;
-    revoked(&world, &serving, run.tier.pick(3, 4, 4)).await;
+    revoked(&world, &serving, rounds).await;
     serving.idle(HEALS_WITHIN).await;
     let stirring = world.stir(0.05);
     let mut lives = LIVES.to_vec();
