@@ -191,7 +191,8 @@ async fn hold(serving: &Serving, fate: Fate) -> Value {
         let shows = match fate {
             Fate::Parked => status["parked"] == 1 && outbox == 0,
             Fate::LeftForLater => outbox == 1 && status["parked"] == 0 && status["leased_jobs"] == 0,
-            Fate::AllWait => status["sink"]["healthy"] == false && outbox > 1,
+            // The victim may come last, and alone.
+            Fate::AllWait => status["sink"]["healthy"] == false && outbox > 0 && status["parked"] == 0,
         };
         if shows {
             return status;
