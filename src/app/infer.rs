@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::call::{Caller, told};
 use crate::catalog::infer::{self, Sample, guess};
-use crate::catalog::{Definition, RuleTable, reader};
+use crate::catalog::{Definition, Rule, RuleTable, reader};
 use crate::config::Config;
 use crate::domain::{Json, Shop};
 use crate::sink::mysql;
@@ -50,7 +50,7 @@ pub struct Inferred {
 pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
     let paths = std::iter::once(&wanted.path).chain(&wanted.detail);
     let lacking = paths.filter(|path| config.rules.find("GET", path).is_none());
-    lacking.map(|path| format!("GET {}", path.replace("{id}", "*"))).collect()
+    lacking.map(|path| Rule::name_for("GET", path)).collect()
 }
 
 /// Reads a sample and writes the definition that fits it.
@@ -114,12 +114,8 @@ pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred>
 
 /// The rules, and one for each path that has none.
 fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
-    let known: BTreeMap<String, String> = config
-        .rules
-        .rules()
-        .iter()
-        .map(|rule| (rule.name.clone(), rule.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())))
-        .collect();
+    let known: BTreeMap<String, String> =
+        config.rules.rules().iter().map(|rule| (rule.name.clone(), rule.limit_text())).collect();
     let limit = wanted.limit.clone().unwrap_or_default();
     let more = without_rule(config, wanted).into_iter().map(|pattern| (pattern, limit.clone())).collect();
     RuleTable::build([&known, &more]).map_err(|problems| anyhow!(problems.join("; ")))
@@ -134,9 +130,9 @@ fn preface(config: &Config, wanted: &Wanted, (rows, documents): (usize, usize)) 
     ];
     for path in std::iter::once(&wanted.path).chain(&wanted.detail) {
         let Some(rule) = config.rules.find("GET", path) else { continue };
-        let limit = rule.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        let limit = rule.limit_text();
         lines.push(match &wanted.limit {
-            Some(given) if rule.name == format!("GET {}", path.replace("{id}", "*")) && *given == limit => {
+            Some(given) if rule.name == Rule::name_for("GET", path) && *given == limit => {
                 format!("# To go under [source.limits]: \"{}\" = \"{limit}\"", rule.name)
             }
             _ => format!("# GET {path} has the rate rule \"{}\" = \"{limit}\"", rule.name),

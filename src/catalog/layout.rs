@@ -216,10 +216,14 @@ fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &[Column]) {
     }
 }
 
-pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
+/// Whether a text can be the name of a resource, table or column: `a-z`, `0-9` and `_`, a letter first, at most 60.
+pub fn is_identifier(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_lowercase());
-    if !plain || !starts_well || name.len() > NAME_MAX {
+    plain && name.starts_with(|first: char| first.is_ascii_lowercase()) && name.len() <= NAME_MAX
+}
+
+pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
+    if !is_identifier(name) {
         fields.problem(key, format!("`{name}` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
     }
 }

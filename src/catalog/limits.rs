@@ -66,6 +66,18 @@ pub struct Rule {
     pub limit: Option<Limit>,
 }
 
+impl Rule {
+    /// Its limit as it is written in a configuration.
+    pub fn limit_text(&self) -> String {
+        self.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+    }
+
+    /// The name of a rule for just this path, whose placeholders may be anything.
+    pub fn name_for(method: &str, path: &str) -> String {
+        format!("{method} {}", path.replace("{id}", "*").replace("{parent}", "*"))
+    }
+}
+
 /// All rules of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleTable(Vec<Rule>);

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 pub use definition::Definition;
 pub use fields::nearest;
+pub use layout::is_identifier;
 pub use limits::{Limit, Rule, RuleTable};
 pub use views::views;
 
@@ -81,9 +82,9 @@ pub fn resources(names: &[String], own: &toml::Table, rules: &RuleTable) -> Resu
         match resource(name, own) {
             Ok(definition) => {
                 for path in definition.paths().filter(|path| rules.find("GET", path).is_none()) {
-                    let pattern = path.replace("{id}", "*").replace("{parent}", "*");
+                    let rule = Rule::name_for("GET", path);
                     problems.push(format!(
-                        "resource.{name}: no rate rule for GET {path}; add it under [source.limits], like \"GET {pattern}\" = \"20/min\""
+                        "resource.{name}: no rate rule for GET {path}; add it under [source.limits], like \"{rule}\" = \"20/min\""
                     ));
                 }
                 definitions.push(Arc::new(definition));

@@ -293,9 +293,14 @@ fn refresh(fields: Fields<'_>) -> Option<Refresh> {
     Some(Refresh { until, time, every: every?, max_age: max_age? })
 }
 
-fn is_path(fields: &Fields<'_>, path: &str) {
+/// Whether a text is a path without parameters; placeholders may stand in it.
+pub fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '\\');
-    if !path.starts_with('/') || path.starts_with("//") || !path.chars().all(plain) {
+    path.starts_with('/') && !path.starts_with("//") && path.chars().all(plain)
+}
+
+fn is_path(fields: &Fields<'_>, path: &str) {
+    if !is_plain_path(path) {
         fields.problem(
             "path",
             format!("`{path}` is no path; it begins with one / and holds no parameters (those go into `parameters`)"),

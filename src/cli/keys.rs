@@ -81,7 +81,7 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
         Act::Create { name, scope, shops, expires_days } => {
             for id in &shops {
                 if backend.shop(id).await?.is_none() {
-                    return Err(anyhow::Error::from(NoSuchShop(id.clone())).into());
+                    return Err(NoSuchShop(id.clone()).into());
                 }
             }
             let scope = match scope {

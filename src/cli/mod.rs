@@ -85,9 +85,15 @@ enum Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
         match error.downcast::<NoSuchShop>() {
-            Ok(named) => Failure::Usage(named.to_string()),
+            Ok(named) => named.into(),
             Err(error) => Failure::Failed(error),
         }
+    }
+}
+
+impl From<NoSuchShop> for Failure {
+    fn from(named: NoSuchShop) -> Failure {
+        Failure::Usage(named.to_string())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::out::{Out, tell};
 use super::{Failure, Outcome, ask_server};
 use crate::app::infer::{self, Wanted};
+use crate::catalog::reader::is_plain_path;
 use crate::catalog::{self, Limit};
 use crate::config::Config;
 
@@ -90,8 +91,7 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
 }
 
 fn unused(config: &Config, name: &str) -> Result<(), Failure> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    if !plain || !name.starts_with(|first: char| first.is_ascii_lowercase()) || name.len() > 60 {
+    if !catalog::is_identifier(name) {
         return Err(Failure::Usage(format!("`{name}` is no name; use a-z, 0-9 and _, a letter first, at most 60")));
     }
     if config.definitions.iter().any(|definition| definition.name == name) {
@@ -107,13 +107,11 @@ fn unused(config: &Config, name: &str) -> Result<(), Failure> {
 
 fn paths(args: &Args) -> Result<(), Failure> {
     let wrong = |option: &str, what: &str| Err(Failure::Usage(format!("{option} {what}")));
-    let is_path =
-        |path: &str| path.starts_with('/') && !path.starts_with("//") && !path.contains(['?', '#', ' ', '\\']);
-    if !is_path(&args.path) || args.path.contains(['{', '}']) {
+    if !is_plain_path(&args.path) || args.path.contains(['{', '}']) {
         return wrong("--path", "must be a path like /v1/things, without parameters");
     }
     if let Some(detail) = &args.detail
-        && (!is_path(detail) || !detail.contains("{id}") || detail.replace("{id}", "").contains(['{', '}']))
+        && (!is_plain_path(detail) || !detail.contains("{id}") || detail.replace("{id}", "").contains(['{', '}']))
     {
         return wrong("--detail", "must be a path with {id} in it, like /v1/things/{id}");
     }

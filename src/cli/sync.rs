@@ -100,7 +100,7 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
     }
     if let Some(id) = id {
         let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
-        return if found.is_empty() { Err(anyhow::Error::from(NoSuchShop(id.to_owned())).into()) } else { Ok(found) };
+        return if found.is_empty() { Err(NoSuchShop(id.to_owned()).into()) } else { Ok(found) };
     }
     let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
     let (active, others): (Vec<Shop>, Vec<Shop>) =

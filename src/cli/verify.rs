@@ -50,7 +50,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     if let Some(id) = &args.shop {
         shops.retain(|shop| shop.id == *id);
         if shops.is_empty() {
-            return Err(anyhow::Error::from(NoSuchShop(id.clone())).into());
+            return Err(NoSuchShop(id.clone()).into());
         }
     }
     if args.mend {

@@ -238,9 +238,12 @@ impl Store {
         }
         self.transact(move |tx| {
             // Only what is due is read: there may be as many planned re-reads as documents.
-            let waiting = tx.pairs(b"w", b"w").map(|pair| Ok(keys::due_and_seq(&pair?.0)));
-            let due = waiting.map_while(Result::transpose).take_while(|at| !matches!(at, Ok((due, _)) if *due > now));
-            for (due, seq) in due.take(PROMOTED_MAX).collect::<Result<Vec<_>, StoreError>>()? {
+            let mut found = Vec::new();
+            for pair in tx.pairs(b"w", b"w").take(PROMOTED_MAX) {
+                let Some(at) = keys::due_and_seq(&pair?.0).filter(|(due, _)| *due <= now) else { break };
+                found.push(at);
+            }
+            for (due, seq) in found {
                 if let Some(job) = unwait(tx, due, seq)? {
                     enqueue(tx, &job)?;
                 }

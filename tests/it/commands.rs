@@ -10,10 +10,11 @@ use crate::support::program::{Folder, Market};
 
 const RESOURCES: &str = "resources = [\"shipments\", \"orders\", \"promotions\", \"promotion_products\"]\n";
 
+const RULES: [&str; 6] = ["shipments", "shipments/*", "orders", "orders/*", "promotions", "promotions/*/products"];
+
 async fn market() -> Market {
-    let rules = ["shipments", "shipments/*", "orders", "orders/*", "promotions", "promotions/*/products"];
     let limits: BTreeMap<String, String> =
-        rules.iter().map(|rule| (format!("GET /retailer/{rule}"), "600/min".to_owned())).collect();
+        RULES.iter().map(|rule| (format!("GET /retailer/{rule}"), "600/min".to_owned())).collect();
     let shop = ShopOptions { client_id: "first".into(), client_secret: "secret-of-first".into(), fbr: 70, fbb: 30 };
     Market::open(Options { shops: vec![shop], limits, ..Options::default() }).await
 }
@@ -21,8 +22,7 @@ async fn market() -> Market {
 /// A folder with a registered shop; nothing was called for it but its token.
 fn registered(market: &Market) -> Folder {
     let mut folder = Folder::bare();
-    let limits = ["shipments", "shipments/*", "orders", "orders/*", "promotions", "promotions/*/products"]
-        .map(|rule| format!("\"GET /retailer/{rule}\" = \"600/min\""));
+    let limits = RULES.map(|rule| format!("\"GET /retailer/{rule}\" = \"600/min\""));
     folder.write(
         "waybill.toml",
         &format!(

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use waybill::domain::Clock;
 use waybill::sandbox::{Fault, FaultBody, FaultKind, MEDIA_TYPE, Method, Options, Sandbox, ShopOptions};
 
+use crate::support::no_limits;
+
 /// 2026-11-22T16:30:06Z: six seconds into a minute.
 const NOW: i64 = 1_795_365_006_000;
 
@@ -27,26 +29,6 @@ struct Stand {
 
 fn shop(client_id: &str, fbr: usize, fbb: usize) -> ShopOptions {
     ShopOptions { client_id: client_id.into(), client_secret: format!("secret of {client_id}"), fbr, fbb }
-}
-
-fn lifted() -> BTreeMap<String, String> {
-    let lists = [
-        "shipments",
-        "orders",
-        "returns",
-        "replenishments",
-        "inventory",
-        "invoices",
-        "shipments/invoices/requests",
-        "promotions",
-        "promotions/*/products",
-        "offers",
-    ];
-    lists
-        .iter()
-        .flat_map(|list| [(*list).to_owned(), format!("{list}/*")])
-        .map(|path| (format!("GET /retailer/{path}"), "none".to_owned()))
-        .collect()
 }
 
 async fn stand(options: Options) -> Stand {
@@ -122,7 +104,7 @@ fn header(answer: &Response, name: &str) -> Option<String> {
 
 #[tokio::test]
 async fn what_is_served_is_the_truth() {
-    let options = Options { shops: vec![shop("a", 123, 51)], limits: lifted(), ..Options::default() };
+    let options = Options { shops: vec![shop("a", 123, 51)], limits: no_limits(), ..Options::default() };
     let stand = stand(options).await;
     let token = stand.token("a").await;
     let truth = stand.sandbox.truth("a");
@@ -148,7 +130,7 @@ async fn what_is_served_is_the_truth() {
 
 #[tokio::test]
 async fn lists_are_newest_first_within_three_months_and_rows_agree_with_details() {
-    let stand = stand(Options { shops: vec![shop("a", 400, 0)], limits: lifted(), ..Options::default() }).await;
+    let stand = stand(Options { shops: vec![shop("a", 400, 0)], limits: no_limits(), ..Options::default() }).await;
     let token = stand.token("a").await;
     let mut before = i64::MAX;
     let mut equal_times = 0;
@@ -266,7 +248,7 @@ async fn budgets_are_windows_on_the_wall_clock() {
 
 #[tokio::test]
 async fn questions_are_read_strictly() {
-    let stand = stand(Options { shops: vec![shop("a", 60, 60)], limits: lifted(), ..Options::default() }).await;
+    let stand = stand(Options { shops: vec![shop("a", 60, 60)], limits: no_limits(), ..Options::default() }).await;
     let token = stand.token("a").await;
     let url = format!("{}/retailer/shipments", stand.base);
     for accept in ["*/*", "application/json", "application/vnd.retailer.v9+json"] {
@@ -314,7 +296,7 @@ async fn questions_are_read_strictly() {
 async fn content_changes_as_the_api_lets_it() {
     let options = Options {
         shops: vec![shop("a", 120, 0)],
-        limits: lifted(),
+        limits: no_limits(),
         arrivals: Some(Duration::from_secs(10)),
         ..Options::default()
     };
@@ -401,7 +383,7 @@ async fn odd_values_occur_and_tidy_ones_lack_nothing() {
 
 #[tokio::test]
 async fn faults_break_what_they_name() {
-    let stand = stand(Options { shops: vec![shop("a", 60, 0)], limits: lifted(), ..Options::default() }).await;
+    let stand = stand(Options { shops: vec![shop("a", 60, 0)], limits: no_limits(), ..Options::default() }).await;
     let token = stand.token("a").await;
     let id = stand.sandbox.truth("a")[0].1.clone();
     let path = format!("shipments/{id}");
@@ -458,7 +440,7 @@ async fn faults_break_what_they_name() {
 
 #[tokio::test]
 async fn orders_come_from_the_same_shipments() {
-    let stand = stand(Options { shops: vec![shop("a", 300, 40)], limits: lifted(), ..Options::default() }).await;
+    let stand = stand(Options { shops: vec![shop("a", 300, 40)], limits: no_limits(), ..Options::default() }).await;
     let token = stand.token("a").await;
     let open = stand.json(&token, "orders").await;
     let open_id = open["orders"][0]["orderId"].as_str().unwrap();

@@ -4,11 +4,12 @@ use reqwest::Method as Http;
 use serde_json::{Value, json};
 use waybill::sandbox::{Audit, Options};
 
-use super::{Stand, lifted, stand};
+use super::{Stand, stand};
+use crate::support::no_limits;
 
 #[tokio::test]
 async fn controls_work_from_outside() {
-    let stand = stand(Options { limits: lifted(), ..Options::default() }).await;
+    let stand = stand(Options { limits: no_limits(), ..Options::default() }).await;
     let added = json!({ "client_id": "x", "client_secret": "secret of x", "fbr": 3, "fbb": 2 });
     assert_eq!(stand.control(Http::POST, "shops", added.clone()).await.0, 200);
     assert_eq!(stand.control(Http::POST, "shops", added).await.0, 409);

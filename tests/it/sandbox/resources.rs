@@ -9,7 +9,8 @@ use waybill::sandbox::{Options, Sandbox};
 
 use crate::support::CATALOG;
 
-use super::{NOW, Stand, lifted, shop, stand};
+use super::{NOW, Stand, shop, stand};
+use crate::support::no_limits;
 
 const OFFERS_MEDIA_TYPE: &str = "application/vnd.retailer.v11+json";
 const DAY_MS: i64 = 86_400_000;
@@ -104,7 +105,7 @@ pub(super) fn by_id(rows: &[Value], id: &str) -> BTreeMap<String, Value> {
 
 pub(super) async fn one_shop(fbr: usize, fbb: usize) -> (Stand, String) {
     let token_life = std::time::Duration::from_secs(86_400);
-    let options = Options { shops: vec![shop("a", fbr, fbb)], limits: lifted(), token_life, ..Options::default() };
+    let options = Options { shops: vec![shop("a", fbr, fbb)], limits: no_limits(), token_life, ..Options::default() };
     let stand = stand(options).await;
     let token = stand.token("a").await;
     (stand, token)

@@ -8,6 +8,8 @@ pub(crate) mod oracle;
 #[allow(dead_code, reason = "the rig uses the rest")]
 pub(crate) mod program;
 
+use std::collections::BTreeMap;
+
 /// The resources of the catalog.
 pub(crate) const CATALOG: [&str; 10] = [
     "shipments",
@@ -21,6 +23,12 @@ pub(crate) const CATALOG: [&str; 10] = [
     "promotion_products",
     "offers",
 ];
+
+/// The rate rules of the catalog, all of them lifted.
+pub(crate) fn no_limits() -> BTreeMap<String, String> {
+    let rules = waybill::catalog::source_defaults().unwrap().limits.into_keys();
+    rules.map(|rule| (rule, "none".to_owned())).collect()
+}
 
 /// Whether tests shall run in their long form: `WAYBILL_TEST_FULL=1`.
 pub(crate) fn is_full() -> bool {
