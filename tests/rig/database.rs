@@ -11,7 +11,7 @@ use crate::program::Serving;
 use crate::proxy::{Fault, Proxy};
 use crate::run::{Run, Tier};
 use crate::strain;
-use crate::world::{Limit, Plan, World};
+use crate::world::{Limit, Plan, World, until};
 
 /// Share of the documents that change in a second.
 const CHANGES: f64 = 0.1;
@@ -153,10 +153,17 @@ pub(crate) async fn codes(run: Run) {
         run.note(format!("{code} for {victim}: {fate:?}"));
         inject(&world, code, Some(&victim)).await;
         let sandbox = &world.market.sandbox;
-        for id in ids.iter().take(20).chain([&victim]) {
-            assert!(sandbox.change_row(&client, id).unwrap());
-        }
+        let change = |id: &String| assert!(sandbox.change_row(&client, id).unwrap());
+        ids.iter().take(20).chain([&victim]).for_each(change);
         world.walk_all(&serving).await;
+        if fate == Fate::AllWait {
+            // The victim may have been the last one, and alone; then the others wait with it now.
+            until!(world, "a sink that takes nothing", Duration::from_secs(60), {
+                serving.get("/api/v1/status").await["sink"]["healthy"] == false
+            });
+            ids.iter().take(20).for_each(change);
+            world.walk_all(&serving).await;
+        }
         let held = hold(&serving, fate).await;
         inject(&world, code, None).await;
         let status = serving.idle(Duration::from_secs(90)).await;
@@ -191,8 +198,7 @@ async fn hold(serving: &Serving, fate: Fate) -> Value {
         let shows = match fate {
             Fate::Parked => status["parked"] == 1 && outbox == 0,
             Fate::LeftForLater => outbox == 1 && status["parked"] == 0 && status["leased_jobs"] == 0,
-            // The victim may come last, and alone.
-            Fate::AllWait => status["sink"]["healthy"] == false && outbox > 0 && status["parked"] == 0,
+            Fate::AllWait => status["sink"]["healthy"] == false && outbox > 1,
         };
         if shows {
             return status;
