@@ -1,7 +1,6 @@
 //! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
 //! the sink and the engine, and proves credentials before they are kept.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::catalog::Definition;
 use crate::domain::{Completeness, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Place, RunQuery, Scope, ShopChange, Status,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, Status,
 };
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
@@ -240,8 +239,8 @@ impl Backend for Inner {
         Box::pin(async move { self.store.retry_parked(parked_id).await.map_err(store_error) })
     }
 
-    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status> {
-        Box::pin(async move { self.status_now(accounts.as_ref()).map_err(store_error) })
+    fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
+        Box::pin(async move { self.status_now(of.as_ref()).map_err(store_error) })
     }
 
     fn ready(&self) -> Result<(), Vec<String>> {

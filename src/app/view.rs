@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Inner;
 use crate::domain::{Run, RunState, RunView, ShopState};
-use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, ShopCounts, SinkStatus, Status};
+use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, Part, ShopCounts, SinkStatus, Status};
 use crate::store::{Counters, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
 
@@ -15,7 +15,7 @@ const COUNTED_MAX: usize = 100_000;
 const OPEN_RUNS_MAX: usize = 100_000;
 
 impl Inner {
-    pub(super) fn status_now(&self, accounts: Option<&HashSet<String>>) -> Result<Status, StoreError> {
+    pub(super) fn status_now(&self, of: Option<&Part>) -> Result<Status, StoreError> {
         let counters = self.store.counters()?;
         let mut shops = ShopCounts::default();
         for shop in self.store.shops()? {
@@ -26,7 +26,7 @@ impl Inner {
             }
         }
         let error = self.health.error();
-        let (budgets, budgets_left_out) = self.budgets(accounts)?;
+        let (budgets, budgets_left_out) = self.budgets(of.map(|part| &part.accounts))?;
         Ok(Status {
             // By the same counters: a status that is idle has nothing else in it.
             idle: self.is_idle_by(&counters)?,
@@ -42,7 +42,7 @@ impl Inner {
             budgets,
             budgets_left_out,
             sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
-            overdue: self.overdue(),
+            overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,

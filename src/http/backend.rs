@@ -113,8 +113,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a parked job back to work. False when there is none of that id.
     fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool>;
 
-    /// What the whole installation is doing; with `accounts`, only their budgets are told.
-    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status>;
+    /// What the whole installation is doing; with a part, only its budgets and its overdue streams are told.
+    fn status(&self, of: Option<Part>) -> Answer<'_, Status>;
 
     /// Whether it can do its work; if not, every reason, in words for people.
     fn ready(&self) -> Result<(), Vec<String>>;
@@ -289,6 +289,13 @@ pub struct ParkedQuery {
     pub limit: usize,
     /// Only ids above this one.
     pub after: Option<u64>,
+}
+
+/// The part of the installation that a key which is bound to shops may know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub shops: HashSet<String>,
+    pub accounts: HashSet<String>,
 }
 
 /// What the installation is doing. Field names are the JSON's.

@@ -1,6 +1,6 @@
 //! A backend in memory: three shops, a few documents, and an answer for everything.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
     Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Place, RunQuery, Scope, ShopChange, SinkStatus, Status,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, SinkStatus, Status,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -354,7 +354,7 @@ impl Backend for FakeBackend {
         now(Ok(self.state().parked.remove(&parked_id).is_some()))
     }
 
-    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status> {
+    fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
         let budget = |account: &str| BudgetStatus {
             account: account.to_owned(),
             rule: "GET /retailer/shipments/*".to_owned(),
@@ -366,7 +366,7 @@ impl Backend for FakeBackend {
             waiting: 37,
             blocked_for_ms: 0,
         };
-        let seen = |account: &&str| accounts.as_ref().is_none_or(|accounts| accounts.contains(*account));
+        let seen = |account: &&str| of.as_ref().is_none_or(|part| part.accounts.contains(*account));
         now(Ok(Status {
             open_runs: 2,
             pending_jobs: 37,
