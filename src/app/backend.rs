@@ -13,7 +13,7 @@ use crate::catalog::Definition;
 use crate::domain::{Completeness, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, Status,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, Status, Takes,
 };
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
@@ -55,6 +55,8 @@ impl Backend for Inner {
 
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
         Box::pin(async move {
+            key.check()?;
+            self.check_shops(key.shops.as_deref().unwrap_or_default())?;
             let days = i64::from(key.expires_days.unwrap_or(KEY_DAYS));
             let expires_at = self.store.clock().now() + days * DAY_MS;
             let scope = match key.scope {
@@ -77,7 +79,7 @@ impl Backend for Inner {
 
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
         Box::pin(async move {
-            let resources = self.checked_resources(shop.resources.unwrap_or_default())?;
+            shop.check(&self.definitions)?;
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
                 return Err(store_error(StoreError::DuplicateClient));
             }
@@ -87,29 +89,27 @@ impl Backend for Inner {
                 client_id: shop.client_id,
                 client_secret: shop.client_secret,
                 account: shop.account,
-                resources,
+                // None are all.
+                resources: shop.resources.unwrap_or_default(),
             };
             let shop = self.store.create_shop(new).await.map_err(store_error)?;
             self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await.map_err(store_error)?;
-            Ok(self.shown(shop))
+            Ok(shop)
         })
     }
 
     fn shops(&self) -> Answer<'_, Vec<Shop>> {
-        Box::pin(async move {
-            let shops = self.store.shops().map_err(store_error)?;
-            Ok(shops.into_iter().map(|shop| self.shown(shop)).collect())
-        })
+        Box::pin(async move { self.store.shops().map_err(store_error) })
     }
 
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
-        Box::pin(async move { Ok(self.store.shop(shop_id).map_err(store_error)?.map(|shop| self.shown(shop))) })
+        Box::pin(async move { self.store.shop(shop_id).map_err(store_error) })
     }
 
     fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
         Box::pin(async move {
             let Some(known) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
-            let resources = change.resources.map(|resources| self.checked_resources(resources)).transpose()?;
+            change.check(&self.definitions)?;
             if let Some(secret) = &change.client_secret {
                 self.prove(&known.client_id, secret).await?;
             }
@@ -123,7 +123,10 @@ impl Backend for Inner {
                 name: change.name,
                 client_secret: change.client_secret,
                 account: change.account,
-                resources,
+                resources: change.resources.map(|takes| match takes {
+                    Takes::All => Vec::new(),
+                    Takes::Only(names) => names,
+                }),
                 state,
             };
             let shop = self.store.update_shop(shop_id, change).await.map_err(store_error)?;
@@ -131,7 +134,7 @@ impl Backend for Inner {
                 self.engine.wake_shop(shop).map_err(store_error)?;
                 self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
             }
-            Ok(shop.map(|shop| self.shown(shop)))
+            Ok(shop)
         })
     }
 
@@ -266,26 +269,16 @@ impl Backend for Inner {
 }
 
 impl Inner {
-    /// A shop as it is shown: with the names of what it takes.
-    fn shown(&self, shop: Shop) -> Shop {
-        let all = || self.definitions.iter().map(|definition| definition.name.clone()).collect();
-        let resources = if shop.resources.is_empty() { all() } else { shop.resources };
-        Shop { resources, ..shop }
-    }
-
-    /// The resources of a shop; each must be configured.
-    fn checked_resources(&self, named: Vec<String>) -> Result<Vec<String>, ApiError> {
-        let known: Vec<String> = self.definitions.iter().map(|definition| definition.name.clone()).collect();
-        let wrong: Vec<FieldError> = named
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| !known.contains(name))
-            .map(|(index, name)| FieldError {
-                field: format!("resources[{index}]"),
-                message: format!("`{name}` is not configured; there is {}", known.join(", ")),
-            })
-            .collect();
-        if wrong.is_empty() { Ok(named) } else { Err(ApiError::Invalid(wrong)) }
+    /// A key for a shop that is not there would see it one day, when nobody remembers the key.
+    fn check_shops(&self, ids: &[String]) -> Result<(), ApiError> {
+        let mut wrong = Vec::new();
+        for (index, id) in ids.iter().enumerate() {
+            if self.store.shop(id).map_err(store_error)?.is_none() {
+                let message = format!("`{id}` is no shop; GET /api/v1/shops shows the ids");
+                wrong.push(FieldError { field: format!("shops[{index}]"), message });
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ApiError::Invalid(wrong)) }
     }
 
     async fn prove(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {

@@ -6,10 +6,11 @@ use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, ruled, stop, table};
 use crate::app::NoSuchShop;
 use crate::domain::clock::rfc3339;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
+use crate::http::rules;
 
 /// Make, list and revoke API keys.
 ///
@@ -35,7 +36,7 @@ enum Act {
         /// What it may do
         #[arg(long, value_enum, default_value = "read")]
         scope: ScopeArg,
-        /// Only this shop, by id. May be given many times; all shops else
+        /// Only this shop, by id, and for reading only. May be given many times; all shops else
         #[arg(long = "shop", value_name = "ID")]
         shops: Vec<String>,
         /// Days from now until it ends
@@ -62,7 +63,7 @@ enum ScopeArg {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let over_http = match &args.act {
         Act::Create { name, .. } => {
-            plain("--name", name)?;
+            ruled("--name", name, rules::name)?;
             "POST /api/v1/keys"
         }
         Act::List => "GET /api/v1/keys",

@@ -35,6 +35,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app::{App, NoSuchShop};
 use crate::config::{Config, ConfigError, Log, LogFormat};
 use crate::http::backend::ApiError;
+use crate::http::rules::TextRule;
 use out::{Out, tell};
 
 /// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
@@ -114,7 +115,7 @@ impl From<ApiError> for Failure {
         match error {
             ApiError::Invalid(fields) => {
                 let told: Vec<String> =
-                    fields.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+                    fields.iter().map(|wrong| format!("`{}` {}", wrong.field, wrong.message)).collect();
                 Failure::Usage(told.join("\n"))
             }
             other => Failure::Failed(other.into()),
@@ -263,12 +264,9 @@ fn ask_server(error: anyhow::Error, data_dir: &Path, listen: SocketAddr, over_ht
     )
 }
 
-/// A name that people will read: some text, no control characters, as the API asks it.
-fn plain(what: &str, text: &str) -> Outcome {
-    if text.trim().is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err(Failure::Usage(format!("{what} must hold 1 to 100 characters, no control characters")));
-    }
-    Ok(())
+/// An argument that goes by one of the API's rules, looked at before anything is opened.
+fn ruled(what: &str, text: &str, rule: TextRule) -> Outcome {
+    rule(text).map_err(|message| Failure::Usage(format!("{what} {message}")))
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub trait Backend: Send + Sync + 'static {
     fn verify_key(&self, key: &str) -> Result<Option<KeyGrant>, ApiError>;
 
     /// Makes a key. Its text is in this answer and nowhere else.
+    ///
+    /// # Errors
+    /// `Invalid` for what [`NewKey::check`] refuses, and for a shop that is not there.
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey>;
 
     /// All keys that are not revoked, oldest first.
@@ -54,7 +57,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Proves the credentials, keeps the shop and starts its first sync.
     ///
     /// # Errors
-    /// `Conflict` for a client id that is registered, `Refused` when the login host turns the
+    /// `Invalid` for what [`NewShop::check`] refuses, `Conflict` for a client id that is registered, `Refused` when the login host turns the
     /// credentials down, `LoginUnreachable` when it cannot be asked.
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop>;
 
@@ -210,7 +213,7 @@ pub struct KeyView {
     pub last_used_at: Option<Millis>,
 }
 
-/// A shop to be registered; its fields are checked.
+/// A shop to be registered.
 #[derive(Debug)]
 pub struct NewShop {
     pub name: String,
@@ -227,8 +230,16 @@ pub struct ShopChange {
     pub name: Option<String>,
     pub client_secret: Option<SecretString>,
     pub account: Option<String>,
-    pub resources: Option<Vec<String>>,
+    pub resources: Option<Takes>,
     pub paused: Option<bool>,
+}
+
+/// Which resources a shop takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// All that are configured, those of tomorrow too.
+    All,
+    Only(Vec<String>),
 }
 
 /// What documents of one resource hold and its tables do not.

@@ -29,6 +29,7 @@ mod pages;
 mod peers;
 mod query;
 mod reply;
+pub mod rules;
 mod server;
 mod system;
 mod wire;

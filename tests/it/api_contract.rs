@@ -273,6 +273,8 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
         ("POST", "/api/v1/shops/one/sync?mode=full", "{}", 400),
         ("POST", "/api/v1/shops?client_secret=s", SHOP, 400),
         ("DELETE", "/api/v1/shops/one?purge=yes", "", 400),
+        ("PATCH", "/api/v1/shops/one", r#"{"resources":null}"#, 200),
+        ("PATCH", "/api/v1/shops/one", r#"{"name":null}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"root"}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"admin","shops":["one"]}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":0}"#, 422),

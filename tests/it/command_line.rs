@@ -76,6 +76,24 @@ fn wrong_usage_ends_with_two_and_the_mend() {
     refused(folder.run(&["shops", "pause", "nobody"]), 2, &["no such shop", "waybill shops list"]);
     refused(folder.run(&["keys", "revoke", "nothing"]), 2, &["no such key", "waybill keys list"]);
     refused(folder.run(&["keys", "create", "--name", "k", "--shop", "nobody"]), 2, &["--shop nobody"]);
+    let long = "a".repeat(129);
+    let account = ["shops", "add", "--name", "A", "--client-id", "a", "--account", &long];
+    refused(folder.feed(&account, SECRET), 2, &["--account must have 1 to 128 letters"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_takes_no_more_than_the_api() {
+    let market = market().await;
+    let (folder, shop) = registered(&market, "");
+    let create = |more: &[&str]| folder.run(&[&["keys", "create", "--name", "k"], more].concat());
+    refused(create(&["--scope", "admin", "--shop", &shop]), 2, &["`shops`", "an admin key is for all shops"]);
+    refused(create(&["--shop", &shop, "--shop", &shop]), 2, &["`shops[1]` stands here twice"]);
+    let twice =
+        ["shops", "add", "--name", "A", "--client-id", "a", "--resource", "shipments", "--resource", "shipments"];
+    refused(folder.feed(&twice, SECRET), 2, &["`resources[1]` stands here twice"]);
+    let long = "s".repeat(257);
+    refused(folder.feed(&["shops", "rotate", &shop], &long), 2, &["`client_secret` must have 1 to 256"]);
+    assert!(!folder.run(&["keys", "list"]).expect(0).out.contains("admin"), "nothing was made");
 }
 
 #[test]

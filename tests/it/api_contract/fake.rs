@@ -14,7 +14,7 @@ use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
     Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, SinkStatus, Status,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, SinkStatus, Status, Takes,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -150,7 +150,7 @@ impl FakeBackend {
         state.made += 1;
         let id = format!("made{}", state.made);
         let account = new.account.unwrap_or_else(|| new.client_id.clone());
-        let resources = new.resources.unwrap_or_else(|| vec!["shipments".to_owned()]);
+        let resources = new.resources.unwrap_or_default();
         let added = Shop { name: new.name, client_id: new.client_id, account, resources, ..shop(&id) };
         state.secrets.push(new.client_secret.expose_secret().to_owned());
         state.shops.insert(id, added.clone());
@@ -165,6 +165,11 @@ impl FakeBackend {
         }
         if let Some(paused) = change.paused {
             shop.state = if paused { ShopState::Paused } else { ShopState::Active };
+        }
+        match change.resources {
+            Some(Takes::All) => shop.resources = Vec::new(),
+            Some(Takes::Only(names)) => shop.resources = names,
+            None => {}
         }
         Some(shop.clone())
     }
@@ -224,6 +229,9 @@ impl Backend for FakeBackend {
     }
 
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
+        if let Err(offences) = key.check() {
+            return now(Err(offences));
+        }
         let id = format!("k-{}", key.name);
         let grant = KeyGrant { key_id: id.clone(), name: key.name.clone(), scope: key.scope, shops: key.shops.clone() };
         let text = format!("wb_{}", self.state().keys.len());
