@@ -15,14 +15,13 @@ use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
     MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, Status, Takes,
 };
+use crate::http::rules::KEY_DAYS;
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
 use crate::store::{self, KeyRecord, StoreError};
 
 /// When a client may ask again after a passing failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// Keys end after a year unless told otherwise.
-const KEY_DAYS: u32 = 365;
 const DAY_MS: i64 = 86_400_000;
 
 impl Backend for Inner {

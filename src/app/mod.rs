@@ -23,10 +23,10 @@ pub mod preview;
 mod probe;
 mod restore;
 pub mod schema;
-mod state;
+pub mod state;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -318,6 +318,15 @@ fn timetable(config: &Config) -> anyhow::Result<Timetable> {
         sync: read("sync", &config.schedule.sync)?,
         reconcile: read("reconcile", &config.schedule.reconcile)?,
     })
+}
+
+/// Whether there is anything in the data directory. A command that only looks must not begin one; what cannot be read
+/// counts as there, so that whoever opens it tells why.
+pub fn is_begun(data_dir: &Path) -> bool {
+    match std::fs::read_dir(data_dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 /// A command named a shop by an id that none has.

@@ -32,7 +32,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{App, NoSuchShop};
+use crate::app::{self, App, NoSuchShop};
 use crate::config::{Config, ConfigError, Log, LogFormat};
 use crate::http::backend::ApiError;
 use crate::http::rules::TextRule;
@@ -242,6 +242,20 @@ fn directives(level: &str) -> String {
 async fn at_rest(config: Config, over_http: &str) -> Result<App, Failure> {
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
     App::at_rest(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
+}
+
+/// For commands that only look, and must not make a data directory: what to say when there is none yet. `shop` is the
+/// one that was asked for.
+fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Failure> {
+    if app::is_begun(&config.data_dir) {
+        return Ok(None);
+    }
+    if let Some(id) = shop {
+        return Err(NoSuchShop(id.to_owned()).into());
+    }
+    let more =
+        if config.mysql_url.is_some() { "; the first `waybill serve` takes over those that MySQL knows" } else { "" };
+    Ok(Some(format!("no shops yet; register one with `waybill shops add`{more}")))
 }
 
 /// Starts everything but the HTTP side. `over_http` is the call that does the same on a running

@@ -11,7 +11,8 @@ use clap::Subcommand;
 use secrecy::SecretString;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, at_rest, configure, ruled, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop, table};
+use crate::app;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http::backend::{Backend, NewShop, ShopChange};
@@ -94,6 +95,18 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Act::Remove { .. } => "DELETE /api/v1/shops/<id>",
     };
     let config = configure(path, Voice::Command)?;
+    if let (Act::List, Some(told)) = (&args.act, nothing_yet(&config, None)?) {
+        return Ok(out.line(told)?);
+    }
+    match &args.act {
+        // What MySQL knows of an earlier data directory is taken over first, and may be changed then.
+        Act::Pause { id } | Act::Resume { id } | Act::Rotate { id, .. } | Act::Remove { id, .. }
+            if !app::is_begun(&config.data_dir) && config.mysql_url.is_none() =>
+        {
+            return Err(unknown(id));
+        }
+        _ => {}
+    }
     let secret = match &args.act {
         Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => Some(secret(secret_file.as_deref())?),
         _ => None,

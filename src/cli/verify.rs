@@ -6,7 +6,7 @@ use std::path::Path;
 use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Watched, until_idle};
-use super::{Failure, Outcome, Voice, at_rest, configure, start, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, start, stop, table};
 use crate::app::{App, NoSuchShop};
 use crate::domain::{Completeness, Shop};
 
@@ -36,6 +36,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
+    if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
+        return Ok(out.line(told)?);
+    }
     let drain = config.limits.drain;
     let over_http = "GET /api/v1/shops/<id>/completeness";
     let app = if args.mend { start(config, over_http).await? } else { at_rest(config, over_http).await? };

@@ -190,7 +190,7 @@ pub struct NewKey {
     pub name: String,
     pub scope: Scope,
     pub shops: Option<Vec<String>>,
-    /// Days from now; none: the default of the installation.
+    /// Days from now; none: [`KEY_DAYS`](super::rules::KEY_DAYS).
     pub expires_days: Option<u32>,
 }
 
@@ -211,6 +211,13 @@ pub struct KeyView {
     pub created_at: Millis,
     pub expires_at: Option<Millis>,
     pub last_used_at: Option<Millis>,
+}
+
+impl KeyView {
+    /// Whether it is an admin key that works at this time.
+    pub fn administers_at(&self, now: Millis) -> bool {
+        self.scope == Scope::Admin && self.shops.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
 }
 
 /// A shop to be registered.

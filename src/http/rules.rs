@@ -14,6 +14,8 @@ use crate::catalog::Definition;
 pub const RESOURCES_MAX: usize = 100;
 /// Shops that one key may be bound to.
 pub const SHOPS_MAX: usize = 1000;
+/// Keys end after a year unless told otherwise.
+pub const KEY_DAYS: u32 = 365;
 /// Ten years.
 pub const KEY_DAYS_MAX: u32 = 3650;
 

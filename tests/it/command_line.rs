@@ -97,6 +97,50 @@ async fn a_command_takes_no_more_than_the_api() {
 }
 
 #[test]
+fn what_only_looks_begins_nothing() {
+    let folder = Folder::bare();
+    let none = &["no shops yet", "waybill shops add"][..];
+    for command in [&["plan"][..], &["verify"], &["verify", "--mend"], &["state"], &["shops", "list"]] {
+        says(&folder.run(command).expect(0).out, none);
+    }
+    says(&folder.run(&["check"]).expect(0).out, &["shops: none yet", "is made at the first start"]);
+    says(&folder.run(&["keys", "list"]).expect(0).out, &["no API keys yet"]);
+    let state: serde_json::Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
+    assert_eq!((&state["shops"], &state["bytes"]), (&json!([]), &json!(0)));
+    refused(folder.run(&["preview", "shipments"]), 1, none);
+    let infer = ["schema", "infer", "sales", "--path", "/retailer/orders", "--limit", "20/min"];
+    refused(folder.run(&infer), 1, none);
+    for command in [&["state", "--shop", "x"][..], &["plan", "--shop", "x"], &["verify", "--shop", "x"]] {
+        refused(folder.run(command), 2, &["--shop x: there is no such shop"]);
+    }
+    refused(folder.run(&["shops", "pause", "x"]), 2, &["no such shop"]);
+    refused(folder.run(&["keys", "revoke", "x"]), 2, &["no such key"]);
+    let made: Vec<_> = fs::read_dir(folder.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(made.iter().all(|name| !name.to_string_lossy().starts_with("data")), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_ends() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut folder = Folder::bare();
+    folder.set("WAYBILL_HTTP_LISTEN", "127.0.0.1:0");
+    folder.run(&["keys", "create", "--name", "reader"]).expect(0);
+    folder.run(&["keys", "create", "--name", "short", "--scope", "admin", "--expires-days", "1"]).expect(0);
+    let serving = folder.serve();
+    assert_eq!(serving.terminate().0, Some(0));
+    says(&folder.said(), &["an admin API key ends soon", "short"]);
+    assert!(!folder.path("data.admin-key").exists());
+    let keys = folder.run(&["keys", "list"]).expect(0).out;
+    let short = keys.lines().find(|line| line.contains("short")).unwrap();
+    folder.run(&["keys", "revoke", short.split_whitespace().next().unwrap()]).expect(0);
+    let serving = folder.serve();
+    says(&folder.said(), &["no admin API key works any more", "data.admin-key"]);
+    let key = fs::read_to_string(folder.path("data.admin-key")).unwrap();
+    let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key.trim());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[test]
 fn a_wrong_configuration_does_not_start_and_tells_every_problem() {
     let mut folder = Folder::bare();
     for command in [&["serve"][..], &["sync"], &["check"], &["keys", "list"], &["shops", "list"]] {

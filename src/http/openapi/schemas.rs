@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
 use crate::http::backend::BUDGETS_SHOWN_MAX;
-use crate::http::rules::{KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
+use crate::http::rules::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
 use crate::http::{api_keys, api_runs, api_shops};
 
 /// `$ref` to a named schema.
@@ -312,7 +312,7 @@ fn new_key() -> Value {
             "name": name(),
             "scope": scope,
             "shops": {"type": "array", "items": id(), "minItems": 1, "maxItems": SHOPS_MAX, "uniqueItems": true},
-            "expires_days": {"type": "integer", "minimum": 1, "maximum": KEY_DAYS_MAX},
+            "expires_days": {"type": "integer", "minimum": 1, "maximum": KEY_DAYS_MAX, "default": KEY_DAYS},
         }),
         &["name"],
     );
