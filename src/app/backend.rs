@@ -10,10 +10,10 @@ use subtle::ConstantTimeEq as _;
 
 use super::Inner;
 use crate::catalog::Definition;
-use crate::domain::{Completeness, Mode, Parked, RunView, Shop, ShopState, Trigger};
+use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, Status, Takes,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange, Status, Takes,
 };
 use crate::http::rules::KEY_DAYS;
 use crate::sink::{ListQuery, SinkError};
@@ -22,6 +22,8 @@ use crate::store::{self, KeyRecord, StoreError};
 
 /// When a client may ask again after a passing failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// As often as the taking over of shops is tried.
+const RESTORE_RETRY: Duration = Duration::from_secs(15);
 const DAY_MS: i64 = 86_400_000;
 
 impl Backend for Inner {
@@ -79,6 +81,9 @@ impl Backend for Inner {
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
         Box::pin(async move {
             shop.check(&self.definitions)?;
+            if let Some(detail) = self.shops_to_restore().await.map_err(store_error)? {
+                return Err(ApiError::Unavailable { detail, retry_after: RESTORE_RETRY });
+            }
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
                 return Err(store_error(StoreError::DuplicateClient));
             }
@@ -245,21 +250,8 @@ impl Backend for Inner {
         Box::pin(async move { self.status_now(of.as_ref()).map_err(store_error) })
     }
 
-    fn ready(&self) -> Result<(), Vec<String>> {
-        let mut reasons = Vec::new();
-        if *self.store.failed().borrow() {
-            reasons.push("the store failed; the process must be restarted".to_owned());
-        }
-        if let Err(error) = self.store.has_room() {
-            reasons.push(format!("nothing can be written now: {error}"));
-        }
-        if let Some(why) = self.unrestored() {
-            reasons.push(format!("shops that MySQL knows are not taken over yet: {why}"));
-        }
-        if self.closing.is_cancelled() {
-            reasons.push("the process is stopping".to_owned());
-        }
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    fn ready(&self) -> Readiness {
+        self.readiness()
     }
 
     fn metrics(&self) -> String {
@@ -288,7 +280,14 @@ impl Inner {
         match self.source.prove(&credentials).await {
             Ok(()) => Ok(()),
             Err(SourceError::Refused { reason }) => Err(ApiError::Refused(reason)),
-            Err(error) => Err(ApiError::LoginUnreachable { detail: error.to_string(), retry_after: Some(RETRY_AFTER) }),
+            Err(error) => {
+                // A blocked login host is blocked for minutes; who comes sooner is not even passed on.
+                let after = match error.disposition() {
+                    Disposition::Postpone { after } => after,
+                    _ => RETRY_AFTER,
+                };
+                Err(ApiError::LoginUnreachable { detail: error.to_string(), retry_after: Some(after) })
+            }
         }
     }
 

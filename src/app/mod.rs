@@ -9,6 +9,7 @@
 //! | `master_key` | the key file, made at the first start |
 //! | `overdue` | the alarm before rows fall out of the API's reach |
 //! | `probe` | what `waybill check` asks of the outside |
+//! | `ready` | whether it can do its work, and what is missing |
 //! | `restore` | an empty data directory heals from MySQL |
 
 mod backend;
@@ -21,6 +22,7 @@ mod overdue;
 pub mod plan;
 pub mod preview;
 mod probe;
+mod ready;
 mod restore;
 pub mod schema;
 pub mod state;
@@ -84,6 +86,8 @@ struct Inner {
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
+    /// Fetching pauses while the outbox holds more.
+    outbox_bytes_max: u64,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -156,6 +160,7 @@ impl App {
             looks: tokio::sync::Mutex::default(),
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
+            outbox_bytes_max: config.limits.outbox_max_bytes,
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
 use super::Inner;
+use super::keeper::LOGIN;
+use crate::domain::clock::Millis;
 use crate::domain::{Run, RunState, RunView, ShopState};
 use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, Part, ShopCounts, SinkStatus, Status};
 use crate::store::{Counters, Queue, QueueKind, StoreError};
@@ -42,11 +44,19 @@ impl Inner {
             budgets,
             budgets_left_out,
             sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
+            logins_paused_until: self.logins_paused_until()?,
             overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
         })
+    }
+
+    /// None: the login host wants no pause.
+    fn logins_paused_until(&self) -> Result<Option<Millis>, StoreError> {
+        let left = self.store.pause_left("", LOGIN)?.as_millis();
+        let left = i64::try_from(left).unwrap_or(i64::MAX);
+        Ok((left > 0).then(|| self.store.clock().now().saturating_add(left)))
     }
 
     /// Nothing is left to do now. What a paused or refused shop has waits for somebody, not for us.
@@ -168,6 +178,9 @@ impl Inner {
             ] {
                 metrics::gauge!(name).set(value as f64);
             }
+        }
+        if let Ok(left) = self.store.pause_left("", LOGIN) {
+            metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
         self.metrics.render()
     }

@@ -58,7 +58,8 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid` for what [`NewShop::check`] refuses, `Conflict` for a client id that is registered, `Refused` when the login host turns the
-    /// credentials down, `LoginUnreachable` when it cannot be asked.
+    /// credentials down, `LoginUnreachable` when it cannot be asked, `Unavailable` while it is not known which shops
+    /// the sink has.
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop>;
 
     /// All shops, in any order.
@@ -119,8 +120,8 @@ pub trait Backend: Send + Sync + 'static {
     /// What the whole installation is doing; with a part, only its budgets and its overdue streams are told.
     fn status(&self, of: Option<Part>) -> Answer<'_, Status>;
 
-    /// Whether it can do its work; if not, every reason, in words for people.
-    fn ready(&self) -> Result<(), Vec<String>>;
+    /// Whether it can do its work.
+    fn ready(&self) -> Readiness;
 
     /// Prometheus text, format 0.0.4.
     fn metrics(&self) -> String;
@@ -316,6 +317,15 @@ pub struct Part {
     pub accounts: HashSet<String>,
 }
 
+/// Whether the installation can do its work. Reasons are for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why it is not ready; none: it is.
+    pub unready: Vec<String>,
+    /// What it does without for now: nothing is lost, but somebody should look.
+    pub degraded: Vec<String>,
+}
+
 /// What the installation is doing. Field names are the JSON's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
@@ -340,6 +350,9 @@ pub struct Status {
     /// How many more there are.
     pub budgets_left_out: u64,
     pub sink: SinkStatus,
+    /// Until when the login host wants no login at all; none: it takes them.
+    #[serde(serialize_with = "super::reply::time_opt")]
+    pub logins_paused_until: Option<Millis>,
     /// Streams that were not walked for so long that rows may fall out of the API's reach, the first hundred.
     pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,

@@ -12,7 +12,7 @@ use warp::http::header::HeaderValue;
 use warp::reply::Response;
 
 use super::auth::Need;
-use super::backend::{KeyGrant, Part, ShopCounts, Status};
+use super::backend::{KeyGrant, Part, Readiness, ShopCounts, Status};
 use super::reply::{Kind, Outcome, Problem, Reply, finish};
 use super::{Api, Call, Endpoint, at_once, guarded, head, reads};
 use crate::domain::ShopState;
@@ -51,9 +51,14 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 
 fn show_ready(api: &Api, call: &Call) -> Outcome {
     call.params(&[])?;
-    match api.backend.ready() {
-        Ok(()) => Reply::json(&json!({"status": "ready"})),
-        Err(reasons) => Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY)),
+    let Readiness { unready, degraded } = api.backend.ready();
+    if !unready.is_empty() {
+        let reasons = [unready, degraded].concat();
+        return Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
+    }
+    match degraded.as_slice() {
+        [] => Reply::json(&json!({"status": "ready"})),
+        reasons => Reply::json(&json!({"status": "degraded", "reasons": reasons})),
     }
 }
 

@@ -28,3 +28,19 @@ async fn a_shop_goes_back_to_all_resources() {
     assert!(is(&app.get(&path).await, true));
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_of_the_login_host_is_seen_and_passed_on() {
+    let app = TestApp::builder().shop("first", 1, 0).shop("second", 1, 0).start().await;
+    assert_eq!(app.status().await["logins_paused_until"], json!(null));
+    app.sandbox().set_login_blocked(true);
+    let body = json!({"client_secret": "another"});
+    let path = format!("/api/v1/shops/{}", app.shops["first"]);
+    let answer = app.send(Verb::PATCH, &path, body).await;
+    assert_eq!(answer.status(), 502);
+    let seconds: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((500..=600).contains(&seconds), "{seconds}");
+    let status = app.status().await;
+    assert!(status["logins_paused_until"].is_string(), "{status}");
+    app.finish().await;
+}

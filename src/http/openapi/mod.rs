@@ -146,7 +146,13 @@ fn operations() -> Vec<Operation> {
 fn system_operations() -> Vec<Operation> {
     vec![
         get("/healthz", "healthz", "system", "Whether the process answers. Needs no key.", "Health"),
-        get("/readyz", "readyz", "system", "Whether it can do its work; 503 says why not.", "Health"),
+        get(
+            "/readyz",
+            "readyz",
+            "system",
+            "Whether it can do its work; 503 says why not. `degraded`: the database is away and documents wait for it.",
+            "Readiness",
+        ),
         get("/metrics", "metrics", "system", "Metrics as Prometheus text. For keys that see all shops.", ""),
         get("/openapi.json", "openapi", "system", "This description.", "Any"),
         get("/api/v1/status", "status", "system", "What the installation is doing.", "Status"),

@@ -69,6 +69,11 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
     add("Any", json!({"type": "object"}));
     add("Health", object(&json!({"status": text()}), &[]));
+    let reasons = json!({"type": "array", "items": text(), "description": "Why it is degraded."});
+    add(
+        "Readiness",
+        object(&json!({"status": {"type": "string", "enum": ["ready", "degraded"]}, "reasons": reasons}), &["reasons"]),
+    );
     add("Problem", problem());
     add("Shop", shop());
     add("NewShop", new_shop(definitions));
@@ -332,6 +337,11 @@ fn status() -> Value {
         },
         "budgets_left_out": count(),
         "sink": object(&json!({"kind": text(), "healthy": {"type": "boolean"}, "error": text_or_null()}), &[]),
+        "logins_paused_until": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "The login host blocks this address or asked to wait: no login before then. Null: it takes them.",
+        },
         "overdue": {
             "type": "array",
             "items": object(&json!({"shop_id": text(), "stream": text(), "walked_at": time_or_null()}), &[]),

@@ -14,7 +14,8 @@ use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
     Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, RunQuery, Scope, ShopChange, SinkStatus, Status, Takes,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange, SinkStatus, Status,
+    Takes,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -34,7 +35,7 @@ struct State {
 pub(crate) struct FakeBackend {
     state: Mutex<State>,
     documents: Vec<DocumentItem>,
-    pub(crate) ready: Mutex<Result<(), Vec<String>>>,
+    pub(crate) ready: Mutex<Readiness>,
 }
 
 fn shop(id: &str) -> Shop {
@@ -118,7 +119,7 @@ impl FakeBackend {
         }
         documents.push(document("one", "a/b é😀"));
         documents.sort_by_key(|item| (item.shop_id.clone(), item.id.clone()));
-        Arc::new(FakeBackend { state: Mutex::new(state), documents, ready: Mutex::new(Ok(())) })
+        Arc::new(FakeBackend { state: Mutex::new(state), documents, ready: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -391,7 +392,7 @@ impl Backend for FakeBackend {
         }))
     }
 
-    fn ready(&self) -> Result<(), Vec<String>> {
+    fn ready(&self) -> Readiness {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -3,8 +3,10 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use waybill::http::backend::Readiness;
 use waybill::http::{Limits, Pace, serve};
 
 use super::Door;
@@ -98,7 +100,13 @@ async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
 async fn readiness_says_why_not() {
     let door = Door::new();
     let reasons = vec!["the state directory is not writable".to_owned(), "stopping".to_owned()];
-    *door.backend.ready.lock().unwrap_or_else(PoisonError::into_inner) = Err(reasons);
+    let away = vec!["MySQL is away".to_owned()];
+    let set = |ready| *door.backend.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready;
+    assert_eq!(door.get("/readyz", READ).await.json(), json!({"status": "ready"}));
+    set(Readiness { unready: Vec::new(), degraded: away.clone() });
+    let got = door.get("/readyz", READ).await;
+    assert_eq!((got.status, got.json()), (200, json!({"status": "degraded", "reasons": away})));
+    set(Readiness { unready: reasons, degraded: away });
     let got = door.get("/readyz", READ).await;
     assert_eq!(got.status, 503);
     assert!(got.text.contains("not writable; stopping"));

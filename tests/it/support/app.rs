@@ -301,8 +301,7 @@ impl TestApp {
 
     /// The same with another key.
     pub(crate) async fn call_by(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let url = format!("{}{path}", self.running.as_ref().unwrap().base);
-        let mut request = self.http.request(method, url).bearer_auth(key);
+        let mut request = self.request(key, method, path);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -311,6 +310,16 @@ impl TestApp {
         let text = answer.text().await.unwrap();
         let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
         (status, body)
+    }
+
+    /// One call with a body, and the whole answer.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Value) -> reqwest::Response {
+        self.request(ADMIN_KEY, method, path).json(&body).send().await.unwrap()
+    }
+
+    fn request(&self, key: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", self.running.as_ref().unwrap().base);
+        self.http.request(method, url).bearer_auth(key)
     }
 
     /// Makes an API key that sees only these shops.
