@@ -46,6 +46,9 @@ impl Backend for Inner {
             }));
         }
         let record = self.store.key(key).map_err(store_error)?;
+        if let Some(record) = &record {
+            self.uses.note(&record.id, self.store.clock().now());
+        }
         Ok(record.map(|record| KeyGrant {
             key_id: record.id,
             name: record.name,
@@ -71,11 +74,19 @@ impl Backend for Inner {
     }
 
     fn list_keys(&self) -> Answer<'_, Vec<KeyView>> {
-        Box::pin(async move { Ok(self.store.keys().map_err(store_error)?.into_iter().map(key_view).collect()) })
+        Box::pin(async move {
+            let records = self.store.keys().map_err(store_error)?.into_iter();
+            let used = |id: &str| self.last_used_at(id).map_err(store_error);
+            records.map(|record| Ok(KeyView { last_used_at: used(&record.id)?, ..key_view(record) })).collect()
+        })
     }
 
     fn revoke_key<'a>(&'a self, key_id: &'a str) -> Answer<'a, bool> {
-        Box::pin(async move { self.store.revoke_key(key_id).await.map_err(store_error) })
+        Box::pin(async move {
+            let was_there = self.store.revoke_key(key_id).await.map_err(store_error)?;
+            self.uses.forget(key_id);
+            Ok(was_there)
+        })
     }
 
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {

@@ -11,6 +11,7 @@
 //! | `probe` | what `waybill check` asks of the outside |
 //! | `ready` | whether it can do its work, and what is missing |
 //! | `restore` | an empty data directory heals from MySQL |
+//! | `uses` | when each API key was last used |
 
 mod backend;
 mod call;
@@ -26,6 +27,7 @@ mod ready;
 mod restore;
 pub mod schema;
 pub mod state;
+mod uses;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -83,6 +85,7 @@ struct Inner {
     data_dir: PathBuf,
     /// Held by who looks at the completeness of a shop.
     looks: tokio::sync::Mutex<()>,
+    uses: uses::Uses,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
@@ -158,6 +161,7 @@ impl App {
             http: http_limits(config.behind_proxy),
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
+            uses: uses::Uses::default(),
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
             outbox_bytes_max: config.limits.outbox_max_bytes,
@@ -220,6 +224,7 @@ impl App {
         self.inner.closing.cancel();
         self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
         self.inner.keep_drift().await;
+        self.inner.keep_uses().await;
         self.inner.stop.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
@@ -246,6 +251,7 @@ impl Inner {
         self.tasks.spawn(Arc::clone(self).watch_overdue());
         self.tasks.spawn(Arc::clone(self).mend_after_walks());
         self.tasks.spawn(Arc::clone(self).keep_drift_often());
+        self.tasks.spawn(Arc::clone(self).keep_uses_often());
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             if let Err(error) = tick(engine, timetable).await {

@@ -16,7 +16,7 @@ use super::auth::Need;
 use super::backend::{ApiError, DocumentItem, DocumentQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{Outcome, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use super::{Api, Call, Endpoint, JSON, filters, guarded, reads};
 use crate::catalog::Definition;
 use crate::domain::clock::rfc3339;
 
@@ -121,8 +121,7 @@ fn document_query(definition: &Definition, params: &Params) -> Result<DocumentQu
     if q.as_ref().is_some_and(|q| q.chars().count() > SEARCH_CHARS_MAX) {
         return Err(Problem::parameter("q", format!("must have at most {SEARCH_CHARS_MAX} characters")));
     }
-    let names = table.filters.iter().map(|(name, _)| name);
-    let filters = names.filter_map(|name| Some((name.clone(), params.get(name)?.to_owned()))).collect();
+    let filters = filters::read(table, params)?;
     Ok(DocumentQuery { filters, from, to, q, limit: params.limit(LIMIT_DEFAULT)?, ..DocumentQuery::default() })
 }
 

@@ -23,6 +23,7 @@ mod auth;
 pub mod backend;
 mod body;
 mod cursor;
+mod filters;
 mod framing;
 mod openapi;
 mod pages;

@@ -3,6 +3,7 @@
 //! Unknown and doubled parameters are refused, because a filter with a typing error would otherwise
 //! give an answer to another question.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use super::reply::{Kind, Problem};
@@ -98,12 +99,15 @@ fn point_in_time(text: &str) -> Option<Millis> {
         let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
         return Some(midnight.timestamp().as_millisecond());
     }
-    // A `+01:00` that was sent without percent-encoding arrives as ` 01:00`.
-    let instant = match text.rsplit_once(' ') {
-        Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}").parse::<jiff::Timestamp>(),
-        _ => text.parse(),
-    };
-    instant.ok().map(jiff::Timestamp::as_millisecond)
+    with_plus(text).parse().ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// A time whose `+01:00` was sent without percent-encoding arrives with ` 01:00`.
+pub(super) fn with_plus(text: &str) -> Cow<'_, str> {
+    match text.rsplit_once(' ') {
+        Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}").into(),
+        _ => text.into(),
+    }
 }
 
 /// What a plus sign means: a space in a query, itself in a path.

@@ -44,3 +44,45 @@ async fn a_pause_of_the_login_host_is_seen_and_passed_on() {
     assert!(status["logins_paused_until"].is_string(), "{status}");
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_takes_what_its_column_can_hold() {
+    let toml = "[resource.shipments.table.filters]\nquantity = \"shipment_items.quantity\"\n\
+                price = \"shipment_items.unit_price\"\nat = \"shipment_date_time\"\n";
+    let app = TestApp::builder().toml(toml).shop("first", 5, 0).start().await;
+    app.run_until_idle().await;
+    for (query, status) in [
+        ("quantity=1", 200),
+        ("quantity=abc", 400),
+        ("quantity=1.5", 400),
+        ("price=12.50", 200),
+        ("price=1e2", 400),
+        ("at=2026-02-30T00:00:00Z", 400),
+        ("at=2026-02-28", 400),
+        ("at=2026-02-28T00:00:00+01:00", 200),
+        ("order_id=anything", 200),
+    ] {
+        let (told, answer) = app.call(Verb::GET, &format!("/api/v1/shipments?{query}"), None).await;
+        assert_eq!(told, status, "{query}: {answer}");
+        assert!(status == 200 || answer["detail"].as_str().unwrap().contains(" like "), "{answer}");
+    }
+    let described = app.get("/openapi.json").await;
+    let parameters = described["paths"]["/api/v1/shipments"]["get"]["parameters"].as_array().unwrap().clone();
+    let quantity = parameters.iter().find(|parameter| parameter["name"] == "quantity").unwrap();
+    assert_eq!(quantity["schema"]["type"], "integer");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_tells_when_it_was_last_used_over_a_restart_too() {
+    let mut app = TestApp::builder().shop("first", 1, 0).start().await;
+    let key = app.bound_key(&["first"]).await;
+    let used = async |app: &TestApp| app.get("/api/v1/keys").await["items"][0]["last_used_at"].clone();
+    assert_eq!(used(&app).await, json!(null));
+    app.call_by(&key, Verb::GET, "/api/v1/shops", None).await;
+    let at = used(&app).await;
+    assert!(at.is_string(), "{at}");
+    app.restart().await;
+    assert_eq!(used(&app).await, at);
+    app.finish().await;
+}

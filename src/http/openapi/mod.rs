@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::api_documents;
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
+use super::{api_documents, filters};
 use crate::catalog::Definition;
 use schemas::{item_schema, reference, schemas};
 
@@ -248,8 +248,9 @@ fn key_operations() -> Vec<Operation> {
 fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] {
     let name = &definition.name;
     let mut parameters = vec![parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX))];
-    for (filter, _) in &definition.table.filters {
-        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &text(VALUE_CHARS_MAX)));
+    for (filter, place) in &definition.table.filters {
+        let schema = filters::schema(&definition.table, place);
+        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &schema));
     }
     if let Some(column) = &definition.table.time {
         let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]});
@@ -308,7 +309,7 @@ fn paging(limit_default: usize) -> Vec<Value> {
     ]
 }
 
-fn text(length_max: usize) -> Value {
+pub(super) fn text(length_max: usize) -> Value {
     let no_controls = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
     json!({"type": "string", "minLength": 1, "maxLength": length_max, "pattern": no_controls})
 }
