@@ -30,7 +30,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     guarded(api, at("list keys"), list, list_keys)
         .or(guarded(api, at("create key"), create, create_key))
         .unify()
-        .or(guarded(api, at("revoke key"), revoke, revoke_key))
+        .or(guarded(api, Endpoint { gives: None, ..at("revoke key") }, revoke, revoke_key))
         .unify()
         .boxed()
 }

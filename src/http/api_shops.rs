@@ -13,7 +13,7 @@ use super::auth::Need;
 use super::backend::{NewShop, ShopChange, Takes};
 use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
-use super::reply::{Outcome, Page, Problem, Reply, time};
+use super::reply::{Kind, Outcome, Page, Problem, Reply, time};
 use super::rules::{self, RESOURCES_MAX};
 use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
@@ -42,7 +42,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(guarded(api, at("update shop", Need::Admin), update, update_shop))
         .unify()
-        .or(guarded(api, at("delete shop", Need::Admin), delete, delete_shop))
+        .or(guarded(api, Endpoint { gives: None, ..at("delete shop", Need::Admin) }, delete, delete_shop))
         .unify()
         .or(guarded(api, at("sync shop", Need::Admin), sync, sync_shop))
         .unify()
@@ -104,7 +104,7 @@ async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {
 }
 
 async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
-    let (_, mut fields) = call.fields(&api.limits).await?;
+    let (grant, mut fields) = call.fields(&api.limits).await?;
     let name = fields.take_text("name", rules::name);
     let client_id = fields.take_text("client_id", rules::id);
     let client_secret = fields.take_secret("client_secret", rules::secret);
@@ -115,7 +115,7 @@ async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     let client_secret = fields.require("client_secret", client_secret);
     fields.done()?;
     let shop = api.backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
-    tracing::info!(shop.id = %shop.id, "registered a shop");
+    tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, "registered a shop");
     let location = HeaderValue::from_str(&format!("/api/v1/shops/{}", shop.id));
     let reply = Reply::json_with(StatusCode::CREATED, &ShopForm::new(&api, shop))?;
     Ok(match location {
@@ -135,11 +135,12 @@ async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
 }
 
 async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    api.has_shop(&call.grant, &shop_id).await?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
-    if !grant.sees(&shop_id) {
-        return Err(Problem::not_found());
+    if fields.is_empty() {
+        let what = "the body changes nothing; give at least one of: name, client_secret, account, resources, paused";
+        return Err(Problem::new(Kind::Invalid, what));
     }
-    let empty = fields.is_empty();
     let change = ShopChange {
         name: fields.take_text("name", rules::name),
         client_secret: fields.take_secret("client_secret", rules::secret),
@@ -150,9 +151,6 @@ async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
         },
         paused: fields.take_bool("paused"),
     };
-    if empty {
-        fields.offend("", "the body changes nothing; give at least one field");
-    }
     fields.done()?;
     let changes_secret = change.client_secret.is_some();
     let shop = api.backend.update_shop(&shop_id, change).await?.ok_or_else(Problem::not_found)?;
@@ -176,10 +174,8 @@ struct Started {
 }
 
 async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    api.has_shop(&call.grant, &shop_id).await?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
-    if !grant.sees(&shop_id) {
-        return Err(Problem::not_found());
-    }
     let resource = fields.take_text("resource", |_| Ok(()));
     if let Some(Err(message)) = resource.as_deref().map(|name| rules::resource(name, &api.definitions)) {
         fields.offend("resource", message);
@@ -187,6 +183,7 @@ async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
     let mode = fields.take_choice("mode", &MODES).unwrap_or(Mode::Incremental);
     fields.done()?;
     let run_ids = api.backend.start_sync(&shop_id, resource, mode).await?;
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, ?run_ids, "walks on request");
     Reply::json_with(StatusCode::ACCEPTED, &Started { run_ids })
 }
 

@@ -332,9 +332,9 @@ pub struct Status {
     /// Nothing is left to do now: no open run, no job due, nothing in the outbox.
     pub idle: bool,
     pub open_runs: u64,
-    /// Jobs not leased, due now or later.
+    /// Jobs that could run now, and those that failed and are tried again at their time.
     pub pending_jobs: u64,
-    /// The part of them that waits for its time.
+    /// Jobs that wait for their time: those that are tried again, and later reads of what may still change.
     pub waiting_jobs: u64,
     pub leased_jobs: u64,
     /// Entries waiting for the sink.

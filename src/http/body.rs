@@ -252,7 +252,7 @@ impl Fields {
     /// 422 with every offence, fields that nobody asked for among them.
     pub(super) fn done(mut self) -> Result<(), Problem> {
         let unknown: Vec<String> = self.map.keys().map(|name| name.chars().take(64).collect()).collect();
-        let known = self.known.join(", ");
+        let known = if self.known.is_empty() { "nothing".to_owned() } else { self.known.join(", ") };
         for name in unknown {
             self.offend(name, format!("is not known here; known: {known}"));
         }

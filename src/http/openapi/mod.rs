@@ -112,8 +112,8 @@ struct Operation {
 const ABSENT: (&str, &str) = ("404", "Absent, or not this key's to see");
 const CONFLICT: (&str, &str) = ("409", "The present state does not allow it");
 const INVALID: (&str, &str) = ("422", "Some fields are not acceptable");
-const PROVED: [(&str, &str); 4] =
-    [CONFLICT, INVALID, ("502", "The login host cannot be reached"), ("507", "There is no room left")];
+const NO_ROOM: (&str, &str) = ("507", "There is no room left; see `Retry-After`");
+const PROVED: [(&str, &str); 3] = [CONFLICT, INVALID, ("502", "The login host cannot be reached; see `Retry-After`")];
 
 fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operation {
     Operation {
@@ -182,7 +182,7 @@ fn shop_operations() -> Vec<Operation> {
             body: Some("ShopChange"),
             body_required: true,
             answer: ("200", Some("Shop".to_owned())),
-            problems: &[ABSENT, CONFLICT, INVALID, PROVED[2], PROVED[3]],
+            problems: &[ABSENT, CONFLICT, INVALID, PROVED[2]],
             ..change("patch", shop, "update_shop", "Rename, rotate the secret, pause or resume.")
         },
         Operation {
@@ -198,6 +198,7 @@ fn shop_operations() -> Vec<Operation> {
         get(completeness, "show_completeness", "shops", "Whether all that was listed is there.", "Completeness"),
         Operation {
             answer: ("202", Some("Asked".to_owned())),
+            problems: &[ABSENT, INVALID],
             ..change("post", completeness, "close_gaps", "Read again what is missing.")
         },
     ]
@@ -226,7 +227,10 @@ fn run_operations() -> Vec<Operation> {
             parameters: [vec![shop], paging(LIMIT_DEFAULT)].concat(),
             ..get("/api/v1/parked", "list_parked", "parked", "Jobs given up after all attempts.", "Parked_page")
         },
-        change("post", retry, "retry_parked", "Put a parked job back to work."),
+        Operation {
+            problems: &[ABSENT, INVALID],
+            ..change("post", retry, "retry_parked", "Put a parked job back to work.")
+        },
     ]
 }
 
@@ -273,7 +277,7 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
     parameters.extend(paging(LIMIT_DEFAULT));
     debug_assert!(parameters.iter().all(|parameter| {
         let name = parameter["name"].as_str().unwrap_or_default();
-        api_documents::PARAMETERS.contains(&name) || definition.table.filters.iter().any(|(filter, _)| filter == name)
+        api_documents::parameters(definition).contains(&name)
     }));
     let page = format!("{schema}_page");
     [
@@ -364,7 +368,10 @@ impl Operation {
         for (status, description) in EVERYWHERE.iter().chain(self.problems) {
             bad(status, description);
         }
-        if self.body.is_some() {
+        if self.method != "get" {
+            bad(NO_ROOM.0, NO_ROOM.1);
+        }
+        if self.body.is_some() || self.problems.contains(&INVALID) {
             BODY.iter().for_each(|(status, description)| bad(status, description));
         }
         Value::Object(responses)

@@ -365,6 +365,9 @@ fn status() -> Value {
     for counter in counters {
         properties[counter] = count();
     }
+    properties["pending_jobs"]["description"] = json!("Could run now, or failed and are tried again at their time.");
+    properties["waiting_jobs"]["description"] =
+        json!("Wait for their time: tried again, or later reads of what may still change.");
     object(&properties, &[])
 }
 

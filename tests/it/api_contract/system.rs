@@ -147,6 +147,32 @@ async fn who_does_not_accept_the_answer_goes_without() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_body_has_no_form_to_refuse() {
+    let door = Door::new();
+    let key = door.send("POST", "/api/v1/keys", r#"{"name":"n"}"#).await.json();
+    let key = format!("/api/v1/keys/{}", key["id"].as_str().unwrap());
+    for (method, path) in
+        [("DELETE", "/api/v1/shops/one"), ("POST", "/api/v1/parked/2/retry"), ("DELETE", key.as_str())]
+    {
+        let request =
+            warp::test::request().method(method).path(path).header("authorization", format!("Bearer {ADMIN}"));
+        let response = request.header("accept", "text/html").reply(&door.routes).await;
+        assert_eq!(response.status(), 204, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_that_writes_may_find_no_room() {
+    let description = Door::new().get("/openapi.json", READ).await.json();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let said = operation["responses"].get("507").is_some();
+            assert_eq!(said, method != "get", "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_long_address_is_refused() {
     let path = format!("/api/v1/shipments?q={}", "x".repeat(9000));
     assert_eq!(Door::new().get(&path, READ).await.status, 414);
