@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let over_http = match &args.act {
         Act::Create { name, .. } => {
             ruled("--name", name, rules::name)?;
-            "POST /api/v1/keys"
+            r#"POST /api/v1/keys {"name": "...", "scope": "read"}"#
         }
         Act::List => "GET /api/v1/keys",
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",

@@ -11,11 +11,13 @@ use tokio::net::TcpListener;
 
 use super::out::Out;
 use super::{Failure, Outcome, Voice, configure, start, stop};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 
+/// `--listen` lies over the file as this variable does.
+const LISTEN_VARIABLE: &str = "WAYBILL_HTTP_LISTEN";
 /// Admin keys that end within 30 days are told of at each start.
 const ENDS_SOON_MS: i64 = 30 * 86_400_000;
 
@@ -61,9 +63,15 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
     let Some(listen) = args.listen else { return configure(path, Voice::Service) };
     let mut environment = super::environment();
-    environment.insert("WAYBILL_HTTP_LISTEN".to_owned(), listen);
-    let config = Config::load(path, &environment)?;
-    super::start_log(&config.log, Voice::Service)?;
+    environment.insert(LISTEN_VARIABLE.to_owned(), listen);
+    let config = Config::load(path, &environment).map_err(|mut error| {
+        if let ConfigError::Problems(problems) = &mut error {
+            let ours = problems.iter_mut().filter(|problem| problem.place == LISTEN_VARIABLE);
+            ours.for_each(|problem| "--listen".clone_into(&mut problem.place));
+        }
+        error
+    })?;
+    super::begin(&config, Voice::Service)?;
     Ok(config)
 }
 

@@ -88,10 +88,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             if let Some(account) = account {
                 ruled("--account", account, rules::id)?;
             }
-            "POST /api/v1/shops"
+            r#"POST /api/v1/shops {"name": "...", "client_id": "...", "client_secret": "..."}"#
         }
         Act::List => "GET /api/v1/shops",
-        Act::Pause { .. } | Act::Resume { .. } | Act::Rotate { .. } => "PATCH /api/v1/shops/<id>",
+        Act::Pause { .. } => r#"PATCH /api/v1/shops/<id> {"paused": true}"#,
+        Act::Resume { .. } => r#"PATCH /api/v1/shops/<id> {"paused": false}"#,
+        Act::Rotate { .. } => r#"PATCH /api/v1/shops/<id> {"client_secret": "..."}"#,
         Act::Remove { .. } => "DELETE /api/v1/shops/<id>",
     };
     let config = configure(path, Voice::Command)?;
