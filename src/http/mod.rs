@@ -13,6 +13,7 @@
 //! - No secret, no query and no path of a request is logged; routes are logged by their template.
 
 mod accept;
+mod again;
 mod api_completeness;
 mod api_documents;
 mod api_keys;
@@ -163,6 +164,7 @@ pub(crate) struct Api {
     description: Description,
     cursors: Cursors,
     gate: Gate,
+    flights: again::Flights,
 }
 
 impl Api {
@@ -172,6 +174,7 @@ impl Api {
             description: Description::new(&definitions),
             cursors: Cursors::new(backend.cursor_key()),
             gate: Gate::new(Arc::clone(&backend), &limits),
+            flights: again::Flights::default(),
             definitions,
             limits,
             backend,
@@ -291,7 +294,15 @@ where
                 let outcome = match api.admit(&head, at.need).and_then(|grant| acceptable(&head, at).map(|()| grant)) {
                     Ok(grant) => {
                         let time_max = api.limits.answer_time_max;
-                        bounded(time_max, Box::pin(answer(api, Call { head, grant, body }, target))).await
+                        let call = Call { head, grant, body };
+                        match again::name(&call.head.method, &call.head.headers).map(|name| name.map(str::to_owned)) {
+                            Err(problem) => Err(problem),
+                            Ok(None) => bounded(time_max, Box::pin(answer(api, call, target))).await,
+                            Ok(Some(name)) => {
+                                let doing = move |api, call| answer(api, call, target);
+                                bounded(time_max, Box::pin(again::once(api, call, name, doing))).await
+                            }
+                        }
                     }
                     Err(problem) => Err(problem),
                 };

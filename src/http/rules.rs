@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 
 use super::backend::{ApiError, FieldError, NewKey, NewShop, Scope, ShopChange, Takes};
 use crate::catalog::Definition;
@@ -111,7 +111,7 @@ impl ShopChange {
     pub fn check(&self, known: &[Arc<Definition>]) -> Result<(), ApiError> {
         let mut offences = Offences::default();
         offences.text_if("name", self.name.as_deref(), name);
-        offences.text_if("client_secret", self.client_secret.as_ref().map(|text| text.expose_secret()), secret);
+        offences.text_if("client_secret", self.client_secret.as_ref().map(ExposeSecret::expose_secret), secret);
         offences.text_if("account", self.account.as_deref(), id);
         if let Some(Takes::Only(resources)) = &self.resources {
             offences.list("resources", resources, RESOURCES_MAX, |name| resource(name, known));
