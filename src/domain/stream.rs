@@ -14,6 +14,9 @@ use super::shop::ShopId;
 pub struct Combination(pub Vec<(String, String)>);
 
 impl Combination {
+    /// Characters of its text form that a sink has room for.
+    pub const CHARS_MAX: usize = 255;
+
     /// The value of one parameter in this combination.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

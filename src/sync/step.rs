@@ -49,7 +49,9 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
         }
     };
     let call = match &task {
-        Task::Page(position) => Some(pages::list_call(&definition, &stream.combination, position)),
+        Task::Page(position) => {
+            Some(pages::list_call(&definition, &stream.combination, position, inner.parts.store.clock().now()))
+        }
         Task::Detail(id) => pages::detail_call(&definition, id),
         Task::Nothing(_) => None,
     };
@@ -99,14 +101,17 @@ fn task(inner: &Inner, definition: &Definition, lease: &Lease) -> Result<Task, S
         JobKind::Sweep { .. } => Task::Nothing(Effects::Local),
         JobKind::FetchDetail { id, .. } => Task::Detail(id.clone()),
         JobKind::ListPage { run, page: 1, cursor: None, .. } => match first_position(inner, definition, lease, *run)? {
-            Some(position) => Task::Page(position),
+            Some(position) => Task::Page(position.reached(definition, inner.parts.store.clock().now())),
             // No parent, no list.
             None => {
                 let (rows, rejected) = (Vec::new(), Vec::new());
                 Task::Nothing(Effects::Page { rows, rejected, digest: String::new(), next: Next::End })
             }
         },
-        JobKind::ListPage { page, cursor, .. } => Task::Page(Position::read(*page, cursor.as_deref())?),
+        JobKind::ListPage { page, cursor, .. } => {
+            let now = inner.parts.store.clock().now();
+            Task::Page(Position::read(*page, cursor.as_deref())?.reached(definition, now))
+        }
     })
 }
 
