@@ -53,7 +53,7 @@ impl fmt::Display for StreamId {
 }
 
 /// Durable progress of a stream. Everything listed by the walk that set it is in the sink, in the
-/// outbox, has a live job, or is parked. It never moves back.
+/// outbox, has a live job, or is parked. It never moves back, but to now where a clock was ahead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Start of the last walk of any mode that ended well.
@@ -65,6 +65,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Without times that are still to come: a clock that was ahead noted them.
+    #[must_use]
+    pub fn until(&self, now: Millis) -> Checkpoint {
+        Checkpoint {
+            walked_at: self.walked_at.filter(|at| *at <= now),
+            full_walk_at: self.full_walk_at.map(|at| at.min(now)),
+            newest: self.newest,
+        }
+    }
+
     /// The later of both, field by field: a checkpoint only moves forward.
     pub fn advance(&self, by: &Checkpoint) -> Checkpoint {
         Checkpoint {

@@ -156,6 +156,10 @@ impl Store {
         for some in documents.chunks(WANTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
             self.transact(move |tx| {
+                // A shop may have been deleted meanwhile.
+                if !shops::is_known(tx, &shop)? {
+                    return Ok(());
+                }
                 for (id, combination) in some {
                     let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
                     detail::forget(tx, &stream, &id)?;

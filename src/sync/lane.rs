@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::lanes::{Lane, LaneKey};
 use super::step::{self, Done};
 use super::{Inner, STORE_PAUSE};
-use crate::domain::{Lease, Shop, ShopState};
+use crate::domain::{Lease, Shop};
 use crate::source::SourceError;
 use crate::store::{Queue, Settlement, StoreError};
 
@@ -171,9 +171,9 @@ impl Loop {
         let mut open = Vec::new();
         for queue in self.lane.queues() {
             match store.shop(&queue.shop)? {
-                Some(shop) if shop.state == ShopState::Active => open.push((queue, Arc::new(shop))),
-                // Its jobs stay; waking the shop brings the queue back.
-                _ => self.lane.close(&queue),
+                Some(shop) if self.lane.is_for(&shop) => open.push((queue, Arc::new(shop))),
+                // Its jobs stay; waking the shop brings the queue back, here or to another lane.
+                _ => self.lane.close(store, &queue)?,
             }
         }
         if !open.is_empty() {
