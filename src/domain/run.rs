@@ -36,7 +36,7 @@ pub enum RunState {
     Done,
     /// The walk could not go on; `error` says why. Nothing it found is lost.
     Failed,
-    /// Its shop was deleted or no longer takes the resource.
+    /// Its shop was deleted.
     Canceled,
 }
 

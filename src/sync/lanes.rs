@@ -66,15 +66,15 @@ impl Lane {
     /// the shop may have come back since the lane looked, and its signal is gone.
     pub(super) fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
         let mut open = self.lock_queues();
-        if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop)) {
+        if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop, queue)) {
             open.remove(queue);
         }
         Ok(())
     }
 
-    /// Whether a shop's jobs may run here: it is active, and this is its account's.
-    pub(super) fn is_for(&self, shop: &Shop) -> bool {
-        shop.state == ShopState::Active && shop.account == self.key.account
+    /// Whether a shop's jobs of a queue may run here: it is active and takes the resource, and this is its account's.
+    pub(super) fn is_for(&self, shop: &Shop, queue: &Queue) -> bool {
+        shop.state == ShopState::Active && shop.takes(&queue.resource) && shop.account == self.key.account
     }
 
     /// Takes out queues that hold no jobs. Work that comes in between raises a signal, which brings
@@ -194,7 +194,7 @@ fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
 
 /// Hands a queue to its lane, which is made when there is none.
 fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
-    if shop.state != ShopState::Active || inner.stop.is_cancelled() {
+    if shop.state != ShopState::Active || !shop.takes(&queue.resource) || inner.stop.is_cancelled() {
         return;
     }
     let Some(key) = lane_of(inner, shop, &queue) else {

@@ -25,8 +25,13 @@ pub(super) struct Done {
     pub(super) at: Instant,
     /// How long the call took, with what it waited for.
     pub(super) took: std::time::Duration,
-    /// The lane shall wait this long before it leases again.
-    pub(super) pause: Option<std::time::Duration>,
+    pub(super) pause: Option<Pause>,
+}
+
+/// How long no more is to be leased: of the lane, or of the job's shop.
+pub(super) enum Pause {
+    Lane(std::time::Duration),
+    Shop(std::time::Duration),
 }
 
 /// Runs one leased job.
@@ -226,16 +231,15 @@ fn turned(
     Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
 }
 
-/// What becomes of the job, and how long its lane waits.
-fn failed(
-    inner: &Inner,
-    lease: &Lease,
-    read_at: Millis,
-    error: &SourceError,
-) -> (Settlement, Option<std::time::Duration>) {
+/// What becomes of the job, and what waits now.
+fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) -> (Settlement, Option<Pause>) {
     let (failure, pause) = match error.disposition() {
         Disposition::Retry { after } => (again(inner, lease, after, error.to_string()), None),
-        Disposition::Postpone { after } => (Failure::Postpone, Some(after)),
+        Disposition::Postpone { after } => {
+            // A token is the shop's own.
+            let pause = if matches!(error, SourceError::LoginUnavailable { .. }) { Pause::Shop } else { Pause::Lane };
+            (Failure::Postpone, Some(pause(after)))
+        }
         Disposition::Park => (Failure::Park { reason: error.to_string(), may_pass: false }, None),
         Disposition::StopShop => (Failure::StopShop { reason: error.to_string(), read_at }, None),
     };
