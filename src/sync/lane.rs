@@ -21,8 +21,8 @@ use crate::store::{Queue, Settlement, StoreError};
 
 /// The longest sleep of a lane that has jobs: its reasons to wait may end without a signal.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// How often a lane looks whether the outbox has room again.
-const OUTBOX_PAUSE: Duration = Duration::from_millis(250);
+/// How often a lane looks whether the outbox has room again. Thousands may wait for it.
+const OUTBOX_PAUSE: Duration = Duration::from_secs(1);
 /// Calls that take no longer than this may be as many at once as a lane is wide; of slower ones fewer are, so that
 /// shops whose answers are slow do not hold the places that all shops share.
 const QUICK: Duration = Duration::from_secs(1);
@@ -112,6 +112,10 @@ impl Loop {
     }
 
     async fn lease(&mut self, room: u32, now: Instant) -> Result<Next, StoreError> {
+        let store = self.inner.parts.store.clone();
+        if self.lane.has_queues() && store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
+            return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
+        }
         let mut queues = self.open_queues()?;
         if queues.is_empty() {
             return Ok(self.end_or_wait());
@@ -120,10 +124,6 @@ impl Loop {
         queues.retain(|(queue, _)| !self.shops_paused.contains_key(&queue.shop));
         if queues.is_empty() {
             return Ok(Next::Wait(self.shops_paused.values().min().copied()));
-        }
-        let store = &self.inner.parts.store;
-        if store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
-            return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
         }
         let taken = {
             let mut budget = self.lane.budget();
@@ -164,7 +164,7 @@ impl Loop {
             // There may be more; look again as soon as slots allow.
             return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.width() as usize));
         }
-        self.lane.close_empty(store, &names)?;
+        self.lane.close_empty(&store, &names)?;
         Ok(Next::Wait(None))
     }
 

@@ -62,6 +62,10 @@ impl Lane {
         self.lock_queues().iter().cloned().collect()
     }
 
+    pub(super) fn has_queues(&self) -> bool {
+        !self.lock_queues().is_empty()
+    }
+
     /// Takes a queue out whose shop is not for this lane now; a signal brings it back. Looks again under the lock:
     /// the shop may have come back since the lane looked, and its signal is gone.
     pub(super) fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
