@@ -309,7 +309,7 @@ pub(super) fn shown(key: &str) -> &str {
 }
 
 /// A key that somebody chose as a name, as far as one can tell. Never one that must be escaped in a path.
-fn is_name(key: &str) -> bool {
+pub(super) fn is_name(key: &str) -> bool {
     let mut letters = key.chars();
     letters.next().is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '$'))
         && letters.all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '$'))
@@ -426,7 +426,8 @@ mod tests {
 
     #[test]
     fn what_stands_in_a_document_many_times_is_one_place_and_places_are_bounded() {
-        let coverage = of("[table.children.parts]\nfrom = \"/p\"\ncolumns = { n = { from = \"/n\", type = \"integer\" } }");
+        let coverage =
+            of("[table.children.parts]\nfrom = \"/p\"\ncolumns = { n = { from = \"/n\", type = \"integer\" } }");
         let many = format!(r#"{{"id":"1","p":[{}]}}"#, vec![r#"{"n":"x","m":1}"#; 10_000].join(","));
         let left = coverage.look(&Json::parse(many.as_bytes()).unwrap());
         let misfit = Left::Misfit { table: "parts".into(), column: "n".into(), kind: "text" };
