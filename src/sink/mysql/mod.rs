@@ -16,6 +16,7 @@ mod query;
 mod replay;
 mod rights;
 mod schema;
+mod types;
 mod value;
 mod write;
 
