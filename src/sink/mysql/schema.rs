@@ -17,6 +17,7 @@ use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
+use super::replay::forget_other_layouts;
 use super::types::{Fit, fit, is_long_text};
 use super::{Mysql, close};
 
@@ -107,6 +108,7 @@ impl Mysql {
             for child in &layout.children {
                 has_gained |= fit_table(conn, child).await? != Fitted::Same;
             }
+            forget_other_layouts(conn, layout).await?;
             if parent == Fitted::Made {
                 tell_renamed(conn, layout).await?;
             } else if has_gained {
