@@ -100,7 +100,7 @@ impl<'a> Caller<'a> {
         combination: &Combination,
         position: &Position,
     ) -> anyhow::Result<ParsedPage> {
-        let call = pages::list_call(definition, combination, position);
+        let call = pages::list_call(definition, combination, position, self.store.clock().now());
         let outcome = self.call(shop, credentials, &call).await?;
         let body = outcome.result.map_err(|error| told(&error))?;
         let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref() };

@@ -115,7 +115,15 @@ impl Inner {
                 // What the first walk found is only just being written.
                 if known.is_some() {
                     let _one = self.looks.lock().await;
-                    let asked = self.close_gaps_of(&shop, definition).await?;
+                    let mut asked = 0;
+                    // One look names a bounded number; those that are asked for are not missing in the next.
+                    loop {
+                        let some = self.close_gaps_of(&shop, definition).await?;
+                        asked += some;
+                        if definition.detail.is_none() || some < GAPS_MAX as u64 {
+                            break;
+                        }
+                    }
                     if asked > 0 {
                         metrics::counter!("waybill_gaps_total").increment(asked);
                         tracing::warn!(

@@ -7,8 +7,10 @@
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |
 //! | `d` | shop, resource, id | ledger: the document |
+//! | `e` | shop | a shop whose state is being removed |
 //! | `f` | resource | fields of documents that no column takes |
 //! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
+//! | `h` | shop, resource, combination, id | the parked read that may work by itself later |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |
@@ -23,7 +25,7 @@
 //! | `v` | shop, resource, combination | the run that walks the stream |
 //! | `w` | due time, seq | a job that waits |
 //! | `x` | resource, shop, id | archived document |
-//! | `z` | shop | a shop being deleted |
+//! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +113,13 @@ pub(super) fn stream(prefix: u8, stream: &StreamId) -> Vec<u8> {
 
 pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
     let mut key = stream(b'r', of);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// Of a parked read that may work later.
+pub(super) fn parked_read(of: &StreamId, id: &str) -> Vec<u8> {
+    let mut key = stream(b'h', of);
     key.extend_from_slice(id.as_bytes());
     key
 }

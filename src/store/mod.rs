@@ -12,6 +12,7 @@
 mod access;
 mod archive;
 mod breach;
+mod clear;
 mod committer;
 mod completeness;
 mod detail;

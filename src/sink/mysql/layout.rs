@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Table};
+use crate::domain::Combination;
 
 use super::types::is_long_text;
 
@@ -24,7 +25,6 @@ const PLACEHOLDERS_MAX: usize = 4_096;
 /// Characters of shop ids and document ids; both stand in the primary key (3,072 bytes at most).
 pub(super) const SHOP_CHARS_MAX: usize = 64;
 pub(super) const ID_CHARS_MAX: usize = 128;
-pub(super) const COMBINATION_CHARS_MAX: usize = 255;
 
 /// What a definition's own columns may take of a row's 65,535 bytes, the rest being ours.
 const ROW_BYTES_MAX: usize = 60_000;
@@ -130,7 +130,7 @@ impl Layout {
 fn parent(definition: &Definition) -> Result<SqlTable, String> {
     let table = &definition.table;
     let mut columns = key_columns(&table.id_column);
-    let combination = format!("VARCHAR({COMBINATION_CHARS_MAX}) {BYTES} NOT NULL DEFAULT ''");
+    let combination = format!("VARCHAR({}) {BYTES} NOT NULL DEFAULT ''", Combination::CHARS_MAX);
     columns.push(SqlColumn::new("combination", &combination, OnRepeat::Newest));
     columns.extend(own_columns(&table.name, &table.columns)?);
     columns.push(SqlColumn::new("document", "JSON NOT NULL", OnRepeat::Newest));

@@ -96,6 +96,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         pass: waybill::domain::Pass::default(),
         drift: false,
         followers: Vec::new(),
+        next: None,
     };
     RunView { run, forecast_at: Some(1_700_000_100_000) }
 }
