@@ -167,7 +167,7 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
 
 /// ISO 8601 with an offset, to UTC with microseconds. Finer fractions are cut, as MySQL would round
 /// them into another second.
-fn parse_datetime(text: &str) -> Option<String> {
+pub fn parse_datetime(text: &str) -> Option<String> {
     written(text.parse().ok()?)
 }
 
@@ -199,7 +199,7 @@ pub fn parse_millis(text: &str) -> Option<i64> {
 }
 
 /// A plain numeral (no exponent) whose part before the point has at most `whole` digits.
-fn decimal_fits(text: &str, whole: usize) -> bool {
+pub fn decimal_fits(text: &str, whole: usize) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (before, after) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     let numeral = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

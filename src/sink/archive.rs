@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::filter::equals;
 use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
@@ -174,24 +175,6 @@ fn any_at(
     }
 }
 
-fn equals(kind: ColumnKind, text: &str, wanted: &str) -> bool {
-    match kind {
-        ColumnKind::Datetime => {
-            wanted.parse::<jiff::Timestamp>().is_ok_and(|at| at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string() == text)
-        }
-        ColumnKind::Integer => wanted.parse::<i64>().is_ok_and(|number| number.to_string() == text),
-        ColumnKind::Decimal { .. } => decimal(wanted) == decimal(text),
-        ColumnKind::Text(_) | ColumnKind::Date | ColumnKind::Boolean | ColumnKind::Json => text == wanted,
-    }
-}
-
-/// A decimal without the zeros that do not count.
-fn decimal(text: &str) -> (bool, String, String) {
-    let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    (negative, whole.trim_start_matches('0').to_owned(), fraction.trim_end_matches('0').to_owned())
-}
-
 fn in_time(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {
     if query.from.is_none() && query.to.is_none() {
         return true;
@@ -199,14 +182,22 @@ fn in_time(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extr
     let at = match &definition.table.time {
         None => Some(sql_datetime(item.fetched_at)),
         Some(name) => {
-            let column = definition.table.columns.iter().position(|column| column.name == *name);
-            column.and_then(|index| cells.cells.get(index)).and_then(Cell::as_text)
+            let mut columns = definition.table.columns.iter().zip(&cells.cells);
+            columns.find(|(column, _)| column.name == *name).and_then(|(_, cell)| moment(cell))
         }
     };
     // Both are `YYYY-MM-DD HH:MM:SS.ffffff` in UTC: the order of texts is the order of times.
     at.is_some_and(|at| {
         query.from.is_none_or(|from| at >= sql_datetime(from)) && query.to.is_none_or(|to| at < sql_datetime(to))
     })
+}
+
+/// A day is its first moment.
+fn moment(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Date(date) => Some(format!("{date} 00:00:00.000000")),
+        cell => cell.as_text(),
+    }
 }
 
 fn contains(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extract) -> bool {

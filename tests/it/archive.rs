@@ -8,9 +8,9 @@ use std::sync::Arc;
 use reqwest::Method as Verb;
 use serde_json::Value;
 
-use crate::support::app::TestApp;
+use crate::support::app::{Builder, TestApp};
 use crate::support::mariadb::Database;
-use crate::support::oracle;
+use crate::support::{no_limits, oracle};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_document_of_three_shops_arrives_in_the_archive_as_it_was_sent() {
@@ -123,6 +123,80 @@ async fn the_archive_answers_every_query_as_mysql_does() {
         let first = app.get("/api/v1/shipments?limit=5").await;
         let stray = format!("/api/v1/shipments?limit=5&q=e&cursor={}", first["next_cursor"].as_str().unwrap());
         assert_eq!(app.call(Verb::GET, &stray, None).await.0, 400);
+    }
+    mysql.finish().await;
+    archive.finish().await;
+}
+
+/// Orders under another name, with columns of the types that orders filter by text only.
+const SALES: &str = r#"
+[resource.sales]
+media_type = "application/vnd.retailer.v10+json"
+id = "/orderId"
+list = { path = "/retailer/orders", items = "/orders", pages = { style = "number", parameter = "page" }, parameters = { status = ["ALL"], fulfilment-method = ["ALL"] } }
+detail = { path = "/retailer/orders/{id}" }
+[resource.sales.table]
+time = "day"
+filters = { day = "day", placed_at = "placed_at", price = "sale_items.price", quantity = "sale_items.quantity", pickup = "pickup" }
+[resource.sales.table.columns]
+day = { from = "/orderPlacedDateTime", type = "date" }
+placed_at = { from = "/orderPlacedDateTime", type = "datetime" }
+pickup = { from = "/pickupPoint", type = "boolean" }
+[resource.sales.table.children.sale_items]
+from = "/orderItems"
+columns = { price = { from = "/unitPrice", type = "decimal(10,1)" }, quantity = { from = "/quantity", type = "integer" } }
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filters_of_every_type_and_times_of_days_find_the_same_in_both() {
+    let database = Database::fresh().await;
+    let rules = "\"GET /retailer/orders\" = \"none\"\n\"GET /retailer/orders/*\" = \"none\"";
+    let with = |builder: Builder| builder.resources(&["sales"]).toml(SALES).limits_too(rules);
+    let lifted = no_limits().into_iter().collect::<BTreeMap<_, _>>();
+    let builder = TestApp::builder().mysql(database.url()).options(|options| options.limits.extend(lifted));
+    let mysql = with(builder).shop("north", 700, 300).start().await;
+    let mut archive = with(TestApp::builder().on(&Arc::clone(&mysql.stand))).start().await;
+    archive.register("north").await;
+    mysql.run_until_idle().await;
+    archive.run_until_idle().await;
+    let ids = async |app: &TestApp, query: &str| -> BTreeSet<String> {
+        let items = app.pages(&format!("/api/v1/sales?limit=500&{query}")).await;
+        items.iter().map(|item| item["id"].to_string()).collect()
+    };
+    let all = mysql.pages("/api/v1/sales?limit=500").await;
+    let one = &all[all.len() / 2];
+    let (day, placed_at) = (one["day"].as_str().unwrap(), one["placed_at"].as_str().unwrap());
+    let price = one["document"]["orderItems"][0]["unitPrice"].to_string();
+    let pickup = one["pickup"].to_string();
+    // What is shown is found, and means what it says.
+    for query in [
+        format!("day={day}"),
+        format!("from={day}T00:00:00Z"),
+        format!("from={day}T00:00:00Z&to={day}T00:00:00.001Z"),
+        format!("placed_at={placed_at}"),
+        format!("price={price}"),
+        format!("price=00{price}0"),
+        format!("pickup={pickup}"),
+        "quantity=1".to_owned(),
+    ] {
+        let query = query.replace('+', "%2B");
+        let found = ids(&mysql, &query).await;
+        assert!(!found.is_empty() && found.len() < all.len(), "{query}: {} of {}", found.len(), all.len());
+        assert_eq!(found, ids(&archive, &query).await, "{query}");
+    }
+    for query in [
+        format!("from={day}T00:00:00.001Z&to={day}T23:59:59Z"),
+        format!("placed_at={}", placed_at.replace(".000000Z", ".000001Z")),
+        "price=nan".to_owned(),
+        "price=inf".to_owned(),
+        "price=1e2".to_owned(),
+        "price=99999999999999999999".to_owned(),
+        "quantity=1.0".to_owned(),
+        "pickup=1".to_owned(),
+        "day=-000001-01-01".to_owned(),
+    ] {
+        assert_eq!(ids(&mysql, &query).await, BTreeSet::new(), "{query}");
+        assert_eq!(ids(&archive, &query).await, BTreeSet::new(), "{query}");
     }
     mysql.finish().await;
     archive.finish().await;

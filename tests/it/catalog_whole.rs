@@ -87,8 +87,22 @@ async fn each_filter_finds_its_own(app: &TestApp) -> usize {
             assert_eq!(ids(&found), ids(&wanted), "{filter}={value} of {}", definition.name);
             tried += 1;
         }
+        if let Some(time) = &definition.table.time {
+            each_time_is_found(app, &path, &items, time).await;
+        }
     }
     tried
+}
+
+/// From an item's own time on there are just those that are no older; a day is its first moment.
+async fn each_time_is_found(app: &TestApp, path: &str, items: &[Value], time: &str) {
+    let own = items.iter().find_map(|item| item[time].as_str()).unwrap_or_else(|| panic!("{time} at {path}"));
+    let from = if own.contains('T') { own.to_owned() } else { format!("{own}T00:00:00Z") };
+    let wanted: Vec<&Value> = items.iter().filter(|item| item[time].as_str().is_some_and(|at| at >= own)).collect();
+    let found = app.pages(&format!("{path}&from={from}")).await;
+    let ids =
+        |items: &mut dyn Iterator<Item = &Value>| -> Vec<String> { items.map(|item| item["id"].to_string()).collect() };
+    assert_eq!(ids(&mut found.iter()), ids(&mut wanted.into_iter()), "from={from} at {path}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use mysql_async::Value;
 use crate::catalog::definition::ColumnKind;
 use crate::catalog::extract::Cell;
 use crate::domain::clock::Millis;
+use crate::sink::filter::cut_fraction;
 
 use super::layout::Sized;
 
@@ -31,16 +32,6 @@ pub(super) fn cell_value(cell: Cell, kind: ColumnKind) -> Value {
         }
         Cell::Text(text) | Cell::Datetime(text) | Cell::Date(text) | Cell::Json(text) => {
             Value::Bytes(text.into_bytes())
-        }
-    }
-}
-
-/// Digits beyond the scale are cut: rounded up, `9.99` would not fit a column for one digit.
-fn cut_fraction(numeral: &mut String, scale: usize) {
-    if let Some(point) = numeral.find('.') {
-        let keep = if scale == 0 { point } else { point + 1 + scale };
-        if keep < numeral.len() {
-            numeral.truncate(keep);
         }
     }
 }
@@ -138,7 +129,7 @@ fn value_bytes(value: &Value) -> usize {
 mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-    use super::{RowBuffer, Sized, cell_value, cut_fraction, datetime_value, millis_of};
+    use super::{RowBuffer, Sized, cell_value, datetime_value, millis_of};
     use crate::catalog::definition::ColumnKind;
     use crate::catalog::extract::Cell;
     use mysql_async::Value;
@@ -148,12 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fraction_is_cut_not_rounded() {
-        for (numeral, scale, want) in [("1.999", 2, "1.99"), ("1.9", 2, "1.9"), ("12", 2, "12"), ("-7.5", 0, "-7")] {
-            let mut text = numeral.to_owned();
-            cut_fraction(&mut text, scale);
-            assert_eq!(text, want);
-        }
+    fn a_decimal_is_cut_to_its_column() {
         let kind = ColumnKind::Decimal { digits: 3, scale: 1 };
         assert_eq!(cell_value(Cell::Decimal("99.99".into()), kind), Value::Bytes(b"99.9".to_vec()));
     }

@@ -53,6 +53,7 @@ async fn filters_find_what_they_say() {
         .write(&[
             entry("s", "1", 1, &at("2026-11-22T01:00:00+01:00", "o1", "ean1", "Jansen")),
             entry("s", "2", 1, &at("2026-11-22T01:00:00.001+01:00", "O1", "ean2", "50%_Müller")),
+            entry("s", "4", 1, &json!({"shipmentDateTime": "2026-11-21T01:00:00.123456Z"})),
             entry("t", "3", 1, &at("2026-11-23T00:00:00Z", "o2", "ean1", "de Vries")),
         ])
         .await
@@ -65,9 +66,9 @@ async fn filters_find_what_they_say() {
     };
     let column = |name: &str| Place::Column(name.to_owned());
     let ean = || Place::Child { table: "shipment_items".to_owned(), column: "ean".to_owned() };
-    assert_eq!(find(&|_| ()).await, "1,2,3");
+    assert_eq!(find(&|_| ()).await, "1,2,4,3");
     assert_eq!(find(&|q| q.shop = Some("t".into())).await, "3");
-    assert_eq!(find(&|q| q.shops = Some(vec!["s".into(), "x".into()])).await, "1,2");
+    assert_eq!(find(&|q| q.shops = Some(vec!["s".into(), "x".into()])).await, "1,2,4");
     assert_eq!(find(&|q| q.shops = Some(Vec::new())).await, "");
     assert_eq!(
         find(&|q| {
@@ -84,11 +85,15 @@ async fn filters_find_what_they_say() {
     assert_eq!(find(&|q| q.filters = vec![(column("order_id"), "o1 ".into())]).await, "");
     assert_eq!(find(&|q| q.filters = vec![(ean(), "ean1".into())]).await, "1,3");
     assert_eq!(find(&|q| q.filters = vec![(ean(), "ean1".into()), (column("order_id"), "o2".into())]).await, "3");
-    assert_eq!(find(&|q| q.filters = vec![(column("fulfilment_method"), "FBR".into())]).await, "1,2,3");
+    assert_eq!(find(&|q| q.filters = vec![(column("fulfilment_method"), "FBR".into())]).await, "1,2,4,3");
     assert_eq!(find(&|q| q.filters = vec![(Place::Id, "2".into())]).await, "2");
     assert_eq!(find(&|q| q.filters = vec![(Place::Id, "2 ".into())]).await, "");
     assert_eq!(find(&|q| q.from = Some(NOW + 1)).await, "2,3");
-    assert_eq!(find(&|q| q.to = Some(NOW + 1)).await, "1");
+    assert_eq!(find(&|q| q.to = Some(NOW + 1)).await, "1,4");
+    // As it is shown.
+    let at = |text: &str| vec![(column("shipment_date_time"), text.to_owned())];
+    assert_eq!(find(&|q| q.filters = at("2026-11-21T01:00:00.123456Z")).await, "4");
+    assert_eq!(find(&|q| q.filters = at("2026-11-21T01:00:00.123Z")).await, "");
     assert_eq!(find(&|q| q.q = Some("JANS".into())).await, "1");
     assert_eq!(find(&|q| q.q = Some("o1".into())).await, "1,2");
     assert_eq!(find(&|q| q.q = Some("0%_m".into())).await, "2");

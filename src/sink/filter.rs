@@ -1,0 +1,110 @@
+//! What the text of a filter means for the type of its column. One for all sinks, so that each finds the same.
+
+use crate::catalog::definition::ColumnKind;
+use crate::catalog::extract::{decimal_fits, parse_datetime};
+
+/// The text as a column of this type holds it. None: it is no value of the type, so that nothing equals it.
+pub(super) fn held(kind: ColumnKind, text: &str) -> Option<String> {
+    match kind {
+        ColumnKind::Text(_) | ColumnKind::Json => Some(text.to_owned()),
+        ColumnKind::Boolean => text.parse::<bool>().ok().map(|flag| flag.to_string()),
+        ColumnKind::Integer => text.parse::<i64>().ok().map(|number| number.to_string()),
+        ColumnKind::Datetime => parse_datetime(text),
+        ColumnKind::Date => {
+            let date: jiff::civil::Date = text.parse().ok()?;
+            (0..=9999).contains(&date.year()).then(|| date.to_string())
+        }
+        ColumnKind::Decimal { digits, scale } => {
+            decimal_fits(text, usize::from(digits - scale)).then(|| plain(text, usize::from(scale)))
+        }
+    }
+}
+
+/// Whether a column of this type whose value reads so equals the text of a filter.
+pub(super) fn equals(kind: ColumnKind, value: &str, text: &str) -> bool {
+    let Some(wanted) = held(kind, text) else { return false };
+    match kind {
+        ColumnKind::Decimal { .. } => held(kind, value).is_some_and(|value| value == wanted),
+        _ => value == wanted,
+    }
+}
+
+/// A numeral without the digits that do not count: zeros at both ends, and those beyond the scale.
+fn plain(numeral: &str, scale: usize) -> String {
+    let mut numeral = numeral.to_owned();
+    cut_fraction(&mut numeral, scale);
+    let (sign, unsigned) = numeral.strip_prefix('-').map_or(("", numeral.as_str()), |unsigned| ("-", unsigned));
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    match (whole.trim_start_matches('0'), fraction.trim_end_matches('0')) {
+        ("", "") => "0".to_owned(),
+        ("", fraction) => format!("{sign}0.{fraction}"),
+        (whole, "") => format!("{sign}{whole}"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
+/// Digits beyond the scale are cut: rounded up, `9.99` would not fit a column for one digit.
+pub(super) fn cut_fraction(numeral: &mut String, scale: usize) {
+    if let Some(point) = numeral.find('.') {
+        let keep = if scale == 0 { point } else { point + 1 + scale };
+        if keep < numeral.len() {
+            numeral.truncate(keep);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cut_fraction, equals, held};
+    use crate::catalog::definition::ColumnKind;
+
+    const DECIMAL: ColumnKind = ColumnKind::Decimal { digits: 5, scale: 2 };
+
+    #[test]
+    fn a_fraction_is_cut_not_rounded() {
+        for (numeral, scale, want) in [("1.999", 2, "1.99"), ("1.9", 2, "1.9"), ("12", 2, "12"), ("-7.5", 0, "-7")] {
+            let mut text = numeral.to_owned();
+            cut_fraction(&mut text, scale);
+            assert_eq!(text, want);
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_value_of_the_type_equals_nothing() {
+        for (kind, text) in [
+            (ColumnKind::Integer, "1 OR 1=1"),
+            (ColumnKind::Boolean, "1"),
+            (ColumnKind::Datetime, "yesterday"),
+            (ColumnKind::Datetime, "2026-01-01"),
+            (ColumnKind::Date, "2026-02-30"),
+            (ColumnKind::Date, "-000001-02-03"),
+            (DECIMAL, "x"),
+            (DECIMAL, "nan"),
+            (DECIMAL, "inf"),
+            (DECIMAL, "1e2"),
+            (DECIMAL, "+1"),
+            (DECIMAL, "1000"),
+        ] {
+            assert_eq!(held(kind, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_means_the_same_is_equal() {
+        let datetime = |text: &str| held(ColumnKind::Datetime, text).unwrap();
+        assert_eq!(datetime("2026-01-01T01:00:00.1234567+01:00"), "2026-01-01 00:00:00.123456");
+        for (value, text, is_equal) in [
+            ("12.50", "12.5", true),
+            ("12.50", "012.509", true),
+            ("-0", "0.00", true),
+            ("-0.5", "-.5", false),
+            ("-0.5", "-0.50", true),
+            ("100", "100.0", true),
+            ("1", "10", false),
+        ] {
+            assert_eq!(equals(DECIMAL, value, text), is_equal, "{value} {text}");
+        }
+        assert!(equals(ColumnKind::Text(None), "1", "1") && !equals(ColumnKind::Text(None), "1", "01"));
+        assert!(equals(ColumnKind::Integer, "1", "+01"));
+    }
+}
