@@ -304,7 +304,7 @@ impl<'a> Walk<'a> {
 }
 
 /// A key as it may be shown: as it is, or what stands for keys that may be data.
-pub(super) fn shown(key: &str) -> &str {
+pub fn shown(key: &str) -> &str {
     if is_name(key) { key } else { NO_NAME }
 }
 

@@ -5,6 +5,7 @@
 //! harmless, or an empty array ends a walk. A row without a usable id is reported and does not hold
 //! up its page.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::json::{elements, hash, members, strict};
 use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::{Left, shown};
 use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::catalog::extract::parse_millis;
 use crate::domain::Combination;
@@ -100,7 +101,8 @@ pub fn page(
     let mut rows = Vec::with_capacity(rows_raw.len());
     let mut rejected = Vec::new();
     let mut hashes = Vec::with_capacity(rows_raw.len());
-    let mut left = Vec::new();
+    // Rows are alike: each place once.
+    let mut left = BTreeSet::new();
     for raw in rows_raw {
         // One row that nobody can read must not hold up the others.
         let value = match strict(raw.get().as_bytes()) {
@@ -127,7 +129,7 @@ pub fn page(
     }
     let next = next_page.or_else(|| position.next_list(definition, next_parent));
     let digest = digest(&position.list(), &hashes);
-    Ok(ParsedPage { rows, rejected, digest, next: next_step(next), left })
+    Ok(ParsedPage { rows, rejected, digest, next: next_step(next), left: left.into_iter().collect() })
 }
 
 /// What a list comes to that the API does not know: its parent is gone. The walk goes on with the next one.
@@ -278,7 +280,7 @@ fn find_rows<'a>(definition: &Definition, body: &'a Bytes) -> Result<Option<Vec<
             if members.iter().all(|(key, _)| harmless(key)) {
                 return Ok(None);
             }
-            let keys: Vec<&str> = members.iter().map(|(key, _)| key.as_str()).take(5).collect();
+            let keys: Vec<&str> = members.iter().map(|(key, _)| shown(key)).take(5).collect();
             return Err(shape(format!("no {at} among the keys {}", clean(&keys.join(", ")))));
         };
         text = value.get().as_bytes();
