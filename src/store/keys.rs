@@ -10,7 +10,7 @@
 //! | `e` | shop | a shop whose state is being removed |
 //! | `f` | resource | fields of documents that no column takes |
 //! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
-//! | `h` | shop, resource, combination, id | the parked read that may work by itself later |
+//! | `h` | shop, resource, combination, id | a parked job that the next walk that ends well does away with |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |
@@ -117,8 +117,8 @@ pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
     key
 }
 
-/// Of a parked read that may work later.
-pub(super) fn parked_read(of: &StreamId, id: &str) -> Vec<u8> {
+/// Of a parked job that a walk may do away with.
+pub(super) fn parked_job(of: &StreamId, id: &str) -> Vec<u8> {
     let mut key = stream(b'h', of);
     key.extend_from_slice(id.as_bytes());
     key

@@ -1,5 +1,5 @@
 //! The parking lot: what was given up on, with its reason, until somebody retries it. Reads that failed as they do
-//! while an API is away are put back after a walk, ever less often.
+//! while an API is away are put back after a walk, ever less often; pages go with the next walk that ends well.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -48,17 +48,19 @@ fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A parked read that may work by itself later.
+/// What a walk that ends well does away with: a parked read that may work by now, a page that it has read again.
 #[derive(Serialize, Deserialize)]
 struct MayPass {
     parked: u64,
     not_before: i64,
 }
 
-/// The key of its note; none for other jobs.
-fn may_pass_key(job: &Job) -> Option<Vec<u8>> {
-    let JobKind::FetchDetail { id, .. } = &job.kind else { return None };
-    Some(keys::parked_read(&job.stream(), id))
+fn may_pass_key(job: &Job, parked: u64) -> Vec<u8> {
+    match job.document() {
+        Some(id) => keys::parked_job(&job.stream(), id),
+        // A control character leads: no id begins with one.
+        None => keys::parked_job(&job.stream(), &format!("\u{1}{parked}")),
+    }
 }
 
 pub(super) fn park_job(
@@ -91,10 +93,12 @@ pub(super) fn park_job(
             runs::fail(tx, *run, &job.stream(), format!("its sweep was given up: {reason}"), now)?;
         }
     }
-    if let Some(key) = may_pass_key(&job).filter(|_| may_pass) {
+    let is_page = job.document().is_none();
+    if may_pass || is_page {
         let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
-        let note = MayPass { parked: parked.id, not_before: now.saturating_add(pause) };
-        tx.put(key, encode("a parked read", &note)?);
+        let not_before = if is_page { now } else { now.saturating_add(pause) };
+        let note = MayPass { parked: parked.id, not_before };
+        tx.put(may_pass_key(&job, parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
     job.last_error = Some(reason);
@@ -136,12 +140,12 @@ pub(super) fn park_entry(
     put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
 }
 
-/// Puts reads of a stream back that may work by now: the API has just answered for its list. What was parked while
-/// it was away needs nobody.
+/// A walk ended well: puts reads of its stream back that may work by now, and forgets pages that were given up. What
+/// was parked while the API was away needs nobody.
 pub(super) fn revive(tx: &mut Tx<'_>, stream: &StreamId, now: i64) -> Result<(), StoreError> {
     let prefix = keys::stream(b'h', stream);
     for (_, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
-        let note: MayPass = decode("a parked read", &bytes)?;
+        let note: MayPass = decode("a parked job", &bytes)?;
         // A clock that was ahead once must not put it off for ever.
         if note.not_before <= now || note.not_before > now.saturating_add(REVIVE_AFTER_MAX_MS) {
             retry(tx, note.parked, true, now)?;
@@ -156,11 +160,12 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
     let record: Record = decode("a parked record", &bytes)?;
     match record.what {
         What::Job { mut job } => {
-            if let Some(key) = may_pass_key(&job) {
-                tx.delete(key);
-            }
+            tx.delete(may_pass_key(&job, id));
             job.revived = if unasked { job.revived.saturating_add(1) } else { 0 };
-            retry_job(tx, &job, now)?;
+            // The walk that ended has read the pages of those before it.
+            if !unasked || job.document().is_some() {
+                retry_job(tx, &job, now)?;
+            }
         }
         What::Entry { head, sealed } => {
             let sealed = STANDARD

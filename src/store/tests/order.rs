@@ -134,6 +134,21 @@ async fn what_was_parked_while_the_api_was_away_comes_back_by_itself_ever_less_o
 }
 
 #[tokio::test]
+async fn a_page_that_was_given_up_is_done_with_when_a_walk_has_read_it() {
+    let f = walked().await;
+    f.start(Mode::Incremental).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    assert_eq!(f.store.counters().unwrap().parked, 1);
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 1, 9)], Next::End).await;
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.parked, counters.ready_jobs, counters.open_runs), (0, 0, 0));
+    assert!(f.kv.scan(b"h", b"h").next().is_none());
+}
+
+#[tokio::test]
 async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
     let f = walked().await;
     f.start(Mode::Full).await;
