@@ -1,7 +1,6 @@
 //! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
 //! the sink and the engine, and proves credentials before they are kept.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +10,20 @@ use subtle::ConstantTimeEq as _;
 
 use super::Inner;
 use crate::catalog::Definition;
-use crate::domain::{Completeness, Mode, Parked, RunView, Shop, ShopState, Trigger};
+use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Place, RunQuery, Scope, ShopChange, Status,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange, Status, Takes,
 };
+use crate::http::rules::KEY_DAYS;
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
 use crate::store::{self, KeyRecord, StoreError};
 
 /// When a client may ask again after a passing failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// Keys end after a year unless told otherwise.
-const KEY_DAYS: u32 = 365;
+/// As often as the taking over of shops is tried.
+const RESTORE_RETRY: Duration = Duration::from_secs(15);
 const DAY_MS: i64 = 86_400_000;
 
 impl Backend for Inner {
@@ -46,6 +46,9 @@ impl Backend for Inner {
             }));
         }
         let record = self.store.key(key).map_err(store_error)?;
+        if let Some(record) = &record {
+            self.uses.note(&record.id, self.store.clock().now());
+        }
         Ok(record.map(|record| KeyGrant {
             key_id: record.id,
             name: record.name,
@@ -56,6 +59,8 @@ impl Backend for Inner {
 
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
         Box::pin(async move {
+            key.check()?;
+            self.check_shops(key.shops.as_deref().unwrap_or_default())?;
             let days = i64::from(key.expires_days.unwrap_or(KEY_DAYS));
             let expires_at = self.store.clock().now() + days * DAY_MS;
             let scope = match key.scope {
@@ -69,16 +74,27 @@ impl Backend for Inner {
     }
 
     fn list_keys(&self) -> Answer<'_, Vec<KeyView>> {
-        Box::pin(async move { Ok(self.store.keys().map_err(store_error)?.into_iter().map(key_view).collect()) })
+        Box::pin(async move {
+            let records = self.store.keys().map_err(store_error)?.into_iter();
+            let used = |id: &str| self.last_used_at(id).map_err(store_error);
+            records.map(|record| Ok(KeyView { last_used_at: used(&record.id)?, ..key_view(record) })).collect()
+        })
     }
 
     fn revoke_key<'a>(&'a self, key_id: &'a str) -> Answer<'a, bool> {
-        Box::pin(async move { self.store.revoke_key(key_id).await.map_err(store_error) })
+        Box::pin(async move {
+            let was_there = self.store.revoke_key(key_id).await.map_err(store_error)?;
+            self.uses.forget(key_id);
+            Ok(was_there)
+        })
     }
 
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
         Box::pin(async move {
-            let resources = self.checked_resources(shop.resources.unwrap_or_default())?;
+            shop.check(&self.definitions)?;
+            if let Some(detail) = self.shops_to_restore().await.map_err(store_error)? {
+                return Err(ApiError::Unavailable { detail, retry_after: RESTORE_RETRY });
+            }
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
                 return Err(store_error(StoreError::DuplicateClient));
             }
@@ -88,29 +104,27 @@ impl Backend for Inner {
                 client_id: shop.client_id,
                 client_secret: shop.client_secret,
                 account: shop.account,
-                resources,
+                // None are all.
+                resources: shop.resources.unwrap_or_default(),
             };
             let shop = self.store.create_shop(new).await.map_err(store_error)?;
             self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await.map_err(store_error)?;
-            Ok(self.shown(shop))
+            Ok(shop)
         })
     }
 
     fn shops(&self) -> Answer<'_, Vec<Shop>> {
-        Box::pin(async move {
-            let shops = self.store.shops().map_err(store_error)?;
-            Ok(shops.into_iter().map(|shop| self.shown(shop)).collect())
-        })
+        Box::pin(async move { self.store.shops().map_err(store_error) })
     }
 
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
-        Box::pin(async move { Ok(self.store.shop(shop_id).map_err(store_error)?.map(|shop| self.shown(shop))) })
+        Box::pin(async move { self.store.shop(shop_id).map_err(store_error) })
     }
 
     fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
         Box::pin(async move {
             let Some(known) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
-            let resources = change.resources.map(|resources| self.checked_resources(resources)).transpose()?;
+            change.check(&self.definitions)?;
             if let Some(secret) = &change.client_secret {
                 self.prove(&known.client_id, secret).await?;
             }
@@ -124,7 +138,10 @@ impl Backend for Inner {
                 name: change.name,
                 client_secret: change.client_secret,
                 account: change.account,
-                resources,
+                resources: change.resources.map(|takes| match takes {
+                    Takes::All => Vec::new(),
+                    Takes::Only(names) => names,
+                }),
                 state,
             };
             let shop = self.store.update_shop(shop_id, change).await.map_err(store_error)?;
@@ -132,7 +149,7 @@ impl Backend for Inner {
                 self.engine.wake_shop(shop, &known.account).map_err(store_error)?;
                 self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
             }
-            Ok(shop.map(|shop| self.shown(shop)))
+            Ok(shop)
         })
     }
 
@@ -240,25 +257,12 @@ impl Backend for Inner {
         Box::pin(async move { self.store.retry_parked(parked_id).await.map_err(store_error) })
     }
 
-    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status> {
-        Box::pin(async move { self.status_now(accounts.as_ref()).map_err(store_error) })
+    fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
+        Box::pin(async move { self.status_now(of.as_ref()).map_err(store_error) })
     }
 
-    fn ready(&self) -> Result<(), Vec<String>> {
-        let mut reasons = Vec::new();
-        if *self.store.failed().borrow() {
-            reasons.push("the store failed; the process must be restarted".to_owned());
-        }
-        if let Err(error) = self.store.has_room() {
-            reasons.push(format!("nothing can be written now: {error}"));
-        }
-        if let Some(why) = self.unrestored() {
-            reasons.push(format!("shops that MySQL knows are not taken over yet: {why}"));
-        }
-        if self.closing.is_cancelled() {
-            reasons.push("the process is stopping".to_owned());
-        }
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    fn ready(&self) -> Readiness {
+        self.readiness()
     }
 
     fn metrics(&self) -> String {
@@ -267,26 +271,16 @@ impl Backend for Inner {
 }
 
 impl Inner {
-    /// A shop as it is shown: with the names of what it takes.
-    fn shown(&self, shop: Shop) -> Shop {
-        let all = || self.definitions.iter().map(|definition| definition.name.clone()).collect();
-        let resources = if shop.resources.is_empty() { all() } else { shop.resources };
-        Shop { resources, ..shop }
-    }
-
-    /// The resources of a shop; each must be configured.
-    fn checked_resources(&self, named: Vec<String>) -> Result<Vec<String>, ApiError> {
-        let known: Vec<String> = self.definitions.iter().map(|definition| definition.name.clone()).collect();
-        let wrong: Vec<FieldError> = named
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| !known.contains(name))
-            .map(|(index, name)| FieldError {
-                field: format!("resources[{index}]"),
-                message: format!("`{name}` is not configured; there is {}", known.join(", ")),
-            })
-            .collect();
-        if wrong.is_empty() { Ok(named) } else { Err(ApiError::Invalid(wrong)) }
+    /// A key for a shop that is not there would see it one day, when nobody remembers the key.
+    fn check_shops(&self, ids: &[String]) -> Result<(), ApiError> {
+        let mut wrong = Vec::new();
+        for (index, id) in ids.iter().enumerate() {
+            if self.store.shop(id).map_err(store_error)?.is_none() {
+                let message = format!("`{id}` is no shop; GET /api/v1/shops shows the ids");
+                wrong.push(FieldError { field: format!("shops[{index}]"), message });
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ApiError::Invalid(wrong)) }
     }
 
     async fn prove(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {
@@ -297,7 +291,14 @@ impl Inner {
         match self.source.prove(&credentials).await {
             Ok(()) => Ok(()),
             Err(SourceError::Refused { reason }) => Err(ApiError::Refused(reason)),
-            Err(error) => Err(ApiError::LoginUnreachable { detail: error.to_string(), retry_after: Some(RETRY_AFTER) }),
+            Err(error) => {
+                // A blocked login host is blocked for minutes; who comes sooner is not even passed on.
+                let after = match error.disposition() {
+                    Disposition::Postpone { after } => after,
+                    _ => RETRY_AFTER,
+                };
+                Err(ApiError::LoginUnreachable { detail: error.to_string(), retry_after: Some(after) })
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::source::{KeptToken, TokenKeeper};
 use crate::store::Store;
 
 /// Under which rule, of no account, the store keeps the login host's pause.
-const LOGIN: &str = "login";
+pub(super) const LOGIN: &str = "login";
 
 /// Keeps tokens sealed in the store.
 pub(super) struct StoreKeeper(Store);

@@ -9,7 +9,9 @@
 //! | `master_key` | the key file, made at the first start |
 //! | `overdue` | the alarm before rows fall out of the API's reach |
 //! | `probe` | what `waybill check` asks of the outside |
+//! | `ready` | whether it can do its work, and what is missing |
 //! | `restore` | an empty data directory heals from MySQL |
+//! | `uses` | when each API key was last used |
 
 mod backend;
 mod call;
@@ -21,12 +23,14 @@ mod overdue;
 pub mod plan;
 pub mod preview;
 mod probe;
+mod ready;
 mod restore;
 pub mod schema;
-mod state;
+pub mod state;
+mod uses;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -81,9 +85,12 @@ struct Inner {
     data_dir: PathBuf,
     /// Held by who looks at the completeness of a shop.
     looks: tokio::sync::Mutex<()>,
+    uses: uses::Uses,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
+    /// Fetching pauses while the outbox holds more.
+    outbox_bytes_max: u64,
     drain: Duration,
     /// A stop was asked for: not ready any more, no new connections.
     closing: CancellationToken,
@@ -154,8 +161,10 @@ impl App {
             http: http_limits(config.behind_proxy),
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
+            uses: uses::Uses::default(),
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
+            outbox_bytes_max: config.limits.outbox_max_bytes,
             drain: config.limits.drain,
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -215,6 +224,7 @@ impl App {
         self.inner.closing.cancel();
         self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
         self.inner.keep_drift().await;
+        self.inner.keep_uses().await;
         self.inner.stop.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
@@ -241,6 +251,7 @@ impl Inner {
         self.tasks.spawn(Arc::clone(self).watch_overdue());
         self.tasks.spawn(Arc::clone(self).mend_after_walks());
         self.tasks.spawn(Arc::clone(self).keep_drift_often());
+        self.tasks.spawn(Arc::clone(self).keep_uses_often());
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             if let Err(error) = tick(engine, timetable).await {
@@ -318,6 +329,15 @@ fn timetable(config: &Config) -> anyhow::Result<Timetable> {
         sync: read("sync", &config.schedule.sync)?,
         reconcile: read("reconcile", &config.schedule.reconcile)?,
     })
+}
+
+/// Whether there is anything in the data directory. A command that only looks must not begin one; what cannot be read
+/// counts as there, so that whoever opens it tells why.
+pub fn is_begun(data_dir: &Path) -> bool {
+    match std::fs::read_dir(data_dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 /// A command named a shop by an id that none has.

@@ -3,10 +3,12 @@
 //!
 //! A shop that is paused or refused sounds it too: nobody walks it, and that is when it matters.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::Inner;
+use crate::domain::Shop;
 use crate::domain::clock::Millis;
 use crate::http::backend::Overdue;
 use crate::store::StoreError;
@@ -26,7 +28,7 @@ impl Inner {
         let pause = (shortest / LOOKS).clamp(PAUSE_MIN, PAUSE_MAX);
         while !self.stop.is_cancelled() {
             let (inner, now) = (Arc::clone(&self), self.store.clock().now());
-            match tokio::task::spawn_blocking(move || inner.find_overdue(now)).await {
+            match tokio::task::spawn_blocking(move || inner.find_overdue(now, None)).await {
                 Ok(Ok(found)) => self.tell_overdue(found),
                 Ok(Err(error)) => error.warn("whether walks are overdue could not be told; trying again"),
                 Err(error) => tracing::warn!(%error, "whether walks are overdue could not be told; trying again"),
@@ -38,10 +40,11 @@ impl Inner {
         }
     }
 
-    /// Streams whose last walk is more than two thirds of their list's history ago.
-    fn find_overdue(&self, now: Millis) -> Result<Vec<Overdue>, StoreError> {
+    /// Streams, of these shops or of all, whose last walk is more than two thirds of their list's history ago.
+    fn find_overdue(&self, now: Millis, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
         let mut found = Vec::new();
-        for shop in self.store.shops()? {
+        let wanted = |shop: &Shop| of.is_none_or(|shops| shops.contains(&shop.id));
+        for shop in self.store.shops()?.into_iter().filter(wanted) {
             for definition in self.definitions_of(&shop) {
                 let Some(history) = definition.list.history else { continue };
                 let patience = i64::try_from((history * 2 / 3).as_millis()).unwrap_or(i64::MAX);
@@ -71,7 +74,13 @@ impl Inner {
         *known = found;
     }
 
-    pub(super) fn overdue(&self) -> Vec<Overdue> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The first of them. Those of some shops are looked for anew: among the first of all there may be none of theirs.
+    pub(super) fn overdue(&self, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
+        if of.is_none() {
+            return Ok(self.overdue.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        }
+        let mut found = self.find_overdue(self.store.clock().now(), of)?;
+        found.truncate(NAMED_MAX);
+        Ok(found)
     }
 }

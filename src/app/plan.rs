@@ -81,7 +81,8 @@ impl App {
                     let first = inner.store.checkpoint(&stream)?.full_walk_at.is_none();
                     let mode = if ask.full || first { Mode::Full } else { Mode::Incremental };
                     let last = runs.iter().find(|run| run.stream == stream && run.mode == mode);
-                    let planned = plan_stream(definition, shop, (stream, mode), last, ask.rows);
+                    let known = Known { first, last, rows: ask.rows };
+                    let planned = plan_stream(definition, shop, (stream, mode), &known);
                     let paths = [
                         (Some(&definition.list.path), planned.lists),
                         (definition.detail.as_ref().map(|detail| &detail.path), planned.details),
@@ -110,22 +111,37 @@ impl App {
     }
 }
 
+/// What there is to plan a stream by.
+struct Known<'a> {
+    /// It was never walked whole.
+    first: bool,
+    /// Its last walk of the kind that comes next.
+    last: Option<&'a Run>,
+    rows: Option<u64>,
+}
+
 fn plan_stream(
     definition: &Definition,
     shop: &Shop,
     (stream, mode): (StreamId, Mode),
-    last: Option<&Run>,
-    rows: Option<u64>,
+    known: &Known<'_>,
 ) -> StreamPlan {
     let has_detail = definition.detail.is_some();
     let details = |count: u64| if has_detail { count } else { 0 };
-    let (lists, found, basis) = match (last, rows) {
+    let (lists, found, basis) = match (known.last, known.rows) {
         (Some(run), _) => (Some(run.pages), Some(details(run.to_fetch)), "the last such walk"),
         (None, Some(rows)) => (Some(lists_of(definition, rows)), Some(details(rows)), "the rows that were given"),
         (None, None) if definition.list.windows.is_some() && mode == Mode::Full => {
             (Some(lists_of(definition, 0)), None, "the days; rows are not known")
         }
-        (None, None) => (None, if has_detail { None } else { Some(0) }, "never walked; give --rows"),
+        (None, None) => {
+            let basis = match (known.first, mode) {
+                (true, _) => "never walked; give --rows",
+                (false, Mode::Full) => "its whole walk is too long ago; give --rows",
+                (false, Mode::Incremental) => "walked whole, not for news yet; give --rows",
+            };
+            (None, if has_detail { None } else { Some(0) }, basis)
+        }
     };
     StreamPlan { shop: shop.name.clone(), stream, mode, lists, details: found, basis }
 }

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use super::App;
 use super::call::{Caller, told};
+use super::{App, is_begun};
 use crate::catalog::Definition;
 use crate::config::Config;
 use crate::domain::{Mode, Shop};
 use crate::sink::Mysql;
 use crate::source::{Credentials, Position, Walk, pages};
+
+const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
 
 /// What was looked at; and how it is, or what is wrong and the mend.
 pub type Finding = (String, Result<String, String>);
@@ -18,9 +20,11 @@ impl App {
     /// Asks the marketplace and MySQL whether this configuration would work.
     pub async fn probe(config: &Config) -> Vec<Finding> {
         let mut findings = Vec::new();
-        match Caller::open(config) {
-            Ok(caller) => probe_shops(&caller, &mut findings).await,
-            Err(error) => findings.push(("store".to_owned(), Err(format!("{error:#}")))),
+        let opened = is_begun(&config.data_dir).then(|| Caller::open(config));
+        match opened {
+            None => findings.push(("shops".to_owned(), Ok(NO_SHOPS.to_owned()))),
+            Some(Ok(caller)) => probe_shops(&caller, &mut findings).await,
+            Some(Err(error)) => findings.push(("store".to_owned(), Err(format!("{error:#}")))),
         }
         if let Some(url) = &config.mysql_url {
             match Mysql::new(url, config.definitions.clone()) {
@@ -40,8 +44,7 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
         Err(error) => return findings.push(("shops".to_owned(), Err(error.to_string()))),
     };
     if shops.is_empty() {
-        let mend = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
-        findings.push(("shops".to_owned(), Ok(mend.to_owned())));
+        findings.push(("shops".to_owned(), Ok(NO_SHOPS.to_owned())));
     }
     for shop in shops {
         let credentials = match caller.credentials(&shop) {

@@ -1,6 +1,8 @@
 //! `waybill state`: what the data directory holds, as a value that prints as JSON. Reads only; secrets, tokens and
 //! documents are not in it.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::App;
@@ -9,6 +11,25 @@ use crate::domain::{Run, Shop, StreamId};
 
 /// Open runs shown.
 const RUNS_SHOWN: usize = 500;
+
+/// The same of a data directory that is not begun.
+///
+/// # Errors
+/// A shop is named: there is none.
+pub fn nothing(data_dir: &Path, shop: Option<&str>) -> anyhow::Result<Value> {
+    if let Some(id) = shop {
+        anyhow::bail!(super::NoSuchShop(id.to_owned()));
+    }
+    Ok(json!({
+        "data_dir": data_dir.display().to_string(),
+        "bytes": 0,
+        "jobs": { "ready": 0, "waiting": 0, "retrying": 0 },
+        "outbox": { "entries": 0, "bytes": 0 },
+        "parked": 0,
+        "open_runs": [],
+        "shops": [],
+    }))
+}
 
 impl App {
     /// All of it, or of one shop.

@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Inner;
+use super::keeper::LOGIN;
+use crate::domain::clock::Millis;
 use crate::domain::{Run, RunState, RunView, Shop, ShopState};
-use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, ShopCounts, SinkStatus, Status};
+use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, Part, ShopCounts, SinkStatus, Status};
 use crate::store::{Counters, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
 
@@ -15,7 +17,7 @@ const COUNTED_MAX: usize = 100_000;
 const OPEN_RUNS_MAX: usize = 100_000;
 
 impl Inner {
-    pub(super) fn status_now(&self, accounts: Option<&HashSet<String>>) -> Result<Status, StoreError> {
+    pub(super) fn status_now(&self, of: Option<&Part>) -> Result<Status, StoreError> {
         let counters = self.store.counters()?;
         let mut shops = ShopCounts::default();
         for shop in self.store.shops()? {
@@ -26,7 +28,7 @@ impl Inner {
             }
         }
         let error = self.health.error();
-        let (budgets, budgets_left_out) = self.budgets(accounts)?;
+        let (budgets, budgets_left_out) = self.budgets(of.map(|part| &part.accounts))?;
         Ok(Status {
             // By the same counters: a status that is idle has nothing else in it.
             idle: self.is_idle_by(&counters)?,
@@ -42,11 +44,19 @@ impl Inner {
             budgets,
             budgets_left_out,
             sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
-            overdue: self.overdue(),
+            logins_paused_until: self.logins_paused_until()?,
+            overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
         })
+    }
+
+    /// None: the login host wants no pause.
+    fn logins_paused_until(&self) -> Result<Option<Millis>, StoreError> {
+        let left = self.store.pause_left("", LOGIN)?.as_millis();
+        let left = i64::try_from(left).unwrap_or(i64::MAX);
+        Ok((left > 0).then(|| self.store.clock().now().saturating_add(left)))
     }
 
     /// Nothing is left to do now. What a paused or refused shop has waits for somebody, not for us.
@@ -170,6 +180,9 @@ impl Inner {
             ] {
                 metrics::gauge!(name).set(value as f64);
             }
+        }
+        if let Ok(left) = self.store.pause_left("", LOGIN) {
+            metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
         self.metrics.render()
     }

@@ -6,15 +6,16 @@ use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
-use crate::app::NoSuchShop;
+use super::{Failure, Outcome, Voice, at_rest, configure, ruled, stop, table};
+use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
+use crate::http::rules;
 
 /// Make, list and revoke API keys.
 ///
-/// A key's text is shown once, when it is made; only a digest is kept. A running server does the same
-/// under /api/v1/keys.
+/// A key's text is shown once, when it is made; only a digest is kept. Each key ends, after a year unless
+/// told otherwise: make the next one before. A running server does the same under /api/v1/keys.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(after_long_help = "Examples:\n  waybill keys create --name dashboard --scope read\n  \
@@ -35,12 +36,13 @@ enum Act {
         /// What it may do
         #[arg(long, value_enum, default_value = "read")]
         scope: ScopeArg,
-        /// Only this shop, by id. May be given many times; all shops else
+        /// Only this shop, by id, and for reading only. May be given many times; all shops else
         #[arg(long = "shop", value_name = "ID")]
         shops: Vec<String>,
         /// Days from now until it ends
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
-        expires_days: Option<u32>,
+        #[arg(long, value_name = "N", default_value_t = rules::KEY_DAYS)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(rules::KEY_DAYS_MAX)))]
+        expires_days: u32,
     },
     /// Show all keys, without their text
     List,
@@ -62,13 +64,20 @@ enum ScopeArg {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let over_http = match &args.act {
         Act::Create { name, .. } => {
-            plain("--name", name)?;
-            "POST /api/v1/keys"
+            ruled("--name", name, rules::name)?;
+            r#"POST /api/v1/keys {"name": "...", "scope": "read"}"#
         }
         Act::List => "GET /api/v1/keys",
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",
     };
     let config = configure(path, Voice::Command)?;
+    if !app::is_begun(&config.data_dir) {
+        match &args.act {
+            Act::Create { .. } => {}
+            Act::List => return Ok(out.line("no API keys yet; the first `waybill serve` makes one")?),
+            Act::Revoke { id } => return Err(unknown(id)),
+        }
+    }
     let drain = config.limits.drain;
     let app = at_rest(config, over_http).await?;
     let acted = act(&*app.backend(), args.act, &mut out).await;
@@ -89,7 +98,7 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
                 ScopeArg::Admin => Scope::Admin,
             };
             let shops = if shops.is_empty() { None } else { Some(shops) };
-            let minted = backend.create_key(NewKey { name, scope, shops, expires_days }).await?;
+            let minted = backend.create_key(NewKey { name, scope, shops, expires_days: Some(expires_days) }).await?;
             // Only the key on standard output, so that a script can take it.
             tell(format_args!("key {} ({}); it is shown only now:", minted.view.id, table::clean(&minted.view.name)));
             out.line(minted.key.expose_secret())?;
@@ -101,12 +110,16 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
         }
         Act::Revoke { id } => {
             if !backend.revoke_key(&id).await? {
-                return Err(Failure::Usage(format!("{id}: there is no such key; `waybill keys list` shows the ids")));
+                return Err(unknown(&id));
             }
             tell(format_args!("key {} is revoked", table::clean(&id)));
         }
     }
     Ok(())
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::Usage(format!("{id}: there is no such key; `waybill keys list` shows the ids"))
 }
 
 fn row(key: &KeyView) -> Vec<String> {

@@ -28,13 +28,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{App, NoSuchShop};
+use crate::app::{self, App, NoSuchShop};
 use crate::config::{Config, ConfigError, Log, LogFormat};
 use crate::http::backend::ApiError;
+use crate::http::rules::TextRule;
+use crate::sink::{Mysql, SinkError};
 use out::{Out, tell};
 
 /// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
@@ -114,7 +115,7 @@ impl From<ApiError> for Failure {
         match error {
             ApiError::Invalid(fields) => {
                 let told: Vec<String> =
-                    fields.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+                    fields.iter().map(|wrong| format!("`{}` {}", wrong.field, wrong.message)).collect();
                 Failure::Usage(told.join("\n"))
             }
             other => Failure::Failed(other.into()),
@@ -126,7 +127,7 @@ type Outcome = Result<(), Failure>;
 
 /// Reads the arguments, runs the command to its end and says how it went.
 pub fn run() -> ExitCode {
-    let parsed = Arguments::command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let parsed = arguments().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(told) => {
@@ -158,6 +159,15 @@ pub fn run() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// The arguments; the commands that read no configuration do not offer it in their help.
+fn arguments() -> clap::Command {
+    let hidden = || {
+        clap::Arg::new("config").long("config").value_name("FILE").hide(true).value_parser(clap::value_parser!(PathBuf))
+    };
+    let hide = |command: clap::Command, name: &'static str| command.mut_subcommand(name, |sub| sub.arg(hidden()));
+    ["demo", "sandbox", "version"].into_iter().fold(Arguments::command(), hide)
 }
 
 async fn dispatch(arguments: Arguments) -> Outcome {
@@ -212,16 +222,27 @@ enum Voice {
 /// Reads the configuration and starts the log.
 fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
     let config = Config::load(path, &environment())?;
-    start_log(&config.log, voice)?;
+    begin(&config, voice)?;
     Ok(config)
+}
+
+/// What only the parts themselves can tell of a configuration, before anything of theirs begins; and the log.
+fn begin(config: &Config, voice: Voice) -> Outcome {
+    if let Some(url) = &config.mysql_url {
+        let wrong = |error: SinkError| Failure::Usage(format!("1 problem in the configuration:\n  {}", error.text));
+        drop(Mysql::new(url, config.definitions.clone()).map_err(wrong)?);
+    }
+    start_log(&config.log, voice)
 }
 
 fn start_log(log: &Log, voice: Voice) -> Outcome {
     let level = if voice == Voice::Command && !log.level_is_set { "warn" } else { log.level.as_str() };
-    let filter = EnvFilter::try_new(directives(level)).with_context(|| format!("log.level: `{level}`"))?;
+    let wrong = |error| Failure::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
+    let filter = EnvFilter::try_new(directives(level)).map_err(wrong)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
     let started = match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        // The list of spans has the current one too.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
@@ -243,8 +264,22 @@ async fn at_rest(config: Config, over_http: &str) -> Result<App, Failure> {
     App::at_rest(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
 }
 
+/// For commands that only look, and must not make a data directory: what to say when there is none yet. `shop` is the
+/// one that was asked for.
+fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Failure> {
+    if app::is_begun(&config.data_dir) {
+        return Ok(None);
+    }
+    if let Some(id) = shop {
+        return Err(NoSuchShop(id.to_owned()).into());
+    }
+    let more =
+        if config.mysql_url.is_some() { "; the first `waybill serve` takes over those that MySQL knows" } else { "" };
+    Ok(Some(format!("no shops yet; register one with `waybill shops add`{more}")))
+}
+
 /// Starts everything but the HTTP side. `over_http` is the call that does the same on a running
-/// server, for the message when one holds the data directory.
+/// server, for the message when one holds the data directory: method, path, and the body if it takes one.
 async fn start(config: Config, over_http: &str) -> Result<App, Failure> {
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
     App::start(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
@@ -255,30 +290,30 @@ fn ask_server(error: anyhow::Error, data_dir: &Path, listen: SocketAddr, over_ht
     if !format!("{error:#}").to_lowercase().contains("already in use") {
         return error;
     }
-    let (method, path) = over_http.split_once(' ').unwrap_or(("GET", over_http));
+    let mut words = over_http.splitn(3, ' ');
+    let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or_default());
+    let body =
+        words.next().map(|body| format!(" -H \"Content-Type: application/json\" -d '{body}'")).unwrap_or_default();
     anyhow::anyhow!(
         "{} is already in use: a waybill server runs on it, and only one process may. Ask the server instead:\n  \
-         curl -X {method} -H \"Authorization: Bearer $KEY\" http://{listen}{path}\nor stop it first",
+         curl -X {method} -H \"Authorization: Bearer $KEY\"{body} http://{listen}{path}\nor stop it first",
         data_dir.display()
     )
 }
 
-/// A name that people will read: some text, no control characters, as the API asks it.
-fn plain(what: &str, text: &str) -> Outcome {
-    if text.trim().is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err(Failure::Usage(format!("{what} must hold 1 to 100 characters, no control characters")));
-    }
-    Ok(())
+/// An argument that goes by one of the API's rules, looked at before anything is opened.
+fn ruled(what: &str, text: &str, rule: TextRule) -> Outcome {
+    rule(text).map_err(|message| Failure::Usage(format!("{what} {message}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, ask_server, directives};
-    use clap::{CommandFactory as _, Parser as _};
+    use super::{Arguments, arguments, ask_server, directives};
+    use clap::Parser as _;
 
     #[test]
     fn the_arguments_are_sound_and_every_command_teaches() {
-        let mut command = Arguments::command();
+        let mut command = arguments();
         command.clone().debug_assert();
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "version") {
             let help = sub.render_long_help().to_string();
@@ -314,13 +349,18 @@ mod tests {
     fn a_held_data_directory_names_the_call_to_the_server() {
         let listen = ([127, 0, 0, 1], 8080).into();
         let told = |text: &'static str| {
-            ask_server(anyhow::anyhow!(text).context("store"), "data".as_ref(), listen, "POST /api/v1/shops")
-                .to_string()
+            ask_server(
+                anyhow::anyhow!(text).context("store"),
+                "data".as_ref(),
+                listen,
+                "PATCH /api/v1/shops/x {\"paused\": true}",
+            )
+            .to_string()
         };
-        assert!(
-            told("the data directory is already in use")
-                .contains("curl -X POST -H \"Authorization: Bearer $KEY\" http://127.0.0.1:8080/api/v1/shops\n")
-        );
+        assert!(told("the data directory is already in use").contains(
+            "curl -X PATCH -H \"Authorization: Bearer $KEY\" -H \"Content-Type: application/json\" \
+                 -d '{\"paused\": true}' http://127.0.0.1:8080/api/v1/shops/x\n"
+        ));
         assert_eq!(told("no space left"), "store");
     }
 }

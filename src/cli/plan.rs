@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::out::Out;
 use super::schema::known;
-use super::{Outcome, Voice, at_rest, configure, stop};
+use super::{Outcome, Voice, at_rest, configure, nothing_yet, stop};
 use crate::app::plan::{Ask, Plan};
 use crate::domain::Mode;
 
@@ -36,6 +36,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     known(&config, args.resource.as_deref())?;
+    if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
+        return Ok(out.line(told)?);
+    }
     let drain = config.limits.drain;
     let app = at_rest(config, "GET /api/v1/runs").await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows: args.rows };

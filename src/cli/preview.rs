@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::out::Out;
 use super::schema::known;
-use super::{Outcome, Voice, configure, table};
+use super::{Failure, Outcome, Voice, configure, nothing_yet, table};
 use crate::app::preview::{self, Preview};
 
 /// Columns of the first table, so that it fits a screen; the others are shown below.
@@ -33,6 +33,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     known(&config, Some(&args.resource))?;
+    if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
+        return Err(Failure::Failed(anyhow::anyhow!(told)));
+    }
     let definition = config.definitions.iter().find(|definition| definition.name == args.resource);
     let Some(definition) = definition else { return Ok(()) };
     let found = preview::preview(&config, definition, args.shop.as_deref(), usize::from(args.rows)).await?;

@@ -1,7 +1,7 @@
 //! `waybill schema infer`: a definition for a resource that has none.
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, ask_server};
+use super::{Failure, Outcome, ask_server, nothing_yet};
 use crate::app::infer::{self, Wanted};
 use crate::catalog::reader::is_plain_path;
 use crate::catalog::{self, Limit};
@@ -96,6 +96,9 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
     if let (Some(pattern), None) = (infer::without_rule(config, &wanted).first(), &wanted.limit) {
         let what = format!("no rate rule for {pattern}; give --limit, like --limit 20/min");
         return Err(Failure::Usage(what));
+    }
+    if let Some(told) = nothing_yet(config, wanted.shop.as_deref())? {
+        return Err(Failure::Failed(anyhow::anyhow!(told)));
     }
     let inferred = infer::infer(config, &wanted).await;
     let inferred = inferred.map_err(|error| ask_server(error, &config.data_dir, config.listen, "GET /api/v1/shops"))?;

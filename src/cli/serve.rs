@@ -11,13 +11,20 @@ use tokio::net::TcpListener;
 
 use super::out::Out;
 use super::{Failure, Outcome, Voice, configure, start, stop};
-use crate::config::Config;
-use crate::http::backend::{Backend, NewKey, Scope};
+use crate::config::{Config, ConfigError};
+use crate::domain::Clock;
+use crate::domain::clock::{Millis, rfc3339};
+use crate::http::backend::{Backend, KeyView, NewKey, Scope};
+
+/// `--listen` lies over the file as this variable does.
+const LISTEN_VARIABLE: &str = "WAYBILL_HTTP_LISTEN";
+/// Admin keys that end within 30 days are told of at each start.
+const ENDS_SOON_MS: i64 = 30 * 86_400_000;
 
 /// Run the service: sync on schedule, write to the sink, answer the API and the dashboard.
 ///
 /// The first start needs no configuration: it makes its data directory, its key file and one admin
-/// API key. SIGTERM and Ctrl-C let work in flight end (limits.drain); a second one does not wait.
+/// API key, which ends after a year; a start that finds no admin key that works makes one again. SIGTERM and Ctrl-C let work in flight end (limits.drain); a second one does not wait.
 /// Nothing is lost by a stop of any kind.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill serve\n  waybill serve --config /etc/waybill/waybill.toml\n  \
@@ -42,7 +49,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let address = listener.local_addr()?;
     let app = start(config, "GET /api/v1/status").await?;
     if !has_admin_key {
-        first_key(&*app.backend(), &key_file, &mut out).await?;
+        admin_key(&*app.backend(), &key_file, &mut out).await?;
     }
     out.line(format_args!("waybill listens on http://{address}/"))?;
     let served = tokio::select! {
@@ -56,19 +63,30 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
     let Some(listen) = args.listen else { return configure(path, Voice::Service) };
     let mut environment = super::environment();
-    environment.insert("WAYBILL_HTTP_LISTEN".to_owned(), listen);
-    let config = Config::load(path, &environment)?;
-    super::start_log(&config.log, Voice::Service)?;
+    environment.insert(LISTEN_VARIABLE.to_owned(), listen);
+    let config = Config::load(path, &environment).map_err(|mut error| {
+        if let ConfigError::Problems(problems) = &mut error {
+            let ours = problems.iter_mut().filter(|problem| problem.place == LISTEN_VARIABLE);
+            ours.for_each(|problem| "--listen".clone_into(&mut problem.place));
+        }
+        error
+    })?;
+    super::begin(&config, Voice::Service)?;
     Ok(config)
 }
 
-/// A service without any key could not be asked anything. On a terminal the key is shown once; else
-/// it goes to a file that only its owner reads, since standard output ends in a journal.
-async fn first_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome {
-    if !backend.list_keys().await?.is_empty() {
+/// A service without an admin key that works could not be given another. Makes one then; on a terminal it is shown
+/// once, else it goes to a file that only its owner reads, since standard output ends in a journal.
+async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome {
+    let keys = backend.list_keys().await?;
+    let now = Clock::system().now();
+    let working: Vec<&KeyView> = keys.iter().filter(|key| key.administers_at(now)).collect();
+    if !working.is_empty() {
+        working.into_iter().filter(|key| ends_soon(key, now)).for_each(warn_of_end);
         return Ok(());
     }
-    let new = NewKey { name: "first start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
+    let why = if keys.is_empty() { "first start" } else { "no admin API key works any more" };
+    let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
     // The file is made before the key: a key that nobody can read would lock everybody out.
     let mut kept = match out.is_terminal() {
         true => None,
@@ -79,7 +97,7 @@ async fn first_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
                 .truncate(true)
                 .mode(0o600)
                 .open(file)
-                .with_context(|| format!("cannot write the first admin key to {}", file.display()))?,
+                .with_context(|| format!("cannot write an admin key to {}", file.display()))?,
         ),
     };
     let minted = backend.create_key(new).await?;
@@ -87,14 +105,28 @@ async fn first_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
         Some(kept) => {
             writeln!(kept, "{}", minted.key.expose_secret())?;
             kept.sync_all()?;
-            out.line(format_args!("first start: an admin API key is in {}", file.display()))?;
+            out.line(format_args!("{why}: an admin API key is in {}", file.display()))?;
         }
         None => {
-            out.line("first start: this is the admin API key. It is shown only now:")?;
+            out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
             out.line(minted.key.expose_secret())?;
         }
     }
     Ok(())
+}
+
+fn ends_soon(key: &KeyView, now: Millis) -> bool {
+    key.expires_at.is_some_and(|end| end.saturating_sub(now) < ENDS_SOON_MS)
+}
+
+fn warn_of_end(key: &KeyView) {
+    tracing::warn!(
+        key.id = %key.id,
+        key.name = %key.name,
+        expires_at = %key.expires_at.map(rfc3339).unwrap_or_default(),
+        "an admin API key ends soon; make the next one with POST /api/v1/keys, or with `waybill keys create --scope \
+         admin` while the service is stopped"
+    );
 }
 
 /// `data` becomes `data.admin-key`.
@@ -106,8 +138,29 @@ fn beside(data_dir: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::beside;
+    use super::{beside, ends_soon};
+    use crate::http::backend::{KeyView, Scope};
     use std::path::Path;
+
+    #[test]
+    fn an_admin_key_works_until_its_end_which_is_told_before() {
+        let day = 86_400_000;
+        let key = |scope, shops, expires_at| KeyView {
+            id: "k".into(),
+            name: "n".into(),
+            scope,
+            shops,
+            created_at: 0,
+            expires_at,
+            last_used_at: None,
+        };
+        let admin = key(Scope::Admin, None, Some(100 * day));
+        assert!(admin.administers_at(99 * day) && !admin.administers_at(100 * day));
+        assert!(!key(Scope::Read, None, None).administers_at(0));
+        assert!(!key(Scope::Admin, Some(vec!["one".into()]), None).administers_at(0), "made before that was refused");
+        assert!(ends_soon(&admin, 71 * day) && !ends_soon(&admin, 70 * day));
+        assert!(!ends_soon(&key(Scope::Admin, None, None), 0));
+    }
 
     #[test]
     fn the_key_file_lies_beside_the_data() {

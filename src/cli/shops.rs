@@ -11,10 +11,12 @@ use clap::Subcommand;
 use secrecy::SecretString;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, at_rest, configure, plain, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop, table};
+use crate::app;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http::backend::{Backend, NewShop, ShopChange};
+use crate::http::rules;
 
 /// Longer than any secret; a wrong file must not be read whole.
 const SECRET_MAX: u64 = 4096;
@@ -80,20 +82,33 @@ enum Act {
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let over_http = match &args.act {
-        Act::Add { name, client_id, .. } => {
-            plain("--name", name)?;
-            let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            if client_id.is_empty() || client_id.len() > 128 || !client_id.bytes().all(is_id) {
-                let what = "--client-id: letters, digits, dots, dashes and underscores only, at most 128";
-                return Err(Failure::Usage(what.to_owned()));
+        Act::Add { name, client_id, account, .. } => {
+            ruled("--name", name, rules::name)?;
+            ruled("--client-id", client_id, rules::id)?;
+            if let Some(account) = account {
+                ruled("--account", account, rules::id)?;
             }
-            "POST /api/v1/shops"
+            r#"POST /api/v1/shops {"name": "...", "client_id": "...", "client_secret": "..."}"#
         }
         Act::List => "GET /api/v1/shops",
-        Act::Pause { .. } | Act::Resume { .. } | Act::Rotate { .. } => "PATCH /api/v1/shops/<id>",
+        Act::Pause { .. } => r#"PATCH /api/v1/shops/<id> {"paused": true}"#,
+        Act::Resume { .. } => r#"PATCH /api/v1/shops/<id> {"paused": false}"#,
+        Act::Rotate { .. } => r#"PATCH /api/v1/shops/<id> {"client_secret": "..."}"#,
         Act::Remove { .. } => "DELETE /api/v1/shops/<id>",
     };
     let config = configure(path, Voice::Command)?;
+    if let (Act::List, Some(told)) = (&args.act, nothing_yet(&config, None)?) {
+        return Ok(out.line(told)?);
+    }
+    match &args.act {
+        // What MySQL knows of an earlier data directory is taken over first, and may be changed then.
+        Act::Pause { id } | Act::Resume { id } | Act::Rotate { id, .. } | Act::Remove { id, .. }
+            if !app::is_begun(&config.data_dir) && config.mysql_url.is_none() =>
+        {
+            return Err(unknown(id));
+        }
+        _ => {}
+    }
     let secret = match &args.act {
         Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => Some(secret(secret_file.as_deref())?),
         _ => None,
@@ -107,7 +122,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 
 async fn act(backend: &dyn Backend, act: Act, secret: Option<SecretString>, out: &mut Out) -> Outcome {
     match (act, secret) {
-        (Act::List, _) => return list(&backend.shops().await?, out),
+        (Act::List, _) => return list(backend, out).await,
         (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
             let resources = if resources.is_empty() { None } else { Some(resources) };
             let shop = backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
@@ -145,7 +160,13 @@ fn unknown(id: &str) -> Failure {
     Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
 }
 
-fn list(shops: &[Shop], out: &mut Out) -> Outcome {
+async fn list(backend: &dyn Backend, out: &mut Out) -> Outcome {
+    let shops = backend.shops().await?;
+    let configured: Vec<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
+    let resources = |shop: &Shop| match shop.resources.as_slice() {
+        [] => format!("all ({})", configured.join(" ")),
+        names => names.join(" "),
+    };
     let rows: Vec<Vec<String>> = shops
         .iter()
         .map(|shop| {
@@ -154,7 +175,7 @@ fn list(shops: &[Shop], out: &mut Out) -> Outcome {
                 shop.name.clone(),
                 state(&shop.state).to_owned(),
                 shop.client_id.clone(),
-                shop.resources.join(" "),
+                resources(shop),
                 rfc3339(shop.created_at),
                 shop.reason.clone().unwrap_or_default(),
             ]

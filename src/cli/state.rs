@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::out::Out;
 use super::{Outcome, Voice, at_rest, configure, stop};
+use crate::app;
 
 /// Show what the data directory holds: shops, checkpoints, open runs, jobs, outbox, budgets.
 ///
@@ -28,11 +29,15 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
+    let mut tell = |state: anyhow::Result<Value>| match state? {
+        state if args.json => Ok(out.line(format_args!("{state:#}"))?),
+        state => show(&state, &mut out),
+    };
+    if !app::is_begun(&config.data_dir) {
+        return tell(app::state::nothing(&config.data_dir, args.shop.as_deref()));
+    }
     let app = at_rest(config, "GET /api/v1/status").await?;
-    let shown = app
-        .state(args.shop.as_deref())
-        .map_err(Into::into)
-        .and_then(|state| if args.json { Ok(out.line(format_args!("{state:#}"))?) } else { show(&state, &mut out) });
+    let shown = tell(app.state(args.shop.as_deref()));
     let stopped = stop::stop(app, drain).await;
     shown.and(stopped)
 }
@@ -49,6 +54,9 @@ fn show(state: &Value, out: &mut Out) -> Outcome {
         state["outbox"]["entries"],
         state["parked"]
     ))?;
+    if state["shops"].as_array().is_none_or(Vec::is_empty) {
+        out.line("no shops yet; register one with `waybill shops add`")?;
+    }
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut streams = Vec::new();
     let mut budgets = Vec::new();

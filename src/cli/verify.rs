@@ -6,7 +6,7 @@ use std::path::Path;
 use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Watched, until_idle};
-use super::{Failure, Outcome, Voice, at_rest, configure, start, stop, table};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, start, stop, table};
 use crate::app::{App, NoSuchShop};
 use crate::domain::{Completeness, Shop};
 
@@ -36,6 +36,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
+    if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
+        return Ok(out.line(told)?);
+    }
     let drain = config.limits.drain;
     let over_http = "GET /api/v1/shops/<id>/completeness";
     let app = if args.mend { start(config, over_http).await? } else { at_rest(config, over_http).await? };
@@ -73,20 +76,36 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     show(&found, out)?;
     let lacking = found.iter().filter(|(_, resource)| !resource.is_complete()).count();
     if lacking > 0 {
-        let what = format!("{lacking} of {} not complete; missing: waybill verify --mend", found.len());
+        let of = found.len();
+        let what = format!(
+            "{lacking} of {of} not complete, as the last column says; `waybill verify --mend` reads again what is missing"
+        );
         return Err(Failure::Failed(anyhow::anyhow!(what)));
     }
     Ok(())
 }
 
 fn show(found: &[(Shop, Completeness)], out: &mut Out) -> Outcome {
-    let heads = ["shop", "name", "resource", "listed", "read", "in sink", "on its way", "parked", "gone", "missing"];
+    let heads = [
+        "shop",
+        "name",
+        "resource",
+        "listed",
+        "read",
+        "in sink",
+        "on its way",
+        "parked",
+        "gone",
+        "missing",
+        "complete",
+    ];
     let rows: Vec<Vec<String>> = found
         .iter()
         .map(|(shop, of)| {
             let counts = [of.listed, of.stored, of.in_sink, of.pending, of.parked, of.gone, of.missing];
             let names = [shop.id.clone(), shop.name.clone(), of.resource.clone()];
-            names.into_iter().chain(counts.map(|count| count.to_string())).collect()
+            let complete = of.lacks().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
+            names.into_iter().chain(counts.map(|count| count.to_string())).chain([complete]).collect()
         })
         .collect();
     out.table(&heads, &rows)?;

@@ -65,9 +65,18 @@ impl std::fmt::Display for GapReason {
 }
 
 impl Completeness {
+    /// Why it is not complete, for people; none: it is.
+    pub fn lacks(&self) -> Option<String> {
+        let counts = [(self.missing, "missing"), (self.pending, "on their way"), (self.parked, "parked")];
+        let some = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let walk = self.full_walk_at.is_none().then(|| "its list was not read whole yet".to_owned());
+        let all: Vec<String> = walk.into_iter().chain(some).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
     /// The list was read to its end, and everything on it is in the sink; what the API itself does not know any
     /// more is no gap.
     pub fn is_complete(&self) -> bool {
-        self.full_walk_at.is_some() && self.missing + self.pending + self.parked == 0
+        self.lacks().is_none()
     }
 }

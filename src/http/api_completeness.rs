@@ -66,11 +66,10 @@ struct Asked {
 }
 
 async fn close_gaps(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
-    call.params(&[])?;
-    if !call.grant.sees(&shop_id) {
-        return Err(Problem::not_found());
-    }
+    api.has_shop(&call.grant, &shop_id).await?;
+    let (grant, fields) = call.fields(&api.limits).await?;
+    fields.done()?;
     let asked = api.backend.close_gaps(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    tracing::info!(shop.id = %shop_id, key.id = %call.grant.key_id, asked, "closes gaps");
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "closes gaps");
     Reply::json_with(StatusCode::ACCEPTED, &Asked { asked })
 }

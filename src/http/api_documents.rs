@@ -16,12 +16,12 @@ use super::auth::Need;
 use super::backend::{ApiError, DocumentItem, DocumentQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{Outcome, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use super::{Api, Call, Endpoint, JSON, filters, guarded, reads};
 use crate::catalog::Definition;
 use crate::domain::clock::rfc3339;
 
-/// Parameters of every listing; a definition adds its filters.
-pub(super) const PARAMETERS: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
+/// Parameters of listings; a definition adds its filters.
+const PARAMETERS: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
 /// Longest `q`, in characters: a search is a name or a number, not a text.
 pub(super) const SEARCH_CHARS_MAX: usize = 200;
@@ -85,9 +85,7 @@ impl Serialize for DocumentForm<'_> {
 }
 
 async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) -> Outcome {
-    let mut known = PARAMETERS.to_vec();
-    known.extend(definition.table.filters.iter().map(|(name, _)| name.as_str()));
-    let params = call.params(&known)?;
+    let params = call.params(&parameters(&definition))?;
     let after = api.open_cursor(&definition.name, &params)?;
     let query = DocumentQuery {
         shops: call.grant.visible(params.get("shop")),
@@ -104,25 +102,29 @@ async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) 
     Reply::json(&Page { items, next_cursor })
 }
 
-/// The conditions that the client set, checked against what the definition can answer.
+/// What goes with a definition: not every one has a time or a search.
+pub(super) fn parameters(definition: &Definition) -> Vec<&str> {
+    let table = &definition.table;
+    let goes = |name: &&str| match *name {
+        "from" | "to" => table.time.is_some(),
+        "q" => !table.search.is_empty(),
+        _ => true,
+    };
+    PARAMETERS.into_iter().filter(goes).chain(table.filters.iter().map(|(name, _)| name.as_str())).collect()
+}
+
+/// The conditions that the client set.
 fn document_query(definition: &Definition, params: &Params) -> Result<DocumentQuery, Problem> {
     let table = &definition.table;
     let (from, to) = (params.time("from")?, params.time("to")?);
-    if let (None, Some(name)) = (&table.time, from.map(|_| "from").or(to.map(|_| "to"))) {
-        return Err(Problem::parameter(name, format!("does not go with {}: it has no time column", definition.name)));
-    }
     if from.zip(to).is_some_and(|(from, to)| from > to) {
         return Err(Problem::parameter("from", "is later than `to`"));
     }
     let q = params.get("q").map(str::to_owned);
-    if q.is_some() && table.search.is_empty() {
-        return Err(Problem::parameter("q", format!("does not go with {}: it has no search", definition.name)));
-    }
     if q.as_ref().is_some_and(|q| q.chars().count() > SEARCH_CHARS_MAX) {
         return Err(Problem::parameter("q", format!("must have at most {SEARCH_CHARS_MAX} characters")));
     }
-    let names = table.filters.iter().map(|(name, _)| name);
-    let filters = names.filter_map(|name| Some((name.clone(), params.get(name)?.to_owned()))).collect();
+    let filters = filters::read(table, params)?;
     Ok(DocumentQuery { filters, from, to, q, limit: params.limit(LIMIT_DEFAULT)?, ..DocumentQuery::default() })
 }
 

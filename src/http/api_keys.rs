@@ -11,16 +11,11 @@ use warp::reply::Response;
 
 use super::auth::Need;
 use super::backend::{KeyView, NewKey, Scope};
-use super::body::{id_rule, name_rule};
 use super::query::Segment;
 use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
+use super::rules::{self, KEY_DAYS_MAX, SHOPS_MAX};
 use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
-
-/// Shops that one key may be bound to.
-const SHOPS_MAX: usize = 1000;
-/// Ten years.
-const DAYS_MAX: u32 = 3650;
 
 /// What `scope` may be.
 pub(super) const SCOPES: [(&str, Scope); 2] = [("read", Scope::Read), ("admin", Scope::Admin)];
@@ -35,7 +30,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     guarded(api, at("list keys"), list, list_keys)
         .or(guarded(api, at("create key"), create, create_key))
         .unify()
-        .or(guarded(api, at("revoke key"), revoke, revoke_key))
+        .or(guarded(api, Endpoint { gives: None, ..at("revoke key") }, revoke, revoke_key))
         .unify()
         .boxed()
 }
@@ -81,14 +76,11 @@ async fn list_keys(api: Arc<Api>, call: Call, (): ()) -> Outcome {
 
 async fn create_key(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     let (grant, mut fields) = call.fields(&api.limits).await?;
-    let name = fields.take_text("name", name_rule);
+    let name = fields.take_text("name", rules::name);
     let name = fields.require("name", name);
     let scope = fields.take_choice("scope", &SCOPES).unwrap_or(Scope::Read);
-    let shops = fields.take_list("shops", SHOPS_MAX, id_rule);
-    let expires_days = fields.take_number("expires_days", 1..=DAYS_MAX);
-    if scope == Scope::Admin && shops.is_some() {
-        fields.offend("shops", "only goes with the scope `read`; an admin key is for all shops");
-    }
+    let shops = fields.take_list("shops", SHOPS_MAX, rules::id);
+    let expires_days = fields.take_number("expires_days", 1..=KEY_DAYS_MAX);
     fields.done()?;
     let minted = api.backend.create_key(NewKey { name, scope, shops, expires_days }).await?;
     tracing::info!(key.id = %minted.view.id, by = %grant.key_id, ?scope, "made an api key");

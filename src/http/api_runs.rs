@@ -38,7 +38,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(guarded(api, at("list parked", Need::Read), parked, list_parked))
         .unify()
-        .or(guarded(api, at("retry parked", Need::AdminAll), retry, retry_parked))
+        .or(guarded(api, Endpoint { gives: None, ..at("retry parked", Need::AdminAll) }, retry, retry_parked))
         .unify()
         .boxed()
 }
@@ -190,12 +190,13 @@ async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> Outcome {
 }
 
 async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> Outcome {
-    call.params(&[])?;
+    let (grant, fields) = call.fields(&api.limits).await?;
+    fields.done()?;
     let parked_id = number(&parked_id)?;
     if !api.backend.retry_parked(parked_id).await? {
         return Err(Problem::not_found());
     }
-    tracing::info!(parked.id = parked_id, key.id = %call.grant.key_id, "put a parked job back to work");
+    tracing::info!(parked.id = parked_id, key.id = %grant.key_id, "put a parked job back to work");
     Reply::empty()
 }
 

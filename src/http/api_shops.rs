@@ -10,16 +10,14 @@ use warp::http::header::{HeaderValue, LOCATION};
 use warp::reply::Response;
 
 use super::auth::Need;
-use super::backend::{NewShop, ShopChange};
-use super::body::{Fields, id_rule, name_rule, secret_rule};
+use super::backend::{NewShop, ShopChange, Takes};
+use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
-use super::reply::{Outcome, Page, Problem, Reply, time};
+use super::reply::{Kind, Outcome, Page, Problem, Reply, time};
+use super::rules::{self, RESOURCES_MAX};
 use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
 use crate::domain::{Mode, Shop, ShopState};
-
-/// Names of resources that one shop may list.
-const RESOURCES_MAX: usize = 100;
 
 /// What `mode` may be.
 pub(super) const MODES: [(&str, Mode); 2] = [("incremental", Mode::Incremental), ("full", Mode::Full)];
@@ -44,7 +42,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(guarded(api, at("update shop", Need::Admin), update, update_shop))
         .unify()
-        .or(guarded(api, at("delete shop", Need::Admin), delete, delete_shop))
+        .or(guarded(api, Endpoint { gives: None, ..at("delete shop", Need::Admin) }, delete, delete_shop))
         .unify()
         .or(guarded(api, at("sync shop", Need::Admin), sync, sync_shop))
         .unify()
@@ -58,7 +56,10 @@ struct ShopForm {
     name: String,
     client_id: String,
     account: String,
+    /// The names of what it takes now.
     resources: Vec<String>,
+    /// It takes what is configured, whatever that will be.
+    all_resources: bool,
     state: ShopState,
     reason: Option<String>,
     client_secret_set: bool,
@@ -68,14 +69,17 @@ struct ShopForm {
     updated_at: Millis,
 }
 
-impl From<Shop> for ShopForm {
-    fn from(shop: Shop) -> ShopForm {
+impl ShopForm {
+    fn new(api: &Api, shop: Shop) -> ShopForm {
+        let configured = api.definitions.iter().filter(|_| shop.resources.is_empty());
+        let all: Vec<String> = configured.map(|definition| definition.name.clone()).collect();
         ShopForm {
+            all_resources: shop.resources.is_empty(),
+            resources: if shop.resources.is_empty() { all } else { shop.resources },
             id: shop.id,
             name: shop.name,
             client_id: shop.client_id,
             account: shop.account,
-            resources: shop.resources,
             state: shop.state,
             reason: shop.reason,
             client_secret_set: true,
@@ -96,24 +100,24 @@ async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     shops.truncate(limit);
     let last = shops.last().filter(|_| more);
     let next_cursor = last.map(|shop| api.cursors.seal("shops", &params.filters(), &[&shop.id]));
-    Reply::json(&Page { items: shops.into_iter().map(ShopForm::from).collect(), next_cursor })
+    Reply::json(&Page { items: shops.into_iter().map(|shop| ShopForm::new(&api, shop)).collect(), next_cursor })
 }
 
 async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
-    let (_, mut fields) = call.fields(&api.limits).await?;
-    let name = fields.take_text("name", name_rule);
-    let client_id = fields.take_text("client_id", id_rule);
-    let client_secret = fields.take_secret("client_secret", secret_rule);
-    let account = fields.take_text("account", id_rule);
+    let (grant, mut fields) = call.fields(&api.limits).await?;
+    let name = fields.take_text("name", rules::name);
+    let client_id = fields.take_text("client_id", rules::id);
+    let client_secret = fields.take_secret("client_secret", rules::secret);
+    let account = fields.take_text("account", rules::id);
     let resources = take_resources(&api, &mut fields);
     let name = fields.require("name", name);
     let client_id = fields.require("client_id", client_id);
     let client_secret = fields.require("client_secret", client_secret);
     fields.done()?;
     let shop = api.backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
-    tracing::info!(shop.id = %shop.id, "registered a shop");
+    tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, "registered a shop");
     let location = HeaderValue::from_str(&format!("/api/v1/shops/{}", shop.id));
-    let reply = Reply::json_with(StatusCode::CREATED, &ShopForm::from(shop))?;
+    let reply = Reply::json_with(StatusCode::CREATED, &ShopForm::new(&api, shop))?;
     Ok(match location {
         Ok(location) => reply.with(LOCATION, location),
         // An id of ours is letters and digits; were it not, the shop would still be registered.
@@ -127,30 +131,31 @@ async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
         return Err(Problem::not_found());
     }
     let shop = api.backend.shop(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    Reply::json(&ShopForm::from(shop))
+    Reply::json(&ShopForm::new(&api, shop))
 }
 
 async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    api.has_shop(&call.grant, &shop_id).await?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
-    if !grant.sees(&shop_id) {
-        return Err(Problem::not_found());
+    if fields.is_empty() {
+        let what = "the body changes nothing; give at least one of: name, client_secret, account, resources, paused";
+        return Err(Problem::new(Kind::Invalid, what));
     }
-    let empty = fields.is_empty();
     let change = ShopChange {
-        name: fields.take_text("name", name_rule),
-        client_secret: fields.take_secret("client_secret", secret_rule),
-        account: fields.take_text("account", id_rule),
-        resources: take_resources(&api, &mut fields),
+        name: fields.take_text("name", rules::name),
+        client_secret: fields.take_secret("client_secret", rules::secret),
+        account: fields.take_text("account", rules::id),
+        resources: match fields.take_null("resources") {
+            true => Some(Takes::All),
+            false => take_resources(&api, &mut fields).map(Takes::Only),
+        },
         paused: fields.take_bool("paused"),
     };
-    if empty {
-        fields.offend("", "the body changes nothing; give at least one field");
-    }
     fields.done()?;
     let changes_secret = change.client_secret.is_some();
     let shop = api.backend.update_shop(&shop_id, change).await?.ok_or_else(Problem::not_found)?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, changes_secret, "changed a shop");
-    Reply::json(&ShopForm::from(shop))
+    Reply::json(&ShopForm::new(&api, shop))
 }
 
 async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
@@ -169,28 +174,19 @@ struct Started {
 }
 
 async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    api.has_shop(&call.grant, &shop_id).await?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
-    if !grant.sees(&shop_id) {
-        return Err(Problem::not_found());
-    }
     let resource = fields.take_text("resource", |_| Ok(()));
-    if let Some(Err(message)) = resource.as_deref().map(|name| known_resource(&api, name)) {
+    if let Some(Err(message)) = resource.as_deref().map(|name| rules::resource(name, &api.definitions)) {
         fields.offend("resource", message);
     }
     let mode = fields.take_choice("mode", &MODES).unwrap_or(Mode::Incremental);
     fields.done()?;
     let run_ids = api.backend.start_sync(&shop_id, resource, mode).await?;
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, ?run_ids, "walks on request");
     Reply::json_with(StatusCode::ACCEPTED, &Started { run_ids })
 }
 
 fn take_resources(api: &Api, fields: &mut Fields) -> Option<Vec<String>> {
-    fields.take_list("resources", RESOURCES_MAX, |name| known_resource(api, name))
-}
-
-fn known_resource(api: &Api, name: &str) -> Result<(), String> {
-    if api.definition(name).is_some() {
-        return Ok(());
-    }
-    let known: Vec<&str> = api.definitions.iter().map(|definition| definition.name.as_str()).collect();
-    Err(format!("is not a configured resource; configured: {}", known.join(", ")))
+    fields.take_list("resources", RESOURCES_MAX, |name| rules::resource(name, &api.definitions))
 }

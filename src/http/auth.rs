@@ -93,10 +93,14 @@ impl Gate {
         {
             return too_fast;
         }
-        if has_key {
-            tracing::warn!("request with an unknown, expired or revoked api key");
+        if !has_key {
+            return Problem::new(Kind::Unauthorized, "send `Authorization: Bearer <api key>`");
         }
-        Problem::new(Kind::Unauthorized, "send `Authorization: Bearer <api key>`")
+        let peer = head.peer.as_ref().map(tracing::field::display);
+        tracing::warn!(peer, "request with an unknown, expired or revoked api key");
+        let what = "this API key is unknown, expired or revoked; make one (POST /api/v1/keys, or `waybill keys create`) \
+                    and send it as `Authorization: Bearer <api key>`";
+        Problem::new(Kind::Unauthorized, what)
     }
 }
 

@@ -43,6 +43,9 @@ pub trait Backend: Send + Sync + 'static {
     fn verify_key(&self, key: &str) -> Result<Option<KeyGrant>, ApiError>;
 
     /// Makes a key. Its text is in this answer and nowhere else.
+    ///
+    /// # Errors
+    /// `Invalid` for what [`NewKey::check`] refuses, and for a shop that is not there.
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey>;
 
     /// All keys that are not revoked, oldest first.
@@ -54,8 +57,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Proves the credentials, keeps the shop and starts its first sync.
     ///
     /// # Errors
-    /// `Conflict` for a client id that is registered, `Refused` when the login host turns the
-    /// credentials down, `LoginUnreachable` when it cannot be asked.
+    /// `Invalid` for what [`NewShop::check`] refuses, `Conflict` for a client id that is registered, `Refused` when the login host turns the
+    /// credentials down, `LoginUnreachable` when it cannot be asked, `Unavailable` while it is not known which shops
+    /// the sink has.
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop>;
 
     /// All shops, in any order.
@@ -113,11 +117,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a parked job back to work. False when there is none of that id.
     fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool>;
 
-    /// What the whole installation is doing; with `accounts`, only their budgets are told.
-    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status>;
+    /// What the whole installation is doing; with a part, only its budgets and its overdue streams are told.
+    fn status(&self, of: Option<Part>) -> Answer<'_, Status>;
 
-    /// Whether it can do its work; if not, every reason, in words for people.
-    fn ready(&self) -> Result<(), Vec<String>>;
+    /// Whether it can do its work.
+    fn ready(&self) -> Readiness;
 
     /// Prometheus text, format 0.0.4.
     fn metrics(&self) -> String;
@@ -187,7 +191,7 @@ pub struct NewKey {
     pub name: String,
     pub scope: Scope,
     pub shops: Option<Vec<String>>,
-    /// Days from now; none: the default of the installation.
+    /// Days from now; none: [`KEY_DAYS`](super::rules::KEY_DAYS).
     pub expires_days: Option<u32>,
 }
 
@@ -210,7 +214,14 @@ pub struct KeyView {
     pub last_used_at: Option<Millis>,
 }
 
-/// A shop to be registered; its fields are checked.
+impl KeyView {
+    /// Whether it is an admin key that works at this time.
+    pub fn administers_at(&self, now: Millis) -> bool {
+        self.scope == Scope::Admin && self.shops.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// A shop to be registered.
 #[derive(Debug)]
 pub struct NewShop {
     pub name: String,
@@ -227,8 +238,16 @@ pub struct ShopChange {
     pub name: Option<String>,
     pub client_secret: Option<SecretString>,
     pub account: Option<String>,
-    pub resources: Option<Vec<String>>,
+    pub resources: Option<Takes>,
     pub paused: Option<bool>,
+}
+
+/// Which resources a shop takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// All that are configured, those of tomorrow too.
+    All,
+    Only(Vec<String>),
 }
 
 /// What documents of one resource hold and its tables do not.
@@ -291,15 +310,31 @@ pub struct ParkedQuery {
     pub after: Option<u64>,
 }
 
+/// The part of the installation that a key which is bound to shops may know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub shops: HashSet<String>,
+    pub accounts: HashSet<String>,
+}
+
+/// Whether the installation can do its work. Reasons are for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why it is not ready; none: it is.
+    pub unready: Vec<String>,
+    /// What it does without for now: nothing is lost, but somebody should look.
+    pub degraded: Vec<String>,
+}
+
 /// What the installation is doing. Field names are the JSON's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
     /// Nothing is left to do now: no open run, no job due, nothing in the outbox.
     pub idle: bool,
     pub open_runs: u64,
-    /// Jobs not leased, due now or later.
+    /// Jobs that could run now, and those that failed and are tried again at their time.
     pub pending_jobs: u64,
-    /// The part of them that waits for its time.
+    /// Jobs that wait for their time: those that are tried again, and later reads of what may still change.
     pub waiting_jobs: u64,
     pub leased_jobs: u64,
     /// Entries waiting for the sink.
@@ -315,6 +350,9 @@ pub struct Status {
     /// How many more there are.
     pub budgets_left_out: u64,
     pub sink: SinkStatus,
+    /// Until when the login host wants no login at all; none: it takes them.
+    #[serde(serialize_with = "super::reply::time_opt")]
+    pub logins_paused_until: Option<Millis>,
     /// Streams that were not walked for so long that rows may fall out of the API's reach, the first hundred.
     pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,

@@ -21,6 +21,7 @@ use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::backend::FieldError;
 use super::reply::{Kind, Problem};
+use super::rules::TextRule;
 
 /// An unread request body.
 pub(super) type Body = BoxStream<'static, Result<Bytes, warp::Error>>;
@@ -238,11 +239,20 @@ impl Fields {
         (self.errors.len() == before).then_some(list)
     }
 
+    /// Whether the field is there as `null`; it is taken then.
+    pub(super) fn take_null(&mut self, field: &'static str) -> bool {
+        let is_null = self.map.get(field).is_some_and(Value::is_null);
+        if is_null {
+            self.take(field);
+        }
+        is_null
+    }
+
     /// # Errors
     /// 422 with every offence, fields that nobody asked for among them.
     pub(super) fn done(mut self) -> Result<(), Problem> {
         let unknown: Vec<String> = self.map.keys().map(|name| name.chars().take(64).collect()).collect();
-        let known = self.known.join(", ");
+        let known = if self.known.is_empty() { "nothing".to_owned() } else { self.known.join(", ") };
         for name in unknown {
             self.offend(name, format!("is not known here; known: {known}"));
         }
@@ -266,33 +276,4 @@ impl Fields {
         self.offend(field, format!("must be {wanted}, not {found}"));
         None
     }
-}
-
-/// Says what would be right.
-pub(super) type TextRule = fn(&str) -> Result<(), String>;
-
-/// 1 to 100 characters, none of them a control character, not only white space.
-pub(super) fn name_rule(text: &str) -> Result<(), String> {
-    let length = text.chars().count();
-    if (1..=100).contains(&length) && !text.chars().any(char::is_control) && !text.trim().is_empty() {
-        return Ok(());
-    }
-    Err("must have 1 to 100 characters, none of them a control character".to_owned())
-}
-
-/// Client ids, accounts and ids of shops.
-pub(super) fn id_rule(text: &str) -> Result<(), String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
-        return Ok(());
-    }
-    Err("must have 1 to 128 letters, digits, `.`, `_` or `-`".to_owned())
-}
-
-/// 1 to 256 visible ASCII characters.
-pub(super) fn secret_rule(text: &str) -> Result<(), String> {
-    if (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
-    }
-    Err("must have 1 to 256 visible ASCII characters, without spaces".to_owned())
 }

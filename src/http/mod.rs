@@ -23,12 +23,14 @@ mod auth;
 pub mod backend;
 mod body;
 mod cursor;
+mod filters;
 mod framing;
 mod openapi;
 mod pages;
 mod peers;
 mod query;
 mod reply;
+pub mod rules;
 mod server;
 mod system;
 mod wire;
@@ -188,6 +190,12 @@ impl Api {
         self.gate.admit(head, need)
     }
 
+    /// A shop that is not there, or not this key's to see, is absent whatever the body holds.
+    async fn has_shop(&self, grant: &KeyGrant, shop_id: &str) -> Result<(), Problem> {
+        let is_there = grant.sees(shop_id) && self.backend.shop(shop_id).await?.is_some();
+        if is_there { Ok(()) } else { Err(Problem::not_found()) }
+    }
+
     /// Checks `cursor` against the other parameters.
     fn open_cursor(&self, of: &str, params: &query::Params) -> Result<Option<Vec<String>>, Problem> {
         let Some(text) = params.get("cursor") else { return Ok(None) };
@@ -293,7 +301,7 @@ where
                     Err(problem) => Err(problem),
                 };
                 let response = finish(&request_id, outcome);
-                let elapsed_ms = started.elapsed().as_millis();
+                let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::debug!(status = response.status().as_u16(), elapsed_ms, "answered a request");
                 response
             };

@@ -3,6 +3,7 @@
 //! Unknown and doubled parameters are refused, because a filter with a typing error would otherwise
 //! give an answer to another question.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use super::reply::{Kind, Problem};
@@ -87,23 +88,35 @@ impl Params {
         let Some(text) = self.get(name) else { return Ok(None) };
         let at = point_in_time(text).filter(|at| TIME_RANGE.contains(at));
         at.map(Some).ok_or_else(|| {
-            Problem::parameter(name, "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC)")
+            let what = "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC), from 1970 to 9999";
+            Problem::parameter(name, what)
         })
     }
 }
 
 fn point_in_time(text: &str) -> Option<Millis> {
     if text.len() == "2026-01-31".len() {
-        let date = text.parse::<jiff::civil::Date>().ok()?;
-        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-        return Some(midnight.timestamp().as_millisecond());
+        return in_utc(text.parse::<jiff::civil::Date>().ok()?.to_datetime(jiff::civil::Time::midnight()));
     }
-    // A `+01:00` that was sent without percent-encoding arrives as ` 01:00`.
-    let instant = match text.rsplit_once(' ') {
-        Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}").parse::<jiff::Timestamp>(),
-        _ => text.parse(),
-    };
-    instant.ok().map(jiff::Timestamp::as_millisecond)
+    let instant = with_plus(text).parse().ok().map(jiff::Timestamp::as_millisecond);
+    instant.or_else(|| in_utc(text.strip_suffix(['Z', 'z'])?.parse().ok()?))
+}
+
+/// What lies behind the last instant that can be named, in the last hours of 9999, is that instant: people write
+/// `9999-12-31` for ever.
+fn in_utc(at: jiff::civil::DateTime) -> Option<Millis> {
+    match at.to_zoned(jiff::tz::TimeZone::UTC) {
+        Ok(at) => Some(at.timestamp().as_millisecond()),
+        Err(_) => (at.year() == 9999).then(|| jiff::Timestamp::MAX.as_millisecond()),
+    }
+}
+
+/// A time whose `+01:00` was sent without percent-encoding arrives with ` 01:00`.
+pub(super) fn with_plus(text: &str) -> Cow<'_, str> {
+    match text.rsplit_once(' ') {
+        Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}").into(),
+        _ => text.into(),
+    }
 }
 
 /// What a plus sign means: a space in a query, itself in a path.
@@ -173,7 +186,13 @@ mod tests {
         assert_eq!(point_in_time("1970-01-02T00:00:00Z"), Some(day));
         assert_eq!(point_in_time("1970-01-02T01:00:00+01:00"), Some(day));
         assert_eq!(point_in_time("1970-01-02T01:00:00 01:00"), Some(day));
-        for bad in ["", "now", "1970-13-02", "1970-01-02T00:00:00", "1970-02-30"] {
+        let last = jiff::Timestamp::MAX.as_millisecond();
+        for late in ["9999-12-31", "9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999Z"] {
+            assert_eq!(point_in_time(late), Some(last), "{late}");
+        }
+        assert!(point_in_time("9999-12-30").is_some_and(|at| at < last));
+        for bad in ["", "now", "10000-01-01", "9999-12-31T23:59:59", "1970-13-02", "1970-01-02T00:00:00", "1970-02-30"]
+        {
             assert_eq!(point_in_time(bad), None, "{bad}");
         }
     }

@@ -209,7 +209,10 @@ impl From<ApiError> for Problem {
             ApiError::NotFound => Problem::not_found(),
             ApiError::Conflict(detail) => Problem::new(Kind::Conflict, detail),
             ApiError::Invalid(errors) => Problem::invalid(errors),
-            ApiError::Refused(detail) => Problem::new(Kind::CredentialsRefused, detail),
+            ApiError::Refused(reason) => {
+                let detail = format!("the login host says: {reason}; give the right client id and client secret");
+                Problem::new(Kind::CredentialsRefused, detail)
+            }
             ApiError::LoginUnreachable { detail, retry_after } => {
                 Problem { retry_after, ..Problem::new(Kind::LoginUnreachable, detail) }
             }

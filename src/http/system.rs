@@ -12,7 +12,7 @@ use warp::http::header::HeaderValue;
 use warp::reply::Response;
 
 use super::auth::Need;
-use super::backend::{KeyGrant, ShopCounts, Status};
+use super::backend::{KeyGrant, Part, Readiness, ShopCounts, Status};
 use super::reply::{Kind, Outcome, Problem, Reply, finish};
 use super::{Api, Call, Endpoint, at_once, guarded, head, reads};
 use crate::domain::ShopState;
@@ -51,9 +51,14 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 
 fn show_ready(api: &Api, call: &Call) -> Outcome {
     call.params(&[])?;
-    match api.backend.ready() {
-        Ok(()) => Reply::json(&json!({"status": "ready"})),
-        Err(reasons) => Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY)),
+    let Readiness { unready, degraded } = api.backend.ready();
+    if !unready.is_empty() {
+        let reasons = [unready, degraded].concat();
+        return Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
+    }
+    match degraded.as_slice() {
+        [] => Reply::json(&json!({"status": "ready"})),
+        reasons => Reply::json(&json!({"status": "degraded", "reasons": reasons})),
     }
 }
 
@@ -75,12 +80,15 @@ async fn show_status(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     Reply::json(&narrowed(&api, &call.grant).await?)
 }
 
-/// Without what a key that is bound to shops may not know: other accounts and counts of shops.
+/// Without what a key that is bound to shops may not know: other shops, their accounts and how many there are.
 async fn narrowed(api: &Api, grant: &KeyGrant) -> Result<Status, Problem> {
     let mut shops = api.backend.shops().await?;
     shops.retain(|shop| grant.sees(&shop.id));
-    let accounts = shops.iter().map(|shop| shop.account.clone()).collect();
-    let mut status = api.backend.status(Some(accounts)).await?;
+    let part = Part {
+        shops: shops.iter().map(|shop| shop.id.clone()).collect(),
+        accounts: shops.iter().map(|shop| shop.account.clone()).collect(),
+    };
+    let mut status = api.backend.status(Some(part)).await?;
     let count = |state: &ShopState| shops.iter().filter(|shop| shop.state == *state).count() as u64;
     status.shops = ShopCounts {
         active: count(&ShopState::Active),

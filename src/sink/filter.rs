@@ -4,7 +4,7 @@ use crate::catalog::definition::ColumnKind;
 use crate::catalog::extract::{decimal_fits, parse_datetime};
 
 /// The text as a column of this type holds it. None: it is no value of the type, so that nothing equals it.
-pub(super) fn held(kind: ColumnKind, text: &str) -> Option<String> {
+pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
     match kind {
         ColumnKind::Text(_) | ColumnKind::Json => Some(text.to_owned()),
         ColumnKind::Boolean => text.parse::<bool>().ok().map(|flag| flag.to_string()),

@@ -5,7 +5,7 @@
 //! needs to know about a failure. No sink deletes a document because a list did not show it.
 
 pub mod archive;
-mod filter;
+pub(crate) mod filter;
 pub mod mysql;
 pub mod writer;
 

@@ -273,6 +273,8 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
         ("POST", "/api/v1/shops/one/sync?mode=full", "{}", 400),
         ("POST", "/api/v1/shops?client_secret=s", SHOP, 400),
         ("DELETE", "/api/v1/shops/one?purge=yes", "", 400),
+        ("PATCH", "/api/v1/shops/one", r#"{"resources":null}"#, 200),
+        ("PATCH", "/api/v1/shops/one", r#"{"name":null}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"root"}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"admin","shops":["one"]}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":0}"#, 422),
@@ -281,6 +283,40 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
     ] {
         let got = door.send(method, path, body).await;
         assert_eq!(got.status, status, "{method} {path} {body}: {}", got.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_says_what_would_be_right() {
+    let door = Door::new();
+    let told = |got: Got| got.json()["detail"].as_str().unwrap().to_owned();
+    let refused = told(door.send("POST", "/api/v1/shops", &SHOP.replace("c-9", "refused")).await);
+    assert!(refused.contains("invalid_client; give the right client id and client secret"), "{refused}");
+    let empty = door.send("PATCH", "/api/v1/shops/one", "{}").await;
+    assert!(
+        empty.json().get("errors").is_none() && empty.text.contains("give at least one of: name"),
+        "{}",
+        empty.text
+    );
+    let unknown = told(door.get("/api/v1/shops", "wb_expired").await);
+    assert!(unknown.contains("unknown, expired or revoked; make one"), "{unknown}");
+    let none = told(door.call("GET", "/api/v1/shops", None, None).await);
+    assert!(none.starts_with("send `Authorization"), "{none}");
+}
+
+#[tokio::test]
+async fn a_shop_that_is_not_there_is_absent_whatever_the_body_says() {
+    let door = Door::new();
+    for (method, path) in [("PATCH", ""), ("POST", "/sync"), ("POST", "/completeness")] {
+        for body in ["{", r#"{"wrong":1}"#] {
+            let got = door.send(method, &format!("/api/v1/shops/nobody{path}"), body).await;
+            assert_eq!(got.status, 404, "{method} {path} {body}");
+        }
+    }
+    for path in ["/api/v1/shops/one/completeness", "/api/v1/parked/1/retry"] {
+        assert_eq!(door.send("POST", path, r#"{"wrong":1}"#).await.status, 422, "{path}");
+        assert_eq!(door.send("POST", path, "junk").await.status, 400, "{path}");
+        assert!(door.send("POST", path, "").await.status < 300, "{path}");
     }
 }
 

@@ -56,6 +56,8 @@ fn every_command_tells_what_it_does() {
     for command in COMMANDS {
         let help = folder.run(&[command, "--help"]).expect(0);
         says(&help.out, &["Usage: waybill", "Examples:", "Exit codes: 0 done, 1 failed, 2 wrong usage"]);
+        let reads_none = ["demo", "sandbox"].contains(&command);
+        assert_eq!(help.out.contains("--config"), !reads_none, "{command}: {}", help.out);
         assert_eq!(help.err, "");
     }
     assert!(folder.run(&["version"]).expect(0).out.starts_with("waybill "));
@@ -71,11 +73,91 @@ fn wrong_usage_ends_with_two_and_the_mend() {
     refused(folder.run(&["sync", "--resource", "nothing"]), 2, &["--resource nothing", "names shipments"]);
     refused(folder.run(&["sandbox", "--listen", "0.0.0.0:1"]), 2, &["loopback"]);
     refused(folder.run(&["demo", "--config", "x.toml"]), 2, &["leave it out"]);
+    refused(folder.run(&["--config", "x.toml", "demo"]), 2, &["leave it out"]);
+    refused(folder.run(&["serve", "--listen", "foo"]), 2, &["--listen: ", "is no address with a port"]);
     refused(folder.run(&["shops", "add", "--name", "A", "--client-id", "a b"]), 2, &["--client-id"]);
     refused(folder.feed(&["shops", "add", "--name", "A", "--client-id", "a"], ""), 2, &["one line"]);
     refused(folder.run(&["shops", "pause", "nobody"]), 2, &["no such shop", "waybill shops list"]);
     refused(folder.run(&["keys", "revoke", "nothing"]), 2, &["no such key", "waybill keys list"]);
     refused(folder.run(&["keys", "create", "--name", "k", "--shop", "nobody"]), 2, &["--shop nobody"]);
+    let long = "a".repeat(129);
+    let account = ["shops", "add", "--name", "A", "--client-id", "a", "--account", &long];
+    refused(folder.feed(&account, SECRET), 2, &["--account must have 1 to 128 letters"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_takes_no_more_than_the_api() {
+    let market = market().await;
+    let (folder, shop) = registered(&market, "");
+    let verified = folder.run(&["verify"]).expect(1);
+    says(&verified.out, &["no: its list was not read whole yet"]);
+    says(&verified.err, &["1 of 1 not complete, as the last column says"]);
+    let create = |more: &[&str]| folder.run(&[&["keys", "create", "--name", "k"], more].concat());
+    refused(create(&["--scope", "admin", "--shop", &shop]), 2, &["`shops`", "an admin key is for all shops"]);
+    refused(create(&["--shop", &shop, "--shop", &shop]), 2, &["`shops[1]` stands here twice"]);
+    let twice =
+        ["shops", "add", "--name", "A", "--client-id", "a", "--resource", "shipments", "--resource", "shipments"];
+    refused(folder.feed(&twice, SECRET), 2, &["`resources[1]` stands here twice"]);
+    let long = "s".repeat(257);
+    refused(folder.feed(&["shops", "rotate", &shop], &long), 2, &["`client_secret` must have 1 to 256"]);
+    assert!(!folder.run(&["keys", "list"]).expect(0).out.contains("admin"), "nothing was made");
+}
+
+#[test]
+fn what_only_the_parts_know_of_a_configuration_is_told_before_they_begin() {
+    let mut folder = Folder::bare();
+    folder.set("WAYBILL_MYSQL_URL", "mysql://root:canary-password@127.0.0.1:1/waybill?pool_size=many");
+    let ended = folder.run(&["serve"]);
+    assert!(!ended.err.contains("canary-password"), "{}", ended.err);
+    refused(ended, 2, &["1 problem in the configuration", "mysql.url", "pool_size"]);
+    folder.set("WAYBILL_MYSQL_URL", "");
+    folder.set("WAYBILL_LOG_LEVEL", "info,[waybill=debug");
+    refused(folder.run(&["serve"]), 2, &["log.level: `info,[waybill=debug`"]);
+    assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn what_only_looks_begins_nothing() {
+    let folder = Folder::bare();
+    let none = &["no shops yet", "waybill shops add"][..];
+    for command in [&["plan"][..], &["verify"], &["verify", "--mend"], &["state"], &["shops", "list"]] {
+        says(&folder.run(command).expect(0).out, none);
+    }
+    says(&folder.run(&["check"]).expect(0).out, &["shops: none yet", "is made at the first start"]);
+    says(&folder.run(&["keys", "list"]).expect(0).out, &["no API keys yet"]);
+    let state: serde_json::Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
+    assert_eq!((&state["shops"], &state["bytes"]), (&json!([]), &json!(0)));
+    refused(folder.run(&["preview", "shipments"]), 1, none);
+    let infer = ["schema", "infer", "sales", "--path", "/retailer/orders", "--limit", "20/min"];
+    refused(folder.run(&infer), 1, none);
+    for command in [&["state", "--shop", "x"][..], &["plan", "--shop", "x"], &["verify", "--shop", "x"]] {
+        refused(folder.run(command), 2, &["--shop x: there is no such shop"]);
+    }
+    refused(folder.run(&["shops", "pause", "x"]), 2, &["no such shop"]);
+    refused(folder.run(&["keys", "revoke", "x"]), 2, &["no such key"]);
+    let made: Vec<_> = fs::read_dir(folder.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(made.iter().all(|name| !name.to_string_lossy().starts_with("data")), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_ends() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut folder = Folder::bare();
+    folder.set("WAYBILL_HTTP_LISTEN", "127.0.0.1:0");
+    folder.run(&["keys", "create", "--name", "reader"]).expect(0);
+    folder.run(&["keys", "create", "--name", "short", "--scope", "admin", "--expires-days", "1"]).expect(0);
+    let serving = folder.serve();
+    assert_eq!(serving.terminate().0, Some(0));
+    says(&folder.said(), &["an admin API key ends soon", "short"]);
+    assert!(!folder.path("data.admin-key").exists());
+    let keys = folder.run(&["keys", "list"]).expect(0).out;
+    let short = keys.lines().find(|line| line.contains("short")).unwrap();
+    folder.run(&["keys", "revoke", short.split_whitespace().next().unwrap()]).expect(0);
+    let serving = folder.serve();
+    says(&folder.said(), &["no admin API key works any more", "data.admin-key"]);
+    let key = fs::read_to_string(folder.path("data.admin-key")).unwrap();
+    let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key.trim());
+    assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
 #[test]
@@ -134,7 +216,7 @@ async fn sync_ends_with_zero_when_all_is_there() {
     assert_eq!(market.sandbox.audit().details_read, new.len() as u64);
     refused(folder.run(&["sync", "--shop", "nobody"]), 2, &["there is no such shop"]);
     let verified = folder.run(&["verify"]).expect(0);
-    says(&verified.out, &["in sink", "First shop", "shipments"]);
+    says(&verified.out, &["in sink", "First shop", "shipments", "complete", "yes"]);
     folder.run(&["verify", "--quiet", "--mend", "--shop", &shop]).expect(0);
     refused(folder.run(&["verify", "--shop", "nobody"]), 2, &["there is no such shop"]);
 }

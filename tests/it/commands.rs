@@ -113,6 +113,8 @@ async fn a_plan_makes_no_call_and_knows_what_the_last_walk_took() {
     let next = folder.run(&["plan", "--resource", "shipments", "--full"]).expect(0).out;
     says(&next, &["the last such walk", "GET /retailer/shipments/*", "100"]);
     assert_eq!(market.sandbox.audit().calls, calls);
+    let news = folder.run(&["plan", "--resource", "shipments"]).expect(0).out;
+    says(&news, &["walked whole, not for news yet"]);
     says(&folder.run(&["plan", "--resource", "shipment"]).expect(2).err, &["did you mean `shipments`?"]);
 }
 

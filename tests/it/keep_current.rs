@@ -333,6 +333,11 @@ async fn a_shop_that_nobody_walks_sounds_the_alarm_before_rows_fall_out_of_reach
     let found = eventually("an overdue stream", overdue).await;
     assert!(found.iter().all(|stream| stream["shop_id"] == app.shops["asleep"]), "{found:?}");
     assert!(found[0]["walked_at"].is_string(), "{found:?}");
+    let (one, other) = (app.bound_key(&["asleep"]).await, app.bound_key(&["awake"]).await);
+    let (_, status) = app.call_by(&one, Verb::GET, "/api/v1/status", None).await;
+    assert_eq!(status["overdue"].as_array().unwrap().len(), found.len(), "{status}");
+    let (_, status) = app.call_by(&other, Verb::GET, "/api/v1/status", None).await;
+    assert!(!status.to_string().contains(&app.shops["asleep"]), "another shop's alarm: {status}");
     app.patch("asleep", json!({"paused": false})).await;
     app.finish().await;
 }

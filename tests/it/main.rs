@@ -10,6 +10,7 @@ mod completeness;
 mod config;
 mod definitions;
 mod described;
+mod front_door;
 mod fuzz;
 mod infer;
 mod keep_current;

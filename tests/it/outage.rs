@@ -59,12 +59,15 @@ async fn a_mysql_that_is_killed_in_the_middle_loses_nothing() {
 async fn a_mysql_that_is_down_at_start_does_not_hold_up_the_fetching() {
     let mut server = tokio::task::block_in_place(MariaDb::start);
     let database = Database::on(&server.url()).await;
-    tokio::task::block_in_place(|| server.kill());
-    let mut app = TestApp::builder().mysql(database.url()).shop("early", 150, 50).start().await;
+    let mut app = TestApp::builder().mysql(database.url()).shop("early", 150, 50).unregistered().start().await;
+    app.restart_after(|_| tokio::task::block_in_place(|| server.kill())).await;
+    app.register("early").await;
     read_at_least(&app, 200).await;
     let status = sink_is_unhealthy(&app).await;
     assert_eq!((&status["idle"], &status["parked"]), (&json!(false), &json!(0)));
-    assert_eq!(app.call(Verb::GET, "/readyz", None).await.0, 200);
+    let ready = app.get("/readyz").await;
+    assert_eq!(ready["status"], "degraded", "{ready}");
+    assert!(ready["reasons"][0].as_str().unwrap().contains("MySQL takes no documents"), "{ready}");
     let (status, problem) = app.call(Verb::GET, "/api/v1/shipments", None).await;
     assert_eq!(status, 503, "{problem}");
     // Nor does a restart meanwhile lose what waits.

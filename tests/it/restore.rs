@@ -7,8 +7,8 @@ use reqwest::Method as Verb;
 use serde_json::{Value, json};
 use waybill::sandbox::Method;
 
-use crate::support::app::TestApp;
-use crate::support::mariadb::Database;
+use crate::support::app::{TestApp, eventually, secret};
+use crate::support::mariadb::{Database, MariaDb};
 use crate::support::oracle;
 
 fn lose(folder: &Path) {
@@ -58,6 +58,31 @@ async fn a_lost_data_directory_comes_back_from_mysql() {
     expected.sort();
     assert_eq!(read_once, expected, "only what was lost, new or changed is read");
     assert!(app.sandbox().audit().breaches().is_empty());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_shop_is_registered_while_it_is_not_known_which_there_are() {
+    let mut server = tokio::task::block_in_place(MariaDb::start);
+    let database = Database::on(&server.url()).await;
+    let mut app = TestApp::builder().mysql(database.url()).shop("first", 30, 0).start().await;
+    app.run_until_idle().await;
+    app.restart_after(|folder| {
+        lose(folder);
+        tokio::task::block_in_place(|| server.kill());
+    })
+    .await;
+    let body = json!({"name": "first", "client_id": "first", "client_secret": secret("first")});
+    let (status, answer) = app.call(Verb::POST, "/api/v1/shops", Some(body.clone())).await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("MySQL could not be asked yet"), "{answer}");
+    let ready = app.get("/readyz").await;
+    assert_eq!(ready["status"], "degraded", "{ready}");
+    tokio::task::block_in_place(|| server.run());
+    let back = async || shops(&app).await.pop();
+    let shop = eventually("the shop of before", back).await;
+    assert_eq!(shop["id"], app.shops["first"]);
+    assert_eq!(app.call(Verb::POST, "/api/v1/shops", Some(body)).await.0, 409);
     app.finish().await;
 }
 

@@ -33,7 +33,7 @@ fn the_walk_through_works_as_it_stands() {
     // A step that fails must not leave a server behind that holds our pipes.
     let mut script = String::from("set -eu -o pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
     let blocks = blocks(&document(), "A new resource in ten lines");
-    assert_eq!(blocks.len(), 6, "{blocks:#?}");
+    assert_eq!(blocks.len(), 7, "{blocks:#?}");
     for (language, text) in &blocks {
         match language.as_str() {
             "toml" => writeln!(script, "cat >> waybill.toml <<'END'\n{text}END").unwrap(),
@@ -66,16 +66,17 @@ fn the_walk_through_works_as_it_stands() {
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     let told = format!("{script}\n--- out\n{out}\n--- err\n{err}");
     let parts: Vec<&str> = out.split("=== block").collect();
-    assert_eq!(parts.len(), 7, "{told}");
+    assert_eq!(parts.len(), 8, "{told}");
     assert!(parts[2].contains("ok    shop My shop: token") && parts[2].contains("done"), "{told}");
     let answer = |part: &str| -> serde_json::Value {
         let line = part.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{told}"));
         serde_json::from_str(line).unwrap()
     };
-    let shown = answer(parts[3]);
+    assert!(parts[3].contains("[resource.sold]") && parts[3].contains("orderPlacedDateTime"), "{told}");
+    let shown = answer(parts[4]);
     assert_eq!(shown["items"].as_array().map(Vec::len), Some(2), "{told}");
     assert!(shown["items"][0]["placed_at"].is_string() && shown["items"][0]["document"]["orderItems"].is_array());
-    assert_eq!(answer(parts[5])["items"], serde_json::json!([]));
+    assert_eq!(answer(parts[6])["items"], serde_json::json!([]));
     assert!(ran.status.success() && !err.contains("panicked"), "{told}");
 }
 

@@ -83,6 +83,9 @@ function tiles(status) {
       status.refused_429 > 0 ? 'warn' : ''),
     tile('Parked', number.format(status.parked), status.parked ? 'see below' : 'nothing given up',
       status.parked > 0 ? 'warn' : ''),
+    ...(status.logins_paused_until
+      ? [tile('Logins', 'paused', `the login host wants none until ${status.logins_paused_until}`, 'warn')]
+      : []),
     ...(status.overdue.length > 0
       ? [tile('Overdue', number.format(status.overdue.length), 'not walked for long: rows may fall out of reach', 'warn')]
       : []),

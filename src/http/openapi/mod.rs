@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::api_documents;
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
+use super::{api_documents, filters};
 use crate::catalog::Definition;
 use schemas::{item_schema, reference, schemas};
 
@@ -112,8 +112,8 @@ struct Operation {
 const ABSENT: (&str, &str) = ("404", "Absent, or not this key's to see");
 const CONFLICT: (&str, &str) = ("409", "The present state does not allow it");
 const INVALID: (&str, &str) = ("422", "Some fields are not acceptable");
-const PROVED: [(&str, &str); 4] =
-    [CONFLICT, INVALID, ("502", "The login host cannot be reached"), ("507", "There is no room left")];
+const NO_ROOM: (&str, &str) = ("507", "There is no room left; see `Retry-After`");
+const PROVED: [(&str, &str); 3] = [CONFLICT, INVALID, ("502", "The login host cannot be reached; see `Retry-After`")];
 
 fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operation {
     Operation {
@@ -146,7 +146,13 @@ fn operations() -> Vec<Operation> {
 fn system_operations() -> Vec<Operation> {
     vec![
         get("/healthz", "healthz", "system", "Whether the process answers. Needs no key.", "Health"),
-        get("/readyz", "readyz", "system", "Whether it can do its work; 503 says why not.", "Health"),
+        get(
+            "/readyz",
+            "readyz",
+            "system",
+            "Whether it can do its work; 503 says why not. `degraded`: the database is away and documents wait for it.",
+            "Readiness",
+        ),
         get("/metrics", "metrics", "system", "Metrics as Prometheus text. For keys that see all shops.", ""),
         get("/openapi.json", "openapi", "system", "This description.", "Any"),
         get("/api/v1/status", "status", "system", "What the installation is doing.", "Status"),
@@ -176,7 +182,7 @@ fn shop_operations() -> Vec<Operation> {
             body: Some("ShopChange"),
             body_required: true,
             answer: ("200", Some("Shop".to_owned())),
-            problems: &[ABSENT, CONFLICT, INVALID, PROVED[2], PROVED[3]],
+            problems: &[ABSENT, CONFLICT, INVALID, PROVED[2]],
             ..change("patch", shop, "update_shop", "Rename, rotate the secret, pause or resume.")
         },
         Operation {
@@ -192,6 +198,7 @@ fn shop_operations() -> Vec<Operation> {
         get(completeness, "show_completeness", "shops", "Whether all that was listed is there.", "Completeness"),
         Operation {
             answer: ("202", Some("Asked".to_owned())),
+            problems: &[ABSENT, INVALID],
             ..change("post", completeness, "close_gaps", "Read again what is missing.")
         },
     ]
@@ -220,7 +227,10 @@ fn run_operations() -> Vec<Operation> {
             parameters: [vec![shop], paging(LIMIT_DEFAULT)].concat(),
             ..get("/api/v1/parked", "list_parked", "parked", "Jobs given up after all attempts.", "Parked_page")
         },
-        change("post", retry, "retry_parked", "Put a parked job back to work."),
+        Operation {
+            problems: &[ABSENT, INVALID],
+            ..change("post", retry, "retry_parked", "Put a parked job back to work.")
+        },
     ]
 }
 
@@ -242,8 +252,9 @@ fn key_operations() -> Vec<Operation> {
 fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] {
     let name = &definition.name;
     let mut parameters = vec![parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX))];
-    for (filter, _) in &definition.table.filters {
-        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &text(VALUE_CHARS_MAX)));
+    for (filter, place) in &definition.table.filters {
+        let schema = filters::schema(&definition.table, place);
+        parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &schema));
     }
     if let Some(column) = &definition.table.time {
         let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]});
@@ -266,7 +277,7 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
     parameters.extend(paging(LIMIT_DEFAULT));
     debug_assert!(parameters.iter().all(|parameter| {
         let name = parameter["name"].as_str().unwrap_or_default();
-        api_documents::PARAMETERS.contains(&name) || definition.table.filters.iter().any(|(filter, _)| filter == name)
+        api_documents::parameters(definition).contains(&name)
     }));
     let page = format!("{schema}_page");
     [
@@ -302,7 +313,7 @@ fn paging(limit_default: usize) -> Vec<Value> {
     ]
 }
 
-fn text(length_max: usize) -> Value {
+pub(super) fn text(length_max: usize) -> Value {
     let no_controls = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
     json!({"type": "string", "minLength": 1, "maxLength": length_max, "pattern": no_controls})
 }
@@ -357,7 +368,10 @@ impl Operation {
         for (status, description) in EVERYWHERE.iter().chain(self.problems) {
             bad(status, description);
         }
-        if self.body.is_some() {
+        if self.method != "get" {
+            bad(NO_ROOM.0, NO_ROOM.1);
+        }
+        if self.body.is_some() || self.problems.contains(&INVALID) {
             BODY.iter().for_each(|(status, description)| bad(status, description));
         }
         Value::Object(responses)

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
 use crate::http::backend::BUDGETS_SHOWN_MAX;
+use crate::http::rules::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
 use crate::http::{api_keys, api_runs, api_shops};
 
 /// `$ref` to a named schema.
@@ -68,6 +69,11 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
     add("Any", json!({"type": "object"}));
     add("Health", object(&json!({"status": text()}), &[]));
+    let reasons = json!({"type": "array", "items": text(), "description": "Why it is degraded."});
+    add(
+        "Readiness",
+        object(&json!({"status": {"type": "string", "enum": ["ready", "degraded"]}, "reasons": reasons}), &["reasons"]),
+    );
     add("Problem", problem());
     add("Shop", shop());
     add("NewShop", new_shop(definitions));
@@ -127,7 +133,7 @@ fn resource_names(definitions: &[Arc<Definition>]) -> Value {
 }
 
 fn resource_list(definitions: &[Arc<Definition>]) -> Value {
-    json!({"type": "array", "items": resource_names(definitions), "minItems": 1, "maxItems": 100, "uniqueItems": true})
+    json!({"type": "array", "items": resource_names(definitions), "minItems": 1, "maxItems": RESOURCES_MAX, "uniqueItems": true})
 }
 
 fn shop() -> Value {
@@ -138,6 +144,7 @@ fn shop() -> Value {
             "client_id": text(),
             "account": {"type": "string", "description": "Whose call budget it uses."},
             "resources": {"type": "array", "items": text()},
+            "all_resources": {"type": "boolean", "description": "It takes whatever is configured; `resources` is that now."},
             "state": {"type": "string", "enum": ["active", "paused", "refused"]},
             "reason": {"type": ["string", "null"], "description": "Why it is not active."},
             "client_secret_set": {"type": "boolean"},
@@ -162,11 +169,14 @@ fn new_shop(definitions: &[Arc<Definition>]) -> Value {
 }
 
 fn shop_change(definitions: &[Arc<Definition>]) -> Value {
+    let mut resources = resource_list(definitions);
+    resources["type"] = json!(["array", "null"]);
+    resources["description"] = json!("Null: all that are configured, those of tomorrow too.");
     let properties = json!({
         "name": name(),
         "client_secret": secret(),
         "account": id(),
-        "resources": resource_list(definitions),
+        "resources": resources,
         "paused": {"type": "boolean"},
     });
     let mut schema = form(&properties, &[]);
@@ -306,8 +316,8 @@ fn new_key() -> Value {
         &json!({
             "name": name(),
             "scope": scope,
-            "shops": {"type": "array", "items": id(), "minItems": 1, "maxItems": 1000, "uniqueItems": true},
-            "expires_days": {"type": "integer", "minimum": 1, "maximum": 3650},
+            "shops": {"type": "array", "items": id(), "minItems": 1, "maxItems": SHOPS_MAX, "uniqueItems": true},
+            "expires_days": {"type": "integer", "minimum": 1, "maximum": KEY_DAYS_MAX, "default": KEY_DAYS},
         }),
         &["name"],
     );
@@ -327,6 +337,11 @@ fn status() -> Value {
         },
         "budgets_left_out": count(),
         "sink": object(&json!({"kind": text(), "healthy": {"type": "boolean"}, "error": text_or_null()}), &[]),
+        "logins_paused_until": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "The login host blocks this address or asked to wait: no login before then. Null: it takes them.",
+        },
         "overdue": {
             "type": "array",
             "items": object(&json!({"shop_id": text(), "stream": text(), "walked_at": time_or_null()}), &[]),
@@ -350,6 +365,9 @@ fn status() -> Value {
     for counter in counters {
         properties[counter] = count();
     }
+    properties["pending_jobs"]["description"] = json!("Could run now, or failed and are tried again at their time.");
+    properties["waiting_jobs"]["description"] =
+        json!("Wait for their time: tried again, or later reads of what may still change.");
     object(&properties, &[])
 }
 

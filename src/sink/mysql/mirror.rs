@@ -101,6 +101,16 @@ fn shop_values(shop: &Shop, sealed: &[u8]) -> Result<Vec<Value>, SinkError> {
 }
 
 impl Mysql {
+    /// Whether the table of mirrored shops was ever made, as far as this user can see.
+    ///
+    /// # Errors
+    /// The server's. Cancel safe.
+    pub async fn has_mirror(&self) -> Result<bool, SinkError> {
+        let text = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+        let counted: Vec<u64> = self.read(text, Params::Positional(vec![text_value("waybill_shops")])).await?;
+        Ok(counted.iter().any(|count| *count > 0))
+    }
+
     /// All mirrored shops with their sealed secrets, by id.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A backend in memory: three shops, a few documents, and an answer for everything.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
     Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Place, RunQuery, Scope, ShopChange, SinkStatus, Status,
+    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange, SinkStatus, Status,
+    Takes,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -35,7 +36,7 @@ struct State {
 pub(crate) struct FakeBackend {
     state: Mutex<State>,
     documents: Vec<DocumentItem>,
-    pub(crate) ready: Mutex<Result<(), Vec<String>>>,
+    pub(crate) ready: Mutex<Readiness>,
     /// A change to the name `slow` has begun, and may go on.
     pub(crate) begun: Notify,
     pub(crate) told: Notify,
@@ -126,7 +127,7 @@ impl FakeBackend {
         Arc::new(FakeBackend {
             state: Mutex::new(state),
             documents,
-            ready: Mutex::new(Ok(())),
+            ready: Mutex::default(),
             begun: Notify::new(),
             told: Notify::new(),
         })
@@ -161,7 +162,7 @@ impl FakeBackend {
         state.made += 1;
         let id = format!("made{}", state.made);
         let account = new.account.unwrap_or_else(|| new.client_id.clone());
-        let resources = new.resources.unwrap_or_else(|| vec!["shipments".to_owned()]);
+        let resources = new.resources.unwrap_or_default();
         let added = Shop { name: new.name, client_id: new.client_id, account, resources, ..shop(&id) };
         state.secrets.push(new.client_secret.expose_secret().to_owned());
         state.shops.insert(id, added.clone());
@@ -176,6 +177,11 @@ impl FakeBackend {
         }
         if let Some(paused) = change.paused {
             shop.state = if paused { ShopState::Paused } else { ShopState::Active };
+        }
+        match change.resources {
+            Some(Takes::All) => shop.resources = Vec::new(),
+            Some(Takes::Only(names)) => shop.resources = names,
+            None => {}
         }
         Some(shop.clone())
     }
@@ -235,6 +241,9 @@ impl Backend for FakeBackend {
     }
 
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
+        if let Err(offences) = key.check() {
+            return now(Err(offences));
+        }
         let id = format!("k-{}", key.name);
         let grant = KeyGrant { key_id: id.clone(), name: key.name.clone(), scope: key.scope, shops: key.shops.clone() };
         let text = format!("wb_{}", self.state().keys.len());
@@ -371,7 +380,7 @@ impl Backend for FakeBackend {
         now(Ok(self.state().parked.remove(&parked_id).is_some()))
     }
 
-    fn status(&self, accounts: Option<HashSet<String>>) -> Answer<'_, Status> {
+    fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
         let budget = |account: &str| BudgetStatus {
             account: account.to_owned(),
             rule: "GET /retailer/shipments/*".to_owned(),
@@ -383,7 +392,7 @@ impl Backend for FakeBackend {
             waiting: 37,
             blocked_for_ms: 0,
         };
-        let seen = |account: &&str| accounts.as_ref().is_none_or(|accounts| accounts.contains(*account));
+        let seen = |account: &&str| of.as_ref().is_none_or(|part| part.accounts.contains(*account));
         now(Ok(Status {
             open_runs: 2,
             pending_jobs: 37,
@@ -400,7 +409,7 @@ impl Backend for FakeBackend {
         }))
     }
 
-    fn ready(&self) -> Result<(), Vec<String>> {
+    fn ready(&self) -> Readiness {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -3,8 +3,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use waybill::http::backend::Readiness;
 use waybill::http::{Limits, Pace, serve};
 
 use super::Door;
@@ -99,7 +101,13 @@ async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
 async fn readiness_says_why_not() {
     let door = Door::new();
     let reasons = vec!["the state directory is not writable".to_owned(), "stopping".to_owned()];
-    *door.backend.ready.lock().unwrap_or_else(PoisonError::into_inner) = Err(reasons);
+    let away = vec!["MySQL is away".to_owned()];
+    let set = |ready| *door.backend.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready;
+    assert_eq!(door.get("/readyz", READ).await.json(), json!({"status": "ready"}));
+    set(Readiness { unready: Vec::new(), degraded: away.clone() });
+    let got = door.get("/readyz", READ).await;
+    assert_eq!((got.status, got.json()), (200, json!({"status": "degraded", "reasons": away})));
+    set(Readiness { unready: reasons, degraded: away });
     let got = door.get("/readyz", READ).await;
     assert_eq!(got.status, 503);
     assert!(got.text.contains("not writable; stopping"));
@@ -135,6 +143,32 @@ async fn who_does_not_accept_the_answer_goes_without() {
         assert_eq!(response.status(), status, "{path} {accept}");
         if status >= 400 {
             assert_eq!(response.headers()["content-type"], "application/problem+json");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_has_no_form_to_refuse() {
+    let door = Door::new();
+    let key = door.send("POST", "/api/v1/keys", r#"{"name":"n"}"#).await.json();
+    let key = format!("/api/v1/keys/{}", key["id"].as_str().unwrap());
+    for (method, path) in
+        [("DELETE", "/api/v1/shops/one"), ("POST", "/api/v1/parked/2/retry"), ("DELETE", key.as_str())]
+    {
+        let request =
+            warp::test::request().method(method).path(path).header("authorization", format!("Bearer {ADMIN}"));
+        let response = request.header("accept", "text/html").reply(&door.routes).await;
+        assert_eq!(response.status(), 204, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_that_writes_may_find_no_room() {
+    let description = Door::new().get("/openapi.json", READ).await.json();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let said = operation["responses"].get("507").is_some();
+            assert_eq!(said, method != "get", "{method} {path}");
         }
     }
 }

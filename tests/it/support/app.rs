@@ -296,8 +296,12 @@ impl TestApp {
 
     /// One call of the HTTP API: status and body (null when it is empty).
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let url = format!("{}{path}", self.running.as_ref().unwrap().base);
-        let mut request = self.http.request(method, url).bearer_auth(ADMIN_KEY);
+        self.call_by(ADMIN_KEY, method, path, body).await
+    }
+
+    /// The same with another key.
+    pub(crate) async fn call_by(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let mut request = self.request(key, method, path);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -306,6 +310,24 @@ impl TestApp {
         let text = answer.text().await.unwrap();
         let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
         (status, body)
+    }
+
+    /// One call with a body, and the whole answer.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Value) -> reqwest::Response {
+        self.request(ADMIN_KEY, method, path).json(&body).send().await.unwrap()
+    }
+
+    fn request(&self, key: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", self.running.as_ref().unwrap().base);
+        self.http.request(method, url).bearer_auth(key)
+    }
+
+    /// Makes an API key that sees only these shops.
+    pub(crate) async fn bound_key(&self, shops: &[&str]) -> String {
+        let ids: Vec<&String> = shops.iter().map(|client| &self.shops[*client]).collect();
+        let (status, key) = self.call(Method::POST, "/api/v1/keys", Some(json!({"name": "bound", "shops": ids}))).await;
+        assert_eq!(status, 201, "{key}");
+        key["key"].as_str().unwrap().to_owned()
     }
 
     /// A GET that must be answered with 200.
