@@ -10,7 +10,7 @@
 //! | `e` | shop | a shop whose state is being removed |
 //! | `f` | resource | fields of documents that no column takes |
 //! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
-//! | `h` | shop, resource, combination, id | a parked job that the next walk that ends well does away with |
+//! | `h` | shop, resource, combination, parked id | a parked job that the next walk that ends well does away with |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |
@@ -118,9 +118,9 @@ pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
 }
 
 /// Of a parked job that a walk may do away with.
-pub(super) fn parked_job(of: &StreamId, id: &str) -> Vec<u8> {
+pub(super) fn parked_job(of: &StreamId, parked: u64) -> Vec<u8> {
     let mut key = stream(b'h', of);
-    key.extend_from_slice(id.as_bytes());
+    key.extend_from_slice(&parked.to_be_bytes());
     key
 }
 

@@ -55,14 +55,6 @@ struct MayPass {
     not_before: i64,
 }
 
-fn may_pass_key(job: &Job, parked: u64) -> Vec<u8> {
-    match job.document() {
-        Some(id) => keys::parked_job(&job.stream(), id),
-        // A control character leads: no id begins with one.
-        None => keys::parked_job(&job.stream(), &format!("\u{1}{parked}")),
-    }
-}
-
 pub(super) fn park_job(
     tx: &mut Tx<'_>,
     mut job: Job,
@@ -98,7 +90,7 @@ pub(super) fn park_job(
         let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
         let not_before = if is_page { now } else { now.saturating_add(pause) };
         let note = MayPass { parked: parked.id, not_before };
-        tx.put(may_pass_key(&job, parked.id), encode("a parked job", &note)?);
+        tx.put(keys::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
     job.last_error = Some(reason);
@@ -160,7 +152,7 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
     let record: Record = decode("a parked record", &bytes)?;
     match record.what {
         What::Job { mut job } => {
-            tx.delete(may_pass_key(&job, id));
+            tx.delete(keys::parked_job(&job.stream(), id));
             job.revived = if unasked { job.revived.saturating_add(1) } else { 0 };
             // The walk that ended has read the pages of those before it.
             if !unasked || job.document().is_some() {

@@ -193,6 +193,7 @@ impl World {
             assert!(matches!(run.state, RunState::Done | RunState::Failed), "{run:?}");
             assert!(run.state == RunState::Failed || run.pending() == 0, "{run:?}");
         }
+        assert_eq!(store.parked(None, 9, |_| true).unwrap(), []);
         let counters = store.counters().unwrap();
         assert_eq!((counters.ready_jobs, counters.leased_jobs, counters.parked), (0, 0, 0), "{counters:?}");
         assert_eq!((counters.outbox, counters.outbox_bytes, counters.open_runs), (0, 0, 0), "{counters:?}");

@@ -84,8 +84,9 @@ struct Stuck {
 impl Stuck {
     async fn start(folder: &mut Folder, market: &Market) -> Stuck {
         let mysql = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        folder.set("WAYBILL_MYSQL_URL", &format!("mysql://w:w@{}/w", mysql.local_addr().unwrap()));
+        // Before: with an empty data directory MySQL is asked first which shops it knows.
         let shop = register(folder);
+        folder.set("WAYBILL_MYSQL_URL", &format!("mysql://w:w@{}/w", mysql.local_addr().unwrap()));
         let serving = folder.serve();
         let until = async |name: &'static str| {
             let seen = async || (serving.get("/api/v1/status").await[name].as_u64().unwrap() > 0).then_some(());

@@ -1,6 +1,6 @@
 //! What comes after what: whole walks behind walks for news, one attempt a document, parked reads that come back.
 
-use super::{Fixture, MORE, NOW, RULE, detail, document_id, fixture};
+use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
 use crate::domain::{Effects, Entry, Lease, Mode, Next, RunState, Trigger};
 use crate::store::{Failure, QueueKind, Settlement, Started, keys};
 
@@ -131,6 +131,23 @@ async fn what_was_parked_while_the_api_was_away_comes_back_by_itself_ever_less_o
     assert_eq!(f.read_details().await, ["2"]);
     assert_eq!(f.store.counters().unwrap().parked, 1, "what cannot pass waits for somebody");
     assert!(f.kv.scan(b"h", b"h").next().is_none());
+}
+
+#[tokio::test]
+async fn a_document_that_was_parked_twice_comes_back_from_both_places() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 9)], Next::End).await;
+    park(&f, true).await;
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 9)], Next::End).await;
+    park(&f, true).await;
+    assert_eq!(f.store.counters().unwrap().parked, 2);
+    f.clock.set(NOW + DAY);
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 9)], Next::End).await;
+    assert_eq!([f.read_details().await, f.read_details().await], [["1"], ["1"]], "one after the other");
+    assert_eq!(f.store.counters().unwrap().parked, 0);
 }
 
 #[tokio::test]
