@@ -155,7 +155,7 @@ impl Backend for Inner {
             };
             let shop = self.store.update_shop(shop_id, change).await.map_err(store_error)?;
             if let Some(shop) = &shop {
-                self.engine.wake_shop(shop).map_err(store_error)?;
+                self.engine.wake_shop(shop, &known.account).map_err(store_error)?;
                 self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
             }
             Ok(shop)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{keeper::StoreKeeper, master_key, source_config};
-use crate::catalog::Definition;
+use crate::catalog::{Definition, Rule};
 use crate::config::Config;
 use crate::domain::{Clock, Combination, Shop, ShopState};
 use crate::source::pages::{self, ParsedPage};
@@ -34,21 +34,23 @@ impl<'a> Caller<'a> {
         Ok(Caller { config, store, source })
     }
 
-    /// The shop that is named, or the first active one that takes the resource.
+    /// The shop that is named, or the first active one that takes the resource; any that is active, without one.
     ///
     /// # Errors
     /// There is none; says what to do.
-    pub(super) fn shop(&self, id: Option<&str>, resource: &str) -> anyhow::Result<Shop> {
+    pub(super) fn shop(&self, id: Option<&str>, resource: Option<&str>) -> anyhow::Result<Shop> {
         let shops = self.store.shops()?;
+        let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
         let found = match id {
             Some(id) => shops.into_iter().find(|shop| shop.id == id),
-            None => shops.into_iter().find(|shop| shop.state == ShopState::Active && shop.takes(resource)),
+            None => shops.into_iter().find(|shop| shop.state == ShopState::Active && takes(shop)),
         };
         found.ok_or_else(|| match id {
             Some(id) => super::NoSuchShop(id.to_owned()).into(),
-            None => anyhow::anyhow!(
-                "no active shop takes `{resource}`; add one: waybill shops add --name NAME --client-id ID"
-            ),
+            None => {
+                let wanted = resource.map(|resource| format!(" takes `{resource}`")).unwrap_or(" is there".to_owned());
+                anyhow::anyhow!("no active shop{wanted}; add one: waybill shops add --name NAME --client-id ID")
+            }
         })
     }
 
@@ -61,18 +63,30 @@ impl<'a> Caller<'a> {
         Ok(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret })
     }
 
-    /// Makes one call, when its budget allows it.
+    /// Makes one call, when its budget allows it. A wish to wait in the answer is kept: whoever calls next, another
+    /// command or `serve`, obeys it.
     ///
     /// # Errors
-    /// The store cannot keep the slot; what the API answered stands in the outcome.
+    /// The store cannot keep the slot or the pause; what the API answered stands in the outcome.
     pub(super) async fn call(
         &self,
         shop: &Shop,
         credentials: &Credentials,
         call: &Call,
     ) -> Result<Outcome, StoreError> {
-        self.take_slot(&shop.account, &call.path).await?;
-        Ok(self.source.get(credentials, call).await)
+        let Some(rule) = self.config.rules.find("GET", &call.path) else {
+            return Ok(self.source.get(credentials, call).await);
+        };
+        let mut budget = self.take_slot(&shop.account, rule).await?;
+        let outcome = self.source.get(credentials, call).await;
+        let now = Instant::now();
+        let before = budget.blocked_for(now);
+        outcome.settle(&mut budget, now);
+        let pause = budget.blocked_for(now);
+        if pause > before {
+            self.store.keep_pause(&shop.account, &rule.name, pause).await?;
+        }
+        Ok(outcome)
     }
 
     /// Reads one list page.
@@ -86,7 +100,7 @@ impl<'a> Caller<'a> {
         combination: &Combination,
         position: &Position,
     ) -> anyhow::Result<ParsedPage> {
-        let call = pages::list_call(definition, combination, position);
+        let call = pages::list_call(definition, combination, position, self.store.clock().now());
         let outcome = self.call(shop, credentials, &call).await?;
         let body = outcome.result.map_err(|error| told(&error))?;
         let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref() };
@@ -95,9 +109,8 @@ impl<'a> Caller<'a> {
 
     /// Takes a slot of the call's budget, on disk before the call like every other: whoever starts next must
     /// know of it. Waits when the last process may have used them all.
-    pub(super) async fn take_slot(&self, account: &str, path: &str) -> Result<(), StoreError> {
+    async fn take_slot(&self, account: &str, rule: &Rule) -> Result<Budget, StoreError> {
         let store = &self.store;
-        let Some(rule) = self.config.rules.find("GET", path) else { return Ok(()) };
         let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
         budget.block_for(store.pause_left(account, &rule.name)?, Instant::now());
         while budget.take(1, Instant::now()).is_err() {
@@ -107,7 +120,8 @@ impl<'a> Caller<'a> {
             tracing::warn!("waiting {wait} s: `{}` allows no call before, as far as is known", rule.name);
             tokio::time::sleep_until(until).await;
         }
-        store.occupy(account, &rule.name, budget.occupied(Instant::now())).await
+        store.occupy(account, &rule.name, budget.occupied(Instant::now())).await?;
+        Ok(budget)
     }
 }
 

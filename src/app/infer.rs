@@ -30,8 +30,8 @@ pub struct Wanted {
     /// Path of one document, with `{id}`; without it the row is the document.
     pub detail: Option<String>,
     pub media_type: String,
-    /// Parameters of the list.
-    pub parameters: Vec<(String, String)>,
+    /// Parameters of the list, each with its values. The sample is read with the first of each.
+    pub parameters: Vec<(String, Vec<String>)>,
     pub shop: Option<String>,
     /// Documents read at most.
     pub rows: usize,
@@ -60,7 +60,7 @@ pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
 pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred> {
     let config = Config { rules: rules(config, wanted)?, ..config.clone() };
     let caller = Caller::open(&config)?;
-    let shop = caller.shop(wanted.shop.as_deref(), &wanted.resource)?;
+    let shop = caller.shop(wanted.shop.as_deref(), None)?;
     let credentials = caller.credentials(&shop)?;
     let asking = Asking { caller: &caller, shop, credentials };
     let list = asking.list(wanted).await?;
@@ -192,8 +192,9 @@ impl Asking<'_> {
     }
 
     async fn list(&self, wanted: &Wanted) -> anyhow::Result<ListAnswer> {
-        let (body, has_next_link) =
-            self.get(wanted.path.clone(), wanted.parameters.clone(), &wanted.media_type).await?;
+        let first = |(name, values): &(String, Vec<String>)| Some((name.clone(), values.first()?.clone()));
+        let query = wanted.parameters.iter().filter_map(first).collect();
+        let (body, has_next_link) = self.get(wanted.path.clone(), query, &wanted.media_type).await?;
         Ok(ListAnswer { body, has_next_link })
     }
 

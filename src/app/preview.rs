@@ -53,7 +53,7 @@ pub async fn preview(
     rows: usize,
 ) -> anyhow::Result<Preview> {
     let caller = Caller::open(config)?;
-    let shop = caller.shop(shop, &definition.name)?;
+    let shop = caller.shop(shop, Some(&definition.name))?;
     let credentials = caller.credentials(&shop)?;
     let who = (&shop, &credentials);
     let (combination, found) = match &definition.parent {

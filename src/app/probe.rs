@@ -70,7 +70,7 @@ async fn probe_page(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop,
     let Some(combination) = definition.list.combinations.first() else { return };
     let walk = Walk { mode: Mode::Full, started_at: caller.store.clock().now(), walked_at: None, parent: None };
     let position = Position::begin(definition, walk);
-    let call = pages::list_call(definition, combination, &position);
+    let call = pages::list_call(definition, combination, &position, caller.store.clock().now());
     let outcome = match caller.call(shop, credentials, &call).await {
         Ok(outcome) => outcome,
         Err(error) => return findings.push((format!("shop {}: page", shop.name), Err(error.to_string()))),

@@ -90,7 +90,10 @@ impl Inner {
             for definition in &self.definitions {
                 documents += self.restore_ledger(mysql, &shop, definition).await?;
             }
-            self.store.restore_shop(&shop, &sealed, self.budgets_in_use(&shop)).await?;
+            if !self.store.restore_shop(&shop, &sealed, self.budgets_in_use(&shop)).await? {
+                tracing::warn!(shop.id = %shop.id, "its client id was registered anew: the rows of the old one stay");
+                continue;
+            }
             tracing::info!(shop.id = %shop.id, documents, "took a shop over from MySQL");
             restored += 1;
             if shop.state == ShopState::Active {

@@ -68,19 +68,19 @@ pub async fn replay(
             mysql.forget_replay(scope).await?;
         }
         let before = mysql.replayed(scope).await?;
-        let size = mysql.size_about(name).await?;
         let mut state = Replay {
             resource: name.to_owned(),
             documents: before.documents,
             before: before.documents,
-            about: if wanted.shop.is_none() { size.documents } else { 0 },
+            about: if wanted.shop.is_none() { mysql.documents_about(name).await? } else { 0 },
             ended: before.ended,
         };
+        let mut batch = before.next;
         while !state.ended {
-            let next = some(&mysql, scope, size.batch).await.with_context(|| {
+            let next = some(&mysql, scope, batch).await.with_context(|| {
                 format!("{name}: stopped after {} documents; the same command goes on from there", state.documents)
             })?;
-            (state.documents, state.ended) = (next.documents, next.ended);
+            (state.documents, state.ended, batch) = (next.documents, next.ended, next.next);
             show(&state);
         }
         done.push(state);
@@ -89,8 +89,9 @@ pub async fn replay(
     Ok(Some(done))
 }
 
-/// The next batch; a race with a writer, or a connection that broke, is tried again.
-async fn some(mysql: &Mysql, scope: Scope<'_>, batch: u64) -> anyhow::Result<mysql::Replayed> {
+/// The next batch; a race with a writer, or a connection that broke, is tried again. With fewer documents each time:
+/// there may be too many of them for the time that a batch has.
+async fn some(mysql: &Mysql, scope: Scope<'_>, mut batch: u64) -> anyhow::Result<mysql::Replayed> {
     let mut tries = 1;
     loop {
         match mysql.replay_some(scope, batch).await {
@@ -104,6 +105,7 @@ async fn some(mysql: &Mysql, scope: Scope<'_>, batch: u64) -> anyhow::Result<mys
                 tracing::debug!(%error, tries, "the batch is tried again");
                 tokio::time::sleep(PAUSE * tries).await;
                 tries += 1;
+                batch = (batch / 2).max(1);
             }
             ended => return Ok(ended?),
         }

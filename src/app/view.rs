@@ -1,12 +1,12 @@
 //! What the installation is doing, put together from all parts: status, idleness, forecasts, metrics.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Inner;
 use super::keeper::LOGIN;
 use crate::domain::clock::Millis;
-use crate::domain::{Run, RunState, RunView, ShopState};
+use crate::domain::{Run, RunState, RunView, Shop, ShopState};
 use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, Part, ShopCounts, SinkStatus, Status};
 use crate::store::{Counters, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
@@ -71,12 +71,14 @@ impl Inner {
         if counters.ready_jobs == 0 && counters.open_runs == 0 {
             return Ok(true);
         }
-        // Nobody works for a shop that is not active, nor on a resource that is not configured any more.
+        // Nobody works for a shop that is not active, nor on a resource that it does not take or that is not configured
+        // any more.
         let shops = self.store.shops()?;
-        let active: HashSet<&str> =
-            shops.iter().filter(|shop| shop.state == ShopState::Active).map(|shop| shop.id.as_str()).collect();
+        let active: HashMap<&str, &Shop> =
+            shops.iter().filter(|shop| shop.state == ShopState::Active).map(|shop| (shop.id.as_str(), shop)).collect();
         let sleeps = |shop: &str, resource: &str| {
-            !active.contains(shop) || self.definitions.iter().all(|definition| definition.name != resource)
+            !active.get(shop).is_some_and(|shop| shop.takes(resource))
+                || self.definitions.iter().all(|definition| definition.name != resource)
         };
         // An open run that somebody works on is soon found; counting what sleeps looks at every shop.
         let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);

@@ -5,7 +5,7 @@
 //! `{"by_email": {"jan@example.org": 1}}`. Values are never told, as they may be personal. Pure; called by the source for
 //! each document, so it is a walk over a tree made once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,8 @@ fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindN
 const NAME_CHARS_MAX: usize = 64;
 /// Stands for keys that are no names.
 const NO_NAME: &str = "{key}";
+/// Places told of one document. One that has more is a heap of names and values, and all of them say the same.
+const PLACES_MAX: usize = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Node {
@@ -66,6 +68,35 @@ impl Node {
     /// A column takes it as it is; nothing below it is looked at.
     fn is_whole(&self) -> bool {
         !self.taken.is_empty() && self.members.is_empty() && self.elements.is_none()
+    }
+
+    /// A column has all that is below it, whatever other columns take of that.
+    fn has_all(&self) -> bool {
+        self.taken.iter().any(|(_, _, kind)| *kind == ColumnKind::Json)
+    }
+
+    /// The places that columns take by their number in an array: `/items/0`.
+    fn numbered(&self) -> Vec<(usize, &Node)> {
+        self.members.iter().filter_map(|(token, inner)| Some((token.parse().ok()?, inner))).collect()
+    }
+
+    /// An element that columns take by its number is also one of all elements.
+    fn settle(&mut self) {
+        if let Some(elements) = self.elements.as_deref() {
+            let numbered = self.members.iter_mut().filter(|(token, _)| token.parse::<usize>().is_ok());
+            numbered.for_each(|(_, inner)| inner.merge(elements));
+        }
+        self.members.values_mut().chain(self.elements.as_deref_mut()).for_each(Node::settle);
+    }
+
+    fn merge(&mut self, other: &Node) {
+        self.taken.extend(other.taken.iter().cloned());
+        for (token, inner) in &other.members {
+            self.members.entry(token.clone()).or_default().merge(inner);
+        }
+        if let Some(inner) = &other.elements {
+            self.elements.get_or_insert_default().merge(inner);
+        }
     }
 
     /// Whether this column takes something here or below.
@@ -108,6 +139,7 @@ impl Coverage {
         for child in &table.children {
             take_all(&mut top, (&child.name, &child.columns), &format!("{}/*", child.from));
         }
+        top.settle();
         Coverage { top }
     }
 
@@ -119,7 +151,7 @@ impl Coverage {
         };
         let mut node = &self.top;
         for token in path.split('/').skip(1) {
-            if node.is_whole() {
+            if node.is_whole() || node.has_all() {
                 return false;
             }
             let inner = if token == "*" {
@@ -135,16 +167,48 @@ impl Coverage {
         // Else it is looked into by now, and what is still left is named by itself.
         node.taken.is_empty()
             && (kind != "object" || node.members.is_empty())
-            && (kind != "array" || node.elements.is_none())
+            && (kind != "array" || node.elements.is_none() && node.numbered().is_empty())
     }
 
     /// What is left of a document: each value that no column takes (of an object or array that is unknown as a whole,
-    /// its own place), and each that does not fit. Nulls and what is empty say nothing.
+    /// its own place), and each that does not fit. Each place once, in order. Nulls and what is empty say nothing.
     pub fn look(&self, document: &Json<'_>) -> Vec<Left> {
-        let mut left = Vec::new();
-        look(&self.top, document, &mut String::new(), &mut left);
+        let mut walk = Walk { path: String::new(), is_had: false, found: Found::default() };
+        walk.look(&self.top, document);
+        walk.found.left()
+    }
+}
+
+/// What was found of one document. An array may have a place many thousand times: only the first costs anything.
+#[derive(Default)]
+struct Found<'a> {
+    unmapped: BTreeMap<KindName, BTreeSet<String>>,
+    misfits: BTreeSet<(&'a str, &'a str, KindName)>,
+    places: usize,
+}
+
+impl Found<'_> {
+    fn left(self) -> Vec<Left> {
+        let unmapped = self.unmapped.into_iter().flat_map(|(kind, paths)| {
+            let left = move |path| Left::Unmapped { path, kind };
+            paths.into_iter().map(left)
+        });
+        let misfits = self.misfits.into_iter().map(|(table, column, kind)| {
+            let (table, column) = (table.to_owned(), column.to_owned());
+            Left::Misfit { table, column, kind }
+        });
+        let mut left: Vec<Left> = unmapped.chain(misfits).collect();
+        left.sort_unstable();
         left
     }
+}
+
+/// A walk over one document.
+struct Walk<'a> {
+    path: String,
+    /// A column further up has all that is here.
+    is_had: bool,
+    found: Found<'a>,
 }
 
 fn take_all(top: &mut Node, (table, columns): (&str, &[Column]), within: &str) {
@@ -166,49 +230,86 @@ fn take_all(top: &mut Node, (table, columns): (&str, &[Column]), within: &str) {
     }
 }
 
-fn look(node: &Node, value: &Json<'_>, path: &mut String, left: &mut Vec<Left>) {
-    for (table, column, kind) in &node.taken {
-        if *value != Json::Null && !fits(*kind, value) {
-            left.push(Left::Misfit { table: table.clone(), column: column.clone(), kind: self::kind(value) });
-        }
-    }
-    if node.is_whole() {
-        return;
-    }
-    let length = path.len();
-    let unmapped = |path: &str, value: &Json<'_>, left: &mut Vec<Left>| {
-        if is_something(value) {
-            left.push(Left::Unmapped { path: path.to_owned(), kind: kind(value) });
-        }
-    };
-    match value {
-        Json::Object(members) if !node.members.is_empty() || path.is_empty() => {
-            for (key, member) in members {
-                path.push('/');
-                if let Some(inner) = node.members.get(key.as_ref()) {
-                    push_escaped(path, key);
-                    look(inner, member, path, left);
-                } else {
-                    path.push_str(if is_name(key) { key } else { NO_NAME });
-                    unmapped(path, member, left);
-                }
-                path.truncate(length);
+impl<'a> Walk<'a> {
+    fn look(&mut self, node: &'a Node, value: &Json<'_>) {
+        for (table, column, kind) in &node.taken {
+            if *value != Json::Null && !fits(*kind, value) {
+                self.found.misfits.insert((table, column, self::kind(value)));
             }
         }
-        Json::Array(elements) => {
-            let Some(inner) = &node.elements else { return unmapped(path, value, left) };
-            path.push_str("/*");
-            elements.iter().for_each(|element| look(inner, element, path, left));
-            path.truncate(length);
+        if node.is_whole() {
+            return;
         }
-        // A known place with a value of another form: the columns below it are empty.
-        other if node.taken.is_empty() => unmapped(path, other, left),
-        _ => {}
+        let (length, was_had) = (self.path.len(), self.is_had);
+        self.is_had |= node.has_all();
+        match value {
+            Json::Object(members) if !node.members.is_empty() || self.path.is_empty() => {
+                for (key, member) in members {
+                    self.path.push('/');
+                    if let Some(inner) = node.members.get(key.as_ref()) {
+                        push_escaped(&mut self.path, key);
+                        self.look(inner, member);
+                    } else {
+                        self.path.push_str(shown(key));
+                        self.unmapped(member);
+                    }
+                    self.path.truncate(length);
+                }
+            }
+            Json::Array(elements) => self.elements(node, elements, value),
+            // A known place with a value of another form: the columns below it are empty.
+            other if node.taken.is_empty() => self.unmapped(other),
+            _ => {}
+        }
+        self.is_had = was_had;
+    }
+
+    fn elements(&mut self, node: &'a Node, elements: &[Json<'_>], whole: &Json<'_>) {
+        let numbered = node.numbered();
+        if node.elements.is_none() && numbered.is_empty() {
+            return self.unmapped(whole);
+        }
+        let length = self.path.len();
+        for (at, element) in elements.iter().enumerate() {
+            let inner = numbered.iter().find(|(number, _)| *number == at).map(|(_, inner)| *inner);
+            match (inner, node.elements.as_deref()) {
+                // What it has beside its own columns, all elements may have.
+                (inner, Some(all)) => {
+                    self.path.push_str("/*");
+                    self.look(inner.unwrap_or(all), element);
+                }
+                (Some(inner), None) => {
+                    self.path.push_str(&format!("/{at}"));
+                    self.look(inner, element);
+                }
+                (None, None) => {
+                    self.path.push_str("/*");
+                    self.unmapped(element);
+                }
+            }
+            self.path.truncate(length);
+        }
+    }
+
+    fn unmapped(&mut self, value: &Json<'_>) {
+        if self.is_had || !is_something(value) {
+            return;
+        }
+        let paths = self.found.unmapped.entry(kind(value)).or_default();
+        if self.found.places < PLACES_MAX && !paths.contains(&self.path) {
+            paths.insert(self.path.clone());
+            self.found.places += 1;
+        }
     }
 }
 
+/// A key as it may be shown: as it is, or what stands for keys that may be data.
+pub fn shown(key: &str) -> &str {
+    if is_name(key) { key } else { NO_NAME }
+}
+
 /// A key that somebody chose as a name, as far as one can tell. Never one that must be escaped in a path.
-fn is_name(key: &str) -> bool {
+pub(super) fn is_name(key: &str) -> bool {
     let mut letters = key.chars();
     letters.next().is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '$'))
         && letters.all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '$'))
@@ -271,28 +372,73 @@ mod tests {
             ),
             [
                 "/boxes/*/lid boolean",
-                "/boxes/*/parts/*/m number",
-                "parts.part text",
-                "/boxes/*/parts/*/m number",
                 "/boxes/*/parts number",
-                "things.name object",
+                "/boxes/*/parts/*/m number",
                 "/new object",
                 "/tags array",
-                "/to/street text"
+                "/to/street text",
+                "parts.part text",
+                "things.name object"
             ]
         );
         let keys = r#"{"id":"1","to":{"jan@example.org":1,"0612345678":"x","nieuw veld":2,"größe":3},"name":"n"}"#;
-        assert_eq!(found(keys), ["/to/{key} text", "/to/größe number", "/to/{key} number", "/to/{key} number"]);
+        assert_eq!(found(keys), ["/to/größe number", "/to/{key} number", "/to/{key} text"]);
+    }
+
+    /// The coverage of a resource with these columns, and children.
+    fn of(columns: &str) -> super::Coverage {
+        let list = r#"list = { path = "/things", items = "", pages = { style = "none" } }"#;
+        let text = format!("id = \"/id\"\n{list}\n[table.columns]\n{columns}");
+        crate::catalog::reader::read("things", &toml::from_str(&text).unwrap()).unwrap().coverage
+    }
+
+    fn unmapped(path: &str, kind: &'static str) -> Left {
+        Left::Unmapped { path: path.to_owned(), kind }
+    }
+
+    #[test]
+    fn a_json_column_has_what_is_below_it_whatever_else_takes_of_it() {
+        let coverage = of("raw = { from = \"/a\", type = \"json\" }\nb = { from = \"/a/b\", type = \"integer\" }");
+        let look = |text: &str| coverage.look(&Json::parse(text.as_bytes()).unwrap());
+        assert_eq!(look(r#"{"id":"1","a":{"b":1,"c":2,"d":[{"e":1}]}}"#), []);
+        let misfit = Left::Misfit { table: "things".into(), column: "b".into(), kind: "text" };
+        assert_eq!(look(r#"{"id":"1","a":{"b":"x","c":2},"c":3}"#), [unmapped("/c", "number"), misfit]);
+        assert!(!coverage.still_leaves(&unmapped("/a/c", "number")));
+    }
+
+    #[test]
+    fn a_column_may_take_an_element_by_its_number() {
+        let first = "first = { from = \"/items/0/ean\", type = \"text\" }\n";
+        let coverage = of(first);
+        let look = |coverage: &super::Coverage, text: &str| coverage.look(&Json::parse(text.as_bytes()).unwrap());
+        assert_eq!(look(&coverage, r#"{"id":"1","items":[{"ean":"x"}]}"#), []);
+        let two = r#"{"id":"1","items":[{"ean":"x","size":1},{"ean":"y","size":2}]}"#;
+        let left = look(&coverage, two);
+        assert_eq!(left, [unmapped("/items/*", "object"), unmapped("/items/0/size", "number")]);
+        assert!(left.iter().all(|left| coverage.still_leaves(left)));
+        assert!(!coverage.still_leaves(&unmapped("/items", "array")));
+        let both = of(&format!(
+            "{first}[table.children.parts]\nfrom = \"/items\"\ncolumns = {{ size = {{ from = \"/size\", type = \"integer\" }} }}"
+        ));
+        assert_eq!(look(&both, two), [unmapped("/items/*/ean", "text")]);
+        assert_eq!(look(&both, r#"{"id":"1","items":[{"ean":"x","size":"S"}]}"#).len(), 1, "a misfit");
+    }
+
+    #[test]
+    fn what_stands_in_a_document_many_times_is_one_place_and_places_are_bounded() {
+        let coverage =
+            of("[table.children.parts]\nfrom = \"/p\"\ncolumns = { n = { from = \"/n\", type = \"integer\" } }");
+        let many = format!(r#"{{"id":"1","p":[{}]}}"#, vec![r#"{"n":"x","m":1}"#; 10_000].join(","));
+        let left = coverage.look(&Json::parse(many.as_bytes()).unwrap());
+        let misfit = Left::Misfit { table: "parts".into(), column: "n".into(), kind: "text" };
+        assert_eq!(left, [unmapped("/p/*/m", "number"), misfit]);
+        let keys: Vec<String> = (0..10_000).map(|n| format!(r#""k{n}":1"#)).collect();
+        let heap = format!(r#"{{"id":"1",{}}}"#, keys.join(","));
+        assert_eq!(coverage.look(&Json::parse(heap.as_bytes()).unwrap()).len(), super::PLACES_MAX);
     }
 
     #[test]
     fn what_a_newer_definition_takes_is_not_left_any_more() {
-        let of = |columns: &str| {
-            let list = r#"list = { path = "/things", items = "", pages = { style = "none" } }"#;
-            let text = format!("id = \"/id\"\n{list}\n[table.columns]\n{columns}");
-            crate::catalog::reader::read("things", &toml::from_str(&text).unwrap()).unwrap().coverage
-        };
-        let unmapped = |path: &str, kind| Left::Unmapped { path: path.to_owned(), kind };
         let misfit = Left::Misfit { table: "things".into(), column: "a".into(), kind: "text" };
         let (old, new) = (
             of("a = { from = \"/a\", type = \"integer\" }"),

@@ -74,13 +74,12 @@ fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, rows: &mut Vec
 }
 
 fn cells(columns: &[Column], from: Within<'_>) -> Vec<Cell> {
-    let text = |text: Option<&str>| text.map_or(Cell::Null, |text| Cell::Text(text.to_owned()));
     columns
         .iter()
         .map(|column| {
             let found = match &column.source {
-                ColumnSource::Stream(parameter) => return text(from.combination.get(parameter)),
-                ColumnSource::Parent => return text(from.parent),
+                ColumnSource::Stream(parameter) => return known(column.kind, from.combination.get(parameter)),
+                ColumnSource::Parent => return known(column.kind, from.parent),
                 ColumnSource::Pointer(pointer) => from.value.pointer(pointer),
                 ColumnSource::Above { pointer, up } => {
                     from.above.iter().rev().nth(up.saturating_sub(1)).and_then(|holder| holder.pointer(pointer))
@@ -92,6 +91,20 @@ fn cells(columns: &[Column], from: Within<'_>) -> Vec<Cell> {
             }
         })
         .collect()
+}
+
+fn known(kind: ColumnKind, text: Option<&str>) -> Cell {
+    text.and_then(|text| text_cell(kind, text)).unwrap_or(Cell::Null)
+}
+
+/// The cell of what is not in the document, and known as a text: a list parameter, a parent's id. None: it does not
+/// fit the type.
+pub(super) fn text_cell(kind: ColumnKind, text: &str) -> Option<Cell> {
+    match (kind, text) {
+        (ColumnKind::Boolean, "true") => Some(Cell::Boolean(true)),
+        (ColumnKind::Boolean, "false") => Some(Cell::Boolean(false)),
+        _ => cell(kind, &Json::Text(text.into())),
+    }
 }
 
 /// Whether a value can stand in a column of this type.
@@ -161,8 +174,8 @@ pub fn parse_datetime(text: &str) -> Option<String> {
 /// Seconds or milliseconds since 1970, whichever gives a time near ours: a hundred thousand million seconds
 /// are three thousand years.
 fn from_epoch(number: i64) -> Option<String> {
-    const SECONDS_MAX: i64 = 100_000_000_000;
-    let millis = if number.abs() < SECONDS_MAX { number.checked_mul(1000)? } else { number };
+    const SECONDS_MAX: u64 = 100_000_000_000;
+    let millis = if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000)? } else { number };
     written(jiff::Timestamp::from_millisecond(millis).ok()?)
 }
 
@@ -222,7 +235,7 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cell, cell, extract, parse_datetime};
+    use super::{Cell, cell, extract, parse_datetime, text_cell};
     use crate::catalog::definition::ColumnKind;
     use crate::domain::{Combination, Json};
 
@@ -239,7 +252,7 @@ mod tests {
         let epoch = |number: i64| cell(ColumnKind::Datetime, &read(&number.to_string()));
         assert_eq!(epoch(1_540_000_000), Some(Cell::Datetime("2018-10-20 01:46:40.000000".into())));
         assert_eq!(epoch(1_540_000_000_123), Some(Cell::Datetime("2018-10-20 01:46:40.123000".into())));
-        assert_eq!(epoch(i64::MAX), None);
+        assert_eq!((epoch(i64::MAX), epoch(i64::MIN)), (None, None));
     }
 
     #[test]
@@ -253,6 +266,14 @@ mod tests {
         assert_eq!(cell(ColumnKind::Text(Some(3)), &read(r#""abcd""#)), None);
         assert_eq!(cell(ColumnKind::Integer, &read("1.5")), None);
         assert_eq!(cell(ColumnKind::Boolean, &read(r#""yes""#)), None);
+    }
+
+    #[test]
+    fn what_is_known_as_a_text_is_typed_like_the_rest() {
+        assert_eq!(text_cell(ColumnKind::Boolean, "false"), Some(Cell::Boolean(false)));
+        assert_eq!(text_cell(ColumnKind::Integer, "7"), Some(Cell::Integer(7)));
+        assert_eq!(text_cell(ColumnKind::Text(Some(3)), "abcd"), None);
+        assert_eq!(text_cell(ColumnKind::Boolean, "FBR"), None);
     }
 
     #[test]

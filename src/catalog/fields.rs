@@ -78,6 +78,15 @@ impl<'a> Fields<'a> {
         self.get(key).map(|value| self.texts_of(key, value))
     }
 
+    /// The same where none would mean nothing.
+    pub(super) fn some_texts(&self, key: &'static str) -> Option<Vec<String>> {
+        let texts = self.texts(key)?;
+        if matches!(self.table.get(key), Some(Value::Array(elements)) if elements.is_empty()) {
+            self.problem(key, "is empty; name at least one");
+        }
+        Some(texts)
+    }
+
     fn texts_of(&self, key: &str, value: &Value) -> Vec<String> {
         let elements = match value {
             Value::Array(elements) => elements.as_slice(),

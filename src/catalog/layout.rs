@@ -2,10 +2,14 @@
 //!
 //! Called by [`super::reader`].
 
+use std::collections::BTreeSet;
+
 use toml::Value;
 
 use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
+use super::extract::text_cell;
 use super::fields::Fields;
+use crate::domain::Combination;
 
 /// Columns that every table has; a definition may not name its own like them.
 pub(super) const META_COLUMNS: [&str; 11] = [
@@ -30,7 +34,7 @@ const LISTING: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
 /// What a column may look at.
 struct Reach<'a> {
-    parameters: &'a [String],
+    combinations: &'a [Combination],
     has_parent: bool,
     /// Arrays around the element of a child table; none: the document itself.
     depth: Option<usize>,
@@ -38,7 +42,12 @@ struct Reach<'a> {
 }
 
 /// Reads the table of a resource.
-pub(super) fn read(resource: &str, fields: Fields<'_>, parameters: &[String], has_parent: bool) -> Option<Table> {
+pub(super) fn read(
+    resource: &str,
+    fields: Fields<'_>,
+    combinations: &[Combination],
+    has_parent: bool,
+) -> Option<Table> {
     let name = fields.text("name").unwrap_or_else(|| resource.to_owned());
     identifier(&fields, "name", &name);
     let id_column = fields.text("id").unwrap_or_else(|| "document_id".to_owned());
@@ -46,7 +55,7 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, parameters: &[String], ha
     if META_COLUMNS.contains(&id_column.as_str()) {
         fields.problem("id", format!("`{id_column}` is a column that every table has; choose another name"));
     }
-    let reach = Reach { parameters, has_parent, depth: None, id: &id_column };
+    let reach = Reach { combinations, has_parent, depth: None, id: &id_column };
     let columns = columns(&fields, &reach);
     let mut children: Vec<ChildTable> = Vec::new();
     for (child, inner) in fields.named_tables("children") {
@@ -111,7 +120,7 @@ fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column>
         }
         (Some(pointer), ..) => Some(ColumnSource::Pointer(pointer)),
         (_, Some(parameter), ..) => {
-            if !reach.parameters.contains(&parameter) {
+            if reach.combinations.iter().all(|combination| combination.get(&parameter).is_none()) {
                 fields.problem("stream", format!("`{parameter}` is no list parameter of this resource"));
             }
             Some(ColumnSource::Stream(parameter))
@@ -131,7 +140,14 @@ fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column>
         fields.problem("type", format!("`{kind}` is no type; use {all}"));
     }
     fields.end();
-    Some(Column { name, source: source?, kind: read? })
+    let (source, kind) = (source?, read?);
+    if let ColumnSource::Stream(parameter) = &source {
+        let values: BTreeSet<&str> = reach.combinations.iter().filter_map(|one| one.get(parameter)).collect();
+        for value in values.into_iter().filter(|value| text_cell(kind, value).is_none()) {
+            fields.problem("type", format!("the parameter's value `{value}` does not fit {kind}; use text"));
+        }
+    }
+    Some(Column { name, source, kind })
 }
 
 fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {

@@ -21,6 +21,8 @@ const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const MARGIN_DEFAULT: Duration = Duration::from_secs(120);
 const MEDIA_TYPE_DEFAULT: &str = "application/json";
 const DAY: u64 = 86_400;
+/// A hundred years, for all that counts days.
+const DAYS_MAX: u32 = 36_500;
 /// Streams that one definition may make of a shop.
 const COMBINATIONS_MAX: usize = 64;
 
@@ -68,8 +70,8 @@ fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
     let list = fields.table("list").map(|list| self::list(list, parent.is_some()));
     let list = fields.needed("list", list, "it says how the resource is listed: [resource.NAME.list]").flatten();
     let detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
-    let parameters: Vec<String> = list.iter().flat_map(|list| parameters(&list.combinations)).collect();
-    let table = fields.table("table").map(|table| layout::read(name, table, &parameters, parent.is_some()));
+    let combinations = list.as_ref().map_or(&[][..], |list| list.combinations.as_slice());
+    let table = fields.table("table").map(|table| layout::read(name, table, combinations, parent.is_some()));
     let table =
         fields.needed("table", table, "it says what the columns are; [resource.NAME.table] may be empty").flatten();
     fields.end();
@@ -82,11 +84,6 @@ fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
     let (id, table) = (id?, table?);
     let coverage = Coverage::new(&id, &table);
     Some(Definition { name: name.to_owned(), media_type, id, parent, list: list?, detail, table, coverage })
-}
-
-/// The names in a definition's combinations.
-fn parameters(combinations: &[Combination]) -> impl Iterator<Item = String> {
-    combinations.first().into_iter().flat_map(|one| one.0.iter().map(|(name, _)| name.clone()))
 }
 
 fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
@@ -104,6 +101,12 @@ fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
         fields.problem("order", "newest-first has no meaning with `windows`; leave it out");
     }
     let choices = choices(&fields);
+    let combinations = combinations(&choices);
+    let longest = combinations.iter().map(|one| one.to_string().chars().count()).max().unwrap_or(0);
+    if longest > Combination::CHARS_MAX {
+        let most = Combination::CHARS_MAX;
+        fields.problem("parameters", format!("make texts of up to {longest} characters; at most {most} can be kept"));
+    }
     let unordered_when = fields.named_texts("unordered_when");
     for (name, values) in &unordered_when {
         let known = choices.get(name);
@@ -125,7 +128,7 @@ fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
         pages: pages.unwrap_or(Pages::None),
         windows: windows.flatten(),
         recent: recent.flatten(),
-        combinations: combinations(&choices),
+        combinations,
         time,
         changed_by,
         every: fields.duration("every"),
@@ -190,7 +193,7 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
         "cursor" => {
             let parameter = parameter("cursor");
             let mend = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
-            let next = fields.needed("next", fields.texts("next"), mend);
+            let next = fields.needed("next", fields.some_texts("next"), mend);
             next.iter().flatten().for_each(|pointer| fields.is_pointer("next", pointer, false));
             parameter.zip(next).map(|(parameter, next)| Pages::Cursor { parameter, next })
         }
@@ -220,9 +223,9 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
         (Some(parameter), None, None) => Some(Span::Day { parameter }),
         (None, Some(from), Some(to)) => {
             let days = fields.needed("days", fields.number("days"), "say how many days a stretch has, like days = 31");
-            let days = days.and_then(|days| u32::try_from(days).ok()).filter(|days| *days > 0);
+            let days = days.and_then(|days| u32::try_from(days).ok()).filter(|days| (1..=DAYS_MAX).contains(days));
             if days.is_none() && fields.number("days").is_some() {
-                fields.problem("days", "must be 1 or more");
+                fields.problem("days", format!("must be from 1 to {DAYS_MAX}"));
             }
             days.map(|days| Span::Days { from, to, days })
         }
@@ -243,6 +246,9 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
     };
     fields.end();
     let reach_days = u32::try_from(reach?.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
+    if reach_days > DAYS_MAX {
+        fields.problem("reach", format!("must be at most {DAYS_MAX}d"));
+    }
     Some(Windows { span: span?, reach_days, timezone })
 }
 
@@ -280,7 +286,7 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Option<Detail> {
 fn refresh(fields: Fields<'_>) -> Option<Refresh> {
     let until = fields.table("until").and_then(|until| {
         let at = until.needed("at", until.pointer("at", false), "give the pointer to the value that ends it");
-        let values = until.needed("in", until.texts("in"), "name the values that end it: in = [\"DELIVERED\"]");
+        let values = until.needed("in", until.some_texts("in"), "name the values that end it: in = [\"DELIVERED\"]");
         let all = until.flag("all").unwrap_or_default();
         until.end();
         Some(Until { at: at?, values: values?, all })

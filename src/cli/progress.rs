@@ -173,6 +173,7 @@ mod tests {
                 pass: Pass::default(),
                 drift: false,
                 followers: Vec::new(),
+                next: None,
             },
             forecast_at: Some(61_000),
         }

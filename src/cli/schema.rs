@@ -105,7 +105,9 @@ fn told(state: &Replay) -> String {
     match before {
         0 => format!("{resource}: {documents} documents{end}"),
         before if before == documents && *ended => {
-            format!("{resource}: nothing is left, {documents} documents were done by an earlier call")
+            format!(
+                "{resource}: nothing is left, {documents} documents were done by an earlier call; --again lays all out again"
+            )
         }
         before => format!("{resource}: {documents} documents{end}, {before} of them by an earlier call"),
     }

@@ -35,7 +35,8 @@ pub(super) struct Args {
     /// What to ask for with Accept
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     media_type: String,
-    /// A parameter of the list, like status=OPEN. May be given many times
+    /// A parameter of the list, like status=OPEN. May be given many times; the sample is read with the first value of
+    /// each
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
     /// Whose documents, by id; those of the first active shop else
@@ -59,6 +60,19 @@ fn parameter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// The values of each parameter, as a definition has them.
+fn grouped(given: Vec<(String, String)>) -> Vec<(String, Vec<String>)> {
+    let mut parameters: Vec<(String, Vec<String>)> = Vec::new();
+    for (name, value) in given {
+        match parameters.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) if values.contains(&value) => {}
+            Some((_, values)) => values.push(value),
+            None => parameters.push((name, vec![value])),
+        }
+    }
+    parameters
+}
+
 fn limit(text: &str) -> Result<String, String> {
     Limit::parse(text)?
         .map_or_else(|| Err("none is no limit here; write it like 20/min".to_owned()), |limit| Ok(limit.to_string()))
@@ -74,7 +88,7 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
         id: args.id,
         detail: args.detail,
         media_type: args.media_type,
-        parameters: args.parameters,
+        parameters: grouped(args.parameters),
         shop: args.shop,
         rows: usize::from(args.rows),
         limit: args.limit,

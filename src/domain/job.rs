@@ -78,9 +78,31 @@ pub struct Job {
     pub attempts: Attempt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Times that it was parked and put back unasked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revived: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Job {
+    /// A job that nobody has tried yet.
+    pub fn new(seq: u64, shop: &str, resource: &str, class: Class, kind: JobKind) -> Job {
+        let (shop, resource) = (shop.to_owned(), resource.to_owned());
+        Job { seq, shop, resource, class, kind, attempts: 0, last_error: None, revived: 0 }
+    }
+
+    /// The document that it reads; none for pages and sweeps.
+    pub fn document(&self) -> Option<&str> {
+        match &self.kind {
+            JobKind::FetchDetail { id, .. } => Some(id),
+            JobKind::ListPage { .. } | JobKind::Sweep { .. } => None,
+        }
+    }
+
     /// The stream this job belongs to.
     pub fn stream(&self) -> StreamId {
         let combination = match &self.kind {

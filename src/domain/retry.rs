@@ -26,8 +26,8 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Eight attempts over about four minutes: longer than a restart of the API's front, shorter
-    /// than a token's patience.
+    /// Eight attempts within about a minute: longer than a restart of the API's front. What is parked in a longer
+    /// outage is put back by the walks after it.
     fn default() -> RetryPolicy {
         RetryPolicy { attempts_max: 8, base: Duration::from_millis(500), cap: Duration::from_secs(120) }
     }

@@ -36,7 +36,7 @@ pub enum RunState {
     Done,
     /// The walk could not go on; `error` says why. Nothing it found is lost.
     Failed,
-    /// Its shop was deleted or no longer takes the resource.
+    /// Its shop was deleted.
     Canceled,
 }
 
@@ -95,6 +95,9 @@ pub struct Run {
     /// Streams to walk when no stream of this one's resource is being walked any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub followers: Vec<StreamId>,
+    /// The run of the same stream that begins when this one's walk ends: a whole walk was asked for meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// One reading of a list from its head to its end. While it is read, a list moves: rows that leave pull later

@@ -14,6 +14,9 @@ use super::shop::ShopId;
 pub struct Combination(pub Vec<(String, String)>);
 
 impl Combination {
+    /// Characters of its text form that a sink has room for.
+    pub const CHARS_MAX: usize = 255;
+
     /// The value of one parameter in this combination.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -50,7 +53,7 @@ impl fmt::Display for StreamId {
 }
 
 /// Durable progress of a stream. Everything listed by the walk that set it is in the sink, in the
-/// outbox, has a live job, or is parked. It never moves back.
+/// outbox, has a live job, or is parked. It never moves back, but to now where a clock was ahead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Start of the last walk of any mode that ended well.
@@ -62,6 +65,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Without times that are still to come: a clock that was ahead noted them.
+    #[must_use]
+    pub fn until(&self, now: Millis) -> Checkpoint {
+        Checkpoint {
+            walked_at: self.walked_at.filter(|at| *at <= now),
+            full_walk_at: self.full_walk_at.map(|at| at.min(now)),
+            newest: self.newest,
+        }
+    }
+
     /// The later of both, field by field: a checkpoint only moves forward.
     pub fn advance(&self, by: &Checkpoint) -> Checkpoint {
         Checkpoint {

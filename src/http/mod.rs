@@ -293,15 +293,13 @@ where
             let answering = async move {
                 let outcome = match api.admit(&head, at.need).and_then(|grant| acceptable(&head, at).map(|()| grant)) {
                     Ok(grant) => {
-                        let time_max = api.limits.answer_time_max;
-                        let call = Call { head, grant, body };
-                        match again::name(&call.head.method, &call.head.headers).map(|name| name.map(str::to_owned)) {
-                            Err(problem) => Err(problem),
-                            Ok(None) => bounded(time_max, Box::pin(answer(api, call, target))).await,
-                            Ok(Some(name)) => {
-                                let doing = move |api, call| answer(api, call, target);
-                                bounded(time_max, Box::pin(again::once(api, call, name, doing))).await
-                            }
+                        let (time_max, reads) = (api.limits.answer_time_max, head.method.is_safe());
+                        let doing = move |api, call| answer(api, call, target);
+                        let answering = again::once(api, Call { head, grant, body }, doing);
+                        if reads {
+                            bounded(time_max, Box::pin(answering)).await
+                        } else {
+                            bounded(time_max, carried_through(answering.in_current_span())).await
                         }
                     }
                     Err(problem) => Err(problem),
@@ -325,6 +323,15 @@ fn acceptable(head: &Head, at: Endpoint) -> Result<(), Problem> {
         )),
         _ => Ok(()),
     }
+}
+
+/// What changes something is done to its end, whether or not the client waits for the answer: half of it may be a state
+/// that nobody looks after.
+async fn carried_through(answering: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+    tokio::spawn(answering).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request was not answered");
+        Err(Problem::new(Kind::Internal, "the log has the cause under this request id"))
+    })
 }
 
 async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -> Outcome {

@@ -194,6 +194,13 @@ impl Budget {
         }
     }
 
+    /// Calls and a pause of another budget count here from now on: the API counts them so. Its calls may be on their
+    /// way still.
+    pub fn take_over(&mut self, occupied: u32, pause: Duration, now: Instant) {
+        self.cool(occupied, now + LOST_GRACE);
+        self.block_for(pause, now);
+    }
+
     /// The rule's window; zero when it is lifted.
     pub fn window(&self) -> Duration {
         self.rule.map_or(Duration::ZERO, |rule| rule.window)

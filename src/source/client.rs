@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -283,9 +284,9 @@ impl Source {
         text.push_str(&call.path);
         for (index, (name, value)) in call.query.iter().enumerate() {
             text.push(if index == 0 { '?' } else { '&' });
-            encode_into(name, &mut text);
+            text.extend(encoded(name));
             text.push('=');
-            encode_into(value, &mut text);
+            text.extend(encoded(value));
         }
         let url = Url::parse(&text).map_err(|_| unusable("path"))?;
         let mut request = Request::new(reqwest::Method::GET, url);
@@ -436,15 +437,7 @@ pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
 
 /// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one part of a path
 /// or a query.
-pub(super) fn encode_into(text: &str, out: &mut String) {
-    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        }
-    }
+pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, ESCAPED)
 }

@@ -54,13 +54,34 @@ impl Quota {
 /// The address of the next page in the header `Link`, if there is one with `rel="next"` (RFC 8288).
 pub fn next_link(headers: &HeaderMap) -> Option<String> {
     let links = headers.get_all(LINK).into_iter().filter_map(|value| value.to_str().ok());
-    links.flat_map(|text| text.split(",").flat_map(|link| link.split_once('>'))).find_map(|(address, parameters)| {
+    links.flat_map(links_of).find_map(|(address, parameters)| {
         let is_next = |parameter: &str| {
-            let relation = parameter.trim().strip_prefix("rel=")?.trim_matches('"');
-            relation.split_whitespace().any(|one| one.eq_ignore_ascii_case("next")).then_some(())
+            let (name, relation) = parameter.split_once('=')?;
+            let is_relation = name.trim().eq_ignore_ascii_case("rel");
+            let mut relations = relation.trim().trim_matches('"').split_whitespace();
+            (is_relation && relations.any(|one| one.eq_ignore_ascii_case("next"))).then_some(())
         };
-        parameters.split(';').find_map(is_next)?;
-        Some(address.trim_start().strip_prefix('<')?.to_owned())
+        outside_quotes(parameters, ';').find_map(is_next)?;
+        Some(address.to_owned())
+    })
+}
+
+/// The links of one header: each address with its parameters. Commas and semicolons may stand in both.
+fn links_of(mut text: &str) -> impl Iterator<Item = (&str, &str)> {
+    std::iter::from_fn(move || {
+        let (address, rest) = text.split_once('<')?.1.split_once('>')?;
+        let parameters = outside_quotes(rest, ',').next().unwrap_or_default();
+        text = rest.get(parameters.len()..).unwrap_or_default();
+        Some((address, parameters))
+    })
+}
+
+/// The parts between a separator that does not stand in quotes.
+fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    text.split(move |c: char| {
+        is_quoted ^= c == '"';
+        c == separator && !is_quoted
     })
 }
 
@@ -110,7 +131,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert, proptest};
     use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{PAUSE_MAX, PAUSE_UNREADABLE, Quota, retry_after};
+    use super::{PAUSE_MAX, PAUSE_UNREADABLE, Quota, next_link, retry_after};
     use std::time::Duration;
 
     /// Sun, 22 Nov 2026 15:04:05 GMT
@@ -127,6 +148,19 @@ mod tests {
         let pairs = [("X-RateLimit-Limit", limit), ("x-ratelimit-remaining", remaining), ("X-RATELIMIT-RESET", reset)];
         let quota = Quota::read(&headers(&pairs), WALL);
         (quota.limit, quota.remaining, quota.reset.map(|reset| reset.as_secs()))
+    }
+
+    #[test]
+    fn the_next_link_is_found_among_others_whatever_stands_in_them() {
+        let next = |text: &str| next_link(&headers(&[("Link", text)]));
+        let found = |address: &str| Some(address.to_owned());
+        assert_eq!(next("<https://h/a?fields=a,b;c&page=2>; rel=\"next\""), found("https://h/a?fields=a,b;c&page=2"));
+        assert_eq!(
+            next("</a?page=1>; title=\"a, b; rel=next\"; rel=prev, </a?page=3>;Rel = \"last Next\""),
+            found("/a?page=3")
+        );
+        assert_eq!(next("</a>; rel=prev"), None);
+        assert_eq!(next("nonsense, <"), None);
     }
 
     #[test]

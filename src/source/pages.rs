@@ -5,6 +5,7 @@
 //! harmless, or an empty array ends a walk. A row without a usable id is reported and does not hold
 //! up its page.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::json::{elements, hash, members, strict};
 use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::{Left, shown};
 use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::catalog::extract::parse_millis;
 use crate::domain::Combination;
@@ -62,10 +63,10 @@ pub struct Answer<'a> {
     pub next_link: Option<&'a str>,
 }
 
-/// The call for one list page.
-pub fn list_call(definition: &Definition, combination: &Combination, position: &Position) -> Call {
+/// The call for one list page, made now.
+pub fn list_call(definition: &Definition, combination: &Combination, position: &Position, now: Millis) -> Call {
     let path = fill(&definition.list.path, position.parent.as_deref(), "");
-    Call { path, query: position.query(definition, combination), media_type: definition.media_type.clone() }
+    Call { path, query: position.query(definition, combination, now), media_type: definition.media_type.clone() }
 }
 
 /// The call for one document; `None` when the list row is the document.
@@ -94,18 +95,24 @@ pub fn page(
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Result<ParsedPage, SourceError> {
     let found = find_rows(definition, answer.body)?;
-    let next_page = match &found {
-        Some(rows) => next_page(definition, position, answer, rows.is_empty())?,
-        None => None,
-    };
+    let next_page = next_page(definition, position, answer, found.as_ref().map_or(0, Vec::len))?;
     let keep_body = definition.detail.is_none();
     let rows_raw = found.unwrap_or_default();
     let mut rows = Vec::with_capacity(rows_raw.len());
     let mut rejected = Vec::new();
     let mut hashes = Vec::with_capacity(rows_raw.len());
-    let mut left = Vec::new();
+    // Rows are alike: each place once.
+    let mut left = BTreeSet::new();
     for raw in rows_raw {
-        let value = strict(raw.get().as_bytes())?;
+        // One row that nobody can read must not hold up the others.
+        let value = match strict(raw.get().as_bytes()) {
+            Ok(value) => value,
+            Err(error) => {
+                hashes.push(hash(&Json::Text(raw.get().into())));
+                rejected.push(Rejected { id: None, reason: format!("the row cannot be read: {error}") });
+                continue;
+            }
+        };
         let hash = row_hash(definition, &value);
         hashes.push(hash);
         match row_id(definition, position, &value) {
@@ -121,8 +128,8 @@ pub fn page(
         }
     }
     let next = next_page.or_else(|| position.next_list(definition, next_parent));
-    let digest = digest(position.parent.as_deref().unwrap_or_default(), &hashes);
-    Ok(ParsedPage { rows, rejected, digest, next: next_step(next), left })
+    let digest = digest(&position.list(), &hashes);
+    Ok(ParsedPage { rows, rejected, digest, next: next_step(next), left: left.into_iter().collect() })
 }
 
 /// What a list comes to that the API does not know: its parent is gone. The walk goes on with the next one.
@@ -145,11 +152,12 @@ fn next_page(
     definition: &Definition,
     position: &Position,
     answer: Answer<'_>,
-    is_empty: bool,
+    rows: usize,
 ) -> Result<Option<Position>, SourceError> {
     let mark = match &definition.list.pages {
         Pages::None => return Ok(None),
-        Pages::Number { .. } | Pages::Offset { .. } => return Ok((!is_empty).then(|| position.next_page(None))),
+        Pages::Number { .. } => return Ok((rows > 0).then(|| position.next_page(None))),
+        Pages::Offset { .. } => return Ok((rows > 0).then(|| position.after_rows(rows))),
         Pages::HasMoreFlag { flag, .. } => {
             let found = value_at(answer.body, flag)?;
             return match found.as_ref().map(|raw| strict(raw.get().as_bytes())).transpose()? {
@@ -181,12 +189,16 @@ fn next_page(
 /// The parameters of the next page's address. Only the same list may follow: a call elsewhere would count
 /// against another rule, and bring the token to another place.
 fn link_query(definition: &Definition, position: &Position, link: &str) -> Result<String, SourceError> {
-    let wrong = || shape(format!("the address of the next page leads elsewhere: {}", clean(link)));
+    // Its parameters are not shown: a signature or a key may stand in them.
+    let shown = link.split_once('?').map_or(link, |(path, _)| path);
+    let wrong = || shape(format!("the address of the next page leads elsewhere: {}", clean(shown)));
     let path = fill(&definition.list.path, position.parent.as_deref(), "");
     // The host is the source's own, whatever the link says: the call is made from path and parameters alone.
     let base = url::Url::parse("https://same.invalid").map_err(|_| wrong())?.join(&path).map_err(|_| wrong())?;
     let next = base.join(link).map_err(|_| wrong())?;
-    if !next.path().ends_with(base.path()) {
+    // Not every server escapes as we do.
+    let plain = |path: &str| percent_encoding::percent_decode_str(path).collect::<Vec<u8>>();
+    if !plain(next.path()).ends_with(&plain(base.path())) {
         return Err(wrong());
     }
     Ok(next.query().unwrap_or_default().to_owned())
@@ -268,7 +280,7 @@ fn find_rows<'a>(definition: &Definition, body: &'a Bytes) -> Result<Option<Vec<
             if members.iter().all(|(key, _)| harmless(key)) {
                 return Ok(None);
             }
-            let keys: Vec<&str> = members.iter().map(|(key, _)| key.as_str()).take(5).collect();
+            let keys: Vec<&str> = members.iter().map(|(key, _)| shown(key)).take(5).collect();
             return Err(shape(format!("no {at} among the keys {}", clean(&keys.join(", ")))));
         };
         text = value.get().as_bytes();
@@ -400,15 +412,13 @@ fn tokens(pointer: &str) -> impl Iterator<Item = String> {
 
 /// An id as one path part: everything but letters, digits and `-_.~` is percent-encoded.
 fn segment(id: &str) -> String {
-    let mut out = String::with_capacity(id.len());
-    super::client::encode_into(id, &mut out);
-    out
+    super::client::encoded(id).to_string()
 }
 
-fn digest(parent: &str, hashes: &[u64]) -> String {
+fn digest(list: &str, hashes: &[u64]) -> String {
     let mut sha = Sha256::new();
-    // Two parents may have equal lists.
-    sha.update(parent);
+    // Two parents may have equal lists, and two stretches of days the same single row.
+    sha.update(list);
     for hash in hashes {
         sha.update(hash.to_be_bytes());
     }

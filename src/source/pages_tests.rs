@@ -73,7 +73,7 @@ fn an_end_is_told_from_an_error() {
     {
         assert!(matches!(read(&definition, shape), Err(SourceError::Shape { .. })), "{shape}");
     }
-    for broken in ["", "<html>", "{", r#"{"things":[{"id":"1"}"#, r#"{"things":[{"id":"1","id":"2"}]}"#] {
+    for broken in ["", "<html>", "{", r#"{"things":[{"id":"1"}"#, r#"{"things":[],"things":[]}"#] {
         assert!(matches!(read(&definition, broken), Err(SourceError::Malformed { .. })), "{broken}");
     }
 }
@@ -101,6 +101,17 @@ fn a_row_that_is_the_document_keeps_its_bytes() {
     assert_eq!(page.next, Next::End, "one answer holds all");
     assert_eq!(read(&row_is_document(), r#"{"data":{}}"#).unwrap().next, Next::End);
     assert!(matches!(read(&row_is_document(), r#"{"data":[]}"#), Err(SourceError::Shape { .. })));
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_reported_and_holds_nothing_up() {
+    for broken in [r#"{"id":"2","t":"\ud83d"}"#, r#"{"id":"2","id":"3"}"#, r#"{"id":"2","n":1e999}"#] {
+        let page = read(&listed(), &format!(r#"{{"things":[{{"id":"1"}},{broken},{{"id":"4"}}]}}"#)).unwrap();
+        assert_eq!((ids(&page), page.rejected.len()), (vec!["1", "4"], 1), "{broken}");
+        assert!(page.rejected[0].reason.starts_with("the row cannot be read: "), "{:?}", page.rejected);
+        let other = read(&listed(), r#"{"things":[{"id":"1"},{"id":"2"},{"id":"4"}]}"#).unwrap();
+        assert_ne!(page.digest, other.digest);
+    }
 }
 
 #[test]
@@ -189,10 +200,10 @@ fn a_rule_may_wait_for_all_values() {
 fn calls_follow_the_definition() {
     let definition = listed();
     let combination = Combination(vec![("kind".to_owned(), "B".to_owned())]);
-    let call = list_call(&definition, &combination, &Position::read(3, None).unwrap());
+    let call = list_call(&definition, &combination, &Position::read(3, None).unwrap(), 0);
     let query: Vec<(&str, &str)> = call.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!((call.path.as_str(), query), ("/things", vec![("kind", "B"), ("page", "3")]));
-    assert!(list_call(&row_is_document(), &Combination::default(), &Position::default()).query.is_empty());
+    assert!(list_call(&row_is_document(), &Combination::default(), &Position::default(), 0).query.is_empty());
     let path = |id: &str| detail_call(&definition, id).unwrap().path;
     assert_eq!(path("A2K8290LP8"), "/things/A2K8290LP8");
     assert_eq!(path("../a/b?c#d%é{id}"), "/things/..%2Fa%2Fb%3Fc%23d%25%C3%A9%7Bid%7D");
@@ -218,7 +229,7 @@ fn styled(pages: &str) -> Definition {
 fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Result<Next, SourceError>) {
     let (mut position, mut queries, mut next) = (Position::default(), Vec::new(), Ok(Next::End));
     for (body, next_link) in answers {
-        let query = list_call(definition, &Combination::default(), &position).query;
+        let query = list_call(definition, &Combination::default(), &position, 0).query;
         queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
         let body = Bytes::copy_from_slice(body.as_bytes());
         next =
@@ -253,7 +264,7 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
             ],
             &["", "c=a b", "c=7"],
         ),
-        (offset, &[(ROW, None), (ROW, None), (NONE, None)], &["from=0&n=20", "from=20&n=20", "from=40&n=20"]),
+        (offset, &[(ROW, None), (ROW, None), (NONE, None)], &["from=0&n=20", "from=1&n=20", "from=2&n=20"]),
         (
             link,
             &[
@@ -280,6 +291,10 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
         let (_, end) = walked(&styled(style), &[(body, None)]);
         assert!(end.unwrap_err().to_string().contains(reason), "{style}");
     }
+    // A page without rows may leave their key out, and yet not be the last.
+    let bare = styled(&format!("{cursor}\nharmless = [\"page\"]"));
+    let (queries, end) = walked(&bare, &[(r#"{"page":{"next":"b"}}"#, None), (NONE, None)]);
+    assert_eq!((queries.len(), end), (2, Ok(Next::End)));
     let again = r#"{"things":[],"next":"a"}"#;
     let (queries, end) = walked(&styled(cursor), &[(again, None), (again, None)]);
     assert_eq!(queries.len(), 2);
@@ -327,7 +342,7 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
     );
     let walk = Walk { mode: Mode::Full, started_at: 0, walked_at: None, parent: Some("a:1/%".to_owned()) };
     let first = Position::begin(&child, walk);
-    let call = list_call(&child, &Combination::default(), &first);
+    let call = list_call(&child, &Combination::default(), &first, 0);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/a%3A1%2F%25/things", "1"));
     let answer = |position: &Position, body: &'static str| {
         let body = Bytes::from_static(body.as_bytes());
@@ -344,9 +359,9 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
         Next::End => panic!("it goes on"),
     };
     let second = position(&some.next);
-    assert_eq!(list_call(&child, &Combination::default(), &second).query[0].1, "2");
+    assert_eq!(list_call(&child, &Combination::default(), &second, 0).query[0].1, "2");
     let next = position(&answer(&second, "{}").next);
-    let call = list_call(&child, &Combination::default(), &next);
+    let call = list_call(&child, &Combination::default(), &next, 0);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/b/things", "1"), "from its first page on");
     // Equal lists of two parents are no list that repeats itself.
     let row = r#"{"things":[{"id":"1"}]}"#;

@@ -29,6 +29,7 @@ pub struct Walk {
 
 /// One call of a walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Position {
     /// Whose list.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
@@ -39,12 +40,15 @@ pub struct Position {
     /// First and last day of all stretches.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     days: Option<(Date, Date)>,
-    /// Asks for what changed in so many minutes, instead of stretches.
-    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
-    recent: Option<u64>,
+    /// Asks for what changed since then, instead of stretches.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    since: Option<Millis>,
     /// Pages before this one, of the same parent and stretch.
     #[serde(rename = "n", default)]
     turn: u64,
+    /// Rows before this page, of the same parent and stretch; counted where pages hang together by them.
+    #[serde(rename = "o", default, skip_serializing_if = "is_zero")]
+    offset: u64,
     /// The cursor of this page, or the parameters of its address.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
@@ -72,20 +76,46 @@ impl Position {
 
     /// The first call of a walk.
     pub fn begin(definition: &Definition, walk: Walk) -> Position {
-        let list = &definition.list;
         let news_since = walk.walked_at.filter(|_| walk.mode == Mode::Incremental);
-        let recent =
-            list.recent.as_ref().zip(news_since).and_then(|(recent, since)| minutes(recent, since, walk.started_at));
-        let mut first = Position { parent: walk.parent, recent, ..Position::default() };
-        if let Some(windows) = list.windows.as_ref().filter(|_| recent.is_none()) {
-            first.days = days(windows, list.overlap, news_since, walk.started_at);
-            first.window = first.days.map(|(from, until)| (from, windows.end(from).min(until)));
+        match (&definition.list.recent, news_since) {
+            (Some(_), Some(since)) => {
+                let since = Position { parent: walk.parent, since: Some(since), ..Position::default() };
+                since.reached(definition, walk.started_at)
+            }
+            _ => Position::by_days(definition, walk.parent, news_since, walk.started_at),
         }
-        first
     }
 
-    /// The parameters of the call.
-    pub(super) fn query(&self, definition: &Definition, combination: &Combination) -> Vec<(String, String)> {
+    fn by_days(definition: &Definition, parent: Option<String>, since: Option<Millis>, now: Millis) -> Position {
+        let list = &definition.list;
+        let days = list.windows.as_ref().and_then(|windows| days(windows, list.overlap, since, now));
+        let window =
+            list.windows.as_ref().zip(days).map(|(windows, (from, until))| (from, windows.end(from).min(until)));
+        Position { parent, days, window, ..Position::default() }
+    }
+
+    /// The same place; or, where the last minutes do not reach back far enough any more, the first of the days since.
+    pub fn reached(self, definition: &Definition, now: Millis) -> Position {
+        match (&definition.list.recent, self.since) {
+            (Some(recent), Some(since)) if minutes(recent, since, now).is_none() => {
+                Position::by_days(definition, self.parent, Some(since), now)
+            }
+            _ => self,
+        }
+    }
+
+    /// Tells the lists of a walk apart: whose it is, and of which days.
+    pub(super) fn list(&self) -> String {
+        Position { turn: 0, offset: 0, mark: None, ..self.clone() }.text().unwrap_or_default()
+    }
+
+    /// The parameters of the call, if it is made now: what changed in the last minutes is counted from the call on.
+    pub(super) fn query(
+        &self,
+        definition: &Definition,
+        combination: &Combination,
+        now: Millis,
+    ) -> Vec<(String, String)> {
         let list = &definition.list;
         let mut query = combination.0.clone();
         if let (Pages::NextLink { .. }, Some(mark)) = (&list.pages, &self.mark) {
@@ -93,8 +123,9 @@ impl Position {
             return url::form_urlencoded::parse(mark.as_bytes()).into_owned().collect();
         }
         let mut add = |name: &String, value: String| query.push((name.clone(), value));
-        if let (Some(recent), Some(minutes)) = (&list.recent, self.recent) {
-            add(&recent.parameter, minutes.to_string());
+        if let (Some(recent), Some(since)) = (&list.recent, self.since) {
+            let most = || u64::try_from(recent.max.as_millis() / 60_000).unwrap_or(u64::MAX);
+            add(&recent.parameter, minutes(recent, since, now).unwrap_or_else(most).to_string());
         }
         if let (Some(windows), Some((first, last))) = (&list.windows, self.window) {
             match &windows.span {
@@ -110,7 +141,7 @@ impl Position {
                 add(parameter, (first + self.turn).to_string());
             }
             Pages::Offset { parameter, limit, size } => {
-                add(parameter, (size * self.turn).to_string());
+                add(parameter, self.offset.to_string());
                 limit.iter().for_each(|limit| add(limit, size.to_string()));
             }
             Pages::Cursor { parameter, .. } => self.mark.iter().for_each(|mark| add(parameter, mark.clone())),
@@ -124,6 +155,13 @@ impl Position {
         Position { turn: self.turn + 1, mark, ..self.clone() }
     }
 
+    /// The next page of a list by offset, after one of so many rows. Those count, and not what was asked for: a server
+    /// may give fewer.
+    pub(super) fn after_rows(&self, rows: usize) -> Position {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        Position { offset: self.offset.saturating_add(rows), ..self.next_page(None) }
+    }
+
     /// Whether a page of this position leads to the same one again.
     pub(super) fn is_at(&self, mark: &str) -> bool {
         self.mark.as_deref() == Some(mark)
@@ -135,7 +173,7 @@ impl Position {
         definition: &Definition,
         next_parent: impl FnOnce(&str) -> Option<String>,
     ) -> Option<Position> {
-        let fresh = Position { turn: 0, mark: None, ..self.clone() };
+        let fresh = Position { turn: 0, offset: 0, mark: None, ..self.clone() };
         if let (Some(windows), Some((_, until)), Some((_, last))) = (&definition.list.windows, self.days, self.window)
             && last < until
             && let Ok(from) = last.tomorrow()
@@ -157,6 +195,11 @@ impl Windows {
             Span::Days { days, .. } => from.saturating_add(i64::from(days.saturating_sub(1)).days()),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The minutes to ask for, when the last walk is recent enough.
@@ -195,17 +238,18 @@ mod tests {
         Walk { mode, started_at: at(now), walked_at: before.map(at), parent: None }
     }
 
-    fn asked(definition: &Definition, position: &Position) -> String {
-        let query = position.query(definition, &Combination::default());
+    fn asked(definition: &Definition, position: &Position, now: i64) -> String {
+        let query = position.query(definition, &Combination::default(), now);
         query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
     }
 
     /// The calls of a walk in which each list has one page.
     fn calls(definition: &Definition, walk: Walk) -> Vec<String> {
+        let now = walk.started_at;
         let mut position = Some(Position::begin(definition, walk));
         let mut calls = Vec::new();
         while let Some(here) = position {
-            calls.push(asked(definition, &here));
+            calls.push(asked(definition, &here, now));
             // As a job keeps it.
             let here = Position::read(1, here.text().as_deref()).unwrap();
             position = here.next_list(definition, |_| None);
@@ -256,12 +300,37 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_is_late_asks_for_all_since_the_last_walk() {
+        let recent = definition(&format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}"));
+        let before = Some("2026-11-25T11:45:00Z");
+        let first = Position::begin(&recent, walk(Mode::Incremental, "2026-11-25T12:00:00Z", before));
+        let second = first.next_page(None);
+        let kept = || Position::read(2, second.text().as_deref()).unwrap();
+        let late = at("2026-11-25T12:20:00Z");
+        assert_eq!(asked(&recent, &first, late), "minutes=37&page=1");
+        assert_eq!(asked(&recent, &kept().reached(&recent, late), late), "minutes=37&page=2");
+        // The parameter does not reach back that far any more: by days, from the first page on.
+        let later = at("2026-11-25T12:44:00Z");
+        assert_eq!(asked(&recent, &kept().reached(&recent, later), later), "changed=2026-11-25&page=1");
+    }
+
+    #[test]
+    fn an_offset_counts_the_rows_that_came() {
+        let text = "pages = { style = \"offset\", parameter = \"offset\", limit = \"limit\", size = 100 }";
+        let list = definition(text);
+        let first = Position::begin(&list, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
+        let second = Position::read(2, first.after_rows(50).text().as_deref()).unwrap();
+        assert_eq!(asked(&list, &second, 0), "offset=50&limit=100");
+        assert_eq!(asked(&list, &second.after_rows(7), 0), "offset=57&limit=100");
+    }
+
+    #[test]
     fn plain_pages_are_kept_as_numbers_alone() {
         let pages = definition("pages = { style = \"number\", parameter = \"page\", first = 0 }");
         let first = Position::begin(&pages, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
-        assert_eq!((first.text(), asked(&pages, &first)), (None, "page=0".to_owned()));
+        assert_eq!((first.text(), asked(&pages, &first, 0)), (None, "page=0".to_owned()));
         let third = first.next_page(None).next_page(None);
-        assert_eq!((third.text(), asked(&pages, &third)), (None, "page=2".to_owned()));
+        assert_eq!((third.text(), asked(&pages, &third, 0)), (None, "page=2".to_owned()));
         assert_eq!(Position::read(3, None).unwrap(), third);
         assert!(Position::read(3, Some("x")).is_err());
     }

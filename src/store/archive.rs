@@ -7,9 +7,6 @@ use super::outbox::{DocumentHead, Head};
 use super::{Store, StoreError, Tx, decode_with, document_context, encode_with};
 use crate::domain::Combination;
 
-/// Keys removed by one pass when a shop's documents are purged.
-const PURGED_MAX: usize = usize::MAX;
-
 #[derive(Serialize, Deserialize)]
 struct ArchiveHead {
     combination: Combination,
@@ -82,14 +79,18 @@ fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[
     Ok(())
 }
 
+/// Of each resource the shop's documents; those of others are passed over unread.
 fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
-    let middle = [&[0], shop.as_bytes(), &[0]].concat();
-    let of_shop = |key: &[u8]| key.windows(middle.len()).any(|part| part == middle);
-    let found = tx.pairs(b"x", b"x").filter(|pair| !matches!(pair, Ok((key, _)) if !of_shop(key)));
-    for (key, _) in found.take(PURGED_MAX).collect::<Result<Vec<_>, _>>()? {
-        tx.delete(key);
+    let mut from = vec![b'x'];
+    loop {
+        let Some((key, _)) = tx.pairs(b"x", &from).next().transpose()? else { return Ok(()) };
+        let resource = key.get(1..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
+        let resource = String::from_utf8_lossy(resource).into_owned();
+        let prefix = texts(b'x', &[&resource, shop]);
+        let keys: Vec<_> = tx.pairs(&prefix, &prefix).map(|pair| pair.map(|(key, _)| key)).collect::<Result<_, _>>()?;
+        keys.into_iter().for_each(|key| tx.delete(key));
+        from = keys::after(&texts(b'x', &[&resource]));
     }
-    Ok(())
 }
 
 /// Shop and id in a key.

@@ -129,10 +129,13 @@ impl Worker {
     /// Runs a group of transactions and answers it. False: the engine failed.
     fn group(&mut self, first: Work) -> bool {
         let kv = &*self.kv;
-        let group = std::panic::catch_unwind(AssertUnwindSafe(|| run_group(kv, first, &mut self.receiver)));
+        // The engine's own code too: a panic must end the process well, whoever caused it.
+        let group = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let Group { answers, changes, counts, raised } = run_group(kv, first, &mut self.receiver);
+            (answers, raised, commit(kv, changes, &counts))
+        }));
         let outcome = match group {
-            Ok(Group { answers, changes, counts, raised }) => {
-                let durable = commit(kv, changes, &counts);
+            Ok((answers, raised, durable)) => {
                 let refused = matches!(durable, Err(StoreError::Full));
                 if self.full != refused {
                     self.full = refused;

@@ -7,6 +7,7 @@ use super::detail::{self, DocumentNote};
 use super::keys::{self, Queue, QueueKind};
 use super::queue::new_job;
 use super::ready::{self, enqueue};
+use super::walk::RowNote;
 use super::{Store, StoreError, Tx, decode, encode, outbox, queue, shops};
 use crate::domain::{Class, Combination, Job, JobKind, StreamId};
 
@@ -128,7 +129,7 @@ impl Store {
     }
 
     /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
-    /// their documents.
+    /// their documents. What is no longer listed stays noted: no walk would bring it, and nobody would know of it.
     ///
     /// # Errors
     /// The engine's errors.
@@ -139,7 +140,11 @@ impl Store {
         documents: Vec<(String, Combination)>,
     ) -> Result<(), StoreError> {
         let row = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
-            tx.delete(keys::row(&stream, &id));
+            let key = keys::row(&stream, &id);
+            let note: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+            if note.is_some_and(|note| note.gone_at.is_none()) {
+                tx.delete(key);
+            }
             Ok(())
         };
         self.forget(shop, resource, documents, row).await
@@ -156,6 +161,10 @@ impl Store {
         for some in documents.chunks(WANTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
             self.transact(move |tx| {
+                // A shop may have been deleted meanwhile.
+                if !shops::is_known(tx, &shop)? {
+                    return Ok(());
+                }
                 for (id, combination) in some {
                     let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
                     detail::forget(tx, &stream, &id)?;

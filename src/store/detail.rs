@@ -7,7 +7,7 @@ use super::queue::{new_job, unwait, wait};
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::walk::RowNote;
-use super::{StoreError, Tx, breach, decode, encode, outbox};
+use super::{StoreError, Tx, breach, decode, encode, outbox, walk};
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
 
 /// The version of a document that the API does not know: never written.
@@ -90,7 +90,14 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
                 document_hash: fetched.hash,
                 run,
             };
-            outbox::append_document(tx, head, &fetched.sealed, now)?
+            let version = outbox::append_document(tx, head, &fetched.sealed, now)?;
+            // A newer version counts as listed; this one was found not to be.
+            if let Some(gone_at) = row.gone_at
+                && !walk::is_listed_elsewhere(tx, stream, id)?
+            {
+                outbox::append_listing(tx, stream, id, Some(gone_at), now)?;
+            }
+            version
         }
     };
     if let Some(newer) = known.as_ref().filter(|note| note.version > version) {

@@ -7,8 +7,10 @@
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |
 //! | `d` | shop, resource, id | ledger: the document |
+//! | `e` | shop | a shop whose state is being removed |
 //! | `f` | resource | fields of documents that no column takes |
 //! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
+//! | `h` | shop, resource, combination, parked id | a parked job that the next walk that ends well does away with |
 //! | `i` | digest of a request's name | the answer to it, sealed |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
@@ -25,7 +27,7 @@
 //! | `v` | shop, resource, combination | the run that walks the stream |
 //! | `w` | due time, seq | a job that waits |
 //! | `x` | resource, shop, id | archived document |
-//! | `z` | shop | a shop being deleted |
+//! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
 
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +116,13 @@ pub(super) fn stream(prefix: u8, stream: &StreamId) -> Vec<u8> {
 pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
     let mut key = stream(b'r', of);
     key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// Of a parked job that a walk may do away with.
+pub(super) fn parked_job(of: &StreamId, parked: u64) -> Vec<u8> {
+    let mut key = stream(b'h', of);
+    key.extend_from_slice(&parked.to_be_bytes());
     key
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Claims {
     of: HashMap<u64, u64>,
     /// How many jobs of each claim are under way.
     left: HashMap<u64, usize>,
+    /// The documents that are being read, by queue, each with its claim.
+    documents: HashMap<Queue, HashMap<String, u64>>,
 }
 
 impl Claims {
@@ -41,15 +43,31 @@ impl Claims {
         self.last
     }
 
-    fn hold(&mut self, claim: u64, seqs: impl ExactSizeIterator<Item = u64>) {
-        self.left.insert(claim, seqs.len());
-        self.of.extend(seqs.map(|seq| (seq, claim)));
+    /// The documents of a queue that are being read.
+    pub(super) fn documents(&self, queue: &Queue) -> Option<&HashMap<String, u64>> {
+        self.documents.get(queue)
+    }
+
+    fn hold(&mut self, claim: u64, picked: &[Picked]) {
+        self.left.insert(claim, picked.len());
+        for Picked { queue, job, .. } in picked {
+            self.of.insert(job.seq, claim);
+            let Some(id) = job.document() else { continue };
+            match self.documents.get_mut(queue) {
+                Some(ids) => drop(ids.insert(id.to_owned(), claim)),
+                None => drop(self.documents.insert(queue.clone(), [(id.to_owned(), claim)].into())),
+            }
+        }
     }
 
     /// Ends a claim whose commit failed.
     fn forget(&mut self, claim: u64) {
         if self.left.remove(&claim).is_some() {
             self.of.retain(|_, of| *of != claim);
+            self.documents.retain(|_, ids| {
+                ids.retain(|_, of| *of != claim);
+                !ids.is_empty()
+            });
         }
     }
 
@@ -59,6 +77,15 @@ impl Claims {
             return None;
         }
         self.of.remove(&lease.job.seq);
+        if let Some(id) = lease.job.document() {
+            let queue = Queue::of(&lease.job);
+            if let Some(ids) = self.documents.get_mut(&queue) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.documents.remove(&queue);
+                }
+            }
+        }
         let left = self.left.get_mut(&lease.claim)?;
         *left -= 1;
         let last = *left == 0;
@@ -137,7 +164,7 @@ impl Store {
                 return Ok(Vec::new());
             }
             let under_way = encode("a claim", &begun(&picked))?;
-            claims.hold(claim, picked.iter().map(|picked| picked.job.seq));
+            claims.hold(claim, &picked);
             tx.put(keys::numbered(b'l', claim), under_way);
             if let Some((account, rule, occupied)) = budget {
                 let unused = u32::try_from(want - picked.len()).unwrap_or(0);

@@ -13,6 +13,7 @@ mod access;
 mod answers;
 mod archive;
 mod breach;
+mod clear;
 mod committer;
 mod completeness;
 mod detail;

@@ -352,7 +352,7 @@ impl Store {
 fn acknowledged(tx: &mut Tx<'_>, head: Head, counts: &mut RunCounts) {
     match head {
         Head::Document(head) => counts.written(head.run),
-        Head::ShopDeleted { shop, .. } => shops::forget_key(tx, &shop),
+        Head::ShopDeleted { shop, purge } => shops::forget_key(tx, &shop, purge),
         Head::Listing { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
     }
 }

@@ -1,4 +1,5 @@
-//! The parking lot: what was given up on, with its reason, until somebody retries it.
+//! The parking lot: what was given up on, with its reason, until somebody retries it. Reads that failed as they do
+//! while an API is away are put back after a walk, ever less often; pages go with the next walk that ends well.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +10,13 @@ use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
 use super::{Store, StoreError, Tx, decode, encode, keys, runs};
-use crate::domain::{Job, JobKind, Parked, Rejected, Run, RunState};
+use crate::domain::{Job, JobKind, Parked, Rejected, Run, RunState, StreamId};
+
+/// The pause before a read that may work later is put back unasked; twice as long each time.
+const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
+const REVIVE_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+/// Looked at, and so put back at most, by one walk.
+const REVIVED_MAX: usize = 500;
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -41,7 +48,19 @@ fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn park_job(tx: &mut Tx<'_>, mut job: Job, reason: String, now: i64) -> Result<(), StoreError> {
+/// What a walk that ends well does away with: a parked read that may work by now, a page that it has read again.
+#[derive(Serialize, Deserialize)]
+struct MayPass {
+    parked: u64,
+    not_before: i64,
+}
+
+pub(super) fn park_job(
+    tx: &mut Tx<'_>,
+    mut job: Job,
+    (reason, may_pass): (String, bool),
+    now: i64,
+) -> Result<(), StoreError> {
     let (name, document_id) = match &job.kind {
         JobKind::ListPage { .. } => ("list_page", None),
         JobKind::Sweep { .. } => ("sweep", None),
@@ -65,6 +84,13 @@ pub(super) fn park_job(tx: &mut Tx<'_>, mut job: Job, reason: String, now: i64) 
         JobKind::Sweep { run, .. } => {
             runs::fail(tx, *run, &job.stream(), format!("its sweep was given up: {reason}"), now)?;
         }
+    }
+    let is_page = job.document().is_none();
+    if may_pass || is_page {
+        let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
+        let not_before = if is_page { now } else { now.saturating_add(pause) };
+        let note = MayPass { parked: parked.id, not_before };
+        tx.put(keys::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
     job.last_error = Some(reason);
@@ -106,12 +132,33 @@ pub(super) fn park_entry(
     put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
 }
 
-fn retry(tx: &mut Tx<'_>, id: u64, now: i64) -> Result<bool, StoreError> {
+/// A walk ended well: puts reads of its stream back that may work by now, and forgets pages that were given up. What
+/// was parked while the API was away needs nobody.
+pub(super) fn revive(tx: &mut Tx<'_>, stream: &StreamId, now: i64) -> Result<(), StoreError> {
+    let prefix = keys::stream(b'h', stream);
+    for (_, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
+        let note: MayPass = decode("a parked job", &bytes)?;
+        // A clock that was ahead once must not put it off for ever.
+        if note.not_before <= now || note.not_before > now.saturating_add(REVIVE_AFTER_MAX_MS) {
+            retry(tx, note.parked, true, now)?;
+        }
+    }
+    Ok(())
+}
+
+fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, StoreError> {
     let key = keys::numbered(b'p', id);
     let Some(bytes) = tx.get(&key)? else { return Ok(false) };
     let record: Record = decode("a parked record", &bytes)?;
     match record.what {
-        What::Job { job } => retry_job(tx, &job, now)?,
+        What::Job { mut job } => {
+            tx.delete(keys::parked_job(&job.stream(), id));
+            job.revived = if unasked { job.revived.saturating_add(1) } else { 0 };
+            // The walk that ended has read the pages of those before it.
+            if !unasked || job.document().is_some() {
+                retry_job(tx, &job, now)?;
+            }
+        }
         What::Entry { head, sealed } => {
             let sealed = STANDARD
                 .decode(sealed)
@@ -132,6 +179,10 @@ fn retry(tx: &mut Tx<'_>, id: u64, now: i64) -> Result<bool, StoreError> {
 fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
     match &job.kind {
         JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
+            // Its run is not kept any more: the next walk reads the page.
+            if runs::read(tx, *run)?.is_none() {
+                return Ok(());
+            }
             let walking = keys::stream(b'v', &job.stream());
             // A newer walk reads this page too, and sweeps.
             if tx.get(&walking)?.is_some() {
@@ -193,6 +244,6 @@ impl Store {
     /// The engine's errors.
     pub async fn retry_parked(&self, id: u64) -> Result<bool, StoreError> {
         let now = self.now();
-        self.transact(move |tx| retry(tx, id, now)).await
+        self.transact(move |tx| retry(tx, id, false, now)).await
     }
 }

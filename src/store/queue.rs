@@ -14,7 +14,7 @@ use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::signal::Signal;
 use super::{Claimed, Store, StoreError, Tx, WalkRule, decode, detail, encode, lease, parked, shops, walk};
-use crate::domain::{Class, Effects, Job, JobKind, Lease, ShopState};
+use crate::domain::{Class, Effects, Job, JobKind, Lease};
 
 /// Waiting jobs made ready in one transaction.
 const PROMOTED_MAX: usize = 500;
@@ -33,10 +33,10 @@ pub enum Failure {
     Retry { after: Duration, error: String },
     /// Ready again at once and the attempt not counted; the lane itself waits.
     Postpone,
-    /// Given up.
-    Park { reason: String },
-    /// The shop's credentials are refused: the shop stops, the job stays.
-    StopShop { reason: String },
+    /// Given up. `may_pass`: it may work by itself later, and is tried again when the API answers for its list.
+    Park { reason: String, may_pass: bool },
+    /// The credentials that the shop had at its change of `read_at` are refused: it stops, the job stays.
+    StopShop { reason: String, read_at: i64 },
 }
 
 /// What settling did, for those who count.
@@ -56,7 +56,7 @@ pub(super) fn new_job(
     kind: JobKind,
 ) -> Result<Job, StoreError> {
     let seq = tx.next("job")?;
-    Ok(Job { seq, shop: shop.to_owned(), resource: resource.to_owned(), class, kind, attempts: 0, last_error: None })
+    Ok(Job::new(seq, shop, resource, class, kind))
 }
 
 /// A job as it waits.
@@ -160,8 +160,13 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
             tx.raise(Signal::Queue(Queue::of(&job)));
             Ok(())
         }
-        Failure::StopShop { reason } => shops::set_state(tx, &job.shop, ShopState::Refused, Some(reason), now),
-        Failure::Park { reason } => parked::park_job(tx, job, reason, now),
+        Failure::StopShop { reason, read_at } => {
+            if !shops::refuse(tx, &job.shop, read_at, reason, now)? {
+                tx.raise(Signal::Queue(Queue::of(&job)));
+            }
+            Ok(())
+        }
+        Failure::Park { reason, may_pass } => parked::park_job(tx, job, (reason, may_pass), now),
     }
 }
 

@@ -40,10 +40,12 @@ impl Record {
     }
 
     /// Its jobs that are wanted, in order, at most `limit`.
-    fn jobs(&self, limit: usize, wanted: impl Fn(u64) -> bool) -> Vec<Job> {
-        let first = wanted(self.job.seq).then(|| self.job.clone());
-        let more = self.more.iter().filter(|(seq, _)| wanted(*seq)).map(|(seq, id)| self.job.sibling(*seq, id.clone()));
-        first.into_iter().chain(more).take(limit).collect()
+    fn jobs(&self, limit: usize, mut wanted: impl FnMut(u64, &str) -> bool) -> Vec<Job> {
+        let own = if let JobKind::FetchDetail { id, .. } = &self.job.kind { id.as_str() } else { "" };
+        let all = std::iter::once((self.job.seq, own)).chain(self.more.iter().map(|(seq, id)| (*seq, id.as_str())));
+        // Asked one by one: what is wanted may depend on what was taken.
+        let taken = all.filter(|(seq, id)| wanted(*seq, id)).take(limit);
+        taken.map(|(seq, id)| self.job.sibling(seq, id.to_owned())).collect()
     }
 
     /// Takes the jobs out that are wanted; what is left, if anything.
@@ -110,12 +112,13 @@ pub(super) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
 
 /// The documents that a record's jobs are for.
 pub(super) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
-    let jobs = decode::<Record>("ready jobs", bytes)?.jobs(usize::MAX, |_| true).into_iter();
+    let jobs = decode::<Record>("ready jobs", bytes)?.jobs(usize::MAX, |_, _| true).into_iter();
     let id = |job: Job| if let JobKind::FetchDetail { id, .. } = job.kind { Some(id) } else { None };
     Ok(jobs.filter_map(id).collect())
 }
 
-/// The most urgent jobs that nobody has claimed; equal classes take turns between the queues.
+/// The most urgent jobs that nobody has claimed, and of each document one at a time: the answer of a slow attempt must
+/// not come behind that of a later one. Equal classes take turns between the queues.
 pub(super) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) -> Result<Vec<Picked>, StoreError> {
     let mut candidates = Vec::new();
     for (turn, queue) in queues.iter().enumerate() {
@@ -130,12 +133,18 @@ pub(super) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) 
 
 fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &Claims) -> Result<Vec<(u64, Job)>, StoreError> {
     let prefix = queue.prefix();
+    let under_way = claims.documents(queue);
     let mut found = Vec::new();
+    let mut met = HashSet::new();
     for pair in tx.pairs(&prefix, &prefix) {
         let (key, bytes) = pair?;
         let record: Record = decode("ready jobs", &bytes)?;
         let number = super::keys::number_of(&key).unwrap_or(0);
-        let free = record.jobs(want - found.len(), |seq| !claims.holds(seq));
+        let free = record.jobs(want - found.len(), |seq, id| {
+            !claims.holds(seq)
+                && (id.is_empty() || !under_way.is_some_and(|ids| ids.contains_key(id)) && !met.contains(id))
+        });
+        met.extend(free.iter().filter_map(|job| job.document().map(str::to_owned)));
         found.extend(free.into_iter().map(|job| (number, job)));
         if found.len() == want {
             break;
@@ -160,7 +169,7 @@ pub(super) fn take<'a>(tx: &mut Tx<'_>, leases: impl Iterator<Item = &'a Lease>)
 
 fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<Job>, StoreError> {
     let Some(record) = read(tx, &key)? else { return Ok(Vec::new()) };
-    let taken = record.jobs(usize::MAX, |seq| seqs.contains(&seq));
+    let taken = record.jobs(usize::MAX, |seq, _| seqs.contains(&seq));
     tx.count(Counter::Ready, -i64::try_from(taken.len()).unwrap_or(i64::MAX));
     match record.without(seqs) {
         Some(rest) => put(tx, key, &rest)?,

@@ -104,7 +104,8 @@ impl Store {
     }
 
     /// Makes the shop known; its documents are noted by then. `budgets` names accounts' rules, and how many slots
-    /// of each the lost process may have used a moment ago.
+    /// of each the lost process may have used a moment ago. False: its client id was registered anew meanwhile, and
+    /// what was noted is gone again.
     ///
     /// # Errors
     /// The engine's errors.
@@ -113,16 +114,26 @@ impl Store {
         shop: &Shop,
         sealed: &[u8],
         budgets: Vec<(String, u32)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (record, now) = (ShopRecord::from_parts(shop.clone(), sealed)?, self.now());
-        self.transact(move |tx| {
+        let client = texts(b'c', &[&record.shop.client_id]);
+        let restored = self.transact(move |tx| {
+            if tx.get(&client)?.is_some() {
+                tx.put(texts(b'e', &[&record.shop.id]), Vec::new());
+                return Ok(false);
+            }
             for (rule, used) in budgets {
                 slots::put(tx, &record.shop.account, &rule, used);
             }
-            tx.put(texts(b'c', &[&record.shop.client_id]), record.shop.id.clone().into_bytes());
-            shops::put(tx, &record, now)
-        })
-        .await
+            tx.put(client, record.shop.id.clone().into_bytes());
+            shops::put(tx, &record, now)?;
+            Ok(true)
+        });
+        let restored = restored.await?;
+        if !restored {
+            self.resume_deletions().await?;
+        }
+        Ok(restored)
     }
 }
 

@@ -7,10 +7,10 @@ use super::meta::Counter;
 use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, breach, decode, encode};
+use super::{Store, StoreError, Tx, breach, decode, encode, shops};
 use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
-/// Runs kept for people to look at; older ones go when new ones start.
+/// Runs kept for people to look at; older ones go when new ones start, unless they are open.
 const RUNS_KEPT: u64 = 100_000;
 
 /// A walk to be started.
@@ -31,7 +31,7 @@ impl From<StreamId> for Start {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     Run(u64),
-    /// The stream has a run that still walks; this is it.
+    /// The stream has a run that still walks, or will when that one is done; this is it.
     Already(u64),
 }
 
@@ -126,7 +126,7 @@ impl RunCounts {
 
 /// Ends a run's walk without success; what it found stays.
 pub(super) fn fail(tx: &mut Tx<'_>, id: u64, stream: &StreamId, error: String, now: i64) -> Result<(), StoreError> {
-    tx.delete(keys::stream(b'v', stream));
+    leave(tx, stream);
     update(tx, Some(id), now, |run| {
         run.state = RunState::Failed;
         run.error = Some(error);
@@ -137,15 +137,35 @@ pub(super) fn fail(tx: &mut Tx<'_>, id: u64, stream: &StreamId, error: String, n
     }
 }
 
-/// Starts the walks that waited for this one's end, unless another of its resource is still under way: that one
-/// has the same behind it, or the next one has.
+/// The run that walks a stream; none where its record says that it does not, or is gone.
+fn walking(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<Run>, StoreError> {
+    let Some(bytes) = tx.get(&keys::stream(b'v', stream))? else { return Ok(None) };
+    Ok(read(tx, decode("a walk", &bytes)?)?.filter(|run| run.state == RunState::Walking))
+}
+
+/// Nothing walks the stream any more.
+pub(super) fn leave(tx: &mut Tx<'_>, stream: &StreamId) {
+    tx.delete(keys::stream(b'v', stream));
+}
+
+/// From the head of its list on.
+fn begin(tx: &mut Tx<'_>, id: u64, stream: &StreamId) -> Result<(), StoreError> {
+    tx.put(keys::stream(b'v', stream), encode("a walk", &id)?);
+    first_page(tx, id, stream)
+}
+
+/// Begins the run that waited for this one's walk to end. And starts the walks of other streams that did, unless
+/// another of their resource is still under way: that one has the same behind it, or the next one has.
 pub(super) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+    if let Some(next) = run.next {
+        begin(tx, next, &run.stream)?;
+    }
     let walking = keys::texts(b'v', &[&run.stream.shop, &run.stream.resource]);
     if run.followers.is_empty() || !tx.scan(&walking, &walking, 1)?.is_empty() {
         return Ok(());
     }
     for follower in &run.followers {
-        start(tx, &follower.clone().into(), run.mode, run.trigger, now)?;
+        start(tx, &follower.clone().into(), (run.mode, run.trigger), now)?;
     }
     Ok(())
 }
@@ -158,14 +178,30 @@ pub(super) fn checkpoint(tx: &Tx<'_>, stream: &StreamId) -> Result<Checkpoint, S
         .unwrap_or_default())
 }
 
-fn start(tx: &mut Tx<'_>, wanted: &Start, mode: Mode, trigger: Trigger, now: i64) -> Result<Started, StoreError> {
+/// None: the shop is gone.
+fn start(
+    tx: &mut Tx<'_>,
+    wanted: &Start,
+    (mode, trigger): (Mode, Trigger),
+    now: i64,
+) -> Result<Option<Started>, StoreError> {
     let stream = &wanted.stream;
-    let walking = keys::stream(b'v', stream);
-    if let Some(bytes) = tx.get(&walking)? {
-        return Ok(Started::Already(decode("a walk", &bytes)?));
+    if !shops::is_known(tx, &stream.shop)? {
+        return Ok(None);
     }
     // Without a whole history there is nothing an early stop could rest on.
     let mode = if checkpoint(tx, stream)?.full_walk_at.is_none() { Mode::Full } else { mode };
+    let walking = walking(tx, stream)?;
+    match &walking {
+        Some(run) if run.mode == mode || run.mode == Mode::Full => return Ok(Some(Started::Already(run.id))),
+        Some(Run { next: Some(next), .. }) => {
+            if trigger == Trigger::Request {
+                update(tx, Some(*next), now, |run| run.trigger = trigger)?;
+            }
+            return Ok(Some(Started::Already(*next)));
+        }
+        _ => {}
+    }
     let id = tx.next("run")?;
     let run = Run {
         id,
@@ -189,16 +225,22 @@ fn start(tx: &mut Tx<'_>, wanted: &Start, mode: Mode, trigger: Trigger, now: i64
         pass: Pass::default(),
         drift: false,
         followers: wanted.followers.clone(),
+        next: None,
     };
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
     tx.count(Counter::OpenRuns, 1);
-    tx.put(walking, encode("a walk", &id)?);
-    first_page(tx, id, stream)?;
-    if let Some(old) = id.checked_sub(RUNS_KEPT) {
+    match walking {
+        // A walk for news does not look at all: the whole one that is wanted comes after it.
+        Some(before) => update(tx, Some(before.id), now, |run| run.next = Some(id))?,
+        None => begin(tx, id, stream)?,
+    }
+    if let Some(old) = id.checked_sub(RUNS_KEPT)
+        && read(tx, old)?.is_some_and(|run| !run.is_open())
+    {
         tx.delete(keys::numbered(b'u', old));
     }
     tx.raise(Signal::Progress);
-    Ok(Started::Run(id))
+    Ok(Some(Started::Run(id)))
 }
 
 /// Asks for the head of a run's list.
@@ -210,7 +252,8 @@ pub(super) fn first_page(tx: &mut Tx<'_>, run: u64, stream: &StreamId) -> Result
 }
 
 impl Store {
-    /// Starts a walk over each stream that has none open.
+    /// Starts a walk over each stream that has none open, or none that goes as far. Streams of shops that are gone
+    /// are left out.
     ///
     /// # Errors
     /// The engine's errors.
@@ -222,7 +265,10 @@ impl Store {
     ) -> Result<Vec<Started>, StoreError> {
         let now = self.now();
         let wanted: Vec<Start> = wanted.into_iter().map(Into::into).collect();
-        self.transact(move |tx| wanted.iter().map(|start| self::start(tx, start, mode, trigger, now)).collect()).await
+        self.transact(move |tx| {
+            wanted.iter().filter_map(|start| self::start(tx, start, (mode, trigger), now).transpose()).collect()
+        })
+        .await
     }
 
     /// One run.

@@ -6,16 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use std::sync::PoisonError;
 
-use super::keys::{self, texts};
-use super::meta::Counter;
-use super::queue::unwait;
-use super::ready;
+use super::keys::texts;
 use super::seal::{SealKey, random_key, random_text};
-use super::{Store, StoreError, Tx, decode, encode, outbox};
-use crate::domain::{Job, RunState, Shop, ShopId, ShopState};
-
-/// Keys removed by one transaction while a shop is deleted.
-const DELETED_MAX: usize = 1000;
+use super::{Store, StoreError, Tx, clear, decode, encode, outbox, slots};
+use crate::domain::{Shop, ShopId, ShopState};
 
 /// What is needed to register a shop.
 #[derive(Debug)]
@@ -93,6 +87,20 @@ pub(super) fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: i64) -> Result<(), 
     outbox::append_shop(tx, &record.shop.id, now)
 }
 
+/// When a change is noted: each later than the one before, whatever the clock says, as the mirror keeps the latest.
+fn changed_at(shop: &Shop, now: i64) -> i64 {
+    now.max(shop.updated_at.saturating_add(1))
+}
+
+/// Stops a shop whose credentials were refused, unless it changed since they were read.
+pub(super) fn refuse(tx: &mut Tx<'_>, shop: &str, read_at: i64, reason: String, now: i64) -> Result<bool, StoreError> {
+    let is_same = read(tx, shop)?.is_some_and(|record| record.shop.updated_at == read_at);
+    if is_same {
+        set_state(tx, shop, ShopState::Refused, Some(reason), now)?;
+    }
+    Ok(is_same)
+}
+
 /// Changes a shop's state, if it still exists.
 pub(super) fn set_state(
     tx: &mut Tx<'_>,
@@ -107,13 +115,15 @@ pub(super) fn set_state(
     }
     record.shop.state = state;
     record.shop.reason = reason;
-    record.shop.updated_at = now;
+    record.shop.updated_at = changed_at(&record.shop, now);
     put(tx, &record, now)
 }
 
-/// Destroys the data key of a deleted shop, once the sink has all it shall have.
-pub(super) fn forget_key(tx: &mut Tx<'_>, shop: &str) {
-    tx.delete(texts(b'z', &[shop]));
+/// Destroys the data key of a deleted shop, once the sink has all it shall have. Where its rows stay, it is still
+/// known that there are some, so that they can be purged later.
+pub(super) fn forget_key(tx: &mut Tx<'_>, shop: &str, purged: bool) {
+    let key = texts(b'z', &[shop]);
+    if purged { tx.delete(key) } else { tx.put(key, Vec::new()) }
 }
 
 fn key_context(shop: &str) -> String {
@@ -233,14 +243,19 @@ impl Store {
         self.transact_given(move |tx| {
             let Some(mut record) = read(tx, &id)? else { return Ok(None) };
             let shop = &mut record.shop;
+            if let Some(account) = change.account.as_ref().filter(|account| **account != shop.account) {
+                slots::take_over(tx, &shop.account, account)?;
+            }
             shop.name = change.name.unwrap_or_else(|| shop.name.clone());
             shop.account = change.account.unwrap_or_else(|| shop.account.clone());
             shop.resources = change.resources.unwrap_or_else(|| shop.resources.clone());
-            if let Some(state) = change.state {
+            // It may have been refused since somebody looked.
+            let mended = (sealed.is_some() && shop.state == ShopState::Refused).then_some(ShopState::Active);
+            if let Some(state) = change.state.or(mended) {
                 shop.state = state;
                 shop.reason = None;
             }
-            shop.updated_at = now;
+            shop.updated_at = changed_at(shop, now);
             if let Some(data_key) = new_key {
                 record.data_key = data_key;
             }
@@ -328,7 +343,7 @@ impl Store {
 
     /// Removes a shop and all its state here. With `purge` its data key goes at once (what waits in
     /// the outbox becomes unreadable) and the sink deletes its rows; otherwise the rows stay and what
-    /// waits is still written. False: no such shop.
+    /// waits is still written; a later deletion with `purge` takes them too. False: no such shop.
     ///
     /// # Errors
     /// The engine's errors. A deletion that a crash cut off goes on with [`Store::resume_deletions`].
@@ -336,12 +351,19 @@ impl Store {
         let (shop, now) = (id.to_owned(), self.now());
         let found = self
             .transact_given(move |tx| {
-                let Some(record) = read(tx, &shop)? else { return Ok(false) };
-                tx.delete(texts(b's', &[&shop]));
-                tx.delete(texts(b'c', &[&record.shop.client_id]));
-                tx.delete(texts(b't', &[&record.shop.client_id]));
-                let kept = if purge { Vec::new() } else { record.data_key.into_bytes() };
-                tx.put(texts(b'z', &[&shop]), kept);
+                let left = texts(b'z', &[&shop]);
+                let kept = match read(tx, &shop)? {
+                    Some(record) => {
+                        tx.delete(texts(b's', &[&shop]));
+                        tx.delete(texts(b'c', &[&record.shop.client_id]));
+                        tx.delete(texts(b't', &[&record.shop.client_id]));
+                        record.data_key
+                    }
+                    None if purge && tx.get(&left)?.is_some() => String::new(),
+                    None => return Ok(false),
+                };
+                tx.put(left, if purge { Vec::new() } else { kept.into_bytes() });
+                tx.put(texts(b'e', &[&shop]), Vec::new());
                 outbox::append_shop_deleted(tx, &shop, purge, now)?;
                 Ok(true)
             })
@@ -363,7 +385,7 @@ impl Store {
         let deleted: Vec<String> = self
             .0
             .kv
-            .scan(b"z", b"z")
+            .scan(b"e", b"e")
             .map(|pair| {
                 pair.map(|(key, _)| String::from_utf8_lossy(key.get(1..key.len() - 1).unwrap_or_default()).into_owned())
             })
@@ -376,75 +398,13 @@ impl Store {
 
     /// Removes jobs, ledger, checkpoints and parked records of a shop, in bounded steps.
     async fn clear_shop(&self, shop: &str) -> Result<(), StoreError> {
+        let mut left = clear::Left::default();
         loop {
             let (shop, now) = (shop.to_owned(), self.now());
-            if self.transact(move |tx| clear_some(tx, &shop, now)).await? {
-                return Ok(());
+            match self.transact(move |tx| clear::some(tx, &shop, left, now)).await? {
+                Some(next) => left = next,
+                None => return Ok(()),
             }
         }
     }
-}
-
-/// One bounded step; true when nothing is left.
-fn clear_some(tx: &mut Tx<'_>, shop: &str, now: i64) -> Result<bool, StoreError> {
-    for prefix in [b'j', b'r', b'd', b'k', b'v', b'g'] {
-        let prefix_key = texts(prefix, &[shop]);
-        let found = tx.scan(&prefix_key, &prefix_key, DELETED_MAX)?;
-        let full = found.len() == DELETED_MAX;
-        for (key, value) in found {
-            if prefix == b'v' {
-                let run: u64 = decode("a walk", &value)?;
-                super::runs::update(tx, Some(run), now, |run| run.state = RunState::Canceled)?;
-            }
-            tx.delete(key);
-            if prefix == b'j' {
-                tx.count(Counter::Ready, -i64::try_from(ready::count(&value)?).unwrap_or(i64::MAX));
-            }
-        }
-        if full {
-            return Ok(false);
-        }
-    }
-    clear_waiting(tx, shop)?;
-    clear_parked(tx, shop)?;
-    cancel_runs(tx, shop, now)?;
-    Ok(true)
-}
-
-fn clear_waiting(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
-    for (key, value) in tx.scan(b"w", b"w", usize::MAX)? {
-        let job: Job = decode("a waiting job", &value)?;
-        if job.shop == shop
-            && let Some((due, seq)) = keys::due_and_seq(&key)
-        {
-            unwait(tx, due, seq)?;
-        }
-    }
-    Ok(())
-}
-
-fn clear_parked(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
-    #[derive(Deserialize)]
-    struct Of {
-        parked: crate::domain::Parked,
-    }
-    for (key, value) in tx.scan(b"p", b"p", usize::MAX)? {
-        let record: Of = decode("a parked record", &value)?;
-        if record.parked.shop_id == shop {
-            tx.delete(key);
-            tx.count(Counter::Parked, -1);
-        }
-    }
-    Ok(())
-}
-
-/// Runs that were fetching have no jobs any more.
-fn cancel_runs(tx: &mut Tx<'_>, shop: &str, now: i64) -> Result<(), StoreError> {
-    for (key, value) in tx.scan(b"u", b"u", usize::MAX)? {
-        let run: crate::domain::Run = decode("a run", &value)?;
-        if run.stream.shop == shop && run.is_open() {
-            super::runs::update(tx, keys::number_of(&key), now, |run| run.state = RunState::Canceled)?;
-        }
-    }
-    Ok(())
 }

@@ -24,14 +24,39 @@ pub(super) fn put(tx: &mut Tx<'_>, account: &str, rule: &str, occupied: u32) {
     tx.put(texts(b'b', &[account, rule]), occupied.to_be_bytes().to_vec());
 }
 
+fn occupied(bytes: Option<Vec<u8>>) -> u32 {
+    bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u32::from_be_bytes)).unwrap_or(0)
+}
+
+/// A shop changes its account: the API goes on counting what was called before, and its pauses hold.
+pub(super) fn take_over(tx: &mut Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
+    let old = texts(b'b', &[from]);
+    for (key, bytes) in tx.scan(&old, &old, usize::MAX)? {
+        let rule = key.get(old.len()..).unwrap_or_default();
+        let new = [texts(b'b', &[to]).as_slice(), rule].concat();
+        let sum = occupied(Some(bytes)).saturating_add(occupied(tx.get(&new)?));
+        tx.put(new, sum.to_be_bytes().to_vec());
+    }
+    let old = texts(b'q', &[from]);
+    for (key, bytes) in tx.scan(&old, &old, usize::MAX)? {
+        let rule = key.get(old.len()..).unwrap_or_default();
+        let new = [texts(b'q', &[to]).as_slice(), rule].concat();
+        let until = |bytes: &[u8]| decode::<Pause>("a pause", bytes).map(|pause| pause.until);
+        let known = tx.get(&new)?.map(|bytes| until(&bytes)).transpose()?;
+        if known.is_none_or(|known| until(&bytes).is_ok_and(|until| until > known)) {
+            tx.put(new, bytes);
+        }
+    }
+    Ok(())
+}
+
 impl Store {
     /// Slots of a budget that may have been in use when the store was last written.
     ///
     /// # Errors
     /// The engine's read errors.
     pub fn occupied(&self, account: &str, rule: &str) -> Result<u32, StoreError> {
-        let bytes = self.0.kv.get(&texts(b'b', &[account, rule]))?;
-        Ok(bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u32::from_be_bytes)).unwrap_or(0))
+        Ok(occupied(self.0.kv.get(&texts(b'b', &[account, rule]))?))
     }
 
     /// Notes that so many slots of a budget are in use, for a caller that runs without the lanes. Durable

@@ -2,7 +2,9 @@
 
 mod answers;
 mod books;
+mod changes;
 mod cut;
+mod order;
 mod records;
 mod unknown;
 mod unreadable;
@@ -201,7 +203,8 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     assert_eq!(f.store.promote().await.unwrap(), None);
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     assert_eq!(lease.attempt, 2);
-    f.store.settle(vec![(lease, Settlement::Failed(Failure::Park { reason: "no use".into() }))]).await.unwrap();
+    let given_up = Failure::Park { reason: "no use".into(), may_pass: false };
+    f.store.settle(vec![(lease, Settlement::Failed(given_up))]).await.unwrap();
     let parked = f.store.parked(None, 10, |_| true).unwrap().remove(0);
     assert_eq!((parked.document_id.as_deref(), parked.attempts, parked.reason.as_str()), (Some("1"), 2, "no use"));
     assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Done);

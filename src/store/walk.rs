@@ -242,9 +242,7 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
 fn want(tx: &mut Tx<'_>, run: &Run, class: Class, ids: Vec<String>) -> Result<(), StoreError> {
     let StreamId { shop, resource, combination } = &run.stream;
     let kind = JobKind::FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
-    let pattern =
-        Job { seq: 0, shop: shop.clone(), resource: resource.clone(), class, kind, attempts: 0, last_error: None };
-    enqueue_alike(tx, &pattern, ids)
+    enqueue_alike(tx, &Job::new(0, shop, resource, class, kind), ids)
 }
 
 /// Takes a row as the document that it is.
@@ -308,18 +306,20 @@ fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
 fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let stream = &run.stream;
-    let before = runs::checkpoint(tx, stream)?;
+    // What a clock noted that was ahead once must not stand for ever.
+    let before = runs::checkpoint(tx, stream)?.until(now);
     // A walk that lost its race with the list does not count as whole: the next one is full again.
     let whole = run.mode == Mode::Full && !run.drift;
     let checkpoint = before.advance(&Checkpoint {
-        walked_at: Some(run.started_at),
-        full_walk_at: whole.then_some(run.started_at),
+        walked_at: Some(run.started_at.min(now)),
+        full_walk_at: whole.then_some(run.started_at.min(now)),
         newest: run.newest,
     });
     tx.put(keys::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
-    tx.delete(keys::stream(b'v', stream));
+    runs::leave(tx, stream);
     outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
     runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
+    parked::revive(tx, stream, now)?;
     runs::follow(tx, &run, now)
 }
 
@@ -382,6 +382,12 @@ fn siblings(tx: &Tx<'_>, stream: &StreamId) -> Result<Vec<Vec<u8>>, StoreError> 
         key
     });
     Ok(others.filter(|other| *other != own).collect())
+}
+
+/// Whether another stream of the resource lists the document.
+pub(super) fn is_listed_elsewhere(tx: &Tx<'_>, stream: &StreamId, id: &str) -> Result<bool, StoreError> {
+    let siblings = siblings(tx, stream)?;
+    is_listed(tx, &siblings, id)
 }
 
 fn is_listed(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<bool, StoreError> {

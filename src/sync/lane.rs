@@ -13,16 +13,16 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 use super::lanes::{Lane, LaneKey};
-use super::step::{self, Done};
+use super::step::{self, Done, Pause};
 use super::{Inner, STORE_PAUSE};
-use crate::domain::{Lease, Shop, ShopState};
+use crate::domain::{Lease, Shop};
 use crate::source::SourceError;
 use crate::store::{Queue, Settlement, StoreError};
 
 /// The longest sleep of a lane that has jobs: its reasons to wait may end without a signal.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// How often a lane looks whether the outbox has room again.
-const OUTBOX_PAUSE: Duration = Duration::from_millis(250);
+/// How often a lane looks whether the outbox has room again. Thousands may wait for it.
+const OUTBOX_PAUSE: Duration = Duration::from_secs(1);
 /// Calls that take no longer than this may be as many at once as a lane is wide; of slower ones fewer are, so that
 /// shops whose answers are slow do not hold the places that all shops share.
 const QUICK: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         finished: Vec::new(),
         settling: JoinSet::new(),
         paused_until: Instant::now(),
+        shops_paused: HashMap::new(),
         asked_pause: None,
         took: None,
         turn: 0,
@@ -79,6 +80,8 @@ struct Loop {
     /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
+    /// Shops that have no token for now: their logins do not hold up those who share the account.
+    shops_paused: HashMap<String, Instant>,
     /// A longer pause that the API asked for, to be kept with the next batch.
     asked_pause: Option<Duration>,
     /// How long its calls take, the latest ones above all; none: none has ended.
@@ -109,13 +112,18 @@ impl Loop {
     }
 
     async fn lease(&mut self, room: u32, now: Instant) -> Result<Next, StoreError> {
-        let queues = self.open_queues()?;
+        let store = self.inner.parts.store.clone();
+        if self.lane.has_queues() && store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
+            return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
+        }
+        let mut queues = self.open_queues()?;
         if queues.is_empty() {
             return Ok(self.end_or_wait());
         }
-        let store = &self.inner.parts.store;
-        if store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
-            return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
+        self.shops_paused.retain(|_, until| *until > now);
+        queues.retain(|(queue, _)| !self.shops_paused.contains_key(&queue.shop));
+        if queues.is_empty() {
+            return Ok(Next::Wait(self.shops_paused.values().min().copied()));
         }
         let taken = {
             let mut budget = self.lane.budget();
@@ -156,7 +164,7 @@ impl Loop {
             // There may be more; look again as soon as slots allow.
             return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.width() as usize));
         }
-        self.lane.close_empty(store, &names)?;
+        self.lane.close_empty(&store, &names)?;
         Ok(Next::Wait(None))
     }
 
@@ -171,9 +179,9 @@ impl Loop {
         let mut open = Vec::new();
         for queue in self.lane.queues() {
             match store.shop(&queue.shop)? {
-                Some(shop) if shop.state == ShopState::Active => open.push((queue, Arc::new(shop))),
-                // Its jobs stay; waking the shop brings the queue back.
-                _ => self.lane.close(&queue),
+                Some(shop) if self.lane.is_for(&shop, &queue) => open.push((queue, Arc::new(shop))),
+                // Its jobs stay; waking the shop brings the queue back, here or to another lane.
+                _ => self.lane.close(store, &queue)?,
             }
         }
         if !open.is_empty() {
@@ -231,8 +239,10 @@ impl Loop {
 
     /// Tells the budget what became of the slot, and counts.
     fn account(&mut self, done: &Done) {
-        if let Some(pause) = done.pause {
-            self.paused_until = self.paused_until.max(done.at + pause);
+        match done.pause {
+            Some(Pause::Lane(pause)) => self.paused_until = self.paused_until.max(done.at + pause),
+            Some(Pause::Shop(pause)) => drop(self.shops_paused.insert(done.lease.job.shop.clone(), done.at + pause)),
+            None => {}
         }
         let mut budget = self.lane.budget();
         let Some(outcome) = &done.outcome else {

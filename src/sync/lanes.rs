@@ -62,9 +62,23 @@ impl Lane {
         self.lock_queues().iter().cloned().collect()
     }
 
-    /// Takes a queue out; a signal brings it back.
-    pub(super) fn close(&self, queue: &Queue) {
-        self.lock_queues().remove(queue);
+    pub(super) fn has_queues(&self) -> bool {
+        !self.lock_queues().is_empty()
+    }
+
+    /// Takes a queue out whose shop is not for this lane now; a signal brings it back. Looks again under the lock:
+    /// the shop may have come back since the lane looked, and its signal is gone.
+    pub(super) fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
+        let mut open = self.lock_queues();
+        if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop, queue)) {
+            open.remove(queue);
+        }
+        Ok(())
+    }
+
+    /// Whether a shop's jobs of a queue may run here: it is active and takes the resource, and this is its account's.
+    pub(super) fn is_for(&self, shop: &Shop, queue: &Queue) -> bool {
+        shop.state == ShopState::Active && shop.takes(&queue.resource) && shop.account == self.key.account
     }
 
     /// Takes out queues that hold no jobs. Work that comes in between raises a signal, which brings
@@ -141,12 +155,32 @@ pub(super) fn wake_all(inner: &Arc<Inner>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Finds the work of one shop, and takes it away from lanes of an account that it no longer uses.
-pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
-    for lane in inner.lanes.lock().lanes.values().filter(|lane| lane.key.account != shop.account) {
-        lane.lock_queues().retain(|queue| queue.shop != shop.id);
+/// Finds the work of one shop, and takes it away from lanes of the account that it no longer uses. What was called
+/// there counts in the new one's budgets, as the API goes on counting it.
+pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop, account: &str) -> Result<(), StoreError> {
+    if account != shop.account {
+        let (now, map) = (Instant::now(), inner.lanes.lock());
+        for (_, lane) in of(&map.lanes, account) {
+            lane.lock_queues().retain(|queue| queue.shop != shop.id);
+        }
+        for (LaneKey { rule, .. }, old) in of(&map.budgets, account) {
+            // One that is not in use yet is read from the store, where they are added up already.
+            let new = map.budgets.get(&LaneKey { account: shop.account.clone(), rule: rule.clone() });
+            if let Some(new) = new {
+                let mut old = old.lock().unwrap_or_else(PoisonError::into_inner);
+                let (occupied, pause) = (old.occupied(now), old.blocked_for(now));
+                drop(old);
+                new.lock().unwrap_or_else(PoisonError::into_inner).take_over(occupied, pause, now);
+            }
+        }
     }
     find_work(inner, shop)
+}
+
+/// What belongs to an account.
+fn of<'a, T>(map: &'a BTreeMap<LaneKey, T>, account: &'a str) -> impl Iterator<Item = (&'a LaneKey, &'a T)> {
+    let first = LaneKey { account: account.to_owned(), rule: String::new() };
+    map.range(first..).take_while(move |(key, _)| key.account == account)
 }
 
 /// Looks at no lane but the shop's own: at start there are as many as shops.
@@ -164,7 +198,7 @@ fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
 
 /// Hands a queue to its lane, which is made when there is none.
 fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
-    if shop.state != ShopState::Active || inner.stop.is_cancelled() {
+    if shop.state != ShopState::Active || !shop.takes(&queue.resource) || inner.stop.is_cancelled() {
         return;
     }
     let Some(key) = lane_of(inner, shop, &queue) else {

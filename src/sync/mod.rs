@@ -148,14 +148,15 @@ impl Engine {
         self.start_missing_runs(&store.shops()?).await
     }
 
-    /// Looks for work of a shop again: it was resumed, or its account or resources changed.
+    /// Looks for work of a shop again: it was resumed, or its resources changed, or its account, which was `account`
+    /// before.
     ///
     /// # Errors
     /// The store's read errors.
-    pub fn wake_shop(&self, shop: &Shop) -> Result<(), StoreError> {
+    pub fn wake_shop(&self, shop: &Shop, account: &str) -> Result<(), StoreError> {
         self.0.lock_credentials().remove(&shop.id);
         self.0.parts.source.forget(&shop.client_id);
-        lanes::wake_shop(&self.0, shop)
+        lanes::wake_shop(&self.0, shop, account)
     }
 
     /// What documents of a resource held and its tables do not.

@@ -140,7 +140,9 @@ impl World {
         let runtime = runtime();
         let end = runtime.block_on(async {
             let another_clock = std::mem::replace(&mut self.skew, skew) != skew;
-            self.market.begin(self.now, self.random.u8(..12), another_clock);
+            // Sometimes nothing goes right for a whole life.
+            let trouble = if self.random.u8(..8) == 0 { 100 } else { self.random.u8(..12) };
+            self.market.begin(self.now, trouble, another_clock);
             let running = self.start(skew).await;
             let begun = Instant::now();
             let stirring = tokio::spawn(stir(Arc::clone(&self.market)));
@@ -165,10 +167,14 @@ impl World {
                 life.engine.walk(&shop, None, Mode::Full, Trigger::Request).await.unwrap();
             }
             quiet(&life.store).await;
-            for parked in life.store.parked(None, usize::MAX, |_| true).unwrap() {
-                life.store.retry_parked(parked.id).await.unwrap();
+            // What was parked while the network was bad comes back by itself, within a day.
+            if life.store.counters().unwrap().parked > 0 {
+                sleep(Duration::from_secs(24 * 3600)).await;
+                for shop in life.store.shops().unwrap() {
+                    life.engine.walk(&shop, None, Mode::Incremental, Trigger::Schedule).await.unwrap();
+                }
+                quiet(&life.store).await;
             }
-            quiet(&life.store).await;
             self.judge(&life.store);
         });
     }
@@ -187,6 +193,7 @@ impl World {
             assert!(matches!(run.state, RunState::Done | RunState::Failed), "{run:?}");
             assert!(run.state == RunState::Failed || run.pending() == 0, "{run:?}");
         }
+        assert_eq!(store.parked(None, 9, |_| true).unwrap(), []);
         let counters = store.counters().unwrap();
         assert_eq!((counters.ready_jobs, counters.leased_jobs, counters.parked), (0, 0, 0), "{counters:?}");
         assert_eq!((counters.outbox, counters.outbox_bytes, counters.open_runs), (0, 0, 0), "{counters:?}");

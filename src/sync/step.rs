@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Inner;
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
+use crate::domain::clock::Millis;
 use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Outcome, Position, SourceError, Walk};
@@ -24,8 +25,13 @@ pub(super) struct Done {
     pub(super) at: Instant,
     /// How long the call took, with what it waited for.
     pub(super) took: std::time::Duration,
-    /// The lane shall wait this long before it leases again.
-    pub(super) pause: Option<std::time::Duration>,
+    pub(super) pause: Option<Pause>,
+}
+
+/// How long no more is to be leased: of the lane, or of the job's shop.
+pub(super) enum Pause {
+    Lane(std::time::Duration),
+    Shop(std::time::Duration),
 }
 
 /// Runs one leased job.
@@ -34,7 +40,7 @@ pub(super) struct Done {
 pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Done {
     let Some(definition) = inner.definition(&lease.job.resource).cloned() else {
         let reason = format!("resource `{}` is not configured any more", lease.job.resource);
-        return without_call(lease, Settlement::Failed(Failure::Park { reason }));
+        return without_call(lease, Settlement::Failed(Failure::Park { reason, may_pass: false }));
     };
     let stream = lease.job.stream();
     let rule = WalkRule {
@@ -44,12 +50,14 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
     let task = match task(&inner, &definition, &lease) {
         Ok(task) => task,
         Err(error) => {
-            let (settlement, pause) = failed(&inner, &lease, &error);
+            let (settlement, pause) = failed(&inner, &lease, shop.updated_at, &error);
             return Done { pause, ..without_call(lease, settlement) };
         }
     };
     let call = match &task {
-        Task::Page(position) => Some(pages::list_call(&definition, &stream.combination, position)),
+        Task::Page(position) => {
+            Some(pages::list_call(&definition, &stream.combination, position, inner.parts.store.clock().now()))
+        }
         Task::Detail(id) => pages::detail_call(&definition, id),
         Task::Nothing(_) => None,
     };
@@ -61,7 +69,7 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
         Ok(credentials) => credentials,
         Err(error) => {
             let reason = format!("the shop's credentials cannot be read: {error}");
-            return without_call(lease, Settlement::Failed(Failure::StopShop { reason }));
+            return without_call(lease, Settlement::Failed(Failure::StopShop { reason, read_at: shop.updated_at }));
         }
     };
     let begun = Instant::now();
@@ -77,7 +85,7 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
     };
     let (settlement, pause) = match effects {
         Ok(effects) => (Settlement::Done { effects, rule }, None),
-        Err(error) => failed(&inner, &lease, &error),
+        Err(error) => failed(&inner, &lease, shop.updated_at, &error),
     };
     Done { lease, settlement, outcome: Some(outcome), at, took: at - begun, pause }
 }
@@ -99,14 +107,17 @@ fn task(inner: &Inner, definition: &Definition, lease: &Lease) -> Result<Task, S
         JobKind::Sweep { .. } => Task::Nothing(Effects::Local),
         JobKind::FetchDetail { id, .. } => Task::Detail(id.clone()),
         JobKind::ListPage { run, page: 1, cursor: None, .. } => match first_position(inner, definition, lease, *run)? {
-            Some(position) => Task::Page(position),
+            Some(position) => Task::Page(position.reached(definition, inner.parts.store.clock().now())),
             // No parent, no list.
             None => {
                 let (rows, rejected) = (Vec::new(), Vec::new());
                 Task::Nothing(Effects::Page { rows, rejected, digest: String::new(), next: Next::End })
             }
         },
-        JobKind::ListPage { page, cursor, .. } => Task::Page(Position::read(*page, cursor.as_deref())?),
+        JobKind::ListPage { page, cursor, .. } => {
+            let now = inner.parts.store.clock().now();
+            Task::Page(Position::read(*page, cursor.as_deref())?.reached(definition, now))
+        }
     })
 }
 
@@ -127,8 +138,9 @@ fn first_position(
         None => None,
     };
     let run = store.run(run).map_err(unreadable)?;
-    let walked_at = store.checkpoint(&lease.job.stream()).map_err(unreadable)?.walked_at;
-    let (mode, started_at) = run.map_or((Mode::Full, store.clock().now()), |run| (run.mode, run.started_at));
+    let now = store.clock().now();
+    let walked_at = store.checkpoint(&lease.job.stream()).map_err(unreadable)?.until(now).walked_at;
+    let (mode, started_at) = run.map_or((Mode::Full, now), |run| (run.mode, run.started_at));
     Ok(Some(Position::begin(definition, Walk { mode, started_at, walked_at, parent })))
 }
 
@@ -219,13 +231,17 @@ fn turned(
     Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
 }
 
-/// What becomes of the job, and how long its lane waits.
-fn failed(inner: &Inner, lease: &Lease, error: &SourceError) -> (Settlement, Option<std::time::Duration>) {
+/// What becomes of the job, and what waits now.
+fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) -> (Settlement, Option<Pause>) {
     let (failure, pause) = match error.disposition() {
         Disposition::Retry { after } => (again(inner, lease, after, error.to_string()), None),
-        Disposition::Postpone { after } => (Failure::Postpone, Some(after)),
-        Disposition::Park => (Failure::Park { reason: error.to_string() }, None),
-        Disposition::StopShop => (Failure::StopShop { reason: error.to_string() }, None),
+        Disposition::Postpone { after } => {
+            // A token is the shop's own.
+            let pause = if matches!(error, SourceError::LoginUnavailable { .. }) { Pause::Shop } else { Pause::Lane };
+            (Failure::Postpone, Some(pause(after)))
+        }
+        Disposition::Park => (Failure::Park { reason: error.to_string(), may_pass: false }, None),
+        Disposition::StopShop => (Failure::StopShop { reason: error.to_string(), read_at }, None),
     };
     tracing::debug!(
         shop.id = lease.job.shop, job.id = lease.job.seq, job.attempt = lease.attempt, %error, ?failure, "attempt failed"
@@ -243,7 +259,8 @@ pub(super) fn panicked(inner: &Inner, lease: &Lease) -> Settlement {
 fn again(inner: &Inner, lease: &Lease, hint: Option<std::time::Duration>, error: String) -> Failure {
     let policy = &inner.parts.retry;
     if lease.attempt >= policy.attempts_max {
-        return Failure::Park { reason: format!("{error} (after {} attempts)", lease.attempt) };
+        let reason = format!("{error} (after {} attempts)", lease.attempt);
+        return Failure::Park { reason, may_pass: true };
     }
     let after = policy.delay(lease.attempt, hint, fastrand::f64());
     Failure::Retry { after, error }

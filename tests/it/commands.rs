@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use waybill::sandbox::{Options, ShopOptions};
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::program::{Folder, Market};
 
@@ -178,4 +178,35 @@ async fn what_is_inferred_is_a_definition_that_works() {
     says(&known, &["`sales` has a definition", "waybill preview sales"]);
     let unruled = folder.run(&["schema", "infer", "x", "--path", "/other/x"]).expect(2).err;
     says(&unruled, &["no rate rule for GET /other/x; give --limit"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_to_wait_that_a_command_is_told_is_kept_for_whoever_calls_next() {
+    let market = market().await;
+    let folder = registered(&market);
+    let status = |code: u16, wait: u32| {
+        let headers = BTreeMap::from([("retry-after".to_owned(), wait.to_string())]);
+        FaultKind::Status { code, body: FaultBody::Json, headers }
+    };
+    market.sandbox.set_faults(vec![
+        Fault::times("/retailer/orders/", status(429, 1_500), 1),
+        Fault::times("/retailer/shipments?", status(503, 2_000), 1),
+        Fault::times("/retailer/promotions?", status(429, 2_500), 1),
+    ]);
+    says(&folder.run(&["preview", "orders"]).expect(1).err, &["too many calls"]);
+    folder.run(&["check"]).expect(1);
+    let infer =
+        ["schema", "infer", "deals", "--path", "/retailer/promotions", "--parameter", "promotion-type=AANBIEDING"];
+    says(&folder.run(&infer).expect(1).err, &["too many calls"]);
+    let state: Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
+    let left = |rule: &str| {
+        let budgets = state["shops"][0]["budgets"].as_array().unwrap();
+        budgets.iter().find(|budget| budget["rule"] == rule).unwrap()["pause_s"].as_u64().unwrap()
+    };
+    for (rule, wait) in
+        [("GET /retailer/orders/*", 1_500), ("GET /retailer/shipments", 2_000), ("GET /retailer/promotions", 2_500)]
+    {
+        assert!((wait - 300..=wait).contains(&left(rule)), "{rule}: {state:#}");
+    }
+    assert_eq!(left("GET /retailer/orders"), 0, "its list may be read");
 }

@@ -89,6 +89,38 @@ fn what_is_missing_or_misspelt() {
 }
 
 #[test]
+fn what_could_not_be_kept_or_would_end_too_early() {
+    let long = "x".repeat(250);
+    says(
+        "more",
+        &format!("parameters = {{ state = [\"open\", \"{long}\"] }}"),
+        &[
+            "waybill.toml:10: resource.things.list.parameters: make texts of up to 256 characters; at most 255 can be kept",
+        ],
+    );
+    says(
+        "columns",
+        "columns = { is_open = { stream = \"state\", type = \"boolean\" } }\n[resource.things.list.parameters]\n\
+         state = [\"true\", \"open\"]",
+        &["waybill.toml:14: resource.things.table.columns.is_open.type: the parameter's value `open` does not fit \
+         boolean; use text"],
+    );
+    says(
+        "pages",
+        "pages = { style = \"cursor\", parameter = \"after\", next = [] }",
+        &["waybill.toml:9: resource.things.list.pages.next: is empty; name at least one"],
+    );
+    says(
+        "more",
+        "windows = { from = \"a\", to = \"b\", days = 9999999, reach = \"9999999d\" }",
+        &[
+            "waybill.toml:10: resource.things.list.windows.days: must be from 1 to 36500",
+            "waybill.toml:10: resource.things.list.windows.reach: must be at most 36500d",
+        ],
+    );
+}
+
+#[test]
 fn paths_and_their_rules() {
     says(
         "path",

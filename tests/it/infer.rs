@@ -120,6 +120,24 @@ async fn a_sample_is_read_within_the_budget_and_nothing_else_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_shop_has_to_take_the_resource_yet_and_a_parameter_may_have_many_values() {
+    let market = market().await;
+    let folder = Folder::at(&market.base, LIFTED);
+    let add = ["shops", "add", "--name", "First", "--client-id", "first", "--resource", "shipments"];
+    folder.feed(&add, "secret").expect(0);
+    let more = ["--parameter", "fulfilment-method=FBB", "--parameter", "status=ALL"];
+    let again = ["--parameter", "fulfilment-method=FBR", "--parameter", "fulfilment-method=FBB"];
+    let arguments: Vec<&str> = ORDERS.iter().take(5).chain(&ORDERS[7..]).chain(&more).chain(&again).copied().collect();
+    market.sandbox.reset_audit();
+    let inferred = folder.run(&arguments).expect(0);
+    says(&inferred.out, &[r#"parameters = { fulfilment-method = ["FBB", "FBR"], status = ["ALL"] }"#]);
+    let calls: Vec<_> = market.sandbox.calls().into_iter().filter(|call| !call.token).collect();
+    assert_eq!(calls.len(), 1);
+    says(&calls[0].path, &["fulfilment-method=FBB"]);
+    assert!(!calls[0].path.contains("FBR"), "{}", calls[0].path);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_told_is_asked_for() {
     let market = market().await;
     let (folder, _) = registered(&market, LIFTED);

@@ -252,6 +252,29 @@ async fn a_paused_shop_makes_no_call_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_that_a_shop_takes_no_more_is_not_called_until_it_does() {
+    let lifted = [("GET /retailer/orders", "none"), ("GET /retailer/orders/*", "10/s")];
+    let text = lifted.map(|(rule, limit)| format!("\"{rule}\" = \"{limit}\"")).join("\n");
+    let limits = lifted.map(|(rule, limit)| (rule.to_owned(), limit.to_owned()));
+    let builder = TestApp::builder().resources(&["shipments", "orders"]).limits_too(&text).limits(["50/s", "100/s"]);
+    let app = builder.options(move |options| options.limits.extend(limits)).shop("some", 60, 0).start().await;
+    let called = || app.sandbox().calls().iter().filter(|call| call.path.starts_with("/retailer/orders")).count();
+    eventually("some orders", async || (called() > 6).then_some(())).await;
+    assert_eq!(app.patch("some", json!({"resources": ["shipments"]})).await.0, 200);
+    // Calls in flight end; what is left waits for somebody.
+    app.run_until_idle().await;
+    app.sandbox().reset_audit();
+    assert_eq!(app.sync("some", "full").await.0, 202);
+    app.run_until_idle().await;
+    assert_eq!(called(), 0);
+    assert!(calls_of(&app, "some") > 0);
+    assert_eq!(app.patch("some", json!({"resources": ["shipments", "orders"]})).await.0, 200);
+    app.run_until_idle().await;
+    assert_eq!(app.pages("/api/v1/orders?limit=500").await.len(), app.sandbox().truth_of("some", "orders").len());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purged_shop_leaves_no_row_and_a_deleted_one_leaves_its_rows() {
     let database = Database::fresh().await;
     let builder = TestApp::builder().mysql(database.url()).limits(["50/s", "100/s"]);
@@ -285,6 +308,14 @@ async fn a_purged_shop_leaves_no_row_and_a_deleted_one_leaves_its_rows() {
     app.sync("stays", "full").await;
     app.run_until_idle().await;
     assert_eq!((calls_of(&app, "purged"), calls_of(&app, "deleted")), (0, 0));
+
+    // Rows that were left can go later.
+    let path = format!("/api/v1/shops/{deleted}?purge=true");
+    assert_eq!(app.call(Verb::DELETE, &path, None).await.0, 204);
+    app.run_until_idle().await;
+    let left: Vec<u64> = database.rows(&format!("SELECT COUNT(*) FROM shipments WHERE shop_id = '{deleted}'")).await;
+    assert_eq!(left, [0]);
+    assert_eq!(app.call(Verb::DELETE, &path, None).await.0, 404);
     app.finish().await;
 }
 

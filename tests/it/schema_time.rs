@@ -102,7 +102,12 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     assert_eq!(kept(&database).await, before, "versions, times and hashes stay");
     // Nothing is left; asked for, it begins anew, and ends with the same.
     let again = folder.run(&["schema", "replay", "things", "--quiet"]).expect(0).out;
-    assert_eq!(again, format!("things: nothing is left, {documents} documents were done by an earlier call\n"));
+    assert_eq!(
+        again,
+        format!(
+            "things: nothing is left, {documents} documents were done by an earlier call; --again lays all out again\n"
+        )
+    );
     let other = folder.run(&["schema", "replay", "thing"]).expect(2);
     assert!(other.err.contains("`thing` is not configured; did you mean `things`?"), "{}", other.err);
     // The API is nowhere, and nobody asked for it.

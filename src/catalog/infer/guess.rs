@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::names::{singular, snake};
 use super::token;
+use crate::catalog::coverage::is_name;
 use crate::catalog::extract::parse_millis;
 use crate::domain::Json;
 
@@ -146,13 +147,14 @@ pub fn document(answer: &Json<'_>, id: &str, wanted: &str) -> Option<String> {
         return Some(String::new());
     }
     let Json::Object(members) = answer else { return None };
-    members.iter().find(|(_, value)| has(value)).map(|(name, _)| format!("/{}", token(name)))
+    members.iter().find(|(name, value)| is_name(name) && has(value)).map(|(name, _)| format!("/{}", token(name)))
 }
 
-/// Each value within objects, with its pointer; an object before what is in it.
+/// Each value within objects, with its pointer; an object before what is in it. What stands under a key that may be
+/// data is passed over: pointers go into texts that people keep and show.
 fn each(value: &Json<'_>, pointer: &str, depth: usize, visit: &mut dyn FnMut(&str, &Json<'_>)) {
     let Json::Object(members) = value else { return };
-    for (name, member) in members {
+    for (name, member) in members.iter().filter(|(name, _)| is_name(name)) {
         let at = format!("{pointer}/{}", token(name));
         visit(&at, member);
         if depth < DEPTH_MAX {

@@ -1,14 +1,17 @@
 //! A definition for a resource that has none, written from a sample of its rows and documents.
 //!
 //! Called by `waybill schema infer`. Pure. What comes out is a text for people to read and mend: it says what was
-//! guessed and from what, and holds no value of a document, as values may be personal.
+//! guessed and from what, and holds no value of a document, as values may be personal. Nor does it hold a key that may be
+//! a value: what stands under one is left to a `json` column, or out.
 
 pub mod guess;
 mod names;
 mod shape;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::catalog::coverage::{is_name, shown};
 use crate::domain::Json;
 use names::{Names, singular, snake};
 use shape::{Form, Shape};
@@ -20,7 +23,7 @@ pub struct Sample<'a> {
     pub id: &'a str,
     pub path: &'a str,
     pub items: &'a str,
-    pub parameters: &'a [(String, String)],
+    pub parameters: &'a [(String, Vec<String>)],
     pub pages: &'a guess::Pages,
     /// Its path, and the pointer to the document in the answer.
     pub detail: Option<(&'a str, &'a str)>,
@@ -38,8 +41,7 @@ pub fn definition(sample: &Sample<'_>) -> String {
         name => name.to_owned(),
     };
     let id_column = Names::default().column(&one, &own_id);
-    let mut tables =
-        Tables { id: sample.id, id_column: &id_column, names: Names::default(), out: Vec::new(), empty: Vec::new() };
+    let mut tables = Tables { id: sample.id, id_column: &id_column, ..Tables::default() };
     tables.names.take(sample.resource);
     let top = Level { one: &one, from: String::new(), above: &[] };
     let columns = tables.read(&top, &shape);
@@ -64,9 +66,13 @@ pub fn definition(sample: &Sample<'_>) -> String {
             lines(&child.columns, &mut text);
         }
     }
-    if !tables.empty.is_empty() {
-        writeln!(text, "\n# Never with a value in the sample, so without a column: {}", tables.empty.join(", "))
-            .unwrap_or_default();
+    for (why, places) in
+        [("Never with a value in the sample", &tables.empty), ("Keys that may be data", &tables.unnamed)]
+    {
+        if !places.is_empty() {
+            let places: Vec<&str> = places.iter().map(String::as_str).collect();
+            writeln!(text, "\n# {why}, so without a column: {}", places.join(", ")).unwrap_or_default();
+        }
     }
     text
 }
@@ -79,7 +85,8 @@ fn head(sample: &Sample<'_>, newest_first: Option<&str>) -> String {
     line(format!("\n[resource.{resource}.list]\npath  = {}\nitems = {}", quoted(sample.path), quoted(sample.items)));
     line(format!("# A guess, from {}.\npages = {}", sample.pages.why, sample.pages.toml));
     if !sample.parameters.is_empty() {
-        let each = sample.parameters.iter().map(|(name, value)| format!("{} = [{}]", key(name), quoted(value)));
+        let values = |values: &[String]| values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", ");
+        let each = sample.parameters.iter().map(|(name, all)| format!("{} = [{}]", key(name), values(all)));
         line(format!("parameters = {{ {} }}", each.collect::<Vec<_>>().join(", ")));
     }
     if let Some(at) = newest_first {
@@ -131,13 +138,16 @@ struct Child {
 }
 
 /// The tables of a resource while they are found.
+#[derive(Default)]
 struct Tables<'a> {
     id: &'a str,
     id_column: &'a str,
     names: Names,
     out: Vec<Child>,
     /// Places that never had a value.
-    empty: Vec<String>,
+    empty: BTreeSet<String>,
+    /// Places of keys that may be data.
+    unnamed: BTreeSet<String>,
 }
 
 /// A table under way: the document itself, or an array in it.
@@ -184,12 +194,21 @@ impl Tables<'_> {
         arrays: &mut Vec<(String, &'s Shape)>,
     ) {
         for (name, member) in &shape.members {
+            if !is_name(name) {
+                self.unnamed.insert(format!("{}{}{at}/{}", level.from, star(&level.from), shown(name)));
+                continue;
+            }
             let pointer = format!("{at}/{}", token(name));
             if level.from.is_empty() && pointer == self.id {
                 continue;
             }
-            match member.form() {
-                Form::Nothing => self.empty.push(format!("{}{}{pointer}", level.from, star(&level.from))),
+            let form = match member.form() {
+                // A table of data and values, and not a record.
+                Form::Object if !member.members.keys().all(|key| is_name(key)) => Form::Value("json".to_owned()),
+                form => form,
+            };
+            match form {
+                Form::Nothing => _ = self.empty.insert(format!("{}{}{pointer}", level.from, star(&level.from))),
                 Form::Value(kind) => {
                     let name = names.column(level.one, &snake(&pointer));
                     columns.push(Column { name, key: "from", pointer, up: 1, kind });
@@ -213,7 +232,7 @@ impl Tables<'_> {
         for (pointer, array) in arrays {
             let from = format!("{}{}{pointer}", level.from, star(&level.from));
             let Some(elements) = array.elements.as_deref().filter(|elements| elements.form() != Form::Nothing) else {
-                self.empty.push(from);
+                self.empty.insert(from);
                 continue;
             };
             let word = snake(pointer.rsplit('/').next().unwrap_or_default());
@@ -238,7 +257,7 @@ fn star(from: &str) -> &'static str {
 
 /// What tells the elements of an array apart, as a column of the tables within: name, pointer, type.
 fn own_id(one: &str, shape: &Shape) -> Option<(String, String, String)> {
-    let ids = shape.members.keys().filter(|name| shape.is_in_all(name));
+    let ids = shape.members.keys().filter(|name| is_name(name) && shape.is_in_all(name));
     let named = ids.filter(|name| snake(name) == "id" || snake(name).ends_with("_id"));
     // Its own before that of something else.
     let name = named.min_by_key(|name| (snake(name) != "id", !one.ends_with(snake(name).trim_end_matches("_id"))))?;
@@ -260,4 +279,49 @@ fn key(name: &str) -> String {
 
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sample, definition, guess};
+    use crate::domain::Json;
+
+    /// The definition from documents that are rows themselves.
+    fn written(answer: &str) -> String {
+        let answer = Json::parse(answer.as_bytes()).unwrap();
+        let items = guess::items(&answer).unwrap();
+        let Some(Json::Array(rows)) = answer.pointer(&items) else { panic!("no rows at {items}") };
+        definition(&Sample {
+            resource: "things",
+            media_type: "application/json",
+            id: &guess::id(rows, "things").unwrap(),
+            path: "/things",
+            items: &items,
+            parameters: &[("status".to_owned(), vec!["A".to_owned(), "B\"\n".to_owned()])],
+            pages: &guess::pages(&answer, &items, false),
+            detail: None,
+            rows,
+            documents: rows,
+        })
+    }
+
+    #[test]
+    fn what_comes_from_an_answer_cannot_leave_its_place_in_the_text_and_no_data_is_in_it() {
+        let text = written(
+            r#"{"x\n[admin]\nkey = 1\n#/nextCursor":"c","jan@example.org":[{"a":1},{"a":2}],"x\n[admin]":{"next_cursor":"c"},
+            "rows":[{"id":"1","created":"2026-01-02T00:00:00Z","at\n[admin]\nk = 1":null,"by_email":{"piet@example.org":{"n":1}},
+                     "0612345678":7,"parts":[{"id ":1,"n":2,"b\n[admin]":null}],"none\u2028[admin]":[],"later":null}]}"#,
+        );
+        let file: toml::Table = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(file.keys().collect::<Vec<_>>(), ["resource"], "{text}");
+        for part in ["admin", "@", "0612345678"] {
+            assert!(!text.contains(part), "{part} is in\n{text}");
+        }
+        let things = file["resource"]["things"].as_table().unwrap();
+        assert_eq!(things["table"]["columns"]["by_email"]["type"].as_str(), Some("json"));
+        assert!(things["table"]["children"]["thing_parts"]["columns"].get("n").is_some());
+        assert_eq!(things["list"]["parameters"]["status"].as_array().unwrap().len(), 2);
+        assert!(text.contains("# Never with a value in the sample, so without a column: /later\n"), "{text}");
+        assert!(text.contains("# Keys that may be data, so without a column: /parts/*/{key}, /{key}\n"), "{text}");
+    }
 }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Table};
+use crate::domain::Combination;
+
+use super::types::is_long_text;
 
 /// Rows of a statement. Few sizes, so that prepared statements are found again; a remainder is cut
 /// into them.
@@ -22,7 +25,6 @@ const PLACEHOLDERS_MAX: usize = 4_096;
 /// Characters of shop ids and document ids; both stand in the primary key (3,072 bytes at most).
 pub(super) const SHOP_CHARS_MAX: usize = 64;
 pub(super) const ID_CHARS_MAX: usize = 128;
-pub(super) const COMBINATION_CHARS_MAX: usize = 255;
 
 /// What a definition's own columns may take of a row's 65,535 bytes, the rest being ours.
 const ROW_BYTES_MAX: usize = 60_000;
@@ -128,7 +130,7 @@ impl Layout {
 fn parent(definition: &Definition) -> Result<SqlTable, String> {
     let table = &definition.table;
     let mut columns = key_columns(&table.id_column);
-    let combination = format!("VARCHAR({COMBINATION_CHARS_MAX}) {BYTES} NOT NULL DEFAULT ''");
+    let combination = format!("VARCHAR({}) {BYTES} NOT NULL DEFAULT ''", Combination::CHARS_MAX);
     columns.push(SqlColumn::new("combination", &combination, OnRepeat::Newest));
     columns.extend(own_columns(&table.name, &table.columns)?);
     columns.push(SqlColumn::new("document", "JSON NOT NULL", OnRepeat::Newest));
@@ -286,9 +288,18 @@ impl SqlTable {
         format!("ALTER TABLE `{}` ADD COLUMN `{}` {kind}", self.name, column.name)
     }
 
-    /// Makes a VARCHAR longer.
-    pub(super) fn widen_column(&self, column: &SqlColumn) -> String {
-        format!("ALTER TABLE `{}` MODIFY COLUMN `{}` {}", self.name, column.name, column.kind)
+    /// Gives a column its type. `wide`: as TEXT, for a table whose rows are full. `has_whole_index`: its index takes
+    /// all of it, which it may not do any more.
+    pub(super) fn change_column(&self, column: &SqlColumn, wide: bool, has_whole_index: bool) -> String {
+        let name = &column.name;
+        let kind = if wide { format!("TEXT {BYTES} NULL") } else { column.kind.clone() };
+        let part = if wide { key_part(name, true) } else { self.key_part(name) };
+        let index = if has_whole_index && part.contains('(') {
+            format!(", DROP KEY `by_{name}`, ADD KEY `by_{name}` ({part})")
+        } else {
+            String::new()
+        };
+        format!("ALTER TABLE `{}` MODIFY COLUMN `{name}` {kind}{index}", self.name)
     }
 
     /// Adds one index.
@@ -299,7 +310,12 @@ impl SqlTable {
     /// What an index takes of its column, by our type of it.
     pub(super) fn key_part(&self, index: &str) -> String {
         let kind = self.columns.iter().find(|column| column.name == index).map_or("", |column| column.kind.as_str());
-        key_part(index, kind.starts_with("TEXT") || varchar_chars(kind) > INDEX_CHARS)
+        key_part(index, SqlTable::is_long(kind))
+    }
+
+    /// Whether an index takes only the beginning of a column of such a type.
+    pub(super) fn is_long(kind: &str) -> bool {
+        is_long_text(kind) || varchar_chars(kind) > INDEX_CHARS
     }
 
     /// The columns of the primary key.
@@ -315,7 +331,8 @@ pub(super) fn key_part(column: &str, is_long: bool) -> String {
 
 /// The length of a VARCHAR; 0 for other types.
 pub(super) fn varchar_chars(kind: &str) -> usize {
-    kind.strip_prefix("VARCHAR(").and_then(|rest| rest.split(')').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+    let behind = kind.strip_prefix("VARCHAR(").or_else(|| kind.strip_prefix("varchar("));
+    behind.and_then(|rest| rest.split(')').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// Deletes children whose version is not their document's: those that vanished from a newer document,

@@ -16,6 +16,7 @@ mod query;
 mod replay;
 mod rights;
 mod schema;
+mod types;
 mod value;
 mod write;
 
@@ -36,7 +37,7 @@ use errors::sink_error;
 use layout::Layout;
 
 pub use mirror::LedgerRow;
-pub use replay::{Replayed, Scope, Size, ddl};
+pub use replay::{Replayed, Scope, ddl};
 pub use rights::Rights;
 
 /// Longest wait for a connection, the handshake included.

@@ -12,10 +12,10 @@ use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Document, Entry};
 use crate::domain::shop::Shop;
-use crate::domain::stream::{Checkpoint, StreamId};
+use crate::domain::stream::{Checkpoint, Combination, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
 
-use super::layout::{COMBINATION_CHARS_MAX, ID_CHARS_MAX, Layout, SHOP_CHARS_MAX};
+use super::layout::{ID_CHARS_MAX, Layout, SHOP_CHARS_MAX};
 use super::value::{RowBuffer, cell_value, datetime_value, text_value};
 use mysql_async::Value;
 
@@ -62,7 +62,7 @@ impl<'a> Plan<'a> {
             match entry.borrow() {
                 Entry::Document(document) => {
                     let layout = place(layouts, &document.resource, &document.shop, &document.id)?;
-                    if document.combination.to_string().chars().count() > COMBINATION_CHARS_MAX {
+                    if document.combination.to_string().chars().count() > Combination::CHARS_MAX {
                         return Err(poison(document, "its list parameters are longer than 255 characters"));
                     }
                     if let Some(documents) = plan.documents.get_mut(layout) {

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
+use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Params, Transaction, TxOpts, Value};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
@@ -27,8 +27,9 @@ use super::write::{self, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 
 /// Documents of a batch: few enough that a writer who waits for one of them is not held up.
 const BATCH_MAX: u64 = 500;
-const BATCH_MIN: u64 = 10;
-/// Bytes of a batch as it is stored, about: where documents are large, it has fewer of them.
+/// Documents of the first batch, as nobody knows how large they are.
+const BATCH_FIRST: u64 = 20;
+/// Bytes of the documents of a batch, unless one alone has more.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -40,20 +41,14 @@ pub struct Scope<'a> {
     pub shop: Option<&'a str>,
 }
 
-/// How much there is, by the server's own estimate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    pub documents: u64,
-    /// Documents that one transaction should take.
-    pub batch: u64,
-}
-
 /// How far a replay has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// Documents laid out so far, by earlier calls too.
     pub documents: u64,
     pub ended: bool,
+    /// Documents that the next call should take at most.
+    pub next: u64,
 }
 
 /// Where it goes on.
@@ -88,20 +83,19 @@ impl Mysql {
         };
         let outcome = timeout(BATCH_TIME_MAX, both).await;
         let place = self.settle(conn, outcome).await?;
-        Ok(Replayed { documents: place.documents, ended: place.ended })
+        Ok(Replayed { documents: place.documents, ended: place.ended, next: BATCH_FIRST })
     }
 
-    /// How large a resource is, about.
+    /// How many documents a resource has, by the server's own estimate.
     ///
     /// # Errors
     /// The server's. Cancel safe.
-    pub async fn size_about(&self, resource: &str) -> Result<Size, SinkError> {
-        let text = "SELECT COALESCE(`table_rows`, 0), COALESCE(`avg_row_length`, 0) FROM `information_schema`.`tables` \
+    pub async fn documents_about(&self, resource: &str) -> Result<u64, SinkError> {
+        let text = "SELECT COALESCE(`table_rows`, 0) FROM `information_schema`.`tables` \
                     WHERE `table_schema` = DATABASE() AND `table_name` = ?";
         let table = &self.layout(resource)?.parent.name;
-        let rows: Vec<(u64, u64)> = self.read(text, Params::Positional(vec![text_value(table)])).await?;
-        let (documents, bytes) = rows.first().copied().unwrap_or_default();
-        Ok(Size { documents, batch: (BATCH_BYTES / bytes.max(1)).clamp(BATCH_MIN, BATCH_MAX) })
+        let rows: Vec<u64> = self.read(text, Params::Positional(vec![text_value(table)])).await?;
+        Ok(rows.first().copied().unwrap_or_default())
     }
 
     /// Begins a replay from the first document on.
@@ -117,7 +111,7 @@ impl Mysql {
         self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
     }
 
-    /// Lays the next `batch` documents out again.
+    /// Lays the next documents out again, at most `batch`, and fewer where they are large.
     ///
     /// # Errors
     /// They were not, except with class `Unconfirmed`, where that is not known; another call goes on where it must.
@@ -138,14 +132,15 @@ impl Mysql {
         let bytes_max = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
         let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
         let before = place(&mut transaction, layout, scope).await?;
-        let stored = locked(&mut transaction, layout, &before, (scope, batch)).await?;
+        let (fit, met) = fitting(&mut transaction, layout, &before, (scope, batch)).await?;
+        let stored: Vec<Stored> = after(&mut transaction, layout, &before, (scope, &Part::Locked, fit)).await?;
         let mut fresh = Fresh::new(layout);
         for one in &stored {
             fresh.push(layout, one, self.combination(scope.resource, &one.2));
         }
         fresh.write(&mut transaction, layout, bytes_max).await?;
         let documents = before.documents + stored.len() as u64;
-        let ended = (stored.len() as u64) < batch;
+        let ended = met < batch && fit == met;
         let (shop, id) = stored.last().map_or((&before.shop, &before.id), |(shop, id, ..)| (shop, id));
         let text = "REPLACE INTO `waybill_replays` \
                     (`resource`,`only_shop`,`fingerprint`,`shop_id`,`id`,`documents`,`ended_at`) \
@@ -161,29 +156,58 @@ impl Mysql {
         ];
         write::execute(&mut transaction, text, values).await?;
         write::commit(transaction).await?;
-        Ok(Replayed { documents, ended })
+        let next = if fit < met { fit } else { batch.saturating_mul(2) };
+        Ok(Replayed { documents, ended, next: next.clamp(1, BATCH_MAX) })
     }
 }
 
-/// The next documents, locked until the transaction ends.
-async fn locked(
+/// How many of the next documents a batch takes by their bytes, and how many were looked at.
+async fn fitting(
+    transaction: &mut Transaction<'_>,
+    layout: &Layout,
+    place: &Place,
+    (scope, batch): (Scope<'_>, u64),
+) -> Result<(u64, u64), SinkError> {
+    let lengths: Vec<u64> = after(transaction, layout, place, (scope, &Part::Length, batch)).await?;
+    let mut bytes = 0_u64;
+    let fits = |length: &&u64| {
+        bytes = bytes.saturating_add(**length);
+        bytes <= BATCH_BYTES
+    };
+    let fit = lengths.iter().take_while(fits).count() as u64;
+    Ok((fit.max(1).min(lengths.len() as u64), lengths.len() as u64))
+}
+
+/// What is read of a document.
+enum Part {
+    Length,
+    /// All of it, locked until the transaction ends.
+    Locked,
+}
+
+/// The next documents.
+async fn after<T: FromRow + Send + 'static>(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
     after: &Place,
-    (scope, batch): (Scope<'_>, u64),
-) -> Result<Vec<Stored>, SinkError> {
+    (scope, part, batch): (Scope<'_>, &Part, u64),
+) -> Result<Vec<T>, SinkError> {
     let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
+    let (columns, lock) = match part {
+        Part::Length => ("LENGTH(`document`)".to_owned(), ""),
+        Part::Locked => (format!("`shop_id`,`{id}`,`combination`,`document`,`version`"), "FOR UPDATE"),
+    };
     // In two ranges: a comparison of pairs would not use the key.
-    let columns = format!("SELECT `shop_id`,`{id}`,`combination`,`document`,`version` FROM `{table}`");
-    let order = format!("ORDER BY `shop_id`,`{id}` LIMIT ? FOR UPDATE");
+    let columns = format!("SELECT {columns} FROM `{table}`");
+    let order = format!("ORDER BY `shop_id`,`{id}` LIMIT ? {lock}");
     let same = format!("{columns} WHERE `shop_id` = ? AND `{id}` > ? {order}");
     let values = vec![text_value(scope.shop.unwrap_or(&after.shop)), text_value(&after.id), Value::UInt(batch)];
-    let mut found: Vec<Stored> = transaction.exec(same, values).await.map_err(|error| sink_error(&error))?;
-    let left = batch - found.len() as u64;
+    let mut found: Vec<T> = transaction.exec(same, values).await.map_err(|error| sink_error(&error))?;
+    let left = batch.saturating_sub(found.len() as u64);
     if left > 0 && scope.shop.is_none() {
         let next = format!("{columns} WHERE `shop_id` > ? {order}");
         let values = vec![text_value(&after.shop), Value::UInt(left)];
-        let more: Vec<Stored> = transaction.exec(next, values).await.map_err(|error| sink_error(&error))?;
+        let more: Vec<T> = transaction.exec(next, values).await.map_err(|error| sink_error(&error))?;
         found.extend(more);
     }
     Ok(found)
@@ -262,6 +286,13 @@ async fn place(conn: &mut impl Queryable, layout: &Layout, scope: Scope<'_>) -> 
     let found: Option<(String, String, u64, bool)> =
         conn.exec_first(text, values).await.map_err(|error| sink_error(&error))?;
     Ok(found.map(|(shop, id, documents, ended)| Place { shop, id, documents, ended }).unwrap_or_default())
+}
+
+/// Forgets how far replays came with other columns. When those come back, what was written meanwhile lacks them.
+pub(super) async fn forget_other_layouts(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
+    let text = "DELETE FROM `waybill_replays` WHERE `resource` = ? AND `fingerprint` <> ?";
+    let values = (&layout.definition.name, fingerprint(&layout.definition.table));
+    conn.exec_drop(text, values).await.map_err(|error| sink_error(&error))
 }
 
 /// Tells one layout of a resource's documents from another; indexes, filters and names of tables say nothing of it.

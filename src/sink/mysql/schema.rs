@@ -2,7 +2,8 @@
 //! resources' tables by comparing them with their definitions.
 //!
 //! Nothing is ever dropped or narrowed, and nothing is changed that is as it should be, so that a
-//! user without rights for DDL can start on a prepared database. DDL knows no transactions: each
+//! user without rights for DDL can start on a prepared database. A column whose values could be lost by what its
+//! definition asks for now is left alone, and named with the mend. DDL knows no transactions: each
 //! step can be repeated, and a named lock keeps two processes from doing it at once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
+use super::replay::forget_other_layouts;
+use super::types::{Fit, fit, is_long_text};
 use super::{Mysql, close};
 
 /// An index on a large table takes its time.
@@ -58,8 +61,10 @@ enum Fitted {
 
 /// A column that is there.
 struct Found {
-    data_type: String,
-    chars: usize,
+    /// Its type, as the server tells it.
+    kind: String,
+    /// The server takes only JSON.
+    is_json: bool,
 }
 
 impl Mysql {
@@ -67,7 +72,8 @@ impl Mysql {
     /// Does nothing when all is there. May run in several processes at once.
     ///
     /// # Errors
-    /// Class `Operator` for missing rights, or for a table of that name which is not ours; class
+    /// Class `Operator` for missing rights, for a table of that name which is not ours, or for a column whose type
+    /// cannot be changed to what its definition asks for without losing values; class
     /// `Repeat` when another process holds the lock for minutes. What was done until then stays, and
     /// the next call goes on from there. Cancel safe in the same sense.
     pub async fn prepare(&self) -> Result<(), SinkError> {
@@ -102,7 +108,10 @@ impl Mysql {
             for child in &layout.children {
                 has_gained |= fit_table(conn, child).await? != Fitted::Same;
             }
-            if has_gained && parent != Fitted::Made {
+            forget_other_layouts(conn, layout).await?;
+            if parent == Fitted::Made {
+                tell_renamed(conn, layout).await?;
+            } else if has_gained {
                 tell_gain(conn, layout).await?;
             }
         }
@@ -137,7 +146,25 @@ async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
         let resource = layout.definition.name.as_str();
         tracing::info!(
             resource,
-            "MySQL: columns or tables were added; `waybill schema replay {resource}` fills them for the documents that are there"
+            "MySQL: columns or tables were added or widened; `waybill schema replay {resource}` fills them for the documents that are there"
+        );
+    }
+    Ok(())
+}
+
+/// A table that was made although its resource was synced before: its documents may stand in one of another name.
+async fn tell_renamed(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
+    let (resource, table) = (layout.definition.name.as_str(), &layout.parent.name);
+    let text = "SELECT 1 FROM `waybill_checkpoints` WHERE `resource` = ? LIMIT 1";
+    let synced: Option<u8> = conn.exec_first(text, (resource,)).await.map_err(|error| sink_error(&error))?;
+    if synced.is_some() {
+        tracing::warn!(
+            resource,
+            table,
+            "MySQL: the table was made anew and is empty, though its resource was synced before. If its name was \
+             changed in the definition: stop, run RENAME TABLE `{table}` TO `{table}_unused`, `THE OLD NAME` TO \
+             `{table}` (so also for its child tables), and start again. Else `waybill verify --mend` reads its \
+             documents again"
         );
     }
     Ok(())
@@ -150,39 +177,81 @@ async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<Fitted, SinkErro
         query(conn, &table.create()).await?;
         return Ok(Fitted::Made);
     }
-    let mut fitted = Fitted::Same;
     if let Some(missing) = table.key().iter().find(|name| !found.contains_key(*name)) {
-        return Err(SinkError::new(
-            SinkErrorClass::Operator,
-            format!(
-                "table `{}` is there but is not Waybill's: it has no column `{missing}`; rename it, or give the \
-                 resource another table name",
-                table.name
-            ),
-        ));
-    }
-    for column in &table.columns {
-        match found.get(&column.name) {
-            None => {
-                let data_type = add_column(conn, table, column).await?;
-                found.insert(column.name.clone(), Found { data_type, chars: 0 });
-                fitted = Fitted::Gained;
-            }
-            Some(there) if is_too_short(there, column) => {
-                alter(conn, &table.widen_column(column), &COLUMN_WAYS).await.map_err(|error| sink_error(&error))?;
-                tracing::info!(table = table.name, column = column.name, "MySQL: column widened");
-            }
-            Some(_) => {}
-        }
+        return Err(not_ours(conn, table, missing, &found).await?);
     }
     let indexes = indexes_of(conn, &table.name).await?;
+    let (mut changed, mut refused) = (Vec::new(), Vec::new());
+    for column in &table.columns {
+        match found.get(&column.name) {
+            None => changed.push(column),
+            Some(there) => match fit(&there.kind, there.is_json, &column.kind) {
+                Fit::Fine => {}
+                Fit::Widen => changed.push(column),
+                Fit::No => refused.push(refusal(table, column, there, has_whole_index(&indexes, column, there))),
+            },
+        }
+    }
+    if !refused.is_empty() {
+        let text = format!("table `{}`: {}", table.name, refused.join("; "));
+        return Err(SinkError::new(SinkErrorClass::Operator, text));
+    }
+    for column in &changed {
+        let kind = match found.get(&column.name) {
+            None => add_column(conn, table, column).await?,
+            Some(there) => widen_column(conn, table, column, has_whole_index(&indexes, column, there)).await?,
+        };
+        found.insert(column.name.clone(), Found { kind, is_json: false });
+    }
     for index in table.indexes.iter().filter(|index| !indexes.contains(&format!("by_{index}"))) {
-        let is_text = found.get(index).is_some_and(|there| there.data_type.ends_with("text"));
+        let is_text = found.get(index).is_some_and(|there| is_long_text(&there.kind));
         let part = if is_text { key_part(index, true) } else { table.key_part(index) };
         alter(conn, &table.add_index(index, &part), &INDEX_WAYS).await.map_err(|error| sink_error(&error))?;
         tracing::info!(table = table.name, index, "MySQL: index added");
     }
-    Ok(fitted)
+    Ok(if changed.is_empty() { Fitted::Same } else { Fitted::Gained })
+}
+
+/// Whether the column has an index of ours that takes all of it.
+fn has_whole_index(indexes: &BTreeSet<String>, column: &SqlColumn, there: &Found) -> bool {
+    indexes.contains(&format!("by_{}", column.name)) && !SqlTable::is_long(&there.kind)
+}
+
+/// Why a column is left alone, and the mend.
+fn refusal(table: &SqlTable, column: &SqlColumn, there: &Found, has_whole_index: bool) -> String {
+    let (name, is) = (&column.name, if there.is_json { "json" } else { there.kind.as_str() });
+    let asked = column.kind.split(' ').next().unwrap_or_default().to_lowercase();
+    let statement = table.change_column(column, false, has_whole_index);
+    format!(
+        "column `{name}` is {is} and the definition asks for {asked}, which could lose values; change the definition \
+         back, give the column another name, or run {statement}"
+    )
+}
+
+/// What is wrong with a table that has no such column of the key. One of ours tells how the column is called there.
+async fn not_ours(
+    conn: &mut Conn,
+    table: &SqlTable,
+    missing: &str,
+    found: &BTreeMap<String, Found>,
+) -> Result<SinkError, SinkError> {
+    let text = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND \
+                TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
+    let key: Vec<String> = conn.exec(text, (&table.name,)).await.map_err(|error| sink_error(&error))?;
+    let has = |names: &[&str]| names.iter().all(|name| found.contains_key(*name));
+    let is_ours = has(&["shop_id", "version"]) && (has(&["document", "row_hash"]) || has(&["position"]));
+    let table = &table.name;
+    let text = match key.get(1).filter(|_| is_ours && missing != "shop_id" && missing != "position") {
+        Some(old) => format!(
+            "table `{table}` is Waybill's, but the column of its id is called `{old}` there and `{missing}` in the \
+             definition; change the definition back, or run ALTER TABLE `{table}` RENAME COLUMN `{old}` TO `{missing}`"
+        ),
+        None => format!(
+            "table `{table}` is there but is not Waybill's: it has no column `{missing}`; rename it, or give the \
+             resource another table name"
+        ),
+    };
+    Ok(SinkError::new(SinkErrorClass::Operator, text))
 }
 
 /// Changes a table in the first of the ways that the server takes; the last is as it would by itself.
@@ -199,45 +268,65 @@ async fn alter(conn: &mut Conn, text: &str, ways: &[&str]) -> Result<(), mysql_a
     conn.query_drop(text).await
 }
 
-/// Adds a column and returns its data type. Rows that are full take it as TEXT.
+/// Adds a column and returns its type.
 async fn add_column(conn: &mut Conn, table: &SqlTable, column: &SqlColumn) -> Result<String, SinkError> {
-    let mut data_type = if column.kind.starts_with("TEXT") { "text" } else { "other" };
-    let added = alter(conn, &table.add_column(column, false), &COLUMN_WAYS).await;
-    match added {
-        Err(mysql_async::Error::Server(error)) if error.code == ROW_TOO_WIDE && varchar_chars(&column.kind) > 0 => {
-            let wide = table.add_column(column, true);
-            alter(conn, &wide, &COLUMN_WAYS).await.map_err(|error| sink_error(&error))?;
-            data_type = "text";
-        }
-        added => added.map_err(|error| sink_error(&error))?,
-    }
+    let kind = or_text(conn, column, |wide| table.add_column(column, wide)).await?;
     tracing::info!(table = table.name, column = column.name, "MySQL: column added");
-    Ok(data_type.to_owned())
+    Ok(kind)
 }
 
-/// A VARCHAR that the definition wants longer. Other changes of type are left to people: they could
-/// lose values.
-fn is_too_short(there: &Found, column: &SqlColumn) -> bool {
-    there.data_type == "varchar" && there.chars < varchar_chars(&column.kind)
+/// Gives a column a type that holds more, and returns it.
+async fn widen_column(
+    conn: &mut Conn,
+    table: &SqlTable,
+    column: &SqlColumn,
+    has_whole_index: bool,
+) -> Result<String, SinkError> {
+    let kind = or_text(conn, column, |wide| table.change_column(column, wide, has_whole_index)).await?;
+    tracing::info!(table = table.name, column = column.name, "MySQL: column widened");
+    Ok(kind)
+}
+
+/// Changes a column; rows that are full take it as TEXT.
+async fn or_text(conn: &mut Conn, column: &SqlColumn, statement: impl Fn(bool) -> String) -> Result<String, SinkError> {
+    match alter(conn, &statement(false), &COLUMN_WAYS).await {
+        Err(mysql_async::Error::Server(error)) if error.code == ROW_TOO_WIDE && varchar_chars(&column.kind) > 0 => {
+            alter(conn, &statement(true), &COLUMN_WAYS).await.map_err(|error| sink_error(&error))?;
+            Ok("text".to_owned())
+        }
+        changed => changed.map(|()| column.kind.clone()).map_err(|error| sink_error(&error)),
+    }
 }
 
 /// The columns of a table by name; empty: there is no such table.
 async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Found>, SinkError> {
-    let rows: Vec<(String, String, Option<u64>)> = conn
+    let rows: Vec<(String, String)> = conn
         .exec(
-            "SELECT COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH FROM information_schema.COLUMNS \
+            "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS \
              WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
             (table,),
         )
         .await
         .map_err(|error| sink_error(&error))?;
-    Ok(rows
-        .into_iter()
-        .map(|(name, data_type, chars)| {
-            let chars = chars.and_then(|chars| usize::try_from(chars).ok()).unwrap_or(0);
-            (name.to_lowercase(), Found { data_type: data_type.to_lowercase(), chars })
-        })
-        .collect())
+    let kind = |kind: String| Found { kind: kind.to_lowercase(), is_json: false };
+    let mut found: BTreeMap<_, _> = rows.into_iter().map(|(name, text)| (name.to_lowercase(), kind(text))).collect();
+    if found.values().any(|there| there.kind == "longtext") {
+        for name in json_columns(conn, table).await? {
+            found.entry(name).and_modify(|there| there.is_json = true);
+        }
+    }
+    Ok(found)
+}
+
+/// The columns that MariaDB keeps as LONGTEXT and takes JSON for alone.
+async fn json_columns(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
+    let version: Option<String> = conn.query_first("SELECT VERSION()").await.map_err(|error| sink_error(&error))?;
+    if !version.is_some_and(|version| version.contains("MariaDB")) {
+        return Ok(Vec::new());
+    }
+    let text = "SELECT LOWER(CONSTRAINT_NAME) FROM information_schema.CHECK_CONSTRAINTS WHERE \
+                CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE LIKE 'json_valid(%'";
+    conn.exec(text, (table,)).await.map_err(|error| sink_error(&error))
 }
 
 async fn indexes_of(conn: &mut Conn, table: &str) -> Result<BTreeSet<String>, SinkError> {

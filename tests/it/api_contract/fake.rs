@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
 use waybill::catalog::coverage::Left;
 use waybill::catalog::{self, Definition, RuleTable};
 use waybill::domain::document::{Parked, RunView};
@@ -37,6 +38,9 @@ pub(crate) struct FakeBackend {
     state: Mutex<State>,
     documents: Vec<DocumentItem>,
     pub(crate) ready: Mutex<Readiness>,
+    /// A change to the name `slow` has begun, and may go on.
+    pub(crate) begun: Notify,
+    pub(crate) told: Notify,
 }
 
 fn shop(id: &str) -> Shop {
@@ -98,6 +102,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         pass: waybill::domain::Pass::default(),
         drift: false,
         followers: Vec::new(),
+        next: None,
     };
     RunView { run, forecast_at: Some(1_700_000_100_000) }
 }
@@ -120,7 +125,13 @@ impl FakeBackend {
         }
         documents.push(document("one", "a/b é😀"));
         documents.sort_by_key(|item| (item.shop_id.clone(), item.id.clone()));
-        Arc::new(FakeBackend { state: Mutex::new(state), documents, ready: Mutex::default() })
+        Arc::new(FakeBackend {
+            state: Mutex::new(state),
+            documents,
+            ready: Mutex::default(),
+            begun: Notify::new(),
+            told: Notify::new(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -294,7 +305,13 @@ impl Backend for FakeBackend {
     }
 
     fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
-        now(Ok(self.change_shop(shop_id, change)))
+        Box::pin(async move {
+            if change.name.as_deref() == Some("slow") {
+                self.begun.notify_one();
+                self.told.notified().await;
+            }
+            Ok(self.change_shop(shop_id, change))
+        })
     }
 
     fn delete_shop<'a>(&'a self, shop_id: &'a str, _purge: bool) -> Answer<'a, bool> {

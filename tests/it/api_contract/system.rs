@@ -1,6 +1,6 @@
 //! The description, the pages, the bounds, and the server itself.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,6 +11,7 @@ use waybill::http::{Limits, Pace, serve};
 
 use super::Door;
 use super::fake::{ADMIN, FakeBackend, READ};
+use crate::support::app::eventually;
 
 #[tokio::test]
 async fn every_described_operation_answers() {
@@ -225,4 +226,32 @@ async fn over_a_socket_bodies_are_capped_and_timed_and_stopping_has_a_deadline()
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
     drop(stop);
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_is_made_to_its_end_though_the_client_has_gone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let backend = FakeBackend::new();
+    let serving = Arc::<FakeBackend>::clone(&backend);
+    let server = tokio::spawn(serve(listener, serving, Limits::default(), std::future::pending()));
+    let head = format!("Host: h\r\nAuthorization: Bearer {ADMIN}\r\n");
+    let body = r#"{"name":"slow"}"#;
+    let change = format!(
+        "PATCH /api/v1/shops/one HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(change.as_bytes()).await.unwrap();
+    backend.begun.notified().await;
+    drop(stream);
+    let look = format!("GET /api/v1/shops/one HTTP/1.1\r\nConnection: close\r\n{head}\r\n");
+    // By then the server has seen that nobody waits.
+    for _ in 0..10 {
+        assert!(raw(address, &look).await.contains("Shop one"));
+    }
+    backend.told.notify_one();
+    let changed = async || raw(address, &look).await.contains("\"slow\"").then_some(());
+    eventually("the change", changed).await;
+    server.abort();
 }

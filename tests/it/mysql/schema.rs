@@ -93,3 +93,118 @@ async fn rights_of_an_owner_are_all_there_and_leave_no_trace() {
     assert!(rights.can_create && rights.can_insert && rights.can_delete && rights.max_allowed_packet > 0);
     assert!(database.rows::<String>("SHOW TABLES").await.is_empty());
 }
+
+/// Columns of the types that a definition may change.
+fn typed(database: &Database, columns: &str) -> Mysql {
+    let own =
+        format!("[resource.shipments.table]\nindexes = [\"note\"]\n[resource.shipments.table.columns]\n{columns}");
+    Mysql::new(&database.url().into(), definitions(&own)).unwrap()
+}
+
+const NARROW: &str = r#"
+    note = { from = "/note", type = "text(10)" }
+    price = { from = "/price", type = "decimal(8,3)" }
+    sold = { from = "/sold", type = "integer" }
+    day = { from = "/day", type = "date" }
+    code = { from = "/code", type = "text(10)" }
+    raw = { from = "/raw", type = "json" }
+"#;
+
+async fn types(database: &Database) -> Vec<(String, String)> {
+    let text = "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND \
+                TABLE_NAME = 'shipments' AND COLUMN_NAME IN ('note', 'price', 'sold', 'day', 'code', 'raw') ORDER BY 1";
+    database.rows(text).await
+}
+
+#[tokio::test]
+async fn a_column_is_widened_with_its_definition_where_no_value_can_be_lost() {
+    let database = Database::fresh().await;
+    let old = typed(&database, NARROW);
+    old.prepare().await.unwrap();
+    let body = json!({"note": "n", "price": 1.5, "sold": 7, "day": "2026-11-01", "code": "c", "raw": [1]});
+    old.write(&[entry("s", "1", 1, &body)]).await.unwrap();
+    let wide = NARROW
+        .replace("/note\", type = \"text(10)", "/note\", type = \"text(500)")
+        .replace("decimal(8,3)", "decimal(12,4)")
+        .replace("integer", "decimal(23,4)")
+        .replace("\"date\"", "\"datetime\"")
+        .replace("/code\", type = \"text(10)", "/code\", type = \"text");
+    let new = typed(&database, &wide);
+    new.prepare().await.unwrap();
+    let made = types(&database).await;
+    new.prepare().await.unwrap();
+    assert_eq!(types(&database).await, made);
+    let kinds: Vec<&str> = made.iter().map(|(_, kind)| kind.as_str()).collect();
+    assert_eq!(kinds[..4], ["text", "datetime(6)", "varchar(500)", "decimal(12,4)"]);
+    let body = json!({"note": "n".repeat(400), "price": 12_345_678.5, "sold": 7.25, "day": "2026-11-02T10:00:00Z",
+        "code": "c".repeat(9_000), "raw": [2]});
+    new.write(&[entry("s", "2", 1, &body)]).await.unwrap();
+    let text = "SELECT CHAR_LENGTH(note), CAST(price AS CHAR), CAST(sold AS CHAR), CAST(day AS CHAR), CHAR_LENGTH(code) \
+                FROM shipments ORDER BY shipment_id";
+    let row = |note, price: &str, sold: &str, day: &str, code| (note, price.into(), sold.into(), day.into(), code);
+    assert_eq!(
+        database.rows::<(u64, String, String, String, u64)>(text).await,
+        [
+            row(1, "1.5000", "7.0000", "2026-11-01 00:00:00.000000", 1),
+            row(400, "12345678.5000", "7.2500", "2026-11-02 10:00:00.000000", 9_000),
+        ]
+    );
+    // What is wider than asked is fine as it is: an older binary beside the new one.
+    old.prepare().await.unwrap();
+    old.write(&[entry("s", "3", 1, &json!({"note": "x", "sold": 9_000_000_000_000_000_000_u64}))]).await.unwrap();
+    assert_eq!(types(&database).await, made);
+}
+
+#[tokio::test]
+async fn a_change_of_type_that_could_lose_values_is_refused_with_its_mend() {
+    let database = Database::fresh().await;
+    let old = typed(&database, NARROW);
+    old.prepare().await.unwrap();
+    let before = types(&database).await;
+    old.write(&[entry("s", "1", 1, &json!({"note": "5", "price": 1, "raw": {"a": 1}}))]).await.unwrap();
+    let changed = NARROW
+        .replace("/note\", type = \"text(10)", "/note\", type = \"integer")
+        .replace("\"json\"", "\"text\"")
+        .replace("decimal(8,3)", "decimal(8,4)")
+        .replace("\"date\"", "\"datetime\"");
+    let new = typed(&database, &changed);
+    let error = new.prepare().await.unwrap_err();
+    assert_eq!(error.class, SinkErrorClass::Operator);
+    let parts = [
+        "table `shipments`: column `note` is varchar(10) and the definition asks for bigint",
+        "column `price` is decimal(8,3) and the definition asks for decimal(8,4)",
+        "column `raw` is json and the definition asks for text",
+        "change the definition back, give the column another name, or run",
+    ];
+    for part in parts {
+        assert!(error.text.contains(part), "`{part}` is not in: {error}");
+    }
+    assert!(!error.text.contains("`day`"), "{error}");
+    assert_eq!(types(&database).await, before, "nothing was changed, not even what could be");
+    for statement in error.text.split("or run ").skip(1) {
+        database.run(statement.split(';').next().unwrap()).await;
+    }
+    new.prepare().await.unwrap();
+    new.write(&[entry("s", "2", 1, &json!({"note": 6, "price": 1.2345, "raw": "no JSON"}))]).await.unwrap();
+    let rows: Vec<(i64, String, String)> =
+        database.rows("SELECT note, CAST(price AS CHAR), raw FROM shipments ORDER BY shipment_id").await;
+    assert_eq!(rows[1], (6, "1.2345".into(), "no JSON".into()));
+    assert_eq!(rows[0].0, 5);
+}
+
+#[tokio::test]
+async fn a_table_whose_id_column_has_another_name_says_so() {
+    let database = Database::fresh().await;
+    prepared(&database).await.write(&[entry("s", "1", 1, &json!({}))]).await.unwrap();
+    let own = "[resource.shipments.table]\nid = \"parcel_id\"\nsearch = [\"order_id\"]\n";
+    let new = Mysql::new(&database.url().into(), definitions(own)).unwrap();
+    // The table itself, and its children.
+    for _ in 0..3 {
+        let error = new.prepare().await.unwrap_err();
+        assert_eq!(error.class, SinkErrorClass::Operator);
+        assert!(error.text.contains("is called `shipment_id` there and `parcel_id` in the definition"), "{error}");
+        database.run(error.text.split("or run ").nth(1).unwrap()).await;
+    }
+    new.prepare().await.unwrap();
+    assert_eq!(database.rows::<String>("SELECT parcel_id FROM shipments").await, ["1"]);
+}

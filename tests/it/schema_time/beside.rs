@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use waybill::domain::{Combination, Document, Entry};
 use waybill::sandbox::{Options, ShopOptions};
 use waybill::sink::Mysql;
+use waybill::sink::mysql::Scope;
 
 use super::{SHOP, configuration, fill, fill_shop, kept};
 use crate::support::configuration::load;
@@ -119,10 +120,16 @@ async fn one_shop_can_be_filled_by_itself_and_only_what_differs_changes() {
     let filled = "SELECT shop_id, COUNT(*) FROM things WHERE city IS NOT NULL GROUP BY 1 ORDER BY 1";
     let of = |shop: &str, count: u64| (shop.to_owned(), count);
     assert_eq!(database.rows::<(String, u64)>(filled).await, [of("zzz", 300)]);
-    assert_eq!(replay(&["--shop", "zzz"]), "things: nothing is left, 300 documents were done by an earlier call\n");
+    assert_eq!(
+        replay(&["--shop", "zzz"]),
+        "things: nothing is left, 300 documents were done by an earlier call; --again lays all out again\n"
+    );
     assert_eq!(replay(&[]), "things: 1000 documents\n");
     assert_eq!(database.rows::<(String, u64)>(filled).await, [of(SHOP, 700), of("zzz", 300)]);
-    assert_eq!(replay(&["--shop", SHOP]), "things: nothing is left, 1000 documents were done by an earlier call\n");
+    assert_eq!(
+        replay(&["--shop", SHOP]),
+        "things: nothing is left, 1000 documents were done by an earlier call; --again lays all out again\n"
+    );
     assert_eq!((kept(&database).await, differing(&database).await), (before, 0));
     // Rows of a child table that the document does not have, a column that somebody emptied, a document that is none
     // (which MySQL never takes).
@@ -170,6 +177,75 @@ async fn a_start_adds_columns_at_once_takes_none_away_and_says_how_to_fill_them(
         !lossy(&folder.path("serve.stderr")).get(said..).unwrap_or_default().contains("schema replay"),
         "nothing was added"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_got_another_name_is_not_made_anew_in_silence() {
+    let database = Database::fresh().await;
+    let folder = outgrown(&database, 30).await;
+    let named = |name: &str| {
+        let table = format!("[resource.things.table]\nname = \"{name}\"\n");
+        configuration(&database.url(), true).replace("[resource.things.table]\n", &table)
+    };
+    folder.write("waybill.toml", &named("stock"));
+    let fresh = folder.run(&["schema", "replay", "--quiet"]).expect(0);
+    assert!(!fresh.err.contains("RENAME"), "it was never synced: {}", fresh.err);
+    database
+        .run(&format!(
+            "INSERT INTO waybill_checkpoints (shop_id, resource, combination) VALUES ('{SHOP}', 'things', '')"
+        ))
+        .await;
+    folder.write("waybill.toml", &named("goods"));
+    let told = folder.run(&["schema", "replay", "--quiet"]).expect(0).err;
+    let statement = "RENAME TABLE `goods` TO `goods_unused`, `THE OLD NAME` TO `goods`";
+    assert!(told.contains(statement), "{told}");
+    database.run(&statement.replace("THE OLD NAME", "things")).await;
+    let again = folder.run(&["schema", "replay", "--quiet", "--again"]).expect(0);
+    assert_eq!(again.out, "things: 30 documents\n");
+    assert!(!again.err.contains("RENAME"), "{}", again.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_were_taken_out_and_come_back_are_filled_from_the_first_document_on() {
+    let database = Database::fresh().await;
+    let folder = outgrown(&database, 50).await;
+    let replay = |more: &[&str]| folder.run(&[&["schema", "replay", "--quiet"], more].concat()).expect(0).out;
+    assert_eq!(replay(&[]), "things: 50 documents\n");
+    let wide = std::fs::read_to_string(folder.path("waybill.toml")).unwrap();
+    // A start without the columns, whose writer leaves them empty.
+    let config = load(&configuration(&database.url(), false), &[]).unwrap();
+    let narrow = Mysql::new(&database.url().into(), config.definitions).unwrap();
+    narrow.prepare().await.unwrap();
+    narrow.write(&[newer(51, 1)]).await.unwrap();
+    narrow.disconnect().await.unwrap();
+    folder.write("waybill.toml", &wide);
+    assert_eq!(replay(&[]), "things: 51 documents\n");
+    assert_eq!(differing(&database).await, 0);
+    let left = replay(&[]);
+    assert!(left.contains("nothing is left") && left.contains("--again"), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_a_replay_is_bounded_by_its_bytes() {
+    let database = Database::fresh().await;
+    let folder = outgrown(&database, 40).await;
+    // Some far larger than the others, and some larger than a batch.
+    database.run("UPDATE things SET document = JSON_SET(document, '$.filler', REPEAT('x', 2000000)) WHERE thing_id > '000000020'").await;
+    database.run("UPDATE things SET document = JSON_SET(document, '$.more', REPEAT('y', 4000000)) WHERE thing_id > '000000037'").await;
+    let config = load(&std::fs::read_to_string(folder.path("waybill.toml")).unwrap(), &[]).unwrap();
+    let mysql = Mysql::new(&database.url().into(), config.definitions).unwrap();
+    mysql.prepare().await.unwrap();
+    let scope = Scope { resource: "things", shop: None };
+    let (mut done, mut steps) = (mysql.replayed(scope).await.unwrap(), Vec::new());
+    while !done.ended {
+        let before = done.documents;
+        done = mysql.replay_some(scope, 500).await.unwrap();
+        steps.push(done.documents - before);
+    }
+    assert_eq!(steps.iter().sum::<u64>(), 40);
+    assert!(steps[0] >= 20 && steps[1..].iter().all(|step| *step <= 2), "{steps:?}");
+    assert_eq!(differing(&database).await, 0);
+    mysql.disconnect().await.unwrap();
 }
 
 const PARCELS: &str = "[resource.parcels]\nmedia_type = \"application/vnd.retailer.v10+json\"\nid = \"/shipmentId\"\n\

@@ -1,0 +1,85 @@
+//! Changes of shops: refusals that come late, accounts, deletions that were cut off, and a later purge.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{NOW, fixture};
+use crate::domain::{Mode, Next, ShopState};
+use crate::store::keys::texts;
+use crate::store::{Failure, QueueKind, Settlement, ShopChange};
+
+#[tokio::test]
+async fn a_refusal_of_credentials_that_were_changed_meanwhile_stops_nobody() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let shop = f.store.shop(&f.stream.shop).unwrap().unwrap();
+    let refused = |read_at| {
+        let failure = Failure::StopShop { reason: "no".into(), read_at };
+        async {
+            let lease = f.lease(QueueKind::List, 1).await.remove(0);
+            f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+            f.store.shop(&f.stream.shop).unwrap().unwrap().state
+        }
+    };
+    let right = || ShopChange { client_secret: Some(SecretString::from("right")), ..ShopChange::default() };
+    let changed = f.store.update_shop(&f.stream.shop, right()).await.unwrap().unwrap();
+    assert!(changed.updated_at > shop.updated_at, "in the same millisecond too");
+    assert_eq!(refused(shop.updated_at).await, ShopState::Active);
+    assert_eq!(refused(changed.updated_at).await, ShopState::Refused);
+    let mended = f.store.update_shop(&f.stream.shop, right()).await.unwrap().unwrap();
+    assert_eq!((mended.state, mended.reason), (ShopState::Active, None));
+}
+
+#[tokio::test]
+async fn a_new_account_takes_over_what_was_called_and_what_was_asked_to_wait() {
+    let f = fixture().await;
+    f.store.occupy("client-1", "GET /things", 7).await.unwrap();
+    f.store.occupy("both", "GET /things", 2).await.unwrap();
+    f.store.keep_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
+    f.store.keep_pause("both", "GET /things", Duration::from_secs(5)).await.unwrap();
+    let change = ShopChange { account: Some("both".into()), ..ShopChange::default() };
+    f.store.update_shop(&f.stream.shop, change).await.unwrap();
+    assert_eq!(f.store.occupied("both", "GET /things").unwrap(), 9);
+    assert_eq!(f.store.pause_left("both", "GET /things").unwrap(), Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn a_deletion_goes_on_after_a_crash_though_the_sink_has_it() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
+    f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+    // As the crash leaves it: the shop is gone, its state is not.
+    let (shop, known) = (texts(b's', &[&f.stream.shop]), texts(b'e', &[&f.stream.shop]));
+    f.store
+        .transact(move |tx| {
+            tx.delete(shop);
+            tx.put(known, Vec::new());
+            Ok(())
+        })
+        .await
+        .unwrap();
+    f.store.resume_deletions().await.unwrap();
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.open_runs), (0, 0, 0));
+    for kind in [b"j", b"w", b"r", b"d", b"v", b"e"] {
+        assert_eq!(f.kv.scan(kind, kind).count(), 0, "{}", String::from_utf8_lossy(kind));
+    }
+}
+
+#[tokio::test]
+async fn rows_that_a_deletion_left_can_be_purged_later() {
+    let f = fixture().await;
+    let shop = f.stream.shop.as_str();
+    f.drain().await;
+    assert!(f.store.delete_shop(shop, false).await.unwrap());
+    assert_eq!(f.drain().await.len(), 1);
+    assert!(!f.store.delete_shop(shop, false).await.unwrap(), "there is no such shop");
+    assert!(f.store.delete_shop(shop, true).await.unwrap(), "but rows of it");
+    assert_eq!(f.drain().await.len(), 1);
+    assert!(!f.store.delete_shop(shop, true).await.unwrap());
+    assert_eq!(f.store.clock().now(), NOW);
+}

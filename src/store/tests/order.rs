@@ -1,0 +1,194 @@
+//! What comes after what: whole walks behind walks for news, one attempt a document, parked reads that come back.
+
+use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
+use crate::domain::{Effects, Entry, Lease, Mode, Next, RunState, Trigger};
+use crate::store::{Failure, QueueKind, Settlement, Started, keys};
+
+/// A fixture whose stream has its whole history: one document.
+async fn walked() -> Fixture {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 9)], Next::End).await;
+    f.read_details().await;
+    f.drain().await;
+    f
+}
+
+async fn asked(f: &Fixture, mode: Mode, trigger: Trigger) -> Started {
+    f.store.start_runs(vec![f.stream.clone()], mode, trigger).await.unwrap()[0]
+}
+
+#[tokio::test]
+async fn a_whole_walk_that_is_asked_for_comes_after_the_walk_for_news_that_is_under_way() {
+    let f = walked().await;
+    let news = f.start(Mode::Incremental).await;
+    let Started::Run(whole) = asked(&f, Mode::Full, Trigger::Schedule).await else { panic!("a run of its own") };
+    assert_eq!(asked(&f, Mode::Full, Trigger::Request).await, Started::Already(whole), "once");
+    assert_eq!(asked(&f, Mode::Incremental, Trigger::Schedule).await, Started::Already(news));
+    f.page(&[("2", 1, 0)], MORE).await;
+    assert_eq!(f.lease(QueueKind::List, 9).await.len(), 1, "the whole one has not begun");
+    let run = f.store.run(whole).unwrap().unwrap();
+    assert_eq!((run.mode, run.trigger, run.state), (Mode::Full, Trigger::Request, RunState::Walking));
+}
+
+#[tokio::test]
+async fn it_begins_when_that_walk_ends_or_fails() {
+    for fails in [false, true] {
+        let f = walked().await;
+        let news = f.start(Mode::Incremental).await;
+        let whole = asked(&f, Mode::Full, Trigger::Request).await.run();
+        f.page(&[("2", 1, 0)], if fails { MORE } else { Next::End }).await;
+        if fails {
+            f.page(&[("2", 1, 0)], MORE).await;
+        }
+        let ended = f.store.run(news).unwrap().unwrap().state;
+        assert_eq!(ended, if fails { RunState::Failed } else { RunState::Fetching });
+        f.page(&[("2", 1, 0), ("1", 1, 9)], Next::End).await;
+        f.sweep().await;
+        f.read_details().await;
+        assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Done);
+        assert_eq!(f.store.counters().unwrap().open_runs, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_walk_whose_run_is_not_kept_any_more_keeps_no_other_away() {
+    let f = walked().await;
+    let lost = f.start(Mode::Incremental).await;
+    let key = keys::numbered(b'u', lost);
+    f.store
+        .transact(move |tx| {
+            tx.delete(key);
+            Ok(())
+        })
+        .await
+        .unwrap();
+    f.page(&[("2", 1, 0)], Next::End).await;
+    let Started::Run(run) = asked(&f, Mode::Incremental, Trigger::Schedule).await else {
+        panic!("the lost one is in the way")
+    };
+    f.page(&[("2", 1, 0), ("1", 1, 9)], Next::End).await;
+    f.read_details().await;
+    assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Done);
+}
+
+#[tokio::test]
+async fn no_walk_is_started_for_a_shop_that_is_gone() {
+    let f = walked().await;
+    assert!(f.store.delete_shop(&f.stream.shop, false).await.unwrap());
+    assert!(f.store.start_runs([f.stream.clone()], Mode::Full, Trigger::Request).await.unwrap().is_empty());
+    f.store.read_again(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.open_runs), (0, 0));
+}
+
+#[tokio::test]
+async fn a_document_is_read_by_one_attempt_at_a_time() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0), ("1", 1, 0)], MORE).await;
+    let slow = f.lease(QueueKind::Detail, 1).await.remove(0);
+    assert_eq!(document_id(&slow), "2");
+    // It changes meanwhile.
+    f.page(&[("2", 2, 0)], MORE).await;
+    let others: Vec<Lease> = f.lease(QueueKind::Detail, 9).await;
+    assert_eq!(others.iter().map(document_id).collect::<Vec<_>>(), ["1"]);
+    f.settle(slow, detail("2", None)).await;
+    let next: Vec<Lease> = f.lease(QueueKind::Detail, 9).await;
+    assert_eq!(next.iter().map(document_id).collect::<Vec<_>>(), ["2"], "the newer one comes after");
+    f.store.abandon(&next);
+    assert_eq!(f.lease(QueueKind::Detail, 9).await.len(), 1, "given up, it may be leased again");
+}
+
+async fn park(f: &Fixture, may_pass: bool) {
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let failure = Failure::Park { reason: "503".into(), may_pass };
+    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_parked_while_the_api_was_away_comes_back_by_itself_ever_less_often() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 9), ("1", 1, 9)], Next::End).await;
+    park(&f, true).await;
+    park(&f, false).await;
+    let minute = |minutes: u64| f.clock.set(NOW + i64::try_from(minutes).unwrap() * 60_000);
+    let revived = async || {
+        f.start(Mode::Incremental).await;
+        f.page(&[("2", 1, 9)], MORE).await;
+        f.store.counters().unwrap().ready_jobs
+    };
+    minute(9);
+    assert_eq!(revived().await, 0);
+    minute(11);
+    assert_eq!(revived().await, 1);
+    park(&f, true).await;
+    minute(30);
+    assert_eq!(revived().await, 0, "twenty minutes after the second time");
+    minute(32);
+    assert_eq!(revived().await, 1);
+    assert_eq!(f.read_details().await, ["2"]);
+    assert_eq!(f.store.counters().unwrap().parked, 1, "what cannot pass waits for somebody");
+    assert!(f.kv.scan(b"h", b"h").next().is_none());
+}
+
+#[tokio::test]
+async fn a_document_that_was_parked_twice_comes_back_from_both_places() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 9)], Next::End).await;
+    park(&f, true).await;
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 9)], Next::End).await;
+    park(&f, true).await;
+    assert_eq!(f.store.counters().unwrap().parked, 2);
+    f.clock.set(NOW + DAY);
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 9)], Next::End).await;
+    assert_eq!([f.read_details().await, f.read_details().await], [["1"], ["1"]], "one after the other");
+    assert_eq!(f.store.counters().unwrap().parked, 0);
+}
+
+#[tokio::test]
+async fn a_page_that_was_given_up_is_done_with_when_a_walk_has_read_it() {
+    let f = walked().await;
+    f.start(Mode::Incremental).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    assert_eq!(f.store.counters().unwrap().parked, 1);
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 1, 9)], Next::End).await;
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.parked, counters.ready_jobs, counters.open_runs), (0, 0, 0));
+    assert!(f.kv.scan(b"h", b"h").next().is_none());
+}
+
+#[tokio::test]
+async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
+    let f = walked().await;
+    f.start(Mode::Full).await;
+    for _ in 0..2 {
+        f.page(&[("2", 1, 0)], Next::End).await;
+        f.sweep().await;
+    }
+    f.read_details().await;
+    f.drain().await;
+    f.store.read_again(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let Effects::Detail { body, .. } = detail("1", None) else { return };
+    let again = Effects::Detail { body, hash: 8, refresh_after_ms: None };
+    f.store.settle(vec![(lease, Settlement::Done { effects: again, rule: RULE })]).await.unwrap();
+    let told: Vec<bool> = f
+        .drain()
+        .await
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Document(_) => Some(false),
+            Entry::Listing { no_longer_listed_at, .. } => Some(no_longer_listed_at.is_some()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [false, true], "behind the document");
+}
