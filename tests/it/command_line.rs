@@ -160,6 +160,29 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_in_json_has_numbers_as_numbers_and_says_who_did_what() {
+    let market = market().await;
+    let mut folder = Folder::at(&market.base, LIFTED);
+    folder.set("WAYBILL_LOG_FORMAT", "json");
+    folder.set("WAYBILL_LOG_LEVEL", "debug");
+    let serving = folder.serve();
+    let shop = json!({"name": "First shop", "client_id": "first", "client_secret": SECRET});
+    assert_eq!(serving.call(Method::POST, "/api/v1/shops").json(&shop).send().await.unwrap().status(), 201);
+    let stranger = reqwest::Client::new().get(format!("{}/api/v1/shops", serving.base)).bearer_auth("nobody");
+    assert_eq!(stranger.send().await.unwrap().status(), 401);
+    assert_eq!(serving.terminate().0, Some(0));
+    let said = folder.said();
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let lines: Vec<_> = lines.collect();
+    let line = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{said}"));
+    let answered = line("answered a request");
+    assert!(answered["elapsed_ms"].is_u64() && answered["spans"][0]["request.id"].is_string(), "{answered}");
+    assert!(answered.get("span").is_none(), "{answered}");
+    assert_eq!(line("registered a shop")["key.id"], "config");
+    assert_eq!(line("request with an unknown, expired or revoked api key")["peer"], "127.0.0.1");
+}
+
 #[test]
 fn a_wrong_configuration_does_not_start_and_tells_every_problem() {
     let mut folder = Folder::bare();
