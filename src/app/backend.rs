@@ -12,8 +12,9 @@ use super::Inner;
 use crate::catalog::Definition;
 use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
-    Answer, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange, Status, Takes,
+    Answer, AnswerName, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeptAnswer,
+    KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
+    Status, Takes,
 };
 use crate::http::rules::KEY_DAYS;
 use crate::sink::{ListQuery, SinkError};
@@ -55,6 +56,14 @@ impl Backend for Inner {
             scope: scope(record.scope),
             shops: record.shops,
         }))
+    }
+
+    fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
+        self.store.kept_answer(name).map_err(store_error)
+    }
+
+    fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Answer<'_, ()> {
+        Box::pin(async move { self.store.keep_answer(name, answer).await.map_err(store_error) })
     }
 
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {

@@ -251,7 +251,7 @@ impl Inner {
         self.tasks.spawn(Arc::clone(self).watch_overdue());
         self.tasks.spawn(Arc::clone(self).mend_after_walks());
         self.tasks.spawn(Arc::clone(self).keep_drift_often());
-        self.tasks.spawn(Arc::clone(self).keep_uses_often());
+        self.tasks.spawn(Arc::clone(self).keep_house());
         let engine = self.engine.clone();
         self.tasks.spawn(async move {
             if let Err(error) = tick(engine, timetable).await {

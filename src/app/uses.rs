@@ -73,11 +73,17 @@ impl Inner {
         }
     }
 
-    pub(super) async fn keep_uses_often(self: Arc<Inner>) {
+    /// What is done once a minute, until the process ends.
+    pub(super) async fn keep_house(self: Arc<Inner>) {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(PAUSE) => self.keep_uses().await,
+                () = tokio::time::sleep(PAUSE) => {
+                    self.keep_uses().await;
+                    if let Err(error) = self.store.forget_answers().await {
+                        error.warn("answers that were kept for a day could not be removed; trying again later");
+                    }
+                }
             }
         }
     }

@@ -21,6 +21,9 @@ use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Completeness, Mode, RunState, Shop};
 
+/// Answers are kept as the store keeps them.
+pub use crate::store::{AnswerName, KeptAnswer};
+
 /// Documents are shown as the sink holds them.
 pub use crate::sink::{Item as DocumentItem, ItemPage as DocumentPage};
 
@@ -41,6 +44,15 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `Unavailable` when the keys cannot be read.
     fn verify_key(&self, key: &str) -> Result<Option<KeyGrant>, ApiError>;
+
+    /// The answer that was kept under a name in the last 24 h.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be read.
+    fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError>;
+
+    /// Keeps an answer for 24 h, over a restart too, or for less when there are very many.
+    fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Answer<'_, ()>;
 
     /// Makes a key. Its text is in this answer and nowhere else.
     ///

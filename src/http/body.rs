@@ -19,6 +19,7 @@ use warp::Filter;
 use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
+use super::Limits;
 use super::backend::FieldError;
 use super::reply::{Kind, Problem};
 use super::rules::TextRule;
@@ -57,9 +58,7 @@ pub(super) async fn capped_json(
     if typed {
         expect_json(headers)?;
     }
-    let text = tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(|_| {
-        Problem::new(Kind::RequestTimeout, format!("the body must be complete within {} s", deadline.as_secs()))
-    })??;
+    let text = collect_in_time(body, bytes_max, deadline).await?;
     if text.is_empty() {
         return Ok(Fields::default());
     }
@@ -70,6 +69,23 @@ pub(super) async fn capped_json(
         Problem::new(Kind::BadRequest, format!("the body is {what} (line {}, column {})", error.line(), error.column()))
     })?;
     Ok(Fields { map, errors: Vec::new(), known: Vec::new() })
+}
+
+/// A body as it came, whatever it is; what it must be is for who takes it apart.
+///
+/// # Errors
+/// 413, 408, and 400 for one that broke off, as [`capped_json`].
+pub(super) async fn capped(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    if content_length(headers).is_some_and(|length| length > limits.body_bytes_max as u64) {
+        return Err(too_large(limits.body_bytes_max));
+    }
+    collect_in_time(body, limits.body_bytes_max, limits.body_time_max).await
+}
+
+async fn collect_in_time(body: Body, bytes_max: usize, deadline: Duration) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(|_| {
+        Problem::new(Kind::RequestTimeout, format!("the body must be complete within {} s", deadline.as_secs()))
+    })?
 }
 
 async fn collect(mut body: Body, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {

@@ -10,17 +10,20 @@ use bytes::Bytes;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use warp::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
-use super::backend::{ApiError, FieldError};
+use super::backend::{ApiError, FieldError, KeptAnswer};
 use crate::domain::clock::{Millis, rfc3339};
 
 /// Ties a response to the log; taken over from the client when it sent a harmless one.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// On an answer that was kept from an earlier request with the same `Idempotency-Key`.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -55,6 +58,27 @@ impl Reply {
     pub(super) fn text(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
         Reply { status: StatusCode::OK, headers, body: body.into() }
+    }
+
+    /// What was answered before, and that it was.
+    pub(super) fn again(kept: KeptAnswer) -> Outcome {
+        let broken = |what: &str| ApiError::Internal(format!("a kept answer has no {what}"));
+        let mut headers = HeaderMap::from_iter([(REPLAYED, HeaderValue::from_static("true"))]);
+        if !kept.body.is_empty() {
+            headers.insert(CONTENT_TYPE, JSON);
+        }
+        if let Some(location) = &kept.location {
+            headers.insert(LOCATION, HeaderValue::from_str(location).map_err(|_| broken("plain location"))?);
+        }
+        let status = StatusCode::from_u16(kept.status).map_err(|_| broken("status"))?;
+        Ok(Reply { status, headers, body: Bytes::from(kept.body) })
+    }
+
+    /// All of it that is not the same for every answer.
+    pub(super) fn to_keep(&self, request: [u8; 32]) -> KeptAnswer {
+        let location = self.headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = String::from_utf8_lossy(&self.body).into_owned();
+        KeptAnswer { request, status: self.status.as_u16(), location, body }
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Reply {

@@ -11,10 +11,12 @@
 //! | `f` | resource | fields of documents that no column takes |
 //! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
 //! | `h` | shop, resource, combination, parked id | a parked job that the next walk that ends well does away with |
+//! | `i` | digest of a request's name | the answer to it, sealed |
 //! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |
 //! | `m` | name | store-wide values and counters |
+//! | `n` | time, digest of a request's name | the order of kept answers |
 //! | `o` | version of the first | outbox entries |
 //! | `p` | id | parked |
 //! | `q` | account, rule | a pause that the API, or (no account, `login`) the login host, asked for |

@@ -10,6 +10,7 @@
 //! leases, and the attempts that were under way count as made.
 
 mod access;
+mod answers;
 mod archive;
 mod breach;
 mod clear;
@@ -50,6 +51,7 @@ use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 pub use access::{KeyRecord, Scope};
+pub use answers::{AnswerName, KeptAnswer};
 pub use archive::{ArchivePage, Archived};
 pub use committer::Tx;
 pub use completeness::{Known, Listed, UnderWay};

@@ -1,5 +1,6 @@
 //! The contract of the REST API, called through the front door with a backend in memory.
 
+mod again;
 mod documents;
 pub(crate) mod fake;
 mod system;

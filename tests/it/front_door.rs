@@ -86,3 +86,21 @@ async fn a_key_tells_when_it_was_last_used_over_a_restart_too() {
     assert_eq!(used(&app).await, at);
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_sent_again_is_done_once_over_a_restart_too() {
+    let mut app = TestApp::builder().shop("first", 1, 0).start().await;
+    let ask = async |app: &TestApp| {
+        let body = json!({"name": "once"});
+        let answer = app.request(Verb::POST, "/api/v1/keys").header("idempotency-key", "k-1").json(&body).send().await;
+        let answer = answer.unwrap();
+        (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
+    };
+    let first = ask(&app).await;
+    assert!(first.0 == 201 && first.1["key"].is_string(), "{first:?}");
+    assert_eq!(ask(&app).await, first);
+    app.restart().await;
+    assert_eq!(ask(&app).await, first);
+    assert_eq!(app.get("/api/v1/keys").await["items"].as_array().unwrap().len(), 1);
+    app.finish().await;
+}

@@ -329,7 +329,16 @@ fn path_parameters(path: &str) -> Vec<Value> {
 }
 
 impl Operation {
-    fn add_to(self, paths: &mut Map<String, Value>) {
+    fn add_to(mut self, paths: &mut Map<String, Value>) {
+        if self.method == "post" {
+            self.parameters.push(json!({
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "The same request again with the same key, within 24 h, is answered as the first time and \
+                                not done again. Another request with it: 422. The first still under way: 409.",
+                "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+            }));
+        }
         let mut operation = json!({
             "operationId": self.id,
             "tags": [self.tag],
@@ -371,7 +380,11 @@ impl Operation {
         if self.method != "get" {
             bad(NO_ROOM.0, NO_ROOM.1);
         }
-        if self.body.is_some() || self.problems.contains(&INVALID) {
+        if self.method == "post" {
+            bad(CONFLICT.0, CONFLICT.1);
+            bad(INVALID.0, INVALID.1);
+        }
+        if self.body.is_some() || self.method == "post" {
             BODY.iter().for_each(|(status, description)| bad(status, description));
         }
         Value::Object(responses)

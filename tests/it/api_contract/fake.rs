@@ -14,9 +14,9 @@ use waybill::domain::document::{Parked, RunView};
 use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
-    Answer, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeyGrant, KeyView,
-    MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange, SinkStatus, Status,
-    Takes,
+    Answer, AnswerName, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeptAnswer,
+    KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
+    SinkStatus, Status, Takes,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -29,6 +29,7 @@ struct State {
     shops: BTreeMap<String, Shop>,
     keys: BTreeMap<String, (KeyGrant, String)>,
     parked: BTreeMap<u64, Parked>,
+    answers: BTreeMap<AnswerName, KeptAnswer>,
     secrets: Vec<String>,
     made: u32,
 }
@@ -238,6 +239,15 @@ impl Backend for FakeBackend {
 
     fn verify_key(&self, key: &str) -> Result<Option<KeyGrant>, ApiError> {
         Ok(self.state().keys.get(key).map(|(grant, _)| grant.clone()))
+    }
+
+    fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
+        Ok(self.state().answers.get(name).cloned())
+    }
+
+    fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Answer<'_, ()> {
+        self.state().answers.insert(name, answer);
+        now(Ok(()))
     }
 
     fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {

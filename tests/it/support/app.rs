@@ -301,7 +301,7 @@ impl TestApp {
 
     /// The same with another key.
     pub(crate) async fn call_by(&self, key: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let mut request = self.request(key, method, path);
+        let mut request = self.request_by(key, method, path);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -314,10 +314,15 @@ impl TestApp {
 
     /// One call with a body, and the whole answer.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Value) -> reqwest::Response {
-        self.request(ADMIN_KEY, method, path).json(&body).send().await.unwrap()
+        self.request(method, path).json(&body).send().await.unwrap()
     }
 
-    fn request(&self, key: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+    /// A call that is not sent yet.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.request_by(ADMIN_KEY, method, path)
+    }
+
+    fn request_by(&self, key: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.running.as_ref().unwrap().base);
         self.http.request(method, url).bearer_auth(key)
     }
