@@ -2,8 +2,8 @@
 //! and is done once.
 //!
 //! The name that the client gave, together with its API key, finds the answer of the first time. Only good answers
-//! are kept: what was refused or failed was not done, and may be tried again under the same name. What changes
-//! something goes on when the client leaves, and so its answer is there when it comes back.
+//! are kept: what was refused or failed was not done, and may be tried again under the same name. The work goes on
+//! when the client leaves, since it comes back for the answer.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -12,14 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 use warp::http::{HeaderMap, Method};
 
-use super::backend::AnswerName;
+use super::backend::{AnswerName, ApiError};
 use super::body::{Body, capped};
 use super::reply::{Kind, Outcome, Problem, Reply};
 use super::{Api, Call};
 
-const HEADER: &str = "idempotency-key";
+pub(super) const HEADER: &str = "idempotency-key";
 /// Longest name that a client may give a request.
 const NAME_CHARS_MAX: usize = 255;
 
@@ -27,7 +28,7 @@ const NAME_CHARS_MAX: usize = 255;
 ///
 /// # Errors
 /// 400 for a name that cannot be one.
-fn name<'a>(method: &Method, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
+pub(super) fn name<'a>(method: &Method, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let (Some(value), true) = (values.next(), method == Method::POST) else { return Ok(None) };
     let plain = |name: &&str| name.bytes().all(|byte| byte.is_ascii_graphic());
@@ -65,24 +66,21 @@ impl Drop for Flight {
     }
 }
 
-/// Answers a request with a name as the first time, or does it now; and one without a name.
+/// Answers as the first time, or does it now.
 ///
 /// # Errors
 /// 422 for another request under the same name, 409 while the first is under way; what reading a body may end with,
 /// and what the endpoint may.
-pub(super) async fn once<F, Fut>(api: Arc<Api>, call: Call, answer: F) -> Outcome
+pub(super) async fn once<F, Fut>(api: Arc<Api>, call: Call, name: String, answer: F) -> Outcome
 where
-    F: FnOnce(Arc<Api>, Call) -> Fut,
-    Fut: Future<Output = Outcome>,
+    F: FnOnce(Arc<Api>, Call) -> Fut + Send + 'static,
+    Fut: Future<Output = Outcome> + Send + 'static,
 {
-    let Some(name) = name(&call.head.method, &call.head.headers)?.map(str::to_owned) else {
-        return answer(api, call).await;
-    };
     let Call { head, grant, body } = call;
     let body = capped(&head.headers, body, &api.limits).await?;
     let request = digest(&[head.method.as_str(), &head.path, &head.query], &body);
     let name = digest(&[&grant.key_id, &name], &[]);
-    let Some(_flight) = api.flights.begin(name) else {
+    let Some(flight) = api.flights.begin(name) else {
         let what = "a request with this `Idempotency-Key` is under way; ask again when it has ended";
         return Err(Problem::new(Kind::Conflict, what));
     };
@@ -95,12 +93,19 @@ where
     }
     let chunk = Bytes::copy_from_slice(&body);
     let again: Body = futures_util::stream::once(async move { Ok(chunk) }).boxed();
-    let reply = answer(Arc::clone(&api), Call { head, grant, body: again }).await?;
-    if let Err(error) = api.backend.keep_answer(name, reply.to_keep(request)).await {
-        // It is done all the same; only a second sending would do it again.
-        tracing::warn!(%error, "an answer could not be kept for who sends its request again");
-    }
-    Ok(reply)
+    let doing = async move {
+        let outcome = answer(Arc::clone(&api), Call { head, grant, body: again }).await;
+        if let Ok(reply) = &outcome
+            && let Err(error) = api.backend.keep_answer(name, reply.to_keep(request)).await
+        {
+            // It is done all the same; only a second sending would do it again.
+            tracing::warn!(%error, "an answer could not be kept for who sends its request again");
+        }
+        drop(flight);
+        outcome
+    };
+    let done = tokio::spawn(doing.in_current_span()).await;
+    done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request ended badly: {error}")).into()))
 }
 
 /// Of the parts, each with its length, so that none runs into the next.

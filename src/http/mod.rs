@@ -293,14 +293,9 @@ where
             let answering = async move {
                 let outcome = match api.admit(&head, at.need).and_then(|grant| acceptable(&head, at).map(|()| grant)) {
                     Ok(grant) => {
-                        let (time_max, reads) = (api.limits.answer_time_max, head.method.is_safe());
+                        let time_max = api.limits.answer_time_max;
                         let doing = move |api, call| answer(api, call, target);
-                        let answering = again::once(api, Call { head, grant, body }, doing);
-                        if reads {
-                            bounded(time_max, Box::pin(answering)).await
-                        } else {
-                            bounded(time_max, carried_through(answering.in_current_span())).await
-                        }
+                        bounded(time_max, Box::pin(done(api, Call { head, grant, body }, doing))).await
                     }
                     Err(problem) => Err(problem),
                 };
@@ -325,13 +320,21 @@ fn acceptable(head: &Head, at: Endpoint) -> Result<(), Problem> {
     }
 }
 
-/// What changes something is done to its end, whether or not the client waits for the answer: half of it may be a state
-/// that nobody looks after.
-async fn carried_through(answering: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
-    tokio::spawn(answering).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a request was not answered");
-        Err(Problem::new(Kind::Internal, "the log has the cause under this request id"))
-    })
+/// Does what is asked for; once, where it has a name. What changes something is done to its end, whether or not the client
+/// waits for the answer: half of it may be a state that nobody looks after.
+async fn done<F, Fut>(api: Arc<Api>, call: Call, doing: F) -> Outcome
+where
+    F: FnOnce(Arc<Api>, Call) -> Fut + Send + 'static,
+    Fut: Future<Output = Outcome> + Send + 'static,
+{
+    if let Some(name) = again::name(&call.head.method, &call.head.headers)?.map(str::to_owned) {
+        return again::once(api, call, name, doing).await;
+    }
+    if call.head.method.is_safe() {
+        return doing(api, call).await;
+    }
+    let done = tokio::spawn(doing(api, call).in_current_span()).await;
+    done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request ended badly: {error}")).into()))
 }
 
 async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -> Outcome {

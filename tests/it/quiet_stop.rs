@@ -84,7 +84,7 @@ struct Stuck {
 impl Stuck {
     async fn start(folder: &mut Folder, market: &Market) -> Stuck {
         let mysql = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // Before: with an empty data directory MySQL is asked first which shops it knows.
+        // Before: as long as MySQL cannot be asked which shops it knows, none is registered.
         let shop = register(folder);
         folder.set("WAYBILL_MYSQL_URL", &format!("mysql://w:w@{}/w", mysql.local_addr().unwrap()));
         let serving = folder.serve();
