@@ -203,6 +203,10 @@ fn start(
         _ => {}
     }
     let id = tx.next("run")?;
+    // Those of the walk before it wait for this one.
+    let mut followers = wanted.followers.clone();
+    let earlier = walking.iter().flat_map(|run| &run.followers).filter(|stream| !wanted.followers.contains(stream));
+    followers.extend(earlier.cloned());
     let run = Run {
         id,
         stream: stream.clone(),
@@ -224,7 +228,7 @@ fn start(
         newest: None,
         pass: Pass::default(),
         drift: false,
-        followers: wanted.followers.clone(),
+        followers,
         next: None,
     };
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);

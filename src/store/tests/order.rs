@@ -1,8 +1,8 @@
 //! What comes after what: whole walks behind walks for news, one attempt a document, parked reads that come back.
 
 use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
-use crate::domain::{Effects, Entry, Lease, Mode, Next, RunState, Trigger};
-use crate::store::{Failure, QueueKind, Settlement, Started, keys};
+use crate::domain::{Combination, Effects, Entry, Lease, Mode, Next, RunState, StreamId, Trigger};
+use crate::store::{Failure, QueueKind, Settlement, Start, Started, keys};
 
 /// A fixture whose stream has its whole history: one document.
 async fn walked() -> Fixture {
@@ -49,6 +49,21 @@ async fn it_begins_when_that_walk_ends_or_fails() {
         assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Done);
         assert_eq!(f.store.counters().unwrap().open_runs, 0);
     }
+}
+
+#[tokio::test]
+async fn streams_that_wait_for_the_walk_for_news_wait_for_the_whole_one_behind_it() {
+    let f = walked().await;
+    let child = StreamId { resource: "parts".into(), combination: Combination::default(), ..f.stream.clone() };
+    let news = Start { stream: f.stream.clone(), followers: vec![child.clone()] };
+    f.store.start_runs([news], Mode::Incremental, Trigger::Schedule).await.unwrap();
+    asked(&f, Mode::Full, Trigger::Request).await;
+    let walked = || f.store.runs(None, 9, |run| run.stream == child).unwrap().len();
+    f.page(&[("1", 1, 9)], Next::End).await;
+    assert_eq!(walked(), 0);
+    f.page(&[("1", 1, 9)], Next::End).await;
+    f.sweep().await;
+    assert_eq!(walked(), 1);
 }
 
 #[tokio::test]
