@@ -320,3 +320,15 @@ fn only_an_empty_quota_of_a_longer_window_than_ours_blocks() {
         assert_eq!(!budget.blocked_for(t).is_zero(), blocked, "{remaining} left, reset in {reset} s");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_account_used_counts_until_its_window_is_over() {
+    let now = Instant::now();
+    let mut budget = Budget::new(limit(10, 60), 0, now);
+    budget.take(2, now).unwrap();
+    budget.take_over(7, seconds(5), now);
+    assert_eq!(budget.occupied(now), 9);
+    assert_eq!((budget.free(now), budget.free(now + seconds(5))), (0, 1), "the pause, and then what is left");
+    let back = now + seconds(60) + LOST_GRACE;
+    assert_eq!((budget.free(back - Duration::from_millis(1)), budget.free(back)), (1, 8));
+}

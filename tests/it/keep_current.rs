@@ -275,6 +275,22 @@ async fn a_resource_that_a_shop_takes_no_more_is_not_called_until_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shop_that_changes_its_account_calls_no_more_often() {
+    let builder = TestApp::builder().limits(["10/2s", "20/2s"]);
+    let app = builder.shop("moves", 150, 0).shop("stays", 150, 0).start().await;
+    for (account, read) in [("north", 10), ("stays", 60), ("south", 110), ("moves", 170)] {
+        eventually("some details", async || (app.sandbox().audit().details_read > read).then_some(())).await;
+        let (status, shop) = app.patch("moves", json!({"account": account})).await;
+        assert_eq!((status, &shop["account"]), (200, &json!(account)));
+    }
+    app.run_until_idle().await;
+    // A call too many would have been refused.
+    assert_eq!(app.status().await["refused_429"], 0);
+    oracle::listing(&app, &oracle::truth(&app)).await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purged_shop_leaves_no_row_and_a_deleted_one_leaves_its_rows() {
     let database = Database::fresh().await;
     let builder = TestApp::builder().mysql(database.url()).limits(["50/s", "100/s"]);
