@@ -82,7 +82,10 @@ impl Inner {
         if definition.detail.is_some() {
             self.store.read_again(&shop.id, &definition.name, documents).await?;
         } else {
-            self.store.forget_rows(&shop.id, &definition.name, documents).await?;
+            let forgotten = self.store.forget_rows(&shop.id, &definition.name, documents).await?;
+            if forgotten == 0 {
+                return Ok(0);
+            }
             self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
         }
         Ok(asked)

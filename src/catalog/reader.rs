@@ -120,6 +120,10 @@ fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
     let pages =
         fields.needed("pages", pages, "say how its pages hang together, like pages = { style = \"none\" }").flatten();
     let recent = fields.table("recent").map(self::recent);
+    if matches!((&pages, &recent), (Some(Pages::Cursor { .. }), Some(Some(_)))) {
+        fields
+            .problem("recent", "does not go with a cursor, which belongs to what was asked for at first; leave it out");
+    }
     let list = List {
         path: path.unwrap_or_default(),
         items: items.unwrap_or_default(),

@@ -145,12 +145,31 @@ pub struct Row {
     pub body: Option<Bytes>,
 }
 
-/// A row of a list page that cannot be kept: it has no usable id.
+/// A row of a list page that cannot be kept: it has no usable id, or cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
     /// The id as far as there is one, cut and without control characters.
     pub id: Option<String>,
     pub reason: String,
+    /// A digest of a row that cannot be read, which tells it from others: whose it is nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<u64>,
+}
+
+impl Rejected {
+    /// A row that can be read, and whose id cannot be used.
+    pub fn new(id: Option<String>, reason: String) -> Rejected {
+        Rejected { id, reason, unreadable: None }
+    }
+
+    /// Tells rows of one list apart.
+    pub fn mark(&self) -> String {
+        let id = self.id.as_deref().unwrap_or_default();
+        match self.unreadable {
+            Some(digest) => format!("{id}|{digest:016x}|{}", self.reason),
+            None => format!("{id}|{}", self.reason),
+        }
+    }
 }
 
 /// What a finished step wants changed, as a value.

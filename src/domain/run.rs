@@ -113,11 +113,14 @@ pub struct Pass {
     /// Least row time that it met; what is older may have come of age.
     #[serde(default)]
     pub oldest: Option<Millis>,
+    /// It met a row that nobody can read, and so cannot tell which rows are gone.
+    #[serde(default)]
+    pub unreadable: bool,
 }
 
 impl Default for Pass {
     fn default() -> Pass {
-        Pass { number: 1, met_known: false, missed: 0, oldest: None }
+        Pass { number: 1, met_known: false, missed: 0, oldest: None, unreadable: false }
     }
 }
 

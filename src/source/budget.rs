@@ -69,6 +69,9 @@ pub struct BudgetView {
     pub tightened: Option<u32>,
 }
 
+/// A call has ended so long after its slot was taken: the wait for a login and for a place, and the call itself.
+const IN_FLIGHT_MAX: Duration = Duration::from_secs(120);
+
 impl Budget {
     /// `occupied_at_start`: the slots that were durably in use before a restart. Their calls may be on
     /// their way still, so they come back one window and [`LOST_GRACE`] after `now`.
@@ -194,11 +197,12 @@ impl Budget {
         }
     }
 
-    /// Calls and a pause of another budget count here from now on: the API counts them so. Its calls may be on their
-    /// way still.
-    pub fn take_over(&mut self, occupied: u32, pause: Duration, now: Instant) {
-        self.cool(occupied, now + LOST_GRACE);
-        self.block_for(pause, now);
+    /// What another budget has in use counts here too, and its pause holds: the API counts by who calls. Its calls in
+    /// flight end there, so here they count as if each took its time.
+    pub fn take_over(&mut self, other: &Budget, now: Instant) {
+        self.cool(other.cooling.values().sum(), now);
+        self.cool(other.in_flight, now + IN_FLIGHT_MAX);
+        self.block_for(other.blocked_for(now), now);
     }
 
     /// The rule's window; zero when it is lifted.

@@ -324,11 +324,16 @@ fn only_an_empty_quota_of_a_longer_window_than_ours_blocks() {
 #[tokio::test(start_paused = true)]
 async fn what_another_account_used_counts_until_its_window_is_over() {
     let now = Instant::now();
+    let mut other = Budget::new(limit(10, 60), 0, now);
+    other.take(5, now).unwrap();
+    other.ended(now, &NONE);
+    other.ended(now, &NONE);
+    other.block_for(seconds(5), now);
     let mut budget = Budget::new(limit(10, 60), 0, now);
     budget.take(2, now).unwrap();
-    budget.take_over(7, seconds(5), now);
-    assert_eq!(budget.occupied(now), 9);
-    assert_eq!((budget.free(now), budget.free(now + seconds(5))), (0, 1), "the pause, and then what is left");
-    let back = now + seconds(60) + LOST_GRACE;
-    assert_eq!((budget.free(back - Duration::from_millis(1)), budget.free(back)), (1, 8));
+    budget.take_over(&other, now);
+    assert_eq!(budget.occupied(now), 7);
+    assert_eq!((budget.free(now), budget.free(now + seconds(5))), (0, 3), "the pause, and then what is left");
+    assert_eq!((budget.free(now + seconds(60)), budget.free(now + seconds(179))), (5, 5), "two had ended");
+    assert_eq!(budget.free(now + seconds(180)), 8, "and three were on their way");
 }

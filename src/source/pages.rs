@@ -108,8 +108,10 @@ pub fn page(
         let value = match strict(raw.get().as_bytes()) {
             Ok(value) => value,
             Err(error) => {
-                hashes.push(hash(&Json::Text(raw.get().into())));
-                rejected.push(Rejected { id: None, reason: format!("the row cannot be read: {error}") });
+                let digest = hash(&Json::Text(raw.get().into()));
+                hashes.push(digest);
+                let reason = format!("the row cannot be read: {error}");
+                rejected.push(Rejected { id: None, reason, unreadable: Some(digest) });
                 continue;
             }
         };
@@ -315,10 +317,10 @@ fn row_hash(definition: &Definition, row: &Json<'_>) -> u64 {
 
 fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Result<String, Rejected> {
     if !matches!(row, Json::Object(_)) {
-        return Err(Rejected { id: None, reason: format!("the row is {}, not an object", kind(row)) });
+        return Err(Rejected::new(None, format!("the row is {}, not an object", kind(row))));
     }
     let Some(id) = row.pointer(&definition.id).and_then(id_text) else {
-        return Err(Rejected { id: None, reason: format!("no text or whole number at {}", definition.id) });
+        return Err(Rejected::new(None, format!("no text or whole number at {}", definition.id)));
     };
     let reason = if id.is_empty() {
         "the id is empty"
@@ -338,7 +340,7 @@ fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Resul
         }
         "the id and its parent's are longer than 128 characters together"
     };
-    Err(Rejected { id: Some(clean(&id)), reason: reason.to_owned() })
+    Err(Rejected::new(Some(clean(&id)), reason.to_owned()))
 }
 
 /// The id that a value is, if it can be one.

@@ -123,13 +123,15 @@ impl Store {
         let again = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
             let kind = JobKind::FetchDetail { run: None, combination: stream.combination, id };
             let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, kind)?;
-            enqueue(tx, &job)
+            enqueue(tx, &job)?;
+            Ok(true)
         };
-        self.forget(shop, resource, documents, again).await
+        self.forget(shop, resource, documents, again).await.map(drop)
     }
 
     /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
-    /// their documents. What is no longer listed stays noted: no walk would bring it, and nobody would know of it.
+    /// their documents. What is no longer listed stays noted: no walk would bring it, and nobody would know of it. How
+    /// many were forgotten.
     ///
     /// # Errors
     /// The engine's errors.
@@ -138,43 +140,48 @@ impl Store {
         shop: &str,
         resource: &str,
         documents: Vec<(String, Combination)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let row = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
             let key = keys::row(&stream, &id);
             let note: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
-            if note.is_some_and(|note| note.gone_at.is_none()) {
+            let is_listed = note.is_some_and(|note| note.gone_at.is_none());
+            if is_listed {
                 tx.delete(key);
             }
-            Ok(())
+            Ok(is_listed)
         };
         self.forget(shop, resource, documents, row).await
     }
 
-    /// Forgets documents, in bounded steps, and does something more with each.
+    /// Forgets documents, in bounded steps, that `first` says yes to; it does something more with each. How many.
     async fn forget(
         &self,
         shop: &str,
         resource: &str,
         documents: Vec<(String, Combination)>,
-        more: impl Fn(&mut Tx<'_>, StreamId, String) -> Result<(), StoreError> + Copy + Send + 'static,
-    ) -> Result<(), StoreError> {
+        first: impl Fn(&mut Tx<'_>, StreamId, String) -> Result<bool, StoreError> + Copy + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
         for some in documents.chunks(WANTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
-            self.transact(move |tx| {
+            let some = self.transact(move |tx| {
+                let mut count = 0;
                 // A shop may have been deleted meanwhile.
                 if !shops::is_known(tx, &shop)? {
-                    return Ok(());
+                    return Ok(count);
                 }
                 for (id, combination) in some {
                     let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
-                    detail::forget(tx, &stream, &id)?;
-                    more(tx, stream, id)?;
+                    if first(tx, stream.clone(), id.clone())? {
+                        detail::forget(tx, &stream, &id)?;
+                        count += 1;
+                    }
                 }
-                Ok(())
-            })
-            .await?;
+                Ok(count)
+            });
+            forgotten += some.await?;
         }
-        Ok(())
+        Ok(forgotten)
     }
 
     /// Up to which full walk the gaps of a shop's resource are closed.

@@ -10,7 +10,7 @@ use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
 use super::{Store, StoreError, Tx, decode, encode, keys, runs};
-use crate::domain::{Job, JobKind, Parked, Rejected, Run, RunState, StreamId};
+use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
 const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
@@ -53,6 +53,9 @@ fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
 struct MayPass {
     parked: u64,
     not_before: i64,
+    /// Of a page or a sweep: how far its walk was to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    page_of: Option<Mode>,
 }
 
 pub(super) fn park_job(
@@ -88,8 +91,9 @@ pub(super) fn park_job(
     let is_page = job.document().is_none();
     if may_pass || is_page {
         let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
-        let not_before = if is_page { now } else { now.saturating_add(pause) };
-        let note = MayPass { parked: parked.id, not_before };
+        let run = job.run().map(|run| runs::read(tx, run)).transpose()?.flatten();
+        let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
+        let note = MayPass { parked: parked.id, not_before: now.saturating_add(pause), page_of };
         tx.put(keys::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
@@ -108,7 +112,7 @@ pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> 
         attempts: 1,
         parked_at: now,
     };
-    let mark = format!("\u{1}{}|{}", row.id.as_deref().unwrap_or_default(), row.reason);
+    let mark = format!("\u{1}{}", row.mark());
     let key = STANDARD.encode(keys::row(&run.stream, &mark));
     put(tx, &Record { parked, what: What::Row { key } })
 }
@@ -134,13 +138,21 @@ pub(super) fn park_entry(
 
 /// A walk ended well: puts reads of its stream back that may work by now, and forgets pages that were given up. What
 /// was parked while the API was away needs nobody.
-pub(super) fn revive(tx: &mut Tx<'_>, stream: &StreamId, now: i64) -> Result<(), StoreError> {
-    let prefix = keys::stream(b'h', stream);
-    for (_, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
+pub(super) fn revive(tx: &mut Tx<'_>, walked: &Run, now: i64) -> Result<(), StoreError> {
+    let prefix = keys::stream(b'h', &walked.stream);
+    for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
         let note: MayPass = decode("a parked job", &bytes)?;
         // A clock that was ahead once must not put it off for ever.
-        if note.not_before <= now || note.not_before > now.saturating_add(REVIVE_AFTER_MAX_MS) {
-            retry(tx, note.parked, true, now)?;
+        let is_due = note.not_before <= now || note.not_before > now.saturating_add(REVIVE_AFTER_MAX_MS);
+        match note.page_of {
+            None if is_due => drop(retry(tx, note.parked, true, now)?),
+            // A walk for news does not read what a whole one gave up.
+            Some(mode) if walked.mode == Mode::Full || mode == Mode::Incremental => {
+                tx.delete(keys::numbered(b'p', note.parked));
+                tx.count(Counter::Parked, -1);
+                tx.delete(key);
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -154,10 +166,7 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
         What::Job { mut job } => {
             tx.delete(keys::parked_job(&job.stream(), id));
             job.revived = if unasked { job.revived.saturating_add(1) } else { 0 };
-            // The walk that ended has read the pages of those before it.
-            if !unasked || job.document().is_some() {
-                retry_job(tx, &job, now)?;
-            }
+            retry_job(tx, &job, now)?;
         }
         What::Entry { head, sealed } => {
             let sealed = STANDARD
@@ -183,12 +192,11 @@ fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
             if runs::read(tx, *run)?.is_none() {
                 return Ok(());
             }
-            let walking = keys::stream(b'v', &job.stream());
             // A newer walk reads this page too, and sweeps.
-            if tx.get(&walking)?.is_some() {
+            if runs::walking(tx, &job.stream())?.is_some() {
                 return Ok(());
             }
-            tx.put(walking, encode("a walk", run)?);
+            tx.put(keys::stream(b'v', &job.stream()), encode("a walk", run)?);
             runs::update(tx, Some(*run), now, |run| {
                 run.state = RunState::Walking;
                 run.error = None;

@@ -141,10 +141,9 @@ fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &Claims) -> Resul
         let record: Record = decode("ready jobs", &bytes)?;
         let number = super::keys::number_of(&key).unwrap_or(0);
         let free = record.jobs(want - found.len(), |seq, id| {
-            !claims.holds(seq)
-                && (id.is_empty() || !under_way.is_some_and(|ids| ids.contains_key(id)) && !met.contains(id))
+            let is_free = !claims.holds(seq) && !under_way.is_some_and(|ids| ids.contains_key(id));
+            is_free && (id.is_empty() || met.insert(id.to_owned()))
         });
-        met.extend(free.iter().filter_map(|job| job.document().map(str::to_owned)));
         found.extend(free.into_iter().map(|job| (number, job)));
         if found.len() == want {
             break;

@@ -138,9 +138,21 @@ pub(super) fn fail(tx: &mut Tx<'_>, id: u64, stream: &StreamId, error: String, n
 }
 
 /// The run that walks a stream; none where its record says that it does not, or is gone.
-fn walking(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<Run>, StoreError> {
+pub(super) fn walking(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<Run>, StoreError> {
     let Some(bytes) = tx.get(&keys::stream(b'v', stream))? else { return Ok(None) };
     Ok(read(tx, decode("a walk", &bytes)?)?.filter(|run| run.state == RunState::Walking))
+}
+
+/// Whether some stream of this one's resource is being walked.
+fn is_walked(tx: &Tx<'_>, stream: &StreamId) -> Result<bool, StoreError> {
+    let prefix = keys::texts(b'v', &[&stream.shop, &stream.resource]);
+    for pair in tx.pairs(&prefix, &prefix) {
+        let run = read(tx, decode("a walk", &pair?.1)?)?;
+        if run.is_some_and(|run| run.state == RunState::Walking) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Nothing walks the stream any more.
@@ -158,10 +170,14 @@ fn begin(tx: &mut Tx<'_>, id: u64, stream: &StreamId) -> Result<(), StoreError> 
 /// another of their resource is still under way: that one has the same behind it, or the next one has.
 pub(super) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
     if let Some(next) = run.next {
-        begin(tx, next, &run.stream)?;
+        update(tx, Some(run.id), now, |run| run.next = None)?;
+        if read(tx, next)?.is_some_and(|next| next.state == RunState::Walking) {
+            // What it meets is told from what the walk before it met, and its days end now.
+            update(tx, Some(next), now, |run| run.started_at = now)?;
+            begin(tx, next, &run.stream)?;
+        }
     }
-    let walking = keys::texts(b'v', &[&run.stream.shop, &run.stream.resource]);
-    if run.followers.is_empty() || !tx.scan(&walking, &walking, 1)?.is_empty() {
+    if run.followers.is_empty() || is_walked(tx, &run.stream)? {
         return Ok(());
     }
     for follower in &run.followers {
@@ -195,9 +211,14 @@ fn start(
     match &walking {
         Some(run) if run.mode == mode || run.mode == Mode::Full => return Ok(Some(Started::Already(run.id))),
         Some(Run { next: Some(next), .. }) => {
-            if trigger == Trigger::Request {
-                update(tx, Some(*next), now, |run| run.trigger = trigger)?;
-            }
+            update(tx, Some(*next), now, |run| {
+                if trigger == Trigger::Request {
+                    run.trigger = trigger;
+                }
+                let more = wanted.followers.iter().filter(|stream| !run.followers.contains(stream));
+                let more: Vec<StreamId> = more.cloned().collect();
+                run.followers.extend(more);
+            })?;
             return Ok(Some(Started::Already(*next)));
         }
         _ => {}

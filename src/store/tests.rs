@@ -225,7 +225,7 @@ async fn rows_without_a_usable_id_are_parked_once_and_the_page_goes_on() {
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
         let mut effects = page(&[("1", 1, 0)], Next::End);
         if let Effects::Page { rejected, .. } = &mut effects {
-            rejected.push(Rejected { id: None, reason: "no id".into() });
+            rejected.push(Rejected::new(None, "no id".into()));
         }
         f.settle(lease, effects).await;
         f.read_details().await;

@@ -144,6 +144,7 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let parked = note_rejected(tx, &run, &page.rejected, now)?;
     tally.to_fetch += parked;
+    tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
     if run.pass.number == 1 {
         tally.listed += page.rejected.len() as u64;
     }
@@ -263,7 +264,7 @@ fn note_rejected(tx: &mut Tx<'_>, run: &Run, rejected: &[Rejected], now: i64) ->
     let mut parked = 0;
     for row in rejected {
         // A control character leads: no followed id begins with one.
-        let mark = format!("\u{1}{}|{}", row.id.as_deref().unwrap_or_default(), row.reason);
+        let mark = format!("\u{1}{}", row.mark());
         let key = keys::row(&run.stream, &mark);
         if tx.get(&key)?.is_none() {
             parked::park_row(tx, run, row, now)?;
@@ -319,7 +320,7 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     runs::leave(tx, stream);
     outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
     runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
-    parked::revive(tx, stream, now)?;
+    parked::revive(tx, &run, now)?;
     runs::follow(tx, &run, now)
 }
 
@@ -412,6 +413,10 @@ enum Absence {
 }
 
 fn absence(note: &RowNote, run: &Run) -> Absence {
+    if run.pass.unreadable {
+        // It may be one of those.
+        return Absence::None;
+    }
     if note.seen == run.id && note.pass + 1 == run.pass.number {
         // What reaches the age at which the API drops it goes at the end, and moves nothing.
         let came_of_age = note.time.zip(run.pass.oldest).is_some_and(|(time, oldest)| time <= oldest);

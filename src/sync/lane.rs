@@ -165,7 +165,7 @@ impl Loop {
             return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.width() as usize));
         }
         self.lane.close_empty(&store, &names)?;
-        Ok(Next::Wait(None))
+        Ok(Next::Wait(self.shops_paused.values().min().copied()))
     }
 
     /// How many attempts may be under way at once.

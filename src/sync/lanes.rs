@@ -167,10 +167,9 @@ pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop, account: &str) -> Resul
             // One that is not in use yet is read from the store, where they are added up already.
             let new = map.budgets.get(&LaneKey { account: shop.account.clone(), rule: rule.clone() });
             if let Some(new) = new {
-                let mut old = old.lock().unwrap_or_else(PoisonError::into_inner);
-                let (occupied, pause) = (old.occupied(now), old.blocked_for(now));
-                drop(old);
-                new.lock().unwrap_or_else(PoisonError::into_inner).take_over(occupied, pause, now);
+                // Two changes that cross hold the map's lock, one after the other.
+                let old = old.lock().unwrap_or_else(PoisonError::into_inner);
+                new.lock().unwrap_or_else(PoisonError::into_inner).take_over(&old, now);
             }
         }
     }

@@ -74,7 +74,7 @@ async fn a_pause_that_was_asked_for_is_kept_by_the_wall_clock_and_never_grows() 
 async fn rows_that_cannot_be_followed_are_counted_and_parked_once() {
     let f = fixture().await;
     let reason = || "has no id".to_owned();
-    let rejected = [Rejected { id: None, reason: reason() }, Rejected { id: Some("x ".into()), reason: reason() }];
+    let rejected = [Rejected::new(None, reason()), Rejected::new(Some("x ".into()), reason())];
     for parked in [2, 0] {
         let run = f.start(Mode::Full).await;
         let lease = f.lease(QueueKind::List, 1).await.remove(0);

@@ -1,7 +1,7 @@
 //! What comes after what: whole walks behind walks for news, one attempt a document, parked reads that come back.
 
 use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
-use crate::domain::{Combination, Effects, Entry, Lease, Mode, Next, RunState, StreamId, Trigger};
+use crate::domain::{Combination, Effects, Entry, Lease, Mode, Next, Rejected, RunState, StreamId, Trigger};
 use crate::store::{Failure, QueueKind, Settlement, Start, Started, keys};
 
 /// A fixture whose stream has its whole history: one document.
@@ -163,6 +163,63 @@ async fn a_document_that_was_parked_twice_comes_back_from_both_places() {
     f.page(&[("1", 2, 9)], Next::End).await;
     assert_eq!([f.read_details().await, f.read_details().await], [["1"], ["1"]], "one after the other");
     assert_eq!(f.store.counters().unwrap().parked, 0);
+}
+
+#[tokio::test]
+async fn a_walk_for_news_does_not_do_away_with_what_a_whole_one_gave_up() {
+    let f = walked().await;
+    let whole = f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0)], MORE).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    f.start(Mode::Incremental).await;
+    f.page(&[("2", 1, 0)], Next::End).await;
+    let parked = f.store.parked(None, 9, |_| true).unwrap();
+    assert_eq!(parked.len(), 1, "nobody has read it");
+    assert!(f.store.retry_parked(parked[0].id).await.unwrap());
+    f.page(&[("1", 1, 9)], Next::End).await;
+    f.sweep().await;
+    f.read_details().await;
+    assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Done);
+}
+
+#[tokio::test]
+async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
+    let f = walked().await;
+    f.start(Mode::Incremental).await;
+    let whole = asked(&f, Mode::Full, Trigger::Request).await.run();
+    for _ in 0..2 {
+        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let failure = Failure::Park { reason: "503".into(), may_pass: true };
+        f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    }
+    assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Failed);
+    let first = f.store.parked(None, 1, |_| true).unwrap()[0].id;
+    assert!(f.store.retry_parked(first).await.unwrap());
+    f.page(&[("1", 1, 9)], Next::End).await;
+    assert!(f.lease(QueueKind::List, 9).await.is_empty());
+    let Started::Run(next) = asked(&f, Mode::Full, Trigger::Request).await else { panic!("the stream is free") };
+    assert!(next > whole);
+}
+
+#[tokio::test]
+async fn rows_that_nobody_can_read_are_told_apart_and_mark_nothing_as_gone() {
+    let f = walked().await;
+    let run = f.start(Mode::Full).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let mut effects = super::page(&[("2", 1, 0)], Next::End);
+    if let Effects::Page { rejected, .. } = &mut effects {
+        let alike = |digest| Rejected { id: None, reason: "it cannot be read".into(), unreadable: Some(digest) };
+        rejected.extend([alike(1), alike(2), alike(1)]);
+    }
+    f.settle(lease, effects).await;
+    f.sweep().await;
+    f.read_details().await;
+    assert_eq!(f.store.parked(None, 9, |_| true).unwrap().len(), 2);
+    assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Done);
+    let gone = f.drain().await.into_iter().filter(|entry| matches!(entry, Entry::Listing { .. })).count();
+    assert_eq!(gone, 0, "the row of 1 may be one of them");
 }
 
 #[tokio::test]
