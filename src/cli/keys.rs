@@ -14,8 +14,9 @@ use crate::http::rules;
 
 /// Make, list and revoke API keys.
 ///
-/// A key's text is shown once, when it is made; only a digest is kept (and, sealed for a day, the answer to a request with an `Idempotency-Key`). Each key ends, after a year unless
-/// told otherwise: make the next one before. A running server does the same under /api/v1/keys.
+/// A key's text is shown once, when it is made; only a digest is kept (and, sealed and for a day, the answer to a
+/// request with an `Idempotency-Key`). Each key ends, after a year unless told otherwise: make the next one before. A
+/// running server does the same under /api/v1/keys.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(after_long_help = "Examples:\n  waybill keys create --name dashboard --scope read\n  \
