@@ -111,6 +111,14 @@ fn what_could_not_be_kept_or_would_end_too_early() {
         &["waybill.toml:9: resource.things.list.pages.next: is empty; name at least one"],
     );
     says(
+        "pages",
+        "pages = { style = \"cursor\", parameter = \"c\", next = [\"/n\"] }\nrecent = { parameter = \"m\", max = \"1h\" }",
+        &[
+            "waybill.toml:10: resource.things.list.recent: does not go with a cursor, which belongs to what was asked for \
+         at first; leave it out",
+        ],
+    );
+    says(
         "more",
         "windows = { from = \"a\", to = \"b\", days = 9999999, reach = \"9999999d\" }",
         &[
