@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Inner;
+use super::{Inner, restore};
 use crate::catalog::Definition;
 use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
@@ -23,8 +23,6 @@ use crate::store::{self, KeyRecord, StoreError};
 
 /// When a client may ask again after a passing failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// As often as the taking over of shops is tried.
-const RESTORE_RETRY: Duration = Duration::from_secs(15);
 const DAY_MS: i64 = 86_400_000;
 
 impl Backend for Inner {
@@ -102,7 +100,7 @@ impl Backend for Inner {
         Box::pin(async move {
             shop.check(&self.definitions)?;
             if let Some(detail) = self.shops_to_restore().await.map_err(store_error)? {
-                return Err(ApiError::Unavailable { detail, retry_after: RESTORE_RETRY });
+                return Err(ApiError::Unavailable { detail, retry_after: restore::PAUSE });
             }
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
                 return Err(store_error(StoreError::DuplicateClient));

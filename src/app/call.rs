@@ -79,11 +79,7 @@ impl<'a> Caller<'a> {
         };
         let mut budget = self.take_slot(&shop.account, rule).await?;
         let outcome = self.source.get(credentials, call).await;
-        let now = Instant::now();
-        let before = budget.blocked_for(now);
-        outcome.settle(&mut budget, now);
-        let pause = budget.blocked_for(now);
-        if pause > before {
+        if let Some(pause) = outcome.settle(&mut budget, Instant::now()) {
             self.store.keep_pause(&shop.account, &rule.name, pause).await?;
         }
         Ok(outcome)

@@ -42,9 +42,8 @@ impl Inner {
         Readiness { unready, degraded }
     }
 
-    /// Whether MySQL may know shops of an earlier data directory that were not taken over: who registers one of them
-    /// anew would get another id, and its rows of before would belong to nobody.
-    /// Why nothing may be registered now, if so.
+    /// Why nothing may be registered now, if so: MySQL may know shops of an earlier data directory that were not taken
+    /// over. Who registers one of them anew would get another id, and its rows of before would belong to nobody.
     pub(super) async fn shops_to_restore(&self) -> Result<Option<String>, StoreError> {
         let Sink::Mysql(mysql) = &self.sink else { return Ok(None) };
         if !self.store.is_blank()? {

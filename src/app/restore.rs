@@ -21,7 +21,7 @@ use crate::store::{Mirrored, Restored, StoreError};
 /// Ledger rows read at once.
 const ROWS_AT_ONCE: usize = 1_000;
 /// Between two tries.
-const PAUSE: Duration = Duration::from_secs(15);
+pub(super) const PAUSE: Duration = Duration::from_secs(15);
 /// A document may have been listed a little later than its own time says.
 const YOUNG_SLACK: Duration = Duration::from_secs(2 * 86_400);
 

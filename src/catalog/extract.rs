@@ -97,9 +97,9 @@ fn known(kind: ColumnKind, text: Option<&str>) -> Cell {
     text.and_then(|text| text_cell(kind, text)).unwrap_or(Cell::Null)
 }
 
-/// The cell of what is not in the document, and known as a text: a list parameter, a parent's id. None: it does not
-/// fit the type.
-pub(super) fn text_cell(kind: ColumnKind, text: &str) -> Option<Cell> {
+/// The cell of what is not in a document, and known as a text: a list parameter, a parent's id, a filter. None: it does
+/// not fit the type.
+pub fn text_cell(kind: ColumnKind, text: &str) -> Option<Cell> {
     match (kind, text) {
         (ColumnKind::Boolean, "true") => Some(Cell::Boolean(true)),
         (ColumnKind::Boolean, "false") => Some(Cell::Boolean(false)),
@@ -167,7 +167,7 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
 
 /// ISO 8601 with an offset, to UTC with microseconds. Finer fractions are cut, as MySQL would round
 /// them into another second.
-pub fn parse_datetime(text: &str) -> Option<String> {
+fn parse_datetime(text: &str) -> Option<String> {
     written(text.parse().ok()?)
 }
 
@@ -199,7 +199,7 @@ pub fn parse_millis(text: &str) -> Option<i64> {
 }
 
 /// A plain numeral (no exponent) whose part before the point has at most `whole` digits.
-pub fn decimal_fits(text: &str, whole: usize) -> bool {
+fn decimal_fits(text: &str, whole: usize) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (before, after) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     let numeral = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

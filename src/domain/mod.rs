@@ -22,3 +22,8 @@ pub use retry::{Disposition, RetryPolicy};
 pub use run::{Mode, Pass, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
 pub use stream::{Checkpoint, Combination, StreamId};
+
+/// Whether a field need not be written down: reading gives the same without it.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -12,13 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tracing::Instrument as _;
 use warp::http::{HeaderMap, Method};
 
-use super::backend::{AnswerName, ApiError};
+use super::backend::AnswerName;
 use super::body::{Body, capped};
 use super::reply::{Kind, Outcome, Problem, Reply};
-use super::{Api, Call};
+use super::{Api, Call, carried_through};
 
 pub(super) const HEADER: &str = "idempotency-key";
 /// Longest name that a client may give a request.
@@ -105,8 +104,7 @@ where
         drop(flight);
         outcome
     };
-    let done = tokio::spawn(doing.in_current_span()).await;
-    done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request ended badly: {error}")).into()))
+    carried_through(doing).await
 }
 
 /// Of the parts, each with its length, so that none runs into the next.

@@ -54,7 +54,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Keeps an answer for 24 h, over a restart too, or for less when there are very many.
     fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Answer<'_, ()>;
 
-    /// Makes a key. Its text is in this answer and nowhere else.
+    /// Makes a key. Its text is in this answer and nowhere else; but for an answer that is kept, sealed.
     ///
     /// # Errors
     /// `Invalid` for what [`NewKey::check`] refuses, and for a shop that is not there.
@@ -69,9 +69,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Proves the credentials, keeps the shop and starts its first sync.
     ///
     /// # Errors
-    /// `Invalid` for what [`NewShop::check`] refuses, `Conflict` for a client id that is registered, `Refused` when the login host turns the
-    /// credentials down, `LoginUnreachable` when it cannot be asked, `Unavailable` while it is not known which shops
-    /// the sink has.
+    /// `Invalid` for what [`NewShop::check`] refuses, `Conflict` for a client id that is registered, `Refused` when the
+    /// login host turns the credentials down, `LoginUnreachable` when it cannot be asked, `Unavailable` while it is not
+    /// known which shops the sink has.
     fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop>;
 
     /// All shops, in any order.

@@ -333,7 +333,12 @@ where
     if call.head.method.is_safe() {
         return doing(api, call).await;
     }
-    let done = tokio::spawn(doing(api, call).in_current_span()).await;
+    carried_through(doing(api, call)).await
+}
+
+/// Goes on when whoever waits for it is dropped.
+async fn carried_through(doing: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+    let done = tokio::spawn(doing.in_current_span()).await;
     done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request ended badly: {error}")).into()))
 }
 

@@ -1,22 +1,14 @@
 //! What the text of a filter means for the type of its column. One for all sinks, so that each finds the same.
 
 use crate::catalog::definition::ColumnKind;
-use crate::catalog::extract::{decimal_fits, parse_datetime};
+use crate::catalog::extract::text_cell;
 
 /// The text as a column of this type holds it. None: it is no value of the type, so that nothing equals it.
 pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
     match kind {
         ColumnKind::Text(_) | ColumnKind::Json => Some(text.to_owned()),
-        ColumnKind::Boolean => text.parse::<bool>().ok().map(|flag| flag.to_string()),
-        ColumnKind::Integer => text.parse::<i64>().ok().map(|number| number.to_string()),
-        ColumnKind::Datetime => parse_datetime(text),
-        ColumnKind::Date => {
-            let date: jiff::civil::Date = text.parse().ok()?;
-            (0..=9999).contains(&date.year()).then(|| date.to_string())
-        }
-        ColumnKind::Decimal { digits, scale } => {
-            decimal_fits(text, usize::from(digits - scale)).then(|| plain(text, usize::from(scale)))
-        }
+        ColumnKind::Decimal { scale, .. } => text_cell(kind, text).map(|_| plain(text, usize::from(scale))),
+        _ => text_cell(kind, text)?.as_text(),
     }
 }
 

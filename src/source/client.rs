@@ -132,8 +132,10 @@ impl Outcome {
     }
 
     /// Tells the budget that the one slot taken for this call was used, and how. `now` is any instant
-    /// after the call; a caller that drops [`Source::get`] before its end calls [`Budget::lost`].
-    pub fn settle(&self, budget: &mut Budget, now: Instant) {
+    /// after the call; a caller that drops [`Source::get`] before its end calls [`Budget::lost`]. Some: the API asked
+    /// for a longer pause than was known, which is to be kept.
+    pub fn settle(&self, budget: &mut Budget, now: Instant) -> Option<Duration> {
+        let before = budget.blocked_for(now);
         match (self.ending, &self.result) {
             (Ending::NotSent, _) => budget.give_back(1),
             (Ending::Lost, _) => budget.lost(now),
@@ -146,6 +148,8 @@ impl Outcome {
             }
             (Ending::Answered, _) => budget.ended(now, &self.quota),
         }
+        let pause = budget.blocked_for(now);
+        (pause > before).then_some(pause)
     }
 }
 

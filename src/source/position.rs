@@ -47,7 +47,7 @@ pub struct Position {
     #[serde(rename = "n", default)]
     turn: u64,
     /// Rows before this page, of the same parent and stretch; counted where pages hang together by them.
-    #[serde(rename = "o", default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "o", default, skip_serializing_if = "crate::domain::is_default")]
     offset: u64,
     /// The cursor of this page, or the parameters of its address.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
@@ -195,11 +195,6 @@ impl Windows {
             Span::Days { days, .. } => from.saturating_add(i64::from(days.saturating_sub(1)).days()),
         }
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// The minutes to ask for, when the last walk is recent enough.

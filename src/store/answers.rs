@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::meta::number;
 use super::{Store, StoreError, Tx, decode, encode};
 
 /// How long an answer is kept.
@@ -113,8 +114,7 @@ impl Store {
 }
 
 fn count(tx: &Tx<'_>) -> Result<u64, StoreError> {
-    let bytes = tx.get(COUNT)?;
-    Ok(bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u64::from_be_bytes)).unwrap_or(0))
+    Ok(number(tx.get(COUNT)?))
 }
 
 /// Removes what is over, and the oldest of too many; `count` is how many places there are in the order.

@@ -120,8 +120,8 @@ impl Store {
         resource: &str,
         documents: Vec<(String, Combination)>,
     ) -> Result<(), StoreError> {
-        let again = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
-            let kind = JobKind::FetchDetail { run: None, combination: stream.combination, id };
+        let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
             let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, kind)?;
             enqueue(tx, &job)?;
             Ok(true)
@@ -141,8 +141,8 @@ impl Store {
         resource: &str,
         documents: Vec<(String, Combination)>,
     ) -> Result<u64, StoreError> {
-        let row = |tx: &mut Tx<'_>, stream: StreamId, id: String| {
-            let key = keys::row(&stream, &id);
+        let row = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let key = keys::row(stream, id);
             let note: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
             let is_listed = note.is_some_and(|note| note.gone_at.is_none());
             if is_listed {
@@ -159,7 +159,7 @@ impl Store {
         shop: &str,
         resource: &str,
         documents: Vec<(String, Combination)>,
-        first: impl Fn(&mut Tx<'_>, StreamId, String) -> Result<bool, StoreError> + Copy + Send + 'static,
+        first: impl Fn(&mut Tx<'_>, &StreamId, &str) -> Result<bool, StoreError> + Copy + Send + 'static,
     ) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         for some in documents.chunks(WANTED_AT_ONCE) {
@@ -172,7 +172,7 @@ impl Store {
                 }
                 for (id, combination) in some {
                     let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
-                    if first(tx, stream.clone(), id.clone())? {
+                    if first(tx, &stream, &id)? {
                         detail::forget(tx, &stream, &id)?;
                         count += 1;
                     }

@@ -141,7 +141,7 @@ pub(super) fn counted(kv: &dyn Kv, counts: &Counts) -> Result<Vec<Change>, Store
         .collect()
 }
 
-fn number(bytes: Option<Vec<u8>>) -> u64 {
+pub(super) fn number(bytes: Option<Vec<u8>>) -> u64 {
     bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u64::from_be_bytes)).unwrap_or(0)
 }
 

@@ -91,7 +91,7 @@ pub(super) fn park_job(
     let is_page = job.document().is_none();
     if may_pass || is_page {
         let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
-        let run = job.run().map(|run| runs::read(tx, run)).transpose()?.flatten();
+        let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
         let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
         let note = MayPass { parked: parked.id, not_before: now.saturating_add(pause), page_of };
         tx.put(keys::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);

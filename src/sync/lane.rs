@@ -249,13 +249,8 @@ impl Loop {
             budget.give_back(1);
             return;
         };
-        let before = budget.blocked_for(done.at);
-        outcome.settle(&mut budget, done.at);
-        let pause = budget.blocked_for(done.at);
+        self.asked_pause = self.asked_pause.max(outcome.settle(&mut budget, done.at));
         drop(budget);
-        if pause > before {
-            self.asked_pause = self.asked_pause.max(Some(pause));
-        }
         if outcome.sent() {
             let took = done.took.min(TOOK_MAX);
             self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));

@@ -103,11 +103,12 @@ enum Task {
 }
 
 fn task(inner: &Inner, definition: &Definition, lease: &Lease) -> Result<Task, SourceError> {
+    let now = inner.parts.store.clock().now();
     Ok(match &lease.job.kind {
         JobKind::Sweep { .. } => Task::Nothing(Effects::Local),
         JobKind::FetchDetail { id, .. } => Task::Detail(id.clone()),
         JobKind::ListPage { run, page: 1, cursor: None, .. } => match first_position(inner, definition, lease, *run)? {
-            Some(position) => Task::Page(position.reached(definition, inner.parts.store.clock().now())),
+            Some(position) => Task::Page(position.reached(definition, now)),
             // No parent, no list.
             None => {
                 let (rows, rejected) = (Vec::new(), Vec::new());
@@ -115,7 +116,6 @@ fn task(inner: &Inner, definition: &Definition, lease: &Lease) -> Result<Task, S
             }
         },
         JobKind::ListPage { page, cursor, .. } => {
-            let now = inner.parts.store.clock().now();
             Task::Page(Position::read(*page, cursor.as_deref())?.reached(definition, now))
         }
     })
