@@ -99,7 +99,10 @@ async fn some(mysql: &Mysql, scope: Scope<'_>, mut batch: u64) -> anyhow::Result
                 if tries < TRIES_MAX
                     && matches!(
                         error.class,
-                        SinkErrorClass::Repeat | SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed
+                        SinkErrorClass::Repeat
+                            | SinkErrorClass::Disconnected
+                            | SinkErrorClass::Unavailable
+                            | SinkErrorClass::Unconfirmed
                     ) =>
             {
                 tracing::debug!(%error, tries, "the batch is tried again");

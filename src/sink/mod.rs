@@ -26,9 +26,9 @@ pub enum SinkErrorClass {
     /// The connection or the server is gone: reconnect, then repeat. Whether the batch was applied is
     /// not known.
     Disconnected,
-    /// No connection came about, so nothing was applied, and no document can be to blame: try again,
-    /// ever less often.
-    Unreachable,
+    /// No connection came about, or the server itself says that it takes nothing now: nothing was applied, and no
+    /// document can be to blame. Try again, ever less often.
+    Unavailable,
     /// Every row was taken, but the commit's answer did not come: as `Disconnected`, and no document
     /// can be to blame.
     Unconfirmed,
@@ -62,7 +62,7 @@ impl SinkError {
     /// comes again.
     fn before_documents(self) -> SinkError {
         let class = match self.class {
-            SinkErrorClass::Disconnected => SinkErrorClass::Unreachable,
+            SinkErrorClass::Disconnected => SinkErrorClass::Unavailable,
             SinkErrorClass::Repeat | SinkErrorClass::Poison | SinkErrorClass::Unknown => SinkErrorClass::Operator,
             class => class,
         };
@@ -176,12 +176,12 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::SinkError;
-    use super::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unconfirmed, Unknown, Unreachable};
+    use super::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unavailable, Unconfirmed, Unknown};
 
     #[test]
     fn nothing_met_before_the_documents_blames_one() {
         let before = |class| SinkError::new(class, "why").before_documents();
-        for class in [Repeat, Disconnected, Unreachable, Unconfirmed, NoRoom, Operator, Poison, Unknown] {
+        for class in [Repeat, Disconnected, Unavailable, Unconfirmed, NoRoom, Operator, Poison, Unknown] {
             let SinkError { class, text } = before(class);
             assert!(!matches!(class, Repeat | Disconnected | Poison | Unknown), "{class:?}");
             assert_eq!(text, "why");

@@ -4,6 +4,7 @@
 //! means what its class says: repeat, reconnect, wait, or look for the one document that is refused and
 //! park it. Nothing is ever dropped, and no failure stops the task.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +25,12 @@ const REPEATS_MAX: u32 = 5;
 const REPEATS_OF_PART_MAX: u32 = 2;
 /// Lost connections by the same batch, with the server answering in between, before it is suspected.
 const SUSPECT_AFTER: u32 = 2;
+/// How often a document by itself must come under suspicion before it is parked. A line that tears every other
+/// connection does that to an innocent one time in eight, so to one in ten million as often as this.
+const SUSPICIONS_MAX: u32 = 8;
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
-const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// Short enough for a server that takes over an address to be found within ten seconds.
+const RECONNECT_MAX: Duration = Duration::from_secs(8);
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -76,8 +81,10 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 /// Writes documents to MySQL until stopped. While one batch is written the next is opened, and the one
 /// before is acknowledged: the server is the slow part and shall not wait for us.
 pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
+    let acknowledging = JoinSet::new();
+    let suspects = BTreeMap::new();
     let mut writer =
-        Writer { store, mysql, health, stop, prepared: false, acknowledging: JoinSet::new(), left_behind: false };
+        Writer { store, mysql, health, stop, prepared: false, acknowledging, left_behind: false, suspects };
     // Not only with the first batch: what the definitions gained can be asked for before anything is written.
     writer.write_part(&[], REPEATS_MAX).await;
     let mut batch = Vec::new();
@@ -103,8 +110,10 @@ struct Writer {
     prepared: bool,
     /// At most one batch whose commit is confirmed; whether the store took that down.
     acknowledging: JoinSet<bool>,
-    /// An entry lost every race and stays in the outbox, where it is met again.
+    /// An entry lost every race, or is under suspicion, and stays in the outbox, where it is met again.
     left_behind: bool,
+    /// What lost its connection over and over by itself, and in how many turns. They go behind the others.
+    suspects: BTreeMap<Slot, u32>,
 }
 
 /// Opens the sealed documents after a place, on a blocking thread.
@@ -145,7 +154,12 @@ impl Writer {
     /// Writes a batch, in halves where it must be, until all of it is written or parked, or the writer
     /// is stopped.
     async fn write_batch(&mut self, batch: Vec<Waiting>) {
-        let mut left = vec![(batch, REPEATS_MAX)];
+        let (suspected, others): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|waiting| self.suspects.contains_key(&waiting.slot));
+        let mut left: Vec<_> = suspected.into_iter().map(|one| (vec![one], REPEATS_OF_PART_MAX)).collect();
+        if !others.is_empty() {
+            left.push((others, REPEATS_MAX));
+        }
         while let Some((part, repeats_max)) = left.pop() {
             match self.write_part(&part, repeats_max).await {
                 Part::Written => self.acknowledge(&part).await,
@@ -186,10 +200,10 @@ impl Writer {
                     }
                     Duration::from_millis(fastrand::u64(10..200))
                 }
-                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed | SinkErrorClass::Unreachable => {
-                    // A document too large for the server can look like a lost connection; not one
-                    // that came as far as the commit, nor one that was never sent. And a server that is
-                    // away is asked for once in a turn.
+                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed | SinkErrorClass::Unavailable => {
+                    // A document too large for what stands between can look like a lost connection; not one that
+                    // came as far as the commit, nor one that was never sent or that the server did not want now.
+                    // And a server that is away is asked for once in a turn.
                     if error.class == SinkErrorClass::Disconnected {
                         lost += u32::from(self.mysql.ping().await.is_ok());
                     }
@@ -225,6 +239,9 @@ impl Writer {
     /// Begins to acknowledge a part; the one before is done then.
     async fn acknowledge(&mut self, part: &[Waiting]) {
         self.acknowledged().await;
+        for waiting in part {
+            self.suspects.remove(&waiting.slot);
+        }
         let slots = part.iter().map(|waiting| waiting.slot).collect();
         let documents = part.iter().filter(|waiting| matches!(waiting.entry, Some(Entry::Document(_)))).count() as u64;
         metrics::counter!("waybill_documents_written_total").increment(documents);
@@ -249,13 +266,24 @@ impl Writer {
     }
 
     /// Parks what is refused. What only lost its races is nobody's fault and is left where it is: somebody holds
-    /// its row, and others shall not wait for that.
+    /// its row, and others shall not wait for that. So is, for a number of turns, what lost its connections: the line
+    /// may be bad.
     async fn give_up(&mut self, one: &Waiting, error: &SinkError) {
-        if error.class == SinkErrorClass::Repeat {
+        let later = match error.class {
+            SinkErrorClass::Repeat => true,
+            SinkErrorClass::Disconnected => {
+                let suspicions = self.suspects.entry(one.slot).or_default();
+                *suspicions += 1;
+                *suspicions < SUSPICIONS_MAX
+            }
+            _ => false,
+        };
+        if later {
             tracing::debug!(error = error.text, "a document is left for later");
             self.left_behind = true;
             return;
         }
+        self.suspects.remove(&one.slot);
         tracing::warn!(error = error.text, "the sink refuses a document; it is parked");
         if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
             error.warn("a refused document could not be parked; trying again");

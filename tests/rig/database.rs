@@ -105,7 +105,7 @@ pub(crate) async fn bad_network(run: Run) {
 /// What the table of error codes promises for one document that the server answers so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// It is parked at once or after some tries, and no other is.
+    /// It is parked at once or after some tries, and no other is. A lost connection needs many.
     Parked,
     /// It waits, and others do not.
     LeftForLater,
@@ -117,7 +117,7 @@ const CODES: [(u16, Fate); 15] = [
     (1205, Fate::LeftForLater),
     (1213, Fate::LeftForLater),
     (1020, Fate::LeftForLater),
-    (2006, Fate::AllWait),
+    (2006, Fate::Parked),
     (1040, Fate::AllWait),
     (1053, Fate::AllWait),
     (1290, Fate::AllWait),

@@ -14,9 +14,10 @@
 //! | `browser` | a headless Chromium |
 //! | `canary` | finds secrets in bytes |
 //! | `database`, `proxy` | M1, M3, M4: MariaDB goes away, the network is bad, a COMMIT's fate is unknown, each error code |
-//! | `strain` | M1, M7, M8: a database that is away, without room, or hard to reach |
+//! | `strain` | M1, M5, M7, M8: a database that is away, without room, or hard to reach; rows that others lock |
 //! | `gate`, `triggers` | A2: kill -9 exactly at a trigger |
 //! | `disk` | a file system that can be full or lose its power |
+//! | `failover` | M2: the database is read-only, and then another server has its address |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
 //! | `memory` | what a process holds |
@@ -40,6 +41,7 @@ mod browser;
 mod canary;
 mod database;
 mod disk;
+mod failover;
 mod gate;
 mod kill;
 #[path = "../it/support/mariadb.rs"]

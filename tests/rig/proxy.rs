@@ -1,11 +1,11 @@
 //! A TCP proxy on loopback that can be a bad network: delay with jitter, a thin line, cut after so many
 //! bytes, reset, black hole; and for MySQL: swallow the answer to a COMMIT, so that nobody knows its fate.
 //!
-//! One proxy stands before one server. Its faults may be changed while it runs, and take effect with
+//! One proxy stands before one server at a time. Its faults may be changed while it runs, and take effect with
 //! the next bytes. It counts the connections that it is asked for, and holds a gate. It ends, with its
 //! connections, when its value drops.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ const RESETS_WITHIN: u64 = 4_000;
 
 #[derive(Default)]
 struct State {
+    /// The port that new connections lead to.
+    server: AtomicU16,
     fault: Mutex<Fault>,
     gate: Mutex<Option<Gate>>,
     /// How often the fault was set.
@@ -105,9 +107,14 @@ impl Proxy {
     pub(crate) async fn to(server: u16, seed: u64) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
-        let task = tokio::spawn(accept(listener, server, Arc::clone(&state), seed));
+        let state = Arc::new(State { server: server.into(), ..State::default() });
+        let task = tokio::spawn(accept(listener, Arc::clone(&state), seed));
         Proxy { port, state, task }
+    }
+
+    /// Another server has the address from now on; connections that there are stay with the old one.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.state.server.store(server, Ordering::SeqCst);
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -139,7 +146,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: u16, state: Arc<State>, seed: u64) {
+async fn accept(listener: TcpListener, state: Arc<State>, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut connections = JoinSet::new();
     loop {
@@ -148,17 +155,17 @@ async fn accept(listener: TcpListener, server: u16, state: Arc<State>, seed: u64
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
                 state.accepted.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(serve(client, server, Arc::clone(&state), random.fork()));
+                connections.spawn(serve(client, Arc::clone(&state), random.fork()));
             }
         }
     }
 }
 
 /// One connection, until either side closes it or a fault ends it.
-async fn serve(mut client: TcpStream, server: u16, state: Arc<State>, random: fastrand::Rng) {
+async fn serve(mut client: TcpStream, state: Arc<State>, random: fastrand::Rng) {
     let upstream = match state.fault() {
         Fault::Refuse => None,
-        _ => TcpStream::connect(("127.0.0.1", server)).await.ok(),
+        _ => TcpStream::connect(("127.0.0.1", state.server.load(Ordering::SeqCst))).await.ok(),
     };
     let Some(mut upstream) = upstream else {
         drop(client.set_zero_linger());

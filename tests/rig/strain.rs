@@ -1,9 +1,11 @@
-//! M7 and M8: the database's disk is full, and the way to the database is slow, thin or torn. What comes
-//! in waits, what is healthy stays so, and afterwards everything is there.
+//! M5, M7 and M8: others lock its rows, the database's disk is full, and the way to the database is slow, thin or torn.
+//! What comes in waits, what is healthy stays so, and afterwards everything is there.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
 
 use crate::database::{Through, through};
@@ -27,6 +29,10 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 const CONNECTIONS_MAX: usize = 8;
 /// Readers that would have more, were they let.
 const READERS: usize = 12;
+/// Who else locks rows, and for how long; we wait two seconds for one.
+const HOLDERS: usize = 8;
+const HELD: Duration = Duration::from_millis(300);
+const HELD_FOR_LONG: Duration = Duration::from_secs(6);
 /// How long the database is away for the count of what asks for it, and refuses first.
 const AWAY: Duration = Duration::from_secs(12);
 const REFUSED: Duration = Duration::from_secs(8);
@@ -101,7 +107,7 @@ async fn no_room(run: Run, world: World, mut serving: Serving, mut server: Maria
 }
 
 /// Waits until the service says so of its sink.
-async fn until_healthy(world: &World, serving: &Serving, healthy: bool, at_most: Duration) {
+pub(crate) async fn until_healthy(world: &World, serving: &Serving, healthy: bool, at_most: Duration) {
     let begun = Instant::now();
     loop {
         let status = serving.get("/api/v1/status").await;
@@ -133,6 +139,62 @@ pub(crate) async fn slow(run: Run) {
     }
     drop(stirring);
     oracle::judge(world, serving).await;
+}
+
+/// M5: others lock rows of the same shop, in any order, mostly for a moment, now and then for longer than we wait.
+/// Races are lost and deadlocks broken; no document is to blame for either.
+pub(crate) async fn contention(run: Run) {
+    let detail = Limit { calls: 100, seconds: 1 };
+    let database = Database::fresh().await;
+    let mut world = World::open(&run, Plan { mysql: Some(database), detail, ..Plan::of(1, [150, 50]) }).await;
+    world.walk_often();
+    let serving = world.start().await;
+    world.register_all(&serving).await;
+    serving.idle(Duration::from_secs(60)).await;
+    let stirring = world.stir(CHANGES);
+    let database = world.database.as_ref().unwrap();
+    let (client, shop) = world.shops.iter().next().unwrap();
+    let mut holders = tokio::task::JoinSet::new();
+    let until = Instant::now() + Duration::from_secs(run.tier.pick(10, 40, 120));
+    let mut random = run.random.clone();
+    for _ in 0..HOLDERS {
+        let ids = world.from_the_start[client].clone();
+        holders.spawn(hold_rows(database.conn().await, shop.clone(), ids, until, random.fork()));
+    }
+    let mut races = 0;
+    while let Some(lost) = holders.join_next().await {
+        races += lost.unwrap();
+    }
+    run.note(format!("the others lost {races} races"));
+    let status = serving.get("/api/v1/status").await;
+    assert_eq!(status["parked"], 0, "{status} {}\n{}", serving.get("/api/v1/parked").await, world.tail());
+    drop(stirring);
+    oracle::judge(world, serving).await;
+}
+
+/// Locks some rows of a shop, one by one, holds them, and lets go; again and again. How often it lost a race.
+async fn hold_rows(mut conn: Conn, shop: String, ids: Vec<String>, until: Instant, mut random: fastrand::Rng) -> u64 {
+    let mut lost = 0;
+    while Instant::now() < until {
+        conn.query_drop("START TRANSACTION").await.unwrap();
+        for _ in 0..random.u8(2..6) {
+            let id = &ids[random.usize(..ids.len())];
+            let row = format!("SELECT 1 FROM shipments WHERE shop_id = '{shop}' AND shipment_id = '{id}' FOR UPDATE");
+            match conn.query_drop(row).await {
+                Ok(()) => tokio::time::sleep(Duration::from_millis(random.u64(0..30))).await,
+                Err(mysql_async::Error::Server(error)) if matches!(error.code, 1205 | 1213) => {
+                    lost += 1;
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let most = if random.u8(..10) == 0 { HELD_FOR_LONG } else { HELD };
+        tokio::time::sleep(most.mul_f64(random.f64())).await;
+        conn.query_drop("ROLLBACK").await.unwrap();
+    }
+    conn.disconnect().await.unwrap();
+    lost
 }
 
 /// What holds while MySQL is hard to reach; the most connections to it.
@@ -168,7 +230,8 @@ async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, la
     let fetched = world.market.sandbox.audit().details_read - before;
     assert!(fetched > 0 || full, "no document was read for {lasts:?}: {status}");
     assert!(status["outbox_bytes"].as_u64() <= Some(OUTBOX_MAX + OUTBOX_SLACK), "{status}");
-    assert_eq!(status["parked"], 0, "{status}\n{}", world.tail());
+    let parked = serving.get("/api/v1/parked").await;
+    assert_eq!(status["parked"], 0, "{status} {parked}\n{}", world.tail());
     most
 }
 

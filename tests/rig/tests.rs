@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::run::Run;
 use crate::{
-    answers, browser, database, disk, kill, odd, pages, power, process, rates, rot, scale, schema, strain, sweep,
-    tamper, tokens, triggers, upstream,
+    answers, browser, database, disk, failover, kill, odd, pages, power, process, rates, rot, scale, schema, strain,
+    sweep, tamper, tokens, triggers, upstream,
 };
 
 type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -109,6 +109,22 @@ pub(crate) const TESTS: &[Test] = &[
         runs: [1, 20, 60],
         at_most: minutes(3, 6, 12),
         body: |run| Box::pin(database::outages(run)),
+    },
+    Test {
+        name: "mysql_failover",
+        needs: &[Need::MariaDb],
+        alone: false,
+        runs: [1, 6, 10],
+        at_most: minutes(3, 8, 15),
+        body: |run| Box::pin(failover::failovers(run)),
+    },
+    Test {
+        name: "mysql_contention",
+        needs: &[Need::MariaDb],
+        alone: false,
+        runs: [1, 10, 10],
+        at_most: minutes(3, 4, 6),
+        body: |run| Box::pin(strain::contention(run)),
     },
     Test {
         name: "mysql_unknown_commits",

@@ -10,26 +10,28 @@ use crate::sink::{SinkError, SinkErrorClass};
 /// Longest text of an error; a server may send 512 bytes and more.
 const TEXT_CHARS_MAX: usize = 240;
 
-/// Codes after which a connection must not go back to the pool although it still answers: it leads
-/// to a server that no longer takes writes.
-const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
-
 /// What a server's error code means.
 pub(super) fn class_of(code: u16) -> SinkErrorClass {
     match code {
-        // Deadlock, lock wait, record changed, and a statement that somebody interrupted.
-        1205 | 1213 | 1020 | 1317 | 1969 | 3024 => SinkErrorClass::Repeat,
-        // Gone, refused for now, or read-only. 4031: closed for idling.
-        1040 | 1053 | 1158..=1161 | 1203 | 1226 | 1927 | 2002 | 2003 | 2006 | 2013 | 4031 => {
-            SinkErrorClass::Disconnected
+        // Deadlock, lock wait, record changed, a read lock on everything, too many transactions at once, a statement that
+        // somebody interrupted, and a table that was changed under it.
+        1205 | 1213 | 1020 | 1223 | 1317 | 1412 | 1615 | 1637 | 1969 | 3024 => SinkErrorClass::Repeat,
+        // The connection broke: gone, killed, out of step, or without the statements that were prepared on it.
+        1156 | 1158..=1161 | 1243 | 1927 | 2006 | 2013 => SinkErrorClass::Disconnected,
+        // The server itself says that it takes nothing now: full of connections or statements, going down, offline,
+        // not (yet) part of its cluster, read-only as after a failover. 4031: closed for idling.
+        1040 | 1047 | 1053 | 1135 | 1203 | 1226 | 1290 | 1461 | 1792 | 1836 | 2002 | 2003 | 3032 | 4031 => {
+            SinkErrorClass::Unavailable
         }
-        code if READ_ONLY.contains(&code) => SinkErrorClass::Disconnected,
         // 1030 is the storage engine's "no", in practice a full disk.
-        1114 | 1021 | 1041 | 1030 | 3 | 28 => SinkErrorClass::NoRoom,
+        1114 | 1021 | 1030 | 1037 | 1038 | 1041 | 3 | 28 => SinkErrorClass::NoRoom,
         // Rights, host and login rules, names; 1005: a table cannot be made, as for lack of space; 1118 and 1071:
         // a definition too wide for a table; 1665: statement-based binary log.
         1005 | 1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665
         | 1698 | 3118 => SinkErrorClass::Operator,
+        // A table that cannot be used by anybody: its files, a view in its place, a column that somebody added and that
+        // wants a value, a trigger of a user who is gone.
+        1016 | 1017 | 1034 | 1036 | 1194 | 1195 | 1288 | 1364 | 1449 | 1814 | 1932 => SinkErrorClass::Operator,
         // Refused data: too large, not text, too long, out of range, no date, no JSON, a broken check.
         1153 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1411 | 3140 | 3141 | 3157 | 3819 | 4025 | 4038 | 4040 => {
             SinkErrorClass::Poison
@@ -44,9 +46,10 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
         Error::Server(server) => {
             let class = class_of(server.code);
             let message = match class {
-                SinkErrorClass::Disconnected | SinkErrorClass::NoRoom | SinkErrorClass::Operator => {
-                    server.message.clone()
-                }
+                SinkErrorClass::Disconnected
+                | SinkErrorClass::Unavailable
+                | SinkErrorClass::NoRoom
+                | SinkErrorClass::Operator => server.message.clone(),
                 _ => without_values(&server.message),
             };
             SinkError::new(class, tidy(&format!("MySQL error {}: {message}", server.code)))
@@ -103,16 +106,17 @@ fn tidy(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{class_of, sink_error, without_values};
-    use crate::sink::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unknown};
+    use crate::sink::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unavailable, Unknown};
     use mysql_async::{DriverError, Error, ServerError};
 
     #[test]
     fn every_promised_code_has_its_class() {
         let table = [
             (Repeat, &[1205, 1213, 1020][..]),
-            (Disconnected, &[2002, 2003, 2006, 2013, 1040, 1203, 1053, 1927, 1290, 1792, 1836]),
+            (Disconnected, &[2006, 2013, 1927, 1158, 1161]),
+            (Unavailable, &[2002, 2003, 1040, 1203, 1053, 1290, 1792, 1836, 1047, 3032]),
             (NoRoom, &[1114, 1021, 1041, 3, 28]),
-            (Operator, &[1005, 1044, 1045, 1049, 1054, 1142, 1146]),
+            (Operator, &[1005, 1044, 1045, 1049, 1054, 1142, 1146, 1036, 1364]),
             (Poison, &[1153, 1366, 1406, 1264, 1292, 3140, 4025]),
             (Unknown, &[1062, 1064, 9999]),
         ];

@@ -57,11 +57,12 @@ const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Upserts and sweeps of some ten tables in all sizes; also bounds the server's memory for them.
 const STATEMENTS_CACHED: usize = 96;
 
-/// Run on each new connection. Who holds a row for long holds up its own document, not all others. READ COMMITTED keeps gap locks, and so most deadlocks, away; no
+/// Run on each new connection. Who holds a row for long holds up its own document, not all others; who locks a whole
+/// table is waited for, and no document is blamed for it. READ COMMITTED keeps gap locks, and so most deadlocks, away; no
 /// write of ours depends on an earlier read.
 const SESSION: [&str; 3] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION', \
-     time_zone = '+00:00', innodb_lock_wait_timeout = 2",
+     time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 10",
     "SET NAMES utf8mb4",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 ];
@@ -106,7 +107,7 @@ impl Mysql {
         self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
     }
 
-    /// Closes all connections; later calls fail with class `Unreachable`.
+    /// Closes all connections; later calls fail with class `Unavailable`.
     ///
     /// # Errors
     /// A server that does not say goodbye in time; nothing is lost by it.
@@ -125,11 +126,11 @@ impl Mysql {
                 // no reason to park a document.
                 match error.class {
                     SinkErrorClass::Operator | SinkErrorClass::NoRoom => error,
-                    _ => SinkError { class: SinkErrorClass::Unreachable, ..error },
+                    _ => SinkError { class: SinkErrorClass::Unavailable, ..error },
                 }
             }),
             Err(_) => Err(SinkError::new(
-                SinkErrorClass::Unreachable,
+                SinkErrorClass::Unavailable,
                 format!("MySQL: no connection within {} s", CONNECT_TIME_MAX.as_secs()),
             )),
         }
@@ -145,18 +146,36 @@ impl Mysql {
             Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL did not answer in time; the connection is dropped"))
         });
         if let Err(error) = &outcome {
-            if matches!(
+            // A server that answers but takes no writes is to be left, too: another may stand behind its address by now.
+            let gone = matches!(
                 error.class,
-                SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed | SinkErrorClass::Poison
-            ) {
+                SinkErrorClass::Disconnected | SinkErrorClass::Unavailable | SinkErrorClass::Unconfirmed
+            );
+            if gone || error.class == SinkErrorClass::Poison {
                 // The next server behind this address, or this one after a change, may take other sizes.
                 self.packet.store(0, Ordering::Relaxed);
             }
-            if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed) {
+            if gone {
                 close(conn).await;
+            }
+            if error.class == SinkErrorClass::Unavailable {
+                self.leave().await;
             }
         }
         outcome
+    }
+
+    /// Closes the connections that nobody uses: they lead to the same server as the one that was just left.
+    async fn leave(&self) {
+        for _ in 0..CONNECTIONS_MAX {
+            if self.pool.metrics().connections_in_pool.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            match self.connection().await {
+                Ok(conn) => close(conn).await,
+                Err(_) => return,
+            }
+        }
     }
 
     /// The largest packet that the server takes, in bytes.
@@ -236,7 +255,7 @@ mod tests {
         drop(listener);
         let mysql = Mysql::new(&url.into(), Vec::new()).unwrap();
         let error = mysql.ping().await.unwrap_err();
-        assert_eq!(error.class, SinkErrorClass::Unreachable);
+        assert_eq!(error.class, SinkErrorClass::Unavailable);
         assert!(!format!("{error} {mysql:?}").contains("geheim"));
     }
 

@@ -59,7 +59,7 @@ impl Mysql {
     }
 
     async fn carry_out(&self, conn: &mut Conn, plan: &Plan<'_>) -> Result<(), SinkError> {
-        let packet = self.packet(conn).await?;
+        let packet = self.packet(conn).await.map_err(SinkError::before_documents)?;
         let row_bytes_max = packet.saturating_sub(STATEMENT_BYTES_SPARE);
         let mut rows = Vec::with_capacity(self.layouts.len());
         for (layout, documents) in self.layouts.iter().zip(&plan.documents) {
@@ -72,11 +72,15 @@ impl Mysql {
             }
             rows.push(laid_out);
         }
-        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        let transaction = conn.start_transaction(TxOpts::default()).await;
+        let mut transaction = transaction.map_err(|error| sink_error(&error).before_documents())?;
         let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
         match self.apply(&mut transaction, plan, rows, bytes_max).await {
             Ok(()) => commit(transaction).await,
-            Err(error) if error.class == SinkErrorClass::Disconnected => Err(error),
+            // The connection is closed, and what was not committed with it.
+            Err(error) if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unavailable) => {
+                Err(error)
+            }
             Err(error) => match transaction.rollback().await {
                 Ok(()) => Err(error),
                 // The pool must not get it back; the class says so.

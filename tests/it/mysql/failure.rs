@@ -63,6 +63,19 @@ async fn a_lock_wait_is_repeated() {
 }
 
 #[tokio::test]
+async fn a_locked_table_is_waited_for_and_no_document_is_blamed() {
+    let database = Database::fresh().await;
+    let mysql = prepared(&database).await;
+    let one = entry("s", "1", 1, &shipment("o", &["1"]));
+    let mut conn = database.conn().await;
+    conn.query_drop("LOCK TABLES shipments WRITE").await.unwrap();
+    assert_eq!(class_of(&mysql, std::slice::from_ref(&one)).await, SinkErrorClass::Repeat);
+    conn.query_drop("UNLOCK TABLES").await.unwrap();
+    mysql.write(&[one]).await.unwrap();
+    conn.disconnect().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
     let mut server = MariaDb::start();
     let database = Database::on(&server.url()).await;
@@ -73,9 +86,9 @@ async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
     server.kill();
     // The first finds out; whether before it sends anything, the pool decides.
     let first = class_of(&mysql, &batch(2)).await;
-    assert!(matches!(first, SinkErrorClass::Disconnected | SinkErrorClass::Unreachable), "{first:?}");
-    assert_eq!(class_of(&mysql, &batch(2)).await, SinkErrorClass::Unreachable);
-    assert_eq!(mysql.ping().await.unwrap_err().class, SinkErrorClass::Unreachable);
+    assert!(matches!(first, SinkErrorClass::Disconnected | SinkErrorClass::Unavailable), "{first:?}");
+    assert_eq!(class_of(&mysql, &batch(2)).await, SinkErrorClass::Unavailable);
+    assert_eq!(mysql.ping().await.unwrap_err().class, SinkErrorClass::Unavailable);
     server.run();
     mysql.write(&batch(2)).await.unwrap();
 
@@ -99,7 +112,7 @@ async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
     app.write(&batch(4)).await.unwrap();
     let before = sessions(&database, "app").await;
     database.run("SET GLOBAL read_only = 1").await;
-    assert_eq!(class_of(&app, &batch(5)).await, SinkErrorClass::Disconnected);
+    assert_eq!(class_of(&app, &batch(5)).await, SinkErrorClass::Unavailable);
     let after = sessions(&database, "app").await;
     assert!(before.intersection(&after).count() < before.len(), "the connection is still there: {before:?} {after:?}");
     database.run("SET GLOBAL read_only = 0").await;
@@ -117,7 +130,7 @@ async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
         (0..40).map(|n| entry("s", &format!("m{n}"), 1, &json!({"blob": "z".repeat(100_000)}))).collect();
     small.write(&middle).await.unwrap();
     small.disconnect().await.unwrap();
-    assert_eq!(small.ping().await.unwrap_err().class, SinkErrorClass::Unreachable);
+    assert_eq!(small.ping().await.unwrap_err().class, SinkErrorClass::Unavailable);
 }
 
 async fn sessions(database: &Database, user: &str) -> BTreeSet<u64> {

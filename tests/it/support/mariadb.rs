@@ -209,6 +209,15 @@ impl Database {
         Database { server: server.to_owned(), name }
     }
 
+    /// A database of the same name on another server.
+    pub(crate) async fn twin(&self, server: &str) -> Database {
+        let twin = Database { server: server.to_owned(), name: self.name.clone() };
+        let mut conn = Conn::from_url(server).await.unwrap();
+        conn.query_drop(format!("CREATE DATABASE `{}`", twin.name)).await.unwrap();
+        conn.disconnect().await.unwrap();
+        twin
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("{}/{}", self.server, self.name)
     }
