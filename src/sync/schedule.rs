@@ -7,17 +7,22 @@
 //! - an expression with a fixed hour (`0 30 2 * * *`) fires exactly once a day: in the first pass of a
 //!   repeated hour, and at the end of a skipped one.
 //!
-//! The tick source (tokio-cron-scheduler, in UTC) only asks what is due. The last tick that was served is
+//! The tick source (tokio-cron-scheduler, in UTC) only asks what is due; so does a timer of our own, for when the
+//! clock is set back. The last tick that was served is
 //! kept in the store, so missed ticks collapse into one, also over a restart.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::CronParser;
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
+use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-use super::Engine;
+use super::{Engine, Inner};
 use crate::domain::Mode;
 use crate::domain::clock::Millis;
 use crate::store::StoreError;
@@ -28,6 +33,8 @@ const STRETCHES_MAX: usize = 40;
 const AHEAD_MAX_MS: i64 = 60_000;
 /// How often the tick source asks.
 const TICK: &str = "* * * * * *";
+/// How often we ask ourselves, by a clock that nobody sets.
+const BESIDE: Duration = Duration::from_secs(5);
 
 /// A cron expression in a time zone.
 #[derive(Clone, Debug)]
@@ -127,32 +134,50 @@ pub struct Timetable {
     pub reconcile: Schedule,
 }
 
-/// Starts ticking until the engine stops. The callback starts runs and makes no call.
+/// Starts ticking until the engine stops. A tick starts runs and makes no call.
 ///
 /// # Errors
 /// The tick source's own errors at start.
 pub async fn tick(engine: Engine, timetable: Timetable) -> Result<(), JobSchedulerError> {
     let mut scheduler = JobScheduler::new().await?;
-    let busy = std::sync::Arc::new(tokio::sync::Mutex::new(()));
     let stop = engine.0.stop.clone();
-    // The tick source keeps its job for a while after its end, and with it the store would stay open.
-    let weak = std::sync::Arc::downgrade(&engine.0);
+    let ticker = Ticker { engine: Arc::downgrade(&engine.0), timetable, busy: Mutex::const_new(()) };
+    let ticker = Arc::new(ticker);
     drop(engine);
+    let ticks = Arc::clone(&ticker);
     let job = Job::new_async(TICK, move |_, _| {
-        let (weak, timetable, busy) = (std::sync::Weak::clone(&weak), timetable.clone(), std::sync::Arc::clone(&busy));
-        Box::pin(async move {
-            let Some(engine) = weak.upgrade().map(Engine) else { return };
-            // The tick source starts the next tick also while one is running.
-            let Ok(_one) = busy.try_lock() else { return };
-            if let Err(error) = serve_due(&engine, &timetable).await {
-                error.warn("a scheduled walk could not start; the next tick tries again");
-            }
-        })
+        let ticker = Arc::clone(&ticks);
+        Box::pin(async move { ticker.serve().await })
     })?;
     scheduler.add(job).await?;
     scheduler.start().await?;
-    stop.cancelled().await;
+    // The tick source waits for an instant of the wall clock: after one that is set back, for as long as it was ahead.
+    let mut beside = tokio::time::interval(BESIDE);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = beside.tick() => ticker.serve().await,
+        }
+    }
     scheduler.shutdown().await
+}
+
+struct Ticker {
+    /// The tick source keeps its job for a while after its end, and with it the store would stay open.
+    engine: Weak<Inner>,
+    timetable: Timetable,
+    busy: Mutex<()>,
+}
+
+impl Ticker {
+    async fn serve(&self) {
+        let Some(engine) = self.engine.upgrade().map(Engine) else { return };
+        // The tick source starts the next tick also while one is running.
+        let Ok(_one) = self.busy.try_lock() else { return };
+        if let Err(error) = serve_due(&engine, &self.timetable).await {
+            error.warn("a scheduled walk could not start; the next tick tries again");
+        }
+    }
 }
 
 /// Starts what is due. A full run covers an incremental one that is due at the same time.

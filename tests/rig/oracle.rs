@@ -1,7 +1,7 @@
 //! What must hold after each run, seen from outside.
 //!
 //! The service gets quiet; every document that was there from the beginning is stored then. After one
-//! more full walk the stored set equals the sandbox's, document by document. The counters add up, no
+//! more full walk, by the clock where the run has one, the stored set equals the sandbox's, document by document. The counters add up, no
 //! window of any budget held more calls than its rule allows (counted here, from the calls alone), the
 //! service ends with 0, its log tells of no panic, and neither log nor files hold a secret.
 
@@ -47,7 +47,12 @@ pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allo
     let mut findings = world.server_errors.lock().unwrap().clone();
     serving.idle(QUIET_WITHIN).await;
     let early = if allowed.late { BTreeSet::new() } else { complete(&world, &serving, &mut findings).await };
-    world.walk_all(&serving).await;
+    if world.walks_often {
+        // P3: nobody asks; walks by the clock do not read again what shows no change.
+        world.walked_by_the_clock(&serving).await;
+    } else {
+        world.walk_all(&serving).await;
+    }
     let status = serving.idle(QUIET_WITHIN).await;
     equal(&world, &serving, &early, &mut findings).await;
     add_up(&world, &serving, &status, &allowed, &mut findings).await;

@@ -134,6 +134,11 @@ async fn jumps(mut run: Run, faults: Vec<Fault>) {
             serving = world.start().await;
         }
     }
+    // Who waits for an instant of a clock that is ahead must not wait for it when that is right again.
+    let ahead = run.random.choice(["+3600", "+86400", "@2100-02-28 23:59:58"]).unwrap();
+    run.note(format!("the clock: {ahead}, until it is right"));
+    set(ahead);
+    tokio::time::sleep(Duration::from_millis(run.random.u64(2_000..8_000))).await;
     drop(stirring);
     world.market.sandbox.set_faults(Vec::new());
     set("+0");

@@ -3,7 +3,7 @@
 //!
 //! Tests act on it (start, kill, register, change documents) and hand it to the oracle at their end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -21,6 +21,10 @@ use crate::run::Run;
 const READY_WITHIN: Duration = Duration::from_secs(5);
 /// A pause between looks at the API, which limits how often a key may ask.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Streams of a shop: one a fulfilment method.
+const STREAMS: usize = 2;
+/// Whole walks are due every twenty seconds; the one under way may have begun too early.
+const CLOCK_WALKS_WITHIN: Duration = Duration::from_secs(90);
 /// How often documents change while the sandbox stirs.
 const STIR_EVERY: Duration = Duration::from_millis(250);
 
@@ -94,6 +98,8 @@ pub(crate) struct World {
     pub(crate) from_the_start: BTreeMap<String, Vec<String>>,
     /// Answers of the API that are faults of its own.
     pub(crate) server_errors: Mutex<Vec<String>>,
+    /// Walks start by the clock, and often.
+    pub(crate) walks_often: bool,
 }
 
 impl World {
@@ -139,6 +145,7 @@ impl World {
             shops,
             from_the_start,
             server_errors: Mutex::default(),
+            walks_often: false,
         }
     }
 
@@ -147,6 +154,23 @@ impl World {
     pub(crate) fn walk_often(&mut self) {
         self.folder.set("WAYBILL_SCHEDULE_SYNC", "*/5 * * * * *");
         self.folder.set("WAYBILL_SCHEDULE_RECONCILE", "*/20 * * * * *");
+        self.walks_often = true;
+    }
+
+    /// Waits until the clock alone has had every stream walked whole, from now on.
+    pub(crate) async fn walked_by_the_clock(&self, serving: &Serving) {
+        let newest = serving.get("/api/v1/runs?limit=1").await;
+        let before = newest["items"][0]["id"].as_u64().unwrap_or(0);
+        until!(self, "a whole walk of every stream by the clock", CLOCK_WALKS_WITHIN, {
+            let mut walked = BTreeSet::new();
+            for run in runs_after(serving, before).await {
+                if run["mode"] == "full" && run["state"] == "done" {
+                    walked.insert((run["shop_id"].to_string(), run["parameters"].to_string()));
+                }
+            }
+            let of = |shop: &String| walked.iter().filter(|(id, _)| *id == format!("\"{shop}\"")).count();
+            self.shops.values().all(|shop| of(shop) == STREAMS)
+        });
     }
 
     /// The marketplace answers at another port of loopback, from the next start on.
@@ -318,6 +342,22 @@ impl World {
         let said = self.folder.said();
         let lines: Vec<&str> = said.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+/// The runs that began later than that one, newest first.
+async fn runs_after(serving: &Serving, before: u64) -> Vec<Value> {
+    let (mut runs, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = serving.get(&format!("/api/v1/runs?limit=500{cursor}")).await;
+        let items = page["items"].as_array().unwrap();
+        let new = items.iter().take_while(|run| run["id"].as_u64() > Some(before));
+        runs.extend(new.cloned());
+        let is_last = items.last().is_none_or(|run| run["id"].as_u64() <= Some(before));
+        match page["next_cursor"].as_str().filter(|_| !is_last) {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return runs,
+        }
     }
 }
 
