@@ -124,6 +124,19 @@ pub(super) fn plan_refresh(
     Ok(planned)
 }
 
+/// Notes that a re-read which was planned for one time is for another now. Nothing for other jobs.
+pub(super) fn plan_anew(tx: &mut Tx<'_>, job: &Job, planned: (i64, u64), due: i64) -> Result<(), StoreError> {
+    let Some(id) = job.document() else { return Ok(()) };
+    let key = keys::document(&job.shop, &job.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    if note.refresh == Some(planned) {
+        note.refresh = Some((due, planned.1));
+        tx.put(key, encode("a ledger document", &note)?);
+    }
+    Ok(())
+}
+
 /// Takes back a planned re-read, waiting or ready.
 fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> Result<bool, StoreError> {
     if unwait(tx, due, seq)?.is_some() {

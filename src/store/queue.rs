@@ -59,6 +59,9 @@ pub(super) fn new_job(
     Ok(Job::new(seq, shop, resource, class, kind))
 }
 
+/// So much ahead the clock was when a planned re-read is given another date.
+const PLANNED_AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
+
 /// A job as it waits.
 #[derive(Serialize, Deserialize)]
 struct Waiter {
@@ -259,15 +262,12 @@ impl Store {
         self.next_due()
     }
 
-    /// Gives retries that were put aside later than now, so before the wall clock was set back, their pause anew
-    /// from now on; else they would wait for a time that is far away. Re-reads that are planned keep their date.
+    /// Gives what was put aside later than now, so before the wall clock was set back, its pause anew from now on; else
+    /// it would wait for a time that is far away. A planned re-read keeps its date if the clock was not ahead by much.
     ///
     /// # Errors
     /// The engine's errors.
     pub async fn mend_waits(&self) -> Result<(), StoreError> {
-        if self.counters()?.retrying_jobs == 0 {
-            return Ok(());
-        }
         let (store, now) = (self.clone(), self.now());
         let found = tokio::task::spawn_blocking(move || store.put_aside_after(now)).await;
         let found = found.map_err(|error| StoreError::Engine(error.to_string()))??;
@@ -275,6 +275,7 @@ impl Store {
             self.transact(move |tx| {
                 for (due, seq, pause) in some {
                     if let Some(job) = unwait(tx, due, seq)? {
+                        detail::plan_anew(tx, &job, (due, seq), now + pause)?;
                         wait(tx, job, now + pause, now)?;
                     }
                 }
@@ -285,14 +286,15 @@ impl Store {
         Ok(())
     }
 
-    /// Retries that were put aside after `now`: due time, seq and pause. Looks at every waiting job.
+    /// What was put aside after `now`: due time, seq and pause. Looks at every waiting job.
     fn put_aside_after(&self, now: i64) -> Result<Vec<(i64, u64, i64)>, StoreError> {
         let mut found = Vec::new();
         for pair in self.0.kv.scan(b"w", b"w") {
             let (key, bytes) = pair?;
             let Some((due, seq)) = keys::due_and_seq(&key) else { continue };
             let Waiter { job, since } = decode("a waiting job", &bytes)?;
-            if since > now && job.last_error.is_some() {
+            let ahead = if job.last_error.is_some() { 0 } else { PLANNED_AHEAD_MS };
+            if since > now + ahead {
                 found.push((due, seq, (due - since).max(0)));
             }
         }
