@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Inner;
 use crate::catalog::Definition;
@@ -14,7 +14,7 @@ use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StreamId, Trigger};
 use crate::http::backend::ApiError;
-use crate::sink::SinkError;
+use crate::sink::{Sink, SinkError};
 use crate::store::{Known, Listed, Store, StoreError, UnderWay};
 
 /// Ids compared at once.
@@ -23,6 +23,9 @@ const COMPARED_AT_ONCE: usize = 1_000;
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// The same when the sink could not be read, which others tell too.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
+/// Between two looks at what MySQL has of the shops themselves.
+const MIRROR_PAUSE: Duration = Duration::from_secs(20);
 
 /// Why it cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +96,17 @@ impl Inner {
 
     /// Closes gaps after full walks, until the process ends.
     pub(super) async fn mend_after_walks(self: Arc<Inner>) {
+        let mut mirror_due = Instant::now();
         while !self.stop.is_cancelled() {
             let mut pause = LOOK_PAUSE;
-            if let Err(error) = self.mend_walked().await {
+            let mended = match self.mend_walked().await {
+                Ok(true) if Instant::now() >= mirror_due => {
+                    mirror_due = Instant::now() + MIRROR_PAUSE;
+                    self.mend_mirror().await
+                }
+                looked => looked.map(drop),
+            };
+            if let Err(error) = mended {
                 tracing::warn!(%error, "whether a shop is complete could not be told; trying again");
                 pause = FAILED_PAUSE;
             }
@@ -110,7 +121,9 @@ impl Inner {
         }
     }
 
-    async fn mend_walked(&self) -> Result<(), LookError> {
+    /// Whether there was a full walk to look behind.
+    async fn mend_walked(&self) -> Result<bool, LookError> {
+        let mut looked = false;
         for shop in self.store.shops()?.into_iter().filter(|shop| shop.state == ShopState::Active) {
             for definition in self.definitions_of(&shop) {
                 let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
@@ -143,7 +156,21 @@ impl Inner {
                     }
                 }
                 self.store.keep_mended_at(&shop.id, &definition.name, walked).await?;
+                looked = true;
             }
+        }
+        Ok(looked)
+    }
+
+    /// Tells the mirror in MySQL again what it lacks of the shops themselves.
+    async fn mend_mirror(&self) -> Result<(), LookError> {
+        let Sink::Mysql(mysql) = &self.sink else { return Ok(()) };
+        let told = self.store.mend_mirror(mysql.mirrored_shops().await?).await?;
+        if told > 0 {
+            tracing::warn!(
+                shops = told,
+                "MySQL lacked what it had of shops, as after a backup was put back; it is told again"
+            );
         }
         Ok(())
     }

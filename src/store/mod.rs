@@ -24,6 +24,7 @@ mod kv;
 mod lease;
 mod mark;
 mod meta;
+mod mirror;
 mod outbox;
 mod parked;
 mod parts;

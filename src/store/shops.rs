@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 
 use super::keys::texts;
 use super::seal::{SealKey, random_key, random_text};
-use super::{Store, StoreError, Tx, clear, decode, encode, outbox, slots};
+use super::{Store, StoreError, Tx, clear, decode, encode, mirror, outbox, slots};
 use crate::domain::{Shop, ShopId, ShopState};
 
 /// What is needed to register a shop.
@@ -73,7 +73,7 @@ impl ShopRecord {
     }
 }
 
-fn read(tx: &Tx<'_>, shop: &str) -> Result<Option<ShopRecord>, StoreError> {
+pub(super) fn read(tx: &Tx<'_>, shop: &str) -> Result<Option<ShopRecord>, StoreError> {
     tx.get(&texts(b's', &[shop]))?.map(|bytes| decode("a shop", &bytes)).transpose()
 }
 
@@ -123,7 +123,12 @@ pub(super) fn set_state(
 /// known that there are some, so that they can be purged later.
 pub(super) fn forget_key(tx: &mut Tx<'_>, shop: &str, purged: bool) {
     let key = texts(b'z', &[shop]);
-    if purged { tx.delete(key) } else { tx.put(key, Vec::new()) }
+    if purged {
+        tx.delete(key);
+        mirror::note_purged(tx, shop);
+    } else {
+        tx.put(key, Vec::new());
+    }
 }
 
 fn key_context(shop: &str) -> String {

@@ -1,6 +1,9 @@
-//! M2: a failover. The database takes no writes any more, for a while; then another server, with the same rows, has its
+//! M2 and M6: a failover, and a database that is set back to a backup.
+//!
+//! In a failover the database takes no writes any more, for a while; then another server, with the same rows, has its
 //! address, and the old one lives on, read-only, with whoever is still connected to it.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,10 +11,11 @@ use reqwest::Method;
 
 use crate::mariadb::{Database, MariaDb};
 use crate::oracle;
+use crate::program::Serving;
 use crate::proxy::{Proxy, port_of};
 use crate::run::Run;
 use crate::strain::until_healthy;
-use crate::world::{Limit, Plan, World};
+use crate::world::{Limit, Plan, World, until};
 
 /// Share of the documents that change in a second.
 const CHANGES: f64 = 0.1;
@@ -19,6 +23,8 @@ const CHANGES: f64 = 0.1;
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 /// Writing again after the address has moved (M2).
 const WRITES_WITHIN: Duration = Duration::from_secs(10);
+/// A whole walk by the clock, and what it found to be missing.
+const HEALS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Two servers take turns.
 pub(crate) async fn failovers(mut run: Run) {
@@ -67,12 +73,65 @@ pub(crate) async fn failovers(mut run: Run) {
     oracle::judge(world, serving).await;
 }
 
+/// M6: somebody puts a backup back, behind the service's back. What came since comes again by itself: documents and
+/// their newest versions, a shop that was registered since; and what was purged since goes again.
+pub(crate) async fn set_back(mut run: Run) {
+    let server = tokio::task::block_in_place(MariaDb::start);
+    let database = Database::on(&server.url()).await;
+    let detail = Limit { calls: 100, seconds: 1 };
+    let mut world = World::open(&run, Plan { mysql: Some(database), detail, ..Plan::of(3, [100, 50]) }).await;
+    world.walk_often();
+    let serving = world.start().await;
+    let [stays, goes, comes] = [0, 1, 2].map(|number| world.clients[number].clone());
+    assert!(world.register(&serving, &stays).await && world.register(&serving, &goes).await);
+    serving.idle(Duration::from_secs(60)).await;
+    let stirring = world.stir(CHANGES);
+    let name = world.database.as_ref().unwrap().name.clone();
+    let backup = world.folder.path("backup.sql").display().to_string();
+    tokio::task::block_in_place(|| shell(&format!("mariadb-dump {} {name} > {backup}", place(&server))));
+    run.note("a backup");
+    let goes_id = world.shops.remove(&goes).unwrap();
+    let path = format!("/api/v1/shops/{goes_id}?purge=true");
+    assert_eq!(world.insist(&serving, Method::DELETE, &path, None).await.0, 204);
+    assert!(world.register(&serving, &comes).await);
+    tokio::time::sleep(Duration::from_millis(run.random.u64(3_000..run.tier.pick(8_000, 40_000, 60_000)))).await;
+    tokio::task::block_in_place(|| shell(&format!("mariadb {} {name} < {backup}", place(&server))));
+    run.note("is put back");
+    drop(stirring);
+    healed(&world, &serving, &goes_id).await;
+    oracle::judge(world, serving).await;
+}
+
+/// Waits until a database that was set back holds what it should, and nothing of a purged shop.
+async fn healed(world: &World, serving: &Serving, purged: &str) {
+    let database = world.database.as_ref().unwrap();
+    for shop in world.shops.values() {
+        let path = format!("/api/v1/shops/{shop}/completeness");
+        until!(world, "a shop that is whole again", HEALS_WITHIN, {
+            let (status, answer) = world.insist(serving, Method::GET, &path, None).await;
+            status == 200 && answer["complete"] == true
+        });
+    }
+    until!(world, "the shops as they are now", HEALS_WITHIN, {
+        let shops: BTreeSet<String> = database.rows("SELECT id FROM waybill_shops").await.into_iter().collect();
+        shops == world.shops.values().cloned().collect()
+    });
+    for table in ["shipments", "shipment_items", "shipment_transport_events"] {
+        let rows = format!("SELECT COUNT(*) FROM {table} WHERE shop_id = '{purged}'");
+        until!(world, "what was purged is gone", HEALS_WITHIN, database.rows::<u64>(&rows).await == [0]);
+    }
+}
+
 /// All rows of a database, to another server.
 fn copy(from: &MariaDb, to: &MariaDb, name: &str) {
-    let place =
-        |server: &MariaDb| format!("--no-defaults --host=127.0.0.1 --port={} --user=root", port_of(&server.url()));
-    let (from, to) = (place(from), place(to));
-    let script = format!("set -o pipefail; mariadb-dump {from} --single-transaction {name} | mariadb {to} {name}");
-    let done = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    shell(&format!("mariadb-dump {} --single-transaction {name} | mariadb {} {name}", place(from), place(to)));
+}
+
+fn place(server: &MariaDb) -> String {
+    format!("--no-defaults --host=127.0.0.1 --port={} --user=root", port_of(&server.url()))
+}
+
+fn shell(script: &str) {
+    let done = Command::new("bash").args(["-o", "pipefail", "-c", script]).output().unwrap();
+    assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
 }

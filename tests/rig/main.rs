@@ -17,7 +17,7 @@
 //! | `strain` | M1, M5, M7, M8: a database that is away, without room, or hard to reach; rows that others lock |
 //! | `gate`, `triggers` | A2: kill -9 exactly at a trigger |
 //! | `disk` | a file system that can be full or lose its power |
-//! | `failover` | M2: the database is read-only, and then another server has its address |
+//! | `failover` | M2, M6: the database is read-only, and then another server has its address; a backup is put back |
 //! | `kill` | A1: kill -9, again and again, on one data directory |
 //! | `power` | A5: power cuts |
 //! | `memory` | what a process holds |

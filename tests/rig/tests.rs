@@ -119,6 +119,14 @@ pub(crate) const TESTS: &[Test] = &[
         body: |run| Box::pin(failover::failovers(run)),
     },
     Test {
+        name: "mysql_set_back",
+        needs: &[Need::MariaDb],
+        alone: false,
+        runs: [1, 5, 5],
+        at_most: minutes(4, 6, 8),
+        body: |run| Box::pin(failover::set_back(run)),
+    },
+    Test {
         name: "mysql_contention",
         needs: &[Need::MariaDb],
         alone: false,

@@ -1,6 +1,8 @@
 //! The mirror of the embedded store in MySQL: shops, checkpoints, and what the ledger needs.
 //!
-//! Written with each batch; read only when a data directory is rebuilt.
+//! Written with each batch; read when a data directory is rebuilt, and to see whether the mirror itself lacks something.
+
+use std::collections::BTreeMap;
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Params, Value};
@@ -141,6 +143,16 @@ impl Mysql {
                 Ok((shop, sealed))
             })
             .collect()
+    }
+
+    /// The ids of all mirrored shops, each with its last change.
+    ///
+    /// # Errors
+    /// The server's. Cancel safe.
+    pub async fn mirrored_shops(&self) -> Result<BTreeMap<String, Millis>, SinkError> {
+        let rows: Vec<(String, Value)> =
+            self.read("SELECT `id`,`updated_at` FROM `waybill_shops`", Params::Empty).await?;
+        Ok(rows.into_iter().map(|(id, at)| (id, millis_of(&at).unwrap_or_default())).collect())
     }
 
     /// All mirrored checkpoints, by stream.
