@@ -284,7 +284,7 @@ impl Tx<'_> {
 
     /// The pairs from `from` on with `prefix`, own changes included, read one by one.
     pub fn pairs<'s>(&'s self, prefix: &'s [u8], from: &'s [u8]) -> impl Iterator<Item = Result<Pair, StoreError>> {
-        let start = if from > prefix { from } else { prefix };
+        let start = from.max(prefix);
         let own = layer(&self.own, prefix, start);
         let group = layer(self.group, prefix, start);
         let mut fresh = Merged { upper: own.peekable(), lower: group.peekable() }.peekable();

@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::oracle;
 use crate::program::{Serving, signal};
 use crate::run::Run;
-use crate::world::{Limit, Plan, World, secret, until};
+use crate::world::{Limit, Plan, World, until};
 
 const DISK_MIB: u64 = 96;
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
@@ -65,26 +65,29 @@ async fn until_ready_says(at_most: Duration, world: &World, serving: &Serving, w
 async fn bear(world: &World, serving: &mut Serving, hold: Duration) {
     let begun = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut refused = 0;
     while begun.elapsed() < hold {
         pace.tick().await;
-        busy_on_full_disk(world, serving).await;
+        refused += usize::from(busy_on_full_disk(world, serving).await == Some(507));
         assert!(serving.is_alive(), "it ended on the full disk:\n{}", world.tail());
     }
+    world.run.note(format!("{refused} writes were refused with 507"));
+    assert!(refused > 0, "no write was refused with 507:\n{}", world.tail());
     let (status, answer) = world.ask(serving, Method::GET, "/readyz", None).await.unwrap();
     assert_eq!(status, 503, "{answer}");
     assert!(answer.to_string().contains("full"), "{answer}");
 }
 
-/// Reads are answered; a write is taken, or refused with the reason.
-async fn busy_on_full_disk(world: &World, serving: &Serving) {
-    let client = &world.clients[1];
-    let body = json!({"name": client, "client_id": client, "client_secret": secret(client)});
-    if let Some((status, answer)) = world.ask(serving, Method::POST, "/api/v1/shops", Some(body)).await {
-        assert!(matches!(status, 201 | 409 | 502 | 503 | 507), "a write on a full disk: {status} {answer}");
-    }
+/// Reads are answered; a write is taken, or refused with the reason. How the write was answered.
+async fn busy_on_full_disk(world: &World, serving: &Serving) -> Option<u16> {
     if let Some((status, answer)) = world.ask(serving, Method::GET, "/api/v1/shops", None).await {
-        assert!(matches!(status, 200 | 503), "a read on a full disk: {status} {answer}");
+        assert_eq!(status, 200, "a read on a full disk: {answer}");
     }
+    let path = format!("/api/v1/shops/{}", world.shops[&world.clients[0]]);
+    let body = json!({"name": format!("at {:?}", std::time::SystemTime::now())});
+    let (status, answer) = world.ask(serving, Method::PATCH, &path, Some(body)).await?;
+    assert!(matches!(status, 200 | 503 | 507), "a write on a full disk: {status} {answer}");
+    Some(status)
 }
 
 /// A8: a second process on the same directory gives up at once, and the first does not notice.
