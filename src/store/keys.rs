@@ -3,6 +3,7 @@
 //!
 //! | prefix | key | value |
 //! | --- | --- | --- |
+//! | `P` | shop | its rows were deleted for good |
 //! | `a` | digest of an API key | what it grants |
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |
@@ -27,7 +28,6 @@
 //! | `v` | shop, resource, combination | the run that walks the stream |
 //! | `w` | due time, seq | a job that waits |
 //! | `x` | resource, shop, id | archived document |
-//! | `y` | shop | its rows were deleted for good |
 //! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
 
 use serde::{Deserialize, Serialize};

@@ -16,7 +16,7 @@ enum Told {
 
 /// Notes that a shop's rows were deleted for good, for when a backup brings them back.
 pub(super) fn note_purged(tx: &mut Tx<'_>, shop: &str) {
-    tx.put(texts(b'y', &[shop]), Vec::new());
+    tx.put(texts(b'P', &[shop]), Vec::new());
 }
 
 impl Store {
@@ -33,7 +33,7 @@ impl Store {
             }
         }
         for shop in held.into_keys() {
-            let purge = self.0.kv.get(&texts(b'y', &[&shop]))?.is_some();
+            let purge = self.0.kv.get(&texts(b'P', &[&shop]))?.is_some();
             if purge || self.0.kv.get(&texts(b'z', &[&shop]))?.is_some() {
                 told.push(Told::Deleted { shop, purge });
             }
