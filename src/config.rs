@@ -5,6 +5,7 @@
 //! all problems are told at once, each with its place and its mend. `Debug` shows no secret.
 
 mod keys;
+mod limits;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -13,16 +14,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use croner::parser::CronParser;
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use crate::catalog::{self, Definition, RuleTable, reader::parse_duration};
+use crate::catalog::{self, Definition, RuleTable};
 use settings::Settings;
 
+pub use limits::Limits;
 pub use settings::Problem;
 
 /// The file that is read when it exists and no other is named.
@@ -41,11 +42,6 @@ const SYNC_DEFAULT: &str = "0 */15 * * * *";
 /// At night, when the budget is not needed for new rows.
 const RECONCILE_DEFAULT: &str = "0 30 3 * * *";
 const TIMEZONE_DEFAULT: &str = "Europe/Amsterdam";
-/// About 100,000 documents of 2 KB; beyond it fetching pauses.
-const OUTBOX_MAX_BYTES_DEFAULT: u64 = 256 << 20;
-const ATTEMPTS_MAX_DEFAULT: u64 = 8;
-/// A service supervisor waits 30 to 90 s before it kills.
-const DRAIN_DEFAULT: &str = "20s";
 const LOG_LEVEL_DEFAULT: &str = "info";
 /// Shorter admin keys can be guessed; the ones we make have 256 bits.
 const ADMIN_KEY_MIN: usize = 12;
@@ -123,17 +119,6 @@ pub struct Schedule {
     pub timezone: String,
 }
 
-/// What is bounded by configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Fetching pauses while the outbox holds more.
-    pub outbox_max_bytes: u64,
-    /// Attempts before a job is parked, at least 1.
-    pub attempts_max: u32,
-    /// How long a stop waits for work in flight.
-    pub drain: Duration,
-}
-
 /// How the program logs, to standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -208,7 +193,7 @@ fn checked(settings: &mut Settings, file: Option<PathBuf>, environment: &BTreeMa
     let behind_proxy = settings.flag("http.behind_proxy", false);
     let listen = listen(settings, behind_proxy);
     let mysql_url = mysql_url(settings);
-    let limits = limits(settings);
+    let limits = limits::limits(settings);
     let log = log(settings);
     let schedule = schedule(settings);
     let defaults = match catalog::source_defaults() {
@@ -436,18 +421,6 @@ fn cron(settings: &mut Settings, key: &str, default: &str) -> Option<String> {
         return None;
     }
     Some(six)
-}
-
-fn limits(settings: &mut Settings) -> Option<Limits> {
-    // A smaller outbox than one page of documents would stop the work for good.
-    let outbox = bounded(settings, "limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, (1 << 20, 1 << 40));
-    let attempts = bounded(settings, "limits.attempts_max", ATTEMPTS_MAX_DEFAULT, (1, 100));
-    let text = settings.text("limits.drain", DRAIN_DEFAULT);
-    let drain = parse_duration(&text).filter(|drain| *drain <= Duration::from_secs(600));
-    if drain.is_none() {
-        settings.problem_at("limits.drain", format!("`{text}` is no duration up to 10 min; write it like \"20s\""));
-    }
-    Some(Limits { outbox_max_bytes: outbox?, attempts_max: u32::try_from(attempts?).ok()?, drain: drain? })
 }
 
 fn log(settings: &mut Settings) -> Option<Log> {

@@ -132,6 +132,7 @@ impl App {
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
+        store.bound_parked(config.limits.parked_max);
         let keeper = Arc::new(StoreKeeper::new(store.clone()));
         let source = Arc::new(Source::new(source_config(&config.source), keeper, clock.clone())?);
         let parts = Parts {

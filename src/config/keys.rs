@@ -20,7 +20,7 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind. `[resource.*]` stands beside this table.
-pub(super) const KEYS: [(&str, Kind); 22] = [
+pub(super) const KEYS: [(&str, Kind); 23] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
@@ -40,6 +40,7 @@ pub(super) const KEYS: [(&str, Kind); 22] = [
     ("schedule.timezone", Kind::Text),
     ("limits.outbox_max_bytes", Kind::Size),
     ("limits.attempts_max", Kind::Number),
+    ("limits.parked_max", Kind::Number),
     ("limits.drain", Kind::Text),
     ("log.format", Kind::Text),
     ("log.level", Kind::Text),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::keys::{self, texts};
 use super::meta::Counter;
 use super::queue::{unwait, waiting_job};
-use super::{StoreError, Tx, decode, ready, runs};
+use super::{StoreError, Tx, decode, parked, ready, runs};
 use crate::domain::{Parked, Run, RunState};
 
 /// Records that one step looks at.
@@ -79,7 +79,7 @@ fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -
         Some(b'p') => {
             if decode::<Record>("a parked record", value)?.parked.shop_id == shop {
                 tx.delete(key.to_vec());
-                tx.count(Counter::Parked, -1);
+                parked::count(tx, shop, -1)?;
             }
         }
         _ => {

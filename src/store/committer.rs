@@ -231,6 +231,8 @@ pub struct Tx<'a> {
     raised: BTreeSet<Signal>,
     bytes: usize,
     refused: bool,
+    /// Shops of which it parked something.
+    pub(super) parked: BTreeSet<String>,
     /// The outbox record that takes further entries of this transaction, and its size.
     pub(super) open_record: Option<(u64, usize)>,
 }
@@ -238,8 +240,8 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// Over what is on the disk and what the group committed before.
     pub(super) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
-        let (own, counts, raised) = (Overlay::new(), Counts::new(), BTreeSet::new());
-        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, open_record: None }
+        let (own, counts, raised, parked) = (Overlay::new(), Counts::new(), BTreeSet::new(), BTreeSet::new());
+        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, parked, open_record: None }
     }
 }
 
@@ -264,6 +266,11 @@ impl Tx<'_> {
         value.extend_from_slice(more);
         self.bytes += more.len();
         true
+    }
+
+    /// Bytes of its changes.
+    pub(super) fn size(&self) -> usize {
+        self.bytes
     }
 
     /// Changes a counter together with what it counts.

@@ -28,6 +28,7 @@
 //! | `v` | shop, resource, combination | the run that walks the stream |
 //! | `w` | due time, seq | a job that waits |
 //! | `x` | resource, shop, id | archived document |
+//! | `y` | shop | how much of it is parked; none: nothing |
 //! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
 
 use serde::{Deserialize, Serialize};

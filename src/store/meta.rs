@@ -141,6 +141,11 @@ pub(super) fn counted(kv: &dyn Kv, counts: &Counts) -> Result<Vec<Change>, Store
         .collect()
 }
 
+/// What a counter was before the group.
+pub(super) fn before(tx: &Tx<'_>, counter: Counter) -> Result<u64, StoreError> {
+    Ok(number(tx.get(counter.key())?))
+}
+
 pub(super) fn number(bytes: Option<Vec<u8>>) -> u64 {
     bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u64::from_be_bytes)).unwrap_or(0)
 }

@@ -44,6 +44,7 @@ mod walk;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -91,6 +92,8 @@ struct Inner {
     master: SealKey,
     clock: Clock,
     cursor_key: Zeroizing<Vec<u8>>,
+    /// A shop of which so much is parked is paused.
+    parked_max: AtomicU64,
     /// None: a store in memory.
     mark: Option<Arc<Mark>>,
 }
@@ -125,6 +128,7 @@ impl Store {
         start: impl FnOnce(Arc<dyn Kv>, Arc<Signals>) -> Result<Committer, StoreError>,
     ) -> Result<Inner, StoreError> {
         let cursor_key = meta::check_or_create(&*kv, &master, path)?;
+        committer::run_once(&*kv, parked::recount)?;
         committer::run_once(&*kv, lease::recover)?;
         let (signals, receiver) = Signals::new();
         let signals = Arc::new(signals);
@@ -139,6 +143,7 @@ impl Store {
             master,
             clock,
             cursor_key,
+            parked_max: AtomicU64::new(u64::MAX),
             mark: None,
         })
     }

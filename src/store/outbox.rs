@@ -338,12 +338,12 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn park_entry(&self, slot: Slot, reason: String, attempts: u32) -> Result<(), StoreError> {
-        let now = self.now();
+        let (now, parked_max) = (self.now(), self.parked_max());
         self.transact(move |tx| {
             for (_, head, sealed) in remove(tx, &[slot])? {
                 parked::park_entry(tx, head, sealed, (reason.clone(), attempts), now)?;
             }
-            Ok(())
+            parked::pause_full(tx, parked_max, now)
         })
         .await
     }

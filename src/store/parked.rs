@@ -1,6 +1,9 @@
 //! The parking lot: what was given up on, with its reason, until somebody retries it. Reads that failed as they do
 //! while an API is away are put back after a walk, ever less often; pages go with the next walk that ends well.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -9,14 +12,19 @@ use super::meta::Counter;
 use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, decode, encode, keys, runs};
-use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState};
+use super::{Store, StoreError, Tx, decode, encode, keys, meta, runs, shops};
+use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState, ShopState};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
 const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
 const REVIVE_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 /// Looked at, and so put back at most, by one walk.
 const REVIVED_MAX: usize = 500;
+/// Put back by one commit, when all of a shop are: so many, or so many bytes.
+const RETRIED_MAX: usize = 500;
+const RETRIED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The sequence that gives parked records their ids.
+const SEQUENCE: &str = "parked";
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -43,8 +51,62 @@ enum What {
 
 fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
     tx.put(keys::numbered(b'p', record.parked.id), encode("a parked record", record)?);
-    tx.count(Counter::Parked, 1);
+    count(tx, &record.parked.shop_id, 1)?;
+    tx.parked.insert(record.parked.shop_id.clone());
     tx.raise(Signal::Progress);
+    Ok(())
+}
+
+/// Counts what is parked, of a shop and of all.
+pub(super) fn count(tx: &mut Tx<'_>, shop: &str, by: i64) -> Result<(), StoreError> {
+    let key = keys::texts(b'y', &[shop]);
+    let parked = meta::number(tx.get(&key)?).saturating_add_signed(by);
+    match parked {
+        0 => tx.delete(key),
+        some => tx.put(key, some.to_be_bytes().to_vec()),
+    }
+    tx.count(Counter::Parked, by);
+    Ok(())
+}
+
+/// Counts anew by shop when what is noted does not add up: a store of before has no such notes, and a program of
+/// before may have been at work since. Part of the opening.
+pub(super) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let total = meta::before(tx, Counter::Parked)?;
+    let mut noted = Vec::new();
+    for pair in tx.pairs(b"y", b"y") {
+        noted.push(pair?);
+    }
+    if noted.iter().map(|(_, parked)| meta::number(Some(parked.clone()))).sum::<u64>() == total {
+        return Ok(());
+    }
+    let mut parked: BTreeMap<String, i64> = BTreeMap::new();
+    for pair in tx.pairs(b"p", b"p") {
+        let record: Record = decode("a parked record", &pair?.1)?;
+        *parked.entry(record.parked.shop_id).or_default() += 1;
+    }
+    noted.into_iter().for_each(|(key, _)| tx.delete(key));
+    tx.count(Counter::Parked, 0_i64.saturating_sub_unsigned(total));
+    parked.into_iter().try_for_each(|(shop, parked)| count(tx, &shop, parked))
+}
+
+/// Pauses shops of which the transaction parked something, and that have as much parked as may be: a fault that
+/// lasts must end, and what it parks must stay a list that somebody can look through. What comes after, from calls
+/// that were under way, is parked too. A shop that is not active has its own reason, and keeps it.
+pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<(), StoreError> {
+    for shop in std::mem::take(&mut tx.parked) {
+        let parked = meta::number(tx.get(&keys::texts(b'y', &[&shop]))?);
+        if parked < parked_max || !shops::is_active(tx, &shop)? {
+            continue;
+        }
+        tracing::warn!(shop.id = shop, parked, parked_max, "so much of the shop is parked that it is paused");
+        let reason = format!(
+            "paused by Waybill: {parked} pages and documents of this shop are parked, and limits.parked_max allows \
+             {parked_max}. /api/v1/parked?shop={shop} says why; mend that, put them back with \
+             POST /api/v1/shops/{shop}/parked/retry, and resume the shop"
+        );
+        shops::set_state(tx, &shop, ShopState::Paused, Some(reason), now)?;
+    }
     Ok(())
 }
 
@@ -70,7 +132,7 @@ pub(super) fn park_job(
         JobKind::FetchDetail { id, .. } => ("fetch_detail", Some(id.clone())),
     };
     let parked = Parked {
-        id: tx.next("parked")?,
+        id: tx.next(SEQUENCE)?,
         shop_id: job.shop.clone(),
         resource: job.resource.clone(),
         document_id,
@@ -103,7 +165,7 @@ pub(super) fn park_job(
 
 pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<(), StoreError> {
     let parked = Parked {
-        id: tx.next("parked")?,
+        id: tx.next(SEQUENCE)?,
         shop_id: run.stream.shop.clone(),
         resource: run.stream.resource.clone(),
         document_id: row.id.clone(),
@@ -130,7 +192,7 @@ pub(super) fn park_entry(
         Head::Checkpoint { stream, .. } => (stream.shop.clone(), stream.resource.clone(), None),
         Head::Shop { shop } | Head::ShopDeleted { shop, .. } => (shop.clone(), String::new(), None),
     };
-    let id = tx.next("parked")?;
+    let id = tx.next(SEQUENCE)?;
     let parked =
         Parked { id, shop_id, resource, document_id, job: "write".to_owned(), reason, attempts, parked_at: now };
     put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
@@ -149,7 +211,7 @@ pub(super) fn revive(tx: &mut Tx<'_>, walked: &Run, now: i64) -> Result<(), Stor
             // A walk for news does not read what a whole one gave up.
             Some(mode) if walked.mode == Mode::Full || mode == Mode::Incremental => {
                 tx.delete(keys::numbered(b'p', note.parked));
-                tx.count(Counter::Parked, -1);
+                count(tx, &walked.stream.shop, -1)?;
                 tx.delete(key);
             }
             _ => {}
@@ -181,8 +243,23 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
         }
     }
     tx.delete(key);
-    tx.count(Counter::Parked, -1);
+    count(tx, &record.parked.shop_id, -1)?;
     Ok(true)
+}
+
+/// Puts the first of these back, as many as one commit takes. The last one that was looked at, and how many were
+/// there still.
+fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<(u64, u64), StoreError> {
+    let (mut done, mut retried) = (0, 0);
+    for parked in found {
+        // Documents may be large, and one of any size must pass.
+        if retried > 0 && tx.size() > RETRIED_BYTES_MAX {
+            break;
+        }
+        retried += u64::from(retry(tx, parked.id, false, now)?);
+        done = parked.id;
+    }
+    Ok((done, retried))
 }
 
 fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
@@ -213,6 +290,15 @@ fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
 }
 
 impl Store {
+    /// From now on a shop of which so much is parked is paused.
+    pub fn bound_parked(&self, parked_max: u64) {
+        self.0.parked_max.store(parked_max, Ordering::Relaxed);
+    }
+
+    pub(super) fn parked_max(&self) -> u64 {
+        self.0.parked_max.load(Ordering::Relaxed)
+    }
+
     /// Parked records above the id `after`, oldest first, of shops that are wanted.
     ///
     /// # Errors
@@ -244,6 +330,33 @@ impl Store {
     pub fn parked_one(&self, id: u64) -> Result<Option<Parked>, StoreError> {
         let bytes = self.0.kv.get(&keys::numbered(b'p', id))?;
         Ok(bytes.map(|bytes| decode::<Record>("a parked record", &bytes)).transpose()?.map(|record| record.parked))
+    }
+
+    /// Puts all back that is parked of a shop, or of one resource of it, as [`Store::retry_parked`] does one; in
+    /// bounded steps, so that it holds up nobody. How many. What is parked meanwhile is not looked at: it would go
+    /// round and round.
+    ///
+    /// # Errors
+    /// The engine's errors; what was put back by then stays so.
+    pub async fn retry_all_parked(&self, shop: &str, resource: Option<&str>) -> Result<u64, StoreError> {
+        let last = meta::last(&*self.0.kv, SEQUENCE)?;
+        let (mut after, mut retried) = (None, 0);
+        loop {
+            let (store, shop, resource) = (self.clone(), shop.to_owned(), resource.map(str::to_owned));
+            let found = tokio::task::spawn_blocking(move || {
+                let is_asked = |parked: &Parked| resource.as_ref().is_none_or(|name| parked.resource == *name);
+                store.parked(after, RETRIED_MAX, |parked| {
+                    parked.id <= last && parked.shop_id == shop && is_asked(parked)
+                })
+            });
+            let found = found.await.map_err(|error| StoreError::Engine(error.to_string()))??;
+            if found.is_empty() {
+                return Ok(retried);
+            }
+            let now = self.now();
+            let (done, some) = self.transact(move |tx| retry_some(tx, &found, now)).await?;
+            (after, retried) = (Some(done), retried + some);
+        }
     }
 
     /// Puts a parked job or document back with fresh attempts. False: no such record.

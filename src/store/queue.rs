@@ -200,8 +200,13 @@ impl Store {
             let settlement = self.prepare(&lease, settlement)?;
             prepared.push((lease, settlement));
         }
-        let (now, claims) = (self.now(), Claimed::clone(&self.0.claims));
-        self.transact(move |tx| settle(tx, prepared, now, &claims)).await
+        let (now, claims, parked_max) = (self.now(), Claimed::clone(&self.0.claims), self.parked_max());
+        self.transact(move |tx| {
+            let settled = settle(tx, prepared, now, &claims)?;
+            parked::pause_full(tx, parked_max, now)?;
+            Ok(settled)
+        })
+        .await
     }
 
     /// Seals what must be sealed, on the caller's thread.

@@ -82,6 +82,11 @@ pub(super) fn is_known(tx: &Tx<'_>, shop: &str) -> Result<bool, StoreError> {
     Ok(tx.get(&texts(b's', &[shop]))?.is_some())
 }
 
+/// Whether the shop is there and neither paused nor refused.
+pub(super) fn is_active(tx: &Tx<'_>, shop: &str) -> Result<bool, StoreError> {
+    Ok(read(tx, shop)?.is_some_and(|record| record.shop.state == ShopState::Active))
+}
+
 pub(super) fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: i64) -> Result<(), StoreError> {
     tx.put(texts(b's', &[&record.shop.id]), encode("a shop", record)?);
     outbox::append_shop(tx, &record.shop.id, now)

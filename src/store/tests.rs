@@ -5,6 +5,7 @@ mod books;
 mod changes;
 mod cut;
 mod order;
+mod parked;
 mod records;
 mod unknown;
 mod unreadable;

@@ -19,6 +19,7 @@ fn no_file_is_a_configuration() {
     assert_eq!(config.source.base_url.as_str(), "https://api.bol.com/");
     assert_eq!(config.definitions.len(), 1);
     assert_eq!(config.limits.outbox_max_bytes, 256 << 20);
+    assert_eq!(config.limits.parked_max, 10_000);
 }
 
 #[test]
@@ -105,6 +106,7 @@ fn wrong_types_name_what_is_needed() {
             "[limits]\ndrain = \"soon\"",
             "waybill.toml:2: limits.drain: `soon` is no duration up to 10 min; write it like \"20s\"",
         ),
+        ("[limits]\nparked_max = 0", "waybill.toml:2: limits.parked_max: 0 is out of range; use 1 to 10000000"),
         ("resources = []", "waybill.toml:1: resources: names nothing to sync; name at least one"),
         ("resources = [\"shipments\", \"shipments\"]", "waybill.toml:1: resources: `shipments` stands there twice"),
         ("data_dir = \"..\"", "waybill.toml:1: data_dir: `..` is no directory of our own; name one like \"data\""),

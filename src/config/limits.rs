@@ -1,0 +1,42 @@
+//! `[limits]`: what is bounded by configuration.
+
+use std::time::Duration;
+
+use super::bounded;
+use super::settings::Settings;
+use crate::catalog::reader::parse_duration;
+
+/// About 100,000 documents of 2 KB; beyond it fetching pauses.
+const OUTBOX_MAX_BYTES_DEFAULT: u64 = 256 << 20;
+const ATTEMPTS_MAX_DEFAULT: u64 = 8;
+/// More than a bad day leaves behind, and still a list that somebody can look through.
+const PARKED_MAX_DEFAULT: u64 = 10_000;
+/// A service supervisor waits 30 to 90 s before it kills.
+const DRAIN_DEFAULT: &str = "20s";
+
+/// What is bounded by configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Fetching pauses while the outbox holds more.
+    pub outbox_max_bytes: u64,
+    /// Attempts before a job is parked, at least 1.
+    pub attempts_max: u32,
+    /// A shop of which so much is parked is paused; at least 1.
+    pub parked_max: u64,
+    /// How long a stop waits for work in flight.
+    pub drain: Duration,
+}
+
+pub(super) fn limits(settings: &mut Settings) -> Option<Limits> {
+    // A smaller outbox than one page of documents would stop the work for good.
+    let outbox = bounded(settings, "limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, (1 << 20, 1 << 40));
+    let attempts = bounded(settings, "limits.attempts_max", ATTEMPTS_MAX_DEFAULT, (1, 100));
+    let parked = bounded(settings, "limits.parked_max", PARKED_MAX_DEFAULT, (1, 10_000_000));
+    let text = settings.text("limits.drain", DRAIN_DEFAULT);
+    let drain = parse_duration(&text).filter(|drain| *drain <= Duration::from_secs(600));
+    if drain.is_none() {
+        settings.problem_at("limits.drain", format!("`{text}` is no duration up to 10 min; write it like \"20s\""));
+    }
+    let attempts_max = u32::try_from(attempts?).ok()?;
+    Some(Limits { outbox_max_bytes: outbox?, attempts_max, parked_max: parked?, drain: drain? })
+}
