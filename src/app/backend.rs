@@ -264,6 +264,10 @@ impl Backend for Inner {
         Box::pin(async move { self.store.retry_parked(parked_id).await.map_err(store_error) })
     }
 
+    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> Answer<'a, u64> {
+        Box::pin(async move { self.store.retry_all_parked(shop_id, resource).await.map_err(store_error) })
+    }
+
     fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
         Box::pin(async move { self.status_now(of.as_ref()).map_err(store_error) })
     }

@@ -32,6 +32,10 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let parked = warp::path!("api" / "v1" / "parked").and(reads()).map(|| ()).boxed();
     let retry =
         warp::path!("api" / "v1" / "parked" / Segment / "retry").and(warp::post()).map(|Segment(id)| id).boxed();
+    let retry_all = warp::path!("api" / "v1" / "shops" / Segment / "parked" / "retry")
+        .and(warp::post())
+        .map(|Segment(id)| id)
+        .boxed();
     let at = |name, need| Endpoint { name, need, gives: JSON };
     guarded(api, at("list runs", Need::Read), runs, list_runs)
         .or(guarded(api, at("show run", Need::Read), run, show_run))
@@ -39,6 +43,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(guarded(api, at("list parked", Need::Read), parked, list_parked))
         .unify()
         .or(guarded(api, Endpoint { gives: None, ..at("retry parked", Need::AdminAll) }, retry, retry_parked))
+        .unify()
+        .or(guarded(api, at("retry all parked", Need::AdminAll), retry_all, retry_all_parked))
         .unify()
         .boxed()
 }
@@ -198,6 +204,22 @@ async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> Outcome {
     }
     tracing::info!(parked.id = parked_id, key.id = %grant.key_id, "put a parked job back to work");
     Reply::empty()
+}
+
+/// How much was put back.
+#[derive(Serialize)]
+struct Retried {
+    retried: u64,
+}
+
+async fn retry_all_parked(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+    api.has_shop(&call.grant, &shop_id).await?;
+    let resource = call.params(&["resource"])?.get("resource").map(str::to_owned);
+    let (grant, fields) = call.only_body(&api.limits).await?;
+    fields.done()?;
+    let retried = api.backend.retry_all_parked(&shop_id, resource.as_deref()).await?;
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, resource, retried, "put parked jobs back to work");
+    Reply::json(&Retried { retried })
 }
 
 /// Ids of runs and parked jobs are numbers; anything else names nothing.

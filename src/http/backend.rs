@@ -129,6 +129,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts a parked job back to work. False when there is none of that id.
     fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool>;
 
+    /// Puts all back to work that is parked of a shop, or of one resource of it. How many.
+    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> Answer<'a, u64>;
+
     /// What the whole installation is doing; with a part, only its budgets and its overdue streams are told.
     fn status(&self, of: Option<Part>) -> Answer<'_, Status>;
 

@@ -257,6 +257,11 @@ impl Call {
     /// secret must never come in an address.
     async fn fields(self, limits: &Limits) -> Result<(KeyGrant, Fields), Problem> {
         self.params(&[])?;
+        self.only_body(limits).await
+    }
+
+    /// The same where the query was read before.
+    async fn only_body(self, limits: &Limits) -> Result<(KeyGrant, Fields), Problem> {
         let fields = body::capped_json(&self.head.headers, self.body, limits.body_bytes_max, limits.body_time_max);
         Ok((self.grant, fields.await?))
     }

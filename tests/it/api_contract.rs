@@ -7,7 +7,7 @@ mod system;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
@@ -150,6 +150,11 @@ const TABLE: &[Row] = &[
     ("/api/v1/parked/1/retry", "POST", None, [401, 401, 403, 403, 204]),
     ("/api/v1/parked/9/retry", "POST", None, [401, 401, 403, 403, 404]),
     ("/api/v1/parked/1/retry", "GET", None, [401, 401, 405, 405, 405]),
+    ("/api/v1/shops/one/parked/retry", "POST", None, [401, 401, 403, 403, 200]),
+    ("/api/v1/shops/one/parked/retry?resource=shipments", "POST", Some("{}"), [401, 401, 403, 403, 200]),
+    ("/api/v1/shops/one/parked/retry?shop=two", "POST", None, [401, 401, 403, 403, 400]),
+    ("/api/v1/shops/none/parked/retry", "POST", None, [401, 401, 403, 403, 404]),
+    ("/api/v1/shops/one/parked/retry", "GET", None, [401, 401, 405, 405, 405]),
     ("/api/v1/keys", "GET", None, [401, 401, 403, 403, 200]),
     ("/api/v1/keys", "POST", Some(r#"{"name":"n"}"#), [401, 401, 403, 403, 201]),
     ("/api/v1/keys/none", "DELETE", None, [401, 401, 403, 403, 404]),
@@ -308,13 +313,13 @@ async fn what_is_refused_says_what_would_be_right() {
 #[tokio::test]
 async fn a_shop_that_is_not_there_is_absent_whatever_the_body_says() {
     let door = Door::new();
-    for (method, path) in [("PATCH", ""), ("POST", "/sync"), ("POST", "/completeness")] {
+    for (method, path) in [("PATCH", ""), ("POST", "/sync"), ("POST", "/completeness"), ("POST", "/parked/retry")] {
         for body in ["{", r#"{"wrong":1}"#] {
             let got = door.send(method, &format!("/api/v1/shops/nobody{path}"), body).await;
             assert_eq!(got.status, 404, "{method} {path} {body}");
         }
     }
-    for path in ["/api/v1/shops/one/completeness", "/api/v1/parked/1/retry"] {
+    for path in ["/api/v1/shops/one/completeness", "/api/v1/parked/1/retry", "/api/v1/shops/one/parked/retry"] {
         assert_eq!(door.send("POST", path, r#"{"wrong":1}"#).await.status, 422, "{path}");
         assert_eq!(door.send("POST", path, "junk").await.status, 400, "{path}");
         assert!(door.send("POST", path, "").await.status < 300, "{path}");
@@ -330,6 +335,19 @@ async fn only_plain_json_bodies_are_read() {
     }
     let got = door.call("POST", "/api/v1/shops", Some(ADMIN), Some(("Application/JSON; charset=utf-8", SHOP))).await;
     assert_eq!(got.status, 201);
+}
+
+#[tokio::test]
+async fn all_that_is_parked_of_a_shop_is_put_back_at_once() {
+    let door = Door::new();
+    let retried = async |query: &str| -> Value {
+        door.send("POST", &format!("/api/v1/shops/one/parked/retry{query}"), "").await.json()
+    };
+    assert_eq!(retried("?resource=other").await, json!({"retried": 0}));
+    assert_eq!(retried("?resource=shipments").await, json!({"retried": 1}));
+    assert_eq!(retried("").await, json!({"retried": 0}));
+    let left = door.get("/api/v1/parked", ADMIN).await.json();
+    assert_eq!((left["items"].as_array().map(Vec::len), &left["items"][0]["shop_id"]), (Some(1), &json!("two")));
 }
 
 #[tokio::test]

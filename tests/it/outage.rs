@@ -272,6 +272,43 @@ async fn a_page_that_cannot_be_read_fails_the_run_and_is_parked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shop_of_which_too_much_is_parked_is_paused_alone_and_comes_back_whole() {
+    let mut app = TestApp::builder()
+        .toml("[limits]\nattempts_max = 1\nparked_max = 5")
+        .unregistered()
+        .shop("ill", 300, 100)
+        .shop("well", 60, 0)
+        .start()
+        .await;
+    let ill = Fault { client_id: Some("ill".to_owned()), ..Fault::always("/retailer/shipments/", FaultKind::Garbage) };
+    app.sandbox().set_faults(vec![ill]);
+    app.register("ill").await;
+    app.register("well").await;
+    let shop = |client: &str| format!("/api/v1/shops/{}", app.shops[client]);
+    let paused = eventually("the pause", async || {
+        let shop = app.get(&shop("ill")).await;
+        (shop["state"] == "paused").then_some(shop)
+    })
+    .await;
+    let reason = paused["reason"].as_str().unwrap();
+    assert!(reason.contains("limits.parked_max allows 5") && reason.contains("/parked/retry"), "{reason}");
+    app.run_until_idle().await;
+    assert_eq!(app.get(&shop("well")).await["state"], "active");
+    let mut well = oracle::truth(&app);
+    well.retain(|(shop, _), _| *shop == app.shops["well"]);
+    oracle::listing(&app, &well).await;
+    let parked = app.pages("/api/v1/parked?limit=500").await.len();
+    assert!((5..400).contains(&parked), "{parked} of 400");
+    app.sandbox().set_faults(Vec::new());
+    let retry = format!("{}/parked/retry?resource=shipments", shop("ill"));
+    assert_eq!(app.call(Verb::POST, &retry, None).await, (200, json!({"retried": parked})));
+    assert_eq!(app.patch("ill", json!({"paused": false})).await.0, 200);
+    app.run_until_idle().await;
+    oracle::listing(&app, &oracle::truth(&app)).await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shop_in_trouble_holds_up_no_other() {
     let mut app = TestApp::builder()
         .limits(["50/s", "100/s"])

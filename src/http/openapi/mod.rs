@@ -209,9 +209,10 @@ fn run_operations() -> Vec<Operation> {
     let resource = parameter("resource", "Only this resource.", &text(VALUE_CHARS_MAX));
     let state = parameter("state", "Only runs in this state.", &reference("RunState"));
     let retry = "/api/v1/parked/{parked_id}/retry";
+    let retry_all = "/api/v1/shops/{shop_id}/parked/retry";
     vec![
         Operation {
-            parameters: [vec![shop.clone(), resource, state], paging(LIMIT_DEFAULT)].concat(),
+            parameters: [vec![shop.clone(), resource.clone(), state], paging(LIMIT_DEFAULT)].concat(),
             ..get("/api/v1/runs", "list_runs", "runs", "Runs, newest first.", "Run_page")
         },
         get("/api/v1/resources", "list_resources", "resources", "What is configured, and its tables.", "Resource_list"),
@@ -230,6 +231,13 @@ fn run_operations() -> Vec<Operation> {
         Operation {
             problems: &[ABSENT, INVALID],
             ..change("post", retry, "retry_parked", "Put a parked job back to work.")
+        },
+        Operation {
+            tag: "parked".to_owned(),
+            parameters: [path_parameters(retry_all), vec![resource]].concat(),
+            answer: ("200", Some("Retried".to_owned())),
+            problems: &[ABSENT, INVALID],
+            ..change("post", retry_all, "retry_all_parked", "Put all parked jobs of a shop back to work.")
         },
     ]
 }

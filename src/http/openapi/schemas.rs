@@ -84,6 +84,7 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     add("Resource_list", resource_descriptions());
     add("Drift", drift());
     add("Asked", object(&json!({"asked": count()}), &[]));
+    add("Retried", object(&json!({"retried": count()}), &[]));
     add("RunState", words(&api_runs::STATES));
     add("Run", run());
     add("Parked", parked());

@@ -390,6 +390,15 @@ impl Backend for FakeBackend {
         now(Ok(self.state().parked.remove(&parked_id).is_some()))
     }
 
+    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> Answer<'a, u64> {
+        let mut state = self.state();
+        let before = state.parked.len();
+        state.parked.retain(|_, parked| {
+            parked.shop_id != shop_id || resource.is_some_and(|resource| parked.resource != resource)
+        });
+        now(Ok((before - state.parked.len()) as u64))
+    }
+
     fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
         let budget = |account: &str| BudgetStatus {
             account: account.to_owned(),
