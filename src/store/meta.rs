@@ -10,7 +10,7 @@ use super::seal::{SealKey, random_key};
 use super::{Store, StoreError, Tx, claimed, restore};
 
 /// Rises when the layout of keys or records changes so that older programs could not read it.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 const FORMAT_KEY: &[u8] = b"mformat";
 const VERSION_KEY: &[u8] = b"mversion";

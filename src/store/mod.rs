@@ -107,15 +107,18 @@ impl Store {
     /// Opens or creates the store in `directory` (made with mode 0700 when absent).
     ///
     /// # Errors
-    /// [`StoreError::InUse`] for a second process, [`StoreError::WrongMasterKey`] before anything is
-    /// written, [`StoreError::Damaged`] when the engine cannot read its files.
+    /// [`StoreError::InUse`] for a second process, [`StoreError::WrongMasterKey`] and
+    /// [`StoreError::NewerFormat`] before anything is written, [`StoreError::Damaged`] when the engine cannot read its files.
     pub fn open(directory: &Path, master: &[u8; 32], clock: Clock) -> Result<Store, StoreError> {
+        let master = SealKey::new(master);
+        // The engine writes when it opens.
+        mark::admit(directory, &master)?;
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
         let mark = Mark::check(&*kv, directory)?;
-        let mut inner = Store::with_committer(kv, SealKey::new(master), clock, directory, Committer::start)?;
-        mark.make(directory)?;
+        let mut inner = Store::with_committer(kv, master.clone(), clock, directory, Committer::start)?;
+        mark.make(directory, &master)?;
         inner.mark = Some(Arc::new(mark));
         Ok(Store(Arc::new(inner)))
     }

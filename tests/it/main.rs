@@ -10,6 +10,7 @@ mod completeness;
 mod config;
 mod definitions;
 mod described;
+mod foreign_state;
 mod front_door;
 mod fuzz;
 mod infer;
