@@ -4,6 +4,7 @@ mod answers;
 mod books;
 mod changes;
 mod cut;
+mod failed;
 mod order;
 mod parked;
 mod records;

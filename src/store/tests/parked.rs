@@ -87,6 +87,17 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     f.page(&["0", "1", "2", "3", "4", "5"].map(|id| (id, 1, 0)), Next::End).await;
     f.sweep().await;
     assert_eq!(of(&f), 5);
+    // A page that was given up is done with when a walk has read it.
+    f.read_details().await;
+    f.start(Mode::Full).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    assert_eq!(of(&f), 6);
+    f.start(Mode::Full).await;
+    f.page(&["0", "1", "2", "3", "4", "5"].map(|id| (id, 1, 0)), Next::End).await;
+    f.sweep().await;
+    assert_eq!(of(&f), 5);
     let first = f.store.parked(None, 1, |_| true).unwrap().remove(0).id;
     assert!(f.store.retry_parked(first).await.unwrap() && !f.store.retry_parked(first).await.unwrap());
     assert_eq!(of(&f), 4);
