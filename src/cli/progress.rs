@@ -173,6 +173,7 @@ mod tests {
                 pass: Pass::default(),
                 drift: false,
                 followers: Vec::new(),
+                alarmed: false,
                 next: None,
             },
             forecast_at: Some(61_000),

@@ -95,6 +95,9 @@ pub struct Run {
     /// Streams to walk when no stream of this one's resource is being walked any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub followers: Vec<StreamId>,
+    /// It was told of that much of what it met cannot be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alarmed: bool,
     /// The run of the same stream that begins when this one's walk ends: a whole walk was asked for meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,

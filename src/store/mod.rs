@@ -39,6 +39,7 @@ mod signal;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 mod walk;
 
 use std::collections::HashMap;

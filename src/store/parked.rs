@@ -12,7 +12,7 @@ use super::meta::Counter;
 use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, decode, encode, keys, meta, runs, shops};
+use super::{Store, StoreError, Tx, decode, encode, keys, meta, runs, shops, unreadable};
 use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState, ShopState};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
@@ -145,7 +145,10 @@ pub(super) fn park_job(
         JobKind::ListPage { run, page, .. } => {
             runs::fail(tx, *run, &job.stream(), format!("page {page} was given up: {reason}"), now)?;
         }
-        JobKind::FetchDetail { run, .. } => runs::update(tx, *run, now, |run| run.parked += 1)?,
+        JobKind::FetchDetail { run, .. } => {
+            unreadable::count(&job.resource);
+            runs::update(tx, *run, now, |run| run.parked += 1)?;
+        }
         JobKind::Sweep { run, .. } => {
             runs::fail(tx, *run, &job.stream(), format!("its sweep was given up: {reason}"), now)?;
         }
@@ -174,6 +177,7 @@ pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> 
         attempts: 1,
         parked_at: now,
     };
+    unreadable::count(&parked.resource);
     let mark = format!("\u{1}{}", row.mark());
     let key = STANDARD.encode(keys::row(&run.stream, &mark));
     put(tx, &Record { parked, what: What::Row { key } })

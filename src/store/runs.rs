@@ -7,7 +7,7 @@ use super::meta::Counter;
 use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, breach, decode, encode, shops};
+use super::{Store, StoreError, Tx, breach, decode, encode, shops, unreadable};
 use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
 /// Runs kept for people to look at; older ones go when new ones start, unless they are open.
@@ -71,6 +71,7 @@ pub(super) fn update(
         run.state = RunState::Done;
     }
     if was_open && !run.is_open() {
+        run.alarmed = unreadable::tell_details(&run);
         run.ended_at = Some(now);
         tx.count(Counter::OpenRuns, -1);
     } else if !was_open && run.is_open() {
@@ -250,6 +251,7 @@ fn start(
         pass: Pass::default(),
         drift: false,
         followers,
+        alarmed: false,
         next: None,
     };
     tx.put(keys::numbered(b'u', id), encode("a run", &run)?);

@@ -16,7 +16,7 @@ use super::detail;
 use super::keys;
 use super::queue::new_job;
 use super::ready::{enqueue, enqueue_alike};
-use super::{Store, StoreError, Tx, decode, encode, outbox, parked, runs};
+use super::{Store, StoreError, Tx, decode, encode, outbox, parked, runs, unreadable};
 use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
 
 /// Pages of one walk; an API that never ends a list must not keep us for ever.
@@ -143,10 +143,12 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     }
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let parked = note_rejected(tx, &run, &page.rejected, now)?;
+    let rejected = page.rejected.len() as u64;
+    let alarmed = unreadable::tell_rows(&run, rejected, page.rows.len() as u64 + rejected);
     tally.to_fetch += parked;
     tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
     if run.pass.number == 1 {
-        tally.listed += page.rejected.len() as u64;
+        tally.listed += rejected;
     }
     runs::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
@@ -156,6 +158,7 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
         run.changed += tally.changed;
         run.to_fetch += tally.to_fetch;
         run.parked += parked;
+        run.alarmed = alarmed;
         run.newest = run.newest.max(tally.newest);
     })?;
     let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;

@@ -102,6 +102,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         pass: waybill::domain::Pass::default(),
         drift: false,
         followers: Vec::new(),
+        alarmed: false,
         next: None,
     };
     RunView { run, forecast_at: Some(1_700_000_100_000) }

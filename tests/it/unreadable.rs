@@ -1,0 +1,60 @@
+//! What cannot be read is parked one by one, and told of as a whole.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use waybill::sandbox::{Fault, FaultKind, Options, ShopOptions};
+
+use crate::support::program::{Folder, Market, lossy};
+
+/// The lists of the sandbox, by a definition that looks for the id where there is none.
+const STRANGE: &str = "[resource.strange]\nmedia_type = \"application/vnd.retailer.v10+json\"\nid = \"/noSuchId\"\n\
+    list = { path = \"/retailer/shipments\", items = \"/shipments\", pages = { style = \"number\", parameter = \"page\" }, \
+    parameters = { fulfilment-method = [\"FBR\"] } }\ndetail = { path = \"/retailer/shipments/{id}\" }\n\
+    [resource.strange.table.columns]\norder_number = { from = \"/order/orderId\", type = \"text(40)\" }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_much_cannot_be_read_the_log_warns_once_a_run_and_a_metric_counts() {
+    let shop = ShopOptions { client_id: "first".into(), client_secret: "s3cret".into(), fbr: 120, fbb: 150 };
+    let limits = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
+    let limits = limits.iter().map(|rule| ((*rule).to_owned(), "none".to_owned())).collect();
+    let market = Market::open(Options { shops: vec![shop], limits, ..Options::default() }).await;
+    // Three of 120 are much, and one of 150 is not.
+    let ids = |method: &str| -> Vec<String> {
+        market.sandbox.truth("first").into_iter().filter(|(of, ..)| of == method).map(|(_, id, _)| id).collect()
+    };
+    let (fbr, fbb) = (ids("FBR"), ids("FBB"));
+    let bad = fbr.iter().take(3).chain(fbb.iter().take(1));
+    let faults = bad.map(|id| Fault::always(&format!("/retailer/shipments/{id}"), FaultKind::Garbage)).collect();
+    market.sandbox.set_faults(faults);
+    let lifted = "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";
+    let mut folder = Folder::at(&market.base, &format!("{lifted}[limits]\nattempts_max = 1\n{STRANGE}"));
+    folder.set("WAYBILL_RESOURCES", "shipments,strange");
+    let serving = folder.serve();
+    let shop = json!({"name": "First", "client_id": "first", "client_secret": "s3cret"});
+    let made = serving.call(Method::POST, "/api/v1/shops").json(&shop).send().await.unwrap();
+    let id = made.json::<serde_json::Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+    let status = serving.idle(Duration::from_secs(60)).await;
+    let metrics = serving.call(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let runs = serving.all("/api/v1/runs").await;
+    assert_eq!(serving.terminate().0, Some(0));
+
+    let strange = status["parked"].as_u64().unwrap() - 4;
+    assert!(strange > 0, "{status}");
+    for metric in [r#"{resource="shipments"} 4"#.to_owned(), format!(r#"{{resource="strange"}} {strange}"#)] {
+        assert!(metrics.contains(&format!("waybill_unreadable_total{metric}\n")), "{metric}: {metrics}");
+    }
+    let log = lossy(&folder.path("serve.stderr"));
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("in a hundred")).collect();
+    assert_eq!(told.len(), 2, "{told:#?}\n{log}");
+    assert!(told.iter().all(|line| line.contains("WARN") && line.contains(&format!("/api/v1/parked?shop={id}"))));
+    let of = |resource: &str| told.iter().find(|line| line.contains(resource)).copied().unwrap_or_default();
+    let (rows, details) = (of("of a page"), of("of a run"));
+    assert!(rows.contains("strange"), "{rows}");
+    let run = runs.iter().find(|run| run["resource"] == "shipments" && run["parked"] == 3).unwrap();
+    for part in ["shipments", "unreadable=3", "of=120", &format!("run.id={}", run["id"])] {
+        assert!(details.contains(part), "{part}: {details}");
+    }
+    assert!(runs.iter().all(|run| run["state"] == "done"), "{runs:?}");
+}
