@@ -37,6 +37,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,7 +110,7 @@ impl App {
         let timetable = timetable(&config)?;
         let app = App::open(config, true).await?;
         if let Err(error) = app.inner.restore().await {
-            app.inner.tasks.spawn(Arc::clone(&app.inner).restore_later(error));
+            app.inner.spawn("the taking over from MySQL", Arc::clone(&app.inner).restore_later(error));
         }
         app.inner.spawn_tasks(timetable);
         Ok(app)
@@ -183,24 +184,40 @@ impl App {
     /// dropped the API goes on; [`App::stop`] lets its open requests end.
     ///
     /// # Errors
-    /// The store failed: the process must end, so that the next start opens it anew.
+    /// The store or another part failed: the process must end, so that the next start opens it anew.
     pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
         let closing = self.inner.closing.clone().cancelled_owned();
         let mut failed = self.inner.store.failed();
-        let served = self.inner.tasks.spawn(http::serve(listener, self.backend(), self.inner.http, closing));
+        let serving = http::serve(listener, self.backend(), self.inner.http, closing);
+        let served = self.inner.spawn("the HTTP API", serving);
         tokio::select! {
-            served = served => Ok(served?),
-            _ = failed.wait_for(|failed| *failed) => Err(anyhow::anyhow!(
-                "the store in {} failed; see the log. The next start opens it anew; if it fails again, move the \
-                 directory aside and start again: with MySQL everything comes back from it, without it shops must be \
-                 registered anew and everything is read again",
-                self.inner.data_dir.display()
-            )),
+            served = served => served?,
+            _ = failed.wait_for(|failed| *failed) => {}
         }
+        self.failure()
+    }
+
+    /// Whether a part failed that nothing can go on without.
+    ///
+    /// # Errors
+    /// Which one: the process must end, so that the next start opens it anew.
+    pub fn failure(&self) -> anyhow::Result<()> {
+        if !*self.inner.store.failed().borrow() {
+            return Ok(());
+        }
+        if let Some(part) = self.inner.store.failed_part() {
+            anyhow::bail!("a fault of Waybill: a part of it failed ({part}); see the log. The next start goes on");
+        }
+        anyhow::bail!(
+            "the store in {} failed; see the log. The next start opens it anew; if it fails again, move the \
+             directory aside and start again: with MySQL everything comes back from it, without it shops must be \
+             registered anew and everything is read again",
+            self.inner.data_dir.display()
+        )
     }
 
     /// Returns when nothing is left to do now: no open run, no job due or in retry, nothing in the
-    /// outbox. Returns too when the store failed. Cancel safe.
+    /// outbox. Returns too when there is a [`App::failure`]. Cancel safe.
     pub async fn idle(&self) {
         let failed = self.inner.store.failed();
         loop {
@@ -244,21 +261,27 @@ impl Inner {
     fn spawn_tasks(self: &Arc<Inner>, timetable: Timetable) {
         let (store, stop) = (self.store.clone(), self.stop.clone());
         match &self.sink {
-            Sink::Archive(_) => self.tasks.spawn(writer::run_archive(store, stop)),
+            Sink::Archive(_) => self.spawn("the writer", writer::run_archive(store, stop)),
             Sink::Mysql(mysql) => {
-                self.tasks.spawn(writer::run_mysql(store, Arc::clone(mysql), self.health.clone(), stop))
+                self.spawn("the writer", writer::run_mysql(store, Arc::clone(mysql), self.health.clone(), stop))
             }
         };
-        self.tasks.spawn(Arc::clone(self).watch_overdue());
-        self.tasks.spawn(Arc::clone(self).mend_after_walks());
-        self.tasks.spawn(Arc::clone(self).keep_drift_often());
-        self.tasks.spawn(Arc::clone(self).keep_house());
-        let engine = self.engine.clone();
-        self.tasks.spawn(async move {
+        self.spawn("overdue walks", Arc::clone(self).watch_overdue());
+        self.spawn("completeness", Arc::clone(self).mend_after_walks());
+        self.spawn("drift", Arc::clone(self).keep_drift_often());
+        self.spawn("housekeeping", Arc::clone(self).keep_house());
+        let (engine, store) = (self.engine.clone(), self.store.clone());
+        self.spawn("the schedule", async move {
             if let Err(error) = tick(engine, timetable).await {
-                tracing::error!(%error, "the schedule stopped; walks start on request only");
+                tracing::error!(%error, "the schedule stopped");
+                store.part_failed("the schedule");
             }
         });
+    }
+
+    /// Starts a part that works for as long as the process does.
+    fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.tasks.spawn(self.store.watched(part, work))
     }
 }
 
@@ -358,4 +381,29 @@ fn recorder() -> PrometheusHandle {
         tracing::debug!("another recorder is in place; its numbers are shown there");
     }
     handle
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::App;
+    use crate::config::Config;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_part_that_panics_ends_the_service_and_whoever_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = |name: &str, value: String| (format!("WAYBILL_{name}"), value);
+        let dir = folder.path().join("data").display().to_string();
+        let config = Config::load(None, &BTreeMap::from([set("DATA_DIR", dir)])).unwrap();
+        let app = App::start(config).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        assert!(app.failure().is_ok() && app.inner.readiness().unready.is_empty());
+        app.inner.spawn("of a test", async { panic!("said to nobody") });
+        let ended = app.serve(listener).await.unwrap_err().to_string();
+        assert!(ended.contains("(of a test)") && !ended.contains("said to nobody"), "{ended}");
+        assert!(!app.inner.readiness().unready.is_empty());
+        app.idle().await;
+        app.stop().await.unwrap();
+    }
 }

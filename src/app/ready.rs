@@ -16,7 +16,8 @@ impl Inner {
         let mut unready = Vec::new();
         let mut degraded = Vec::new();
         if *self.store.failed().borrow() {
-            unready.push("the store failed; the process must be restarted".to_owned());
+            let part = self.store.failed_part().unwrap_or("the store");
+            unready.push(format!("{part} failed; the process must be restarted"));
         }
         if let Err(error) = self.store.has_room() {
             unready.push(format!("nothing can be written now: {error}"));

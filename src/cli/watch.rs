@@ -42,7 +42,7 @@ pub(super) enum Ended {
 /// Shows the runs until the engine is idle, a stop is asked for, or `at_most` has passed.
 ///
 /// # Errors
-/// When the runs or the status cannot be read.
+/// When the runs or the status cannot be read, or a part failed that nothing can go on without.
 pub(super) async fn until_idle(
     app: &App,
     watched: &Watched,
@@ -66,6 +66,7 @@ pub(super) async fn until_idle(
             biased;
             () = &mut stop_requested => return Ok(Ended::Stopped),
             () = &mut idle => {
+                app.failure()?;
                 show(&*backend, watched, bars).await?;
                 return Ok(Ended::Idle);
             }

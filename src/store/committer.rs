@@ -32,7 +32,8 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// The handle to the committer's thread.
 pub(super) struct Committer {
     sender: mpsc::Sender<Work>,
-    failed: watch::Receiver<bool>,
+    /// Told by the thread, and by who must end the process for another reason.
+    pub(super) fail: watch::Sender<bool>,
     /// Works in the caller's thread instead: a simulation's time must not run on while another thread works.
     #[cfg(test)]
     inline: Option<std::sync::Mutex<Worker>>,
@@ -59,10 +60,10 @@ impl Committer {
 
     fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> (Committer, Worker) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let (fail, failed) = watch::channel(false);
+        let fail = watch::Sender::new(false);
         let committer = Committer {
             sender,
-            failed,
+            fail: fail.clone(),
             #[cfg(test)]
             inline: None,
         };
@@ -95,7 +96,7 @@ impl Committer {
 
     /// Turns true when the engine failed; the process should end then.
     pub(super) fn failed(&self) -> watch::Receiver<bool> {
-        self.failed.clone()
+        self.fail.subscribe()
     }
 }
 
@@ -106,6 +107,13 @@ struct Worker {
     signals: Arc<Signals>,
     fail: watch::Sender<bool>,
     full: bool,
+}
+
+impl Drop for Worker {
+    /// However the thread ends: without it nothing is taken in any more.
+    fn drop(&mut self) {
+        self.fail.send_replace(true);
+    }
 }
 
 impl Worker {

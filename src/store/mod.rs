@@ -10,6 +10,7 @@
 //! leases, and the attempts that were under way count as made.
 
 mod access;
+mod alive;
 mod answers;
 mod archive;
 mod breach;
@@ -46,7 +47,7 @@ use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +55,7 @@ use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 pub use access::{KeyRecord, Scope};
+pub use alive::count_panic;
 pub use answers::{AnswerName, KeptAnswer};
 pub use archive::{ArchivePage, Archived};
 pub use committer::Tx;
@@ -95,6 +97,8 @@ struct Inner {
     cursor_key: Zeroizing<Vec<u8>>,
     /// A shop of which so much is parked is paused.
     parked_max: AtomicU64,
+    /// The part of the process that failed, if one did.
+    failed_part: Arc<OnceLock<&'static str>>,
     /// None: a store in memory.
     mark: Option<Arc<Mark>>,
 }
@@ -148,6 +152,7 @@ impl Store {
             clock,
             cursor_key,
             parked_max: AtomicU64::new(u64::MAX),
+            failed_part: Arc::default(),
             mark: None,
         })
     }
@@ -194,7 +199,7 @@ impl Store {
         Ok(given)
     }
 
-    /// Turns true when the engine failed; the process must end then.
+    /// Turns true when the engine failed, or a watched part; the process must end then.
     pub fn failed(&self) -> watch::Receiver<bool> {
         self.0.committer.failed()
     }

@@ -233,7 +233,9 @@ impl Loop {
         if self.settling.is_empty() && !self.finished.is_empty() {
             let batch = std::mem::take(&mut self.finished);
             let pause = self.asked_pause.take().map(|length| (self.lane.key.clone(), length));
-            self.settling.spawn(settle(Arc::clone(&self.inner), batch, pause));
+            // Should it panic, nobody would end its leases.
+            let settling = settle(Arc::clone(&self.inner), batch, pause);
+            self.settling.spawn(self.inner.parts.store.watched("finished steps", settling));
         }
     }
 

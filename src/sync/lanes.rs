@@ -223,7 +223,7 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     };
     let lane = Arc::new(Lane { key: key.clone(), wake: Notify::new(), budget, queues: Mutex::new([queue].into()) });
     map.lanes.insert(key, Arc::clone(&lane));
-    inner.tasks.spawn(lane::run(Arc::clone(inner), lane));
+    inner.spawn("a lane", lane::run(Arc::clone(inner), lane));
 }
 
 /// A budget as the process before this one left it.

@@ -103,7 +103,7 @@ impl Engine {
         let engine = Engine::new(parts);
         let inner = &engine.0;
         let (tell, told) = oneshot::channel();
-        inner.tasks.spawn(take_up(engine.clone(), tell));
+        inner.spawn("what the last process left", take_up(engine.clone(), tell));
         match tokio::time::timeout(TAKE_UP_PATIENCE, told).await {
             // There is much to take up, or no room for it: what is under way and reading need not wait for that.
             Err(_) | Ok(Ok(Err(StoreError::Full))) => {}
@@ -114,10 +114,10 @@ impl Engine {
         }
         lanes::wake_all(inner)?;
         if let Some(queues) = queues {
-            inner.tasks.spawn(lanes::listen(Arc::clone(inner), queues));
+            inner.spawn("new work", lanes::listen(Arc::clone(inner), queues));
         }
-        inner.tasks.spawn(promote_waiting(Arc::clone(inner)));
-        inner.tasks.spawn(lanes::forget_idle_budgets(Arc::clone(inner)));
+        inner.spawn("waiting jobs", promote_waiting(Arc::clone(inner)));
+        inner.spawn("idle budgets", lanes::forget_idle_budgets(Arc::clone(inner)));
         Ok(engine)
     }
 
@@ -199,6 +199,11 @@ impl Engine {
 }
 
 impl Inner {
+    /// Starts a part that works for as long as the engine does.
+    fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.parts.store.watched(part, work));
+    }
+
     pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
         self.parts.definitions.iter().find(|definition| definition.name == resource)
     }

@@ -174,9 +174,14 @@ impl Ticker {
         let Some(engine) = self.engine.upgrade().map(Engine) else { return };
         // The tick source starts the next tick also while one is running.
         let Ok(_one) = self.busy.try_lock() else { return };
-        if let Err(error) = serve_due(&engine, &self.timetable).await {
-            error.warn("a scheduled walk could not start; the next tick tries again");
-        }
+        // The tick source would go on over a panic, and no walk would ever start.
+        let store = engine.0.parts.store.clone();
+        let served = async {
+            if let Err(error) = serve_due(&engine, &self.timetable).await {
+                error.warn("a scheduled walk could not start; the next tick tries again");
+            }
+        };
+        store.watched("the schedule", served).await;
     }
 }
 

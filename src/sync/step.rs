@@ -185,7 +185,7 @@ fn note_drift(inner: &Inner, definition: &Definition, left: Vec<Left>) {
     let now = inner.parts.store.clock().now();
     if let Some(drift) = inner.drifts.note(&definition.name, left, now) {
         let (store, resource) = (inner.parts.store.clone(), definition.name.clone());
-        inner.tasks.spawn(async move {
+        inner.spawn("drift", async move {
             if let Err(error) = store.keep_drift(&resource, &drift).await {
                 error.warn("it could not be kept that drift was told");
             }
