@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod keys;
 mod out;
+mod panics;
 mod plan;
 mod preview;
 mod progress;
@@ -127,6 +128,7 @@ type Outcome = Result<(), Failure>;
 
 /// Reads the arguments, runs the command to its end and says how it went.
 pub fn run() -> ExitCode {
+    panics::tell_place_only();
     let parsed = arguments().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
     let arguments = match parsed {
         Ok(arguments) => arguments,

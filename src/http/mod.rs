@@ -51,6 +51,7 @@ pub use auth::Pace;
 pub use backend::{ApiError, Backend};
 
 use crate::catalog::Definition;
+use crate::store::{count_panic, how_it_ended};
 use auth::{Gate, Need};
 use backend::KeyGrant;
 use body::{Body, Fields, body};
@@ -344,7 +345,12 @@ where
 /// Goes on when whoever waits for it is dropped.
 async fn carried_through(doing: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
     let done = tokio::spawn(doing.in_current_span()).await;
-    done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request ended badly: {error}")).into()))
+    done.unwrap_or_else(|error| {
+        if error.is_panic() {
+            count_panic("a request");
+        }
+        Err(ApiError::Internal(format!("a request ended badly: {}", how_it_ended(&error))).into())
+    })
 }
 
 async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -> Outcome {

@@ -32,6 +32,7 @@ use super::Limits;
 use super::peers::{Peer, Places};
 use super::reply::{Kind, Problem, finish};
 use super::wire::{Exchange, Verdict, Wire};
+use crate::store::count_panic;
 
 /// Connections that are told at once that there is no place for them; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
@@ -89,6 +90,7 @@ fn note(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         // The payload may hold what a client sent.
+        count_panic("a connection");
         tracing::error!("the task of an http connection panicked; the connection is closed");
     }
 }

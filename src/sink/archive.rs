@@ -14,7 +14,7 @@ use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
 use crate::domain::Json;
 use crate::domain::clock::sql_datetime;
-use crate::store::{Archived, Store, StoreError};
+use crate::store::{Archived, Store, StoreError, how_it_ended};
 
 /// Documents opened between two looks at whether the page is full.
 const LOOKED_AT_ONCE: usize = 256;
@@ -210,7 +210,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, SinkError> {
     let failed = |error: tokio::task::JoinError| {
-        SinkError::new(SinkErrorClass::Unknown, format!("reading the archive: {error}"))
+        SinkError::new(SinkErrorClass::Unknown, format!("reading the archive: {}", how_it_ended(&error)))
     };
     tokio::task::spawn_blocking(work).await.map_err(failed)?
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use super::Store;
 
@@ -67,10 +68,15 @@ pub fn count_panic(part: &'static str) {
     metrics::counter!("waybill_panics_total", "part" => part).increment(1);
 }
 
+/// How a task ended that has no result. What it panicked with may quote a document, and tokio would say it.
+pub fn how_it_ended(error: &JoinError) -> &'static str {
+    if error.is_panic() { "it panicked; the log says where" } else { "it was cut off" }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::domain::Clock;
-    use crate::store::{Memory, Store};
+    use crate::store::{Memory, Store, how_it_ended};
 
     #[tokio::test]
     async fn a_part_that_panics_ends_the_process_and_one_that_ends_does_not() {
@@ -86,5 +92,11 @@ mod tests {
         assert!(*failed.borrow());
         tokio::spawn(store.watched("worse", async { panic!("of a test") })).await.unwrap();
         assert_eq!(store.failed_part(), Some("bad"));
+    }
+
+    #[tokio::test]
+    async fn what_a_task_panicked_with_is_not_told() {
+        let ended = tokio::spawn(async { panic!("what a customer said") }).await;
+        assert_eq!(how_it_ended(&ended.map(|()| ()).unwrap_err()), "it panicked; the log says where");
     }
 }

@@ -13,7 +13,9 @@ use super::meta::Counter;
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::signal::Signal;
-use super::{Claimed, Store, StoreError, Tx, WalkRule, decode, detail, encode, lease, parked, shops, walk};
+use super::{
+    Claimed, Store, StoreError, Tx, WalkRule, decode, detail, encode, how_it_ended, lease, parked, shops, walk,
+};
 use crate::domain::{Class, Effects, Job, JobKind, Lease};
 
 /// Waiting jobs made ready in one transaction.
@@ -275,7 +277,7 @@ impl Store {
     pub async fn mend_waits(&self) -> Result<(), StoreError> {
         let (store, now) = (self.clone(), self.now());
         let found = tokio::task::spawn_blocking(move || store.put_aside_after(now)).await;
-        let found = found.map_err(|error| StoreError::Engine(error.to_string()))??;
+        let found = found.map_err(|error| StoreError::Engine(how_it_ended(&error).to_owned()))??;
         for some in found.chunks(PROMOTED_MAX).map(<[_]>::to_vec) {
             self.transact(move |tx| {
                 for (due, seq, pause) in some {

@@ -17,7 +17,7 @@ use super::step::{self, Done, Pause};
 use super::{Inner, STORE_PAUSE};
 use crate::domain::{Lease, Shop};
 use crate::source::SourceError;
-use crate::store::{Queue, Settlement, StoreError};
+use crate::store::{Queue, Settlement, StoreError, count_panic, how_it_ended};
 
 /// The longest sleep of a lane that has jobs: its reasons to wait may end without a signal.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -268,7 +268,10 @@ impl Loop {
 
     /// A step that panicked: its slot counts as used, its attempt as failed.
     fn panicked(&mut self, error: &tokio::task::JoinError) {
-        tracing::error!(%error, "a step panicked");
+        tracing::error!(error = how_it_ended(error), "a step was lost");
+        if error.is_panic() {
+            count_panic("a step");
+        }
         self.lane.budget().lost(Instant::now());
         if let Some(lease) = self.running.remove(&error.id()) {
             let settlement = step::panicked(&self.inner, &lease);

@@ -1,0 +1,75 @@
+//! What is told of a panic: where it was, never what it says, which may quote a document.
+
+use std::fmt;
+use std::panic::{Location, PanicHookInfo};
+
+use super::out::tell;
+
+/// Takes the place of the standard hook, which prints what a panic says, and as text whatever the log's form is.
+pub(super) fn tell_place_only() {
+    std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
+        let thread = std::thread::current();
+        let place = Place(panic.location());
+        // Before the log begins, or without one, somebody must hear of it all the same.
+        if tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!(thread = thread.name().unwrap_or("?"), %place, "a thread panicked");
+        } else {
+            tell(format_args!("waybill: thread {} panicked at {place}", thread.name().unwrap_or("?")));
+        }
+    }));
+}
+
+/// A file and a line of it.
+struct Place<'a>(Option<&'a Location<'a>>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(place) => write!(out, "{}:{}", place.file(), place.line()),
+            None => out.write_str("?"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::tell_place_only;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_a_panic_the_place_is_told_and_nothing_that_it_says() {
+        let lines = Lines::default();
+        let to = lines.clone();
+        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
+        let before = std::panic::take_hook();
+        tell_place_only();
+        let caught = tracing::subscriber::with_default(log, || {
+            std::panic::catch_unwind(|| {
+                let customer: Result<(), _> = Err("J. de Vries");
+                customer.expect("a customer lives here");
+            })
+        });
+        std::panic::set_hook(before);
+        assert!(caught.is_err());
+        let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&told).expect("one event, as JSON");
+        assert_eq!(event["message"], "a thread panicked");
+        assert!(event["place"].as_str().unwrap().starts_with("src/cli/panics.rs:"), "{told}");
+        assert!(!told.contains("Vries") && !told.contains("lives"), "{told}");
+    }
+}
