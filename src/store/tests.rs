@@ -430,7 +430,7 @@ async fn a_purged_shop_leaves_nothing_and_a_result_on_its_way_is_dropped() {
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.outbox, counters.open_runs), (0, 0, 0, 0));
     let left = f.kv.scan(b"", b"").map(|pair| String::from_utf8_lossy(&pair.unwrap().0).into_owned());
     let left: Vec<String> = left.filter(|key| key.contains(&f.stream.shop)).collect();
-    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(left, [format!("P{}\0", f.stream.shop)], "only that it was purged");
 }
 
 #[tokio::test]

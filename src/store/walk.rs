@@ -144,7 +144,8 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let parked = note_rejected(tx, &run, &page.rejected, now)?;
     let rejected = page.rejected.len() as u64;
-    let alarmed = unreadable::tell_rows(&run, rejected, page.rows.len() as u64 + rejected);
+    // Those that are parked already were told of when they were.
+    let alarmed = unreadable::tell_rows(&run, parked, page.rows.len() as u64 + rejected);
     tally.to_fetch += parked;
     tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
     if run.pass.number == 1 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{NOW, fixture};
-use crate::domain::{Mode, Next, ShopState};
+use crate::domain::{Entry, Mode, Next, ShopState};
 use crate::store::keys::texts;
 use crate::store::{Failure, QueueKind, Settlement, ShopChange};
 
@@ -82,4 +82,24 @@ async fn rows_that_a_deletion_left_can_be_purged_later() {
     assert_eq!(f.drain().await.len(), 1);
     assert!(!f.store.delete_shop(shop, true).await.unwrap());
     assert_eq!(f.store.clock().now(), NOW);
+}
+
+#[tokio::test]
+async fn a_mirror_that_was_set_back_is_told_again_what_it_lacks() {
+    let f = fixture().await;
+    f.drain().await;
+    let (here, now) = (f.stream.shop.clone(), f.store.shop(&f.stream.shop).unwrap().unwrap().updated_at);
+    let mirror = |shops: &[(&str, i64)]| shops.iter().map(|(id, at)| ((*id).to_owned(), *at)).collect();
+    assert_eq!(f.store.mend_mirror(mirror(&[(&here, now), ("a-stranger", now)])).await.unwrap(), 0);
+    assert_eq!(f.store.mend_mirror(mirror(&[(&here, now - 1)])).await.unwrap(), 1, "older");
+    assert_eq!(f.store.mend_mirror(mirror(&[])).await.unwrap(), 1, "missing");
+    assert!(matches!(f.drain().await.as_slice(), [Entry::Shop { .. }, Entry::Shop { .. }]));
+    for purge in [false, true] {
+        f.store.delete_shop(&here, purge).await.unwrap();
+        f.drain().await;
+        assert_eq!(f.store.mend_mirror(mirror(&[])).await.unwrap(), 0);
+        assert_eq!(f.store.mend_mirror(mirror(&[(&here, now)])).await.unwrap(), 1, "it is back");
+        let told = f.drain().await;
+        assert!(matches!(told.as_slice(), [Entry::ShopDeleted { purge: again, .. }] if *again == purge), "{told:?}");
+    }
 }
