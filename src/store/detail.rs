@@ -146,6 +146,19 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> R
     ready::remove(tx, &queue, Class::Refresh, seq)
 }
 
+/// Notes the new seq of a re-read whose seq was `before`, so that it can still be taken back.
+pub(super) fn follow_refresh(tx: &mut Tx<'_>, job: &Job, before: u64) -> Result<(), StoreError> {
+    let Some(id) = job.document().filter(|_| job.class == Class::Refresh) else { return Ok(()) };
+    let key = keys::document(&job.shop, &job.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    if let Some((_, seq)) = note.refresh.as_mut().filter(|(_, seq)| *seq == before) {
+        *seq = job.seq;
+        tx.put(key, encode("a ledger document", &note)?);
+    }
+    Ok(())
+}
+
 /// Moves a planned re-read to now, for a full run that somebody asked for. False when the document is
 /// final or its read is under way.
 pub(super) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, StoreError> {

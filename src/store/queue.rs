@@ -21,6 +21,10 @@ use crate::domain::{Class, Effects, Job, JobKind, Lease};
 /// Waiting jobs made ready in one transaction.
 const PROMOTED_MAX: usize = 500;
 
+/// Attempts that a job makes from its place in the queue. One that failed so often goes behind what waits by then: it may
+/// fail over and over, and each try takes a slot that others wait for.
+const ATTEMPTS_IN_PLACE: u32 = 2;
+
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Settlement {
@@ -259,7 +263,11 @@ impl Store {
                 found.push(at);
             }
             for (due, seq) in found {
-                if let Some(job) = unwait(tx, due, seq)? {
+                if let Some(mut job) = unwait(tx, due, seq)? {
+                    if job.attempts >= ATTEMPTS_IN_PLACE {
+                        job.seq = tx.next("job")?;
+                        detail::follow_refresh(tx, &job, seq)?;
+                    }
                     enqueue(tx, &job)?;
                 }
             }

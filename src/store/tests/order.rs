@@ -1,5 +1,7 @@
 //! What comes after what: whole walks behind walks for news, one attempt a document, parked reads that come back.
 
+use std::time::Duration;
+
 use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
 use crate::domain::{Combination, Effects, Entry, Lease, Mode, Next, Rejected, RunState, StreamId, Trigger};
 use crate::store::{Failure, QueueKind, Settlement, Start, Started, keys};
@@ -263,4 +265,54 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
         })
         .collect();
     assert_eq!(told, [false, true], "behind the document");
+}
+
+/// Fails a read and makes it ready again.
+async fn fail(f: &Fixture, lease: Lease) {
+    let retry = Failure::Retry { after: Duration::ZERO, error: "no".into() };
+    f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+    f.store.promote().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_failed_twice_goes_behind_what_waits() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    for id in ["1", "2", "3"] {
+        f.page(&[(id, 1, 0)], MORE).await;
+    }
+    for _ in 0..2 {
+        let first = f.lease(QueueKind::Detail, 1).await.remove(0);
+        assert_eq!(document_id(&first), "1", "once more from its place");
+        fail(&f, first).await;
+    }
+    let leases = f.lease(QueueKind::Detail, 9).await;
+    assert_eq!(leases.iter().map(document_id).collect::<Vec<_>>(), ["2", "3", "1"]);
+    assert_eq!(leases[2].attempt, 3);
+    f.store.abandon(&leases);
+    assert_eq!(f.read_details().await.len(), 3);
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.retrying_jobs), (1, 0), "the next page");
+}
+
+#[tokio::test]
+async fn a_re_read_that_went_behind_can_still_be_taken_back() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", Some(5))).await;
+    f.clock.set(NOW + 5);
+    f.store.promote().await.unwrap();
+    for _ in 0..2 {
+        let again = f.lease(QueueKind::Detail, 1).await.remove(0);
+        fail(&f, again).await;
+    }
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 0)], Next::End).await;
+    // The new row's read is the more urgent one, and makes the other needless.
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", None)).await;
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.waiting_jobs), (0, 0));
 }
