@@ -20,6 +20,11 @@ use super::value::{RowBuffer, optional_datetime_value, text_value};
 /// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
 /// costs the connection and not the writer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest time of one answer, so that a connection that leads nowhere any more is noticed within half a minute.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(25);
+/// A line is called slow from so many bytes a second on. A document by itself, which cannot be halved, has its time
+/// on such a line beside that of the answer, as far as the time of a batch allows.
+const SLOW_LINE: usize = 1024;
 /// Longest time of the purges of a batch. Their steps hold, so a repeat goes on where this one ended.
 const PURGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Bytes of a statement, if the server takes so many. Larger ones are not faster.
@@ -38,8 +43,8 @@ impl Mysql {
     ///
     /// # Errors
     /// Nothing of the transaction was applied, except with class `Disconnected` or `Unconfirmed`, where it is not
-    /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most,
-    /// and 10 s for a connection; a batch with a purge 10 minutes.
+    /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most (25 s
+    /// for one answer), and 10 s for a connection; a batch with a purge 10 minutes.
     ///
     /// Cancel safe: an abandoned write is rolled back with its connection, or was committed.
     pub async fn write<E: Borrow<Entry> + Sync>(&self, entries: &[E]) -> Result<(), SinkError> {
@@ -54,12 +59,12 @@ impl Mysql {
                 return self.settle(conn, outcome).await;
             }
         }
-        let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, &plan)).await;
+        let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, &plan, entries.len() == 1)).await;
         self.settle(conn, outcome).await
     }
 
-    async fn carry_out(&self, conn: &mut Conn, plan: &Plan<'_>) -> Result<(), SinkError> {
-        let packet = self.packet(conn).await.map_err(SinkError::before_documents)?;
+    async fn carry_out(&self, conn: &mut Conn, plan: &Plan<'_>, alone: bool) -> Result<(), SinkError> {
+        let packet = answered(ANSWER_TIME_MAX, self.packet(conn)).await.map_err(SinkError::before_documents)?;
         let row_bytes_max = packet.saturating_sub(STATEMENT_BYTES_SPARE);
         let mut rows = Vec::with_capacity(self.layouts.len());
         for (layout, documents) in self.layouts.iter().zip(&plan.documents) {
@@ -72,11 +77,13 @@ impl Mysql {
             }
             rows.push(laid_out);
         }
-        let transaction = conn.start_transaction(TxOpts::default()).await;
-        let mut transaction = transaction.map_err(|error| sink_error(&error).before_documents())?;
-        let bytes_max = STATEMENT_BYTES_MAX.min(row_bytes_max);
-        match self.apply(&mut transaction, plan, rows, bytes_max).await {
-            Ok(()) => commit(transaction).await,
+        let begun = async { conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error)) };
+        let mut transaction = answered(ANSWER_TIME_MAX, begun).await.map_err(SinkError::before_documents)?;
+        let bounds = Bounds { bytes: STATEMENT_BYTES_MAX.min(row_bytes_max), alone };
+        match self.apply(&mut transaction, plan, rows, bounds).await {
+            Ok(()) => answered(ANSWER_TIME_MAX, commit(transaction))
+                .await
+                .map_err(|error| SinkError { class: SinkErrorClass::Unconfirmed, ..error }),
             // The connection is closed, and what was not committed with it.
             Err(error) if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unavailable) => {
                 Err(error)
@@ -94,10 +101,10 @@ impl Mysql {
         transaction: &mut Transaction<'_>,
         plan: &Plan<'_>,
         rows: Vec<Rows<'_>>,
-        bytes_max: usize,
+        bounds: Bounds,
     ) -> Result<(), SinkError> {
         for (layout, rows) in self.layouts.iter().zip(rows) {
-            write_rows(transaction, layout, rows, bytes_max).await?;
+            write_rows(transaction, layout, rows, bounds).await?;
         }
         for listing in &plan.listings {
             if let Some(layout) = self.layouts.get(listing.layout) {
@@ -107,12 +114,12 @@ impl Mysql {
                     text_value(listing.id),
                     Value::UInt(listing.version),
                 ];
-                execute(transaction, &layout.listing, values).await?;
+                bounds.execute(transaction, &layout.listing, values).await?;
             }
         }
         for change in &plan.mirror {
             for (text, values) in mirror::statements(change)? {
-                execute(transaction, text, values).await?;
+                bounds.execute(transaction, text, values).await?;
             }
         }
         Ok(())
@@ -157,18 +164,18 @@ async fn write_rows(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
     rows: Rows<'_>,
-    bytes_max: usize,
+    bounds: Bounds,
 ) -> Result<(), SinkError> {
     let Rows { parent, children, keys } = rows;
     let mut inserted = 0;
-    for (text, values) in parent.cut(&layout.parent.upserts, bytes_max) {
-        execute(transaction, text, values).await?;
+    for (text, values) in parent.cut(&layout.parent.upserts, bounds.bytes) {
+        bounds.execute(transaction, text, values).await?;
         inserted += rows_inserted(transaction.affected_rows(), &transaction.info());
     }
     let all_new = inserted == keys.len() as u64;
     for (buffer, (child, sweeps)) in children.into_iter().zip(layout.children.iter().zip(&layout.sweeps)) {
-        for (text, values) in buffer.cut(&child.upserts, bytes_max) {
-            execute(transaction, text, values).await?;
+        for (text, values) in buffer.cut(&child.upserts, bounds.bytes) {
+            bounds.execute(transaction, text, values).await?;
         }
         if all_new {
             continue;
@@ -177,8 +184,8 @@ async fn write_rows(
         for (shop, id) in &keys {
             pairs.push([text_value(shop), text_value(id)].into_iter());
         }
-        for (text, values) in pairs.cut(sweeps, bytes_max) {
-            execute(transaction, text, values).await?;
+        for (text, values) in pairs.cut(sweeps, bounds.bytes) {
+            bounds.execute(transaction, text, values).await?;
         }
     }
     Ok(())
@@ -198,6 +205,38 @@ fn rows_inserted(affected: u64, info: &str) -> u64 {
     }
 }
 
+/// What holds for each statement of a batch.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// It may hold so many.
+    bytes: usize,
+    /// The batch is one document.
+    alone: bool,
+}
+
+impl Bounds {
+    async fn execute(self, transaction: &mut Transaction<'_>, text: &str, values: Vec<Value>) -> Result<(), SinkError> {
+        let size = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { size_of::<u64>() };
+        let bytes = text.len() + values.iter().map(size).sum::<usize>();
+        answered(self.patience(bytes), execute(transaction, text, values)).await
+    }
+
+    /// How long the answer to so many bytes may take.
+    fn patience(self, bytes: usize) -> Duration {
+        let on_its_way = if self.alone { bytes / SLOW_LINE } else { 0 };
+        ANSWER_TIME_MAX + Duration::from_secs(u64::try_from(on_its_way).unwrap_or(u64::MAX)).min(WRITE_TIME_MAX)
+    }
+}
+
+/// An answer that comes in time. Without one the connection is lost.
+async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+    let late = |_| {
+        let text = format!("MySQL did not answer within {} s; the connection is dropped", patience.as_secs());
+        Err(SinkError::new(SinkErrorClass::Disconnected, text))
+    };
+    timeout(patience, answer).await.unwrap_or_else(late)
+}
+
 pub(super) async fn execute(
     transaction: &mut Transaction<'_>,
     text: &str,
@@ -208,7 +247,20 @@ pub(super) async fn execute(
 
 #[cfg(test)]
 mod tests {
-    use super::rows_inserted;
+    use super::{ANSWER_TIME_MAX, Bounds, answered, rows_inserted};
+    use crate::sink::SinkErrorClass;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_leads_nowhere_is_noticed_within_half_a_minute() {
+        let begun = tokio::time::Instant::now();
+        let lost = answered(ANSWER_TIME_MAX, std::future::pending::<Result<(), _>>()).await.unwrap_err();
+        assert_eq!(lost.class, SinkErrorClass::Disconnected);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        let patience = |alone, bytes| Bounds { bytes: 0, alone }.patience(bytes).as_secs();
+        assert_eq!([patience(false, 0), patience(false, 1 << 20)], [25, 25], "it is halved until it fits");
+        assert_eq!([patience(true, 3_000), patience(true, 30 << 10), patience(true, 1 << 20)], [27, 55, 85]);
+    }
 
     #[test]
     fn new_rows_are_told_from_changed_and_unchanged_ones() {

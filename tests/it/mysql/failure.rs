@@ -1,6 +1,7 @@
 //! What becomes of errors, dead servers and lost races.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mysql_async::prelude::Queryable;
@@ -60,6 +61,22 @@ async fn a_lock_wait_is_repeated() {
     conn.query_drop("ROLLBACK").await.unwrap();
     fresh.write(&[one]).await.unwrap();
     conn.disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_without_an_answer_is_given_up_within_half_a_minute() {
+    let database = Database::fresh().await;
+    let mysql = prepared(&database).await;
+    database.run("CREATE TRIGGER slow BEFORE INSERT ON shipments FOR EACH ROW SET @slept = SLEEP(45)").await;
+    let batch = [entry("s", "1", 1, &shipment("o", &["1"])), entry("s", "2", 1, &shipment("o", &["2"]))];
+    let begun = Instant::now();
+    let error = mysql.write(&batch).await.unwrap_err();
+    assert_eq!(error.class, SinkErrorClass::Disconnected);
+    assert!(error.text.contains("did not answer within 25 s"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    database.run("DROP TRIGGER slow").await;
+    // The server notices that nobody waits for the statement any more, or ends it; its rows are held until then.
+    mysql.ping().await.unwrap();
 }
 
 #[tokio::test]
