@@ -14,6 +14,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 use super::auth::Auth;
@@ -160,6 +161,9 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// As [`Source::forget`].
     fn forget(&self, client_id: &str);
+
+    /// As [`Source::close`].
+    fn close(&self);
 }
 
 impl Upstream for Source {
@@ -169,6 +173,10 @@ impl Upstream for Source {
 
     fn forget(&self, client_id: &str) {
         Source::forget(self, client_id);
+    }
+
+    fn close(&self) {
+        Source::close(self);
     }
 }
 
@@ -180,6 +188,7 @@ pub struct Source {
     body_max: usize,
     in_flight: Semaphore,
     pace: Option<Pace>,
+    closed: CancellationToken,
     auth: Auth,
     tokens: Tokens,
     clock: Clock,
@@ -206,13 +215,15 @@ impl Source {
             .map_err(|problem| wrong("source.logins_per_second", problem))?;
         let secure = [&base, &token_url].iter().all(|url| url.scheme() == "https");
         let http = http_client(&config, secure)?;
-        let login = Login::new(http.clone(), token_url, login_pace, clock.clone());
+        let closed = CancellationToken::new();
+        let login = Login::new(http.clone(), token_url, (login_pace, closed.clone()), clock.clone());
         Ok(Source {
             http,
             base: base.as_str().trim_end_matches('/').to_owned(),
             body_max: config.body_max,
             in_flight: Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)),
             pace,
+            closed,
             auth: config.auth,
             tokens: Tokens::new(login, keeper, clock.clone()),
             clock,
@@ -224,7 +235,12 @@ impl Source {
     /// A 401 drops the token and is returned; the next call logs in anew. Not cancel safe as to the
     /// budget: when dropped, a request may have left, so count the slot with [`Budget::lost`].
     pub async fn get(&self, credentials: &Credentials, call: &Call) -> Outcome {
-        let (bearer, _permit) = match self.admission(credentials).await {
+        let admission = tokio::select! {
+            biased;
+            () = self.closed.cancelled() => Err(SourceError::Stopping),
+            admission = self.admission(credentials) => admission,
+        };
+        let (bearer, _permit) = match admission {
             Ok(admission) => admission,
             Err(error) => return Outcome::not_sent(error),
         };
@@ -253,6 +269,12 @@ impl Source {
     /// Forgets the token and the refusal of a client: it was deleted, or is to be tried again.
     pub fn forget(&self, client_id: &str) {
         self.tokens.forget(client_id);
+    }
+
+    /// Lets no more call or login leave: those that wait for a token, a place or their turn end unsent. What has left
+    /// may end.
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 
     /// A living token and a place among the calls in flight. The token comes first, so that shops that

@@ -228,3 +228,36 @@ fn addresses_that_would_leak_are_refused_with_their_key() {
         assert_eq!(try_with(base, good), None, "{base}");
     }
 }
+
+#[tokio::test]
+async fn what_waits_for_its_turn_is_not_sent_any_more_after_a_stop() {
+    let served = || json("{}");
+    for (calls, logins) in [(Some(1), 50), (None, 1)] {
+        let server = serving(served).await;
+        let slow =
+            SourceConfig { calls_per_second: calls, logins_per_second: logins, login_burst: logins, ..config(&server) };
+        let source = Arc::new(build(slow));
+        let start = |client: usize| {
+            let source = Arc::clone(&source);
+            tokio::spawn(async move { source.get(&credentials(&format!("client-{client}"), "s"), &call()).await })
+        };
+        let waiting: Vec<_> = (0..8).map(start).collect();
+        while server.count("POST /token") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        source.close();
+        let mut unsent = 0;
+        for call in waiting {
+            let outcome = call.await.unwrap();
+            if outcome.result == Err(SourceError::Stopping) {
+                assert_eq!(outcome.ending, Ending::NotSent);
+                unsent += 1;
+            }
+        }
+        assert!(unsent >= 6, "{unsent}");
+        let seen = server.seen().len();
+        // Longer than a turn takes.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(server.seen().len(), seen, "calls a second: {calls:?}, logins a second: {logins}");
+    }
+}

@@ -14,6 +14,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -61,20 +62,30 @@ pub(super) struct Login {
     http: reqwest::Client,
     url: Url,
     pace: Pace,
+    closed: CancellationToken,
     gate: Mutex<Gate>,
     clock: Clock,
 }
 
 impl Login {
-    pub(super) fn new(http: reqwest::Client, url: Url, pace: Pace, clock: Clock) -> Login {
-        Login { http, url, pace, gate: Mutex::new(Gate::default()), clock }
+    pub(super) fn new(
+        http: reqwest::Client,
+        url: Url,
+        (pace, closed): (Pace, CancellationToken),
+        clock: Clock,
+    ) -> Login {
+        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), clock }
     }
 
     /// Asks for a token. At most one request leaves.
     pub(super) async fn ask(&self, credentials: &Credentials) -> Result<Granted, Failure> {
         let authorization = basic(credentials).map_err(Failure::Told)?;
         self.gate().check(Instant::now()).map_err(Failure::Told)?;
-        self.pace.turn().await;
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => return Err(Failure::Told(SourceError::Stopping)),
+            () = self.pace.turn() => {}
+        }
         let asked_at = Instant::now();
         self.gate().enter(asked_at).map_err(Failure::Told)?;
         let request = self

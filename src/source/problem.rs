@@ -52,6 +52,9 @@ pub enum SourceError {
     /// No connection; nothing was sent.
     #[error("the API cannot be reached: {0}")]
     Unreachable(String),
+    /// The process stops; nothing was sent.
+    #[error("not called any more: the process stops")]
+    Stopping,
     /// The connection broke after the call left and before an answer began.
     #[error("the connection broke before an answer came: {0}")]
     Interrupted(String),
@@ -81,7 +84,7 @@ impl SourceError {
             SourceError::LoginBlocked { after } | SourceError::LoginUnavailable { after, .. } => {
                 Disposition::Postpone { after: *after }
             }
-            SourceError::Unreachable(_) => Disposition::Postpone { after: UNREACHABLE_PAUSE },
+            SourceError::Unreachable(_) | SourceError::Stopping => Disposition::Postpone { after: UNREACHABLE_PAUSE },
             SourceError::Refused { .. } => Disposition::StopShop,
             SourceError::Unavailable { retry_after, .. } => Disposition::Retry { after: *retry_after },
             // A gateway's page in place of the document often passes; the attempts are bounded.
@@ -246,6 +249,7 @@ mod tests {
                 Disposition::Postpone { after: seconds(2) },
             ),
             (SourceError::Unreachable(String::new()), Disposition::Postpone { after: seconds(10) }),
+            (SourceError::Stopping, Disposition::Postpone { after: seconds(10) }),
             (SourceError::Refused { reason: String::new() }, Disposition::StopShop),
             (SourceError::Unauthorized, retry(None)),
             (SourceError::Unavailable { status: 503, retry_after: Some(seconds(7)) }, retry(Some(seconds(7)))),

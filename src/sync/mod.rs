@@ -187,10 +187,11 @@ impl Engine {
         self.0.lanes.view()
     }
 
-    /// Leases no more and waits for the calls in flight, at most `patience`. What is cut off then runs
+    /// Leases no more, lets no more call leave, and waits for the calls in flight, at most `patience`. What is cut off then runs
     /// again at the next start.
     pub async fn stop(&self, patience: Duration) {
         self.0.stop.cancel();
+        self.0.parts.source.close();
         self.0.tasks.close();
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("calls in flight were cut off; they run again at the next start");

@@ -126,6 +126,29 @@ async fn sigterm_ends_a_service_whatever_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_call_leaves_after_a_stop_though_many_wait_for_their_turn() {
+    let market = market(Duration::ZERO).await;
+    let mut folder = Folder::at(&market.base, LIFTED);
+    folder.set("WAYBILL_SOURCE_CALLS_PER_SECOND", "2");
+    register(&folder);
+    let serving = folder.serve();
+    // Leased and in line: at two a second they would go on for many seconds.
+    let many = async || (serving.get("/api/v1/status").await["leased_jobs"].as_u64().unwrap() >= 10).then_some(());
+    eventually("calls that wait for their turn", many).await;
+    serving.ask_to_end();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let calls = market.sandbox.calls().len();
+    assert_eq!(serving.ended(), Some(0), "{}", folder.said());
+    assert_eq!(market.sandbox.calls().len(), calls, "calls later than a second after the stop");
+    folder.set("WAYBILL_SOURCE_CALLS_PER_SECOND", "50");
+    let serving = folder.serve();
+    serving.idle(Duration::from_secs(60)).await;
+    assert_eq!(serving.all("/api/v1/shipments").await.len(), 50);
+    assert_eq!(serving.all("/api/v1/parked").await.len(), 0);
+    assert_eq!(serving.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_sigterm_ends_a_service_at_once() {
     let market = market(Duration::ZERO).await;
     // By itself it would wait longer than any test does.

@@ -277,4 +277,6 @@ impl Upstream for Market {
     }
 
     fn forget(&self, _: &str) {}
+
+    fn close(&self) {}
 }
