@@ -106,9 +106,9 @@ async fn first_rows(
     let mut looks = 0;
     for days in [0, 1, 3, 7, 30, 90] {
         for combination in &definition.list.combinations {
-            let walked_at = definition.list.windows.is_some().then_some(now - days * DAY_MS);
-            let mode = if walked_at.is_some() { Mode::Incremental } else { Mode::Full };
-            let walk = Walk { mode, started_at: now, walked_at, parent: parent.clone() };
+            let since = definition.list.windows.is_some().then_some(now - days * DAY_MS);
+            let mode = if since.is_some() { Mode::Incremental } else { Mode::Full };
+            let walk = Walk { mode, started_at: now, since, parent: parent.clone() };
             let position = Position::begin(definition, walk);
             let page = caller.page(who, definition, combination, &position).await?;
             looks += 1;

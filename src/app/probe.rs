@@ -68,7 +68,7 @@ async fn probe_page(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop,
     let takes = |definition: &&Arc<Definition>| shop.takes(&definition.name) && definition.parent.is_none();
     let Some(definition) = caller.config.definitions.iter().find(takes) else { return };
     let Some(combination) = definition.list.combinations.first() else { return };
-    let walk = Walk { mode: Mode::Full, started_at: caller.store.clock().now(), walked_at: None, parent: None };
+    let walk = Walk { mode: Mode::Full, started_at: caller.store.clock().now(), since: None, parent: None };
     let position = Position::begin(definition, walk);
     let call = pages::list_call(definition, combination, &position, caller.store.clock().now());
     let outcome = match caller.call(shop, credentials, &call).await {

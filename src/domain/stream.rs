@@ -58,6 +58,9 @@ impl fmt::Display for StreamId {
 pub struct Checkpoint {
     /// Start of the last walk of any mode that ended well.
     pub walked_at: Option<Millis>,
+    /// Start of the one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walked_before: Option<Millis>,
     /// Start of the last full walk that ended well; none: the stream has no whole history yet.
     pub full_walk_at: Option<Millis>,
     /// Greatest row time seen by a walk that ended well.
@@ -70,6 +73,7 @@ impl Checkpoint {
     pub fn until(&self, now: Millis) -> Checkpoint {
         Checkpoint {
             walked_at: self.walked_at.filter(|at| *at <= now),
+            walked_before: self.walked_before.filter(|at| *at <= now),
             full_walk_at: self.full_walk_at.map(|at| at.min(now)),
             newest: self.newest,
         }
@@ -79,6 +83,7 @@ impl Checkpoint {
     pub fn advance(&self, by: &Checkpoint) -> Checkpoint {
         Checkpoint {
             walked_at: self.walked_at.max(by.walked_at),
+            walked_before: if by.walked_at > self.walked_at { self.walked_at } else { self.walked_before },
             full_walk_at: self.full_walk_at.max(by.full_walk_at),
             newest: self.newest.max(by.newest),
         }

@@ -119,7 +119,8 @@ impl Sandbox {
         let fault = lock(&self.0.faults).take(path, &full, &shop.client_id);
         call.faulted = fault.is_some();
         call.spoiled = fault.as_ref().is_some_and(FaultKind::spoils);
-        let mut asked = Asked { request, path, full: &full, page: None, call };
+        let reversed = fault == Some(FaultKind::Reversed);
+        let mut asked = Asked { request, path, full: &full, page: None, reversed, call };
         if fault == Some(FaultKind::SamePage) {
             asked.page = Some(1);
         }
@@ -180,6 +181,7 @@ impl Sandbox {
     fn list_shipments(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
         let mut query = Query::new(asked, &["page", "fulfilment-method", "order-id"]);
         let page = query.page();
+        let reversed = query.asked.reversed;
         let method = query.choice("fulfilment-method", &["FBR", "FBB"]);
         let order_id = query.text("order-id");
         if order_id.is_some() && method.is_some() {
@@ -196,6 +198,11 @@ impl Sandbox {
                 let both = stock.listed(Method::Fbr, now).chain(stock.listed(Method::Fbb, now));
                 cut(both.filter(|shipment| shipment.spec.order_id() == *order_id), page).map(Arc::clone).collect()
             }
+            None if reversed => {
+                let mut listed: Vec<&Arc<Shipment>> = stock.listed(method, now).collect();
+                listed.reverse();
+                cut(listed.into_iter(), page).map(Arc::clone).collect()
+            }
             None => cut(stock.listed(method, now), page).map(Arc::clone).collect(),
         };
         drop(stock);
@@ -211,6 +218,8 @@ pub(super) struct Asked<'a> {
     full: &'a str,
     /// The page to answer, whatever was asked.
     page: Option<u64>,
+    /// The last rows first.
+    reversed: bool,
     call: &'a mut Call,
 }
 

@@ -84,6 +84,8 @@ pub enum FaultKind {
     Redirect { to: String },
     /// Lists answer as if page 1 had been asked for.
     SamePage,
+    /// The list of shipments is in the opposite order, as if all of it had moved.
+    Reversed,
 }
 
 impl FaultKind {

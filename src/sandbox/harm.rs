@@ -56,7 +56,7 @@ pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
             outcome.answer = Answer::new(302, "text/html", "").with("location", to);
         }
         // The list did it already.
-        FaultKind::SamePage => {}
+        FaultKind::SamePage | FaultKind::Reversed => {}
     }
     outcome
 }

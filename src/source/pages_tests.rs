@@ -340,7 +340,7 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
          pages = { style = \"number\", parameter = \"page\" }\n\
          [detail]\npath = \"/owners/{parent}/things/{id}\"\n[table]",
     );
-    let walk = Walk { mode: Mode::Full, started_at: 0, walked_at: None, parent: Some("a:1/%".to_owned()) };
+    let walk = Walk { mode: Mode::Full, started_at: 0, since: None, parent: Some("a:1/%".to_owned()) };
     let first = Position::begin(&child, walk);
     let call = list_call(&child, &Combination::default(), &first, 0);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/a%3A1%2F%25/things", "1"));

@@ -14,15 +14,18 @@ use super::problem::SourceError;
 use crate::catalog::Definition;
 use crate::catalog::definition::{Pages, Recent, Span, Windows};
 use crate::domain::clock::Millis;
-use crate::domain::{Combination, Mode};
+use crate::domain::{Checkpoint, Combination, Mode};
+
+/// How long the call of a walk for the last minutes may wait for its turn, and still ask for what was meant.
+const CALL_WAIT: Duration = Duration::from_secs(300);
 
 /// What the beginning of a walk depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
     pub mode: Mode,
     pub started_at: Millis,
-    /// Start of the last walk that ended well.
-    pub walked_at: Option<Millis>,
+    /// News are asked for since then; none: it goes over everything that the list reaches.
+    pub since: Option<Millis>,
     /// The first parent's id, for a list that has one for each parent.
     pub parent: Option<String>,
 }
@@ -76,7 +79,7 @@ impl Position {
 
     /// The first call of a walk.
     pub fn begin(definition: &Definition, walk: Walk) -> Position {
-        let news_since = walk.walked_at.filter(|_| walk.mode == Mode::Incremental);
+        let news_since = walk.since.filter(|_| walk.mode == Mode::Incremental);
         match (&definition.list.recent, news_since) {
             (Some(_), Some(since)) => {
                 let since = Position { parent: walk.parent, since: Some(since), ..Position::default() };
@@ -197,6 +200,23 @@ impl Windows {
     }
 }
 
+/// Since when a walk that starts now asks for news: since the walk before the last one. A list that for one call shows
+/// nothing, or not all, is so asked once more for the same, and what it kept to itself is found by the next walk.
+pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> Option<Millis> {
+    let last = walked.walked_at?;
+    let before = walked.walked_before.map_or(last, |before| before.min(last));
+    match &definition.list.recent {
+        // As far back as the last minutes reach: days would be many calls more. Unless the last walk had to ask for
+        // days.
+        Some(recent) if minutes(recent, before, last).is_some() => {
+            let reach = recent.max.saturating_sub(recent.margin + CALL_WAIT);
+            let reach = i64::try_from(reach.as_millis()).unwrap_or(i64::MAX);
+            Some(before.max(now.saturating_sub(reach)).min(last))
+        }
+        _ => Some(before),
+    }
+}
+
 /// The minutes to ask for, when the last walk is recent enough.
 fn minutes(recent: &Recent, since: Millis, now: Millis) -> Option<u64> {
     let age = Duration::from_millis(u64::try_from(now - since).ok()?);
@@ -216,9 +236,9 @@ fn days(windows: &Windows, overlap: Duration, since: Option<Millis>, now: Millis
 
 #[cfg(test)]
 mod tests {
-    use super::{Position, Walk};
+    use super::{Position, Walk, news_since};
     use crate::catalog::Definition;
-    use crate::domain::{Combination, Mode};
+    use crate::domain::{Checkpoint, Combination, Mode};
 
     fn definition(list: &str) -> Definition {
         let text = format!("id = \"/id\"\nlist = {{ path = \"/things\", items = \"/things\", {list} }}\ntable = {{}}");
@@ -230,7 +250,7 @@ mod tests {
     }
 
     fn walk(mode: Mode, now: &str, before: Option<&str>) -> Walk {
-        Walk { mode, started_at: at(now), walked_at: before.map(at), parent: None }
+        Walk { mode, started_at: at(now), since: before.map(at), parent: None }
     }
 
     fn asked(definition: &Definition, position: &Position, now: i64) -> String {
@@ -292,6 +312,26 @@ mod tests {
         assert_eq!(news("2026-11-25T11:02:00Z"), ["minutes=60&page=1"]);
         assert_eq!(news("2026-11-25T11:01:59Z"), ["changed=2026-11-25&page=1"]);
         assert_eq!(calls(&recent, walk(Mode::Full, "2026-11-25T12:00:00Z", Some("2026-11-25T11:45:00Z"))).len(), 4);
+    }
+
+    #[test]
+    fn news_are_asked_for_once_more() {
+        let since = |list: &str, last: &str, before: Option<&str>| {
+            let walked_before = before.map(at);
+            let walked = Checkpoint { walked_at: Some(at(last)), walked_before, ..Checkpoint::default() };
+            news_since(&definition(list), &walked, at("2026-11-25T12:00:00Z")).unwrap()
+        };
+        let recent = format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}");
+        let [half, quarter] = ["2026-11-25T11:30:00Z", "2026-11-25T11:45:00Z"];
+        assert_eq!(since(&recent, quarter, None), at(quarter), "of a store of before");
+        assert_eq!(since(&recent, quarter, Some(half)), at(half));
+        assert_eq!(since(DAY, quarter, Some(half)), at(half));
+        // As far as the last minutes reach, less the margin and a wait, where the last walk asked for minutes itself.
+        assert_eq!(since(&recent, half, Some("2026-11-25T11:00:00Z")), at("2026-11-25T11:07:00Z"));
+        assert_eq!(since(&recent, "2026-11-25T11:01:00Z", Some("2026-11-25T10:30:00Z")), at("2026-11-25T11:01:00Z"));
+        let outage = "2026-11-22T09:00:00Z";
+        assert_eq!(since(&recent, quarter, Some(outage)), at(outage), "the last walk asked for days");
+        assert_eq!(news_since(&definition(DAY), &Checkpoint::default(), 0), None);
     }
 
     #[test]

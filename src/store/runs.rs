@@ -196,7 +196,7 @@ pub(super) fn checkpoint(tx: &Tx<'_>, stream: &StreamId) -> Result<Checkpoint, S
 }
 
 /// None: the shop is gone.
-fn start(
+pub(super) fn start(
     tx: &mut Tx<'_>,
     wanted: &Start,
     (mode, trigger): (Mode, Trigger),

@@ -178,8 +178,35 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
             let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
             enqueue(tx, &next)
         }
+        Next::End if rule.newest_first && run.mode == Mode::Incremental && !settled => {
+            go_on_below(tx, run.id, now)?;
+            end_pass(tx, run.id, *number, now)
+        }
         Next::More { .. } | Next::End => end_pass(tx, run.id, *number, now),
     }
+}
+
+/// A walk for news came to the end of a list that shows the newest first, and to no page where it may stop. When the
+/// list showed rows below that end before, it may have answered with nothing for one call: a whole walk follows, which
+/// finds what is there, or notes what went. Without news the next walk goes as far as this one should have; so do
+/// walks over lists in no order, whatever they met.
+fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
+    let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
+    let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
+    let prefix = keys::stream(b'r', &run.stream);
+    // A list that was cut lacks many, so one of them is among the first.
+    let mut is_below = false;
+    for pair in tx.pairs(&prefix, &prefix).take(SWEPT_MAX) {
+        let note: RowNote = decode("a ledger row", &pair?.1)?;
+        if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
+            is_below = true;
+            break;
+        }
+    }
+    if is_below {
+        runs::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
+    }
+    Ok(())
 }
 
 fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
@@ -292,8 +319,8 @@ fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, now: i64) -> Result<(), St
         return end_walk(tx, run_id, now);
     }
     let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
-    // Against the first pass of all nothing can be held; what stood on one page cannot have moved.
-    let untested = first_walk && run.pass.number == 1 && pages > 1;
+    // Against the first pass of all nothing can be held; what stood on one page cannot have moved, unless it was none.
+    let untested = first_walk && run.pass.number == 1 && (pages > 1 || run.listed == 0);
     if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
         return pass_again(tx, &run, now);
     }
@@ -317,6 +344,7 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     let whole = run.mode == Mode::Full && !run.drift;
     let checkpoint = before.advance(&Checkpoint {
         walked_at: Some(run.started_at.min(now)),
+        walked_before: None,
         full_walk_at: whole.then_some(run.started_at.min(now)),
         newest: run.newest,
     });

@@ -12,7 +12,7 @@ use crate::catalog::coverage::Left;
 use crate::domain::clock::Millis;
 use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
 use crate::source::pages::{self, ParsedPage};
-use crate::source::{Outcome, Position, SourceError, Walk};
+use crate::source::{Outcome, Position, SourceError, Walk, news_since};
 use crate::store::{Failure, Settlement, StoreError, WalkRule};
 
 /// What an attempt came to.
@@ -139,9 +139,12 @@ fn first_position(
     };
     let run = store.run(run).map_err(unreadable)?;
     let now = store.clock().now();
-    let walked_at = store.checkpoint(&lease.job.stream()).map_err(unreadable)?.until(now).walked_at;
+    let walked = store.checkpoint(&lease.job.stream()).map_err(unreadable)?.until(now);
     let (mode, started_at) = run.map_or((Mode::Full, now), |run| (run.mode, run.started_at));
-    Ok(Some(Position::begin(definition, Walk { mode, started_at, walked_at, parent })))
+    Ok(Some(Position::begin(
+        definition,
+        Walk { mode, started_at, since: news_since(definition, &walked, started_at), parent },
+    )))
 }
 
 /// The parent after one, in the order of ids.

@@ -431,11 +431,18 @@ async fn faults_break_what_they_name() {
     }
     stand.sandbox.set_faults(vec![Fault::always("/retailer/shipments?", FaultKind::SamePage)]);
     assert_eq!(stand.ids(&token, "shipments?page=1").await, stand.ids(&token, "shipments?page=2").await);
+    stand.sandbox.set_faults(vec![Fault::times("/retailer/shipments?", FaultKind::Reversed, 1)]);
+    let oldest = stand.ids(&token, "shipments?page=1").await.swap_remove(0);
+    let (mut page, mut last) = (1, None);
+    while let Some(id) = stand.ids(&token, &format!("shipments?page={page}")).await.pop() {
+        (page, last) = (page + 1, Some(id));
+    }
+    assert_eq!(last, Some(oldest));
     let status = FaultKind::Status { code: 429, body: FaultBody::Json, headers: BTreeMap::new() };
     stand.sandbox.set_faults(vec![Fault::times("/token", status, 1)]);
     assert_eq!(stand.login("a", "secret of a").send().await.unwrap().status(), 429);
     stand.token("a").await;
-    assert_eq!(stand.sandbox.audit().faulted, 18);
+    assert_eq!(stand.sandbox.audit().faulted, 19);
 }
 
 #[tokio::test]

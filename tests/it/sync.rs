@@ -53,14 +53,14 @@ async fn lists_of_0_50_and_51_end_where_they_end() {
         assert_eq!(truth.len(), 202);
         oracle::listing(&app, &truth).await;
         // A full page tells nothing about the next one; a page after the empty one is never asked for. What came
-        // on more than one page may have moved between them: the first walk passes twice.
+        // on more than one page may have moved between them, and an empty list may be a slip: the first walk passes twice.
         let calls = app.sandbox().calls();
         for (client, method, pages) in [
             ("one", "FBR", 2 * 2),
-            ("one", "FBB", 1),
+            ("one", "FBB", 2),
             ("two", "FBR", 2 * 3),
             ("two", "FBB", 2 * 3),
-            ("three", "FBR", 1),
+            ("three", "FBR", 2),
             ("three", "FBB", 2 * 2),
         ] {
             assert_eq!(list_calls(&calls, client, method).len(), pages, "{client} {method}");

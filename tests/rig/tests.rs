@@ -247,6 +247,14 @@ pub(crate) const TESTS: &[Test] = &[
         body: |run| Box::pin(upstream::removals(run)),
     },
     Test {
+        name: "drift_empty",
+        needs: &[],
+        alone: false,
+        runs: [1, 5, 20],
+        at_most: minutes(4, 10, 30),
+        body: |run| Box::pin(upstream::empty(run)),
+    },
+    Test {
         name: "poison",
         needs: &[],
         alone: false,

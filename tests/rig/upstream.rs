@@ -65,6 +65,39 @@ async fn shift(world: &World, client: &str, random: &mut fastrand::Rng, [inserts
     }
 }
 
+/// U4: lists that show nothing for one call, or stand in another order, in a first walk and in those for news. No walk
+/// is asked for: what was listed for two intervals is stored, and no whole walk comes by the clock.
+pub(crate) async fn empty(mut run: Run) {
+    const PAGES: &str = "/retailer/shipments?";
+    const INTERVAL: Duration = Duration::from_secs(4);
+    let nothing = FaultKind::Status { code: 200, body: FaultBody::Text("{}".to_owned()), headers: BTreeMap::new() };
+    for round in 0..run.tier.pick(2, 10, 40) {
+        let part = run.part();
+        let mut world = World::open(&part, Plan { list: FREE, detail: FREE, ..Plan::of(1, [400, 100]) }).await;
+        world.folder.set("WAYBILL_SCHEDULE_SYNC", &format!("*/{} * * * * *", INTERVAL.as_secs()));
+        let mut once = |pages: u64| {
+            let skip = run.random.u64(0..pages);
+            run.note(format!("round {round}: nothing at call {skip}, then another order"));
+            let empty = Fault { skip, ..Fault::times(PAGES, nothing.clone(), 1) };
+            vec![empty, Fault { skip: 1, ..Fault::times(PAGES, FaultKind::Reversed, 2) }]
+        };
+        world.market.sandbox.set_faults(once(13));
+        let serving = world.start().await;
+        world.register_all(&serving).await;
+        serving.idle(Duration::from_secs(60)).await;
+        let client = world.clients[0].clone();
+        for _ in 0..2 {
+            world.market.sandbox.set_faults(once(5));
+            world.market.sandbox.add_shipments(&client, Method::Fbr, 120).unwrap();
+            tokio::time::sleep(INTERVAL * 2 + Duration::from_secs(2)).await;
+        }
+        world.market.sandbox.set_faults(Vec::new());
+        tokio::time::sleep(INTERVAL * 2 + Duration::from_secs(1)).await;
+        oracle::judge_now(&world, &serving).await;
+        oracle::judge(world, serving).await;
+    }
+}
+
 /// U9: some, most or all documents of a shop cannot be read. The others come through at once; the
 /// counters add up; and when the fault is mended, a retry stores everything.
 pub(crate) async fn poison(mut run: Run) {

@@ -169,6 +169,7 @@ impl Mysql {
                 let combination = self.combination(&resource, &combination);
                 let checkpoint = Checkpoint {
                     walked_at: millis_of(&walked_at),
+                    walked_before: None,
                     full_walk_at: millis_of(&full_walk_at),
                     newest: millis_of(&newest),
                 };

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Fixture, MORE, detail, fixture, page};
-use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, StreamId, Trigger};
+use super::{Fixture, MORE, NOW, detail, fixture, page};
+use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, RunState, StreamId, Trigger};
 use crate::store::{QueueKind, Start};
 
 async fn details(f: &Fixture) -> Vec<Class> {
@@ -154,4 +154,58 @@ async fn streams_that_follow_are_walked_when_all_before_them_have_been() {
     assert_eq!(f.store.next_listed(&[one.clone(), other.clone()], None).unwrap().as_deref(), Some("1"));
     assert_eq!(f.store.next_listed(&[one.clone(), other.clone()], Some("1")).unwrap().as_deref(), Some("2"));
     assert_eq!(f.store.next_listed(&[one, other], Some("2")).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 8), ("1", 1, 9)], Next::End).await;
+    f.read_details().await;
+    let started = || f.store.runs(None, 9, |run| run.state == RunState::Walking).unwrap();
+    // It ends where it should, with news or without.
+    for rows in [&[("2", 1, 8), ("1", 1, 9)][..], &[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)]] {
+        f.start(Mode::Incremental).await;
+        let next = if rows.len() == 2 { Next::End } else { MORE };
+        f.page(rows, next).await;
+        if rows.len() == 3 {
+            f.page(&[], Next::End).await;
+        }
+        f.read_details().await;
+        assert_eq!(started(), [], "{rows:?}");
+    }
+    // Nothing at all: the next walk begins at the same head.
+    f.start(Mode::Incremental).await;
+    f.page(&[], Next::End).await;
+    assert_eq!(started(), []);
+    // One call without rows, between a page of news and another.
+    let news = f.start(Mode::Incremental).await;
+    f.page(&[("7", 1, 2), ("6", 1, 2)], MORE).await;
+    f.page(&[], Next::End).await;
+    let [whole] = started().try_into().unwrap_or_else(|runs| panic!("one and only: {runs:?}"));
+    assert_eq!((whole.mode, whole.id > news), (Mode::Full, true));
+    f.page(&[("7", 1, 2), ("6", 1, 2), ("5", 1, 3), ("4", 1, 4)], MORE).await;
+    f.page(&[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)], Next::End).await;
+    // What nobody had seen stood below what was known.
+    f.page(&[("7", 1, 2), ("6", 1, 2), ("5", 1, 3), ("4", 1, 4)], MORE).await;
+    f.page(&[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)], Next::End).await;
+    f.sweep().await;
+    assert_eq!(f.read_details().await.len(), 4);
+    assert_eq!(f.store.counters().unwrap().open_runs, 0);
+}
+
+#[tokio::test]
+async fn a_first_walk_that_finds_nothing_looks_again() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[], Next::End).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    f.sweep().await;
+    assert_eq!(f.read_details().await, ["1"]);
+    assert_eq!(f.store.run(run).unwrap().unwrap().pass.number, 2);
+    let walked = f.store.checkpoint(&f.stream).unwrap();
+    f.clock.set(NOW + 1);
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    assert_eq!(f.store.checkpoint(&f.stream).unwrap().walked_before, walked.walked_at);
 }

@@ -195,7 +195,7 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     let stream = StreamId { shop: "s".to_owned(), resource: "shipments".to_owned(), combination: combination() };
     let checkpoint = |walked_at, full_walk_at, newest| Entry::Checkpoint {
         stream: stream.clone(),
-        checkpoint: Checkpoint { walked_at, full_walk_at, newest },
+        checkpoint: Checkpoint { walked_at, full_walk_at, newest, walked_before: None },
     };
     let shop = |updated_at: Millis, name: &str| Shop {
         id: "s".to_owned(),
@@ -213,7 +213,7 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     mysql.write(&[put(shop(NOW + 1, "new 😀")), checkpoint(Some(5), None, None)]).await.unwrap();
     mysql.write(&[put(shop(NOW, "old")), checkpoint(Some(4), Some(9), None)]).await.unwrap();
     assert_eq!(mysql.shops().await.unwrap(), [(shop(NOW + 1, "new 😀"), sealed.clone())]);
-    let want = Checkpoint { walked_at: Some(5), full_walk_at: Some(9), newest: None };
+    let want = Checkpoint { walked_at: Some(5), full_walk_at: Some(9), ..Checkpoint::default() };
     assert_eq!(mysql.checkpoints().await.unwrap(), [(stream.clone(), want)]);
 
     mysql.write(&[entry("s", "1", 3, &json!({})), entry("s", "2", 4, &json!({}))]).await.unwrap();
