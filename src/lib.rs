@@ -62,6 +62,8 @@
 //! - **Rebuildable.** With MySQL, an empty or damaged data directory heals from it and the API.
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, what is parked, drain. `it::outage`, `it::quiet_stop`
+//! - **Nothing is half alive.** A panic in a part that works as long as the process does ends the process.
+//!   `store::alive::tests`
 //! - **Quiet.** No secret and no customer in a log, an error or a file in clear.
 //!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`
 //! - **The engine knows no marketplace's words.** `it::tidy::the_engine_has_never_heard_of_a_marketplace`

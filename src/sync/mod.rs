@@ -187,8 +187,8 @@ impl Engine {
         self.0.lanes.view()
     }
 
-    /// Leases no more, lets no more call leave, and waits for the calls in flight, at most `patience`. What is cut off then runs
-    /// again at the next start.
+    /// Leases no more, lets no more call leave, and waits for the calls in flight, at most `patience`. What is cut off
+    /// then runs again at the next start.
     pub async fn stop(&self, patience: Duration) {
         self.0.stop.cancel();
         self.0.parts.source.close();
