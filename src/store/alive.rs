@@ -97,6 +97,6 @@ mod tests {
     #[tokio::test]
     async fn what_a_task_panicked_with_is_not_told() {
         let ended = tokio::spawn(async { panic!("what a customer said") }).await;
-        assert_eq!(how_it_ended(&ended.map(|()| ()).unwrap_err()), "it panicked; the log says where");
+        assert_eq!(how_it_ended(&ended.unwrap_err()), "it panicked; the log says where");
     }
 }
