@@ -15,7 +15,7 @@ use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StreamId, Trigger};
 use crate::http::backend::ApiError;
 use crate::sink::{Sink, SinkError};
-use crate::store::{Known, Listed, Store, StoreError, UnderWay};
+use crate::store::{Known, Listed, Store, StoreError, UnderWay, how_it_ended};
 
 /// Ids compared at once.
 const COMPARED_AT_ONCE: usize = 1_000;
@@ -291,5 +291,5 @@ fn full_walk_at(store: &Store, streams: &[StreamId]) -> Result<Option<Millis>, S
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Engine(error.to_string()))?
+    tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Engine(how_it_ended(&error).to_owned()))?
 }

@@ -125,7 +125,7 @@ fn damage(file: &Path, kinds: &[Damage], random: &mut fastrand::Rng) -> String {
     format!("{kind:?} at {place} of {used}")
 }
 
-/// It started: every shop is there, and after a full walk every document. None: it ended meanwhile.
+/// It started: every shop is there, and after a full walk or two every document. None: it ended meanwhile.
 async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> {
     let get = async |path: &str| Some(world.ask(serving, Method::GET, path, None).await?.1);
     let known = get("/api/v1/shops?limit=500").await?;
@@ -135,33 +135,39 @@ async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> 
         world.run.score.lost.add(gone);
         return Some(Err(format!("{gone} shops are gone without a word")));
     }
-    for shop in world.shops.values() {
-        let path = format!("/api/v1/shops/{shop}/sync");
-        world.ask(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await?;
-    }
-    let begun = Instant::now();
-    while get("/api/v1/status").await?["idle"] != true {
-        if begun.elapsed() > QUIET {
-            return Some(Err("it never gets quiet".to_owned()));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
     let expected: usize = world.from_the_start.values().map(Vec::len).sum();
-    // What the ledger has and the archive lacks is found after the walk, and read again, unasked.
-    let begun = Instant::now();
-    let stored = loop {
-        let stored = get("/api/v1/shipments?limit=500").await?["items"].as_array().map_or(0, Vec::len);
-        if stored == expected || begun.elapsed() > MENDS_WITHIN {
-            break stored;
+    let mut stored = 0;
+    // Gaps are closed unasked after each full walk but the first that it knows of, which this one may be.
+    for _ in 0..2 {
+        for shop in world.shops.values() {
+            let path = format!("/api/v1/shops/{shop}/sync");
+            world.ask(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await?;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+        let begun = Instant::now();
+        while get("/api/v1/status").await?["idle"] != true {
+            if begun.elapsed() > QUIET {
+                return Some(Err("it never gets quiet".to_owned()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let begun = Instant::now();
+        loop {
+            stored = get("/api/v1/shipments?limit=500").await?["items"].as_array().map_or(0, Vec::len);
+            if stored == expected || begun.elapsed() > MENDS_WITHIN {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if stored == expected {
+            break;
+        }
+    }
     world.run.score.documents.add(expected);
     world.run.score.lost.add(expected.saturating_sub(stored));
     Some(if stored == expected {
         Ok(())
     } else {
-        Err(format!("{stored} of {expected} documents after a full walk, without a word"))
+        Err(format!("{stored} of {expected} documents after two full walks, without a word"))
     })
 }
 

@@ -165,10 +165,15 @@ impl Mysql {
         outcome
     }
 
+    /// Whether a connection waits in the pool that somebody used before.
+    fn has_idle(&self) -> bool {
+        self.pool.metrics().connections_in_pool.load(Ordering::Relaxed) > 0
+    }
+
     /// Closes the connections that nobody uses: they lead to the same server as the one that was just left.
     async fn leave(&self) {
         for _ in 0..CONNECTIONS_MAX {
-            if self.pool.metrics().connections_in_pool.load(Ordering::Relaxed) == 0 {
+            if !self.has_idle() {
                 return;
             }
             match self.connection().await {

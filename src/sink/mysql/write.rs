@@ -52,14 +52,27 @@ impl Mysql {
             return Ok(());
         }
         let plan = Plan::new(entries, &self.layouts)?;
-        let mut conn = self.connection().await?;
+        let was_idle = self.has_idle();
+        let conn = self.connection().await?;
+        match self.write_on(conn, &plan, entries.len() == 1).await {
+            // Another server may have the address by now: what waited in the pool leads to the one before it, even if a
+            // reader put it there a moment ago.
+            Err(error) if was_idle && error.class == SinkErrorClass::Unavailable => {
+                let conn = self.connection().await?;
+                self.write_on(conn, &plan, entries.len() == 1).await
+            }
+            done => done,
+        }
+    }
+
+    async fn write_on(&self, mut conn: Conn, plan: &Plan<'_>, alone: bool) -> Result<(), SinkError> {
         if !plan.purges.is_empty() {
             let outcome = timeout(PURGE_TIME_MAX, self.purge(&mut conn, &plan.purges)).await;
             if !matches!(outcome, Ok(Ok(()))) {
                 return self.settle(conn, outcome).await;
             }
         }
-        let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, &plan, entries.len() == 1)).await;
+        let outcome = timeout(WRITE_TIME_MAX, self.carry_out(&mut conn, plan, alone)).await;
         self.settle(conn, outcome).await
     }
 
