@@ -15,7 +15,7 @@ use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StreamId, Trigger};
 use crate::http::backend::ApiError;
 use crate::sink::{Sink, SinkError};
-use crate::store::{Known, Listed, Store, StoreError, UnderWay, how_it_ended};
+use crate::store::{Known, Listed, Store, StoreError, UnderWay, blocking};
 
 /// Ids compared at once.
 const COMPARED_AT_ONCE: usize = 1_000;
@@ -286,10 +286,4 @@ fn full_walk_at(store: &Store, streams: &[StreamId]) -> Result<Option<Millis>, S
     let walks = streams.iter().map(|stream| Ok(store.checkpoint(stream)?.full_walk_at));
     // None is less than any time.
     Ok(walks.collect::<Result<Vec<_>, StoreError>>()?.into_iter().min().flatten())
-}
-
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Engine(how_it_ended(&error).to_owned()))?
 }

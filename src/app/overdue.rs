@@ -11,7 +11,7 @@ use super::Inner;
 use crate::domain::Shop;
 use crate::domain::clock::Millis;
 use crate::http::backend::Overdue;
-use crate::store::{StoreError, how_it_ended};
+use crate::store::{StoreError, blocking};
 
 /// Looks within the time that a list reaches back; and the bounds of the pause between two.
 const LOOKS: u32 = 100;
@@ -28,13 +28,9 @@ impl Inner {
         let pause = (shortest / LOOKS).clamp(PAUSE_MIN, PAUSE_MAX);
         while !self.stop.is_cancelled() {
             let (inner, now) = (Arc::clone(&self), self.store.clock().now());
-            match tokio::task::spawn_blocking(move || inner.find_overdue(now, None)).await {
-                Ok(Ok(found)) => self.tell_overdue(found),
-                Ok(Err(error)) => error.warn("whether walks are overdue could not be told; trying again"),
-                Err(error) => {
-                    let error = how_it_ended(&error);
-                    tracing::warn!(error, "whether walks are overdue could not be told; trying again");
-                }
+            match blocking(move || inner.find_overdue(now, None)).await {
+                Ok(found) => self.tell_overdue(found),
+                Err(error) => error.warn("whether walks are overdue could not be told; trying again"),
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}

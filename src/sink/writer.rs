@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::Entry;
-use crate::store::{Slot, Store, StoreError, Waiting, how_it_ended};
+use crate::store::{Slot, Store, StoreError, Waiting, blocking, how_it_ended};
 
 /// Entries of one transaction: beyond some hundreds the server gains nothing.
 const BATCH_MAX: usize = 128;
@@ -118,8 +118,7 @@ struct Writer {
 
 /// Opens the sealed documents after a place, on a blocking thread.
 async fn read(store: Store, after: Option<Slot>) -> Result<Vec<Waiting>, StoreError> {
-    let read = tokio::task::spawn_blocking(move || store.outbox_batch(after, BATCH_MAX, BATCH_BYTES_MAX));
-    read.await.map_err(|error| StoreError::Engine(how_it_ended(&error).to_owned()))?
+    blocking(move || store.outbox_batch(after, BATCH_MAX, BATCH_BYTES_MAX)).await
 }
 
 impl Writer {

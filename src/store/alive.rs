@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
-use super::Store;
+use super::{Store, StoreError};
 
 /// What ends the process.
 #[derive(Clone)]
@@ -71,6 +71,16 @@ pub fn count_panic(part: &'static str) {
 /// How a task ended that has no result. What it panicked with may quote a document, and tokio would say it.
 pub fn how_it_ended(error: &JoinError) -> &'static str {
     if error.is_panic() { "it panicked; the log says where" } else { "it was cut off" }
+}
+
+/// Reads on a thread that may block.
+///
+/// # Errors
+/// The read's own, and [`StoreError::Engine`] when it panicked. Cancel safe: it goes on, and nobody hears of it.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Engine(how_it_ended(&error).to_owned()))?
 }
 
 #[cfg(test)]

@@ -124,19 +124,6 @@ pub(super) fn plan_refresh(
     Ok(planned)
 }
 
-/// Notes that a re-read which was planned for one time is for another now. Nothing for other jobs.
-pub(super) fn plan_anew(tx: &mut Tx<'_>, job: &Job, planned: (i64, u64), due: i64) -> Result<(), StoreError> {
-    let Some(id) = job.document() else { return Ok(()) };
-    let key = keys::document(&job.shop, &job.resource, id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
-    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
-    if note.refresh == Some(planned) {
-        note.refresh = Some((due, planned.1));
-        tx.put(key, encode("a ledger document", &note)?);
-    }
-    Ok(())
-}
-
 /// Takes back a planned re-read, waiting or ready.
 fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> Result<bool, StoreError> {
     if unwait(tx, due, seq)?.is_some() {
@@ -146,14 +133,15 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> R
     ready::remove(tx, &queue, Class::Refresh, seq)
 }
 
-/// Notes the new seq of a re-read whose seq was `before`, so that it can still be taken back.
-pub(super) fn follow_refresh(tx: &mut Tx<'_>, job: &Job, before: u64) -> Result<(), StoreError> {
+/// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be taken back. Nothing for
+/// other jobs.
+pub(super) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Result<(), StoreError> {
     let Some(id) = job.document().filter(|_| job.class == Class::Refresh) else { return Ok(()) };
     let key = keys::document(&job.shop, &job.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
     let mut note: DocumentNote = decode("a ledger document", &bytes)?;
-    if let Some((_, seq)) = note.refresh.as_mut().filter(|(_, seq)| *seq == before) {
-        *seq = job.seq;
+    if note.refresh.is_some_and(|(_, seq)| seq == before) {
+        note.refresh = Some((due, job.seq));
         tx.put(key, encode("a ledger document", &note)?);
     }
     Ok(())

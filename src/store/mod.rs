@@ -55,7 +55,7 @@ use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 pub use access::{KeyRecord, Scope};
-pub use alive::{count_panic, how_it_ended};
+pub use alive::{blocking, count_panic, how_it_ended};
 pub use answers::{AnswerName, KeptAnswer};
 pub use archive::{ArchivePage, Archived};
 pub use committer::Tx;

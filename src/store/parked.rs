@@ -12,7 +12,7 @@ use super::meta::Counter;
 use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, decode, encode, keys, meta, runs, shops, unreadable};
+use super::{Store, StoreError, Tx, blocking, decode, encode, keys, meta, runs, shops, unreadable};
 use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState, ShopState};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
@@ -347,13 +347,13 @@ impl Store {
         let (mut after, mut retried) = (None, 0);
         loop {
             let (store, shop, resource) = (self.clone(), shop.to_owned(), resource.map(str::to_owned));
-            let found = tokio::task::spawn_blocking(move || {
+            let found = blocking(move || {
                 let is_asked = |parked: &Parked| resource.as_ref().is_none_or(|name| parked.resource == *name);
                 store.parked(after, RETRIED_MAX, |parked| {
                     parked.id <= last && parked.shop_id == shop && is_asked(parked)
                 })
             });
-            let found = found.await.map_err(|error| StoreError::Engine(error.to_string()))??;
+            let found = found.await?;
             if found.is_empty() {
                 return Ok(retried);
             }

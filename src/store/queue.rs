@@ -13,9 +13,7 @@ use super::meta::Counter;
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::signal::Signal;
-use super::{
-    Claimed, Store, StoreError, Tx, WalkRule, decode, detail, encode, how_it_ended, lease, parked, shops, walk,
-};
+use super::{Claimed, Store, StoreError, Tx, WalkRule, blocking, decode, detail, encode, lease, parked, shops, walk};
 use crate::domain::{Class, Effects, Job, JobKind, Lease};
 
 /// Waiting jobs made ready in one transaction.
@@ -266,7 +264,7 @@ impl Store {
                 if let Some(mut job) = unwait(tx, due, seq)? {
                     if job.attempts >= ATTEMPTS_IN_PLACE {
                         job.seq = tx.next("job")?;
-                        detail::follow_refresh(tx, &job, seq)?;
+                        detail::replan(tx, &job, seq, due)?;
                     }
                     enqueue(tx, &job)?;
                 }
@@ -284,13 +282,12 @@ impl Store {
     /// The engine's errors.
     pub async fn mend_waits(&self) -> Result<(), StoreError> {
         let (store, now) = (self.clone(), self.now());
-        let found = tokio::task::spawn_blocking(move || store.put_aside_after(now)).await;
-        let found = found.map_err(|error| StoreError::Engine(how_it_ended(&error).to_owned()))??;
+        let found = blocking(move || store.put_aside_after(now)).await?;
         for some in found.chunks(PROMOTED_MAX).map(<[_]>::to_vec) {
             self.transact(move |tx| {
                 for (due, seq, pause) in some {
                     if let Some(job) = unwait(tx, due, seq)? {
-                        detail::plan_anew(tx, &job, (due, seq), now + pause)?;
+                        detail::replan(tx, &job, seq, now + pause)?;
                         wait(tx, job, now + pause, now)?;
                     }
                 }

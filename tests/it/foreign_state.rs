@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use waybill::sandbox::{Options, ShopOptions};
 
+use crate::support::no_limits;
 use crate::support::program::{Folder, Market};
 
 /// Every file below a folder, with its bytes.
@@ -54,9 +55,7 @@ fn refused(folder: &Folder, words: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_state_and_a_wrong_master_key_are_refused_without_touching_a_byte() {
     let shop = ShopOptions { client_id: "first".into(), client_secret: "secret-of-first".into(), fbr: 30, fbb: 10 };
-    let limits = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
-    let limits = limits.iter().map(|rule| ((*rule).to_owned(), "none".to_owned())).collect();
-    let market = Market::open(Options { shops: vec![shop], limits, ..Options::default() }).await;
+    let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
     let mut folder = worked(&market);
     let mark = folder.path("data/made-by-waybill");
     let ours = fs::read_to_string(&mark).unwrap();
