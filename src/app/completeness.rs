@@ -23,7 +23,6 @@ const COMPARED_AT_ONCE: usize = 1_000;
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// The same when the sink could not be read, which others tell too.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
-
 /// Between two looks at what MySQL has of the shops themselves.
 const MIRROR_PAUSE: Duration = Duration::from_secs(20);
 
@@ -99,6 +98,10 @@ impl Inner {
         let mut mirror_due = Instant::now();
         while !self.stop.is_cancelled() {
             let mut pause = LOOK_PAUSE;
+            // Listened for from before the look: a walk may end while it looks or pauses.
+            let progress = self.store.signals().progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
             let mended = match self.mend_walked().await {
                 Ok(true) if Instant::now() >= mirror_due => {
                     mirror_due = Instant::now() + MIRROR_PAUSE;
@@ -110,13 +113,13 @@ impl Inner {
                 tracing::warn!(%error, "whether a shop is complete could not be told; trying again");
                 pause = FAILED_PAUSE;
             }
-            let progress = async {
+            let due = async {
                 tokio::time::sleep(pause).await;
-                self.store.signals().progress.notified().await;
+                progress.await;
             };
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = progress => {}
+                () = due => {}
             }
         }
     }

@@ -3,8 +3,9 @@
 //!
 //! A transaction is a function over [`Tx`]. It sees everything that was committed before it and its
 //! own changes, and takes effect whole or not at all. Callers get their answer after the group is on
-//! the disk, never before. On a full disk a group is refused before the engine sees it. After an engine error or a panic the committer stops for good: what is on
-//! the disk is then unknown, and only a fresh opening may tell.
+//! the disk, never before. On a full disk a group is refused before the engine sees it. After an engine
+//! error or a panic the committer stops for good: what is on the disk is then unknown, and only a fresh
+//! opening may tell.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::StoreError;
 use super::kv::{Change, Kv, Pair};
+use super::mark::{self, Mark};
 use super::meta::{Counter, Counts, counted};
 use super::signal::{Signal, Signals};
 
@@ -41,8 +43,12 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Starts the thread. It ends when the last handle is dropped or the engine fails.
-    pub(super) fn start(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> Result<Committer, StoreError> {
-        let (committer, mut worker) = Committer::with_worker(kv, signals);
+    pub(super) fn start(
+        kv: Arc<dyn Kv>,
+        signals: Arc<Signals>,
+        mark: Option<Arc<Mark>>,
+    ) -> Result<Committer, StoreError> {
+        let (committer, mut worker) = Committer::with_worker(kv, signals, mark);
         std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || worker.run())
@@ -53,12 +59,12 @@ impl Committer {
     /// The same without a thread.
     #[cfg(test)]
     pub(super) fn inline(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> Committer {
-        let (mut committer, worker) = Committer::with_worker(kv, signals);
+        let (mut committer, worker) = Committer::with_worker(kv, signals, None);
         committer.inline = Some(std::sync::Mutex::new(worker));
         committer
     }
 
-    fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> (Committer, Worker) {
+    fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>, mark: Option<Arc<Mark>>) -> (Committer, Worker) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let fail = watch::Sender::new(false);
         let committer = Committer {
@@ -67,7 +73,7 @@ impl Committer {
             #[cfg(test)]
             inline: None,
         };
-        (committer, Worker { kv, receiver, signals, fail, full: false })
+        (committer, Worker { kv, mark, receiver, signals, fail, full: false, unnoted: false })
     }
 
     /// Runs a transaction and returns when it is durable.
@@ -103,10 +109,14 @@ impl Committer {
 /// What the thread has.
 struct Worker {
     kv: Arc<dyn Kv>,
+    /// None: a store in memory.
+    mark: Option<Arc<Mark>>,
     receiver: mpsc::Receiver<Work>,
     signals: Arc<Signals>,
     fail: watch::Sender<bool>,
     full: bool,
+    /// The mark could not be written the last time.
+    unnoted: bool,
 }
 
 impl Drop for Worker {
@@ -144,6 +154,10 @@ impl Worker {
         }));
         let outcome = match group {
             Ok((answers, raised, durable)) => {
+                if let Ok(Some(number)) = durable {
+                    self.note(number);
+                }
+                let durable = durable.map(drop);
                 let refused = matches!(durable, Err(StoreError::Full));
                 if self.full != refused {
                     self.full = refused;
@@ -165,6 +179,16 @@ impl Worker {
         }
         outcome.is_ok()
     }
+
+    /// Notes a commit that is durable, before anybody hears of it.
+    fn note(&mut self, number: u64) {
+        let noted = self.mark.as_ref().map_or(Ok(()), |mark| mark.note(number));
+        let failed = std::mem::replace(&mut self.unnoted, noted.is_err());
+        if let (Err(error), false) = (noted, failed) {
+            // Only a log that is cut later might not be noticed.
+            tracing::warn!(%error, "a commit could not be noted beside the store");
+        }
+    }
 }
 
 /// A transaction without the thread, for the opening of the store.
@@ -175,16 +199,23 @@ pub(super) fn run_once(
     let nothing = Overlay::new();
     let mut tx = Tx::over(kv, &nothing);
     work(&mut tx)?;
-    apply(kv, tx.own.into_iter().collect(), &tx.counts)
+    apply(kv, tx.own.into_iter().collect(), &tx.counts).map(drop)
 }
 
-fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<(), StoreError> {
+/// The number of the commit; none: nothing changed.
+fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<Option<u64>, StoreError> {
     changes.extend(counted(kv, counts)?);
-    if changes.is_empty() { Ok(()) } else { kv.apply(&changes) }
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let (number, numbered) = mark::next(kv)?;
+    changes.push(numbered);
+    kv.apply(&changes)?;
+    Ok(Some(number))
 }
 
 /// The same, unless there is no room for it.
-fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &Counts) -> Result<(), StoreError> {
+fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &Counts) -> Result<Option<u64>, StoreError> {
     kv.has_room(&changes)?;
     apply(kv, changes, counts)
 }

@@ -27,6 +27,11 @@ pub(super) fn last(kv: &dyn Kv, name: &str) -> Result<u64, StoreError> {
     Ok(number(kv.get(&sequence_key(name))?))
 }
 
+/// The change after which this number is the last.
+pub(super) fn sequence_at(name: &str, number: u64) -> Change {
+    (sequence_key(name), Some(number.to_be_bytes().to_vec()))
+}
+
 fn sequence_key(name: &str) -> Vec<u8> {
     [b"mseq.", name.as_bytes()].concat()
 }

@@ -121,10 +121,15 @@ impl Store {
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
-        let mark = Mark::check(&*kv, directory)?;
-        let mut inner = Store::with_committer(kv, master.clone(), clock, directory, Committer::start)?;
-        mark.make(directory, &master)?;
-        inner.mark = Some(Arc::new(mark));
+        mark::check(&*kv, directory)?;
+        let key = master.clone();
+        let mut made = None;
+        let start = |kv: Arc<dyn Kv>, signals| {
+            let mark = made.insert(Arc::new(Mark::make(&*kv, directory, &key)?));
+            Committer::start(kv, signals, Some(Arc::clone(mark)))
+        };
+        let mut inner = Store::with_committer(kv, master, clock, directory, start)?;
+        inner.mark = made;
         Ok(Store(Arc::new(inner)))
     }
 
@@ -168,7 +173,8 @@ impl Store {
     /// A store without a mark.
     #[cfg(test)]
     fn over(kv: Arc<dyn Kv>, master: SealKey, clock: Clock, path: &Path) -> Result<Store, StoreError> {
-        Ok(Store(Arc::new(Store::with_committer(kv, master, clock, path, Committer::start)?)))
+        let start = |kv, signals| Committer::start(kv, signals, None);
+        Ok(Store(Arc::new(Store::with_committer(kv, master, clock, path, start)?)))
     }
 
     /// Runs a transaction and returns when it is durable.
@@ -188,11 +194,10 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let (given, number) = self.transact(move |tx| Ok((work(tx)?, mark::count(tx)?))).await?;
+        let given = self.transact(work).await?;
         let Some(mark) = self.0.mark.clone() else { return Ok(given) };
-        let kv = Arc::clone(&self.0.kv);
-        let noted = tokio::task::spawn_blocking(move || mark.note(&*kv, number)).await;
-        if let Err(error) = noted.map_err(|_| StoreError::Failed).flatten() {
+        let synced = tokio::task::spawn_blocking(move || mark.sync()).await;
+        if let Err(error) = synced.map_err(|_| StoreError::Failed).flatten() {
             // The change is durable; only a log that is cut later might not be noticed.
             tracing::warn!(%error, "a change could not be noted beside the store");
         }
