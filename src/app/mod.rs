@@ -266,6 +266,7 @@ impl Inner {
                 self.spawn("the writer", writer::run_mysql(store, Arc::clone(mysql), self.health.clone(), stop))
             }
         };
+        self.spawn("the scrub", self.store.clone().scrub(self.stop.clone()));
         self.spawn("overdue walks", Arc::clone(self).watch_overdue());
         self.spawn("completeness", Arc::clone(self).mend_after_walks());
         self.spawn("drift", Arc::clone(self).keep_drift_often());

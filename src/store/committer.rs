@@ -17,8 +17,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::StoreError;
 use super::kv::{Change, Kv, Pair};
-use super::mark::{self, Mark};
-use super::meta::{Counter, Counts, counted};
+use super::mark::Mark;
+use super::meta::{self, Counter, Counts};
+use super::scrub;
 use super::signal::{Signal, Signals};
 
 /// A group closes when its changes reach this size; larger ones gain nothing and delay answers.
@@ -204,12 +205,11 @@ pub(super) fn run_once(
 
 /// The number of the commit; none: nothing changed.
 fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<Option<u64>, StoreError> {
-    changes.extend(counted(kv, counts)?);
-    if changes.is_empty() {
+    if changes.is_empty() && counts.values().all(|by| *by == 0) {
         return Ok(None);
     }
-    let (number, numbered) = mark::next(kv)?;
-    changes.push(numbered);
+    let (number, books) = meta::committed(kv, counts)?;
+    changes.push(books);
     kv.apply(&changes)?;
     Ok(Some(number))
 }
@@ -291,6 +291,11 @@ impl Tx<'_> {
             Some(value) => Ok(value.clone()),
             None => self.kv.get(key),
         }
+    }
+
+    /// Looks at what is on the disk for damage, while nobody writes.
+    pub(super) fn look(&self, from: &[u8], limit: usize) -> Result<scrub::Next, StoreError> {
+        self.kv.look(from, limit)
     }
 
     /// Sets a key.

@@ -15,6 +15,9 @@ pub enum StoreError {
          registered anew and everything is read again", path = path.display()
     )]
     Damaged { path: PathBuf, detail: String },
+    /// Two ways to read the same do not tell the same.
+    #[error("the store is damaged: {0}")]
+    Unsound(String),
     #[error("the store in {path} was written by a newer waybill (format {found}); use that version", path = path.display())]
     NewerFormat { path: PathBuf, found: u32 },
     #[error(

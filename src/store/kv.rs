@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, sync::RwLock};
 use super::StoreError;
 use super::parts::{self, Head, PART_BYTES};
 use super::room::{self, Room};
+use super::scrub;
 
 /// One change to one key.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -53,6 +54,12 @@ pub(super) trait Kv: Send + Sync + 'static {
     /// # Errors
     /// After an error nothing is known about the batch: the process must stop and open the store anew.
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Looks at the next `limit` keys from `from` on for damage. Where to go on.
+    ///
+    /// # Errors
+    /// As [`scrub::look`].
+    fn look(&self, from: &[u8], limit: usize) -> Result<scrub::Next, StoreError>;
 
     /// Bytes on disk.
     fn size(&self) -> u64;
@@ -306,6 +313,10 @@ impl Kv for SledKv {
         written
     }
 
+    fn look(&self, from: &[u8], limit: usize) -> Result<scrub::Next, StoreError> {
+        scrub::look(self.engine.db()?, from, limit)
+    }
+
     fn size(&self) -> u64 {
         self.engine.db().map_or(0, |db| db.size_on_disk().unwrap_or(0))
     }
@@ -378,6 +389,10 @@ impl Kv for MemoryKv {
             };
         }
         Ok(())
+    }
+
+    fn look(&self, _: &[u8], _: usize) -> Result<scrub::Next, StoreError> {
+        Ok(None)
     }
 
     fn size(&self) -> u64 {

@@ -7,9 +7,9 @@
 //! credentials, keys) are synced to it.
 //!
 //! It says too which format the store has and which master key it was made with, as the engine writes when it opens:
-//! a program that must not open a store must know before. Three lines: what this is, `commits N, sum S`, and
-//! `format F, key K, sum S`, where K is nothing sealed with the key and S tells that no bit of the line has rotted.
-//! A line that is not there, as in a mark of an older release, or that has rotted, says nothing.
+//! a program that must not open a store must know before. And whether damage was found while it was open. Lines: what this is, `commits N, sum S`, and
+//! `format F, key K, sum S`, where K is nothing sealed with the key and S tells that no bit of the line has rotted;
+//! for a damaged store `damaged, sum S`. A line that is not there, as in a mark of an older release, or that has rotted, says nothing.
 //!
 //! Called by `Store`, and by the committer. The mark never counts more than what is durable in the store.
 
@@ -22,7 +22,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use super::kv::{Change, Kv};
+use super::kv::Kv;
 use super::seal::SealKey;
 use super::{StoreError, meta};
 
@@ -30,10 +30,10 @@ const NAME: &str = "made-by-waybill";
 const TEXT: &str = "A store of waybill was made in this directory. Leave this file where it is.\n";
 /// Of the number, so that writing it never moves a byte.
 const DIGITS: usize = 20;
-/// The sequence that counts the commits.
-const SEQUENCE: &str = "commits";
 /// What nothing is sealed for.
 const KEY_CONTEXT: &str = "mark";
+/// Says that the store is damaged.
+const CONDEMNED: &str = "damaged";
 /// Letters of a sum.
 const SUM: usize = 16;
 
@@ -56,7 +56,7 @@ impl Mark {
             None => master.seal(KEY_CONTEXT, &[])?,
         };
         let made = format!("format {}, key {}", meta::FORMAT, STANDARD.encode(key));
-        let text = format!("{TEXT}{}{}", commits(meta::last(kv, SEQUENCE)?), line(&made));
+        let text = format!("{TEXT}{}{}", commits(meta::commits(kv)?), line(&made));
         let opened = File::options().create(true).truncate(false).write(true).open(&path).and_then(|file| {
             if there.as_ref() != Some(&text) {
                 // One write in place: a crash leaves the old text or the new one, and neither counts too much.
@@ -80,6 +80,18 @@ impl Mark {
         written.map_err(|error| StoreError::io(&self.path, error))
     }
 
+    /// Notes that the store is damaged, durably: it is not opened again.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn condemn(&self) -> Result<(), StoreError> {
+        let added = self.file.metadata().and_then(|file| {
+            self.file.write_all_at(line(CONDEMNED).as_bytes(), file.len())?;
+            self.file.sync_all()
+        });
+        added.map_err(|error| StoreError::io(&self.path, error))
+    }
+
     /// Makes what was noted durable.
     ///
     /// # Errors
@@ -87,12 +99,6 @@ impl Mark {
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
     }
-}
-
-/// The number of the commit that comes next, and the change that keeps it. The committer alone gives them out.
-pub(super) fn next(kv: &dyn Kv) -> Result<(u64, Change), StoreError> {
-    let number = meta::last(kv, SEQUENCE)? + 1;
-    Ok((number, meta::sequence_at(SEQUENCE, number)))
 }
 
 /// Reads the mark before the store is written to.
@@ -105,7 +111,10 @@ pub(super) fn check(kv: &dyn Kv, directory: &Path) -> Result<(), StoreError> {
     if !meta::has_format(kv)? {
         return Err(damaged("its log is empty, though a store was made here"));
     }
-    let held = meta::last(kv, SEQUENCE)?;
+    if text.lines().nth(3).and_then(trusted) == Some(CONDEMNED) {
+        return Err(damaged("damage was found in it while it was open"));
+    }
+    let held = meta::commits(kv)?;
     match noted(&text) {
         Some(noted) if held < noted => Err(damaged(&format!(
             "its log was cut or changed: {noted} commits were on the disk, and it tells of {held}"

@@ -14,6 +14,7 @@ pub(super) const FORMAT: u32 = 1;
 
 const FORMAT_KEY: &[u8] = b"mformat";
 const VERSION_KEY: &[u8] = b"mversion";
+const BOOKS_KEY: &[u8] = b"mbooks";
 const CURSOR_KEY: &[u8] = b"mcursor_key";
 const CURSOR_CONTEXT: &str = "cursor key";
 
@@ -25,11 +26,6 @@ pub(super) fn has_format(kv: &dyn Kv) -> Result<bool, StoreError> {
 /// The last number of a sequence that is durable.
 pub(super) fn last(kv: &dyn Kv, name: &str) -> Result<u64, StoreError> {
     Ok(number(kv.get(&sequence_key(name))?))
-}
-
-/// The change after which this number is the last.
-pub(super) fn sequence_at(name: &str, number: u64) -> Change {
-    (sequence_key(name), Some(number.to_be_bytes().to_vec()))
 }
 
 fn sequence_key(name: &str) -> Vec<u8> {
@@ -45,6 +41,7 @@ pub(super) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Res
         }
     }
     if let Some(sealed) = kv.get(CURSOR_KEY)? {
+        carry_over(kv)?;
         return master.open(CURSOR_CONTEXT, &sealed).map_err(|_| StoreError::WrongMasterKey { path: path.to_owned() });
     }
     let key = random_key()?;
@@ -76,7 +73,7 @@ pub struct Counters {
 /// How much each counter changes; the committer adds it to what is stored, once a group.
 pub(super) type Counts = BTreeMap<Counter, i64>;
 
-/// Names of the counters; part of the stored format.
+/// The counters; their order is part of the stored format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Counter {
     Ready,
@@ -88,17 +85,46 @@ pub(super) enum Counter {
     OpenRuns,
 }
 
-impl Counter {
-    fn key(self) -> &'static [u8] {
-        match self {
-            Counter::Ready => b"mcount.ready",
-            Counter::Waiting => b"mcount.waiting",
-            Counter::Retrying => b"mcount.retrying",
-            Counter::Outbox => b"mcount.outbox",
-            Counter::OutboxBytes => b"mcount.outbox_bytes",
-            Counter::Parked => b"mcount.parked",
-            Counter::OpenRuns => b"mcount.open_runs",
+const COUNTERS: usize = 7;
+
+/// How many commits there were, and what the counters are after the last one. One value, written by every commit: a
+/// log that lost a part of it lost all that came after, and the number of commits shows that.
+#[derive(Default)]
+struct Books {
+    commits: u64,
+    counts: [u64; COUNTERS],
+}
+
+impl Books {
+    /// None yet: all are 0.
+    fn read(bytes: Option<Vec<u8>>) -> Result<Books, StoreError> {
+        let Some(bytes) = bytes else { return Ok(Books::default()) };
+        let (numbers, []) = bytes.as_chunks::<8>() else { return Err(Books::unreadable()) };
+        let [commits, counts @ ..] = numbers else { return Err(Books::unreadable()) };
+        let counts: &[[u8; 8]; COUNTERS] = counts.try_into().map_err(|_| Books::unreadable())?;
+        Ok(Books { commits: u64::from_be_bytes(*commits), counts: counts.map(u64::from_be_bytes) })
+    }
+
+    /// Before they were one value each counter had a key of its own.
+    fn of_before(kv: &dyn Kv) -> Result<Books, StoreError> {
+        let mut books = Books::default();
+        let names = ["ready", "waiting", "retrying", "outbox", "outbox_bytes", "parked", "open_runs"];
+        for (count, name) in books.counts.iter_mut().zip(names) {
+            *count = number(kv.get(&[b"mcount.", name.as_bytes()].concat())?);
         }
+        Ok(books)
+    }
+
+    fn unreadable() -> StoreError {
+        StoreError::Record { what: "the counters".to_owned(), detail: "its length is wrong".to_owned() }
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.counts.get(counter as usize).copied().unwrap_or_default()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::iter::once(&self.commits).chain(&self.counts).flat_map(|number| number.to_be_bytes()).collect()
     }
 }
 
@@ -135,20 +161,34 @@ pub(super) fn raise_version(tx: &mut Tx<'_>, version: u64) -> Result<(), StoreEr
     Ok(())
 }
 
-/// What the counters are after a change: part of the group that made it.
-pub(super) fn counted(kv: &dyn Kv, counts: &Counts) -> Result<Vec<Change>, StoreError> {
-    let changed = counts.iter().filter(|(_, by)| **by != 0);
-    changed
-        .map(|(counter, by)| {
-            let now = number(kv.get(counter.key())?).saturating_add_signed(*by);
-            Ok((counter.key().to_vec(), Some(now.to_be_bytes().to_vec())))
-        })
-        .collect()
+/// Takes the counters over from a store of an older build.
+fn carry_over(kv: &dyn Kv) -> Result<(), StoreError> {
+    match kv.get(BOOKS_KEY)? {
+        Some(_) => Ok(()),
+        None => kv.apply(&[(BOOKS_KEY.to_vec(), Some(Books::of_before(kv)?.bytes()))]),
+    }
+}
+
+/// The number of the commit to come, and the change that keeps it and the counters.
+pub(super) fn committed(kv: &dyn Kv, counts: &Counts) -> Result<(u64, Change), StoreError> {
+    let mut books = Books::read(kv.get(BOOKS_KEY)?)?;
+    books.commits += 1;
+    for (counter, by) in counts {
+        if let Some(count) = books.counts.get_mut(*counter as usize) {
+            *count = count.saturating_add_signed(*by);
+        }
+    }
+    Ok((books.commits, (BOOKS_KEY.to_vec(), Some(books.bytes()))))
+}
+
+/// How many commits are durable.
+pub(super) fn commits(kv: &dyn Kv) -> Result<u64, StoreError> {
+    Ok(Books::read(kv.get(BOOKS_KEY)?)?.commits)
 }
 
 /// What a counter was before the group.
 pub(super) fn before(tx: &Tx<'_>, counter: Counter) -> Result<u64, StoreError> {
-    Ok(number(tx.get(counter.key())?))
+    Ok(Books::read(tx.get(BOOKS_KEY)?)?.count(counter))
 }
 
 pub(super) fn number(bytes: Option<Vec<u8>>) -> u64 {
@@ -161,16 +201,16 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn counters(&self) -> Result<Counters, StoreError> {
-        let read = |counter: Counter| Ok::<u64, StoreError>(number(self.0.kv.get(counter.key())?));
+        let books = Books::read(self.0.kv.get(BOOKS_KEY)?)?;
         Ok(Counters {
-            ready_jobs: read(Counter::Ready)?,
-            waiting_jobs: read(Counter::Waiting)?,
-            retrying_jobs: read(Counter::Retrying)?,
+            ready_jobs: books.count(Counter::Ready),
+            waiting_jobs: books.count(Counter::Waiting),
+            retrying_jobs: books.count(Counter::Retrying),
             leased_jobs: claimed(&self.0.claims).len() as u64,
-            outbox: read(Counter::Outbox)?,
-            outbox_bytes: read(Counter::OutboxBytes)?,
-            parked: read(Counter::Parked)?,
-            open_runs: read(Counter::OpenRuns)?,
+            outbox: books.count(Counter::Outbox),
+            outbox_bytes: books.count(Counter::OutboxBytes),
+            parked: books.count(Counter::Parked),
+            open_runs: books.count(Counter::OpenRuns),
         })
     }
 
@@ -179,7 +219,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn outbox_bytes(&self) -> Result<u64, StoreError> {
-        Ok(number(self.0.kv.get(Counter::OutboxBytes.key())?))
+        Ok(Books::read(self.0.kv.get(BOOKS_KEY)?)?.count(Counter::OutboxBytes))
     }
 
     /// A time kept under a name (the schedule's last ticks).

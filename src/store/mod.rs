@@ -34,6 +34,7 @@ mod ready;
 mod restore;
 mod room;
 mod runs;
+mod scrub;
 mod seal;
 mod shops;
 mod signal;
@@ -101,6 +102,8 @@ struct Inner {
     failed_part: Arc<OnceLock<&'static str>>,
     /// None: a store in memory.
     mark: Option<Arc<Mark>>,
+    /// From which key on nobody looked for damage when it was opened; none: all was looked at.
+    unseen: scrub::Next,
 }
 
 /// What a simulated store leaves behind when its process is gone.
@@ -122,6 +125,7 @@ impl Store {
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
         mark::check(&*kv, directory)?;
+        let unseen = scrub::at_open(&*kv, directory)?;
         let key = master.clone();
         let mut made = None;
         let start = |kv: Arc<dyn Kv>, signals| {
@@ -129,7 +133,7 @@ impl Store {
             Committer::start(kv, signals, Some(Arc::clone(mark)))
         };
         let mut inner = Store::with_committer(kv, master, clock, directory, start)?;
-        inner.mark = made;
+        (inner.mark, inner.unseen) = (made, unseen);
         Ok(Store(Arc::new(inner)))
     }
 
@@ -159,6 +163,7 @@ impl Store {
             parked_max: AtomicU64::new(u64::MAX),
             failed_part: Arc::default(),
             mark: None,
+            unseen: None,
         })
     }
 

@@ -8,6 +8,7 @@ mod failed;
 mod order;
 mod parked;
 mod records;
+mod scrubbed;
 mod unknown;
 mod unreadable;
 mod walks;

@@ -1,10 +1,12 @@
 //! Books that do not add up pause their shop, and what outlives a restart of the process is kept.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Fixture, NOW, detail, fixture, new_shop, page};
 use crate::domain::{Effects, Mode, Next, Rejected, ShopState};
-use crate::store::{QueueKind, Settled, keys};
+use crate::store::{QueueKind, SealKey, Settled, Store, keys};
 
 /// Rewrites a JSON record behind the store's back.
 fn forge(f: &Fixture, key: Vec<u8>, change: impl FnOnce(&mut serde_json::Value)) {
@@ -102,4 +104,14 @@ async fn the_first_time_of_a_row_stays_its_first() {
         f.sweep().await;
         assert_eq!(f.store.first_listed_at(&f.stream, "1").unwrap(), Some(NOW));
     }
+}
+
+#[tokio::test]
+async fn the_counters_of_a_store_of_an_older_build_are_taken_over() {
+    let f = fixture().await;
+    let old = |name: &str, count: u64| (format!("mcount.{name}").into_bytes(), Some(count.to_be_bytes().to_vec()));
+    f.kv.apply(&[old("waiting", 3), old("outbox_bytes", 70), (b"mbooks".to_vec(), None)]).unwrap();
+    let store = Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap();
+    let counters = store.counters().unwrap();
+    assert_eq!((counters.waiting_jobs, counters.outbox_bytes, counters.ready_jobs), (3, 70, 0));
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Kv, MemoryKv, NOW};
 use crate::domain::Clock;
 use crate::store::kv::{Change, Pairs};
+use crate::store::scrub::Next;
 use crate::store::{SealKey, Store, StoreError};
 
 /// An engine in memory that fails one batch when it is told to, as a disk does whose `fdatasync` failed.
@@ -41,6 +42,10 @@ impl Kv for FailsOnce {
             return Err(StoreError::Engine("fdatasync: Input/output error".to_owned()));
         }
         self.inner.apply(changes)
+    }
+
+    fn look(&self, from: &[u8], limit: usize) -> Result<Next, StoreError> {
+        self.inner.look(from, limit)
     }
 
     fn size(&self) -> u64 {
