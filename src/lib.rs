@@ -53,8 +53,8 @@
 //! - **A full disk is borne.** Nothing reaches the engine for which there is no room. Rig: `disk_full`
 //! - **Nothing vanishes.** Listed = in the sink, on its way, parked, or unknown to the API; the rest is named.
 //!   `it::completeness::rows_that_vanish_from_mysql_are_named_and_brought_back`
-//! - **What people gave is not forgotten.** A log that lost shops, credentials or keys is damage, not an older state.
-//!   `store::tests::cut::wherever_a_log_is_cut_it_is_damage_or_all_that_people_gave_is_there`
+//! - **What was on the disk is not forgotten.** A log that lost commits is damage, not an older state.
+//!   `store::tests::cut::a_log_that_lost_its_last_commit_is_damaged_whatever_that_was_about`, rig: `bit_rot_changed`
 //! - **What moves from one list to another is still listed.**
 //!   `store::tests::walks::what_moved_from_one_list_to_another_is_still_listed`
 //! - **No field is lost unseen.** What no column takes is in `document`, named and counted.
