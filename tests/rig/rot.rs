@@ -49,7 +49,7 @@ async fn rot(mut run: Run, kinds: &[Damage]) {
     fs::copy(world.folder.path("data.key"), world.folder.path("damaged.key")).unwrap();
     world.move_data(world.folder.path("damaged"));
     let mut findings = Vec::new();
-    for number in 0..run.tier.pick(20, 200, 1_000) {
+    for number in 0..run.tier.pick(20, 80, 100) {
         drop(fs::remove_dir_all(&world.data_dir));
         copy(&whole, &world.data_dir);
         let state = oracle::files(&world.data_dir.join("sled")).into_iter();
