@@ -161,6 +161,15 @@ impl SledKv {
     }
 }
 
+impl Drop for SledKv {
+    /// Where the disk refuses to sync, as when an opening fails for that, the engine is not asked to: it would panic.
+    fn drop(&mut self) {
+        if self.log.sync_all().is_err() {
+            self.engine.broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// sled's handle. It syncs once more when it closes, and panics when that fails. All that was promised is on the
 /// disk by then, so the end of a process must not hang on it.
 struct Engine {
