@@ -477,10 +477,14 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
 
 /// The committer's thread lets go of the lock a moment after the last handle is dropped.
 async fn reopen(open: impl Fn() -> Result<Store, StoreError>) -> Store {
+    reopened(open).await.unwrap()
+}
+
+async fn reopened(open: impl Fn() -> Result<Store, StoreError>) -> Result<Store, StoreError> {
     loop {
         match open() {
             Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-            other => return other.unwrap(),
+            other => return other,
         }
     }
 }
