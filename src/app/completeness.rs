@@ -100,8 +100,6 @@ impl Inner {
             let mut pause = LOOK_PAUSE;
             // Listened for from before the look: a walk may end while it looks or pauses.
             let progress = self.store.signals().progress.notified();
-            tokio::pin!(progress);
-            progress.as_mut().enable();
             let mended = match self.mend_walked().await {
                 Ok(true) if Instant::now() >= mirror_due => {
                     mirror_due = Instant::now() + MIRROR_PAUSE;

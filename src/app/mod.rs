@@ -221,9 +221,8 @@ impl App {
     pub async fn idle(&self) {
         let failed = self.inner.store.failed();
         loop {
+            // Listened for from before the look.
             let progress = self.inner.store.signals().progress.notified();
-            tokio::pin!(progress);
-            progress.as_mut().enable();
             if *failed.borrow() || self.inner.is_idle().unwrap_or(false) {
                 return;
             }

@@ -37,6 +37,8 @@ pub(super) struct Committer {
     sender: mpsc::Sender<Work>,
     /// Told by the thread, and by who must end the process for another reason.
     pub(super) fail: watch::Sender<bool>,
+    /// What the thread notes its commits in; none: a store in memory.
+    pub(super) mark: Option<Arc<Mark>>,
     /// Works in the caller's thread instead: a simulation's time must not run on while another thread works.
     #[cfg(test)]
     inline: Option<std::sync::Mutex<Worker>>,
@@ -71,6 +73,7 @@ impl Committer {
         let committer = Committer {
             sender,
             fail: fail.clone(),
+            mark: mark.clone(),
             #[cfg(test)]
             inline: None,
         };
@@ -110,7 +113,6 @@ impl Committer {
 /// What the thread has.
 struct Worker {
     kv: Arc<dyn Kv>,
-    /// None: a store in memory.
     mark: Option<Arc<Mark>>,
     receiver: mpsc::Receiver<Work>,
     signals: Arc<Signals>,

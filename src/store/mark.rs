@@ -7,9 +7,10 @@
 //! credentials, keys) are synced to it.
 //!
 //! It says too which format the store has and which master key it was made with, as the engine writes when it opens:
-//! a program that must not open a store must know before. And whether damage was found while it was open. Lines: what this is, `commits N, sum S`, and
-//! `format F, key K, sum S`, where K is nothing sealed with the key and S tells that no bit of the line has rotted;
-//! for a damaged store `damaged, sum S`. A line that is not there, as in a mark of an older release, or that has rotted, says nothing.
+//! a program that must not open a store must know before. And whether damage was found while it was open. Its lines:
+//! what this is; `commits N, sum S`; `format F, key K, sum S`, where K is nothing sealed with the key and S tells that
+//! no bit of the line has rotted; and for a damaged store `damaged, sum S`. A line that is not there, as in a mark of
+//! an older release, or that has rotted, says nothing.
 //!
 //! Called by `Store`, and by the committer. The mark never counts more than what is durable in the store.
 

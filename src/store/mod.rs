@@ -100,8 +100,6 @@ struct Inner {
     parked_max: AtomicU64,
     /// The part of the process that failed, if one did.
     failed_part: Arc<OnceLock<&'static str>>,
-    /// None: a store in memory.
-    mark: Option<Arc<Mark>>,
     /// From which key on nobody looked for damage when it was opened; none: all was looked at.
     unseen: scrub::Next,
 }
@@ -127,13 +125,12 @@ impl Store {
         mark::check(&*kv, directory)?;
         let unseen = scrub::at_open(&*kv, directory)?;
         let key = master.clone();
-        let mut made = None;
         let start = |kv: Arc<dyn Kv>, signals| {
-            let mark = made.insert(Arc::new(Mark::make(&*kv, directory, &key)?));
-            Committer::start(kv, signals, Some(Arc::clone(mark)))
+            let mark = Mark::make(&*kv, directory, &key)?;
+            Committer::start(kv, signals, Some(Arc::new(mark)))
         };
         let mut inner = Store::with_committer(kv, master, clock, directory, start)?;
-        (inner.mark, inner.unseen) = (made, unseen);
+        inner.unseen = unseen;
         Ok(Store(Arc::new(inner)))
     }
 
@@ -162,7 +159,6 @@ impl Store {
             cursor_key,
             parked_max: AtomicU64::new(u64::MAX),
             failed_part: Arc::default(),
-            mark: None,
             unseen: None,
         })
     }
@@ -200,9 +196,9 @@ impl Store {
         work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         let given = self.transact(work).await?;
-        let Some(mark) = self.0.mark.clone() else { return Ok(given) };
-        let synced = tokio::task::spawn_blocking(move || mark.sync()).await;
-        if let Err(error) = synced.map_err(|_| StoreError::Failed).flatten() {
+        if let Some(mark) = self.0.committer.mark.clone()
+            && let Err(error) = blocking(move || mark.sync()).await
+        {
             // The change is durable; only a log that is cut later might not be noticed.
             tracing::warn!(%error, "a change could not be noted beside the store");
         }

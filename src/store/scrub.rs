@@ -8,6 +8,7 @@
 //!
 //! Called by `Store`: for the first keys when it opens, which is all of a small store, and for the others at leisure.
 
+use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,12 +50,11 @@ fn look_bare(db: &sled::Db, from: &[u8], limit: usize) -> Result<Next, StoreErro
         }
         upwards.push(key);
     }
-    let is_last = upwards.len() < limit;
-    let Some(last) = upwards.last().filter(|_| !is_last).cloned() else {
-        return same(&upwards, db.range(from..).rev()).map(|()| None);
-    };
-    same(&upwards, db.range(from..=&*last).rev())?;
-    Ok(Some([&*last, &[0]].concat()))
+    // None: the scan came to the end.
+    let last = upwards.last().filter(|_| upwards.len() == limit);
+    let until = last.map_or(Bound::Unbounded, |last| Bound::Included(last.as_ref()));
+    same(&upwards, db.range::<&[u8], _>((Bound::Included(from), until)).rev())?;
+    Ok(last.map(|last| [last.as_ref(), &[0]].concat()))
 }
 
 /// Whether a scan downwards finds what one upwards found.
@@ -88,15 +88,10 @@ fn unsound(detail: &str) -> StoreError {
 /// # Errors
 /// [`StoreError::Damaged`], or the engine's read errors.
 pub(super) fn at_open(kv: &dyn Kv, path: &Path) -> Result<Next, StoreError> {
-    let mut next = Some(Vec::new());
-    for _ in 0..AT_OPEN / AT_ONCE {
-        let Some(from) = next else { break };
-        next = kv.look(&from, AT_ONCE).map_err(|error| match error {
-            StoreError::Unsound(detail) => StoreError::Damaged { path: path.to_owned(), detail },
-            error => error,
-        })?;
-    }
-    Ok(next)
+    kv.look(b"", AT_OPEN).map_err(|error| match error {
+        StoreError::Unsound(detail) => StoreError::Damaged { path: path.to_owned(), detail },
+        error => error,
+    })
 }
 
 impl Store {
@@ -131,7 +126,7 @@ impl Store {
 
     pub(super) async fn condemn(&self, detail: String) {
         tracing::error!(detail, "the store is damaged; stopping. The next start will not open it");
-        if let Some(mark) = self.0.mark.clone()
+        if let Some(mark) = self.0.committer.mark.clone()
             && let Err(error) = blocking(move || mark.condemn()).await
         {
             tracing::error!(%error, "that could not be noted beside the store: the next start finds out by itself");

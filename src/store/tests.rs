@@ -5,6 +5,7 @@ mod books;
 mod changes;
 mod cut;
 mod failed;
+mod faulty;
 mod order;
 mod parked;
 mod records;

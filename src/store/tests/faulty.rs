@@ -1,0 +1,60 @@
+//! An engine with faults, for the tests of what the store does about them.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::{Kv, MemoryKv};
+use crate::store::StoreError;
+use crate::store::kv::{Change, Pairs};
+use crate::store::scrub::Next;
+
+/// In memory.
+#[derive(Default)]
+pub(super) struct Faulty {
+    inner: MemoryKv,
+    /// The next batch fails, as on a disk whose `fdatasync` failed.
+    pub fail: AtomicBool,
+    pub batches: AtomicUsize,
+    /// It seems damaged so many times.
+    pub unsound: AtomicUsize,
+    pub looks: AtomicUsize,
+}
+
+impl Kv for Faulty {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
+        self.inner.scan(prefix, from)
+    }
+
+    fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
+        self.inner.scan_back(prefix, before)
+    }
+
+    fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        if self.fail.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::Engine("fdatasync: Input/output error".to_owned()));
+        }
+        self.inner.apply(changes)
+    }
+
+    /// In two parts.
+    fn look(&self, from: &[u8], _: usize) -> Result<Next, StoreError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let seems = self.unsound.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1)).is_ok();
+        if seems {
+            return Err(StoreError::Unsound("it seems so".to_owned()));
+        }
+        Ok((from < b"c".as_slice()).then(|| b"c".to_vec()))
+    }
+
+    fn size(&self) -> u64 {
+        0
+    }
+}
