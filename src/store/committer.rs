@@ -401,10 +401,14 @@ impl<'a, U: Iterator<Item = Layered<'a>>, L: Iterator<Item = Layered<'a>>> Itera
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::sync::mpsc;
 
-    use super::{GROUP_BYTES_MAX, Overlay, Tx, Work, run_group};
+    use super::{Committer, GROUP_BYTES_MAX, Overlay, Tx, Work, run_group, run_once};
     use crate::store::kv::{Kv, MemoryKv};
+    use crate::store::meta::{self, Counter};
+    use crate::store::signal::Signals;
     use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
     proptest! {
@@ -456,6 +460,30 @@ mod tests {
             assert_eq!(receiver.len(), sizes.len() - grouped);
         }
         assert_eq!(GROUP_BYTES_MAX, 262_144);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_no_commit_and_a_count_alone_is_one() {
+        let kv = MemoryKv::default();
+        let commits_after = |by: i64| {
+            let counting = |tx: &mut Tx<'_>| {
+                tx.count(Counter::Parked, by);
+                Ok(())
+            };
+            run_once(&kv, counting).unwrap();
+            meta::commits(&kv).unwrap()
+        };
+        assert_eq!([0, 2, 0, -1].map(commits_after), [0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn a_worker_that_ends_is_told_of() {
+        let (signals, _queues) = Signals::new();
+        let (committer, worker) = Committer::with_worker(Arc::new(MemoryKv::default()), Arc::new(signals), None);
+        let failed = committer.failed();
+        assert!(!*failed.borrow());
+        drop(worker);
+        assert!(*failed.borrow());
     }
 
     fn keys() -> impl Strategy<Value = Vec<u8>> {
