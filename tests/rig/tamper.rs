@@ -2,7 +2,7 @@
 //! one put back. Each such shop stops and says why; the others do not notice, and a new secret mends it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +15,8 @@ use crate::world::{Limit, Plan, World, secret, until};
 
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
 const QUIET: Duration = Duration::from_secs(60);
+/// The engine's lock is free within this.
+const LOCK_WITHIN: Duration = Duration::from_secs(5);
 const SHOPS: usize = 6;
 /// The parts of a shop's record that are sealed.
 const SEALED: [&str; 2] = ["secret", "data_key"];
@@ -64,9 +66,24 @@ fn key_of(world: &World, client: &str) -> Vec<u8> {
     [b"s", world.shops[client].as_bytes(), b"\0"].concat()
 }
 
+/// The engine. What another run of this process starts may, for the instant before it becomes another program, hold
+/// the lock of whoever had the engine open here.
+fn open(world: &World) -> sled::Db {
+    let config = sled::Config::new().path(world.data_dir.join("sled")).cache_capacity(8 << 20);
+    let give_up = Instant::now() + LOCK_WITHIN;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// Changes one shop's record, as the engine itself would.
 fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
-    let db = sled::Config::new().path(world.data_dir.join("sled")).cache_capacity(8 << 20).open().unwrap();
+    let db = open(world);
     let key = key_of(world, client);
     let mut record: Value = serde_json::from_slice(&db.get(&key).unwrap().expect("the shop's record")).unwrap();
     edit(&mut record);
