@@ -26,6 +26,7 @@ pub const RESET_MARGIN: Duration = Duration::from_secs(1);
 
 /// One rate rule of one account.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Budget {
     /// None: the rule is lifted; nothing is counted, but a 429 is still obeyed.
     rule: Option<Limit>,
@@ -40,6 +41,9 @@ pub struct Budget {
     refused_429: u64,
     /// When calls of the last window were taken: a second book, from which [`Budget::take`] is judged.
     taken: VecDeque<(Instant, u32)>,
+    /// The latest instant that was told. Who comes with an earlier one (its thread or the whole process stood still
+    /// since) is judged by this one: both books forget alike.
+    latest: Instant,
 }
 
 /// More calls were about to leave than the rule allows: a fault of ours, which must not reach the API.
@@ -85,6 +89,7 @@ impl Budget {
             blocked_until: None,
             refused_429: 0,
             taken: VecDeque::new(),
+            latest: now,
         };
         budget.cool(occupied_at_start, now + LOST_GRACE);
         budget
@@ -92,7 +97,7 @@ impl Budget {
 
     /// How many calls may leave now; `u32::MAX` when the rule is lifted.
     pub fn free(&mut self, now: Instant) -> u32 {
-        self.forget_past(now);
+        let now = self.forget_past(now);
         self.room(now, self.cooling.values().sum())
     }
 
@@ -120,7 +125,7 @@ impl Budget {
     /// nothing is taken and no call may leave.
     pub fn take(&mut self, count: u32, now: Instant) -> Result<(), Overdrawn> {
         let free = self.free(now);
-        let window = self.window();
+        let (now, window) = (self.latest, self.window());
         while self.taken.front().is_some_and(|(at, _)| *at + window <= now) {
             self.taken.pop_front();
         }
@@ -272,11 +277,15 @@ impl Budget {
         self.in_flight = 0;
     }
 
-    fn forget_past(&mut self, now: Instant) {
+    /// Forgets what is over, and returns the latest instant that was told.
+    fn forget_past(&mut self, now: Instant) -> Instant {
+        let now = self.latest.max(now);
+        self.latest = now;
         while let Some(first) = self.cooling.first_entry().filter(|first| *first.key() <= now) {
             first.remove();
         }
         self.foreign = self.foreign.filter(|(_, until)| now < *until);
         self.blocked_until = self.blocked_until.filter(|until| now < *until);
+        now
     }
 }

@@ -34,6 +34,8 @@ enum Step {
     Wait { ms: u64 },
     /// Takes this part of what is free.
     Take { part: f64 },
+    /// Takes what is free with an instant from so long ago, after somebody looked: the process stood still in between.
+    TakeLate { ms: u64 },
     /// The oldest call in flight arrived at this part of its life and ends.
     End { arrived: f64 },
     /// The oldest call in flight is given up; it arrives in its life or in the grace after it.
@@ -49,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u64..4_000).prop_map(|ms| Step::Wait { ms }),
         3 => (0.0..=1.0).prop_map(|part| Step::Take { part }),
         2 => Just(Step::Take { part: 1.0 }),
+        1 => (0u64..4_000).prop_map(|ms| Step::TakeLate { ms }),
         6 => (0.0..=1.0).prop_map(|arrived| Step::End { arrived }),
         1 => (0.0..=1.0).prop_map(|arrived| Step::Lose { arrived }),
         1 => Just(Step::GiveBack),
@@ -74,6 +77,13 @@ impl World {
             Step::Take { part } => {
                 let count = (f64::from(budget.free(self.now)) * part).ceil() as u32;
                 budget.take(count, self.now).unwrap();
+                self.in_flight.extend((0..count).map(|_| self.now));
+            }
+            Step::TakeLate { ms } => {
+                budget.view(self.now);
+                let stale = self.now.checked_sub(Duration::from_millis(ms)).unwrap();
+                let count = budget.free(stale);
+                budget.take(count, stale).unwrap();
                 self.in_flight.extend((0..count).map(|_| self.now));
             }
             Step::GiveBack => {
@@ -125,9 +135,9 @@ proptest! {
             match budget.next_free(world.now) {
                 Some(at) if at > world.now => {
                     prop_assert_eq!(budget.free(world.now), 0);
+                    // A budget of its own: what was told has come.
                     let before = at - Duration::from_nanos(1);
-                    prop_assert_eq!(Budget::next_free(&mut budget, before), Some(at));
-                    // `before` has not come in the world; the budget only forgets what is past by then.
+                    prop_assert_eq!(budget.clone().next_free(before), Some(at));
                     prop_assert!(at <= world.now + seconds(window) + LOST_GRACE);
                 }
                 Some(_) => prop_assert!(budget.free(world.now) > 0),
@@ -297,6 +307,23 @@ fn what_would_overdraw_is_refused_and_takes_nothing() {
     back.forget_in_flight();
     assert!(back.take(2, t).is_err());
     back.take(1, t).unwrap();
+}
+
+/// As when a process is stopped between the look at its clock and its taking, and somebody asks for the state then.
+#[test]
+fn who_comes_with_an_instant_of_before_is_judged_by_the_latest() {
+    let t = Instant::now();
+    let mut budget = Budget::new(limit(5, 10), 0, t);
+    budget.take(3, t).unwrap();
+    for _ in 0..3 {
+        budget.ended(t + seconds(1), &NONE);
+    }
+    assert_eq!(budget.view(t + seconds(11)).cooling, 0);
+    assert_eq!(budget.free(t + seconds(9)), 5);
+    budget.take(5, t + seconds(9)).unwrap();
+    // Their window begins when they were taken in truth.
+    assert_eq!(budget.free(t + seconds(20)), 0);
+    assert!(budget.take(1, t + seconds(20)).is_err());
 }
 
 #[test]
