@@ -1,14 +1,15 @@
 //! Room on the disk, held ahead of need: a disk that others fill up ends nothing and loses nothing.
 //!
 //! The engine's log is allocated some way beyond its end, so that what is appended next has its blocks
-//! already. When no more can be had the committer refuses transactions before the engine sees them:
-//! reading goes on, and writing too once there is room. A reserve file is let go for a start on a full
-//! disk, where the engine writes a snapshot before anything else.
+//! already. When no more can be had, or the disk has nearly nothing left, the committer refuses transactions before
+//! the engine sees them: reading goes on, and writing too once there is room. A reserve file is let go for a start
+//! on a full disk, where the engine writes a snapshot before anything else.
 //!
 //! Called by `kv`. Where the file system cannot allocate ahead, its free space is asked instead.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,8 +23,13 @@ use super::StoreError;
 const AHEAD_MIN: u64 = 4 * 1024 * 1024;
 /// Allocated at once beyond that, so that few commits have to.
 const STEP: u64 = 4 * 1024 * 1024;
+/// What must be free all the same: the engine gives the end of its file back when it likes, with what was allocated
+/// beyond it, and on a disk without any room others have that before its next write.
+const FREE_MIN: u64 = 1024 * 1024;
 /// A disk that was full is not when it has so much free again: else it would be, and not be, at each commit.
 const AGAIN: u64 = 16 * 1024 * 1024;
+/// In which the system counts what a file has.
+const BLOCK: u64 = 512;
 /// How many bytes one changed byte may cost the log.
 const GROWTH: u64 = 8;
 /// The reserve, when the last snapshot was small.
@@ -60,21 +66,23 @@ impl Room {
     /// [`StoreError::Full`]: not now.
     pub(super) fn for_log(&self, bytes: u64) -> Result<(), StoreError> {
         let io = |error: Errno| StoreError::io(&self.directory, error.into());
-        let length = self.log.metadata().map_err(|error| StoreError::io(&self.directory, error))?.len();
+        let log = self.log.metadata().map_err(|error| StoreError::io(&self.directory, error))?;
+        let length = log.len();
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if length < ahead.length {
-            // The engine gave the end of its file back, and what was allocated beyond it.
+        if length < ahead.length || log.blocks().saturating_mul(BLOCK) < ahead.until {
+            // The engine gave the end of its file back, and what was allocated beyond it; it may have grown since.
             ahead.until = length;
         }
         ahead.length = length;
+        let room = self.free_space(if ahead.full { AGAIN } else { FREE_MIN });
+        ahead.full |= room.is_err();
+        room?;
         let wanted = AHEAD_MIN + bytes * GROWTH;
         if ahead.until >= length + wanted && !ahead.full {
             return Ok(());
         }
-        if ahead.full {
-            self.free_space(AGAIN)?;
-        }
-        let allocated = allocate(&self.log, length, wanted + STEP);
+        // From the beginning: what is a hole in the log is no room either.
+        let allocated = allocate(&self.log, 0, length + wanted + STEP);
         ahead.full = allocated.is_err();
         match allocated {
             Ok(()) => {
