@@ -46,9 +46,7 @@ pub(super) struct Room {
 /// What is known of the log.
 #[derive(Default)]
 struct Ahead {
-    /// Its length at the last look.
-    length: u64,
-    /// It is allocated up to here.
+    /// It was allocated up to here.
     until: u64,
     /// The last attempt to allocate more failed. Until one succeeds nothing passes, small or large.
     full: bool,
@@ -69,16 +67,13 @@ impl Room {
         let log = self.log.metadata().map_err(|error| StoreError::io(&self.directory, error))?;
         let length = log.len();
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if length < ahead.length || log.blocks().saturating_mul(BLOCK) < ahead.until {
-            // The engine gave the end of its file back, and what was allocated beyond it; it may have grown since.
-            ahead.until = length;
-        }
-        ahead.length = length;
         let room = self.free_space(if ahead.full { AGAIN } else { FREE_MIN });
         ahead.full |= room.is_err();
         room?;
         let wanted = AHEAD_MIN + bytes * GROWTH;
-        if ahead.until >= length + wanted && !ahead.full {
+        // With fewer blocks the engine gave the end of its file back, and what was allocated beyond it.
+        let is_whole = log.blocks().saturating_mul(BLOCK) >= ahead.until;
+        if is_whole && ahead.until >= length + wanted && !ahead.full {
             return Ok(());
         }
         // From the beginning: what is a hole in the log is no room either.

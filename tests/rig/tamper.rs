@@ -73,7 +73,9 @@ fn open(world: &World) -> sled::Db {
     let give_up = Instant::now() + LOCK_WITHIN;
     loop {
         match config.open() {
-            Err(sled::Error::Io(error)) if error.to_string().contains("lock") && Instant::now() < give_up => {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && Instant::now() < give_up =>
+            {
                 std::thread::sleep(Duration::from_millis(20));
             }
             opened => return opened.unwrap(),
