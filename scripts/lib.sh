@@ -19,6 +19,12 @@ need_cargo() {
     command -v cargo >/dev/null || fail "cargo is missing; install Rust 1.89 or newer: https://rustup.rs"
 }
 
+# What cargo itself calls: the C of TLS and of the allocator is compiled with it.
+need_compiler() {
+    need_package cc build-essential
+    need_package make build-essential
+}
+
 # need_package COMMAND PACKAGE...: installs the packages when the command is missing.
 need_package() {
     local command=$1
