@@ -12,7 +12,7 @@ use super::Inner;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
-use crate::domain::{Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StreamId, Trigger};
+use crate::domain::{Combination, Completeness, Gap, GapReason, Held, Mode, Shop, ShopState, StreamId, Trigger};
 use crate::http::backend::ApiError;
 use crate::sink::{Sink, SinkError};
 use crate::store::{Known, Listed, Store, StoreError, UnderWay, blocking};
@@ -76,21 +76,20 @@ impl Inner {
             return Ok(0);
         }
         let gaps = self.look_twice(shop, definition).await?.gaps;
-        let asked = gaps.len() as u64;
-        if asked == 0 {
-            return Ok(0);
-        }
-        let documents = gaps.into_iter().map(|(gap, combination)| (gap.id, combination)).collect();
+        let (untold, unheld): (Vec<_>, Vec<_>) =
+            gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
+        let named = |gaps: Vec<(Gap, Combination)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
+        let told = self.store.tell_listing(&shop.id, &definition.name, named(untold)).await?;
+        let count = unheld.len() as u64;
         if definition.detail.is_some() {
-            self.store.read_again(&shop.id, &definition.name, documents).await?;
-        } else {
-            let forgotten = self.store.forget_rows(&shop.id, &definition.name, documents).await?;
-            if forgotten == 0 {
-                return Ok(0);
-            }
-            self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
+            self.store.read_again(&shop.id, &definition.name, named(unheld)).await?;
+            return Ok(told + count);
         }
-        Ok(asked)
+        if count == 0 || self.store.forget_rows(&shop.id, &definition.name, named(unheld)).await? == 0 {
+            return Ok(told);
+        }
+        self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
+        Ok(told + count)
     }
 
     /// Closes gaps after full walks, until the process ends.
@@ -152,7 +151,7 @@ impl Inner {
                             shop.id = %shop.id,
                             resource = definition.name,
                             documents = asked,
-                            "the sink lacked documents that were written; they are read again"
+                            "the sink lacked what was written; it is read or told again"
                         );
                     }
                 }
@@ -232,11 +231,11 @@ impl Inner {
         shop: &str,
         after: &str,
         last: Option<&str>,
-    ) -> Result<BTreeMap<String, u64>, SinkError> {
+    ) -> Result<BTreeMap<String, Held>, SinkError> {
         let mut held = BTreeMap::new();
         let mut from = after.to_owned();
         loop {
-            let page = self.sink.versions(resource, shop, &from, COMPARED_AT_ONCE).await?;
+            let page = self.sink.held(resource, shop, &from, COMPARED_AT_ONCE).await?;
             let is_last = page.len() < COMPARED_AT_ONCE;
             let end = page.last().map(|(id, _)| id.clone());
             held.extend(page.into_iter().filter(|(id, _)| last.is_none_or(|last| id.as_str() <= last)));
@@ -249,21 +248,23 @@ impl Inner {
 }
 
 impl Look {
-    fn compare(&mut self, listed: Vec<Listed>, mut held: BTreeMap<String, u64>, under_way: &UnderWay) {
+    fn compare(&mut self, listed: Vec<Listed>, mut held: BTreeMap<String, Held>, under_way: &UnderWay) {
         let counts = &mut self.counts;
-        for Listed { id, combination, known } in listed {
+        for Listed { id, combination, is_listed, known } in listed {
             counts.listed += 1;
             counts.stored += u64::from(matches!(known, Known::Version(_)));
             let reason = match (known, held.remove(&id)) {
-                (Known::Version(version), Some(held)) if held >= version => {
+                (Known::Version(version), Some(held)) if held.version < version => GapReason::OlderInSink,
+                (Known::Version(_), Some(held)) if held.is_listed != is_listed => GapReason::ListingInSink,
+                (Known::Version(_), Some(_)) => {
                     counts.in_sink += 1;
                     continue;
                 }
+                (Known::Gone, Some(held)) if held.is_listed && !is_listed => GapReason::ListingInSink,
                 (Known::Gone, _) => {
                     counts.gone += 1;
                     continue;
                 }
-                (Known::Version(_), Some(_)) => GapReason::OlderInSink,
                 (Known::Version(_), None) => GapReason::NotInSink,
                 (Known::Unread, _) => GapReason::NeverRead,
             };

@@ -61,7 +61,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
         for shop in &shops {
             asked += backend.close_gaps(&shop.id).await?.unwrap_or(0);
         }
-        out.line(format_args!("{asked} missing documents are read again"))?;
+        out.line(format_args!("{asked} documents are read or told again"))?;
         let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
         let mut bars = Bars::new(args.quiet);
         let ended = until_idle(app, &Watched { names, runs: None }, &mut bars, None).await;
@@ -78,7 +78,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     if lacking > 0 {
         let of = found.len();
         let what = format!(
-            "{lacking} of {of} not complete, as the last column says; `waybill verify --mend` reads again what is missing"
+            "{lacking} of {of} not complete, as the last column says; `waybill verify --mend` mends what is missing"
         );
         return Err(Failure::Failed(anyhow::anyhow!(what)));
     }

@@ -35,6 +35,14 @@ pub struct Completeness {
     pub gaps: Vec<Gap>,
 }
 
+/// What the sink holds of one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub version: u64,
+    /// It is not noted as no longer listed.
+    pub is_listed: bool,
+}
+
 /// One id that is not where it belongs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Gap {
@@ -52,6 +60,8 @@ pub enum GapReason {
     NotInSink,
     /// The sink has an older document than the ledger: it was set back.
     OlderInSink,
+    /// The sink has the document, but does not know that it left the list, or came back to it.
+    ListingInSink,
 }
 
 impl std::fmt::Display for GapReason {
@@ -60,6 +70,7 @@ impl std::fmt::Display for GapReason {
             GapReason::NeverRead => "listed, but never read",
             GapReason::NotInSink => "read and written, but not in the sink any more",
             GapReason::OlderInSink => "the sink has an older one than was written",
+            GapReason::ListingInSink => "the sink is wrong about whether it is still listed",
         })
     }
 }

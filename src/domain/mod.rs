@@ -14,7 +14,7 @@ pub mod shop;
 pub mod stream;
 
 pub use clock::Clock;
-pub use completeness::{Completeness, Gap, GapReason};
+pub use completeness::{Completeness, Gap, GapReason, Held};
 pub use document::{Document, Entry, Parked, RunView};
 pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
 pub use json::Json;

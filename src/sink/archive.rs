@@ -12,8 +12,8 @@ use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
-use crate::domain::Json;
 use crate::domain::clock::sql_datetime;
+use crate::domain::{Held, Json};
 use crate::store::{Archived, Store, StoreError, how_it_ended};
 
 /// Documents opened between two looks at whether the page is full.
@@ -55,20 +55,20 @@ impl Archive {
         .await
     }
 
-    /// Ids and versions of one shop's documents.
+    /// What is held of one shop's documents.
     ///
     /// # Errors
     /// As [`Archive::list`].
-    pub async fn versions(
+    pub async fn held(
         &self,
         resource: &str,
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, u64)>, SinkError> {
+    ) -> Result<Vec<(String, Held)>, SinkError> {
         let (archive, resource) = (self.clone(), resource.to_owned());
         let (shop, after) = (shop.to_owned(), after.to_owned());
-        blocking(move || archive.store.archived_versions(&resource, &shop, &after, limit).map_err(broken)).await
+        blocking(move || archive.store.archive_held(&resource, &shop, &after, limit).map_err(broken)).await
     }
 
     fn definition(&self, resource: &str) -> Result<Arc<Definition>, SinkError> {

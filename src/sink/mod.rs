@@ -12,6 +12,7 @@ pub mod writer;
 use bytes::Bytes;
 
 use crate::catalog::definition::Place;
+use crate::domain::Held;
 use crate::domain::clock::Millis;
 
 pub use archive::Archive;
@@ -155,20 +156,20 @@ impl Sink {
         }
     }
 
-    /// Ids and versions of one shop's documents above the id `after`, ascending by bytes, at most `limit`.
+    /// What is held of one shop's documents, by id, above the id `after`, ascending by bytes, at most `limit`.
     ///
     /// # Errors
     /// The sink cannot be read now.
-    pub async fn versions(
+    pub async fn held(
         &self,
         resource: &str,
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, u64)>, SinkError> {
+    ) -> Result<Vec<(String, Held)>, SinkError> {
         match self {
-            Sink::Mysql(mysql) => mysql.versions(resource, shop, after, limit).await,
-            Sink::Archive(archive) => archive.versions(resource, shop, after, limit).await,
+            Sink::Mysql(mysql) => mysql.held(resource, shop, after, limit).await,
+            Sink::Archive(archive) => archive.held(resource, shop, after, limit).await,
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::{self, texts};
 use super::outbox::{DocumentHead, Head};
 use super::{Store, StoreError, Tx, decode_with, document_context, encode_with};
-use crate::domain::Combination;
+use crate::domain::{Combination, Held};
 
 #[derive(Serialize, Deserialize)]
 struct ArchiveHead {
@@ -169,17 +169,17 @@ impl Store {
         }
     }
 
-    /// Ids and versions of a shop's archived documents above the id `after`, at most `limit`; none is opened.
+    /// What is archived of a shop's documents, by id, above the id `after`, at most `limit`; none is opened.
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn archived_versions(
+    pub fn archive_held(
         &self,
         resource: &str,
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, u64)>, StoreError> {
+    ) -> Result<Vec<(String, Held)>, StoreError> {
         let prefix = texts(b'x', &[resource, shop]);
         let mut from = keys::archived(resource, shop, after);
         from.push(0);
@@ -189,7 +189,8 @@ impl Store {
                 let (key, record) = pair?;
                 let (head, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
                 let id = key.get(prefix.len()..).unwrap_or_default();
-                Ok((String::from_utf8_lossy(id).into_owned(), head.version))
+                let held = Held { version: head.version, is_listed: head.no_longer_listed_at.is_none() };
+                Ok((String::from_utf8_lossy(id).into_owned(), held))
             })
             .collect()
     }

@@ -7,7 +7,7 @@ use super::detail::{self, DocumentNote};
 use super::keys::{self, Queue, QueueKind};
 use super::queue::new_job;
 use super::ready::{self, enqueue};
-use super::walk::RowNote;
+use super::walk::{self, RowNote};
 use super::{Store, StoreError, Tx, decode, encode, outbox, queue, shops};
 use crate::domain::{Class, Combination, Job, JobKind, StreamId};
 
@@ -31,6 +31,8 @@ pub struct Listed {
     pub id: String,
     /// Of a stream that lists it.
     pub combination: Combination,
+    /// A stream still lists it.
+    pub is_listed: bool,
     pub known: Known,
 }
 
@@ -48,7 +50,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn listed(&self, streams: &[StreamId], after: &str, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        let mut found: BTreeMap<String, &StreamId> = BTreeMap::new();
+        let mut found: BTreeMap<String, (&StreamId, bool)> = BTreeMap::new();
         for stream in streams {
             let prefix = keys::stream(b'r', stream);
             let mut from = prefix.clone();
@@ -60,14 +62,15 @@ impl Store {
                 from.push(0);
             }
             for pair in self.0.kv.scan(&prefix, &from).take(limit) {
-                let (key, _) = pair?;
+                let (key, bytes) = pair?;
+                let note: RowNote = decode("a ledger row", &bytes)?;
                 let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
-                found.entry(id).or_insert(stream);
+                found.entry(id).or_insert((stream, false)).1 |= note.gone_at.is_none();
             }
         }
         let first = found.into_iter().take(limit);
         first
-            .map(|(id, stream)| {
+            .map(|(id, (stream, is_listed))| {
                 let bytes = self.0.kv.get(&keys::document(&stream.shop, &stream.resource, &id))?;
                 let note: Option<DocumentNote> = bytes.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
                 let known = match note {
@@ -75,7 +78,7 @@ impl Store {
                     Some(note) if note.version == detail::GONE => Known::Gone,
                     Some(note) => Known::Version(note.version),
                 };
-                Ok(Listed { id, combination: stream.combination.clone(), known })
+                Ok(Listed { id, combination: stream.combination.clone(), is_listed, known })
             })
             .collect()
     }
@@ -121,12 +124,13 @@ impl Store {
         documents: Vec<(String, Combination)>,
     ) -> Result<(), StoreError> {
         let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            detail::forget(tx, stream, id)?;
             let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
             let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, kind)?;
             enqueue(tx, &job)?;
             Ok(true)
         };
-        self.forget(shop, resource, documents, again).await.map(drop)
+        self.each(shop, resource, documents, again).await.map(drop)
     }
 
     /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
@@ -147,21 +151,43 @@ impl Store {
             let is_listed = note.is_some_and(|note| note.gone_at.is_none());
             if is_listed {
                 tx.delete(key);
+                detail::forget(tx, stream, id)?;
             }
             Ok(is_listed)
         };
-        self.forget(shop, resource, documents, row).await
+        self.each(shop, resource, documents, row).await
     }
 
-    /// Forgets documents, in bounded steps, that `first` says yes to; it does something more with each. How many.
-    async fn forget(
+    /// Hands to the outbox again whether these documents are still listed. How many.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn tell_listing(
         &self,
         shop: &str,
         resource: &str,
         documents: Vec<(String, Combination)>,
-        first: impl Fn(&mut Tx<'_>, &StreamId, &str) -> Result<bool, StoreError> + Copy + Send + 'static,
     ) -> Result<u64, StoreError> {
-        let mut forgotten = 0;
+        let now = self.now();
+        let tell = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let note = tx.get(&keys::row(stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes));
+            let Some(note) = note.transpose()? else { return Ok(false) };
+            let is_listed = note.gone_at.is_none() || walk::is_listed_elsewhere(tx, stream, id)?;
+            outbox::append_listing(tx, stream, id, note.gone_at.filter(|_| !is_listed), now)?;
+            Ok(true)
+        };
+        self.each(shop, resource, documents, tell).await
+    }
+
+    /// Does something with each of the documents, in bounded steps. To how many it was done, as `step` says.
+    async fn each(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+        step: impl Fn(&mut Tx<'_>, &StreamId, &str) -> Result<bool, StoreError> + Copy + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let mut done = 0;
         for some in documents.chunks(WANTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
             let some = self.transact(move |tx| {
@@ -172,16 +198,13 @@ impl Store {
                 }
                 for (id, combination) in some {
                     let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
-                    if first(tx, &stream, &id)? {
-                        detail::forget(tx, &stream, &id)?;
-                        count += 1;
-                    }
+                    count += u64::from(step(tx, &stream, &id)?);
                 }
                 Ok(count)
             });
-            forgotten += some.await?;
+            done += some.await?;
         }
-        Ok(forgotten)
+        Ok(done)
     }
 
     /// Up to which full walk the gaps of a shop's resource are closed.

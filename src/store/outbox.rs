@@ -122,10 +122,10 @@ fn split_entry<'a>(record: &mut &'a [u8]) -> Option<Stored<'a>> {
 pub(super) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<Vec<String>, StoreError> {
     let mut ids = Vec::new();
     for entry in entries(record)? {
-        if let Head::Document(head) = entry.head()?
-            && (head.shop == shop && head.resource == resource)
-        {
-            ids.push(head.id);
+        match entry.head()? {
+            Head::Document(of) if of.shop == shop && of.resource == resource => ids.push(of.id),
+            Head::Listing { shop: of, resource: kind, id, .. } if of == shop && kind == resource => ids.push(id),
+            _ => {}
         }
     }
     Ok(ids)

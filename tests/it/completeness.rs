@@ -1,5 +1,7 @@
 //! The completeness ledger: it sees every gap, by name and reason, and closes it.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method as Verb;
 use serde_json::{Value, json};
 use waybill::sandbox::{Fault, FaultBody, FaultKind};
@@ -70,6 +72,43 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
     let (status, _) = app.call(Verb::GET, "/api/v1/shops/nobody/completeness", None).await;
     assert_eq!(status, 404);
     app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_database_forgot_of_the_list_is_told_again_without_a_call() {
+    let database = Database::fresh().await;
+    let app = TestApp::builder().mysql(database.url()).shop("marked", 60, 20).start().await;
+    app.run_until_idle().await;
+    let ids: Vec<String> = app.sandbox().truth("marked").into_iter().map(|(_, id, _)| id).collect();
+    let (left, stays) = (&ids[30], &ids[5]);
+    assert!(app.sandbox().remove("marked", left).unwrap());
+    app.sync("marked", "full").await;
+    app.run_until_idle().await;
+    let marked =
+        async || database.rows::<String>("SELECT shipment_id FROM shipments WHERE no_longer_listed_at > 0").await;
+    assert_eq!(marked().await, [left.as_str()]);
+    assert!(look(&app, "marked").await.0);
+
+    // As if it had been set back to before the one left, and before the other came back.
+    let turned = "UPDATE shipments SET no_longer_listed_at = IF(no_longer_listed_at IS NULL, '2026-01-01', NULL)";
+    database.run(&format!("{turned} WHERE shipment_id IN ('{left}', '{stays}')")).await;
+    assert_eq!(marked().await, [stays.as_str()]);
+    let (complete, found) = look(&app, "marked").await;
+    let gaps = found["gaps"].as_array().unwrap().iter().map(|gap| (text(&gap["id"]), text(&gap["reason"])));
+    let expected = BTreeSet::from([left, stays].map(|id| (id.clone(), "listing_in_sink".to_owned())));
+    assert_eq!((complete, gaps.collect::<BTreeSet<_>>()), (false, expected));
+
+    app.sandbox().reset_audit();
+    assert_eq!(mend(&app, "marked").await, json!({"asked": 2}));
+    app.run_until_idle().await;
+    assert_eq!(marked().await, [left.as_str()]);
+    assert!(look(&app, "marked").await.0);
+    assert_eq!(app.sandbox().audit().details_read, 0);
+    app.finish().await;
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

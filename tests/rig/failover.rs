@@ -23,6 +23,8 @@ const CHANGES: f64 = 0.1;
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 /// Writing again after the address has moved (M2).
 const WRITES_WITHIN: Duration = Duration::from_secs(10);
+/// Documents that leave their list after the backup.
+const LEAVE: usize = 5;
 /// A whole walk by the clock, and what it found to be missing.
 const HEALS_WITHIN: Duration = Duration::from_secs(120);
 
@@ -74,7 +76,8 @@ pub(crate) async fn failovers(mut run: Run) {
 }
 
 /// M6: somebody puts a backup back, behind the service's back. What came since comes again by itself: documents and
-/// their newest versions, a shop that was registered since; and what was purged since goes again.
+/// their newest versions, a shop that was registered since, what left its list since; and what was purged since goes
+/// again.
 pub(crate) async fn set_back(mut run: Run) {
     let server = tokio::task::block_in_place(MariaDb::start);
     let database = Database::on(&server.url()).await;
@@ -94,11 +97,23 @@ pub(crate) async fn set_back(mut run: Run) {
     let path = format!("/api/v1/shops/{goes_id}?purge=true");
     assert_eq!(world.insist(&serving, Method::DELETE, &path, None).await.0, 204);
     assert!(world.register(&serving, &comes).await);
+    let mut left = world.from_the_start[&stays].clone();
+    run.random.shuffle(&mut left);
+    left.truncate(LEAVE);
+    for id in &left {
+        assert!(world.market.sandbox.remove(&stays, id).unwrap());
+    }
     tokio::time::sleep(Duration::from_millis(run.random.u64(3_000..run.tier.pick(8_000, 40_000, 60_000)))).await;
     tokio::task::block_in_place(|| shell(&format!("mariadb {} {name} < {backup}", place(&server))));
     run.note("is put back");
     drop(stirring);
     healed(&world, &serving, &goes_id).await;
+    let noted = "SELECT shipment_id FROM shipments WHERE no_longer_listed_at IS NOT NULL";
+    let left = BTreeSet::from_iter(left);
+    until!(world, "what left its list is noted", HEALS_WITHIN, {
+        let noted = world.database.as_ref().unwrap().rows(noted).await;
+        BTreeSet::from_iter(noted) == left
+    });
     oracle::judge(world, serving).await;
 }
 

@@ -8,6 +8,7 @@ use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Params, Value};
 use tokio::time::timeout;
 
+use crate::domain::Held;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
 use crate::domain::stream::{Checkpoint, Combination, StreamId};
@@ -216,24 +217,26 @@ impl Mysql {
             .collect())
     }
 
-    /// Ids and versions of one shop's documents above the id `after`, ascending, at most `limit`.
+    /// What is held of one shop's documents, by id, above the id `after`, ascending, at most `limit`.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
-    pub async fn versions(
+    pub async fn held(
         &self,
         resource: &str,
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, u64)>, SinkError> {
+    ) -> Result<Vec<(String, Held)>, SinkError> {
         let layout = self.layout(resource)?;
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let text = format!(
-            "SELECT `{id}`, `version` FROM `{table}` WHERE `shop_id` = ? AND `{id}` > ? ORDER BY `{id}` LIMIT ?"
+            "SELECT `{id}`, `version`, `no_longer_listed_at` IS NULL FROM `{table}` \
+             WHERE `shop_id` = ? AND `{id}` > ? ORDER BY `{id}` LIMIT ?"
         );
         let values = vec![text_value(shop), text_value(after), Value::UInt(limit as u64)];
-        self.read(&text, Params::Positional(values)).await
+        let rows: Vec<(String, u64, bool)> = self.read(&text, Params::Positional(values)).await?;
+        Ok(rows.into_iter().map(|(id, version, is_listed)| (id, Held { version, is_listed })).collect())
     }
 
     /// One bounded read on a connection of its own.

@@ -275,7 +275,7 @@ mod tests {
             mysql.rights(),
             mysql.shops(),
             mysql.ledger(("r", "s"), "", None, 1),
-            mysql.versions("r", "s", "", 1),
+            mysql.held("r", "s", "", 1),
             mysql.replay_some(super::Scope { resource: "r", shop: None }, 1),
         ));
         movable((mysql.list("r", &query), mysql.get("r", "s", "1"), mysql.ping(), mysql.disconnect()));
