@@ -103,18 +103,24 @@ pub(crate) async fn set_back(mut run: Run) {
     for id in &left {
         assert!(world.market.sandbox.remove(&stays, id).unwrap());
     }
+    let left = BTreeSet::from_iter(left);
+    noted(&world, &left).await;
     tokio::time::sleep(Duration::from_millis(run.random.u64(3_000..run.tier.pick(8_000, 40_000, 60_000)))).await;
     tokio::task::block_in_place(|| shell(&format!("mariadb {} {name} < {backup}", place(&server))));
     run.note("is put back");
     drop(stirring);
     healed(&world, &serving, &goes_id).await;
-    let noted = "SELECT shipment_id FROM shipments WHERE no_longer_listed_at IS NOT NULL";
-    let left = BTreeSet::from_iter(left);
-    until!(world, "what left its list is noted", HEALS_WITHIN, {
-        let noted = world.database.as_ref().unwrap().rows(noted).await;
-        BTreeSet::from_iter(noted) == left
-    });
+    noted(&world, &left).await;
     oracle::judge(world, serving).await;
+}
+
+/// Waits until the database has these, and no others, as no longer listed.
+async fn noted(world: &World, left: &BTreeSet<String>) {
+    let noted = "SELECT shipment_id FROM shipments WHERE no_longer_listed_at IS NOT NULL";
+    until!(world, "what left its list is noted", HEALS_WITHIN, {
+        let noted: Vec<String> = world.database.as_ref().unwrap().rows(noted).await;
+        noted.into_iter().collect::<BTreeSet<_>>() == *left
+    });
 }
 
 /// Waits until a database that was set back holds what it should, and nothing of a purged shop.
