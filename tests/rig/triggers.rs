@@ -1,6 +1,6 @@
 //! A2: kill -9 exactly at a trigger: when a token has come, a page or a document in half or whole, when a COMMIT is on
-//! its way, in the middle of a shop's deletion, of the making of keys, of a start, of a mending. After each,
-//! the service starts again and everything must be right at once.
+//! its way, in the middle of a shop's deletion, of the making of keys, of a start, of a change of tables, of a mending.
+//! After each, the service starts again and everything must be right at once.
 
 use std::time::Duration;
 
@@ -47,17 +47,20 @@ enum Point {
     KeyTold,
     /// The first tenth of a second of a start.
     Start,
+    /// A start adds a column to a table.
+    Migration(Moment),
     /// `waybill verify --mend` reads a document again.
     MendRead(Moment),
     /// It writes one.
     MendWritten(Moment),
 }
 
-const POINTS: [Point; 20] = [
+const POINTS: [Point; 22] = [
     Point::Token(Half),
     Point::Token(Whole),
     Point::Page(Half),
     Point::Page(Whole),
+    Point::Detail(Asked),
     Point::Detail(Half),
     Point::Detail(Whole),
     Point::Commit(Asked),
@@ -73,10 +76,15 @@ const POINTS: [Point; 20] = [
     Point::KeyRevoked(Answered),
     Point::KeyTold,
     Point::Start,
+    Point::Migration(Answered),
     Point::MendRead(Half),
 ];
 /// For the longer tiers.
-const MORE_POINTS: [Point; 5] = [
+const MORE_POINTS: [Point; 9] = [
+    Point::Token(Asked),
+    Point::Page(Asked),
+    Point::Migration(Asked),
+    Point::Migration(Whole),
     Point::KeyRevoked(Whole),
     Point::MendRead(Whole),
     Point::MendWritten(Asked),
@@ -113,6 +121,10 @@ struct Scene {
     database: Proxy,
     /// A client whose shop comes and goes.
     guest: String,
+    /// The configuration without the columns of migrations.
+    config: String,
+    /// Columns that migrations brought.
+    columns: usize,
     random: fastrand::Rng,
 }
 
@@ -133,7 +145,8 @@ impl Scene {
         let market = Proxy::to(port_of(&world.market.base), run.seed).await;
         world.reach_market_at(market.port);
         let guest = world.clients[2].clone();
-        Scene { world, market, database: behind, guest, random }
+        let config = std::fs::read_to_string(world.folder.path("waybill.toml")).unwrap();
+        Scene { world, market, database: behind, guest, config, columns: 0, random }
     }
 
     async fn strike(&mut self, point: Point, serving: Serving) -> Serving {
@@ -166,6 +179,7 @@ impl Scene {
                 self.world.kill(starting);
                 self.world.start().await
             }
+            Point::Migration(moment) => self.at_migration(moment, serving).await,
             Point::MendRead(moment) => {
                 let armed = self.market.arm(moment, later(self.random.usize(..TAKEN), is_detail));
                 self.at_mend(moment, armed, serving).await
@@ -290,6 +304,25 @@ impl Scene {
         self.world.run.score.kills.add(1);
         let serving = self.world.start().await;
         assert_eq!(opens(&serving, key.trim()).await, 200);
+        serving
+    }
+
+    /// A start that finds a column in the definition which the table lacks.
+    async fn at_migration(&mut self, moment: Moment, serving: Serving) -> Serving {
+        self.world.kill(serving);
+        self.columns += 1;
+        let column = |number| format!("more_{number} = {{ from = \"/orderId\", type = \"text(64)\" }}\n");
+        let columns: String = (1..=self.columns).map(column).collect();
+        let table = format!("{}\n[resource.shipments.table.columns]\n{columns}", self.config);
+        self.world.folder.write("waybill.toml", &table);
+        let armed = self.database.arm(moment, |bytes| holds(bytes, "ADD COLUMN `more_"));
+        let starting = self.world.folder.spawn_serve();
+        self.kill(moment, armed, starting).await;
+        let serving = self.world.start().await;
+        let counted = "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
+                       AND TABLE_NAME = 'shipments' AND COLUMN_NAME LIKE 'more\\_%'";
+        let counted: Vec<usize> = self.world.database.as_ref().unwrap().rows(counted).await;
+        assert_eq!(counted, [self.columns], "columns of migrations");
         serving
     }
 
