@@ -215,14 +215,20 @@ pub(crate) struct Through {
 
 /// A world whose service reaches the database through a proxy, and the rig directly.
 pub(crate) async fn through(run: &Run) -> Through {
+    let detail = Limit { calls: 100, seconds: 1 };
+    let mut through = through_of(run, Plan { detail, ..Plan::of(2, [150, 50]) }).await;
+    through.world.walk_often();
+    through
+}
+
+/// The same for a world of another plan, in which nothing walks by the clock.
+pub(crate) async fn through_of(run: &Run, plan: Plan) -> Through {
     let database = Database::fresh().await;
     let url = url::Url::parse(&database.url()).unwrap();
     let proxy = Proxy::to(url.port().unwrap(), run.seed).await;
-    let detail = Limit { calls: 100, seconds: 1 };
-    let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(2, [150, 50]) }).await;
+    let mut world = World::open(run, Plan { mysql: Some(database), ..plan }).await;
     let mut through = url.clone();
     through.set_port(Some(proxy.port)).unwrap();
     world.folder.set("WAYBILL_MYSQL_URL", through.as_str());
-    world.walk_often();
     Through { proxy, world }
 }

@@ -37,6 +37,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
 
 mod answers;
+mod backlog;
 mod browser;
 mod canary;
 mod database;

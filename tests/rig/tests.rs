@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::run::Run;
 use crate::{
-    answers, browser, database, disk, failover, kill, odd, pages, power, process, rates, rot, scale, schema, strain,
-    sweep, tamper, tokens, triggers, upstream,
+    answers, backlog, browser, database, disk, failover, kill, odd, pages, power, process, rates, rot, scale, schema,
+    strain, sweep, tamper, tokens, triggers, upstream,
 };
 
 type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -181,6 +181,14 @@ pub(crate) const TESTS: &[Test] = &[
         runs: [1, 5, 3],
         at_most: minutes(3, 6, 30),
         body: |run| Box::pin(strain::slow(run)),
+    },
+    Test {
+        name: "mysql_backlog",
+        needs: &[Need::MariaDb],
+        alone: false,
+        runs: [1, 1, 3],
+        at_most: minutes(4, 12, 12),
+        body: |run| Box::pin(backlog::backlog(run)),
     },
     Test {
         name: "sweep_kills",
