@@ -365,6 +365,16 @@ fn http_client(config: &SourceConfig, secure: bool) -> Result<reqwest::Client, S
         // An error means that another thread was faster, which is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
+    // A machine without certificate authorities of its own, as a slim container is, trusts those that browsers do.
+    let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+    let bundled = bundled.filter_map(|der| reqwest::Certificate::from_der(der).ok());
+    client_builder(config, secure)
+        .build()
+        .or_else(|_| client_builder(config, secure).tls_certs_merge(bundled).build())
+        .map_err(|error| wrong("source", format!("no HTTP client can be made: {}", cause(&error))))
+}
+
+fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(&config.user_agent)
         .no_proxy()
@@ -381,8 +391,6 @@ fn http_client(config: &SourceConfig, secure: bool) -> Result<reqwest::Client, S
         .tcp_keepalive(Duration::from_secs(30))
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(10))
-        .build()
-        .map_err(|error| wrong("source", format!("no HTTP client can be made: {}", cause(&error))))
 }
 
 /// An address that may be called: https, or http on this machine.

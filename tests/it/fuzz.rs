@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::Method;
 use waybill::sandbox::{Options, ShopOptions};
 
+use crate::support::is_full;
 use crate::support::program::{ADMIN_KEY, Folder, Market, lossy};
 
 const SECRET: &str = "secret-of-first";
@@ -30,12 +31,25 @@ async fn every_answer_is_as_the_description_says() {
     folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], SECRET).expect(0);
     let mut serving = folder.serve();
     serving.idle(Duration::from_secs(60)).await;
+    let (seconds, examples) = if is_full() { ("600", "2000") } else { ("35", "25") };
+    let seed = if is_full() { fastrand::u32(..) } else { 1 }.to_string();
+    println!("seed {seed}");
     let mut run = Command::new(program);
     run.args(["run", &format!("{}/openapi.json", serving.base), "-H", &format!("Authorization: Bearer {ADMIN_KEY}")])
         // A cursor and a client secret are right or wrong in ways that no schema can say.
         .args(["--checks", "all", "--exclude-checks", "positive_data_acceptance"])
         // As often as a key may write; else most answers were 429.
-        .args(["--rate-limit", "18/s", "--max-time", "35", "--max-examples", "25", "--seed", "1", "--no-shrink"])
+        .args([
+            "--rate-limit",
+            "18/s",
+            "--max-time",
+            seconds,
+            "--max-examples",
+            examples,
+            "--seed",
+            &seed,
+            "--no-shrink",
+        ])
         .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
         .current_dir(folder.dir.path())
         .stdin(Stdio::null());

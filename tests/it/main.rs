@@ -29,6 +29,7 @@ mod schema_time;
 mod support;
 mod sync;
 mod tidy;
+mod tls;
 mod unreadable;
 mod views;
 mod walk_through;

@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use waybill::sandbox::{Options, ShopOptions};
 
+use crate::support::is_full;
 use crate::support::program::{Folder, Market, Serving};
 
 const CLIENTS: [&str; 4] = ["first", "second", "third", "fourth"];
@@ -222,7 +223,7 @@ async fn any_story_of_shops_and_keys_ends_as_the_model_says() {
     let serving = folder.serve();
     let random = fastrand::Rng::with_seed(seed);
     let mut story = Story { random, folder, serving, model: Model::default() };
-    let steps = if std::env::var_os("WAYBILL_TEST_FULL").is_some() { 20 * STEPS } else { STEPS };
+    let steps = if is_full() { 20 * STEPS } else { STEPS };
     for _ in 0..steps {
         match story.random.u8(..24) {
             0..8 => story.register().await,
