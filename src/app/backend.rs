@@ -1,8 +1,8 @@
 //! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
 //! the sink and the engine, and proves credentials before they are kept.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Inner, restore};
 use crate::catalog::Definition;
-use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Trigger};
+use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Sparse, Trigger};
 use crate::http::backend::{
     Answer, AnswerName, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeptAnswer,
     KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
@@ -372,6 +372,10 @@ pub(super) fn store_error(error: StoreError) -> ApiError {
 }
 
 pub(super) fn sink_error(error: SinkError) -> ApiError {
-    tracing::warn!(error = error.text, "the sink could not be read");
+    static TOLD: Mutex<Sparse> = Mutex::new(Sparse::new());
+    let due = TOLD.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
+    if let Some(untold) = due {
+        tracing::warn!(error = error.text, untold, "the sink could not be read");
+    }
     ApiError::Unavailable { detail: "the database cannot be read now".into(), retry_after: RETRY_AFTER }
 }

@@ -11,6 +11,7 @@ pub mod json;
 pub mod retry;
 pub mod run;
 pub mod shop;
+pub mod sparse;
 pub mod stream;
 
 pub use clock::Clock;
@@ -21,6 +22,7 @@ pub use json::Json;
 pub use retry::{Disposition, RetryPolicy};
 pub use run::{Mode, Pass, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
+pub use sparse::Sparse;
 pub use stream::{Checkpoint, Combination, StreamId};
 
 /// Whether a field need not be written down: reading gives the same without it.

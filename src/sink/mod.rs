@@ -20,7 +20,7 @@ pub use mysql::Mysql;
 pub use writer::Health;
 
 /// What a failure of a sink means for the batch that met it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SinkErrorClass {
     /// Lost a race (deadlock, lock wait): the same transaction again, after a short pause.
     Repeat,

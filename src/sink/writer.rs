@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
-use crate::domain::Entry;
+use crate::domain::{Entry, Sparse};
 use crate::store::{Slot, Store, StoreError, Waiting, blocking, how_it_ended};
 
 /// Entries of one transaction: beyond some hundreds the server gains nothing.
@@ -83,8 +83,9 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
     let acknowledging = JoinSet::new();
     let suspects = BTreeMap::new();
+    let refusals = BTreeMap::new();
     let mut writer =
-        Writer { store, mysql, health, stop, prepared: false, acknowledging, left_behind: false, suspects };
+        Writer { store, mysql, health, stop, prepared: false, acknowledging, left_behind: false, suspects, refusals };
     // Not only with the first batch: what the definitions gained can be asked for before anything is written.
     writer.write_part(&[], REPEATS_MAX).await;
     let mut batch = Vec::new();
@@ -114,6 +115,8 @@ struct Writer {
     left_behind: bool,
     /// What lost its connection over and over by itself, and in how many turns. They go behind the others.
     suspects: BTreeMap<Slot, u32>,
+    /// What was told of refused documents, by the kind of error.
+    refusals: BTreeMap<SinkErrorClass, Sparse>,
 }
 
 /// Opens the sealed documents after a place, on a blocking thread.
@@ -283,7 +286,9 @@ impl Writer {
             return;
         }
         self.suspects.remove(&one.slot);
-        tracing::warn!(error = error.text, "the sink refuses a document; it is parked");
+        if let Some(untold) = self.refusals.entry(error.class).or_default().due(Instant::now()) {
+            tracing::warn!(error = error.text, untold, "the sink refuses a document; it is parked");
+        }
         if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
             error.warn("a refused document could not be parked; trying again");
             pause(&self.stop, STORE_PAUSE).await;

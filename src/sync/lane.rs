@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::lanes::{Lane, LaneKey};
 use super::step::{self, Done, Pause};
 use super::{Inner, STORE_PAUSE};
-use crate::domain::{Lease, Shop};
+use crate::domain::{Lease, Shop, Sparse};
 use crate::source::SourceError;
 use crate::store::{Queue, Settlement, StoreError, count_panic, how_it_ended};
 
@@ -44,6 +44,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         finished: Vec::new(),
         settling: JoinSet::new(),
         paused_until: Instant::now(),
+        throttled: Sparse::new(),
         shops_paused: HashMap::new(),
         asked_pause: None,
         took: None,
@@ -80,6 +81,7 @@ struct Loop {
     /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
+    throttled: Sparse,
     /// Shops that have no token for now: their logins do not hold up those who share the account.
     shops_paused: HashMap<String, Instant>,
     /// A longer pause that the API asked for, to be kept with the next batch.
@@ -262,7 +264,10 @@ impl Loop {
         if matches!(outcome.result, Err(SourceError::Throttled { .. })) {
             self.inner.stats.refused_429.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("waybill_refused_429_total", "rule" => self.lane.key.rule.clone()).increment(1);
-            tracing::warn!(account = self.lane.key.account, rule = self.lane.key.rule, "the API answered 429");
+            if let Some(untold) = self.throttled.due(done.at.into_std()) {
+                let (account, rule) = (&self.lane.key.account, &self.lane.key.rule);
+                tracing::warn!(account, rule, untold, "the API answered 429");
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use reqwest::Method;
 use serde_json::json;
 use waybill::sandbox::{Fault, FaultKind, Options, ShopOptions};
 
+use crate::support::app::eventually;
+use crate::support::mariadb::Database;
 use crate::support::no_limits;
 use crate::support::program::{Folder, Market, lossy};
 
@@ -56,4 +58,28 @@ async fn when_much_cannot_be_read_the_log_warns_once_a_run_and_a_metric_counts()
         assert!(details.contains(part), "{part}: {details}");
     }
     assert!(runs.iter().all(|run| run["state"] == "done"), "{runs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_mysql_refuses_many_documents_the_log_tells_of_one() {
+    let database = Database::fresh().await;
+    let shop = ShopOptions { client_id: "first".into(), client_secret: "s3cret".into(), fbr: 40, fbb: 0 };
+    let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
+    let mut folder = Folder::at(&market.base, "");
+    folder.set("WAYBILL_MYSQL_URL", &database.url());
+    let serving = folder.serve();
+    let table = async || database.rows::<String>("SHOW TABLES LIKE 'shipments'").await.pop();
+    eventually("the table", table).await;
+    let refused = "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1406, MESSAGE_TEXT = 'too long'";
+    database.run(&format!("CREATE TRIGGER refused BEFORE INSERT ON shipments FOR EACH ROW {refused}")).await;
+    let shop = json!({"name": "First", "client_id": "first", "client_secret": "s3cret"});
+    let made = serving.call(Method::POST, "/api/v1/shops").json(&shop).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    let status = serving.idle(Duration::from_secs(60)).await;
+    assert_eq!(status["parked"], 40, "{status}");
+    assert_eq!(serving.terminate().0, Some(0));
+    let log = lossy(&folder.path("serve.stderr"));
+    let told = log.lines().filter(|line| line.contains("it is parked")).count();
+    // A second one where this machine is so slow that a minute passed.
+    assert!((1..=2).contains(&told), "{log}");
 }
