@@ -28,7 +28,7 @@ FROM (
         LEFT JOIN (
             SELECT shop_id, shipment_id, MIN(event_date_time) AS delivered_at
             FROM shipment_transport_events
-            WHERE event_code IN ('DELIVERED_AT_CUSTOMER', 'DELIVERED_AT_NEIGHBOURS', 'PICKED_UP_AT_PICK_UP_POINT')
+            WHERE event_code IN ('DELIVERED_AT_CUSTOMER', 'DELIVERED_AT_NEIGHBOURS', 'AT_PICK_UP_POINT', 'PICKED_UP_AT_PICK_UP_POINT')
             GROUP BY shop_id, shipment_id
         ) d ON d.shop_id = s.shop_id AND d.shipment_id = s.shipment_id
     ) measured

@@ -96,6 +96,8 @@ pub struct Windows {
     pub reach_days: u32,
     /// Whose days.
     pub timezone: TimeZone,
+    /// After the days the list is asked for once without any: it then shows what no day does.
+    pub undated: bool,
 }
 
 /// How a stretch of days is asked for.

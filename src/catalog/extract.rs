@@ -3,7 +3,7 @@
 //! A value that does not fit its column becomes `Null`, which [`super::coverage`] counts; the document itself is always
 //! kept whole beside the columns. The listing and both sinks use the same cells, so they agree.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Definition};
 use crate::domain::{Combination, Json};
@@ -130,7 +130,7 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
         ColumnKind::Text(length) => {
             let text = match value {
                 Json::Text(text) => text.clone().into_owned(),
-                Json::Number(number) => number.to_string(),
+                Json::Number(number) => plain(number),
                 _ => return None,
             };
             text_fits(length, &text).then_some(Cell::Text(text))
@@ -145,13 +145,13 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
             (0..=9999).contains(&date.year()).then(|| Cell::Date(date.to_string()))
         }
         ColumnKind::Integer => match value {
-            Json::Number(number) => number.as_i64().map(Cell::Integer),
+            Json::Number(number) => whole(number).map(Cell::Integer),
             Json::Text(text) => text.parse().ok().map(Cell::Integer),
             _ => None,
         },
         ColumnKind::Decimal { digits, scale } => {
             let text = match value {
-                Json::Number(number) => number.to_string(),
+                Json::Number(number) => plain(number),
                 Json::Text(text) => text.clone().into_owned(),
                 _ => return None,
             };
@@ -173,10 +173,26 @@ fn parse_datetime(text: &str) -> Option<String> {
 
 /// Seconds or milliseconds since 1970, whichever gives a time near ours: a hundred thousand million seconds
 /// are three thousand years.
-fn from_epoch(number: i64) -> Option<String> {
+fn epoch_millis(number: i64) -> Option<i64> {
     const SECONDS_MAX: u64 = 100_000_000_000;
-    let millis = if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000)? } else { number };
-    written(jiff::Timestamp::from_millisecond(millis).ok()?)
+    if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000) } else { Some(number) }
+}
+
+fn from_epoch(number: i64) -> Option<String> {
+    written(jiff::Timestamp::from_millisecond(epoch_millis(number)?).ok()?)
+}
+
+/// All digits of a number, without an exponent.
+fn plain(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() => float.to_string(),
+        _ => number.to_string(),
+    }
+}
+
+/// A whole number, however it is written: `10.0` is one.
+fn whole(number: &Number) -> Option<i64> {
+    number.as_i64().or_else(|| plain(number).parse().ok())
 }
 
 fn written(at: jiff::Timestamp) -> Option<String> {
@@ -191,6 +207,15 @@ fn written(at: jiff::Timestamp) -> Option<String> {
             time.subsec_nanosecond() / 1000
         )
     })
+}
+
+/// Milliseconds since 1970 of what a datetime column takes.
+pub fn millis_of(value: &Json<'_>) -> Option<i64> {
+    match value {
+        Json::Text(text) => parse_millis(text),
+        Json::Number(number) => number.as_i64().and_then(epoch_millis),
+        _ => None,
+    }
 }
 
 /// Milliseconds since 1970 of an ISO 8601 time with an offset.
@@ -265,6 +290,10 @@ mod tests {
         assert_eq!(cell(ColumnKind::Text(Some(3)), &read(r#""😀😀😀""#)), Some(Cell::Text("😀😀😀".into())));
         assert_eq!(cell(ColumnKind::Text(Some(3)), &read(r#""abcd""#)), None);
         assert_eq!(cell(ColumnKind::Integer, &read("1.5")), None);
+        assert_eq!(cell(ColumnKind::Integer, &read("10.0")), Some(Cell::Integer(10)));
+        assert_eq!(cell(ColumnKind::Integer, &read("1e300")), None);
+        assert_eq!(cell(decimal, &read("0.000001")), Some(Cell::Decimal("0.000001".into())));
+        assert_eq!(cell(ColumnKind::Text(None), &read("1e16")), Some(Cell::Text("10000000000000000".into())));
         assert_eq!(cell(ColumnKind::Boolean, &read(r#""yes""#)), None);
     }
 

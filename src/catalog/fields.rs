@@ -144,6 +144,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A pointer to one value; `*` would be many.
+    pub(super) fn pointer_to_one(&self, key: &'static str, may_be_empty: bool) -> Option<String> {
+        let pointer = self.pointer(key, may_be_empty)?;
+        if pointer.split('/').any(|token| token == "*") {
+            let mend = "name one element (/items/0/ean), or make a child table of the array";
+            self.problem(key, format!("`{pointer}` would be many values: `*` has no meaning here; {mend}"));
+        }
+        Some(pointer)
+    }
+
     /// A table under a key.
     pub(super) fn table(&self, key: &'static str) -> Option<Fields<'a>> {
         match self.get(key)? {

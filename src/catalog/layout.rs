@@ -87,7 +87,8 @@ fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Option<ChildTa
     let from = fields.needed("from", fields.pointer("from", false), mend);
     let depth = from.as_deref().map_or(0, |from| from.split('/').filter(|token| *token == "*").count());
     if from.as_deref().is_some_and(|from| from.ends_with("/*")) {
-        fields.problem("from", "ends with `*`; leave that out: each element of the array is a row anyway");
+        let mend = "each element of the array is a row anyway; one that is an array itself fits a json column with from = \"\"";
+        fields.problem("from", format!("ends with `*`; leave that out: {mend}"));
     }
     let reach = Reach { depth: Some(depth), ..*parent };
     let columns = columns(&fields, &reach);
@@ -108,7 +109,7 @@ fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column>
     if META_COLUMNS.contains(&name.as_str()) || name == reach.id {
         fields.problem("", format!("`{name}` is a column that every table has; choose another name"));
     }
-    let from = fields.pointer("from", reach.depth.is_some());
+    let from = fields.pointer_to_one("from", reach.depth.is_some());
     let (stream, parent) = (fields.text("stream"), fields.flag("parent").filter(|given| *given));
     let above = above(&fields, reach);
     let given = [from.is_some(), stream.is_some(), parent.is_some(), above.is_some()];
@@ -151,7 +152,7 @@ fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column>
 }
 
 fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
-    let pointer = fields.pointer("above", false);
+    let pointer = fields.pointer_to_one("above", false);
     let up = fields.number("up");
     let Some(pointer) = pointer else {
         if up.is_some() {

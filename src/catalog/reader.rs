@@ -62,7 +62,11 @@ fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
     if !media_type.contains('/') || !media_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         fields.problem("media_type", format!("`{media_type}` is no media type; write it like {MEDIA_TYPE_DEFAULT}"));
     }
-    let id = fields.needed("id", fields.pointer("id", false), "give the pointer to a row's id, like id = \"/orderId\"");
+    let id = fields.needed(
+        "id",
+        fields.pointer_to_one("id", false),
+        "give the pointer to a row's id, like id = \"/orderId\"",
+    );
     let parent = fields.text("parent");
     if parent.as_deref() == Some(name) {
         fields.problem("parent", "is the resource itself");
@@ -93,8 +97,8 @@ fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
         placeholder(&fields, path, "{parent}", has_parent);
     }
     let mend = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
-    let items = fields.needed("items", fields.pointer("items", true), mend);
-    let time = fields.pointer("time", false);
+    let items = fields.needed("items", fields.pointer_to_one("items", true), mend);
+    let time = fields.pointer_to_one("time", false);
     let order = order(&fields, time.is_some());
     let windows = fields.table("windows").map(self::windows);
     if order == Order::NewestFirst && windows.is_some() {
@@ -191,7 +195,7 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
         "has-more-flag" => {
             let (parameter, first) = (parameter("page"), first());
             let mend = "give the pointer to the flag, like flag = \"/hasNextPage\"";
-            let flag = fields.needed("flag", fields.pointer("flag", false), mend);
+            let flag = fields.needed("flag", fields.pointer_to_one("flag", false), mend);
             parameter.zip(flag).map(|(parameter, flag)| Pages::HasMoreFlag { parameter, first, flag })
         }
         "cursor" => {
@@ -209,7 +213,7 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
             }
             parameter.zip(size).map(|(parameter, size)| Pages::Offset { parameter, limit, size })
         }
-        "next-link" => Some(Pages::NextLink { at: fields.pointer("at", false) }),
+        "next-link" => Some(Pages::NextLink { at: fields.pointer_to_one("at", false) }),
         "none" => Some(Pages::None),
         other => {
             let near = nearest(other, STYLES).unwrap_or_default();
@@ -248,12 +252,13 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
             TimeZone::UTC
         }),
     };
+    let undated = fields.flag("undated").unwrap_or(false);
     fields.end();
     let reach_days = u32::try_from(reach?.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
     if reach_days > DAYS_MAX {
         fields.problem("reach", format!("must be at most {DAYS_MAX}d"));
     }
-    Some(Windows { span: span?, reach_days, timezone })
+    Some(Windows { span: span?, reach_days, timezone, undated })
 }
 
 fn recent(fields: Fields<'_>) -> Option<Recent> {
@@ -279,7 +284,7 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Option<Detail> {
         }
     }
     let refresh = fields.table("refresh").map(self::refresh);
-    let document = fields.pointer("document", true).unwrap_or_default();
+    let document = fields.pointer_to_one("document", true).unwrap_or_default();
     fields.end();
     if matches!(refresh, Some(None)) {
         return None;
@@ -298,7 +303,7 @@ fn refresh(fields: Fields<'_>) -> Option<Refresh> {
     let every = fields.needed("every", fields.duration("every"), "say the first pause: every = \"1h\"");
     let mend = "say at what age it ends: max_age = \"30d\"";
     let max_age = fields.needed("max_age", fields.duration("max_age"), mend);
-    let time = fields.pointer("time", false);
+    let time = fields.pointer_to_one("time", false);
     fields.end();
     Some(Refresh { until, time, every: every?, max_age: max_age? })
 }

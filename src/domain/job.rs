@@ -42,6 +42,9 @@ pub enum JobKind {
         /// Digest of the page before, to notice an API that ignores the page parameter.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<String>,
+        /// Digest of the last page whose number is a power of two, to notice a list that leads in a circle.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mark: Option<String>,
     },
     /// Note which rows a full walk did not see. Makes no call.
     Sweep {

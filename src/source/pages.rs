@@ -19,7 +19,7 @@ use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{Left, shown};
 use crate::catalog::definition::{Pages, Refresh, Until};
-use crate::catalog::extract::parse_millis;
+use crate::catalog::extract::millis_of;
 use crate::domain::Combination;
 use crate::domain::Json;
 use crate::domain::clock::Millis;
@@ -119,12 +119,12 @@ pub fn page(
         hashes.push(hash);
         match row_id(definition, position, &value) {
             Ok(id) => {
-                let time = definition.list.time.as_deref().and_then(|at| value.pointer(at)?.as_str());
+                let time = definition.list.time.as_deref().and_then(|at| millis_of(value.pointer(at)?));
                 if keep_body {
                     left.extend(definition.coverage.look(&value));
                 }
                 let body = keep_body.then(|| answer.body.slice_ref(raw.get().as_bytes()));
-                rows.push(Row { id, hash, time: time.and_then(parse_millis), body });
+                rows.push(Row { id, hash, time, body });
             }
             Err(reject) => rejected.push(reject),
         }
@@ -163,7 +163,9 @@ fn next_page(
         Pages::HasMoreFlag { flag, .. } => {
             let found = value_at(answer.body, flag)?;
             return match found.as_ref().map(|raw| strict(raw.get().as_bytes())).transpose()? {
-                None | Some(Json::Bool(false) | Json::Null) => Ok(None),
+                Some(Json::Bool(false) | Json::Null) => Ok(None),
+                None if rows == 0 => Ok(None),
+                None => Err(shape(format!("{flag} is missing from a page with rows"))),
                 Some(Json::Bool(true)) => Ok(Some(position.next_page(None))),
                 Some(other) => Err(shape(format!("{flag} is {}, not true or false", kind(&other)))),
             };
@@ -363,7 +365,7 @@ fn refresh_after(
     if rule.until.as_ref().is_some_and(|until| is_final(until, document)) {
         return None;
     }
-    let time = rule.time.as_deref().and_then(|at| document.pointer(at)?.as_str()).and_then(parse_millis);
+    let time = rule.time.as_deref().and_then(|at| millis_of(document.pointer(at)?));
     let age = now.saturating_sub(time.or_else(first_seen).unwrap_or(now)).max(0);
     let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     (age <= ms(rule.max_age)).then(|| ms(rule.every).max(age / 2))

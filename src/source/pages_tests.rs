@@ -83,7 +83,7 @@ fn rows_of_a_page_and_where_the_next_begins() {
     let body = r#"{"things":[{"id":"a","at":"2026-01-01T01:00:00+01:00"},{"id":12,"at":5}],"x":{"y":[1]}}"#;
     let page = read(&listed(), body).unwrap();
     assert_eq!(ids(&page), ["a", "12"]);
-    assert_eq!((page.rows[0].time, page.rows[1].time), (Some(1_767_225_600_000), None));
+    assert_eq!((page.rows[0].time, page.rows[1].time), (Some(1_767_225_600_000), Some(5_000)));
     assert_eq!(page.rows[0].body, None, "the detail is the document");
     assert_eq!(page.next, Next::More { cursor: None });
     let other_order = r#"{ "things": [ {"at":"2026-01-01T01:00:00+01:00","id":"a"}, {"at":5,"id":12} ] }"#;
@@ -252,7 +252,7 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
     for (style, answers, asked) in [
         (
             flag,
-            &[(r#"{"things":[{"id":"1"}],"more":true}"#, None), (r#"{"things":[],"more":true}"#, None), (ROW, None)][..],
+            &[(r#"{"things":[{"id":"1"}],"more":true}"#, None), (r#"{"things":[],"more":true}"#, None), (NONE, None)][..],
             &["p=0", "p=1", "p=2"][..],
         ),
         (
@@ -285,6 +285,7 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
     }
     for (style, body, reason) in [
         (flag, r#"{"things":[],"more":"yes"}"#, "/more is a text, not true or false"),
+        (flag, ROW, "/more is missing from a page with rows"),
         (cursor, r#"{"things":[],"next":{}}"#, "/next is an object, not a text"),
         (link, r#"{"things":[],"links":{"next":"/others?x=1"}}"#, "leads elsewhere"),
     ] {

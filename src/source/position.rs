@@ -1,7 +1,7 @@
 //! Where a walk stands within a list: which parent's, which stretch of days, which page. Pure.
 //!
 //! A walk goes through the lists of all parents, in each through the stretches of days, oldest first (what changes
-//! meanwhile moves to a later one), and in each through the pages. A position is kept with the job of its page as
+//! meanwhile moves to a later one), where the list has it once without days, and in each through the pages. A position is kept with the job of its page as
 //! text, and says all that the call needs: a walk that goes on tomorrow has the same days.
 
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub struct Position {
     /// Whose list.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// First and last day of the stretch.
+    /// First and last day of the stretch; none: the list without days, which comes after them.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     window: Option<(Date, Date)>,
     /// First and last day of all stretches.
@@ -183,6 +183,11 @@ impl Position {
         {
             return Some(Position { window: Some((from, windows.end(from).min(until))), ..fresh });
         }
+        if let (Some(windows), Some(_)) = (&definition.list.windows, self.window)
+            && windows.undated
+        {
+            return Some(Position { window: None, ..fresh });
+        }
         let parent = next_parent(self.parent.as_deref()?)?;
         let windows = definition.list.windows.as_ref();
         let window = windows.zip(self.days).map(|(windows, (from, until))| (from, windows.end(from).min(until)));
@@ -294,6 +299,28 @@ mod tests {
         assert_eq!(news("2026-11-24T23:05:00Z"), ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1"], "overlap");
         assert_eq!(news("2025-01-01T00:00:00Z").len(), 4, "no further back than the list reaches");
         assert_eq!(news("2026-11-27T00:00:00Z"), ["changed=2026-11-25&page=1"], "a clock that was set back");
+    }
+
+    #[test]
+    fn what_no_day_shows_is_asked_for_after_the_days_once_for_each_parent() {
+        let undated = definition(&DAY.replace("reach = \"3d\"", "reach = \"1d\", undated = true"));
+        let whole = calls(&undated, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
+        assert_eq!(whole, ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1", "page=1"]);
+        let mut here = Position::begin(
+            &undated,
+            Walk { parent: Some("a".into()), ..walk(Mode::Full, "2026-11-25T12:00:00Z", None) },
+        );
+        let mut seen = Vec::new();
+        loop {
+            seen.push((here.parent.clone().unwrap(), here.list(), asked(&undated, &here, 0)));
+            let Some(next) = here.next_list(&undated, |parent| (parent == "a").then(|| "b".to_owned())) else { break };
+            here = next;
+        }
+        let told: Vec<String> = seen.iter().map(|(parent, _, asked)| format!("{parent} {asked}")).collect();
+        let days = ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1", "page=1"];
+        assert_eq!(told, ["a", "b"].map(|parent| days.map(|day| format!("{parent} {day}"))).concat());
+        let lists: std::collections::BTreeSet<&String> = seen.iter().map(|(_, list, _)| list).collect();
+        assert_eq!(lists.len(), 6, "each list is told apart");
     }
 
     #[test]

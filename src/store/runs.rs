@@ -272,8 +272,14 @@ pub(super) fn start(
 
 /// Asks for the head of a run's list.
 pub(super) fn first_page(tx: &mut Tx<'_>, run: u64, stream: &StreamId) -> Result<(), StoreError> {
-    let kind =
-        JobKind::ListPage { run, combination: stream.combination.clone(), page: 1, cursor: None, previous: None };
+    let kind = JobKind::ListPage {
+        run,
+        combination: stream.combination.clone(),
+        page: 1,
+        cursor: None,
+        previous: None,
+        mark: None,
+    };
     let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
     enqueue(tx, &job)
 }

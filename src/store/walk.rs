@@ -132,13 +132,25 @@ struct Tally {
     young: bool,
 }
 
+/// Whether a page is one that this pass has seen already. A circle of any length is found before the walk has gone three
+/// times around it: once a page whose number is a power of two lies in it, and the next such is further than it is long.
+fn repeats(number: u64, previous: Option<&str>, mark: Option<&str>, page: &Page) -> Option<String> {
+    let same = |other: Option<&str>| other == Some(page.digest.as_str());
+    match () {
+        () if number <= 1 || page.rows.is_empty() => None,
+        () if same(previous) => {
+            Some(format!("page {number} is equal to the page before it: the API seems to ignore the page parameter"))
+        }
+        () if same(mark) => Some(format!("page {number} is equal to an earlier one: the list leads in a circle")),
+        () => None,
+    }
+}
+
 pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule, now: i64) -> Result<(), StoreError> {
-    let JobKind::ListPage { run: run_id, page: number, previous, .. } = &job.kind else { return Ok(()) };
+    let JobKind::ListPage { run: run_id, page: number, previous, mark, .. } = &job.kind else { return Ok(()) };
     let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
     let stream = job.stream();
-    let repeated = *number > 1 && !page.rows.is_empty() && previous.as_deref() == Some(page.digest.as_str());
-    if repeated {
-        let error = format!("page {number} is equal to the page before it: the API seems to ignore the page parameter");
+    if let Some(error) = repeats(*number, previous.as_deref(), mark.as_deref(), &page) {
         return runs::fail(tx, run.id, &stream, error, now);
     }
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
@@ -173,6 +185,7 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
                 combination: stream.combination.clone(),
                 page: number + 1,
                 cursor,
+                mark: if number.is_power_of_two() { Some(page.digest.clone()) } else { mark.clone() },
                 previous: Some(page.digest),
             };
             let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;

@@ -336,7 +336,15 @@ fn tables_and_columns() {
         "[resource.things.table.children.thing_tags]\nfrom = \"/tags/*\"\ncolumns = { tag = { from = \"\", type = \"text\" } }",
         &[
             "waybill.toml:16: resource.things.table.children.thing_tags.from: ends with `*`; leave that out: each element of the \
-         array is a row anyway",
+         array is a row anyway; one that is an array itself fits a json column with from = \"\"",
+        ],
+    );
+    says(
+        "columns",
+        "columns = { tag = { from = \"/tags/*/name\", type = \"text\" } }",
+        &[
+            "waybill.toml:14: resource.things.table.columns.tag.from: `/tags/*/name` would be many values: `*` has no meaning \
+         here; name one element (/items/0/ean), or make a child table of the array",
         ],
     );
     says(

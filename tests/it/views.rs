@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::support::app::TestApp;
 use crate::support::mariadb::Database;
 
-const DELIVERED: [&str; 3] = ["DELIVERED_AT_CUSTOMER", "DELIVERED_AT_NEIGHBOURS", "PICKED_UP_AT_PICK_UP_POINT"];
+const DELIVERED: [&str; 4] =
+    ["DELIVERED_AT_CUSTOMER", "DELIVERED_AT_NEIGHBOURS", "AT_PICK_UP_POINT", "PICKED_UP_AT_PICK_UP_POINT"];
 
 /// Transporter, shipments, delivered, share, mean and median.
 type Carried = (String, u64, u64, f64, Option<f64>, Option<f64>);

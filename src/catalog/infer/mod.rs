@@ -91,10 +91,10 @@ fn head(sample: &Sample<'_>, newest_first: Option<&str>) -> String {
     }
     if let Some(at) = newest_first {
         line(
-            "# A guess: this time goes down from row to row. If rows can come in elsewhere, leave out `order`."
+            "# This time goes down from row to row. If no row comes in elsewhere or changes later, `order` saves calls."
                 .to_owned(),
         );
-        line(format!("order = \"newest-first\"\ntime  = {}", quoted(at)));
+        line(format!("# order = \"newest-first\"\ntime  = {}", quoted(at)));
     }
     if let Some((path, document)) = sample.detail {
         line(format!("\n[resource.{resource}.detail]\npath = {}", quoted(path)));

@@ -209,3 +209,22 @@ async fn a_first_walk_that_finds_nothing_looks_again() {
     f.page(&[("1", 1, 0)], Next::End).await;
     assert_eq!(f.store.checkpoint(&f.stream).unwrap().walked_before, walked.walked_at);
 }
+
+#[tokio::test]
+async fn a_list_that_leads_in_a_circle_fails_the_run_before_the_third_time_around() {
+    let f = fixture().await;
+    for long in 2..10_u64 {
+        let run = f.start(Mode::Full).await;
+        let mut pages = 0;
+        // Two pages, and then the circle.
+        while f.store.run(run).unwrap().unwrap().state == RunState::Walking {
+            let id = if pages < 2 { 100 + pages } else { (pages - 2) % long }.to_string();
+            f.page(&[(&id, 1, 0)], MORE).await;
+            pages += 1;
+            assert!(pages <= 3 * (long + 2), "{pages} pages of a circle of {long}");
+        }
+        let failed = f.store.run(run).unwrap().unwrap();
+        assert_eq!(failed.state, RunState::Failed);
+        assert!(failed.error.unwrap().contains("leads in a circle"), "{long}");
+    }
+}
