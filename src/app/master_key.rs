@@ -48,13 +48,21 @@ fn create(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     getrandom::fill(&mut *key).map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent)?;
-    // Under another name first: a crash in between must not leave half a key.
-    let fresh = path.with_extension("key.new");
+    // Under another name first: a crash in between must not leave half a key. And under one of its own: of two starts at
+    // once one makes the key, and the other takes it.
+    let fresh = path.with_extension(format!("key.new.{}", std::process::id()));
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
     file.write_all(Zeroizing::new(STANDARD.encode(*key)).as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
+    let linked = std::fs::hard_link(&fresh, path);
+    std::fs::remove_file(&fresh)?;
     File::open(parent)?.sync_all()?;
-    Ok(key)
+    match linked {
+        Ok(()) => Ok(key),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            decode(&Zeroizing::new(std::fs::read_to_string(path)?))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

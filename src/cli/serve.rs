@@ -47,7 +47,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         .await
         .with_context(|| format!("http.listen: cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
-    let app = start(config, "GET /api/v1/status").await?;
+    // What MySQL has to say at a first start may take long; a stop does not wait for it.
+    let app = tokio::select! {
+        app = start(config, "GET /api/v1/status") => app?,
+        () = signals.requested() => return Ok(()),
+    };
     if !has_admin_key {
         admin_key(&*app.backend(), &key_file, &mut out).await?;
     }

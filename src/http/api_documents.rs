@@ -1,6 +1,6 @@
 //! `/api/v1/{resource}`: the documents that were read, by filters, page by page, and one by one.
 //!
-//! A document's JSON is put into the answer as it was received, byte for byte: no number is rounded
+//! A document's JSON is put into the answer as the sink has it, byte for byte: no number is rounded
 //! and no field is lost.
 
 use std::sync::Arc;

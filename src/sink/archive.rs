@@ -4,8 +4,10 @@
 //! some hundred thousand documents. Who has more, or wants SQL, configures MySQL.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::filter::equals;
 use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
@@ -16,6 +18,10 @@ use crate::domain::clock::sql_datetime;
 use crate::domain::{Held, Json};
 use crate::store::{Archived, Store, StoreError, how_it_ended};
 
+/// Longest look through the archive for one page; the answer's own limit is not much more.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
+/// Pages that are looked for at once: each takes a processor.
+const LOOKS_MAX: usize = 2;
 /// Documents opened between two looks at whether the page is full.
 const LOOKED_AT_ONCE: usize = 256;
 
@@ -24,12 +30,13 @@ const LOOKED_AT_ONCE: usize = 256;
 pub struct Archive {
     store: Store,
     definitions: Vec<Arc<Definition>>,
+    looks: Arc<Semaphore>,
 }
 
 impl Archive {
     /// The archive of a store.
     pub fn new(store: Store, definitions: Vec<Arc<Definition>>) -> Archive {
-        Archive { store, definitions }
+        Archive { store, definitions, looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
     }
 
     /// A page of documents, in the order of `(shop_id, id)` by bytes. Reads on a blocking thread.
@@ -38,7 +45,14 @@ impl Archive {
     /// Unknown resource, or the store's read errors.
     pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
         let (archive, definition, query) = (self.clone(), self.definition(resource)?, query.clone());
-        blocking(move || archive.collect(&definition, &query)).await
+        // Kept by the work itself, which goes on when nobody waits for it any more.
+        let permit = Arc::clone(&self.looks).acquire_owned().await.ok();
+        blocking(move || {
+            let found = archive.collect(&definition, &query);
+            drop(permit);
+            found
+        })
+        .await
     }
 
     /// One document; None: no such document.
@@ -81,6 +95,7 @@ impl Archive {
     fn collect(&self, definition: &Definition, query: &ListQuery) -> Result<ItemPage, SinkError> {
         let limit = query.limit.max(1);
         let mut page = ItemPage::default();
+        let begun = Instant::now();
         for shop in shops(query) {
             let mut after = query.after.clone();
             loop {
@@ -88,6 +103,13 @@ impl Archive {
                 let found =
                     self.store.archived(&definition.name, shop.as_deref(), from, LOOKED_AT_ONCE).map_err(broken)?;
                 let Some(last) = found.last.clone() else { break };
+                // Nobody waits for it any more.
+                if begun.elapsed() > LOOK_TIME_MAX {
+                    return Err(SinkError::new(
+                        SinkErrorClass::Unavailable,
+                        format!("looking through the archive took more than {} s", LOOK_TIME_MAX.as_secs()),
+                    ));
+                }
                 for document in found.documents {
                     let (item, cells) = open(definition, document)?;
                     if !matches(definition, query, &item, &cells) {

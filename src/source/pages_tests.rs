@@ -332,6 +332,9 @@ fn only_what_marks_a_change_counts_as_one() {
     assert_ne!(first, hash(r#"{"id":"1","state":"b","items":[{"at":1},{"at":2}],"seen":1}"#));
     assert_ne!(first, hash(r#"{"id":"1","state":"a","items":[{"at":1},{"at":3}],"seen":1}"#));
     assert_ne!(first, hash(r#"{"id":"1","state":"a","items":[{"at":12}],"seen":1}"#));
+    // Pages are not alike because all their rows have the same state.
+    let digest = |id: &str| read(&marked, &format!(r#"{{"things":[{{"id":"{id}","state":"a"}}]}}"#)).unwrap().digest;
+    assert_ne!(digest("1"), digest("2"));
 }
 
 #[test]

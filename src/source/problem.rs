@@ -75,6 +75,12 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// Whether what was parked for it may come back by itself: a 403 tells of rights or of an account, not of the
+    /// document, and passes with them.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, SourceError::Rejected { status: 403, .. })
+    }
+
     /// The one table from failure to consequence.
     pub fn disposition(&self) -> Disposition {
         match self {
@@ -123,8 +129,8 @@ pub(super) fn from_status(
         429 => SourceError::Throttled { retry_after: retry_after.or(reset) },
         408 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
         300..=399 => SourceError::Redirected { status },
-        // A web server's or gateway's own 404 page says nothing about the document.
-        404 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
+        // A web server's or gateway's own page says nothing about the document.
+        403 | 404 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
         404 => SourceError::NotFound { detail: problem_text(body) },
         400..=499 => SourceError::Rejected { status, detail: problem_text(body) },
         _ => SourceError::Shape { detail: format!("status {status} where 200 was expected") },
@@ -220,6 +226,9 @@ mod tests {
         for status in [408, 425, 500, 501, 502, 503, 504, 507, 599] {
             assert_eq!(of(status, "text/html", "<html>", None), unavailable(status, None));
         }
+        // A firewall's own page is like a gateway's; a refusal of the API's own may pass with what it is about.
+        assert_eq!(of(403, "text/html", "<html>", None), unavailable(403, None));
+        assert!(of(403, json, "{}", None).may_pass() && !of(400, json, "{}", None).may_pass());
         assert_eq!(of(503, json, "", Some(7)), unavailable(503, Some(Duration::from_secs(7))));
         assert_eq!(of(429, json, "", Some(4)), SourceError::Throttled { retry_after: Some(Duration::from_secs(4)) });
         assert_eq!(of(429, json, "", None), SourceError::Throttled { retry_after: Some(Duration::from_secs(9)) });

@@ -40,22 +40,26 @@ pub struct ArchivePage {
     pub more: bool,
 }
 
-/// Applies an outbox entry. Older never over newer.
-pub(super) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -> Result<(), StoreError> {
+/// Documents of a purged shop that one commit removes.
+const PURGED_MAX: usize = 1000;
+
+/// Applies an outbox entry. Older never over newer. False: a part of it, and it is to be applied again.
+pub(super) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -> Result<bool, StoreError> {
     match head {
-        Head::Document(head) => apply_document(tx, version, head, sealed),
+        Head::ShopDeleted { shop, purge: true } => return purge(tx, shop),
+        Head::Document(head) => apply_document(tx, version, head, sealed)?,
         Head::Listing { shop, resource, id, no_longer_listed_at } => {
             let key = keys::archived(resource, shop, id);
-            let Some(record) = tx.get(&key)? else { return Ok(()) };
-            let (mut known, sealed): (ArchiveHead, _) = decode_with("an archived document", &record)?;
-            known.no_longer_listed_at = *no_longer_listed_at;
-            tx.put(key, encode_with("an archived document", &known, &sealed)?);
-            Ok(())
+            if let Some(record) = tx.get(&key)? {
+                let (mut known, sealed): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+                known.no_longer_listed_at = *no_longer_listed_at;
+                tx.put(key, encode_with("an archived document", &known, &sealed)?);
+            }
         }
-        Head::ShopDeleted { shop, purge: true } => purge(tx, shop),
         // The archive is the store itself: shops and checkpoints need no mirror here.
-        Head::ShopDeleted { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => Ok(()),
+        Head::ShopDeleted { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
     }
+    Ok(true)
 }
 
 fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[u8]) -> Result<(), StoreError> {
@@ -79,16 +83,20 @@ fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[
     Ok(())
 }
 
-/// Of each resource the shop's documents; those of others are passed over unread.
-fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<(), StoreError> {
-    let mut from = vec![b'x'];
+/// Of each resource some of the shop's documents; those of others are passed over unread. Whether these were all.
+fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
+    let (mut from, mut room) = (vec![b'x'], PURGED_MAX);
     loop {
-        let Some((key, _)) = tx.pairs(b"x", &from).next().transpose()? else { return Ok(()) };
+        let Some((key, _)) = tx.pairs(b"x", &from).next().transpose()? else { return Ok(true) };
         let resource = key.get(1..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
         let resource = String::from_utf8_lossy(resource).into_owned();
         let prefix = texts(b'x', &[&resource, shop]);
-        let keys: Vec<_> = tx.pairs(&prefix, &prefix).map(|pair| pair.map(|(key, _)| key)).collect::<Result<_, _>>()?;
-        keys.into_iter().for_each(|key| tx.delete(key));
+        let found = tx.scan(&prefix, &prefix, room)?;
+        room -= found.len();
+        found.into_iter().for_each(|(key, _)| tx.delete(key));
+        if room == 0 {
+            return Ok(false);
+        }
         from = keys::after(&texts(b'x', &[&resource]));
     }
 }
@@ -154,7 +162,12 @@ impl Store {
     /// Removes a shop's archived documents.
     pub(super) async fn forget_archived(&self, shop: &str) -> Result<(), StoreError> {
         let shop = shop.to_owned();
-        self.transact(move |tx| purge(tx, &shop)).await
+        loop {
+            let shop = shop.clone();
+            if self.transact(move |tx| purge(tx, &shop)).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// One archived document.

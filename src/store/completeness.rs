@@ -7,8 +7,8 @@ use super::detail::{self, DocumentNote};
 use super::keys::{self, Queue, QueueKind};
 use super::queue::new_job;
 use super::ready::{self, enqueue};
-use super::walk::{self, RowNote};
-use super::{Store, StoreError, Tx, decode, encode, outbox, queue, shops};
+use super::walk::RowNote;
+use super::{Store, StoreError, Tx, decode, encode, listed, outbox, queue, shops};
 use crate::domain::{Class, Combination, Job, JobKind, StreamId};
 
 /// Jobs added by one transaction.
@@ -65,7 +65,10 @@ impl Store {
                 let (key, bytes) = pair?;
                 let note: RowNote = decode("a ledger row", &bytes)?;
                 let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
-                found.entry(id).or_insert((stream, false)).1 |= note.gone_at.is_none();
+                let known = found.entry(id).or_insert((stream, false));
+                if note.gone_at.is_none() && !known.1 {
+                    *known = (stream, true);
+                }
             }
         }
         let first = found.into_iter().take(limit);
@@ -170,10 +173,8 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let now = self.now();
         let tell = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
-            let note = tx.get(&keys::row(stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes));
-            let Some(note) = note.transpose()? else { return Ok(false) };
-            let is_listed = note.gone_at.is_none() || walk::is_listed_elsewhere(tx, stream, id)?;
-            outbox::append_listing(tx, stream, id, note.gone_at.filter(|_| !is_listed), now)?;
+            let Some(gone_at) = listed::gone_at(tx, &stream.shop, &stream.resource, id)? else { return Ok(false) };
+            outbox::append_listing(tx, stream, id, gone_at, now)?;
             Ok(true)
         };
         self.each(shop, resource, documents, tell).await

@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Queue};
+use super::outbox::Head;
 use super::queue::{new_job, unwait, wait};
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::walk::RowNote;
-use super::{StoreError, Tx, breach, decode, encode, outbox, walk};
+use super::{StoreError, Tx, breach, decode, encode, listed, outbox};
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
+
+/// So much later than now a document cannot have been read, whatever two clocks differ by.
+const AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// The version of a document that the API does not know: never written.
 pub(super) const GONE: u64 = 0;
@@ -93,7 +97,7 @@ pub(super) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
             let version = outbox::append_document(tx, head, &fetched.sealed, now)?;
             // A newer version counts as listed; this one was found not to be.
             if let Some(gone_at) = row.gone_at
-                && !walk::is_listed_elsewhere(tx, stream, id)?
+                && !listed::is_listed_elsewhere(tx, stream, id)?
             {
                 outbox::append_listing(tx, stream, id, Some(gone_at), now)?;
             }
@@ -178,11 +182,35 @@ pub(super) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(),
     Ok(())
 }
 
-/// Whether the API did not know the document when it was last asked for.
-pub(super) fn is_unknown(tx: &Tx<'_>, stream: &StreamId, id: &str) -> Result<bool, StoreError> {
+/// Hands a document that the sink refused to the outbox again, unless another one was read since.
+pub(super) fn put_back(tx: &mut Tx<'_>, head: outbox::DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+    let (shop, resource, id) = (head.shop.clone(), head.resource.clone(), head.id.clone());
+    let key = keys::document(&shop, &resource, &id);
+    let note: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    if note.as_ref().is_some_and(|note| note.version != GONE && note.hash != head.document_hash) {
+        return Ok(());
+    }
+    let version = outbox::put_back(tx, &Head::Document(head), sealed, now)?;
+    if let Some(note) = note.filter(|note| note.version != GONE) {
+        tx.put(key, encode("a ledger document", &DocumentNote { version, ..note })?);
+    }
+    // A newer version counts as listed.
+    match listed::gone_at(tx, &shop, &resource, &id)? {
+        Some(Some(gone_at)) => {
+            let head = Head::Listing { shop, resource, id, no_longer_listed_at: Some(gone_at) };
+            outbox::put_back(tx, &head, &[], now).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the API did not know the document when it was last asked for, or it was read by a clock that was ahead: then
+/// its age was misjudged, and with it whether it may still change.
+pub(super) fn is_unknown(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) -> Result<bool, StoreError> {
     let Some(bytes) = tx.get(&keys::document(&stream.shop, &stream.resource, id))? else { return Ok(false) };
     let note: DocumentNote = decode("a ledger document", &bytes)?;
-    Ok(note.unknown || note.version == GONE)
+    let is_misjudged = note.refresh.is_none() && note.fetched_at > now.saturating_add(AHEAD_MS);
+    Ok(note.unknown || note.version == GONE || is_misjudged)
 }
 
 /// The API does not know the id any more. What the sink holds stays: absence is not deletion.

@@ -23,6 +23,7 @@ mod error;
 mod keys;
 mod kv;
 mod lease;
+mod listed;
 mod mark;
 mod meta;
 mod mirror;

@@ -214,9 +214,9 @@ fn remove(tx: &mut Tx<'_>, slots: &[Slot]) -> Result<Vec<(u64, Head, Vec<u8>)>, 
     Ok(removed)
 }
 
-/// Puts an entry back that was parked; it gets a new place but keeps its content.
-pub(super) fn put_back(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<(), StoreError> {
-    append(tx, head, sealed, now).map(drop)
+/// Puts an entry back that was taken out; it gets a new place, and that version, but keeps its content.
+pub(super) fn put_back(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
+    append(tx, head, sealed, now)
 }
 
 impl Store {
@@ -320,7 +320,10 @@ impl Store {
         self.transact(move |tx| {
             let mut counts = RunCounts::default();
             for (version, head, sealed) in remove(tx, &slots)? {
-                archive::apply(tx, version, &head, &sealed)?;
+                if !archive::apply(tx, version, &head, &sealed)? {
+                    put_back(tx, &head, &sealed, now)?;
+                    continue;
+                }
                 // What stays in the archive of a deleted shop needs its key.
                 if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
                     acknowledged(tx, head, &mut counts);

@@ -12,7 +12,7 @@ use super::meta::Counter;
 use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, blocking, decode, encode, keys, meta, runs, shops, unreadable};
+use super::{Store, StoreError, Tx, blocking, decode, detail, encode, keys, listed, meta, runs, shops, unreadable};
 use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState, ShopState};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
@@ -238,7 +238,7 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
             let sealed = STANDARD
                 .decode(sealed)
                 .map_err(|error| StoreError::Record { what: format!("parked {id}"), detail: error.to_string() })?;
-            outbox::put_back(tx, &head, &sealed, now)?;
+            put_back(tx, head, &sealed, now)?;
         }
         What::Row { key } => {
             if let Ok(key) = STANDARD.decode(key) {
@@ -249,6 +249,20 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
     tx.delete(key);
     count(tx, &record.parked.shop_id, -1)?;
     Ok(true)
+}
+
+/// Puts back what the sink refused, unless something newer is known by now: that is on its way, in the sink, or parked
+/// itself, and must not be overwritten.
+fn put_back(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+    match head {
+        Head::Document(head) => detail::put_back(tx, head, sealed, now),
+        Head::Listing { shop, resource, id, no_longer_listed_at } => {
+            let gone_at = listed::gone_at(tx, &shop, &resource, &id)?.unwrap_or(no_longer_listed_at);
+            outbox::put_back(tx, &Head::Listing { shop, resource, id, no_longer_listed_at: gone_at }, sealed, now)
+                .map(drop)
+        }
+        other => outbox::put_back(tx, &other, sealed, now).map(drop),
+    }
 }
 
 /// Puts the first of these back, as many as one commit takes. The last one that was looked at, and how many were

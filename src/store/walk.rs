@@ -16,7 +16,7 @@ use super::detail;
 use super::keys;
 use super::queue::new_job;
 use super::ready::{enqueue, enqueue_alike};
-use super::{Store, StoreError, Tx, decode, encode, outbox, parked, runs, unreadable};
+use super::{Store, StoreError, Tx, decode, encode, listed, outbox, parked, runs, unreadable};
 use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
 
 /// Pages of one walk; an API that never ends a list must not keep us for ever.
@@ -207,8 +207,10 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
     let prefix = keys::stream(b'r', &run.stream);
-    // A list that was cut lacks many, so one of them is among the first.
-    let mut is_below = false;
+    // It did not even come down to where the last walk began.
+    let newest = runs::checkpoint(tx, &run.stream)?.newest;
+    let mut is_below = newest.is_some_and(|newest| oldest > newest);
+    // Nor, may be, to the end. A list that was cut lacks many, so one of them is among the first.
     for pair in tx.pairs(&prefix, &prefix).take(SWEPT_MAX) {
         let note: RowNote = decode("a ledger row", &pair?.1)?;
         if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
@@ -223,13 +225,16 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
 }
 
 fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
-    let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
+    let checkpoint = runs::checkpoint(tx, &run.stream)?;
+    let first_walk = checkpoint.full_walk_at.is_none();
+    // From the last walk that ended well on: what one that failed has noted since says nothing of what is below it.
+    let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
     let mut wanted: BTreeMap<Class, Vec<String>> = BTreeMap::new();
     let young = rows.iter().all(|row| row.time.is_none());
     let mut tally = Tally { young, pass: run.pass, ..Tally::default() };
     for row in rows {
         tally.newest = tally.newest.max(row.time);
-        tally.young |= row.time.is_some_and(|time| now - time < rule.overlap_ms);
+        tally.young |= row.time.is_some_and(|time| time > young_from);
         let key = keys::row(&run.stream, &row.id);
         let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
         let class = match &known {
@@ -244,8 +249,11 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         tally.listed += u64::from(!met);
         tally.pass.met_known |= known.is_some() && !met_in_pass;
         tally.pass.oldest = [tally.pass.oldest, row.time].into_iter().flatten().min();
-        // Where new rows come at the head, one below a known row was there before: the last pass missed it.
-        tally.pass.missed += u64::from(rule.newest_first && known.is_none() && tally.pass.met_known);
+        // Where new rows come at the head, one below a known row was there before: the last pass missed it. Or it came
+        // late, as young ones may; those are gone over by walks for news.
+        let is_late = row.time.is_some_and(|time| time > young_from);
+        let is_missed = rule.newest_first && known.is_none() && tally.pass.met_known && !is_late;
+        tally.pass.missed += u64::from(is_missed);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
         let (seen, pass) = (run.id, run.pass.number);
         let note = RowNote { hash: row.hash, first_listed_at, seen, pass, time: row.time, gone_at: None };
@@ -259,7 +267,11 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
                 Some(sealed) => keep_row(tx, run, (row, sealed), &note, now)?,
                 None => wanted.entry(class).or_default().push(row.id.clone()),
             }
-        } else if run.mode == Mode::Full && !met && detail::is_unknown(tx, &run.stream, &row.id)? {
+        } else if run.mode == Mode::Full
+            && !met
+            && row.sealed.is_none()
+            && detail::is_unknown(tx, &run.stream, &row.id, now)?
+        {
             // The API did not know it when it was asked for, and lists it all the same: that may have passed.
             wanted.entry(Class::Changed).or_default().push(row.id.clone());
         } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
@@ -389,7 +401,7 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
         from.push(0);
     }
     let rows = tx.scan(&prefix, &from, SWEPT_MAX)?;
-    let siblings = siblings(tx, &stream)?;
+    let siblings = listed::siblings(tx, &stream)?;
     let mut last = None;
     for (key, bytes) in &rows {
         let mut note: RowNote = decode("a ledger row", bytes)?;
@@ -401,7 +413,7 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
             Absence::Whole => {
                 note.gone_at = Some(now);
                 tx.put(key.clone(), encode("a ledger row", &note)?);
-                if !is_listed(tx, &siblings, &id)? {
+                if !listed::is_listed(tx, &siblings, &id)? {
                     outbox::append_listing(tx, &stream, &id, Some(now), now)?;
                 }
             }
@@ -414,37 +426,6 @@ pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
         Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
         _ => end_walk(tx, run.id, now),
     }
-}
-
-/// How the ledger's rows of the resource's other streams begin. What left one list may stand on another.
-fn siblings(tx: &Tx<'_>, stream: &StreamId) -> Result<Vec<Vec<u8>>, StoreError> {
-    let StreamId { shop, resource, .. } = stream;
-    let walked = keys::texts(b'k', &[shop, resource]);
-    let own = keys::stream(b'r', stream);
-    let others = tx.scan(&walked, &walked, usize::MAX)?.into_iter().map(|(mut key, _)| {
-        if let Some(kind) = key.first_mut() {
-            *kind = b'r';
-        }
-        key
-    });
-    Ok(others.filter(|other| *other != own).collect())
-}
-
-/// Whether another stream of the resource lists the document.
-pub(super) fn is_listed_elsewhere(tx: &Tx<'_>, stream: &StreamId, id: &str) -> Result<bool, StoreError> {
-    let siblings = siblings(tx, stream)?;
-    is_listed(tx, &siblings, id)
-}
-
-fn is_listed(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<bool, StoreError> {
-    for prefix in streams {
-        if let Some(bytes) = tx.get(&[prefix.as_slice(), id.as_bytes()].concat())?
-            && decode::<RowNote>("a ledger row", &bytes)?.gone_at.is_none()
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// How a row is absent.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 use reqwest::Method;
 use serde_json::json;
@@ -442,4 +443,15 @@ fn the_demo_runs_to_its_rows_and_minds_its_folder() {
     folder.write("mine/thesis.txt", "years of work");
     refused(folder.run(&["demo", "--dir", "mine"]), 2, &["not empty", "name another folder"]);
     assert!(folder.path("mine/thesis.txt").exists());
+}
+
+#[test]
+fn of_two_first_starts_at_once_one_makes_the_key() {
+    for _ in 0..8 {
+        let folder = Folder::bare();
+        let create = |name| folder.command(&["keys", "create", "--name", name]).stdout(Stdio::null()).spawn().unwrap();
+        assert!(["a", "b"].map(create).map(|mut one| one.wait().unwrap().success()).contains(&true));
+        // The key file is the one that the store was made with.
+        says(&folder.run(&["keys", "list"]).expect(0).out, &["read"]);
+    }
 }

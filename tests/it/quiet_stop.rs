@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -146,6 +147,27 @@ async fn no_call_leaves_after_a_stop_though_many_wait_for_their_turn() {
     assert_eq!(serving.all("/api/v1/shipments").await.len(), 50);
     assert_eq!(serving.all("/api/v1/parked").await.len(), 0);
     assert_eq!(serving.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_first_start_that_waits_for_mysql() {
+    let market = market(Duration::ZERO).await;
+    let database = Database::fresh().await;
+    // Another process changes the tables, for minutes.
+    let mut other = mysql_async::Conn::from_url(database.url()).await.unwrap();
+    other.query_drop("DO GET_LOCK(CONCAT('waybill.', SHA2(DATABASE(), 224)), 0)").await.unwrap();
+    let mut folder = Folder::at(&market.base, LIFTED);
+    folder.set("WAYBILL_MYSQL_URL", &database.url());
+    let starting = folder.spawn_serve();
+    let waits = format!(
+        "SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = '{}' AND INFO LIKE 'SELECT GET\\_LOCK%'",
+        database.name
+    );
+    eventually("the start to wait", async || database.rows::<u8>(&waits).await.pop()).await;
+    let (code, took) = starting.terminate();
+    assert_eq!(code, Some(0), "{}", folder.said());
+    assert!(took < STOPS_WITHIN, "{took:?}");
+    drop(other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

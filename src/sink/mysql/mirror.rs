@@ -245,6 +245,7 @@ impl Mysql {
         text: &str,
         values: Params,
     ) -> Result<Vec<R>, SinkError> {
+        let _permit = self.may_read().await?;
         let mut conn = self.connection().await?;
         let outcome = timeout(READ_TIME_MAX, conn.exec(text, values)).await;
         self.settle(conn, outcome.map(|rows| rows.map_err(|error| sink_error(&error)))).await

@@ -28,6 +28,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::catalog::Definition;
@@ -50,6 +51,8 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// One writer and a few readers; the server, not the pool, is the limit (measured: a second writer
 /// brings a third more, a fourth nothing).
 const CONNECTIONS_MAX: usize = 8;
+/// Of these for reads at once, so that readers never keep the writer away.
+const READS_MAX: usize = 5;
 /// Behind load balancers and firewalls, old and silent connections die without a word.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 const CONNECTION_AGE_JITTER: Duration = Duration::from_secs(600);
@@ -73,6 +76,8 @@ pub struct Mysql {
     layouts: Vec<Layout>,
     /// The server's `max_allowed_packet`; 0: to be asked (again).
     packet: AtomicUsize,
+    /// Reads under way: they leave connections to the writer.
+    reads: Semaphore,
 }
 
 impl fmt::Debug for Mysql {
@@ -94,7 +99,7 @@ impl Mysql {
         let opts = options(url).map_err(operator)?;
         let layouts: Vec<Layout> =
             definitions.into_iter().map(Layout::new).collect::<Result<_, _>>().map_err(operator)?;
-        Ok(Mysql { pool: Pool::new(opts), layouts, packet: AtomicUsize::new(0) })
+        Ok(Mysql { pool: Pool::new(opts), layouts, packet: AtomicUsize::new(0), reads: Semaphore::new(READS_MAX) })
     }
 
     /// Whether the server answers a statement.
@@ -115,6 +120,14 @@ impl Mysql {
         match timeout(CLOSE_TIME_MAX, self.pool.clone().disconnect()).await {
             Ok(done) => done.map_err(|error| sink_error(&error)),
             Err(_) => Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL: connections did not close in time")),
+        }
+    }
+
+    /// Waits for a place among the readers.
+    async fn may_read(&self) -> Result<SemaphorePermit<'_>, SinkError> {
+        match timeout(CONNECT_TIME_MAX, self.reads.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(SinkError::new(SinkErrorClass::Unavailable, "MySQL: too many reads at once")),
         }
     }
 
@@ -229,6 +242,8 @@ fn options(url: &SecretString) -> Result<Opts, String> {
         .with_reset_connection(false);
     let opts = OptsBuilder::from_opts(opts)
         .pool_opts(pool)
+        // Affected rows say whether a row was written, as the sweeps of its children ask.
+        .client_found_rows(false)
         .init(SESSION.to_vec())
         .stmt_cache_size(STATEMENTS_CACHED)
         .tcp_keepalive(Some(Duration::from_secs(30)))

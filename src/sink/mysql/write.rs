@@ -17,6 +17,14 @@ use super::mirror;
 use super::plan::{Plan, Rows};
 use super::value::{RowBuffer, optional_datetime_value, text_value};
 
+/// Tables with our columns, whatever they are called.
+const OUR_TABLES: &str = "SELECT c.TABLE_NAME FROM information_schema.COLUMNS c \
+     JOIN information_schema.TABLES t ON t.TABLE_SCHEMA = c.TABLE_SCHEMA AND t.TABLE_NAME = c.TABLE_NAME \
+     WHERE c.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE = 'BASE TABLE' GROUP BY c.TABLE_NAME \
+     HAVING SUM(c.COLUMN_NAME IN ('shop_id', 'version')) = 2 AND ( \
+     SUM(c.COLUMN_NAME IN ('document', 'row_hash', 'document_hash', 'combination', 'no_longer_listed_at')) = 5 \
+     OR SUM(c.COLUMN_NAME = 'position' AND c.COLUMN_KEY = 'PRI') + SUM(c.COLUMN_NAME = 'shop_id' AND c.COLUMN_KEY = 'PRI') = 2)";
+
 /// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
 /// costs the connection and not the writer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -140,13 +148,16 @@ impl Mysql {
 
     /// Deletes the shops' rows from all tables, children first, in steps that each hold.
     async fn purge(&self, conn: &mut Conn, shops: &[&str]) -> Result<(), SinkError> {
-        let mut tables: Vec<&str> = Vec::new();
+        let mut tables: Vec<String> = Vec::new();
         for layout in &self.layouts {
-            tables.extend(layout.children.iter().map(|child| child.name.as_str()));
-            tables.push(&layout.parent.name);
+            tables.extend(layout.children.iter().map(|child| child.name.clone()));
+            tables.push(layout.parent.name.clone());
             // Once more: a replay beside this may have written some as long as their document was there.
-            tables.extend(layout.children.iter().map(|child| child.name.as_str()));
+            tables.extend(layout.children.iter().map(|child| child.name.clone()));
         }
+        // And of resources that are configured no more.
+        let ours: Vec<String> = conn.query(OUR_TABLES).await.map_err(|error| sink_error(&error))?;
+        tables.extend(ours.into_iter().filter(|name| !tables.contains(name)).collect::<Vec<_>>());
         for table in tables {
             let text = format!("DELETE FROM `{table}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}");
             for shop in shops {

@@ -103,3 +103,30 @@ async fn a_mirror_that_was_set_back_is_told_again_what_it_lacks() {
         assert!(matches!(told.as_slice(), [Entry::ShopDeleted { purge: again, .. }] if *again == purge), "{told:?}");
     }
 }
+
+#[tokio::test]
+async fn a_purge_of_many_archived_documents_is_done_in_steps() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let ids: Vec<String> = (0..2_300).map(|id| id.to_string()).collect();
+    f.page(&ids.iter().map(|id| (id.as_str(), 1, 0)).collect::<Vec<_>>(), Next::End).await;
+    while !f.read_details().await.is_empty() {}
+    let archived = async || {
+        let mut commits = 0;
+        loop {
+            let slots = f.store.outbox_slots(500).unwrap();
+            if slots.is_empty() {
+                return commits;
+            }
+            f.store.archive(slots).await.unwrap();
+            commits += 1;
+        }
+    };
+    archived().await;
+    let held = |limit| f.store.archive_held("things", &f.stream.shop, "", limit).unwrap().len();
+    assert_eq!(held(9_999), 2_300);
+    assert!(f.store.delete_shop(&f.stream.shop, true).await.unwrap());
+    assert_eq!(archived().await, 3);
+    assert_eq!(held(9_999), 0);
+    assert_eq!(f.store.counters().unwrap().outbox, 0);
+}

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
-use crate::domain::{Effects, Mode, Next, Rejected, ShopState, StreamId};
+use crate::domain::{Effects, Entry, Mode, Next, Rejected, ShopState, StreamId};
+use crate::store::completeness::Known;
 use crate::store::keys::texts;
 use crate::store::{Failure, QueueKind, SealKey, Settlement, ShopChange, Store, StoreError, meta};
 
@@ -199,4 +202,34 @@ async fn all_of_a_shop_or_of_a_resource_is_put_back_in_steps() {
     assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 0);
     assert_eq!((of(&f), of(&other)), (0, 2));
     assert_eq!(f.lease(QueueKind::Detail, 2_000).await.len(), 1_201);
+}
+
+#[tokio::test]
+async fn a_refused_document_is_not_put_back_over_a_newer_one() {
+    let f = fixture().await;
+    list(&f, 1..3).await;
+    f.read_details().await;
+    for waiting in f.store.outbox_batch(None, 100, usize::MAX).unwrap() {
+        if matches!(waiting.entry, Some(Entry::Document(_))) {
+            f.store.park_entry(waiting.slot, "refused".into(), 1).await.unwrap();
+        }
+    }
+    assert_eq!(of(&f), 2);
+    // One of them changes, and is written.
+    f.start(Mode::Incremental).await;
+    f.page(&[("1", 2, 0), ("2", 1, 0)], Next::End).await;
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    assert_eq!(document_id(&lease), "1");
+    f.settle(lease, Effects::Detail { body: Bytes::from_static(b"{}"), hash: 8, refresh_after_ms: None }).await;
+    f.drain().await;
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 2);
+    let documents = f.drain().await.into_iter().filter_map(|entry| match entry {
+        Entry::Document(document) => Some((document.id, document.version)),
+        _ => None,
+    });
+    let documents: Vec<(String, u64)> = documents.collect();
+    assert_eq!((documents.len(), documents[0].0.as_str(), of(&f)), (1, "2", 0));
+    // The ledger knows the version that the sink has by now.
+    let listed = f.store.listed(std::slice::from_ref(&f.stream), "1", 1).unwrap();
+    assert_eq!(listed[0].known, Known::Version(documents[0].1));
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Fixture, MORE, NOW, detail, fixture, page};
 use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, RunState, StreamId, Trigger};
-use crate::store::{QueueKind, Start};
+use crate::store::{Failure, QueueKind, Settlement, Start};
 
 async fn details(f: &Fixture) -> Vec<Class> {
     let leases = f.lease(QueueKind::Detail, 10).await;
@@ -227,4 +227,58 @@ async fn a_list_that_leads_in_a_circle_fails_the_run_before_the_third_time_aroun
         assert_eq!(failed.state, RunState::Failed);
         assert!(failed.error.unwrap().contains("leads in a circle"), "{long}");
     }
+}
+
+#[tokio::test]
+async fn a_document_that_was_read_by_a_clock_that_was_ahead_is_read_again() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    // Its age was judged to be past all changes.
+    f.clock.set(NOW + 40 * super::DAY);
+    assert_eq!(f.read_details().await.len(), 2);
+    f.clock.set(NOW + 1000);
+    for expected in [vec!["2", "1"], vec![]] {
+        f.start(Mode::Full).await;
+        f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
+        let mut read = f.read_details().await;
+        read.sort_by(|one, other| other.cmp(one));
+        assert_eq!(read, expected);
+        f.sweep().await;
+    }
+}
+
+#[tokio::test]
+async fn a_walk_for_news_after_a_failed_one_goes_down_to_the_last_that_ended_well() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], Next::End).await;
+    f.read_details().await;
+    // Three days later, of which one walk saw only the first page.
+    f.clock.set(NOW + 4 * super::DAY);
+    f.start(Mode::Incremental).await;
+    f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    f.start(Mode::Incremental).await;
+    f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
+    f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    let mut read = f.read_details().await;
+    read.sort();
+    assert_eq!(read, ["2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_young_row_that_comes_late_is_no_sign_of_a_list_that_moves() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    let passes = [vec![("4", 1, 5)], vec![("4", 1, 5), ("5", 1, 0)]];
+    for rows in passes {
+        f.page(&rows, MORE).await;
+        f.page(&[("1", 1, 9)], Next::End).await;
+    }
+    f.sweep().await;
+    let run = f.store.run(run).unwrap().unwrap();
+    assert_eq!((run.pass.number, run.drift, run.state), (2, false, RunState::Fetching));
 }
