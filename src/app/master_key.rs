@@ -55,14 +55,15 @@ fn create(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     file.write_all(Zeroizing::new(STANDARD.encode(*key)).as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    let linked = std::fs::hard_link(&fresh, path);
-    std::fs::remove_file(&fresh)?;
-    File::open(parent)?.sync_all()?;
-    match linked {
-        Ok(()) => Ok(key),
+    match std::fs::hard_link(&fresh, path) {
+        Ok(()) => std::fs::remove_file(&fresh)?,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            decode(&Zeroizing::new(std::fs::read_to_string(path)?))
+            std::fs::remove_file(&fresh)?;
+            key = decode(&Zeroizing::new(std::fs::read_to_string(path)?))?;
         }
-        Err(error) => Err(error.into()),
+        // A file system without links.
+        Err(_) => std::fs::rename(&fresh, path)?,
     }
+    File::open(parent)?.sync_all()?;
+    Ok(key)
 }
