@@ -1,5 +1,6 @@
 -- Items that still have to be shipped, the most urgent first. Needs: orders.
--- promised: the day that the buyer chose, else the last one of the promise. days_left: until the promised day; negative: late. cancellation_request: the buyer asks not to ship it.
+-- promised: the day that the buyer chose, else the last one of the promise. days_left: until the promised day; negative: late.
+-- cancellation_request: the buyer asks not to ship it.
 -- Those with FBB are shipped by the marketplace; fulfilment_method = 'FBR' leaves what is to be done.
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW v_open_orders AS
 SELECT

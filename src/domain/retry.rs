@@ -10,8 +10,9 @@ pub enum Disposition {
     /// Not the job's fault (throttled, login host blocked, stopping): try again after the pause
     /// without counting it.
     Postpone { after: Duration },
-    /// Retrying cannot help: park it with the reason.
-    Park,
+    /// Retrying cannot help now: park it with the reason. `may_pass`: it comes back by itself, ever less often, as what
+    /// failed too often does.
+    Park { may_pass: bool },
     /// The shop's credentials are refused: stop the shop, keep its jobs.
     StopShop,
 }

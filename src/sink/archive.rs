@@ -48,9 +48,8 @@ impl Archive {
         // Kept by the work itself, which goes on when nobody waits for it any more.
         let permit = Arc::clone(&self.looks).acquire_owned().await.ok();
         blocking(move || {
-            let found = archive.collect(&definition, &query);
-            drop(permit);
-            found
+            let _held = permit;
+            archive.collect(&definition, &query)
         })
         .await
     }
@@ -103,7 +102,7 @@ impl Archive {
                 let found =
                     self.store.archived(&definition.name, shop.as_deref(), from, LOOKED_AT_ONCE).map_err(broken)?;
                 let Some(last) = found.last.clone() else { break };
-                // Nobody waits for it any more.
+                // By then nobody waits for the page.
                 if begun.elapsed() > LOOK_TIME_MAX {
                     return Err(SinkError::new(
                         SinkErrorClass::Unavailable,

@@ -115,9 +115,9 @@ pub fn page(
                 continue;
             }
         };
-        let hash = row_hash(definition, &value);
+        let marks = row_hash(definition, &value);
         // The page's own digest is of all that it shows: rows whose marks are alike are not alike.
-        hashes.push(if definition.list.changed_by.is_empty() { hash } else { super::json::hash(&value) });
+        hashes.push(if definition.list.changed_by.is_empty() { marks } else { hash(&value) });
         match row_id(definition, position, &value) {
             Ok(id) => {
                 let time = definition.list.time.as_deref().and_then(|at| millis_of(value.pointer(at)?));
@@ -125,7 +125,7 @@ pub fn page(
                     left.extend(definition.coverage.look(&value));
                 }
                 let body = keep_body.then(|| answer.body.slice_ref(raw.get().as_bytes()));
-                rows.push(Row { id, hash, time, body });
+                rows.push(Row { id, hash: marks, time, body });
             }
             Err(reject) => rejected.push(reject),
         }

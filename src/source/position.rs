@@ -1,8 +1,8 @@
 //! Where a walk stands within a list: which parent's, which stretch of days, which page. Pure.
 //!
 //! A walk goes through the lists of all parents, in each through the stretches of days, oldest first (what changes
-//! meanwhile moves to a later one), where the list has it once without days, and in each through the pages. A position is kept with the job of its page as
-//! text, and says all that the call needs: a walk that goes on tomorrow has the same days.
+//! meanwhile moves to a later one) and maybe once without days, and in each through the pages. A position is kept with
+//! the job of its page as text, and says all that the call needs: a walk that goes on tomorrow has the same days.
 
 use std::time::Duration;
 
@@ -177,16 +177,15 @@ impl Position {
         next_parent: impl FnOnce(&str) -> Option<String>,
     ) -> Option<Position> {
         let fresh = Position { turn: 0, offset: 0, mark: None, ..self.clone() };
-        if let (Some(windows), Some((_, until)), Some((_, last))) = (&definition.list.windows, self.days, self.window)
-            && last < until
-            && let Ok(from) = last.tomorrow()
-        {
-            return Some(Position { window: Some((from, windows.end(from).min(until))), ..fresh });
-        }
-        if let (Some(windows), Some(_)) = (&definition.list.windows, self.window)
-            && windows.undated
-        {
-            return Some(Position { window: None, ..fresh });
+        if let (Some(windows), Some((_, until)), Some((_, last))) = (&definition.list.windows, self.days, self.window) {
+            if last < until
+                && let Ok(from) = last.tomorrow()
+            {
+                return Some(Position { window: Some((from, windows.end(from).min(until))), ..fresh });
+            }
+            if windows.undated {
+                return Some(Position { window: None, ..fresh });
+            }
         }
         let parent = next_parent(self.parent.as_deref()?)?;
         let windows = definition.list.windows.as_ref();

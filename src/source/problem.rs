@@ -75,12 +75,6 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether what was parked for it may come back by itself: a 403 tells of rights or of an account, not of the
-    /// document, and passes with them.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, SourceError::Rejected { status: 403, .. })
-    }
-
     /// The one table from failure to consequence.
     pub fn disposition(&self) -> Disposition {
         match self {
@@ -100,8 +94,10 @@ impl SourceError {
             | SourceError::Redirected { .. }
             | SourceError::Malformed { .. }
             | SourceError::Shape { .. } => Disposition::Retry { after: None },
+            // It tells of rights or of an account, not of the document, and passes with them.
+            SourceError::Rejected { status: 403, .. } => Disposition::Park { may_pass: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
-                Disposition::Park
+                Disposition::Park { may_pass: false }
             }
         }
     }
@@ -228,7 +224,8 @@ mod tests {
         }
         // A firewall's own page is like a gateway's; a refusal of the API's own may pass with what it is about.
         assert_eq!(of(403, "text/html", "<html>", None), unavailable(403, None));
-        assert!(of(403, json, "{}", None).may_pass() && !of(400, json, "{}", None).may_pass());
+        assert_eq!(of(403, json, "{}", None).disposition(), Disposition::Park { may_pass: true });
+        assert_eq!(of(400, json, "{}", None).disposition(), Disposition::Park { may_pass: false });
         assert_eq!(of(503, json, "", Some(7)), unavailable(503, Some(Duration::from_secs(7))));
         assert_eq!(of(429, json, "", Some(4)), SourceError::Throttled { retry_after: Some(Duration::from_secs(4)) });
         assert_eq!(of(429, json, "", None), SourceError::Throttled { retry_after: Some(Duration::from_secs(9)) });
@@ -268,9 +265,10 @@ mod tests {
             (SourceError::Redirected { status: 302 }, retry(None)),
             (SourceError::Malformed { detail: String::new() }, retry(None)),
             (SourceError::Shape { detail: String::new() }, retry(None)),
-            (SourceError::NotFound { detail: String::new() }, Disposition::Park),
-            (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park),
-            (SourceError::TooLarge { limit: 8 }, Disposition::Park),
+            (SourceError::NotFound { detail: String::new() }, Disposition::Park { may_pass: false }),
+            (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park { may_pass: false }),
+            (SourceError::Rejected { status: 403, detail: String::new() }, Disposition::Park { may_pass: true }),
+            (SourceError::TooLarge { limit: 8 }, Disposition::Park { may_pass: false }),
         ];
         for (error, disposition) in table {
             assert_eq!(error.disposition(), disposition, "{error}");

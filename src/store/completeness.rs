@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::detail::{self, DocumentNote};
 use super::keys::{self, Queue, QueueKind};
+use super::listed::Standing;
 use super::queue::new_job;
 use super::ready::{self, enqueue};
 use super::walk::RowNote;
@@ -173,7 +174,11 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let now = self.now();
         let tell = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
-            let Some(gone_at) = listed::gone_at(tx, &stream.shop, &stream.resource, id)? else { return Ok(false) };
+            let gone_at = match listed::standing(tx, &stream.shop, &stream.resource, id)? {
+                Standing::Unknown => return Ok(false),
+                Standing::Listed => None,
+                Standing::Gone(at) => Some(at),
+            };
             outbox::append_listing(tx, stream, id, gone_at, now)?;
             Ok(true)
         };

@@ -3,16 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Queue};
-use super::outbox::Head;
-use super::queue::{new_job, unwait, wait};
+use super::listed::Standing;
+use super::outbox::DocumentHead;
+use super::queue::{CLOCK_AHEAD_MS, new_job, unwait, wait};
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::walk::RowNote;
 use super::{StoreError, Tx, breach, decode, encode, listed, outbox};
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
-
-/// So much later than now a document cannot have been read, whatever two clocks differ by.
-const AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// The version of a document that the API does not know: never written.
 pub(super) const GONE: u64 = 0;
@@ -183,33 +181,31 @@ pub(super) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(),
 }
 
 /// Hands a document that the sink refused to the outbox again, unless another one was read since.
-pub(super) fn put_back(tx: &mut Tx<'_>, head: outbox::DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
-    let (shop, resource, id) = (head.shop.clone(), head.resource.clone(), head.id.clone());
-    let key = keys::document(&shop, &resource, &id);
+pub(super) fn put_back(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+    let DocumentHead { shop, resource, combination, id, .. } = head.clone();
+    let stream = StreamId { shop, resource, combination };
+    let key = keys::document(&stream.shop, &stream.resource, &id);
     let note: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
     if note.as_ref().is_some_and(|note| note.version != GONE && note.hash != head.document_hash) {
         return Ok(());
     }
-    let version = outbox::put_back(tx, &Head::Document(head), sealed, now)?;
+    let version = outbox::append_document(tx, head, sealed, now)?;
     if let Some(note) = note.filter(|note| note.version != GONE) {
         tx.put(key, encode("a ledger document", &DocumentNote { version, ..note })?);
     }
     // A newer version counts as listed.
-    match listed::gone_at(tx, &shop, &resource, &id)? {
-        Some(Some(gone_at)) => {
-            let head = Head::Listing { shop, resource, id, no_longer_listed_at: Some(gone_at) };
-            outbox::put_back(tx, &head, &[], now).map(drop)
-        }
-        _ => Ok(()),
+    match listed::standing(tx, &stream.shop, &stream.resource, &id)? {
+        Standing::Gone(at) => outbox::append_listing(tx, &stream, &id, Some(at), now),
+        Standing::Listed | Standing::Unknown => Ok(()),
     }
 }
 
 /// Whether the API did not know the document when it was last asked for, or it was read by a clock that was ahead: then
 /// its age was misjudged, and with it whether it may still change.
-pub(super) fn is_unknown(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) -> Result<bool, StoreError> {
+pub(super) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) -> Result<bool, StoreError> {
     let Some(bytes) = tx.get(&keys::document(&stream.shop, &stream.resource, id))? else { return Ok(false) };
     let note: DocumentNote = decode("a ledger document", &bytes)?;
-    let is_misjudged = note.refresh.is_none() && note.fetched_at > now.saturating_add(AHEAD_MS);
+    let is_misjudged = note.refresh.is_none() && note.fetched_at > now.saturating_add(CLOCK_AHEAD_MS);
     Ok(note.unknown || note.version == GONE || is_misjudged)
 }
 

@@ -33,29 +33,35 @@ pub(super) fn is_listed_elsewhere(tx: &Tx<'_>, stream: &StreamId, id: &str) -> R
     is_listed(tx, &siblings, id)
 }
 
-/// Since when no stream of the resource lists the document; none: one still does. None at all: none ever did.
-pub(super) fn gone_at(tx: &Tx<'_>, shop: &str, resource: &str, id: &str) -> Result<Option<Option<i64>>, StoreError> {
-    let mut found: Option<Option<i64>> = None;
-    for prefix in walked(tx, shop, resource)? {
-        if let Some(bytes) = tx.get(&[prefix.as_slice(), id.as_bytes()].concat())? {
-            let note: RowNote = decode("a ledger row", &bytes)?;
-            found = Some(match (found, note.gone_at) {
-                (Some(None), _) | (_, None) => None,
-                (Some(Some(one)), Some(other)) => Some(one.max(other)),
-                (None, at) => at,
-            });
-        }
-    }
-    Ok(found)
+/// How a document stands on the lists of its resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No stream that was walked ever listed it.
+    Unknown,
+    /// One still does.
+    Listed,
+    /// None does any more, since then.
+    Gone(i64),
 }
 
+/// How a document stands on all of the lists.
+pub(super) fn standing(tx: &Tx<'_>, shop: &str, resource: &str, id: &str) -> Result<Standing, StoreError> {
+    standing_on(tx, &walked(tx, shop, resource)?, id)
+}
+
+/// Whether one of these lists has it.
 pub(super) fn is_listed(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<bool, StoreError> {
+    Ok(standing_on(tx, streams, id)? == Standing::Listed)
+}
+
+fn standing_on(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<Standing, StoreError> {
+    let mut gone_at = None;
     for prefix in streams {
-        if let Some(bytes) = tx.get(&[prefix.as_slice(), id.as_bytes()].concat())?
-            && decode::<RowNote>("a ledger row", &bytes)?.gone_at.is_none()
-        {
-            return Ok(true);
+        let Some(bytes) = tx.get(&[prefix.as_slice(), id.as_bytes()].concat())? else { continue };
+        match decode::<RowNote>("a ledger row", &bytes)?.gone_at {
+            None => return Ok(Standing::Listed),
+            at => gone_at = gone_at.max(at),
         }
     }
-    Ok(false)
+    Ok(gone_at.map_or(Standing::Unknown, Standing::Gone))
 }

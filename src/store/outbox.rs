@@ -131,7 +131,8 @@ pub(super) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<
     Ok(ids)
 }
 
-fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
+/// Adds an entry, new or one that was taken out before; its version, which is its place too.
+pub(super) fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
     let version = tx.next_version(now)?;
     let head = encode("an outbox entry", head)?;
     let entry = Stored { version, head: &head, sealed };
@@ -212,11 +213,6 @@ fn remove(tx: &mut Tx<'_>, slots: &[Slot]) -> Result<Vec<(u64, Head, Vec<u8>)>, 
         if left.is_empty() { tx.delete(key) } else { tx.put(key, left) }
     }
     Ok(removed)
-}
-
-/// Puts an entry back that was taken out; it gets a new place, and that version, but keeps its content.
-pub(super) fn put_back(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
-    append(tx, head, sealed, now)
 }
 
 impl Store {
@@ -321,7 +317,7 @@ impl Store {
             let mut counts = RunCounts::default();
             for (version, head, sealed) in remove(tx, &slots)? {
                 if !archive::apply(tx, version, &head, &sealed)? {
-                    put_back(tx, &head, &sealed, now)?;
+                    append(tx, &head, &sealed, now)?;
                     continue;
                 }
                 // What stays in the archive of a deleted shop needs its key.

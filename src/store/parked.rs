@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::listed::Standing;
 use super::meta::Counter;
 use super::outbox::{self, Head};
 use super::ready::enqueue;
@@ -257,11 +258,14 @@ fn put_back(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> Result<(), 
     match head {
         Head::Document(head) => detail::put_back(tx, head, sealed, now),
         Head::Listing { shop, resource, id, no_longer_listed_at } => {
-            let gone_at = listed::gone_at(tx, &shop, &resource, &id)?.unwrap_or(no_longer_listed_at);
-            outbox::put_back(tx, &Head::Listing { shop, resource, id, no_longer_listed_at: gone_at }, sealed, now)
-                .map(drop)
+            let no_longer_listed_at = match listed::standing(tx, &shop, &resource, &id)? {
+                Standing::Unknown => no_longer_listed_at,
+                Standing::Listed => None,
+                Standing::Gone(at) => Some(at),
+            };
+            outbox::append(tx, &Head::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
         }
-        other => outbox::put_back(tx, &other, sealed, now).map(drop),
+        other => outbox::append(tx, &other, sealed, now).map(drop),
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn new_job(
 }
 
 /// So much ahead the clock was when a planned re-read is given another date.
-const PLANNED_AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
+pub(super) const CLOCK_AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// A job as it waits.
 #[derive(Serialize, Deserialize)]
@@ -305,7 +305,7 @@ impl Store {
             let (key, bytes) = pair?;
             let Some((due, seq)) = keys::due_and_seq(&key) else { continue };
             let Waiter { job, since } = decode("a waiting job", &bytes)?;
-            let ahead = if job.last_error.is_some() { 0 } else { PLANNED_AHEAD_MS };
+            let ahead = if job.last_error.is_some() { 0 } else { CLOCK_AHEAD_MS };
             if since > now + ahead {
                 found.push((due, seq, (due - since).max(0)));
             }

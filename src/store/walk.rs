@@ -135,15 +135,13 @@ struct Tally {
 /// Whether a page is one that this pass has seen already. A circle of any length is found before the walk has gone three
 /// times around it: once a page whose number is a power of two lies in it, and the next such is further than it is long.
 fn repeats(number: u64, previous: Option<&str>, mark: Option<&str>, page: &Page) -> Option<String> {
-    let same = |other: Option<&str>| other == Some(page.digest.as_str());
-    match () {
-        () if number <= 1 || page.rows.is_empty() => None,
-        () if same(previous) => {
-            Some(format!("page {number} is equal to the page before it: the API seems to ignore the page parameter"))
-        }
-        () if same(mark) => Some(format!("page {number} is equal to an earlier one: the list leads in a circle")),
-        () => None,
+    let same = |other: Option<&str>| number > 1 && !page.rows.is_empty() && other == Some(page.digest.as_str());
+    if same(previous) {
+        return Some(format!(
+            "page {number} is equal to the page before it: the API seems to ignore the page parameter"
+        ));
     }
+    same(mark).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
 }
 
 pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule, now: i64) -> Result<(), StoreError> {
@@ -206,22 +204,25 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
 fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
-    let prefix = keys::stream(b'r', &run.stream);
-    // It did not even come down to where the last walk began.
+    // It may not even have come down to where the last walk began.
     let newest = runs::checkpoint(tx, &run.stream)?.newest;
-    let mut is_below = newest.is_some_and(|newest| oldest > newest);
-    // Nor, may be, to the end. A list that was cut lacks many, so one of them is among the first.
-    for pair in tx.pairs(&prefix, &prefix).take(SWEPT_MAX) {
-        let note: RowNote = decode("a ledger row", &pair?.1)?;
-        if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
-            is_below = true;
-            break;
-        }
-    }
-    if is_below {
+    if newest.is_some_and(|newest| oldest > newest) || stands_below(tx, &run.stream, oldest)? {
         runs::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
     }
     Ok(())
+}
+
+/// Whether a row that is still listed is older than this. A list that was cut lacks many, so one of them is among the
+/// first.
+fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
+    let prefix = keys::stream(b'r', stream);
+    for pair in tx.pairs(&prefix, &prefix).take(SWEPT_MAX) {
+        let note: RowNote = decode("a ledger row", &pair?.1)?;
+        if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
@@ -234,7 +235,8 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
     let mut tally = Tally { young, pass: run.pass, ..Tally::default() };
     for row in rows {
         tally.newest = tally.newest.max(row.time);
-        tally.young |= row.time.is_some_and(|time| time > young_from);
+        let is_young = row.time.is_some_and(|time| time > young_from);
+        tally.young |= is_young;
         let key = keys::row(&run.stream, &row.id);
         let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
         let class = match &known {
@@ -251,8 +253,7 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         tally.pass.oldest = [tally.pass.oldest, row.time].into_iter().flatten().min();
         // Where new rows come at the head, one below a known row was there before: the last pass missed it. Or it came
         // late, as young ones may; those are gone over by walks for news.
-        let is_late = row.time.is_some_and(|time| time > young_from);
-        let is_missed = rule.newest_first && known.is_none() && tally.pass.met_known && !is_late;
+        let is_missed = rule.newest_first && known.is_none() && tally.pass.met_known && !is_young;
         tally.pass.missed += u64::from(is_missed);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
         let (seen, pass) = (run.id, run.pass.number);
@@ -270,9 +271,10 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         } else if run.mode == Mode::Full
             && !met
             && row.sealed.is_none()
-            && detail::is_unknown(tx, &run.stream, &row.id, now)?
+            && detail::is_doubtful(tx, &run.stream, &row.id, now)?
         {
-            // The API did not know it when it was asked for, and lists it all the same: that may have passed.
+            // The API did not know it when it was asked for, and lists it all the same: that may have passed. Or nobody
+            // knows whether it is final.
             wanted.entry(Class::Changed).or_default().push(row.id.clone());
         } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
             tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);

@@ -243,7 +243,7 @@ fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) ->
             let pause = if matches!(error, SourceError::LoginUnavailable { .. }) { Pause::Shop } else { Pause::Lane };
             (Failure::Postpone, Some(pause(after)))
         }
-        Disposition::Park => (Failure::Park { reason: error.to_string(), may_pass: error.may_pass() }, None),
+        Disposition::Park { may_pass } => (Failure::Park { reason: error.to_string(), may_pass }, None),
         Disposition::StopShop => (Failure::StopShop { reason: error.to_string(), read_at }, None),
     };
     tracing::debug!(

@@ -16,8 +16,6 @@ use crate::world::{Limit, Plan, World, until};
 /// Wide enough to be no limit.
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
 const SHOPS: usize = 20;
-/// What all shops have together, by tier.
-const DOCUMENTS: [usize; 3] = [4_000, 100_000, 100_000];
 const MEMORY_MAX_MIB: u64 = 256;
 /// The state directory may take three times what lives in it, and this.
 const SPARE_MIB: u64 = 64;
@@ -25,8 +23,7 @@ const COMES_WITHIN: Duration = Duration::from_secs(300);
 const DRAINS_WITHIN: Duration = Duration::from_secs(300);
 
 pub(crate) async fn backlog(run: Run) {
-    let [p, release, soak] = DOCUMENTS;
-    let documents = run.tier.pick(p, release, soak);
+    let documents = run.tier.pick(4_000, 100_000, 100_000);
     let each = documents / SHOPS;
     let plan = Plan { list: FREE, detail: FREE, ..Plan::of(SHOPS, [each * 3 / 4, each / 4]) };
     let Through { proxy, mut world } = through_of(&run, plan).await;

@@ -398,7 +398,11 @@ pub(super) fn item_schema(definition: &Definition) -> Value {
         "version": count(),
         "first_listed_at": time(),
         "no_longer_listed_at": time_or_null(),
-        "document": {"type": "object", "description": "As received from the marketplace: from the archive byte for byte, from MySQL with its keys in another order and numbers of more than 17 digits rounded."},
+        "document": {
+            "type": "object",
+            "description": "As received from the marketplace: from the archive byte for byte, from MySQL with its keys in \
+                            another order and numbers of more than 17 digits rounded.",
+        },
     });
     for column in &definition.table.columns {
         properties[&column.name] = column_schema(column.kind);

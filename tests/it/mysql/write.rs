@@ -277,3 +277,23 @@ async fn five_hundred_at_a_time_are_written_whole() {
         .await;
     assert_eq!(counts, [(4000, 8000)]);
 }
+
+#[tokio::test]
+async fn a_purge_reaches_the_tables_of_resources_that_are_configured_no_more() {
+    let database = Database::fresh().await;
+    let before = prepared(&database).await;
+    let body = shipment("1", &["8712626055143"]);
+    before.write(&[entry("s", "1", 1, &body), entry("other", "2", 2, &body)]).await.unwrap();
+    // A table of somebody else, with a column of that name; and a view, which has all of our columns.
+    database.run("CREATE TABLE notes (shop_id VARCHAR(64), version INT, position INT)").await;
+    database.run("INSERT INTO notes VALUES ('s', 1, 1)").await;
+    database.run("CREATE VIEW seen AS SELECT * FROM shipments").await;
+
+    let now = Mysql::new(&database.url().into(), Vec::new()).unwrap();
+    now.prepare().await.unwrap();
+    now.write(&[Entry::ShopDeleted { shop: "s".to_owned(), purge: true }]).await.unwrap();
+    for (table, left) in [("shipments", 1), ("shipment_items", 1), ("notes", 1)] {
+        let counted: Vec<u64> = database.rows(&format!("SELECT COUNT(*) FROM {table}")).await;
+        assert_eq!(counted, [left], "{table}");
+    }
+}
