@@ -235,12 +235,16 @@ impl Backend for Inner {
 
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>> {
         Box::pin(async move {
-            let wanted = |run: &crate::domain::Run| {
-                query.shops.as_ref().is_none_or(|shops| shops.contains(&run.stream.shop))
-                    && query.resource.as_ref().is_none_or(|resource| *resource == run.stream.resource)
-                    && query.state.is_none_or(|state| state == run.state)
+            let store = self.store.clone();
+            // A filter that fits little looks at all runs.
+            let read = move || {
+                store.runs(query.before, query.limit, |run| {
+                    query.shops.as_ref().is_none_or(|shops| shops.contains(&run.stream.shop))
+                        && query.resource.as_ref().is_none_or(|resource| *resource == run.stream.resource)
+                        && query.state.is_none_or(|state| state == run.state)
+                })
             };
-            let runs = self.store.runs(query.before, query.limit, wanted).map_err(store_error)?;
+            let runs = store::blocking(read).await.map_err(store_error)?;
             self.with_forecast(runs).map_err(store_error)
         })
     }
@@ -255,8 +259,13 @@ impl Backend for Inner {
 
     fn parked(&self, query: ParkedQuery) -> Answer<'_, Vec<Parked>> {
         Box::pin(async move {
-            let wanted = |parked: &Parked| query.shops.as_ref().is_none_or(|shops| shops.contains(&parked.shop_id));
-            self.store.parked(query.after, query.limit, wanted).map_err(store_error)
+            let store = self.store.clone();
+            let read = move || {
+                store.parked(query.after, query.limit, |parked| {
+                    query.shops.as_ref().is_none_or(|shops| shops.contains(&parked.shop_id))
+                })
+            };
+            store::blocking(read).await.map_err(store_error)
         })
     }
 

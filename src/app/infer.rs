@@ -149,7 +149,7 @@ fn sound(name: &str, text: &str) -> anyhow::Result<Definition> {
     let file: toml::Table = toml::from_str(text).context(fault)?;
     let own = file.get("resource").and_then(|all| all.get(name)).and_then(toml::Value::as_table).context(fault)?;
     let definition = reader::read(name, own).map_err(|problems| anyhow!("{fault}: {}", problems.join("; ")))?;
-    let tables = mysql::ddl(&[Arc::new(definition.clone())], false);
+    let tables = mysql::ddl(&[Arc::new(definition.clone())]);
     tables.map_err(|what| anyhow!("the documents do not fit a table: {what}"))?;
     Ok(definition)
 }

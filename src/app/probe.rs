@@ -7,8 +7,9 @@ use super::call::{Caller, told};
 use super::{App, is_begun};
 use crate::catalog::Definition;
 use crate::config::Config;
-use crate::domain::{Mode, Shop};
+use crate::domain::{Mode, Shop, ShopState};
 use crate::sink::Mysql;
+use crate::sink::mysql::Rights;
 use crate::source::{Credentials, Position, Walk, pages};
 
 const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
@@ -47,6 +48,19 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
         findings.push(("shops".to_owned(), Ok(NO_SHOPS.to_owned())));
     }
     for shop in shops {
+        // Nothing is called for it, by nobody; and a refused client may be blocked if it is asked for again and again.
+        match shop.state {
+            ShopState::Active => {}
+            ShopState::Paused => {
+                findings.push((format!("shop {}", shop.name), Ok("paused, and so not asked for".to_owned())));
+                continue;
+            }
+            ShopState::Refused => {
+                let mend = "its client was refused, and is not asked for again before it has a new secret (PATCH /api/v1/shops/{id})";
+                findings.push((format!("shop {}", shop.name), Err(mend.replace("{id}", &shop.id))));
+                continue;
+            }
+        }
         let credentials = match caller.credentials(&shop) {
             Ok(credentials) => credentials,
             Err(error) => {
@@ -104,19 +118,35 @@ async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
                 "mysql".to_owned(),
                 Ok(format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet)),
             ));
-            let may = |can: bool, what: &str| {
-                let mend = format!(
-                    "the user may not {what}; GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON its database"
-                );
-                if can { Ok(format!("the user may {what}")) } else { Err(mend) }
-            };
-            findings.push(("mysql: tables".to_owned(), may(rights.can_create, "make tables")));
-            findings
-                .push(("mysql: rows".to_owned(), may(rights.can_insert && rights.can_delete, "write and delete rows")));
+            findings.push(("mysql: tables".to_owned(), table_rights(&rights)));
+            findings.push(("mysql: rows".to_owned(), row_rights(&rights)));
         }
         Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
     }
     if let Err(error) = mysql.disconnect().await {
         tracing::debug!(%error, "closing the connections to MySQL");
+    }
+}
+
+/// Who may not make tables can do without, once somebody else made them.
+fn table_rights(rights: &Rights) -> Result<String, String> {
+    let lacks = rights.lacks_for_tables.join(" and ");
+    match rights.missing_tables.as_slice() {
+        _ if lacks.is_empty() => Ok("the user may make and change tables".to_owned()),
+        [] => Ok(format!(
+            "all are there; the user lacks {lacks}, so what a definition gains is to be made by hand: `waybill schema \
+             print` shows it"
+        )),
+        [first, ..] => Err(format!(
+            "`{first}` is not there and the user lacks {lacks}; grant it for its database, or run what `waybill schema \
+             print` prints as another user"
+        )),
+    }
+}
+
+fn row_rights(rights: &Rights) -> Result<String, String> {
+    match rights.lacks_for_rows.as_slice() {
+        [] => Ok("the user may read and write them".to_owned()),
+        lacks => Err(format!("the user lacks {}; grant it for its database", lacks.join(", "))),
     }
 }

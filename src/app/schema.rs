@@ -33,7 +33,9 @@ pub struct Replay {
 pub fn ddl(config: &Config, resource: Option<&str>) -> anyhow::Result<Vec<String>> {
     let wanted = config.definitions.iter().filter(|definition| resource.is_none_or(|name| definition.name == name));
     let definitions: Vec<_> = wanted.cloned().collect();
-    mysql::ddl(&definitions, resource.is_none()).map_err(anyhow::Error::msg)
+    let mut statements = if resource.is_none() { mysql::own_ddl() } else { Vec::new() };
+    statements.extend(mysql::ddl(&definitions).map_err(anyhow::Error::msg)?);
+    Ok(statements)
 }
 
 /// What is to be filled.

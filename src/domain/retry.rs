@@ -64,4 +64,14 @@ mod tests {
             prop_assert!(policy.delay(attempt, Some(hint), jitter) >= hint);
         }
     }
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_chance_takes_half_at_most() {
+        let ms = Duration::from_millis;
+        let policy = RetryPolicy { attempts_max: 8, base: ms(100), cap: ms(1000) };
+        let pauses = |jitter| [1, 2, 3, 4, 5, 40].map(|attempt| policy.delay(attempt, None, jitter).as_millis());
+        assert_eq!(pauses(1.0), [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(pauses(0.5), [75, 150, 300, 600, 750, 750]);
+        assert_eq!(pauses(0.0), [50, 100, 200, 400, 500, 500]);
+    }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::filter::equals;
-use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+use super::{Filling, Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
@@ -92,8 +92,7 @@ impl Archive {
     }
 
     fn collect(&self, definition: &Definition, query: &ListQuery) -> Result<ItemPage, SinkError> {
-        let limit = query.limit.max(1);
-        let mut page = ItemPage::default();
+        let mut filling = Filling::default();
         let begun = Instant::now();
         for shop in shops(query) {
             let mut after = query.after.clone();
@@ -111,14 +110,9 @@ impl Archive {
                 }
                 for document in found.documents {
                     let (item, cells) = open(definition, document)?;
-                    if !matches(definition, query, &item, &cells) {
-                        continue;
+                    if matches(definition, query, &item, &cells) && !filling.take(item, query.limit) {
+                        return Ok(filling.page);
                     }
-                    if page.items.len() == limit {
-                        page.next = page.items.last().map(|item| (item.shop_id.clone(), item.id.clone()));
-                        return Ok(page);
-                    }
-                    page.items.push(item);
                 }
                 after = Some(last);
                 if !found.more {
@@ -126,7 +120,7 @@ impl Archive {
                 }
             }
         }
-        Ok(page)
+        Ok(filling.page)
     }
 }
 

@@ -110,12 +110,35 @@ pub struct Item {
     pub columns: Vec<(String, serde_json::Value)>,
 }
 
-/// A page, in the order of `(shop_id, id)` by bytes.
+/// Bytes of documents from which on a page takes no more: all of it is in memory at once.
+const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A page, in the order of `(shop_id, id)` by bytes. Pages of large documents hold fewer than were asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ItemPage {
     pub items: Vec<Item>,
     /// `after` of the next page; None: this was the last.
     pub next: Option<(String, String)>,
+}
+
+/// A page that takes items until it is full.
+#[derive(Default)]
+struct Filling {
+    page: ItemPage,
+    bytes: usize,
+}
+
+impl Filling {
+    /// False: the page has `limit` items or bytes enough, and this one belongs to the next.
+    fn take(&mut self, item: Item, limit: usize) -> bool {
+        if self.page.items.len() >= limit.max(1) || self.bytes >= PAGE_BYTES_MAX {
+            self.page.next = self.page.items.last().map(|item| (item.shop_id.clone(), item.id.clone()));
+            return false;
+        }
+        self.bytes = self.bytes.saturating_add(item.document.len());
+        self.page.items.push(item);
+        true
+    }
 }
 
 /// Where documents go.

@@ -58,7 +58,7 @@ impl Health {
 /// Moves documents into the embedded archive until stopped.
 pub async fn run_archive(store: Store, stop: CancellationToken) {
     loop {
-        let slots = store.outbox_slots(BATCH_MAX).unwrap_or_default();
+        let slots = store.outbox_slots(BATCH_MAX, BATCH_BYTES_MAX).unwrap_or_default();
         if slots.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,

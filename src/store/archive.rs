@@ -40,6 +40,8 @@ pub struct ArchivePage {
     pub more: bool,
 }
 
+/// Opened for one page; a page that has so much ends before its number of documents.
+const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Documents of a purged shop that one commit removes.
 const PURGED_MAX: usize = 1000;
 
@@ -109,7 +111,7 @@ fn place(resource: &str, key: &[u8]) -> Option<(String, String)> {
 
 impl Store {
     /// Archived documents of a resource above `after` (shop, id), looking at no more than `look` of
-    /// them. Documents of shops whose key is gone are passed over.
+    /// them, and fewer when they are large. Documents of shops whose key is gone are passed over.
     ///
     /// # Errors
     /// The engine's read errors, and, when one shop was asked for, [`StoreError::Sealed`] for a damaged document.
@@ -132,9 +134,9 @@ impl Store {
             from.push(0);
         }
         let mut page = ArchivePage::default();
-        let mut passed_over = None;
+        let (mut passed_over, mut opened) = (None, 0);
         for (looked, pair) in self.0.kv.scan(&prefix, &from).enumerate() {
-            if looked == look {
+            if looked == look || opened >= OPENED_BYTES_MAX {
                 page.more = true;
                 break;
             }
@@ -146,7 +148,7 @@ impl Store {
                 Err(StoreError::Sealed { context }) if shop.is_none() && self.lacks_key(page.last.as_ref()) => {
                     passed_over = Some(context);
                 }
-                opened => page.documents.extend(opened?),
+                document => page.documents.extend(document?.inspect(|document| opened += document.body.len())),
             }
         }
         if let Some(context) = passed_over {

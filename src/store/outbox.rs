@@ -248,17 +248,19 @@ impl Store {
         Ok(batch)
     }
 
-    /// Where the oldest entries stand, about `count` of them.
+    /// Where the oldest entries stand, about `count` of them and about `bytes` (as stored).
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn outbox_slots(&self, count: usize) -> Result<Vec<Slot>, StoreError> {
+    pub fn outbox_slots(&self, count: usize, bytes: usize) -> Result<Vec<Slot>, StoreError> {
         let mut slots = Vec::new();
+        let mut size = 0;
         for pair in self.0.kv.scan(b"o", b"o") {
-            let (key, bytes) = pair?;
+            let (key, stored) = pair?;
             let record = keys::number_of(&key).unwrap_or(0);
-            slots.extend(entries(&bytes)?.iter().map(|entry| Slot { record, version: entry.version }));
-            if slots.len() >= count {
+            slots.extend(entries(&stored)?.iter().map(|entry| Slot { record, version: entry.version }));
+            size += stored.len();
+            if slots.len() >= count || size >= bytes {
                 break;
             }
         }

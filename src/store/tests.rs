@@ -382,7 +382,7 @@ async fn nothing_secret_stands_in_the_engine_in_clear() {
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
     let (_, key) = f.store.create_key("k", super::Scope::Read, None, None).await.unwrap();
-    f.store.archive(f.store.outbox_slots(10).unwrap()).await.unwrap();
+    f.store.archive(f.store.outbox_slots(10, usize::MAX).unwrap()).await.unwrap();
     for pair in f.kv.scan(b"", b"") {
         let (name, value) = pair.unwrap();
         for canary in ["canary-secret", "canary-token", "canary-name", &key] {

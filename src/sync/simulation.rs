@@ -246,7 +246,7 @@ async fn stir(market: Arc<Market>) {
 /// Moves documents into the archive, as the writer does.
 async fn archive(store: Store) {
     loop {
-        let slots = store.outbox_slots(64).unwrap();
+        let slots = store.outbox_slots(64, usize::MAX).unwrap();
         if slots.is_empty() {
             store.signals().outbox.notified().await;
         } else {

@@ -373,7 +373,7 @@ async fn shops_are_added_paused_resumed_and_removed() {
 async fn check_names_each_broken_thing_and_its_mend() {
     let market = market().await;
     let database = Database::fresh().await;
-    let (mut folder, _) = registered(&market, "");
+    let (mut folder, shop) = registered(&market, "");
     folder.set("WAYBILL_MYSQL_URL", &database.url());
     let check = |folder: &Folder, code: i32, parts: &[&str]| says(&folder.run(&["check"]).expect(code).out, parts);
     let well = folder.run(&["check"]).expect(0);
@@ -404,6 +404,12 @@ async fn check_names_each_broken_thing_and_its_mend() {
     check(&folder, 1, &["FAIL  store", "bring the file back"]);
     fs::rename(folder.path("lost.key"), folder.path("data.key")).unwrap();
     folder.run(&["check"]).expect(0);
+
+    folder.run(&["shops", "pause", &shop]).expect(0);
+    market.sandbox.reset_audit();
+    check(&folder, 0, &["shop First shop: paused"]);
+    assert_eq!((market.sandbox.audit().calls, market.sandbox.audit().token_requests), (0, 0), "nobody asks for it");
+    folder.run(&["shops", "resume", &shop]).expect(0);
 
     market.sandbox.set_login_blocked(true);
     check(&folder, 1, &["FAIL  shop First shop: token"]);

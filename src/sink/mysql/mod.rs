@@ -38,11 +38,14 @@ use errors::sink_error;
 use layout::Layout;
 
 pub use mirror::LedgerRow;
-pub use replay::{Replayed, Scope, ddl};
+pub use replay::{Replayed, Scope};
 pub use rights::Rights;
+pub use schema::{ddl, own_ddl};
 
 /// Longest wait for a connection, the handshake included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest time of one answer, so that a connection that leads nowhere any more is noticed within half a minute.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(25);
 /// Longest time of a read. Searches with `q` look at every row of a shop.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for a goodbye.
@@ -224,6 +227,15 @@ async fn close(conn: Conn) {
         Ok(Err(error)) => tracing::debug!(%error, "MySQL: closing a failed connection"),
         Err(_) => tracing::debug!("MySQL: a failed connection did not close in time"),
     }
+}
+
+/// An answer that comes in time. Without one the connection is lost.
+async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+    let late = |_| {
+        let text = format!("MySQL did not answer within {} s; the connection is dropped", patience.as_secs());
+        Err(SinkError::new(SinkErrorClass::Disconnected, text))
+    };
+    timeout(patience, answer).await.unwrap_or_else(late)
 }
 
 fn options(url: &SecretString) -> Result<Opts, String> {

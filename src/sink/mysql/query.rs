@@ -4,18 +4,20 @@
 //! arrive between two pages disturb neither.
 
 use bytes::Bytes;
-use mysql_async::prelude::FromRow;
-use mysql_async::{FromRowError, Params, Row, Value};
+use mysql_async::prelude::{FromRow, Queryable as _};
+use mysql_async::{Conn, FromRowError, Params, Row, Value};
+use tokio::time::timeout;
 
 use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::extract;
 use crate::domain::Json;
 use crate::sink::filter::held;
-use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+use crate::sink::{Filling, Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
-use super::Mysql;
+use super::errors::sink_error;
 use super::layout::Layout;
 use super::value::{datetime_value, millis_of, text_value};
+use super::{Mysql, READ_TIME_MAX};
 
 /// Stands before the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
 const ESCAPE: char = '!';
@@ -37,12 +39,30 @@ impl Mysql {
             condition.text(),
             layout.definition.table.id_column
         );
-        let rows: Vec<Stored> = self.read(&text, Params::Positional(condition.values)).await?;
-        let more = rows.len() > limit;
-        let items: Vec<Item> =
-            rows.into_iter().take(limit).map(|row| self.item(layout, row)).collect::<Result<_, _>>()?;
-        let last = items.last().map(|item| (item.shop_id.clone(), item.id.clone()));
-        Ok(ItemPage { items, next: last.filter(|_| more) })
+        let _permit = self.may_read().await?;
+        let mut conn = self.connection().await?;
+        let filled = self.fill(&mut conn, layout, (&text, condition.values), limit);
+        let outcome = timeout(READ_TIME_MAX, filled).await;
+        self.settle(conn, outcome).await
+    }
+
+    /// Row by row, so that a page that is full early holds no more than it shows. What is left unread the pool reads
+    /// away before the connection is used again.
+    async fn fill(
+        &self,
+        conn: &mut Conn,
+        layout: &Layout,
+        (text, values): (&str, Vec<Value>),
+        limit: usize,
+    ) -> Result<ItemPage, SinkError> {
+        let mut rows = conn.exec_iter(text, Params::Positional(values)).await.map_err(|error| sink_error(&error))?;
+        let mut filling = Filling::default();
+        while let Some(row) = rows.next().await.map_err(|error| sink_error(&error))? {
+            if !filling.take(self.item(layout, Stored::from_row(row))?, limit) {
+                break;
+            }
+        }
+        Ok(filling.page)
     }
 
     /// One document; None: there is none of that id.

@@ -6,7 +6,6 @@
 //! Only typed columns and child rows are written, and of those the server changes only what differs: version, hashes,
 //! times and the document itself stay as they are.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
@@ -309,18 +308,4 @@ fn fingerprint(table: &Table) -> String {
         add(&format!("{} {}", child.name, child.from), &child.columns);
     }
     digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The statements that make the tables of these definitions, ours first.
-///
-/// # Errors
-/// The text of what makes a definition unfit for a table.
-pub fn ddl(definitions: &[Arc<crate::catalog::Definition>], with_own: bool) -> Result<Vec<String>, String> {
-    let own = super::schema::MIGRATIONS.iter().map(|(_, _, text)| (*text).trim().to_owned());
-    let mut statements: Vec<String> = if with_own { own.collect() } else { Vec::new() };
-    for definition in definitions {
-        let layout = Layout::new(Arc::clone(definition))?;
-        statements.extend(layout.tables().map(super::layout::SqlTable::create));
-    }
-    Ok(statements)
 }

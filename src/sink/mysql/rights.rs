@@ -1,13 +1,26 @@
 //! What `waybill check` tells about the server: its version and settings, and what our user may do.
+//!
+//! Nothing is made or changed. Servers look at a user's rights before they look at a statement, so each right is asked
+//! for with one that can do nothing: it fits no row, or is wrong.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::timeout;
 
-use crate::sink::{SinkError, SinkErrorClass};
+use crate::sink::SinkError;
 
 use super::errors::sink_error;
-use super::{Mysql, READ_TIME_MAX, close};
+use super::schema::{MIGRATIONS, MIGRATIONS_TABLE_NAME, tables_of};
+use super::{Mysql, READ_TIME_MAX};
+
+/// The table that is asked about when it is there.
+const OURS: &str = "waybill_checkpoints";
+/// A table that is never there.
+const TRIAL: &str = "waybill_trial";
+/// May not: that in this schema, with this table, with this column.
+const DENIED: [u16; 3] = [1044, 1142, 1143];
+/// May, but: the column is there already, there is no such table, a column has no default.
+const WRONG: [u16; 3] = [1060, 1146, 1364];
 
 /// The server as our user finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,63 +31,70 @@ pub struct Rights {
     pub sql_mode: String,
     /// Bytes; bounds the size of a document.
     pub max_allowed_packet: u64,
-    /// Needed at the first start and when a definition gains a column.
-    pub can_create: bool,
-    pub can_insert: bool,
-    pub can_delete: bool,
+    /// Of what each start and write needs, by their names in GRANT, what the user lacks.
+    pub lacks_for_rows: Vec<&'static str>,
+    /// The same of what the first start needs, and one after a definition gained a column.
+    pub lacks_for_tables: Vec<&'static str>,
+    /// Tables of these definitions, and our own, that are not there.
+    pub missing_tables: Vec<String>,
 }
 
 impl Mysql {
-    /// Tries what the sink needs on a table that only this session sees; a user who may not make one
-    /// is tried on `waybill_checkpoints`, in a transaction that is rolled back.
+    /// Asks what the sink needs to know. Changes nothing.
     ///
     /// # Errors
     /// No connection, or an error that is not about rights. Cancel safe.
     pub async fn rights(&self) -> Result<Rights, SinkError> {
         let mut conn = self.connection().await?;
-        let outcome = timeout(READ_TIME_MAX, look(&mut conn)).await;
-        match outcome {
-            Ok(rights) => {
-                // Takes the trial table, or the open transaction, along.
-                close(conn).await;
-                rights
-            }
-            elapsed => self.settle(conn, elapsed).await,
+        let outcome = timeout(READ_TIME_MAX, self.look(&mut conn)).await;
+        self.settle(conn, outcome).await
+    }
+
+    async fn look(&self, conn: &mut Conn) -> Result<Rights, SinkError> {
+        let settings = "SELECT VERSION(), @@SESSION.sql_mode, @@max_allowed_packet";
+        let row: Option<(String, String, u64)> =
+            conn.query_first(settings).await.map_err(|error| sink_error(&error))?;
+        let (server_version, sql_mode, max_allowed_packet) = row.unwrap_or_default();
+        let there = tables_of(conn).await?;
+        let of = if there.contains(OURS) { OURS } else { TRIAL };
+        let rows = [
+            ("SELECT", format!("SELECT 1 FROM `{of}` WHERE FALSE")),
+            ("INSERT", format!("INSERT INTO `{of}` (`resource`) SELECT '' FROM DUAL WHERE FALSE")),
+            ("UPDATE", format!("UPDATE `{of}` SET `resource` = '' WHERE FALSE")),
+            ("DELETE", format!("DELETE FROM `{of}` WHERE FALSE")),
+        ];
+        let tables = [
+            ("CREATE", format!("CREATE TABLE `{TRIAL}` (`resource` INT, `resource` INT)")),
+            ("ALTER", format!("ALTER TABLE `{of}` ADD COLUMN `resource` INT")),
+        ];
+        let own = [MIGRATIONS_TABLE_NAME].into_iter().chain(MIGRATIONS.iter().map(|(_, name, _)| *name));
+        let resources = self.layouts.iter().flat_map(|layout| layout.tables().map(|table| table.name.as_str()));
+        let missing = own.chain(resources).filter(|name| !there.contains(&name.to_lowercase()));
+        let missing_tables = missing.map(str::to_owned).collect();
+        Ok(Rights {
+            server_version,
+            sql_mode,
+            max_allowed_packet,
+            lacks_for_rows: lacked(conn, rows).await?,
+            lacks_for_tables: lacked(conn, tables).await?,
+            missing_tables,
+        })
+    }
+}
+
+/// The rights whose statements are refused for want of them.
+async fn lacked(
+    conn: &mut Conn,
+    statements: impl IntoIterator<Item = (&'static str, String)>,
+) -> Result<Vec<&'static str>, SinkError> {
+    let mut lacked = Vec::new();
+    for (right, text) in statements {
+        match conn.query_drop(text).await {
+            Err(mysql_async::Error::Server(error)) if DENIED.contains(&error.code) => lacked.push(right),
+            Err(mysql_async::Error::Server(error)) if WRONG.contains(&error.code) => {}
+            Err(error) => return Err(sink_error(&error)),
+            Ok(()) => {}
         }
     }
-}
-
-async fn look(conn: &mut Conn) -> Result<Rights, SinkError> {
-    let row: Option<(String, String, u64)> = conn
-        .query_first("SELECT VERSION(), @@SESSION.sql_mode, @@max_allowed_packet")
-        .await
-        .map_err(|error| sink_error(&error))?;
-    let (server_version, sql_mode, max_allowed_packet) =
-        row.ok_or_else(|| SinkError::new(SinkErrorClass::Unknown, "MySQL did not tell its version"))?;
-    let trial = format!("waybill_trial_{}", conn.id());
-    let can_create =
-        allowed(conn, &format!("CREATE TABLE `{trial}` (`shop_id` VARCHAR(64), `resource` VARCHAR(64), `combination` VARCHAR(255)) ENGINE = InnoDB"))
-            .await?;
-    let table = if can_create { trial.as_str() } else { "waybill_checkpoints" };
-    allowed(conn, "START TRANSACTION").await?;
-    let can_insert = allowed(
-        conn,
-        &format!("INSERT INTO `{table}` (`shop_id`,`resource`,`combination`) VALUES ('waybill.check','','')"),
-    )
-    .await?;
-    let can_delete = allowed(conn, &format!("DELETE FROM `{table}` WHERE `shop_id` = 'waybill.check'")).await?;
-    allowed(conn, "ROLLBACK").await?;
-    if can_create {
-        allowed(conn, &format!("DROP TABLE IF EXISTS `{trial}`")).await?;
-    }
-    Ok(Rights { server_version, sql_mode, max_allowed_packet, can_create, can_insert, can_delete })
-}
-
-/// False: the server refuses it for want of rights (or there is no table to try it on).
-async fn allowed(conn: &mut Conn, text: &str) -> Result<bool, SinkError> {
-    match conn.query_drop(text).await.map_err(|error| sink_error(&error)) {
-        Ok(()) => Ok(true),
-        Err(error) if error.class == SinkErrorClass::Operator => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(lacked)
 }

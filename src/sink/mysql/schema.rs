@@ -7,24 +7,26 @@
 //! step can be repeated, and a named lock keeps two processes from doing it at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::timeout;
 
+use crate::catalog::Definition;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
 use super::replay::forget_other_layouts;
 use super::types::{Fit, fit, is_long_text};
-use super::{Mysql, close};
+use super::{ANSWER_TIME_MAX, Mysql, answered, close};
 
 /// An index on a large table takes its time.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(3600);
 /// How long to wait for another process that prepares the same database, in seconds.
-const LOCK_WAIT_S: u32 = 300;
+const LOCK_WAIT_S: u64 = 300;
 
 /// One change a file; the number is its place. A file that was released is never changed.
 pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
@@ -33,9 +35,12 @@ pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
     (3, "waybill_replays", include_str!("../../../sql/0003_waybill_replays.sql")),
 ];
 
+pub(super) const MIGRATIONS_TABLE_NAME: &str = "waybill_migrations";
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` (\
      `number` INT UNSIGNED NOT NULL PRIMARY KEY, `name` VARCHAR(64) NOT NULL, `applied_at` DATETIME(6) NOT NULL\
      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+const MIGRATION_DONE: &str = "INSERT IGNORE INTO `waybill_migrations` (`number`,`name`,`applied_at`) VALUES";
 
 /// At most 64 characters, which is what a name of a lock may have.
 const LOCK_NAME: &str = "CONCAT('waybill.', SHA2(DATABASE(), 224))";
@@ -90,11 +95,13 @@ impl Mysql {
     }
 
     async fn prepare_locked(&self, conn: &mut Conn) -> Result<(), SinkError> {
-        self.packet(conn).await?;
+        answered(ANSWER_TIME_MAX, self.packet(conn)).await?;
         // A table that a long transaction holds fails the start with a reason instead of hanging it.
-        query(conn, "SET SESSION lock_wait_timeout = 60").await?;
-        let lock = format!("SELECT GET_LOCK({LOCK_NAME}, {LOCK_WAIT_S})");
-        let locked: Option<Option<u8>> = conn.query_first(lock).await.map_err(|error| sink_error(&error))?;
+        soon(conn.query_drop("SET SESSION lock_wait_timeout = 60")).await?;
+        let lock = conn.query_first(format!("SELECT GET_LOCK({LOCK_NAME}, {LOCK_WAIT_S})"));
+        let patience = ANSWER_TIME_MAX + Duration::from_secs(LOCK_WAIT_S);
+        let locked: Option<Option<u8>> =
+            answered(patience, async { lock.await.map_err(|error| sink_error(&error)) }).await?;
         if locked.flatten() != Some(1) {
             return Err(SinkError::new(
                 SinkErrorClass::Repeat,
@@ -115,24 +122,47 @@ impl Mysql {
                 tell_gain(conn, layout).await?;
             }
         }
-        query(conn, &format!("DO RELEASE_LOCK({LOCK_NAME})")).await
+        soon(conn.query_drop(format!("DO RELEASE_LOCK({LOCK_NAME})"))).await
     }
 }
 
+/// The statements that make the tables of these definitions.
+///
+/// # Errors
+/// The text of what makes a definition unfit for a table.
+pub fn ddl(definitions: &[Arc<Definition>]) -> Result<Vec<String>, String> {
+    let mut statements = Vec::new();
+    for definition in definitions {
+        let layout = Layout::new(Arc::clone(definition))?;
+        statements.extend(layout.tables().map(SqlTable::create));
+    }
+    Ok(statements)
+}
+
+/// The statements that make our own tables, and note that they are made.
+pub fn own_ddl() -> Vec<String> {
+    let mut statements = vec![MIGRATIONS_TABLE.to_owned()];
+    for (number, name, text) in MIGRATIONS {
+        statements.push(text.trim().to_owned());
+        statements.push(format!("{MIGRATION_DONE} ({number},'{name}',UTC_TIMESTAMP(6))"));
+    }
+    statements
+}
+
+/// What changes nothing is answered soon, or its connection leads nowhere.
+async fn soon<T>(answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, SinkError> {
+    answered(ANSWER_TIME_MAX, async { answer.await.map_err(|error| sink_error(&error)) }).await
+}
+
 async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
-    if columns_of(conn, "waybill_migrations").await?.is_empty() {
+    if columns_of(conn, MIGRATIONS_TABLE_NAME).await?.is_empty() {
         query(conn, MIGRATIONS_TABLE).await?;
     }
-    let done: Vec<u32> =
-        conn.query("SELECT `number` FROM `waybill_migrations`").await.map_err(|error| sink_error(&error))?;
+    let done: Vec<u32> = soon(conn.query("SELECT `number` FROM `waybill_migrations`")).await?;
     for (number, name, text) in MIGRATIONS.iter().filter(|(number, ..)| !done.contains(number)) {
         query(conn, text).await?;
-        conn.exec_drop(
-            "INSERT IGNORE INTO `waybill_migrations` (`number`,`name`,`applied_at`) VALUES (?,?,UTC_TIMESTAMP(6))",
-            (number, name),
-        )
-        .await
-        .map_err(|error| sink_error(&error))?;
+        let noted = format!("{MIGRATION_DONE} (?,?,UTC_TIMESTAMP(6))");
+        soon(conn.exec_drop(noted, (number, name))).await?;
         tracing::info!(migration.number = number, migration.name = name, "MySQL: migration applied");
     }
     Ok(())
@@ -141,7 +171,7 @@ async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
 /// What was added is empty for the documents that are there; the mend is told, unless there are none.
 async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let text = format!("SELECT 1 FROM `{}` LIMIT 1", layout.parent.name);
-    let document: Option<u8> = conn.query_first(text).await.map_err(|error| sink_error(&error))?;
+    let document: Option<u8> = soon(conn.query_first(text)).await?;
     if document.is_some() {
         let resource = layout.definition.name.as_str();
         tracing::info!(
@@ -156,7 +186,7 @@ async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
 async fn tell_renamed(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let (resource, table) = (layout.definition.name.as_str(), &layout.parent.name);
     let text = "SELECT 1 FROM `waybill_checkpoints` WHERE `resource` = ? LIMIT 1";
-    let synced: Option<u8> = conn.exec_first(text, (resource,)).await.map_err(|error| sink_error(&error))?;
+    let synced: Option<u8> = soon(conn.exec_first(text, (resource,))).await?;
     if synced.is_some() {
         tracing::warn!(
             resource,
@@ -237,7 +267,7 @@ async fn not_ours(
 ) -> Result<SinkError, SinkError> {
     let text = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND \
                 TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
-    let key: Vec<String> = conn.exec(text, (&table.name,)).await.map_err(|error| sink_error(&error))?;
+    let key: Vec<String> = soon(conn.exec(text, (&table.name,))).await?;
     let has = |names: &[&str]| names.iter().all(|name| found.contains_key(*name));
     let is_ours = has(&["shop_id", "version"]) && (has(&["document", "row_hash"]) || has(&["position"]));
     let table = &table.name;
@@ -300,14 +330,9 @@ async fn or_text(conn: &mut Conn, column: &SqlColumn, statement: impl Fn(bool) -
 
 /// The columns of a table by name; empty: there is no such table.
 async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Found>, SinkError> {
-    let rows: Vec<(String, String)> = conn
-        .exec(
-            "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS \
-             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
-            (table,),
-        )
-        .await
-        .map_err(|error| sink_error(&error))?;
+    let text = "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS \
+                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+    let rows: Vec<(String, String)> = soon(conn.exec(text, (table,))).await?;
     let kind = |kind: String| Found { kind: kind.to_lowercase(), is_json: false };
     let mut found: BTreeMap<_, _> = rows.into_iter().map(|(name, text)| (name.to_lowercase(), kind(text))).collect();
     if found.values().any(|there| there.kind == "longtext") {
@@ -320,24 +345,26 @@ async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Fou
 
 /// The columns that MariaDB keeps as LONGTEXT and takes JSON for alone.
 async fn json_columns(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
-    let version: Option<String> = conn.query_first("SELECT VERSION()").await.map_err(|error| sink_error(&error))?;
+    let version: Option<String> = soon(conn.query_first("SELECT VERSION()")).await?;
     if !version.is_some_and(|version| version.contains("MariaDB")) {
         return Ok(Vec::new());
     }
     let text = "SELECT LOWER(CONSTRAINT_NAME) FROM information_schema.CHECK_CONSTRAINTS WHERE \
                 CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE LIKE 'json_valid(%'";
-    conn.exec(text, (table,)).await.map_err(|error| sink_error(&error))
+    soon(conn.exec(text, (table,))).await
+}
+
+/// The tables that our user sees, by name.
+pub(super) async fn tables_of(conn: &mut Conn) -> Result<BTreeSet<String>, SinkError> {
+    let text = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
+    let names: Vec<String> = soon(conn.query(text)).await?;
+    Ok(names.into_iter().map(|name| name.to_lowercase()).collect())
 }
 
 async fn indexes_of(conn: &mut Conn, table: &str) -> Result<BTreeSet<String>, SinkError> {
-    let rows: Vec<String> = conn
-        .exec(
-            "SELECT DISTINCT INDEX_NAME FROM information_schema.STATISTICS \
-             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
-            (table,),
-        )
-        .await
-        .map_err(|error| sink_error(&error))?;
+    let text = "SELECT DISTINCT INDEX_NAME FROM information_schema.STATISTICS \
+                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+    let rows: Vec<String> = soon(conn.exec(text, (table,))).await?;
     Ok(rows.into_iter().map(|name| name.to_lowercase()).collect())
 }
 

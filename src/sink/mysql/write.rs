@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use crate::domain::Entry;
 use crate::sink::{SinkError, SinkErrorClass};
 
-use super::Mysql;
 use super::errors::sink_error;
 use super::layout::Layout;
 use super::mirror;
 use super::plan::{Plan, Rows};
 use super::value::{RowBuffer, optional_datetime_value, text_value};
+use super::{ANSWER_TIME_MAX, Mysql, answered};
 
 /// Tables with our columns, whatever they are called.
 const OUR_TABLES: &str = "SELECT c.TABLE_NAME FROM information_schema.COLUMNS c \
@@ -28,8 +28,6 @@ const OUR_TABLES: &str = "SELECT c.TABLE_NAME FROM information_schema.COLUMNS c 
 /// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
 /// costs the connection and not the writer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Longest time of one answer, so that a connection that leads nowhere any more is noticed within half a minute.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(25);
 /// A line is called slow from so many bytes a second on. A document by itself, which cannot be halved, has its time
 /// on such a line beside that of the answer, as far as the time of a batch allows.
 const SLOW_LINE: usize = 1024;
@@ -250,15 +248,6 @@ impl Bounds {
         let on_its_way = if self.alone { bytes / SLOW_LINE } else { 0 };
         ANSWER_TIME_MAX + Duration::from_secs(u64::try_from(on_its_way).unwrap_or(u64::MAX)).min(WRITE_TIME_MAX)
     }
-}
-
-/// An answer that comes in time. Without one the connection is lost.
-async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
-    let late = |_| {
-        let text = format!("MySQL did not answer within {} s; the connection is dropped", patience.as_secs());
-        Err(SinkError::new(SinkErrorClass::Disconnected, text))
-    };
-    timeout(patience, answer).await.unwrap_or_else(late)
 }
 
 pub(super) async fn execute(

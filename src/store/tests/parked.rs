@@ -77,7 +77,7 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     assert_eq!((of(&f), of(&other)), (4, 2));
     // A document that the sink refuses, and a row that nobody can follow.
     f.read_details().await;
-    let slot = f.store.outbox_slots(100).unwrap().into_iter().next_back().unwrap();
+    let slot = f.store.outbox_slots(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
     f.store.park_entry(slot, "refused".into(), 1).await.unwrap();
     f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
@@ -181,7 +181,7 @@ async fn a_document_that_the_sink_refuses_counts_too() {
     list(&f, 0..1).await;
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("0", None)).await;
-    let slot = f.store.outbox_slots(100).unwrap().into_iter().next_back().unwrap();
+    let slot = f.store.outbox_slots(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
     f.store.park_entry(slot, "refused".into(), 1).await.unwrap();
     assert_eq!((state(&f).0, of(&f)), (ShopState::Paused, 1));
 }

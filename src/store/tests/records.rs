@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DAY, Fixture, NOW, RULE, detail, document_id, fixture};
-use crate::domain::{Lease, Mode, Next, Trigger};
+use crate::domain::{Effects, Lease, Mode, Next, Trigger};
 use crate::store::keys::texts;
 use crate::store::{Failure, QueueKind, SealKey, Settled, Settlement, Store};
 
@@ -148,4 +148,24 @@ async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
     f.store.start_runs(vec![f.stream.clone()], Mode::Full, Trigger::Request).await.unwrap();
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     assert_eq!(f.store.counters().unwrap().waiting_jobs, 0);
+}
+
+#[tokio::test]
+async fn a_look_through_large_archived_documents_ends_early_and_the_next_goes_on() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let ids = numbered_page(&f, 5).await;
+    for lease in f.lease(QueueKind::Detail, 5).await {
+        let body = format!("\"{}\"", "x".repeat(6 << 20)).into();
+        f.settle(lease, Effects::Detail { body, hash: 7, refresh_after_ms: None }).await;
+    }
+    while let slots @ [_, ..] = f.store.outbox_slots(100, 1).unwrap().as_slice() {
+        f.store.archive(slots.to_vec()).await.unwrap();
+    }
+    let first = f.store.archived("things", None, None, 100).unwrap();
+    let found: Vec<&str> = first.documents.iter().map(|document| document.id.as_str()).collect();
+    assert_eq!((found, first.more), (vec!["000", "001", "002"], true), "16 MiB are enough for a look");
+    let last = first.last.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
+    let rest = f.store.archived("things", None, last, 100).unwrap();
+    assert_eq!((rest.documents.len(), rest.more), (ids.len() - 3, false));
 }

@@ -28,7 +28,7 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_wit
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
-    f.store.archive(f.store.outbox_slots(100).unwrap()).await.unwrap();
+    f.store.archive(f.store.outbox_slots(100, usize::MAX).unwrap()).await.unwrap();
     f.start(Mode::Full).await;
     f.page(&[("1", 2, 0)], Next::End).await;
     f.read_details().await;

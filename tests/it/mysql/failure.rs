@@ -7,9 +7,10 @@ use bytes::Bytes;
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
 use waybill::domain::Entry;
+use waybill::sink::mysql::{ddl, own_ddl};
 use waybill::sink::{Mysql, SinkErrorClass};
 
-use super::{class_of, definitions, document, entry, open, prepared, shipment};
+use super::{class_of, definitions, document, eans, entry, open, prepared, shipment};
 use crate::support::mariadb::{Database, MariaDb};
 
 #[tokio::test]
@@ -45,6 +46,30 @@ async fn a_dropped_table_is_the_operators() {
     assert_eq!(class_of(&mysql, &[entry("s", "1", 1, &shipment("o", &["1"]))]).await, SinkErrorClass::Operator);
     let none = Mysql::new(&database.url_of("nobody").into(), definitions("")).unwrap();
     assert_eq!(none.ping().await.unwrap_err().class, SinkErrorClass::Operator);
+}
+
+#[tokio::test]
+async fn who_may_not_make_tables_can_use_those_that_somebody_made() {
+    let server = MariaDb::start();
+    let database = Database::on(&server.url()).await;
+    database.run("CREATE USER app@'127.0.0.1' IDENTIFIED BY 'geheim'").await;
+    database.run(&format!("GRANT SELECT, INSERT, DELETE ON `{}`.* TO app@'127.0.0.1'", database.name)).await;
+    let app = open(database.url_of("app:geheim"));
+    let rights = app.rights().await.unwrap();
+    assert_eq!((&*rights.lacks_for_rows, &*rights.lacks_for_tables), (&["UPDATE"][..], &["CREATE", "ALTER"][..]));
+    assert_eq!(rights.missing_tables.len(), 7, "{rights:?}");
+    assert_eq!(app.prepare().await.unwrap_err().class, SinkErrorClass::Operator);
+
+    for statement in own_ddl().into_iter().chain(ddl(&definitions("")).unwrap()) {
+        database.run(&statement).await;
+    }
+    database.run(&format!("GRANT UPDATE ON `{}`.* TO app@'127.0.0.1'", database.name)).await;
+    let app = open(database.url_of("app:geheim"));
+    app.prepare().await.unwrap();
+    let rights = app.rights().await.unwrap();
+    assert_eq!((rights.lacks_for_rows, rights.missing_tables), (vec![], vec![]));
+    app.write(&[entry("s", "1", 1, &shipment("o", &["1"]))]).await.unwrap();
+    assert_eq!(eans(&database, "1").await, ["1"]);
 }
 
 #[tokio::test]
@@ -124,7 +149,8 @@ async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
     // Nothing is missing, so it needs no rights for DDL.
     app.prepare().await.unwrap();
     let rights = app.rights().await.unwrap();
-    assert!(!rights.can_create && rights.can_insert && rights.can_delete, "{rights:?}");
+    assert_eq!((&*rights.lacks_for_rows, &*rights.lacks_for_tables), (&[][..], &["CREATE", "ALTER"][..]), "{rights:?}");
+    assert_eq!(rights.missing_tables, [""; 0]);
     assert!(rights.server_version.contains("MariaDB") && rights.sql_mode.contains("STRICT_ALL_TABLES"));
     app.write(&batch(4)).await.unwrap();
     let before = sessions(&database, "app").await;

@@ -42,6 +42,28 @@ async fn pages_of_the_listing_add_up_to_the_set() {
 }
 
 #[tokio::test]
+async fn a_page_of_large_documents_ends_early_and_the_next_goes_on() {
+    let database = Database::fresh().await;
+    let mysql = prepared(&database).await;
+    for n in 0..6 {
+        // One by one: a packet takes 16 MiB.
+        let body = json!({"order": {"orderId": "o"}, "filler": "x".repeat(5 << 20)});
+        mysql.write(&[entry("s", &n.to_string(), 1, &body)]).await.unwrap();
+    }
+    let mut query = ListQuery { limit: 500, ..ListQuery::default() };
+    let mut pages = Vec::new();
+    loop {
+        let page = mysql.list("shipments", &query).await.unwrap();
+        pages.push(page.items.iter().map(|item| item.id.clone()).collect::<Vec<_>>().join(","));
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(pages, ["0,1,2,3", "4,5"], "16 MiB are enough for a page");
+}
+
+#[tokio::test]
 async fn filters_find_what_they_say() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
