@@ -71,10 +71,12 @@ pub(super) fn read(
     can_have_index(&fields, &indexes, &columns);
     let time = fields.text("time");
     known("time", time.as_slice());
-    if let Some(column) = columns.iter().find(|column| Some(&column.name) == time.as_ref())
-        && !matches!(column.kind, ColumnKind::Datetime | ColumnKind::Date)
-    {
-        fields.problem("time", format!("`{}` is neither a datetime nor a date", column.name));
+    let is_time = |name: &str| {
+        let column = columns.iter().find(|column| column.name == name);
+        column.map_or(name != id_column, |column| matches!(column.kind, ColumnKind::Datetime | ColumnKind::Date))
+    };
+    if let Some(name) = time.as_deref().filter(|name| !is_time(name)) {
+        fields.problem("time", format!("`{name}` is neither a datetime nor a date"));
     }
     let places = Places { columns: &columns, children: &children, id: &id_column };
     let (filters, search) = (filters(&fields, &places), search(&fields, &places));
@@ -230,6 +232,10 @@ fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &[Column]) {
     let is_json = |index: &&String| columns.iter().any(|c| c.name == **index && c.kind == ColumnKind::Json);
     for index in indexes.iter().filter(is_json) {
         fields.problem("indexes", format!("`{index}` is JSON and cannot have an index; leave it out"));
+    }
+    let is_repeated = |(at, index): &(usize, &String)| indexes.iter().take(*at).any(|earlier| earlier == *index);
+    for (_, index) in indexes.iter().enumerate().filter(is_repeated) {
+        fields.problem("indexes", format!("`{index}` stands twice; leave one out"));
     }
 }
 

@@ -357,6 +357,23 @@ fn tables_and_columns() {
 }
 
 #[test]
+fn what_a_table_may_not_say_of_its_columns() {
+    says(
+        "columns",
+        "columns = { tag = { from = \"/tag\", type = \"text\" } }\nindexes = [\"tag\", \"tag\"]\ntime = \"tag\"",
+        &[
+            "waybill.toml:15: resource.things.table.indexes: `tag` stands twice; leave one out",
+            "waybill.toml:16: resource.things.table.time: `tag` is neither a datetime nor a date",
+        ],
+    );
+    says(
+        "columns",
+        "time = \"document_id\"",
+        &["waybill.toml:14: resource.things.table.time: `document_id` is neither a datetime nor a date"],
+    );
+}
+
+#[test]
 fn definitions_that_do_not_fit_together() {
     let more = |parent: &str, table: &str| {
         format!(
