@@ -461,7 +461,15 @@ fn definitions(settings: &mut Settings, rules: &RuleTable) -> Option<Vec<Arc<Def
     let mut names = wanted.clone();
     names.extend(settings.resources.keys().filter(|name| !wanted.contains(name)).cloned());
     match catalog::resources(&names, &settings.resources, rules) {
-        Ok(all) => Some(all.into_iter().filter(|definition| wanted.contains(&definition.name)).collect()),
+        Ok(all) => {
+            let all: Vec<_> = all.into_iter().filter(|definition| wanted.contains(&definition.name)).collect();
+            let orphans = catalog::orphans(&all);
+            if orphans.is_empty() {
+                return Some(all);
+            }
+            orphans.into_iter().for_each(|problem| settings.catalog_problem(problem));
+            None
+        }
         Err(problems) => {
             problems.into_iter().for_each(|problem| settings.catalog_problem(problem));
             None

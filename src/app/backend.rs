@@ -115,7 +115,10 @@ impl Backend for Inner {
                 resources: shop.resources.unwrap_or_default(),
             };
             let shop = self.store.create_shop(new).await.map_err(store_error)?;
-            self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await.map_err(store_error)?;
+            // It is registered, whatever comes of this: else the schedule, or the next start, begins its first walk.
+            if let Err(error) = self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await {
+                error.warn("the first walk of a new shop is begun later");
+            }
             Ok(shop)
         })
     }
@@ -134,6 +137,12 @@ impl Backend for Inner {
             change.check(&self.definitions)?;
             if let Some(secret) = &change.client_secret {
                 self.prove(&known.client_id, secret).await?;
+            }
+            if known.state == ShopState::Refused && change.paused.is_some() && change.client_secret.is_none() {
+                return Err(ApiError::Conflict(
+                    "the shop's credentials were refused, and nothing is called for it; give it a new secret first"
+                        .into(),
+                ));
             }
             let state = match (change.paused, &known.state) {
                 (Some(true), _) => Some(ShopState::Paused),

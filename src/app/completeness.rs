@@ -49,6 +49,19 @@ impl From<LookError> for ApiError {
 struct Look {
     counts: Completeness,
     gaps: BTreeMap<Gap, Combination>,
+    /// There are more than are named.
+    was_cut: bool,
+}
+
+/// What was done about gaps.
+#[derive(Default)]
+struct Closed {
+    /// Told to the sink again.
+    told: u64,
+    /// To be read again.
+    asked: u64,
+    /// There are more.
+    was_cut: bool,
 }
 
 impl Inner {
@@ -71,25 +84,42 @@ impl Inner {
     }
 
     async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, LookError> {
+        let (mut told, mut asked) = (0, 0);
+        // One look names a bounded number; those that are asked for are not missing in the next.
+        loop {
+            let some = self.close_some_gaps(shop, definition).await?;
+            told += some.told;
+            asked += some.asked;
+            if !some.was_cut || some.told + some.asked == 0 {
+                break;
+            }
+        }
+        if definition.detail.is_none() && asked > 0 {
+            self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
+        }
+        Ok(told + asked)
+    }
+
+    async fn close_some_gaps(&self, shop: &Shop, definition: &Definition) -> Result<Closed, LookError> {
         // Most shops lack nothing, and to tell what is on its way means to look at all that waits, of all shops.
         if self.compare(shop, definition, &UnderWay::default()).await?.gaps.is_empty() {
-            return Ok(0);
+            return Ok(Closed::default());
         }
-        let gaps = self.look_twice(shop, definition).await?.gaps;
+        let Look { gaps, was_cut, .. } = self.look_twice(shop, definition).await?;
         let (untold, unheld): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
         let named = |gaps: Vec<(Gap, Combination)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
         let told = self.store.tell_listing(&shop.id, &definition.name, named(untold)).await?;
         let count = unheld.len() as u64;
-        if definition.detail.is_some() {
-            self.store.read_again(&shop.id, &definition.name, named(unheld)).await?;
-            return Ok(told + count);
-        }
-        if count == 0 || self.store.forget_rows(&shop.id, &definition.name, named(unheld)).await? == 0 {
-            return Ok(told);
-        }
-        self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
-        Ok(told + count)
+        let asked = match &definition.detail {
+            Some(_) => {
+                self.store.read_again(&shop.id, &definition.name, named(unheld)).await?;
+                count
+            }
+            // A whole walk brings what it takes as new.
+            None => self.store.forget_rows(&shop.id, &definition.name, named(unheld)).await?,
+        };
+        Ok(Closed { told, asked, was_cut })
     }
 
     /// Closes gaps after full walks, until the process ends.
@@ -136,15 +166,7 @@ impl Inner {
                 // What the first walk found is only just being written.
                 if known.is_some() {
                     let _one = self.looks.lock().await;
-                    let mut asked = 0;
-                    // One look names a bounded number; those that are asked for are not missing in the next.
-                    loop {
-                        let some = self.close_gaps_of(&shop, definition).await?;
-                        asked += some;
-                        if definition.detail.is_none() || some < GAPS_MAX as u64 {
-                            break;
-                        }
-                    }
+                    let asked = self.close_gaps_of(&shop, definition).await?;
                     if asked > 0 {
                         metrics::counter!("waybill_gaps_total").increment(asked);
                         tracing::warn!(
@@ -188,6 +210,7 @@ impl Inner {
         let mut second = self.look(shop, definition).await?;
         let before: BTreeSet<&str> = first.gaps.keys().map(|gap| gap.id.as_str()).collect();
         let named = second.gaps.len() as u64;
+        second.was_cut |= first.was_cut;
         second.gaps.retain(|gap, _| before.contains(gap.id.as_str()));
         // What only the second look missed is on its way between two places.
         let passing = named - second.gaps.len() as u64;
@@ -276,6 +299,8 @@ impl Look {
                 counts.missing += 1;
                 if self.gaps.len() < GAPS_MAX {
                     self.gaps.insert(Gap { id, reason }, combination);
+                } else {
+                    self.was_cut = true;
                 }
             }
         }

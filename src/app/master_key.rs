@@ -18,10 +18,24 @@ use crate::config::MasterKeySource;
 /// # Errors
 /// The file is unreadable or no key, or is missing although the store exists: a new key would open nothing.
 pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    match (find(source, data_dir)?, source) {
+        (Some(key), _) => Ok(key),
+        (None, MasterKeySource::File(path)) => {
+            create(path).with_context(|| format!("master key file {}", path.display()))
+        }
+        (None, MasterKeySource::Env(_)) => bail!("WAYBILL_MASTER_KEY is empty"),
+    }
+}
+
+/// The key that is there; None: the first start makes the file.
+///
+/// # Errors
+/// As [`obtain`].
+pub(crate) fn find(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<Option<Zeroizing<[u8; 32]>>> {
     match source {
-        MasterKeySource::Env(text) => decode(text.expose_secret()).context("WAYBILL_MASTER_KEY"),
+        MasterKeySource::Env(text) => decode(text.expose_secret()).map(Some).context("WAYBILL_MASTER_KEY"),
         MasterKeySource::File(path) => match std::fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(text) => decode(&text).with_context(|| format!("master key file {}", path.display())),
+            Ok(text) => decode(&text).map(Some).with_context(|| format!("master key file {}", path.display())),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if data_dir.join("sled").join("db").exists() {
                     bail!(
@@ -30,7 +44,7 @@ pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Resul
                         data_dir.display()
                     );
                 }
-                create(path).with_context(|| format!("master key file {}", path.display()))
+                Ok(None)
             }
             Err(error) => Err(error).with_context(|| format!("master key file {}", path.display())),
         },

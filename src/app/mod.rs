@@ -52,6 +52,8 @@ use crate::sync::schedule::{Schedule, Timetable, tick};
 use crate::sync::{Engine, Parts};
 use keeper::StoreKeeper;
 
+pub(crate) use master_key::find as find_master_key;
+
 pub use probe::Finding;
 
 /// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the

@@ -28,7 +28,9 @@ impl Inner {
         match self.unrestored() {
             Some(why) => unready.push(format!("shops that MySQL knows are not taken over yet: {why}")),
             None if self.store.is_blank().unwrap_or(false) => {
-                degraded.push("MySQL could not be asked yet which shops it knows; none can be registered".to_owned());
+                let why =
+                    "whether MySQL knows shops of before could not be told yet; the log and `waybill check` say why";
+                degraded.push(why.to_owned());
             }
             None => {}
         }

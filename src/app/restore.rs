@@ -144,7 +144,7 @@ fn mirrored(definition: &Definition, row: LedgerRow, now: i64) -> Mirrored {
     // A document that cannot be read any more is left as final; a changed row has it read again.
     let read = row.document.as_ref().and_then(|document| {
         let first_seen = || Some(row.first_listed_at);
-        pages::detail(definition, &row.id, &Bytes::copy_from_slice(document), first_seen, now).ok()
+        pages::document(definition, &row.id, &Bytes::copy_from_slice(document), first_seen, now).ok()
     });
     Mirrored {
         refresh_after_ms: read.and_then(|read| read.refresh_after_ms),

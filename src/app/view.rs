@@ -13,8 +13,6 @@ use crate::sync::LaneView;
 
 /// Jobs counted per queue for the status page.
 const COUNTED_MAX: usize = 100_000;
-/// Open runs looked at for forecasts and idleness.
-const OPEN_RUNS_MAX: usize = 100_000;
 
 impl Inner {
     pub(super) fn status_now(&self, of: Option<&Part>) -> Result<Status, StoreError> {
@@ -28,28 +26,44 @@ impl Inner {
             }
         }
         let error = self.health.error();
+        let (open_runs, parked) = match of {
+            None => (counters.open_runs, counters.parked),
+            Some(part) => self.counted(&counters, part)?,
+        };
+        // It names users and hosts of the installation.
+        let told = error.as_ref().map(|error| match of {
+            None => error.clone(),
+            Some(_) => "the database takes no documents now".to_owned(),
+        });
         let (budgets, budgets_left_out) = self.budgets(of.map(|part| &part.accounts))?;
         Ok(Status {
             // By the same counters: a status that is idle has nothing else in it.
             idle: self.is_idle_by(&counters)?,
-            open_runs: counters.open_runs,
+            open_runs,
             pending_jobs: counters.ready_jobs.saturating_sub(counters.leased_jobs) + counters.retrying_jobs,
             waiting_jobs: counters.waiting_jobs,
             leased_jobs: counters.leased_jobs,
             outbox: counters.outbox,
             outbox_bytes: counters.outbox_bytes,
-            parked: counters.parked,
+            parked,
             calls: self.engine.stats().calls(),
             refused_429: self.engine.stats().refused_429(),
             budgets,
             budgets_left_out,
-            sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error },
+            sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error: told },
             logins_paused_until: self.logins_paused_until()?,
             overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
         })
+    }
+
+    /// Open runs, and what is parked, of some shops.
+    fn counted(&self, counters: &Counters, part: &Part) -> Result<(u64, u64), StoreError> {
+        let open = self.store.open_runs(counters)?.iter().filter(|run| part.shops.contains(&run.stream.shop)).count();
+        let parked: Result<u64, StoreError> = part.shops.iter().map(|shop| self.store.parked_of(shop)).sum();
+        Ok((open as u64, parked?))
     }
 
     /// None: the login host wants no pause.
@@ -82,7 +96,7 @@ impl Inner {
         };
         // An open run that somebody works on is soon found; counting what sleeps looks at every shop.
         let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);
-        if counters.open_runs > 0 && !self.store.runs(None, 1, open)?.is_empty() {
+        if counters.open_runs > 0 && self.store.open_runs(counters)?.iter().any(open) {
             return Ok(false);
         }
         let mut asleep_jobs = 0;
@@ -139,7 +153,7 @@ impl Inner {
         let mut pending: BTreeMap<(String, String), u64> = BTreeMap::new();
         if fetching {
             accounts.extend(self.store.shops()?.into_iter().map(|shop| (shop.id, shop.account)));
-            for run in self.store.runs(None, OPEN_RUNS_MAX, Run::is_open)? {
+            for run in self.store.open_runs(&self.store.counters()?)? {
                 if let Some(key) = self.detail_budget(&run, &accounts) {
                     *pending.entry(key).or_default() += run.pending();
                 }

@@ -98,21 +98,29 @@ pub fn resources(names: &[String], own: &toml::Table, rules: &RuleTable) -> Resu
     if problems.is_empty() { Ok(definitions) } else { Err(problems) }
 }
 
+/// What is wrong with definitions whose parents are not there: their lists are asked for by the parents' ids.
+pub fn orphans(definitions: &[Arc<Definition>]) -> Vec<String> {
+    let names: Vec<&str> = definitions.iter().map(|definition| definition.name.as_str()).collect();
+    let orphaned = |definition: &&Arc<Definition>| {
+        definition.parent.as_ref().is_some_and(|parent| !names.contains(&parent.as_str()))
+    };
+    let told = |Definition { name, parent, .. }: &Definition| {
+        let parent = parent.as_deref().unwrap_or_default();
+        format!("resource.{name}.parent: `{parent}` is not among `resources`; add it there, its list is needed")
+    };
+    definitions.iter().filter(orphaned).map(|definition| told(definition)).collect()
+}
+
 /// What is wrong with sound definitions side by side.
 fn unfit(definitions: &[Arc<Definition>]) -> Vec<String> {
-    let mut problems = Vec::new();
+    let mut problems = orphans(definitions);
     let mut tables: BTreeMap<&str, String> = BTreeMap::new();
     for definition in definitions {
         let name = &definition.name;
-        if let Some(parent) = &definition.parent {
-            match definitions.iter().find(|other| other.name == *parent) {
-                None => problems.push(format!(
-                    "resource.{name}.parent: `{parent}` is not among `resources`; add it there, its list is needed"
-                )),
-                Some(other) if other.parent.is_some() => problems
-                    .push(format!("resource.{name}.parent: `{parent}` has a parent itself; only one step is possible")),
-                Some(_) => {}
-            }
+        if let Some(parent) = &definition.parent
+            && definitions.iter().any(|other| other.name == *parent && other.parent.is_some())
+        {
+            problems.push(format!("resource.{name}.parent: `{parent}` has a parent itself; only one step is possible"));
         }
         let children =
             definition.table.children.iter().map(|child| (format!("table.children.{}", child.name), &child.name));

@@ -13,8 +13,10 @@ use super::fields::{Fields, Problems, nearest};
 use super::layout;
 use crate::domain::Combination;
 
-/// Parts of the HTTP API that stand where a resource's listing would.
-const RESERVED: [&str; 6] = ["keys", "parked", "resources", "runs", "shops", "status"];
+/// Parts of the HTTP API that stand where a resource's listing would, and those that its description calls by the same
+/// names.
+const RESERVED: [&str; 10] =
+    ["completeness", "drift", "keys", "parked", "resources", "run", "runs", "shop", "shops", "status"];
 
 /// Default of `overlap`: a day, so that rows which a list shows late are still found.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);

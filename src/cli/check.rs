@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::out::Out;
 use super::{Failure, Outcome, Voice, configure, table};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::catalog::description::Description;
 use crate::config::{Config, MasterKeySource};
 
@@ -95,7 +95,7 @@ fn local(config: &Config) -> Vec<Finding> {
     vec![
         ("configuration".to_owned(), Ok(format!("{file}; resources: {}", resources.join(", ")))),
         ("data directory".to_owned(), data_dir(&config.data_dir)),
-        ("master key".to_owned(), master_key(&config.master_key)),
+        ("master key".to_owned(), master_key(&config.master_key, &config.data_dir)),
         ("port".to_owned(), port(config)),
     ]
 }
@@ -113,20 +113,17 @@ fn data_dir(dir: &Path) -> Result<String, String> {
     }
 }
 
-fn master_key(source: &MasterKeySource) -> Result<String, String> {
+fn master_key(source: &MasterKeySource, data_dir: &Path) -> Result<String, String> {
+    let is_there = app::find_master_key(source, data_dir).map_err(|error| format!("{error:#}"))?.is_some();
     let file = match source {
         MasterKeySource::Env(_) => return Ok("from WAYBILL_MASTER_KEY".to_owned()),
         MasterKeySource::File(file) => file,
     };
-    match fs::metadata(file) {
-        Ok(found) => {
-            private(&found, file, 0o600).map(|()| format!("in {}; keep a copy apart from the data", file.display()))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Ok(format!("{} is made at the first start", file.display()))
-        }
-        Err(error) => Err(format!("{}: {error}", file.display())),
+    if !is_there {
+        return Ok(format!("{} is made at the first start", file.display()));
     }
+    let found = fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    private(&found, file, 0o600).map(|()| format!("in {}; keep a copy apart from the data", file.display()))
 }
 
 /// Nobody but the owner may look in.
@@ -160,12 +157,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("data.key");
         let source = MasterKeySource::File(key.clone());
-        assert!(master_key(&source).unwrap().ends_with("is made at the first start"));
+        let data = folder.path().join("data");
+        assert!(master_key(&source, &data).unwrap().ends_with("is made at the first start"));
+        fs::create_dir_all(data.join("sled/db")).unwrap();
+        assert!(master_key(&source, &data).unwrap_err().contains("bring the file back"));
+        fs::remove_dir_all(&data).unwrap();
         fs::write(&key, "k").unwrap();
+        assert!(master_key(&source, &data).unwrap_err().contains("32 bytes in base64"));
+        fs::write(&key, format!("{}=\n", "A".repeat(43))).unwrap();
         fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
-        assert!(master_key(&source).unwrap_err().contains("mend: chmod 600 "));
+        assert!(master_key(&source, &data).unwrap_err().contains("mend: chmod 600 "));
         fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-        assert!(master_key(&source).is_ok());
+        assert!(master_key(&source, &data).is_ok());
         assert!(data_dir(&key).unwrap_err().contains("is a file"));
         assert!(data_dir(&folder.path().join("data")).unwrap().ends_with("is made at the first start"));
     }

@@ -64,9 +64,12 @@ enum ScopeArg {
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let over_http = match &args.act {
-        Act::Create { name, .. } => {
+        Act::Create { name, scope, .. } => {
             ruled("--name", name, rules::name)?;
-            r#"POST /api/v1/keys {"name": "...", "scope": "read"}"#
+            match scope {
+                ScopeArg::Read => r#"POST /api/v1/keys {"name": "...", "scope": "read"}"#,
+                ScopeArg::Admin => r#"POST /api/v1/keys {"name": "...", "scope": "admin"}"#,
+            }
         }
         Act::List => "GET /api/v1/keys",
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",

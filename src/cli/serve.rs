@@ -1,7 +1,7 @@
 //! `waybill serve`: the service, until a stop signal.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -85,38 +85,52 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
     let keys = backend.list_keys().await?;
     let now = Clock::system().now();
     let working: Vec<&KeyView> = keys.iter().filter(|key| key.administers_at(now)).collect();
-    if !working.is_empty() {
+    let was_told = !is_untold(file);
+    if !working.is_empty() && was_told {
         working.into_iter().filter(|key| ends_soon(key, now)).for_each(warn_of_end);
         return Ok(());
     }
-    let why = if keys.is_empty() { "first start" } else { "no admin API key works any more" };
-    let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
-    // The file is made before the key: a key that nobody can read would lock everybody out.
-    let mut kept = match out.is_terminal() {
-        true => None,
-        false => Some(
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(file)
-                .with_context(|| format!("cannot write an admin key to {}", file.display()))?,
-        ),
+    let why = match (keys.is_empty(), was_told) {
+        (true, _) => "first start",
+        (false, true) => "no admin API key works any more",
+        (false, false) => "an earlier start was cut off before it could tell its key",
     };
+    let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
+    // The file is made before the key, and says so until the key is told: one that nobody can read would lock
+    // everybody out, whenever we end.
+    keep(file, UNTOLD).with_context(|| format!("cannot write an admin key to {}", file.display()))?;
     let minted = backend.create_key(new).await?;
-    match &mut kept {
-        Some(kept) => {
-            writeln!(kept, "{}", minted.key.expose_secret())?;
-            kept.sync_all()?;
-            out.line(format_args!("{why}: an admin API key is in {}", file.display()))?;
-        }
-        None => {
-            out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
-            out.line(minted.key.expose_secret())?;
-        }
+    if out.is_terminal() {
+        out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
+        out.line(minted.key.expose_secret())?;
+        fs::remove_file(file)?;
+    } else {
+        keep(file, minted.key.expose_secret())?;
+        out.line(format_args!("{why}: an admin API key is in {}", file.display()))?;
     }
     Ok(())
+}
+
+/// What the file of the admin key holds while there is no key to read.
+const UNTOLD: &str = "not made yet";
+
+fn is_untold(file: &Path) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.trim_end() == UNTOLD)
+}
+
+/// Puts a line into a file that only its owner reads, whoever could read the one before it.
+fn keep(file: &Path, line: &str) -> std::io::Result<()> {
+    let fresh = beside(file, ".new");
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut kept = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    writeln!(kept, "{line}")?;
+    kept.sync_all()?;
+    fs::rename(&fresh, file)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
 }
 
 fn ends_soon(key: &KeyView, now: Millis) -> bool {
@@ -134,10 +148,10 @@ fn warn_of_end(key: &KeyView) {
 }
 
 /// `data` becomes `data.admin-key`.
-fn beside(data_dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = data_dir.file_name().unwrap_or_default().to_os_string();
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(suffix);
-    data_dir.with_file_name(name)
+    path.with_file_name(name)
 }
 
 #[cfg(test)]

@@ -94,7 +94,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Act::Pause { .. } => r#"PATCH /api/v1/shops/<id> {"paused": true}"#,
         Act::Resume { .. } => r#"PATCH /api/v1/shops/<id> {"paused": false}"#,
         Act::Rotate { .. } => r#"PATCH /api/v1/shops/<id> {"client_secret": "..."}"#,
-        Act::Remove { .. } => "DELETE /api/v1/shops/<id>",
+        Act::Remove { purge: true, .. } => "DELETE /api/v1/shops/<id>?purge=true",
+        Act::Remove { purge: false, .. } => "DELETE /api/v1/shops/<id>",
     };
     let config = configure(path, Voice::Command)?;
     if let (Act::List, Some(told)) = (&args.act, nothing_yet(&config, None)?) {

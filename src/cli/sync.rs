@@ -54,7 +54,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return Err(Failure::Usage(what));
     }
     let drain = config.limits.drain;
-    let app = start(config, "POST /api/v1/shops/<id>/sync {\"mode\": \"incremental\"}").await?;
+    let over_http = match args.full {
+        true => r#"POST /api/v1/shops/<id>/sync {"mode": "full"}"#,
+        false => r#"POST /api/v1/shops/<id>/sync {"mode": "incremental"}"#,
+    };
+    let app = start(config, over_http).await?;
     let passed = Box::pin(pass(&app, &args, &mut out)).await;
     let stopped = stop::stop(app, drain).await;
     passed.and(stopped)

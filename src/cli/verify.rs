@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::out::Out;
 use super::progress::Bars;
-use super::watch::{Watched, until_idle};
+use super::watch::{Ended, Watched, until_idle};
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, start, stop, table};
 use crate::app::{App, NoSuchShop};
 use crate::domain::{Completeness, Shop};
@@ -40,7 +40,10 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return Ok(out.line(told)?);
     }
     let drain = config.limits.drain;
-    let over_http = "GET /api/v1/shops/<id>/completeness";
+    let over_http = match args.mend {
+        true => "POST /api/v1/shops/<id>/completeness",
+        false => "GET /api/v1/shops/<id>/completeness",
+    };
     let app = if args.mend { start(config, over_http).await? } else { at_rest(config, over_http).await? };
     let verified = Box::pin(verify(&app, &args, &mut out)).await;
     let stopped = stop::stop(app, drain).await;
@@ -66,7 +69,13 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
         let mut bars = Bars::new(args.quiet);
         let ended = until_idle(app, &Watched { names, runs: None }, &mut bars, None).await;
         bars.finish();
-        ended?;
+        match ended? {
+            Ended::Idle => {}
+            Ended::Stopped | Ended::TimedOut => {
+                let what = "stopped before it was compared again; what is asked for is read at the next start";
+                return Err(Failure::Failed(anyhow::anyhow!(what)));
+            }
+        }
     }
     let mut found = Vec::new();
     for shop in shops {

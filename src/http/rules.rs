@@ -99,7 +99,7 @@ impl NewShop {
         offences.text("client_secret", self.client_secret.expose_secret(), secret);
         offences.text_if("account", self.account.as_deref(), id);
         if let Some(resources) = &self.resources {
-            offences.list("resources", resources, RESOURCES_MAX, |name| resource(name, known));
+            offences.resources(resources, known);
         }
         offences.end()
     }
@@ -114,7 +114,7 @@ impl ShopChange {
         offences.text_if("client_secret", self.client_secret.as_ref().map(ExposeSecret::expose_secret), secret);
         offences.text_if("account", self.account.as_deref(), id);
         if let Some(Takes::Only(resources)) = &self.resources {
-            offences.list("resources", resources, RESOURCES_MAX, |name| resource(name, known));
+            offences.resources(resources, known);
         }
         offences.end()
     }
@@ -151,6 +151,15 @@ impl Offences {
             } else {
                 self.text(&at, entry, &rule);
             }
+        }
+    }
+
+    /// Resources that are configured, each with the one whose list it is asked for by.
+    fn resources(&mut self, names: &[String], known: &[Arc<Definition>]) {
+        self.list("resources", names, RESOURCES_MAX, |name| resource(name, known));
+        let parents = known.iter().filter_map(|definition| Some((&definition.name, definition.parent.as_ref()?)));
+        for (child, parent) in parents.filter(|(child, parent)| names.contains(child) && !names.contains(parent)) {
+            self.note("resources", format!("`{child}` needs `{parent}` beside it, whose list names what it asks for"));
         }
     }
 

@@ -266,6 +266,11 @@ impl Source {
         self.tokens.prove(credentials).await
     }
 
+    /// Whether credentials go to a login host for tokens, and not with each call.
+    pub fn has_logins(&self) -> bool {
+        !self.auth.is_fixed()
+    }
+
     /// Forgets the token and the refusal of a client: it was deleted, or is to be tried again.
     pub fn forget(&self, client_id: &str) {
         self.tokens.forget(client_id);

@@ -223,13 +223,25 @@ pub fn detail(
     now: Millis,
 ) -> Result<ParsedDetail, SourceError> {
     let at = definition.detail.as_ref().map_or("", |detail| detail.document.as_str());
-    let body = if at.is_empty() {
-        body.clone()
-    } else {
-        let found = value_at(body, at)?.ok_or_else(|| shape(format!("the answer has no {at}")))?;
-        body.slice_ref(found.get().as_bytes())
-    };
-    let document = strict(&body)?;
+    if at.is_empty() {
+        return document(definition, id, body, first_seen, now);
+    }
+    let found = value_at(body, at)?.ok_or_else(|| shape(format!("the answer has no {at}")))?;
+    document(definition, id, &body.slice_ref(found.get().as_bytes()), first_seen, now)
+}
+
+/// Reads a document that stands by itself, as it is stored.
+///
+/// # Errors
+/// As [`detail`].
+pub fn document(
+    definition: &Definition,
+    id: &str,
+    body: &Bytes,
+    first_seen: impl FnOnce() -> Option<Millis>,
+    now: Millis,
+) -> Result<ParsedDetail, SourceError> {
+    let document = strict(body)?;
     if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
     }
@@ -244,7 +256,7 @@ pub fn detail(
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, first_seen, now));
     let (hash, left) = (hash(&document), definition.coverage.look(&document));
     drop(document);
-    Ok(ParsedDetail { body, hash, left, refresh_after_ms })
+    Ok(ParsedDetail { body: body.clone(), hash, left, refresh_after_ms })
 }
 
 /// The value at a pointer through objects, as received.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::{prop_assert, proptest};
 
 use super::SourceError;
-use super::pages::{Answer, ParsedPage, detail, detail_call, list_call, no_list, page};
+use super::pages::{Answer, ParsedPage, detail, detail_call, document, list_call, no_list, page};
 use super::position::{Position, Walk};
 use crate::catalog::Definition;
 use crate::catalog::reader;
@@ -372,4 +372,29 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
     assert_ne!(answer(&first, row).digest, answer(&next, row).digest);
     assert_eq!(answer(&next, "{}").next, Next::End);
     assert_eq!(position(&no_list(&child, &first, |_| Some("b".to_owned())).next), next);
+}
+
+#[test]
+fn a_stored_document_that_came_in_an_envelope_is_read_as_it_is_stored() {
+    let own = definition(
+        r#"[list]
+        path = "/things"
+        items = "/things"
+        pages = { style = "none" }
+        [detail]
+        path = "/things/{id}"
+        document = "/data"
+        [detail.refresh]
+        until = { at = "/code", in = ["DONE"] }
+        time = "/at"
+        every = "1h"
+        max_age = "30d"
+        [table]"#,
+    );
+    let answer = Bytes::from_static(br#"{"data":{"id":"1","at":"1970-01-01T00:00:00Z"}}"#);
+    let read = detail(&own, "1", &answer, || None, HOUR).unwrap();
+    assert!(read.refresh_after_ms.is_some());
+    let again = document(&own, "1", &read.body, || None, HOUR).unwrap();
+    assert_eq!((again.hash, again.refresh_after_ms), (read.hash, read.refresh_after_ms));
+    assert!(detail(&own, "1", &read.body, || None, HOUR).is_err(), "it has no envelope any more");
 }

@@ -27,6 +27,7 @@ mod listed;
 mod mark;
 mod meta;
 mod mirror;
+mod open_runs;
 mod outbox;
 mod parked;
 mod parts;
@@ -97,6 +98,7 @@ struct Inner {
     master: SealKey,
     clock: Clock,
     cursor_key: Zeroizing<Vec<u8>>,
+    open_runs: Mutex<open_runs::OpenRuns>,
     /// A shop of which so much is parked is paused.
     parked_max: AtomicU64,
     /// The part of the process that failed, if one did.
@@ -158,6 +160,7 @@ impl Store {
             master,
             clock,
             cursor_key,
+            open_runs: Mutex::default(),
             parked_max: AtomicU64::new(u64::MAX),
             failed_part: Arc::default(),
             unseen: None,

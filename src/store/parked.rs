@@ -321,6 +321,14 @@ impl Store {
         self.0.parked_max.load(Ordering::Relaxed)
     }
 
+    /// How much of a shop is parked.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn parked_of(&self, shop: &str) -> Result<u64, StoreError> {
+        Ok(meta::number(self.0.kv.get(&keys::texts(b'y', &[shop]))?))
+    }
+
     /// Parked records above the id `after`, oldest first, of shops that are wanted.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod changes;
 mod cut;
 mod failed;
 mod faulty;
+mod open_runs;
 mod order;
 mod parked;
 mod records;

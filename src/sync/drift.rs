@@ -87,13 +87,17 @@ impl Drifts {
             std::mem::take(&mut drift.is_fresh).then(|| (resource.clone(), drift.clone()))
         };
         let fresh: Vec<(String, Drift)> = self.all().iter_mut().filter_map(fresh).collect();
+        let mut kept = Ok(());
         for (resource, drift) in fresh {
-            if let Err(error) = store.keep_drift(&resource, &drift).await {
+            // What follows a failure is tried the next time, too.
+            if kept.is_ok() {
+                kept = store.keep_drift(&resource, &drift).await;
+            }
+            if kept.is_err() {
                 self.all().entry(resource).or_default().is_fresh = true;
-                return Err(error);
             }
         }
-        Ok(())
+        kept
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Drift>> {

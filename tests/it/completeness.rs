@@ -8,7 +8,7 @@ use waybill::sandbox::{Fault, FaultBody, FaultKind};
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;
-use crate::support::oracle;
+use crate::support::{is_full, oracle};
 
 /// The only resource of a shop's answer; its parts add up.
 async fn look(app: &TestApp, client: &str) -> (bool, Value) {
@@ -71,6 +71,22 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
     assert_eq!(app.sandbox().audit().details_read, 7, "nothing else was read again");
     let (status, _) = app.call(Verb::GET, "/api/v1/shops/nobody/completeness", None).await;
     assert_eq!(status, 404);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_one_look_can_name_is_asked_for_all_the_same() {
+    // A look names 10,000.
+    if !is_full() {
+        return eprintln!("skipped: a look that cannot name all takes WAYBILL_TEST_FULL=1");
+    }
+    let database = Database::fresh().await;
+    let app = TestApp::builder().mysql(database.url()).shop("large", 10_150, 0).start().await;
+    app.run_until_idle().await;
+    database.run("DELETE FROM shipments").await;
+    assert_eq!(mend(&app, "large").await, json!({"asked": 10_150}));
+    app.run_until_idle().await;
+    assert!(look(&app, "large").await.0);
     app.finish().await;
 }
 

@@ -374,6 +374,13 @@ fn what_a_table_may_not_say_of_its_columns() {
 }
 
 #[test]
+fn a_parent_that_is_written_but_not_switched_on() {
+    let text = "resources = [\"promotion_products\"]\n[resource.promotions.list]\nevery = \"6h\"\n";
+    let told = "waybill.toml:2: resource.promotion_products.parent: `promotions` is not among `resources`; add it there, its list is needed";
+    assert_eq!(problems(text), [told]);
+}
+
+#[test]
 fn definitions_that_do_not_fit_together() {
     let more = |parent: &str, table: &str| {
         format!(

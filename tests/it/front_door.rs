@@ -74,6 +74,22 @@ async fn a_filter_takes_what_its_column_can_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shop_takes_no_resource_without_the_one_it_is_asked_for_by() {
+    let builder = TestApp::builder().resources(&["shipments", "promotions", "promotion_products"]);
+    let app = builder.shop("first", 1, 0).unregistered().start().await;
+    let shop =
+        |resources: &[&str]| json!({"name": "n", "client_id": "first", "client_secret": "s", "resources": resources});
+    let (status, answer) =
+        app.call(Verb::POST, "/api/v1/shops", Some(shop(&["shipments", "promotion_products"]))).await;
+    assert_eq!(status, 422);
+    assert!(answer.to_string().contains("`promotion_products` needs `promotions` beside it"), "{answer}");
+    // With it the credentials are looked at.
+    let (_, answer) = app.call(Verb::POST, "/api/v1/shops", Some(shop(&["promotions", "promotion_products"]))).await;
+    assert_eq!(answer["type"], "urn:waybill:credentials-refused", "{answer}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_tells_when_it_was_last_used_over_a_restart_too() {
     let mut app = TestApp::builder().shop("first", 1, 0).start().await;
     let key = app.bound_key(&["first"]).await;

@@ -191,8 +191,15 @@ impl World {
         let begun = Instant::now();
         let mut serving = self.folder.spawn_serve();
         tokio::task::block_in_place(|| serving.listening());
-        let (status, _) = self.ask(&serving, Method::GET, "/healthz", None).await.expect("an answer after a start");
+        let answer = serving.call(Method::GET, "/healthz").send().await;
         let took = begun.elapsed();
+        let status = match answer {
+            Ok(answer) => answer.status(),
+            Err(error) => {
+                let alive = serving.is_alive();
+                panic!("no answer {took:?} after a start; alive: {alive}: {error:?}\n{}", self.tail());
+            }
+        };
         self.run.score.recovered(took);
         assert_eq!(status, 200, "/healthz after a start");
         assert!(took <= READY_WITHIN, "ready only {took:?} after its start");

@@ -123,7 +123,7 @@ function runs(data) {
   return table('Runs, newest first', ['Shop', 'State', 'Progress', 'End'], rows);
 }
 
-function shops(items) {
+function shops({ items, left }) {
   if (items.length === 0) return h('p', { class: 'muted' }, 'No shop yet.');
   const rows = items.map((shop) => {
     const paused = shop.state === 'paused';
@@ -138,7 +138,8 @@ function shops(items) {
       buttons,
     ];
   });
-  return table('Shops', ['Shop', 'Client id', 'State', 'Resources', ''], rows);
+  const more = left > 0 ? h('p', { class: 'muted' }, `and ${number.format(left)} more: GET /api/v1/shops shows them`) : null;
+  return [table('Shops', ['Shop', 'Client id', 'State', 'Resources', ''], rows), more].flat().filter(Boolean);
 }
 
 function budgets({ items, leftOut }) {
@@ -198,7 +199,8 @@ async function look() {
   // The minute keeps "5 minutes ago" moving without rebuilding the rows every time.
   const minute = Math.floor(Date.now() / 60_000);
   show('runs', { items: runPage.items, names, minute }, runs);
-  show('shops', shopPage.items, shops);
+  const registered = status.shops.active + status.shops.paused + status.shops.refused;
+  show('shops', { items: shopPage.items, left: registered - shopPage.items.length }, shops);
   by('parked-card').hidden = parkedPage.items.length === 0;
   show('parked', { items: parkedPage.items, names, minute }, parked);
 }

@@ -48,7 +48,7 @@ function parameters(list) {
 }
 
 function example(method, path, operation) {
-  const lines = [`curl -H "Authorization: Bearer $WAYBILL_KEY"`];
+  const lines = [`curl -H "Authorization: Bearer $KEY"`];
   if (method !== 'get') lines[0] += ` -X ${method.toUpperCase()}`;
   if (operation.requestBody) lines.push(`  -H 'Content-Type: application/json' -d '{...}'`);
   lines.push(`  ${location.origin}${path}`);
@@ -73,7 +73,7 @@ function operation(description, path, method, item) {
 
 function render(description) {
   by('about').replaceChildren(...prose(description.info.description));
-  by('example').textContent = `curl -H "Authorization: Bearer $WAYBILL_KEY" ${location.origin}/api/v1/status`;
+  by('example').textContent = `curl -H "Authorization: Bearer $KEY" ${location.origin}/api/v1/status`;
   const groups = new Map(description.tags.map((tag) => [tag.name, []]));
   for (const [path, item] of Object.entries(description.paths)) {
     for (const method of METHODS.filter((name) => item[name])) {

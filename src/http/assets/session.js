@@ -53,7 +53,9 @@ export const by = (id) => document.getElementById(id);
 
 /** Asks for a key until `start` works with it, and runs `start` with the key that is kept. */
 export function session(start, stop) {
+  let retry;
   const leave = (why) => {
+    clearTimeout(retry);
     sessionStorage.removeItem(STORE);
     stop?.();
     by('content').hidden = true;
@@ -67,8 +69,18 @@ export function session(start, stop) {
       by('content').hidden = false;
       by('sign-out').hidden = false;
     } catch (problem) {
-      leave(problem.status === 401 ? 'This key is not known here, or no longer valid.' : problem.message);
+      if (problem.status === 401) return leave('This key is not known here, or no longer valid.');
+      wait(problem);
     }
+  };
+  // The key may be good: it is kept, and tried again.
+  const wait = (problem) => {
+    clearTimeout(retry);
+    retry = setTimeout(enter, Math.max(3000, (problem.retryAfter ?? 0) * 1000));
+    by('sign-out').hidden = false;
+    by('sign-in').replaceChildren(h('div', { class: 'card key' },
+      h('p', { class: 'problem', role: 'alert' }, problem.message),
+      h('p', { class: 'muted' }, 'Trying again.')));
   };
   const ask = (why) => {
     const input = h('input', {
