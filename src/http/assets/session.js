@@ -69,11 +69,12 @@ export function session(start, stop) {
       by('content').hidden = false;
       by('sign-out').hidden = false;
     } catch (problem) {
-      if (problem.status === 401) return leave('This key is not known here, or no longer valid.');
-      wait(problem);
+      // No answer, too often, or a failure of the server: the key may be good.
+      if (problem.status === 0 || problem.status === 429 || problem.status >= 500) return wait(problem);
+      leave(problem.status === 401 ? 'This key is not known here, or no longer valid.' : problem.message);
     }
   };
-  // The key may be good: it is kept, and tried again.
+  // Keeps the key, and tries it again.
   const wait = (problem) => {
     clearTimeout(retry);
     retry = setTimeout(enter, Math.max(3000, (problem.retryAfter ?? 0) * 1000));
