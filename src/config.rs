@@ -460,19 +460,10 @@ fn definitions(settings: &mut Settings, rules: &RuleTable) -> Option<Vec<Arc<Def
     }
     let mut names = wanted.clone();
     names.extend(settings.resources.keys().filter(|name| !wanted.contains(name)).cloned());
-    match catalog::resources(&names, &settings.resources, rules) {
-        Ok(all) => {
-            let all: Vec<_> = all.into_iter().filter(|definition| wanted.contains(&definition.name)).collect();
-            let orphans = catalog::orphans(&all);
-            if orphans.is_empty() {
-                return Some(all);
-            }
-            orphans.into_iter().for_each(|problem| settings.catalog_problem(problem));
-            None
-        }
-        Err(problems) => {
-            problems.into_iter().for_each(|problem| settings.catalog_problem(problem));
-            None
-        }
-    }
+    let fit = catalog::resources(&names, &settings.resources, rules).and_then(|mut all| {
+        all.retain(|definition| wanted.contains(&definition.name));
+        let orphans = catalog::orphans(&all);
+        if orphans.is_empty() { Ok(all) } else { Err(orphans) }
+    });
+    fit.map_err(|problems| problems.into_iter().for_each(|problem| settings.catalog_problem(problem))).ok()
 }

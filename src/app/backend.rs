@@ -181,14 +181,8 @@ impl Backend for Inner {
     fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> Answer<'a, Vec<u64>> {
         Box::pin(async move {
             let shop = self.store.shop(shop_id).map_err(store_error)?.ok_or(ApiError::NotFound)?;
-            match shop.state {
-                ShopState::Active => {}
-                ShopState::Paused => return Err(ApiError::Conflict("the shop is paused; resume it first".into())),
-                ShopState::Refused => {
-                    return Err(ApiError::Conflict(
-                        "the shop's credentials were refused; give it a new secret first".into(),
-                    ));
-                }
+            if let Some(why) = shop.state.hindrance() {
+                return Err(ApiError::Conflict(why.into()));
             }
             if let Some(resource) = &resource
                 && !shop.takes(resource)

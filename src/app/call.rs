@@ -45,12 +45,8 @@ impl<'a> Caller<'a> {
             Some(id) => shops.into_iter().find(|shop| shop.id == id),
             None => shops.into_iter().find(|shop| shop.state == ShopState::Active && takes(shop)),
         };
-        match found.as_ref().map(|shop| &shop.state) {
-            Some(ShopState::Paused) => anyhow::bail!("the shop is paused; resume it first"),
-            Some(ShopState::Refused) => {
-                anyhow::bail!("the shop's credentials were refused; give it a new secret first")
-            }
-            Some(ShopState::Active) | None => {}
+        if let Some(why) = found.as_ref().and_then(|shop| shop.state.hindrance()) {
+            anyhow::bail!(why);
         }
         found.ok_or_else(|| match id {
             Some(id) => super::NoSuchShop(id.to_owned()).into(),

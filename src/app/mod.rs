@@ -22,6 +22,7 @@ mod master_key;
 mod overdue;
 pub mod plan;
 pub mod preview;
+pub(crate) mod private;
 mod probe;
 mod ready;
 mod restore;
@@ -52,7 +53,7 @@ use crate::sync::schedule::{Schedule, Timetable, tick};
 use crate::sync::{Engine, Parts};
 use keeper::StoreKeeper;
 
-pub(crate) use master_key::find as find_master_key;
+pub(crate) use master_key::is_made as is_master_key_made;
 
 pub use probe::Finding;
 

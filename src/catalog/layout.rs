@@ -233,8 +233,8 @@ fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &[Column]) {
     for index in indexes.iter().filter(is_json) {
         fields.problem("indexes", format!("`{index}` is JSON and cannot have an index; leave it out"));
     }
-    let is_repeated = |(at, index): &(usize, &String)| indexes.iter().take(*at).any(|earlier| earlier == *index);
-    for (_, index) in indexes.iter().enumerate().filter(is_repeated) {
+    let mut seen = BTreeSet::new();
+    for index in indexes.iter().filter(|index| !seen.insert(*index)) {
         fields.problem("indexes", format!("`{index}` stands twice; leave one out"));
     }
 }

@@ -114,12 +114,12 @@ fn data_dir(dir: &Path) -> Result<String, String> {
 }
 
 fn master_key(source: &MasterKeySource, data_dir: &Path) -> Result<String, String> {
-    let is_there = app::find_master_key(source, data_dir).map_err(|error| format!("{error:#}"))?.is_some();
+    let is_made = app::is_master_key_made(source, data_dir).map_err(|error| format!("{error:#}"))?;
     let file = match source {
         MasterKeySource::Env(_) => return Ok("from WAYBILL_MASTER_KEY".to_owned()),
         MasterKeySource::File(file) => file,
     };
-    if !is_there {
+    if !is_made {
         return Ok(format!("{} is made at the first start", file.display()));
     }
     let found = fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?;

@@ -1,9 +1,7 @@
 //! `waybill serve`: the service, until a stop signal.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -11,6 +9,7 @@ use tokio::net::TcpListener;
 
 use super::out::Out;
 use super::{Failure, Outcome, Voice, configure, start, stop};
+use crate::app::private;
 use crate::config::{Config, ConfigError};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
@@ -40,7 +39,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let config = config(args, path)?;
     let drain = config.limits.drain;
     let has_admin_key = config.admin_key.is_some();
-    let key_file = beside(&config.data_dir, ".admin-key");
+    let key_file = private::beside(&config.data_dir, ".admin-key");
     let mut signals = stop::Signals::listen()?;
     // Before the work begins: a port that is taken must not start a second engine.
     let listener = TcpListener::bind(config.listen)
@@ -98,14 +97,14 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
     let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
     // The file is made before the key, and says so until the key is told: one that nobody can read would lock
     // everybody out, whenever we end.
-    keep(file, UNTOLD).with_context(|| format!("cannot write an admin key to {}", file.display()))?;
+    private::replace(file, UNTOLD).with_context(|| format!("cannot write an admin key to {}", file.display()))?;
     let minted = backend.create_key(new).await?;
     if out.is_terminal() {
         out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
         out.line(minted.key.expose_secret())?;
         fs::remove_file(file)?;
     } else {
-        keep(file, minted.key.expose_secret())?;
+        private::replace(file, minted.key.expose_secret())?;
         out.line(format_args!("{why}: an admin API key is in {}", file.display()))?;
     }
     Ok(())
@@ -116,21 +115,6 @@ const UNTOLD: &str = "not made yet";
 
 fn is_untold(file: &Path) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.trim_end() == UNTOLD)
-}
-
-/// Puts a line into a file that only its owner reads, whoever could read the one before it.
-fn keep(file: &Path, line: &str) -> std::io::Result<()> {
-    let fresh = beside(file, ".new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut kept = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    writeln!(kept, "{line}")?;
-    kept.sync_all()?;
-    fs::rename(&fresh, file)?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(folder)?.sync_all()
 }
 
 fn ends_soon(key: &KeyView, now: Millis) -> bool {
@@ -147,16 +131,10 @@ fn warn_of_end(key: &KeyView) {
     );
 }
 
-/// `data` becomes `data.admin-key`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{beside, ends_soon};
+    use super::ends_soon;
+    use crate::app::private::beside;
     use crate::http::backend::{KeyView, Scope};
     use std::path::Path;
 

@@ -40,11 +40,10 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return Ok(out.line(told)?);
     }
     let drain = config.limits.drain;
-    let over_http = match args.mend {
-        true => "POST /api/v1/shops/<id>/completeness",
-        false => "GET /api/v1/shops/<id>/completeness",
+    let app = match args.mend {
+        true => start(config, "POST /api/v1/shops/<id>/completeness").await?,
+        false => at_rest(config, "GET /api/v1/shops/<id>/completeness").await?,
     };
-    let app = if args.mend { start(config, over_http).await? } else { at_rest(config, over_http).await? };
     let verified = Box::pin(verify(&app, &args, &mut out)).await;
     let stopped = stop::stop(app, drain).await;
     verified.and(stopped)

@@ -19,6 +19,17 @@ pub enum ShopState {
     Refused,
 }
 
+impl ShopState {
+    /// Why nothing may be called for the shop, and the mend; none: it may.
+    pub fn hindrance(&self) -> Option<&'static str> {
+        match self {
+            ShopState::Active => None,
+            ShopState::Paused => Some("the shop is paused; resume it first"),
+            ShopState::Refused => Some("the shop's credentials were refused; give it a new secret first"),
+        }
+    }
+}
+
 /// One seller registration, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shop {

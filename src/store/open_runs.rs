@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
-use super::{Store, StoreError, keys, meta::Counters};
+use super::{Counters, Store, StoreError, decode, keys};
 use crate::domain::Run;
 
 /// What earlier looks found. A run that was opened again since is missed by it, and so by its count.
@@ -33,19 +33,14 @@ impl Store {
 
     /// Reads those that were open, and those that were started since.
     fn look_at(&self, known: &mut OpenRuns) -> Result<Vec<Run>, StoreError> {
-        let newest = self.runs(None, 1, |_| true)?.first().map(|run| run.id);
-        if known.seen != newest {
-            let mut fresh = Vec::new();
-            let seen = known.seen;
-            for pair in self.0.kv.scan_back(b"u", &keys::after(b"u")) {
-                let run: Run = super::decode("a run", &pair?.1)?;
-                if seen.is_some_and(|seen| run.id <= seen) {
-                    break;
-                }
-                fresh.extend(run.is_open().then_some(run.id));
+        let seen = known.seen;
+        for pair in self.0.kv.scan_back(b"u", &keys::after(b"u")) {
+            let run: Run = decode("a run", &pair?.1)?;
+            if seen.is_some_and(|seen| run.id <= seen) {
+                break;
             }
-            known.ids.extend(fresh);
-            known.seen = newest;
+            known.ids.extend(run.is_open().then_some(run.id));
+            known.seen = known.seen.max(Some(run.id));
         }
         let mut open = Vec::with_capacity(known.ids.len());
         for id in &known.ids {

@@ -138,8 +138,8 @@ function shops({ items, left }) {
       buttons,
     ];
   });
-  const more = left > 0 ? h('p', { class: 'muted' }, `and ${number.format(left)} more: GET /api/v1/shops shows them`) : null;
-  return [table('Shops', ['Shop', 'Client id', 'State', 'Resources', ''], rows), more].flat().filter(Boolean);
+  const more = left > 0 ? [h('p', { class: 'muted' }, `and ${number.format(left)} more: GET /api/v1/shops shows them`)] : [];
+  return [table('Shops', ['Shop', 'Client id', 'State', 'Resources', ''], rows), ...more];
 }
 
 function budgets({ items, leftOut }) {

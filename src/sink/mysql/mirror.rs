@@ -239,16 +239,42 @@ impl Mysql {
         Ok(rows.into_iter().map(|(id, version, is_listed)| (id, Held { version, is_listed })).collect())
     }
 
-    /// One bounded read on a connection of its own.
+    /// One bounded read on a connection of its own, all of it.
     pub(super) async fn read<R: FromRow + Send + 'static>(
         &self,
         text: &str,
         values: Params,
     ) -> Result<Vec<R>, SinkError> {
+        let mut rows = Vec::new();
+        let take = |row| {
+            rows.push(row);
+            Ok(true)
+        };
+        self.read_while(text, values, take).await?;
+        Ok(rows)
+    }
+
+    /// One bounded read on a connection of its own, row by row, as long as `take` takes them. What is left unread the
+    /// pool reads away before the connection is used again.
+    pub(super) async fn read_while<R: FromRow + Send + 'static>(
+        &self,
+        text: &str,
+        values: Params,
+        mut take: impl FnMut(R) -> Result<bool, SinkError> + Send,
+    ) -> Result<(), SinkError> {
         let _permit = self.may_read().await?;
         let mut conn = self.connection().await?;
-        let outcome = timeout(READ_TIME_MAX, conn.exec(text, values)).await;
-        self.settle(conn, outcome.map(|rows| rows.map_err(|error| sink_error(&error)))).await
+        let read = async {
+            let mut rows = conn.exec_iter(text, values).await.map_err(|error| sink_error(&error))?;
+            while let Some(row) = rows.next().await.map_err(|error| sink_error(&error))? {
+                if !take(R::from_row(row))? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let outcome = timeout(READ_TIME_MAX, read).await;
+        self.settle(conn, outcome).await
     }
 
     /// The combination that a stored text stands for.

@@ -4,9 +4,8 @@
 //! arrive between two pages disturb neither.
 
 use bytes::Bytes;
-use mysql_async::prelude::{FromRow, Queryable as _};
-use mysql_async::{Conn, FromRowError, Params, Row, Value};
-use tokio::time::timeout;
+use mysql_async::prelude::FromRow;
+use mysql_async::{FromRowError, Params, Row, Value};
 
 use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::extract;
@@ -14,10 +13,9 @@ use crate::domain::Json;
 use crate::sink::filter::held;
 use crate::sink::{Filling, Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
-use super::errors::sink_error;
+use super::Mysql;
 use super::layout::Layout;
 use super::value::{datetime_value, millis_of, text_value};
-use super::{Mysql, READ_TIME_MAX};
 
 /// Stands before the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
 const ESCAPE: char = '!';
@@ -39,29 +37,10 @@ impl Mysql {
             condition.text(),
             layout.definition.table.id_column
         );
-        let _permit = self.may_read().await?;
-        let mut conn = self.connection().await?;
-        let filled = self.fill(&mut conn, layout, (&text, condition.values), limit);
-        let outcome = timeout(READ_TIME_MAX, filled).await;
-        self.settle(conn, outcome).await
-    }
-
-    /// Row by row, so that a page that is full early holds no more than it shows. What is left unread the pool reads
-    /// away before the connection is used again.
-    async fn fill(
-        &self,
-        conn: &mut Conn,
-        layout: &Layout,
-        (text, values): (&str, Vec<Value>),
-        limit: usize,
-    ) -> Result<ItemPage, SinkError> {
-        let mut rows = conn.exec_iter(text, Params::Positional(values)).await.map_err(|error| sink_error(&error))?;
         let mut filling = Filling::default();
-        while let Some(row) = rows.next().await.map_err(|error| sink_error(&error))? {
-            if !filling.take(self.item(layout, Stored::from_row(row))?, limit) {
-                break;
-            }
-        }
+        // A page that is full early holds no more than it shows.
+        let take = |row| Ok(filling.take(self.item(layout, row)?, limit));
+        self.read_while(&text, Params::Positional(condition.values), take).await?;
         Ok(filling.page)
     }
 

@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::timeout;
 
-use crate::sink::SinkError;
+use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
 use super::schema::{MIGRATIONS, MIGRATIONS_TABLE_NAME, tables_of};
@@ -54,7 +54,8 @@ impl Mysql {
         let settings = "SELECT VERSION(), @@SESSION.sql_mode, @@max_allowed_packet";
         let row: Option<(String, String, u64)> =
             conn.query_first(settings).await.map_err(|error| sink_error(&error))?;
-        let (server_version, sql_mode, max_allowed_packet) = row.unwrap_or_default();
+        let (server_version, sql_mode, max_allowed_packet) =
+            row.ok_or_else(|| SinkError::new(SinkErrorClass::Unknown, "MySQL did not tell its version"))?;
         let there = tables_of(conn).await?;
         let of = if there.contains(OURS) { OURS } else { TRIAL };
         let rows = [
