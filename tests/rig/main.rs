@@ -92,6 +92,10 @@ WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";
 /// Set in the process that has mounts of its own.
 const INSIDE: &str = "WAYBILL_RIG_INSIDE";
 
+/// How often the rig looks whether it stands still itself, and what it tells of.
+const BEAT: Duration = Duration::from_millis(100);
+const STOOD_STILL: Duration = Duration::from_secs(1);
+
 /// What the command line asks for.
 struct Asked {
     tier: Tier,
@@ -172,6 +176,7 @@ async fn all(asked: &Asked) -> usize {
     let turns = Arc::new(Semaphore::new(asked.jobs as usize));
     let mut begun = JoinSet::new();
     let mut skipped = 0;
+    let watch = tokio::spawn(watch_ourselves());
     let place = asked.tier.pick(0, 1, 2);
     for test in TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name)) {
         // What is named runs, also in a tier that leaves it out.
@@ -204,12 +209,26 @@ async fn all(asked: &Asked) -> usize {
             Outcome::NotBegun => {}
         }
     }
+    watch.abort();
     if turns.is_closed() {
         println!("stopped by a signal");
     }
     println!("{score}");
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     failed
+}
+
+/// Tells when this process itself stood still: a run that fails then may have failed by its judge.
+async fn watch_ourselves() {
+    let mut last = Instant::now();
+    loop {
+        tokio::time::sleep(BEAT).await;
+        let late = last.elapsed().saturating_sub(BEAT);
+        if late >= STOOD_STILL {
+            println!("  rig: stood still for {:.1} s", late.as_secs_f64());
+        }
+        last = Instant::now();
+    }
 }
 
 /// The run, when as many turns as it wants are free.
