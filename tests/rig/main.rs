@@ -81,6 +81,7 @@ use std::time::{Duration, Instant};
 use run::{Run, Tier};
 use score::Score;
 use tests::{TESTS, Test, runs};
+use tokio::runtime::Runtime;
 use tokio::signal::{self, unix::SignalKind};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -162,11 +163,12 @@ fn main() -> ExitCode {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         eprintln!("rig: a run stops at {place}");
     }));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    let failed = runtime.block_on(all(&asked));
-    // A thread that waits for a process of a run that was cut short must not hold us.
-    runtime.shutdown_timeout(Duration::from_secs(10));
+    let failed = runtime().block_on(all(&asked));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Runs what was asked for, in about its order; the number of runs that failed.
@@ -176,7 +178,6 @@ async fn all(asked: &Asked) -> usize {
     let turns = Arc::new(Semaphore::new(asked.jobs as usize));
     let mut begun = JoinSet::new();
     let mut skipped = 0;
-    let watch = tokio::spawn(watch_ourselves());
     let place = asked.tier.pick(0, 1, 2);
     for test in TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name)) {
         // What is named runs, also in a tier that leaves it out.
@@ -209,7 +210,6 @@ async fn all(asked: &Asked) -> usize {
             Outcome::NotBegun => {}
         }
     }
-    watch.abort();
     if turns.is_closed() {
         println!("stopped by a signal");
     }
@@ -218,14 +218,14 @@ async fn all(asked: &Asked) -> usize {
     failed
 }
 
-/// Tells when this process itself stood still: a run that fails then may have failed by its judge.
-async fn watch_ourselves() {
+/// Tells when the run's own threads stood still: what fails then may have failed by its judge.
+async fn watch(name: &str) {
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(BEAT).await;
         let late = last.elapsed().saturating_sub(BEAT);
         if late >= STOOD_STILL {
-            println!("  rig: stood still for {:.1} s", late.as_secs_f64());
+            println!("  rig: {name} stood still for {:.1} s", late.as_secs_f64());
         }
         last = Instant::now();
     }
@@ -258,25 +258,28 @@ async fn stop_signal() {
 async fn one(test: &Test, run: Run, at_most: Duration) -> Outcome {
     let begun = Instant::now();
     println!("run {} seed={}", test.name, run.seed);
-    let mut body = tokio::spawn((test.body)(run.clone()));
+    // Of its own: a run that judges a hundred thousand documents must not hold up another's sockets.
+    let runtime = runtime();
+    runtime.spawn(watch(test.name));
+    let mut body = runtime.spawn((test.body)(run.clone()));
     let ended = tokio::select! {
         ended = tokio::time::timeout(at_most, &mut body) => Some(ended),
         () = stop_signal() => None,
     };
+    if ended.as_ref().is_none_or(Result::is_err) {
+        body.abort();
+        drop(body.await);
+    }
+    // A thread that waits for a process of a run that was cut short must not hold us.
+    runtime.shutdown_background();
     let failure = match ended {
         Some(Ok(Ok(()))) => {
             println!("  ok   {} seed={} ({:.1} s)", test.name, run.seed, begun.elapsed().as_secs_f64());
             return Outcome::Passed;
         }
         Some(Ok(Err(error))) => said(error.into_panic()),
-        cut_short => {
-            body.abort();
-            drop(body.await);
-            if cut_short.is_none() {
-                return Outcome::Stopped;
-            }
-            format!("not ended after {at_most:?}")
-        }
+        Some(Err(_elapsed)) => format!("not ended after {at_most:?}"),
+        None => return Outcome::Stopped,
     };
     println!("  FAILED {} ({:.1} s): {failure}", test.name, begun.elapsed().as_secs_f64());
     println!("  repeat with --only {} --seed {}; SCHEDULE:\n  {}", test.name, run.seed, run.diary());
