@@ -201,12 +201,7 @@ async fn all(asked: &Asked) -> usize {
     while let Some(outcome) = begun.join_next().await {
         match outcome.unwrap() {
             Outcome::Passed => passed += 1,
-            Outcome::Failed => failed += 1,
-            Outcome::Stopped => {
-                // Those under way hear the same signal; the others do not begin.
-                turns.close();
-                failed += 1;
-            }
+            Outcome::Failed | Outcome::Stopped => failed += 1,
             Outcome::NotBegun => {}
         }
     }
@@ -234,7 +229,14 @@ async fn watch(name: &str) {
 /// The run, when as many turns as it wants are free.
 async fn in_turn(test: &'static Test, run: Run, at_most: Duration, turns: Arc<Semaphore>, wanted: u32) -> Outcome {
     match turns.acquire_many(wanted).await {
-        Ok(_turns) => one(test, run, at_most).await,
+        Ok(_turn) => {
+            let outcome = one(test, run, at_most).await;
+            if matches!(outcome, Outcome::Stopped) {
+                // Before the turn is free: those under way hear the same signal, the others do not begin.
+                turns.close();
+            }
+            outcome
+        }
         Err(_closed) => Outcome::NotBegun,
     }
 }
