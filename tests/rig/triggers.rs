@@ -15,7 +15,7 @@ use crate::oracle;
 use crate::program::Serving;
 use crate::proxy::{Proxy, is_commit, port_of};
 use crate::run::{Run, Tier};
-use crate::world::{Limit, Plan, World, secret};
+use crate::world::{Limit, Plan, World, secret, until};
 
 /// A trigger comes within this.
 const COMES_WITHIN: Duration = Duration::from_secs(20);
@@ -321,8 +321,11 @@ impl Scene {
         let serving = self.world.start().await;
         let counted = "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                        AND TABLE_NAME = 'shipments' AND COLUMN_NAME LIKE 'more\\_%'";
-        let counted: Vec<usize> = self.world.database.as_ref().unwrap().rows(counted).await;
-        assert_eq!(counted, [self.columns], "columns of migrations");
+        let database = self.world.database.as_ref().unwrap();
+        // The service answers before its tables are as they should be: the database may be away at a start.
+        until!(self.world, "all columns of the definition", COMES_WITHIN, {
+            database.rows::<usize>(counted).await == [self.columns]
+        });
         serving
     }
 
