@@ -4,8 +4,6 @@
 //! more full walk, by the clock where the run has one, the stored set equals the sandbox's, document by document. The counters add up, no
 //! window of any budget held more calls than its rule allows (counted here, from the calls alone), the
 //! service ends with 0, its log tells of no panic, and neither log nor files hold a secret.
-//!
-//! What takes long here (a hundred thousand documents) blocks in place: the other runs' sockets are served meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::task::block_in_place;
 
 use crate::canary;
 use crate::program::{ADMIN_KEY, Serving, lossy};
@@ -80,13 +77,9 @@ pub(crate) fn judge_calls(world: &World, serving: Serving) {
 }
 
 /// What needs no quiet; then the verdict.
-fn end(world: &World, serving: Serving, findings: Vec<String>) {
-    block_in_place(|| verdict(world, serving, findings));
-}
-
-fn verdict(world: &World, serving: Serving, mut findings: Vec<String>) {
+fn end(world: &World, serving: Serving, mut findings: Vec<String>) {
     windows(world, &mut findings);
-    let (code, took) = serving.terminate();
+    let (code, took) = tokio::task::block_in_place(|| serving.terminate());
     if code != Some(0) || took > STOPS_WITHIN {
         findings.push(format!("SIGTERM: exit code {code:?} after {took:?}"));
     }
@@ -100,9 +93,7 @@ async fn stored(world: &World, serving: &Serving, findings: &mut Vec<String>) ->
         Some(database) => {
             let text = "SELECT shop_id, shipment_id, document FROM shipments";
             let rows: Vec<(String, String, Vec<u8>)> = database.rows(text).await;
-            let parsed =
-                |(shop, id, bytes): (String, String, Vec<u8>)| ((shop, id), serde_json::from_slice(&bytes).unwrap());
-            block_in_place(|| rows.into_iter().map(parsed).collect())
+            rows.into_iter().map(|(shop, id, bytes)| ((shop, id), serde_json::from_slice(&bytes).unwrap())).collect()
         }
         None => {
             let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
@@ -136,7 +127,7 @@ async fn complete(world: &World, serving: &Serving, findings: &mut Vec<String>) 
         lost.extend(ids.filter(|key| !stored.contains_key(key)));
     }
     // Only what the sandbox still has can be asked for; removed ones are judged by their own test.
-    let truth = block_in_place(|| truth(world));
+    let truth = truth(world);
     lost.retain(|key| truth.contains_key(key));
     let parked = parked(serving).await;
     lost.retain(|(_, id)| !parked.contains(id));
@@ -162,7 +153,7 @@ async fn parked(serving: &Serving) -> BTreeSet<String> {
 
 /// P1 to P4: both sets are equal, and so are the documents in them.
 async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings: &mut Vec<String>) {
-    let (stored, truth) = (stored(world, serving, findings).await, block_in_place(|| truth(world)));
+    let (stored, truth) = (stored(world, serving, findings).await, truth(world));
     let parked = parked(serving).await;
     let score = &world.run.score;
     score.documents.add(truth.len());
@@ -175,7 +166,7 @@ async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings
     score.doubled.add(made_up.len());
     name("too much", made_up.into_iter(), findings);
     let differs = |(key, document): &(&Key, &Value)| truth.get(*key).is_some_and(|true_one| true_one != *document);
-    let stale: Vec<&Key> = block_in_place(|| stored.iter().filter(differs).map(|(key, _)| key).collect());
+    let stale: Vec<&Key> = stored.iter().filter(differs).map(|(key, _)| key).collect();
     let stale: Vec<&Key> = stale.into_iter().filter(|key| !parked.contains(&key.1)).collect();
     score.stale.add(stale.len());
     name("stale", stale.into_iter(), findings);
