@@ -32,18 +32,14 @@ pub(crate) async fn disk_full(mut run: Run) {
     assert!(world.register(&serving, &first).await);
     tokio::time::sleep(Duration::from_millis(run.random.u64(0..1500))).await;
     disk.fill();
-    for client in world.clients.clone() {
-        // A shop may be refused already.
-        world.register(&serving, &client).await;
-    }
-    until_ready_says(Duration::from_secs(60), &world, &serving, 503).await;
+    until_full(&mut world, &serving).await;
     run.note("full, and what was allocated before is used up");
     bear(&world, &mut serving, Duration::from_secs(run.tier.pick(4, 60, 60))).await;
     world.kill(serving);
     let mut serving = world.start().await;
     run.note("started on the full disk");
-    // A start gives the store back what it had kept for it; that is soon used up.
-    until_ready_says(Duration::from_secs(60), &world, &serving, 503).await;
+    // A start gives the store back what it had kept for it.
+    until_full(&mut world, &serving).await;
     bear(&world, &mut serving, Duration::from_secs(1)).await;
     // Once more: the first start may have used up what was kept for it.
     world.kill(serving);
@@ -53,6 +49,14 @@ pub(crate) async fn disk_full(mut run: Run) {
     until_ready_says(RECOVERS_WITHIN, &world, &serving, 200).await;
     world.register_all(&serving).await;
     oracle::judge(world, serving).await;
+}
+
+/// Uses up what the store has for itself: the shops that were refused so far bring more than fits there.
+async fn until_full(world: &mut World, serving: &Serving) {
+    for client in world.clients.clone() {
+        world.register(serving, &client).await;
+    }
+    until_ready_says(Duration::from_secs(60), world, serving, 503).await;
 }
 
 /// Waits until `/readyz` answers so.

@@ -2,6 +2,8 @@
 //! one put back. Each such shop stops and says why; the others do not notice, and a new secret mends it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -66,31 +68,30 @@ fn key_of(world: &World, client: &str) -> Vec<u8> {
     [b"s", world.shops[client].as_bytes(), b"\0"].concat()
 }
 
-/// The engine. What another run of this process starts may, for the instant before it becomes another program, hold
-/// the lock of whoever had the engine open here.
-fn open(world: &World) -> sled::Db {
-    let config = sled::Config::new().path(world.data_dir.join("sled")).cache_capacity(8 << 20);
-    let give_up = Instant::now() + LOCK_WITHIN;
-    loop {
-        match config.open() {
-            Err(sled::Error::Io(error))
-                if error.to_string().contains("could not acquire lock") && Instant::now() < give_up =>
-            {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            opened => return opened.unwrap(),
-        }
-    }
-}
-
 /// Changes one shop's record, as the engine itself would.
 fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
-    let db = open(world);
+    let folder = world.data_dir.join("sled");
+    let db = sled::Config::new().path(&folder).cache_capacity(8 << 20).open().unwrap();
     let key = key_of(world, client);
     let mut record: Value = serde_json::from_slice(&db.get(&key).unwrap().expect("the shop's record")).unwrap();
     edit(&mut record);
     db.insert(key, record.to_string().into_bytes()).unwrap();
     db.flush().unwrap();
+    drop(db);
+    until_unlocked(&folder.join("db"));
+}
+
+/// Waits until the engine's lock is free. What another run of this process starts may hold a copy of what was open here
+/// for the instant before it becomes another program, and with it the lock. The lock that is taken to see it is given
+/// back by name: no copy keeps it.
+fn until_unlocked(file: &Path) {
+    let file = File::open(file).unwrap();
+    let give_up = Instant::now() + LOCK_WITHIN;
+    while let Err(error) = file.try_lock() {
+        assert!(matches!(error, TryLockError::WouldBlock) && Instant::now() < give_up, "the engine's lock: {error}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    file.unlock().unwrap();
 }
 
 fn record(world: &World, client: &str) -> Value {
