@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Fixture, MORE, NOW, detail, fixture, page};
-use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, RunState, StreamId, Trigger};
+use super::{Fixture, MORE, NOW, RULE, detail, document_id, fixture, page};
+use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, Rejected, RunState, StreamId, Trigger};
 use crate::store::{Failure, QueueKind, Settlement, Start};
 
 async fn details(f: &Fixture) -> Vec<Class> {
@@ -132,6 +132,7 @@ async fn what_moved_from_one_list_to_another_is_still_listed() {
     assert_eq!(listings(&f).await, [], "it moved");
     walk(&other, &["3"]).await;
     assert_eq!(listings(&f).await, [("1".to_owned(), true)], "now it is on neither");
+    assert_eq!(f.store.next_listed(&[one.clone(), other.clone()], None).unwrap().as_deref(), Some("2"));
     walk(&one, &["2", "1"]).await;
     assert_eq!(listings(&f).await, [("1".to_owned(), false)]);
 }
@@ -192,6 +193,60 @@ async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
     f.sweep().await;
     assert_eq!(f.read_details().await.len(), 4);
     assert_eq!(f.store.counters().unwrap().open_runs, 0);
+}
+
+#[tokio::test]
+async fn a_walk_for_news_that_ends_within_what_was_known_is_followed_by_a_whole_one_which_nothing_follows() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.page(&[("2", 1, 8), ("1", 1, 9)], Next::End).await;
+    f.read_details().await;
+    let started = || f.store.runs(None, 9, |run| run.state == RunState::Walking).unwrap();
+    f.start(Mode::Incremental).await;
+    f.page(&[("3", 1, 0), ("2", 1, 8)], Next::End).await;
+    let [whole] = started().try_into().unwrap_or_else(|runs| panic!("one and only: {runs:?}"));
+    assert_eq!(whole.mode, Mode::Full);
+    // It ends above the same row, with news of its own: the row went, and that is all.
+    for _ in 0..2 {
+        f.page(&[("4", 1, 0), ("3", 1, 0), ("2", 1, 8)], Next::End).await;
+        f.sweep().await;
+    }
+    assert_eq!(started(), []);
+    assert!(listings(&f).await.contains(&("1".to_owned(), true)));
+}
+
+#[tokio::test]
+async fn what_is_gone_when_it_is_asked_for_counts_in_its_run_and_ends_it() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
+    f.sweep().await;
+    let mut leases = f.lease(QueueKind::Detail, 10).await;
+    let read = leases.remove(0);
+    // Both in one commit.
+    let gone =
+        leases.into_iter().map(|lease| (lease, Settlement::Done { effects: Effects::Gone, rule: RULE })).collect();
+    f.store.settle(gone).await.unwrap();
+    let counts = || f.store.run(run).unwrap().unwrap();
+    assert_eq!((counts().gone, counts().fetched, counts().state), (2, 0, RunState::Fetching));
+    let id = document_id(&read);
+    f.settle(read, detail(&id, None)).await;
+    assert_eq!((counts().gone, counts().fetched, counts().state), (2, 1, RunState::Done));
+}
+
+#[tokio::test]
+async fn one_unreadable_row_in_a_hundred_is_no_alarm_and_one_in_fewer_is() {
+    for (rows, alarmed) in [(99, false), (98, true)] {
+        let f = fixture().await;
+        let run = f.start(Mode::Full).await;
+        let ids: Vec<String> = (0..rows).map(|id| id.to_string()).collect();
+        let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
+        let Effects::Page { rows, digest, next, .. } = page(&rows, MORE) else { panic!("no page") };
+        let rejected = vec![Rejected { id: None, reason: "it cannot be read".into(), unreadable: Some(1) }];
+        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        f.settle(lease, Effects::Page { rows, rejected, digest, next }).await;
+        assert_eq!(f.store.run(run).unwrap().unwrap().alarmed, alarmed, "{} rows", ids.len());
+    }
 }
 
 #[tokio::test]
