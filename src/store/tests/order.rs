@@ -205,16 +205,21 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     assert!(next > whole);
 }
 
+/// The page, with rows besides that nobody can read: their digests.
+pub(super) fn with_unreadable(mut page: Effects, digests: &[u64]) -> Effects {
+    let Effects::Page { rejected, .. } = &mut page else { panic!("no page") };
+    let unreadable =
+        |digest: &u64| Rejected { id: None, reason: "it cannot be read".into(), unreadable: Some(*digest) };
+    rejected.extend(digests.iter().map(unreadable));
+    page
+}
+
 #[tokio::test]
 async fn rows_that_nobody_can_read_are_told_apart_and_mark_nothing_as_gone() {
     let f = walked().await;
     let run = f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let mut effects = super::page(&[("2", 1, 0)], Next::End);
-    if let Effects::Page { rejected, .. } = &mut effects {
-        let alike = |digest| Rejected { id: None, reason: "it cannot be read".into(), unreadable: Some(digest) };
-        rejected.extend([alike(1), alike(2), alike(1)]);
-    }
+    let effects = with_unreadable(super::page(&[("2", 1, 0)], Next::End), &[1, 2, 1]);
     f.settle(lease, effects).await;
     f.sweep().await;
     f.read_details().await;

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use super::order::with_unreadable;
 use super::{Fixture, MORE, NOW, RULE, detail, document_id, fixture, page};
-use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, Rejected, RunState, StreamId, Trigger};
+use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, Run, RunState, StreamId, Trigger};
 use crate::store::{Failure, QueueKind, Settlement, Start};
 
 async fn details(f: &Fixture) -> Vec<Class> {
@@ -157,13 +158,22 @@ async fn streams_that_follow_are_walked_when_all_before_them_have_been() {
     assert_eq!(f.store.next_listed(&[one, other], Some("2")).unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
+/// After a whole walk over rows of eight and nine days ago.
+async fn two_old_rows() -> Fixture {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("2", 1, 8), ("1", 1, 9)], Next::End).await;
     f.read_details().await;
-    let started = || f.store.runs(None, 9, |run| run.state == RunState::Walking).unwrap();
+    f
+}
+
+fn walking(f: &Fixture) -> Vec<Run> {
+    f.store.runs(None, 9, |run| run.state == RunState::Walking).unwrap()
+}
+
+#[tokio::test]
+async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
+    let f = two_old_rows().await;
     // It ends where it should, with news or without.
     for rows in [&[("2", 1, 8), ("1", 1, 9)][..], &[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)]] {
         f.start(Mode::Incremental).await;
@@ -173,17 +183,17 @@ async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
             f.page(&[], Next::End).await;
         }
         f.read_details().await;
-        assert_eq!(started(), [], "{rows:?}");
+        assert_eq!(walking(&f), [], "{rows:?}");
     }
     // Nothing at all: the next walk begins at the same head.
     f.start(Mode::Incremental).await;
     f.page(&[], Next::End).await;
-    assert_eq!(started(), []);
+    assert_eq!(walking(&f), []);
     // One call without rows, between a page of news and another.
     let news = f.start(Mode::Incremental).await;
     f.page(&[("7", 1, 2), ("6", 1, 2)], MORE).await;
     f.page(&[], Next::End).await;
-    let [whole] = started().try_into().unwrap_or_else(|runs| panic!("one and only: {runs:?}"));
+    let [whole] = walking(&f).try_into().unwrap_or_else(|runs| panic!("one and only: {runs:?}"));
     assert_eq!((whole.mode, whole.id > news), (Mode::Full, true));
     f.page(&[("7", 1, 2), ("6", 1, 2), ("5", 1, 3), ("4", 1, 4)], MORE).await;
     f.page(&[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)], Next::End).await;
@@ -197,21 +207,17 @@ async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
 
 #[tokio::test]
 async fn a_walk_for_news_that_ends_within_what_was_known_is_followed_by_a_whole_one_which_nothing_follows() {
-    let f = fixture().await;
-    f.start(Mode::Full).await;
-    f.page(&[("2", 1, 8), ("1", 1, 9)], Next::End).await;
-    f.read_details().await;
-    let started = || f.store.runs(None, 9, |run| run.state == RunState::Walking).unwrap();
+    let f = two_old_rows().await;
     f.start(Mode::Incremental).await;
     f.page(&[("3", 1, 0), ("2", 1, 8)], Next::End).await;
-    let [whole] = started().try_into().unwrap_or_else(|runs| panic!("one and only: {runs:?}"));
+    let [whole] = walking(&f).try_into().unwrap_or_else(|runs| panic!("one and only: {runs:?}"));
     assert_eq!(whole.mode, Mode::Full);
     // It ends above the same row, with news of its own: the row went, and that is all.
     for _ in 0..2 {
         f.page(&[("4", 1, 0), ("3", 1, 0), ("2", 1, 8)], Next::End).await;
         f.sweep().await;
     }
-    assert_eq!(started(), []);
+    assert_eq!(walking(&f), []);
     assert!(listings(&f).await.contains(&("1".to_owned(), true)));
 }
 
@@ -241,10 +247,8 @@ async fn one_unreadable_row_in_a_hundred_is_no_alarm_and_one_in_fewer_is() {
         let run = f.start(Mode::Full).await;
         let ids: Vec<String> = (0..rows).map(|id| id.to_string()).collect();
         let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
-        let Effects::Page { rows, digest, next, .. } = page(&rows, MORE) else { panic!("no page") };
-        let rejected = vec![Rejected { id: None, reason: "it cannot be read".into(), unreadable: Some(1) }];
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        f.settle(lease, Effects::Page { rows, rejected, digest, next }).await;
+        f.settle(lease, with_unreadable(page(&rows, MORE), &[1])).await;
         assert_eq!(f.store.run(run).unwrap().unwrap().alarmed, alarmed, "{} rows", ids.len());
     }
 }
