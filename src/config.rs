@@ -4,6 +4,7 @@
 //! default is a constant here and stands in `config.example.toml`. A wrong configuration never starts:
 //! all problems are told at once, each with its place and its mend. `Debug` shows no secret.
 
+mod draft;
 mod keys;
 mod limits;
 mod settings;
@@ -23,6 +24,7 @@ use url::{Host, Url};
 use crate::catalog::{self, Definition, RuleTable};
 use settings::Settings;
 
+pub use draft::Draft;
 pub use limits::Limits;
 pub use settings::Problem;
 
@@ -164,65 +166,37 @@ impl Config {
     /// [`ConfigError::File`] when a named file cannot be read; [`ConfigError::Problems`] with every
     /// problem found, else.
     pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
-        let from_variable = environment.get("WAYBILL_CONFIG").filter(|text| !text.is_empty()).map(PathBuf::from);
-        let named = path.map(Path::to_path_buf).or(from_variable);
-        let file = named.clone().unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
-        let mut settings = Settings::default();
-        let file = match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                settings.read_file(&file.display().to_string(), &text);
-                Some(file)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
-            Err(error) => return Err(ConfigError::File { path: file, error }),
-        };
-        settings.read_environment(environment);
-        let config = checked(&mut settings, file, environment);
-        match config {
-            Some(config) if settings.problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::Problems(settings.problems)),
-        }
+        Draft::read(path, environment)?.finish()
     }
 }
 
-/// None only beside at least one problem.
-fn checked(settings: &mut Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Option<Config> {
+/// All but the file's name and lines, the rules, the definitions and the database's address. None only beside at least
+/// one problem.
+fn checked(
+    settings: &mut Settings,
+    defaults: &catalog::SourceDefaults,
+    environment: &BTreeMap<String, String>,
+) -> Option<Config> {
     let data_dir = PathBuf::from(settings.text("data_dir", DATA_DIR_DEFAULT));
     let master_key = master_key(settings, &data_dir, environment.get("WAYBILL_MASTER_KEY"));
     let admin_key = admin_key(settings, environment.get("WAYBILL_ADMIN_KEY"));
     let behind_proxy = settings.flag("http.behind_proxy", false);
     let listen = listen(settings, behind_proxy);
-    let mysql_url = mysql_url(settings);
     let limits = limits::limits(settings);
     let log = log(settings);
     let schedule = schedule(settings);
-    let defaults = match catalog::source_defaults() {
-        Ok(defaults) => Some(defaults),
-        Err(what) => {
-            settings.problem("built-in".to_owned(), what);
-            None
-        }
-    }?;
-    let source = source(settings, &defaults);
-    let rules = match RuleTable::build([&defaults.limits, &settings.map("source.limits")]) {
-        Ok(rules) => Some(rules),
-        Err(problems) => {
-            problems.into_iter().for_each(|problem| settings.catalog_problem(problem));
-            None
-        }
-    };
-    let definitions = rules.as_ref().and_then(|rules| definitions(settings, rules));
+    let source = source(settings, defaults);
     Some(Config {
-        file,
-        lines: settings.lines.clone(),
+        file: None,
+        lines: settings::Lines::default(),
         data_dir,
         master_key: master_key?,
         admin_key: admin_key?,
-        definitions: definitions?,
-        rules: rules?,
+        definitions: Vec::new(),
+        rules: RuleTable::default(),
         listen: listen?,
         behind_proxy,
-        mysql_url: mysql_url?,
+        mysql_url: None,
         source: source?,
         schedule: schedule?,
         limits: limits?,
@@ -445,25 +419,4 @@ fn log(settings: &mut Settings) -> Option<Log> {
         return None;
     }
     Some(Log { format: format?, level, level_is_set: settings.is_set("log.level") })
-}
-
-/// Definitions that are written but not switched on are checked too: a misspelt name shows itself.
-fn definitions(settings: &mut Settings, rules: &RuleTable) -> Option<Vec<Arc<Definition>>> {
-    let wanted = settings.list("resources", &catalog::RESOURCES_DEFAULT);
-    if wanted.is_empty() {
-        settings.problem_at("resources", "names nothing to sync; name at least one");
-        return None;
-    }
-    if let Some(twice) = wanted.iter().enumerate().find(|(at, name)| wanted.iter().take(*at).any(|n| n == *name)) {
-        settings.problem_at("resources", format!("`{}` stands there twice", twice.1));
-        return None;
-    }
-    let mut names = wanted.clone();
-    names.extend(settings.resources.keys().filter(|name| !wanted.contains(name)).cloned());
-    let fit = catalog::resources(&names, &settings.resources, rules).and_then(|mut all| {
-        all.retain(|definition| wanted.contains(&definition.name));
-        let orphans = catalog::orphans(&all);
-        if orphans.is_empty() { Ok(all) } else { Err(orphans) }
-    });
-    fit.map_err(|problems| problems.into_iter().for_each(|problem| settings.catalog_problem(problem))).ok()
 }

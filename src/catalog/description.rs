@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::definition::{Definition, Pages, Span};
-use super::nearest;
+use super::{Draft, nearest};
 
 /// References that lead to references.
 const REFERENCES_MAX: usize = 8;
@@ -38,7 +38,7 @@ struct Parameter {
     values: Vec<String>,
 }
 
-/// What a description does not know: the dotted key of the definition, and the mend.
+/// What a description does not know: the dotted key of the definition; what is wrong, and the mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {
     pub key: String,
@@ -68,8 +68,9 @@ impl Description {
         Ok(Description { paths: paths.iter().filter_map(read).collect(), prefixes: addresses.map(prefix).collect() })
     }
 
-    /// What it does not know of a definition.
-    pub fn unknown(&self, definition: &Definition) -> Vec<Unknown> {
+    /// What it does not know of a definition. One that could not be read whole may send more than is seen of it, so
+    /// that it leaves something out is not held against it.
+    pub fn unknown(&self, Draft { definition, is_whole }: &Draft) -> Vec<Unknown> {
         let name = &definition.name;
         let mut found = Found { at: format!("resource.{name}"), unknown: Vec::new() };
         if let Some((path, operation)) = self.get("list.path", &definition.list.path, &mut found) {
@@ -84,7 +85,7 @@ impl Description {
             }
             let is_sent = |name: &&String| sent.iter().any(|(_, parameter)| parameter == *name);
             let required = operation.parameters.iter().filter(|(_, parameter)| parameter.is_required);
-            for name in required.map(|(name, _)| name).filter(|name| !is_sent(name)) {
+            for name in required.map(|(name, _)| name).filter(|name| *is_whole && !is_sent(name)) {
                 found.add("list", format!("GET {path} needs the parameter `{name}`, which is not sent"));
             }
             operation.answers(&definition.media_type, path, &mut found);
@@ -97,8 +98,11 @@ impl Description {
         found.unknown
     }
 
-    /// The GET of a path, as the description calls it; that there is none is noted.
+    /// The GET of a path, as the description calls it; that there is none is noted, unless ours could not be read.
     fn get(&self, key: &str, ours: &str, found: &mut Found) -> Option<(&str, &Operation)> {
+        if ours.is_empty() {
+            return None;
+        }
         let stripped = self.prefixes.iter().filter_map(|prefix| ours.strip_prefix(prefix.as_str()));
         let known = std::iter::once(ours).chain(stripped).find_map(|path| {
             let alike = self.paths.iter().filter(|(known, _)| is_path(known, path));
@@ -257,7 +261,7 @@ fn resolved<'a>(all: &'a Value, value: &'a Value) -> Option<&'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::Description;
+    use super::{Description, Draft};
 
     const TEXT: &str = r##"{
         "openapi": "3.0.1",
@@ -287,7 +291,8 @@ mod tests {
 
     fn unknown(text: &str) -> Vec<String> {
         let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
-        let found = Description::read(TEXT.as_bytes()).unwrap().unknown(&definition);
+        let draft = Draft { definition: definition.into(), is_whole: true };
+        let found = Description::read(TEXT.as_bytes()).unwrap().unknown(&draft);
         found.into_iter().map(|unknown| format!("{}: {}", unknown.key, unknown.what)).collect()
     }
 

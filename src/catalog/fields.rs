@@ -171,15 +171,19 @@ impl<'a> Fields<'a> {
         fields.table.iter().map(|(name, value)| (name.clone(), value)).collect()
     }
 
-    /// The same where each is a table.
-    pub(super) fn named_tables(&self, key: &'static str) -> Vec<(String, Fields<'a>)> {
+    /// The same where each is a table; none: it is not, and that was told.
+    pub(super) fn named_tables(&self, key: &'static str) -> Vec<(String, Option<Fields<'a>>)> {
         let mut found = Vec::new();
         for (name, value) in self.named(key) {
             let at = format!("{key}.{name}");
-            match value {
-                Value::Table(table) => found.push((name, Fields::new(self.at(&at), table, self.problems))),
-                other => self.wrong(&at, "a table", other),
-            }
+            let inner = match value {
+                Value::Table(table) => Some(Fields::new(self.at(&at), table, self.problems)),
+                other => {
+                    self.wrong(&at, "a table", other);
+                    None
+                }
+            };
+            found.push((name, inner));
         }
         found
     }

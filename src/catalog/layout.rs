@@ -41,13 +41,34 @@ struct Reach<'a> {
     id: &'a str,
 }
 
+/// The columns of one table.
+#[derive(Default)]
+struct Columns {
+    read: Vec<Column>,
+    /// The names of those that could not be read. That was told, so nothing else is held against them.
+    unread: BTreeSet<String>,
+}
+
+impl Columns {
+    fn has(&self, name: &str) -> bool {
+        self.unread.contains(name) || self.kind(name).is_some()
+    }
+
+    fn kind(&self, name: &str) -> Option<ColumnKind> {
+        self.read.iter().find(|column| column.name == name).map(|column| column.kind)
+    }
+}
+
+/// A child table with columns still to be looked up.
+struct Child {
+    name: String,
+    from: String,
+    columns: Columns,
+    indexes: Vec<String>,
+}
+
 /// Reads the table of a resource.
-pub(super) fn read(
-    resource: &str,
-    fields: Fields<'_>,
-    combinations: &[Combination],
-    has_parent: bool,
-) -> Option<Table> {
+pub(super) fn read(resource: &str, fields: Fields<'_>, combinations: &[Combination], has_parent: bool) -> Table {
     let name = fields.text("name").unwrap_or_else(|| resource.to_owned());
     identifier(&fields, "name", &name);
     let id_column = fields.text("id").unwrap_or_else(|| "document_id".to_owned());
@@ -57,13 +78,18 @@ pub(super) fn read(
     }
     let reach = Reach { combinations, has_parent, depth: None, id: &id_column };
     let columns = columns(&fields, &reach);
-    let mut children: Vec<ChildTable> = Vec::new();
+    let mut children: Vec<Child> = Vec::new();
+    let mut unread = BTreeSet::new();
     for (child, inner) in fields.named_tables("children") {
+        let Some(inner) = inner else {
+            unread.insert(child);
+            continue;
+        };
         identifier(&inner, "", &child);
         if child == name {
             inner.problem("", "has the name of the table itself; choose another one");
         }
-        children.extend(self::child(child, inner, &reach));
+        children.push(self::child(child, inner, &reach));
     }
     let known = |key: &'static str, names: &[String]| known(&fields, key, names, &columns, &id_column);
     let indexes = fields.texts("indexes").unwrap_or_default();
@@ -72,19 +98,20 @@ pub(super) fn read(
     let time = fields.text("time");
     known("time", time.as_slice());
     let is_time = |name: &str| {
-        let column = columns.iter().find(|column| column.name == name);
-        column.map_or(name != id_column, |column| matches!(column.kind, ColumnKind::Datetime | ColumnKind::Date))
+        columns.kind(name).map_or(name != id_column, |kind| matches!(kind, ColumnKind::Datetime | ColumnKind::Date))
     };
     if let Some(name) = time.as_deref().filter(|name| !is_time(name)) {
         fields.problem("time", format!("`{name}` is neither a datetime nor a date"));
     }
-    let places = Places { columns: &columns, children: &children, id: &id_column };
+    let places = Places { columns: &columns, children: &children, unread: &unread, id: &id_column };
     let (filters, search) = (filters(&fields, &places), search(&fields, &places));
     fields.end();
-    Some(Table { name, id_column, columns, children, filters, time, search, indexes })
+    let whole = |Child { name, from, columns, indexes }| ChildTable { name, from, columns: columns.read, indexes };
+    let children = children.into_iter().map(whole).collect();
+    Table { name, id_column, columns: columns.read, children, filters, time, search, indexes }
 }
 
-fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Option<ChildTable> {
+fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Child {
     let mend = "give the pointer to the array, like from = \"/orderItems\"";
     let from = fields.needed("from", fields.pointer("from", false), mend);
     let depth = from.as_deref().map_or(0, |from| from.split('/').filter(|token| *token == "*").count());
@@ -98,17 +125,25 @@ fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Option<ChildTa
     known(&fields, "indexes", &indexes, &columns, parent.id);
     can_have_index(&fields, &indexes, &columns);
     fields.end();
-    Some(ChildTable { name, from: from?, columns, indexes })
+    Child { name, from: from.unwrap_or_default(), columns, indexes }
 }
 
-fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Vec<Column> {
-    let named = fields.named_tables("columns");
-    named.into_iter().filter_map(|(name, inner)| column(name, inner, reach)).collect()
+fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Columns {
+    let mut columns = Columns::default();
+    for (name, inner) in fields.named_tables("columns") {
+        match inner.and_then(|inner| column(&name, inner, reach)) {
+            Some(column) => columns.read.push(column),
+            None => {
+                columns.unread.insert(name);
+            }
+        }
+    }
+    columns
 }
 
-fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
-    identifier(&fields, "", &name);
-    if META_COLUMNS.contains(&name.as_str()) || name == reach.id {
+fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
+    identifier(&fields, "", name);
+    if META_COLUMNS.contains(&name) || name == reach.id {
         fields.problem("", format!("`{name}` is a column that every table has; choose another name"));
     }
     let from = fields.pointer_to_one("from", reach.depth.is_some());
@@ -150,7 +185,7 @@ fn column(name: String, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column>
             fields.problem("type", format!("the parameter's value `{value}` does not fit {kind}; use text"));
         }
     }
-    Some(Column { name, source, kind })
+    Some(Column { name: name.to_owned(), source, kind })
 }
 
 fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
@@ -176,8 +211,10 @@ fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
 
 /// What filters and the search may name.
 struct Places<'a> {
-    columns: &'a [Column],
-    children: &'a [ChildTable],
+    columns: &'a Columns,
+    children: &'a [Child],
+    /// The names of child tables that could not be read.
+    unread: &'a BTreeSet<String>,
     id: &'a str,
 }
 
@@ -186,13 +223,12 @@ impl Places<'_> {
     fn find(&self, fields: &Fields<'_>, at: &str, name: &str) -> Option<Place> {
         let found = match name.split_once('.') {
             None if name == self.id => Some(Place::Id),
-            None => self.columns.iter().any(|column| column.name == name).then(|| Place::Column(name.to_owned())),
-            Some((table, column)) => self
-                .children
-                .iter()
-                .find(|child| child.name == table)
-                .and_then(|child| child.columns.iter().find(|known| known.name == column))
-                .map(|_| Place::Child { table: table.to_owned(), column: column.to_owned() }),
+            None => self.columns.has(name).then(|| Place::Column(name.to_owned())),
+            Some((table, column)) => {
+                let has_column = |child: &Child| child.name == table && child.columns.has(column);
+                (self.unread.contains(table) || self.children.iter().any(has_column))
+                    .then(|| Place::Child { table: table.to_owned(), column: column.to_owned() })
+            }
         };
         if found.is_none() {
             fields.problem(at, format!("`{name}` is no column of this table or its children"));
@@ -222,14 +258,14 @@ fn search(fields: &Fields<'_>, places: &Places<'_>) -> Vec<Place> {
     names.iter().filter_map(|name| places.find(fields, "search", name)).collect()
 }
 
-fn known(fields: &Fields<'_>, key: &str, names: &[String], columns: &[Column], id: &str) {
-    for name in names.iter().filter(|name| *name != id && !columns.iter().any(|column| column.name == **name)) {
+fn known(fields: &Fields<'_>, key: &str, names: &[String], columns: &Columns, id: &str) {
+    for name in names.iter().filter(|name| *name != id && !columns.has(name)) {
         fields.problem(key, format!("`{name}` is no column of this table"));
     }
 }
 
-fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &[Column]) {
-    let is_json = |index: &&String| columns.iter().any(|c| c.name == **index && c.kind == ColumnKind::Json);
+fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &Columns) {
+    let is_json = |index: &&String| columns.kind(index) == Some(ColumnKind::Json);
     for index in indexes.iter().filter(is_json) {
         fields.problem("indexes", format!("`{index}` is JSON and cannot have an index; leave it out"));
     }

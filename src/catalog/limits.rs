@@ -88,24 +88,26 @@ impl RuleTable {
     /// # Errors
     /// One text per bad entry, naming it.
     pub fn build<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> Result<RuleTable, Vec<String>> {
+        let (rules, problems) = RuleTable::draft(layers);
+        if problems.is_empty() { Ok(rules) } else { Err(problems) }
+    }
+
+    /// The same as far as it can be read, and what is wrong with it. Only one without problems may be used; others
+    /// tell which paths have a rule at all: a rule whose limit cannot be read stands there without one.
+    pub fn draft<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> (RuleTable, Vec<String>) {
         let mut rules: BTreeMap<String, Option<Limit>> = BTreeMap::new();
         let mut problems = Vec::new();
         for (pattern, text) in layers.into_iter().flatten() {
             if !is_pattern(pattern) {
                 problems.push(format!("limit \"{pattern}\": write the rule as \"GET /path/*\""));
             }
-            match Limit::parse(text) {
-                Ok(limit) => {
-                    rules.insert(pattern.clone(), limit);
-                }
-                Err(problem) => problems.push(format!("limit \"{pattern}\": {problem}")),
-            }
+            let limit = Limit::parse(text).unwrap_or_else(|problem| {
+                problems.push(format!("limit \"{pattern}\": {problem}"));
+                None
+            });
+            rules.insert(pattern.clone(), limit);
         }
-        if problems.is_empty() {
-            Ok(RuleTable(rules.into_iter().map(|(name, limit)| Rule { name, limit }).collect()))
-        } else {
-            Err(problems)
-        }
+        (RuleTable(rules.into_iter().map(|(name, limit)| Rule { name, limit }).collect()), problems)
     }
 
     /// The most specific rule for a call; `path` without query, placeholders allowed.

@@ -70,55 +70,82 @@ pub fn ships(name: &str) -> bool {
     RESOURCES.iter().any(|(known, _)| *known == name)
 }
 
-/// The definitions of the named resources: from the catalog, overlaid with or added by `own`
+/// A definition as far as it could be read.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub definition: Arc<Definition>,
+    /// Nothing was wrong with it by itself.
+    pub is_whole: bool,
+}
+
+/// The definitions of the wanted resources: from the catalog, overlaid with or added by `own`
 /// (the configuration's `[resource.*]` tables).
 ///
 /// # Errors
 /// Every problem of every definition at once.
-pub fn resources(names: &[String], own: &toml::Table, rules: &RuleTable) -> Result<Vec<Arc<Definition>>, Vec<String>> {
-    let mut definitions = Vec::new();
-    let mut problems = Vec::new();
-    for name in names {
-        match resource(name, own) {
-            Ok(definition) => {
-                for path in definition.paths().filter(|path| rules.find("GET", path).is_none()) {
-                    let rule = Rule::name_for("GET", path);
-                    problems.push(format!(
-                        "resource.{name}: no rate rule for GET {path}; add it under [source.limits], like \"{rule}\" = \"20/min\""
-                    ));
-                }
-                definitions.push(Arc::new(definition));
+pub fn resources(wanted: &[String], own: &toml::Table, rules: &RuleTable) -> Result<Vec<Arc<Definition>>, Vec<String>> {
+    let (drafts, problems) = drafts(wanted, own, rules);
+    if problems.is_empty() { Ok(drafts.into_iter().map(|draft| draft.definition).collect()) } else { Err(problems) }
+}
+
+/// The same as far as they can be read, and every problem. Those in `own` that are not wanted are checked too, so that
+/// a misspelt name shows itself.
+pub fn drafts(wanted: &[String], own: &toml::Table, rules: &RuleTable) -> (Vec<Draft>, Vec<String>) {
+    let written = own.keys().filter(|name| !wanted.contains(name));
+    let names: Vec<String> = wanted.iter().chain(written).cloned().collect();
+    let (mut drafts, mut problems) = (Vec::new(), Vec::new());
+    for name in &names {
+        match written_or_built_in(name, own) {
+            Ok(table) => {
+                let (definition, found) = reader::draft(name, &table);
+                let is_whole = found.is_empty();
+                problems.extend(found);
+                problems.extend(unruled(&definition, rules));
+                drafts.push(Draft { definition: Arc::new(definition), is_whole });
             }
-            Err(mut found) => problems.append(&mut found),
+            Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() {
-        problems = unfit(&definitions);
+    for Draft { definition, .. } in &drafts {
+        let around = if wanted.contains(&definition.name) { wanted } else { &names };
+        problems.extend(orphaned(definition, around));
     }
-    if problems.is_empty() { Ok(definitions) } else { Err(problems) }
+    problems.extend(unfit(&drafts));
+    drafts.retain(|draft| wanted.contains(&draft.definition.name));
+    (drafts, problems)
 }
 
-/// What is wrong with definitions whose parents are not there: their lists are asked for by the parents' ids.
-pub fn orphans(definitions: &[Arc<Definition>]) -> Vec<String> {
-    let names: Vec<&str> = definitions.iter().map(|definition| definition.name.as_str()).collect();
-    let orphaned = |definition: &&Arc<Definition>| {
-        definition.parent.as_ref().is_some_and(|parent| !names.contains(&parent.as_str()))
+/// Its paths that have no rate rule.
+fn unruled(definition: &Definition, rules: &RuleTable) -> Vec<String> {
+    let detail = definition.detail.iter().map(|detail| ("detail", &detail.path));
+    let paths = std::iter::once(("list", &definition.list.path)).chain(detail);
+    // An empty one could not be read.
+    let lacks = |(_, path): &(&str, &String)| !path.is_empty() && rules.find("GET", path).is_none();
+    let told = |(part, path): (&str, &String)| {
+        let (name, rule) = (&definition.name, Rule::name_for("GET", path));
+        format!(
+            "resource.{name}.{part}.path: no rate rule for GET {path}; add it under [source.limits], like \"{rule}\" = \"20/min\""
+        )
     };
-    let told = |Definition { name, parent, .. }: &Definition| {
-        let parent = parent.as_deref().unwrap_or_default();
-        format!("resource.{name}.parent: `{parent}` is not among `resources`; add it there, its list is needed")
-    };
-    definitions.iter().filter(orphaned).map(|definition| told(definition)).collect()
+    paths.filter(lacks).map(told).collect()
 }
 
-/// What is wrong with sound definitions side by side.
-fn unfit(definitions: &[Arc<Definition>]) -> Vec<String> {
-    let mut problems = orphans(definitions);
+/// What is wrong with a definition whose parent is not there: its list is asked for by the parent's ids.
+fn orphaned(Definition { name, parent, .. }: &Definition, around: &[String]) -> Option<String> {
+    let parent = parent.as_ref().filter(|parent| !around.contains(parent))?;
+    Some(format!("resource.{name}.parent: `{parent}` is not among `resources`; add it there, its list is needed"))
+}
+
+/// What is wrong with definitions side by side.
+fn unfit(drafts: &[Draft]) -> Vec<String> {
+    let mut problems = Vec::new();
     let mut tables: BTreeMap<&str, String> = BTreeMap::new();
-    for definition in definitions {
+    let definitions = || drafts.iter().map(|draft| draft.definition.as_ref());
+    for definition in definitions() {
         let name = &definition.name;
         if let Some(parent) = &definition.parent
-            && definitions.iter().any(|other| other.name == *parent && other.parent.is_some())
+            && parent != name
+            && definitions().any(|other| other.name == *parent && other.parent.is_some())
         {
             problems.push(format!("resource.{name}.parent: `{parent}` has a parent itself; only one step is possible"));
         }
@@ -139,25 +166,29 @@ fn unfit(definitions: &[Arc<Definition>]) -> Vec<String> {
     problems
 }
 
-fn resource(name: &str, own: &toml::Table) -> Result<Definition, Vec<String>> {
+/// A definition's text, to be read.
+///
+/// # Errors
+/// There is none of that name.
+fn written_or_built_in(name: &str, own: &toml::Table) -> Result<toml::Table, String> {
     let built_in = RESOURCES.iter().find(|(known, _)| *known == name);
     let mut table = toml::Table::new();
     if let Some((_, text)) = built_in {
-        let file: toml::Table = toml::from_str(text).map_err(|error| vec![format!("catalog/{name}.toml: {error}")])?;
+        let file: toml::Table = toml::from_str(text).map_err(|error| format!("catalog/{name}.toml: {error}"))?;
         table = subtable(&file, name).unwrap_or_default();
     }
-    let own = own.get(name).and_then(toml::Value::as_table);
-    if let Some(own) = own {
+    if let Some(own) = own.get(name) {
+        let own = own.as_table().ok_or_else(|| format!("resource.{name}: must be a table, like [resource.{name}]"))?;
         reader::merge(&mut table, own);
     } else if built_in.is_none() {
         let known: Vec<&str> = RESOURCES.iter().map(|(known, _)| *known).collect();
         let near = nearest(name, known.iter().copied()).unwrap_or_default();
-        return Err(vec![format!(
+        return Err(format!(
             "resources: `{name}` is not in the catalog and there is no [resource.{name}]; did you mean `{near}`? The catalog has {}",
             known.join(", ")
-        )]);
+        ));
     }
-    reader::read(name, &table)
+    Ok(table)
 }
 
 fn subtable(file: &toml::Table, name: &str) -> Option<toml::Table> {

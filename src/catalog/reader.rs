@@ -45,17 +45,19 @@ pub fn merge(base: &mut toml::Table, over: &toml::Table) {
 /// # Errors
 /// Every problem found, each naming the resource, the key and the mend.
 pub fn read(name: &str, table: &toml::Table) -> Result<Definition, Vec<String>> {
-    let problems = Problems::default();
-    let definition = definition(name, &Fields::new(format!("resource.{name}"), table, &problems));
-    let problems = problems.into_inner();
-    match definition {
-        Some(definition) if problems.is_empty() => Ok(definition),
-        _ => Err(problems),
-    }
+    let (definition, problems) = draft(name, table);
+    if problems.is_empty() { Ok(definition) } else { Err(problems) }
 }
 
-/// None: something is missing, and that was told.
-fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
+/// A definition as far as it can be read, and what is wrong with it. Only one without problems may be used; others
+/// are there to be looked at further, so that all is told at once. What could not be read is empty.
+pub fn draft(name: &str, table: &toml::Table) -> (Definition, Vec<String>) {
+    let problems = Problems::default();
+    let definition = definition(name, &Fields::new(format!("resource.{name}"), table, &problems));
+    (definition, problems.into_inner())
+}
+
+fn definition(name: &str, fields: &Fields<'_>) -> Definition {
     layout::identifier(fields, "", name);
     if RESERVED.contains(&name) {
         fields.problem("", format!("/api/v1/{name} means something else; choose another name"));
@@ -73,31 +75,25 @@ fn definition(name: &str, fields: &Fields<'_>) -> Option<Definition> {
     if parent.as_deref() == Some(name) {
         fields.problem("parent", "is the resource itself");
     }
-    let list = fields.table("list").map(|list| self::list(list, parent.is_some()));
-    let list = fields.needed("list", list, "it says how the resource is listed: [resource.NAME.list]").flatten();
+    // A section that is missing is told once, not key by key.
+    let (nothing, untold) = (toml::Table::new(), Problems::default());
+    let absent = |key: &str| Fields::new(fields.at(key), &nothing, &untold);
+    let mend = "it says how the resource is listed: [resource.NAME.list]";
+    let list = fields.needed("list", fields.table("list"), mend).unwrap_or_else(|| absent("list"));
+    let list = self::list(list, parent.is_some());
     let detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
-    let combinations = list.as_ref().map_or(&[][..], |list| list.combinations.as_slice());
-    let table = fields.table("table").map(|table| layout::read(name, table, combinations, parent.is_some()));
-    let table =
-        fields.needed("table", table, "it says what the columns are; [resource.NAME.table] may be empty").flatten();
+    let mend = "it says what the columns are; [resource.NAME.table] may be empty";
+    let table = fields.needed("table", fields.table("table"), mend).unwrap_or_else(|| absent("table"));
+    let table = layout::read(name, table, &list.combinations, parent.is_some());
     fields.end();
-    // A detail that could not be read was told as a problem.
-    let detail = match detail {
-        Some(None) => return None,
-        Some(detail) => detail,
-        None => None,
-    };
-    let (id, table) = (id?, table?);
+    let id = id.unwrap_or_default();
     let coverage = Coverage::new(&id, &table);
-    Some(Definition { name: name.to_owned(), media_type, id, parent, list: list?, detail, table, coverage })
+    Definition { name: name.to_owned(), media_type, id, parent, list, detail, table, coverage }
 }
 
-fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
+fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let path = fields.needed("path", fields.text("path"), "give the path of the list, like path = \"/v1/orders\"");
-    if let Some(path) = &path {
-        is_path(&fields, path);
-        placeholder(&fields, path, "{parent}", has_parent);
-    }
+    let path = path.filter(|path| is_path(&fields, path, has_parent));
     let mend = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
     let items = fields.needed("items", fields.pointer_to_one("items", true), mend);
     let time = fields.pointer_to_one("time", false);
@@ -147,7 +143,7 @@ fn list(fields: Fields<'_>, has_parent: bool) -> Option<List> {
         history: fields.duration("history"),
     };
     fields.end();
-    Some(list)
+    list
 }
 
 fn order(fields: &Fields<'_>, has_time: bool) -> Order {
@@ -275,23 +271,20 @@ fn recent(fields: Fields<'_>) -> Option<Recent> {
     Some(Recent { parameter: parameter?, max: max?, margin })
 }
 
-fn detail(fields: Fields<'_>, has_parent: bool) -> Option<Detail> {
+fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
     let path =
         fields.needed("path", fields.text("path"), "give the path of one document, like path = \"/v1/orders/{id}\"");
-    if let Some(path) = &path {
-        is_path(&fields, path);
-        placeholder(&fields, path, "{parent}", has_parent);
-        if !path.contains("{id}") {
+    let path = path.filter(|path| {
+        let holds_id = path.contains("{id}");
+        if !holds_id {
             fields.problem("path", "must hold {id}, the place of the document's id");
         }
-    }
+        is_path(&fields, path, has_parent) && holds_id
+    });
     let refresh = fields.table("refresh").map(self::refresh);
     let document = fields.pointer_to_one("document", true).unwrap_or_default();
     fields.end();
-    if matches!(refresh, Some(None)) {
-        return None;
-    }
-    Some(Detail { path: path?, document, refresh: refresh.flatten() })
+    Detail { path: path.unwrap_or_default(), document, refresh: refresh.flatten() }
 }
 
 fn refresh(fields: Fields<'_>) -> Option<Refresh> {
@@ -316,29 +309,24 @@ pub fn is_plain_path(path: &str) -> bool {
     path.starts_with('/') && !path.starts_with("//") && path.chars().all(plain)
 }
 
-fn is_path(fields: &Fields<'_>, path: &str) {
-    if !is_plain_path(path) {
-        fields.problem(
-            "path",
-            format!("`{path}` is no path; it begins with one / and holds no parameters (those go into `parameters`)"),
-        );
-    }
+/// Whether it is one for this resource; what is wrong with it is told.
+fn is_path(fields: &Fields<'_>, path: &str, has_parent: bool) -> bool {
     let inner = path.replace("{id}", "").replace("{parent}", "");
-    if inner.contains(['{', '}']) {
-        fields.problem("path", format!("`{path}` has a placeholder that is neither {{id}} nor {{parent}}"));
-    }
-}
-
-fn placeholder(fields: &Fields<'_>, path: &str, name: &str, wanted: bool) {
-    match (path.contains(name), wanted) {
-        (false, true) => {
-            fields.problem("path", format!("must hold {name}, the place of the parent's id, as there is a `parent`"));
-        }
-        (true, false) => {
-            fields.problem("path", format!("holds {name}, but no `parent` says whose id that is"));
-        }
-        _ => {}
-    }
+    let wrong = [
+        (!is_plain_path(path)).then(|| {
+            format!("`{path}` is no path; it begins with one / and holds no parameters (those go into `parameters`)")
+        }),
+        inner.contains(['{', '}']).then(|| format!("`{path}` has a placeholder that is neither {{id}} nor {{parent}}")),
+        match (path.contains("{parent}"), has_parent) {
+            (false, true) => {
+                Some("must hold {parent}, the place of the parent's id, as there is a `parent`".to_owned())
+            }
+            (true, false) => Some("holds {parent}, but no `parent` says whose id that is".to_owned()),
+            _ => None,
+        },
+    ];
+    wrong.iter().flatten().for_each(|what| fields.problem("path", what));
+    wrong.iter().all(Option::is_none)
 }
 
 /// Reads `500ms`, `90s`, `15min`, `24h`, `30d`.

@@ -10,9 +10,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::out::Out;
-use super::{Failure, Outcome, Voice, configure, table};
+use super::{Failure, Outcome, Voice, start_log, table};
 use crate::app::{self, App};
-use crate::catalog::description::Description;
+use crate::catalog::Draft;
+use crate::catalog::description::{Description, Unknown};
 use crate::config::{Config, MasterKeySource};
 
 /// What was looked at; and how it is, or what is wrong and the mend.
@@ -37,10 +38,19 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let config = configure(path, Voice::Command)?;
     let description = args.openapi.as_deref().map(description).transpose()?;
+    let mut draft = super::draft(path, &super::environment())?;
+    let described: Vec<Described> =
+        description.iter().flat_map(|api| draft.definitions().iter().map(|one| described(one, api))).collect();
+    if !draft.is_sound() {
+        // Told together with all else that is wrong.
+        let unknown = described.iter().flat_map(|described| &described.unknown);
+        unknown.for_each(|Unknown { key, what }| draft.add(key, what));
+    }
+    let config = draft.finish()?;
+    start_log(&config.log, Voice::Command)?;
     let mut findings = local(&config);
-    findings.extend(description.iter().flat_map(|description| described(&config, description)));
+    findings.extend(described.into_iter().flat_map(|described| described.findings(&config)));
     show(&findings, &mut out)?;
     if !args.offline {
         let probed = App::probe(&config).await;
@@ -60,22 +70,26 @@ fn description(file: &Path) -> Result<Description, Failure> {
     Description::read(&text).map_err(wrong)
 }
 
-/// Parameters that an API does not know are ignored by it without a word.
-fn described(config: &Config, description: &Description) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for definition in &config.definitions {
-        let unknown = description.unknown(definition);
-        if unknown.is_empty() {
+/// A resource, and what of it the API's description does not know: parameters that an API does not know are ignored by
+/// it without a word.
+struct Described {
+    name: String,
+    unknown: Vec<Unknown>,
+}
+
+fn described(draft: &Draft, description: &Description) -> Described {
+    Described { name: draft.definition.name.clone(), unknown: description.unknown(draft) }
+}
+
+impl Described {
+    fn findings(self, config: &Config) -> Vec<Finding> {
+        if self.unknown.is_empty() {
             let what = "its paths and parameters are known to the API's description".to_owned();
-            findings.push((format!("resource {}", definition.name), Ok(what)));
+            return vec![(format!("resource {}", self.name), Ok(what))];
         }
-        let told = unknown.into_iter().map(|unknown| {
-            let what = format!("{}: {}", unknown.key, unknown.what);
-            (config.place(&unknown.key), Err(what))
-        });
-        findings.extend(told);
+        let told = |Unknown { key, what }| (config.place(&key), Err(format!("{key}: {what}")));
+        self.unknown.into_iter().map(told).collect()
     }
-    findings
 }
 
 fn show(findings: &[Finding], out: &mut Out) -> Outcome {

@@ -33,10 +33,10 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, App, NoSuchShop};
-use crate::config::{Config, ConfigError, Log, LogFormat};
+use crate::config::{Config, ConfigError, Draft, Log, LogFormat};
 use crate::http::backend::ApiError;
 use crate::http::rules::TextRule;
-use crate::sink::{Mysql, SinkError};
+use crate::sink::mysql;
 use out::{Out, tell};
 
 /// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
@@ -223,18 +223,18 @@ enum Voice {
 
 /// Reads the configuration and starts the log.
 fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
-    let config = Config::load(path, &environment())?;
-    begin(&config, voice)?;
+    let config = draft(path, &environment())?.finish()?;
+    start_log(&config.log, voice)?;
     Ok(config)
 }
 
-/// What only the parts themselves can tell of a configuration, before anything of theirs begins; and the log.
-fn begin(config: &Config, voice: Voice) -> Outcome {
-    if let Some(url) = &config.mysql_url {
-        let wrong = |error: SinkError| Failure::Usage(format!("1 problem in the configuration:\n  {}", error.text));
-        drop(Mysql::new(url, config.definitions.clone()).map_err(wrong)?);
-    }
-    start_log(&config.log, voice)
+/// The configuration with what only the sink can tell of it, before anything of it begins.
+fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
+    let mut draft = Draft::read(path, environment)?;
+    let definitions = draft.definitions().iter().map(|one| one.definition.as_ref());
+    let unfit = draft.mysql_url().map(|url| mysql::unfit(url, definitions)).unwrap_or_default();
+    unfit.into_iter().for_each(|(key, what)| draft.add(&key, what));
+    Ok(draft)
 }
 
 fn start_log(log: &Log, voice: Voice) -> Outcome {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::out::Out;
 use super::{Failure, Outcome, Voice, configure, start, stop};
 use crate::app::private;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Draft};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
@@ -67,14 +67,14 @@ fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
     let Some(listen) = args.listen else { return configure(path, Voice::Service) };
     let mut environment = super::environment();
     environment.insert(LISTEN_VARIABLE.to_owned(), listen);
-    let config = Config::load(path, &environment).map_err(|mut error| {
+    let config = super::draft(path, &environment).and_then(Draft::finish).map_err(|mut error| {
         if let ConfigError::Problems(problems) = &mut error {
             let ours = problems.iter_mut().filter(|problem| problem.place == LISTEN_VARIABLE);
             ours.for_each(|problem| "--listen".clone_into(&mut problem.place));
         }
         error
     })?;
-    super::begin(&config, Voice::Service)?;
+    super::start_log(&config.log, Voice::Service)?;
     Ok(config)
 }
 

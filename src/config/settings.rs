@@ -18,6 +18,8 @@ use crate::catalog::nearest;
 pub struct Problem {
     /// `waybill.toml:7`, a variable's name, or `built-in`.
     pub place: String,
+    /// In the file, if it is a line of it.
+    line: Option<usize>,
     /// What is wrong and how to mend it. Never holds the value of a secret.
     pub what: String,
 }
@@ -41,6 +43,7 @@ pub(super) enum Raw {
 struct Setting {
     raw: Raw,
     place: String,
+    line: Option<usize>,
 }
 
 /// The line of each key of a file. They say nothing of the configuration itself, so they are not shown with it.
@@ -82,7 +85,8 @@ impl Settings {
             for error in errors {
                 let line = line_of(text, &error.span().unwrap_or(0..0));
                 // Only the message: the full form quotes the line, which may hold a password.
-                self.problem(format!("{file}:{line}"), format!("not TOML: {}", error.message().replace('\n', ", ")));
+                let what = format!("not TOML: {}", error.message().replace('\n', ", "));
+                self.problems.push(Problem { place: format!("{file}:{line}"), line: Some(line), what });
             }
             return;
         }
@@ -113,7 +117,7 @@ impl Settings {
             };
             match from_variable(*kind, value) {
                 Ok(raw) => {
-                    self.values.insert(key, Setting { raw, place: name.clone() });
+                    self.values.insert(key, Setting { raw, place: name.clone(), line: None });
                 }
                 Err(what) => self.problem(name.clone(), what),
             }
@@ -121,16 +125,22 @@ impl Settings {
     }
 
     pub(super) fn problem(&mut self, place: String, what: String) {
-        self.problems.push(Problem { place, what });
+        self.problems.push(Problem { place, line: None, what });
+    }
+
+    /// All problems: those of the file from its top down, then the others.
+    pub(super) fn told(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        self.problems
     }
 
     /// A problem with the value of a key, placed where the value came from.
     pub(super) fn problem_at(&mut self, key: &str, what: impl fmt::Display) {
         let problem = match self.values.get(key) {
-            Some(setting) if setting.place.starts_with(PREFIX) => {
-                Problem { place: setting.place.clone(), what: what.to_string() }
+            Some(setting) => {
+                let what = if from_environment(setting) { what.to_string() } else { format!("{key}: {what}") };
+                Problem { place: setting.place.clone(), line: setting.line, what }
             }
-            Some(setting) => Problem { place: setting.place.clone(), what: format!("{key}: {what}") },
             None => self.placed(key, format!("{key}: {what}")),
         };
         self.problems.push(problem);
@@ -157,7 +167,8 @@ impl Settings {
     /// The line of the key, or of the nearest table around it that the file has.
     fn placed(&self, key: &str, what: String) -> Problem {
         let line = self.lines.of(key);
-        Problem { place: line.map_or_else(|| "built-in".to_owned(), |line| format!("{}:{line}", self.file)), what }
+        let place = line.map_or_else(|| "built-in".to_owned(), |line| format!("{}:{line}", self.file));
+        Problem { place, line, what }
     }
 
     pub(super) fn is_set(&self, key: &str) -> bool {
@@ -217,8 +228,8 @@ impl Settings {
             match (found, value.get_ref()) {
                 (Some((key, kind)), value) => match from_file(*kind, value) {
                     Ok(raw) => {
-                        let place = self.placed(&path, String::new()).place;
-                        self.values.insert(key, Setting { raw, place });
+                        let Problem { place, line, .. } = self.placed(&path, String::new());
+                        self.values.insert(key, Setting { raw, place, line });
                     }
                     Err(what) => self.unfit(&path, &what),
                 },
@@ -295,11 +306,20 @@ fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
         (Kind::List, _) => Err(format!("needs an array of texts, like [\"a\", \"b\"], not {found}")),
         (Kind::Map, DeValue::Table(table)) => table
             .iter()
-            .map(|(name, value)| Some((name.get_ref().to_string(), value.get_ref().as_str()?.to_owned())))
+            .map(|(name, value)| Some((name.get_ref().to_string(), plain(value.get_ref())?)))
             .collect::<Option<_>>()
             .map(Raw::Map)
             .ok_or_else(|| "needs texts only, like \"GET /path\" = \"25/min\"".to_owned()),
         (Kind::Map, _) => Err(format!("needs a table of texts, not {found}")),
+    }
+}
+
+/// A text; a number as it is written, which whoever reads it refuses by its name.
+fn plain(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(digits) => Some(digits.as_str().to_owned()),
+        _ => None,
     }
 }
 

@@ -110,7 +110,7 @@ fn what_only_the_parts_know_of_a_configuration_is_told_before_they_begin() {
     folder.set("WAYBILL_MYSQL_URL", "mysql://root:canary-password@127.0.0.1:1/waybill?pool_size=many");
     let ended = folder.run(&["serve"]);
     assert!(!ended.err.contains("canary-password"), "{}", ended.err);
-    refused(ended, 2, &["1 problem in the configuration", "mysql.url", "pool_size"]);
+    refused(ended, 2, &["1 problem in the configuration", "WAYBILL_MYSQL_URL: ", "pool_size"]);
     folder.set("WAYBILL_MYSQL_URL", "");
     folder.set("WAYBILL_LOG_LEVEL", "info,[waybill=debug");
     refused(folder.run(&["serve"]), 2, &["log.level: `info,[waybill=debug`"]);

@@ -140,7 +140,14 @@ fn definitions_are_checked_with_their_line() {
     );
     let own = "media_type = \"a/b\"\nid = \"/id\"\nlist = { path = \"/x\", items = \"/x\", pages = { style = \"none\" } }\ntable = {}\n";
     let found = problems(&format!("[resource.runs]\n{own}"));
-    assert_eq!(found, ["waybill.toml:1: resource.runs: /api/v1/runs means something else; choose another name"]);
+    assert_eq!(
+        found,
+        [
+            "waybill.toml:1: resource.runs: /api/v1/runs means something else; choose another name",
+            "waybill.toml:4: resource.runs.list.path: no rate rule for GET /x; add it under [source.limits], \
+             like \"GET /x\" = \"20/min\""
+        ]
+    );
     // Not switched on, and still checked: the misspelt name shows itself.
     let found = problems("[resource.shipmnets.list]\norder = \"unordered\"\n");
     assert!(found[0].starts_with("waybill.toml:1: resource.shipmnets: "), "{found:?}");

@@ -5,7 +5,7 @@ use crate::support::CATALOG;
 use crate::support::configuration::problems;
 
 /// A sound definition with one part exchanged. Each part stands on its own line.
-fn with(part: &str, broken: &str) -> String {
+pub(crate) fn with(part: &str, broken: &str) -> String {
     let sound = [
         ("limits", "[source.limits]\n\"GET /v1/things\" = \"10/s\"\n\"GET /v1/things/*\" = \"10/s\""),
         ("resource", "[resource.things]"),
@@ -166,7 +166,7 @@ fn paths_and_their_rules() {
     says(
         "path",
         "path = \"/v2/things\"",
-        &["waybill.toml:4: resource.things: no rate rule for GET /v2/things; add it under [source.limits], \
+        &["waybill.toml:7: resource.things.list.path: no rate rule for GET /v2/things; add it under [source.limits], \
          like \"GET /v2/things\" = \"20/min\""],
     );
     says(
@@ -175,6 +175,8 @@ fn paths_and_their_rules() {
         &[
             "waybill.toml:2: limit \"GET /v1/things\": `10 a second` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \
          \"7/3min\" or \"none\"",
+            "waybill.toml:12: resource.things.detail.path: no rate rule for GET /v1/things/{id}; add it under \
+             [source.limits], like \"GET /v1/things/*\" = \"20/min\"",
         ],
     );
 }
@@ -414,25 +416,6 @@ fn definitions_that_do_not_fit_together() {
         "end",
         &chain,
         &["waybill.toml:26: resource.screws.parent: `parts` has a parent itself; only one step is possible"],
-    );
-}
-
-#[test]
-fn all_problems_are_told_at_once() {
-    let text = with("id", "id = \"x\"\nmedia = \"y\"")
-        .replace("text(64)", "string")
-        .replace("style = \"number\"", "style = \"nmber\"");
-    let found = problems(&text);
-    let keys: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").nth(1)).collect();
-    assert_eq!(
-        keys,
-        [
-            "resource.things.id",
-            "resource.things.list.pages.style",
-            "resource.things.table.columns.name.type",
-            "resource.things.media"
-        ],
-        "{found:#?}"
     );
 }
 

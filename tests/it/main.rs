@@ -1,6 +1,7 @@
 //! One binary for all integration tests; a file a feature.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod all_at_once;
 mod api_contract;
 mod archive;
 mod catalog_whole;

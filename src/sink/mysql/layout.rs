@@ -157,9 +157,23 @@ fn version_column() -> SqlColumn {
     SqlColumn::new("version", "BIGINT UNSIGNED NOT NULL", OnRepeat::Newest)
 }
 
+/// The tables of a definition that no row fits into: the dotted key, and what is wrong.
+pub(super) fn unfit(definition: &Definition) -> Vec<(String, String)> {
+    let (name, table) = (&definition.name, &definition.table);
+    let own = (format!("resource.{name}.table"), &table.columns);
+    let children = table.children.iter();
+    let children = children.map(|child| (format!("resource.{name}.table.children.{}", child.name), &child.columns));
+    let told = |(key, columns): (String, &Vec<Column>)| {
+        let what = || format!("its {} columns do not fit a row of MySQL; leave some out", columns.len());
+        sql_kinds(columns).is_none().then(|| (key, what()))
+    };
+    std::iter::once(own).chain(children).filter_map(told).collect()
+}
+
 fn own_columns(table: &str, columns: &[Column]) -> Result<Vec<SqlColumn>, String> {
-    let kinds = sql_kinds(columns)
-        .ok_or_else(|| format!("table `{table}`: its {} columns do not fit a row; leave some out", columns.len()))?;
+    let kinds = sql_kinds(columns).ok_or_else(|| {
+        format!("table `{table}`: its {} columns do not fit a row of MySQL; leave some out", columns.len())
+    })?;
     Ok(columns.iter().zip(kinds).map(|(column, kind)| SqlColumn::new(&column.name, &kind, OnRepeat::Newest)).collect())
 }
 

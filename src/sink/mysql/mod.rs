@@ -99,7 +99,7 @@ impl Mysql {
     /// Class `Operator`: an address that cannot be read, or definitions that cannot be tables.
     pub fn new(url: &SecretString, definitions: Vec<Arc<Definition>>) -> Result<Mysql, SinkError> {
         let operator = |text: String| SinkError::new(SinkErrorClass::Operator, text);
-        let opts = options(url).map_err(operator)?;
+        let opts = options(url).map_err(|what| operator(format!("mysql.url: {what}")))?;
         let layouts: Vec<Layout> =
             definitions.into_iter().map(Layout::new).collect::<Result<_, _>>().map_err(operator)?;
         Ok(Mysql { pool: Pool::new(opts), layouts, packet: AtomicUsize::new(0), reads: Semaphore::new(READS_MAX) })
@@ -238,13 +238,22 @@ async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, 
     timeout(patience, answer).await.unwrap_or_else(late)
 }
 
+/// What MySQL could not take of a configuration: the dotted key that it is about; what is wrong, and the mend. Calls
+/// nobody.
+pub fn unfit<'a>(url: &SecretString, definitions: impl IntoIterator<Item = &'a Definition>) -> Vec<(String, String)> {
+    let address = options(url).err().map(|what| ("mysql.url".to_owned(), what));
+    address.into_iter().chain(definitions.into_iter().flat_map(layout::unfit)).collect()
+}
+
+/// # Errors
+/// What is wrong with the address; without the address, which holds a password.
 fn options(url: &SecretString) -> Result<Opts, String> {
     let opts = Opts::from_url(url.expose_secret())
-        .map_err(|error| format!("mysql.url: {error}; write it like mysql://user:password@127.0.0.1:3306/waybill"))?;
+        .map_err(|error| format!("{error}; write it like mysql://user:password@127.0.0.1:3306/waybill"))?;
     if opts.db_name().is_none_or(str::is_empty) {
-        return Err("mysql.url: names no database; write it like mysql://user:password@127.0.0.1:3306/waybill".into());
+        return Err("names no database; write it like mysql://user:password@127.0.0.1:3306/waybill".into());
     }
-    let constraints = PoolConstraints::new(1, CONNECTIONS_MAX).ok_or("mysql: pool limits are upside down")?;
+    let constraints = PoolConstraints::new(1, CONNECTIONS_MAX).ok_or("pool limits are upside down")?;
     let pool = PoolOpts::default()
         .with_constraints(constraints)
         .with_abs_conn_ttl(Some(CONNECTION_AGE_MAX))

@@ -1,0 +1,122 @@
+//! A configuration that is read but not yet judged to its end.
+//!
+//! Each part reads on after a problem, and others may look at what could be read (the sink at its tables, `waybill check`
+//! at an API's own description), so that one look shows all that is wrong. Only [`Draft::finish`] makes a [`Config`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::settings::Settings;
+use super::{Config, ConfigError, FILE_DEFAULT};
+use crate::catalog::{self, RuleTable};
+
+/// What could be read, and what is wrong with it.
+pub struct Draft {
+    settings: Settings,
+    /// None only beside at least one problem.
+    config: Option<Config>,
+    definitions: Vec<catalog::Draft>,
+    mysql_url: Option<SecretString>,
+}
+
+impl Draft {
+    /// Reads like [`Config::load`].
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] when a named file cannot be read.
+    pub fn read(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
+        let from_variable = environment.get("WAYBILL_CONFIG").filter(|text| !text.is_empty()).map(PathBuf::from);
+        let named = path.map(Path::to_path_buf).or(from_variable);
+        let file = named.clone().unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
+        let mut settings = Settings::default();
+        let file = match std::fs::read_to_string(&file) {
+            Ok(text) => {
+                settings.read_file(&file.display().to_string(), &text);
+                Some(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
+            Err(error) => return Err(ConfigError::File { path: file, error }),
+        };
+        settings.read_environment(environment);
+        Ok(drafted(settings, file, environment))
+    }
+
+    /// The definitions of the resources to sync, as far as they could be read.
+    pub fn definitions(&self) -> &[catalog::Draft] {
+        &self.definitions
+    }
+
+    /// The database, if one is named and its address could be read.
+    pub fn mysql_url(&self) -> Option<&SecretString> {
+        self.mysql_url.as_ref()
+    }
+
+    /// Whether nothing is wrong so far.
+    pub fn is_sound(&self) -> bool {
+        self.settings.problems.is_empty()
+    }
+
+    /// Adds what somebody else found: the dotted key that it is about; what is wrong, and the mend.
+    pub fn add(&mut self, key: &str, what: impl fmt::Display) {
+        self.settings.problem_at(key, what);
+    }
+
+    /// # Errors
+    /// [`ConfigError::Problems`] with every problem found: those of the file from its top down, then the others.
+    pub fn finish(self) -> Result<Config, ConfigError> {
+        match self.config {
+            Some(config) if self.settings.problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Problems(self.settings.told())),
+        }
+    }
+}
+
+fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Draft {
+    let mysql_url = super::mysql_url(&mut settings);
+    let mut draft = Draft { settings, config: None, definitions: Vec::new(), mysql_url: mysql_url.clone().flatten() };
+    let settings = &mut draft.settings;
+    let defaults = match catalog::source_defaults() {
+        Ok(defaults) => defaults,
+        Err(what) => {
+            settings.problem("built-in".to_owned(), what);
+            return draft;
+        }
+    };
+    let config = super::checked(settings, &defaults, environment);
+    let (rules, unread) = RuleTable::draft([&defaults.limits, &settings.map("source.limits")]);
+    let wanted = wanted(settings);
+    let (definitions, unfit) = catalog::drafts(&wanted, &settings.resources, &rules);
+    unread.into_iter().chain(unfit).for_each(|problem| settings.catalog_problem(problem));
+    let complete = |(config, mysql_url)| Config {
+        file,
+        lines: settings.lines.clone(),
+        definitions: definitions.iter().map(|draft| Arc::clone(&draft.definition)).collect(),
+        rules,
+        mysql_url,
+        ..config
+    };
+    draft.config = config.zip(mysql_url).map(complete);
+    draft.definitions = definitions;
+    draft
+}
+
+/// The resources to sync. A name that stands there twice is told, and taken once.
+fn wanted(settings: &mut Settings) -> Vec<String> {
+    let mut wanted: Vec<String> = Vec::new();
+    for name in settings.list("resources", &catalog::RESOURCES_DEFAULT) {
+        if wanted.contains(&name) {
+            settings.problem_at("resources", format!("`{name}` stands there twice"));
+        } else {
+            wanted.push(name);
+        }
+    }
+    if wanted.is_empty() {
+        settings.problem_at("resources", "names nothing to sync; name at least one");
+    }
+    wanted
+}

@@ -1,0 +1,165 @@
+//! All that is wrong with a configuration is told together, from the top of the file down, whichever part finds it; and
+//! what follows from a fault is not told beside it.
+
+use crate::definitions::with;
+use crate::support::configuration::problems;
+use crate::support::program::Folder;
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text = with("id", "id = \"x\"\nmedia = \"y\"")
+        .replace("text(64)", "string")
+        .replace("style = \"number\"", "style = \"nmber\"");
+    let found = problems(&text);
+    let keys: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").nth(1)).collect();
+    assert_eq!(
+        keys,
+        [
+            "resource.things.id",
+            "resource.things.media",
+            "resource.things.list.pages.style",
+            "resource.things.table.columns.name.type",
+        ],
+        "{found:#?}"
+    );
+}
+
+/// Each of these is found by another part, and none hides another. They are told from the top of the file down.
+#[test]
+fn what_the_parts_find_is_told_together() {
+    let text = r#"resources = ["things", "things", "boxes"]
+[mysql]
+url = "mysql://u:p@127.0.0.1/w?pool_size=many"
+[source.limits]
+"GET /v1/things" = 20
+[resource.things]
+id = "/id"
+[resource.things.list]
+path = "/v1/things"
+items = "/things"
+pages = { style = "number", parameter = "page" }
+[resource.things.detail]
+path = "/v2/things/{id}"
+[resource.things.table]
+columns = { at = { from = "/at", type = "datetim" } }
+time = "at"
+filters = { at = "at", "no" = "item.ean", some = "items.ean" }
+search = "at"
+indexes = "at"
+children = { items = 5 }
+[resource.boxes]
+id = "/id"
+parent = "thing"
+[resource.boxes.list]
+path = "/v1/things/{parent}"
+items = ""
+pages = { style = "none" }
+[resource.boxes.table]
+name = "things"
+"#;
+    let types = "text, text(64), datetime, date, integer, decimal(14,4), boolean or json";
+    let rule = |line: usize, key: &str, path: &str, pattern: &str| {
+        format!(
+            "waybill.toml:{line}: resource.{key}: no rate rule for GET {path}; add it under [source.limits], like \
+             \"GET {pattern}\" = \"20/min\""
+        )
+    };
+    let expected = [
+        "waybill.toml:1: resources: `things` stands there twice".to_owned(),
+        "waybill.toml:5: limit \"GET /v1/things\": `20` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \
+         \"7/3min\" or \"none\""
+            .to_owned(),
+        rule(13, "things.detail.path", "/v2/things/{id}", "/v2/things/*"),
+        format!("waybill.toml:15: resource.things.table.columns.at.type: `datetim` is no type; use {types}"),
+        "waybill.toml:17: resource.things.table.filters.no: `item.ean` is no column of this table or its children"
+            .to_owned(),
+        "waybill.toml:20: resource.things.table.children.items: must be a table, not a number".to_owned(),
+        "waybill.toml:23: resource.boxes.parent: `thing` is not among `resources`; add it there, its list is needed"
+            .to_owned(),
+        rule(25, "boxes.list.path", "/v1/things/{parent}", "/v1/things/*"),
+        "waybill.toml:29: resource.boxes.table.name: `things` is the table of resource.things.table.name too; choose \
+         another name"
+            .to_owned(),
+    ];
+    assert_eq!(problems(text), expected);
+}
+
+/// A section that is missing, or a path that is none, is told once: what would follow from it is not.
+#[test]
+fn one_fault_is_one_problem() {
+    let path = with("path", "path = \"things\"").replace("\"/v1/things/{id}\"", "\"/v1/things\"");
+    assert_eq!(
+        problems(&path),
+        [
+            "waybill.toml:7: resource.things.list.path: `things` is no path; it begins with one / and holds no parameters \
+             (those go into `parameters`)",
+            "waybill.toml:12: resource.things.detail.path: must hold {id}, the place of the document's id",
+        ]
+    );
+    let bare = "[source.limits]\n[resource.things]\n";
+    assert_eq!(
+        problems(bare),
+        [
+            "waybill.toml:2: resource.things: `id` is missing; give the pointer to a row's id, like id = \"/orderId\"",
+            "waybill.toml:2: resource.things: `list` is missing; it says how the resource is listed: \
+             [resource.NAME.list]",
+            "waybill.toml:2: resource.things: `table` is missing; it says what the columns are; \
+             [resource.NAME.table] may be empty",
+        ]
+    );
+    assert_eq!(
+        problems("[resource]\nthings = 5\n"),
+        ["waybill.toml:2: resource.things: must be a table, like [resource.things]"]
+    );
+}
+
+/// What the API's description does not know, and what MySQL could not take, stands among the other problems.
+#[test]
+fn a_check_tells_all_of_it() {
+    let folder = Folder::bare();
+    let api = r#"{"openapi": "3.0.1", "paths": {
+        "/v1/things": {"get": {"parameters": [
+            {"name": "page", "in": "query", "required": true},
+            {"name": "state", "in": "query", "required": true, "schema": {"enum": ["OPEN", "DONE"]}}
+        ]}},
+        "/v1/boxes": {"get": {"parameters": [{"name": "page", "in": "query"}]}}
+    }}"#;
+    folder.write("api.json", api);
+    let boxes = r#"[resource.boxes]
+id = "/id"
+[resource.boxes.list]
+path = "/v1/boxes"
+items = ""
+pages = { style = "number", parameter = "pag" }
+[resource.boxes.table]
+"#;
+    let text = with("pages", "pages = { style = \"nmber\", parameter = \"page\" }")
+        .replace("items = \"/things\"", "items = \"/things\"\nparameters = { stat = [\"OPEN\"] }")
+        .replace("\"GET /v1/things\"", "\"GET /v1/*\"");
+    let columns: Vec<String> =
+        (0..400).map(|n| format!("c{n} = {{ from = \"/c{n}\", type = \"text(40)\" }}")).collect();
+    let wide = format!("[resource.boxes.table.columns]\n{}\n", columns.join("\n"));
+    let mysql = "[mysql]\nurl = \"mysql://root:canary-password@127.0.0.1:1/w?pool_size=many\"\n";
+    folder.write("waybill.toml", &format!("resources = [\"things\", \"boxes\"]\n{text}\n{boxes}{wide}{mysql}"));
+    let ended = folder.run(&["check", "--offline", "--openapi", "api.json"]).expect(2);
+    let told: Vec<&str> = ended.err.lines().map(str::trim).collect();
+    assert_eq!(
+        told,
+        [
+            "waybill: 6 problems in the configuration:",
+            "waybill.toml:10: resource.things.list.parameters.stat: `stat` is no parameter of GET /v1/things; did you mean \
+             `state`?",
+            "waybill.toml:11: resource.things.list.pages.style: `nmber` is no style; did you mean \"number\"? There are \
+             number, has-more-flag, cursor, offset, next-link, none",
+            "waybill.toml:14: resource.things.detail.path: `/v1/things/{id}` is no path of this API; did you mean \
+             `/v1/things`?",
+            "waybill.toml:23: resource.boxes.list.pages.parameter: `pag` is no parameter of GET /v1/boxes; did you mean \
+             `page`?",
+            "waybill.toml:24: resource.boxes.table: its 400 columns do not fit a row of MySQL; leave some out",
+            "waybill.toml:427: mysql.url: Unknown connection URL parameter `pool_size'; write it like \
+             mysql://user:password@127.0.0.1:3306/waybill",
+        ],
+        "{}",
+        ended.err
+    );
+}
