@@ -147,11 +147,15 @@ impl<'a> Fields<'a> {
     /// A pointer to one value; `*` would be many.
     pub(super) fn pointer_to_one(&self, key: &'static str, may_be_empty: bool) -> Option<String> {
         let pointer = self.pointer(key, may_be_empty)?;
+        self.is_to_one(key, &pointer);
+        Some(pointer)
+    }
+
+    pub(super) fn is_to_one(&self, key: &str, pointer: &str) {
         if pointer.split('/').any(|token| token == "*") {
             let mend = "name one element (/items/0/ean), or make a child table of the array";
             self.problem(key, format!("`{pointer}` would be many values: `*` has no meaning here; {mend}"));
         }
-        Some(pointer)
     }
 
     /// A table under a key.

@@ -200,7 +200,10 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
             let parameter = parameter("cursor");
             let mend = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
             let next = fields.needed("next", fields.some_texts("next"), mend);
-            next.iter().flatten().for_each(|pointer| fields.is_pointer("next", pointer, false));
+            for pointer in next.iter().flatten() {
+                fields.is_pointer("next", pointer, false);
+                fields.is_to_one("next", pointer);
+            }
             parameter.zip(next).map(|(parameter, next)| Pages::Cursor { parameter, next })
         }
         "offset" => {

@@ -112,6 +112,14 @@ fn what_could_not_be_kept_or_would_end_too_early() {
     );
     says(
         "pages",
+        "pages = { style = \"cursor\", parameter = \"after\", next = [\"/page/next\", \"/links/*/next\"] }",
+        &[
+            "waybill.toml:9: resource.things.list.pages.next: `/links/*/next` would be many values: `*` has no meaning here; \
+             name one element (/items/0/ean), or make a child table of the array",
+        ],
+    );
+    says(
+        "pages",
         "pages = { style = \"cursor\", parameter = \"c\", next = [\"/n\"] }\nrecent = { parameter = \"m\", max = \"1h\" }",
         &[
             "waybill.toml:10: resource.things.list.recent: does not go with a cursor, which belongs to what was asked for \

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::order::with_unreadable;
 use super::{Fixture, MORE, NOW, RULE, detail, document_id, fixture, page};
 use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, Run, RunState, StreamId, Trigger};
-use crate::store::{Failure, QueueKind, Settlement, Start};
+use crate::store::{Failure, QueueKind, Settlement, Start, WalkRule};
 
 async fn details(f: &Fixture) -> Vec<Class> {
     let leases = f.lease(QueueKind::Detail, 10).await;
@@ -219,6 +219,24 @@ async fn a_walk_for_news_that_ends_within_what_was_known_is_followed_by_a_whole_
     }
     assert_eq!(walking(&f), []);
     assert!(listings(&f).await.contains(&("1".to_owned(), true)));
+}
+
+/// A list in no order may end with any row: that older ones are known says nothing of where it was cut.
+#[tokio::test]
+async fn a_list_in_no_order_has_nothing_below_its_end() {
+    let f = two_old_rows().await;
+    let rule = WalkRule { newest_first: false, ..RULE };
+    f.start(Mode::Incremental).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let effects = page(&[("1", 1, 9), ("3", 1, 0), ("2", 1, 8)], Next::End);
+    f.store.settle(vec![(lease, Settlement::Done { effects, rule })]).await.unwrap();
+    assert_eq!(f.read_details().await, ["3"]);
+    f.start(Mode::Incremental).await;
+    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let effects = page(&[("4", 1, 0), ("2", 1, 8)], Next::End);
+    f.store.settle(vec![(lease, Settlement::Done { effects, rule })]).await.unwrap();
+    assert_eq!(walking(&f), [], "no whole walk follows");
+    assert_eq!(f.read_details().await, ["4"]);
 }
 
 #[tokio::test]
