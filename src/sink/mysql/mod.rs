@@ -276,7 +276,7 @@ fn options(url: &SecretString) -> Result<Opts, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mysql, options};
+    use super::{Mysql, unfit};
     use crate::sink::{ListQuery, SinkErrorClass};
 
     #[test]
@@ -284,8 +284,12 @@ mod tests {
         for url in
             ["", "mysql://u:geheim@h", "mysql://u:geheim@h/", "http://u:geheim@h/db", "mysql://u:geheim@h/db?x=geheim"]
         {
-            let text = options(&url.to_owned().into()).unwrap_err();
-            assert!(text.starts_with("mysql.url: ") && !text.contains("geheim"), "{text}");
+            let url = url.to_owned().into();
+            let error = Mysql::new(&url, Vec::new()).unwrap_err();
+            assert!(error.text.starts_with("mysql.url: ") && !error.text.contains("geheim"), "{error}");
+            let [(key, what)] = unfit(&url, []).try_into().unwrap();
+            assert!(key == "mysql.url" && !what.contains("geheim"), "{key}: {what}");
+            assert_eq!(error.class, SinkErrorClass::Operator);
         }
     }
 
