@@ -8,6 +8,7 @@ mod draft;
 mod keys;
 mod limits;
 mod settings;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;

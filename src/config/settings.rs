@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
+use super::{Config, values};
 use crate::catalog::nearest;
 
 /// One thing wrong: where, what, and the mend.
@@ -92,10 +92,10 @@ impl Settings {
         }
         self.note_lines(text, "", document.get_ref());
         self.walk("", document.get_ref());
-        if let Ok(table) = toml::from_str::<toml::Table>(text)
-            && let Some(toml::Value::Table(resources)) = table.get("resource")
-        {
-            self.resources = resources.clone();
+        if let Some(DeValue::Table(resources)) = document.get_ref().get("resource").map(|value| value.get_ref()) {
+            let (resources, too_large) = values::plain("resource", resources);
+            self.resources = resources;
+            too_large.iter().for_each(|key| self.unfit(key, "is too large a number; at most 9223372036854775807 fits"));
         }
     }
 

@@ -163,3 +163,19 @@ pages = { style = "number", parameter = "pag" }
         ended.err
     );
 }
+
+/// A number that is too large for anything hides nothing else, wherever it stands.
+#[test]
+fn a_number_that_nothing_holds_is_one_problem() {
+    let text = "resources = [\"orders\"]\n[resource.orders.table.columns]\nbogus = 5\n[resource.returns.list.pages]\n\
+                first = 99999999999999999999\n[resource.orders.list]\nhistory = [[0xFFFF_FFFF_FFFF_FFFF]]\n";
+    assert_eq!(
+        problems(text),
+        [
+            "waybill.toml:3: resource.orders.table.columns.bogus: must be a table, not a number",
+            "waybill.toml:5: resource.returns.list.pages.first: is too large a number; at most 9223372036854775807 fits",
+            "waybill.toml:7: resource.orders.list.history: is too large a number; at most 9223372036854775807 fits",
+            "waybill.toml:7: resource.orders.list.history: must be a text, not a list",
+        ]
+    );
+}
