@@ -328,8 +328,10 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
 /// Tokens and secrets travel there: https, or loopback.
 fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
     let text = settings.text(key, default);
+    // What may hold a password is not quoted.
+    let shown = if text.contains('@') { "this".to_owned() } else { format!("`{text}`") };
     let what = match Url::parse(&text) {
-        Err(error) => format!("`{text}` is no address ({error}); write it like \"{default}\""),
+        Err(error) => format!("{shown} is no address ({error}); write it like \"{default}\""),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             "must not hold a user or password; the credentials belong to each shop".to_owned()
         }
@@ -338,8 +340,8 @@ fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
         }
         Ok(url) => match (url.scheme(), is_loopback(&url)) {
             ("https", _) | ("http", true) => return Some(url),
-            ("http", false) => format!("`{text}` would send secrets in clear text; use https (http only on loopback)"),
-            _ => format!("`{text}` is no web address; write it like \"{default}\""),
+            ("http", false) => format!("{shown} would send secrets in clear text; use https (http only on loopback)"),
+            _ => format!("{shown} is no web address; write it like \"{default}\""),
         },
     };
     settings.problem_at(key, what);

@@ -88,6 +88,38 @@ pub enum Pages {
     None,
 }
 
+impl List {
+    /// The parameters of its calls, and the keys of the list that they stand under.
+    pub fn sent(&self) -> Vec<(String, &str)> {
+        let choices = self.combinations.first().into_iter().flat_map(|combination| &combination.0);
+        let mut sent: Vec<(String, &str)> =
+            choices.map(|(name, _)| (format!("parameters.{name}"), name.as_str())).collect();
+        let mut add = |key: &str, name| sent.push((key.to_owned(), name));
+        match &self.pages {
+            Pages::Number { parameter, .. }
+            | Pages::HasMoreFlag { parameter, .. }
+            | Pages::Cursor { parameter, .. } => {
+                add("pages.parameter", parameter);
+            }
+            Pages::Offset { parameter, limit, .. } => {
+                add("pages.parameter", parameter);
+                limit.iter().for_each(|limit| add("pages.limit", limit));
+            }
+            Pages::NextLink { .. } | Pages::None => {}
+        }
+        match self.windows.as_ref().map(|windows| &windows.span) {
+            Some(Span::Day { parameter }) => add("windows.day", parameter),
+            Some(Span::Days { from, to, .. }) => {
+                add("windows.from", from);
+                add("windows.to", to);
+            }
+            None => {}
+        }
+        self.recent.iter().for_each(|recent| add("recent.parameter", &recent.parameter));
+        sent
+    }
+}
+
 /// A list that shows a stretch of days at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windows {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::definition::{Definition, Pages, Span};
 use super::{Draft, nearest};
 
 /// References that lead to references.
@@ -74,9 +73,9 @@ impl Description {
         let name = &definition.name;
         let mut found = Found { at: format!("resource.{name}"), unknown: Vec::new() };
         if let Some((path, operation)) = self.get("list.path", &definition.list.path, &mut found) {
-            let sent = sent(definition);
+            let sent = definition.list.sent();
             for (key, parameter) in &sent {
-                operation.knows(key, parameter, path, &mut found);
+                operation.knows(&format!("list.{key}"), parameter, path, &mut found);
             }
             for combination in &definition.list.combinations {
                 for (parameter, value) in &combination.0 {
@@ -165,36 +164,6 @@ impl Operation {
             found.add("media_type", format!("GET {path} does not answer with `{media_type}`, but with {all}"));
         }
     }
-}
-
-/// The parameters of a definition's list calls, and the keys that they stand under.
-fn sent(definition: &Definition) -> Vec<(String, String)> {
-    let list = &definition.list;
-    let mut sent = Vec::new();
-    let mut add = |key: String, name: &String| sent.push((key, name.clone()));
-    for (name, _) in list.combinations.first().iter().flat_map(|combination| &combination.0) {
-        add(format!("list.parameters.{name}"), name);
-    }
-    match &list.pages {
-        Pages::Number { parameter, .. } | Pages::HasMoreFlag { parameter, .. } | Pages::Cursor { parameter, .. } => {
-            add("list.pages.parameter".to_owned(), parameter);
-        }
-        Pages::Offset { parameter, limit, .. } => {
-            add("list.pages.parameter".to_owned(), parameter);
-            limit.iter().for_each(|limit| add("list.pages.limit".to_owned(), limit));
-        }
-        Pages::NextLink { .. } | Pages::None => {}
-    }
-    match list.windows.as_ref().map(|windows| &windows.span) {
-        Some(Span::Day { parameter }) => add("list.windows.day".to_owned(), parameter),
-        Some(Span::Days { from, to, .. }) => {
-            add("list.windows.from".to_owned(), from);
-            add("list.windows.to".to_owned(), to);
-        }
-        None => {}
-    }
-    list.recent.iter().for_each(|recent| add("list.recent.parameter".to_owned(), &recent.parameter));
-    sent
 }
 
 /// A path without the names of its placeholders.

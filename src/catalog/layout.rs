@@ -245,6 +245,9 @@ fn filters(fields: &Fields<'_>, places: &Places<'_>) -> Vec<(String, Place)> {
             fields.problem(&at, "must be the name of a column, or of a child's column like \"order_items.ean\"");
             continue;
         };
+        if !is_identifier(&name) {
+            fields.problem(&at, "a parameter of the listing has a plain name: a-z, 0-9 and _, a letter first");
+        }
         if LISTING.contains(&name.as_str()) {
             fields.problem(&at, format!("every listing has a parameter `{name}`; choose another name"));
         }

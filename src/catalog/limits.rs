@@ -99,7 +99,8 @@ impl RuleTable {
         let mut problems = Vec::new();
         for (pattern, text) in layers.into_iter().flatten() {
             if !is_pattern(pattern) {
-                problems.push(format!("limit \"{pattern}\": write the rule as \"GET /path/*\""));
+                let mend = "write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`";
+                problems.push(format!("limit \"{pattern}\": {mend}"));
             }
             let limit = Limit::parse(text).unwrap_or_else(|problem| {
                 problems.push(format!("limit \"{pattern}\": {problem}"));
@@ -130,7 +131,10 @@ impl RuleTable {
 
 fn is_pattern(pattern: &str) -> bool {
     pattern.split_once(' ').is_some_and(|(method, path)| {
-        matches!(method, "GET" | "POST" | "PUT" | "DELETE" | "HEAD") && path.starts_with('/')
+        matches!(method, "GET" | "POST" | "PUT" | "DELETE" | "HEAD") && path.starts_with('/') && {
+            let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '\\' | '*');
+            path.split('/').skip(1).all(|part| is_open(part) || !part.is_empty() && part.chars().all(plain))
+        }
     })
 }
 

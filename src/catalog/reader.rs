@@ -93,7 +93,13 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
 
 fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let path = fields.needed("path", fields.text("path"), "give the path of the list, like path = \"/v1/orders\"");
-    let path = path.filter(|path| is_path(&fields, path, has_parent));
+    let path = path.filter(|path| {
+        let holds_id = path.contains("{id}");
+        if holds_id {
+            fields.problem("path", "holds {id}, which only the path of a detail can; a parent's id is {parent}");
+        }
+        is_path(&fields, path, has_parent) && !holds_id
+    });
     let mend = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
     let items = fields.needed("items", fields.pointer_to_one("items", true), mend);
     let time = fields.pointer_to_one("time", false);
@@ -142,8 +148,21 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
         overlap: fields.duration("overlap").unwrap_or(OVERLAP_DEFAULT),
         history: fields.duration("history"),
     };
+    clashes(&fields, &list);
     fields.end();
     list
+}
+
+/// Each parameter has one place where its value comes from.
+fn clashes(fields: &Fields<'_>, list: &List) {
+    let sent = list.sent();
+    for (at, (key, name)) in sent.iter().enumerate() {
+        if name.is_empty() {
+            fields.problem(key, "a parameter needs a name");
+        } else if let Some((other, _)) = sent.iter().take(at).find(|(_, earlier)| earlier == name) {
+            fields.problem(key, format!("`{name}` is the parameter of `{other}` too, and can have one value only"));
+        }
+    }
 }
 
 fn order(fields: &Fields<'_>, has_time: bool) -> Order {
@@ -299,8 +318,14 @@ fn refresh(fields: Fields<'_>) -> Option<Refresh> {
         Some(Until { at: at?, values: values?, all })
     });
     let every = fields.needed("every", fields.duration("every"), "say the first pause: every = \"1h\"");
+    if every.is_some_and(|every| every.is_zero()) {
+        fields.problem("every", "a pause of nothing reads without end; write it like \"1h\"");
+    }
     let mend = "say at what age it ends: max_age = \"30d\"";
     let max_age = fields.needed("max_age", fields.duration("max_age"), mend);
+    if every.zip(max_age).is_some_and(|(every, max_age)| every > max_age) {
+        fields.problem("max_age", "is less than `every`, so nothing would ever be read again");
+    }
     let time = fields.pointer_to_one("time", false);
     fields.end();
     Some(Refresh { until, time, every: every?, max_age: max_age? })
@@ -309,7 +334,8 @@ fn refresh(fields: Fields<'_>) -> Option<Refresh> {
 /// Whether a text is a path without parameters; placeholders may stand in it.
 pub fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '\\');
-    path.starts_with('/') && !path.starts_with("//") && path.chars().all(plain)
+    let climbs = path.split('/').any(|part| matches!(part, "." | ".."));
+    path.starts_with('/') && !path.starts_with("//") && path.chars().all(plain) && !climbs
 }
 
 /// Whether it is one for this resource; what is wrong with it is told.

@@ -26,7 +26,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)
+        // What the file holds may be quoted; nothing of it acts upon a terminal.
+        let letters = self.place.chars().chain(": ".chars()).chain(self.what.chars());
+        letters.into_iter().try_for_each(|letter| {
+            if letter.is_control() { write!(f, "{}", letter.escape_default()) } else { write!(f, "{letter}") }
+        })
     }
 }
 
@@ -92,7 +96,7 @@ impl Settings {
         }
         self.note_lines(text, "", document.get_ref());
         self.walk("", document.get_ref());
-        if let Some(DeValue::Table(resources)) = document.get_ref().get("resource").map(|value| value.get_ref()) {
+        if let Some(DeValue::Table(resources)) = document.get_ref().get("resource").map(toml::Spanned::get_ref) {
             let (resources, too_large) = values::plain("resource", resources);
             self.resources = resources;
             too_large.iter().for_each(|key| self.unfit(key, "is too large a number; at most 9223372036854775807 fits"));
@@ -258,7 +262,9 @@ impl Settings {
         }
         known.dedup();
         let near = nearest(name, known.iter().copied()).unwrap_or_default();
-        self.unfit(path, &format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
+        // Where key and value were exchanged, the key may hold a password.
+        let shown = if name.contains('@') { prefix } else { path };
+        self.unfit(shown, &format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
     }
 }
 

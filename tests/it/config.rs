@@ -76,7 +76,7 @@ format = "xml"
         "waybill.toml:12: source.base_url: `http://api.example.com` would send secrets in clear text; use https (http only on loopback)",
         "waybill.toml:13: source.in_flight_max: 0 is out of range; use 1 to 10000",
         "waybill.toml:17: limit \"GET /retailer/shipments\": `25 a minute` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
-        "waybill.toml:16: limit \"retailer\": write the rule as \"GET /path/*\"",
+        "waybill.toml:16: limit \"retailer\": write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`",
     ];
     let found = problems(text);
     for line in expected {

@@ -24,7 +24,7 @@ pub(crate) fn with(part: &str, broken: &str) -> String {
     sound.iter().map(|(name, text)| if *name == part { broken } else { text }).collect::<Vec<_>>().join("\n")
 }
 
-fn says(part: &str, broken: &str, expected: &[&str]) {
+pub(crate) fn says(part: &str, broken: &str, expected: &[&str]) {
     assert_eq!(problems(&with(part, broken)), expected, "{part}: {broken}");
 }
 

@@ -27,6 +27,7 @@ mod quiet_stop;
 mod restore;
 mod sandbox;
 mod schema_time;
+mod senseless;
 mod support;
 mod sync;
 mod tidy;

@@ -1,0 +1,111 @@
+//! What can be read and would still not do what it says: two values for one parameter, pauses of nothing, rules that
+//! no call falls under. Told like any other problem; and nothing of a file acts upon a terminal or shows a password.
+
+use crate::definitions::says;
+use crate::support::configuration::problems;
+
+#[test]
+fn a_parameter_has_one_value() {
+    says(
+        "more",
+        "parameters = { page = [\"1\"], \"\" = [\"x\"] }",
+        &[
+            "waybill.toml:9: resource.things.list.pages.parameter: `page` is the parameter of `parameters.page` too, and \
+             can have one value only",
+            "waybill.toml:10: resource.things.list.parameters.: a parameter needs a name",
+        ],
+    );
+    says(
+        "pages",
+        "pages = { style = \"offset\", parameter = \"n\", limit = \"n\", size = 5 }",
+        &["waybill.toml:9: resource.things.list.pages.limit: `n` is the parameter of `pages.parameter` too, and can \
+           have one value only"],
+    );
+    says(
+        "more",
+        "windows = { from = \"f\", to = \"f\", days = 3, reach = \"9d\" }\nrecent = { parameter = \"page\", max = \"1h\" }",
+        &[
+            "waybill.toml:10: resource.things.list.windows.to: `f` is the parameter of `windows.from` too, and can have \
+             one value only",
+            "waybill.toml:11: resource.things.list.recent.parameter: `page` is the parameter of `pages.parameter` too, \
+             and can have one value only",
+        ],
+    );
+}
+
+#[test]
+fn a_list_has_no_id_and_no_path_climbs() {
+    says(
+        "path",
+        "path = \"/v1/things/{id}\"",
+        &["waybill.toml:7: resource.things.list.path: holds {id}, which only the path of a detail can; a parent's id \
+           is {parent}"],
+    );
+    says(
+        "path",
+        "path = \"/v1/../things\"",
+        &["waybill.toml:7: resource.things.list.path: `/v1/../things` is no path; it begins with one / and holds no \
+           parameters (those go into `parameters`)"],
+    );
+}
+
+#[test]
+fn a_refresh_reads_again_and_not_without_end() {
+    let refresh =
+        |text: &str| format!("[resource.things.detail]\npath = \"/v1/things/{{id}}\"\nrefresh = {{ {text} }}");
+    says(
+        "detail",
+        &refresh("every = \"0s\", max_age = \"9d\""),
+        &[
+            "waybill.toml:13: resource.things.detail.refresh.every: a pause of nothing reads without end; write it like \
+           \"1h\"",
+        ],
+    );
+    says(
+        "detail",
+        &refresh("every = \"30d\", max_age = \"1d\""),
+        &["waybill.toml:13: resource.things.detail.refresh.max_age: is less than `every`, so nothing would ever be \
+           read again"],
+    );
+}
+
+#[test]
+fn a_filter_can_be_named_in_an_address() {
+    says(
+        "table",
+        "[resource.things.table]\nfilters = { \"A b\" = \"name\" }",
+        &[
+            "waybill.toml:15: resource.things.table.filters.A b: `A b` is no plain SQL name; use a-z, 0-9 and _, a letter \
+           first, at most 60",
+        ],
+    );
+}
+
+#[test]
+fn a_limits_pattern_is_one() {
+    for pattern in ["GET /things/**", "GET /things?x=1", "GET /a b", "GET /a/b*", "GET /things/", "things", "LOOK /a"] {
+        let told = format!(
+            "waybill.toml:2: limit \"{pattern}\": write the rule as \"GET /path/*\": a method, and a path whose parts are \
+             names or `*`"
+        );
+        assert_eq!(problems(&format!("[source.limits]\n\"{pattern}\" = \"1/s\"\n")), [told]);
+    }
+    for pattern in ["GET /things/*", "GET /things/{id}", "POST /a-b/*/c_d.json"] {
+        assert_eq!(problems(&format!("[source.limits]\n\"{pattern}\" = \"1/s\"\n")), [""; 0], "{pattern}");
+    }
+}
+
+#[test]
+fn no_password_is_quoted_and_nothing_acts_upon_a_terminal() {
+    for text in [
+        "[source]\ntoken_url = \"admin:canary@api.example.com/token\"\n",
+        "[source]\ntoken_url = \"https//admin:canary@api.example.com\"\n",
+        "[mysql]\n\"mysql://root:canary@127.0.0.1/waybill\" = \"url\"\n",
+        "[mysql]\nurl = \"postgres://root:canary@127.0.0.1/waybill\"\n",
+    ] {
+        let found = problems(text);
+        assert!(!found.is_empty() && !found.concat().contains("canary"), "{found:?}");
+    }
+    let [told] = problems("resources = [\"a\\u001b[31mred\\nb\"]").try_into().unwrap();
+    assert!(told.contains("`a\\u{1b}[31mred\\nb`") && !told.contains(char::is_control), "{told}");
+}
