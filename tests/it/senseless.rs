@@ -75,8 +75,7 @@ fn a_filter_can_be_named_in_an_address() {
         "table",
         "[resource.things.table]\nfilters = { \"A b\" = \"name\" }",
         &[
-            "waybill.toml:15: resource.things.table.filters.A b: `A b` is no plain SQL name; use a-z, 0-9 and _, a letter \
-           first, at most 60",
+            "waybill.toml:14: resource.things.table.filters.A b: a parameter of the listing has a plain name: a-z, 0-9 and _, a letter first",
         ],
     );
 }
