@@ -142,7 +142,7 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The named file is not there or cannot be read.
-    #[error("{}: cannot read the configuration file: {error}; name another with --config, or leave it out to start with defaults", path.display())]
+    #[error("{}: cannot read the configuration file: {error}; name one that can be read with --config or WAYBILL_CONFIG", path.display())]
     File { path: PathBuf, error: io::Error },
     /// Everything that is wrong with it.
     #[error("{}", Listed(.0))]
@@ -268,7 +268,9 @@ fn mysql_url(settings: &mut Settings) -> Option<Option<SecretString>> {
     let text = settings.text("mysql.url", "");
     let example = "write it like mysql://user:password@127.0.0.1:3306/waybill";
     let what = match Url::parse(&text) {
-        Err(error) => format!("is no address ({error}); {example}"),
+        Err(error) => {
+            format!("is no address ({error}); {example}, and # / ? @ % in a password like %23 %2F %3F %40 %25")
+        }
         Ok(url) if url.scheme() != "mysql" => format!("must begin with mysql://; {example}"),
         Ok(url) if url.host_str().is_none_or(str::is_empty) => format!("names no host; {example}"),
         Ok(url) if url.path().trim_matches('/').is_empty() => format!("names no database at its end; {example}"),
@@ -298,7 +300,7 @@ fn source(settings: &mut Settings, defaults: &catalog::SourceDefaults) -> Option
 fn auth(settings: &mut Settings) -> Option<Auth> {
     const STYLES: [&str; 4] = ["client-credentials", "basic", "bearer", "api-key"];
     let (style, header) = (settings.text("source.auth", STYLES[0]), settings.text("source.api_key_header", ""));
-    if style != "api-key" && !header.is_empty() {
+    if STYLES.contains(&style.as_str()) && style != "api-key" && !header.is_empty() {
         settings.problem_at("source.api_key_header", "goes with auth = \"api-key\" only");
         return None;
     }
@@ -312,13 +314,17 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
             if is_name && !ours.contains(&header.to_ascii_lowercase().as_str()) {
                 return Some(Auth::ApiKey(header));
             }
-            let what = "auth = \"api-key\" needs the name of the header that takes the key, like \"X-Api-Key\"";
-            settings.problem_at("source.api_key_header", what);
+            let what = match header.as_str() {
+                "" => "auth = \"api-key\" needs the name of the header that takes the key".to_owned(),
+                header if is_name => format!("`{header}` has a meaning of its own; name the header that takes the key"),
+                header => format!("`{header}` is no name of a header: letters, digits and -"),
+            };
+            settings.problem_at("source.api_key_header", format!("{what}, like \"X-Api-Key\""));
             None
         }
         other => {
-            let near = catalog::nearest(other, STYLES).unwrap_or_default();
-            let what = format!("`{other}` is unknown; did you mean \"{near}\"? There are {}", STYLES.join(", "));
+            let hint = catalog::did_you_mean(other, STYLES);
+            let what = format!("`{other}` is unknown{hint} There are {}", STYLES.join(", "));
             settings.problem_at("source.auth", what);
             None
         }

@@ -69,7 +69,7 @@ impl Description {
 
     /// What it does not know of a definition. One that could not be read whole may send more than is seen of it, so
     /// that it leaves something out is not held against it.
-    pub fn unknown(&self, Draft { definition, is_whole }: &Draft) -> Vec<Unknown> {
+    pub fn unknown(&self, Draft { definition, is_whole, .. }: &Draft) -> Vec<Unknown> {
         let name = &definition.name;
         let mut found = Found { at: format!("resource.{name}"), unknown: Vec::new() };
         if let Some((path, operation)) = self.get("list.path", &definition.list.path, &mut found) {
@@ -143,8 +143,12 @@ impl Operation {
         if self.is_open || self.parameters.contains_key(name) {
             return;
         }
-        let near = nearest(name, self.parameters.keys().map(String::as_str));
-        let mend = near.map_or_else(|| "it takes none".to_owned(), |near| format!("did you mean `{near}`?"));
+        let all: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
+        let mend = match nearest(name, all.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if all.is_empty() => "it takes none".to_owned(),
+            None => format!("there are {}", all.join(", ")),
+        };
         found.add(key, format!("`{name}` is no parameter of GET {path}; {mend}"));
     }
 
@@ -260,7 +264,7 @@ mod tests {
 
     fn unknown(text: &str) -> Vec<String> {
         let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
-        let draft = Draft { definition: definition.into(), is_whole: true };
+        let draft = Draft { definition: definition.into(), is_whole: true, is_wanted: true };
         let found = Description::read(TEXT.as_bytes()).unwrap().unknown(&draft);
         found.into_iter().map(|unknown| format!("{}: {}", unknown.key, unknown.what)).collect()
     }
@@ -290,7 +294,7 @@ mod tests {
                 "resource.things.list.parameters.shopp: `shopp` is no parameter of GET /things; did you mean `shop`?",
                 "resource.things.list.pages.parameter: `pgae` is no parameter of GET /things; did you mean `page`?",
                 "resource.things.list.windows.day: `chnaged` is no parameter of GET /things; did you mean `changed`?",
-                "resource.things.list.recent.parameter: `minutes` is no parameter of GET /things; did you mean `state`?",
+                "resource.things.list.recent.parameter: `minutes` is no parameter of GET /things; there are changed, page, shop, state",
                 "resource.things.list.parameters.state: `dun` is no value of `state`; there are OPEN, DONE",
                 "resource.things.list: GET /things needs the parameter `shop`, which is not sent",
                 "resource.things.media_type: GET /things does not answer with `text/csv`, but with application/json",

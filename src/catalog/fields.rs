@@ -14,9 +14,13 @@ use toml::{Table, Value};
 pub(super) struct Problems(RefCell<Vec<String>>);
 
 impl Problems {
-    /// `at` is the dotted key that it is about.
+    /// `at` is the dotted key that it is about. What was told is not told again.
     pub(super) fn add(&self, at: &str, what: impl Display) {
-        self.0.borrow_mut().push(format!("{at}: {what}"));
+        let problem = format!("{at}: {what}");
+        let mut told = self.0.borrow_mut();
+        if !told.contains(&problem) {
+            told.push(problem);
+        }
     }
 
     pub(super) fn into_inner(self) -> Vec<String> {
@@ -24,17 +28,43 @@ impl Problems {
     }
 }
 
+/// Keys that people write one table too high or too low, and the table of the resource that they belong to.
+const HOMES: [(&str, &str); 20] = [
+    ("path", "list"),
+    ("items", "list"),
+    ("pages", "list"),
+    ("parameters", "list"),
+    ("order", "list"),
+    ("unordered_when", "list"),
+    ("overlap", "list"),
+    ("changed_by", "list"),
+    ("history", "list"),
+    ("harmless", "list"),
+    ("windows", "list"),
+    ("recent", "list"),
+    ("style", "list.pages"),
+    ("document", "detail"),
+    ("refresh", "detail"),
+    ("columns", "table"),
+    ("children", "table"),
+    ("filters", "table"),
+    ("search", "table"),
+    ("indexes", "table"),
+];
+
 /// A table, the key it stands under, and the keys that were asked for.
 pub(super) struct Fields<'a> {
     at: String,
     table: &'a Table,
     asked: RefCell<Vec<&'static str>>,
+    /// What must be there and is not, with the mend. Told at the end, as it may be there under a misspelt key.
+    missing: RefCell<Vec<(&'static str, String)>>,
     pub(super) problems: &'a Problems,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn new(at: impl Into<String>, table: &'a Table, problems: &'a Problems) -> Fields<'a> {
-        Fields { at: at.into(), table, asked: RefCell::default(), problems }
+        Fields { at: at.into(), table, asked: RefCell::default(), missing: RefCell::default(), problems }
     }
 
     /// The dotted key of one of its keys.
@@ -47,7 +77,10 @@ impl<'a> Fields<'a> {
     }
 
     fn get(&self, key: &'static str) -> Option<&'a Value> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         self.table.get(key)
     }
 
@@ -55,10 +88,15 @@ impl<'a> Fields<'a> {
         self.problem(key, format!("must be {wanted}, not {}", kind(found)));
     }
 
-    /// What somebody must have written.
+    /// Whether the key is there, whatever it holds.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// What somebody must have written; [`Fields::end`] tells what was not.
     pub(super) fn needed<T>(&self, key: &'static str, found: Option<T>, mend: &str) -> Option<T> {
-        if found.is_none() && !self.table.contains_key(key) {
-            self.problem("", format!("`{key}` is missing; {mend}"));
+        if found.is_none() && !self.has(key) {
+            self.missing.borrow_mut().push((key, mend.to_owned()));
         }
         found
     }
@@ -96,7 +134,11 @@ impl<'a> Fields<'a> {
         for element in elements {
             match element {
                 Value::String(text) => texts.push(text.clone()),
-                other => self.wrong(key, "a list of texts", other),
+                other => {
+                    self.wrong(key, "a text or a list of texts", other);
+                    // It counts as a value, so that nothing else is told of it.
+                    texts.push(other.to_string());
+                }
             }
         }
         texts
@@ -201,30 +243,53 @@ impl<'a> Fields<'a> {
         self.named(key).into_iter().map(texts).collect()
     }
 
-    /// Whatever nobody asked for is a mistake.
+    /// Whatever nobody asked for is a mistake, and so is what is not there.
     pub(super) fn end(&self) {
         let known = self.asked.borrow();
+        let mut meant = Vec::new();
         for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
-            let free = known.iter().copied().filter(|known| !self.table.contains_key(*known));
-            let meant = nearest(key, free).filter(|near| strsim::levenshtein(key, near) <= 2);
-            let meant = meant.map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
-            self.problem(key, format!("unknown key{meant} Known here: {}", known.join(", ")));
+            let free = known.iter().copied().filter(|known| !self.has(known));
+            let near = nearest(key, free);
+            meant.extend(near);
+            let hint = match (near, self.home(key)) {
+                (Some(near), _) => format!("; did you mean `{near}`?"),
+                (None, Some(home)) => format!("; it belongs in [{home}]."),
+                (None, None) => ".".to_owned(),
+            };
+            self.problem(key, format!("unknown key{hint} Known here: {}", known.join(", ")));
+        }
+        for (key, mend) in self.missing.borrow().iter().filter(|(key, _)| !meant.contains(key)) {
+            self.problem("", format!("`{key}` is missing; {mend}"));
         }
     }
-}
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::String(_) => "a text",
-        Value::Integer(_) | Value::Float(_) => "a number",
-        Value::Boolean(_) => "true or false",
-        Value::Datetime(_) => "a date",
-        Value::Array(_) => "a list",
-        Value::Table(_) => "a table",
+    /// The table that a key belongs to that stands here by mistake.
+    fn home(&self, key: &str) -> Option<String> {
+        let (_, section) = HOMES.iter().find(|(known, _)| *known == key)?;
+        let name = self.at.strip_prefix("resource.")?.split('.').next()?;
+        Some(format!("resource.{name}.{section}")).filter(|home| *home != self.at)
     }
 }
 
-/// The name that one most likely meant.
+/// What a value is, for people.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::String(_) => "a text".to_owned(),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string(),
+        Value::Datetime(_) => "a date".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// The name that one most likely meant; none when it resembles none.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known.into_iter().min_by_key(|name| strsim::levenshtein(wrong, name))
+    let distances = known.into_iter().map(|name| (strsim::osa_distance(wrong, name), name));
+    let (distance, near) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (wrong.chars().count() / 3).max(1) && distance < near.chars().count()).then_some(near)
+}
+
+/// `; did you mean `x`?`, when a known name resembles it; else the sentence just ends.
+pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(wrong, known).map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"))
 }

@@ -47,11 +47,13 @@ struct Columns {
     read: Vec<Column>,
     /// The names of those that could not be read. That was told, so nothing else is held against them.
     unread: BTreeSet<String>,
+    /// None could be read.
+    are_unread: bool,
 }
 
 impl Columns {
     fn has(&self, name: &str) -> bool {
-        self.unread.contains(name) || self.kind(name).is_some()
+        self.are_unread || self.unread.contains(name) || self.kind(name).is_some()
     }
 
     fn kind(&self, name: &str) -> Option<ColumnKind> {
@@ -70,11 +72,13 @@ struct Child {
 /// Reads the table of a resource.
 pub(super) fn read(resource: &str, fields: Fields<'_>, combinations: &[Combination], has_parent: bool) -> Table {
     let name = fields.text("name").unwrap_or_else(|| resource.to_owned());
-    identifier(&fields, "name", &name);
+    if name != resource {
+        identifier(&fields, "name", &name);
+    }
     let id_column = fields.text("id").unwrap_or_else(|| "document_id".to_owned());
     identifier(&fields, "id", &id_column);
     if META_COLUMNS.contains(&id_column.as_str()) {
-        fields.problem("id", format!("`{id_column}` is a column that every table has; choose another name"));
+        fields.problem("id", format!("`{id_column}` is a name of Waybill's own columns; choose another one"));
     }
     let reach = Reach { combinations, has_parent, depth: None, id: &id_column };
     let columns = columns(&fields, &reach);
@@ -129,7 +133,8 @@ fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Child {
 }
 
 fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Columns {
-    let mut columns = Columns::default();
+    let are_unread = fields.has("columns") && fields.table("columns").is_none();
+    let mut columns = Columns { are_unread, ..Columns::default() };
     for (name, inner) in fields.named_tables("columns") {
         match inner.and_then(|inner| column(&name, inner, reach)) {
             Some(column) => columns.read.push(column),
@@ -143,17 +148,23 @@ fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Columns {
 
 fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
     identifier(&fields, "", name);
-    if META_COLUMNS.contains(&name) || name == reach.id {
-        fields.problem("", format!("`{name}` is a column that every table has; choose another name"));
+    if name == reach.id {
+        fields.problem("", format!("`{name}` is the column of the id, which every table has; leave it out here"));
+    } else if META_COLUMNS.contains(&name) {
+        fields.problem("", format!("`{name}` is a name of Waybill's own columns; choose another one"));
     }
     let from = fields.pointer_to_one("from", reach.depth.is_some());
     let (stream, parent) = (fields.text("stream"), fields.flag("parent").filter(|given| *given));
     let above = above(&fields, reach);
-    let given = [from.is_some(), stream.is_some(), parent.is_some(), above.is_some()];
+    let is_off = fields.flag("parent") == Some(false);
+    let is_given = |key: &&&str| fields.has(key) && !(**key == "parent" && is_off);
+    let count = ["from", "stream", "parent", "above"].iter().filter(is_given).count();
+    let mend =
+        "say where its value comes from: from (a JSON pointer), stream (a list parameter), parent = true, or above";
     let source = match (from, stream, parent, above) {
-        _ if given.iter().filter(|given| **given).count() != 1 => {
-            let mend = "from (a JSON pointer), stream (a list parameter), parent = true, or above (a JSON pointer)";
-            fields.problem("", format!("needs exactly one of {mend}"));
+        _ if count == 0 => fields.needed("from", None, mend),
+        _ if count > 1 => {
+            fields.problem("", "takes one of from, stream, parent and above; leave the others out");
             None
         }
         (Some(pointer), ..) => Some(ColumnSource::Pointer(pointer)),
@@ -174,8 +185,7 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
     let kind = fields.needed("type", fields.text("type"), "say what it holds, like type = \"text(64)\"");
     let read = kind.as_deref().and_then(column_kind);
     if let (Some(kind), None) = (&kind, read) {
-        let all = "text, text(64), datetime, date, integer, decimal(14,4), boolean or json";
-        fields.problem("type", format!("`{kind}` is no type; use {all}"));
+        fields.problem("type", format!("`{kind}` is no type; {}", types(kind)));
     }
     fields.end();
     let (source, kind) = (source?, read?);
@@ -287,6 +297,15 @@ pub fn is_identifier(name: &str) -> bool {
 pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
     if !is_identifier(name) {
         fields.problem(key, format!("`{name}` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
+    }
+}
+
+/// What to write instead.
+fn types(wrong: &str) -> &'static str {
+    match wrong.split_once('(') {
+        Some(("text", _)) => "text(n) takes up to n characters, 1 to 1000; use text for longer ones",
+        Some(("decimal", _)) => "decimal(d,s) takes d digits, 1 to 60, of which s, 0 to 30, stand behind the point",
+        _ => "use text, text(64), datetime, date, integer, decimal(14,4), boolean or json",
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::coverage::Coverage;
 use super::definition::{Definition, Detail, List, Order, Pages, Recent, Refresh, Span, Until, Windows};
-use super::fields::{Fields, Problems, nearest};
+use super::fields::{Fields, Problems, did_you_mean};
 use super::layout;
 use crate::domain::Combination;
 
@@ -17,6 +17,9 @@ use crate::domain::Combination;
 /// names.
 const RESERVED: [&str; 10] =
     ["completeness", "drift", "keys", "parked", "resources", "run", "runs", "shop", "shops", "status"];
+
+/// What a definition may hold.
+pub const KEYS: [&str; 6] = ["media_type", "id", "parent", "list", "detail", "table"];
 
 /// Default of `overlap`: a day, so that rows which a list shows late are still found.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
@@ -32,11 +35,24 @@ const COMBINATIONS_MAX: usize = 64;
 pub fn merge(base: &mut toml::Table, over: &toml::Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) if !is_whole(key, above) => {
+                merge(below, above);
+            }
             _ => {
                 base.insert(key.clone(), value.clone());
             }
         }
+    }
+}
+
+/// Whether a table is one choice among several, whose keys mean nothing beside those of another: it replaces the other.
+fn is_whole(key: &str, table: &toml::Table) -> bool {
+    let has = |names: &[&str]| names.iter().any(|name| table.contains_key(*name));
+    match key {
+        "pages" => has(&["style"]),
+        "windows" => has(&["day", "from", "to"]),
+        // A column.
+        _ => has(&["type"]) && has(&["from", "stream", "parent", "above"]),
     }
 }
 
@@ -103,8 +119,8 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let mend = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
     let items = fields.needed("items", fields.pointer_to_one("items", true), mend);
     let time = fields.pointer_to_one("time", false);
-    let order = order(&fields, time.is_some());
     let windows = fields.table("windows").map(self::windows);
+    let order = order(&fields, time.is_some() || windows.is_some());
     if order == Order::NewestFirst && windows.is_some() {
         fields.problem("order", "newest-first has no meaning with `windows`; leave it out");
     }
@@ -201,7 +217,13 @@ fn choices(fields: &Fields<'_>) -> BTreeMap<String, Vec<String>> {
 
 fn pages(fields: Fields<'_>) -> Option<Pages> {
     const STYLES: [&str; 6] = ["number", "has-more-flag", "cursor", "offset", "next-link", "none"];
-    let style = fields.needed("style", fields.text("style"), &format!("use one of {}", STYLES.join(", ")))?;
+    let Some(style) = fields.text("style") else {
+        // What else may stand there hangs on it.
+        if !fields.has("style") {
+            fields.problem("", format!("`style` is missing; use one of {}", STYLES.join(", ")));
+        }
+        return None;
+    };
     let parameter = |example: &str| {
         let mend = format!("give the parameter that chooses the page, like parameter = \"{example}\"");
         fields.needed("parameter", fields.text("parameter"), &mend)
@@ -236,9 +258,8 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
         "next-link" => Some(Pages::NextLink { at: fields.pointer_to_one("at", false) }),
         "none" => Some(Pages::None),
         other => {
-            let near = nearest(other, STYLES).unwrap_or_default();
-            let all = STYLES.join(", ");
-            fields.problem("style", format!("`{other}` is no style; did you mean \"{near}\"? There are {all}"));
+            let (hint, all) = (did_you_mean(other, STYLES), STYLES.join(", "));
+            fields.problem("style", format!("`{other}` is no style{hint} There are {all}"));
             return None;
         }
     };
@@ -247,7 +268,12 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
 }
 
 fn windows(fields: Fields<'_>) -> Option<Windows> {
-    let span = match (fields.text("day"), fields.text("from"), fields.text("to")) {
+    let [has_day, has_from, has_to] = ["day", "from", "to"].map(|key| fields.has(key));
+    let given = (fields.text("day"), fields.text("from"), fields.text("to"));
+    if has_day && fields.number("days").is_some() {
+        fields.problem("days", "goes with `from` and `to`; a `day` is one day long");
+    }
+    let span = match given {
         (Some(parameter), None, None) => Some(Span::Day { parameter }),
         (None, Some(from), Some(to)) => {
             let days = fields.needed("days", fields.number("days"), "say how many days a stretch has, like days = 31");
@@ -258,7 +284,14 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
             days.map(|days| Span::Days { from, to, days })
         }
         _ => {
-            fields.problem("", "needs either `day`, or `from` and `to`: the parameters that choose the days");
+            match (has_day, has_from, has_to) {
+                (false, true, false) => fields.problem("", "`to` is missing; it is the parameter for the last day"),
+                (false, false, true) => fields.problem("", "`from` is missing; it is the parameter for the first day"),
+                // Those that cannot be read were told.
+                (true, false, false) | (false, true, true) => {}
+                _ => fields.problem("", "needs either `day`, or `from` and `to`: the parameters that choose the days"),
+            }
+            fields.number("days");
             None
         }
     };
@@ -298,10 +331,11 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
         fields.needed("path", fields.text("path"), "give the path of one document, like path = \"/v1/orders/{id}\"");
     let path = path.filter(|path| {
         let holds_id = path.contains("{id}");
-        if !holds_id {
+        let is_path = is_path(&fields, path, has_parent);
+        if !holds_id && is_path {
             fields.problem("path", "must hold {id}, the place of the document's id");
         }
-        is_path(&fields, path, has_parent) && holds_id
+        is_path && holds_id
     });
     let refresh = fields.table("refresh").map(self::refresh);
     let document = fields.pointer_to_one("document", true).unwrap_or_default();

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use super::out::Out;
 use super::{Failure, Outcome, Voice, start_log, table};
 use crate::app::{self, App};
-use crate::catalog::Draft;
 use crate::catalog::description::{Description, Unknown};
+use crate::catalog::{self, Draft};
 use crate::config::{Config, MasterKeySource};
 
 /// What was looked at; and how it is, or what is wrong and the mend.
@@ -47,9 +47,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         let unknown = described.iter().flat_map(|described| &described.unknown);
         unknown.for_each(|Unknown { key, what }| draft.add(key, what));
     }
+    let definitions = draft.definitions().to_vec();
     let config = draft.finish()?;
     start_log(&config.log, Voice::Command)?;
     let mut findings = local(&config);
+    findings.extend(without_effect(&config, &definitions)?);
     findings.extend(described.into_iter().flat_map(|described| described.findings(&config)));
     show(&findings, &mut out)?;
     if !args.offline {
@@ -68,6 +70,20 @@ fn description(file: &Path) -> Result<Description, Failure> {
     let wrong = |what: String| Failure::Usage(format!("--openapi {}: {what}", file.display()));
     let text = fs::read(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     Description::read(&text).map_err(wrong)
+}
+
+/// What was written and does nothing.
+fn without_effect(config: &Config, drafts: &[Draft]) -> anyhow::Result<Vec<Finding>> {
+    let off = drafts.iter().filter(|draft| !draft.is_wanted).map(|draft| {
+        let what = "is defined, and not among `resources`: it is not synced".to_owned();
+        (format!("resource {}", draft.definition.name), Ok(what))
+    });
+    let rules = catalog::idle_rules(&config.rules, drafts).map_err(anyhow::Error::msg)?;
+    let idle = rules.into_iter().map(|(rule, hint)| {
+        let what = format!("limit \"{rule}\": no list or detail of the configured resources falls under it{hint}");
+        (config.place(&format!("source.limits.{rule}")), Err(what))
+    });
+    Ok(off.chain(idle).collect())
 }
 
 /// A resource, and what of it the API's description does not know: parameters that an API does not know are ignored by

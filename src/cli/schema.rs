@@ -8,7 +8,7 @@ use super::out::{Out, tell};
 use super::progress::{Bars, Line};
 use super::{Failure, Outcome, Voice, configure, schema_infer};
 use crate::app::schema::{self, Replay, Wanted};
-use crate::catalog::{self, nearest};
+use crate::catalog::{self, did_you_mean};
 use crate::config::Config;
 
 /// Show the tables of the resources, or fill what was added to them.
@@ -119,8 +119,8 @@ pub(super) fn known(config: &Config, resource: Option<&str>) -> Result<(), Failu
     match resource.filter(|resource| !names.contains(resource)) {
         None => Ok(()),
         Some(resource) => {
-            let near = nearest(resource, names.iter().copied()).unwrap_or_default();
-            let what = format!("`{resource}` is not configured; did you mean `{near}`? There is {}", names.join(", "));
+            let hint = did_you_mean(resource, names.iter().copied());
+            let what = format!("`{resource}` is not configured{hint} There is {}", names.join(", "));
             Err(Failure::Usage(what))
         }
     }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use secrecy::SecretString;
 
@@ -34,9 +33,9 @@ impl Draft {
         let named = path.map(Path::to_path_buf).or(from_variable);
         let file = named.clone().unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
         let mut settings = Settings::default();
-        let file = match std::fs::read_to_string(&file) {
-            Ok(text) => {
-                settings.read_file(&file.display().to_string(), &text);
+        let file = match std::fs::read(&file) {
+            Ok(bytes) => {
+                settings.read_file(&file.display().to_string(), &bytes);
                 Some(file)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
@@ -46,7 +45,7 @@ impl Draft {
         Ok(drafted(settings, file, environment))
     }
 
-    /// The definitions of the resources to sync, as far as they could be read.
+    /// The definitions of the resources to sync, and others that the file has, as far as they could be read.
     pub fn definitions(&self) -> &[catalog::Draft] {
         &self.definitions
     }
@@ -95,7 +94,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
     let complete = |(config, mysql_url)| Config {
         file,
         lines: settings.lines.clone(),
-        definitions: definitions.iter().map(|draft| Arc::clone(&draft.definition)).collect(),
+        definitions: catalog::wanted_of(&definitions),
         rules,
         mysql_url,
         ..config

@@ -11,7 +11,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
 use super::{Config, values};
-use crate::catalog::nearest;
+use crate::catalog::{did_you_mean, nearest};
+
+/// Problems told of a file that is no TOML: most follow from the first.
+const SYNTAX_PROBLEMS_MAX: usize = 5;
 
 /// One thing wrong: where, what, and the mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,16 +84,30 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads the file's text. `file` is its name in messages.
-    pub(super) fn read_file(&mut self, file: &str, text: &str) {
+    /// Reads what the file holds. `file` is its name in messages.
+    pub(super) fn read_file(&mut self, file: &str, bytes: &[u8]) {
         self.file = file.to_owned();
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let what = "holds letters that are not UTF-8; save the file as UTF-8".to_owned();
+                self.problems.push(Problem { place: format!("{file}:{line}"), line: Some(line), what });
+                return;
+            }
+        };
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             for error in errors {
                 let line = line_of(text, &error.span().unwrap_or(0..0));
                 // Only the message: the full form quotes the line, which may hold a password.
                 let what = format!("not TOML: {}", error.message().replace('\n', ", "));
-                self.problems.push(Problem { place: format!("{file}:{line}"), line: Some(line), what });
+                let problem = Problem { place: format!("{file}:{line}"), line: Some(line), what };
+                // One slip may be met many times over.
+                if !self.problems.contains(&problem) && self.problems.len() < SYNTAX_PROBLEMS_MAX {
+                    self.problems.push(problem);
+                }
             }
             return;
         }
@@ -115,8 +132,7 @@ impl Settings {
             }
             let Some((key, kind)) = known.get(name) else {
                 let all = known.keys().map(String::as_str).chain(VARIABLES_ONLY);
-                let near = nearest(name, all).unwrap_or_default();
-                self.problem(name.clone(), format!("there is no such variable; did you mean {near}?"));
+                self.problem(name.clone(), format!("there is no such variable{}", did_you_mean(name, all)));
                 continue;
             };
             match from_variable(*kind, value) {
@@ -235,10 +251,17 @@ impl Settings {
                         let Problem { place, line, .. } = self.placed(&path, String::new());
                         self.values.insert(key, Setting { raw, place, line });
                     }
+                    Err(_) if path == "resources" && matches!(value, DeValue::Table(_)) => {
+                        self.unfit(
+                            &path,
+                            "is the list of the resources to sync; a definition stands under [resource.NAME]",
+                        );
+                    }
                     Err(what) => self.unfit(&path, &what),
                 },
                 (None, DeValue::Table(_)) if path == "resource" => {}
                 (None, DeValue::Table(inner)) if is_section => self.walk(&path, inner),
+                (None, _) if path == "resource" => self.unfit(&path, "is a section; write it as [resource.NAME]"),
                 (None, _) if is_section => self.unfit(&path, &format!("is a section; write it as [{path}]")),
                 (None, _) => self.unknown(prefix, &path, key.get_ref()),
             }
@@ -261,10 +284,15 @@ impl Settings {
             known.push("resource");
         }
         known.dedup();
-        let near = nearest(name, known.iter().copied()).unwrap_or_default();
+        let hint = match (nearest(name, known.iter().copied()), home(name)) {
+            (Some(near), _) => format!("; did you mean `{near}`?"),
+            (None, Some("")) => "; it belongs at the top of the file, before the first [section].".to_owned(),
+            (None, Some(section)) => format!("; it belongs in [{section}]."),
+            (None, None) => ".".to_owned(),
+        };
         // Where key and value were exchanged, the key may hold a password.
         let shown = if name.contains('@') { prefix } else { path };
-        self.unfit(shown, &format!("unknown key; did you mean `{near}`? Known here: {}", known.join(", ")));
+        self.unfit(shown, &format!("unknown key{hint} Known here: {}", known.join(", ")));
     }
 }
 
@@ -274,6 +302,15 @@ impl Config {
         let line = self.file.as_ref().zip(self.lines.of(key));
         line.map_or_else(|| "built-in".to_owned(), |(file, line)| format!("{}:{line}", file.display()))
     }
+}
+
+/// The section of a key, empty for the top of the file; none: no section, or more than one, has it.
+fn home(name: &str) -> Option<&'static str> {
+    let mut homes = KEYS.iter().filter_map(|(key, _)| match key.rsplit_once('.') {
+        Some((section, last)) => (last == name).then_some(section),
+        None => (*key == name).then_some(""),
+    });
+    homes.next().filter(|_| homes.next().is_none())
 }
 
 fn from_environment(setting: &Setting) -> bool {
@@ -289,7 +326,11 @@ fn line_of(text: &str, span: &Range<usize>) -> usize {
 }
 
 fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
-    let found = value.type_str();
+    let found = match value {
+        DeValue::Integer(digits) => digits.as_str(),
+        DeValue::Float(digits) => digits.as_str(),
+        other => other.type_str(),
+    };
     let number = || match value {
         DeValue::Integer(digits) => u64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok(),
         _ => None,
@@ -301,7 +342,7 @@ fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
         (Kind::Flag, _) => Err(format!("needs true or false, not {found}")),
         (Kind::Size, DeValue::String(text)) => size(text),
         (Kind::Number | Kind::Size, _) => {
-            number().map(Raw::Number).ok_or_else(|| format!("needs a whole number from 0, not {found} like this"))
+            number().map(Raw::Number).ok_or_else(|| format!("needs a whole number of 0 or more, not {found}"))
         }
         (Kind::List, DeValue::Array(items)) => items
             .iter()

@@ -73,7 +73,7 @@ name = "things"
         format!("waybill.toml:15: resource.things.table.columns.at.type: `datetim` is no type; use {types}"),
         "waybill.toml:17: resource.things.table.filters.no: `item.ean` is no column of this table or its children"
             .to_owned(),
-        "waybill.toml:20: resource.things.table.children.items: must be a table, not a number".to_owned(),
+        "waybill.toml:20: resource.things.table.children.items: must be a table, not 5".to_owned(),
         "waybill.toml:23: resource.boxes.parent: `thing` is not among `resources`; add it there, its list is needed"
             .to_owned(),
         rule(25, "boxes.list.path", "/v1/things/{parent}", "/v1/things/*"),
@@ -149,7 +149,7 @@ pages = { style = "number", parameter = "pag" }
             "waybill: 6 problems in the configuration:",
             "waybill.toml:10: resource.things.list.parameters.stat: `stat` is no parameter of GET /v1/things; did you mean \
              `state`?",
-            "waybill.toml:11: resource.things.list.pages.style: `nmber` is no style; did you mean \"number\"? There are \
+            "waybill.toml:11: resource.things.list.pages.style: `nmber` is no style; did you mean `number`? There are \
              number, has-more-flag, cursor, offset, next-link, none",
             "waybill.toml:14: resource.things.detail.path: `/v1/things/{id}` is no path of this API; did you mean \
              `/v1/things`?",
@@ -172,7 +172,7 @@ fn a_number_that_nothing_holds_is_one_problem() {
     assert_eq!(
         problems(text),
         [
-            "waybill.toml:3: resource.orders.table.columns.bogus: must be a table, not a number",
+            "waybill.toml:3: resource.orders.table.columns.bogus: must be a table, not 5",
             "waybill.toml:5: resource.returns.list.pages.first: is too large a number; at most 9223372036854775807 fits",
             "waybill.toml:7: resource.orders.list.history: is too large a number; at most 9223372036854775807 fits",
             "waybill.toml:7: resource.orders.list.history: must be a text, not a list",

@@ -91,7 +91,7 @@ format = "xml"
 #[test]
 fn wrong_types_name_what_is_needed() {
     for (text, want) in [
-        ("data_dir = 1", "waybill.toml:1: data_dir: needs text in quotes, not integer"),
+        ("data_dir = 1", "waybill.toml:1: data_dir: needs text in quotes, not 1"),
         (
             "resources = \"shipments\"",
             "waybill.toml:1: resources: needs an array of texts, like [\"a\", \"b\"], not string",
@@ -189,8 +189,12 @@ fn the_environment_lies_over_the_file() {
 #[test]
 fn variables_have_their_own_problems() {
     for (name, value, want) in [
-        ("WAYBILL_HTTP_LISTN", "x", "WAYBILL_HTTP_LISTN: there is no such variable; did you mean WAYBILL_HTTP_LISTEN?"),
-        ("WAYBILL_ADMINKEY", "x", "WAYBILL_ADMINKEY: there is no such variable; did you mean WAYBILL_ADMIN_KEY?"),
+        (
+            "WAYBILL_HTTP_LISTN",
+            "x",
+            "WAYBILL_HTTP_LISTN: there is no such variable; did you mean `WAYBILL_HTTP_LISTEN`?",
+        ),
+        ("WAYBILL_ADMINKEY", "x", "WAYBILL_ADMINKEY: there is no such variable; did you mean `WAYBILL_ADMIN_KEY`?"),
         ("WAYBILL_HTTP_BEHIND_PROXY", "yes", "WAYBILL_HTTP_BEHIND_PROXY: needs true or false"),
         ("WAYBILL_LIMITS_ATTEMPTS_MAX", "-1", "WAYBILL_LIMITS_ATTEMPTS_MAX: needs a whole number from 0"),
         (
@@ -253,23 +257,14 @@ fn how_calls_show_whose_they_are_is_checked() {
     assert_eq!(source("auth = \"api-key\"\napi_key_header = \"X-Api-Key\""), [""; 0]);
     assert_eq!(
         source("auth = \"apikey\""),
-        ["waybill.toml:2: source.auth: `apikey` is unknown; did you mean \"api-key\"? \
+        ["waybill.toml:2: source.auth: `apikey` is unknown; did you mean `api-key`? \
           There are client-credentials, basic, bearer, api-key"]
     );
-    for (text, line) in [
-        ("auth = \"api-key\"", 1),
-        ("auth = \"api-key\"\napi_key_header = \"Host\"", 3),
-        ("auth = \"api-key\"\napi_key_header = \"X Key\"", 3),
-    ] {
-        assert_eq!(
-            source(text),
-            [format!(
-                "waybill.toml:{line}: source.api_key_header: auth = \"api-key\" needs the name of the header that takes the key, \
-                 like \"X-Api-Key\""
-            )],
-            "{text}"
-        );
-    }
+    assert_eq!(
+        source("auth = \"api-key\""),
+        ["waybill.toml:1: source.api_key_header: auth = \"api-key\" needs the name of the header that takes the key, \
+          like \"X-Api-Key\""]
+    );
     assert_eq!(
         source("api_key_header = \"X-Api-Key\""),
         ["waybill.toml:2: source.api_key_header: goes with auth = \"api-key\" only"]

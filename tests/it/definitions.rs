@@ -40,7 +40,7 @@ fn what_is_missing_or_misspelt() {
         "",
         &["waybill.toml:4: resource.things: `id` is missing; give the pointer to a row's id, like id = \"/orderId\""],
     );
-    says("id", "id = 7", &["waybill.toml:5: resource.things.id: must be a text, not a number"]);
+    says("id", "id = 7", &["waybill.toml:5: resource.things.id: must be a text, not 7"]);
     says(
         "id",
         "id = \"orderId\"",
@@ -58,8 +58,8 @@ fn what_is_missing_or_misspelt() {
         "more",
         "oder = \"newest-first\"",
         &[
-            "waybill.toml:10: resource.things.list.oder: unknown key; did you mean `order`? Known here: path, items, time, \
-         order, windows, parameters, unordered_when, changed_by, pages, recent, every, harmless, overlap, history",
+            "waybill.toml:10: resource.things.list.oder: unknown key; did you mean `order`? Known here: path, items, time, windows, \
+         order, parameters, unordered_when, changed_by, pages, recent, every, harmless, overlap, history",
         ],
     );
     says(
@@ -71,11 +71,8 @@ fn what_is_missing_or_misspelt() {
     says(
         "table",
         "[resource.things.tabel]",
-        &[
-            "waybill.toml:4: resource.things: `table` is missing; it says what the columns are; [resource.NAME.table] may be empty",
-            "waybill.toml:13: resource.things.tabel: unknown key; did you mean `table`? \
-         Known here: media_type, id, parent, list, detail, table",
-        ],
+        &["waybill.toml:13: resource.things.tabel: unknown key; did you mean `table`? \
+         Known here: media_type, id, parent, list, detail, table"],
     );
     says(
         "resource",
@@ -194,7 +191,7 @@ fn pages_and_parameters() {
     says(
         "pages",
         "pages = { style = \"numbers\", parameter = \"page\" }",
-        &["waybill.toml:9: resource.things.list.pages.style: `numbers` is no style; did you mean \"number\"? \
+        &["waybill.toml:9: resource.things.list.pages.style: `numbers` is no style; did you mean `number`? \
          There are number, has-more-flag, cursor, offset, next-link, none"],
     );
     says(
@@ -257,9 +254,7 @@ fn order_days_and_durations() {
     says(
         "more",
         "windows = { from = \"since\", reach = \"90d\" }",
-        &[
-            "waybill.toml:10: resource.things.list.windows: needs either `day`, or `from` and `to`: the parameters that choose the days",
-        ],
+        &["waybill.toml:10: resource.things.list.windows: `to` is missing; it is the parameter for the last day"],
     );
     says(
         "more",
@@ -295,7 +290,7 @@ fn tables_and_columns() {
         "columns",
         "columns = { version = { from = \"/version\", type = \"integer\" } }",
         &[
-            "waybill.toml:14: resource.things.table.columns.version: `version` is a column that every table has; choose another name",
+            "waybill.toml:14: resource.things.table.columns.version: `version` is a name of Waybill's own columns; choose another one",
         ],
     );
     says(
@@ -310,8 +305,8 @@ fn tables_and_columns() {
         "columns",
         "columns = { name = { type = \"text\" } }",
         &[
-            "waybill.toml:14: resource.things.table.columns.name: needs exactly one of from (a JSON pointer), stream (a list parameter), \
-         parent = true, or above (a JSON pointer)",
+            "waybill.toml:14: resource.things.table.columns.name: `from` is missing; say where its value comes from: from (a JSON \
+         pointer), stream (a list parameter), parent = true, or above",
         ],
     );
     says(
@@ -386,7 +381,7 @@ fn what_a_table_may_not_say_of_its_columns() {
 #[test]
 fn a_parent_that_is_written_but_not_switched_on() {
     let text = "resources = [\"promotion_products\"]\n[resource.promotions.list]\nevery = \"6h\"\n";
-    let told = "waybill.toml:2: resource.promotion_products.parent: `promotions` is not among `resources`; add it there, its list is needed";
+    let told = "waybill.toml:1: resources: `promotion_products` has a list for each of `promotions`, which is not there; add it";
     assert_eq!(problems(text), [told]);
 }
 

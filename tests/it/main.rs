@@ -17,6 +17,7 @@ mod fuzz;
 mod infer;
 mod keep_current;
 mod kill;
+mod mends;
 mod model;
 mod mysql;
 mod other_api;

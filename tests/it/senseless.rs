@@ -3,6 +3,7 @@
 
 use crate::definitions::says;
 use crate::support::configuration::problems;
+use crate::support::program::Folder;
 
 #[test]
 fn a_parameter_has_one_value() {
@@ -107,4 +108,32 @@ fn no_password_is_quoted_and_nothing_acts_upon_a_terminal() {
     }
     let [told] = problems("resources = [\"a\\u001b[31mred\\nb\"]").try_into().unwrap();
     assert!(told.contains("`a\\u{1b}[31mred\\nb`") && !told.contains(char::is_control), "{told}");
+}
+
+/// Neither stops a start: a rule may be for a resource that is switched off for a while.
+#[test]
+fn what_does_nothing_is_told_by_check() {
+    let folder = Folder::bare();
+    let text = "[http]\nlisten = \"127.0.0.1:0\"\n[source.limits]\n\"GET /retailer/shipment\" = \"9/min\"\n\
+                \"GET /v1/things\" = \"1/s\"\n\"GET /elsewhere\" = \"1/s\"\n\"GET /retailer/offers/export/*\" = \"1/h\"\n\
+                [resource.things]\nid = \"/id\"\ntable = {}\n[resource.things.list]\npath = \"/v1/things\"\nitems = \"\"\n\
+                pages = { style = \"none\" }\n";
+    folder.write("waybill.toml", text);
+    let ended = folder.run(&["check", "--offline"]).expect(1);
+    let told: Vec<&str> =
+        ended.out.lines().filter(|line| !line.contains("directory: ") && !line.contains("key: ")).collect();
+    let none = "no list or detail of the configured resources falls under it";
+    assert_eq!(
+        told[2..],
+        [
+            "ok    resource things: is defined, and not among `resources`: it is not synced".to_owned(),
+            format!("FAIL  waybill.toml:6: limit \"GET /elsewhere\": {none}."),
+            format!(
+                "FAIL  waybill.toml:4: limit \"GET /retailer/shipment\": {none}; did you mean `GET /retailer/shipments`?"
+            ),
+        ],
+        "{}",
+        ended.out
+    );
+    assert!(ended.err.contains("2 of 7 checks failed"), "{}", ended.err);
 }

@@ -1,0 +1,173 @@
+//! Mistakes that people make often: what is told of each leads to its mend, and nothing that follows from it is told.
+
+use crate::definitions::with;
+use crate::support::configuration::problems;
+use crate::support::program::Folder;
+
+/// What is told, with `..` for the rest of a list of known names.
+fn told(text: &str) -> Vec<String> {
+    let short = |problem: String| {
+        let cut = ["Known here: ", "The catalog has "].iter().find_map(|list| problem.split_once(list));
+        cut.map_or(problem.clone(), |(start, _)| format!("{start}.."))
+    };
+    problems(text).into_iter().map(|problem| short(problem.replacen("waybill.toml:", "", 1))).collect()
+}
+
+/// Overrides of what ships replace a choice whole, so that nothing of the other choice is left in it.
+#[test]
+fn a_choice_replaces_the_one_that_ships() {
+    for own in [
+        "resources = [\"returns\"]\n[resource.returns.list]\npages = { style = \"none\" }\n",
+        "resources = [\"orders\"]\n[resource.orders.table.children.order_items.columns]\n\
+         ean = { above = \"/orderId\", type = \"text(64)\" }\n",
+        "resources = [\"invoices\"]\n[resource.invoices.list.windows]\nday = \"x\"\nreach = \"9d\"\n",
+    ] {
+        assert_eq!(told(own), [""; 0], "{own}");
+    }
+    let only_the_type =
+        "resources = [\"orders\"]\n[resource.orders.table.children.order_items.columns.ean]\ntype = \"text\"\n";
+    assert_eq!(told(only_the_type), [""; 0]);
+}
+
+#[test]
+fn what_stands_in_the_wrong_section_is_shown_its_own() {
+    assert_eq!(
+        told("[source]\nresources = [\"orders\"]\n[mysql]\nlisten = \"x\"\npassword = \"x\"\n"),
+        [
+            "2: source.resources: unknown key; it belongs at the top of the file, before the first [section]. ..",
+            "4: mysql.listen: unknown key; it belongs in [http]. ..",
+            "5: mysql.password: unknown key. ..",
+        ]
+    );
+    assert_eq!(
+        told(&with("id", "id = \"/id\"\nwindows = 5\nrefresh = {}\ncolumns = {}")),
+        [
+            "6: resource.things.windows: unknown key; it belongs in [resource.things.list]. ..",
+            "7: resource.things.refresh: unknown key; it belongs in [resource.things.detail]. ..",
+            "8: resource.things.columns: unknown key; it belongs in [resource.things.table]. ..",
+        ]
+    );
+    for (text, expected) in [
+        (
+            "[resources.things]\nid = \"/id\"\n",
+            "1: resources: is the list of the resources to sync; a definition stands under [resource.NAME]",
+        ),
+        ("[[resource]]\nid = \"/id\"\n", "1: resource: is a section; write it as [resource.NAME]"),
+        (
+            "[resource]\nid = \"/id\"\nlist = { path = \"/x\" }\n",
+            "1: resource: the name is missing; write [resource.NAME]",
+        ),
+        (
+            "resources = [\"orders\"]\n[resource.order.table.columns.a]\nfrom = \"/a\"\ntype = \"text\"\n",
+            "2: resource.order: is not in the catalog, and has no `id` to be one of your own; did you mean \
+             [resource.orders]?",
+        ),
+        (
+            "resources = [\"promotion_products\"]\n",
+            "1: resources: `promotion_products` has a list for each of `promotions`, which is not there; add it",
+        ),
+    ] {
+        assert_eq!(told(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn a_name_is_suggested_where_one_is_alike() {
+    assert_eq!(
+        told("resources = [\"ordes\", \"\", \"status\", \"thing\"]\n[resource.things]\nid = 5\n")[..4],
+        [
+            "1: resources: `ordes` is not in the catalog and there is no [resource.ordes]; did you mean `orders`? ..",
+            "1: resources: `` is not in the catalog and there is no [resource.]. ..",
+            "1: resources: `status` is not in the catalog and there is no [resource.status]. ..",
+            "1: resources: `thing` is not in the catalog and there is no [resource.thing]; did you mean `things`? ..",
+        ]
+    );
+}
+
+#[test]
+fn one_slip_in_a_column_is_one_problem() {
+    let columns = "columns = { a = { from = \"/a\", type = \"text(1024)\" }, b = { from = \"/b\", type = \"decimal(4,14)\" }, \
+                   c = { form = \"/b\", type = \"text\" }, d = { from = [\"/a\"], type = \"text\" }, \
+                   e = { from = \"/e\", above = \"/e\", type = \"text\" }, f = { from = \"/f\", type = \"text\" } }\nid = \"f\"";
+    let at = |rest: &str| format!("14: resource.things.table.columns.{rest}");
+    assert_eq!(
+        told(&with("columns", columns)),
+        [
+            at(
+                "a.type: `text(1024)` is no type; text(n) takes up to n characters, 1 to 1000; use text for longer ones"
+            ),
+            at("b.type: `decimal(4,14)` is no type; decimal(d,s) takes d digits, 1 to 60, of which s, 0 to 30, stand \
+                behind the point"),
+            at("c.form: unknown key; did you mean `from`? .."),
+            at("d.from: must be a text, not a list"),
+            at("e.above: only the columns of a child table have something above them; use `from`"),
+            at("e: takes one of from, stream, parent and above; leave the others out"),
+            at("f: `f` is the column of the id, which every table has; leave it out here"),
+        ]
+    );
+    assert_eq!(
+        told("resources = [\"orders\"]\n[resource.orders]\ntable = { columns = [] }\n"),
+        ["3: resource.orders.table.columns: must be a table, not a list"]
+    );
+    let named = with("table", "[resource.things.table]\nchildren = { things = { from = \"/a\" } }");
+    assert_eq!(
+        told(&named),
+        ["14: resource.things.table.children.things: has the name of the table itself; choose another one"]
+    );
+}
+
+#[test]
+fn a_wrong_value_is_shown() {
+    let pages =
+        "pages = { style = \"offset\", parameter = \"o\", size = 10.0 }\nparameters = { n = [1, 2], m = [[\"a\"]] }";
+    assert_eq!(
+        told(&with("pages", pages)),
+        [
+            "9: resource.things.list.pages.size: must be a whole number, 0 or more, not 10.0",
+            "10: resource.things.list.parameters.m: must be a text or a list of texts, not a list",
+            "10: resource.things.list.parameters.n: must be a text or a list of texts, not 1",
+            "10: resource.things.list.parameters.n: must be a text or a list of texts, not 2",
+        ]
+    );
+    assert_eq!(
+        told("[limits]\nattempts_max = 99999999999999999999\nparked_max = 1e3\n"),
+        [
+            "2: limits.attempts_max: needs a whole number of 0 or more, not 99999999999999999999",
+            "3: limits.parked_max: needs a whole number of 0 or more, not 1e3",
+        ]
+    );
+    assert_eq!(
+        told(&with("more", "windows = { day = \"d\", days = 5, reach = \"9d\" }")),
+        ["10: resource.things.list.windows.days: goes with `from` and `to`; a `day` is one day long"]
+    );
+    assert_eq!(
+        told("[source]\nauth = \"oauth\"\napi_key_header = \"X Api Key\"\n"),
+        ["2: source.auth: `oauth` is unknown. There are client-credentials, basic, bearer, api-key"]
+    );
+    for (header, what) in
+        [("X Api Key:", "is no name of a header: letters, digits and -"), ("Host", "has a meaning of its own")]
+    {
+        let found = told(&format!("[source]\nauth = \"api-key\"\napi_key_header = \"{header}\"\n"));
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("3: source.api_key_header: `{header}` {what}")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_none_is_told_briefly() {
+    let open = told("resources = [\"shipments\"\n[mysql]\nurl = \"x\"\na = 1\nb = 2\nc = 3\n");
+    assert!(open.len() <= 5 && open.iter().all(|problem| problem.contains(": not TOML: ")), "{open:?}");
+    let folder = Folder::bare();
+    std::fs::write(folder.path("waybill.toml"), b"a = 1\nb = '\xe9'\n").unwrap();
+    let ended = folder.run(&["check", "--offline"]).expect(2);
+    assert!(
+        ended.err.contains("waybill.toml:2: holds letters that are not UTF-8; save the file as UTF-8"),
+        "{}",
+        ended.err
+    );
+    std::fs::create_dir(folder.path("folder.toml")).unwrap();
+    let ended = folder.run(&["--config", "folder.toml", "check", "--offline"]).expect(2);
+    assert!(ended.err.contains("folder.toml: cannot read the configuration file: Is a directory"), "{}", ended.err);
+}
