@@ -83,7 +83,8 @@ pub fn idle_rules(rules: &RuleTable, drafts: &[Draft]) -> Result<Vec<(String, St
     let wanted: Vec<String> = paths().map(|path| Rule::name_for("GET", path)).collect();
     let names = rules.rules().iter().map(|rule| &rule.name);
     let idle = names.filter(|name| !built_in.contains_key(*name) && !used.contains(&name.as_str()));
-    let known = || built_in.keys().chain(&wanted).map(String::as_str);
+    let is_free = |name: &&String| built_in.contains_key(*name) || rules.rules().iter().all(|rule| rule.name != **name);
+    let known = || built_in.keys().chain(&wanted).filter(is_free).map(String::as_str);
     Ok(idle.map(|name| (name.clone(), did_you_mean(name, known()))).collect())
 }
 

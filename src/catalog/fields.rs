@@ -251,6 +251,8 @@ impl<'a> Fields<'a> {
             let free = known.iter().copied().filter(|known| !self.has(known));
             let near = nearest(key, free);
             meant.extend(near);
+            // What is there may have come from the catalog.
+            let near = near.or_else(|| nearest(key, known.iter().copied()));
             let hint = match (near, self.home(key)) {
                 (Some(near), _) => format!("; did you mean `{near}`?"),
                 (None, Some(home)) => format!("; it belongs in [{home}]."),

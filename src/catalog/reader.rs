@@ -31,11 +31,13 @@ const DAYS_MAX: u32 = 36_500;
 /// Streams that one definition may make of a shop.
 const COMBINATIONS_MAX: usize = 64;
 
-/// Lays `over` upon `base`, table by table; other values replace.
+/// Lays `over` upon `base`, table by table; other values replace. Where a table makes one choice among several, another
+/// choice takes its place, as the keys of one mean nothing beside those of another.
 pub fn merge(base: &mut toml::Table, over: &toml::Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) if !is_whole(key, above) => {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
+                make_way(key, below, above);
                 merge(below, above);
             }
             _ => {
@@ -45,14 +47,23 @@ pub fn merge(base: &mut toml::Table, over: &toml::Table) {
     }
 }
 
-/// Whether a table is one choice among several, whose keys mean nothing beside those of another: it replaces the other.
-fn is_whole(key: &str, table: &toml::Table) -> bool {
-    let has = |names: &[&str]| names.iter().any(|name| table.contains_key(*name));
+/// Takes out of `below` what belongs to another choice than that of `above`.
+fn make_way(key: &str, below: &mut toml::Table, above: &toml::Table) {
+    const SOURCES: [&str; 5] = ["from", "stream", "parent", "above", "up"];
+    let chooses = |name: &&str| above.get(*name).is_some_and(|value| !value.is_table());
     match key {
-        "pages" => has(&["style"]),
-        "windows" => has(&["day", "from", "to"]),
+        "pages" if above.get("style").is_some_and(|style| below.get("style") != Some(style)) => below.clear(),
+        "windows" if ["day", "from", "to"].iter().any(|name| chooses(name) && !below.contains_key(*name)) => {
+            below.clear();
+        }
+        "pages" | "windows" => {}
         // A column.
-        _ => has(&["type"]) && has(&["from", "stream", "parent", "above"]),
+        _ if SOURCES.iter().any(|name| chooses(name) && !below.contains_key(*name)) => {
+            SOURCES.iter().for_each(|name| {
+                below.remove(*name);
+            });
+        }
+        _ => {}
     }
 }
 
@@ -107,6 +118,7 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
     Definition { name: name.to_owned(), media_type, id, parent, list, detail, table, coverage }
 }
 
+/// What cannot be read is empty; that was told.
 fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let path = fields.needed("path", fields.text("path"), "give the path of the list, like path = \"/v1/orders\"");
     let path = path.filter(|path| {
@@ -230,12 +242,15 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
     };
     let first = || fields.number("first").unwrap_or(1);
     let pages = match style.as_str() {
-        "number" => parameter("page").map(|parameter| Pages::Number { parameter, first: first() }),
+        "number" => {
+            let (parameter, first) = (parameter("page"), first());
+            parameter.map(|parameter| Pages::Number { parameter, first })
+        }
         "has-more-flag" => {
             let (parameter, first) = (parameter("page"), first());
             let mend = "give the pointer to the flag, like flag = \"/hasNextPage\"";
             let flag = fields.needed("flag", fields.pointer_to_one("flag", false), mend);
-            parameter.zip(flag).map(|(parameter, flag)| Pages::HasMoreFlag { parameter, first, flag })
+            parameter.map(|parameter| Pages::HasMoreFlag { parameter, first, flag: flag.unwrap_or_default() })
         }
         "cursor" => {
             let parameter = parameter("cursor");
@@ -245,7 +260,7 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
                 fields.is_pointer("next", pointer, false);
                 fields.is_to_one("next", pointer);
             }
-            parameter.zip(next).map(|(parameter, next)| Pages::Cursor { parameter, next })
+            parameter.map(|parameter| Pages::Cursor { parameter, next: next.unwrap_or_default() })
         }
         "offset" => {
             let (parameter, limit) = (parameter("offset"), fields.text("limit"));
@@ -253,7 +268,7 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
             if size == Some(0) {
                 fields.problem("size", "a page of no rows never ends; give the number of rows");
             }
-            parameter.zip(size).map(|(parameter, size)| Pages::Offset { parameter, limit, size })
+            parameter.map(|parameter| Pages::Offset { parameter, limit, size: size.unwrap_or_default() })
         }
         "next-link" => Some(Pages::NextLink { at: fields.pointer_to_one("at", false) }),
         "none" => Some(Pages::None),
@@ -270,7 +285,7 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
 fn windows(fields: Fields<'_>) -> Option<Windows> {
     let [has_day, has_from, has_to] = ["day", "from", "to"].map(|key| fields.has(key));
     let given = (fields.text("day"), fields.text("from"), fields.text("to"));
-    if has_day && fields.number("days").is_some() {
+    if has_day && !has_from && !has_to && fields.number("days").is_some() {
         fields.problem("days", "goes with `from` and `to`; a `day` is one day long");
     }
     let span = match given {
@@ -281,7 +296,7 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
             if days.is_none() && fields.number("days").is_some() {
                 fields.problem("days", format!("must be from 1 to {DAYS_MAX}"));
             }
-            days.map(|days| Span::Days { from, to, days })
+            Some(Span::Days { from, to, days: days.unwrap_or_default() })
         }
         _ => {
             match (has_day, has_from, has_to) {
@@ -307,7 +322,7 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
     };
     let undated = fields.flag("undated").unwrap_or(false);
     fields.end();
-    let reach_days = u32::try_from(reach?.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
+    let reach_days = u32::try_from(reach.unwrap_or_default().as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
     if reach_days > DAYS_MAX {
         fields.problem("reach", format!("must be at most {DAYS_MAX}d"));
     }
@@ -320,10 +335,10 @@ fn recent(fields: Fields<'_>) -> Option<Recent> {
     let max = fields.needed("max", fields.duration("max"), "say the most it may ask for: max = \"60min\"");
     let margin = fields.duration("margin").unwrap_or(MARGIN_DEFAULT);
     if max.is_some_and(|max| max <= margin) {
-        fields.problem("max", "must be more than the margin");
+        fields.problem("max", format!("must be more than the margin, {} s", margin.as_secs()));
     }
     fields.end();
-    Some(Recent { parameter: parameter?, max: max?, margin })
+    Some(Recent { parameter: parameter?, max: max.unwrap_or_default(), margin })
 }
 
 fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {

@@ -261,7 +261,9 @@ impl Settings {
                 },
                 (None, DeValue::Table(_)) if path == "resource" => {}
                 (None, DeValue::Table(inner)) if is_section => self.walk(&path, inner),
-                (None, _) if path == "resource" => self.unfit(&path, "is a section; write it as [resource.NAME]"),
+                (None, _) if path == "resource" => {
+                    self.unfit(&path, "is a section, [resource.NAME]; what to sync is named by `resources`");
+                }
                 (None, _) if is_section => self.unfit(&path, &format!("is a section; write it as [{path}]")),
                 (None, _) => self.unknown(prefix, &path, key.get_ref()),
             }

@@ -266,7 +266,7 @@ fn order_days_and_durations() {
     says(
         "more",
         "recent = { parameter = \"minutes\", max = \"1min\" }",
-        &["waybill.toml:10: resource.things.list.recent.max: must be more than the margin"],
+        &["waybill.toml:10: resource.things.list.recent.max: must be more than the margin, 120 s"],
     );
     says(
         "detail",

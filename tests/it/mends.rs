@@ -24,9 +24,47 @@ fn a_choice_replaces_the_one_that_ships() {
     ] {
         assert_eq!(told(own), [""; 0], "{own}");
     }
-    let only_the_type =
-        "resources = [\"orders\"]\n[resource.orders.table.children.order_items.columns.ean]\ntype = \"text\"\n";
-    assert_eq!(told(only_the_type), [""; 0]);
+    // The same choice once more changes only what it says.
+    for own in [
+        "resources = [\"orders\"]\n[resource.orders.table.children.order_items.columns.ean]\ntype = \"text\"\n",
+        "resources = [\"shipments\"]\n[resource.shipments.table.columns]\nfulfilment_method = { from = \"/fm\" }\n",
+        "resources = [\"orders\"]\n[resource.orders.list]\nwindows = { day = \"day\", timezone = \"UTC\" }\n",
+        "resources = [\"orders\"]\n[resource.orders.list]\npages = { style = \"number\", first = 0 }\n",
+        "resources = [\"invoices\"]\n[resource.invoices.list.windows]\nfrom = \"since\"\n",
+    ] {
+        assert_eq!(told(own), [""; 0], "{own}");
+    }
+    assert_eq!(
+        told("resources = [\"shipments\"]\n[resource.shipments.list]\nordr = \"unordered\"\n"),
+        ["3: resource.shipments.list.ordr: unknown key; did you mean `order`? .."]
+    );
+}
+
+/// What two keys have to do with each other is told although a third is wrong.
+#[test]
+fn a_fault_hides_none_beside_it() {
+    let list = "windows = { day = \"page\", reach = \"soon\" }\nrecent = { parameter = \"page\" }";
+    let clash = "`page` is the parameter of `pages.parameter` too, and can have one value only";
+    assert_eq!(
+        told(&with("more", list)),
+        [
+            "10: resource.things.list.windows.reach: `soon` is no duration; write it like \"90s\", \"15min\", \"24h\" or \
+             \"30d\"",
+            &format!("10: resource.things.list.windows.day: {clash}"),
+            "11: resource.things.list.recent: `max` is missing; say the most it may ask for: max = \"60min\"",
+            &format!("11: resource.things.list.recent.parameter: {clash}"),
+        ]
+    );
+    let cursor = "pages = { style = \"cursor\", parameter = \"c\" }\nrecent = { parameter = \"m\", max = \"1h\" }";
+    assert_eq!(
+        told(&with("pages", cursor)),
+        [
+            "9: resource.things.list.pages: `next` is missing; give the pointers to the next cursor, like next = \
+             [\"/page/nextCursor\"]",
+            "10: resource.things.list.recent: does not go with a cursor, which belongs to what was asked for at first; \
+             leave it out",
+        ]
+    );
 }
 
 #[test]
@@ -52,7 +90,10 @@ fn what_stands_in_the_wrong_section_is_shown_its_own() {
             "[resources.things]\nid = \"/id\"\n",
             "1: resources: is the list of the resources to sync; a definition stands under [resource.NAME]",
         ),
-        ("[[resource]]\nid = \"/id\"\n", "1: resource: is a section; write it as [resource.NAME]"),
+        (
+            "[[resource]]\nid = \"/id\"\n",
+            "1: resource: is a section, [resource.NAME]; what to sync is named by `resources`",
+        ),
         (
             "[resource]\nid = \"/id\"\nlist = { path = \"/x\" }\n",
             "1: resource: the name is missing; write [resource.NAME]",
