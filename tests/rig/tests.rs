@@ -28,6 +28,8 @@ pub(crate) struct Test {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Need {
     MariaDb,
+    /// What copies one database server to another.
+    MariaDbDump,
     LoopMounts,
     Strace,
     FakeTime,
@@ -40,6 +42,8 @@ impl Need {
         match self {
             Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
             Need::MariaDb => Some("no MariaDB server on this machine"),
+            Need::MariaDbDump if runs("mariadb-dump", &["--version"]) => None,
+            Need::MariaDbDump => Some("no mariadb-dump"),
             Need::LoopMounts => disk::Disk::new(8, 5).err().map(|_| "no loop mounts: needs root, mkfs.ext4 and mount"),
             Need::Strace if runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) => None,
             Need::FakeTime if rates::library().is_some() => None,
@@ -112,7 +116,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test {
         name: "mysql_failover",
-        needs: &[Need::MariaDb],
+        needs: &[Need::MariaDb, Need::MariaDbDump],
         alone: false,
         runs: [1, 6, 10],
         at_most: minutes(3, 8, 15),
@@ -120,7 +124,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test {
         name: "mysql_set_back",
-        needs: &[Need::MariaDb],
+        needs: &[Need::MariaDb, Need::MariaDbDump],
         alone: false,
         runs: [1, 5, 5],
         at_most: minutes(4, 6, 8),
