@@ -171,40 +171,6 @@ impl Config {
     }
 }
 
-/// All but the file's name and lines, the rules, the definitions and the database's address. None only beside at least
-/// one problem.
-fn checked(
-    settings: &mut Settings,
-    defaults: &catalog::SourceDefaults,
-    environment: &BTreeMap<String, String>,
-) -> Option<Config> {
-    let data_dir = PathBuf::from(settings.text("data_dir", DATA_DIR_DEFAULT));
-    let master_key = master_key(settings, &data_dir, environment.get("WAYBILL_MASTER_KEY"));
-    let admin_key = admin_key(settings, environment.get("WAYBILL_ADMIN_KEY"));
-    let behind_proxy = settings.flag("http.behind_proxy", false);
-    let listen = listen(settings, behind_proxy);
-    let limits = limits::limits(settings);
-    let log = log(settings);
-    let schedule = schedule(settings);
-    let source = source(settings, defaults);
-    Some(Config {
-        file: None,
-        lines: settings::Lines::default(),
-        data_dir,
-        master_key: master_key?,
-        admin_key: admin_key?,
-        definitions: Vec::new(),
-        rules: RuleTable::default(),
-        listen: listen?,
-        behind_proxy,
-        mysql_url: None,
-        source: source?,
-        schedule: schedule?,
-        limits: limits?,
-        log: log?,
-    })
-}
-
 fn master_key(settings: &mut Settings, data_dir: &Path, variable: Option<&String>) -> Option<MasterKeySource> {
     // Beside the data directory, not in it: a copy of the data alone opens nothing.
     let Some(name) = data_dir.file_name() else {

@@ -330,6 +330,12 @@ impl Definition {
 
     /// The queue of a definition's jobs differs by list and detail; both need a rate rule.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.list.path.as_str()).chain(self.detail.iter().map(|detail| detail.path.as_str()))
+        self.keyed_paths().map(|(_, path)| path)
+    }
+
+    /// The same, each with the key of the definition that it stands under.
+    pub fn keyed_paths(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let detail = self.detail.iter().map(|detail| ("detail.path", detail.path.as_str()));
+        std::iter::once(("list.path", self.list.path.as_str())).chain(detail)
     }
 }

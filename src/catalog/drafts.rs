@@ -90,17 +90,15 @@ pub fn idle_rules(rules: &RuleTable, drafts: &[Draft]) -> Result<Vec<(String, St
 
 /// Its paths that have no rate rule.
 fn unruled(definition: &Definition, rules: &RuleTable) -> Vec<String> {
-    let detail = definition.detail.iter().map(|detail| ("detail", &detail.path));
-    let paths = std::iter::once(("list", &definition.list.path)).chain(detail);
     // An empty one could not be read.
-    let lacks = |(_, path): &(&str, &String)| !path.is_empty() && rules.find("GET", path).is_none();
-    let told = |(part, path): (&str, &String)| {
+    let lacks = |(_, path): &(&str, &str)| !path.is_empty() && rules.find("GET", path).is_none();
+    let told = |(key, path): (&str, &str)| {
         let (name, rule) = (&definition.name, Rule::name_for("GET", path));
         format!(
-            "resource.{name}.{part}.path: no rate rule for GET {path}; add it under [source.limits], like \"{rule}\" = \"20/min\""
+            "resource.{name}.{key}: no rate rule for GET {path}; add it under [source.limits], like \"{rule}\" = \"20/min\""
         )
     };
-    paths.filter(lacks).map(told).collect()
+    definition.keyed_paths().filter(lacks).map(told).collect()
 }
 
 /// What is wrong with a definition whose parent is not there: its list is asked for by the parent's ids.

@@ -253,12 +253,8 @@ impl<'a> Fields<'a> {
             meant.extend(near);
             // What is there may have come from the catalog.
             let near = near.or_else(|| nearest(key, known.iter().copied()));
-            let hint = match (near, self.home(key)) {
-                (Some(near), _) => format!("; did you mean `{near}`?"),
-                (None, Some(home)) => format!("; it belongs in [{home}]."),
-                (None, None) => ".".to_owned(),
-            };
-            self.problem(key, format!("unknown key{hint} Known here: {}", known.join(", ")));
+            let home = self.home(key).map(|home| format!("in [{home}]"));
+            self.problem(key, unknown_key(near, home, &known));
         }
         for (key, mend) in self.missing.borrow().iter().filter(|(key, _)| !meant.contains(key)) {
             self.problem("", format!("`{key}` is missing; {mend}"));
@@ -289,6 +285,16 @@ pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     let distances = known.into_iter().map(|name| (strsim::osa_distance(wrong, name), name));
     let (distance, near) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= (wrong.chars().count() / 3).max(1) && distance < near.chars().count()).then_some(near)
+}
+
+/// What is told of an unknown key: the known one that it resembles, else where it belongs, if anywhere.
+pub fn unknown_key(near: Option<&str>, home: Option<String>, known: &[&str]) -> String {
+    let hint = match (near, home) {
+        (Some(near), _) => format!("; did you mean `{near}`?"),
+        (None, Some(home)) => format!("; it belongs {home}."),
+        (None, None) => ".".to_owned(),
+    };
+    format!("unknown key{hint} Known here: {}", known.join(", "))
 }
 
 /// `; did you mean `x`?`, when a known name resembles it; else the sentence just ends.

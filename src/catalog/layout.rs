@@ -154,10 +154,9 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
         fields.problem("", format!("`{name}` is a name of Waybill's own columns; choose another one"));
     }
     let from = fields.pointer_to_one("from", reach.depth.is_some());
-    let (stream, parent) = (fields.text("stream"), fields.flag("parent").filter(|given| *given));
+    let (stream, parent) = (fields.text("stream"), fields.flag("parent"));
     let above = above(&fields, reach);
-    let is_off = fields.flag("parent") == Some(false);
-    let is_given = |key: &&&str| fields.has(key) && !(**key == "parent" && is_off);
+    let is_given = |key: &&&str| fields.has(key) && !(**key == "parent" && parent == Some(false));
     let count = ["from", "stream", "parent", "above"].iter().filter(is_given).count();
     let mend =
         "say where its value comes from: from (a JSON pointer), stream (a list parameter), parent = true, or above";
@@ -174,7 +173,7 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
             }
             Some(ColumnSource::Stream(parameter))
         }
-        (_, _, Some(_), _) => {
+        (_, _, Some(true), _) => {
             if !reach.has_parent {
                 fields.problem("parent", "this resource has no parent");
             }

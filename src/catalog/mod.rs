@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 pub use definition::Definition;
 pub use drafts::{Draft, drafts, idle_rules, resources, wanted_of};
-pub use fields::{did_you_mean, nearest};
+pub use fields::{did_you_mean, nearest, unknown_key};
 pub use layout::is_identifier;
 pub use limits::{Limit, Rule, RuleTable};
 pub use views::views;

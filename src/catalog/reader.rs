@@ -285,18 +285,19 @@ fn pages(fields: Fields<'_>) -> Option<Pages> {
 fn windows(fields: Fields<'_>) -> Option<Windows> {
     let [has_day, has_from, has_to] = ["day", "from", "to"].map(|key| fields.has(key));
     let given = (fields.text("day"), fields.text("from"), fields.text("to"));
-    if has_day && !has_from && !has_to && fields.number("days").is_some() {
+    let days = fields.number("days");
+    if has_day && !has_from && !has_to && days.is_some() {
         fields.problem("days", "goes with `from` and `to`; a `day` is one day long");
     }
     let span = match given {
         (Some(parameter), None, None) => Some(Span::Day { parameter }),
         (None, Some(from), Some(to)) => {
-            let days = fields.needed("days", fields.number("days"), "say how many days a stretch has, like days = 31");
-            let days = days.and_then(|days| u32::try_from(days).ok()).filter(|days| (1..=DAYS_MAX).contains(days));
-            if days.is_none() && fields.number("days").is_some() {
+            let days = fields.needed("days", days, "say how many days a stretch has, like days = 31");
+            let fit = days.and_then(|days| u32::try_from(days).ok()).filter(|days| (1..=DAYS_MAX).contains(days));
+            if days.is_some() && fit.is_none() {
                 fields.problem("days", format!("must be from 1 to {DAYS_MAX}"));
             }
-            Some(Span::Days { from, to, days: days.unwrap_or_default() })
+            Some(Span::Days { from, to, days: fit.unwrap_or_default() })
         }
         _ => {
             match (has_day, has_from, has_to) {
@@ -306,7 +307,6 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
                 (true, false, false) | (false, true, true) => {}
                 _ => fields.problem("", "needs either `day`, or `from` and `to`: the parameters that choose the days"),
             }
-            fields.number("days");
             None
         }
     };

@@ -3,6 +3,8 @@
 //! Cells hold text from the marketplace and from clients, so control and direction characters never
 //! reach the terminal: an escape sequence in a name must not move the cursor or set a title.
 
+use crate::domain::text::acts_on_a_terminal;
+
 /// Between two columns.
 const GAP: &str = "  ";
 /// No column is cut below this, as long as another can give.
@@ -67,11 +69,7 @@ fn pad(cell: &str, width: usize) -> String {
 
 /// The text without anything that acts on a terminal.
 pub(super) fn clean(text: &str) -> String {
-    let acts = |letter: char| {
-        letter.is_control()
-            || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|letter| if acts(letter) { '·' } else { letter }).collect()
+    text.chars().map(|letter| if acts_on_a_terminal(letter) { '·' } else { letter }).collect()
 }
 
 fn columns_of(text: &str) -> usize {

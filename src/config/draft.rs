@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::settings::Settings;
-use super::{Config, ConfigError, FILE_DEFAULT};
+use super::{Config, ConfigError, DATA_DIR_DEFAULT, FILE_DEFAULT};
 use crate::catalog::{self, RuleTable};
 
 /// What could be read, and what is wrong with it.
@@ -77,31 +77,47 @@ impl Draft {
 
 fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Draft {
     let mysql_url = super::mysql_url(&mut settings);
-    let mut draft = Draft { settings, config: None, definitions: Vec::new(), mysql_url: mysql_url.clone().flatten() };
-    let settings = &mut draft.settings;
+    let named = mysql_url.clone().flatten();
     let defaults = match catalog::source_defaults() {
         Ok(defaults) => defaults,
         Err(what) => {
             settings.problem("built-in".to_owned(), what);
-            return draft;
+            return Draft { settings, config: None, definitions: Vec::new(), mysql_url: named };
         }
     };
-    let config = super::checked(settings, &defaults, environment);
     let (rules, unread) = RuleTable::draft([&defaults.limits, &settings.map("source.limits")]);
-    let wanted = wanted(settings);
+    let wanted = wanted(&mut settings);
     let (definitions, unfit) = catalog::drafts(&wanted, &settings.resources, &rules);
     unread.into_iter().chain(unfit).for_each(|problem| settings.catalog_problem(problem));
-    let complete = |(config, mysql_url)| Config {
-        file,
-        lines: settings.lines.clone(),
-        definitions: catalog::wanted_of(&definitions),
-        rules,
-        mysql_url,
-        ..config
+    let data_dir = PathBuf::from(settings.text("data_dir", DATA_DIR_DEFAULT));
+    let master_key = super::master_key(&mut settings, &data_dir, environment.get("WAYBILL_MASTER_KEY"));
+    let admin_key = super::admin_key(&mut settings, environment.get("WAYBILL_ADMIN_KEY"));
+    let behind_proxy = settings.flag("http.behind_proxy", false);
+    let listen = super::listen(&mut settings, behind_proxy);
+    let limits = super::limits::limits(&mut settings);
+    let log = super::log(&mut settings);
+    let schedule = super::schedule(&mut settings);
+    let source = super::source(&mut settings, &defaults);
+    let complete = || {
+        Some(Config {
+            file,
+            lines: settings.lines.clone(),
+            data_dir,
+            master_key: master_key?,
+            admin_key: admin_key?,
+            definitions: catalog::wanted_of(&definitions),
+            rules,
+            listen: listen?,
+            behind_proxy,
+            mysql_url: mysql_url?,
+            source: source?,
+            schedule: schedule?,
+            limits: limits?,
+            log: log?,
+        })
     };
-    draft.config = config.zip(mysql_url).map(complete);
-    draft.definitions = definitions;
-    draft
+    let config = complete();
+    Draft { settings, config, definitions, mysql_url: named }
 }
 
 /// The resources to sync. A name that stands there twice is told, and taken once.

@@ -11,7 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
 use super::{Config, values};
-use crate::catalog::{did_you_mean, nearest};
+use crate::catalog::{did_you_mean, nearest, unknown_key};
+use crate::domain::text::acts_on_a_terminal;
 
 /// Problems told of a file that is no TOML: most follow from the first.
 const SYNTAX_PROBLEMS_MAX: usize = 5;
@@ -32,7 +33,7 @@ impl fmt::Display for Problem {
         // What the file holds may be quoted; nothing of it acts upon a terminal.
         let letters = self.place.chars().chain(": ".chars()).chain(self.what.chars());
         letters.into_iter().try_for_each(|letter| {
-            if letter.is_control() { write!(f, "{}", letter.escape_default()) } else { write!(f, "{letter}") }
+            if acts_on_a_terminal(letter) { write!(f, "{}", letter.escape_default()) } else { write!(f, "{letter}") }
         })
     }
 }
@@ -93,7 +94,7 @@ impl Settings {
                 let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
                 let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
                 let what = "holds letters that are not UTF-8; save the file as UTF-8".to_owned();
-                self.problems.push(Problem { place: format!("{file}:{line}"), line: Some(line), what });
+                self.problems.push(self.at_line(line, what));
                 return;
             }
         };
@@ -102,8 +103,7 @@ impl Settings {
             for error in errors {
                 let line = line_of(text, &error.span().unwrap_or(0..0));
                 // Only the message: the full form quotes the line, which may hold a password.
-                let what = format!("not TOML: {}", error.message().replace('\n', ", "));
-                let problem = Problem { place: format!("{file}:{line}"), line: Some(line), what };
+                let problem = self.at_line(line, format!("not TOML: {}", error.message().replace('\n', ", ")));
                 // One slip may be met many times over.
                 if !self.problems.contains(&problem) && self.problems.len() < SYNTAX_PROBLEMS_MAX {
                     self.problems.push(problem);
@@ -186,9 +186,14 @@ impl Settings {
 
     /// The line of the key, or of the nearest table around it that the file has.
     fn placed(&self, key: &str, what: String) -> Problem {
-        let line = self.lines.of(key);
-        let place = line.map_or_else(|| "built-in".to_owned(), |line| format!("{}:{line}", self.file));
-        Problem { place, line, what }
+        match self.lines.of(key) {
+            Some(line) => self.at_line(line, what),
+            None => Problem { place: "built-in".to_owned(), line: None, what },
+        }
+    }
+
+    fn at_line(&self, line: usize, what: String) -> Problem {
+        Problem { place: format!("{}:{line}", self.file), line: Some(line), what }
     }
 
     pub(super) fn is_set(&self, key: &str) -> bool {
@@ -286,15 +291,14 @@ impl Settings {
             known.push("resource");
         }
         known.dedup();
-        let hint = match (nearest(name, known.iter().copied()), home(name)) {
-            (Some(near), _) => format!("; did you mean `{near}`?"),
-            (None, Some("")) => "; it belongs at the top of the file, before the first [section].".to_owned(),
-            (None, Some(section)) => format!("; it belongs in [{section}]."),
-            (None, None) => ".".to_owned(),
-        };
+        let home = home(name).map(|section| match section {
+            "" => "at the top of the file, before the first [section]".to_owned(),
+            section => format!("in [{section}]"),
+        });
+        let what = unknown_key(nearest(name, known.iter().copied()), home, &known);
         // Where key and value were exchanged, the key may hold a password.
         let shown = if name.contains('@') { prefix } else { path };
-        self.unfit(shown, &format!("unknown key{hint} Known here: {}", known.join(", ")));
+        self.unfit(shown, &what);
     }
 }
 
@@ -355,7 +359,7 @@ fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
         (Kind::List, _) => Err(format!("needs an array of texts, like [\"a\", \"b\"], not {found}")),
         (Kind::Map, DeValue::Table(table)) => table
             .iter()
-            .map(|(name, value)| Some((name.get_ref().to_string(), plain(value.get_ref())?)))
+            .map(|(name, value)| Some((name.get_ref().to_string(), as_written(value.get_ref())?)))
             .collect::<Option<_>>()
             .map(Raw::Map)
             .ok_or_else(|| "needs texts only, like \"GET /path\" = \"25/min\"".to_owned()),
@@ -364,7 +368,7 @@ fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
 }
 
 /// A text; a number as it is written, which whoever reads it refuses by its name.
-fn plain(value: &DeValue<'_>) -> Option<String> {
+fn as_written(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(digits) => Some(digits.as_str().to_owned()),

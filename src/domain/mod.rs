@@ -13,6 +13,7 @@ pub mod run;
 pub mod shop;
 pub mod sparse;
 pub mod stream;
+pub mod text;
 
 pub use clock::Clock;
 pub use completeness::{Completeness, Gap, GapReason, Held};

@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 
 use crate::domain::Disposition;
+use crate::domain::text::acts_on_a_terminal;
 
 /// Longest text, in bytes, taken over from a server.
 const TEXT_MAX: usize = 200;
@@ -166,14 +167,7 @@ pub(super) fn problem_text(body: &[u8]) -> String {
 pub(super) fn clean(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        // Direction marks could make a log line read as another.
-        let c = if c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            ' '
-        } else {
-            c
-        };
+        let c = if acts_on_a_terminal(c) { ' ' } else { c };
         if out.len() + c.len_utf8() > TEXT_MAX {
             break;
         }

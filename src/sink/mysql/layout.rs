@@ -163,18 +163,22 @@ pub(super) fn unfit(definition: &Definition) -> Vec<(String, String)> {
     let own = (format!("resource.{name}.table"), &table.columns);
     let children = table.children.iter();
     let children = children.map(|child| (format!("resource.{name}.table.children.{}", child.name), &child.columns));
-    let told = |(key, columns): (String, &Vec<Column>)| {
-        let what = || format!("its {} columns do not fit a row of MySQL; leave some out", columns.len());
-        sql_kinds(columns).is_none().then(|| (key, what()))
-    };
+    let told = |(key, columns): (String, &Vec<Column>)| Some((key, fitting_kinds(columns).err()?));
     std::iter::once(own).chain(children).filter_map(told).collect()
 }
 
 fn own_columns(table: &str, columns: &[Column]) -> Result<Vec<SqlColumn>, String> {
-    let kinds = sql_kinds(columns).ok_or_else(|| {
-        format!("table `{table}`: its {} columns do not fit a row of MySQL; leave some out", columns.len())
-    })?;
+    let kinds = fitting_kinds(columns).map_err(|what| format!("table `{table}`: {what}"))?;
     Ok(columns.iter().zip(kinds).map(|(column, kind)| SqlColumn::new(&column.name, &kind, OnRepeat::Newest)).collect())
+}
+
+/// As [`sql_kinds`].
+///
+/// # Errors
+/// That they do not fit, and the mend.
+fn fitting_kinds(columns: &[Column]) -> Result<Vec<String>, String> {
+    let unfit = || format!("its {} columns do not fit a row of MySQL; leave some out", columns.len());
+    sql_kinds(columns).ok_or_else(unfit)
 }
 
 /// The columns' SQL types. Depends on nothing but the list: texts that do not fit a page get longer

@@ -226,17 +226,14 @@ async fn a_walk_for_news_that_ends_within_what_was_known_is_followed_by_a_whole_
 async fn a_list_in_no_order_has_nothing_below_its_end() {
     let f = two_old_rows().await;
     let rule = WalkRule { newest_first: false, ..RULE };
-    f.start(Mode::Incremental).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let effects = page(&[("1", 1, 9), ("3", 1, 0), ("2", 1, 8)], Next::End);
-    f.store.settle(vec![(lease, Settlement::Done { effects, rule })]).await.unwrap();
-    assert_eq!(f.read_details().await, ["3"]);
-    f.start(Mode::Incremental).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let effects = page(&[("4", 1, 0), ("2", 1, 8)], Next::End);
-    f.store.settle(vec![(lease, Settlement::Done { effects, rule })]).await.unwrap();
-    assert_eq!(walking(&f), [], "no whole walk follows");
-    assert_eq!(f.read_details().await, ["4"]);
+    for (rows, new) in [(&[("1", 1, 9), ("3", 1, 0), ("2", 1, 8)][..], "3"), (&[("4", 1, 0), ("2", 1, 8)], "4")] {
+        f.start(Mode::Incremental).await;
+        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let effects = page(rows, Next::End);
+        f.store.settle(vec![(lease, Settlement::Done { effects, rule })]).await.unwrap();
+        assert_eq!(walking(&f), [], "no whole walk follows");
+        assert_eq!(f.read_details().await, [new]);
+    }
 }
 
 #[tokio::test]
