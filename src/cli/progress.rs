@@ -36,6 +36,8 @@ pub(super) fn line(label: &str, view: &RunView, now: Millis) -> Line {
         RunState::Done => format!("done: {} listed, {} fetched", run.listed, run.fetched),
         RunState::Failed => format!("failed: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
         RunState::Canceled => "canceled".to_owned(),
+        RunState::Unproved => format!("unproved: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
+        RunState::Stopped => format!("stopped: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
     };
     if run.parked > 0 {
         text.push_str(&format!(", {} parked", run.parked));

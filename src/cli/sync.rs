@@ -160,11 +160,14 @@ fn state(state: RunState) -> &'static str {
         RunState::Done => "done",
         RunState::Failed => "failed",
         RunState::Canceled => "canceled",
+        RunState::Unproved => "unproved",
+        RunState::Stopped => "stopped",
     }
 }
 
 fn verdict(ended: &Ended, runs: &[RunView], refused: usize) -> Outcome {
-    let failed = runs.iter().filter(|view| matches!(view.run.state, RunState::Failed | RunState::Canceled)).count();
+    let whole = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
+    let failed = runs.iter().filter(|view| !whole(view.run.state)).count();
     let open = runs.iter().filter(|view| view.run.is_open()).count();
     let parked: u64 = runs.iter().map(|view| view.run.parked).sum();
     let what = match ended {

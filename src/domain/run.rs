@@ -38,6 +38,11 @@ pub enum RunState {
     Failed,
     /// Its shop was deleted.
     Canceled,
+    /// The walk reached an end that nothing proves to be the end of the list; `error` says why. The checkpoint did not
+    /// move, and no row was marked as no longer listed.
+    Unproved,
+    /// Its shop was refused or paused while the run was open; `error` says why. What it found is kept.
+    Stopped,
 }
 
 /// One walk over a stream. `to_fetch = fetched + parked + gone + still pending`, always.

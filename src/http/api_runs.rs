@@ -18,12 +18,14 @@ use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState};
 
 /// What `state` may be.
-pub(super) const STATES: [(&str, RunState); 5] = [
+pub(super) const STATES: [(&str, RunState); 7] = [
     ("walking", RunState::Walking),
     ("fetching", RunState::Fetching),
     ("done", RunState::Done),
     ("failed", RunState::Failed),
     ("canceled", RunState::Canceled),
+    ("unproved", RunState::Unproved),
+    ("stopped", RunState::Stopped),
 ];
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
