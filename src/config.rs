@@ -5,8 +5,11 @@
 //! all problems are told at once, each with its place and its mend. `Debug` shows no secret.
 
 mod draft;
+mod foreign;
 mod keys;
 mod limits;
+mod paths;
+mod schedule;
 mod settings;
 mod values;
 
@@ -18,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use croner::parser::CronParser;
 use secrecy::SecretString;
 use url::{Host, Url};
 
@@ -41,10 +43,6 @@ const IN_FLIGHT_MAX_DEFAULT: u64 = 256;
 const CALLS_PER_SECOND_DEFAULT: u64 = 0;
 /// The login host blocks addresses that ask for tokens too often.
 const LOGINS_PER_SECOND_DEFAULT: u64 = 5;
-const SYNC_DEFAULT: &str = "0 */15 * * * *";
-/// At night, when the budget is not needed for new rows.
-const RECONCILE_DEFAULT: &str = "0 30 3 * * *";
-const TIMEZONE_DEFAULT: &str = "Europe/Amsterdam";
 const LOG_LEVEL_DEFAULT: &str = "info";
 /// Shorter admin keys can be guessed; the ones we make have 256 bits.
 const ADMIN_KEY_MIN: usize = 12;
@@ -55,6 +53,8 @@ pub struct Config {
     /// The file that was read; none: defaults and environment only.
     pub file: Option<PathBuf>,
     pub(crate) lines: settings::Lines,
+    /// Why nothing may be synced with this source.
+    pub(crate) unnamed: Option<Problem>,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
     pub master_key: MasterKeySource,
@@ -169,17 +169,17 @@ impl Config {
     pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
         Draft::read(path, environment)?.finish()
     }
+
+    /// Whether a sync may start: there are definitions that belong to the source.
+    ///
+    /// # Errors
+    /// [`ConfigError::Problems`] when another source is named and `resources` is not.
+    pub fn check_resources(&self) -> Result<(), ConfigError> {
+        self.unnamed.clone().map_or(Ok(()), |problem| Err(ConfigError::Problems(vec![problem])))
+    }
 }
 
-fn master_key(settings: &mut Settings, data_dir: &Path, variable: Option<&String>) -> Option<MasterKeySource> {
-    // Beside the data directory, not in it: a copy of the data alone opens nothing.
-    let Some(name) = data_dir.file_name() else {
-        settings.problem_at(
-            "data_dir",
-            format!("`{}` is no directory of our own; name one like \"data\"", data_dir.display()),
-        );
-        return None;
-    };
+fn master_key(settings: &mut Settings, data_dir: Option<&Path>, variable: Option<&String>) -> Option<MasterKeySource> {
     if let Some(key) = variable.filter(|key| !key.is_empty()) {
         let bytes = base64::engine::general_purpose::STANDARD.decode(key.trim()).map(|bytes| bytes.len());
         if bytes != Ok(32) {
@@ -189,11 +189,18 @@ fn master_key(settings: &mut Settings, data_dir: &Path, variable: Option<&String
         }
         return Some(MasterKeySource::Env(key.trim().into()));
     }
-    let mut beside = name.to_os_string();
-    beside.push(".key");
-    let default = data_dir.with_file_name(beside);
-    let file = settings.text("master_key_file", "");
-    Some(MasterKeySource::File(if file.is_empty() { default } else { PathBuf::from(file) }))
+    let named = paths::file(settings, "master_key_file")?;
+    // Beside the data directory, not in it: a copy of the data alone opens nothing.
+    let beside = || {
+        let mut name = data_dir?.file_name()?.to_os_string();
+        name.push(".key");
+        Some(data_dir?.with_file_name(name))
+    };
+    let file = match named {
+        Some(file) => file,
+        None => paths::unblocked(settings, "master_key_file", beside()?)?,
+    };
+    Some(MasterKeySource::File(file))
 }
 
 /// `Some(None)`: not set.
@@ -336,40 +343,6 @@ fn bounded(settings: &mut Settings, key: &str, default: u64, (least, most): (u64
     }
     settings.problem_at(key, format!("{number} is out of range; use {least} to {most}"));
     None
-}
-
-fn schedule(settings: &mut Settings) -> Option<Schedule> {
-    let sync = cron(settings, "schedule.sync", SYNC_DEFAULT);
-    let reconcile = cron(settings, "schedule.reconcile", RECONCILE_DEFAULT);
-    let timezone = settings.text("schedule.timezone", TIMEZONE_DEFAULT);
-    if let Err(error) = jiff::tz::TimeZone::get(&timezone) {
-        settings.problem_at(
-            "schedule.timezone",
-            format!("`{timezone}` is not known here ({error}); use an IANA name like \"Europe/Amsterdam\" or \"UTC\""),
-        );
-        return None;
-    }
-    Some(Schedule { sync: sync?, reconcile: reconcile?, timezone })
-}
-
-/// Six fields with seconds; five are taken as second 0.
-fn cron(settings: &mut Settings, key: &str, default: &str) -> Option<String> {
-    let text = settings.text(key, default);
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    let six = match fields.len() {
-        5 => format!("0 {}", fields.join(" ")),
-        6 => fields.join(" "),
-        count => {
-            let example = "six: second minute hour day month weekday, like \"0 */15 * * * *\"";
-            settings.problem_at(key, format!("`{text}` has {count} fields; a schedule has {example}"));
-            return None;
-        }
-    };
-    if let Err(error) = CronParser::builder().build().parse(&six) {
-        settings.problem_at(key, format!("`{text}` is no schedule: {error}; write it like \"0 */15 * * * *\""));
-        return None;
-    }
-    Some(six)
 }
 
 fn log(settings: &mut Settings) -> Option<Log> {

@@ -49,6 +49,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     }
     let definitions = draft.definitions().to_vec();
     let config = draft.finish()?;
+    config.check_resources()?;
     start_log(&config.log, Voice::Command)?;
     let mut findings = local(&config);
     findings.extend(without_effect(&config, &definitions)?);

@@ -201,12 +201,12 @@ fn version(mut out: Out) -> Outcome {
     Ok(())
 }
 
-/// The process's variables that are ours. A value that is no text reads as its readable part, which
+/// The process's variables that are ours, and HOME. A value that is no text reads as its readable part, which
 /// the checks then refuse by name.
 fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with("WAYBILL_"))?;
+            let name = name.into_string().ok().filter(|name| name.starts_with("WAYBILL_") || name == "HOME")?;
             Some((name, value.to_string_lossy().into_owned()))
         })
         .collect()
@@ -283,6 +283,7 @@ fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Fa
 /// Starts everything but the HTTP side. `over_http` is the call that does the same on a running
 /// server, for the message when one holds the data directory: method, path, and the body if it takes one.
 async fn start(config: Config, over_http: &str) -> Result<App, Failure> {
+    config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
     App::start(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
 }

@@ -35,6 +35,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
+    config.check_resources()?;
     known(&config, args.resource.as_deref())?;
     if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
         return Ok(out.line(told)?);

@@ -36,6 +36,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
+    config.check_resources()?;
     if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
         return Ok(out.line(told)?);
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::settings::Settings;
-use super::{Config, ConfigError, DATA_DIR_DEFAULT, FILE_DEFAULT};
+use super::{Config, ConfigError, DATA_DIR_DEFAULT, FILE_DEFAULT, foreign, paths};
 use crate::catalog::{self, RuleTable};
 
 /// What could be read, and what is wrong with it.
@@ -35,6 +35,7 @@ impl Draft {
         let mut settings = Settings::default();
         let file = match std::fs::read(&file) {
             Ok(bytes) => {
+                settings.folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
                 settings.read_file(&file.display().to_string(), &bytes);
                 Some(file)
             }
@@ -85,24 +86,32 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
             return Draft { settings, config: None, definitions: Vec::new(), mysql_url: named };
         }
     };
-    let (rules, unread) = RuleTable::draft([&defaults.limits, &settings.map("source.limits")]);
-    let wanted = wanted(&mut settings);
+    let unnamed = foreign::unnamed(&mut settings, &defaults);
+    let wanted = if unnamed.is_some() { Vec::new() } else { wanted(&mut settings) };
+    // Rate rules of one marketplace say nothing about another's paths.
+    let has_built_in = !foreign::is_foreign(&settings, &defaults) || wanted.iter().any(|name| catalog::ships(name));
+    let built_in = if has_built_in { defaults.limits.clone() } else { BTreeMap::new() };
+    let (rules, unread) = RuleTable::draft([&built_in, &settings.map("source.limits")]);
     let (definitions, unfit) = catalog::drafts(&wanted, &settings.resources, &rules);
     unread.into_iter().chain(unfit).for_each(|problem| settings.catalog_problem(problem));
-    let data_dir = PathBuf::from(settings.text("data_dir", DATA_DIR_DEFAULT));
-    let master_key = super::master_key(&mut settings, &data_dir, environment.get("WAYBILL_MASTER_KEY"));
+    let data_dir = paths::data_dir(&mut settings, DATA_DIR_DEFAULT);
+    let master_key = super::master_key(&mut settings, data_dir.as_deref(), environment.get("WAYBILL_MASTER_KEY"));
     let admin_key = super::admin_key(&mut settings, environment.get("WAYBILL_ADMIN_KEY"));
     let behind_proxy = settings.flag("http.behind_proxy", false);
     let listen = super::listen(&mut settings, behind_proxy);
     let limits = super::limits::limits(&mut settings);
     let log = super::log(&mut settings);
-    let schedule = super::schedule(&mut settings);
+    let schedule = super::schedule::schedule(&mut settings);
     let source = super::source(&mut settings, &defaults);
+    if let Some(source) = &source {
+        foreign::check_login(&mut settings, source, &defaults);
+    }
     let complete = || {
         Some(Config {
             file,
             lines: settings.lines.clone(),
-            data_dir,
+            data_dir: data_dir?,
+            unnamed,
             master_key: master_key?,
             admin_key: admin_key?,
             definitions: catalog::wanted_of(&definitions),

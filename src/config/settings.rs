@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
@@ -76,6 +77,10 @@ impl fmt::Debug for Lines {
 #[derive(Default)]
 pub(super) struct Settings {
     file: String,
+    /// Where relative paths of the file start.
+    pub(super) folder: PathBuf,
+    /// The user's home folder.
+    pub(super) home: Option<String>,
     values: BTreeMap<&'static str, Setting>,
     /// Line of each key of the file, `[resource.*]` and limits included.
     pub(super) lines: Lines,
@@ -122,6 +127,7 @@ impl Settings {
 
     /// Reads the variables that begin with `WAYBILL_`. An empty one counts as not set.
     pub(super) fn read_environment(&mut self, environment: &BTreeMap<String, String>) {
+        self.home = environment.get("HOME").cloned();
         let known: BTreeMap<String, (&'static str, Kind)> =
             KEYS.iter().map(|(key, kind)| (variable(key), (*key, *kind))).collect();
         let ours = environment.iter().filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
@@ -156,14 +162,19 @@ impl Settings {
 
     /// A problem with the value of a key, placed where the value came from.
     pub(super) fn problem_at(&mut self, key: &str, what: impl fmt::Display) {
-        let problem = match self.values.get(key) {
+        let problem = self.problem_with(key, what);
+        self.problems.push(problem);
+    }
+
+    /// The same, and not yet among the problems.
+    pub(super) fn problem_with(&self, key: &str, what: impl fmt::Display) -> Problem {
+        match self.values.get(key) {
             Some(setting) => {
                 let what = if from_environment(setting) { what.to_string() } else { format!("{key}: {what}") };
                 Problem { place: setting.place.clone(), line: setting.line, what }
             }
             None => self.placed(key, format!("{key}: {what}")),
-        };
-        self.problems.push(problem);
+        }
     }
 
     /// A problem told by the catalog, whose text begins with the dotted key it is about.
@@ -198,6 +209,10 @@ impl Settings {
 
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.values.contains_key(key)
+    }
+
+    pub(super) fn is_from_environment(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(from_environment)
     }
 
     pub(super) fn text(&self, key: &str, default: &str) -> String {

@@ -253,8 +253,9 @@ fn the_readme_adds_a_resource_that_loads() {
 #[test]
 fn how_calls_show_whose_they_are_is_checked() {
     let source = |text: &str| problems(&format!("[source]\n{text}"));
-    assert_eq!(source("auth = \"bearer\""), [""; 0]);
-    assert_eq!(source("auth = \"api-key\"\napi_key_header = \"X-Api-Key\""), [""; 0]);
+    let elsewhere = |text: &str| source(&format!("{text}\nbase_url = \"https://api.example.com\""));
+    assert_eq!(elsewhere("auth = \"bearer\""), [""; 0]);
+    assert_eq!(elsewhere("auth = \"api-key\"\napi_key_header = \"X-Api-Key\""), [""; 0]);
     assert_eq!(
         source("auth = \"apikey\""),
         ["waybill.toml:2: source.auth: `apikey` is unknown; did you mean `api-key`? \

@@ -9,6 +9,7 @@ mod command_line;
 mod commands;
 mod completeness;
 mod config;
+mod config_places;
 mod definitions;
 mod described;
 mod foreign_state;

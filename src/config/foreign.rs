@@ -1,0 +1,53 @@
+//! Another marketplace than the built-in one: which built-in parts may be used with it.
+//!
+//! Definitions, rate rules and the login address that ship with the binary are those of one marketplace. With
+//! another host they count only where the configuration names them. Loopback is a sandbox of the built-in one.
+
+use url::Url;
+
+use super::settings::{Problem, Settings};
+use super::{Auth, SourceSettings, is_loopback};
+use crate::catalog::{self, SourceDefaults};
+
+const BASE: &str = "source.base_url";
+
+/// Whether calls go to another host than the built-in marketplace's.
+pub(super) fn is_foreign(settings: &Settings, defaults: &SourceDefaults) -> bool {
+    let ours = Url::parse(&defaults.base_url);
+    let (Ok(ours), Ok(url)) = (ours, Url::parse(&settings.text(BASE, &defaults.base_url))) else { return false };
+    url.host() != ours.host() && !is_loopback(&url)
+}
+
+/// Why nothing may be synced: the default resources are another marketplace's.
+pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Option<Problem> {
+    if settings.is_set("resources") || !is_foreign(settings, defaults) {
+        return None;
+    }
+    let what = format!(
+        "`resources` is not set, and its default, {}, is for {}; name what to sync from this host, like \
+         resources = [\"things\"]",
+        catalog::RESOURCES_DEFAULT.join(", "),
+        defaults.base_url
+    );
+    Some(settings.problem_with(BASE, what))
+}
+
+/// Refuses a login or a way of authentication that belongs to the other marketplace.
+pub(super) fn check_login(settings: &mut Settings, source: &SourceSettings, defaults: &SourceDefaults) {
+    let has_logins = source.auth == Auth::ClientCredentials;
+    if has_logins && !settings.is_set("source.token_url") && is_foreign(settings, defaults) {
+        let what = format!(
+            "source.token_url is not set, so the client secrets would go to {}; name the token address of this host, or \
+             another source.auth",
+            defaults.token_url
+        );
+        settings.problem_at(BASE, what);
+    }
+    if !has_logins && !settings.is_set(BASE) {
+        let what = format!(
+            "{} takes client credentials only; name the host that takes this with source.base_url",
+            defaults.base_url
+        );
+        settings.problem_at("source.auth", what);
+    }
+}
