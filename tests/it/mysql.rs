@@ -2,6 +2,7 @@
 
 mod failure;
 mod listing;
+mod replace;
 mod schema;
 mod write;
 

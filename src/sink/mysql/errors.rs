@@ -10,6 +10,15 @@ use crate::sink::{SinkError, SinkErrorClass};
 /// Longest text of an error; a server may send 512 bytes and more.
 const TEXT_CHARS_MAX: usize = 240;
 
+/// A row with the same value in an index that is unique.
+const DUPLICATE: u16 = 1062;
+
+/// Ours is the primary key alone, where another writer may have been first. Any other was added, and refuses the
+/// document for what it holds.
+fn class_of_duplicate(message: &str) -> SinkErrorClass {
+    if message.ends_with("PRIMARY'") { SinkErrorClass::Unknown } else { SinkErrorClass::Poison }
+}
+
 /// What a server's error code means.
 pub(super) fn class_of(code: u16) -> SinkErrorClass {
     match code {
@@ -44,7 +53,10 @@ pub(super) fn class_of(code: u16) -> SinkErrorClass {
 pub(super) fn sink_error(error: &Error) -> SinkError {
     match error {
         Error::Server(server) => {
-            let class = class_of(server.code);
+            let class = match server.code {
+                DUPLICATE => class_of_duplicate(&server.message),
+                code => class_of(code),
+            };
             let message = match class {
                 SinkErrorClass::Disconnected
                 | SinkErrorClass::Unavailable
@@ -81,10 +93,10 @@ fn class_of_driver(error: &DriverError) -> SinkErrorClass {
     }
 }
 
-/// Cuts out what stands in single quotes. A column's name after the last "for column" stays, as it
-/// is what people look for; a value cannot stand behind it.
+/// Cuts out what is in single quotes. The name of a column or key after the last "for column" or "for key" stays, as it
+/// is what people look for; a value cannot follow it.
 fn without_values(message: &str) -> String {
-    let (head, tail) = match message.rfind(" for column ") {
+    let (head, tail) = match message.rfind(" for column ").or_else(|| message.rfind(" for key ")) {
         Some(at) => message.split_at(at),
         None => (message, ""),
     };
@@ -128,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn a_duplicate_is_the_documents_fault_unless_the_primary_key_found_it() {
+        let class = |message: &str| {
+            sink_error(&Error::Server(ServerError { code: 1062, message: message.into(), state: "23000".into() })).class
+        };
+        assert_eq!(class("Duplicate entry 's-1' for key 'PRIMARY'"), Unknown);
+        assert_eq!(class("Duplicate entry 's-1' for key 'things.PRIMARY'"), Unknown, "as MySQL 8 says it");
+        assert_eq!(class("Duplicate entry 'same' for key 'by_somebody'"), Poison);
+    }
+
+    #[test]
     fn values_of_rows_never_show_in_a_text() {
         let error = |code, message: &str| {
             sink_error(&Error::Server(ServerError { code, message: message.into(), state: "22007".into() })).text
@@ -135,7 +157,7 @@ mod tests {
         let text = error(1292, "Incorrect datetime value: 'Jansen's \u{1f600}' for column `db`.`t`.`at` at row 1");
         assert!(!text.contains("Jansen") && text.contains("`at` at row 1"), "{text}");
         let text = error(1062, "Duplicate entry 'Jansen-1' for key 'PRIMARY'");
-        assert!(!text.contains("Jansen"), "{text}");
+        assert!(!text.contains("Jansen") && text.ends_with("for key 'PRIMARY'"), "{text}");
         assert_eq!(without_values("value 'cut off by the serv"), "value '...'");
         assert_eq!(without_values("plain"), "plain");
         assert_eq!(without_values("before 'one' and 'two' after"), "before '...' after");

@@ -9,18 +9,11 @@
 use std::sync::Arc;
 
 use crate::catalog::Definition;
-use crate::catalog::definition::{Column, ColumnKind, Table};
+use crate::catalog::definition::{Column, ColumnKind};
 use crate::domain::Combination;
 
+use super::statements::{self, Sized, sizes};
 use super::types::is_long_text;
-
-/// Rows of a statement. Few sizes, so that prepared statements are found again; a remainder is cut
-/// into them.
-const SIZES: [usize; 5] = [128, 32, 8, 2, 1];
-
-/// A server's hard limit is 65,535. Each placeholder also costs some hundred bytes on both sides as
-/// long as the statement is cached (measured with 16,384: 14 MB more, and no faster).
-const PLACEHOLDERS_MAX: usize = 4_096;
 
 /// Characters of shop ids and document ids; both stand in the primary key (3,072 bytes at most).
 pub(super) const SHOP_CHARS_MAX: usize = 64;
@@ -45,8 +38,10 @@ pub(super) struct Layout {
     pub definition: Arc<Definition>,
     pub parent: SqlTable,
     pub children: Vec<SqlTable>,
-    /// Per child: statements that delete rows which are not of their document's stored version.
-    pub sweeps: Vec<Vec<Sized>>,
+    /// Locks the rows of documents and reads their versions: (shop, id) for each.
+    pub versions: Vec<Sized>,
+    /// Per child: counts the rows that documents have there: (shop, id) for each.
+    pub child_counts: Vec<Vec<Sized>>,
     /// Sets the definition's own columns of rows that are there: (shop, id, columns). None where it has none.
     pub refills: Vec<Sized>,
     /// Per child: statements that delete the rows from a position on: (shop, id, position).
@@ -64,7 +59,10 @@ pub(super) struct SqlTable {
     pub indexes: Vec<String>,
     /// Placeholders of a row.
     pub width: usize,
-    /// Upserts, largest first; the last takes one row.
+    /// Adds rows that are not there, largest statement first; the last takes one row. A row that is there is an error,
+    /// never overwritten.
+    pub inserts: Vec<Sized>,
+    /// The same rows in the same order, where they replace those of their primary key.
     pub upserts: Vec<Sized>,
 }
 
@@ -75,17 +73,13 @@ pub(super) struct SqlColumn {
     on_repeat: OnRepeat,
 }
 
-/// A statement for a fixed number of rows.
-pub(super) struct Sized {
-    pub rows: usize,
-    pub text: String,
-}
-
 /// What an upsert does with a column of a row that is there already.
 #[derive(Clone, Copy, PartialEq)]
 enum OnRepeat {
     /// Part of the key.
     Key,
+    /// Taken over. Whoever writes it holds the lock of the document, and knows that its version is not older.
+    Always,
     /// Taken over unless the row that is there is newer.
     Newest,
     /// The smaller one stays, whatever the version.
@@ -106,19 +100,20 @@ impl Layout {
         for child in &table.children {
             let mut columns = key_columns(id);
             columns.push(SqlColumn::new("position", "INT UNSIGNED NOT NULL", OnRepeat::Key));
-            columns.extend(own_columns(&child.name, &child.columns)?);
-            columns.push(version_column());
+            columns.extend(own_columns(&child.name, &child.columns, OnRepeat::Always)?);
+            columns.push(version_column(OnRepeat::Always));
             let key = vec!["shop_id".to_owned(), id.clone(), "position".to_owned()];
             children.push(SqlTable::new(&child.name, columns, key, &child.indexes)?);
         }
-        let sweeps = children.iter().map(|child| sweeps(&child.name, &parent.name, id)).collect();
-        let surpluses = children.iter().map(|child| surpluses(&child.name, id)).collect();
-        let refills = refills(table);
+        let versions = statements::versions(&parent.name, id);
+        let child_counts = children.iter().map(|child| statements::child_counts(&child.name, id)).collect();
+        let surpluses = children.iter().map(|child| statements::surpluses(&child.name, id)).collect();
+        let refills = statements::refills(table);
         let listing = format!(
             "UPDATE `{}` SET `no_longer_listed_at` = ? WHERE `shop_id` = ? AND `{id}` = ? AND `version` <= ?",
             parent.name
         );
-        Ok(Layout { definition, parent, children, sweeps, refills, surpluses, listing })
+        Ok(Layout { definition, parent, children, versions, child_counts, refills, surpluses, listing })
     }
 
     /// The parent and its children.
@@ -132,14 +127,14 @@ fn parent(definition: &Definition) -> Result<SqlTable, String> {
     let mut columns = key_columns(&table.id_column);
     let combination = format!("VARCHAR({}) {BYTES} NOT NULL DEFAULT ''", Combination::CHARS_MAX);
     columns.push(SqlColumn::new("combination", &combination, OnRepeat::Newest));
-    columns.extend(own_columns(&table.name, &table.columns)?);
+    columns.extend(own_columns(&table.name, &table.columns, OnRepeat::Newest)?);
     columns.push(SqlColumn::new("document", "JSON NOT NULL", OnRepeat::Newest));
     columns.push(SqlColumn::new("fetched_at", "DATETIME(6) NOT NULL", OnRepeat::Newest));
     columns.push(SqlColumn::new("first_listed_at", "DATETIME(6) NOT NULL", OnRepeat::Least));
     columns.push(SqlColumn::new("no_longer_listed_at", "DATETIME(6) NULL", OnRepeat::Cleared));
     columns.push(SqlColumn::new("row_hash", "BIGINT UNSIGNED NOT NULL DEFAULT 0", OnRepeat::Newest));
     columns.push(SqlColumn::new("document_hash", "BIGINT UNSIGNED NOT NULL DEFAULT 0", OnRepeat::Newest));
-    columns.push(version_column());
+    columns.push(version_column(OnRepeat::Newest));
     let key = vec!["shop_id".to_owned(), table.id_column.clone()];
     SqlTable::new(&table.name, columns, key, &table.indexes)
 }
@@ -153,8 +148,8 @@ fn key_columns(id: &str) -> Vec<SqlColumn> {
 
 /// Always the last column: an upsert's assignments run left to right, and the others compare with
 /// the version that the row had.
-fn version_column() -> SqlColumn {
-    SqlColumn::new("version", "BIGINT UNSIGNED NOT NULL", OnRepeat::Newest)
+fn version_column(on_repeat: OnRepeat) -> SqlColumn {
+    SqlColumn::new("version", "BIGINT UNSIGNED NOT NULL", on_repeat)
 }
 
 /// The tables of a definition that no row fits into: the dotted key, and what is wrong.
@@ -167,9 +162,9 @@ pub(super) fn unfit(definition: &Definition) -> Vec<(String, String)> {
     std::iter::once(own).chain(children).filter_map(told).collect()
 }
 
-fn own_columns(table: &str, columns: &[Column]) -> Result<Vec<SqlColumn>, String> {
+fn own_columns(table: &str, columns: &[Column], on_repeat: OnRepeat) -> Result<Vec<SqlColumn>, String> {
     let kinds = fitting_kinds(columns).map_err(|what| format!("table `{table}`: {what}"))?;
-    Ok(columns.iter().zip(kinds).map(|(column, kind)| SqlColumn::new(&column.name, &kind, OnRepeat::Newest)).collect())
+    Ok(columns.iter().zip(kinds).map(|(column, kind)| SqlColumn::new(&column.name, &kind, on_repeat)).collect())
 }
 
 /// As [`sql_kinds`].
@@ -248,6 +243,7 @@ impl SqlColumn {
         let name = &self.name;
         match self.on_repeat {
             OnRepeat::Key => None,
+            OnRepeat::Always => Some(format!("`{name}` = VALUES(`{name}`)")),
             _ if name == "version" => Some("`version` = GREATEST(`version`, VALUES(`version`))".to_owned()),
             OnRepeat::Newest => {
                 Some(format!("`{name}` = IF(VALUES(`version`) >= `version`, VALUES(`{name}`), `{name}`)"))
@@ -261,13 +257,21 @@ impl SqlColumn {
 impl SqlTable {
     fn new(name: &str, columns: Vec<SqlColumn>, key: Vec<String>, indexes: &[String]) -> Result<SqlTable, String> {
         let width = columns.iter().filter(|column| column.on_repeat != OnRepeat::Cleared).count();
-        let mut table =
-            SqlTable { name: name.to_owned(), columns, key, indexes: indexes.to_vec(), width, upserts: Vec::new() };
+        let mut table = SqlTable {
+            name: name.to_owned(),
+            columns,
+            key,
+            indexes: indexes.to_vec(),
+            width,
+            inserts: Vec::new(),
+            upserts: Vec::new(),
+        };
+        table.inserts = sizes(width).map(|rows| Sized { rows, text: table.insert(rows) }).collect();
         table.upserts = sizes(width).map(|rows| Sized { rows, text: table.upsert(rows) }).collect();
         Ok(table)
     }
 
-    fn upsert(&self, rows: usize) -> String {
+    fn insert(&self, rows: usize) -> String {
         let written: Vec<String> = self
             .columns
             .iter()
@@ -275,14 +279,12 @@ impl SqlTable {
             .map(|column| format!("`{}`", column.name))
             .collect();
         let row = format!("({})", vec!["?"; written.len()].join(","));
+        format!("INSERT INTO `{}` ({}) VALUES {}", self.name, written.join(","), vec![row.as_str(); rows].join(","))
+    }
+
+    fn upsert(&self, rows: usize) -> String {
         let assignments: Vec<String> = self.columns.iter().filter_map(SqlColumn::assignment).collect();
-        format!(
-            "INSERT INTO `{}` ({}) VALUES {} ON DUPLICATE KEY UPDATE {}",
-            self.name,
-            written.join(","),
-            vec![row.as_str(); rows].join(","),
-            assignments.join(", ")
-        )
+        format!("{} ON DUPLICATE KEY UPDATE {}", self.insert(rows), assignments.join(", "))
     }
 
     /// CREATE TABLE with everything in it.
@@ -353,64 +355,10 @@ pub(super) fn varchar_chars(kind: &str) -> usize {
     behind.and_then(|rest| rest.split(')').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// Deletes children whose version is not their document's: those that vanished from a newer document,
-/// and those that an older document, arriving late, brought along. Keys as OR, which both servers
-/// resolve to key ranges.
-fn sweeps(child: &str, parent: &str, id: &str) -> Vec<Sized> {
-    SIZES
-        .iter()
-        .map(|rows| {
-            let pair = format!("(c.`shop_id` = ? AND c.`{id}` = ?)");
-            let text = format!(
-                "DELETE c FROM `{child}` c STRAIGHT_JOIN `{parent}` p ON p.`shop_id` = c.`shop_id` AND p.`{id}` = c.`{id}` \
-                 WHERE ({}) AND c.`version` <> p.`version`",
-                vec![pair.as_str(); *rows].join(" OR ")
-            );
-            Sized { rows: *rows, text }
-        })
-        .collect()
-}
-
-/// Upserts, as the server takes many rows of them at once and compares each with what is there. Only for rows that are
-/// there, and locked: what the table insists on for new ones is made up.
-fn refills(table: &Table) -> Vec<Sized> {
-    let columns: Vec<String> = table.columns.iter().map(|column| format!("`{}`", column.name)).collect();
-    if columns.is_empty() {
-        return Vec::new();
-    }
-    let width = columns.len() + 2;
-    let row = format!("({},'null','1970-01-01','1970-01-01',0)", vec!["?"; width].join(","));
-    let assignments: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();
-    let text = |rows: usize| {
-        format!(
-            "INSERT INTO `{}` (`shop_id`,`{}`,{},`document`,`fetched_at`,`first_listed_at`,`version`) VALUES {} \
-             ON DUPLICATE KEY UPDATE {}",
-            table.name,
-            table.id_column,
-            columns.join(","),
-            vec![row.as_str(); rows].join(","),
-            assignments.join(", ")
-        )
-    };
-    sizes(width).map(|rows| Sized { rows, text: text(rows) }).collect()
-}
-
-fn surpluses(child: &str, id: &str) -> Vec<Sized> {
-    let text = |rows: usize| {
-        let row = format!("(`shop_id` = ? AND `{id}` = ? AND `position` >= ?)");
-        format!("DELETE FROM `{child}` WHERE {}", vec![row.as_str(); rows].join(" OR "))
-    };
-    SIZES.iter().map(|rows| Sized { rows: *rows, text: text(*rows) }).collect()
-}
-
-/// The sizes of statements whose rows have so many placeholders.
-fn sizes(width: usize) -> impl Iterator<Item = usize> {
-    SIZES.into_iter().filter(move |rows| *rows == 1 || rows * width <= PLACEHOLDERS_MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Layout, PLACEHOLDERS_MAX, sql_kinds};
+    use super::super::statements::PLACEHOLDERS_MAX;
+    use super::{Layout, sql_kinds};
     use crate::catalog::definition::{Column, ColumnKind, ColumnSource};
     use crate::catalog::{self, RuleTable};
     use std::collections::BTreeMap;
@@ -433,9 +381,11 @@ mod tests {
     #[test]
     fn statements_compare_with_the_old_version_and_stay_small() {
         let layout = layout("").unwrap();
+        for upsert in &layout.parent.upserts {
+            assert!(upsert.text.ends_with("`version` = GREATEST(`version`, VALUES(`version`))"));
+        }
         for table in layout.tables() {
-            for upsert in &table.upserts {
-                assert!(upsert.text.ends_with("`version` = GREATEST(`version`, VALUES(`version`))"));
+            for upsert in table.upserts.iter().chain(&table.inserts) {
                 assert_eq!(upsert.text.matches('?').count(), upsert.rows * table.width);
                 assert!(upsert.rows == 1 || upsert.rows * table.width <= PLACEHOLDERS_MAX);
             }

@@ -13,9 +13,11 @@ mod layout;
 mod mirror;
 mod plan;
 mod query;
+mod replace;
 mod replay;
 mod rights;
 mod schema;
+mod statements;
 mod types;
 mod value;
 mod write;
@@ -60,12 +62,12 @@ const READS_MAX: usize = 5;
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 const CONNECTION_AGE_JITTER: Duration = Duration::from_secs(600);
 const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
-/// Upserts and sweeps of some ten tables in all sizes; also bounds the server's memory for them.
-const STATEMENTS_CACHED: usize = 96;
+/// Those of some ten tables in the sizes that come up; also bounds the server's memory for them.
+const STATEMENTS_CACHED: usize = 128;
 
 /// Run on each new connection. Who holds a row for long holds up its own document, not all others; who locks a whole
-/// table is waited for, and no document is blamed for it. READ COMMITTED keeps gap locks, and so most deadlocks, away; no
-/// write of ours depends on an earlier read.
+/// table is waited for, and no document is blamed for it. READ COMMITTED keeps gap locks, and so most deadlocks, away; what
+/// a write of ours reads first, it locks.
 const SESSION: [&str; 3] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION', \
      time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 10",
@@ -263,8 +265,6 @@ fn options(url: &SecretString) -> Result<Opts, String> {
         .with_reset_connection(false);
     let opts = OptsBuilder::from_opts(opts)
         .pool_opts(pool)
-        // Affected rows say whether a row was written, as the sweeps of its children ask.
-        .client_found_rows(false)
         .init(SESSION.to_vec())
         .stmt_cache_size(STATEMENTS_CACHED)
         .tcp_keepalive(Some(Duration::from_secs(30)))

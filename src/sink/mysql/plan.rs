@@ -137,18 +137,44 @@ fn short(id: &str) -> String {
 
 /// The rows of some documents, ready to be written.
 pub(super) struct Rows<'a> {
+    /// One a document, in the order of `documents`.
     pub parent: RowBuffer,
-    pub children: Vec<RowBuffer>,
-    /// Primary keys of the documents.
-    pub keys: Vec<(&'a str, &'a str)>,
+    pub children: Vec<ChildRows>,
+    pub documents: Vec<DocumentKey<'a>>,
+}
+
+/// What tells a document, and this reading of it, from others.
+#[derive(Clone, Copy)]
+pub(super) struct DocumentKey<'a> {
+    pub shop: &'a str,
+    pub id: &'a str,
+    pub version: u64,
+}
+
+/// The rows of some documents in one child table.
+pub(super) struct ChildRows {
+    pub rows: RowBuffer,
+    /// For each row, the place of its document and its position within it.
+    pub places: Vec<ChildPlace>,
+    /// For each document, how many rows it has.
+    pub counts: Vec<u64>,
+}
+
+pub(super) struct ChildPlace {
+    pub document: usize,
+    pub position: u64,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(layout: &Layout) -> Rows<'a> {
         Rows {
             parent: RowBuffer::new(layout.parent.width),
-            children: layout.children.iter().map(|child| RowBuffer::new(child.width)).collect(),
-            keys: Vec::new(),
+            children: layout
+                .children
+                .iter()
+                .map(|child| ChildRows { rows: RowBuffer::new(child.width), places: Vec::new(), counts: Vec::new() })
+                .collect(),
+            documents: Vec::new(),
         }
     }
 
@@ -174,11 +200,14 @@ impl<'a> Rows<'a> {
             Value::UInt(document.document_hash),
             Value::UInt(document.version),
         ]));
-        for ((rows, child), buffer) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
+        let place = self.documents.len();
+        for ((rows, child), of_child) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
+            of_child.counts.push(rows.len() as u64);
             for (position, cells) in (0u64..).zip(rows) {
                 let own = cells.into_iter().zip(&child.columns).map(|(cell, column)| cell_value(cell, column.kind));
                 let row = key().into_iter().chain([Value::UInt(position)]).chain(own);
-                bytes = bytes.max(buffer.push(row.chain([Value::UInt(document.version)])));
+                bytes = bytes.max(of_child.rows.push(row.chain([Value::UInt(document.version)])));
+                of_child.places.push(ChildPlace { document: place, position });
             }
         }
         if bytes > packet {
@@ -187,7 +216,7 @@ impl<'a> Rows<'a> {
                 &format!("a row of {bytes} bytes is more than the server takes; raise max_allowed_packet and retry"),
             ));
         }
-        self.keys.push((&document.shop, &document.id));
+        self.documents.push(DocumentKey { shop: &document.shop, id: &document.id, version: document.version });
         Ok(())
     }
 }

@@ -20,7 +20,8 @@ use crate::sink::SinkError;
 
 use super::Mysql;
 use super::errors::sink_error;
-use super::layout::{Layout, Sized};
+use super::layout::Layout;
+use super::statements::Sized;
 use super::value::{RowBuffer, cell_value, text_value};
 use super::write::{self, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 

@@ -9,7 +9,7 @@ use crate::catalog::extract::Cell;
 use crate::domain::clock::Millis;
 use crate::sink::filter::cut_fraction;
 
-use super::layout::Sized;
+use super::statements::Sized;
 
 /// What a value costs beside its own bytes: type, length, its bit among the nulls.
 const OVERHEAD_BYTES: usize = 12;
@@ -74,6 +74,15 @@ pub(super) fn millis_of(value: &Value) -> Option<Millis> {
     Offset::UTC.to_timestamp(civil).ok().map(jiff::Timestamp::as_millisecond)
 }
 
+/// What is there of a row that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    New,
+    Known,
+    /// It belongs to a newer document, and stays.
+    Newer,
+}
+
 /// Rows of one table, value after value, with the bytes of each row.
 pub(super) struct RowBuffer {
     width: usize,
@@ -93,6 +102,27 @@ impl RowBuffer {
         let bytes = self.values.iter().skip(from).map(value_bytes).sum();
         self.bytes.push(bytes);
         bytes
+    }
+
+    /// Divides the rows, by their places, into those that are new and those that are known.
+    pub(super) fn divide(self, mut there: impl FnMut(usize) -> There) -> (RowBuffer, RowBuffer) {
+        let RowBuffer { width, values, bytes } = self;
+        let (mut new, mut known) = (RowBuffer::new(width), RowBuffer::new(width));
+        let mut values = values.into_iter();
+        for (place, bytes) in bytes.into_iter().enumerate() {
+            let row = values.by_ref().take(width);
+            let part = match there(place) {
+                There::New => &mut new,
+                There::Known => &mut known,
+                There::Newer => {
+                    row.for_each(drop);
+                    continue;
+                }
+            };
+            part.values.extend(row);
+            part.bytes.push(bytes);
+        }
+        (new, known)
     }
 
     /// Cuts the rows into statements of the sizes at hand, none above `bytes_max` unless a single
@@ -129,7 +159,7 @@ fn value_bytes(value: &Value) -> usize {
 mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-    use super::{RowBuffer, Sized, cell_value, datetime_value, millis_of};
+    use super::{RowBuffer, Sized, There, cell_value, datetime_value, millis_of};
     use crate::catalog::definition::ColumnKind;
     use crate::catalog::extract::Cell;
     use mysql_async::Value;
@@ -148,6 +178,19 @@ mod tests {
     fn a_time_out_of_range_is_1970() {
         assert_eq!(millis_of(&datetime_value(i64::MAX)), Some(0));
         assert_eq!(millis_of(&Value::NULL), None);
+    }
+
+    #[test]
+    fn rows_are_divided_by_their_places() {
+        let mut buffer = RowBuffer::new(2);
+        for row in 0..5u64 {
+            buffer.push([Value::UInt(row), Value::Bytes(vec![0; row as usize])].into_iter());
+        }
+        let fates = [There::Known, There::New, There::Newer, There::New, There::Known];
+        let (new, known) = buffer.divide(|place| fates[place]);
+        let firsts = |rows: &RowBuffer| rows.values.iter().step_by(2).cloned().collect::<Vec<_>>();
+        assert_eq!((firsts(&new), firsts(&known)), ([1, 3].map(Value::UInt).into(), [0, 4].map(Value::UInt).into()));
+        assert_eq!((new.bytes, known.bytes), (vec![25, 27], vec![24, 28]));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
+use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Transaction, TxOpts, Value};
 use tokio::time::timeout;
 
@@ -11,10 +11,10 @@ use crate::domain::Entry;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
-use super::layout::Layout;
 use super::mirror;
 use super::plan::{Plan, Rows};
-use super::value::{RowBuffer, optional_datetime_value, text_value};
+use super::replace::replace;
+use super::value::{optional_datetime_value, text_value};
 use super::{ANSWER_TIME_MAX, Mysql, answered};
 
 /// Tables with our columns, whatever they are called.
@@ -123,7 +123,7 @@ impl Mysql {
         bounds: Bounds,
     ) -> Result<(), SinkError> {
         for (layout, rows) in self.layouts.iter().zip(rows) {
-            write_rows(transaction, layout, rows, bounds).await?;
+            replace(transaction, layout, rows, bounds).await?;
         }
         for listing in &plan.listings {
             if let Some(layout) = self.layouts.get(listing.layout) {
@@ -179,68 +179,35 @@ pub(super) async fn commit(transaction: Transaction<'_>) -> Result<(), SinkError
     })
 }
 
-/// Upserts documents and their children, then deletes the children that are not of the stored
-/// version, unless all documents are new: those had none. All in the order of primary keys, so that
-/// writers side by side do not deadlock.
-async fn write_rows(
-    transaction: &mut Transaction<'_>,
-    layout: &Layout,
-    rows: Rows<'_>,
-    bounds: Bounds,
-) -> Result<(), SinkError> {
-    let Rows { parent, children, keys } = rows;
-    let mut inserted = 0;
-    for (text, values) in parent.cut(&layout.parent.upserts, bounds.bytes) {
-        bounds.execute(transaction, text, values).await?;
-        inserted += rows_inserted(transaction.affected_rows(), &transaction.info());
-    }
-    let all_new = inserted == keys.len() as u64;
-    for (buffer, (child, sweeps)) in children.into_iter().zip(layout.children.iter().zip(&layout.sweeps)) {
-        for (text, values) in buffer.cut(&child.upserts, bounds.bytes) {
-            bounds.execute(transaction, text, values).await?;
-        }
-        if all_new {
-            continue;
-        }
-        let mut pairs = RowBuffer::new(2);
-        for (shop, id) in &keys {
-            pairs.push([text_value(shop), text_value(id)].into_iter());
-        }
-        for (text, values) in pairs.cut(sweeps, bounds.bytes) {
-            bounds.execute(transaction, text, values).await?;
-        }
-    }
-    Ok(())
-}
-
-/// How many rows of an upsert were new. The server counts a new row once, a changed one twice and an
-/// unchanged one not at all; how many were changed it tells for several rows only, as text:
-/// `Records: 3  Duplicates: 1  Warnings: 0`. Too small a number is always safe.
-fn rows_inserted(affected: u64, info: &str) -> u64 {
-    match info.split_once("Duplicates:") {
-        None if affected == 1 => 1,
-        None => 0,
-        Some((_, rest)) => match rest.split_whitespace().next().and_then(|count| count.parse::<u64>().ok()) {
-            Some(changed) => affected.saturating_sub(changed.saturating_mul(2)),
-            None => 0,
-        },
-    }
-}
-
 /// What holds for each statement of a batch.
 #[derive(Clone, Copy)]
-struct Bounds {
+pub(super) struct Bounds {
     /// It may hold so many.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// The batch is one document.
     alone: bool,
 }
 
 impl Bounds {
-    async fn execute(self, transaction: &mut Transaction<'_>, text: &str, values: Vec<Value>) -> Result<(), SinkError> {
-        let size = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { size_of::<u64>() };
-        let bytes = text.len() + values.iter().map(size).sum::<usize>();
-        answered(self.patience(bytes), execute(transaction, text, values)).await
+    pub(super) async fn execute(
+        self,
+        transaction: &mut Transaction<'_>,
+        text: &str,
+        values: Vec<Value>,
+    ) -> Result<(), SinkError> {
+        answered(self.patience(size(text, &values)), execute(transaction, text, values)).await
+    }
+
+    /// The rows that a statement reads.
+    pub(super) async fn read<R: FromRow + Send + 'static>(
+        self,
+        transaction: &mut Transaction<'_>,
+        text: &str,
+        values: Vec<Value>,
+    ) -> Result<Vec<R>, SinkError> {
+        let patience = self.patience(size(text, &values));
+        let read = async { transaction.exec(text, values).await.map_err(|error| sink_error(&error)) };
+        answered(patience, read).await
     }
 
     /// How long the answer to so many bytes may take.
@@ -248,6 +215,12 @@ impl Bounds {
         let on_its_way = if self.alone { bytes / SLOW_LINE } else { 0 };
         ANSWER_TIME_MAX + Duration::from_secs(u64::try_from(on_its_way).unwrap_or(u64::MAX)).min(WRITE_TIME_MAX)
     }
+}
+
+/// Bytes of a statement, about.
+fn size(text: &str, values: &[Value]) -> usize {
+    let size = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { size_of::<u64>() };
+    text.len() + values.iter().map(size).sum::<usize>()
 }
 
 pub(super) async fn execute(
@@ -260,7 +233,7 @@ pub(super) async fn execute(
 
 #[cfg(test)]
 mod tests {
-    use super::{ANSWER_TIME_MAX, Bounds, answered, rows_inserted};
+    use super::{ANSWER_TIME_MAX, Bounds, answered};
     use crate::sink::SinkErrorClass;
     use std::time::Duration;
 
@@ -273,16 +246,5 @@ mod tests {
         let patience = |alone, bytes| Bounds { bytes: 0, alone }.patience(bytes).as_secs();
         assert_eq!([patience(false, 0), patience(false, 1 << 20)], [25, 25], "it is halved until it fits");
         assert_eq!([patience(true, 3_000), patience(true, 30 << 10), patience(true, 1 << 20)], [27, 55, 85]);
-    }
-
-    #[test]
-    fn new_rows_are_told_from_changed_and_unchanged_ones() {
-        assert_eq!(rows_inserted(1, ""), 1);
-        assert_eq!(rows_inserted(2, ""), 0, "one row, changed");
-        assert_eq!(rows_inserted(0, ""), 0, "one row, unchanged");
-        assert_eq!(rows_inserted(3, "Records: 3  Duplicates: 0  Warnings: 0"), 3);
-        assert_eq!(rows_inserted(2, "Records: 2  Duplicates: 1  Warnings: 0"), 0, "one changed, one unchanged");
-        assert_eq!(rows_inserted(4, "Records: 3  Duplicates: 1  Warnings: 0"), 2);
-        assert_eq!(rows_inserted(3, "Duplicates: many"), 0);
     }
 }
