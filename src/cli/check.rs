@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::out::Out;
-use super::{Failure, Outcome, Voice, start_log, table};
+use super::{Failure, Outcome, Voice, log, table};
 use crate::app::{self, App};
 use crate::catalog::description::{Description, Unknown};
 use crate::catalog::{self, Draft};
@@ -50,7 +50,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let definitions = draft.definitions().to_vec();
     let config = draft.finish()?;
     config.check_resources()?;
-    start_log(&config.log, Voice::Command)?;
+    log::start(&config.log, Voice::Command)?;
     let mut findings = local(&config);
     findings.extend(without_effect(&config, &definitions)?);
     findings.extend(described.into_iter().flat_map(|described| described.findings(&config)));

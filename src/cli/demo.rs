@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use super::out::Out;
 use super::progress::Bars;
 use super::watch::{Ended, Watched, until_idle};
-use super::{Failure, Outcome, Voice, sandbox, start_log, stop};
+use super::{Failure, Outcome, Voice, log, sandbox, stop};
 use crate::app::App;
 use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
@@ -73,7 +73,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
 
     let log_only = super::environment().into_iter().filter(|(name, _)| name.starts_with("WAYBILL_LOG_")).collect();
     let config = Config::load(Some(&file), &log_only)?;
-    start_log(&config.log, Voice::Command)?;
+    log::start(&config.log, Voice::Command)?;
     let drain = config.limits.drain;
     let definitions = config.definitions.clone();
     let app = App::start(config).await?;

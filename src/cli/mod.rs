@@ -7,6 +7,7 @@
 mod check;
 mod demo;
 mod keys;
+mod log;
 mod out;
 mod panics;
 mod plan;
@@ -30,13 +31,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
 
 use crate::app::{self, App, NoSuchShop};
-use crate::config::{Config, ConfigError, Draft, Log, LogFormat};
+use crate::config::{Config, ConfigError, Draft};
 use crate::http::backend::ApiError;
 use crate::http::rules::TextRule;
 use crate::sink::mysql;
+use log::Voice;
 use out::{Out, tell};
 
 /// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
@@ -134,8 +136,9 @@ pub fn run() -> ExitCode {
         Ok(arguments) => arguments,
         Err(told) => {
             // Help and version come this way too, with code 0. A closed pipe is nobody's failure.
-            told.print().ok();
-            return ExitCode::from(if told.exit_code() == 0 { 0 } else { 2 });
+            let code = if told.exit_code() == 0 { 0 } else { 2 };
+            log::bounded(move || drop(told.print()));
+            return ExitCode::from(code);
         }
     };
     // A second install fails only because the first holds; both are the same provider.
@@ -147,20 +150,27 @@ pub fn run() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    if matches!(arguments.command, Command::Serve(_)) {
+        log::begin_service();
+    }
     let outcome = runtime.block_on(Box::pin(dispatch(arguments)));
     // What was not drained by now is repeated at the next start; a stuck call must not hold the exit.
     runtime.shutdown_background();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    // What was logged comes before the last word.
+    log::flush();
+    let code = match outcome {
+        Ok(()) => 0,
         Err(Failure::Usage(what)) => {
-            tell(format_args!("waybill: {what}"));
-            ExitCode::from(2)
+            log::say(Level::ERROR, format_args!("waybill: {what}"));
+            2
         }
         Err(Failure::Failed(error)) => {
-            tell(format_args!("waybill: {error:#}"));
-            ExitCode::from(1)
+            log::say(Level::ERROR, format_args!("waybill: {error:#}"));
+            1
         }
-    }
+    };
+    log::flush();
+    ExitCode::from(code)
 }
 
 /// The arguments; the commands that read no configuration do not offer it in their help.
@@ -180,7 +190,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
     }
     let out = Out::stdout();
     match arguments.command {
-        Command::Serve(args) => Box::pin(serve::run(args, config, out)).await,
+        Command::Serve(args) => Box::pin(serve::run(args, config, Out::service())).await,
         Command::Sync(args) => Box::pin(sync::run(args, config, out)).await,
         Command::Demo(args) => Box::pin(demo::run(args, out)).await,
         Command::Sandbox(args) => Box::pin(sandbox::run(args, out)).await,
@@ -212,19 +222,10 @@ fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Who watches the log of a command.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Voice {
-    /// A service: the level as configured.
-    Service,
-    /// A command that prints its own results: warnings only, unless a level was asked for.
-    Command,
-}
-
 /// Reads the configuration and starts the log.
 fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
     let config = draft(path, &environment())?.finish()?;
-    start_log(&config.log, voice)?;
+    log::start(&config.log, voice)?;
     Ok(config)
 }
 
@@ -235,29 +236,6 @@ fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<
     let unfit = draft.mysql_url().map(|url| mysql::unfit(url, definitions)).unwrap_or_default();
     unfit.into_iter().for_each(|(key, what)| draft.add(&key, what));
     Ok(draft)
-}
-
-fn start_log(log: &Log, voice: Voice) -> Outcome {
-    let level = if voice == Voice::Command && !log.level_is_set { "warn" } else { log.level.as_str() };
-    let wrong = |error| Failure::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
-    let filter = EnvFilter::try_new(directives(level)).map_err(wrong)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
-    let started = match log.format {
-        // The list of spans has the current one too.
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-    };
-    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
-    Ok(())
-}
-
-/// A plain level, without what other crates say about every bad connection, which any passer-by could
-/// fill the log with, and about their own start. A list of directives is taken as it is.
-fn directives(level: &str) -> String {
-    if level.contains(['=', ',']) {
-        return level.to_owned();
-    }
-    format!("{level},warp=off,tokio_cron_scheduler=error")
 }
 
 /// Opens the books and starts nothing, for commands that look at them or change them. `over_http` as in [`start`].
@@ -311,7 +289,7 @@ fn ruled(what: &str, text: &str, rule: TextRule) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, arguments, ask_server, directives};
+    use super::{Arguments, arguments, ask_server};
     use clap::Parser as _;
 
     #[test]
@@ -337,15 +315,6 @@ mod tests {
             assert_eq!(arguments.config.unwrap().to_str(), Some("a.toml"));
         }
         assert_eq!(Arguments::try_parse_from(["waybill", "snyc"]).err().unwrap().exit_code(), 2);
-    }
-
-    #[test]
-    fn a_plain_level_leaves_out_what_strangers_could_write() {
-        for level in ["error", "info", "trace", "info,waybill::sync=debug", "warn,warp=debug"] {
-            assert!(tracing_subscriber::EnvFilter::try_new(directives(level)).is_ok(), "{level}");
-        }
-        assert!(directives("info").contains("warp=off"));
-        assert_eq!(directives("warn,warp=debug"), "warn,warp=debug");
     }
 
     #[test]

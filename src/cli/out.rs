@@ -6,7 +6,11 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use tracing::Level;
+
+use super::log::{self, Stream};
 use super::table;
 
 /// Used when nobody knows how wide the terminal is.
@@ -19,17 +23,33 @@ pub(super) struct Out {
     to: Box<dyn Write + Send>,
     reader_left: bool,
     is_terminal: bool,
+    /// Present in a service, whose lines wait for no reader.
+    stream: Option<Stream>,
 }
 
 impl Out {
     pub(super) fn stdout() -> Out {
         let is_terminal = io::stdout().is_terminal();
-        Out { to: Box::new(io::stdout()), reader_left: false, is_terminal }
+        Out { to: Box::new(io::stdout()), reader_left: false, is_terminal, stream: None }
+    }
+
+    /// Standard output that never blocks: a line that its reader does not take is dropped.
+    pub(super) fn service() -> Out {
+        let stream = Stream::stdout();
+        Out { to: Box::new(stream.clone()), stream: Some(stream), ..Out::stdout() }
+    }
+
+    /// Whether all lines have been written, waiting at most so long.
+    pub(super) async fn drained(&self, at_most: Duration) -> bool {
+        match &self.stream {
+            Some(stream) => stream.drained(at_most).await,
+            None => true,
+        }
     }
 
     #[cfg(test)]
     fn to(to: Box<dyn Write + Send>) -> Out {
-        Out { to, reader_left: false, is_terminal: false }
+        Out { to, reader_left: false, is_terminal: false, stream: None }
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -44,7 +64,8 @@ impl Out {
         if self.reader_left {
             return Ok(());
         }
-        match writeln!(self.to, "{text}").and_then(|()| self.to.flush()) {
+        // One write a line: a service drops whole ones or none.
+        match self.to.write_all(format!("{text}\n").as_bytes()).and_then(|()| self.to.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.reader_left = true;
                 Ok(())
@@ -84,7 +105,7 @@ fn ask_terminal() -> Option<usize> {
 /// A line on standard error: what went wrong, or what is awaited. When even that is closed, there
 /// is nobody left to tell.
 pub(super) fn tell(text: impl Display) {
-    writeln!(io::stderr(), "{text}").ok();
+    log::say(Level::INFO, text);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{Location, PanicHookInfo};
 
-use super::out::tell;
+use super::log;
 
 /// Takes the place of the standard hook, which prints what a panic says, and as text whatever the log's form is.
 pub(super) fn tell_place_only() {
@@ -14,7 +14,8 @@ pub(super) fn tell_place_only() {
         if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!(thread = thread.name().unwrap_or("?"), %place, "a thread panicked");
         } else {
-            tell(format_args!("waybill: thread {} panicked at {place}", thread.name().unwrap_or("?")));
+            let name = thread.name().unwrap_or("?");
+            log::say(tracing::Level::ERROR, format_args!("waybill: thread {name} panicked at {place}"));
         }
     }));
 }

@@ -1,14 +1,17 @@
 //! `waybill serve`: the service, until a stop signal.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
+use super::log::{self, Voice};
 use super::out::Out;
-use super::{Failure, Outcome, Voice, configure, start, stop};
+use super::{Failure, Outcome, configure, start, stop};
 use crate::app::private;
 use crate::config::{Config, ConfigError, Draft};
 use crate::domain::Clock;
@@ -19,6 +22,8 @@ use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 const LISTEN_VARIABLE: &str = "WAYBILL_HTTP_LISTEN";
 /// Admin keys that end within 30 days are told of at each start.
 const ENDS_SOON_MS: i64 = 30 * 86_400_000;
+/// How long a terminal may take to show the admin key.
+const SHOW_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Run the service: sync on schedule, write to the sink, answer the API and the dashboard.
 ///
@@ -54,10 +59,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if !has_admin_key {
         admin_key(&*app.backend(), &key_file, &mut out).await?;
     }
-    out.line(format_args!("waybill listens on http://{address}/"))?;
+    notice(&mut out, format_args!("waybill listens on http://{address}/"))?;
     let served = tokio::select! {
         served = app.serve(listener) => served.map_err(Failure::Failed),
         () = signals.requested() => Ok(()),
+        never = log::count_lost() => match never {},
     };
     let stopped = stop::stop_service(app, drain, &mut signals).await;
     served.and(stopped)
@@ -74,7 +80,7 @@ fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
         }
         error
     })?;
-    super::start_log(&config.log, Voice::Service)?;
+    log::start(&config.log, Voice::Service)?;
     Ok(config)
 }
 
@@ -102,12 +108,20 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
     if out.is_terminal() {
         out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
         out.line(minted.key.expose_secret())?;
-        fs::remove_file(file)?;
+        // On a terminal that is halted it may not have been seen: the next start makes one again.
+        if out.drained(SHOW_PATIENCE).await {
+            fs::remove_file(file)?;
+        }
     } else {
         private::replace(file, minted.key.expose_secret())?;
-        out.line(format_args!("{why}: an admin API key is in {}", file.display()))?;
+        notice(out, format_args!("{why}: an admin API key is in {}", file.display()))?;
     }
     Ok(())
+}
+
+/// A line on standard output, as JSON when the log is.
+fn notice(out: &mut Out, text: impl Display) -> std::io::Result<()> {
+    out.line(log::in_json(&text).unwrap_or_else(|| text.to_string()))
 }
 
 /// What the file of the admin key holds while there is no key to read.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Level;
 
 use super::Failure;
-use super::out::tell;
+use super::log;
 use crate::app::App;
 
 /// SIGTERM and SIGINT (Ctrl-C), heard from [`Signals::listen`] on. Before it they end the process the
@@ -60,7 +61,7 @@ pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut Signal
     tokio::select! {
         stopped = drained(app, drain) => stopped,
         () = signals.requested() => {
-            tell(format_args!("waybill: {AT_ONCE}"));
+            log::say(Level::WARN, format_args!("waybill: {AT_ONCE}"));
             Ok(())
         }
     }
@@ -70,7 +71,8 @@ const AT_ONCE: &str = "stopped at once; work in flight is repeated at the next s
 
 async fn drained(app: App, drain: Duration) -> Result<(), Failure> {
     let Ok(stopped) = tokio::time::timeout(drain, app.stop()).await else {
-        tell(format_args!("waybill: work in flight did not end within {drain:?}; it is repeated at the next start"));
+        let late = format!("waybill: work in flight did not end within {drain:?}; it is repeated at the next start");
+        log::say(Level::WARN, late);
         return Ok(());
     };
     Ok(stopped?)

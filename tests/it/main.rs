@@ -14,6 +14,7 @@ mod definitions;
 mod described;
 mod foreign_state;
 mod front_door;
+mod full_pipe;
 mod fuzz;
 mod infer;
 mod keep_current;

@@ -226,8 +226,9 @@ impl Serving {
     /// Waits until it tells its address; false when it ended before, or says nothing for long.
     pub(crate) fn listens(&mut self) -> bool {
         while let Ok(line) = self.lines.get_mut().unwrap().recv_timeout(PATIENCE) {
-            if let Some(address) = line.strip_prefix("waybill listens on ") {
-                self.base = address.trim_end_matches('/').to_owned();
+            // In JSON it is the message of an event.
+            if let Some((_, address)) = line.split_once("waybill listens on ") {
+                self.base = address.split("/\"").next().unwrap().trim_end_matches('/').to_owned();
                 return true;
             }
         }

@@ -1,0 +1,302 @@
+//! The log, and everything else that a service writes to its standard streams. Writing never blocks.
+//!
+//! Both streams may be pipes that nothing reads. Each line goes into a bounded queue that a thread of its own writes
+//! out; a line that finds the queue full is dropped and counted. The count is a metric
+//! (`waybill_log_lines_lost_total`), and a line of the log once lines get through again.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, Outcome};
+use crate::config::{Log, LogFormat};
+use crate::domain::Clock;
+use crate::domain::clock::rfc3339;
+
+/// Lines that may wait for a stream: a few megabytes of memory when nothing reads it.
+const WAITING_MAX: usize = 4096;
+/// How long the exit of the process waits for lines that are not written yet.
+const EXIT_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks at whether they are.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Between two readings of the count of lost lines into its metric.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// Standard error of this process, once the log has begun or a service has.
+static STDERR: OnceLock<Stream> = OnceLock::new();
+/// Standard output of a service.
+static STDOUT: OnceLock<Stream> = OnceLock::new();
+/// The form of lines of a service that are not log events; unset in other commands.
+static SERVICE: OnceLock<Service> = OnceLock::new();
+
+/// How a service writes lines to standard error.
+#[derive(Default)]
+struct Service {
+    is_json: OnceLock<bool>,
+}
+
+/// Who watches the log of a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// A service: the level as configured.
+    Service,
+    /// A command that prints its own results: warnings only, unless a level was asked for.
+    Command,
+}
+
+/// A standard stream behind a queue. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Stream {
+    queue: NonBlocking,
+    lost: ErrorCounter,
+    counts: Arc<Counts>,
+    /// Never dropped: dropping it writes to standard output when the queue is full.
+    _guard: Arc<std::mem::ManuallyDrop<WorkerGuard>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Lines handed in, lost ones included.
+    sent: AtomicU64,
+    /// Lines that the stream has taken or refused.
+    written: AtomicU64,
+}
+
+impl Stream {
+    fn new(name: &str, to: impl Write + Send + 'static) -> Stream {
+        let counts = Arc::<Counts>::default();
+        let lost = Arc::<OnceLock<ErrorCounter>>::default();
+        let writer = Writer { to, counts: Arc::clone(&counts), lost: Arc::clone(&lost), seen: 0, reported: 0 };
+        let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_MAX).thread_name(name);
+        let (queue, guard) = queue.finish(writer);
+        let counter = lost.get_or_init(|| queue.error_counter()).clone();
+        Stream { queue, lost: counter, counts, _guard: Arc::new(std::mem::ManuallyDrop::new(guard)) }
+    }
+
+    /// Standard output of a service.
+    pub(super) fn stdout() -> Stream {
+        STDOUT.get_or_init(|| Stream::new("stdout", io::stdout())).clone()
+    }
+
+    fn stderr() -> Stream {
+        STDERR.get_or_init(|| Stream::new("stderr", io::stderr())).clone()
+    }
+
+    /// Lines dropped so far.
+    fn lost(&self) -> u64 {
+        self.lost.dropped_lines() as u64
+    }
+
+    /// Whether every line that was not dropped is written.
+    fn is_drained(&self) -> bool {
+        let written = self.counts.written.load(Ordering::Acquire);
+        self.counts.sent.load(Ordering::Acquire).saturating_sub(self.lost()) <= written
+    }
+
+    /// Waits until every line is written, at most so long; whether they are.
+    pub(super) async fn drained(&self, at_most: Duration) -> bool {
+        let begun = Instant::now();
+        while !self.is_drained() && begun.elapsed() < at_most {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.is_drained()
+    }
+}
+
+impl Write for Stream {
+    /// One call is one line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.counts.sent.fetch_add(1, Ordering::AcqRel);
+        self.queue.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The thread's end of a queue.
+struct Writer<W> {
+    to: W,
+    counts: Arc<Counts>,
+    lost: Arc<OnceLock<ErrorCounter>>,
+    /// The count of lost lines at the last write.
+    seen: usize,
+    /// The count of lost lines that the log has been given.
+    reported: usize,
+}
+
+impl<W: Write> Write for Writer<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A stream that is closed or full drops the line, as it always did.
+        let written = self.to.write_all(line).and_then(|()| self.to.flush());
+        self.counts.written.fetch_add(1, Ordering::AcqRel);
+        let lost = self.lost.get().map_or(0, ErrorCounter::dropped_lines);
+        // While lines are still being dropped, so would this one.
+        if lost > self.reported && lost == self.seen {
+            tracing::warn!(lines = lost - self.reported, "log lines were lost: they came faster than they were read");
+            if self.lost.get().map_or(0, ErrorCounter::dropped_lines) == lost {
+                self.reported = lost;
+            }
+        }
+        self.seen = lost;
+        written.map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// From now on no line of this process waits for a reader.
+pub(super) fn begin_service() {
+    Stream::stderr();
+    SERVICE.get_or_init(Service::default);
+}
+
+/// Starts the log.
+pub(super) fn start(log: &Log, voice: Voice) -> Outcome {
+    let level = if voice == Voice::Command && !log.level_is_set { "warn" } else { log.level.as_str() };
+    let wrong = |error| Failure::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
+    let filter = EnvFilter::try_new(directives(level)).map_err(wrong)?;
+    let stream = Stream::stderr();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || stream.clone()).with_target(true);
+    let started = match log.format {
+        // The list of spans has the current one too.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
+    if let Some(service) = SERVICE.get() {
+        service.is_json.get_or_init(|| log.format == LogFormat::Json);
+    }
+    Ok(())
+}
+
+/// A plain level, without what other crates say about every bad connection, which any passer-by could
+/// fill the log with, and about their own start. A list of directives is taken as it is.
+fn directives(level: &str) -> String {
+    if level.contains(['=', ',']) {
+        return level.to_owned();
+    }
+    format!("{level},warp=off,tokio_cron_scheduler=error")
+}
+
+/// A line on standard error, whatever the level of the log. In a service it is JSON when the log is.
+pub(super) fn say(level: Level, text: impl Display) {
+    let Some(service) = SERVICE.get() else {
+        // When even that is closed, there is no reader left.
+        writeln!(io::stderr(), "{text}").ok();
+        return;
+    };
+    let line = if service.is_json.get() == Some(&true) { json_line(level, text) } else { text.to_string() };
+    Stream::stderr().write_all(format!("{line}\n").as_bytes()).ok();
+}
+
+/// The text as an event, if the log of this process is JSON.
+pub(super) fn in_json(text: impl Display) -> Option<String> {
+    let is_json = SERVICE.get().is_some_and(|service| service.is_json.get() == Some(&true));
+    is_json.then(|| json_line(Level::INFO, text))
+}
+
+/// One event, in the form of the JSON log.
+fn json_line(level: Level, text: impl Display) -> String {
+    let event = serde_json::json!({
+        "timestamp": rfc3339(Clock::system().now()),
+        "level": level.as_str(),
+        "message": text.to_string(),
+        "target": "waybill",
+    });
+    event.to_string()
+}
+
+/// Keeps the metric of lost lines up to date, until it is dropped.
+pub(super) async fn count_lost() -> Infallible {
+    loop {
+        if let Some(stderr) = STDERR.get() {
+            metrics::counter!("waybill_log_lines_lost_total").absolute(stderr.lost());
+        }
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
+}
+
+/// Waits until what this process has said is written, for a second at most: its reader may be gone.
+pub(super) fn flush() {
+    let begun = Instant::now();
+    let drained = || STDERR.get().into_iter().chain(STDOUT.get()).all(Stream::is_drained);
+    while !drained() && begun.elapsed() < EXIT_PATIENCE {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Runs work that writes to a standard stream by itself, and waits a second for it at most.
+pub(super) fn bounded(work: impl FnOnce() + Send + 'static) {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        work();
+        // After the wait there is no receiver.
+        done.send(()).ok();
+    });
+    // Either way the process ends now.
+    ended.recv_timeout(EXIT_PATIENCE).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+    use std::time::Duration;
+
+    use super::{Stream, WAITING_MAX, directives};
+
+    /// A stream that takes a line whenever the test does.
+    struct Reluctant(SyncSender<Vec<u8>>);
+
+    impl Write for Reluctant {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.send(line.to_vec()).ok();
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn reluctant() -> (Stream, Receiver<Vec<u8>>) {
+        let (sender, receiver) = sync_channel(0);
+        (Stream::new("test", Reluctant(sender)), receiver)
+    }
+
+    #[tokio::test]
+    async fn lines_that_no_reader_takes_are_dropped_and_counted_and_never_waited_for() {
+        let (mut stream, reader) = reluctant();
+        let sent = WAITING_MAX as u64 + 100;
+        for number in 0..sent {
+            stream.write_all(number.to_string().as_bytes()).unwrap();
+        }
+        // The thread may hold one line beside those that wait.
+        assert!((99..=100).contains(&stream.lost()), "{}", stream.lost());
+        assert!(!stream.drained(Duration::ZERO).await);
+        for _ in 0..sent - stream.lost() {
+            reader.recv().unwrap();
+        }
+        assert!(stream.drained(Duration::from_secs(60)).await);
+    }
+
+    #[test]
+    fn a_plain_level_leaves_out_what_strangers_could_write() {
+        for level in ["error", "info", "trace", "info,waybill::sync=debug", "warn,warp=debug"] {
+            assert!(tracing_subscriber::EnvFilter::try_new(directives(level)).is_ok(), "{level}");
+        }
+        assert!(directives("info").contains("warp=off"));
+        assert_eq!(directives("warn,warp=debug"), "warn,warp=debug");
+    }
+}
