@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{collections::BTreeMap, sync::RwLock};
 
 use super::StoreError;
+use super::collect::Collector;
 use super::parts::{self, Head, PART_BYTES};
 use super::room::{self, Room};
 use super::scrub;
@@ -72,6 +73,7 @@ pub(super) struct SledKv {
     /// There is, or was, a value in parts.
     has_large: AtomicBool,
     room: Room,
+    collector: Collector,
     /// Keeps other processes away; let go only after the engine is closed.
     _lock: File,
 }
@@ -112,7 +114,7 @@ impl SledKv {
         let room = Room::new(directory, again);
         room.keep_reserve();
         engine.broken.store(false, Ordering::Relaxed);
-        Ok(SledKv { engine, log, has_large, room, _lock: lock })
+        Ok(SledKv { engine, log, has_large, room, collector: Collector::default(), _lock: lock })
     }
 
     /// What sled finds, as long as the keys begin so.
@@ -157,6 +159,12 @@ impl SledKv {
         }
         db.apply_batch(batch).map_err(failure)?;
         db.flush().map_err(failure)?;
+        self.sync()?;
+        let log_bytes = self.log.metadata().map_or(0, |log| log.len());
+        if self.collector.step(db, log_bytes).map_err(failure)? { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
         self.log.sync_data().map_err(|error| StoreError::Engine(format!("fdatasync: {error}")))
     }
 }
@@ -256,7 +264,11 @@ impl Unopened {
 }
 
 fn open_caught(path: &PathBuf) -> Result<sled::Db, Unopened> {
-    let opened = std::panic::catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
+    // Without sled's flusher: every batch is flushed and synced by `write`, and at rest the flusher's collector would
+    // move pages to and fro without end. What `write` replaces collects as much as it needs.
+    let opened = std::panic::catch_unwind(|| {
+        sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()
+    });
     match opened {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(error)) => Err(unopened(error)),

@@ -14,7 +14,10 @@ mod alive;
 mod answers;
 mod archive;
 mod breach;
+#[cfg(test)]
+mod churn;
 mod clear;
+mod collect;
 mod committer;
 mod completeness;
 mod detail;
