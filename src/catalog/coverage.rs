@@ -1,4 +1,5 @@
-//! Which parts of a document the columns of its definition take, which they leave, and which do not fit.
+//! Which parts of a document the columns of its definition take, which they leave, and which do not fit; and which
+//! were read more tolerantly than a strict reader does.
 //!
 //! What is left is not lost: it is in `document`. But people want to know of fields that an API added, or changed. Paths
 //! name an array's elements with `*`, and keys that are no plain names with `{key}`: those may be data, as in
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::definition::{Column, ColumnKind, ColumnSource, Table};
 use super::extract::fits;
 use crate::domain::Json;
+use crate::domain::json::{Part, Tolerance, Tolerated};
 
 /// What the columns of a definition take.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,14 +41,22 @@ pub enum Left {
         #[serde(deserialize_with = "known_kind")]
         kind: KindName,
     },
+    /// Was taken although strict readers refuse it, or readers differ about it.
+    Tolerated {
+        path: String,
+        #[serde(deserialize_with = "known_kind")]
+        kind: KindName,
+    },
 }
 
-const KINDS: [&str; 6] = ["null", "boolean", "number", "text", "array", "object"];
+/// Of JSON values, and of what is tolerated in them.
+const KINDS: [&str; 9] =
+    ["null", "boolean", "number", "text", "array", "object", "half_surrogate", "duplicate_key", "byte_order_mark"];
 
 fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindName, D::Error> {
     let text = String::deserialize(deserializer)?;
     let known = KINDS.into_iter().find(|kind| *kind == text);
-    known.ok_or_else(|| serde::de::Error::custom("no kind of JSON value"))
+    known.ok_or_else(|| serde::de::Error::custom("not a known kind"))
 }
 
 /// Longer keys are hardly names.
@@ -147,6 +157,7 @@ impl Coverage {
     pub fn still_leaves(&self, left: &Left) -> bool {
         let (path, kind) = match left {
             Left::Misfit { table, column, .. } => return self.top.has(table, column),
+            Left::Tolerated { .. } => return true,
             Left::Unmapped { path, kind } => (path, *kind),
         };
         let mut node = &self.top;
@@ -303,6 +314,26 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What was tolerated of a document or row, for people: never a value, nor a key that may be one.
+pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = Left> {
+    noted.into_iter().map(|Tolerated { what, path }| {
+        let mut text = String::new();
+        for part in &path {
+            text.push('/');
+            match part {
+                Part::Member(key) => text.push_str(shown(key)),
+                Part::Element => text.push('*'),
+            }
+        }
+        let kind = match what {
+            Tolerance::HalfSurrogate => "half_surrogate",
+            Tolerance::DuplicateKey => "duplicate_key",
+            Tolerance::ByteOrderMark => "byte_order_mark",
+        };
+        Left::Tolerated { path: text, kind }
+    })
+}
+
 /// A key as it may be shown: as it is, or what stands for keys that may be data.
 pub fn shown(key: &str) -> &str {
     if is_name(key) { key } else { NO_NAME }
@@ -360,6 +391,7 @@ mod tests {
             let told = |left: &Left| match left {
                 Left::Unmapped { path, kind } => format!("{path} {kind}"),
                 Left::Misfit { table, column, kind } => format!("{table}.{column} {kind}"),
+                Left::Tolerated { path, kind } => format!("{path} {kind}"),
             };
             left.iter().map(told).collect()
         };

@@ -3,7 +3,8 @@
 //! A value that does not fit its column becomes `Null`, which [`super::coverage`] counts; the document itself is always
 //! kept whole beside the columns. The listing and both sinks use the same cells, so they agree.
 
-use serde_json::{Number, Value};
+use serde::ser::{Error as _, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Definition};
 use crate::domain::{Combination, Json};
@@ -111,7 +112,7 @@ pub fn text_cell(kind: ColumnKind, text: &str) -> Option<Cell> {
 pub(super) fn fits(kind: ColumnKind, value: &Json<'_>) -> bool {
     // Asked for each value of each document: where no cell is needed to tell, none is made.
     match (kind, value) {
-        (ColumnKind::Json, _) | (ColumnKind::Text(None), Json::Number(_)) => true,
+        (ColumnKind::Json, _) => true,
         (ColumnKind::Text(length), Json::Text(text)) => text_fits(length, text),
         _ => cell(kind, value).is_some(),
     }
@@ -130,14 +131,14 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
         ColumnKind::Text(length) => {
             let text = match value {
                 Json::Text(text) => text.clone().into_owned(),
-                Json::Number(number) => plain(number),
+                Json::Number(number) => number.plain()?.into_owned(),
                 _ => return None,
             };
             text_fits(length, &text).then_some(Cell::Text(text))
         }
         ColumnKind::Datetime => match value {
             Json::Text(text) => parse_datetime(text).map(Cell::Datetime),
-            Json::Number(number) => number.as_i64().and_then(from_epoch).map(Cell::Datetime),
+            Json::Number(number) => number.whole().and_then(from_epoch).map(Cell::Datetime),
             _ => None,
         },
         ColumnKind::Date => {
@@ -145,17 +146,17 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
             (0..=9999).contains(&date.year()).then(|| Cell::Date(date.to_string()))
         }
         ColumnKind::Integer => match value {
-            Json::Number(number) => whole(number).map(Cell::Integer),
+            Json::Number(number) => number.whole().map(Cell::Integer),
             Json::Text(text) => text.parse().ok().map(Cell::Integer),
             _ => None,
         },
         ColumnKind::Decimal { digits, scale } => {
             let text = match value {
-                Json::Number(number) => plain(number),
+                Json::Number(number) => number.plain()?.into_owned(),
                 Json::Text(text) => text.clone().into_owned(),
                 _ => return None,
             };
-            decimal_fits(&text, usize::from(digits - scale)).then_some(Cell::Decimal(text))
+            decimal_fits(&text, usize::from(digits - scale), usize::from(scale)).then_some(Cell::Decimal(text))
         }
         ColumnKind::Boolean => match value {
             Json::Bool(flag) => Some(Cell::Boolean(*flag)),
@@ -182,19 +183,6 @@ fn from_epoch(number: i64) -> Option<String> {
     written(jiff::Timestamp::from_millisecond(epoch_millis(number)?).ok()?)
 }
 
-/// All digits of a number, without an exponent.
-fn plain(number: &Number) -> String {
-    match number.as_f64() {
-        Some(float) if number.is_f64() => float.to_string(),
-        _ => number.to_string(),
-    }
-}
-
-/// A whole number, however it is written: `10.0` is one.
-fn whole(number: &Number) -> Option<i64> {
-    number.as_i64().or_else(|| plain(number).parse().ok())
-}
-
 fn written(at: jiff::Timestamp) -> Option<String> {
     let at = jiff::tz::Offset::UTC.to_datetime(at);
     (0..=9999).contains(&at.year()).then(|| {
@@ -213,7 +201,7 @@ fn written(at: jiff::Timestamp) -> Option<String> {
 pub fn millis_of(value: &Json<'_>) -> Option<i64> {
     match value {
         Json::Text(text) => parse_millis(text),
-        Json::Number(number) => number.as_i64().and_then(epoch_millis),
+        Json::Number(number) => number.whole().and_then(epoch_millis),
         _ => None,
     }
 }
@@ -223,28 +211,17 @@ pub fn parse_millis(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
-/// A plain numeral (no exponent) whose part before the point has at most `whole` digits.
-fn decimal_fits(text: &str, whole: usize) -> bool {
+/// Whether a text is a plain numeral (no exponent) of at most so many digits before and behind its point. Zeros at
+/// either end do not count.
+fn decimal_fits(text: &str, whole: usize, scale: usize) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (before, after) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     let numeral = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    numeral(before) && numeral(after) && before.trim_start_matches('0').len() <= whole
+    let fits = before.trim_start_matches('0').len() <= whole && after.trim_end_matches('0').len() <= scale;
+    numeral(before) && numeral(after) && fits
 }
 
 impl Cell {
-    /// The cell as the HTTP API shows it: times in RFC 3339, decimals as text so that nothing is
-    /// rounded.
-    pub fn to_json(&self) -> Value {
-        match self {
-            Cell::Null => Value::Null,
-            Cell::Text(text) | Cell::Decimal(text) | Cell::Date(text) => Value::String(text.clone()),
-            Cell::Integer(number) => Value::from(*number),
-            Cell::Boolean(flag) => Value::Bool(*flag),
-            Cell::Datetime(text) => Value::String(format!("{}Z", text.replacen(' ', "T", 1))),
-            Cell::Json(text) => serde_json::from_str(text).unwrap_or(Value::Null),
-        }
-    }
-
     /// The cell as text, for comparing with a filter; None for null.
     pub fn as_text(&self) -> Option<String> {
         match self {
@@ -254,6 +231,23 @@ impl Cell {
             }
             Cell::Integer(number) => Some(number.to_string()),
             Cell::Boolean(flag) => Some(flag.to_string()),
+        }
+    }
+}
+
+/// As the HTTP API shows it: times in RFC 3339, decimals as text so that nothing is rounded, JSON as it is.
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Cell::Null => serializer.serialize_none(),
+            Cell::Text(text) | Cell::Decimal(text) | Cell::Date(text) => serializer.serialize_str(text),
+            Cell::Integer(number) => serializer.serialize_i64(*number),
+            Cell::Boolean(flag) => serializer.serialize_bool(*flag),
+            Cell::Datetime(text) => serializer.serialize_str(&format!("{}Z", text.replacen(' ', "T", 1))),
+            Cell::Json(text) => {
+                let raw: &RawValue = serde_json::from_str(text).map_err(S::Error::custom)?;
+                raw.serialize(serializer)
+            }
         }
     }
 }
@@ -292,9 +286,34 @@ mod tests {
         assert_eq!(cell(ColumnKind::Integer, &read("1.5")), None);
         assert_eq!(cell(ColumnKind::Integer, &read("10.0")), Some(Cell::Integer(10)));
         assert_eq!(cell(ColumnKind::Integer, &read("1e300")), None);
-        assert_eq!(cell(decimal, &read("0.000001")), Some(Cell::Decimal("0.000001".into())));
+        assert_eq!(cell(decimal, &read("0.00010")), Some(Cell::Decimal("0.00010".into())));
+        assert_eq!(cell(decimal, &read("1.5e2")), Some(Cell::Decimal("150".into())));
+        assert_eq!(cell(decimal, &read("0.00001")), None, "it would be another number");
         assert_eq!(cell(ColumnKind::Text(None), &read("1e16")), Some(Cell::Text("10000000000000000".into())));
         assert_eq!(cell(ColumnKind::Boolean, &read(r#""yes""#)), None);
+    }
+
+    #[test]
+    fn digits_beyond_64_bits_are_kept_or_refused_and_never_changed() {
+        let tracking = "9400110200881234567890";
+        for (kind, sent, want) in [
+            (ColumnKind::Text(Some(40)), tracking, Some(Cell::Text(tracking.into()))),
+            (ColumnKind::Decimal { digits: 30, scale: 0 }, tracking, Some(Cell::Decimal(tracking.into()))),
+            (ColumnKind::Json, tracking, Some(Cell::Json(tracking.into()))),
+            (ColumnKind::Integer, tracking, None),
+            (ColumnKind::Integer, "123456789012345678.9", None),
+            (ColumnKind::Integer, "9007199254740993.0", Some(Cell::Integer(9_007_199_254_740_993))),
+            (ColumnKind::Text(Some(21)), tracking, None),
+            (ColumnKind::Text(None), "1.50", Some(Cell::Text("1.50".into()))),
+            (
+                ColumnKind::Decimal { digits: 30, scale: 20 },
+                "0.1234567890123456789",
+                Some(Cell::Decimal("0.1234567890123456789".into())),
+            ),
+        ] {
+            assert_eq!(cell(kind, &read(sent)), want, "{sent} in {kind}");
+        }
+        assert_eq!(serde_json::to_string(&Cell::Json(format!("[{tracking}]"))).unwrap(), format!("[{tracking}]"));
     }
 
     #[test]

@@ -263,14 +263,15 @@ fn columns<'a>(definition: &'a Definition, items: &[DocumentItem]) -> Vec<&'a st
 fn row(item: &DocumentItem, columns: &[&str]) -> Vec<String> {
     let cells = columns.iter().map(|column| match value(item, column) {
         None => String::new(),
-        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::String(text)) => text,
         Some(other) => other.to_string(),
     });
     std::iter::once(item.id.clone()).chain(cells).collect()
 }
 
-fn value<'a>(item: &'a DocumentItem, column: &str) -> Option<&'a serde_json::Value> {
-    item.columns.iter().find(|(name, _)| name == column).map(|(_, value)| value).filter(|value| !value.is_null())
+fn value(item: &DocumentItem, column: &str) -> Option<serde_json::Value> {
+    let (_, cell) = item.columns.iter().find(|(name, _)| name == column)?;
+    serde_json::to_value(cell).ok().filter(|value| !value.is_null())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub struct Document {
     pub document_hash: u64,
     /// The run that asked for it.
     pub run: Option<u64>,
-    /// The JSON text, byte for byte as received.
+    /// The JSON text, byte for byte as received but for what readers differ about.
     pub body: Bytes,
 }
 

@@ -59,6 +59,8 @@ struct Form {
     since: Millis,
     unmapped: Vec<PlaceForm>,
     misfits: Vec<PlaceForm>,
+    /// What strict readers refuse, by place.
+    tolerated: Vec<PlaceForm>,
     /// Meetings with places beyond those that are named.
     more: u64,
 }
@@ -83,7 +85,7 @@ impl From<Place> for PlaceForm {
     fn from(place: Place) -> PlaceForm {
         let Place { left, documents, first_seen, last_seen } = place;
         let (path, table, column, kind) = match left {
-            Left::Unmapped { path, kind } => (Some(path), None, None, kind),
+            Left::Unmapped { path, kind } | Left::Tolerated { path, kind } => (Some(path), None, None, kind),
             Left::Misfit { table, column, kind } => (None, Some(table), Some(column), kind),
         };
         PlaceForm { path, table, column, kind, documents, first_seen, last_seen }
@@ -96,14 +98,15 @@ async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> Outcome {
         return Err(Problem::not_found());
     }
     let drift = api.backend.drift(&resource);
-    let (unmapped, misfits): (Vec<Place>, Vec<Place>) =
-        drift.places.into_iter().partition(|place| matches!(place.left, Left::Unmapped { .. }));
-    let forms = |places: Vec<Place>| places.into_iter().map(PlaceForm::from).collect();
-    Reply::json(&Form {
-        resource,
-        since: drift.since,
-        unmapped: forms(unmapped),
-        misfits: forms(misfits),
-        more: drift.more,
-    })
+    let (since, more) = (drift.since, drift.more);
+    let mut form = Form { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], more };
+    for place in drift.places {
+        let list = match place.left {
+            Left::Unmapped { .. } => &mut form.unmapped,
+            Left::Misfit { .. } => &mut form.misfits,
+            Left::Tolerated { .. } => &mut form.tolerated,
+        };
+        list.push(PlaceForm::from(place));
+    }
+    Reply::json(&form)
 }

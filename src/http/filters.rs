@@ -48,7 +48,8 @@ fn wanted(kind: ColumnKind) -> String {
         ColumnKind::Date => "must be a date like 2026-01-31".to_owned(),
         ColumnKind::Datetime => "must be a time in RFC 3339 like 2026-01-31T12:00:00Z".to_owned(),
         ColumnKind::Decimal { digits, scale } => {
-            format!("must be a number like 12.5, with at most {} digits before its point", digits.saturating_sub(scale))
+            let whole = digits.saturating_sub(scale);
+            format!("must be a number like 12.5, with at most {whole} digits before its point and {scale} behind it")
         }
     }
 }
@@ -63,7 +64,8 @@ pub(super) fn schema(table: &Table, place: &Place) -> Value {
         ColumnKind::Datetime => json!({"type": "string", "format": "date-time"}),
         ColumnKind::Decimal { digits, scale } => {
             let whole = digits.saturating_sub(scale).max(1);
-            json!({"type": "string", "pattern": format!("^-?[0-9]{{1,{whole}}}(\\.[0-9]{{1,64}})?$")})
+            let fraction = if scale == 0 { String::new() } else { format!("(\\.[0-9]{{1,{scale}}})?") };
+            json!({"type": "string", "pattern": format!("^-?[0-9]{{1,{whole}}}{fraction}$")})
         }
     }
 }

@@ -145,7 +145,7 @@ fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), 
         .map_err(|error| SinkError::new(SinkErrorClass::Poison, format!("an archived document is no JSON: {error}")))?;
     let cells = extract(definition, &document.id, &value, &document.combination);
     let names = definition.table.columns.iter().map(|column| column.name.clone());
-    let columns = names.zip(cells.cells.iter().map(Cell::to_json)).collect();
+    let columns = names.zip(cells.cells.iter().cloned()).collect();
     let item = Item {
         shop_id: document.shop_id,
         id: document.id,

@@ -12,6 +12,7 @@ pub mod writer;
 use bytes::Bytes;
 
 use crate::catalog::definition::Place;
+use crate::catalog::extract::Cell;
 use crate::domain::Held;
 use crate::domain::clock::Millis;
 
@@ -107,7 +108,7 @@ pub struct Item {
     pub document: Bytes,
     /// The typed columns in the definition's order, laid out from the document by
     /// [`crate::catalog::extract`], so that all sinks answer alike.
-    pub columns: Vec<(String, serde_json::Value)>,
+    pub columns: Vec<(String, Cell)>,
 }
 
 /// Bytes of documents from which on a page takes no more: all of it is in memory at once.

@@ -13,17 +13,18 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::client::Call;
-use super::json::{elements, hash, members, strict};
+use super::json::{self, elements, hash, members, parse};
 use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
-use crate::catalog::coverage::{Left, shown};
+use crate::catalog::coverage::{Left, shown, tolerated};
 use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::catalog::extract::millis_of;
 use crate::domain::Combination;
 use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::job::{Next, Rejected, Row};
+use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
 
 /// Longest id, in characters; what the sinks' key columns hold.
 pub const ID_MAX: usize = 128;
@@ -45,7 +46,8 @@ pub struct ParsedPage {
 /// What is to be known of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedDetail {
-    /// The document itself.
+    /// The document itself, as received; without a byte order mark, halves of surrogate pairs and all but the last
+    /// of equal keys, which databases refuse or read differently.
     pub body: Bytes,
     /// Independent of white space and key order.
     pub hash: u64,
@@ -102,11 +104,11 @@ pub fn page(
     let mut rejected = Vec::new();
     let mut hashes = Vec::with_capacity(rows_raw.len());
     // Rows are alike: each place once.
-    let mut left = BTreeSet::new();
+    let mut left: BTreeSet<Left> = marked(answer.body).collect();
     for raw in rows_raw {
         // One row that nobody can read must not hold up the others.
-        let value = match strict(raw.get().as_bytes()) {
-            Ok(value) => value,
+        let Reading { value, tolerated: noted, normalised } = match json::read(raw.get().as_bytes()) {
+            Ok(reading) => reading,
             Err(error) => {
                 let digest = hash(&Json::Text(raw.get().into()));
                 hashes.push(digest);
@@ -115,16 +117,23 @@ pub fn page(
                 continue;
             }
         };
+        let is_broken = noted.iter().any(|noted| noted.what == Tolerance::HalfSurrogate);
+        left.extend(tolerated(noted));
         let marks = row_hash(definition, &value);
         // The page's own digest is of all that it shows: rows whose marks are alike are not alike.
         hashes.push(if definition.list.changed_by.is_empty() { marks } else { hash(&value) });
         match row_id(definition, position, &value) {
+            // Other broken ids may read the same, and none can be asked for.
+            Ok(id) if is_broken && id.contains('\u{fffd}') => {
+                rejected.push(Rejected::new(Some(id), "the id holds half a surrogate pair".to_owned()));
+            }
             Ok(id) => {
                 let time = definition.list.time.as_deref().and_then(|at| millis_of(value.pointer(at)?));
                 if keep_body {
                     left.extend(definition.coverage.look(&value));
                 }
-                let body = keep_body.then(|| answer.body.slice_ref(raw.get().as_bytes()));
+                let sent = || answer.body.slice_ref(raw.get().as_bytes());
+                let body = keep_body.then(|| normalised.map_or_else(sent, Bytes::from));
                 rows.push(Row { id, hash: marks, time, body });
             }
             Err(reject) => rejected.push(reject),
@@ -163,7 +172,7 @@ fn next_page(
         Pages::Offset { .. } => return Ok((rows > 0).then(|| position.after_rows(rows))),
         Pages::HasMoreFlag { flag, .. } => {
             let found = value_at(answer.body, flag)?;
-            return match found.as_ref().map(|raw| strict(raw.get().as_bytes())).transpose()? {
+            return match found.as_ref().map(|raw| parse(raw.get().as_bytes())).transpose()? {
                 Some(Json::Bool(false) | Json::Null) => Ok(None),
                 None if rows == 0 => Ok(None),
                 None => Err(shape(format!("{flag} is missing from a page with rows"))),
@@ -227,7 +236,15 @@ pub fn detail(
         return document(definition, id, body, first_seen, now);
     }
     let found = value_at(body, at)?.ok_or_else(|| shape(format!("the answer has no {at}")))?;
-    document(definition, id, &body.slice_ref(found.get().as_bytes()), first_seen, now)
+    let mut read = document(definition, id, &body.slice_ref(found.get().as_bytes()), first_seen, now)?;
+    read.left.extend(marked(body));
+    Ok(read)
+}
+
+/// The byte order mark before an answer, where there is one.
+fn marked(body: &[u8]) -> impl Iterator<Item = Left> {
+    let noted = Tolerated { what: Tolerance::ByteOrderMark, path: Vec::new() };
+    tolerated(without_mark(body).1.then_some(noted).into_iter().collect())
 }
 
 /// Reads a document that stands by itself, as it is stored.
@@ -241,7 +258,7 @@ pub fn document(
     first_seen: impl FnOnce() -> Option<Millis>,
     now: Millis,
 ) -> Result<ParsedDetail, SourceError> {
-    let document = strict(body)?;
+    let Reading { value: document, tolerated: noted, normalised } = json::read(body)?;
     if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
     }
@@ -254,9 +271,11 @@ pub fn document(
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, first_seen, now));
-    let (hash, left) = (hash(&document), definition.coverage.look(&document));
+    let (hash, mut left) = (hash(&document), definition.coverage.look(&document));
+    left.extend(tolerated(noted));
     drop(document);
-    Ok(ParsedDetail { body: body.clone(), hash, left, refresh_after_ms })
+    let body = normalised.map_or_else(|| body.clone(), Bytes::from);
+    Ok(ParsedDetail { body, hash, left, refresh_after_ms })
 }
 
 /// The value at a pointer through objects, as received.
@@ -274,7 +293,7 @@ fn value_at<'a>(body: &'a Bytes, pointer: &str) -> Result<Option<&'a RawValue>, 
 /// The text or number at a pointer; none: absent, null or empty.
 fn text_at(body: &Bytes, pointer: &str) -> Result<Option<String>, SourceError> {
     let Some(raw) = value_at(body, pointer)? else { return Ok(None) };
-    match strict(raw.get().as_bytes())? {
+    match parse(raw.get().as_bytes())? {
         Json::Null => Ok(None),
         value => match id_text(&value) {
             Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -306,11 +325,11 @@ fn find_rows<'a>(definition: &Definition, body: &'a Bytes) -> Result<Option<Vec<
     let items = match found {
         Some(items) => items,
         // The answer itself is the array.
-        None => serde_json::from_slice(body).map_err(|_| malformed_list())?,
+        None => serde_json::from_slice(without_mark(body).0).map_err(|_| malformed_list())?,
     };
     match elements(items)? {
         Some(rows) => Ok(Some(rows)),
-        None => Err(shape(format!("{at} is {}, not an array", kind(&strict(text)?)))),
+        None => Err(shape(format!("{at} is {}, not an array", kind(&parse(text)?)))),
     }
 }
 
@@ -362,7 +381,7 @@ fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Resul
 pub fn id_text(value: &Json<'_>) -> Option<String> {
     match value {
         Json::Text(text) => Some(text.clone().into_owned()),
-        Json::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        Json::Number(number) => number.whole_digits().map(str::to_owned),
         _ => None,
     }
 }
@@ -417,7 +436,7 @@ fn is_one_of(value: &Json<'_>, finals: &[String]) -> bool {
     match value {
         Json::Text(text) => finals.iter().any(|one| one == text),
         Json::Bool(flag) => finals.contains(&flag.to_string()),
-        Json::Number(number) => finals.contains(&number.to_string()),
+        Json::Number(number) => finals.iter().any(|one| one == number.digits()),
         Json::Null | Json::Array(_) | Json::Object(_) => false,
     }
 }

@@ -126,6 +126,10 @@ impl Drifts {
                 metrics::counter!("waybill_misfits_total", "resource" => resource.to_owned(), "column" => column)
                     .increment(1);
             }
+            if let Left::Tolerated { kind, .. } = &one {
+                metrics::counter!("waybill_tolerated_total", "resource" => resource.to_owned(), "kind" => *kind)
+                    .increment(1);
+            }
             if let Some(seen) = drift.places.get_mut(&one) {
                 seen.documents += 1;
                 seen.last = now;
@@ -147,7 +151,7 @@ impl Drifts {
             tracing::warn!(
                 resource,
                 places,
-                "documents hold what no column takes; it is kept in `document`, and counted under /api/v1/resources/{resource}/drift"
+                "documents hold what no column takes or what strict readers refuse; it is counted under /api/v1/resources/{resource}/drift"
             );
         }
         tells.then(|| drift.clone())
@@ -162,6 +166,7 @@ fn name(left: &Left) -> String {
     match left {
         Left::Unmapped { path, kind } => format!("{path} ({kind})"),
         Left::Misfit { table, column, kind } => format!("{table}.{column} ({kind} does not fit)"),
+        Left::Tolerated { path, kind } => format!("{path} ({kind} tolerated)"),
     }
 }
 

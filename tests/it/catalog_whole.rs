@@ -64,7 +64,7 @@ fn values_at(definition: &Definition, place: &Place, item: &Value) -> Vec<String
             let at = definition.table.children.iter().position(|child| child.name == *table).unwrap();
             let columns = &definition.table.children[at].columns;
             let column = columns.iter().position(|known| known.name == *column).unwrap();
-            cells.children[at].iter().filter_map(|row| written(&row[column].to_json())).collect()
+            cells.children[at].iter().filter_map(|row| written(&serde_json::to_value(&row[column]).unwrap())).collect()
         }
     }
 }

@@ -117,7 +117,7 @@ pub fn tells_apart(rows: &[Json<'_>], pointer: &str) -> bool {
 fn scalar(value: Option<&Json<'_>>) -> Option<String> {
     match value? {
         Json::Text(text) if !text.is_empty() => Some(text.clone().into_owned()),
-        Json::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        Json::Number(number) => number.whole_digits().map(str::to_owned),
         _ => None,
     }
 }

@@ -62,7 +62,7 @@ impl Shape {
                 self.numbers += 1;
                 self.integers += count(ColumnKind::Integer);
                 self.decimals += count(DECIMAL);
-                self.chars = self.chars.max(number.to_string().len());
+                self.chars = self.chars.max(number.digits().len());
             }
             Json::Text(text) => {
                 self.texts += 1;

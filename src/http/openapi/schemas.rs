@@ -267,6 +267,7 @@ fn drift() -> Value {
         "since": time(),
         "unmapped": place(&["path"]),
         "misfits": place(&["table", "column"]),
+        "tolerated": place(&["path"]),
         "more": count(),
     });
     object(&fields, &[])

@@ -184,8 +184,8 @@ impl<'a> Rows<'a> {
     /// Class `Poison` when it is no JSON, or when a row of it is larger than `packet` bytes.
     pub(super) fn push(&mut self, layout: &Layout, reading: &Reading<'a>, packet: usize) -> Result<(), SinkError> {
         let document = reading.document;
-        let value = Json::parse(&document.body)
-            .map_err(|error| poison(document, &format!("no valid JSON: {}", json_problem(&error))))?;
+        let value =
+            Json::parse(&document.body).map_err(|error| poison(document, &format!("no valid JSON: {error}")))?;
         let table = &layout.definition.table;
         let laid_out = extract(&layout.definition, &document.id, &value, &document.combination);
         let key = || [text_value(&document.shop), text_value(&document.id)];
@@ -219,13 +219,4 @@ impl<'a> Rows<'a> {
         self.documents.push(DocumentKey { shop: &document.shop, id: &document.id, version: document.version });
         Ok(())
     }
-}
-
-/// serde's text may quote the document; the place says enough.
-fn json_problem(error: &serde_json::Error) -> String {
-    let kind = match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early",
-        _ => "it cannot be read",
-    };
-    format!("{kind} (line {}, column {})", error.line(), error.column())
 }

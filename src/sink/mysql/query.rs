@@ -74,7 +74,7 @@ impl Mysql {
             first_listed_at: millis_of(&row.first_listed_at).ok_or_else(unreadable)?,
             no_longer_listed_at: millis_of(&row.no_longer_listed_at),
             document: Bytes::from(row.document),
-            columns: names.zip(cells.iter().map(crate::catalog::extract::Cell::to_json)).collect(),
+            columns: names.zip(cells).collect(),
         })
     }
 }

@@ -65,7 +65,7 @@ fn document(shop_id: &str, id: &str) -> DocumentItem {
         version: 7,
         first_listed_at: 1_700_000_000_000,
         no_longer_listed_at: None,
-        columns: vec![("order_id".to_owned(), serde_json::json!("o-1"))],
+        columns: vec![("order_id".to_owned(), waybill::catalog::extract::Cell::Text("o-1".to_owned()))],
         // More than a double holds, and a field twice: shown as received.
         document: Bytes::from_static(br#"{"big": 12345678901234567890123, "a":1, "a":2}"#),
     }

@@ -18,7 +18,7 @@ async fn poison_is_classed_and_leaves_nothing_of_its_batch() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let good = entry("s", "good", 1, &shipment("o", &["1"]));
-    for body in ["", "{", "{\"a\":1e999}", "\u{feff}{}", "{\"a\":\"\\ud800\"}"] {
+    for body in ["", "{", "{\"a\":1e999}", "{\"a\":NaN}"] {
         let mut bad = document("s", "bad", 1, &Value::Null);
         bad.body = Bytes::from(body);
         let error = mysql.write(&[good.clone(), Entry::Document(bad)]).await.unwrap_err();
