@@ -115,7 +115,9 @@ impl Demo<'_> {
         bars.finish();
         match ended? {
             Ended::Idle => {}
-            Ended::Stopped | Ended::TimedOut => return Err(Failure::Failed(anyhow::anyhow!("the demo was stopped"))),
+            Ended::Stopped | Ended::TimedOut | Ended::SinkAway { .. } => {
+                return Err(Failure::Failed(anyhow::anyhow!("the demo was stopped")));
+            }
         }
         let took = begun.elapsed();
         for definition in self.definitions {

@@ -39,8 +39,8 @@ pub(super) fn line(label: &str, view: &RunView, now: Millis) -> Line {
         RunState::Unproved => format!("unproved: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
         RunState::Stopped => format!("stopped: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
     };
-    if run.parked > 0 {
-        text.push_str(&format!(", {} parked", run.parked));
+    if run.parked_in_all() > 0 {
+        text.push_str(&format!(", {} parked", run.parked_in_all()));
     }
     let combination = run.stream.combination.to_string();
     let stream = if combination.is_empty() { run.stream.resource.clone() } else { values(run) };
@@ -82,7 +82,7 @@ pub(super) fn sums(runs: &[RunView]) -> String {
         sum(|run| run.fetched),
         sum(|run| run.to_fetch),
         sum(|run| run.written),
-        sum(|run| run.parked),
+        sum(Run::parked_in_all),
     )
 }
 
@@ -169,6 +169,7 @@ mod tests {
                 fetched: 40,
                 gone: 1,
                 parked: 2,
+                refused: 0,
                 written: 30,
                 error: None,
                 newest: None,

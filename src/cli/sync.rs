@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use super::out::{Out, tell};
 use super::progress::Bars;
-use super::watch::{Chosen, Ended, Watched, name, runs, until_idle};
+use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use super::{Failure, Outcome, Voice, configure, start, stop, table};
 use crate::app::{App, NoSuchShop};
 use crate::catalog::reader::parse_duration;
-use crate::domain::document::RunView;
-use crate::domain::{Mode, RunState, Shop, ShopState};
+use crate::domain::clock::Millis;
+use crate::domain::document::{Parked, RunView};
+use crate::domain::{Clock, Mode, RunState, Shop, ShopState};
+use crate::http::backend::{Backend, ParkedQuery};
 
 /// Sync once, show the progress, and end.
 ///
 /// It ends when nothing is left to do now. An incremental pass reads what is new or changed; --full
-/// walks all pages. A pass that is stopped goes on where it was at the next `sync` or `serve`. Ends with code 1 when a
-/// run failed, something was parked, or a shop's credentials were refused.
+/// walks all pages. A pass that is stopped goes on where it was at the next `sync` or `serve`. Ends with code 0 when all
+/// that the pass read is in the sink, and with code 1 when a run failed, something was parked, the sink takes nothing,
+/// or a shop's credentials were refused.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill sync\n  waybill sync --shop k3v9x0q2m1ab --full\n  \
     waybill sync --quiet --at-most 30min   # for cron\n\n\
@@ -39,6 +42,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     at_most: Option<Duration>,
 }
+
+/// Parked records asked for at a time.
+const PARKED_PAGE: usize = 500;
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("`{text}` is no time; write it like 90s, 30min or 2h"))
@@ -79,6 +85,7 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
         let takes = args.resource.as_ref().is_none_or(|resource| *resource == stream.resource);
         view.run.is_open() && takes && configured.contains(&stream.resource) && watched.names.contains_key(&stream.shop)
     };
+    let begun = Clock::system().now();
     let mut ours: BTreeSet<u64> = left.iter().filter(is_ours).map(|view| view.run.id).collect();
     for shop in &shops {
         ours.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
@@ -93,7 +100,30 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let refused = refusals(backend.shops().await?.iter().filter(|shop| watched.names.contains_key(&shop.id)));
     summary(&runs, &watched, out)?;
     refused.iter().for_each(tell);
-    verdict(&ended, &runs, refused.len())
+    let parked = parked(&*backend, &watched, args.resource.as_deref(), begun).await?;
+    verdict(&ended, &runs, refused.len(), parked)
+}
+
+/// How much was parked since a time, with what belongs to no run: later reads of what may still change, and what the
+/// sink refused of them.
+async fn parked(
+    backend: &dyn Backend,
+    watched: &Watched,
+    resource: Option<&str>,
+    since: Millis,
+) -> Result<u64, Failure> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let shops = Some(watched.names.keys().cloned().collect());
+        let page = backend.parked(ParkedQuery { shops, limit: PARKED_PAGE, after }).await?;
+        let is_ours =
+            |parked: &&Parked| parked.parked_at >= since && resource.is_none_or(|name| parked.resource == name);
+        count += page.iter().filter(is_ours).count() as u64;
+        match page.last() {
+            Some(last) if page.len() == PARKED_PAGE => after = Some(last.id),
+            _ => return Ok(count),
+        }
+    }
 }
 
 /// The shops to sync: the named one, or all that are active and take the resource.
@@ -138,7 +168,7 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
         .map(|view| {
             let run = &view.run;
             let stream = format!("{} {}", run.stream.resource, run.stream.combination);
-            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.written, run.parked];
+            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.written, run.parked_in_all()];
             let mut row = vec![run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()];
             row.push(state(run.state).to_owned());
             row.extend(counts.iter().map(u64::to_string));
@@ -165,17 +195,19 @@ fn state(state: RunState) -> &'static str {
     }
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], refused: usize) -> Outcome {
+fn verdict(ended: &Ended, runs: &[RunView], refused: usize, parked: u64) -> Outcome {
     let whole = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
     let failed = runs.iter().filter(|view| !whole(view.run.state)).count();
     let open = runs.iter().filter(|view| view.run.is_open()).count();
-    let parked: u64 = runs.iter().map(|view| view.run.parked).sum();
+    // What an earlier pass left open may have been parked before this one.
+    let parked = runs.iter().map(|view| view.run.parked_in_all()).sum::<u64>().max(parked);
     let what = match ended {
         Ended::Stopped => "stopped; the rest goes on at the next start".to_owned(),
         Ended::TimedOut => "the time ran out; the rest goes on at the next start".to_owned(),
+        Ended::SinkAway { waiting, error } => return Err(sink_away(*waiting, error)),
         Ended::Idle if refused > 0 => format!("{refused} shops were refused"),
         Ended::Idle if failed > 0 => format!("{failed} of {} runs failed", runs.len()),
-        Ended::Idle if parked > 0 => format!("{parked} jobs were parked; /api/v1/parked shows why"),
+        Ended::Idle if parked > 0 => format!("{parked} pages or documents were parked; /api/v1/parked shows why"),
         Ended::Idle if open > 0 => format!("{open} of {} runs wait for a later try", runs.len()),
         Ended::Idle => return Ok(()),
     };

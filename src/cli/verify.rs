@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::out::Out;
 use super::progress::Bars;
-use super::watch::{Ended, Watched, until_idle};
+use super::watch::{Ended, Watched, sink_away, until_idle};
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, start, stop, table};
 use crate::app::{App, NoSuchShop};
 use crate::domain::{Completeness, Shop};
@@ -71,6 +71,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
         bars.finish();
         match ended? {
             Ended::Idle => {}
+            Ended::SinkAway { waiting, error } => return Err(sink_away(waiting, &error)),
             Ended::Stopped | Ended::TimedOut => {
                 let what = "stopped before it was compared again; what is asked for is read at the next start";
                 return Err(Failure::Failed(anyhow::anyhow!(what)));

@@ -1,17 +1,21 @@
 //! Watches runs until nothing is left to do. `sync` and `demo` share it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::progress::{Bars, Line, line, sums};
 use super::{Failure, stop};
 use crate::app::App;
 use crate::domain::document::RunView;
 use crate::domain::{Clock, ShopId};
+use crate::http::backend::Status;
 use crate::http::backend::{Backend, RunQuery};
 
 /// As often as the eye can follow.
 const SHOW_EVERY: Duration = Duration::from_millis(250);
+/// How long a command waits for a sink that takes nothing, once all else is done. What waits is kept: the next start
+/// writes it.
+const SINK_PATIENCE: Duration = Duration::from_secs(120);
 /// Runs asked for at a time.
 const RUNS_PAGE: usize = 500;
 
@@ -37,9 +41,28 @@ pub(super) enum Ended {
     Stopped,
     /// The given time ran out.
     TimedOut,
+    /// All is read, and the sink takes nothing: so many entries wait for it, and why.
+    SinkAway { waiting: u64, error: String },
 }
 
-/// Shows the runs until the engine is idle, a stop is asked for, or `at_most` has passed.
+/// Since when nothing but a sink that takes nothing holds up the end.
+#[derive(Default)]
+struct SinkWait(Option<Instant>);
+
+impl SinkWait {
+    /// Whether that has lasted too long.
+    fn is_over(&mut self, status: &Status, now: Instant) -> bool {
+        let is_read = status.pending_jobs + status.leased_jobs == 0;
+        if status.sink.healthy || !is_read || status.outbox == 0 {
+            self.0 = None;
+            return false;
+        }
+        now.duration_since(*self.0.get_or_insert(now)) >= SINK_PATIENCE
+    }
+}
+
+/// Shows the runs until the engine is idle, a stop is asked for, `at_most` has passed, or a sink that takes nothing is
+/// all that is waited for.
 ///
 /// # Errors
 /// When the runs or the status cannot be read, or a part failed that nothing can go on without.
@@ -61,34 +84,49 @@ pub(super) async fn until_idle(
     };
     tokio::pin!(stop_requested, idle, time_out);
     let mut tick = tokio::time::interval(SHOW_EVERY);
+    let mut sink_wait = SinkWait::default();
     loop {
         tokio::select! {
             biased;
             () = &mut stop_requested => return Ok(Ended::Stopped),
             () = &mut idle => {
                 app.failure()?;
-                show(&*backend, watched, bars).await?;
+                drop(show(&*backend, watched, bars).await?);
                 return Ok(Ended::Idle);
             }
             () = &mut time_out => return Ok(Ended::TimedOut),
-            _ = tick.tick() => show(&*backend, watched, bars).await?,
+            _ = tick.tick() => {
+                let status = show(&*backend, watched, bars).await?;
+                if sink_wait.is_over(&status, Instant::now()) {
+                    let error = status.sink.error.unwrap_or_default();
+                    return Ok(Ended::SinkAway { waiting: status.outbox, error });
+                }
+            }
         }
     }
 }
 
-async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Result<(), Failure> {
+/// What a command says that ends before the sink took all.
+pub(super) fn sink_away(waiting: u64, error: &str) -> Failure {
+    Failure::Failed(anyhow::anyhow!(
+        "{waiting} entries wait for the sink, which takes nothing: {error}; they are kept, and written at the next start"
+    ))
+}
+
+async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Result<Status, Failure> {
     let query = RunQuery { limit: RUNS_PAGE, ..RunQuery::default() };
     let mut runs = wanted(backend.runs(query).await?, watched);
     runs.sort_by_key(|view| (!view.run.is_open(), view.run.id));
     let now = Clock::system().now();
     let lines: Vec<Line> = runs.iter().map(|view| line(name(view, watched), view, now)).collect();
-    let sink = backend.status(None).await?.sink;
-    let trouble = match (sink.healthy, sink.error) {
+    let status = backend.status(None).await?;
+    let sink = &status.sink;
+    let trouble = match (sink.healthy, sink.error.as_deref()) {
         (true, _) => String::new(),
         (false, error) => format!("; the {} does not take rows: {}", sink.kind, error.unwrap_or_default()),
     };
     bars.show(&lines, &format!("{}{trouble}", sums(&runs)));
-    Ok(())
+    Ok(status)
 }
 
 /// All watched runs, oldest first.
@@ -124,4 +162,31 @@ fn wanted(mut runs: Vec<RunView>, watched: &Watched) -> Vec<RunView> {
         runs.retain(|view| view.run.id > chosen.after || chosen.ids.contains(&view.run.id));
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{SINK_PATIENCE, SinkWait};
+    use crate::http::backend::Status;
+
+    #[test]
+    fn a_sink_that_takes_nothing_is_waited_for_as_long_as_there_is_something_to_read_and_a_while_longer() {
+        let status = |leased_jobs, outbox, healthy| {
+            let mut status = Status { leased_jobs, outbox, ..Status::default() };
+            status.sink.healthy = healthy;
+            status
+        };
+        let (mut wait, begun) = (SinkWait::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let patience = SINK_PATIENCE.as_secs();
+        assert!(!wait.is_over(&status(1, 5, false), at(0)));
+        assert!(!wait.is_over(&status(1, 5, false), at(10 * patience)), "there is something to read");
+        assert!(!wait.is_over(&status(0, 5, false), at(11 * patience)));
+        assert!(!wait.is_over(&status(0, 5, true), at(12 * patience)), "it takes rows again");
+        assert!(!wait.is_over(&status(0, 5, false), at(12 * patience)));
+        assert!(!wait.is_over(&status(0, 5, false), at(13 * patience - 1)));
+        assert!(wait.is_over(&status(0, 5, false), at(13 * patience)));
+    }
 }

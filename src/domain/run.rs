@@ -84,6 +84,9 @@ pub struct Run {
     /// Documents of this run whose commit in the sink is confirmed.
     #[serde(default)]
     pub written: u64,
+    /// Documents of this run that the sink refused; they are parked, and counted beside `parked`, as they were fetched.
+    #[serde(default)]
+    pub refused: u64,
     /// Why the run failed.
     #[serde(default)]
     pub error: Option<String>,
@@ -136,6 +139,11 @@ impl Run {
     /// Detail reads not yet done, parked or found gone.
     pub fn pending(&self) -> u64 {
         self.to_fetch.saturating_sub(self.fetched + self.gone + self.parked)
+    }
+
+    /// All that is parked of this run: reads that were given up, and documents that the sink refused.
+    pub fn parked_in_all(&self) -> u64 {
+        self.parked.saturating_add(self.refused)
     }
 
     /// Walking or fetching.

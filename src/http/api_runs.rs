@@ -72,9 +72,12 @@ struct RunForm {
     to_fetch: u64,
     fetched: u64,
     gone: u64,
+    /// All that is parked of it.
     parked: u64,
     pending: u64,
     written: u64,
+    /// Of those that are parked, the documents that were fetched and that the sink refused.
+    refused: u64,
     error: Option<String>,
     #[serde(serialize_with = "time_opt")]
     newest: Option<Millis>,
@@ -86,7 +89,7 @@ struct RunForm {
 
 impl From<RunView> for RunForm {
     fn from(view: RunView) -> RunForm {
-        let (pending, run) = (view.run.pending(), view.run);
+        let (pending, parked, run) = (view.run.pending(), view.run.parked_in_all(), view.run);
         let parameters = run.stream.combination.0.into_iter().map(|(name, value)| (name, Value::String(value)));
         RunForm {
             id: run.id,
@@ -104,9 +107,10 @@ impl From<RunView> for RunForm {
             to_fetch: run.to_fetch,
             fetched: run.fetched,
             gone: run.gone,
-            parked: run.parked,
+            parked,
             pending,
             written: run.written,
+            refused: run.refused,
             error: run.error,
             newest: run.newest,
             passes: run.pass.number,

@@ -197,6 +197,9 @@ pub(super) fn park_entry(
         Head::Checkpoint { stream, .. } => (stream.shop.clone(), stream.resource.clone(), None),
         Head::Shop { shop } | Head::ShopDeleted { shop, .. } => (shop.clone(), String::new(), None),
     };
+    if let Head::Document(head) = &head {
+        runs::update(tx, head.run, now, |run| run.refused += 1)?;
+    }
     let id = tx.next(SEQUENCE)?;
     let parked =
         Parked { id, shop_id, resource, document_id, job: "write".to_owned(), reason, attempts, parked_at: now };
@@ -236,6 +239,9 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
             retry_job(tx, &job, now)?;
         }
         What::Entry { head, sealed } => {
+            if let Head::Document(head) = &head {
+                runs::update(tx, head.run, now, |run| run.refused = run.refused.saturating_sub(1))?;
+            }
             let sealed = STANDARD
                 .decode(sealed)
                 .map_err(|error| StoreError::Record { what: format!("parked {id}"), detail: error.to_string() })?;

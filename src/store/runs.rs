@@ -246,6 +246,7 @@ pub(super) fn start(
         gone: 0,
         parked: 0,
         written: 0,
+        refused: 0,
         error: None,
         newest: None,
         pass: Pass::default(),

@@ -274,7 +274,7 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "1");
     let ended = folder.run(&["sync", "--quiet"]).expect(1);
     folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "");
-    says(&ended.err, &["2 jobs were parked; /api/v1/parked shows why"]);
+    says(&ended.err, &["2 pages or documents were parked; /api/v1/parked shows why"]);
     market.sandbox.set_faults(vec![]);
     market.sandbox.set_latency(std::time::Duration::from_secs(20));
     folder.set("WAYBILL_LIMITS_DRAIN", "6s");

@@ -39,3 +39,4 @@ mod unreadable;
 mod views;
 mod walk_through;
 mod wire;
+mod written;

@@ -196,7 +196,8 @@ async fn add_up(world: &World, serving: &Serving, status: &Value, allowed: &Allo
             continue;
         }
         let count = |name: &str| run[name].as_u64().unwrap_or_default();
-        let adds_up = count("to_fetch") == count("fetched") + count("gone") + count("parked") + count("pending");
+        let adds_up = count("to_fetch")
+            == count("fetched") + count("gone") + count("parked") - count("refused") + count("pending");
         // The clock may have started one meanwhile.
         let open = run["ended_at"].is_null();
         let ended_well = run["state"] == "done" || allowed.failed_runs && run["state"] == "failed";

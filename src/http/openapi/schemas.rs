@@ -210,11 +210,17 @@ fn run() -> Value {
                             missed. The next run walks it whole again.",
         },
     });
-    let counters =
-        ["pages", "passes", "listed", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending", "written"];
+    let counters = [
+        "pages", "passes", "listed", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending", "written",
+        "refused",
+    ];
     for counter in counters {
         properties[counter] = count();
     }
+    properties["refused"]["description"] = json!(
+        "Of `parked`, the documents that were fetched and that the sink refused: to_fetch = fetched + gone + \
+               pending + parked - refused."
+    );
     object(&properties, &[])
 }
 

@@ -97,6 +97,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         gone: 1,
         parked: 2,
         written: 19,
+        refused: 0,
         error: None,
         newest: None,
         pass: waybill::domain::Pass::default(),

@@ -412,7 +412,7 @@ impl TestApp {
         assert_eq!(failed.len(), self.expected.failed_runs, "failed runs: {failed:?}");
         for run in &runs {
             let count = |name: &str| run[name].as_u64().unwrap();
-            let ended = count("fetched") + count("gone") + count("parked");
+            let ended = count("fetched") + count("gone") + count("parked") - count("refused");
             assert_eq!(count("to_fetch"), ended + count("pending"), "{run}");
             assert!(count("pending") == 0 || run["state"] == "canceled", "{run}");
         }

@@ -1,0 +1,72 @@
+//! `sync` ends when what it read is in the sink, and its exit code says whether all of it is.
+
+use reqwest::Method;
+use waybill::sandbox::{Options, ShopOptions};
+
+use crate::support::mariadb::{Database, MariaDb};
+use crate::support::no_limits;
+use crate::support::program::{Folder, Market};
+
+const CLIENT: &str = "first";
+
+async fn market() -> Market {
+    let shop = ShopOptions { client_id: CLIENT.into(), client_secret: "secret-of-first".into(), fbr: 60, fbb: 20 };
+    Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await
+}
+
+/// A folder with a registered shop, which nothing was read of yet.
+fn registered(market: &Market, url: &str) -> Folder {
+    let rules = "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";
+    let folder = Folder::at(&market.base, &format!("{rules}[mysql]\nurl = \"{url}\"\n"));
+    folder.feed(&["shops", "add", "--name", "First shop", "--client-id", CLIENT], "secret-of-first").expect(0);
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_sink_refuses_is_counted_in_its_run_and_ends_the_sync_with_code_1() {
+    let (market, database) = (market().await, Database::fresh().await);
+    let ids: Vec<String> = market.sandbox.truth(CLIENT).into_iter().map(|(_, id, _)| id).collect();
+    let folder = registered(&market, &database.url());
+    let made = folder.run(&["schema", "print"]).expect(0).out;
+    for statement in made.split(";\n").filter(|statement| !statement.trim().is_empty()) {
+        database.run(statement).await;
+    }
+    let refused = format!("'{}', '{}'", ids[3], ids[40]);
+    database.run(&format!("ALTER TABLE shipments ADD CONSTRAINT odd CHECK (shipment_id NOT IN ({refused}))")).await;
+    let synced = folder.run(&["sync"]).expect(1);
+    assert!(synced.err.contains("2 pages or documents were parked"), "{}", synced.err);
+    // All others were written before it ended.
+    assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [78]);
+
+    let serving = folder.serve();
+    let sums = async || {
+        let runs = serving.all("/api/v1/runs").await;
+        let sum = |name: &str| runs.iter().map(|run| run[name].as_u64().unwrap()).sum::<u64>();
+        ["to_fetch", "fetched", "written", "parked", "refused", "pending"].map(sum)
+    };
+    assert_eq!(sums().await, [80, 80, 78, 2, 2, 0]);
+    // Once the table takes them, a retry writes them, and the run says so.
+    database.run("ALTER TABLE shipments DROP CONSTRAINT odd").await;
+    let shop = serving.all("/api/v1/shops").await[0]["id"].as_str().unwrap().to_owned();
+    let retried = serving.call(Method::POST, &format!("/api/v1/shops/{shop}/parked/retry")).send().await.unwrap();
+    assert_eq!(retried.status(), 200);
+    crate::support::app::eventually("both written", async || (sums().await == [80, 80, 80, 0, 0, 0]).then_some(()))
+        .await;
+    drop(serving);
+    folder.run(&["sync"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_never_ends_well_while_documents_wait_for_the_sink() {
+    let mut server = tokio::task::block_in_place(MariaDb::start);
+    let (market, database) = (market().await, Database::on(&server.url()).await);
+    let folder = registered(&market, &database.url());
+    tokio::task::block_in_place(|| server.kill());
+    let ended = folder.run(&["sync", "--quiet", "--at-most", "4s"]).expect(1);
+    assert!(ended.err.contains("the time ran out"), "{}", ended.err);
+    assert!(market.sandbox.audit().details_read > 0, "reading goes on meanwhile");
+    tokio::task::block_in_place(|| server.run());
+    folder.run(&["sync", "--quiet"]).expect(0);
+    assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [80]);
+    assert_eq!(market.sandbox.audit().details_reread, 0);
+}
