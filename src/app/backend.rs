@@ -19,7 +19,7 @@ use crate::http::backend::{
 use crate::http::rules::KEY_DAYS;
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
-use crate::store::{self, KeyRecord, StoreError};
+use crate::store::{self, KeyRecord, RunFilter, StoreError};
 
 /// When a client may ask again after a passing failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -239,14 +239,9 @@ impl Backend for Inner {
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>> {
         Box::pin(async move {
             let store = self.store.clone();
-            // A filter that fits little looks at all runs.
-            let read = move || {
-                store.runs(query.before, query.limit, |run| {
-                    query.shops.as_ref().is_none_or(|shops| shops.contains(&run.stream.shop))
-                        && query.resource.as_ref().is_none_or(|resource| *resource == run.stream.resource)
-                        && query.state.is_none_or(|state| state == run.state)
-                })
-            };
+            let shops = query.shops.map(|shops| shops.into_iter().collect());
+            let filter = RunFilter { shops, resource: query.resource, state: query.state };
+            let read = move || store.find_runs(&filter, query.before, query.limit);
             let runs = store::blocking(read).await.map_err(store_error)?;
             self.with_forecast(runs).map_err(store_error)
         })

@@ -269,6 +269,7 @@ impl Inner {
             }
         };
         self.spawn("the scrub", self.store.clone().scrub(self.stop.clone()));
+        self.spawn("old runs", self.store.clone().trim_runs(self.stop.clone()));
         self.spawn("overdue walks", Arc::clone(self).watch_overdue());
         self.spawn("completeness", Arc::clone(self).mend_after_walks());
         self.spawn("drift", Arc::clone(self).keep_drift_often());

@@ -46,8 +46,9 @@ impl App {
             }
         }
         let counters = store.counters()?;
-        let open =
-            store.runs(None, RUNS_SHOWN, |run| run.is_open() && shops.iter().any(|shop| shop.id == run.stream.shop))?;
+        let mut open = store.open_runs()?;
+        open.retain(|run| shops.iter().any(|shop| shop.id == run.stream.shop));
+        open.truncate(RUNS_SHOWN);
         let shown: Vec<Value> = shops.iter().map(|shop| self.shop_state(shop)).collect::<anyhow::Result<_>>()?;
         Ok(json!({
             "data_dir": self.inner.data_dir.display().to_string(),

@@ -28,7 +28,7 @@ impl Inner {
         let error = self.health.error();
         let (open_runs, parked) = match of {
             None => (counters.open_runs, counters.parked),
-            Some(part) => self.counted(&counters, part)?,
+            Some(part) => self.counted(part)?,
         };
         // It names users and hosts of the installation.
         let told = error.as_ref().map(|error| match of {
@@ -60,8 +60,8 @@ impl Inner {
     }
 
     /// Open runs, and what is parked, of some shops.
-    fn counted(&self, counters: &Counters, part: &Part) -> Result<(u64, u64), StoreError> {
-        let open = self.store.open_runs(counters)?.iter().filter(|run| part.shops.contains(&run.stream.shop)).count();
+    fn counted(&self, part: &Part) -> Result<(u64, u64), StoreError> {
+        let open = self.store.open_runs()?.iter().filter(|run| part.shops.contains(&run.stream.shop)).count();
         let parked: Result<u64, StoreError> = part.shops.iter().map(|shop| self.store.parked_of(shop)).sum();
         Ok((open as u64, parked?))
     }
@@ -96,7 +96,7 @@ impl Inner {
         };
         // An open run that somebody works on is soon found; counting what sleeps looks at every shop.
         let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);
-        if counters.open_runs > 0 && self.store.open_runs(counters)?.iter().any(open) {
+        if counters.open_runs > 0 && self.store.open_runs()?.iter().any(open) {
             return Ok(false);
         }
         let mut asleep_jobs = 0;
@@ -153,7 +153,7 @@ impl Inner {
         let mut pending: BTreeMap<(String, String), u64> = BTreeMap::new();
         if fetching {
             accounts.extend(self.store.shops()?.into_iter().map(|shop| (shop.id, shop.account)));
-            for run in self.store.open_runs(&self.store.counters()?)? {
+            for run in self.store.open_runs()? {
                 if let Some(key) = self.detail_budget(&run, &accounts) {
                     *pending.entry(key).or_default() += run.pending();
                 }

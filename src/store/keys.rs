@@ -4,6 +4,8 @@
 //! | prefix | key | value |
 //! | --- | --- | --- |
 //! | `P` | shop | its rows were deleted for good |
+//! | `Us` | shop, resource, combination, run | index of runs: the letter of its state |
+//! | `Ur` | resource, class of state, run | index of runs: nothing |
 //! | `a` | digest of an API key | what it grants |
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |

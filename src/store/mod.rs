@@ -30,7 +30,6 @@ mod listed;
 mod mark;
 mod meta;
 mod mirror;
-mod open_runs;
 mod outbox;
 mod parked;
 mod parts;
@@ -38,6 +37,7 @@ mod queue;
 mod ready;
 mod restore;
 mod room;
+mod run_index;
 mod runs;
 mod scrub;
 mod seal;
@@ -72,6 +72,7 @@ pub use meta::Counters;
 pub use outbox::{Slot, Waiting};
 pub use queue::{Failure, Settled, Settlement};
 pub use restore::{Mirrored, Restored};
+pub use run_index::RunFilter;
 pub use runs::{Start, Started};
 pub use seal::SealKey;
 pub use shops::{NewShop, Secrets, ShopChange};
@@ -101,7 +102,6 @@ struct Inner {
     master: SealKey,
     clock: Clock,
     cursor_key: Zeroizing<Vec<u8>>,
-    open_runs: Mutex<open_runs::OpenRuns>,
     /// A shop of which so much is parked is paused.
     parked_max: AtomicU64,
     /// The part of the process that failed, if one did.
@@ -150,6 +150,7 @@ impl Store {
         let cursor_key = meta::check_or_create(&*kv, &master, path)?;
         committer::run_once(&*kv, parked::recount)?;
         committer::run_once(&*kv, lease::recover)?;
+        run_index::build(&*kv)?;
         let (signals, receiver) = Signals::new();
         let signals = Arc::new(signals);
         let committer = start(Arc::clone(&kv), Arc::clone(&signals))?;
@@ -163,7 +164,6 @@ impl Store {
             master,
             clock,
             cursor_key,
-            open_runs: Mutex::default(),
             parked_max: AtomicU64::new(u64::MAX),
             failed_part: Arc::default(),
             unseen: None,

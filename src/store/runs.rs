@@ -7,10 +7,11 @@ use super::meta::Counter;
 use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, breach, decode, encode, shops, unreadable};
+use super::{Store, StoreError, Tx, breach, decode, encode, run_index, shops, unreadable};
 use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
-/// Runs kept for people to look at; older ones go when new ones start, unless they are open.
+/// Runs kept of all streams together; older ones go when new ones start, unless they are open. See `run_index` for
+/// those of one stream.
 const RUNS_KEPT: u64 = 100_000;
 
 /// A walk to be started.
@@ -58,7 +59,7 @@ pub(super) fn update(
 ) -> Result<(), StoreError> {
     let Some(id) = id else { return Ok(()) };
     let Some(mut run) = read(tx, id)? else { return Ok(()) };
-    let was_open = run.is_open();
+    let before = run.clone();
     change(&mut run);
     if run.fetched + run.gone + run.parked > run.to_fetch {
         let what = format!(
@@ -70,16 +71,15 @@ pub(super) fn update(
     if run.state == RunState::Fetching && run.pending() == 0 {
         run.state = RunState::Done;
     }
-    if was_open && !run.is_open() {
+    if before.is_open() && !run.is_open() {
         run.alarmed = unreadable::tell_details(&run);
         run.ended_at = Some(now);
         tx.count(Counter::OpenRuns, -1);
-    } else if !was_open && run.is_open() {
+    } else if !before.is_open() && run.is_open() {
         run.ended_at = None;
         tx.count(Counter::OpenRuns, 1);
     }
-    tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
-    Ok(())
+    run_index::put(tx, Some(&before), &run)
 }
 
 /// What the jobs of one transaction did to the counters of their runs.
@@ -255,17 +255,17 @@ pub(super) fn start(
         alarmed: false,
         next: None,
     };
-    tx.put(keys::numbered(b'u', id), encode("a run", &run)?);
+    run_index::put(tx, None, &run)?;
+    run_index::note_started(tx, id);
+    run_index::trim_stream(tx, &run, now)?;
     tx.count(Counter::OpenRuns, 1);
     match walking {
         // A walk for news does not look at all: the whole one that is wanted comes after it.
         Some(before) => update(tx, Some(before.id), now, |run| run.next = Some(id))?,
         None => begin(tx, id, stream)?,
     }
-    if let Some(old) = id.checked_sub(RUNS_KEPT)
-        && read(tx, old)?.is_some_and(|run| !run.is_open())
-    {
-        tx.delete(keys::numbered(b'u', old));
+    if let Some(old) = id.checked_sub(RUNS_KEPT) {
+        run_index::delete_if_unneeded(tx, old, |_| false)?;
     }
     tx.raise(Signal::Progress);
     Ok(Some(Started::Run(id)))

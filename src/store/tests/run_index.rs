@@ -1,0 +1,227 @@
+//! The index of runs says of each run what its record says, and old runs go.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+
+use super::fixture;
+use crate::domain::{Combination, Mode, Next, Run, RunState, StreamId, Trigger};
+use crate::store::committer::run_once;
+use crate::store::kv::{Kv, MemoryKv};
+use crate::store::{Memory, RunFilter, Store, StoreError, Tx, decode, encode, keys, run_index, runs};
+
+const STATES: [RunState; 7] = [
+    RunState::Walking,
+    RunState::Fetching,
+    RunState::Done,
+    RunState::Failed,
+    RunState::Canceled,
+    RunState::Unproved,
+    RunState::Stopped,
+];
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+/// One of six streams of two shops.
+fn stream(number: u8) -> StreamId {
+    StreamId {
+        shop: format!("shop{}", number % 2),
+        resource: if number.is_multiple_of(3) { "orders" } else { "returns" }.to_owned(),
+        combination: Combination(vec![("kind".into(), (number % 3).to_string())]),
+    }
+}
+
+fn run(id: u64, of: u8, state: RunState) -> Run {
+    let record = serde_json::json!({
+        "id": id, "stream": stream(of), "mode": "incremental", "trigger": "schedule", "state": state, "started_at": 0,
+    });
+    serde_json::from_value(record).unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Start(u8),
+    Change { run: u8, state: RunState },
+    Delete(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let state = || (0..STATES.len()).prop_map(|at| STATES[at]);
+    let step = prop_oneof![
+        3 => (0u8..6).prop_map(Step::Start),
+        3 => (any::<u8>(), state()).prop_map(|(run, state)| Step::Change { run, state }),
+        1 => any::<u8>().prop_map(Step::Delete),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+fn filters() -> impl Strategy<Value = (Option<BTreeSet<String>>, Option<String>, Option<RunState>)> {
+    let shops = prop_oneof![
+        Just(None),
+        Just(Some(BTreeSet::from(["shop0".to_owned()]))),
+        Just(Some(BTreeSet::from(["shop0".to_owned(), "shop1".to_owned()]))),
+        // More than are merged.
+        Just(Some((1..100).map(|shop| format!("shop{shop}")).collect())),
+    ];
+    let resource = prop_oneof![Just(None), Just(Some("orders".to_owned())), Just(Some("return".to_owned()))];
+    let state = (0..=STATES.len()).prop_map(|at| STATES.get(at).copied());
+    (shops, resource, state)
+}
+
+fn all(kv: &dyn Kv) -> Vec<Run> {
+    kv.scan(b"u", b"u").map(|pair| decode("a run", &pair.unwrap().1).unwrap()).collect()
+}
+
+fn index(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
+    kv.scan(b"U", b"U").map(Result::unwrap).collect()
+}
+
+/// What a build from nothing makes of the runs.
+fn built(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let other = MemoryKv::default();
+    let pairs = kv.scan(b"u", b"u").chain(kv.scan(b"mseq.run", b"mseq.run"));
+    let changes: Vec<_> = pairs.map(|pair| pair.map(|(key, value)| (key, Some(value))).unwrap()).collect();
+    other.apply(&changes).unwrap();
+    run_index::build(&other).unwrap();
+    index(&other)
+}
+
+fn apply(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
+    match step {
+        Step::Start(of) => {
+            let id = tx.next("run")?;
+            run_index::put(tx, None, &run(id, *of, RunState::Walking))?;
+            run_index::note_started(tx, id);
+        }
+        Step::Change { run, state } => {
+            if let Some(before) = runs::read(tx, u64::from(*run % 20))? {
+                run_index::put(tx, Some(&before), &Run { state: *state, pages: before.pages + 1, ..before.clone() })?;
+            }
+        }
+        Step::Delete(run) => drop(run_index::delete_if_unneeded(tx, u64::from(*run % 20), |_| false)?),
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn the_index_never_disagrees_with_the_runs(steps in steps(), filter in filters(), limit in 1usize..5) {
+        let memory = Memory::default();
+        let kv = &*memory.0;
+        let store = Store::simulated(&memory, crate::domain::Clock::system()).unwrap();
+        for step in &steps {
+            run_once(kv, |tx| apply(tx, step)).unwrap();
+            assert_eq!(index(kv), built(kv), "after {step:?}");
+        }
+        let (shops, resource, state) = filter;
+        let expected: Vec<Run> = all(kv)
+            .into_iter()
+            .rev()
+            .filter(|run| shops.as_ref().is_none_or(|shops| shops.contains(&run.stream.shop)))
+            .filter(|run| resource.as_ref().is_none_or(|resource| *resource == run.stream.resource))
+            .filter(|run| state.is_none_or(|state| state == run.state))
+            .collect();
+        let filter = RunFilter { shops, resource, state };
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.find_runs(&filter, before, limit).unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else { break };
+            before = Some(last.id);
+            found.extend(page);
+        }
+        assert_eq!(found, expected, "{filter:?}");
+        let open: Vec<Run> = all(kv).into_iter().rev().filter(Run::is_open).collect();
+        assert_eq!(store.open_runs().unwrap(), open);
+    }
+}
+
+#[test]
+fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
+    let memory = Memory::default();
+    let kv = &*memory.0;
+    run_once(kv, |tx| (0..6).try_for_each(|of| apply(tx, &Step::Start(of)))).unwrap();
+    let right = index(kv);
+    // An older program started one and ended another; and some entries are left of a build that was cut off.
+    run_once(kv, |tx| {
+        let id = tx.next("run")?;
+        tx.put(keys::numbered(b'u', id), encode("a run", &run(id, 1, RunState::Walking))?);
+        tx.put(keys::numbered(b'u', 2), encode("a run", &run(2, 1, RunState::Done))?);
+        tx.delete(right[0].0.clone());
+        Ok(())
+    })
+    .unwrap();
+    assert_ne!(index(kv), built(kv));
+    run_index::build(kv).unwrap();
+    assert_eq!(index(kv), built(kv));
+    let commits = crate::store::meta::commits(kv).unwrap();
+    run_index::build(kv).unwrap();
+    assert_eq!(crate::store::meta::commits(kv).unwrap(), commits, "what is up to date is left alone");
+}
+
+/// Ends a stream's runs with a state, at a time; from the next number on.
+fn plant(tx: &mut Tx<'_>, count: u64, of: u8, change: impl Fn(&mut Run)) -> Result<(), StoreError> {
+    for _ in 0..count {
+        let id = tx.next("run")?;
+        let mut planted = run(id, of, RunState::Done);
+        change(&mut planted);
+        run_index::put(tx, None, &planted)?;
+        run_index::note_started(tx, id);
+    }
+    Ok(())
+}
+
+fn counts(store: &Store, of: u8) -> Vec<(RunState, usize)> {
+    let of = stream(of);
+    let runs = store.runs(None, usize::MAX, |run| run.stream == of).unwrap();
+    let count = |state: RunState| runs.iter().filter(|run| run.state == state).count();
+    STATES.iter().map(|state| (*state, count(*state))).filter(|(_, count)| *count > 0).collect()
+}
+
+#[tokio::test]
+async fn old_runs_go_in_the_background_and_those_that_are_needed_stay() {
+    let f = fixture().await;
+    let now = f.clock.now();
+    f.store
+        .transact(move |tx| {
+            plant(tx, 1_200, 0, |run| run.ended_at = Some(0))?;
+            // Of another stream: long ago, lately, with something parked, with details to come, and open.
+            plant(tx, 10, 1, |run| (run.state, run.ended_at) = (RunState::Failed, Some(now - 31 * DAY)))?;
+            plant(tx, 10, 1, |run| (run.state, run.ended_at) = (RunState::Unproved, Some(now - 29 * DAY)))?;
+            plant(tx, 10, 1, |run| (run.to_fetch, run.parked, run.ended_at) = (1, 1, Some(now - 29 * DAY)))?;
+            plant(tx, 10, 1, |run| (run.state, run.to_fetch) = (RunState::Failed, 1))?;
+            plant(tx, 10, 1, |run| run.state = RunState::Walking)?;
+            plant(tx, 10, 1, |run| run.ended_at = Some(now))?;
+            plant(tx, 200, 1, |run| run.state = RunState::Canceled)
+        })
+        .await
+        .unwrap();
+    f.store.clone().trim_runs(tokio_util::sync::CancellationToken::new()).await;
+    assert_eq!(counts(&f.store, 0), [(RunState::Done, 200)]);
+    let newest = f.store.runs(None, usize::MAX, |run| run.stream == stream(0)).unwrap();
+    assert!(newest.iter().all(|run| run.id > 1_000), "the last ones are kept");
+    assert_eq!(
+        counts(&f.store, 1),
+        [
+            (RunState::Walking, 10),
+            (RunState::Done, 10),
+            (RunState::Failed, 10),
+            (RunState::Canceled, 200),
+            (RunState::Unproved, 10)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_is_walked_keeps_its_last_200_runs() {
+    let f = fixture().await;
+    for number in 0..205 {
+        f.start(Mode::Incremental).await;
+        f.page(&[("1", 1, 0)], Next::End).await;
+        f.read_details().await;
+        let kept = f.store.runs(None, usize::MAX, |run| run.stream == f.stream).unwrap();
+        assert!(kept.iter().all(|run| run.state == RunState::Done), "{number}");
+        assert_eq!(kept.len(), (number + 1).min(200));
+    }
+    let open = f.store.start_runs([f.stream.clone()], Mode::Full, Trigger::Request).await.unwrap()[0].run();
+    assert_eq!(f.store.open_runs().unwrap().iter().map(|run| run.id).collect::<Vec<_>>(), [open]);
+}
