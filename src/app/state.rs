@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::App;
 use crate::domain::clock::{Millis, rfc3339};
+use crate::domain::document::RunView;
 use crate::domain::{Run, Shop, StreamId};
+use crate::http;
 
 /// Open runs shown.
 const RUNS_SHOWN: usize = 500;
@@ -58,7 +60,7 @@ impl App {
             },
             "outbox": { "entries": counters.outbox, "bytes": counters.outbox_bytes },
             "parked": counters.parked,
-            "open_runs": open.iter().map(run).collect::<Vec<_>>(),
+            "open_runs": open.into_iter().map(run_shown).collect::<anyhow::Result<Vec<_>>>()?,
             "shops": shown,
         }))
     }
@@ -91,19 +93,15 @@ impl App {
     fn stream_state(&self, stream: &StreamId) -> anyhow::Result<Value> {
         let checkpoint = self.inner.store.checkpoint(stream)?;
         Ok(json!({
-            "resource": stream.resource, "parameters": stream.combination.to_string(),
+            "resource": stream.resource, "parameters": stream.combination.parameters(),
             "walked_at": time(checkpoint.walked_at), "full_walk_at": time(checkpoint.full_walk_at),
             "newest": time(checkpoint.newest),
         }))
     }
 }
 
-fn run(run: &Run) -> Value {
-    json!({
-        "id": run.id, "shop": run.stream.shop, "resource": run.stream.resource,
-        "parameters": run.stream.combination.to_string(), "mode": run.mode, "state": run.state,
-        "started_at": rfc3339(run.started_at), "pages": run.pages, "listed": run.listed, "pending": run.pending(),
-    })
+fn run_shown(run: Run) -> anyhow::Result<Value> {
+    Ok(serde_json::to_value(http::run_form(RunView { run, forecast_at: None }))?)
 }
 
 fn time(at: Option<Millis>) -> Option<String> {

@@ -9,8 +9,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::out::Out;
-use super::{Failure, Outcome, Voice, log, table};
+use super::table::{self, Mark};
+use super::{Failure, Outcome, Voice, log};
 use crate::app::{self, App};
 use crate::catalog::description::{Description, Unknown};
 use crate::catalog::{self, Draft};
@@ -35,6 +38,9 @@ pub(super) struct Args {
     /// The API's description (OpenAPI 3, JSON): is each path and parameter of the definitions known to it?
     #[arg(long, value_name = "FILE")]
     openapi: Option<PathBuf>,
+    /// Print one JSON document instead of the lines
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
@@ -54,11 +60,18 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let mut findings = local(&config);
     findings.extend(without_effect(&config, &definitions)?);
     findings.extend(described.into_iter().flat_map(|described| described.findings(&config)));
-    show(&findings, &mut out)?;
+    if !args.json {
+        show(&findings, &mut out)?;
+    }
     if !args.offline {
         let probed = App::probe(&config).await;
-        show(&probed, &mut out)?;
+        if !args.json {
+            show(&probed, &mut out)?;
+        }
         findings.extend(probed);
+    }
+    if args.json {
+        show_json(&findings, &mut out)?;
     }
     let wrong = findings.iter().filter(|(_, found)| found.is_err()).count();
     if wrong > 0 {
@@ -111,13 +124,27 @@ impl Described {
 
 fn show(findings: &[Finding], out: &mut Out) -> Outcome {
     for (subject, found) in findings {
-        let (mark, text) = match found {
-            Ok(text) => ("ok  ", text),
-            Err(text) => ("FAIL", text),
+        let (label, mark, text) = match found {
+            Ok(text) => ("ok", Mark::Good, text),
+            Err(text) => ("FAIL", Mark::Bad, text),
         };
-        out.line(format_args!("{mark}  {}: {}", table::clean(subject), table::clean(text)))?;
+        let label = format!("{label:4}");
+        let label = if out.has_colors() { mark.paint(&label) } else { label };
+        out.line(format_args!("{label}  {}: {}", table::clean(subject), table::clean(text)))?;
     }
     Ok(())
+}
+
+fn show_json(findings: &[Finding], out: &mut Out) -> Outcome {
+    let checks: Vec<_> = findings
+        .iter()
+        .map(|(subject, found)| {
+            let (Ok(text) | Err(text)) = found;
+            json!({ "subject": subject, "ok": found.is_ok(), "text": text })
+        })
+        .collect();
+    let is_ok = findings.iter().all(|(_, found)| found.is_ok());
+    Ok(out.json(&json!({ "ok": is_ok, "checks": checks }))?)
 }
 
 fn local(config: &Config) -> Vec<Finding> {

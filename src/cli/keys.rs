@@ -4,11 +4,13 @@ use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
 use super::out::{Out, tell};
 use super::{Failure, Outcome, Voice, at_rest, configure, ruled, stop, table};
 use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
+use crate::http;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 use crate::http::rules;
 
@@ -44,9 +46,16 @@ enum Act {
         #[arg(long, value_name = "N", default_value_t = rules::KEY_DAYS)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(rules::KEY_DAYS_MAX)))]
         expires_days: u32,
+        /// Print the key with all that is known of it as one JSON document
+        #[arg(long)]
+        json: bool,
     },
     /// Show all keys, without their text
-    List,
+    List {
+        /// Print one JSON document instead of the table
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a key useless, at once
     Revoke {
         /// The key's id, from the list
@@ -71,14 +80,17 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
                 ScopeArg::Admin => r#"POST /api/v1/keys {"name": "...", "scope": "admin"}"#,
             }
         }
-        Act::List => "GET /api/v1/keys",
+        Act::List { .. } => "GET /api/v1/keys",
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",
     };
     let config = configure(path, Voice::Command)?;
     if !app::is_begun(&config.data_dir) {
         match &args.act {
             Act::Create { .. } => {}
-            Act::List => return Ok(out.line("no API keys yet; the first `waybill serve` makes one")?),
+            Act::List { json: true } => return Ok(out.json(&json!({ "items": [] }))?),
+            Act::List { json: false } => {
+                return Ok(out.line("no API keys yet; the first `waybill serve` makes one")?);
+            }
             Act::Revoke { id } => return Err(unknown(id)),
         }
     }
@@ -91,7 +103,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 
 async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
     match act {
-        Act::Create { name, scope, shops, expires_days } => {
+        Act::Create { name, scope, shops, expires_days, json } => {
             for id in &shops {
                 if backend.shop(id).await?.is_none() {
                     return Err(NoSuchShop(id.clone()).into());
@@ -103,11 +115,19 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
             };
             let shops = if shops.is_empty() { None } else { Some(shops) };
             let minted = backend.create_key(NewKey { name, scope, shops, expires_days: Some(expires_days) }).await?;
+            if json {
+                return Ok(out.json(&http::key_form(minted.view, Some(minted.key.expose_secret())))?);
+            }
             // Only the key on standard output, so that a script can take it.
             tell(format_args!("key {} ({}); it is shown only now:", minted.view.id, table::clean(&minted.view.name)));
             out.line(minted.key.expose_secret())?;
         }
-        Act::List => {
+        Act::List { json: true } => {
+            let keys = backend.list_keys().await?;
+            let items: Vec<_> = keys.into_iter().map(|view| http::key_form(view, None)).collect();
+            out.json(&json!({ "items": items }))?;
+        }
+        Act::List { json: false } => {
             let rows: Vec<Vec<String>> = backend.list_keys().await?.iter().map(row).collect();
             let heads = ["id", "name", "scope", "shops", "created", "expires", "last used"];
             out.table(&heads, &rows)?;

@@ -49,6 +49,14 @@ pub(super) enum Voice {
     Service,
     /// A command that prints its own results: warnings only, unless a level was asked for.
     Command,
+    /// A command that says nothing when all is well: errors only, unless a level was asked for.
+    Quiet,
+}
+
+impl Voice {
+    pub(super) fn of_command(quiet: bool) -> Voice {
+        if quiet { Voice::Quiet } else { Voice::Command }
+    }
 }
 
 /// A standard stream behind a queue. Cheap to clone.
@@ -163,7 +171,11 @@ pub(super) fn begin_service() {
 
 /// Starts the log.
 pub(super) fn start(log: &Log, voice: Voice) -> Outcome {
-    let level = if voice == Voice::Command && !log.level_is_set { "warn" } else { log.level.as_str() };
+    let level = match voice {
+        Voice::Command if !log.level_is_set => "warn",
+        Voice::Quiet if !log.level_is_set => "error",
+        _ => log.level.as_str(),
+    };
     let wrong = |error| Failure::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
     let filter = EnvFilter::try_new(directives(level)).map_err(wrong)?;
     let stream = Stream::stderr();
@@ -171,7 +183,7 @@ pub(super) fn start(log: &Log, voice: Voice) -> Outcome {
     let started = match log.format {
         // The list of spans has the current one too.
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Text => lines.with_ansi(console::colors_enabled_stderr()).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
     if let Some(service) = SERVICE.get() {

@@ -5,6 +5,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod check;
+mod color;
 mod demo;
 mod keys;
 mod log;
@@ -56,6 +57,9 @@ struct Arguments {
     /// The configuration file [default: waybill.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(help = "When to use colours: auto, always or never [default: auto]", hide_default_value = true)]
+    color: color::When,
     #[command(subcommand)]
     command: Command,
 }
@@ -141,6 +145,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    color::choose(arguments.color);
     // A second install fails only because the first holds; both are the same provider.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

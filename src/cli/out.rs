@@ -5,18 +5,17 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use console::Term;
+use serde::Serialize;
 use tracing::Level;
 
 use super::log::{self, Stream};
-use super::table;
+use super::table::{self, Cell, Page};
 
-/// Used when nobody knows how wide the terminal is.
-const WIDTH_DEFAULT: usize = 100;
-/// For files and pipes: wide enough to keep cells whole.
-const WIDTH_PIPE: usize = 240;
+/// Columns of a terminal that does not say how many it has.
+const WIDTH_DEFAULT: usize = 80;
 
 /// Standard output, or a buffer in tests.
 pub(super) struct Out {
@@ -74,32 +73,37 @@ impl Out {
         }
     }
 
-    /// A table, as wide as there is room.
+    /// A table, as wide as the terminal; each row on one line where there is none.
     ///
     /// # Errors
     /// As [`Out::line`].
-    pub(super) fn table(&mut self, heads: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-        let lines = table::render(heads, rows, self.width());
+    pub(super) fn table<C: Clone + Into<Cell>>(&mut self, heads: &[&str], rows: &[Vec<C>]) -> io::Result<()> {
+        let rows: Vec<Vec<Cell>> =
+            rows.iter().map(|row| row.iter().map(|cell| cell.clone().into()).collect()).collect();
+        let page = Page { width: self.is_terminal.then(terminal_width), has_colors: self.has_colors() };
+        let lines = table::render(heads, &rows, page);
         lines.into_iter().try_for_each(|line| self.line(line))
     }
 
-    /// Columns that a table may take.
-    fn width(&self) -> usize {
-        if !self.is_terminal {
-            return WIDTH_PIPE;
-        }
-        let variable = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        variable.or_else(ask_terminal).filter(|width| *width >= 20).unwrap_or(WIDTH_DEFAULT)
+    /// One JSON document.
+    ///
+    /// # Errors
+    /// As [`Out::line`].
+    pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.line(serde_json::to_string_pretty(value)?)
+    }
+
+    /// Whether colours are wanted.
+    pub(super) fn has_colors(&self) -> bool {
+        console::colors_enabled()
     }
 }
 
-/// `stty size` prints `rows columns` of the terminal on standard input.
-fn ask_terminal() -> Option<usize> {
-    if !io::stdin().is_terminal() {
-        return None;
-    }
-    let answer = Command::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output().ok()?;
-    String::from_utf8(answer.stdout).ok()?.split_whitespace().nth(1)?.parse().ok()
+/// The terminal's own word; then COLUMNS, which a shell may not keep up to date.
+fn terminal_width() -> usize {
+    let said = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns)).filter(|columns| *columns > 0);
+    let variable = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
+    said.or_else(variable).unwrap_or(WIDTH_DEFAULT)
 }
 
 /// A line on standard error: what went wrong, or what is awaited. When even that is closed, there

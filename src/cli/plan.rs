@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::out::Out;
 use super::schema::known;
 use super::{Outcome, Voice, at_rest, configure, nothing_yet, stop};
@@ -31,6 +33,9 @@ pub(super) struct Args {
     /// Rows of each stream that was never walked
     #[arg(long, value_name = "N")]
     rows: Option<u64>,
+    /// Print one JSON document instead of the tables
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
@@ -38,14 +43,40 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     config.check_resources()?;
     known(&config, args.resource.as_deref())?;
     if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
-        return Ok(out.line(told)?);
+        return if args.json { show_json(&Plan::default(), &mut out) } else { Ok(out.line(told)?) };
     }
     let drain = config.limits.drain;
     let app = at_rest(config, "GET /api/v1/runs").await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows: args.rows };
+    let show = if args.json { show_json } else { show };
     let shown = app.plan(&ask).map_err(Into::into).and_then(|plan| show(&plan, &mut out));
     let stopped = stop::stop(app, drain).await;
     shown.and(stopped)
+}
+
+fn show_json(plan: &Plan, out: &mut Out) -> Outcome {
+    let streams: Vec<_> = plan
+        .streams
+        .iter()
+        .map(|planned| {
+            json!({
+                "shop_id": planned.stream.shop, "resource": planned.stream.resource,
+                "parameters": planned.stream.combination.parameters(), "mode": planned.mode,
+                "lists": planned.lists, "details": planned.details, "basis": planned.basis,
+            })
+        })
+        .collect();
+    let budgets: Vec<_> = plan
+        .budgets
+        .iter()
+        .map(|budget| {
+            json!({
+                "account": budget.account, "rule": budget.rule, "limit": budget.limit, "calls": budget.calls,
+                "takes_seconds": budget.takes.as_secs_f64(),
+            })
+        })
+        .collect();
+    Ok(out.json(&json!({ "streams": streams, "budgets": budgets }))?)
 }
 
 fn show(plan: &Plan, out: &mut Out) -> Outcome {

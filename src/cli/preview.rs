@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::out::Out;
 use super::schema::known;
 use super::{Failure, Outcome, Voice, configure, nothing_yet, table};
 use crate::app::preview::{self, Preview};
-
-/// Columns of the first table, so that it fits a screen; the others are shown below.
-const COLUMNS_SHOWN: usize = 6;
 
 /// Show the first rows of a resource, and what each column gets.
 ///
@@ -28,6 +27,9 @@ pub(super) struct Args {
     /// How many documents to read
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     rows: u16,
+    /// Print one JSON document instead of the tables
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
@@ -39,15 +41,30 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let definition = config.definitions.iter().find(|definition| definition.name == args.resource);
     let Some(definition) = definition else { return Ok(()) };
     let found = preview::preview(&config, definition, args.shop.as_deref(), usize::from(args.rows)).await?;
-    show(&args.resource, &found, &mut out)
+    if args.json { show_json(&args.resource, &found, &mut out) } else { show(&args.resource, &found, &mut out) }
+}
+
+fn show_json(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
+    let Preview { shop, names, rows, columns, children, unmapped } = found;
+    let row = |row: &Vec<String>| -> serde_json::Map<String, Value> {
+        names.iter().cloned().zip(row.iter().cloned().map(Value::String)).collect()
+    };
+    let columns: Vec<Value> = columns
+        .iter()
+        .map(|got| json!({ "column": got.column, "type": got.kind, "from": got.from, "value": got.value }))
+        .collect();
+    let children: Vec<Value> = children.iter().map(|(table, rows)| json!({ "table": table, "rows": rows })).collect();
+    Ok(out.json(&json!({
+        "resource": resource, "shop": shop, "rows": rows.iter().map(row).collect::<Vec<_>>(), "columns": columns,
+        "children": children, "unmapped": unmapped,
+    }))?)
 }
 
 fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
     let Preview { shop, names, rows, columns, children, unmapped } = found;
     out.line(format_args!("{resource} of {}: {} documents\n", table::clean(shop), rows.len()))?;
-    let heads: Vec<&str> = names.iter().take(COLUMNS_SHOWN).map(String::as_str).collect();
-    let cut: Vec<Vec<String>> = rows.iter().map(|row| row.iter().take(COLUMNS_SHOWN).cloned().collect()).collect();
-    out.table(&heads, &cut)?;
+    let heads: Vec<&str> = names.iter().map(String::as_str).collect();
+    out.table(&heads, rows)?;
     out.line("\nWhat the columns get of the first one:\n")?;
     let got: Vec<Vec<String>> = columns
         .iter()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use serde_json::json;
 
 use super::out::{Out, tell};
 use super::progress::{Bars, Line};
@@ -52,9 +53,12 @@ enum Act {
         /// Begin with the first document, though all were done
         #[arg(long)]
         again: bool,
-        /// Show no progress
+        /// Print nothing unless something went wrong, and that to standard error
         #[arg(long, short)]
         quiet: bool,
+        /// Print one JSON document; also with --quiet
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -75,23 +79,32 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             }
             Ok(())
         }
-        Act::Replay { resource, shop, again, quiet } => {
+        Act::Replay { resource, shop, again, quiet, json } => {
             known(&config, resource.as_deref())?;
             let mut bars = Bars::new(quiet);
             let show = |state: &Replay| bars.show(&[line(state)], &told(state));
             let wanted = Wanted { resource: resource.as_deref(), shop: shop.as_deref(), again };
             let replayed = schema::replay(&config, wanted, show).await;
             bars.finish();
-            let Some(replayed) = replayed? else {
+            let replayed = replayed?;
+            if replayed.is_none() && !quiet {
                 tell("nothing to fill: without mysql.url the columns are worked out when they are read");
-                return Ok(());
-            };
-            for state in &replayed {
-                out.line(told(state))?;
+            }
+            let replayed = replayed.unwrap_or_default();
+            if json {
+                let items: Vec<_> = replayed.iter().map(item).collect();
+                out.json(&json!({ "items": items }))?;
+            } else if !quiet {
+                replayed.iter().try_for_each(|state| out.line(told(state)))?;
             }
             Ok(())
         }
     }
+}
+
+fn item(state: &Replay) -> serde_json::Value {
+    let Replay { resource, documents, before, ended, .. } = state;
+    json!({ "resource": resource, "documents": documents, "done_before": before, "ended": ended })
 }
 
 fn line(state: &Replay) -> Line {

@@ -3,23 +3,29 @@
 //! A client secret is read from a file or from standard input, never from an argument: arguments
 //! stand in the process list and in the shell's history.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use console::Term;
 use secrecy::SecretString;
+use serde_json::json;
 
 use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop, table};
+use super::table::{self, Cell, Mark};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop};
 use crate::app;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
+use crate::http;
 use crate::http::backend::{Backend, NewShop, ShopChange};
 use crate::http::rules;
 
 /// Longer than any secret; a wrong file must not be read whole.
 const SECRET_MAX: u64 = 4096;
+/// Longer than any answer to a question.
+const ANSWER_MAX: u64 = 64;
 
 /// List, add, pause, resume and remove shops, and give them a new secret.
 ///
@@ -36,6 +42,9 @@ const SECRET_MAX: u64 = 4096;
 pub(super) struct Args {
     #[command(subcommand)]
     act: Act,
+    /// Print one JSON document: the shops, or the shop that was added or changed
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -74,9 +83,12 @@ enum Act {
     /// Forget it; its rows stay unless --purge is given
     Remove {
         id: String,
-        /// Delete its rows too
+        /// Delete its rows too; on a terminal this is asked for once more
         #[arg(long)]
         purge: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 
@@ -99,7 +111,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     let config = configure(path, Voice::Command)?;
     if let (Act::List, Some(told)) = (&args.act, nothing_yet(&config, None)?) {
-        return Ok(out.line(told)?);
+        return if args.json { Ok(out.json(&json!({ "items": [] }))?) } else { Ok(out.line(told)?) };
     }
     match &args.act {
         // What MySQL knows of an earlier data directory is taken over first, and may be changed then.
@@ -116,74 +128,115 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     let drain = config.limits.drain;
     let app = at_rest(config, over_http).await?;
-    let acted = act(&*app.backend(), args.act, secret, &mut out).await;
+    let acted = act(&*app.backend(), args, secret, &mut out).await;
     let stopped = stop::stop(app, drain).await;
     acted.and(stopped)
 }
 
-async fn act(backend: &dyn Backend, act: Act, secret: Option<SecretString>, out: &mut Out) -> Outcome {
-    match (act, secret) {
-        (Act::List, _) => return list(backend, out).await,
+async fn act(backend: &dyn Backend, args: Args, secret: Option<SecretString>, out: &mut Out) -> Outcome {
+    let change = match (args.act, secret) {
+        (Act::List, _) => return list(backend, args.json, out).await,
         (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
             let resources = if resources.is_empty() { None } else { Some(resources) };
             let shop = backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
+            if args.json {
+                return show_json(backend, shop, out).await;
+            }
             tell(format_args!("{} is registered; its id:", table::clean(&shop.name)));
-            out.line(shop.id)?;
+            return Ok(out.line(shop.id)?);
         }
+        (Act::Remove { id, purge, yes }, _) => return remove(backend, &id, purge, yes).await,
         (Act::Rotate { id, .. }, client_secret @ Some(_)) => {
-            change(backend, &id, ShopChange { client_secret, ..ShopChange::default() }).await?;
+            (id, ShopChange { client_secret, ..ShopChange::default() })
         }
         (Act::Add { .. } | Act::Rotate { .. }, None) => return Err(Failure::Usage("no client secret".to_owned())),
-        (Act::Pause { id }, _) => {
-            change(backend, &id, ShopChange { paused: Some(true), ..ShopChange::default() }).await?;
-        }
-        (Act::Resume { id }, _) => {
-            change(backend, &id, ShopChange { paused: Some(false), ..ShopChange::default() }).await?;
-        }
-        (Act::Remove { id, purge }, _) => {
-            if !backend.delete_shop(&id, purge).await? {
-                return Err(unknown(&id));
-            }
-            let rows = if purge { "its rows go too" } else { "its rows stay" };
-            tell(format_args!("{} is removed; {rows}", table::clean(&id)));
-        }
+        (Act::Pause { id }, _) => (id, ShopChange { paused: Some(true), ..ShopChange::default() }),
+        (Act::Resume { id }, _) => (id, ShopChange { paused: Some(false), ..ShopChange::default() }),
+    };
+    let (id, change) = change;
+    let shop = backend.update_shop(&id, change).await?.ok_or_else(|| unknown(&id))?;
+    if args.json {
+        return show_json(backend, shop, out).await;
     }
+    tell(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
     Ok(())
 }
 
-async fn change(backend: &dyn Backend, id: &str, change: ShopChange) -> Outcome {
-    let shop = backend.update_shop(id, change).await?.ok_or_else(|| unknown(id))?;
-    tell(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
+async fn remove(backend: &dyn Backend, id: &str, purge: bool, yes: bool) -> Outcome {
+    let shop = backend.shop(id).await?.ok_or_else(|| unknown(id))?;
+    if purge && !yes && !is_confirmed(&shop)? {
+        return Err(Failure::Failed(anyhow::anyhow!("nothing was removed")));
+    }
+    if !backend.delete_shop(id, purge).await? {
+        return Err(unknown(id));
+    }
+    let rows = if purge { "its rows go too" } else { "its rows stay" };
+    tell(format_args!("{} is removed; {rows}", table::clean(id)));
     Ok(())
+}
+
+/// Asks a person on a terminal; a script that gives no answer is taken at its word.
+fn is_confirmed(shop: &Shop) -> Result<bool, Failure> {
+    let terminal = Term::stderr();
+    if !std::io::stdin().is_terminal() || !terminal.is_term() {
+        return Ok(true);
+    }
+    let name = table::clean(&shop.name);
+    terminal
+        .write_str(&format!("Remove {name} ({}) and delete all its rows? This cannot be undone. [y/N] ", shop.id))?;
+    let mut answer = String::new();
+    std::io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn show_json(backend: &dyn Backend, shop: Shop, out: &mut Out) -> Outcome {
+    match http::shop_forms(backend, vec![shop]).await?.first() {
+        Some(form) => Ok(out.json(form)?),
+        None => Ok(()),
+    }
 }
 
 fn unknown(id: &str) -> Failure {
     Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
 }
 
-async fn list(backend: &dyn Backend, out: &mut Out) -> Outcome {
-    let shops = backend.shops().await?;
+async fn list(backend: &dyn Backend, json: bool, out: &mut Out) -> Outcome {
+    let mut shops = backend.shops().await?;
+    if json {
+        let items = http::shop_forms(backend, shops).await?;
+        return Ok(out.json(&json!({ "items": items }))?);
+    }
+    // What a person must act on comes first.
+    shops.sort_by_key(|shop| std::cmp::Reverse(urgency(&shop.state)));
     let configured: Vec<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
     let resources = |shop: &Shop| match shop.resources.as_slice() {
         [] => format!("all ({})", configured.join(" ")),
         names => names.join(" "),
     };
-    let rows: Vec<Vec<String>> = shops
+    let rows: Vec<Vec<Cell>> = shops
         .iter()
         .map(|shop| {
             vec![
-                shop.id.clone(),
-                shop.name.clone(),
-                state(&shop.state).to_owned(),
-                shop.client_id.clone(),
-                resources(shop),
-                rfc3339(shop.created_at),
-                shop.reason.clone().unwrap_or_default(),
+                shop.id.clone().into(),
+                shop.name.clone().into(),
+                Cell::new(state(&shop.state), urgency(&shop.state)),
+                shop.client_id.clone().into(),
+                resources(shop).into(),
+                rfc3339(shop.created_at).into(),
+                shop.reason.clone().unwrap_or_default().into(),
             ]
         })
         .collect();
     out.table(&["id", "name", "state", "client id", "resources", "created", "reason"], &rows)?;
     Ok(())
+}
+
+fn urgency(state: &ShopState) -> Mark {
+    match state {
+        ShopState::Active => Mark::Good,
+        ShopState::Paused => Mark::Unsure,
+        ShopState::Refused => Mark::Bad,
+    }
 }
 
 fn state(state: &ShopState) -> &'static str {

@@ -30,7 +30,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
     let mut tell = |state: anyhow::Result<Value>| match state? {
-        state if args.json => Ok(out.line(format_args!("{state:#}"))?),
+        state if args.json => Ok(out.json(&state)?),
         state => show(&state, &mut out),
     };
     if !app::is_begun(&config.data_dir) {
@@ -76,8 +76,18 @@ fn show(state: &Value, out: &mut Out) -> Outcome {
     let runs: Vec<Vec<String>> = list(&state["open_runs"])
         .iter()
         .map(|run| {
-            let keys =
-                ["id", "shop", "resource", "parameters", "mode", "state", "started_at", "pages", "listed", "pending"];
+            let keys = [
+                "id",
+                "shop_id",
+                "resource",
+                "parameters",
+                "mode",
+                "state",
+                "started_at",
+                "pages",
+                "listed",
+                "pending",
+            ];
             keys.map(|key| text(&run[key])).to_vec()
         })
         .collect();
@@ -103,6 +113,10 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Object(pairs) => {
+            let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
+            pairs.join("&")
+        }
         other => other.to_string(),
     }
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::out::{Out, tell};
 use super::progress::Bars;
+use super::table::{self, Cell, Mark};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
-use super::{Failure, Outcome, Voice, configure, start, stop, table};
+use super::{Failure, Outcome, Voice, configure, start, stop};
 use crate::app::{App, NoSuchShop};
 use crate::catalog::reader::parse_duration;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, RunState, Shop, ShopState};
+use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState};
+use crate::http;
 use crate::http::backend::{Backend, ParkedQuery};
 
 /// Sync once, show the progress, and end.
@@ -35,9 +37,12 @@ pub(super) struct Args {
     /// Walk all pages
     #[arg(long)]
     full: bool,
-    /// Show no progress
+    /// Print nothing unless something went wrong, and that to standard error
     #[arg(long, short)]
     quiet: bool,
+    /// Print one JSON document instead of the table; also with --quiet
+    #[arg(long)]
+    json: bool,
     /// Stop after this time, like 90s, 30min or 2h; the rest goes on next time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     at_most: Option<Duration>,
@@ -51,7 +56,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let config = configure(path, Voice::Command)?;
+    let config = configure(path, Voice::of_command(args.quiet))?;
     if let Some(resource) = &args.resource
         && !config.definitions.iter().any(|definition| definition.name == *resource)
     {
@@ -96,9 +101,17 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
     bars.finish();
     let ended = ended?;
-    let runs = runs(&*backend, &watched).await?;
+    let mut runs = runs(&*backend, &watched).await?;
+    runs.sort_by_key(|view| std::cmp::Reverse(urgency(&view.run)));
     let refused = refusals(backend.shops().await?.iter().filter(|shop| watched.names.contains_key(&shop.id)));
-    summary(&runs, &watched, out)?;
+    match (args.json, args.quiet) {
+        (true, _) => {
+            let items: Vec<_> = runs.iter().map(|view| http::run_form(view.clone())).collect();
+            out.json(&serde_json::json!({ "items": items }))?;
+        }
+        (false, false) => summary(&runs, &watched, out)?,
+        (false, true) => complain(&runs, &watched),
+    }
     refused.iter().for_each(tell);
     let parked = parked(&*backend, &watched, args.resource.as_deref(), begun).await?;
     verdict(&ended, &runs, refused.len(), parked)
@@ -163,16 +176,19 @@ fn refusals<'a>(shops: impl IntoIterator<Item = &'a Shop>) -> Vec<String> {
 }
 
 fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
-    let rows: Vec<Vec<String>> = runs
+    let rows: Vec<Vec<Cell>> = runs
         .iter()
         .map(|view| {
             let run = &view.run;
             let stream = format!("{} {}", run.stream.resource, run.stream.combination);
-            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.written, run.parked_in_all()];
-            let mut row = vec![run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()];
-            row.push(state(run.state).to_owned());
-            row.extend(counts.iter().map(u64::to_string));
-            row.push(run.error.clone().unwrap_or_default());
+            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.written];
+            let mut row =
+                [run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()].map(Cell::from).to_vec();
+            row.push(Cell::new(state(run.state), urgency(run)));
+            row.extend(counts.map(|count| Cell::from(count.to_string())));
+            let parked = if run.parked_in_all() > 0 { Mark::Bad } else { Mark::Plain };
+            row.push(Cell::new(run.parked_in_all().to_string(), parked));
+            row.push(run.error.clone().unwrap_or_default().into());
             row
         })
         .collect();
@@ -181,6 +197,30 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
     ];
     out.table(&heads, &rows)?;
     Ok(())
+}
+
+/// The runs that a person must look at, for those who see no table.
+fn complain(runs: &[RunView], watched: &Watched) {
+    for view in runs {
+        let run = &view.run;
+        let error = run.error.as_deref().unwrap_or("no reason given");
+        let what = match urgency(run) {
+            Mark::Bad => format!("{}: {error}", state(run.state)),
+            Mark::Unsure if !run.is_open() => format!("{}: {error}", state(run.state)),
+            _ => continue,
+        };
+        let stream = format!("{} {}", run.stream.resource, run.stream.combination);
+        tell(table::clean(&format!("run {}, {}, {}: {what}", run.id, name(view, watched), stream.trim())));
+    }
+}
+
+/// How much a run needs a person.
+fn urgency(run: &Run) -> Mark {
+    match run.state {
+        RunState::Failed | RunState::Stopped => Mark::Bad,
+        RunState::Unproved | RunState::Canceled | RunState::Walking | RunState::Fetching => Mark::Unsure,
+        RunState::Done => Mark::Good,
+    }
 }
 
 fn state(state: RunState) -> &'static str {

@@ -1,70 +1,162 @@
-//! Tables for terminals: plain text, cut to the width, safe to print.
+//! Tables for terminals: they wrap to the width, hide nothing, and are safe to print.
+//!
+//! A word is never broken, so that an id can be copied. Where even the longest words do not fit side by side, each row
+//! becomes a block of `column: value` lines. What is no terminal gets each row as one whole line.
 //!
 //! Cells hold text from the marketplace and from clients, so control and direction characters never
 //! reach the terminal: an escape sequence in a name must not move the cursor or set a title.
 
+use comfy_table::presets::NOTHING;
+use comfy_table::{Color, ColumnConstraint, ContentArrangement, ContentLineStyle, LineStyle, Table, Width};
+use console::{Style, measure_text_width};
+
 use crate::domain::text::acts_on_a_terminal;
 
-/// Between two columns.
-const GAP: &str = "  ";
-/// No column is cut below this, as long as another can give.
-const COLUMN_LEAST: usize = 8;
+/// Columns of a gap: the padding of a cell and the separator.
+const GAP: usize = 2;
+/// Text is not wrapped narrower than this: a block reads better.
+const TEXT_MIN: usize = 16;
 
-/// Lays rows out under their heads. Lines end without blanks and are at most `width` wide; when even
-/// narrow columns do not fit, the last ones are left out.
-pub(super) fn render(heads: &[&str], rows: &[Vec<String>], width: usize) -> Vec<String> {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
-    let widths = fit(wanted(heads, &rows), width);
-    let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
-        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
-        padded.join(GAP).trim_end().to_owned()
+/// What a cell says about its row, the worst last. The words say it too, never the colour alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mark {
+    #[default]
+    Plain,
+    /// Green.
+    Good,
+    /// Yellow: not proved, behind, on its way.
+    Unsure,
+    /// Red: a person must act.
+    Bad,
+}
+
+impl Mark {
+    /// The text in the mark's colour.
+    pub(super) fn paint(self, text: &str) -> String {
+        let style = Style::new().force_styling(true);
+        match self {
+            Mark::Plain => text.to_owned(),
+            Mark::Good => style.green().apply_to(text).to_string(),
+            Mark::Unsure => style.yellow().apply_to(text).to_string(),
+            Mark::Bad => style.red().apply_to(text).to_string(),
+        }
+    }
+
+    fn color(self) -> Option<Color> {
+        match self {
+            Mark::Plain => None,
+            Mark::Good => Some(Color::DarkGreen),
+            Mark::Unsure => Some(Color::DarkYellow),
+            Mark::Bad => Some(Color::DarkRed),
+        }
+    }
+}
+
+/// One field of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    text: String,
+    mark: Mark,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl Into<String>, mark: Mark) -> Cell {
+        Cell { text: clean(&text.into()), mark }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Cell {
+        Cell::new(text, Mark::Plain)
+    }
+}
+
+/// Where a table goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    /// None: no terminal, no limit.
+    pub(super) width: Option<usize>,
+    pub(super) has_colors: bool,
+}
+
+/// Lays rows out under their heads, or as blocks. No line of a table is wider than the page.
+pub(super) fn render(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
+    let least = |at: usize| {
+        let texts = || std::iter::once(heads.get(at).copied().unwrap_or_default()).chain(column(rows, at));
+        let whole = texts().map(measure_text_width).max().unwrap_or(0);
+        let word = texts().flat_map(|text| text.split(' ')).map(measure_text_width).max().unwrap_or(0);
+        if word < whole { word.max(whole.min(TEXT_MIN)) } else { word }
     };
-    let mut lines = vec![line(&mut heads.iter().copied())];
-    let rules: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-    lines.push(rules.join(GAP));
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    let least: Vec<usize> = (0..heads.len()).map(least).collect();
+    let needed = least.iter().sum::<usize>() + GAP * heads.len().saturating_sub(1);
+    if page.width.is_some_and(|width| needed > width) {
+        return blocks(heads, rows, page);
+    }
+    let lines = table(heads, rows, &least, page);
+    // The library decides about the widths; blocks are always right.
+    match page.width.is_some_and(|width| lines.iter().any(|line| measure_text_width(line) > width)) {
+        true => blocks(heads, rows, page),
+        false => lines,
+    }
+}
+
+fn column(rows: &[Vec<Cell>], at: usize) -> impl Iterator<Item = &str> {
+    rows.iter().filter_map(move |row| row.get(at)).map(|cell| cell.text.as_str())
+}
+
+fn table(heads: &[&str], rows: &[Vec<Cell>], least: &[usize], page: Page) -> Vec<String> {
+    let gap = ContentLineStyle::none().junction(' ');
+    let rule = LineStyle::none().fill('-').junction(' ');
+    let mut table = Table::new();
+    table.load_style(NOTHING.header_lines(gap).content_lines(gap).header_separator(rule));
+    table.set_header(heads.iter().map(comfy_table::Cell::new));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| {
+            let shown = comfy_table::Cell::new(&cell.text);
+            cell.mark.color().map_or(shown.clone(), |color| shown.fg(color))
+        }));
+    }
+    match page.width {
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+        Some(width) => table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(u16::try_from(width).unwrap_or(u16::MAX)),
+    };
+    match page.has_colors {
+        true => table.enforce_styling(),
+        false => table.force_no_tty(),
+    };
+    for (column, (at, least)) in table.column_iter_mut().zip(least.iter().enumerate()) {
+        let padding = u16::from(at + 1 < heads.len());
+        column.set_padding((0, padding));
+        // The bound counts the padding too.
+        let least = u16::try_from(*least).unwrap_or(u16::MAX).saturating_add(padding);
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    if lines.len() <= rows.len() + 2 {
+        return lines;
+    }
+    // Where cells wrap, a line between the rows keeps them apart.
+    table.style_mut().row_separator = LineStyle::none().fill(' ').junction(' ');
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// A row a block. Values are not wrapped: a terminal does that, and they stay whole when they are copied.
+fn blocks(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
+    let widest = heads.iter().map(|head| measure_text_width(head)).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for row in rows {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        for (head, cell) in heads.iter().zip(row) {
+            let pad = " ".repeat(widest - measure_text_width(head));
+            let mark = if page.has_colors { cell.mark } else { Mark::Plain };
+            lines.push(format!("{head}:{pad} {}", mark.paint(&cell.text)).trim_end().to_owned());
+        }
+    }
     lines
-}
-
-fn wanted(heads: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
-    heads
-        .iter()
-        .enumerate()
-        .map(|(at, head)| {
-            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| columns_of(cell));
-            cells.max().unwrap_or(0).max(columns_of(head))
-        })
-        .collect()
-}
-
-/// Takes from the widest column until all fit.
-fn fit(widths: Vec<usize>, width: usize) -> Vec<usize> {
-    let mut widths: Vec<usize> = widths.into_iter().map(|column| column.min(width)).collect();
-    while widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1) > width {
-        match widths.iter_mut().max() {
-            Some(widest) if *widest > COLUMN_LEAST => *widest -= 1,
-            _ => widths.truncate(widths.len() - 1),
-        }
-    }
-    widths
-}
-
-fn pad(cell: &str, width: usize) -> String {
-    let have = columns_of(cell);
-    if have <= width {
-        return format!("{cell}{}", " ".repeat(width - have));
-    }
-    let mut short = String::new();
-    let mut used = 0;
-    for letter in cell.chars() {
-        if used + columns(letter) + 1 > width {
-            break;
-        }
-        used += columns(letter);
-        short.push(letter);
-    }
-    short.push('…');
-    format!("{short}{}", " ".repeat(width.saturating_sub(used + 1)))
 }
 
 /// The text without anything that acts on a terminal.
@@ -72,61 +164,99 @@ pub(super) fn clean(text: &str) -> String {
     text.chars().map(|letter| if acts_on_a_terminal(letter) { '·' } else { letter }).collect()
 }
 
-fn columns_of(text: &str) -> usize {
-    text.chars().map(columns).sum()
-}
-
-/// Columns of one character: near enough for names and addresses.
-fn columns(letter: char) -> usize {
-    match letter {
-        '\u{0300}'..='\u{036f}' | '\u{200b}'..='\u{200d}' | '\u{fe00}'..='\u{fe0f}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{1f300}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{clean, columns_of, render};
-    use proptest::prelude::{any, prop_assert, proptest};
+    use super::{Cell, Mark, Page, clean, render};
+    use console::{measure_text_width, strip_ansi_codes};
+    use proptest::prelude::{prop_assert, proptest};
 
-    fn row(cells: &[&str]) -> Vec<String> {
-        cells.iter().map(ToString::to_string).collect()
+    fn row(cells: &[&str]) -> Vec<Cell> {
+        cells.iter().map(|text| Cell::from(*text)).collect()
     }
 
+    fn plain(width: usize) -> Page {
+        Page { width: Some(width), has_colors: false }
+    }
+
+    const WHOLE: Page = Page { width: None, has_colors: false };
+
     #[test]
-    fn columns_line_up_and_long_cells_are_cut() {
+    fn columns_line_up_and_text_wraps_between_words() {
         let rows = [row(&["1", "Kaas 🧀", "Dam"]), row(&["22", "een heel lange naam", "Zuiderzeestraatweg"])];
         assert_eq!(
-            render(&["id", "name", "street"], &rows, 30),
+            render(&["id", "name", "street"], &rows, WHOLE),
             [
-                "id  name          street",
-                "--  ------------  ------------",
-                "1   Kaas 🧀       Dam",
-                "22  een heel la…  Zuiderzeest…",
+                "id  name                 street",
+                "--- -------------------- ------------------",
+                "1   Kaas 🧀              Dam",
+                "22  een heel lange naam  Zuiderzeestraatweg",
+            ]
+        );
+        assert_eq!(
+            render(&["id", "name", "street"], &rows, plain(40)),
+            [
+                "id  name              street",
+                "--- ----------------- ------------------",
+                "1   Kaas 🧀           Dam",
+                "",
+                "22  een heel lange    Zuiderzeestraatweg",
+                "    naam",
             ]
         );
     }
 
     #[test]
+    fn a_narrow_terminal_gets_a_block_a_row() {
+        let rows = [row(&["k3v9x0q2m1ab", "Kaas", ""]), row(&["a", "b", "no: 3 missing, of a long reason"])];
+        assert_eq!(
+            render(&["id", "name", "complete"], &rows, plain(20)),
+            [
+                "id:       k3v9x0q2m1ab",
+                "name:     Kaas",
+                "complete:",
+                "",
+                "id:       a",
+                "name:     b",
+                "complete: no: 3 missing, of a long reason",
+            ]
+        );
+    }
+
+    #[test]
+    fn marks_are_colours_only_where_colours_are_wanted() {
+        let rows = [vec![Cell::from("x"), Cell::new("failed", Mark::Bad)]];
+        for width in [None, Some(80), Some(3)] {
+            let colored = render(&["a", "state"], &rows, Page { width, has_colors: true });
+            let shown = colored.join("\n");
+            assert!(shown.contains("\u{1b}[") && shown.contains("failed"), "{shown:?}");
+            let bare: Vec<_> = colored.iter().map(|line| strip_ansi_codes(line).trim_end().to_owned()).collect();
+            assert_eq!(bare, render(&["a", "state"], &rows, Page { width, has_colors: false }));
+        }
+    }
+
+    #[test]
     fn escape_sequences_do_not_reach_the_terminal() {
         assert_eq!(clean("\u{1b}]0;x\u{7}a\nb\u{202e}c"), "·]0;x·a·b·c");
+        let rows = [row(&["\u{1b}[2J"])];
+        assert_eq!(render(&["id"], &rows, WHOLE), ["id", "----", "·[2J"]);
     }
 
     proptest! {
         #[test]
-        fn no_line_is_wider_than_the_terminal(
-            cells in proptest::collection::vec(proptest::collection::vec(any::<String>(), 4), 0..4), width in 10usize..120,
+        fn nothing_is_hidden_and_no_line_of_a_table_is_too_wide(
+            cells in proptest::collection::vec(proptest::collection::vec("[a-z0-9🧀é]{0,14}( [a-z]{1,9}){0,5}", 5), 1..5),
+            width in 10usize..170,
         ) {
-            for line in render(&["one", "two", "three", "four"], &cells, width) {
-                prop_assert!(columns_of(&line) <= width, "{line:?}");
+            let heads = ["one", "two words", "three", "four", "five"];
+            let rows: Vec<Vec<Cell>> = cells.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect()).collect();
+            let lines = render(&heads, &rows, plain(width));
+            let all = lines.join("\n");
+            for word in cells.iter().flatten().flat_map(|cell| cell.split(' ')).chain(heads.iter().flat_map(|head| head.split(' '))) {
+                prop_assert!(all.contains(word), "{word}\n{all}");
+            }
+            let is_table = !lines[0].starts_with("one:");
+            if is_table {
+                prop_assert!(lines.iter().all(|line| measure_text_width(line) <= width), "{all}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A stream: shop x resource x one combination of list parameters. The unit of walking and of
 //! checkpoints.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,11 @@ pub struct Combination(pub Vec<(String, String)>);
 impl Combination {
     /// Characters of its text form that a sink has room for.
     pub const CHARS_MAX: usize = 255;
+
+    /// The parameters by name.
+    pub fn parameters(&self) -> BTreeMap<&str, &str> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
 
     /// The value of one parameter in this combination.
     pub fn get(&self, name: &str) -> Option<&str> {

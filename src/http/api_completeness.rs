@@ -51,12 +51,17 @@ async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> Outcom
         return Err(Problem::not_found());
     }
     let found = api.backend.completeness(&shop_id).await?.ok_or_else(Problem::not_found)?;
+    Reply::json(&completeness_form(shop_id, found))
+}
+
+/// What the API shows of a shop's completeness, for commands that print the same.
+pub(crate) fn completeness_form(shop_id: String, found: Vec<Completeness>) -> impl Serialize {
     let complete = found.iter().all(Completeness::is_complete);
     let form = |mut counts: Completeness| {
         counts.gaps.truncate(GAPS_SHOWN);
         ResourceForm { full_walk_at: counts.full_walk_at, counts }
     };
-    Reply::json(&Form { shop_id, complete, resources: found.into_iter().map(form).collect() })
+    Form { shop_id, complete, resources: found.into_iter().map(form).collect() }
 }
 
 /// How much was asked for again.

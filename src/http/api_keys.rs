@@ -67,6 +67,11 @@ impl KeyForm<'_> {
     }
 }
 
+/// A key as the API shows it, for commands that print the same; `key` is its text when it was just made.
+pub(crate) fn key_form(view: KeyView, key: Option<&str>) -> impl Serialize {
+    KeyForm::new(view, key)
+}
+
 async fn list_keys(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     call.params(&[])?;
     let keys = api.backend.list_keys().await?;

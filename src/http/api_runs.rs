@@ -156,6 +156,11 @@ async fn show_run(api: Arc<Api>, call: Call, run_id: String) -> Outcome {
     Reply::json(&RunForm::from(view))
 }
 
+/// A run as the API shows it, for commands that print the same.
+pub(crate) fn run_form(view: RunView) -> impl Serialize {
+    RunForm::from(view)
+}
+
 /// A parked job as the API shows it.
 #[derive(Serialize)]
 struct ParkedForm {

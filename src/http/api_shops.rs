@@ -10,12 +10,13 @@ use warp::http::header::{HeaderValue, LOCATION};
 use warp::reply::Response;
 
 use super::auth::Need;
-use super::backend::{NewShop, ShopChange, Takes};
+use super::backend::{ApiError, Backend, NewShop, ShopChange, Takes};
 use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
 use super::reply::{Kind, Outcome, Page, Problem, Reply, time};
 use super::rules::{self, RESOURCES_MAX};
 use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::{Mode, Shop, ShopState};
 
@@ -71,7 +72,11 @@ struct ShopForm {
 
 impl ShopForm {
     fn new(api: &Api, shop: Shop) -> ShopForm {
-        let configured = api.definitions.iter().filter(|_| shop.resources.is_empty());
+        ShopForm::among(&api.definitions, shop)
+    }
+
+    fn among(configured: &[Arc<Definition>], shop: Shop) -> ShopForm {
+        let configured = configured.iter().filter(|_| shop.resources.is_empty());
         let all: Vec<String> = configured.map(|definition| definition.name.clone()).collect();
         ShopForm {
             all_resources: shop.resources.is_empty(),
@@ -87,6 +92,15 @@ impl ShopForm {
             updated_at: shop.updated_at,
         }
     }
+}
+
+/// Shops as the API shows them, for commands that print the same.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn shop_forms(backend: &dyn Backend, shops: Vec<Shop>) -> Result<Vec<impl Serialize>, ApiError> {
+    let configured = backend.resources();
+    Ok(shops.into_iter().map(|shop| ShopForm::among(&configured, shop)).collect())
 }
 
 async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {

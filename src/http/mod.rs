@@ -47,6 +47,10 @@ use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 
+pub(crate) use api_completeness::completeness_form;
+pub(crate) use api_keys::key_form;
+pub(crate) use api_runs::run_form;
+pub(crate) use api_shops::shop_forms;
 pub use auth::Pace;
 pub use backend::{ApiError, Backend};
 

@@ -92,7 +92,7 @@ async fn a_command_takes_no_more_than_the_api() {
     let (folder, shop) = registered(&market, "");
     let verified = folder.run(&["verify"]).expect(1);
     says(&verified.out, &["no: its list was not read whole yet"]);
-    says(&verified.err, &["1 of 1 not complete, as the last column says"]);
+    says(&verified.err, &["1 of 1 not complete, as `complete` says"]);
     let create = |more: &[&str]| folder.run(&[&["keys", "create", "--name", "k"], more].concat());
     refused(create(&["--scope", "admin", "--shop", &shop]), 2, &["`shops`", "an admin key is for all shops"]);
     refused(create(&["--shop", &shop, "--shop", &shop]), 2, &["`shops[1]` stands here twice"]);

@@ -170,7 +170,7 @@ async fn what_is_inferred_is_a_definition_that_works() {
     let with = before.replace(RESOURCES, "resources = [\"sales\"]\n");
     folder.write("waybill.toml", &format!("{with}\n{text}"));
     folder.run(&["check", "--offline"]).expect(0);
-    let synced = folder.run(&["sync", "--quiet"]).expect(0).out;
+    let synced = folder.run(&["sync"]).expect(0).out;
     says(&synced, &["sales", "done"]);
     let shown = folder.run(&["preview", "sales", "--rows", "2"]).expect(0).out;
     says(&shown, &["sales of First shop: 2 documents", "sale_order_items: "]);

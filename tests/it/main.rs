@@ -33,6 +33,7 @@ mod schema_time;
 mod senseless;
 mod support;
 mod sync;
+mod terminal;
 mod tidy;
 mod tls;
 mod unreadable;

@@ -172,7 +172,7 @@ async fn our_requests_are_valid_by_the_official_description_and_endless_lists_en
     let add = ["shops", "add", "--name", "First shop", "--client-id", "first"];
     folder.feed(&add, SECRET).expect(0);
 
-    let ended = folder.run(&["sync", "--quiet"]).expect(1);
+    let ended = folder.run(&["sync"]).expect(1);
     let runs: Vec<&str> = ended.out.lines().filter(|line| line.contains("First shop")).collect();
     assert!(runs.len() >= 3, "two streams and one:\n{}", ended.out);
     for run in &runs {

@@ -89,7 +89,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     assert_eq!(filled, noted, "the place and the rows are one commit");
     assert!(filled[0] > 0 && filled[0] < documents, "{filled:?} of {documents}");
 
-    let ended = folder.run(&["schema", "replay", "--quiet"]).expect(0);
+    let ended = folder.run(&["schema", "replay"]).expect(0);
     assert_eq!(ended.out, format!("things: {documents} documents, {} of them by an earlier call\n", noted[0]));
     let columns: Vec<(u64, u64, u64)> = database
         .rows("SELECT COUNT(*), SUM(city = CONCAT('c', name + 0)), COUNT(sold) FROM (SELECT city, sold, SUBSTR(name, 2) % 7 AS name FROM things) t")
@@ -101,7 +101,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     assert_eq!(parts, [(2 * documents, 2 * documents, 2 * documents)]);
     assert_eq!(kept(&database).await, before, "versions, times and hashes stay");
     // Nothing is left; asked for, it begins anew, and ends with the same.
-    let again = folder.run(&["schema", "replay", "things", "--quiet"]).expect(0).out;
+    let again = folder.run(&["schema", "replay", "things"]).expect(0).out;
     assert_eq!(
         again,
         format!(

@@ -115,7 +115,7 @@ async fn one_shop_can_be_filled_by_itself_and_only_what_differs_changes() {
     let folder = outgrown(&database, 700).await;
     fill_shop(&database, "zzz", 300).await;
     let before = kept(&database).await;
-    let replay = |more: &[&str]| folder.run(&[&["schema", "replay", "things", "--quiet"], more].concat()).expect(0).out;
+    let replay = |more: &[&str]| folder.run(&[&["schema", "replay", "things"][..], more].concat()).expect(0).out;
     assert_eq!(replay(&["--shop", "zzz"]), "things: 300 documents\n");
     let filled = "SELECT shop_id, COUNT(*) FROM things WHERE city IS NOT NULL GROUP BY 1 ORDER BY 1";
     let of = |shop: &str, count: u64| (shop.to_owned(), count);
@@ -188,7 +188,7 @@ async fn a_table_that_got_another_name_is_not_made_anew_in_silence() {
         configuration(&database.url(), true).replace("[resource.things.table]\n", &table)
     };
     folder.write("waybill.toml", &named("stock"));
-    let fresh = folder.run(&["schema", "replay", "--quiet"]).expect(0);
+    let fresh = folder.run(&["schema", "replay"]).expect(0);
     assert!(!fresh.err.contains("RENAME"), "it was never synced: {}", fresh.err);
     database
         .run(&format!(
@@ -196,11 +196,11 @@ async fn a_table_that_got_another_name_is_not_made_anew_in_silence() {
         ))
         .await;
     folder.write("waybill.toml", &named("goods"));
-    let told = folder.run(&["schema", "replay", "--quiet"]).expect(0).err;
+    let told = folder.run(&["schema", "replay"]).expect(0).err;
     let statement = "RENAME TABLE `goods` TO `goods_unused`, `THE OLD NAME` TO `goods`";
     assert!(told.contains(statement), "{told}");
     database.run(&statement.replace("THE OLD NAME", "things")).await;
-    let again = folder.run(&["schema", "replay", "--quiet", "--again"]).expect(0);
+    let again = folder.run(&["schema", "replay", "--again"]).expect(0);
     assert_eq!(again.out, "things: 30 documents\n");
     assert!(!again.err.contains("RENAME"), "{}", again.err);
 }
@@ -209,7 +209,7 @@ async fn a_table_that_got_another_name_is_not_made_anew_in_silence() {
 async fn columns_that_were_taken_out_and_come_back_are_filled_from_the_first_document_on() {
     let database = Database::fresh().await;
     let folder = outgrown(&database, 50).await;
-    let replay = |more: &[&str]| folder.run(&[&["schema", "replay", "--quiet"], more].concat()).expect(0).out;
+    let replay = |more: &[&str]| folder.run(&[&["schema", "replay"][..], more].concat()).expect(0).out;
     assert_eq!(replay(&[]), "things: 50 documents\n");
     let wide = std::fs::read_to_string(folder.path("waybill.toml")).unwrap();
     // A start without the columns, whose writer leaves them empty.

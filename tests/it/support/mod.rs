@@ -7,6 +7,7 @@ pub(crate) mod mariadb;
 pub(crate) mod oracle;
 #[allow(dead_code, reason = "the rig uses the rest")]
 pub(crate) mod program;
+pub(crate) mod terminal;
 
 use std::collections::BTreeMap;
 

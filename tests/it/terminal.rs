@@ -1,0 +1,268 @@
+//! What the commands show on a real terminal of 60, 80 and 160 columns: every column, every id whole, colours that say
+//! no more than the words; and the same as JSON, with the fields of the HTTP API.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
+
+use crate::support::program::{Folder, Market};
+use crate::support::terminal::{self, Shown};
+
+const WIDTHS: [u16; 3] = [60, 80, 160];
+const SECRET: &str = "secret-of-first";
+
+async fn market() -> Market {
+    let limits = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
+    let shop = ShopOptions { client_id: "first".into(), client_secret: SECRET.into(), fbr: 12, fbb: 3 };
+    let limits = limits.iter().map(|rule| ((*rule).to_owned(), "none".to_owned())).collect();
+    Market::open(Options { shops: vec![shop], limits, ..Options::default() }).await
+}
+
+/// A folder with the market's shop; and the shop's id.
+fn registered(market: &Market) -> (Folder, String) {
+    let limits = "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";
+    let folder = Folder::at(&market.base, limits);
+    let add = ["shops", "add", "--name", "A shop with quite a long name", "--client-id", "first"];
+    let id = folder.feed(&add, SECRET).expect(0).out.trim().to_owned();
+    (folder, id)
+}
+
+/// Two documents cannot be read.
+fn break_two(market: &Market) {
+    let new = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 2).unwrap();
+    let kind = || FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
+    let faults = new.iter().map(|id| Fault::always(&format!("/retailer/shipments/{id}"), kind()));
+    market.sandbox.set_faults(faults.collect());
+}
+
+fn shown(folder: &Folder, arguments: &[&str], width: u16) -> Shown {
+    terminal::run(folder.command(arguments), width, "")
+}
+
+/// Every column is there, as a head of the table or of a block; and no line is wider than the terminal.
+#[track_caller]
+fn has_columns(shown: &Shown, heads: &[&str], width: u16) {
+    let text = shown.text();
+    assert!(shown.lines.iter().all(|line| line.chars().count() <= usize::from(width)), "{width}: {text}");
+    let rules = shown.lines.iter().enumerate().filter(|(_, line)| line.starts_with("---"));
+    // A head may wrap, over two lines at most.
+    let above: Vec<String> = rules.map(|(at, _)| shown.lines[at.saturating_sub(2)..at].join(" ")).collect();
+    for head in heads {
+        let in_block = shown.lines.iter().any(|line| line.starts_with(&format!("{head}:")));
+        let in_table =
+            above.iter().any(|line| head.split(' ').all(|word| line.split_whitespace().any(|at| at == word)));
+        assert!(in_block || in_table, "{head} is not shown at {width} columns:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_column_and_no_id_is_hidden_at_any_width() {
+    let market = market().await;
+    let (mut folder, shop) = registered(&market);
+    let key = folder.run(&["keys", "create", "--name", "for the bookkeeper", "--json"]).expect(0).out;
+    let key: Value = serde_json::from_str(&key).unwrap();
+    folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "1");
+    folder.run(&["sync", "--quiet"]).expect(0);
+    for width in WIDTHS {
+        let preview = shown(&folder, &["preview", "shipments", "--rows", "2"], width);
+        let table = folder.run(&["preview", "shipments", "--rows", "1", "--json"]).expect(0).out;
+        let table: Value = serde_json::from_str(&table).unwrap();
+        let columns: Vec<&str> = table["rows"][0].as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(columns.len() > 10);
+        has_columns(&preview, &[&columns[..], &["column", "type", "from", "value"]].concat(), width);
+    }
+    break_two(&market);
+    for width in WIDTHS {
+        let sync = shown(&folder, &["sync", "--full"], width);
+        let heads = [
+            "run", "shop", "stream", "state", "pages", "listed", "new", "changed", "fetched", "written", "parked",
+            "error",
+        ];
+        has_columns(&sync, &heads, width);
+        assert!(sync.text().contains("fulfilment-method=FBR"), "{}", sync.text());
+        let verify = shown(&folder, &["verify"], width);
+        let heads = [
+            "shop",
+            "name",
+            "resource",
+            "listed",
+            "read",
+            "in sink",
+            "on its way",
+            "parked",
+            "gone",
+            "missing",
+            "complete",
+        ];
+        has_columns(&verify, &heads, width);
+        assert!(verify.code == Some(1) && verify.text().contains(&shop), "{}", verify.text());
+        let list = shown(&folder, &["shops", "list"], width);
+        has_columns(&list, &["id", "name", "state", "client id", "resources", "created", "reason"], width);
+        assert!(list.text().contains(&shop), "{}", list.text());
+        let keys = shown(&folder, &["keys", "list"], width);
+        has_columns(&keys, &["id", "name", "scope", "shops", "created", "expires", "last used"], width);
+        assert!(keys.text().contains(key["id"].as_str().unwrap()), "{}", keys.text());
+        let plan = shown(&folder, &["plan", "--full"], width);
+        let heads = ["shop", "stream", "walk", "lists", "details", "by", "account", "rule", "limit", "calls", "takes"];
+        has_columns(&plan, &heads, width);
+        let state = shown(&folder, &["state"], width);
+        let heads = [
+            "shop",
+            "state",
+            "stream",
+            "walked",
+            "walked whole",
+            "newest",
+            "account",
+            "rule",
+            "limit",
+            "occupied",
+            "pause s",
+        ];
+        has_columns(&state, &heads, width);
+        let check = shown(&folder, &["check", "--offline"], width);
+        assert!(check.text().contains("ok    configuration: "), "{}", check.text());
+    }
+    let demo = shown(&folder, &["demo", "--rows", "5"], 60);
+    assert!(demo.code == Some(0) && demo.text().contains("The first 5 rows of shipments"), "{}", demo.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_a_row_is_one_whole_line() {
+    let market = market().await;
+    let (folder, shop) = registered(&market);
+    let list = folder.run(&["shops", "list"]).expect(0).out;
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 3, "{list}");
+    assert!(lines[2].starts_with(&shop) && lines[2].contains("A shop with quite a long name"), "{list}");
+    assert!(!list.contains('\u{1b}'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_are_for_terminals_unless_wished_otherwise() {
+    let market = market().await;
+    let (mut folder, _) = registered(&market);
+    let red = "\u{1b}[31m";
+    let is_colored = |text: &str| text.contains("\u{1b}[3");
+    market.sandbox.set_secret("first", "another").unwrap();
+    let synced = shown(&folder, &["sync"], 160);
+    assert!(synced.code == Some(1), "{}", synced.text());
+    let list = shown(&folder, &["shops", "list"], 160);
+    assert!(is_colored(&list.raw) && list.text().contains("refused"), "{:?}", list.raw);
+    let check = shown(&folder, &["check"], 160);
+    assert!(check.raw.contains(&format!("{red}FAIL")), "{:?}", check.raw);
+    for arguments in [&["shops", "list", "--color", "never"][..], &["--color=never", "check"]] {
+        assert!(!is_colored(&shown(&folder, arguments, 160).raw), "{arguments:?}");
+    }
+    assert!(is_colored(&folder.run(&["shops", "list", "--color", "always"]).expect(0).out));
+    assert!(!is_colored(&folder.run(&["shops", "list"]).expect(0).out));
+    folder.set("CLICOLOR_FORCE", "1");
+    assert!(is_colored(&folder.run(&["shops", "list"]).expect(0).out));
+    folder.set("NO_COLOR", "1");
+    assert!(!is_colored(&folder.run(&["shops", "list"]).expect(0).out));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_is_quiet_until_something_is_wrong() {
+    let market = market().await;
+    let (mut folder, _) = registered(&market);
+    let silent =
+        |ended: crate::support::program::Ended| assert_eq!((ended.out, ended.err), (String::new(), String::new()));
+    for _ in 0..2 {
+        silent(folder.run(&["sync", "--quiet"]).expect(0));
+    }
+    silent(folder.run(&["sync", "--quiet", "--full"]).expect(0));
+    silent(folder.run(&["verify", "--quiet"]).expect(0));
+    let on_terminal = shown(&folder, &["sync", "--quiet"], 80);
+    assert_eq!(on_terminal.raw, "");
+    folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "1");
+    break_two(&market);
+    let ended = folder.run(&["sync", "--quiet"]).expect(1);
+    assert!(ended.out.is_empty() && ended.err.contains("2 jobs were parked"), "{}", ended.err);
+    let ended = folder.run(&["verify", "--quiet"]).expect(1);
+    assert!(ended.out.is_empty() && ended.err.contains("shipments: 2 parked"), "{}", ended.err);
+    // Nothing is missing that could be read: no --mend.
+    assert!(!ended.err.contains("--mend") && ended.err.contains("/api/v1/parked"), "{}", ended.err);
+    let list = FaultKind::Status { code: 403, body: FaultBody::Json, headers: Default::default() };
+    market.sandbox.set_faults(vec![Fault::always("/retailer/shipments?", list)]);
+    let ended = folder.run(&["sync", "--quiet", "--full"]).expect(1);
+    assert!(ended.out.is_empty(), "{}", ended.out);
+    assert!(
+        ended.err.contains("A shop with quite a long name, shipments fulfilment-method=FBR: failed: "),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_one_document_with_the_fields_of_the_api() {
+    let market = market().await;
+    let (folder, shop) = registered(&market);
+    let read = |arguments: &[&str]| -> Value {
+        let out = folder.run(arguments).expect(0).out;
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+    };
+    let sync = read(&["sync", "--json"]);
+    assert_eq!(sync["items"].as_array().unwrap().len(), 2);
+    let by_command = [
+        (sync["items"][0].clone(), "/api/v1/runs"),
+        (read(&["shops", "list", "--json"])["items"][0].clone(), "/api/v1/shops"),
+        (read(&["keys", "create", "--name", "k", "--json"]), ""),
+        (read(&["keys", "list", "--json"])["items"][0].clone(), "/api/v1/keys"),
+        (read(&["verify", "--json"])["shops"][0].clone(), "/completeness"),
+    ];
+    assert_eq!(read(&["verify", "--json", "--quiet"])["complete"], true);
+    let plan = read(&["plan", "--full", "--json"]);
+    assert_eq!(
+        (&plan["streams"][0]["shop_id"], &plan["streams"][0]["parameters"]),
+        (&json!(shop), &json!({"fulfilment-method": "FBR"}))
+    );
+    assert_eq!(plan["budgets"][0]["rule"], "GET /retailer/shipments");
+    assert_eq!(read(&["state", "--json"])["shops"][0]["id"], json!(shop));
+    assert_eq!(read(&["preview", "shipments", "--rows", "2", "--json"])["rows"].as_array().unwrap().len(), 2);
+    let check = read(&["check", "--json"]);
+    assert!(
+        check["ok"] == true && check["checks"].as_array().unwrap().iter().all(|check| check["ok"] == true),
+        "{check}"
+    );
+    let paused = read(&["shops", "pause", &shop, "--json"]);
+    assert_eq!((&paused["id"], &paused["state"]), (&json!(shop), &json!("paused")));
+    let serving = folder.serve();
+    for (value, path) in by_command {
+        let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let there = match path {
+            "" => continue,
+            "/completeness" => serving.get(&format!("/api/v1/shops/{shop}/completeness")).await,
+            path => serving.get(path).await["items"][0].clone(),
+        };
+        assert_eq!(fields(&value), fields(&there), "{path}");
+    }
+    let empty = Folder::bare();
+    for arguments in [&["shops", "list"][..], &["keys", "list"], &["plan"], &["verify"], &["state"], &["check"]] {
+        let out = empty.run(&[arguments, &["--json"]].concat()).expect(0).out;
+        assert!(serde_json::from_str::<Value>(&out).is_ok(), "{arguments:?}: {out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_is_confirmed_on_a_terminal() {
+    let market = market().await;
+    let (folder, shop) = registered(&market);
+    let purge = ["shops", "remove", &shop, "--purge"];
+    for answer in ["n\n", "\n"] {
+        let asked = terminal::run(folder.command(&purge), 80, answer);
+        assert!(asked.code == Some(1) && asked.text().contains("nothing was removed"), "{}", asked.text());
+        assert!(asked.text().contains(&shop) && asked.text().contains("[y/N]"), "{}", asked.text());
+    }
+    assert!(folder.run(&["shops", "list"]).expect(0).out.contains(&shop));
+    let asked = terminal::run(folder.command(&purge), 80, "y\n");
+    assert!(asked.code == Some(0) && asked.text().contains("its rows go too"), "{}", asked.text());
+    assert!(!folder.run(&["shops", "list"]).expect(0).out.contains(&shop));
+    // A script is taken at its word, and so is --yes.
+    let (folder, shop) = registered(&market);
+    folder.run(&["shops", "remove", &shop, "--purge"]).expect(0);
+    let (folder, shop) = registered(&market);
+    let sure = terminal::run(folder.command(&["shops", "remove", &shop, "--purge", "--yes"]), 80, "");
+    assert!(sure.code == Some(0) && !sure.text().contains("[y/N]"), "{}", sure.text());
+}
