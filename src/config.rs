@@ -69,6 +69,8 @@ pub struct Config {
     pub behind_proxy: bool,
     /// None: the embedded archive is the sink.
     pub mysql_url: Option<SecretString>,
+    /// Certificates of the authorities that sign for the database; then the connection is encrypted.
+    pub mysql_ca_file: Option<PathBuf>,
     pub source: SourceSettings,
     pub schedule: Schedule,
     pub limits: Limits,

@@ -55,7 +55,7 @@ use keeper::StoreKeeper;
 
 pub(crate) use master_key::is_made as is_master_key_made;
 
-pub use probe::Finding;
+pub use probe::{Finding, WARNING};
 
 /// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the
 /// places that the shops share.
@@ -150,7 +150,9 @@ impl App {
         };
         let engine = if works { Engine::start(parts).await? } else { Engine::at_rest(parts) };
         let sink = match &config.mysql_url {
-            Some(url) => Sink::Mysql(Arc::new(Mysql::new(url, config.definitions.clone())?)),
+            Some(url) => {
+                Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?))
+            }
             None => Sink::Archive(Archive::new(store.clone(), config.definitions.clone())),
         };
         let inner = Arc::new(Inner {

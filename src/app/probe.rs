@@ -9,11 +9,16 @@ use crate::catalog::Definition;
 use crate::config::Config;
 use crate::domain::{Mode, Shop, ShopState};
 use crate::sink::Mysql;
-use crate::sink::mysql::Rights;
-use crate::source::{Credentials, Position, Walk, pages};
+use crate::sink::mysql::{Fault, Inspection, Rights, Severity};
+use crate::source::{Credentials, Position, SourceConfig, Walk, pages};
 use crate::store::StoreError;
 
 const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
+
+/// Begins a text about what is no failure, and worth a look.
+pub const WARNING: &str = "warning: ";
+/// What a statement holds beside a document, and the columns that repeat parts of it.
+const SPARE_BYTES: u64 = 1 << 20;
 
 /// What was looked at; and how it is, or what is wrong and the mend.
 pub type Finding = (String, Result<String, String>);
@@ -33,7 +38,7 @@ impl App {
             Some(Err(error)) => findings.push(("store".to_owned(), Err(format!("{error:#}")))),
         }
         if let Some(url) = &config.mysql_url {
-            match Mysql::new(url, config.definitions.clone()) {
+            match Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone()) {
                 Ok(mysql) => probe_mysql(&mysql, &mut findings).await,
                 Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
             }
@@ -129,12 +134,41 @@ async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
             ));
             findings.push(("mysql: tables".to_owned(), table_rights(&rights)));
             findings.push(("mysql: rows".to_owned(), row_rights(&rights)));
+            findings.extend(packet_room(&rights));
+            match mysql.inspect().await {
+                Ok(inspection) => probe_tables(inspection, findings),
+                Err(error) => findings.push(("mysql: writes".to_owned(), Err(error.text))),
+            }
         }
         Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
     }
     if let Err(error) = mysql.disconnect().await {
         tracing::debug!(%error, "closing the connections to MySQL");
     }
+}
+
+/// What is wrong with the tables that are there, and whether they take what the writer writes.
+fn probe_tables(inspection: Inspection, findings: &mut Vec<Finding>) {
+    for Fault { severity, text, .. } in inspection.faults {
+        let found = if severity == Severity::Notice { Ok(format!("{WARNING}{text}")) } else { Err(text) };
+        findings.push(("mysql: table".to_owned(), found));
+    }
+    if !inspection.written.is_empty() {
+        let text = format!("made-up documents of {} were taken, and rolled back", inspection.written.join(", "));
+        findings.push(("mysql: writes".to_owned(), Ok(text)));
+    }
+}
+
+/// Whether the server takes documents as large as we read them.
+fn packet_room(rights: &Rights) -> Option<Finding> {
+    let read_max = SourceConfig::BODY_MAX as u64;
+    let text = format!(
+        "{WARNING}max_allowed_packet is {} bytes, and documents of up to {read_max} are read: larger ones than the server \
+         takes are parked; run SET GLOBAL max_allowed_packet = {}",
+        rights.max_allowed_packet,
+        2 * read_max,
+    );
+    (rights.max_allowed_packet < read_max + SPARE_BYTES).then(|| ("mysql: packets".to_owned(), Ok(text)))
 }
 
 /// Who may not make tables can do without, once somebody else made them.

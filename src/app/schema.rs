@@ -60,7 +60,7 @@ pub async fn replay(
     mut show: impl FnMut(&Replay),
 ) -> anyhow::Result<Option<Vec<Replay>>> {
     let Some(url) = &config.mysql_url else { return Ok(None) };
-    let mysql = Mysql::new(url, config.definitions.clone())?;
+    let mysql = Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?;
     mysql.prepare().await.context("the tables could not be brought to what the definitions say")?;
     let mut done = Vec::new();
     let names = config.definitions.iter().map(|definition| definition.name.as_str());

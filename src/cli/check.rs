@@ -125,8 +125,11 @@ impl Described {
 fn show(findings: &[Finding], out: &mut Out) -> Outcome {
     for (subject, found) in findings {
         let (label, mark, text) = match found {
-            Ok(text) => ("ok", Mark::Good, text),
-            Err(text) => ("FAIL", Mark::Bad, text),
+            Ok(text) => match text.strip_prefix(app::WARNING) {
+                Some(text) => ("WARN", Mark::Unsure, text),
+                None => ("ok", Mark::Good, text.as_str()),
+            },
+            Err(text) => ("FAIL", Mark::Bad, text.as_str()),
         };
         let label = format!("{label:4}");
         let label = if out.has_colors() { mark.paint(&label) } else { label };

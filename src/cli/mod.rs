@@ -238,7 +238,7 @@ fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
 fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
     let mut draft = Draft::read(path, environment)?;
     let definitions = draft.definitions().iter().map(|one| one.definition.as_ref());
-    let unfit = draft.mysql_url().map(|url| mysql::unfit(url, definitions)).unwrap_or_default();
+    let unfit = draft.mysql_url().map(|url| mysql::unfit(url, draft.mysql_ca_file(), definitions)).unwrap_or_default();
     unfit.into_iter().for_each(|(key, what)| draft.add(&key, what));
     Ok(draft)
 }

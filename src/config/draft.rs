@@ -21,6 +21,7 @@ pub struct Draft {
     config: Option<Config>,
     definitions: Vec<catalog::Draft>,
     mysql_url: Option<SecretString>,
+    mysql_ca_file: Option<PathBuf>,
 }
 
 impl Draft {
@@ -56,6 +57,11 @@ impl Draft {
         self.mysql_url.as_ref()
     }
 
+    /// The certificates for it, if a file is named.
+    pub fn mysql_ca_file(&self) -> Option<&Path> {
+        self.mysql_ca_file.as_deref()
+    }
+
     /// Whether nothing is wrong so far.
     pub fn is_sound(&self) -> bool {
         self.settings.problems.is_empty()
@@ -79,11 +85,14 @@ impl Draft {
 fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Draft {
     let mysql_url = super::mysql_url(&mut settings);
     let named = mysql_url.clone().flatten();
+    let mysql_ca_file = paths::file(&mut settings, "mysql.ca_file");
+    let named_ca_file = mysql_ca_file.clone().flatten();
     let defaults = match catalog::source_defaults() {
         Ok(defaults) => defaults,
         Err(what) => {
             settings.problem("built-in".to_owned(), what);
-            return Draft { settings, config: None, definitions: Vec::new(), mysql_url: named };
+            let (mysql_url, mysql_ca_file) = (named, named_ca_file);
+            return Draft { settings, config: None, definitions: Vec::new(), mysql_url, mysql_ca_file };
         }
     };
     let unnamed = foreign::unnamed(&mut settings, &defaults);
@@ -119,6 +128,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
             listen: listen?,
             behind_proxy,
             mysql_url: mysql_url?,
+            mysql_ca_file: mysql_ca_file?,
             source: source?,
             schedule: schedule?,
             limits: limits?,
@@ -126,7 +136,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
         })
     };
     let config = complete();
-    Draft { settings, config, definitions, mysql_url: named }
+    Draft { settings, config, definitions, mysql_url: named, mysql_ca_file: named_ca_file }
 }
 
 /// The resources to sync. A name that stands there twice is told, and taken once.

@@ -20,13 +20,14 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind. `[resource.*]` stands beside this table.
-pub(super) const KEYS: [(&str, Kind); 23] = [
+pub(super) const KEYS: [(&str, Kind); 24] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
     ("http.listen", Kind::Text),
     ("http.behind_proxy", Kind::Flag),
     ("mysql.url", Kind::Text),
+    ("mysql.ca_file", Kind::Text),
     ("source.base_url", Kind::Text),
     ("source.token_url", Kind::Text),
     ("source.auth", Kind::Text),

@@ -59,6 +59,9 @@ pub struct SourceConfig {
 }
 
 impl SourceConfig {
+    /// Bytes of the largest body that is read.
+    pub const BODY_MAX: usize = 8 * 1024 * 1024;
+
     /// The addresses with the default limits.
     pub fn new(base_url: impl Into<String>, token_url: impl Into<String>) -> SourceConfig {
         SourceConfig {
@@ -67,7 +70,7 @@ impl SourceConfig {
             auth: Auth::default(),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(30),
-            body_max: 8 * 1024 * 1024,
+            body_max: SourceConfig::BODY_MAX,
             in_flight_max: 256,
             user_agent: concat!("waybill/", env!("CARGO_PKG_VERSION")).to_owned(),
             calls_per_second: None,

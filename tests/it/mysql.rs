@@ -1,9 +1,11 @@
 //! The MySQL sink against a real server.
 
 mod failure;
+mod inspect;
 mod listing;
 mod replace;
 mod schema;
+mod tls;
 mod write;
 
 use std::sync::Arc;

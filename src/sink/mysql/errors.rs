@@ -3,12 +3,20 @@
 //! Server messages may quote row values, which must not leave the sink: only classes whose messages
 //! speak of names, rights and space keep the text as it is; the others lose everything in quotes.
 
-use mysql_async::{DriverError, Error};
+use mysql_async::{DriverError, Error, IoError};
 
 use crate::sink::{SinkError, SinkErrorClass};
 
+use super::tls;
+
 /// Longest text of an error; a server may send 512 bytes and more.
-const TEXT_CHARS_MAX: usize = 240;
+const TEXT_CHARS_MAX: usize = 360;
+
+/// The server takes no connection in clear text.
+const INSECURE: u16 = 3159;
+
+/// A login that is refused, for its password or for what the server requires of the connection.
+pub(super) const DENIED: u16 = 1045;
 
 /// A row with the same value in an index that is unique.
 const DUPLICATE: u16 = 1062;
@@ -37,7 +45,7 @@ pub(super) fn class_of(code: u16) -> SinkErrorClass {
         // Rights, host and login rules, names; 1005: a table cannot be made, as for lack of space; 1118 and 1071:
         // a definition too wide for a table; 1665: statement-based binary log.
         1005 | 1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665
-        | 1698 | 3118 => SinkErrorClass::Operator,
+        | 1698 | 3118 | 3159 => SinkErrorClass::Operator,
         // A table that cannot be used by anybody: its files, a view in its place, a column that somebody added and that
         // wants a value, a trigger of a user who is gone.
         1016 | 1017 | 1034 | 1036 | 1194 | 1195 | 1288 | 1364 | 1449 | 1814 | 1932 => SinkErrorClass::Operator,
@@ -57,6 +65,11 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
                 DUPLICATE => class_of_duplicate(&server.message),
                 code => class_of(code),
             };
+            let hint = if server.code == INSECURE {
+                "; add ?require_ssl=true to mysql.url, and name a private authority with mysql.ca_file"
+            } else {
+                ""
+            };
             let message = match class {
                 SinkErrorClass::Disconnected
                 | SinkErrorClass::Unavailable
@@ -64,7 +77,11 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
                 | SinkErrorClass::Operator => server.message.clone(),
                 _ => without_values(&server.message),
             };
-            SinkError::new(class, tidy(&format!("MySQL error {}: {message}", server.code)))
+            SinkError::new(class, tidy(&format!("MySQL error {}: {message}{hint}", server.code)))
+        }
+        Error::Io(IoError::Io(io)) if tls::trouble(io).is_some() => {
+            let text = tls::trouble(io).unwrap_or_default();
+            SinkError::new(SinkErrorClass::Operator, tidy(&format!("MySQL connection: {text}")))
         }
         Error::Io(io) => SinkError::new(SinkErrorClass::Disconnected, tidy(&format!("MySQL connection: {io}"))),
         Error::Driver(driver) => SinkError::new(class_of_driver(driver), tidy(&format!("MySQL connection: {driver}"))),

@@ -9,28 +9,32 @@
 //! met a read-only server does not go back to the pool.
 
 mod errors;
+mod inspect;
 mod layout;
 mod mirror;
 mod plan;
 mod query;
+mod rehearse;
 mod replace;
 mod replay;
 mod rights;
 mod schema;
 mod statements;
+mod tls;
 mod types;
 mod value;
 mod write;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts};
+use mysql_async::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::catalog::Definition;
@@ -39,7 +43,9 @@ use crate::sink::{SinkError, SinkErrorClass};
 use errors::sink_error;
 use layout::Layout;
 
+pub use inspect::{Fault, Severity};
 pub use mirror::LedgerRow;
+pub use rehearse::Inspection;
 pub use replay::{Replayed, Scope};
 pub use rights::Rights;
 pub use schema::{ddl, own_ddl};
@@ -78,11 +84,17 @@ const SESSION: [&str; 3] = [
 /// The sink. Share it by reference; all methods may run at the same time.
 pub struct Mysql {
     pool: Pool,
+    /// Host and port, where the connection is not encrypted.
+    plain: Option<(String, u16)>,
+    /// Whether the server offers TLS, once that was asked: each question costs it a connection that comes to nothing.
+    offers_tls: OnceCell<Option<bool>>,
     layouts: Vec<Layout>,
     /// The server's `max_allowed_packet`; 0: to be asked (again).
     packet: AtomicUsize,
     /// Reads under way: they leave connections to the writer.
     reads: Semaphore,
+    /// What is odd about the tables was logged.
+    has_warned: AtomicBool,
 }
 
 impl fmt::Debug for Mysql {
@@ -94,17 +106,38 @@ impl fmt::Debug for Mysql {
 }
 
 impl Mysql {
-    /// Makes the sink from `mysql://user:password@host:3306/database`. Needs a tokio runtime, but
-    /// calls nobody.
+    /// As [`Mysql::at`], with the authorities that the machine trusts.
     ///
     /// # Errors
-    /// Class `Operator`: an address that cannot be read, or definitions that cannot be tables.
+    /// As [`Mysql::at`].
     pub fn new(url: &SecretString, definitions: Vec<Arc<Definition>>) -> Result<Mysql, SinkError> {
+        Mysql::at(url, None, definitions)
+    }
+
+    /// Makes the sink from `mysql://user:password@host:3306/database`. With a file of certificates the connection is
+    /// encrypted, and the server's certificate must be signed by one of them. Needs a tokio runtime; makes no call.
+    ///
+    /// # Errors
+    /// Class `Operator`: an address or a file that cannot be read, or definitions that cannot be tables.
+    pub fn at(
+        url: &SecretString,
+        ca_file: Option<&Path>,
+        definitions: Vec<Arc<Definition>>,
+    ) -> Result<Mysql, SinkError> {
         let operator = |text: String| SinkError::new(SinkErrorClass::Operator, text);
-        let opts = options(url).map_err(|what| operator(format!("mysql.url: {what}")))?;
+        let opts = options(url, ca_file).map_err(|(key, what)| operator(format!("{key}: {what}")))?;
         let layouts: Vec<Layout> =
             definitions.into_iter().map(Layout::new).collect::<Result<_, _>>().map_err(operator)?;
-        Ok(Mysql { pool: Pool::new(opts), layouts, packet: AtomicUsize::new(0), reads: Semaphore::new(READS_MAX) })
+        let plain = opts.ssl_opts().is_none().then(|| (opts.ip_or_hostname().to_owned(), opts.tcp_port()));
+        Ok(Mysql {
+            pool: Pool::new(opts),
+            plain,
+            offers_tls: OnceCell::new(),
+            layouts,
+            packet: AtomicUsize::new(0),
+            reads: Semaphore::new(READS_MAX),
+            has_warned: AtomicBool::new(false),
+        })
     }
 
     /// Whether the server answers a statement.
@@ -138,19 +171,37 @@ impl Mysql {
 
     async fn connection(&self) -> Result<Conn, SinkError> {
         match timeout(CONNECT_TIME_MAX, self.pool.get_conn()).await {
-            Ok(conn) => conn.map_err(|error| {
-                let error = sink_error(&error);
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => {
+                let is_denied = matches!(&error, mysql_async::Error::Server(error) if error.code == errors::DENIED);
+                let mut error = sink_error(&error);
+                if is_denied {
+                    error.text.push_str(self.tls_hint().await);
+                }
                 // A full server can end the handshake with any error: a login that was cut short is
                 // no reason to park a document.
-                match error.class {
+                Err(match error.class {
                     SinkErrorClass::Operator | SinkErrorClass::NoRoom => error,
                     _ => SinkError { class: SinkErrorClass::Unavailable, ..error },
-                }
-            }),
+                })
+            }
             Err(_) => Err(SinkError::new(
                 SinkErrorClass::Unavailable,
                 format!("MySQL: no connection within {} s", CONNECT_TIME_MAX.as_secs()),
             )),
+        }
+    }
+
+    /// What a refused login may be about beside its name and password: a server that takes no connection in clear text
+    /// says the same.
+    async fn tls_hint(&self) -> &'static str {
+        let Some((host, port)) = &self.plain else { return "" };
+        match self.offers_tls.get_or_init(|| tls::is_offered(host, *port)).await {
+            Some(true) => {
+                "; the connection is not encrypted, and the server offers TLS: if it, or this user, requires that, add \
+                 ?require_ssl=true to mysql.url, and name a private authority with mysql.ca_file"
+            }
+            _ => "",
         }
     }
 
@@ -242,20 +293,31 @@ async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, 
 
 /// What MySQL could not take of a configuration: the dotted key that it is about; what is wrong, and the mend. Calls
 /// nobody.
-pub fn unfit<'a>(url: &SecretString, definitions: impl IntoIterator<Item = &'a Definition>) -> Vec<(String, String)> {
-    let address = options(url).err().map(|what| ("mysql.url".to_owned(), what));
+pub fn unfit<'a>(
+    url: &SecretString,
+    ca_file: Option<&Path>,
+    definitions: impl IntoIterator<Item = &'a Definition>,
+) -> Vec<(String, String)> {
+    let address = options(url, ca_file).err().map(|(key, what)| (key.to_owned(), what));
     address.into_iter().chain(definitions.into_iter().flat_map(layout::unfit)).collect()
 }
 
 /// # Errors
-/// What is wrong with the address; without the address, which holds a password.
-fn options(url: &SecretString) -> Result<Opts, String> {
+/// The key that is wrong, and what is; without the address, which holds a password.
+fn options(url: &SecretString, ca_file: Option<&Path>) -> Result<Opts, (&'static str, String)> {
+    let wrong = |what: String| ("mysql.url", what);
     let opts = Opts::from_url(url.expose_secret())
-        .map_err(|error| format!("{error}; write it like mysql://user:password@127.0.0.1:3306/waybill"))?;
+        .map_err(|error| wrong(format!("{error}; write it like mysql://user:password@127.0.0.1:3306/waybill")))?;
     if opts.db_name().is_none_or(str::is_empty) {
-        return Err("names no database; write it like mysql://user:password@127.0.0.1:3306/waybill".into());
+        return Err(wrong("names no database; write it like mysql://user:password@127.0.0.1:3306/waybill".into()));
     }
-    let constraints = PoolConstraints::new(1, CONNECTIONS_MAX).ok_or("pool limits are upside down")?;
+    let asked_for = opts.ssl_opts().cloned().or_else(|| ca_file.map(|_| SslOpts::default()));
+    let tls =
+        asked_for.map(|given| tls::options(given, ca_file)).transpose().map_err(|what| ("mysql.ca_file", what))?;
+    // An address of version 6 is in brackets there, and the resolver wants none.
+    let host = opts.ip_or_hostname().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let constraints =
+        PoolConstraints::new(1, CONNECTIONS_MAX).ok_or_else(|| wrong("pool limits are upside down".into()))?;
     let pool = PoolOpts::default()
         .with_constraints(constraints)
         .with_abs_conn_ttl(Some(CONNECTION_AGE_MAX))
@@ -264,6 +326,8 @@ fn options(url: &SecretString) -> Result<Opts, String> {
         // A reset would throw the prepared statements away. We leave no session state behind.
         .with_reset_connection(false);
     let opts = OptsBuilder::from_opts(opts)
+        .ip_or_hostname(host)
+        .ssl_opts(tls)
         .pool_opts(pool)
         .init(SESSION.to_vec())
         .stmt_cache_size(STATEMENTS_CACHED)
@@ -287,7 +351,7 @@ mod tests {
             let url = url.to_owned().into();
             let error = Mysql::new(&url, Vec::new()).unwrap_err();
             assert!(error.text.starts_with("mysql.url: ") && !error.text.contains("geheim"), "{error}");
-            let [(key, what)] = unfit(&url, []).try_into().unwrap();
+            let [(key, what)] = unfit(&url, None, []).try_into().unwrap();
             assert!(key == "mysql.url" && !what.contains("geheim"), "{key}: {what}");
             assert_eq!(error.class, SinkErrorClass::Operator);
         }
@@ -313,6 +377,7 @@ mod tests {
             mysql.prepare(),
             mysql.write::<crate::domain::Entry>(&[]),
             mysql.rights(),
+            mysql.inspect(),
             mysql.shops(),
             mysql.ledger(("r", "s"), "", None, 1),
             mysql.held("r", "s", "", 1),

@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use crate::catalog::extract::extract;
+use crate::catalog::extract::{Extract, extract};
 use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Document, Entry};
@@ -186,8 +186,22 @@ impl<'a> Rows<'a> {
         let document = reading.document;
         let value =
             Json::parse(&document.body).map_err(|error| poison(document, &format!("no valid JSON: {error}")))?;
-        let table = &layout.definition.table;
         let laid_out = extract(&layout.definition, &document.id, &value, &document.combination);
+        self.push_extract(layout, reading, laid_out, packet)
+    }
+
+    /// Adds the rows of one document.
+    ///
+    /// # Errors
+    /// Class `Poison` when a row of it is larger than `packet` bytes.
+    pub(super) fn push_extract(
+        &mut self,
+        layout: &Layout,
+        reading: &Reading<'a>,
+        laid_out: Extract,
+        packet: usize,
+    ) -> Result<(), SinkError> {
+        let (document, table) = (reading.document, &layout.definition.table);
         let key = || [text_value(&document.shop), text_value(&document.id)];
 
         let own = laid_out.cells.into_iter().zip(&table.columns).map(|(cell, column)| cell_value(cell, column.kind));

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mysql_async::Conn;
@@ -18,6 +19,7 @@ use crate::catalog::Definition;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
+use super::inspect::{self, Fault, OWN_KEYS, Severity};
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
 use super::replay::forget_other_layouts;
 use super::types::{Fit, fit, is_long_text};
@@ -109,6 +111,7 @@ impl Mysql {
             ));
         }
         migrate(conn).await?;
+        self.refuse_faults(conn).await?;
         for layout in &self.layouts {
             let parent = fit_table(conn, &layout.parent).await?;
             let mut has_gained = parent == Fitted::Gained;
@@ -123,6 +126,36 @@ impl Mysql {
             }
         }
         soon(conn.query_drop(format!("DO RELEASE_LOCK({LOCK_NAME})"))).await
+    }
+}
+
+impl Mysql {
+    /// Refuses tables in which documents would overwrite each other, or a crash would leave half a batch. What else is
+    /// wrong with them is logged once.
+    async fn refuse_faults(&self, conn: &mut Conn) -> Result<(), SinkError> {
+        let mut faults = Vec::new();
+        for (table, key) in OWN_KEYS {
+            if let Some(found) = inspect::describe(conn, table).await? {
+                faults.extend(inspect::own_faults(table, key, &found));
+            }
+        }
+        for table in self.layouts.iter().flat_map(Layout::tables) {
+            // What lacks a column of the key is refused beside the other columns, where it is known how it came to that.
+            if let Some(found) = inspect::describe(conn, &table.name).await?
+                && found.lacks(table.key()).is_none()
+            {
+                faults.extend(inspect::faults(table, &found));
+            }
+        }
+        let (corrupting, others): (Vec<_>, Vec<_>) =
+            faults.into_iter().partition(|fault| fault.severity == Severity::Corrupts);
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            for Fault { text, .. } in others {
+                tracing::warn!(fault = text, "MySQL: a table is not as Waybill makes it");
+            }
+        }
+        let told: Vec<String> = corrupting.into_iter().map(|fault| fault.text).collect();
+        if told.is_empty() { Ok(()) } else { Err(SinkError::new(SinkErrorClass::Operator, told.join("; "))) }
     }
 }
 
@@ -150,7 +183,7 @@ pub fn own_ddl() -> Vec<String> {
 }
 
 /// What changes nothing is answered soon, or its connection leads nowhere.
-async fn soon<T>(answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, SinkError> {
+pub(super) async fn soon<T>(answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, SinkError> {
     answered(ANSWER_TIME_MAX, async { answer.await.map_err(|error| sink_error(&error)) }).await
 }
 

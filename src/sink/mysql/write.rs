@@ -185,7 +185,7 @@ pub(super) struct Bounds {
     /// It may hold so many.
     pub(super) bytes: usize,
     /// The batch is one document.
-    alone: bool,
+    pub(super) alone: bool,
 }
 
 impl Bounds {

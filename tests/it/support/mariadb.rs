@@ -35,6 +35,8 @@ pub(crate) struct MariaDb {
     /// Its files, mostly in `dir`.
     data: PathBuf,
     pid: String,
+    /// Options beside ours.
+    options: Vec<String>,
     watchdog: Option<(Child, ChildStdin)>,
 }
 
@@ -44,8 +46,17 @@ impl MariaDb {
         MariaDb::start_on(None)
     }
 
+    /// The same with more options; they come last.
+    pub(crate) fn start_with(options: Vec<String>) -> MariaDb {
+        MariaDb::make(None, options)
+    }
+
     /// The same with the data directory elsewhere, in `disk`, which must outlive the server.
     pub(crate) fn start_on(disk: Option<&Path>) -> MariaDb {
+        MariaDb::make(disk, Vec::new())
+    }
+
+    fn make(disk: Option<&Path>, options: Vec<String>) -> MariaDb {
         let dir = tempfile::Builder::new().prefix("waybill-mariadb-").tempdir().unwrap().keep();
         std::fs::create_dir(dir.join("tmp")).unwrap();
         let data = disk.unwrap_or(&dir).join("data");
@@ -57,7 +68,7 @@ impl MariaDb {
             .expect("mariadb-install-db is needed for these tests");
         let told = [made.stdout.as_slice(), made.stderr.as_slice()].concat();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&told));
-        let mut server = MariaDb { port: 0, dir, data, pid: String::new(), watchdog: None };
+        let mut server = MariaDb { port: 0, dir, data, pid: String::new(), options, watchdog: None };
         server.run();
         server
     }
@@ -90,8 +101,9 @@ impl MariaDb {
             .arg("--innodb-autoextend-increment=4")
             .arg(format!("--port={}", self.port))
             .args(places(&self.dir, &self.data))
-            .arg(format!("--socket={}", self.dir.join("s.sock").display()))
+            .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}", self.dir.join("server.pid").display()))
+            .args(&self.options)
             .env("WAYBILL_DIR", &self.dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -147,6 +159,14 @@ impl MariaDb {
 
     fn log(&self) -> PathBuf {
         self.dir.join("server.log")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("s.sock")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// `mysql://root@127.0.0.1:PORT`

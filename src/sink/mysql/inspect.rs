@@ -1,0 +1,402 @@
+//! What of the tables that are there would merge documents, refuse them, or lose half a batch.
+//!
+//! Read from the server's own description at the start and by `waybill check`, and judged by pure functions. Nothing is
+//! changed: each fault names the statement that repairs it.
+
+use std::collections::BTreeMap;
+
+use mysql_async::Conn;
+use mysql_async::prelude::{FromRow, Queryable};
+
+use crate::sink::SinkError;
+
+use super::layout::{SqlColumn, SqlTable};
+use super::schema::{MIGRATIONS_TABLE_NAME, soon};
+
+/// Tables of ours that no definition describes, with the columns of their primary keys.
+pub(super) const OWN_KEYS: [(&str, &[&str]); 4] = [
+    (MIGRATIONS_TABLE_NAME, &["number"]),
+    ("waybill_shops", &["id"]),
+    ("waybill_checkpoints", &["shop_id", "resource", "combination"]),
+    ("waybill_replays", &["resource", "only_shop"]),
+];
+
+/// How much a fault matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a look: the server may refuse some documents, or does more than it is asked for.
+    Notice,
+    /// Documents are refused that the definition allows.
+    Refuses,
+    /// Documents would overwrite each other, or a crash would leave half a batch: nothing is written to it.
+    Corrupts,
+}
+
+/// What is wrong with a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub table: String,
+    pub severity: Severity,
+    /// What is wrong, what follows, and the statement that repairs it.
+    pub text: String,
+}
+
+/// A table as the server describes it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    is_view: bool,
+    engine: String,
+    has_transactions: bool,
+    row_format: String,
+    columns: Vec<Column>,
+    /// By name, in lower case.
+    indexes: BTreeMap<String, Index>,
+    triggers: Vec<String>,
+    /// Conditions that are not ours, as name and text.
+    checks: Vec<(String, String)>,
+    foreign_keys: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Column {
+    name: String,
+    kind: String,
+    charset: Option<String>,
+    collation: Option<String>,
+    is_nullable: bool,
+    has_default: bool,
+    extra: String,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Index {
+    is_unique: bool,
+    /// Columns with the length that the index takes of them; a name is empty for an expression.
+    parts: Vec<(String, Option<u64>)>,
+}
+
+impl Found {
+    pub(super) fn has_transactions(&self) -> bool {
+        self.has_transactions
+    }
+
+    /// The first of these columns that it does not have.
+    pub(super) fn lacks<'a>(&self, names: &'a [String]) -> Option<&'a String> {
+        names.iter().find(|name| self.columns.iter().all(|column| column.name != **name))
+    }
+
+    pub(super) fn has_triggers(&self) -> bool {
+        !self.triggers.is_empty()
+    }
+}
+
+impl Column {
+    /// The server computes it, and takes no value for it.
+    fn is_generated(&self) -> bool {
+        let extra = self.extra.to_uppercase();
+        ["VIRTUAL", "STORED", "PERSISTENT"].iter().any(|word| extra.contains(word))
+    }
+
+    /// A new row needs a value for it.
+    fn needs_value(&self) -> bool {
+        let has_own = self.has_default
+            || self.extra.to_lowercase().contains("auto_increment")
+            || self.kind.starts_with("enum")
+            || self.is_generated();
+        !self.is_nullable && !has_own
+    }
+}
+
+impl Index {
+    /// Two rows with the same values of these columns cannot both be there, unless its parts are a unique set of more.
+    fn merges(&self, key: &[String]) -> bool {
+        let takes = |name: &String| self.parts.iter().any(|(part, length)| part == name && length.is_none());
+        self.is_unique && !key.iter().all(takes)
+    }
+
+    fn list(&self) -> String {
+        let part = |(name, length): &(String, Option<u64>)| match length {
+            Some(length) => format!("`{name}`({length})"),
+            None => format!("`{name}`"),
+        };
+        self.parts.iter().map(part).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Reads a table's description; None: it is not there, or the user may not see it.
+pub(super) async fn describe(conn: &mut Conn, table: &str) -> Result<Option<Found>, SinkError> {
+    let text = "SELECT TABLE_TYPE, COALESCE(ENGINE, ''), COALESCE(ROW_FORMAT, '') FROM information_schema.TABLES \
+                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+    let rows: Vec<(String, String, String)> = soon(conn.exec(text, (table,))).await?;
+    let Some((kind, engine, row_format)) = rows.into_iter().next() else { return Ok(None) };
+    let text = "SELECT COUNT(*) FROM information_schema.ENGINES WHERE ENGINE = ? AND TRANSACTIONS = 'YES'";
+    let transactional: Option<u64> = soon(conn.exec_first(text, (&engine,))).await?;
+    Ok(Some(Found {
+        is_view: kind.contains("VIEW"),
+        has_transactions: transactional.is_some_and(|count| count > 0),
+        engine,
+        row_format,
+        columns: columns(conn, table).await?,
+        indexes: indexes(conn, table).await?,
+        triggers: triggers(conn, table).await?,
+        checks: checks(conn, table).await?,
+        foreign_keys: foreign_keys(conn, table).await?,
+    }))
+}
+
+async fn columns(conn: &mut Conn, table: &str) -> Result<Vec<Column>, SinkError> {
+    let text = "SELECT COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, IS_NULLABLE = 'YES', \
+                COLUMN_DEFAULT IS NOT NULL, EXTRA FROM information_schema.COLUMNS \
+                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+    type Row = (String, String, Option<String>, Option<String>, bool, bool, String);
+    let rows: Vec<Row> = soon(conn.exec(text, (table,))).await?;
+    let column = |(name, kind, charset, collation, is_nullable, has_default, extra): Row| Column {
+        name: name.to_lowercase(),
+        kind: kind.to_lowercase(),
+        charset: charset.map(|charset| charset.to_lowercase()),
+        collation: collation.map(|collation| collation.to_lowercase()),
+        is_nullable,
+        has_default,
+        extra,
+    };
+    Ok(rows.into_iter().map(column).collect())
+}
+
+async fn indexes(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Index>, SinkError> {
+    let text = "SELECT INDEX_NAME, NON_UNIQUE = 0, COALESCE(COLUMN_NAME, ''), CAST(SUB_PART AS UNSIGNED) \
+                FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? \
+                ORDER BY INDEX_NAME, SEQ_IN_INDEX";
+    let rows: Vec<(String, bool, String, Option<u64>)> = soon(conn.exec(text, (table,))).await?;
+    let mut found: BTreeMap<String, Index> = BTreeMap::new();
+    for (name, is_unique, column, length) in rows {
+        let index = found.entry(name).or_default();
+        index.is_unique = is_unique;
+        index.parts.push((column.to_lowercase(), length));
+    }
+    Ok(found)
+}
+
+/// Those that the user may see.
+async fn triggers(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
+    let text = "SELECT CONCAT('`', TRIGGER_NAME, '` ', ACTION_TIMING, ' ', EVENT_MANIPULATION) \
+                FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = ? \
+                ORDER BY TRIGGER_NAME";
+    soon(conn.exec(text, (table,))).await
+}
+
+/// Conditions beside those that make a text JSON. Servers that know none have no such table.
+async fn checks(conn: &mut Conn, table: &str) -> Result<Vec<(String, String)>, SinkError> {
+    let mariadb = "SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS \
+                   WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE NOT LIKE 'json_valid(%'";
+    let mysql = "SELECT c.CONSTRAINT_NAME, c.CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS c \
+                 JOIN information_schema.TABLE_CONSTRAINTS t ON t.CONSTRAINT_SCHEMA = c.CONSTRAINT_SCHEMA \
+                 AND t.CONSTRAINT_NAME = c.CONSTRAINT_NAME WHERE c.CONSTRAINT_SCHEMA = DATABASE() \
+                 AND t.TABLE_NAME = ? AND t.ENFORCED = 'YES'";
+    let version: Option<String> = soon(conn.query_first("SELECT VERSION()")).await?;
+    let text = if version.is_some_and(|version| version.contains("MariaDB")) { mariadb } else { mysql };
+    or_none(conn, text, table).await
+}
+
+async fn foreign_keys(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
+    let text = "SELECT CONCAT('`', CONSTRAINT_NAME, '` of `', TABLE_NAME, '` to `', REFERENCED_TABLE_NAME, '`') \
+                FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE() \
+                AND ? IN (TABLE_NAME, REFERENCED_TABLE_NAME) ORDER BY CONSTRAINT_NAME";
+    or_none(conn, text, table).await
+}
+
+/// Nothing, where the server has no such table.
+async fn or_none<T: FromRow + Send + 'static>(conn: &mut Conn, text: &str, table: &str) -> Result<Vec<T>, SinkError> {
+    const UNKNOWN_TABLE: [u16; 2] = [1109, 1146];
+    match conn.exec(text, (table,)).await {
+        Err(mysql_async::Error::Server(error)) if UNKNOWN_TABLE.contains(&error.code) => Ok(Vec::new()),
+        answer => soon(async { answer }).await,
+    }
+}
+
+/// What is wrong with one of our own tables.
+pub(super) fn own_faults(table: &str, key: &[&str], found: &Found) -> Vec<Fault> {
+    let key: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
+    let mut faults = Faults { table, found: Vec::new() };
+    faults.of_store(found);
+    faults.of_keys(&key, found);
+    faults.of_additions(found);
+    faults.found
+}
+
+/// What is wrong with a table of a definition.
+pub(super) fn faults(table: &SqlTable, found: &Found) -> Vec<Fault> {
+    let mut faults = Faults { table: &table.name, found: Vec::new() };
+    faults.of_store(found);
+    if found.is_view {
+        return faults.found;
+    }
+    if let Some(missing) = found.lacks(table.key()) {
+        let text = format!(
+            "it is not Waybill's: it has no column `{missing}`; rename it, or give the resource another table name"
+        );
+        faults.add(Severity::Corrupts, &text);
+        return faults.found;
+    }
+    faults.of_keys(table.key(), found);
+    for column in &found.columns {
+        match table.columns.iter().find(|ours| ours.name == column.name) {
+            Some(ours) => faults.of_column(table, ours, column),
+            None => faults.of_stranger(column),
+        }
+    }
+    faults.of_additions(found);
+    faults.found
+}
+
+struct Faults<'a> {
+    table: &'a str,
+    found: Vec<Fault>,
+}
+
+impl Faults<'_> {
+    fn add(&mut self, severity: Severity, text: &str) {
+        let table = self.table.to_owned();
+        self.found.push(Fault { text: format!("table `{table}`: {text}"), severity, table });
+    }
+
+    /// How the table is stored.
+    fn of_store(&mut self, found: &Found) {
+        let (table, engine) = (self.table, &found.engine);
+        if found.is_view {
+            let text =
+                "it is a view, and rows cannot be written to it; rename it, or give the resource another table name";
+            return self.add(Severity::Corrupts, text);
+        }
+        if !found.has_transactions {
+            let text = format!(
+                "its engine is {engine}, which has no transactions, so that a crash would leave half a batch; run ALTER \
+                 TABLE `{table}` ENGINE = InnoDB"
+            );
+            self.add(Severity::Corrupts, &text);
+        }
+        if ["COMPACT", "REDUNDANT"].contains(&found.row_format.to_uppercase().as_str()) {
+            let format = &found.row_format;
+            let text = format!(
+                "its row format is {format}, in which rows of many long texts do not fit; run ALTER TABLE `{table}` \
+                 ROW_FORMAT = DYNAMIC"
+            );
+            self.add(Severity::Notice, &text);
+        }
+    }
+
+    /// Whether rows are told apart by our key, and by nothing else.
+    fn of_keys(&mut self, key: &[String], found: &Found) {
+        let table = self.table;
+        let ours = key.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(",");
+        // The end of a row's time is part of each unique index of a table with system versioning.
+        let versioning: Vec<&str> = found
+            .columns
+            .iter()
+            .filter(|column| column.is_generated() && !key.contains(&column.name))
+            .map(|column| column.name.as_str())
+            .collect();
+        match found.indexes.get("PRIMARY") {
+            None => {
+                let text = format!(
+                    "it has no primary key, so that a document would be there twice; run ALTER TABLE `{table}` ADD \
+                     PRIMARY KEY ({ours}), once rows that are there twice are gone"
+                );
+                self.add(Severity::Corrupts, &text);
+            }
+            Some(primary) => {
+                let mut parts: Vec<&str> = primary.parts.iter().map(|(name, _)| name.as_str()).collect();
+                parts.retain(|name| !versioning.contains(name));
+                let is_same = parts.len() == key.len()
+                    && key.iter().all(|name| parts.contains(&name.as_str()))
+                    && primary.parts.iter().all(|(_, length)| length.is_none());
+                if !is_same {
+                    let text = format!(
+                        "its primary key is ({}), and documents are told apart by ({ours}); run ALTER TABLE `{table}` \
+                         DROP PRIMARY KEY, ADD PRIMARY KEY ({ours})",
+                        primary.list()
+                    );
+                    self.add(Severity::Corrupts, &text);
+                }
+            }
+        }
+        for (name, index) in found.indexes.iter().filter(|(name, _)| *name != "PRIMARY") {
+            if index.merges(key) {
+                let list = index.list();
+                let text = format!(
+                    "index `{name}` is unique on ({list}), so that a second document with the same values is refused \
+                     and parked; run ALTER TABLE `{table}` DROP INDEX `{name}`, ADD INDEX `{name}` ({list})"
+                );
+                self.add(Severity::Refuses, &text);
+            }
+        }
+    }
+
+    /// One of our columns.
+    fn of_column(&mut self, table: &SqlTable, ours: &SqlColumn, there: &Column) {
+        let (name, statement) = (&ours.name, table.change_column(ours, false, false));
+        let is_key = table.key().contains(name);
+        if there.is_generated() {
+            let text = format!("column `{name}` is generated, and the writer gives it a value; run {statement}");
+            return self.add(Severity::Refuses, &text);
+        }
+        if let Some(collation) = there.collation.as_deref().filter(|_| is_key)
+            && !collation.ends_with("_bin")
+            && collation != "binary"
+        {
+            let text = format!(
+                "column `{name}` compares by {collation}, which takes different ids for one; run {statement}, and then \
+                 `waybill verify --mend`"
+            );
+            self.add(Severity::Corrupts, &text);
+        } else if let Some(charset) = there.charset.as_deref()
+            && charset != "utf8mb4"
+            && charset != "binary"
+        {
+            let text = format!(
+                "column `{name}` is {charset}, which cannot hold every character: documents with others are refused \
+                 and parked; run {statement}"
+            );
+            self.add(Severity::Refuses, &text);
+        }
+        if ours.kind.ends_with(" NULL") && !ours.kind.ends_with("NOT NULL") && !there.is_nullable {
+            let text = format!(
+                "column `{name}` is NOT NULL, so that a document without this value is refused and parked; run {statement}"
+            );
+            self.add(Severity::Refuses, &text);
+        }
+    }
+
+    /// A column that somebody added.
+    fn of_stranger(&mut self, column: &Column) {
+        if column.needs_value() {
+            let (table, Column { name, kind, .. }) = (self.table, column);
+            let text = format!(
+                "column `{name}` is not Waybill's, is NOT NULL and has no default, so that no document can be written; \
+                 run ALTER TABLE `{table}` MODIFY COLUMN `{name}` {kind} NULL"
+            );
+            self.add(Severity::Refuses, &text);
+        }
+    }
+
+    /// What else acts on a write.
+    fn of_additions(&mut self, found: &Found) {
+        if !found.triggers.is_empty() {
+            let text = format!(
+                "it has triggers ({}); what they refuse is parked, and what they change is not what the API sent",
+                found.triggers.join(", ")
+            );
+            self.add(Severity::Notice, &text);
+        }
+        for (name, clause) in &found.checks {
+            let text = format!("its condition `{name}` refuses, and so parks, documents that do not meet {clause}");
+            self.add(Severity::Notice, &text);
+        }
+        if !found.foreign_keys.is_empty() {
+            let text = format!(
+                "foreign keys ({}) may refuse documents, or the removal of a shop's rows",
+                found.foreign_keys.join(", ")
+            );
+            self.add(Severity::Notice, &text);
+        }
+    }
+}

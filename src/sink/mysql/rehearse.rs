@@ -1,0 +1,222 @@
+//! Does for real what the writer does, with made-up documents, and rolls it back: so `waybill check` finds what the
+//! server refuses, whatever the reason.
+//!
+//! Nothing stays: no statement of it commits by itself, and a table without transactions is not touched.
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, TxOpts};
+use tokio::time::timeout;
+
+use crate::catalog::definition::{Column, ColumnKind};
+use crate::catalog::extract::{Cell, Extract};
+use crate::domain::document::Document;
+use crate::domain::stream::{Checkpoint, Combination, StreamId};
+use crate::sink::{SinkError, SinkErrorClass};
+
+use super::errors::sink_error;
+use super::inspect::{self, Fault, Found, Severity};
+use super::layout::Layout;
+use super::plan::{Mirror, Reading, Rows};
+use super::replace::replace;
+use super::schema::soon;
+use super::value::{optional_datetime_value, text_value};
+use super::write::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
+use super::{Mysql, READ_TIME_MAX, mirror};
+use mysql_async::Value;
+
+/// 2026-01-01T00:00:00Z
+const AT: i64 = 1_767_225_600_000;
+/// Four bytes in UTF-8, which not every column takes.
+const CHARACTER: &str = "\u{1f600}";
+
+/// What the tables of the definitions, and our own, are like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    pub faults: Vec<Fault>,
+    /// Resources for which the writes were tried and taken.
+    pub written: Vec<String>,
+}
+
+/// What a made-up document has in its columns and child tables.
+#[derive(Clone, Copy, PartialEq)]
+enum Sample {
+    /// A value in each column, and rows in each child table.
+    Full,
+    /// No value in any column that may be empty, and no child row.
+    Empty,
+}
+
+impl Mysql {
+    /// Looks at the tables that are there, and tries the writes in transactions that are rolled back.
+    ///
+    /// # Errors
+    /// No connection, or a failure that is not about a table. Cancel safe.
+    pub async fn inspect(&self) -> Result<Inspection, SinkError> {
+        let mut conn = self.connection().await?;
+        let outcome = timeout(READ_TIME_MAX, self.inspect_on(&mut conn)).await;
+        self.settle(conn, outcome).await
+    }
+
+    async fn inspect_on(&self, conn: &mut Conn) -> Result<Inspection, SinkError> {
+        let mut inspection = Inspection::default();
+        let mut is_mirrored = true;
+        for (table, key) in inspect::OWN_KEYS {
+            match inspect::describe(conn, table).await? {
+                Some(found) => {
+                    inspection.faults.extend(inspect::own_faults(table, key, &found));
+                    is_mirrored &= found.has_transactions();
+                }
+                None => is_mirrored = false,
+            }
+        }
+        for layout in &self.layouts {
+            let mut tables = Vec::new();
+            for table in layout.tables() {
+                if let Some(found) = inspect::describe(conn, &table.name).await? {
+                    inspection.faults.extend(inspect::faults(table, &found));
+                    tables.push(found);
+                }
+            }
+            // Those that are not there are made at the start.
+            if tables.len() < 1 + layout.children.len() || !tables.iter().all(Found::has_transactions) {
+                continue;
+            }
+            if tables.iter().any(Found::has_triggers) && has_lasting_tables(conn).await? {
+                let text = format!(
+                    "table `{}`: the writes were not tried: a trigger may write to a table without transactions, where \
+                     that would stay",
+                    layout.parent.name
+                );
+                inspection.faults.push(Fault { table: layout.parent.name.clone(), severity: Severity::Notice, text });
+                continue;
+            }
+            match self.rehearse(conn, layout, is_mirrored).await? {
+                None => inspection.written.push(layout.definition.name.clone()),
+                Some(fault) => inspection.faults.push(fault),
+            }
+        }
+        Ok(inspection)
+    }
+
+    /// Tries the writes of one resource; what was refused.
+    async fn rehearse(&self, conn: &mut Conn, layout: &Layout, is_mirrored: bool) -> Result<Option<Fault>, SinkError> {
+        let full = self.try_sample(conn, layout, (Sample::Full, is_mirrored)).await;
+        let empty = self.try_sample(conn, layout, (Sample::Empty, is_mirrored)).await;
+        let table = layout.parent.name.clone();
+        let fault = |severity: Severity, what: &str, error: SinkError| {
+            let text = format!("table `{table}`: {what}: {}", error.text);
+            Some(Fault { table: table.clone(), severity, text })
+        };
+        match (full, empty) {
+            (Ok(()), Ok(())) => Ok(None),
+            (_, Err(error)) if lost(&error) => Err(error),
+            (Err(error), _) if lost(&error) => Err(error),
+            (_, Err(error)) => Ok(fault(Severity::Refuses, "a document was tried, and is refused", error)),
+            // A condition on values may refuse what was made up, and take what the API sends.
+            (Err(error), Ok(())) if error.class == SinkErrorClass::Poison => {
+                Ok(fault(Severity::Notice, "a made-up document is refused, and one without values is taken", error))
+            }
+            (Err(error), Ok(())) => Ok(fault(Severity::Refuses, "a document was tried, and is refused", error)),
+        }
+    }
+
+    async fn try_sample(
+        &self,
+        conn: &mut Conn,
+        layout: &Layout,
+        (sample, is_mirrored): (Sample, bool),
+    ) -> Result<(), SinkError> {
+        let packet = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE);
+        let bounds = Bounds { bytes: STATEMENT_BYTES_MAX.min(packet), alone: true };
+        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        let tried = async {
+            let shop = format!("check-{:x}", fastrand::u64(..));
+            // New; changed, with more child rows; and with fewer.
+            for (version, rows) in [(1, 1), (2, 2), (3, 1)] {
+                let document = document(layout, &shop, version);
+                let reading = Reading { document: &document, first_listed_at: AT };
+                let mut laid_out = Rows::new(layout);
+                laid_out.push_extract(layout, &reading, extract(layout, sample, rows), packet)?;
+                replace(&mut transaction, layout, laid_out, bounds).await?;
+            }
+            let values = vec![optional_datetime_value(Some(AT)), text_value(&shop), text_value("1"), Value::UInt(3)];
+            bounds.execute(&mut transaction, &layout.listing, values).await?;
+            if is_mirrored {
+                let stream = StreamId {
+                    shop: shop.clone(),
+                    resource: layout.definition.name.clone(),
+                    combination: Combination(vec![]),
+                };
+                let checkpoint = Checkpoint { walked_at: Some(AT), ..Checkpoint::default() };
+                for (text, values) in
+                    mirror::statements(&Mirror::Checkpoint { stream: &stream, checkpoint: &checkpoint })?
+                {
+                    bounds.execute(&mut transaction, text, values).await?;
+                }
+            }
+            for table in layout.children.iter().chain([&layout.parent]) {
+                let text = format!("DELETE FROM `{}` WHERE `shop_id` = ? LIMIT 5000", table.name);
+                bounds.execute(&mut transaction, &text, vec![text_value(&shop)]).await?;
+            }
+            Ok(())
+        };
+        let tried = tried.await;
+        match transaction.rollback().await {
+            Ok(()) => tried,
+            // The connection is closed, and what was not committed with it.
+            Err(error) => tried.and(Err(SinkError { class: SinkErrorClass::Disconnected, ..sink_error(&error) })),
+        }
+    }
+}
+
+/// Failures that say nothing about a table.
+fn lost(error: &SinkError) -> bool {
+    matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed)
+}
+
+/// Whether the database has tables in which a rollback changes nothing.
+async fn has_lasting_tables(conn: &mut Conn) -> Result<bool, SinkError> {
+    let text = "SELECT COUNT(*) FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+                WHERE t.TABLE_SCHEMA = DATABASE() AND COALESCE(e.TRANSACTIONS, 'NO') <> 'YES'";
+    let count: Option<u64> = soon(conn.query_first(text)).await?;
+    Ok(count.is_some_and(|count| count > 0))
+}
+
+fn document(layout: &Layout, shop: &str, version: u64) -> Document {
+    Document {
+        shop: shop.to_owned(),
+        resource: layout.definition.name.clone(),
+        combination: Combination(vec![]),
+        id: "1".to_owned(),
+        version,
+        fetched_at: AT,
+        first_listed_at: AT,
+        row_hash: u64::MAX,
+        document_hash: u64::MAX,
+        run: None,
+        body: bytes::Bytes::from(format!("{{\"check\":\"{CHARACTER}\"}}")),
+    }
+}
+
+fn extract(layout: &Layout, sample: Sample, rows: usize) -> Extract {
+    let cells = |columns: &[Column]| columns.iter().map(|column| cell(column.kind, sample)).collect::<Vec<_>>();
+    let rows = if sample == Sample::Full { rows } else { 0 };
+    let table = &layout.definition.table;
+    let children = table.children.iter().map(|child| vec![cells(&child.columns); rows]).collect();
+    Extract { cells: cells(&table.columns), children }
+}
+
+fn cell(kind: ColumnKind, sample: Sample) -> Cell {
+    if sample == Sample::Empty {
+        return Cell::Null;
+    }
+    match kind {
+        ColumnKind::Text(_) => Cell::Text(CHARACTER.to_owned()),
+        ColumnKind::Datetime => Cell::Datetime("2026-01-01 00:00:00.000000".to_owned()),
+        ColumnKind::Date => Cell::Date("2026-01-01".to_owned()),
+        ColumnKind::Integer => Cell::Integer(1),
+        ColumnKind::Decimal { .. } => Cell::Decimal("0".to_owned()),
+        ColumnKind::Boolean => Cell::Boolean(true),
+        ColumnKind::Json => Cell::Json(format!("[\"{CHARACTER}\"]")),
+    }
+}
