@@ -16,7 +16,7 @@ use crate::http::backend::{
     KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
     Status, Takes,
 };
-use crate::http::rules::KEY_DAYS;
+use crate::http::rules::{self, KEY_DAYS};
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
 use crate::store::{self, KeyRecord, RunFilter, StoreError};
@@ -302,6 +302,10 @@ impl Inner {
     }
 
     async fn prove(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {
+        if client_secret.expose_secret().is_empty() && !self.source.takes_empty_secrets() {
+            let (field, message) = ("client_secret".to_owned(), rules::SECRET.to_owned());
+            return Err(ApiError::Invalid(vec![FieldError { field, message }]));
+        }
         let credentials = Credentials {
             client_id: client_id.to_owned(),
             client_secret: SecretString::from(client_secret.expose_secret().to_owned()),

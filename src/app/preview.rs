@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::call::{Caller, told};
-use crate::catalog::coverage::{self, Left};
-use crate::catalog::definition::{Column, ColumnSource, Definition};
+use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time};
+use crate::catalog::definition::{Column, ColumnKind, ColumnSource, Definition};
 use crate::catalog::extract::{Cell, extract};
 use crate::config::Config;
 use crate::domain::{Combination, Json, Mode, Shop};
@@ -184,7 +184,12 @@ fn got(column: &Column, cell: &Cell, document: &Json<'_>) -> Got {
     };
     let value = match (cell, found) {
         (Cell::Null, Some(value)) if *value != Json::Null => {
-            format!("NULL: the {} there does not fit", coverage::kind(value))
+            let kind = if column.kind == ColumnKind::Datetime { kind_for_time(value) } else { kind(value) };
+            if kind == WITHOUT_OFFSET {
+                format!("NULL: {WITHOUT_OFFSET_HINT}")
+            } else {
+                format!("NULL: the {kind} there does not fit")
+            }
         }
         (Cell::Null, None) => "NULL: not there".to_owned(),
         (cell, _) => shown(cell),

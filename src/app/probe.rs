@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::call::{Caller, told};
 use super::{App, is_begun};
 use crate::catalog::Definition;
+use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
 use crate::domain::{Mode, Shop, ShopState};
 use crate::sink::Mysql;
 use crate::sink::mysql::{Fault, Inspection, Rights, Severity};
-use crate::source::{Credentials, Position, SourceConfig, Walk, pages};
+use crate::source::pages::{self, ParsedPage};
+use crate::source::{Credentials, Position, SourceConfig, Walk};
 use crate::store::StoreError;
 
 const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
@@ -108,7 +110,10 @@ async fn probe_page(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop,
         .result
         .and_then(|body| pages::page(definition, &position, pages::Answer { body: &body, next_link }, |_| None));
     let found = match page {
-        Ok(page) => Ok(format!("{} rows on the first page of {}", page.rows.len(), definition.name)),
+        Ok(page) => match times(definition, &page) {
+            Some(wrong) => Err(wrong),
+            None => Ok(format!("{} rows on the first page of {}", page.rows.len(), definition.name)),
+        },
         Err(error) => Err(told(&error).to_string()),
     };
     findings.push((format!("shop {}: page", shop.name), found));
@@ -123,6 +128,29 @@ async fn probe_page(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop,
         };
         findings.push(("clock".to_owned(), found));
     }
+}
+
+/// What is wrong with the times of a page; none: nothing.
+fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
+    let name = &definition.name;
+    if let Some(at) = &definition.list.time
+        && !page.rows.is_empty()
+        && page.rows.iter().all(|row| row.time.is_none())
+    {
+        let what = format!("{name}: no row on its first page has a time that can be read at {at} (list.time)");
+        let lacks_offset = |left: &Left| matches!(left, Left::Untimed { kind, .. } if *kind == WITHOUT_OFFSET);
+        return Some(if page.left.iter().any(lacks_offset) {
+            format!("{what}: {WITHOUT_OFFSET_HINT}, in [resource.{name}]")
+        } else {
+            format!("{what}; it must be RFC 3339, or seconds or milliseconds since 1970")
+        });
+    }
+    page.left.iter().find_map(|left| match left {
+        Left::Misfit { table, column, kind } if *kind == WITHOUT_OFFSET => Some(format!(
+            "{table}.{column} would be NULL: {WITHOUT_OFFSET_HINT}, in the column or in [resource.{name}]"
+        )),
+        _ => None,
+    })
 }
 
 async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {

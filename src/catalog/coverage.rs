@@ -8,68 +8,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use jiff::tz::TimeZone;
 
 use super::definition::{Column, ColumnKind, ColumnSource, Table};
 use super::extract::fits;
+use super::left::KindName;
+pub(super) use super::left::is_name;
+pub use super::left::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time, shown, tolerated};
 use crate::domain::Json;
-use crate::domain::json::{Part, Tolerance, Tolerated};
 
 /// What the columns of a definition take.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Coverage {
     top: Node,
+    /// The definition says whose clock times without an offset are of.
+    has_zone: bool,
 }
 
-/// One of [`KINDS`]. By another name, because serde would want to borrow it from what it reads.
-type KindName = &'static str;
-
-/// A part of a document that no column has.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Left {
-    /// No column takes it.
-    Unmapped {
-        path: String,
-        #[serde(deserialize_with = "known_kind")]
-        kind: KindName,
-    },
-    /// The column that takes it is of another type.
-    Misfit {
-        table: String,
-        column: String,
-        #[serde(deserialize_with = "known_kind")]
-        kind: KindName,
-    },
-    /// Was taken although strict readers refuse it, or readers differ about it.
-    Tolerated {
-        path: String,
-        #[serde(deserialize_with = "known_kind")]
-        kind: KindName,
-    },
-}
-
-/// Of JSON values, and of what is tolerated in them.
-const KINDS: [&str; 9] =
-    ["null", "boolean", "number", "text", "array", "object", "half_surrogate", "duplicate_key", "byte_order_mark"];
-
-fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindName, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let known = KINDS.into_iter().find(|kind| *kind == text);
-    known.ok_or_else(|| serde::de::Error::custom("not a known kind"))
-}
-
-/// Longer keys are hardly names.
-const NAME_CHARS_MAX: usize = 64;
-/// Stands for keys that are no names.
-const NO_NAME: &str = "{key}";
 /// Places told of one document. One that has more is a heap of names and values, and all of them say the same.
 const PLACES_MAX: usize = 1_000;
 
+/// A column that takes a value.
+#[derive(Clone, Debug, PartialEq)]
+struct Taker {
+    table: String,
+    column: String,
+    kind: ColumnKind,
+    zone: Option<TimeZone>,
+}
+
+impl Taker {
+    /// The kind of a value that this column cannot hold.
+    fn misfit(&self, value: &Json<'_>) -> Option<KindName> {
+        if *value == Json::Null || fits(self.kind, self.zone.as_ref(), value) {
+            return None;
+        }
+        Some(if self.kind == ColumnKind::Datetime { kind_for_time(value) } else { kind(value) })
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Node {
-    /// The columns that take the value at this place: table, name, type.
-    taken: Vec<(String, String, ColumnKind)>,
+    /// The columns that take the value at this place.
+    taken: Vec<Taker>,
     members: BTreeMap<String, Node>,
     elements: Option<Box<Node>>,
 }
@@ -82,7 +63,7 @@ impl Node {
 
     /// A column has all that is below it, whatever other columns take of that.
     fn has_all(&self) -> bool {
-        self.taken.iter().any(|(_, _, kind)| *kind == ColumnKind::Json)
+        self.taken.iter().any(|taker| taker.kind == ColumnKind::Json)
     }
 
     /// The places that columns take by their number in an array: `/items/0`.
@@ -109,10 +90,13 @@ impl Node {
         }
     }
 
-    /// Whether this column takes something here or below.
-    fn has(&self, table: &str, column: &str) -> bool {
-        self.taken.iter().any(|(of, name, _)| of == table && name == column)
-            || self.members.values().chain(self.elements.as_deref()).any(|inner| inner.has(table, column))
+    /// The column of that name, if it takes something here or below.
+    fn taker(&self, table: &str, column: &str) -> Option<&Taker> {
+        let here = self.taken.iter().find(|taker| taker.table == table && taker.column == column);
+        here.or_else(|| {
+            let mut below = self.members.values().chain(self.elements.as_deref());
+            below.find_map(|inner| inner.taker(table, column))
+        })
     }
 
     fn at(&mut self, path: &str) -> &mut Node {
@@ -128,35 +112,28 @@ impl Node {
     }
 }
 
-/// The kind of a JSON value, for people.
-pub fn kind(value: &Json<'_>) -> &'static str {
-    match value {
-        Json::Null => "null",
-        Json::Bool(_) => "boolean",
-        Json::Number(_) => "number",
-        Json::Text(_) => "text",
-        Json::Array(_) => "array",
-        Json::Object(_) => "object",
-    }
-}
-
 impl Coverage {
     /// Of the columns of one table and its children; the id is taken too.
-    pub fn new(id: &str, table: &Table) -> Coverage {
+    pub fn new(id: &str, table: &Table, has_zone: bool) -> Coverage {
         let mut top = Node::default();
-        top.at(id).taken.push((table.name.clone(), table.id_column.clone(), ColumnKind::Json));
+        let (name, column) = (table.name.clone(), table.id_column.clone());
+        top.at(id).taken.push(Taker { table: name, column, kind: ColumnKind::Json, zone: None });
         take_all(&mut top, (&table.name, &table.columns), "");
         for child in &table.children {
             take_all(&mut top, (&child.name, &child.columns), &format!("{}/*", child.from));
         }
         top.settle();
-        Coverage { top }
+        Coverage { top, has_zone }
     }
 
     /// Whether something that was left by earlier documents would be left still: the definition may have changed.
     pub fn still_leaves(&self, left: &Left) -> bool {
         let (path, kind) = match left {
-            Left::Misfit { table, column, .. } => return self.top.has(table, column),
+            Left::Misfit { table, column, kind } => {
+                let taker = self.top.taker(table, column);
+                return taker.is_some_and(|taker| *kind != WITHOUT_OFFSET || taker.zone.is_none());
+            }
+            Left::Untimed { kind, .. } => return *kind != WITHOUT_OFFSET || !self.has_zone,
             Left::Tolerated { .. } => return true,
             Left::Unmapped { path, kind } => (path, *kind),
         };
@@ -237,15 +214,16 @@ fn take_all(top: &mut Node, (table, columns): (&str, &[Column]), within: &str) {
             }
             ColumnSource::Stream(_) | ColumnSource::Parent => continue,
         };
-        top.at(&path).taken.push((table.to_owned(), column.name.clone(), column.kind));
+        let (table, name) = (table.to_owned(), column.name.clone());
+        top.at(&path).taken.push(Taker { table, column: name, kind: column.kind, zone: column.zone.clone() });
     }
 }
 
 impl<'a> Walk<'a> {
     fn look(&mut self, node: &'a Node, value: &Json<'_>) {
-        for (table, column, kind) in &node.taken {
-            if *value != Json::Null && !fits(*kind, value) {
-                self.found.misfits.insert((table, column, self::kind(value)));
+        for taker in &node.taken {
+            if let Some(kind) = taker.misfit(value) {
+                self.found.misfits.insert((&taker.table, &taker.column, kind));
             }
         }
         if node.is_whole() {
@@ -314,39 +292,6 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What was tolerated of a document or row, for people: never a value, nor a key that may be one.
-pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = Left> {
-    noted.into_iter().map(|Tolerated { what, path }| {
-        let mut text = String::new();
-        for part in &path {
-            text.push('/');
-            match part {
-                Part::Member(key) => text.push_str(shown(key)),
-                Part::Element => text.push('*'),
-            }
-        }
-        let kind = match what {
-            Tolerance::HalfSurrogate => "half_surrogate",
-            Tolerance::DuplicateKey => "duplicate_key",
-            Tolerance::ByteOrderMark => "byte_order_mark",
-        };
-        Left::Tolerated { path: text, kind }
-    })
-}
-
-/// A key as it may be shown: as it is, or what stands for keys that may be data.
-pub fn shown(key: &str) -> &str {
-    if is_name(key) { key } else { NO_NAME }
-}
-
-/// A key that somebody chose as a name, as far as one can tell. Never one that must be escaped in a path.
-pub(super) fn is_name(key: &str) -> bool {
-    let mut letters = key.chars();
-    letters.next().is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '$'))
-        && letters.all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '$'))
-        && key.len() <= NAME_CHARS_MAX
-}
-
 fn push_escaped(path: &mut String, key: &str) {
     if key.contains(['~', '/']) {
         path.push_str(&key.replace('~', "~0").replace('/', "~1"));
@@ -391,7 +336,7 @@ mod tests {
             let told = |left: &Left| match left {
                 Left::Unmapped { path, kind } => format!("{path} {kind}"),
                 Left::Misfit { table, column, kind } => format!("{table}.{column} {kind}"),
-                Left::Tolerated { path, kind } => format!("{path} {kind}"),
+                Left::Tolerated { path, kind } | Left::Untimed { path, kind } => format!("{path} {kind}"),
             };
             left.iter().map(told).collect()
         };

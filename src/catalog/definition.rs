@@ -23,6 +23,8 @@ pub struct Definition {
     pub media_type: String,
     /// JSON pointer to the id within a list row.
     pub id: String,
+    /// Whose clock times without an offset are of, unless a column says otherwise.
+    pub zone: Option<TimeZone>,
     /// The resource whose documents each have a list of their own.
     pub parent: Option<String>,
     pub list: List,
@@ -219,6 +221,8 @@ pub struct Column {
     pub name: String,
     pub source: ColumnSource,
     pub kind: ColumnKind,
+    /// Whose clock a datetime without an offset is of.
+    pub zone: Option<TimeZone>,
 }
 
 /// Where a column's value comes from.

@@ -3,10 +3,12 @@
 //! A value that does not fit its column becomes `Null`, which [`super::coverage`] counts; the document itself is always
 //! kept whole beside the columns. The listing and both sinks use the same cells, so they agree.
 
+use jiff::tz::TimeZone;
 use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Definition};
+use crate::domain::datetime::{self, Written};
 use crate::domain::{Combination, Json};
 
 /// One typed value.
@@ -88,7 +90,7 @@ fn cells(columns: &[Column], from: Within<'_>) -> Vec<Cell> {
             };
             match found {
                 None | Some(Json::Null) => Cell::Null,
-                Some(value) => cell(column.kind, value).unwrap_or(Cell::Null),
+                Some(value) => cell(column.kind, column.zone.as_ref(), value).unwrap_or(Cell::Null),
             }
         })
         .collect()
@@ -104,17 +106,17 @@ pub fn text_cell(kind: ColumnKind, text: &str) -> Option<Cell> {
     match (kind, text) {
         (ColumnKind::Boolean, "true") => Some(Cell::Boolean(true)),
         (ColumnKind::Boolean, "false") => Some(Cell::Boolean(false)),
-        _ => cell(kind, &Json::Text(text.into())),
+        _ => cell(kind, None, &Json::Text(text.into())),
     }
 }
 
 /// Whether a value can stand in a column of this type.
-pub(super) fn fits(kind: ColumnKind, value: &Json<'_>) -> bool {
+pub(super) fn fits(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) -> bool {
     // Asked for each value of each document: where no cell is needed to tell, none is made.
     match (kind, value) {
         (ColumnKind::Json, _) => true,
         (ColumnKind::Text(length), Json::Text(text)) => text_fits(length, text),
-        _ => cell(kind, value).is_some(),
+        _ => cell(kind, zone, value).is_some(),
     }
 }
 
@@ -126,7 +128,7 @@ fn text_fits(length: Option<u16>, text: &str) -> bool {
 }
 
 /// None: the value does not fit the type.
-fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
+fn cell(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) -> Option<Cell> {
     match kind {
         ColumnKind::Text(length) => {
             let text = match value {
@@ -136,15 +138,15 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
             };
             text_fits(length, &text).then_some(Cell::Text(text))
         }
-        ColumnKind::Datetime => match value {
-            Json::Text(text) => parse_datetime(text).map(Cell::Datetime),
-            Json::Number(number) => number.whole().and_then(from_epoch).map(Cell::Datetime),
-            _ => None,
-        },
-        ColumnKind::Date => {
-            let date: jiff::civil::Date = value.as_str()?.parse().ok()?;
-            (0..=9999).contains(&date.year()).then(|| Cell::Date(date.to_string()))
+        ColumnKind::Datetime => {
+            let utc = match value {
+                Json::Text(text) => Written::parse(text)?.utc(zone),
+                Json::Number(number) => datetime::civil(epoch_millis(number.whole()?)?),
+                _ => None,
+            };
+            utc.map(|utc| Cell::Datetime(datetime::sql_text(utc)))
         }
+        ColumnKind::Date => Written::parse(value.as_str()?).map(|written| Cell::Date(written.date.to_string())),
         ColumnKind::Integer => match value {
             Json::Number(number) => number.whole().map(Cell::Integer),
             Json::Text(text) => text.parse().ok().map(Cell::Integer),
@@ -166,12 +168,6 @@ fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
     }
 }
 
-/// ISO 8601 with an offset, to UTC with microseconds. Finer fractions are cut, as MySQL would round
-/// them into another second.
-fn parse_datetime(text: &str) -> Option<String> {
-    written(text.parse().ok()?)
-}
-
 /// Seconds or milliseconds since 1970, whichever gives a time near ours: a hundred thousand million seconds
 /// are three thousand years.
 fn epoch_millis(number: i64) -> Option<i64> {
@@ -179,36 +175,13 @@ fn epoch_millis(number: i64) -> Option<i64> {
     if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000) } else { Some(number) }
 }
 
-fn from_epoch(number: i64) -> Option<String> {
-    written(jiff::Timestamp::from_millisecond(epoch_millis(number)?).ok()?)
-}
-
-fn written(at: jiff::Timestamp) -> Option<String> {
-    let at = jiff::tz::Offset::UTC.to_datetime(at);
-    (0..=9999).contains(&at.year()).then(|| {
-        let (date, time) = (at.date(), at.time());
-        format!(
-            "{date} {:02}:{:02}:{:02}.{:06}",
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.subsec_nanosecond() / 1000
-        )
-    })
-}
-
 /// Milliseconds since 1970 of what a datetime column takes.
-pub fn millis_of(value: &Json<'_>) -> Option<i64> {
+pub fn millis_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<i64> {
     match value {
-        Json::Text(text) => parse_millis(text),
+        Json::Text(text) => Written::parse(text)?.utc(zone).map(datetime::millis),
         Json::Number(number) => number.whole().and_then(epoch_millis),
         _ => None,
     }
-}
-
-/// Milliseconds since 1970 of an ISO 8601 time with an offset.
-pub fn parse_millis(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 /// Whether a text is a plain numeral (no exponent) of at most so many digits before and behind its point. Zeros at
@@ -254,7 +227,7 @@ impl Serialize for Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cell, cell, extract, parse_datetime, text_cell};
+    use super::{Cell, extract, text_cell};
     use crate::catalog::definition::ColumnKind;
     use crate::domain::{Combination, Json};
 
@@ -262,16 +235,27 @@ mod tests {
         Json::parse(text.as_bytes()).unwrap()
     }
 
+    fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
+        super::cell(kind, None, value)
+    }
+
     #[test]
     fn times_become_utc_with_microseconds() {
-        assert_eq!(parse_datetime("2026-03-29T03:30:00+02:00").unwrap(), "2026-03-29 01:30:00.000000");
-        assert_eq!(parse_datetime("2026-01-01T00:00:00.123456789+01:00").unwrap(), "2025-12-31 23:00:00.123456");
-        assert_eq!(parse_datetime("2026-01-01"), None);
-        assert_eq!(parse_datetime("gisteren"), None);
+        let text = |text: &str| cell(ColumnKind::Datetime, &Json::Text(text.into()));
+        let utc = |text: &str| Some(Cell::Datetime(text.to_owned()));
+        assert_eq!(text("2026-03-29T03:30:00+02:00"), utc("2026-03-29 01:30:00.000000"));
+        assert_eq!(text("2026-01-01T00:00:00.123456789+01:00"), utc("2025-12-31 23:00:00.123456"));
+        assert_eq!((text("2026-01-01"), text("2026-01-01T00:00:00"), text("gisteren")), (None, None, None));
         let epoch = |number: i64| cell(ColumnKind::Datetime, &read(&number.to_string()));
-        assert_eq!(epoch(1_540_000_000), Some(Cell::Datetime("2018-10-20 01:46:40.000000".into())));
-        assert_eq!(epoch(1_540_000_000_123), Some(Cell::Datetime("2018-10-20 01:46:40.123000".into())));
+        assert_eq!(epoch(1_540_000_000), utc("2018-10-20 01:46:40.000000"));
+        assert_eq!(epoch(1_540_000_000_123), utc("2018-10-20 01:46:40.123000"));
         assert_eq!((epoch(i64::MAX), epoch(i64::MIN)), (None, None));
+        assert_eq!(super::millis_of(None, &read("1540000000")), Some(1_540_000_000_000));
+        let there = jiff::tz::TimeZone::get("Europe/Amsterdam").unwrap();
+        let local = Json::Text("2026-06-30T22:30:00".into());
+        assert_eq!(super::cell(ColumnKind::Datetime, Some(&there), &local), utc("2026-06-30 20:30:00.000000"));
+        assert_eq!(super::millis_of(Some(&there), &local), Some(1_782_851_400_000));
+        assert_eq!(cell(ColumnKind::Date, &read("\"2026-06-30T22:30:00Z\"")), Some(Cell::Date("2026-06-30".into())));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use toml::{Table, Value};
 
 /// The problems of one definition.
@@ -171,6 +172,16 @@ impl<'a> Fields<'a> {
             self.problem(key, format!("`{text}` is no duration; write it like \"90s\", \"15min\", \"24h\" or \"30d\""));
         }
         read
+    }
+
+    /// The name of a time zone.
+    pub(super) fn zone(&self, key: &'static str) -> Option<TimeZone> {
+        let name = self.text(key)?;
+        let zone = TimeZone::get(&name).ok();
+        if zone.is_none() {
+            self.problem(key, format!("`{name}` is no time zone; write it like \"UTC\" or \"Europe/Amsterdam\""));
+        }
+        zone
     }
 
     /// A JSON pointer, or the empty one where that makes sense.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::tz::TimeZone;
 use toml::Value;
 
 use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
@@ -32,10 +33,16 @@ pub(super) const NAME_MAX: usize = 60;
 /// Parameters that every listing has.
 const LISTING: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
+/// What of the definition around a table its columns depend on.
+pub(super) struct Around<'a> {
+    pub(super) combinations: &'a [Combination],
+    pub(super) has_parent: bool,
+    pub(super) zone: Option<&'a TimeZone>,
+}
+
 /// What a column may look at.
 struct Reach<'a> {
-    combinations: &'a [Combination],
-    has_parent: bool,
+    around: &'a Around<'a>,
     /// Arrays around the element of a child table; none: the document itself.
     depth: Option<usize>,
     id: &'a str,
@@ -70,7 +77,7 @@ struct Child {
 }
 
 /// Reads the table of a resource.
-pub(super) fn read(resource: &str, fields: Fields<'_>, combinations: &[Combination], has_parent: bool) -> Table {
+pub(super) fn read(resource: &str, fields: Fields<'_>, around: &Around<'_>) -> Table {
     let name = fields.text("name").unwrap_or_else(|| resource.to_owned());
     if name != resource {
         identifier(&fields, "name", &name);
@@ -80,7 +87,7 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, combinations: &[Combinati
     if META_COLUMNS.contains(&id_column.as_str()) {
         fields.problem("id", format!("`{id_column}` is a name of Waybill's own columns; choose another one"));
     }
-    let reach = Reach { combinations, has_parent, depth: None, id: &id_column };
+    let reach = Reach { around, depth: None, id: &id_column };
     let columns = columns(&fields, &reach);
     let mut children: Vec<Child> = Vec::new();
     let mut unread = BTreeSet::new();
@@ -168,13 +175,13 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
         }
         (Some(pointer), ..) => Some(ColumnSource::Pointer(pointer)),
         (_, Some(parameter), ..) => {
-            if reach.combinations.iter().all(|combination| combination.get(&parameter).is_none()) {
+            if reach.around.combinations.iter().all(|combination| combination.get(&parameter).is_none()) {
                 fields.problem("stream", format!("`{parameter}` is no list parameter of this resource"));
             }
             Some(ColumnSource::Stream(parameter))
         }
         (_, _, Some(true), _) => {
-            if !reach.has_parent {
+            if !reach.around.has_parent {
                 fields.problem("parent", "this resource has no parent");
             }
             Some(ColumnSource::Parent)
@@ -186,15 +193,20 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
     if let (Some(kind), None) = (&kind, read) {
         fields.problem("type", format!("`{kind}` is no type; {}", types(kind)));
     }
+    let own_zone = fields.zone("zone");
+    if own_zone.is_some() && read.is_some_and(|kind| kind != ColumnKind::Datetime) {
+        fields.problem("zone", "goes with type = \"datetime\" only");
+    }
     fields.end();
     let (source, kind) = (source?, read?);
     if let ColumnSource::Stream(parameter) = &source {
-        let values: BTreeSet<&str> = reach.combinations.iter().filter_map(|one| one.get(parameter)).collect();
+        let values: BTreeSet<&str> = reach.around.combinations.iter().filter_map(|one| one.get(parameter)).collect();
         for value in values.into_iter().filter(|value| text_cell(kind, value).is_none()) {
             fields.problem("type", format!("the parameter's value `{value}` does not fit {kind}; use text"));
         }
     }
-    Some(Column { name: name.to_owned(), source, kind })
+    let zone = own_zone.or_else(|| reach.around.zone.cloned()).filter(|_| kind == ColumnKind::Datetime);
+    Some(Column { name: name.to_owned(), source, kind, zone })
 }
 
 fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {

@@ -11,6 +11,7 @@ pub mod extract;
 mod fields;
 pub mod infer;
 mod layout;
+mod left;
 pub mod limits;
 pub mod reader;
 mod views;

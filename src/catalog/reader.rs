@@ -19,7 +19,7 @@ const RESERVED: [&str; 10] =
     ["completeness", "drift", "keys", "parked", "resources", "run", "runs", "shop", "shops", "status"];
 
 /// What a definition may hold.
-pub const KEYS: [&str; 6] = ["media_type", "id", "parent", "list", "detail", "table"];
+pub const KEYS: [&str; 7] = ["media_type", "id", "zone", "parent", "list", "detail", "table"];
 
 /// Default of `overlap`: a day, so that rows which a list shows late are still found.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
@@ -98,6 +98,7 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
         fields.pointer_to_one("id", false),
         "give the pointer to a row's id, like id = \"/orderId\"",
     );
+    let zone = fields.zone("zone");
     let parent = fields.text("parent");
     if parent.as_deref() == Some(name) {
         fields.problem("parent", "is the resource itself");
@@ -111,11 +112,12 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
     let detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
     let mend = "it says what the columns are; [resource.NAME.table] may be empty";
     let table = fields.needed("table", fields.table("table"), mend).unwrap_or_else(|| absent("table"));
-    let table = layout::read(name, table, &list.combinations, parent.is_some());
+    let around = layout::Around { combinations: &list.combinations, has_parent: parent.is_some(), zone: zone.as_ref() };
+    let table = layout::read(name, table, &around);
     fields.end();
     let id = id.unwrap_or_default();
-    let coverage = Coverage::new(&id, &table);
-    Definition { name: name.to_owned(), media_type, id, parent, list, detail, table, coverage }
+    let coverage = Coverage::new(&id, &table, zone.is_some());
+    Definition { name: name.to_owned(), media_type, id, zone, parent, list, detail, table, coverage }
 }
 
 /// What cannot be read is empty; that was told.
@@ -312,14 +314,7 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
     };
     let reach =
         fields.needed("reach", fields.duration("reach"), "say how far back a whole walk begins: reach = \"90d\"");
-    let timezone = match fields.text("timezone") {
-        None => TimeZone::UTC,
-        Some(name) => TimeZone::get(&name).unwrap_or_else(|_| {
-            let what = format!("`{name}` is no time zone; write it like \"Europe/Amsterdam\"");
-            fields.problem("timezone", what);
-            TimeZone::UTC
-        }),
-    };
+    let timezone = fields.zone("timezone").unwrap_or(TimeZone::UTC);
     let undated = fields.flag("undated").unwrap_or(false);
     fields.end();
     let reach_days = u32::try_from(reach.unwrap_or_default().as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);

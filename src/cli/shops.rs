@@ -16,6 +16,7 @@ use super::out::{Out, tell};
 use super::table::{self, Cell, Mark};
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop};
 use crate::app;
+use crate::config::Auth;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http;
@@ -123,7 +124,9 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         _ => {}
     }
     let secret = match &args.act {
-        Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => Some(secret(secret_file.as_deref())?),
+        Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => {
+            Some(secret(secret_file.as_deref(), config.source.auth == Auth::Basic)?)
+        }
         _ => None,
     };
     let drain = config.limits.drain;
@@ -248,7 +251,7 @@ fn state(state: &ShopState) -> &'static str {
 }
 
 /// The first line of the file, or of standard input when something is piped into it.
-fn secret(file: Option<&Path>) -> Result<SecretString, Failure> {
+fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failure> {
     let mut text = String::new();
     match file {
         Some(file) => {
@@ -266,12 +269,12 @@ fn secret(file: Option<&Path>) -> Result<SecretString, Failure> {
             std::io::stdin().take(SECRET_MAX).read_to_string(&mut text).context("client secret on standard input")?;
         }
     }
-    secret_line(text)
+    secret_line(text, may_be_empty)
 }
 
-fn secret_line(text: String) -> Result<SecretString, Failure> {
+fn secret_line(text: String, may_be_empty: bool) -> Result<SecretString, Failure> {
     let first = text.lines().next().unwrap_or_default().trim();
-    if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if first.is_empty() && !may_be_empty || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
         let what = "the client secret must be one line of visible ASCII characters";
         return Err(Failure::Usage(what.to_owned()));
     }
@@ -288,10 +291,13 @@ mod tests {
 
     #[test]
     fn a_secret_is_the_first_line() {
-        let read = |text: &str| secret_line(text.to_owned()).ok().map(|secret| secret.expose_secret().to_owned());
+        let read =
+            |text: &str| secret_line(text.to_owned(), false).ok().map(|secret| secret.expose_secret().to_owned());
         assert_eq!(read("  s3cret \r\nmore\n").as_deref(), Some("s3cret"));
         for wrong in ["", "\n", "two words\n", "geh\u{e9}im"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
+        let none = secret_line(String::new(), true).ok().unwrap();
+        assert!(none.expose_secret().is_empty(), "an API key as user of basic authentication has none");
     }
 }

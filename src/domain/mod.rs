@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod completeness;
+pub mod datetime;
 pub mod document;
 pub mod job;
 pub mod json;

@@ -61,6 +61,8 @@ struct Form {
     misfits: Vec<PlaceForm>,
     /// What strict readers refuse, by place.
     tolerated: Vec<PlaceForm>,
+    /// Where a definition's own `time` cannot be read.
+    untimed: Vec<PlaceForm>,
     /// Meetings with places beyond those that are named.
     more: u64,
 }
@@ -85,7 +87,9 @@ impl From<Place> for PlaceForm {
     fn from(place: Place) -> PlaceForm {
         let Place { left, documents, first_seen, last_seen } = place;
         let (path, table, column, kind) = match left {
-            Left::Unmapped { path, kind } | Left::Tolerated { path, kind } => (Some(path), None, None, kind),
+            Left::Unmapped { path, kind } | Left::Tolerated { path, kind } | Left::Untimed { path, kind } => {
+                (Some(path), None, None, kind)
+            }
             Left::Misfit { table, column, kind } => (None, Some(table), Some(column), kind),
         };
         PlaceForm { path, table, column, kind, documents, first_seen, last_seen }
@@ -99,12 +103,14 @@ async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> Outcome {
     }
     let drift = api.backend.drift(&resource);
     let (since, more) = (drift.since, drift.more);
-    let mut form = Form { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], more };
+    let mut form =
+        Form { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], untimed: vec![], more };
     for place in drift.places {
         let list = match place.left {
             Left::Unmapped { .. } => &mut form.unmapped,
             Left::Misfit { .. } => &mut form.misfits,
             Left::Tolerated { .. } => &mut form.tolerated,
+            Left::Untimed { .. } => &mut form.untimed,
         };
         list.push(PlaceForm::from(place));
     }

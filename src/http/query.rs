@@ -8,13 +8,14 @@ use std::str::FromStr;
 
 use super::reply::{Kind, Problem};
 use crate::domain::clock::Millis;
+use crate::domain::datetime::{self, Written};
 
 /// Longest value of a parameter, in characters.
 pub(super) const VALUE_CHARS_MAX: usize = 512;
 /// Longest cursor: it holds two ids.
 const CURSOR_CHARS_MAX: usize = 2048;
-/// `1970-01-01T00:00:00Z` to the end of the year 9999: what every sink can compare.
-const TIME_RANGE: std::ops::Range<Millis> = 0..253_402_300_800_000;
+/// The years 1 to 9999: what every sink can compare.
+const TIME_RANGE: std::ops::Range<Millis> = -62_135_596_800_000..253_402_300_800_000;
 
 /// Items of a page when the client does not say.
 pub(super) const LIMIT_DEFAULT: usize = 50;
@@ -88,7 +89,8 @@ impl Params {
         let Some(text) = self.get(name) else { return Ok(None) };
         let at = point_in_time(text).filter(|at| TIME_RANGE.contains(at));
         at.map(Some).ok_or_else(|| {
-            let what = "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC), from 1970 to 9999";
+            let what =
+                "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC), of the years 1 to 9999";
             Problem::parameter(name, what)
         })
     }
@@ -96,19 +98,9 @@ impl Params {
 
 fn point_in_time(text: &str) -> Option<Millis> {
     if text.len() == "2026-01-31".len() {
-        return in_utc(text.parse::<jiff::civil::Date>().ok()?.to_datetime(jiff::civil::Time::midnight()));
+        return Written::parse(&format!("{text}T00:00:00Z"))?.utc(None).map(datetime::millis);
     }
-    let instant = with_plus(text).parse().ok().map(jiff::Timestamp::as_millisecond);
-    instant.or_else(|| in_utc(text.strip_suffix(['Z', 'z'])?.parse().ok()?))
-}
-
-/// What lies behind the last instant that can be named, in the last hours of 9999, is that instant: people write
-/// `9999-12-31` for ever.
-fn in_utc(at: jiff::civil::DateTime) -> Option<Millis> {
-    match at.to_zoned(jiff::tz::TimeZone::UTC) {
-        Ok(at) => Some(at.timestamp().as_millisecond()),
-        Err(_) => (at.year() == 9999).then(|| jiff::Timestamp::MAX.as_millisecond()),
-    }
+    Written::parse(&with_plus(text))?.utc(None).map(datetime::millis)
 }
 
 /// A time whose `+01:00` was sent without percent-encoding arrives with ` 01:00`.
@@ -186,13 +178,28 @@ mod tests {
         assert_eq!(point_in_time("1970-01-02T00:00:00Z"), Some(day));
         assert_eq!(point_in_time("1970-01-02T01:00:00+01:00"), Some(day));
         assert_eq!(point_in_time("1970-01-02T01:00:00 01:00"), Some(day));
-        let last = jiff::Timestamp::MAX.as_millisecond();
-        for late in ["9999-12-31", "9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999Z"] {
-            assert_eq!(point_in_time(late), Some(last), "{late}");
+        for (text, at) in [
+            ("9999-12-31", 253_402_214_400_000),
+            ("9999-12-31T00:00:00Z", 253_402_214_400_000),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+            ("9999-12-31T23:00:00-00:59", 253_402_300_740_000),
+            ("0001-01-01", -62_135_596_800_000),
+            ("1969-12-31", -86_400_000),
+        ] {
+            assert_eq!(point_in_time(text), Some(at), "{text}");
         }
-        assert!(point_in_time("9999-12-30").is_some_and(|at| at < last));
-        for bad in ["", "now", "10000-01-01", "9999-12-31T23:59:59", "1970-13-02", "1970-01-02T00:00:00", "1970-02-30"]
-        {
+        let none = "9999-12-31T23:59:59-00:01";
+        for bad in [
+            "",
+            "now",
+            "10000-01-01",
+            none,
+            "9999-12-31T23:59:59",
+            "2026-01-3Z",
+            "1970-13-02",
+            "1970-01-02T00:00:00",
+            "1970-02-30",
+        ] {
             assert_eq!(point_in_time(bad), None, "{bad}");
         }
     }

@@ -46,15 +46,16 @@ pub fn id(text: &str) -> Result<(), String> {
     Err("must have 1 to 128 letters, digits, `.`, `_` or `-`".to_owned())
 }
 
-/// 1 to 256 visible ASCII characters.
+/// What a secret must be where it may not be empty.
+pub const SECRET: &str = "must have 1 to 256 visible ASCII characters, without spaces";
+
+/// At most 256 visible ASCII characters. Whether it may be empty depends on how the source is called.
 ///
 /// # Errors
 /// What it must be.
 pub fn secret(text: &str) -> Result<(), String> {
-    if (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
-    }
-    Err("must have 1 to 256 visible ASCII characters, without spaces".to_owned())
+    let fits = text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(()) } else { Err(SECRET.to_owned()) }
 }
 
 /// A resource that is configured.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 use super::auth::Auth;
+use super::body::{ENCODING, read_some, read_whole};
 use super::budget::Budget;
 use super::headers::{Quota, next_link, retry_after};
 use super::login::Login;
@@ -274,6 +275,11 @@ impl Source {
         !self.auth.is_fixed()
     }
 
+    /// Whether a shop may have no secret, as where an API key is the user of basic authentication.
+    pub fn takes_empty_secrets(&self) -> bool {
+        self.auth == Auth::Basic
+    }
+
     /// Forgets the token and the refusal of a client: it was deleted, or is to be tried again.
     pub fn forget(&self, client_id: &str) {
         self.tokens.forget(client_id);
@@ -391,7 +397,8 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .redirect(reqwest::redirect::Policy::none())
         // One call is one request: the library's own retries would use slots that nobody counted.
         .retry(reqwest::retry::never())
-        .gzip(true)
+        .default_headers([(ACCEPT_ENCODING, HeaderValue::from_static(ENCODING))].into_iter().collect())
+        .gzip(false)
         .connect_timeout(config.connect_timeout)
         .timeout(config.total_timeout)
         .pool_max_idle_per_host(config.in_flight_max.min(64))
@@ -442,39 +449,6 @@ fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {
         return Ok(());
     }
     Err(SourceError::Shape { detail: format!("its type is `{}`, not {asked}", clean(&sent)) })
-}
-
-/// The whole body, if it is no greater than `limit` bytes after decompression.
-async fn read_whole(mut response: Response, limit: usize) -> Result<Bytes, SourceError> {
-    let told = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    if told > limit {
-        return Err(SourceError::TooLarge { limit });
-    }
-    let mut body = Vec::with_capacity(told);
-    loop {
-        match response.chunk().await {
-            Ok(None) => return Ok(Bytes::from(body)),
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(SourceError::TooLarge { limit }),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Err(error) if error.is_timeout() => return Err(SourceError::TimedOut),
-            Err(error) => {
-                return Err(SourceError::Malformed { detail: format!("its body broke off: {}", cause(&error)) });
-            }
-        }
-    }
-}
-
-/// What can be had of a body, up to `limit` bytes: of an error's, each part is a gift.
-pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = limit - body.len();
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-        if chunk.len() >= room {
-            break;
-        }
-    }
-    body
 }
 
 /// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one part of a path

@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::header::{DATE, HeaderMap, LINK, RETRY_AFTER};
 
 use crate::domain::clock::Millis;
+use crate::domain::datetime::{self, Written};
 
 /// No pause that a header asks for is longer; a server that means it will say it again.
 pub const PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -85,20 +86,43 @@ fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The pause that `Retry-After` asks for, in whole seconds or until a date; at most [`PAUSE_MAX`].
-/// `None` when there is no such header; [`PAUSE_UNREADABLE`] when it cannot be read.
+/// The pause that `Retry-After` asks for, in seconds or until a date; at most [`PAUSE_MAX`]. Where it is there twice,
+/// the longest counts. `None` when there is no such header; [`PAUSE_UNREADABLE`] when none of them can be read.
 pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?;
-    let pause = value.to_str().ok().map(str::trim).and_then(|text| {
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // More digits than a number holds is a long pause, not nonsense.
-            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
-        }
-        let until = http_date(text)?;
-        let pause = u64::try_from(until.saturating_sub(server_now(headers, wall))).unwrap_or(0);
-        Some(Duration::from_millis(pause))
-    });
-    Some(pause.unwrap_or(PAUSE_UNREADABLE).min(PAUSE_MAX))
+    let mut values = headers.get_all(RETRY_AFTER).iter().peekable();
+    values.peek()?;
+    let pauses = values.filter_map(|value| value.to_str().ok()).flat_map(|text| pauses(text, headers, wall));
+    Some(pauses.max().unwrap_or(PAUSE_UNREADABLE).min(PAUSE_MAX))
+}
+
+/// The pauses in one header: proxies fold two into one, with a comma between, and dates have commas of their own.
+fn pauses(text: &str, headers: &HeaderMap, wall: Millis) -> Vec<Duration> {
+    match pause(text, headers, wall) {
+        Some(pause) => vec![pause],
+        None => text.split(',').filter_map(|part| pause(part, headers, wall)).collect(),
+    }
+}
+
+fn pause(text: &str, headers: &HeaderMap, wall: Millis) -> Option<Duration> {
+    let text = text.trim();
+    if let Some(seconds) = seconds(text) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = http_date(text)?;
+    let pause = u64::try_from(until.saturating_sub(server_now(headers, wall))).unwrap_or(0);
+    Some(Duration::from_millis(pause))
+}
+
+/// Seconds as `2` or `2.0`; a part of one is a whole one, so that no pause is shortened.
+fn seconds(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) {
+        return None;
+    }
+    // More digits than a number holds is a long pause, not nonsense.
+    let whole: u64 = whole.parse().unwrap_or(u64::MAX);
+    Some(whole.saturating_add(u64::from(fraction.bytes().any(|byte| byte != b'0'))))
 }
 
 /// The server's own clock where it tells it: a date of the server is best read against that.
@@ -110,11 +134,36 @@ fn server_date(headers: &HeaderMap) -> Option<Millis> {
     headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?))
 }
 
-/// `Sun, 22 Nov 2026 15:04:05 GMT`. The two older forms of HTTP are no longer sent by anybody.
+/// A date of HTTP in each of its three forms: `Sun, 22 Nov 2026 15:04:05 GMT`, `Sunday, 22-Nov-26 15:04:05 GMT` and
+/// `Sun Nov 22 15:04:05 2026`.
 fn http_date(text: &str) -> Option<Millis> {
+    let text = text.trim();
     let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
-    parser.parse_timestamp(text.trim()).ok().map(jiff::Timestamp::as_millisecond)
+    if let Ok(at) = parser.parse_timestamp(text) {
+        return Some(at.as_millisecond());
+    }
+    let words: Vec<&str> = text.split([' ', ',', '-']).filter(|word| !word.is_empty()).collect();
+    let (day, month, year, time) = match words.as_slice() {
+        [_, day, month, year, time, "GMT" | "UTC"] => (*day, *month, *year, *time),
+        [_, month, day, time, year] => (*day, *month, *year, *time),
+        _ => return None,
+    };
+    let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))?;
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let year: i16 = year.parse().ok().filter(|_| is_digits(year) && matches!(year.len(), 2 | 4))?;
+    // Two digits are of the years around now: 70 and above are of the last century, as in mail.
+    let year = if year >= 100 {
+        year
+    } else if year >= 70 {
+        1900 + year
+    } else {
+        2000 + year
+    };
+    let written = format!("{year:04}-{:02}-{:0>2}T{time}Z", month + 1, day);
+    Written::parse(&written)?.utc(None).map(datetime::millis)
 }
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// The whole number at the start of a header, like `25`, `25.5` or `25, 25;w=60`.
 fn number(headers: &HeaderMap, name: &str) -> Option<i64> {
@@ -193,9 +242,41 @@ mod tests {
         assert_eq!(pause("99999999999999999999999"), Some(PAUSE_MAX));
         assert_eq!(pause("Sun, 22 Nov 2026 15:04:35 GMT"), seconds(30));
         assert_eq!(pause("Sun, 22 Nov 2026 15:00:00 GMT"), seconds(0), "already over");
-        for garbage in ["", "soon", "-5", "1.5", "Sun, 99 Nov 2026 15:04:35 GMT", "Infinity"] {
+        for garbage in ["", "soon", "-5", "1.", ".5", "1.5s", "1e3", "Sun, 99 Nov 2026 15:04:35 GMT", "Infinity"] {
             assert_eq!(pause(garbage), Some(PAUSE_UNREADABLE), "{garbage}");
         }
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_in_each_form_and_never_shortened() {
+        let pause = |text: &str| retry_after(&headers(&[("Retry-After", text)]), WALL).map(|pause| pause.as_secs());
+        for (text, seconds) in [
+            ("2.0", 2),
+            ("2.5", 3),
+            ("0.5", 1),
+            ("0.0000001", 1),
+            ("0.0", 0),
+            (" 7 ", 7),
+            ("Sunday, 22-Nov-26 15:04:35 GMT", 30),
+            ("Sun Nov 22 15:04:35 2026", 30),
+            ("Tue Dec  1 00:00:00 2026", 3600),
+            ("  Sun, 22 Nov 2026 15:04:35 GMT", 30),
+            ("Sun, 22 Nov 2026 15:04:35 +0000", 30),
+            ("Sun Nov  1 15:04:35 2026", 0),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
+            ("2, 9", 9),
+            ("soon, 9", 9),
+        ] {
+            assert_eq!(pause(text), Some(seconds), "{text}");
+        }
+        let twice = |one: &str, other: &str| {
+            let mut headers = headers(&[("Retry-After", one)]);
+            headers.append("Retry-After", HeaderValue::from_str(other).unwrap());
+            retry_after(&headers, WALL).map(|pause| pause.as_secs())
+        };
+        assert_eq!([twice("3", "8"), twice("8", "3"), twice("soon", "3"), twice("3", "soon")], [8, 8, 3, 3].map(Some));
+        assert_eq!(twice("Sun, 22 Nov 2026 15:04:35 GMT", "5"), Some(30));
+        assert_eq!(twice("soon", ""), Some(PAUSE_UNREADABLE.as_secs()));
     }
 
     proptest! {

@@ -105,7 +105,7 @@ impl Login {
         };
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let body = super::client::read_some(response, BODY_MAX).await;
+        let body = super::body::read_some(response, BODY_MAX).await;
         self.judge(Answer { status, headers, body, asked_at }, credentials)
     }
 
@@ -185,7 +185,8 @@ fn granted(body: &[u8], asked_at: Instant) -> Result<Granted, String> {
     let Ok(Value::Object(mut answer)) = serde_json::from_slice::<Value>(body) else {
         return wrong("that is no JSON object");
     };
-    if answer.get("token_type").is_some_and(|kind| !kind.as_str().is_some_and(|k| k.eq_ignore_ascii_case("bearer"))) {
+    let is_bearer = |kind: &Value| kind.as_str().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("bearer"));
+    if answer.get("token_type").is_some_and(|kind| !is_bearer(kind)) {
         return wrong("of another kind than bearer");
     }
     let life = match answer.get("expires_in") {
@@ -336,6 +337,9 @@ mod tests {
             r#"{"access_token":"t","token_type":"mac","expires_in":599}"#,
         ] {
             assert!(granted(answer.as_bytes(), Instant::now()).is_err(), "{answer}");
+        }
+        for kind in ["Bearer ", " bearer", "BEARER\\t"] {
+            assert_eq!(life(&format!(r#"{{"access_token":"t","token_type":"{kind}","expires_in":9}}"#)), Some(9));
         }
         let granted = granted(br#"{"access_token":"t","expires_in":9}"#, Instant::now()).ok().unwrap();
         assert_eq!(granted.token.expose_secret(), "t");

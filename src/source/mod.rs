@@ -5,6 +5,7 @@
 //! | [`client`] | [`Source`]: one call, one request, one [`Outcome`] |
 //! | [`token`] | access tokens: one a credential, shared, renewed early, kept by a [`TokenKeeper`] |
 //! | `auth` | how a call shows whose it is |
+//! | `body` | bodies of answers, decompressed and bounded |
 //! | `login` | one login and its meaning; the gate that closes for all shops when the address is blocked |
 //! | [`budget`] | [`Budget`]: the slots of one rate rule of one account, pure |
 //! | [`headers`] | quota and `Retry-After` |
@@ -18,6 +19,7 @@
 //! tokens are kept through a trait. `reqwest` and `ratelimit` are used nowhere else.
 
 mod auth;
+mod body;
 pub mod budget;
 #[cfg(test)]
 mod budget_tests;

@@ -17,7 +17,7 @@ use super::json::{self, elements, hash, members, parse};
 use super::position::Position;
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
-use crate::catalog::coverage::{Left, shown, tolerated};
+use crate::catalog::coverage::{Left, kind_for_time, shown, tolerated};
 use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::catalog::extract::millis_of;
 use crate::domain::Combination;
@@ -128,7 +128,7 @@ pub fn page(
                 rejected.push(Rejected::new(Some(id), "the id holds half a surrogate pair".to_owned()));
             }
             Ok(id) => {
-                let time = definition.list.time.as_deref().and_then(|at| millis_of(value.pointer(at)?));
+                let time = definition.list.time.as_deref().and_then(|at| time_at(definition, at, &value, &mut left));
                 if keep_body {
                     left.extend(definition.coverage.look(&value));
                 }
@@ -270,9 +270,10 @@ pub fn document(
         return Err(shape(format!("the document's {} is not the id that was asked for", definition.id)));
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
-    let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, first_seen, now));
     let (hash, mut left) = (hash(&document), definition.coverage.look(&document));
     left.extend(tolerated(noted));
+    let time = rule.and_then(|rule| time_at(definition, rule.time.as_deref()?, &document, &mut left));
+    let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, time.or_else(first_seen), now));
     drop(document);
     let body = normalised.map_or_else(|| body.clone(), Bytes::from);
     Ok(ParsedDetail { body, hash, left, refresh_after_ms })
@@ -386,19 +387,23 @@ pub fn id_text(value: &Json<'_>) -> Option<String> {
     }
 }
 
+/// The time at a pointer. One that is there and cannot be read is counted.
+fn time_at(definition: &Definition, at: &str, value: &Json<'_>, left: &mut impl Extend<Left>) -> Option<Millis> {
+    let found = value.pointer(at).filter(|found| **found != Json::Null)?;
+    let time = millis_of(definition.zone.as_ref(), found);
+    if time.is_none() {
+        left.extend([Left::Untimed { path: at.to_owned(), kind: kind_for_time(found) }]);
+    }
+    time
+}
+
 /// Pauses grow with the age, so that the reads of one document stay few: about two for each
 /// doubling of its age.
-fn refresh_after(
-    rule: &Refresh,
-    document: &Json<'_>,
-    first_seen: impl FnOnce() -> Option<Millis>,
-    now: Millis,
-) -> Option<i64> {
+fn refresh_after(rule: &Refresh, document: &Json<'_>, since: Option<Millis>, now: Millis) -> Option<i64> {
     if rule.until.as_ref().is_some_and(|until| is_final(until, document)) {
         return None;
     }
-    let time = rule.time.as_deref().and_then(|at| millis_of(document.pointer(at)?));
-    let age = now.saturating_sub(time.or_else(first_seen).unwrap_or(now)).max(0);
+    let age = now.saturating_sub(since.unwrap_or(now)).max(0);
     let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     (age <= ms(rule.max_age)).then(|| ms(rule.every).max(age / 2))
 }

@@ -156,6 +156,20 @@ fn rows_and_documents_that_differ_in_digits_beyond_a_float_are_changed() {
 }
 
 #[test]
+fn a_time_that_cannot_be_read_is_counted_by_its_kind() {
+    let body = r#"{"things":[{"id":"a","at":"2026-01-01T00:00:00"},{"id":"b","at":"gisteren"},{"id":"c"},{"id":"d","at":null}]}"#;
+    let page = read(&listed(), body).unwrap();
+    assert!(page.rows.iter().all(|row| row.time.is_none()));
+    let untimed = |kind| Left::Untimed { path: "/at".to_owned(), kind };
+    assert_eq!(page.left, [untimed("text"), untimed("time_without_offset")]);
+    let mut zoned = listed();
+    zoned.zone = Some(jiff::tz::TimeZone::UTC);
+    let page = read(&zoned, body).unwrap();
+    assert_eq!(page.rows[0].time, Some(1_767_225_600_000));
+    assert_eq!(page.left, [untimed("text")]);
+}
+
+#[test]
 fn rows_without_a_usable_id_are_reported_and_hold_nothing_up() {
     let long = "x".repeat(129);
     let body = format!(

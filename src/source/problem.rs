@@ -26,7 +26,7 @@ const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 /// Why a call brought no document. Cheap to clone: many callers may wait for one login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// 429. `None`: no header said how long; then a full window of the rule.
+    /// 429, and 420, as some say it. `None`: no header said how long; then a full window of the rule.
     #[error("the API says too many calls{}", wait(.retry_after))]
     Throttled { retry_after: Option<Duration> },
     /// 401. The token is dropped already; the next call asks for a new one.
@@ -41,13 +41,13 @@ pub enum SourceError {
     /// The login host is down, throttles, or sends nonsense.
     #[error("no access token for now: {reason}; the next login is tried in {} s", .after.as_secs())]
     LoginUnavailable { after: Duration, reason: String },
-    /// 404, told by the API itself.
-    #[error("the API does not know it (404){}", tail(.detail))]
-    NotFound { detail: String },
+    /// 404 or 410, by the API itself.
+    #[error("the API does not know it ({status}){}", tail(.detail))]
+    NotFound { status: u16, detail: String },
     /// Another 4xx: the request itself is wrong.
     #[error("the API rejects the call ({status}){}", tail(.detail))]
     Rejected { status: u16, detail: String },
-    /// 408, 425, 5xx, and a 404 that did not come from the API itself.
+    /// What passes: 408, 409, 423, 425, 5xx, a gateway's own 403, 404 or 410, and any status with a `Retry-After`.
     #[error("the API is not available ({status}){}", wait(.retry_after))]
     Unavailable { status: u16, retry_after: Option<Duration> },
     /// No connection; nothing was sent.
@@ -95,8 +95,8 @@ impl SourceError {
             | SourceError::Redirected { .. }
             | SourceError::Malformed { .. }
             | SourceError::Shape { .. } => Disposition::Retry { after: None },
-            // It tells of rights or of an account, not of the document, and passes with them.
-            SourceError::Rejected { status: 403, .. } => Disposition::Park { may_pass: true },
+            // About rights or an account, not about the document, and passes with them.
+            SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { may_pass: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
                 Disposition::Park { may_pass: false }
             }
@@ -112,8 +112,8 @@ fn tail(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
-/// What an answer that is no success means. `retry_after` is what its header said, `reset` what the
-/// quota said; a 401 is the client's business before it comes here.
+/// What an answer that is no success means; `docs/resources.md` shows the table. `retry_after` is what its header
+/// said, `reset` what the quota said; a 401 is the client's business before it comes here.
 pub(super) fn from_status(
     status: u16,
     headers: &HeaderMap,
@@ -123,12 +123,14 @@ pub(super) fn from_status(
 ) -> SourceError {
     match status {
         401 => SourceError::Unauthorized,
-        429 => SourceError::Throttled { retry_after: retry_after.or(reset) },
-        408 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
+        420 | 429 => SourceError::Throttled { retry_after: retry_after.or(reset) },
         300..=399 => SourceError::Redirected { status },
+        // Whoever says when to come back expects us back.
+        _ if retry_after.is_some() => SourceError::Unavailable { status, retry_after },
+        408 | 409 | 423 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
         // A web server's or gateway's own page says nothing about the document.
-        403 | 404 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
-        404 => SourceError::NotFound { detail: problem_text(body) },
+        403 | 404 | 410 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
+        404 | 410 => SourceError::NotFound { status, detail: problem_text(body) },
         400..=499 => SourceError::Rejected { status, detail: problem_text(body) },
         _ => SourceError::Shape { detail: format!("status {status} where 200 was expected") },
     }
@@ -204,16 +206,16 @@ mod tests {
         let said = |error: SourceError| error.to_string();
         assert_eq!(said(of(503, "", "", Some(7))), "the API is not available (503), and to wait 7 s");
         assert_eq!(said(of(503, "", "", None)), "the API is not available (503)");
-        let gone = |detail: &str| said(SourceError::NotFound { detail: detail.into() });
-        assert_eq!(gone("Not Found"), "the API does not know it (404): Not Found");
-        assert_eq!(gone(""), "the API does not know it (404)");
+        let gone = |status, detail: &str| said(SourceError::NotFound { status, detail: detail.into() });
+        assert_eq!(gone(404, "Not Found"), "the API does not know it (404): Not Found");
+        assert_eq!(gone(410, ""), "the API does not know it (410)");
     }
 
     #[test]
     fn each_status_has_its_meaning() {
         let json = "application/vnd.any.v1+json;charset=UTF-8";
         let unavailable = |status, retry_after| SourceError::Unavailable { status, retry_after };
-        for status in [408, 425, 500, 501, 502, 503, 504, 507, 599] {
+        for status in [408, 409, 423, 425, 500, 501, 502, 503, 504, 507, 599] {
             assert_eq!(of(status, "text/html", "<html>", None), unavailable(status, None));
         }
         // A firewall's own page is like a gateway's; a refusal of the API's own may pass with what it is about.
@@ -225,15 +227,59 @@ mod tests {
         assert_eq!(of(429, json, "", None), SourceError::Throttled { retry_after: Some(Duration::from_secs(9)) });
         assert_eq!(of(401, json, "", None), SourceError::Unauthorized);
         assert_eq!(of(302, json, "", None), SourceError::Redirected { status: 302 });
-        assert_eq!(
-            of(404, json, r#"{"title":"Not Found"}"#, None),
-            SourceError::NotFound { detail: "Not Found".into() }
-        );
-        assert_eq!(of(404, "text/html", "<html>", None), unavailable(404, None), "a gateway's page proves nothing");
-        for status in [400, 403, 406, 410, 415] {
+        for status in [404, 410] {
+            let detail = "Not Found".to_owned();
+            assert_eq!(of(status, json, r#"{"title":"Not Found"}"#, None), SourceError::NotFound { status, detail });
+            let gateway = of(status, "text/html", "<html>", None);
+            assert_eq!(gateway, unavailable(status, None), "a gateway's page proves nothing");
+        }
+        for status in [400, 402, 403, 406, 415, 451] {
             assert_eq!(of(status, json, "{}", None), SourceError::Rejected { status, detail: String::new() });
         }
         assert!(matches!(of(204, json, "", None), SourceError::Shape { .. }));
+    }
+
+    /// The rows of the table of statuses in the docs: statuses, what is done, what is done with `Retry-After: 7`.
+    fn documented() -> Vec<(Vec<u16>, String, String)> {
+        let docs = include_str!("../../docs/resources.md");
+        let table = docs.split("\n## What answers mean\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| ")).skip(2);
+        let read = |row: &str| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let statuses = cells[0].split(", ").flat_map(|range| {
+                let (from, to) = range.split_once(" to ").unwrap_or((range, range));
+                from.parse::<u16>().unwrap()..=to.parse().unwrap()
+            });
+            let word = |cell: &str| cell.split([':', ';']).next().unwrap().to_owned();
+            (statuses.collect(), word(cells[1]), word(cells[2]))
+        };
+        rows.map(read).collect()
+    }
+
+    #[test]
+    fn each_status_does_what_the_docs_say() {
+        let word = |error: &SourceError| match (error, error.disposition()) {
+            (SourceError::NotFound { .. }, _) => "gone",
+            (_, Disposition::Postpone { after }) if after == Duration::from_secs(7) => "pause",
+            (_, Disposition::Retry { after: Some(_) }) => "pause and retry",
+            (_, Disposition::Postpone { .. }) => "pause",
+            (_, Disposition::Park { may_pass: true }) => "park for now",
+            (_, Disposition::Park { may_pass: false }) => "park",
+            (_, Disposition::StopShop) => "stop the shop",
+            (_, _) => "retry",
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for (statuses, plain, with_pause) in documented() {
+            for status in statuses {
+                assert!(seen.insert(status), "{status} is there twice");
+                for kind in ["application/json", "application/problem+json"] {
+                    assert_eq!(word(&of(status, kind, "{}", None)), plain, "{status}");
+                    assert_eq!(word(&of(status, kind, "{}", Some(7))), with_pause, "{status} with Retry-After");
+                }
+            }
+        }
+        let all = (201..=599).filter(|status| *status != 401);
+        assert_eq!(all.filter(|status| !seen.contains(status)).collect::<Vec<_>>(), [0_u16; 0], "not in the docs");
     }
 
     #[test]
@@ -259,7 +305,7 @@ mod tests {
             (SourceError::Redirected { status: 302 }, retry(None)),
             (SourceError::Malformed { detail: String::new() }, retry(None)),
             (SourceError::Shape { detail: String::new() }, retry(None)),
-            (SourceError::NotFound { detail: String::new() }, Disposition::Park { may_pass: false }),
+            (SourceError::NotFound { status: 404, detail: String::new() }, Disposition::Park { may_pass: false }),
             (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park { may_pass: false }),
             (SourceError::Rejected { status: 403, detail: String::new() }, Disposition::Park { may_pass: true }),
             (SourceError::TooLarge { limit: 8 }, Disposition::Park { may_pass: false }),

@@ -130,6 +130,9 @@ impl Drifts {
                 metrics::counter!("waybill_tolerated_total", "resource" => resource.to_owned(), "kind" => *kind)
                     .increment(1);
             }
+            if let Left::Untimed { .. } = &one {
+                metrics::counter!("waybill_unreadable_times_total", "resource" => resource.to_owned()).increment(1);
+            }
             if let Some(seen) = drift.places.get_mut(&one) {
                 seen.documents += 1;
                 seen.last = now;
@@ -167,6 +170,11 @@ fn name(left: &Left) -> String {
         Left::Unmapped { path, kind } => format!("{path} ({kind})"),
         Left::Misfit { table, column, kind } => format!("{table}.{column} ({kind} does not fit)"),
         Left::Tolerated { path, kind } => format!("{path} ({kind} tolerated)"),
+        Left::Untimed { path, kind } => {
+            format!(
+                "{path} ({kind}, and not the time that the definition takes it for: no walk for news stops early by it)"
+            )
+        }
     }
 }
 

@@ -52,7 +52,7 @@ fn what_is_missing_or_misspelt() {
         "id",
         "id = \"/id\"\nmediatype = \"text/csv\"",
         &["waybill.toml:6: resource.things.mediatype: unknown key; did you mean `media_type`? \
-         Known here: media_type, id, parent, list, detail, table"],
+         Known here: media_type, id, zone, parent, list, detail, table"],
     );
     says(
         "more",
@@ -72,7 +72,7 @@ fn what_is_missing_or_misspelt() {
         "table",
         "[resource.things.tabel]",
         &["waybill.toml:13: resource.things.tabel: unknown key; did you mean `table`? \
-         Known here: media_type, id, parent, list, detail, table"],
+         Known here: media_type, id, zone, parent, list, detail, table"],
     );
     says(
         "resource",
@@ -260,7 +260,7 @@ fn order_days_and_durations() {
         "more",
         "windows = { day = \"on\", reach = \"90d\", timezone = \"Amsterdam\" }",
         &[
-            "waybill.toml:10: resource.things.list.windows.timezone: `Amsterdam` is no time zone; write it like \"Europe/Amsterdam\"",
+            "waybill.toml:10: resource.things.list.windows.timezone: `Amsterdam` is no time zone; write it like \"UTC\" or \"Europe/Amsterdam\"",
         ],
     );
     says(

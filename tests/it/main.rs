@@ -37,6 +37,7 @@ mod terminal;
 mod tidy;
 mod tls;
 mod unreadable;
+mod values;
 mod views;
 mod walk_through;
 mod wire;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use jiff::tz::TimeZone;
+
 use super::names::{singular, snake};
 use super::token;
 use crate::catalog::coverage::is_name;
-use crate::catalog::extract::parse_millis;
+use crate::catalog::extract::millis_of;
 use crate::domain::Json;
 
 /// How deep an answer is looked into.
@@ -130,7 +132,7 @@ pub fn newest_first(rows: &[Json<'_>]) -> Option<String> {
             return;
         }
         let times: Option<Vec<i64>> =
-            rows.iter().map(|row| row.pointer(pointer)?.as_str().and_then(parse_millis)).collect();
+            rows.iter().map(|row| millis_of(Some(&TimeZone::UTC), row.pointer(pointer)?)).collect();
         let Some(times) = times else { return };
         let pairs = || times.iter().zip(times.iter().skip(1));
         if pairs().all(|(one, next)| one >= next) && pairs().any(|(one, next)| one > next) {

@@ -47,7 +47,8 @@ pub fn definition(sample: &Sample<'_>) -> String {
     let columns = tables.read(&top, &shape);
     let newest_first = guess::newest_first(sample.rows);
     let time = newest_first.as_ref().and_then(|at| columns.iter().find(|column| column.is_time(at)));
-    let mut text = head(sample, newest_first.as_deref());
+    let is_unzoned = shape.is_unzoned() || Shape::of(sample.rows).is_unzoned();
+    let mut text = head(sample, newest_first.as_deref(), is_unzoned);
     // Writing into a string cannot fail, here and below.
     writeln!(text, "\n[resource.{}.table]", sample.resource).unwrap_or_default();
     writeln!(text, "id      = \"{id_column}\"").unwrap_or_default();
@@ -77,11 +78,18 @@ pub fn definition(sample: &Sample<'_>) -> String {
     text
 }
 
-fn head(sample: &Sample<'_>, newest_first: Option<&str>) -> String {
+fn head(sample: &Sample<'_>, newest_first: Option<&str>, is_unzoned: bool) -> String {
     let Sample { resource, .. } = sample;
     let mut text = format!("[resource.{resource}]\nmedia_type = {}\n", quoted(sample.media_type));
     let mut line = |line: String| writeln!(text, "{line}").unwrap_or_default();
     line(format!("id         = {}", quoted(sample.id)));
+    if is_unzoned {
+        line(
+            "# A guess: times in the sample have no offset. Say whose clock they are of, like \"Europe/Amsterdam\"."
+                .to_owned(),
+        );
+        line("zone       = \"UTC\"".to_owned());
+    }
     line(format!("\n[resource.{resource}.list]\npath  = {}\nitems = {}", quoted(sample.path), quoted(sample.items)));
     line(format!("# A guess, from {}.\npages = {}", sample.pages.why, sample.pages.toml));
     if !sample.parameters.is_empty() {
@@ -323,5 +331,22 @@ mod tests {
         assert_eq!(things["list"]["parameters"]["status"].as_array().unwrap().len(), 2);
         assert!(text.contains("# Never with a value in the sample, so without a column: /later\n"), "{text}");
         assert!(text.contains("# Keys that may be data, so without a column: /parts/*/{key}, /{key}\n"), "{text}");
+    }
+
+    #[test]
+    fn times_without_an_offset_ask_for_a_zone_and_numbers_get_a_column_that_holds_them() {
+        let text = written(
+            r#"{"rows":[{"id":"1","modified":"2026-06-30T22:30:00","lat":52.3702157,"tracking":9400110200881234567890},
+                        {"id":"2","modified":"2026-06-29 22:30:00","lat":4.8951679,"tracking":1}]}"#,
+        );
+        let file: toml::Table = toml::from_str(&text).unwrap();
+        let things = file["resource"]["things"].as_table().unwrap();
+        assert_eq!(things["zone"].as_str(), Some("UTC"), "{text}");
+        assert!(text.contains("# A guess: times in the sample have no offset."), "{text}");
+        assert_eq!(things["list"]["time"].as_str(), Some("/modified"));
+        let columns = things["table"]["columns"].as_table().unwrap();
+        let kind = |name: &str| columns[name]["type"].as_str().unwrap();
+        assert_eq!([kind("modified"), kind("lat"), kind("tracking")], ["datetime", "decimal(30,10)", "decimal(60,30)"]);
+        assert!(!written(r#"{"rows":[{"id":"1","modified":"2026-06-30T22:30:00Z"}]}"#).contains("zone"));
     }
 }

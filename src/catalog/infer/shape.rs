@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
 use super::super::definition::ColumnKind;
 use super::super::extract::fits;
+use super::super::left::{WITHOUT_OFFSET, kind_for_time};
 use crate::domain::Json;
 
 /// An object with more members than this is a table of names and values, not a record.
@@ -12,20 +15,27 @@ const MEMBERS_MAX: usize = 100;
 const LENGTHS: [usize; 5] = [16, 32, 64, 128, 255];
 /// Values to come may be longer than those of a sample.
 const GENEROSITY: usize = 2;
-/// The type of numbers with a fraction.
-const DECIMAL: ColumnKind = ColumnKind::Decimal { digits: 14, scale: 4 };
+/// Types of numbers with a fraction, or with more digits than an integer holds: the first that holds all is taken.
+const DECIMALS: [ColumnKind; 3] = [
+    ColumnKind::Decimal { digits: 14, scale: 4 },
+    ColumnKind::Decimal { digits: 30, scale: 10 },
+    ColumnKind::Decimal { digits: 60, scale: 30 },
+];
 
 /// What was seen at one place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
     texts: usize,
     datetimes: usize,
+    /// Of them, those without an offset.
+    unzoned: usize,
     dates: usize,
     /// Length of the longest text or number.
     chars: usize,
     numbers: usize,
     integers: usize,
-    decimals: usize,
+    /// How many each of [`DECIMALS`] holds.
+    decimals: [usize; DECIMALS.len()],
     flags: usize,
     pub(super) objects: usize,
     arrays: usize,
@@ -54,19 +64,20 @@ impl Shape {
     }
 
     fn add(&mut self, value: &Json<'_>) {
-        let count = |kind| usize::from(fits(kind, value));
+        let count = |kind| usize::from(fits(kind, Some(&TimeZone::UTC), value));
         match value {
             Json::Null => {}
             Json::Bool(_) => self.flags += 1,
             Json::Number(number) => {
                 self.numbers += 1;
                 self.integers += count(ColumnKind::Integer);
-                self.decimals += count(DECIMAL);
+                DECIMALS.iter().zip(&mut self.decimals).for_each(|(kind, decimals)| *decimals += count(*kind));
                 self.chars = self.chars.max(number.digits().len());
             }
             Json::Text(text) => {
                 self.texts += 1;
                 self.datetimes += count(ColumnKind::Datetime);
+                self.unzoned += usize::from(kind_for_time(value) == WITHOUT_OFFSET);
                 // A date reads the day of a time too.
                 self.dates += if text.len() == "2026-11-25".len() { count(ColumnKind::Date) } else { 0 };
                 self.chars = self.chars.max(text.chars().count());
@@ -109,9 +120,20 @@ impl Shape {
             (true, false, _) if self.datetimes == self.texts => "datetime".to_owned(),
             (true, false, _) if self.dates == self.texts => "date".to_owned(),
             (false, _, _) if self.integers == self.numbers => "integer".to_owned(),
-            (false, _, _) if self.decimals == self.numbers => "decimal(14,4)".to_owned(),
+            (false, _, _) => {
+                let mut decimals = DECIMALS.iter().zip(self.decimals);
+                let decimal = decimals.find(|(_, decimals)| *decimals == self.numbers);
+                decimal.map_or_else(text, |(kind, _)| kind.to_string())
+            }
             _ => text(),
         }
+    }
+
+    /// Whether a datetime was seen here or below that says nothing of its clock.
+    pub(super) fn is_unzoned(&self) -> bool {
+        let is_datetime = matches!(self.form(), Form::Value(kind) if kind == "datetime");
+        let mut below = self.members.values().chain(self.elements.as_deref());
+        is_datetime && self.unzoned > 0 || below.any(Shape::is_unzoned)
     }
 
     /// Whether each of the objects seen has such a text or number.

@@ -268,10 +268,14 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
         let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]});
         parameters.push(parameter(
             "from",
-            &format!("`{column}` at or after: RFC 3339 or a date (UTC), from 1970 on."),
+            &format!("`{column}` at or after: RFC 3339 or a date (its midnight, UTC), of the years 1 to 9999."),
             &time,
         ));
-        parameters.push(parameter("to", &format!("`{column}` before: RFC 3339 or a date (UTC), from 1970 on."), &time));
+        parameters.push(parameter(
+            "to",
+            &format!("`{column}` before: RFC 3339 or a date (its midnight, UTC), of the years 1 to 9999."),
+            &time,
+        ));
     }
     if !definition.table.search.is_empty() {
         let places = definition.table.search.iter().map(|place| definition.table.name_of(place));

@@ -125,7 +125,7 @@ fn id() -> Value {
 }
 
 fn secret() -> Value {
-    json!({"type": "string", "pattern": "^[!-~]{1,256}$", "writeOnly": true, "format": "password"})
+    json!({"type": "string", "pattern": "^[!-~]{0,256}$", "writeOnly": true, "format": "password"})
 }
 
 fn resource_names(definitions: &[Arc<Definition>]) -> Value {
@@ -274,6 +274,7 @@ fn drift() -> Value {
         "unmapped": place(&["path"]),
         "misfits": place(&["table", "column"]),
         "tolerated": place(&["path"]),
+        "untimed": place(&["path"]),
         "more": count(),
     });
     object(&fields, &[])

@@ -365,7 +365,7 @@ mod tests {
     use std::sync::Arc;
 
     fn column(name: String, kind: ColumnKind) -> Column {
-        Column { name, source: ColumnSource::Pointer("/x".into()), kind }
+        Column { name, source: ColumnSource::Pointer("/x".into()), kind, zone: None }
     }
 
     fn layout(own: &str) -> Result<Layout, String> {

@@ -300,8 +300,11 @@ fn fingerprint(table: &Table) -> String {
     let mut digest = Sha256::new();
     let mut add = |name: &str, columns: &[Column]| {
         digest.update(format!("{name}\n"));
-        for Column { name, source, kind } in columns {
+        for Column { name, source, kind, zone } in columns {
             digest.update(format!("{name} {source:?} {kind}\n"));
+            if let Some(zone) = zone {
+                digest.update(format!("{}\n", zone.iana_name().unwrap_or_default()));
+            }
         }
     };
     add("", &table.columns);

@@ -199,7 +199,7 @@ impl Market {
         let body = if let Some(id) = call.path.strip_prefix("/things/") {
             let shelves = KINDS.iter().filter_map(|kind| state.shelves.get(&(client.to_owned(), *kind)));
             let thing = shelves.flatten().find(|thing| thing.id == id);
-            thing.ok_or_else(|| SourceError::NotFound { detail: String::new() })?.document()
+            thing.ok_or_else(|| SourceError::NotFound { status: 404, detail: String::new() })?.document()
         } else {
             let kind = KINDS.iter().find(|kind| parameter("kind") == Some(kind)).copied().unwrap_or("a");
             let page: usize = parameter("page").and_then(|page| page.parse().ok()).unwrap_or(1);
