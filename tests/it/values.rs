@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
 use crate::support::mariadb::Database;
+use crate::support::program::Folder;
 use fake::{Answer, DETAIL, Things, fake};
 
 async fn drift(app: &TestApp) -> Value {
@@ -154,6 +155,36 @@ async fn times_without_an_offset_are_read_by_the_zone_that_is_named_and_counted_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_fails_on_times_that_cannot_be_read_and_names_the_zone_to_add() {
+    let (api, address) = fake().await;
+    let list = "time = \"/modified\"\norder = \"newest-first\"";
+    let columns = "modified = { from = \"/modified\", type = \"datetime\" }";
+    let folder_of = |things: &Things<'_>| {
+        let mut folder = Folder::at(&address, &things.toml());
+        folder.set("WAYBILL_SOURCE_AUTH", "api-key");
+        folder.set("WAYBILL_SOURCE_API_KEY_HEADER", "X-Key");
+        folder.set("WAYBILL_RESOURCES", "things");
+        folder.feed(&["shops", "add", "--name", "Shop", "--client-id", "shop"], "secret").expect(0);
+        folder
+    };
+    let at = |time: &str| api.set_rows([&*format!(r#"{{"id":"a","modified":"{time}"}}"#)]);
+    at("2026-06-30T22:30:00");
+    let ended = folder_of(&Things { list, ..Things::default() }).run(&["check"]).expect(1);
+    let said = format!("{}{}", ended.out, ended.err);
+    for part in ["/modified (list.time)", "zone = \"UTC\"", "[resource.things]"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let ended = folder_of(&Things { columns, ..Things::default() }).run(&["check"]).expect(1);
+    let said = format!("{}{}", ended.out, ended.err);
+    assert!(said.contains("things.modified would be NULL") && said.contains("zone = \"UTC\""), "{said}");
+    folder_of(&Things { own: "zone = \"UTC\"", list, columns, ..Things::default() }).run(&["check"]).expect(0);
+    at("30 June 2026");
+    let ended = folder_of(&Things { own: "zone = \"UTC\"", list, ..Things::default() }).run(&["check"]).expect(1);
+    let said = format!("{}{}", ended.out, ended.err);
+    assert!(said.contains("/modified (list.time); it must be RFC 3339"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn from_and_to_reach_the_ends_of_the_calendar() {
     let database = Database::fresh().await;
     let rows = [
@@ -194,6 +225,28 @@ async fn from_and_to_reach_the_ends_of_the_calendar() {
         {
             assert_eq!(app.call(Method::GET, &format!("/api/v1/things?{query}"), None).await.0, 400, "{query}");
         }
+        app.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_without_a_secret_is_for_basic_authentication_alone() {
+    let (api, address) = fake().await;
+    api.set_rows([r#"{"id":"a"}"#]);
+    for (auth, status) in [("basic", 201), ("bearer", 422), ("api-key", 422)] {
+        let header = if auth == "api-key" { "api_key_header = \"X-Key\"" } else { "" };
+        let app = TestApp::builder()
+            .source(&format!("base_url = \"{address}\"\nauth = \"{auth}\"\n{header}"))
+            .resources(&["things"])
+            .toml(&Things::default().toml())
+            .unregistered()
+            .start()
+            .await;
+        let shop = json!({"name": "Shop", "client_id": "key", "client_secret": ""});
+        let (found, answer) = app.call(Method::POST, "/api/v1/shops", Some(shop)).await;
+        assert_eq!(found, status, "{auth}: {answer}");
+        app.run_until_idle().await;
+        assert_eq!(app.pages("/api/v1/things?limit=10").await.len(), usize::from(status == 201), "{auth}");
         app.finish().await;
     }
 }
