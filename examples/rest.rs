@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::large_futures, reason = "a script, not a service")]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -62,8 +63,9 @@ async fn at_rest(binary: &str, sink: &str, mysql: Option<&str>, documents: usize
         let after = service.figures()?;
         let seconds = MINUTE.as_secs_f64();
         println!(
-            "{sink:<8} {documents} documents, a minute {state}: {} bytes written, {:.2} % of a core, {:.1} wake-ups/s, log {} -> {} bytes",
+            "{sink:<8} {documents} documents, a minute {state}: {} bytes made dirty, {} on the device, {:.2} % of a core, {:.1} wake-ups/s, log {} -> {} bytes",
             after.written - before.written,
+            after.device - before.device,
             (after.cpu - before.cpu).as_secs_f64() * 100.0 / seconds,
             (after.wakeups - before.wakeups) as f64 / seconds,
             log,
@@ -84,6 +86,7 @@ async fn churn(binary: &str, sink: &str, mysql: Option<&str>, rounds: usize) -> 
     }
     service.idle().await?;
     let (before, read) = (service.figures()?, sandbox.sandbox.audit().details_read);
+    let commits = service.commits()?;
     let begun = Instant::now();
     let mut logs = Vec::new();
     for round in 1..=rounds {
@@ -100,10 +103,16 @@ async fn churn(binary: &str, sink: &str, mysql: Option<&str>, rounds: usize) -> 
     service.idle().await?;
     let after = service.figures()?;
     let documents = sandbox.sandbox.audit().details_read - read;
-    let written = after.written - before.written;
+    let (written, passed) = (after.written - before.written, after.passed - before.passed);
+    let device = after.device - before.device;
+    let each = documents.max(1);
     println!(
-        "{sink:<8} churn of {rounds} rounds: {documents} documents, {written} bytes written, {} a document, {:.0} us of CPU a document, log in KiB {logs:?}",
-        written / documents.max(1),
+        "{sink:<8} churn of {rounds} rounds: {documents} documents, {:.2} commits a document, {} bytes passed to the system, {} made dirty and {} on the device a document, \
+         {:.0} us of CPU a document, log in KiB {logs:?}",
+        (service.commits()? - commits) as f64 / each as f64,
+        passed / each,
+        written / each,
+        device / each,
         (after.cpu - before.cpu).as_secs_f64() * 1e6 / documents.max(1) as f64,
     );
     service.remove()
@@ -156,7 +165,12 @@ struct Service {
 
 /// What a process has used so far.
 struct Figures {
+    /// Pages made dirty, whole ones, as the system counts them.
     written: u64,
+    /// Bytes of system calls that write, sockets included.
+    passed: u64,
+    /// Bytes written to the device below the data directory, by whomever.
+    device: u64,
     cpu: Duration,
     wakeups: u64,
 }
@@ -241,7 +255,21 @@ impl Service {
         let rest = stat.rsplit_once(')').context("stat")?.1;
         let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         let written = field(&process.join("io"), "write_bytes:")?;
-        Ok(Figures { written, cpu: Duration::from_millis(ticks * 10), wakeups })
+        let passed = field(&process.join("io"), "wchar:")?;
+        Ok(Figures {
+            written,
+            passed,
+            device: device_bytes(&self.directory)?,
+            cpu: Duration::from_millis(ticks * 10),
+            wakeups,
+        })
+    }
+
+    /// Commits of the store so far.
+    fn commits(&self) -> anyhow::Result<u64> {
+        let text = std::fs::read_to_string(self.directory.join("data/made-by-waybill"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("commits ")).context("the commits")?;
+        Ok(line.split(',').next().context("their number")?.parse()?)
     }
 
     fn log_bytes(&self) -> anyhow::Result<u64> {
@@ -264,6 +292,14 @@ fn serve(binary: &str, directory: &Path) -> anyhow::Result<Killed> {
         .spawn()
         .context("starting waybill")?;
     Ok(Killed(child))
+}
+
+/// What the device of a folder has written since it was started. 0 where the system does not say.
+fn device_bytes(directory: &Path) -> anyhow::Result<u64> {
+    let device = std::fs::metadata(directory)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let Ok(stat) = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")) else { return Ok(0) };
+    Ok(stat.split_whitespace().nth(6).and_then(|sectors| sectors.parse::<u64>().ok()).unwrap_or(0) * 512)
 }
 
 /// The number behind a name in a file of /proc.

@@ -17,19 +17,28 @@ pub(super) struct Faulty {
     /// It seems damaged so many times.
     pub unsound: AtomicUsize,
     pub looks: AtomicUsize,
+    /// Records that were read, one by one or by scans.
+    pub reads: AtomicUsize,
+}
+
+impl Faulty {
+    fn count(&self) {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Kv for Faulty {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.count();
         self.inner.get(key)
     }
 
     fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
-        self.inner.scan(prefix, from)
+        Box::new(self.inner.scan(prefix, from).inspect(|_| self.count()))
     }
 
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
-        self.inner.scan_back(prefix, before)
+        Box::new(self.inner.scan_back(prefix, before).inspect(|_| self.count()))
     }
 
     fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {

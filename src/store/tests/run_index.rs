@@ -1,14 +1,18 @@
 //! The index of runs says of each run what its record says, and old runs go.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-use super::fixture;
-use crate::domain::{Combination, Mode, Next, Run, RunState, StreamId, Trigger};
+use super::faulty::Faulty;
+use super::{NOW, fixture};
+use crate::domain::{Clock, Combination, Mode, Next, Run, RunState, StreamId, Trigger};
 use crate::store::committer::run_once;
 use crate::store::kv::{Kv, MemoryKv};
-use crate::store::{Memory, RunFilter, Store, StoreError, Tx, decode, encode, keys, run_index, runs};
+use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx, decode, encode, keys, run_index, runs};
 
 const STATES: [RunState; 7] = [
     RunState::Walking,
@@ -107,7 +111,7 @@ proptest! {
     fn the_index_never_disagrees_with_the_runs(steps in steps(), filter in filters(), limit in 1usize..5) {
         let memory = Memory::default();
         let kv = &*memory.0;
-        let store = Store::simulated(&memory, crate::domain::Clock::system()).unwrap();
+        let store = Store::simulated(&memory, Clock::system()).unwrap();
         for step in &steps {
             run_once(kv, |tx| apply(tx, step)).unwrap();
             assert_eq!(index(kv), built(kv), "after {step:?}");
@@ -175,6 +179,32 @@ fn counts(store: &Store, of: u8) -> Vec<(RunState, usize)> {
     let runs = store.runs(None, usize::MAX, |run| run.stream == of).unwrap();
     let count = |state: RunState| runs.iter().filter(|run| run.state == state).count();
     STATES.iter().map(|state| (*state, count(*state))).filter(|(_, count)| *count > 0).collect()
+}
+
+#[tokio::test]
+async fn a_listing_reads_no_run_that_it_does_not_show() {
+    let kv = Arc::new(Faulty::default());
+    let engine: Arc<dyn Kv> = Arc::<Faulty>::clone(&kv);
+    let store = Store::over(engine, SealKey::new(&[1; 32]), Clock::manual(NOW), Path::new("memory")).unwrap();
+    let plant_all = |tx: &mut Tx<'_>| {
+        plant(tx, 3, 0, |run| run.state = RunState::Failed)?;
+        plant(tx, 2, 1, |run| run.state = RunState::Walking)?;
+        (0..6).try_for_each(|of| plant(tx, 500, of, |_| {}))
+    };
+    store.transact(plant_all).await.unwrap();
+    let reads_of = |filter: RunFilter, found: usize| {
+        let before = kv.reads.load(Ordering::SeqCst);
+        assert_eq!(store.find_runs(&filter, None, 50).unwrap().len(), found, "{filter:?}");
+        kv.reads.load(Ordering::SeqCst) - before
+    };
+    let failed = reads_of(RunFilter { state: Some(RunState::Failed), ..RunFilter::default() }, 3);
+    let walking = reads_of(RunFilter { state: Some(RunState::Walking), ..RunFilter::default() }, 2);
+    let orders = reads_of(RunFilter { resource: Some("orders".into()), ..RunFilter::default() }, 50);
+    let shop = reads_of(RunFilter { shops: Some(["shop1".to_owned()].into()), ..RunFilter::default() }, 50);
+    // A run and its index entry each, and the beginnings of lists.
+    for reads in [failed, walking, orders, shop] {
+        assert!(reads <= 2 * 50 + 20, "{reads} records read of 3,005");
+    }
 }
 
 #[tokio::test]
