@@ -94,8 +94,9 @@ pub(super) struct Things<'a> {
 impl Things<'_> {
     pub(super) fn toml(&self) -> String {
         let Things { own, list, columns, table } = self;
+        let detail = if own.contains("detail") { "\"GET /things/*\" = \"none\"\n" } else { "" };
         format!(
-            "[source.limits]\n\"GET /things\" = \"none\"\n\"GET /things/*\" = \"none\"\n[resource.things]\nid = \"/id\"\n{own}\n\
+            "[source.limits]\n\"GET /things\" = \"none\"\n{detail}[resource.things]\nid = \"/id\"\n{own}\n\
              [resource.things.list]\npath = \"/things\"\nitems = \"/items\"\npages = {{ style = \"none\" }}\n{list}\n\
              [resource.things.table]\n{table}\n[resource.things.table.columns]\n{columns}\n"
         )
