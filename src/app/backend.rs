@@ -10,6 +10,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Inner, restore};
 use crate::catalog::Definition;
+use crate::domain::calls::CallDay;
+use crate::domain::clock::Millis;
 use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Sparse, Trigger};
 use crate::http::backend::{
     Answer, AnswerName, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeptAnswer,
@@ -277,6 +279,14 @@ impl Backend for Inner {
 
     fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
         Box::pin(async move { self.status_now(of.as_ref()).map_err(store_error) })
+    }
+
+    fn calls(&self, days: u64) -> Answer<'_, (Option<Millis>, Vec<CallDay>)> {
+        Box::pin(async move {
+            let totals = self.store.call_totals().map_err(store_error)?;
+            let since = totals.iter().map(|total| total.since).min();
+            Ok((since, self.store.call_days(days).map_err(store_error)?))
+        })
     }
 
     fn ready(&self) -> Readiness {

@@ -78,13 +78,23 @@ impl<'a> Caller<'a> {
         call: &Call,
     ) -> Result<Outcome, StoreError> {
         let Some(rule) = self.config.rules.find("GET", &call.path) else {
-            return Ok(self.source.get(credentials, call).await);
+            let outcome = self.source.get(credentials, call).await;
+            return self.counted(&call.path, outcome).await;
         };
         let mut budget = self.take_slot(&shop.account, rule).await?;
         let outcome = self.source.get(credentials, call).await;
         if let Some(pause) = outcome.settle(&mut budget, Instant::now()) {
             self.store.keep_pause(&shop.account, &rule.name, pause).await?;
         }
+        self.counted(&rule.name, outcome).await
+    }
+
+    /// Counts a call, and a login before it, durably.
+    async fn counted(&self, rule: &str, outcome: Outcome) -> Result<Outcome, StoreError> {
+        if let Some(status) = outcome.call_status() {
+            self.store.count_call(rule, status);
+        }
+        self.store.keep_calls().await?;
         Ok(outcome)
     }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::domain::calls::CallStatus;
 use crate::source::{KeptToken, TokenKeeper};
-use crate::store::Store;
+use crate::store::{LOGIN_RULE, Store};
 
 /// Under which rule, of no account, the store keeps the login host's pause.
 pub(super) const LOGIN: &str = "login";
@@ -31,6 +32,10 @@ impl TokenKeeper for StoreKeeper {
                 error.warn("a token could not be kept; the next start logs in again");
             }
         })
+    }
+
+    fn count_login(&self, status: CallStatus) {
+        self.0.count_call(LOGIN_RULE, status);
     }
 
     fn load_pause(&self) -> Duration {

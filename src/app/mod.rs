@@ -5,17 +5,20 @@
 //! | --- | --- |
 //! | `backend` | the HTTP API's questions, answered by store, sink and engine |
 //! | `completeness` | what was listed against what the sink holds, and the closing of gaps |
+//! | `forecast` | when a run will be done |
 //! | `keeper` | tokens kept, sealed, in the store |
 //! | `master_key` | the key file, made at the first start |
 //! | `overdue` | the alarm before rows fall out of the API's reach |
 //! | `probe` | what `waybill check` asks of the outside |
 //! | `ready` | whether it can do its work, and what is missing |
 //! | `restore` | an empty data directory heals from MySQL |
+//! | `story` | the log's lines about the start and about runs that end |
 //! | `uses` | when each API key was last used |
 
 mod backend;
 mod call;
 mod completeness;
+mod forecast;
 pub mod infer;
 mod keeper;
 mod master_key;
@@ -28,6 +31,7 @@ mod ready;
 mod restore;
 pub mod schema;
 pub mod state;
+mod story;
 mod uses;
 mod view;
 
@@ -90,6 +94,7 @@ struct Inner {
     /// Held by who looks at the completeness of a shop.
     looks: tokio::sync::Mutex<()>,
     uses: uses::Uses,
+    timetable: Timetable,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
@@ -110,12 +115,11 @@ impl App {
     /// # Errors
     /// The store does not open, the master key does not fit, or an address is unusable.
     pub async fn start(config: Config) -> anyhow::Result<App> {
-        let timetable = timetable(&config)?;
         let app = App::open(config, true).await?;
         if let Err(error) = app.inner.restore().await {
             app.inner.spawn("the taking over from MySQL", Arc::clone(&app.inner).restore_later(error));
         }
-        app.inner.spawn_tasks(timetable);
+        app.inner.spawn_tasks();
         Ok(app)
     }
 
@@ -133,6 +137,7 @@ impl App {
     }
 
     async fn open(config: Config, works: bool) -> anyhow::Result<App> {
+        let timetable = timetable(&config)?;
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
@@ -169,6 +174,7 @@ impl App {
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
             uses: uses::Uses::default(),
+            timetable,
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
             outbox_bytes_max: config.limits.outbox_max_bytes,
@@ -262,7 +268,7 @@ impl App {
 }
 
 impl Inner {
-    fn spawn_tasks(self: &Arc<Inner>, timetable: Timetable) {
+    fn spawn_tasks(self: &Arc<Inner>) {
         let (store, stop) = (self.store.clone(), self.stop.clone());
         match &self.sink {
             Sink::Archive(_) => self.spawn("the writer", writer::run_archive(store, stop)),
@@ -276,7 +282,10 @@ impl Inner {
         self.spawn("completeness", Arc::clone(self).mend_after_walks());
         self.spawn("drift", Arc::clone(self).keep_drift_often());
         self.spawn("housekeeping", Arc::clone(self).keep_house());
-        let (engine, store) = (self.engine.clone(), self.store.clone());
+        if let Some(ended) = self.store.take_ended_runs() {
+            self.spawn("the log of runs", Arc::clone(self).log_runs(ended));
+        }
+        let (engine, store, timetable) = (self.engine.clone(), self.store.clone(), self.timetable.clone());
         self.spawn("the schedule", async move {
             if let Err(error) = tick(engine, timetable).await {
                 tracing::error!(%error, "the schedule stopped");

@@ -1,18 +1,23 @@
-//! `waybill plan`: which calls the next walk would make, and how long they take. From what earlier walks came to; makes
-//! no call itself.
+//! `waybill plan`: which calls the next walk would make, and how long they take. From what earlier walks cost and what
+//! the ledger holds; makes no call itself.
+//!
+//! Each pass of a walk counts: a first walk passes over its list twice. What is new or changed in the marketplace since the
+//! last walk is not known here, and not in the plan.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::App;
+use super::{App, Inner};
 use crate::catalog::Definition;
-use crate::catalog::definition::{Pages, Span};
-use crate::domain::{Mode, Run, RunState, Shop, ShopState, StreamId};
+use crate::catalog::definition::Pages;
+use crate::domain::{Mode, Shop, ShopState, StreamId};
+use crate::source::{Walk, news_since, stretches};
+use crate::store::{ListedRows, StoreError};
 
-/// Runs looked through for the last walks of the streams.
-const RUNS_LOOKED: usize = 20_000;
-/// Rows of a page, where the definition does not say it.
+/// Rows of a page, where neither the definition nor an earlier walk says it.
 const PAGE_ROWS: u64 = 50;
+/// Parameters of a list by which its page size is often asked for.
+const SIZE_PARAMETERS: [&str; 7] = ["page-size", "page_size", "pageSize", "per_page", "per-page", "limit", "size"];
 
 /// What to plan.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +25,29 @@ pub struct Ask {
     pub shop: Option<String>,
     pub resource: Option<String>,
     pub full: bool,
-    /// Rows of a stream that was never walked.
-    pub rows: Option<u64>,
+    /// Rows of streams that were never walked.
+    pub rows: Rows,
+}
+
+/// How many rows lists have that were never walked.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Of each stream that is not named.
+    pub each: Option<u64>,
+    /// By resource, or by resource and parameters as the plan shows them.
+    pub of: BTreeMap<String, u64>,
+}
+
+impl Rows {
+    fn of(&self, stream: &StreamId) -> Option<u64> {
+        let named = self.of.get(&stream_name(stream)).or_else(|| self.of.get(&stream.resource));
+        named.copied().or(self.each)
+    }
+}
+
+/// Resource and parameters, as the plan shows them.
+pub fn stream_name(stream: &StreamId) -> String {
+    format!("{} {}", stream.resource, stream.combination).trim().to_owned()
 }
 
 /// The calls of one stream's next walk.
@@ -30,7 +56,7 @@ pub struct StreamPlan {
     pub shop: String,
     pub stream: StreamId,
     pub mode: Mode,
-    /// None: it was never walked so, and nobody said how much there is.
+    /// None: it was never walked so, and nothing says how much there is.
     pub lists: Option<u64>,
     pub details: Option<u64>,
     /// Where the numbers come from.
@@ -70,19 +96,13 @@ impl App {
         if let (true, Some(id)) = (shops.is_empty(), &ask.shop) {
             anyhow::bail!(super::NoSuchShop(id.to_owned()));
         }
-        let walked = |run: &Run| matches!(run.state, RunState::Done | RunState::Fetching);
-        let runs = inner.store.runs(None, RUNS_LOOKED, walked)?;
         let mut plan = Plan::default();
         let mut calls: BTreeMap<(String, String), u64> = BTreeMap::new();
         for shop in &shops {
             let wanted = |definition: &&Definition| ask.resource.as_ref().is_none_or(|name| *name == definition.name);
             for definition in inner.definitions_of(shop).filter(wanted) {
                 for stream in definition.streams(&shop.id) {
-                    let first = inner.store.checkpoint(&stream)?.full_walk_at.is_none();
-                    let mode = if ask.full || first { Mode::Full } else { Mode::Incremental };
-                    let last = runs.iter().find(|run| run.stream == stream && run.mode == mode);
-                    let known = Known { first, last, rows: ask.rows };
-                    let planned = plan_stream(definition, shop, (stream, mode), &known);
+                    let planned = inner.plan_stream(definition, shop, stream, ask)?;
                     let paths = [
                         (Some(&definition.list.path), planned.lists),
                         (definition.detail.as_ref().map(|detail| &detail.path), planned.details),
@@ -111,58 +131,159 @@ impl App {
     }
 }
 
-/// What there is to plan a stream by.
-struct Known<'a> {
-    /// It was never walked whole.
-    first: bool,
-    /// Its last walk of the kind that comes next.
-    last: Option<&'a Run>,
-    rows: Option<u64>,
+/// The calls of a walk of one stream.
+struct Calls {
+    lists: Option<u64>,
+    details: Option<u64>,
+    basis: &'static str,
 }
 
-fn plan_stream(
-    definition: &Definition,
-    shop: &Shop,
-    (stream, mode): (StreamId, Mode),
-    known: &Known<'_>,
-) -> StreamPlan {
-    let has_detail = definition.detail.is_some();
-    let details = |count: u64| if has_detail { count } else { 0 };
-    let (lists, found, basis) = match (known.last, known.rows) {
-        (Some(run), _) => (Some(run.pages), Some(details(run.to_fetch)), "the last such walk"),
-        (None, Some(rows)) => (Some(lists_of(definition, rows)), Some(details(rows)), "the rows that were given"),
-        (None, None) if definition.list.windows.is_some() && mode == Mode::Full => {
-            (Some(lists_of(definition, 0)), None, "the days; rows are not known")
-        }
-        (None, None) => {
-            let basis = match (known.first, mode) {
-                (true, _) => "never walked; give --rows",
-                (false, Mode::Full) => "its whole walk is too long ago; give --rows",
-                (false, Mode::Incremental) => "walked whole, not for news yet; give --rows",
-            };
-            (None, if has_detail { None } else { Some(0) }, basis)
-        }
-    };
-    StreamPlan { shop: shop.name.clone(), stream, mode, lists, details: found, basis }
-}
-
-/// List calls of a whole walk over so many rows.
-fn lists_of(definition: &Definition, rows: u64) -> u64 {
-    let size = if let Pages::Offset { size, .. } = definition.list.pages { size.max(1) } else { PAGE_ROWS };
-    let windows = definition.list.windows.as_ref().map_or(1, |windows| {
-        let days = match windows.span {
-            Span::Day { .. } => 1,
-            Span::Days { days, .. } => days.max(1),
+impl Inner {
+    fn plan_stream(
+        &self,
+        definition: &Definition,
+        shop: &Shop,
+        stream: StreamId,
+        ask: &Ask,
+    ) -> Result<StreamPlan, StoreError> {
+        let first = self.store.checkpoint(&stream)?.full_walk_at.is_none();
+        let mode = if ask.full || first { Mode::Full } else { Mode::Incremental };
+        let rows = self.store.listed_rows(&stream)?;
+        let Calls { lists, details, basis } = if first {
+            self.first_walk(definition, &stream, &ask.rows)?
+        } else {
+            self.later_walk(definition, (&stream, mode), &rows)?
         };
-        u64::from(windows.reach_days + 1).div_ceil(u64::from(days))
-    });
-    // Such a list ends with an empty page, in each stretch of days.
-    let ends = match definition.list.pages {
-        Pages::Number { .. } | Pages::Offset { .. } => windows,
-        _ => 0,
+        // Planned reads that are due leave beside the walk; a full one on request has them among its own.
+        let due = if mode == Mode::Full && !first { 0 } else { rows.due };
+        let details = details.map(|details| if definition.detail.is_some() { details + due } else { 0 });
+        Ok(StreamPlan { shop: shop.name.clone(), stream, mode, lists, details, basis })
+    }
+
+    /// A walk over a list that was never read whole.
+    fn first_walk(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Calls, StoreError> {
+        let unknown = |basis| Calls { lists: None, details: None, basis };
+        let Some(rows) = asked.of(stream) else {
+            return Ok(unknown("never walked; give --rows"));
+        };
+        let Some(parents) = self.parents(definition, stream, asked)? else {
+            return Ok(unknown("its parents are not known; give their --rows too"));
+        };
+        let now = self.store.clock().now();
+        let walk = Walk { mode: Mode::Full, started_at: now, since: None, parent: None };
+        let pages = pages_of(definition, stream, rows, parents.saturating_mul(stretches(definition, walk)));
+        // The first pass is held against a second one, unless all stood on one page.
+        let passes = if pages > 1 || rows == 0 { 2 } else { 1 };
+        Ok(Calls { lists: Some(pages * passes), details: Some(rows), basis: "the rows that were given" })
+    }
+
+    /// How many lists of a parent's the stream has: 1 without a parent; none: nothing tells.
+    fn parents(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Option<u64>, StoreError> {
+        let Some(parent) = &definition.parent else { return Ok(Some(1)) };
+        let Some(parent) = self.definitions.iter().find(|one| one.name == *parent) else { return Ok(None) };
+        let mut count = 0;
+        for stream in parent.streams(&stream.shop) {
+            let walked = self.store.checkpoint(&stream)?.full_walk_at.is_some();
+            let known =
+                if walked { Some(self.store.listed_rows(&stream)?.times.len() as u64) } else { asked.of(&stream) };
+            let Some(known) = known else { return Ok(None) };
+            count += known;
+        }
+        Ok(Some(count))
+    }
+
+    /// A walk over a list that was read whole before.
+    fn later_walk(
+        &self,
+        definition: &Definition,
+        (stream, mode): (&StreamId, Mode),
+        rows: &ListedRows,
+    ) -> Result<Calls, StoreError> {
+        let costs = self.store.walk_costs(stream)?;
+        let details = if mode == Mode::Full { rows.may_change } else { 0 };
+        let calls = |lists, basis| Calls { lists, details: Some(details), basis };
+        let whole = || costs.full.map(|cost| cost.pages);
+        if mode == Mode::Full {
+            return Ok(calls(
+                whole(),
+                if costs.full.is_some() { "the pages of the last walk" } else { "its pages are not known" },
+            ));
+        }
+        if definition.newest_first(&stream.combination) {
+            let size = costs.full.map_or(PAGE_ROWS, |cost| {
+                let full_pages = cost.pages.saturating_sub(1).max(1);
+                cost.listed.div_ceil(full_pages).max(PAGE_ROWS.min(cost.listed)).max(1)
+            });
+            let walked_at = self.store.checkpoint(stream)?.walked_at.unwrap_or(0);
+            let overlap = i64::try_from(definition.list.overlap.as_millis()).unwrap_or(i64::MAX);
+            let pages = pages_to_known(&rows.times, size, walked_at.saturating_sub(overlap));
+            return Ok(calls(Some(pages), "the rows that are younger than the overlap"));
+        }
+        if definition.list.windows.is_some() || definition.list.recent.is_some() {
+            if let Some(cost) = costs.incremental {
+                return Ok(calls(Some(cost.pages), "the pages of the last walk"));
+            }
+            let now = self.store.clock().now();
+            let walked = self.store.checkpoint(stream)?.until(now);
+            let since = news_since(definition, &walked, now);
+            let lists = stretches(definition, Walk { mode, started_at: now, since, parent: None });
+            return Ok(calls(Some(lists + u64::from(ends_empty(definition))), "the days since the last walk"));
+        }
+        let pages = costs.incremental.map(|cost| cost.pages).or_else(whole);
+        Ok(calls(pages, if pages.is_some() { "the pages of the last walk" } else { "its pages are not known" }))
+    }
+}
+
+/// Whether each list ends with an empty page.
+fn ends_empty(definition: &Definition) -> bool {
+    matches!(definition.list.pages, Pages::Number { .. } | Pages::Offset { .. })
+}
+
+/// Pages of one pass over so many rows. In several lists they are taken to be spread: the last page of each is half full
+/// then, and as many lists as can be have rows.
+fn pages_of(definition: &Definition, stream: &StreamId, rows: u64, lists: u64) -> u64 {
+    if matches!(definition.list.pages, Pages::None) {
+        return lists;
+    }
+    let size = page_size(definition, stream);
+    let pages = if lists > 1 { (rows.div_ceil(size) + lists / 2).max(rows.min(lists)) } else { rows.div_ceil(size) };
+    if ends_empty(definition) { pages + lists } else { pages.max(lists) }
+}
+
+fn page_size(definition: &Definition, stream: &StreamId) -> u64 {
+    if let Pages::Offset { size, .. } = definition.list.pages {
+        return size.max(1);
+    }
+    let asked = stream.combination.0.iter().find(|(name, _)| SIZE_PARAMETERS.contains(&name.as_str()));
+    asked.and_then(|(_, value)| value.parse().ok()).filter(|size| *size > 0).unwrap_or(PAGE_ROWS)
+}
+
+/// Pages from the newest row on, up to the first without a row that is younger than this; the empty one behind the last
+/// row counts too.
+fn pages_to_known(times: &[Option<i64>], size: u64, young_from: i64) -> u64 {
+    let mut times = times.to_vec();
+    times.sort_by(|a, b| b.cmp(a));
+    let young = if times.iter().all(Option::is_none) {
+        times.len()
+    } else {
+        times.iter().filter(|time| time.is_some_and(|time| time > young_from)).count()
     };
-    match definition.list.pages {
-        Pages::None => windows,
-        _ => rows.div_ceil(size).max(windows.min(rows)) + ends,
+    // Those behind the last young one are the page where the walk stops.
+    (young as u64).div_ceil(size) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pages_to_known;
+
+    #[test]
+    fn a_walk_for_news_stops_at_the_first_page_that_is_old() {
+        let times = |young: i64, old: i64| -> Vec<Option<i64>> {
+            (0..old).map(Some).chain((0..young).map(|n| Some(1_000 + n))).collect()
+        };
+        let pages = |young, old| pages_to_known(&times(young, old), 50, 999);
+        assert_eq!([pages(0, 200), pages(1, 200), pages(50, 200), pages(51, 200)], [1, 2, 2, 3]);
+        assert_eq!([pages(0, 0), pages(3, 0)], [1, 2], "and the empty page");
+        assert_eq!(pages_to_known(&[None; 60], 50, 999), 3, "nothing tells their age");
     }
 }

@@ -1,14 +1,15 @@
-//! What the installation is doing, put together from all parts: status, idleness, forecasts, metrics.
+//! What the installation is doing, put together from all parts: status, idleness, metrics.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::Inner;
 use super::keeper::LOGIN;
+use crate::domain::calls::{CallStatus, CallTotal};
 use crate::domain::clock::Millis;
-use crate::domain::{Run, RunState, RunView, Shop, ShopState};
+use crate::domain::{Run, Shop, ShopState};
 use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, Part, ShopCounts, SinkStatus, Status};
-use crate::store::{Counters, Queue, QueueKind, StoreError};
+use crate::store::{Counters, LOGIN_RULE, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
 
 /// Jobs counted per queue for the status page.
@@ -35,6 +36,10 @@ impl Inner {
             None => error.clone(),
             Some(_) => "the database takes no documents now".to_owned(),
         });
+        let totals = self.store.call_totals()?;
+        let calls_since = totals.iter().map(|total| total.since).min();
+        let (logins, calls): (Vec<_>, Vec<_>) = totals.into_iter().partition(|total| total.rule == LOGIN_RULE);
+        let logins = logins.iter().map(|total| total.counts.total()).sum();
         let (budgets, budgets_left_out) = self.budgets(of.map(|part| &part.accounts))?;
         Ok(Status {
             // By the same counters: a status that is idle has nothing else in it.
@@ -46,8 +51,10 @@ impl Inner {
             outbox: counters.outbox,
             outbox_bytes: counters.outbox_bytes,
             parked,
-            calls: self.engine.stats().calls(),
-            refused_429: self.engine.stats().refused_429(),
+            calls: calls.iter().map(|total| total.counts.total()).sum(),
+            refused_429: calls.iter().map(|total| total.counts.get(CallStatus::TooMany)).sum(),
+            logins,
+            calls_since,
             budgets,
             budgets_left_out,
             sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error: told },
@@ -146,37 +153,16 @@ impl Inner {
         Ok((shown?, left_out as u64))
     }
 
-    /// Runs with their forecast: the details that wait for the same budget, at the pace of its rule.
-    pub(super) fn with_forecast(&self, runs: Vec<Run>) -> Result<Vec<RunView>, StoreError> {
-        let fetching = runs.iter().any(|run| run.state == RunState::Fetching);
-        let mut accounts = BTreeMap::new();
-        let mut pending: BTreeMap<(String, String), u64> = BTreeMap::new();
-        if fetching {
-            accounts.extend(self.store.shops()?.into_iter().map(|shop| (shop.id, shop.account)));
-            for run in self.store.open_runs()? {
-                if let Some(key) = self.detail_budget(&run, &accounts) {
-                    *pending.entry(key).or_default() += run.pending();
-                }
+    /// The calls ever, as far as they are counted. A counter of metrics only grows, so that they are set to what is kept.
+    fn set_call_metrics(&self) {
+        for CallTotal { rule, counts, .. } in self.store.call_totals().unwrap_or_default() {
+            for (status, calls) in counts.iter() {
+                let status = status.as_str();
+                metrics::counter!("waybill_calls_total", "rule" => rule.clone(), "status" => status).absolute(calls);
             }
+            let refused = counts.get(CallStatus::TooMany);
+            metrics::counter!("waybill_refused_429_total", "rule" => rule).absolute(refused);
         }
-        let now = self.store.clock().now();
-        let forecast = |run: &Run| {
-            let key = self.detail_budget(run, &accounts).filter(|_| run.state == RunState::Fetching)?;
-            let rule = self.engine.rules().rules().iter().find(|rule| rule.name == key.1)?;
-            let limit = rule.limit?;
-            let windows = pending.get(&key).copied().unwrap_or(0).div_ceil(u64::from(limit.calls));
-            let left = windows.saturating_mul(u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX));
-            Some(now.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)))
-        };
-        Ok(runs.into_iter().map(|run| RunView { forecast_at: forecast(&run), run }).collect())
-    }
-
-    /// Account and rule of a run's detail calls.
-    fn detail_budget(&self, run: &Run, accounts: &BTreeMap<String, String>) -> Option<(String, String)> {
-        let account = accounts.get(&run.stream.shop)?;
-        let definition = self.definitions.iter().find(|definition| definition.name == run.stream.resource)?;
-        let rule = self.engine.rules().find("GET", &definition.detail.as_ref()?.path)?;
-        Some((account.clone(), rule.name.clone()))
     }
 
     pub(super) fn render_metrics(&self) -> String {
@@ -198,6 +184,7 @@ impl Inner {
         if let Ok(left) = self.store.pause_left("", LOGIN) {
             metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
+        self.set_call_metrics();
         self.metrics.render()
     }
 }

@@ -7,17 +7,19 @@ use serde_json::json;
 
 use super::out::Out;
 use super::schema::known;
-use super::{Outcome, Voice, at_rest, configure, nothing_yet, stop};
-use crate::app::plan::{Ask, Plan};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, stop};
+use crate::app::plan::{Ask, Plan, Rows, stream_name};
 use crate::domain::Mode;
 
 /// Show which calls the next walk would make, and how long the rate limits make them take.
 ///
-/// Makes no call. The numbers are those of the last walk of the same kind; for streams that were never walked give
-/// --rows. Shops run side by side, so the longest budget is what the whole takes.
+/// Makes no call. Each pass of a walk counts: a first one reads its list twice. Pages are those of the last walk;
+/// for streams that were never walked give --rows. What is new or changed in the marketplace since the last walk is not
+/// known, and comes on top. Shops run side by side, so the longest budget is what the whole takes.
 #[derive(clap::Args)]
 #[command(
-    after_long_help = "Examples:\n  waybill plan\n  waybill plan --full\n  waybill plan --resource orders --rows 10000\n\n\
+    after_long_help = "Examples:\n  waybill plan\n  waybill plan --full\n  waybill plan --resource orders --rows 10000\n  \
+    waybill plan --rows orders=10000 --rows returns=2000\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
 pub(super) struct Args {
@@ -30,16 +32,33 @@ pub(super) struct Args {
     /// Of a walk over all pages
     #[arg(long)]
     full: bool,
-    /// Rows of each stream that was never walked
-    #[arg(long, value_name = "N")]
-    rows: Option<u64>,
+    /// Rows of each stream that was never walked, or of those of one resource; may stand several times
+    #[arg(long, value_name = "N|NAME=N")]
+    rows: Vec<String>,
     /// Print one JSON document instead of the tables
     #[arg(long)]
     json: bool,
 }
 
+/// Reads `--rows`: a number for all, or a number for what is named as the plan shows it.
+fn rows(arguments: &[String]) -> Result<Rows, Failure> {
+    let mut rows = Rows::default();
+    for argument in arguments {
+        let (name, count) = argument.rsplit_once('=').map_or((None, argument.as_str()), |(name, n)| (Some(name), n));
+        let count: u64 = count
+            .parse()
+            .map_err(|_| Failure::Usage(format!("--rows {argument}: write it like 10000, or like orders=10000")))?;
+        match name {
+            Some(name) => drop(rows.of.insert(name.to_owned(), count)),
+            None => rows.each = Some(count),
+        }
+    }
+    Ok(rows)
+}
+
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
+    let rows = rows(&args.rows)?;
     config.check_resources()?;
     known(&config, args.resource.as_deref())?;
     if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
@@ -47,7 +66,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     }
     let drain = config.limits.drain;
     let app = at_rest(config, "GET /api/v1/runs").await?;
-    let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows: args.rows };
+    let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
     let show = if args.json { show_json } else { show };
     let shown = app.plan(&ask).map_err(Into::into).and_then(|plan| show(&plan, &mut out));
     let stopped = stop::stop(app, drain).await;
@@ -85,17 +104,10 @@ fn show(plan: &Plan, out: &mut Out) -> Outcome {
         .streams
         .iter()
         .map(|planned| {
-            let stream = format!("{} {}", planned.stream.resource, planned.stream.combination);
+            let stream = stream_name(&planned.stream);
             let mode = if planned.mode == Mode::Full { "full" } else { "incremental" };
             let (lists, details) = (number(planned.lists), number(planned.details));
-            vec![
-                planned.shop.clone(),
-                stream.trim().to_owned(),
-                mode.to_owned(),
-                lists,
-                details,
-                planned.basis.to_owned(),
-            ]
+            vec![planned.shop.clone(), stream, mode.to_owned(), lists, details, planned.basis.to_owned()]
         })
         .collect();
     out.table(&["shop", "stream", "walk", "lists", "details", "by"], &rows)?;

@@ -180,6 +180,7 @@ mod tests {
                 next: None,
             },
             forecast_at: Some(61_000),
+            pages_expected: None,
         }
     }
 

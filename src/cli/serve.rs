@@ -43,6 +43,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = config(args, path)?;
     let drain = config.limits.drain;
+    let file = config.file.clone();
     let has_admin_key = config.admin_key.is_some();
     let key_file = private::beside(&config.data_dir, ".admin-key");
     let mut signals = stop::Signals::listen()?;
@@ -59,6 +60,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if !has_admin_key {
         admin_key(&*app.backend(), &key_file, &mut out).await?;
     }
+    app.log_start(file.as_deref());
     notice(&mut out, format_args!("waybill listens on http://{address}/"))?;
     let served = tokio::select! {
         served = app.serve(listener) => served.map_err(Failure::Failed),

@@ -78,6 +78,8 @@ pub struct Parked {
 #[derive(Clone, Debug)]
 pub struct RunView {
     pub run: Run,
-    /// When its details will all be read at the pace that the budget allows.
+    /// When it will be done at the pace that the budgets allow; none: that is not known.
     pub forecast_at: Option<Millis>,
+    /// While it walks: how many pages it reads in all, about; none: that is not known.
+    pub pages_expected: Option<u64>,
 }

@@ -3,6 +3,7 @@
 //! Everything here is pure: no input, no output, no wall clock except [`clock`], which is the one
 //! reader of it. Every other module may import this one; it imports nobody of ours.
 
+pub mod calls;
 pub mod clock;
 pub mod completeness;
 pub mod datetime;

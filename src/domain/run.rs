@@ -124,6 +124,9 @@ pub struct Pass {
     /// Least row time that it met; what is older may have come of age.
     #[serde(default)]
     pub oldest: Option<Millis>,
+    /// List calls of it that brought a page.
+    #[serde(default)]
+    pub pages: u64,
     /// It met a row that nobody can read, and so cannot tell which rows are gone.
     #[serde(default)]
     pub unreadable: bool,
@@ -131,7 +134,7 @@ pub struct Pass {
 
 impl Default for Pass {
     fn default() -> Pass {
-        Pass { number: 1, met_known: false, missed: 0, oldest: None, unreadable: false }
+        Pass { number: 1, met_known: false, missed: 0, oldest: None, pages: 0, unreadable: false }
     }
 }
 

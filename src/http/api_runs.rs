@@ -85,6 +85,7 @@ struct RunForm {
     drift: bool,
     #[serde(serialize_with = "time_opt")]
     forecast_at: Option<Millis>,
+    pages_expected: Option<u64>,
 }
 
 impl From<RunView> for RunForm {
@@ -116,6 +117,7 @@ impl From<RunView> for RunForm {
             passes: run.pass.number,
             drift: run.drift,
             forecast_at: view.forecast_at,
+            pages_expected: view.pages_expected,
         }
     }
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
+use crate::domain::calls::CallDay;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Completeness, Mode, RunState, Shop};
@@ -134,6 +135,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What the whole installation is doing; with a part, only its budgets and its overdue streams are told.
     fn status(&self, of: Option<Part>) -> Answer<'_, Status>;
+
+    /// The calls of the last `days` days by rule, newest first; and when the counting began, if any was made.
+    fn calls(&self, days: u64) -> Answer<'_, (Option<Millis>, Vec<CallDay>)>;
 
     /// Whether it can do its work.
     fn ready(&self) -> Readiness;
@@ -356,10 +360,15 @@ pub struct Status {
     pub outbox: u64,
     pub outbox_bytes: u64,
     pub parked: u64,
-    /// Calls to the marketplace since the start.
+    /// Calls to the marketplace since `calls_since`, over all starts; without logins.
     pub calls: u64,
-    /// Calls that it refused for their rate, since the start.
+    /// Of them, those that it refused for their rate.
     pub refused_429: u64,
+    /// Logins since then.
+    pub logins: u64,
+    /// When the counting began; none: no call was made yet.
+    #[serde(serialize_with = "super::reply::time_opt")]
+    pub calls_since: Option<Millis>,
     /// The [`BUDGETS_SHOWN_MAX`] with the most to tell, by account and rule.
     pub budgets: Vec<BudgetStatus>,
     /// How many more there are.

@@ -14,6 +14,7 @@
 
 mod accept;
 mod again;
+mod api_calls;
 mod api_completeness;
 mod api_documents;
 mod api_keys;
@@ -151,6 +152,8 @@ pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Respons
         .or(api_keys::routes(&api))
         .unify()
         .or(api_runs::routes(&api))
+        .unify()
+        .or(api_calls::routes(&api))
         .unify()
         .or(api_resources::routes(&api))
         .unify()

@@ -26,6 +26,7 @@ use super::pace::Pace;
 use super::problem::{SourceError, cause, clean, content_type, from_status};
 use super::token::{Bearer, Credentials, TokenKeeper, Tokens};
 use crate::domain::Clock;
+use crate::domain::calls::CallStatus;
 
 /// Of an error's body no more is read; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
@@ -119,16 +120,30 @@ pub struct Outcome {
     pub next_link: Option<String>,
     pub quota: Quota,
     pub ending: Ending,
+    /// The answer's status; none: no answer, or the result is all that is known of it.
+    pub status: Option<u16>,
 }
 
 impl Outcome {
     /// Without anything that headers told.
     pub(crate) fn plain(result: Result<Bytes, SourceError>, ending: Ending) -> Outcome {
-        Outcome { result, next_link: None, quota: Quota::default(), ending }
+        Outcome { result, next_link: None, quota: Quota::default(), ending, status: None }
     }
 
     fn not_sent(error: SourceError) -> Outcome {
         Outcome::plain(Err(error), Ending::NotSent)
+    }
+
+    /// How the call was answered; none: no call left.
+    pub fn call_status(&self) -> Option<CallStatus> {
+        let code = match (self.ending, &self.result) {
+            (Ending::NotSent, _) => return None,
+            (Ending::Lost, _) => None,
+            (Ending::Answered, Ok(_)) => Some(200),
+            (Ending::Answered, Err(SourceError::Throttled { .. })) => Some(429),
+            (Ending::Answered, Err(_)) => self.status,
+        };
+        Some(CallStatus::of(code))
     }
 
     /// Whether a call left, so that its slot is used.
@@ -220,7 +235,8 @@ impl Source {
         let secure = [&base, &token_url].iter().all(|url| url.scheme() == "https");
         let http = http_client(&config, secure)?;
         let closed = CancellationToken::new();
-        let login = Login::new(http.clone(), token_url, (login_pace, closed.clone()), clock.clone());
+        let login =
+            Login::new(http.clone(), token_url, (login_pace, closed.clone()), (clock.clone(), Arc::clone(&keeper)));
         Ok(Source {
             http,
             base: base.as_str().trim_end_matches('/').to_owned(),
@@ -355,7 +371,7 @@ impl Source {
             None if status == 401 => {
                 let reason = "the API refused the credentials (401)".to_owned();
                 let result = Err(SourceError::Refused { reason });
-                return Outcome { quota, ..Outcome::plain(result, Ending::Answered) };
+                return Outcome { quota, status: Some(status), ..Outcome::plain(result, Ending::Answered) };
             }
             None => {}
         }
@@ -370,7 +386,7 @@ impl Source {
             let body = read_some(response, ERROR_BODY_MAX).await;
             Err(from_status(status, &headers, &body, retry_after(&headers, wall), quota.reset))
         };
-        Outcome { result, next_link, quota, ending: Ending::Answered }
+        Outcome { result, next_link, quota, ending: Ending::Answered, status: Some(status) }
     }
 }
 

@@ -5,7 +5,7 @@
 //! all of them when the host answers as it does to a blocked address (404, or a 403 that names no
 //! reason) or asks to wait.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -21,8 +21,9 @@ use zeroize::Zeroizing;
 use super::headers::{PAUSE_UNREADABLE, retry_after};
 use super::pace::Pace;
 use super::problem::{SourceError, cause, problem_text};
-use super::token::Credentials;
+use super::token::{Credentials, TokenKeeper};
 use crate::domain::Clock;
+use crate::domain::calls::CallStatus;
 
 /// First pause of all logins after an answer that looks like a block; doubles up to [`BLOCK_MAX`].
 const BLOCK_MIN: Duration = Duration::from_secs(600);
@@ -65,6 +66,7 @@ pub(super) struct Login {
     closed: CancellationToken,
     gate: Mutex<Gate>,
     clock: Clock,
+    keeper: Arc<dyn TokenKeeper>,
 }
 
 impl Login {
@@ -72,9 +74,9 @@ impl Login {
         http: reqwest::Client,
         url: Url,
         (pace, closed): (Pace, CancellationToken),
-        clock: Clock,
+        (clock, keeper): (Clock, Arc<dyn TokenKeeper>),
     ) -> Login {
-        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), clock }
+        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), clock, keeper }
     }
 
     /// Asks for a token. At most one request leaves.
@@ -99,11 +101,15 @@ impl Login {
             Ok(response) => response,
             Err(error) => {
                 self.gate().no_answer();
+                if !error.is_connect() {
+                    self.keeper.count_login(CallStatus::NoAnswer);
+                }
                 let what = if error.is_timeout() { "took too long" } else { "cannot be reached" };
                 return Err(Failure::Unavailable(format!("the login host {what}: {}", cause(&error))));
             }
         };
         let status = response.status().as_u16();
+        self.keeper.count_login(CallStatus::of(Some(status)));
         let headers = response.headers().clone();
         let body = super::body::read_some(response, BODY_MAX).await;
         self.judge(Answer { status, headers, body, asked_at }, credentials)

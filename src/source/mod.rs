@@ -45,6 +45,6 @@ pub use auth::Auth;
 pub use budget::{Budget, BudgetView, Overdrawn};
 pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
 pub use headers::Quota;
-pub use position::{Position, Walk, news_since};
+pub use position::{Position, Walk, news_since, stretches};
 pub use problem::SourceError;
 pub use token::{Credentials, KeptToken, TokenKeeper};

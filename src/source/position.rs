@@ -204,6 +204,17 @@ impl Windows {
     }
 }
 
+/// How many lists a walk goes through, of one parent: its stretches of days, or one.
+pub fn stretches(definition: &Definition, walk: Walk) -> u64 {
+    let mut position = Position::begin(definition, walk);
+    let mut lists = 1;
+    while let Some(next) = position.next_list(definition, |_| None) {
+        position = next;
+        lists += 1;
+    }
+    lists
+}
+
 /// Since when a walk that starts now asks for news: since the walk before the last one. A list that for one call shows
 /// nothing, or not all, is so asked once more for the same, and what it kept to itself is found by the next walk.
 pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> Option<Millis> {

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::login::{Failure, Granted, Login, sensitive};
 use super::problem::SourceError;
 use crate::domain::Clock;
+use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
 
 /// A token is renewed this long before its end, or at three quarters of a shorter life.
@@ -80,6 +81,9 @@ pub trait TokenKeeper: Send + Sync {
 
     /// Keeps such a pause, from now on; failures are the keeper's to log.
     fn keep_pause(&self, length: Duration) -> BoxFuture<'_, ()>;
+
+    /// Counts a login that was answered, or left and was not.
+    fn count_login(&self, _: CallStatus) {}
 }
 
 /// A token that calls may carry.

@@ -3,9 +3,11 @@
 //!
 //! | prefix | key | value |
 //! | --- | --- | --- |
+//! | `C` | day (0: ever), rule | calls, by how they were answered |
 //! | `P` | shop | its rows were deleted for good |
 //! | `Us` | shop, resource, combination, run | index of runs: the letter of its state |
 //! | `Ur` | resource, class of state, run | index of runs: nothing |
+//! | `W` | shop, resource, combination | what its last walks cost |
 //! | `a` | digest of an API key | what it grants |
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |

@@ -14,6 +14,7 @@ mod alive;
 mod answers;
 mod archive;
 mod breach;
+mod calls;
 #[cfg(test)]
 mod churn;
 mod clear;
@@ -48,6 +49,7 @@ mod slots;
 mod tests;
 mod unreadable;
 mod walk;
+mod walk_costs;
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -64,6 +66,7 @@ pub use access::{KeyRecord, Scope};
 pub use alive::{blocking, count_panic, how_it_ended};
 pub use answers::{AnswerName, KeptAnswer};
 pub use archive::{ArchivePage, Archived};
+pub use calls::{CALL_DAYS_KEPT, LOGIN_RULE};
 pub use committer::Tx;
 pub use completeness::{Known, Listed, UnderWay};
 pub use error::StoreError;
@@ -78,6 +81,7 @@ pub use seal::SealKey;
 pub use shops::{NewShop, Secrets, ShopChange};
 pub use signal::Signals;
 pub use walk::WalkRule;
+pub use walk_costs::{ListedRows, WalkCost, WalkCosts};
 
 use crate::domain::Clock;
 use committer::Committer;
@@ -96,8 +100,10 @@ struct Inner {
     committer: Committer,
     signals: Arc<Signals>,
     queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
+    ended_runs: Mutex<Option<mpsc::UnboundedReceiver<u64>>>,
     /// Jobs with an attempt under way.
     claims: Claimed,
+    calls: calls::Uncommitted,
     shop_keys: RwLock<HashMap<String, SealKey>>,
     master: SealKey,
     clock: Clock,
@@ -151,7 +157,7 @@ impl Store {
         committer::run_once(&*kv, parked::recount)?;
         committer::run_once(&*kv, lease::recover)?;
         run_index::build(&*kv)?;
-        let (signals, receiver) = Signals::new();
+        let (signals, receiver, ended_runs) = Signals::new();
         let signals = Arc::new(signals);
         let committer = start(Arc::clone(&kv), Arc::clone(&signals))?;
         Ok(Inner {
@@ -159,7 +165,9 @@ impl Store {
             committer,
             signals,
             queues: Mutex::new(Some(receiver)),
+            ended_runs: Mutex::new(Some(ended_runs)),
             claims: Claimed::default(),
+            calls: calls::Uncommitted::default(),
             shop_keys: RwLock::default(),
             master,
             clock,
@@ -233,6 +241,11 @@ impl Store {
     /// The names of queues that got work; given out once, to the lanes.
     pub fn take_queue_signals(&self) -> Option<mpsc::UnboundedReceiver<Queue>> {
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The runs that end, each once its end is durable; given out once.
+    pub fn take_ended_runs(&self) -> Option<mpsc::UnboundedReceiver<u64>> {
+        self.0.ended_runs.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The wall clock that records carry.

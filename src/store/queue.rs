@@ -13,7 +13,9 @@ use super::meta::Counter;
 use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::signal::Signal;
-use super::{Claimed, Store, StoreError, Tx, WalkRule, blocking, decode, detail, encode, lease, parked, shops, walk};
+use super::{
+    Claimed, Store, StoreError, Tx, WalkRule, blocking, calls, decode, detail, encode, lease, parked, shops, walk,
+};
 use crate::domain::{Class, Effects, Job, JobKind, Lease};
 
 /// Waiting jobs made ready in one transaction.
@@ -205,12 +207,20 @@ impl Store {
             prepared.push((lease, settlement));
         }
         let (now, claims, parked_max) = (self.now(), Claimed::clone(&self.0.claims), self.parked_max());
-        self.transact(move |tx| {
-            let settled = settle(tx, prepared, now, &claims)?;
-            parked::pause_full(tx, parked_max, now)?;
-            Ok(settled)
-        })
-        .await
+        let counted = self.0.calls.take();
+        let adding = counted.clone();
+        let settled = self
+            .transact(move |tx| {
+                let settled = settle(tx, prepared, now, &claims)?;
+                parked::pause_full(tx, parked_max, now)?;
+                calls::add(tx, &adding, now)?;
+                Ok(settled)
+            })
+            .await;
+        if settled.is_err() {
+            self.0.calls.put_back(counted);
+        }
+        settled
     }
 
     /// Seals what must be sealed, on the caller's thread.

@@ -75,6 +75,7 @@ pub(super) fn update(
         run.alarmed = unreadable::tell_details(&run);
         run.ended_at = Some(now);
         tx.count(Counter::OpenRuns, -1);
+        tx.raise(Signal::Ended(id));
     } else if !before.is_open() && run.is_open() {
         run.ended_at = None;
         tx.count(Counter::OpenRuns, 1);

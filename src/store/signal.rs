@@ -16,6 +16,8 @@ pub enum Signal {
     Outbox,
     /// Something waits for a due time.
     Timer,
+    /// A run ended.
+    Ended(u64),
     /// Progress that watchers of idleness care about.
     Progress,
 }
@@ -24,6 +26,7 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals {
     queues: mpsc::UnboundedSender<Queue>,
+    ended: mpsc::UnboundedSender<u64>,
     /// Woken when the outbox grew.
     pub outbox: Notify,
     /// Woken when something waits for a due time.
@@ -33,10 +36,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// The signals and the stream of queue names for the lanes.
-    pub(super) fn new() -> (Signals, mpsc::UnboundedReceiver<Queue>) {
+    /// The signals, the stream of queue names for the lanes, and that of runs that ended.
+    pub(super) fn new() -> (Signals, mpsc::UnboundedReceiver<Queue>, mpsc::UnboundedReceiver<u64>) {
         let (queues, receiver) = mpsc::unbounded_channel();
-        (Signals { queues, outbox: Notify::new(), timer: Notify::new(), progress: Notify::new() }, receiver)
+        let (ended, ended_runs) = mpsc::unbounded_channel();
+        (
+            Signals { queues, ended, outbox: Notify::new(), timer: Notify::new(), progress: Notify::new() },
+            receiver,
+            ended_runs,
+        )
     }
 
     pub(super) fn raise(&self, signals: BTreeSet<Signal>) {
@@ -44,6 +52,7 @@ impl Signals {
             match signal {
                 // Without lanes (a command that only looks) nobody listens; that is no error.
                 Signal::Queue(queue) => drop(self.queues.send(queue)),
+                Signal::Ended(run) => drop(self.ended.send(run)),
                 Signal::Outbox => self.outbox.notify_one(),
                 Signal::Timer => self.timer.notify_one(),
                 Signal::Progress => self.progress.notify_waiters(),

@@ -16,7 +16,7 @@ use super::detail;
 use super::keys;
 use super::queue::new_job;
 use super::ready::{enqueue, enqueue_alike};
-use super::{Store, StoreError, Tx, decode, encode, listed, outbox, parked, runs, unreadable};
+use super::{Store, StoreError, Tx, decode, encode, listed, outbox, parked, runs, unreadable, walk_costs};
 use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
 
 /// Pages of one walk; an API that never ends a list must not keep us for ever.
@@ -164,7 +164,7 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     runs::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
         run.listed += tally.listed;
-        run.pass = tally.pass;
+        run.pass = Pass { pages: run.pass.pages + 1, ..tally.pass };
         run.new += tally.new;
         run.changed += tally.changed;
         run.to_fetch += tally.to_fetch;
@@ -378,6 +378,7 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     tx.put(keys::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
     runs::leave(tx, stream);
     outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
+    walk_costs::note(tx, &run)?;
     runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
     parked::revive(tx, &run, now)?;
     runs::follow(tx, &run, now)

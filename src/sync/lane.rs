@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
@@ -14,10 +13,11 @@ use tokio::time::Instant;
 
 use super::lanes::{Lane, LaneKey};
 use super::step::{self, Done, Pause};
+use super::troubles::Place;
 use super::{Inner, STORE_PAUSE};
 use crate::domain::{Lease, Shop, Sparse};
-use crate::source::SourceError;
-use crate::store::{Queue, Settlement, StoreError, count_panic, how_it_ended};
+use crate::source::{Outcome, SourceError};
+use crate::store::{Failure, Queue, Settlement, StoreError, count_panic, how_it_ended};
 
 /// The longest sleep of a lane that has jobs: its reasons to wait may end without a signal.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -248,6 +248,7 @@ impl Loop {
             Some(Pause::Shop(pause)) => drop(self.shops_paused.insert(done.lease.job.shop.clone(), done.at + pause)),
             None => {}
         }
+        self.note_trouble(done);
         let mut budget = self.lane.budget();
         let Some(outcome) = &done.outcome else {
             budget.give_back(1);
@@ -258,17 +259,30 @@ impl Loop {
         if outcome.sent() {
             let took = done.took.min(TOOK_MAX);
             self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));
-            self.inner.stats.calls.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!("waybill_calls_total", "rule" => self.lane.key.rule.clone()).increment(1);
         }
-        if matches!(outcome.result, Err(SourceError::Throttled { .. })) {
-            self.inner.stats.refused_429.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!("waybill_refused_429_total", "rule" => self.lane.key.rule.clone()).increment(1);
-            if let Some(untold) = self.throttled.due(done.at.into_std()) {
-                let (account, rule) = (&self.lane.key.account, &self.lane.key.rule);
-                tracing::warn!(account, rule, untold, "the API answered 429");
-            }
+        if let Some(status) = outcome.call_status() {
+            self.inner.parts.store.count_call(&self.lane.key.rule, status);
         }
+        if matches!(outcome.result, Err(SourceError::Throttled { .. }))
+            && let Some(untold) = self.throttled.due(done.at.into_std())
+        {
+            let (account, rule) = (&self.lane.key.account, &self.lane.key.rule);
+            tracing::warn!(account, rule, untold, "the API answered 429");
+        }
+    }
+
+    /// Notes a failure that is tried again. A 429 has a line of its own.
+    fn note_trouble(&self, done: &Done) {
+        let error = match (&done.settlement, &done.outcome) {
+            (Settlement::Failed(Failure::Retry { error, .. }), _) => error.clone(),
+            (Settlement::Failed(Failure::Postpone), Some(Outcome { result: Err(error), .. })) => match error {
+                SourceError::Throttled { .. } | SourceError::Stopping => return,
+                error => error.to_string(),
+            },
+            _ => return,
+        };
+        let (shop, resource) = (done.lease.job.shop.clone(), done.lease.job.resource.clone());
+        self.inner.troubles.note(Place { shop, resource, rule: self.lane.key.rule.clone() }, &error);
     }
 
     /// A step that panicked: its slot counts as used, its attempt as failed.

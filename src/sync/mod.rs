@@ -6,6 +6,7 @@
 //! | [`lane`] | one loop per budget: free slots -> leases -> steps -> settlements |
 //! | `lanes` | which lanes exist; a lane lives only while it has jobs |
 //! | [`step`] | one job: one call, its effects as a value |
+//! | `troubles` | calls that failed and are made again, in the log |
 //! | `simulation` | tests: all of this on a paused clock, in worlds made from a seed |
 //!
 //! The engine has never heard of a marketplace's words: what it does with a resource stands in its
@@ -18,10 +19,10 @@ pub mod schedule;
 #[cfg(test)]
 mod simulation;
 pub mod step;
+mod troubles;
 mod walks;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
 use drift::{Drift, Drifts};
 use lanes::Lanes;
+use troubles::Troubles;
 
 /// Streams started by one transaction, so that a tick over thousands of shops does not hold up others.
 const STARTED_AT_ONCE: usize = 64;
@@ -68,29 +70,10 @@ pub(crate) struct Inner {
     pub(crate) parts: Parts,
     lanes: Lanes,
     credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
-    pub(crate) stats: Stats,
+    troubles: Troubles,
     drifts: Drifts,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// Counts since the start of the process.
-#[derive(Debug, Default)]
-pub struct Stats {
-    calls: AtomicU64,
-    refused_429: AtomicU64,
-}
-
-impl Stats {
-    /// Calls that left for the API.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
-    }
-
-    /// Calls that the API answered with 429.
-    pub fn refused_429(&self) -> u64 {
-        self.refused_429.load(Ordering::Relaxed)
-    }
 }
 
 impl Engine {
@@ -117,6 +100,7 @@ impl Engine {
             inner.spawn("new work", lanes::listen(Arc::clone(inner), queues));
         }
         inner.spawn("waiting jobs", promote_waiting(Arc::clone(inner)));
+        inner.spawn("troubles", report_troubles(Arc::clone(inner)));
         inner.spawn("idle budgets", lanes::forget_idle_budgets(Arc::clone(inner)));
         Ok(engine)
     }
@@ -134,7 +118,7 @@ impl Engine {
             parts,
             lanes: Lanes::default(),
             credentials: Mutex::default(),
-            stats: Stats::default(),
+            troubles: Troubles::default(),
             drifts,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -177,11 +161,6 @@ impl Engine {
         &self.0.parts.rules
     }
 
-    /// Counts since the start of the process.
-    pub fn stats(&self) -> &Stats {
-        &self.0.stats
-    }
-
     /// The budgets in use, by account and rule.
     pub fn lanes(&self) -> Vec<LaneView> {
         self.0.lanes.view()
@@ -196,6 +175,20 @@ impl Engine {
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("calls in flight were cut off; they run again at the next start");
         }
+        if let Err(error) = self.0.parts.store.keep_calls().await {
+            error.warn("the last calls could not be counted");
+        }
+    }
+}
+
+/// Logs each minute which calls failed, and at the end.
+async fn report_troubles(inner: Arc<Inner>) {
+    while !inner.stop.is_cancelled() {
+        tokio::select! {
+            () = inner.stop.cancelled() => {}
+            () = tokio::time::sleep(troubles::EVERY) => {}
+        }
+        inner.troubles.report();
     }
 }
 

@@ -63,6 +63,15 @@ struct Mute {
     readers: Vec<PipeReader>,
 }
 
+impl Drop for Mute {
+    /// A child does not outlive a test that fails.
+    fn drop(&mut self) {
+        // Both fail only when it is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 impl Mute {
     fn start(folder: &Folder) -> Mute {
         let address = free_address();

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
 use super::{api_documents, filters};
 use crate::catalog::Definition;
+use crate::store::CALL_DAYS_KEPT;
 use schemas::{item_schema, reference, schemas};
 
 /// The description, ready to be sent.
@@ -144,6 +145,8 @@ fn operations() -> Vec<Operation> {
 }
 
 fn system_operations() -> Vec<Operation> {
+    let days = json!({"type": "integer", "minimum": 1, "maximum": CALL_DAYS_KEPT, "default": 7});
+    let days = parameter("days", "How many days, today included.", &days);
     vec![
         get("/healthz", "healthz", "system", "Whether the process answers. Needs no key.", "Health"),
         get(
@@ -156,6 +159,17 @@ fn system_operations() -> Vec<Operation> {
         get("/metrics", "metrics", "system", "Metrics as Prometheus text. For keys that see all shops.", ""),
         get("/openapi.json", "openapi", "system", "This description.", "Any"),
         get("/api/v1/status", "status", "system", "What the installation is doing.", "Status"),
+        Operation {
+            parameters: vec![days],
+            ..get(
+                "/api/v1/calls",
+                "calls",
+                "system",
+                "Calls to the marketplace by day (UTC) and rate rule, newest day first; logins have the rule `login`. For \
+                 keys that see all shops.",
+                "Calls",
+            )
+        },
     ]
 }
 

@@ -91,6 +91,7 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     add("Key", key());
     add("NewKey", new_key());
     add("MintedKey", minted_key());
+    add("Calls", calls());
     add("Status", status());
     for item in ["Shop", "Run", "Parked", "Key"] {
         add(&format!("{item}_page"), page(item));
@@ -202,7 +203,16 @@ fn run() -> Value {
         "started_at": time(),
         "ended_at": time_or_null(),
         "newest": time_or_null(),
-        "forecast_at": time_or_null(),
+        "forecast_at": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "When it will be done, about. Null: it is, or that is not known.",
+        },
+        "pages_expected": {
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "description": "While it walks: how many pages it reads in all, about. Null: that is not known.",
+        },
         "error": text_or_null(),
         "drift": {
             "type": "boolean",
@@ -359,6 +369,7 @@ fn status() -> Value {
         "shops": object(&json!({"active": count(), "paused": count(), "refused": count()}), &[]),
         "version": text(),
         "started_at": time(),
+        "calls_since": time_or_null(),
     });
     let counters = [
         "open_runs",
@@ -370,14 +381,38 @@ fn status() -> Value {
         "parked",
         "calls",
         "refused_429",
+        "logins",
     ];
     for counter in counters {
         properties[counter] = count();
     }
+    properties["calls"]["description"] =
+        json!("Calls to the marketplace since `calls_since`, over all starts; without logins.");
+    properties["refused_429"]["description"] = json!("Of the calls, those that were answered 429.");
     properties["pending_jobs"]["description"] = json!("Could run now, or failed and are tried again at their time.");
     properties["waiting_jobs"]["description"] =
         json!("Wait for their time: tried again, or later reads of what may still change.");
     object(&properties, &[])
+}
+
+fn calls() -> Value {
+    let statuses = ["2xx", "3xx", "4xx", "429", "5xx", "none"];
+    let counts = statuses.map(|status| (status.to_owned(), count()));
+    let item = object(
+        &json!({
+            "day": time(),
+            "rule": text(),
+            "calls": count(),
+            "statuses": {
+                "type": "object",
+                "properties": Map::from_iter(counts),
+                "additionalProperties": false,
+                "description": "By class of status, 429 apart; `none`: no answer began. Without those that are 0.",
+            },
+        }),
+        &[],
+    );
+    object(&json!({"since": time_or_null(), "items": {"type": "array", "items": item}}), &[])
 }
 
 fn budget() -> Value {

@@ -10,6 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 use waybill::catalog::coverage::Left;
 use waybill::catalog::{self, Definition, RuleTable};
+use waybill::domain::calls::{CallCounts, CallDay, CallStatus};
+use waybill::domain::clock::Millis;
 use waybill::domain::document::{Parked, RunView};
 use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
@@ -106,7 +108,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         alarmed: false,
         next: None,
     };
-    RunView { run, forecast_at: Some(1_700_000_100_000) }
+    RunView { run, forecast_at: Some(1_700_000_100_000), pages_expected: Some(9) }
 }
 
 impl FakeBackend {
@@ -399,6 +401,14 @@ impl Backend for FakeBackend {
             parked.shop_id != shop_id || resource.is_some_and(|resource| parked.resource != resource)
         });
         now(Ok((before - state.parked.len()) as u64))
+    }
+
+    fn calls(&self, _days: u64) -> Answer<'_, (Option<Millis>, Vec<CallDay>)> {
+        let mut counts = CallCounts::default();
+        counts.add(CallStatus::Success, 41);
+        counts.add(CallStatus::TooMany, 1);
+        let day = CallDay { day: 1_796_083_200_000, rule: "GET /retailer/shipments".to_owned(), counts };
+        now(Ok((Some(1_796_000_000_000), vec![day])))
     }
 
     fn status(&self, of: Option<Part>) -> Answer<'_, Status> {

@@ -20,9 +20,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use waybill::app::App;
+use waybill::app::plan::{Ask, Plan};
 use waybill::config::Config;
 use waybill::domain::Clock;
 use waybill::http;
+use waybill::http::backend::NewShop;
 use waybill::sandbox::{Options, Sandbox, ShopOptions};
 
 /// The longest that anything here may take; a test that waits longer waits for nothing.
@@ -288,6 +290,32 @@ impl TestApp {
         eventually("the data directory to be let go", closed).await;
         change(self.folder.path());
         self.begin().await;
+    }
+
+    /// What the next walks cost.
+    pub(crate) fn plan(&self, ask: &Ask) -> Plan {
+        self.running.as_ref().unwrap().app.plan(ask).unwrap()
+    }
+
+    /// What the first walks cost in another installation that has the same configuration and has walked nothing.
+    pub(crate) async fn plan_first(&self, client_id: &str, ask: &Ask) -> Plan {
+        let folder = tempfile::Builder::new().prefix("waybill-app-").tempdir().unwrap();
+        let file = folder.path().join("waybill.toml");
+        let text = std::fs::read_to_string(self.folder.path().join("waybill.toml")).unwrap();
+        let [own, other] = [&self.folder, &folder].map(|folder| folder.path().display().to_string());
+        std::fs::write(&file, text.replace(&own, &other)).unwrap();
+        let app = App::at_rest(Config::load(Some(&file), &BTreeMap::new()).unwrap()).await.unwrap();
+        let shop = NewShop {
+            name: client_id.to_owned(),
+            client_id: client_id.to_owned(),
+            client_secret: secret(client_id).into(),
+            account: None,
+            resources: None,
+        };
+        app.backend().create_shop(shop).await.unwrap();
+        let plan = app.plan(ask).unwrap();
+        app.stop().await.unwrap();
+        plan
     }
 
     pub(crate) fn sandbox(&self) -> &Sandbox {

@@ -1,0 +1,54 @@
+//! `/api/v1/calls`: how many calls the marketplace got, by day and rate rule, and how it answered them.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::auth::Need;
+use super::reply::{Outcome, Problem, Reply, time, time_opt};
+use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use crate::domain::calls::{CallCounts, CallDay};
+use crate::domain::clock::Millis;
+use crate::store::CALL_DAYS_KEPT;
+
+/// Days shown when the client does not say.
+const DAYS_DEFAULT: u64 = 7;
+
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let calls = warp::path!("api" / "v1" / "calls").and(reads()).map(|| ()).boxed();
+    guarded(api, Endpoint { name: "calls", need: Need::ReadAll, gives: JSON }, calls, list_calls)
+}
+
+#[derive(Serialize)]
+struct Form<'a> {
+    /// The day, as its midnight in UTC.
+    #[serde(serialize_with = "time")]
+    day: Millis,
+    rule: &'a str,
+    calls: u64,
+    statuses: &'a CallCounts,
+}
+
+#[derive(Serialize)]
+struct Since(#[serde(serialize_with = "time_opt")] Option<Millis>);
+
+async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+    let params = call.params(&["days"])?;
+    let days = params.get("days").map_or(Some(DAYS_DEFAULT), |text| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|days| digits && (1..=CALL_DAYS_KEPT).contains(days))
+    });
+    let days =
+        days.ok_or_else(|| Problem::parameter("days", format!("must be a whole number from 1 to {CALL_DAYS_KEPT}")))?;
+    let (since, found) = api.backend.calls(days).await?;
+    let items: Vec<Form<'_>> = found.iter().map(form).collect();
+    Reply::json(&json!({"since": Since(since), "items": items}))
+}
+
+fn form(day: &CallDay) -> Form<'_> {
+    Form { day: day.day, rule: &day.rule, calls: day.counts.total(), statuses: &day.counts }
+}
