@@ -21,6 +21,7 @@ mod completeness;
 mod forecast;
 pub mod infer;
 mod keeper;
+pub mod machine;
 mod master_key;
 mod overdue;
 pub mod plan;
@@ -143,7 +144,9 @@ impl App {
         let store = open_store(&config, &master, &clock)?;
         store.bound_parked(config.limits.parked_max);
         let keeper = Arc::new(StoreKeeper::new(store.clone()));
-        let source = Arc::new(Source::new(source_config(&config.source), keeper, clock.clone())?);
+        let room = machine::Room::for_calls(config.source.in_flight_max);
+        let source_config = SourceConfig { in_flight_max: room.calls, ..source_config(&config.source) };
+        let source = Arc::new(Source::new(source_config, keeper, clock.clone())?);
         let parts = Parts {
             store: store.clone(),
             source: Arc::<Source>::clone(&source),
@@ -170,7 +173,7 @@ impl App {
             admin_key: config.admin_key.as_ref().map(digest),
             metrics: recorder(),
             started_at: clock.now(),
-            http: http_limits(config.behind_proxy),
+            http: http_limits(config.behind_proxy, room.connections),
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
             uses: uses::Uses::default(),
@@ -338,11 +341,12 @@ fn digest(key: &secrecy::SecretString) -> [u8; 32] {
     Sha256::digest(key.expose_secret().as_bytes()).into()
 }
 
-fn http_limits(behind_proxy: bool) -> http::Limits {
+fn http_limits(behind_proxy: bool, connections: usize) -> http::Limits {
     let limits = http::Limits::default();
+    let connections_max = limits.connections_max.min(connections);
     // All clients have the proxy's address then.
-    let per_peer_max = if behind_proxy { limits.connections_max } else { limits.connections_per_peer_max };
-    http::Limits { connections_per_peer_max: per_peer_max, ..limits }
+    let per_peer_max = if behind_proxy { connections_max } else { limits.connections_per_peer_max };
+    http::Limits { connections_max, connections_per_peer_max: per_peer_max, ..limits }
 }
 
 fn source_config(settings: &SourceSettings) -> SourceConfig {

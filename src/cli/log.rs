@@ -15,7 +15,7 @@ use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, drawn};
 use crate::config::{Log, LogFormat};
 use crate::domain::Clock;
 use crate::domain::clock::rfc3339;
@@ -94,7 +94,7 @@ impl Stream {
     }
 
     fn stderr() -> Stream {
-        STDERR.get_or_init(|| Stream::new("stderr", io::stderr())).clone()
+        STDERR.get_or_init(|| Stream::new("stderr", drawn::Stderr)).clone()
     }
 
     /// Lines dropped so far.

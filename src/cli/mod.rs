@@ -7,6 +7,8 @@
 mod check;
 mod color;
 mod demo;
+mod drawn;
+mod generate;
 mod keys;
 mod log;
 mod out;
@@ -78,6 +80,8 @@ enum Command {
     State(state::Args),
     Keys(keys::Args),
     Shops(shops::Args),
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// Print the version
     Version,
 }
@@ -146,6 +150,11 @@ pub fn run() -> ExitCode {
         }
     };
     color::choose(arguments.color);
+    let is_small = matches!(arguments.command, Command::Generate(_) | Command::Version);
+    if let Some(what) = app::machine::prepare().err().filter(|_| !is_small) {
+        tell(format_args!("waybill: {what}"));
+        return ExitCode::from(1);
+    }
     // A second install fails only because the first holds; both are the same provider.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -184,7 +193,7 @@ fn arguments() -> clap::Command {
         clap::Arg::new("config").long("config").value_name("FILE").hide(true).value_parser(clap::value_parser!(PathBuf))
     };
     let hide = |command: clap::Command, name: &'static str| command.mut_subcommand(name, |sub| sub.arg(hidden()));
-    ["demo", "sandbox", "version"].into_iter().fold(Arguments::command(), hide)
+    ["demo", "sandbox", "generate", "version"].into_iter().fold(Arguments::command(), hide)
 }
 
 async fn dispatch(arguments: Arguments) -> Outcome {
@@ -207,6 +216,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Schema(args) => Box::pin(schema::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,
+        Command::Generate(args) => generate::run(args, out),
         Command::Version => version(out),
     }
 }

@@ -5,39 +5,72 @@
 
 use std::time::{Duration, Instant};
 
+use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::drawn;
 use super::out::tell;
-use super::table::clean;
+use super::table::{Mark, clean};
 use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
 use crate::domain::{Run, RunState};
 
 /// More bars than this would scroll; the last line tells how many are not shown.
 const BARS_MAX: usize = 12;
+/// Fewer columns of a shop's name say nothing.
+const SHOP_MIN: usize = 4;
 /// Without a terminal a line this often is enough for a log.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// One line of progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    pub(super) label: String,
+    /// Whose it is; may be cut. Empty: nobody's in particular.
+    pub(super) shop: String,
+    /// What it is.
+    pub(super) stream: String,
     pub(super) done: u64,
     pub(super) of: u64,
     pub(super) text: String,
+    pub(super) mark: Mark,
 }
 
-/// What one run shows. `label` names its shop, as people know it.
-pub(super) fn line(label: &str, view: &RunView, now: Millis) -> Line {
+impl Line {
+    /// Position and length of the bar: full only for work that was there and is done.
+    fn bar(&self) -> (u64, u64) {
+        match (self.of, self.mark) {
+            (0, _) => (0, 1),
+            (of, Mark::Bad | Mark::Unsure) => (self.done.min(of), of + 1),
+            (of, _) => (self.done.min(of), of),
+        }
+    }
+
+    /// Both names in so many columns: first the stream, then what there is room for of the shop.
+    fn label(&self, columns: usize) -> String {
+        let room = columns.saturating_sub(measure_text_width(&self.stream) + 1);
+        let shop = if room < SHOP_MIN { "" } else { &truncate_str(&self.shop, room, "…") };
+        truncate_str(format!("{shop} {}", self.stream).trim_start(), columns, "…").into_owned()
+    }
+
+    fn message(&self) -> String {
+        let counts = if self.of == 0 { String::new() } else { format!("{}/{}", self.done, self.of) };
+        format!("{counts:>11}  {}", self.text)
+    }
+}
+
+/// What one run shows. `shop` is its shop's name, as people know it.
+pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
     let run = &view.run;
-    let mut text = match run.state {
-        RunState::Walking => format!("page {}, {} listed, {} to fetch", run.pages, run.listed, run.to_fetch),
-        RunState::Fetching => forecast(view.forecast_at, now),
-        RunState::Done => format!("done: {} listed, {} fetched", run.listed, run.fetched),
-        RunState::Failed => format!("failed: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
-        RunState::Canceled => "canceled".to_owned(),
-        RunState::Unproved => format!("unproved: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
-        RunState::Stopped => format!("stopped: {}", clean(run.error.as_deref().unwrap_or("no reason given"))),
+    let ended = |word: &str| format!("{word}: {}", clean(run.error.as_deref().unwrap_or("no reason given")));
+    let (mut text, mark) = match run.state {
+        RunState::Walking => (walking(view, now), Mark::Plain),
+        RunState::Fetching => (forecast(view.forecast_at, now), Mark::Plain),
+        RunState::Done if run.parked_in_all() > 0 => (done(run), Mark::Unsure),
+        RunState::Done => (done(run), Mark::Good),
+        RunState::Failed => (ended("failed"), Mark::Bad),
+        RunState::Canceled => ("canceled".to_owned(), Mark::Unsure),
+        RunState::Unproved => (ended("unproved"), Mark::Unsure),
+        RunState::Stopped => (ended("stopped"), Mark::Bad),
     };
     if run.parked_in_all() > 0 {
         text.push_str(&format!(", {} parked", run.parked_in_all()));
@@ -45,11 +78,23 @@ pub(super) fn line(label: &str, view: &RunView, now: Millis) -> Line {
     let combination = run.stream.combination.to_string();
     let stream = if combination.is_empty() { run.stream.resource.clone() } else { values(run) };
     Line {
-        label: clean(&format!("{label} {stream}")),
+        shop: clean(shop),
+        stream: clean(&stream),
         done: run.fetched + run.gone + run.parked,
         of: run.to_fetch,
         text,
+        mark,
     }
+}
+
+fn done(run: &Run) -> String {
+    format!("done: {} listed, {} fetched", run.listed, run.fetched)
+}
+
+fn walking(view: &RunView, now: Millis) -> String {
+    let run = &view.run;
+    let end = view.forecast_at.map(|at| format!(", {}", forecast(Some(at), now))).unwrap_or_default();
+    format!("page {}, {} listed, {} to fetch{end}", run.pages, run.listed, run.to_fetch)
 }
 
 /// `orders open`: the resource and the values of its list parameters.
@@ -86,6 +131,35 @@ pub(super) fn sums(runs: &[RunView]) -> String {
     )
 }
 
+/// How a line is laid out on a terminal of a width; nothing of it ever wraps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    label: usize,
+    bar: usize,
+}
+
+impl Layout {
+    fn of(width: usize) -> Layout {
+        match width {
+            120.. => Layout { label: 36, bar: 24 },
+            80.. => Layout { label: 26, bar: 12 },
+            50.. => Layout { label: 22, bar: 8 },
+            _ => Layout { label: width / 3, bar: 3 },
+        }
+    }
+
+    fn style(self, mark: Mark) -> ProgressStyle {
+        let Layout { label, bar } = self;
+        let color = match mark {
+            Mark::Plain => "",
+            Mark::Good => ".green",
+            Mark::Unsure => ".yellow",
+            Mark::Bad => ".red",
+        };
+        style(&format!("{{prefix:{label}{color}}} [{{bar:{bar}{color}}}] {{wide_msg}}"))
+    }
+}
+
 /// Bars on the terminal, one a run, and a line with the sums below.
 pub(super) struct Bars {
     group: MultiProgress,
@@ -93,14 +167,16 @@ pub(super) struct Bars {
     foot: ProgressBar,
     told: Option<Instant>,
     quiet: bool,
+    /// Of the terminal, when it was last drawn on.
+    width: usize,
 }
 
 impl Bars {
     /// `quiet`: draw and tell nothing.
     pub(super) fn new(quiet: bool) -> Bars {
         let group = MultiProgress::new();
-        let foot = group.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}")));
-        Bars { group, bars: Vec::new(), foot, told: None, quiet }
+        let foot = group.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
+        Bars { group, bars: Vec::new(), foot, told: None, quiet, width: 0 }
     }
 
     /// Shows the present state; open runs first.
@@ -115,16 +191,21 @@ impl Bars {
             }
             return;
         }
-        let shown = lines.len().min(BARS_MAX);
+        drawn::set(Some(self.group.clone()));
+        let (rows, columns) = Term::stderr().size();
+        self.resized(usize::from(columns));
+        let layout = Layout::of(self.width);
+        let shown = lines.len().min(BARS_MAX).min(usize::from(rows).saturating_sub(2));
         while self.bars.len() < shown {
-            let bar = ProgressBar::new(0).with_style(style("{prefix:32!} [{bar:24}] {pos:>6}/{len:<6} {msg}"));
-            self.bars.push(self.group.insert_before(&self.foot, bar));
+            self.bars.push(self.group.insert_before(&self.foot, ProgressBar::new(1)));
         }
         for (bar, line) in self.bars.iter().zip(lines) {
-            bar.set_prefix(line.label.clone());
-            bar.set_length(line.of);
-            bar.set_position(line.done);
-            bar.set_message(line.text.clone());
+            let (position, length) = line.bar();
+            bar.set_style(layout.style(line.mark));
+            bar.set_prefix(line.label(layout.label));
+            bar.set_length(length);
+            bar.set_position(position);
+            bar.set_message(line.message());
         }
         let rest = lines.len() - shown;
         let more = if rest > 0 { format!(" ({rest} runs not shown)") } else { String::new() };
@@ -132,8 +213,18 @@ impl Bars {
         self.foot.tick();
     }
 
-    /// Leaves the last state standing.
+    /// Clears the screen of a terminal that has become narrower: it may have wrapped the lines that were drawn, into
+    /// more than will be taken back.
+    fn resized(&mut self, width: usize) {
+        if width < self.width {
+            Term::stderr().clear_screen().ok();
+        }
+        self.width = width;
+    }
+
+    /// Leaves the last state on the screen.
     pub(super) fn finish(self) {
+        drawn::set(None);
         self.bars.iter().for_each(ProgressBar::abandon);
         self.foot.finish_and_clear();
     }
@@ -146,7 +237,8 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use super::{forecast, line, sums};
+    use super::{Layout, Line, forecast, line, sums};
+    use crate::cli::table::Mark;
     use crate::domain::document::RunView;
     use crate::domain::{Combination, Mode, Pass, Run, RunState, StreamId, Trigger};
 
@@ -187,15 +279,40 @@ mod tests {
     #[test]
     fn a_run_is_told_in_words() {
         let text = |state| line("Winkel", &view(state), 1_000).text;
-        assert_eq!(text(RunState::Walking), "page 3, 150 listed, 120 to fetch, 2 parked");
+        assert_eq!(text(RunState::Walking), "page 3, 150 listed, 120 to fetch, about 60 s to go, 2 parked");
         assert_eq!(text(RunState::Fetching), "about 60 s to go, 2 parked");
         assert_eq!(text(RunState::Failed), "failed: no reason given, 2 parked");
         let shown = line("Win\u{1b}kel", &view(RunState::Done), 0);
-        assert_eq!((shown.label.as_str(), shown.done, shown.of), ("Win·kel orders open", 43, 120));
+        assert_eq!((shown.label(40).as_str(), shown.done, shown.of), ("Win·kel orders open", 43, 120));
         assert_eq!(
             sums(&[view(RunState::Walking), view(RunState::Done)]),
             "1 of 2 runs open, 6 pages, 300 listed, 80 of 240 fetched, 60 written, 4 parked"
         );
+    }
+
+    #[test]
+    fn a_bar_is_full_only_when_something_was_there_and_all_is_done() {
+        let bar = |done, of, mark| {
+            let line = Line { shop: String::new(), stream: "s".into(), done, of, text: String::new(), mark };
+            let (position, length) = line.bar();
+            position == length
+        };
+        assert!(bar(5, 5, Mark::Good) && !bar(4, 5, Mark::Plain));
+        assert!(!bar(0, 0, Mark::Plain) && !bar(0, 0, Mark::Good) && !bar(0, 0, Mark::Bad));
+        assert!(!bar(5, 5, Mark::Bad) && !bar(5, 5, Mark::Unsure));
+    }
+
+    #[test]
+    fn a_label_fits_and_keeps_the_stream() {
+        let mut shown = line("A shop with quite a long name", &view(RunState::Walking), 0);
+        for width in [10, 40, 60, 80, 160] {
+            let Layout { label, bar } = Layout::of(width);
+            let text = shown.label(label);
+            assert!(console::measure_text_width(&text) <= label && label + bar + 4 <= width, "{width}: {text}");
+        }
+        assert_eq!(shown.label(Layout::of(80).label), "A shop with q… orders open");
+        shown.shop = String::new();
+        assert_eq!(shown.label(20), "orders open");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::out::{Out, tell};
 use super::progress::{Bars, Line};
+use super::table::Mark;
 use super::{Failure, Outcome, Voice, configure, schema_infer};
 use crate::app::schema::{self, Replay, Wanted};
 use crate::catalog::{self, did_you_mean};
@@ -109,7 +110,14 @@ fn item(state: &Replay) -> serde_json::Value {
 
 fn line(state: &Replay) -> Line {
     let of = state.about.max(state.documents);
-    Line { label: state.resource.clone(), done: state.documents, of, text: "documents".to_owned() }
+    Line {
+        shop: String::new(),
+        stream: state.resource.clone(),
+        done: state.documents,
+        of,
+        text: "documents".to_owned(),
+        mark: Mark::Plain,
+    }
 }
 
 fn told(state: &Replay) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -189,8 +190,10 @@ async fn a_second_sigterm_ends_a_service_at_once() {
 async fn a_service_without_file_descriptors_waits_for_some() {
     let market = market(Duration::ZERO).await;
     let folder = Folder::at(&market.base, LIFTED);
-    let mut serving = folder.spawn_serve_with_files(64);
-    serving.listening();
+    let serving = folder.serve();
+    // Lowered while it runs: a start with so few takes fewer connections.
+    let pid = Pid::from_raw(i32::try_from(serving.pid()).unwrap());
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
     let address: std::net::SocketAddr = serving.base.strip_prefix("http://").unwrap().parse().unwrap();
     let mut clients = Vec::new();
     for own in ["127.0.0.1:0", "127.0.0.2:0"] {
@@ -206,6 +209,54 @@ async fn a_service_without_file_descriptors_waits_for_some() {
     assert_eq!(serving.get("/api/v1/status").await["idle"], true);
     assert_eq!(folder.said().matches("could not be accepted").count(), 1, "{}", folder.said());
     assert_eq!(serving.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_few_file_descriptors_takes_fewer_connections_and_says_so() {
+    let market = market(Duration::ZERO).await;
+    let folder = Folder::at(&market.base, LIFTED);
+    let mut serving = folder.spawn_serve_with_files(64);
+    serving.listening();
+    assert!(folder.said().contains("few files may be open at once"), "{}", folder.said());
+    let address = serving.base.strip_prefix("http://").unwrap().to_owned();
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let refused = async || {
+        serving.call(Method::GET, "/healthz").send().await.is_ok_and(|answer| answer.status() == 503).then_some(())
+    };
+    eventually("one more client to be told that there is no room", refused).await;
+    drop(clients);
+    assert_eq!(serving.get("/api/v1/status").await["idle"], true);
+    assert!(!folder.said().contains("could not be accepted"), "{}", folder.said());
+    assert_eq!(serving.terminate().0, Some(0));
+}
+
+#[test]
+fn a_limit_of_the_machine_that_is_too_low_is_named() {
+    for (limit, parts) in [
+        ("ulimit -v 500000", ["the address space is limited to 488 MiB", "`ulimit -v`"]),
+        ("ulimit -d 500000", ["the address space is limited to 488 MiB", "`ulimit -d`"]),
+        ("ulimit -n 48", ["only 48 files may be open at once", "`ulimit -n`"]),
+    ] {
+        let mut folder = Folder::bare();
+        folder.run_under(&["sh", "-c", &format!("{limit} && exec \"$0\" \"$@\"")]);
+        for command in [&["keys", "create", "--name", "k"][..], &["serve"]] {
+            let ended = folder.run(command).expect(1);
+            assert!(
+                ended.out.is_empty() && parts.iter().all(|part| ended.err.contains(part)),
+                "{limit}: {}",
+                ended.err
+            );
+        }
+        assert!(!folder.path("data").exists(), "nothing was begun");
+        folder.run(&["version"]).expect(0);
+    }
+    // The soft limit is raised.
+    let mut folder = Folder::bare();
+    folder.run_under(&["sh", "-c", "ulimit -S -n 32 && exec \"$0\" \"$@\""]);
+    assert!(folder.run(&["keys", "create", "--name", "k"]).expect(0).err.contains("it is shown only now"));
 }
 
 /// All files below a folder.

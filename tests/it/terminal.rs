@@ -179,7 +179,7 @@ async fn quiet_is_quiet_until_something_is_wrong() {
     folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "1");
     break_two(&market);
     let ended = folder.run(&["sync", "--quiet"]).expect(1);
-    assert!(ended.out.is_empty() && ended.err.contains("2 jobs were parked"), "{}", ended.err);
+    assert!(ended.out.is_empty() && ended.err.contains("were parked"), "{}", ended.err);
     let ended = folder.run(&["verify", "--quiet"]).expect(1);
     assert!(ended.out.is_empty() && ended.err.contains("shipments: 2 parked"), "{}", ended.err);
     // Nothing is missing that could be read: no --mend.
@@ -265,4 +265,53 @@ async fn a_purge_is_confirmed_on_a_terminal() {
     let (folder, shop) = registered(&market);
     let sure = terminal::run(folder.command(&["shops", "remove", &shop, "--purge", "--yes"]), 80, "");
     assert!(sure.code == Some(0) && !sure.text().contains("[y/N]"), "{}", sure.text());
+}
+
+/// The lines that are bars: the label, the bar, and what it says.
+fn bars(shown: &Shown) -> Vec<&String> {
+    shown.lines.iter().filter(|line| line.contains("] ") && line.contains(" [")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bars_fit_the_terminal_and_leave_no_frame_behind() {
+    let market = market().await;
+    market.sandbox.set_latency(std::time::Duration::from_millis(60));
+    for (from, to) in [(60, 60), (80, 80), (160, 160), (160, 60), (60, 160)] {
+        let (folder, _) = registered(&market);
+        let synced = terminal::run_resized(folder.command(&["sync"]), (from, to), "");
+        assert_eq!(synced.code, Some(0), "{}", synced.text());
+        // One a stream, of the last state.
+        let bars = bars(&synced);
+        assert_eq!(bars.len(), 2, "{from} to {to}:\n{}", synced.text());
+        assert!(bars.iter().all(|bar| bar.contains("FBR") || bar.contains("FBB")), "{bars:?}");
+        assert!(bars.iter().all(|bar| bar.contains("done: ") && bar.contains("=]")), "{bars:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_run_has_a_red_bar_that_is_not_full() {
+    let market = market().await;
+    let (folder, _) = registered(&market);
+    let list = FaultKind::Status { code: 403, body: FaultBody::Json, headers: Default::default() };
+    market.sandbox.set_faults(vec![Fault::always("/retailer/shipments?", list)]);
+    let synced = shown(&folder, &["sync"], 80);
+    let bars = bars(&synced);
+    assert!(bars.len() == 2 && bars.iter().all(|bar| bar.contains("failed: ") && !bar.contains('=')), "{bars:?}");
+    assert!(!bars[0].contains("0/0") && synced.raw.contains("\u{1b}[31m"), "{bars:?}");
+}
+
+#[test]
+fn completions_and_man_pages_know_the_commands() {
+    let folder = Folder::bare();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = folder.run(&["generate", "completions", shell]).expect(0).out;
+        assert!(["sync", "verify", "shops", "json"].iter().all(|word| text.contains(word)), "{shell}");
+    }
+    folder.run(&["generate", "man", "man/man1"]).expect(0);
+    for (page, part) in [("waybill.1", "sync"), ("waybill-sync.1", "at\\-most"), ("waybill-shops-remove.1", "purge")] {
+        let text = std::fs::read_to_string(folder.path("man/man1").join(page)).unwrap();
+        assert!(text.contains(part), "{page}: {text}");
+    }
+    assert!(!folder.run(&["--help"]).expect(0).out.contains("generate"), "it is for packages");
+    folder.run(&["generate", "man", "/dev/null/x"]).expect(1);
 }

@@ -6,7 +6,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
-use std::thread;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -30,7 +29,12 @@ impl Shown {
 }
 
 /// Runs a command to its end on a terminal of so many columns, and types `input` first.
-pub(crate) fn run(mut command: Command, columns: u16, input: &str) -> Shown {
+pub(crate) fn run(command: Command, columns: u16, input: &str) -> Shown {
+    run_resized(command, (columns, columns), input)
+}
+
+/// The same on a terminal that gets another width as soon as something of a bar is seen.
+pub(crate) fn run_resized(mut command: Command, (columns, later): (u16, u16), input: &str) -> Shown {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -47,19 +51,21 @@ pub(crate) fn run(mut command: Command, columns: u16, input: &str) -> Shown {
     let mut screen = File::from(master);
     let mut keyboard = screen.try_clone().unwrap();
     keyboard.write_all(input.as_bytes()).unwrap();
-    let reader = thread::spawn(move || {
-        let (mut all, mut part) = (Vec::new(), [0; 4096]);
-        // A terminal without another side answers with an error.
-        while let Ok(count @ 1..) = screen.read(&mut part) {
-            all.extend_from_slice(&part[..count]);
-        }
-        all
-    });
-    let status = child.wait().unwrap();
-    let raw = reader.join().unwrap();
+    let (mut raw, mut part) = (Vec::new(), [0; 4096]);
     let mut parser = vt100::Parser::new(ROWS, columns, 0);
-    parser.process(&raw);
-    let mut lines: Vec<String> = parser.screen().rows(0, columns).map(|line| line.trim_end().to_owned()).collect();
+    let mut is_resized = columns == later;
+    // A terminal without another side answers with an error.
+    while let Ok(count @ 1..) = screen.read(&mut part) {
+        raw.extend_from_slice(&part[..count]);
+        parser.process(&part[..count]);
+        if !is_resized && parser.screen().contents().contains("] ") {
+            is_resized = true;
+            tcsetwinsize(&screen, Winsize { ws_col: later, ..size }).unwrap();
+            parser.screen_mut().set_size(ROWS, later);
+        }
+    }
+    let status = child.wait().unwrap();
+    let mut lines: Vec<String> = parser.screen().rows(0, later).map(|line| line.trim_end().to_owned()).collect();
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
