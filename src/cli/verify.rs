@@ -18,7 +18,8 @@ const GAPS_SHOWN: usize = 20;
 /// Compare what was listed with what the sink holds, id by id.
 ///
 /// Every id that the marketplace has listed is in the sink, on its way, parked with a reason, or unknown to the
-/// marketplace itself; anything else is missing, and named. --mend reads what is missing again.
+/// marketplace itself; anything else is missing, and named. So is a document whose rows in child tables are not those
+/// of the stored document. --mend reads what is missing again, and writes child rows again without a call.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill verify\n  waybill verify --shop k3v9x0q2m1ab\n  waybill verify --mend\n\n\

@@ -62,6 +62,8 @@ pub enum GapReason {
     OlderInSink,
     /// The sink has the document, but does not know that it left the list, or came back to it.
     ListingInSink,
+    /// The sink has the document, and other rows in its child tables than the document says.
+    ChildrenInSink,
 }
 
 impl std::fmt::Display for GapReason {
@@ -71,6 +73,7 @@ impl std::fmt::Display for GapReason {
             GapReason::NotInSink => "read and written, but not in the sink any more",
             GapReason::OlderInSink => "the sink has an older one than was written",
             GapReason::ListingInSink => "the sink is wrong about whether it is still listed",
+            GapReason::ChildrenInSink => "its rows in the child tables are not those of the stored document",
         })
     }
 }

@@ -9,6 +9,8 @@ pub(crate) mod filter;
 pub mod mysql;
 pub mod writer;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::catalog::definition::Place;
@@ -194,6 +196,31 @@ impl Sink {
         match self {
             Sink::Mysql(mysql) => mysql.held(resource, shop, after, limit).await,
             Sink::Archive(archive) => archive.held(resource, shop, after, limit).await,
+        }
+    }
+}
+
+impl Sink {
+    /// The documents in a range whose rows in child tables are not those of the stored document. The archive has no
+    /// such tables.
+    ///
+    /// # Errors
+    /// The sink cannot be read now.
+    pub async fn wrong_children(&self, resource: &str, range: mysql::Range<'_>) -> Result<BTreeSet<String>, SinkError> {
+        match self {
+            Sink::Mysql(mysql) => mysql.wrong_children(resource, range).await,
+            Sink::Archive(_) => Ok(BTreeSet::new()),
+        }
+    }
+
+    /// Writes the rows of documents in child tables again, from the stored documents. How many documents there were.
+    ///
+    /// # Errors
+    /// The sink's; what was written by then stays.
+    pub async fn rewrite_children(&self, resource: &str, shop: &str, ids: &[String]) -> Result<u64, SinkError> {
+        match self {
+            Sink::Mysql(mysql) => mysql.rewrite_children(resource, shop, ids).await,
+            Sink::Archive(_) => Ok(0),
         }
     }
 }

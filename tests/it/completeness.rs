@@ -170,3 +170,37 @@ async fn a_database_that_was_set_back_heals_after_the_next_full_walk() {
     oracle::mysql(&database, &oracle::truth(&app)).await;
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_child_tables_are_compared_with_the_stored_documents_and_written_again_from_them() {
+    let database = Database::fresh().await;
+    let app = TestApp::builder().mysql(database.url()).shop("torn", 250, 30).start().await;
+    app.run_until_idle().await;
+    assert!(look(&app, "torn").await.0);
+    let sums = async || {
+        database.rows::<(u64, u64)>("SELECT COUNT(*), CAST(SUM(CRC32(CONCAT_WS('|', shipment_id, position, ean, version))) AS UNSIGNED) FROM shipment_items").await
+    };
+    let whole = sums().await;
+    let ids: Vec<String> =
+        database.rows("SELECT DISTINCT shipment_id FROM shipment_items ORDER BY shipment_id LIMIT 3 OFFSET 100").await;
+    let [lost, stale, more] = ids.as_slice() else { panic!("{ids:?}") };
+    database.run(&format!("DELETE FROM shipment_items WHERE shipment_id = '{lost}' AND position = 0")).await;
+    database.run(&format!("UPDATE shipment_items SET version = version - 1 WHERE shipment_id = '{stale}'")).await;
+    let copy = "INSERT INTO shipment_items (shop_id, shipment_id, position, ean, version)";
+    database
+        .run(&format!("{copy} SELECT shop_id, shipment_id, 40 + position, ean, version FROM shipment_items WHERE shipment_id = '{more}'"))
+        .await;
+    let (complete, found) = look(&app, "torn").await;
+    let gaps = found["gaps"].as_array().unwrap().iter().map(|gap| (text(&gap["id"]), text(&gap["reason"])));
+    let expected = BTreeSet::from([lost, stale, more].map(|id| (id.clone(), "children_in_sink".to_owned())));
+    assert_eq!((complete, gaps.collect::<BTreeSet<_>>()), (false, expected));
+    assert_eq!((&found["missing"], &found["in_sink"], &found["listed"]), (&json!(3), &json!(277), &json!(280)));
+
+    app.sandbox().reset_audit();
+    assert_eq!(mend(&app, "torn").await, json!({"asked": 3}));
+    assert!(look(&app, "torn").await.0);
+    // Columns that the copy left out are filled too.
+    assert_eq!(sums().await, whole);
+    assert_eq!(app.sandbox().audit().details_read, 0);
+    app.finish().await;
+}

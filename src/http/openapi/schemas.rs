@@ -235,7 +235,7 @@ fn run() -> Value {
 }
 
 fn completeness() -> Value {
-    let reasons = ["never_read", "not_in_sink", "older_in_sink", "listing_in_sink"];
+    let reasons = ["never_read", "not_in_sink", "older_in_sink", "listing_in_sink", "children_in_sink"];
     let gap = object(&json!({"id": text(), "reason": {"type": "string", "enum": reasons}}), &[]);
     let mut resource = json!({
         "resource": text(),

@@ -8,6 +8,7 @@
 //! newer one, children included; every write may be repeated. A connection that failed, timed out or
 //! met a read-only server does not go back to the pool.
 
+mod children;
 mod errors;
 mod inspect;
 mod layout;
@@ -43,6 +44,7 @@ use crate::sink::{SinkError, SinkErrorClass};
 use errors::sink_error;
 use layout::Layout;
 
+pub use children::Range;
 pub use inspect::{Fault, Severity};
 pub use mirror::LedgerRow;
 pub use rehearse::Inspection;

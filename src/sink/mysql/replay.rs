@@ -31,6 +31,8 @@ const BATCH_MAX: u64 = 500;
 const BATCH_FIRST: u64 = 20;
 /// Bytes of the documents of a batch, unless one alone has more.
 const BATCH_BYTES: u64 = 4 << 20;
+/// Documents whose child rows are written again in one transaction.
+const REWRITTEN_AT_ONCE: usize = 20;
 const BATCH_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What is laid out again.
@@ -121,6 +123,47 @@ impl Mysql {
         let mut conn = self.connection().await?;
         let outcome = timeout(BATCH_TIME_MAX, self.replay_batch(&mut conn, layout, (scope, batch))).await;
         self.settle(conn, outcome).await
+    }
+
+    /// Writes the rows of documents in child tables again, from the stored documents. How many documents there were.
+    ///
+    /// # Errors
+    /// As [`Mysql::replay_some`]; what was written by then stays.
+    pub async fn rewrite_children(&self, resource: &str, shop: &str, ids: &[String]) -> Result<u64, SinkError> {
+        let layout = self.layout(resource)?;
+        let mut documents = 0;
+        for some in ids.chunks(REWRITTEN_AT_ONCE) {
+            let mut conn = self.connection().await?;
+            let outcome = timeout(BATCH_TIME_MAX, self.rewrite_some(&mut conn, layout, (shop, some))).await;
+            documents += self.settle(conn, outcome).await?;
+        }
+        Ok(documents)
+    }
+
+    async fn rewrite_some(
+        &self,
+        conn: &mut Conn,
+        layout: &Layout,
+        (shop, ids): (&str, &[String]),
+    ) -> Result<u64, SinkError> {
+        let bytes_max = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
+        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        let id = &layout.definition.table.id_column;
+        let text = format!(
+            "SELECT `shop_id`,`{id}`,`combination`,`document`,`version` FROM `{}` WHERE `shop_id` = ? AND `{id}` IN ({}) \
+             ORDER BY `{id}` FOR UPDATE",
+            layout.parent.name,
+            vec!["?"; ids.len()].join(",")
+        );
+        let values: Vec<Value> = [shop].into_iter().chain(ids.iter().map(String::as_str)).map(text_value).collect();
+        let stored: Vec<Stored> = transaction.exec(text, values).await.map_err(|error| sink_error(&error))?;
+        let mut fresh = Fresh::new(layout);
+        for one in &stored {
+            fresh.push(layout, one, self.combination(&layout.definition.name, &one.2));
+        }
+        fresh.write(&mut transaction, layout, bytes_max).await?;
+        write::commit(transaction).await?;
+        Ok(stored.len() as u64)
     }
 
     async fn replay_batch(

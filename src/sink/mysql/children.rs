@@ -1,0 +1,132 @@
+//! Whether the child tables hold the rows of the stored documents, and no others.
+//!
+//! Compared in this process, page by page, with what each stored document is laid out to: the columns of a child table
+//! may come from anywhere in it, which no condition of SQL says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql_async::{Params, Value};
+
+use crate::catalog::extract::extract;
+use crate::domain::Json;
+use crate::sink::SinkError;
+
+use super::Mysql;
+use super::layout::Layout;
+use super::value::text_value;
+
+/// Documents of a page; fewer where they are large.
+const PAGE_MAX: u64 = 200;
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Part of a shop's documents, by id.
+#[derive(Clone, Copy, Debug)]
+pub struct Range<'a> {
+    pub shop: &'a str,
+    /// Ids above this one.
+    pub after: &'a str,
+    /// Ids up to this one; None: to the end.
+    pub last: Option<&'a str>,
+}
+
+/// A stored document, and how many rows it should have in each child table.
+struct Expected {
+    version: u64,
+    rows: Vec<u64>,
+}
+
+/// The rows of a document in a child table: id, how many, the greatest position, the least and greatest version.
+type Found = (String, u64, u64, u64, u64);
+
+impl Mysql {
+    /// The documents whose rows in some child table are not those of the stored document. A document that is written
+    /// meanwhile may be among them: ask twice.
+    ///
+    /// # Errors
+    /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
+    pub async fn wrong_children(&self, resource: &str, range: Range<'_>) -> Result<BTreeSet<String>, SinkError> {
+        let layout = self.layout(resource)?;
+        let mut wrong = BTreeSet::new();
+        if layout.children.is_empty() {
+            return Ok(wrong);
+        }
+        let mut after = range.after.to_owned();
+        loop {
+            let (expected, has_more) = self.expected(layout, Range { after: &after, ..range }).await?;
+            let Some(last) = expected.last_key_value().map(|(id, _)| id.clone()) else { return Ok(wrong) };
+            for table in 0..layout.children.len() {
+                let found = self.found(layout, table, Range { after: &after, last: Some(&last), ..range }).await?;
+                let differs = |(id, one): &(&String, &Expected)| {
+                    let wanted = one.rows.get(table).copied().unwrap_or(0);
+                    match found.get(*id) {
+                        None => wanted > 0,
+                        Some((_, count, position, least, greatest)) => {
+                            (*count, *position + 1, *least, *greatest) != (wanted, wanted, one.version, one.version)
+                        }
+                    }
+                };
+                wrong.extend(expected.iter().filter(differs).map(|(id, _)| id.clone()));
+            }
+            if !has_more {
+                return Ok(wrong);
+            }
+            after = last;
+        }
+    }
+
+    /// The next documents, and whether there are more.
+    async fn expected(
+        &self,
+        layout: &Layout,
+        range: Range<'_>,
+    ) -> Result<(BTreeMap<String, Expected>, bool), SinkError> {
+        let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
+        let (condition, mut values) = condition(id, range);
+        let text = format!(
+            "SELECT `{id}`,`combination`,`version`,`document` FROM `{table}` WHERE {condition} ORDER BY `{id}` LIMIT ?"
+        );
+        values.push(Value::UInt(PAGE_MAX));
+        let (mut expected, mut bytes, mut count) = (BTreeMap::new(), 0, 0);
+        let take = |(id, combination, version, document): (String, String, u64, Vec<u8>)| {
+            bytes += document.len();
+            count += 1;
+            // What is no JSON any more was changed by hand, and has no rows to compare with.
+            let value = Json::parse(&document).unwrap_or(Json::Null);
+            let combination = self.combination(&layout.definition.name, &combination);
+            let laid_out = extract(&layout.definition, &id, &value, &combination);
+            let rows = laid_out.children.iter().map(|rows| rows.len() as u64).collect();
+            expected.insert(id, Expected { version, rows });
+            Ok(bytes < PAGE_BYTES_MAX)
+        };
+        self.read_while(&text, Params::Positional(values), take).await?;
+        Ok((expected, count == PAGE_MAX || bytes >= PAGE_BYTES_MAX))
+    }
+
+    async fn found(
+        &self,
+        layout: &Layout,
+        table: usize,
+        range: Range<'_>,
+    ) -> Result<BTreeMap<String, Found>, SinkError> {
+        let id = &layout.definition.table.id_column;
+        let Some(child) = layout.children.get(table) else { return Ok(BTreeMap::new()) };
+        let (condition, values) = condition(id, range);
+        let text = format!(
+            "SELECT `{id}`, COUNT(*), MAX(`position`), MIN(`version`), MAX(`version`) FROM `{}` WHERE {condition} \
+             GROUP BY `{id}`",
+            child.name
+        );
+        let rows: Vec<Found> = self.read(&text, Params::Positional(values)).await?;
+        Ok(rows.into_iter().map(|row| (row.0.clone(), row)).collect())
+    }
+}
+
+fn condition(id: &str, range: Range<'_>) -> (String, Vec<Value>) {
+    let mut condition = format!("`shop_id` = ? AND `{id}` > ?");
+    let mut values = vec![text_value(range.shop), text_value(range.after)];
+    if let Some(last) = range.last {
+        condition.push_str(&format!(" AND `{id}` <= ?"));
+        values.push(text_value(last));
+    }
+    (condition, values)
+}
