@@ -46,6 +46,9 @@ async fn main() -> anyhow::Result<()> {
         if rounds > 0 {
             churn(binary, sink, mysql, rounds).await?;
         }
+        if let (Some(server), true) = (mysql, documents + rounds > 0) {
+            drop_database(server).await?;
+        }
     }
     Ok(())
 }
@@ -309,10 +312,21 @@ fn field(path: &Path, name: &str) -> anyhow::Result<u64> {
     Ok(line.split_whitespace().nth(1).context("a number of /proc")?.parse()?)
 }
 
+fn database_name() -> String {
+    format!("waybill_rest_{}", std::process::id())
+}
+
+async fn drop_database(server: &str) -> anyhow::Result<()> {
+    let mut conn = mysql_async::Conn::from_url(server).await?;
+    conn.query_drop(format!("DROP DATABASE {}", database_name())).await?;
+    Ok(conn.disconnect().await?)
+}
+
 async fn fresh_database(server: &str) -> anyhow::Result<String> {
     let mut conn = mysql_async::Conn::from_url(server).await?;
-    conn.query_drop("DROP DATABASE IF EXISTS waybill_rest").await?;
-    conn.query_drop("CREATE DATABASE waybill_rest CHARACTER SET utf8mb4").await?;
+    let name = database_name();
+    conn.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await?;
+    conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await?;
     conn.disconnect().await?;
-    Ok(format!("{}/waybill_rest", server.trim_end_matches('/')))
+    Ok(format!("{}/{name}", server.trim_end_matches('/')))
 }

@@ -255,7 +255,7 @@ impl App {
         self.inner.closing.cancel();
         self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
         self.inner.keep_drift().await;
-        self.inner.keep_uses().await;
+        self.inner.keep_uses(0).await;
         self.inner.stop.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {

@@ -1,6 +1,7 @@
-//! When each API key was last used: noted in memory at each request, put into the store once a minute and at a stop.
+//! When each API key was last used: noted in memory at each request, and stored once an hour and at a stop.
 //!
-//! A crash forgets the last minute. The request itself waits for none of this.
+//! A crash forgets the last hour. A dashboard or a monitor that asks every few seconds so causes 24 commits a day, and
+//! no request waits for one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +11,10 @@ use super::Inner;
 use crate::domain::clock::Millis;
 use crate::store::StoreError;
 
-/// Between two times that the uses are put into the store.
+/// Between two rounds of housekeeping.
 const PAUSE: Duration = Duration::from_secs(60);
+/// A stored time of a key that is in use may be this old.
+const STORED_EVERY: Millis = 60 * 60 * 1000;
 
 /// Under which name the store keeps a key's time.
 fn name(key_id: &str) -> String {
@@ -21,7 +24,8 @@ fn name(key_id: &str) -> String {
 #[derive(Clone, Copy)]
 struct Use {
     at: Millis,
-    is_kept: bool,
+    /// The time that is in the store; none: none of this process.
+    stored: Option<Millis>,
 }
 
 /// Uses since the start, by the key's id.
@@ -31,10 +35,9 @@ pub(super) struct Uses(Mutex<HashMap<String, Use>>);
 impl Uses {
     pub(super) fn note(&self, key_id: &str, at: Millis) {
         let mut uses = self.uses();
-        let last = Use { at, is_kept: false };
         match uses.get_mut(key_id) {
-            Some(before) => *before = last,
-            None => drop(uses.insert(key_id.to_owned(), last)),
+            Some(last) => last.at = at,
+            None => drop(uses.insert(key_id.to_owned(), Use { at, stored: None })),
         }
     }
 
@@ -46,15 +49,19 @@ impl Uses {
         self.uses().get(key_id).map(|last| last.at)
     }
 
-    fn unkept(&self) -> Vec<(String, Millis)> {
-        let uses = self.uses();
-        let unkept = uses.iter().filter(|(_, last)| !last.is_kept);
-        unkept.map(|(id, last)| (id.clone(), last.at)).collect()
+    /// The uses whose stored time is older than they are by at least `age`.
+    fn unstored(&self, age: Millis) -> Vec<(String, Millis)> {
+        let is_old = |last: &Use| match last.stored {
+            None => true,
+            // A clock that was set back counts too.
+            Some(stored) => last.at != stored && (last.at - stored).abs() >= age,
+        };
+        self.uses().iter().filter(|(_, last)| is_old(last)).map(|(id, last)| (id.clone(), last.at)).collect()
     }
 
-    fn kept(&self, key_id: &str, at: Millis) {
-        if let Some(last) = self.uses().get_mut(key_id).filter(|last| last.at == at) {
-            last.is_kept = true;
+    fn set_stored(&self, key_id: &str, at: Millis) {
+        if let Some(last) = self.uses().get_mut(key_id) {
+            last.stored = Some(at);
         }
     }
 
@@ -79,7 +86,7 @@ impl Inner {
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(PAUSE) => {
-                    self.keep_uses().await;
+                    self.keep_uses(STORED_EVERY).await;
                     if let Err(error) = self.store.forget_answers().await {
                         error.warn("answers that were kept for a day could not be removed; trying again later");
                     }
@@ -88,12 +95,40 @@ impl Inner {
         }
     }
 
-    pub(super) async fn keep_uses(&self) {
-        for (key_id, at) in self.uses.unkept() {
+    /// Stores the uses whose stored time is older by at least `age`.
+    pub(super) async fn keep_uses(&self, age: Millis) {
+        for (key_id, at) in self.uses.unstored(age) {
             match self.store.keep_time(&name(&key_id), at).await {
-                Ok(()) => self.uses.kept(&key_id, at),
+                Ok(()) => self.uses.set_stored(&key_id, at),
                 Err(error) => return error.warn("when keys were used could not be kept; trying again later"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STORED_EVERY, Uses};
+
+    #[test]
+    fn a_key_in_use_is_stored_once_an_hour_and_at_a_stop() {
+        let uses = Uses::default();
+        let mut stored = Vec::new();
+        // Two hours, with a request each second and a look each minute.
+        for second in 0..7_200 {
+            uses.note("a", second * 1000);
+            if second % 60 == 59 {
+                for (key, at) in uses.unstored(STORED_EVERY) {
+                    uses.set_stored(&key, at);
+                    stored.push(at / 1000);
+                }
+            }
+        }
+        assert_eq!(stored, [59, 3_659]);
+        assert_eq!(uses.unstored(0), [("a".to_owned(), 7_199_000)], "at a stop");
+        uses.set_stored("a", 7_199_000);
+        assert!(uses.unstored(0).is_empty());
+        uses.note("a", 1);
+        assert_eq!(uses.unstored(STORED_EVERY), [("a".to_owned(), 1)], "the clock was set back");
     }
 }
