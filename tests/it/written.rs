@@ -70,3 +70,30 @@ async fn a_sync_never_ends_well_while_documents_wait_for_the_sink() {
     assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [80]);
     assert_eq!(market.sandbox.audit().details_reread, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_would_merge_documents_is_named_by_check_and_written_to_by_nothing() {
+    let (market, database) = (market().await, Database::fresh().await);
+    let folder = registered(&market, &database.url());
+    let made = folder.run(&["schema", "print"]).expect(0).out;
+    for statement in made.split(";\n").filter(|statement| !statement.trim().is_empty()) {
+        database.run(statement).await;
+    }
+    let column = "shipment_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE";
+    database.run(&format!("ALTER TABLE shipments MODIFY {column} utf8mb4_general_ci NOT NULL")).await;
+    database.run("CREATE TRIGGER t AFTER INSERT ON shipment_items FOR EACH ROW SET @seen = 1").await;
+    let checked = folder.run(&["check"]).expect(1).out;
+    let line = |mark: &str| checked.lines().find(|line| line.starts_with(mark)).unwrap_or_default();
+    assert!(line("FAIL").contains("`shipments`") && line("FAIL").contains("utf8mb4_general_ci"), "{checked}");
+    assert!(line("WARN").contains("`shipment_items`") && line("WARN").contains("`t` AFTER INSERT"), "{checked}");
+
+    let ended = folder.run(&["sync", "--at-most", "4s"]).expect(1);
+    assert!(ended.err.contains("the time ran out"), "{}", ended.err);
+    assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [0]);
+    let (_, statement) = line("FAIL").split_once("run ").unwrap();
+    database.run(statement.split(", and then").next().unwrap()).await;
+    folder.run(&["check"]).expect(0);
+    folder.run(&["sync"]).expect(0);
+    assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [80]);
+    folder.run(&["verify"]).expect(0);
+}
