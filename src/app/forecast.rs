@@ -119,8 +119,7 @@ impl Inner {
             self.by_age(run)
         };
         let passes = if is_first { number.max(2) } else { number };
-        // The page that is under way is one more at least.
-        Ok(a_pass.map(|pages| before + pages.max(run.pass.pages + 1) + pages * passes.saturating_sub(number)))
+        Ok(a_pass.map(|pages| before + pages.max(run.pass.pages) + pages * passes.saturating_sub(number)))
     }
 
     /// From how far back in time the pages have come, where the list shows the newest first and all of a known time.

@@ -2,11 +2,12 @@
 //! walk of every resource of the catalog.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use waybill::app::plan::{Ask, Plan, Rows};
 
-use crate::support::app::{Builder, TestApp};
+use crate::support::app::{Builder, TestApp, eventually};
 use crate::support::{CATALOG, no_limits};
 
 fn builder(resource: &str) -> Builder {
@@ -79,4 +80,55 @@ async fn a_plan_is_what_the_audit_counts_for_every_resource() {
         }
         app.finish().await;
     }
+}
+
+/// The run that walks, if one does.
+async fn walking(app: &TestApp) -> Option<Value> {
+    let runs = app.get("/api/v1/runs?state=walking").await;
+    runs["items"].as_array().unwrap().first().cloned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_has_a_forecast_while_its_pages_are_read() {
+    let builder = TestApp::builder().limits(["10/s", "none"]);
+    let app = builder.shop("first", 1_300, 0).start().await;
+    // 27 pages, passed twice. In the first pass the age of the rows tells; in the second, the first.
+    let mut seen = Vec::new();
+    {
+        let ended = app.run_until_idle();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                run = walking(&app) => seen.extend(run),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let pages = 54;
+    let in_pass = |number: u64, runs: &[Value]| -> Vec<Value> {
+        let known = |run: &&Value| run["passes"] == number && run["parameters"]["fulfilment-method"] == "FBR";
+        runs.iter().filter(known).cloned().collect()
+    };
+    let expected = |run: &Value| run["pages_expected"].as_u64().unwrap_or_else(|| panic!("{run}"));
+    let first: Vec<Value> = in_pass(1, &seen).into_iter().filter(|run| run["pages"].as_u64() > Some(5)).collect();
+    assert!(!first.is_empty());
+    for run in &first {
+        assert!((pages / 2..=pages * 2).contains(&expected(run)), "{run}");
+        assert!(run["forecast_at"].is_string(), "{run}");
+    }
+    let second = in_pass(2, &seen);
+    assert!(!second.is_empty());
+    assert!(second.iter().all(|run| expected(run) == pages && run["forecast_at"].is_string()), "{second:?}");
+    // The next whole walk is known from its beginning.
+    app.sync("first", "full").await;
+    let run = eventually("a walk", async || {
+        walking(&app).await.filter(|run| run["parameters"]["fulfilment-method"] == "FBR")
+    });
+    let run = run.await;
+    assert_eq!(run["pages_expected"], pages / 2, "{run}");
+    assert!(run["forecast_at"].is_string(), "{run}");
+    app.run_until_idle().await;
+    assert!(app.get("/api/v1/runs").await["items"][0]["pages_expected"].is_null());
+    app.finish().await;
 }
