@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum Disposition {
     /// Try again; after `Some(hint)` at the earliest, or at the policy's own pace. Counts as an attempt.
     Retry { after: Option<Duration> },
+    /// Try once more, at the policy's own pace: the answer itself is wrong, and more tries only cost budget.
+    RetryOnce,
     /// Not the job's fault (throttled, login host blocked, stopping): try again after the pause
     /// without counting it.
     Postpone { after: Duration },
@@ -16,6 +18,9 @@ pub enum Disposition {
     /// The shop's credentials are refused: stop the shop, keep its jobs.
     StopShop,
 }
+
+/// Attempts of what gets [`Disposition::RetryOnce`].
+pub const ATTEMPTS_OF_WRONG_ANSWERS: u32 = 2;
 
 /// The pace of retries: exponential with full jitter between `base` and `cap`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -93,8 +93,9 @@ impl SourceError {
             | SourceError::Interrupted(_)
             | SourceError::TimedOut
             | SourceError::Redirected { .. }
-            | SourceError::Malformed { .. }
-            | SourceError::Shape { .. } => Disposition::Retry { after: None },
+            | SourceError::Malformed { .. } => Disposition::Retry { after: None },
+            // Valid JSON that is not what the definition describes is so again at the next call, as a rule.
+            SourceError::Shape { .. } => Disposition::RetryOnce,
             // About rights or an account, not about the document, and passes with them.
             SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { may_pass: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
@@ -304,7 +305,7 @@ mod tests {
             (SourceError::TimedOut, retry(None)),
             (SourceError::Redirected { status: 302 }, retry(None)),
             (SourceError::Malformed { detail: String::new() }, retry(None)),
-            (SourceError::Shape { detail: String::new() }, retry(None)),
+            (SourceError::Shape { detail: String::new() }, Disposition::RetryOnce),
             (SourceError::NotFound { status: 404, detail: String::new() }, Disposition::Park { may_pass: false }),
             (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park { may_pass: false }),
             (SourceError::Rejected { status: 403, detail: String::new() }, Disposition::Park { may_pass: true }),

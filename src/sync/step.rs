@@ -10,6 +10,7 @@ use super::Inner;
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
 use crate::domain::clock::Millis;
+use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
 use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Outcome, Position, SourceError, Walk, news_since};
@@ -237,7 +238,13 @@ fn turned(
 /// What becomes of the job, and what waits now.
 fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) -> (Settlement, Option<Pause>) {
     let (failure, pause) = match error.disposition() {
-        Disposition::Retry { after } => (again(inner, lease, after, error.to_string()), None),
+        Disposition::Retry { after } => {
+            (again(inner, lease, inner.parts.retry.attempts_max, after, error.to_string()), None)
+        }
+        Disposition::RetryOnce => {
+            let most = ATTEMPTS_OF_WRONG_ANSWERS.min(inner.parts.retry.attempts_max);
+            (again(inner, lease, most, None, error.to_string()), None)
+        }
         Disposition::Postpone { after } => {
             // A token is the shop's own.
             let pause = if matches!(error, SourceError::LoginUnavailable { .. }) { Pause::Shop } else { Pause::Lane };
@@ -255,13 +262,14 @@ fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) ->
 /// What becomes of the job of a step that panicked. That is a fault of ours, and it may well come again with the
 /// same answer: the job keeps the pace of retries and is parked in the end.
 pub(super) fn panicked(inner: &Inner, lease: &Lease) -> Settlement {
-    Settlement::Failed(again(inner, lease, None, "a fault of Waybill: the step panicked; see the log".to_owned()))
+    let most = inner.parts.retry.attempts_max;
+    Settlement::Failed(again(inner, lease, most, None, "a fault of Waybill: the step panicked; see the log".to_owned()))
 }
 
-/// Another attempt after a pause, unless it was the last.
-fn again(inner: &Inner, lease: &Lease, hint: Option<std::time::Duration>, error: String) -> Failure {
+/// Another attempt after a pause, unless that was the last of `most`.
+fn again(inner: &Inner, lease: &Lease, most: u32, hint: Option<std::time::Duration>, error: String) -> Failure {
     let policy = &inner.parts.retry;
-    if lease.attempt >= policy.attempts_max {
+    if lease.attempt >= most {
         let reason = format!("{error} (after {} attempts)", lease.attempt);
         return Failure::Park { reason, may_pass: true };
     }

@@ -116,6 +116,11 @@ fn passing() -> Vec<(&'static str, FaultKind)> {
     ]
 }
 
+/// How often a call may meet it and still succeed: valid JSON of another shape is asked for twice only.
+fn times(name: &str) -> u64 {
+    if matches!(name, "array-200" | "other-200") { 1 } else { 3 }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_in_the_middle_of_lists_and_details_all_heal() {
     let passing = passing();
@@ -126,7 +131,7 @@ async fn faults_in_the_middle_of_lists_and_details_all_heal() {
         ["/retailer/shipments?", "/retailer/shipments/"].map(|prefix| Fault {
             client_id: Some((*name).to_owned()),
             skip: 2,
-            ..Fault::times(prefix, kind.clone(), 3)
+            ..Fault::times(prefix, kind.clone(), times(name))
         })
     });
     app.sandbox().set_faults(faults.collect());
@@ -137,7 +142,8 @@ async fn faults_in_the_middle_of_lists_and_details_all_heal() {
     oracle::listing(&app, &oracle::truth(&app)).await;
     for (name, _) in &passing {
         let hits = app.sandbox().calls().iter().filter(|call| call.client_id == *name && call.faulted).count();
-        assert_eq!(hits, 6, "{name}: three faults in lists and three in details");
+        let times = usize::try_from(times(name)).unwrap();
+        assert_eq!(hits, 2 * times, "{name}: as many faults in lists as in details");
         assert!(app.runs(name).await.iter().all(|run| run["state"] == "done"), "{name}");
     }
     app.expect_429();
