@@ -46,6 +46,8 @@
 //! - **The books are watched** in release builds too: a breach pauses its shop.
 //!   `store::tests::books::a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other`
 //! - **One token a credential**, renewed before its end. `it::sync::tokens_that_end_during_a_run_are_renewed_before_they_do`
+//! - **A whole list is proved, not assumed.** A walk without a proof of its end is `unproved`, and never counts as complete.
+//!   `it::whole_list`
 //! - **An error is not the end of a list**, and a list that repeats itself ends with that reason.
 //!   `it::outage::an_api_that_repeats_its_first_page_for_ever_fails_the_run_with_that_reason`
 //! - **A list that moves is read again.** `store::tests::a_walk_passes_again_until_nothing_was_missed`, rig: `drift_removals`

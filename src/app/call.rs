@@ -98,6 +98,18 @@ impl<'a> Caller<'a> {
         Ok(outcome)
     }
 
+    /// How long it is until a path may be called, as far as is known.
+    ///
+    /// # Errors
+    /// The store's read errors.
+    pub(super) fn wait_for(&self, shop: &Shop, path: &str) -> Result<Duration, StoreError> {
+        let Some(rule) = self.config.rules.find("GET", path) else { return Ok(Duration::ZERO) };
+        let (store, now) = (&self.store, Instant::now());
+        let mut budget = Budget::new(rule.limit, store.occupied(&shop.account, &rule.name)?, now);
+        budget.block_for(store.pause_left(&shop.account, &rule.name)?, now);
+        Ok(budget.next_free(now).map_or(Duration::ZERO, |until| until.saturating_duration_since(now)))
+    }
+
     /// Reads one list page.
     ///
     /// # Errors
@@ -112,7 +124,7 @@ impl<'a> Caller<'a> {
         let call = pages::list_call(definition, combination, position, self.store.clock().now());
         let outcome = self.call(shop, credentials, &call).await?;
         let body = outcome.result.map_err(|error| told(&error))?;
-        let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref() };
+        let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref(), previous: None };
         Ok(pages::page(definition, position, answer, |_| None)?)
     }
 

@@ -253,6 +253,10 @@ impl Inner {
         let mut look = Look::default();
         look.counts.resource.clone_from(&definition.name);
         look.counts.full_walk_at = full_walk_at(&self.store, &streams)?;
+        look.counts.unproved = unproved(&self.store, &streams)?;
+        let rejected = self.store.rejected(&streams)?;
+        look.counts.listed += rejected;
+        look.counts.parked += rejected;
         let mut after = String::new();
         loop {
             let (store, streams, from) = (self.store.clone(), streams.clone(), after.clone());
@@ -340,6 +344,16 @@ impl Look {
         }
         counts.only_in_sink += held.len() as u64;
     }
+}
+
+/// Why it is not known whether all lists were read whole; None: all were, or never yet.
+fn unproved(store: &Store, streams: &[StreamId]) -> Result<Option<String>, StoreError> {
+    for stream in streams {
+        if let Some(doubt) = store.unproved(stream)? {
+            return Ok(Some(doubt.reason));
+        }
+    }
+    Ok(None)
 }
 
 /// When the last whole walk was, of the stream for which that is longest ago; None: of one there was none.

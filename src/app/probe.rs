@@ -1,14 +1,14 @@
-//! `waybill check`, the outside half: tokens, one page, MySQL rights, the clock. Changes nothing but the
+//! `waybill check`, the outside half: tokens, the first pages of each list, MySQL rights, the clock. Changes nothing but the
 //! tokens it keeps.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use super::call::{Caller, told};
 use super::{App, is_begun};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
-use crate::domain::{Mode, Shop, ShopState};
+use crate::domain::{Combination, Mode, Next, Shop, ShopState};
 use crate::sink::Mysql;
 use crate::sink::mysql::{Fault, Inspection, Rights, Severity};
 use crate::source::pages::{self, ParsedPage};
@@ -21,6 +21,8 @@ const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST 
 pub const WARNING: &str = "warning: ";
 /// What a statement holds beside a document, and the columns that repeat parts of it.
 const SPARE_BYTES: u64 = 1 << 20;
+/// A list that may not be called sooner is not looked at.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What was looked at; and how it is, or what is wrong and the mend.
 pub type Finding = (String, Result<String, String>);
@@ -88,37 +90,26 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
             findings.push((format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
         }
         if is_proved {
-            probe_page(caller, &credentials, &shop, findings).await;
+            probe_pages(caller, &credentials, &shop, findings).await;
         }
     }
 }
 
-/// One list page of the first resource; the answer's clock comes with it.
-async fn probe_page(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
-    let takes = |definition: &&Arc<Definition>| shop.takes(&definition.name) && definition.parent.is_none();
-    let Some(definition) = caller.config.definitions.iter().find(takes) else { return };
-    let Some(combination) = definition.list.combinations.first() else { return };
-    let walk = Walk { mode: Mode::Full, started_at: caller.store.clock().now(), since: None, parent: None };
-    let position = Position::begin(definition, walk);
-    let call = pages::list_call(definition, combination, &position, caller.store.clock().now());
-    let outcome = match caller.call(shop, credentials, &call).await {
-        Ok(outcome) => outcome,
-        Err(error) => return findings.push((format!("shop {}: page", shop.name), Err(error.to_string()))),
-    };
-    let next_link = outcome.next_link.as_deref();
-    let page = outcome
-        .result
-        .and_then(|body| pages::page(definition, &position, pages::Answer { body: &body, next_link }, |_| None));
-    let found = match page {
-        Ok(page) => match times(definition, &page) {
-            Some(wrong) => Err(wrong),
-            None => Ok(format!("{} rows on the first page of {}", page.rows.len(), definition.name)),
-        },
-        Err(error) => Err(told(&error).to_string()),
-    };
-    findings.push((format!("shop {}: page", shop.name), found));
-    if let Some(skew) = outcome.quota.clock_ahead_ms {
-        let seconds = skew.abs() / 1000;
+/// The first pages of the shop's lists; the answers' clock comes with them.
+async fn probe_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
+    let mut skew = None;
+    for definition in caller.config.definitions.iter().filter(|definition| shop.takes(&definition.name)) {
+        // The list of a parent that is not known yet cannot be asked for.
+        if definition.parent.is_some() {
+            continue;
+        }
+        let mut pages = PageTest { caller, credentials, shop, definition, skew: None };
+        let found = pages.run().await;
+        skew = skew.or(pages.skew);
+        findings.push((format!("shop {}: page of {}", shop.name, definition.name), found));
+    }
+    if let Some(skew) = skew.map(i64::abs) {
+        let seconds = skew / 1000;
         let found = if seconds <= 5 {
             Ok(format!("within {} s of the marketplace's", seconds.max(1)))
         } else {
@@ -151,6 +142,78 @@ fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
         )),
         _ => None,
     })
+}
+
+/// Whether a list answers as its definition says, and leads from its first page to the second.
+struct PageTest<'a> {
+    caller: &'a Caller<'a>,
+    credentials: &'a Credentials,
+    shop: &'a Shop,
+    definition: &'a Definition,
+    /// How far the API's clock is ahead, in milliseconds.
+    skew: Option<i64>,
+}
+
+impl PageTest<'_> {
+    async fn run(&mut self) -> Result<String, String> {
+        let Some(combination) = self.definition.list.combinations.first() else { return Ok("no list".to_owned()) };
+        let walk = Walk { mode: Mode::Full, started_at: self.caller.store.clock().now(), since: None, parent: None };
+        let position = Position::begin(self.definition, walk);
+        let wait = self.caller.wait_for(self.shop, &self.definition.list.path).map_err(|error| error.to_string())?;
+        if wait > WAIT_MAX {
+            return Ok(format!("not asked for: its rate rule allows no call for {} s", wait.as_secs()));
+        }
+        let first = self.page(combination, &position, None).await?;
+        if let (true, Some(rejected)) = (first.rows.is_empty(), first.rejected.first()) {
+            let what = format!("none of the {} rows on the first page can be kept: ", first.rejected.len());
+            return Err(what + &rejected.reason);
+        }
+        if let Some(wrong) = times(self.definition, &first) {
+            return Err(wrong);
+        }
+        let rows = first.rows.len() + first.rejected.len();
+        let found = format!("{rows} rows on the first page of {}", self.definition.name);
+        let Next::More { cursor } = first.next else { return Ok(found) };
+        let position = Position::read(2, cursor.as_deref()).map_err(|error| error.to_string())?;
+        // Another stretch of days is another list.
+        if position.is_first() {
+            return Ok(found);
+        }
+        let wrong = |what: String| format!("the second page: {what}");
+        let second = self.page(combination, &position, Some(&first.digest)).await.map_err(wrong)?;
+        if second.digest == first.digest && rows > 0 {
+            let line = format!("end = {{ repeat = true }} to [resource.{}.list]", self.definition.name);
+            return Err(wrong(format!(
+                "it is the first one again: is the parameter right? If the API shows its last page again behind the \
+                 end, add {line}"
+            )));
+        }
+        Ok(format!("{found}, {} on the second", second.rows.len() + second.rejected.len()))
+    }
+
+    async fn page(
+        &mut self,
+        combination: &Combination,
+        position: &Position,
+        previous: Option<&str>,
+    ) -> Result<ParsedPage, String> {
+        let now = self.caller.store.clock().now();
+        let call = pages::list_call(self.definition, combination, position, now);
+        let outcome = self.caller.call(self.shop, self.credentials, &call).await.map_err(|error| error.to_string())?;
+        self.skew = self.skew.or(outcome.quota.clock_ahead_ms);
+        let page = match &outcome.result {
+            Ok(body) => {
+                let answer = pages::Answer { body, next_link: outcome.next_link.as_deref(), previous };
+                pages::page(self.definition, position, answer, |_| None)
+            }
+            Err(error) => pages::end_by_status(self.definition, position, error, |_| None).ok_or_else(|| error.clone()),
+        };
+        let page = page.map_err(|error| told(&error).to_string())?;
+        match page.doubt {
+            Some(doubt) => Err(doubt),
+            None => Ok(page),
+        }
+    }
 }
 
 async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {

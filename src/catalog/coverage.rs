@@ -6,16 +6,16 @@
 //! `{"by_email": {"jan@example.org": 1}}`. Values are never told, as they may be personal. Pure; called by the source for
 //! each document, so it is a walk over a tree made once.
 
+mod node;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::tz::TimeZone;
-
 use super::definition::{Column, ColumnKind, ColumnSource, Table};
-use super::extract::fits;
 use super::left::KindName;
 pub(super) use super::left::is_name;
 pub use super::left::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time, shown, tolerated};
 use crate::domain::Json;
+use node::{Node, Taker};
 
 /// What the columns of a definition take.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,90 +27,6 @@ pub struct Coverage {
 
 /// Places told of one document. One that has more is a heap of names and values, and all of them say the same.
 const PLACES_MAX: usize = 1_000;
-
-/// A column that takes a value.
-#[derive(Clone, Debug, PartialEq)]
-struct Taker {
-    table: String,
-    column: String,
-    kind: ColumnKind,
-    zone: Option<TimeZone>,
-}
-
-impl Taker {
-    /// The kind of a value that this column cannot hold.
-    fn misfit(&self, value: &Json<'_>) -> Option<KindName> {
-        if *value == Json::Null || fits(self.kind, self.zone.as_ref(), value) {
-            return None;
-        }
-        Some(if self.kind == ColumnKind::Datetime { kind_for_time(value) } else { kind(value) })
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Node {
-    /// The columns that take the value at this place.
-    taken: Vec<Taker>,
-    members: BTreeMap<String, Node>,
-    elements: Option<Box<Node>>,
-}
-
-impl Node {
-    /// A column takes it as it is; nothing below it is looked at.
-    fn is_whole(&self) -> bool {
-        !self.taken.is_empty() && self.members.is_empty() && self.elements.is_none()
-    }
-
-    /// A column has all that is below it, whatever other columns take of that.
-    fn has_all(&self) -> bool {
-        self.taken.iter().any(|taker| taker.kind == ColumnKind::Json)
-    }
-
-    /// The places that columns take by their number in an array: `/items/0`.
-    fn numbered(&self) -> Vec<(usize, &Node)> {
-        self.members.iter().filter_map(|(token, inner)| Some((token.parse().ok()?, inner))).collect()
-    }
-
-    /// An element that columns take by its number is also one of all elements.
-    fn settle(&mut self) {
-        if let Some(elements) = self.elements.as_deref() {
-            let numbered = self.members.iter_mut().filter(|(token, _)| token.parse::<usize>().is_ok());
-            numbered.for_each(|(_, inner)| inner.merge(elements));
-        }
-        self.members.values_mut().chain(self.elements.as_deref_mut()).for_each(Node::settle);
-    }
-
-    fn merge(&mut self, other: &Node) {
-        self.taken.extend(other.taken.iter().cloned());
-        for (token, inner) in &other.members {
-            self.members.entry(token.clone()).or_default().merge(inner);
-        }
-        if let Some(inner) = &other.elements {
-            self.elements.get_or_insert_default().merge(inner);
-        }
-    }
-
-    /// The column of that name, if it takes something here or below.
-    fn taker(&self, table: &str, column: &str) -> Option<&Taker> {
-        let here = self.taken.iter().find(|taker| taker.table == table && taker.column == column);
-        here.or_else(|| {
-            let mut below = self.members.values().chain(self.elements.as_deref());
-            below.find_map(|inner| inner.taker(table, column))
-        })
-    }
-
-    fn at(&mut self, path: &str) -> &mut Node {
-        let mut node = self;
-        for token in path.split('/').skip(1) {
-            node = if token == "*" {
-                node.elements.get_or_insert_default()
-            } else {
-                node.members.entry(token.replace("~1", "/").replace("~0", "~")).or_default()
-            };
-        }
-        node
-    }
-}
 
 impl Coverage {
     /// Of the columns of one table and its children; the id is taken too.
@@ -155,7 +71,7 @@ impl Coverage {
         // Else it is looked into by now, and what is still left is named by itself.
         node.taken.is_empty()
             && (kind != "object" || node.members.is_empty())
-            && (kind != "array" || node.elements.is_none() && node.numbered().is_empty())
+            && (kind != "array" || node.elements.is_none() && !node.has_numbered())
     }
 
     /// What is left of a document: each value that no column takes (of an object or array that is unknown as a whole,
@@ -254,21 +170,22 @@ impl<'a> Walk<'a> {
     }
 
     fn elements(&mut self, node: &'a Node, elements: &[Json<'_>], whole: &Json<'_>) {
-        let numbered = node.numbered();
-        if node.elements.is_none() && numbered.is_empty() {
+        let numbered = node.numbered(elements.len());
+        if node.elements.is_none() && !node.has_numbered() {
             return self.unmapped(whole);
         }
         let length = self.path.len();
         for (at, element) in elements.iter().enumerate() {
-            let inner = numbered.iter().find(|(number, _)| *number == at).map(|(_, inner)| *inner);
+            let inner = numbered.iter().find(|(number, _)| *number == at).map(|(_, named)| *named);
             match (inner, node.elements.as_deref()) {
                 // What it has beside its own columns, all elements may have.
                 (inner, Some(all)) => {
                     self.path.push_str("/*");
-                    self.look(inner.unwrap_or(all), element);
+                    self.look(inner.map_or(all, |(_, inner)| inner), element);
                 }
-                (Some(inner), None) => {
-                    self.path.push_str(&format!("/{at}"));
+                (Some((token, inner)), None) => {
+                    self.path.push('/');
+                    self.path.push_str(token);
                     self.look(inner, element);
                 }
                 (None, None) => {

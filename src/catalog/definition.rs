@@ -45,6 +45,8 @@ pub struct List {
     /// Parameters and values whose combinations do not follow `order`.
     pub unordered_when: Vec<(String, Vec<String>)>,
     pub pages: Pages,
+    pub proof: Proof,
+    pub ends: Ends,
     pub windows: Option<Windows>,
     pub recent: Option<Recent>,
     /// Each is a stream; at least one (the empty combination when the list takes no parameters).
@@ -88,6 +90,30 @@ pub enum Pages {
     NextLink { at: Option<String> },
     /// One answer holds all.
     None,
+}
+
+/// What proves that a list was read to its end, beside what its page style says by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// JSON pointer to the count of all rows.
+    pub total: Option<String>,
+    /// JSON pointer to whether more pages follow.
+    pub more: Option<String>,
+    /// Rows of a full page: a shorter one is the last.
+    pub size: Option<u64>,
+}
+
+/// Answers that end a list, beside an empty page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Statuses of the page after the last one.
+    pub statuses: Vec<u16>,
+    /// `null` in place of the array of rows.
+    pub null: bool,
+    /// `[]` in place of the object that holds the rows.
+    pub empty_array: bool,
+    /// The last page once more.
+    pub repeat: bool,
 }
 
 impl List {

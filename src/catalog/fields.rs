@@ -30,7 +30,7 @@ impl Problems {
 }
 
 /// Keys that people write one table too high or too low, and the table of the resource that they belong to.
-const HOMES: [(&str, &str); 20] = [
+const HOMES: [(&str, &str); 23] = [
     ("path", "list"),
     ("items", "list"),
     ("pages", "list"),
@@ -43,7 +43,10 @@ const HOMES: [(&str, &str); 20] = [
     ("harmless", "list"),
     ("windows", "list"),
     ("recent", "list"),
+    ("end", "list"),
     ("style", "list.pages"),
+    ("total", "list.pages"),
+    ("more", "list.pages"),
     ("document", "detail"),
     ("refresh", "detail"),
     ("columns", "table"),
@@ -155,6 +158,23 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A whole number, or several.
+    pub(super) fn numbers(&self, key: &'static str) -> Option<Vec<u64>> {
+        let value = self.get(key)?;
+        let elements = match value {
+            Value::Array(elements) => elements.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        let number = |element: &Value| {
+            let number = element.as_integer().and_then(|number| u64::try_from(number).ok());
+            if number.is_none() {
+                self.wrong(key, "a whole number or a list of whole numbers", element);
+            }
+            number
+        };
+        Some(elements.iter().filter_map(number).collect())
+    }
+
     pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
         match self.get(key)? {
             Value::Boolean(flag) => Some(*flag),
@@ -206,7 +226,8 @@ impl<'a> Fields<'a> {
 
     pub(super) fn is_to_one(&self, key: &str, pointer: &str) {
         if pointer.split('/').any(|token| token == "*") {
-            let mend = "name one element (/items/0/ean), or make a child table of the array";
+            let mend =
+                "name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array";
             self.problem(key, format!("`{pointer}` would be many values: `*` has no meaning here; {mend}"));
         }
     }

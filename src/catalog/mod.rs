@@ -13,6 +13,7 @@ pub mod infer;
 mod layout;
 mod left;
 pub mod limits;
+mod paging;
 pub mod reader;
 mod views;
 

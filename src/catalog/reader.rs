@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::coverage::Coverage;
-use super::definition::{Definition, Detail, List, Order, Pages, Recent, Refresh, Span, Until, Windows};
-use super::fields::{Fields, Problems, did_you_mean};
-use super::layout;
+use super::definition::{Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows};
+use super::fields::{Fields, Problems};
+use super::{layout, paging};
 use crate::domain::Combination;
 
 /// Parts of the HTTP API that stand where a resource's listing would, and those that its description calls by the same
@@ -154,9 +154,11 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
     }
     let changed_by = fields.texts("changed_by").unwrap_or_default();
     changed_by.iter().for_each(|pointer| fields.is_pointer("changed_by", pointer, false));
-    let pages = fields.table("pages").map(self::pages);
+    let pages = fields.table("pages").map(paging::pages);
     let pages =
         fields.needed("pages", pages, "say how its pages hang together, like pages = { style = \"none\" }").flatten();
+    let (pages, proof) = pages.map_or_else(|| (None, Proof::default()), |(pages, proof)| (Some(pages), proof));
+    let ends = fields.table("end").map(|end| paging::ends(&end)).unwrap_or_default();
     let recent = fields.table("recent").map(self::recent);
     if matches!((&pages, &recent), (Some(Pages::Cursor { .. }), Some(Some(_)))) {
         fields
@@ -168,6 +170,8 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
         order,
         unordered_when,
         pages: pages.unwrap_or(Pages::None),
+        proof,
+        ends,
         windows: windows.flatten(),
         recent: recent.flatten(),
         combinations,
@@ -227,61 +231,6 @@ fn choices(fields: &Fields<'_>) -> BTreeMap<String, Vec<String>> {
         fields.problem("parameters", format!("make {all} combinations; at most {COMBINATIONS_MAX} can be walked"));
     }
     choices
-}
-
-fn pages(fields: Fields<'_>) -> Option<Pages> {
-    const STYLES: [&str; 6] = ["number", "has-more-flag", "cursor", "offset", "next-link", "none"];
-    let Some(style) = fields.text("style") else {
-        // What else may stand there hangs on it.
-        if !fields.has("style") {
-            fields.problem("", format!("`style` is missing; use one of {}", STYLES.join(", ")));
-        }
-        return None;
-    };
-    let parameter = |example: &str| {
-        let mend = format!("give the parameter that chooses the page, like parameter = \"{example}\"");
-        fields.needed("parameter", fields.text("parameter"), &mend)
-    };
-    let first = || fields.number("first").unwrap_or(1);
-    let pages = match style.as_str() {
-        "number" => {
-            let (parameter, first) = (parameter("page"), first());
-            parameter.map(|parameter| Pages::Number { parameter, first })
-        }
-        "has-more-flag" => {
-            let (parameter, first) = (parameter("page"), first());
-            let mend = "give the pointer to the flag, like flag = \"/hasNextPage\"";
-            let flag = fields.needed("flag", fields.pointer_to_one("flag", false), mend);
-            parameter.map(|parameter| Pages::HasMoreFlag { parameter, first, flag: flag.unwrap_or_default() })
-        }
-        "cursor" => {
-            let parameter = parameter("cursor");
-            let mend = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
-            let next = fields.needed("next", fields.some_texts("next"), mend);
-            for pointer in next.iter().flatten() {
-                fields.is_pointer("next", pointer, false);
-                fields.is_to_one("next", pointer);
-            }
-            parameter.map(|parameter| Pages::Cursor { parameter, next: next.unwrap_or_default() })
-        }
-        "offset" => {
-            let (parameter, limit) = (parameter("offset"), fields.text("limit"));
-            let size = fields.needed("size", fields.number("size"), "say how many rows a page has, like size = 100");
-            if size == Some(0) {
-                fields.problem("size", "a page of no rows never ends; give the number of rows");
-            }
-            parameter.map(|parameter| Pages::Offset { parameter, limit, size: size.unwrap_or_default() })
-        }
-        "next-link" => Some(Pages::NextLink { at: fields.pointer_to_one("at", false) }),
-        "none" => Some(Pages::None),
-        other => {
-            let (hint, all) = (did_you_mean(other, STYLES), STYLES.join(", "));
-            fields.problem("style", format!("`{other}` is no style{hint} There are {all}"));
-            return None;
-        }
-    };
-    fields.end();
-    pages
 }
 
 fn windows(fields: Fields<'_>) -> Option<Windows> {

@@ -15,7 +15,9 @@ pub struct Completeness {
     /// never was, so nobody knows what there is.
     #[serde(skip)]
     pub full_walk_at: Option<Millis>,
-    /// Ids that the API has listed so far.
+    /// Why it is not known whether the last walk saw the whole list, of the first stream of which that is so.
+    pub unproved: Option<String>,
+    /// Rows that the API has listed so far, each id once, and those that cannot be kept.
     pub listed: u64,
     /// Of these, how many the ledger notes as read.
     pub stored: u64,
@@ -84,7 +86,9 @@ impl Completeness {
         let counts = [(self.missing, "missing"), (self.pending, "on their way"), (self.parked, "parked")];
         let some = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
         let walk = self.full_walk_at.is_none().then(|| "its list was not read whole yet".to_owned());
-        let all: Vec<String> = walk.into_iter().chain(some).collect();
+        let unproved =
+            self.unproved.as_ref().map(|why| format!("it is not proved that its list was read whole: {why}"));
+        let all: Vec<String> = walk.into_iter().chain(unproved).chain(some).collect();
         (!all.is_empty()).then(|| all.join(", "))
     }
 

@@ -135,8 +135,11 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
-    /// Digest of the row's content, independent of key order and white space.
+    /// Digest of what tells a changed row from a known one, independent of key order, white space and, where a detail
+    /// holds the content, of the order within arrays.
     pub hash: u64,
+    /// The digest by which earlier versions knew the same row, where it is another.
+    pub legacy: Option<u64>,
     /// The row's own time, where the definition names one and the row has it.
     pub time: Option<Millis>,
     /// The row as received; kept only for resources whose row is the document.
@@ -149,7 +152,7 @@ pub struct Rejected {
     /// The id as far as there is one, cut and without control characters.
     pub id: Option<String>,
     pub reason: String,
-    /// A digest of a row that cannot be read, which tells it from others: whose it is nobody knows.
+    /// A digest of a row without an id, which tells it from others: it may be any of those that are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<u64>,
 }
@@ -182,6 +185,8 @@ pub enum Effects {
         digest: String,
         /// Where the next page begins.
         next: Next,
+        /// Why the list may have more rows although this is its last page.
+        doubt: Option<String>,
     },
     /// A detail came.
     Detail {

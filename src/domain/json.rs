@@ -29,6 +29,19 @@ pub enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
+/// The index in an array of so many elements that a token of a pointer names: `0` is the first, `-1` the last. None:
+/// it names none, or one that is not there.
+pub fn element_at(token: &[u8], length: usize) -> Option<usize> {
+    let (digits, from_end) = token.strip_prefix(b"-").map_or((token, false), |digits| (digits, true));
+    // A sign more or a zero too many makes another token of it.
+    if !digits.iter().all(u8::is_ascii_digit) || digits.len() > 1 && digits.first() == Some(&b'0') {
+        return None;
+    }
+    let number: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let index = if from_end { length.checked_sub(number).filter(|_| number > 0)? } else { number };
+    (index < length).then_some(index)
+}
+
 impl<'a> Json<'a> {
     /// Reads a whole text, as tolerant readers do.
     ///
@@ -46,7 +59,8 @@ impl<'a> Json<'a> {
         reader::read(text)
     }
 
-    /// The value at a JSON pointer; the empty pointer is the value itself.
+    /// The value at a JSON pointer; the empty pointer is the value itself. Beyond the standard, `-1` is the last element
+    /// of an array.
     pub fn pointer(&self, pointer: &str) -> Option<&Json<'a>> {
         // By bytes: asked for each column of each document.
         let (mut rest, mut value) = (pointer.as_bytes(), self);
@@ -65,7 +79,7 @@ impl<'a> Json<'a> {
                 self.member(std::str::from_utf8(token).ok()?.replace("~1", "/").replace("~0", "~").as_bytes())
             }
             Json::Object(_) => self.member(token),
-            Json::Array(elements) => elements.get(std::str::from_utf8(token).ok()?.parse::<usize>().ok()?),
+            Json::Array(elements) => elements.get(element_at(token, elements.len())?),
             Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) => None,
         }
     }
@@ -147,6 +161,20 @@ impl Serialize for Json<'_> {
 #[cfg(test)]
 mod tests {
     use super::Json;
+
+    #[test]
+    fn a_pointer_counts_elements_from_either_end() {
+        let value = Json::parse(br#"{"data":[{"id":"a"},{"id":"b"},{"id":"c"}],"-1":7}"#).unwrap();
+        for (pointer, id) in [("/data/0/id", "a"), ("/data/2/id", "c"), ("/data/-1/id", "c"), ("/data/-3/id", "a")] {
+            assert_eq!(value.pointer(pointer).and_then(Json::as_str), Some(id), "{pointer}");
+        }
+        for absent in
+            ["/data/3/id", "/data/-4/id", "/data/-0/id", "/data/+1/id", "/data/01/id", "/data/-/id", "/data/-1x"]
+        {
+            assert_eq!(value.pointer(absent), None, "{absent}");
+        }
+        assert!(value.pointer("/-1").is_some(), "in an object it is a key");
+    }
 
     #[test]
     fn pointers_find_what_serde_json_finds() {

@@ -23,7 +23,7 @@ pub use document::{Document, Entry, Parked, RunView};
 pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
 pub use json::Json;
 pub use retry::{Disposition, RetryPolicy};
-pub use run::{Mode, Pass, Run, RunState, Trigger};
+pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
 pub use sparse::Sparse;
 pub use stream::{Checkpoint, Combination, StreamId};

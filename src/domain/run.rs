@@ -60,9 +60,12 @@ pub struct Run {
     /// List calls that brought a page, the empty last one included.
     #[serde(default)]
     pub pages: u64,
-    /// Rows on those pages; a row that a full walk meets again counts once.
+    /// Rows on those pages, those that cannot be kept included; a row that a full walk meets again counts once.
     #[serde(default)]
     pub listed: u64,
+    /// Of these, rows that cannot be kept: without a usable id, or unreadable. Each is parked, and counts there too.
+    #[serde(default)]
+    pub rejected: u64,
     /// Rows never seen before.
     #[serde(default)]
     pub new: u64,
@@ -106,6 +109,9 @@ pub struct Run {
     /// It was told of that much of what it met cannot be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alarmed: bool,
+    /// Why the pages that were read may not be the whole list; the run ends unproved then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<Doubt>,
     /// The run of the same stream that begins when this one's walk ends: a whole walk was asked for meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
@@ -130,6 +136,17 @@ pub struct Pass {
     /// It met a row that nobody can read, and so cannot tell which rows are gone.
     #[serde(default)]
     pub unreadable: bool,
+}
+
+/// Why a list may have rows that a walk did not see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// The page that it is about, counted like that of a job.
+    pub page: u64,
+    pub reason: String,
+    /// The page itself could not be read; the walk went on behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
 }
 
 impl Default for Pass {

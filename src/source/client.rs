@@ -23,7 +23,7 @@ use super::budget::Budget;
 use super::headers::{Quota, next_link, retry_after};
 use super::login::Login;
 use super::pace::Pace;
-use super::problem::{SourceError, cause, clean, content_type, from_status};
+use super::problem::{SourceError, cause, clean, content_type, from_status, is_json};
 use super::token::{Bearer, Credentials, TokenKeeper, Tokens};
 use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
@@ -464,7 +464,9 @@ fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {
     if sent.eq_ignore_ascii_case(asked) || sent == "application/json" {
         return Ok(());
     }
-    Err(SourceError::Shape { detail: format!("its type is `{}`, not {asked}", clean(&sent)) })
+    let detail = format!("its type is `{}`, not {asked}", clean(&sent));
+    // A gateway's own page often passes; another version of the API does not.
+    Err(if is_json(response.headers()) { SourceError::Shape { detail } } else { SourceError::Malformed { detail } })
 }
 
 /// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one part of a path

@@ -120,10 +120,10 @@ async fn each_bad_answer_has_its_error_and_is_one_request() {
         ),
         ("told huge", whole(200, &[TYPE], huge.clone()), "TooLarge"),
         ("huge in chunks", Box::new(move || Reply::Bytes(chunked.clone().into_bytes())), "TooLarge"),
-        ("html", whole(200, &[("content-type", "text/html")], "<html>".into()), "Shape"),
-        ("no type", whole(200, &[], "{}".into()), "Shape"),
+        ("html", whole(200, &[("content-type", "text/html")], "<html>".into()), "Malformed"),
+        ("no type", whole(200, &[], "{}".into()), "Malformed"),
         ("another version", whole(200, &[("content-type", "application/vnd.any.v11+json")], "{}".into()), "Shape"),
-        ("no content", raw("HTTP/1.1 204 X\r\n\r\n"), "Shape"),
+        ("no content", raw("HTTP/1.1 204 X\r\n\r\n"), "NoContent"),
         ("redirect", whole(302, &[("location", "http://127.0.0.1:1/elsewhere")], String::new()), "Redirected"),
         ("server error", whole(500, &[("content-type", "text/html")], "<html>".into()), "Unavailable"),
         (

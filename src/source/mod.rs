@@ -12,7 +12,9 @@
 //! | [`position`] | where a walk stands within a list: parent, days, page; pure |
 //! | [`pages`] | from a definition to calls, from bodies to rows and documents, pure |
 //! | [`problem`] | [`SourceError`] and what each case means for the job |
-//! | `json`, `pace` | strict JSON with its digest; a steady pace for one host |
+//! | `json`, `split`, `pointer` | JSON with its digest; its parts; values at pointers |
+//! | `envelope`, `rows`, `paging` | where the rows of a page are; what they are; whether the list goes on, and what proves its end |
+//! | `pace` | a steady pace for one host |
 //!
 //! A lane takes free slots of its budget, makes that use durable, calls [`Source::get`] and hands each
 //! [`Outcome`] back to the budget with [`Outcome::settle`]. This module does not know the store:
@@ -26,6 +28,7 @@ mod budget_tests;
 pub mod client;
 #[cfg(test)]
 mod client_tests;
+mod envelope;
 pub mod headers;
 mod json;
 mod login;
@@ -33,8 +36,14 @@ mod pace;
 pub mod pages;
 #[cfg(test)]
 mod pages_tests;
+mod paging;
+#[cfg(test)]
+mod paging_tests;
+mod pointer;
 pub mod position;
 pub mod problem;
+mod rows;
+mod split;
 #[cfg(test)]
 mod test_server;
 pub mod token;

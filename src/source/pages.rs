@@ -1,33 +1,32 @@
 //! From a definition to calls, and from bodies to rows and documents. Pure.
 //!
 //! Called by the sync step. An end of a list is not an error, and an error is never the end of a
-//! list: only an answer without anything, or with nothing but keys that the definition names as
-//! harmless, or an empty array ends a walk. A row without a usable id is reported and does not hold
-//! up its page.
+//! list; [`super::paging`] says what proves an end.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::client::Call;
-use super::json::{self, elements, hash, members, parse};
+use super::envelope::{Found, find_rows, value_at};
+use super::json::{self, hash};
+pub use super::paging::Answer;
+use super::paging::{Turn, is_numbered, unnamed};
+pub use super::pointer::id_text;
+use super::pointer::{each_value, kind, shape, tokens};
 use super::position::Position;
-use super::problem::{SourceError, clean};
+pub use super::position::fill;
+use super::problem::SourceError;
+pub use super::rows::ID_MAX;
+use super::rows::{Rows, time_at};
 use crate::catalog::Definition;
-use crate::catalog::coverage::{Left, kind_for_time, shown, tolerated};
+use crate::catalog::coverage::{Left, tolerated};
 use crate::catalog::definition::{Pages, Refresh, Until};
-use crate::catalog::extract::millis_of;
-use crate::domain::Combination;
-use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::job::{Next, Rejected, Row};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
-
-/// Longest id, in characters; what the sinks' key columns hold.
-pub const ID_MAX: usize = 128;
+use crate::domain::{Combination, Json};
 
 /// One list page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +38,8 @@ pub struct ParsedPage {
     /// Of all rows in their order, independent of white space and key order.
     pub digest: String,
     pub next: Next,
+    /// Why the list may have more rows although this is its last page.
+    pub doubt: Option<String>,
     /// What no column takes of the rows, where they are the documents.
     pub left: Vec<Left>,
 }
@@ -57,14 +58,6 @@ pub struct ParsedDetail {
     pub refresh_after_ms: Option<i64>,
 }
 
-/// A list's answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    pub body: &'a Bytes,
-    /// The address in the header `Link` with `rel="next"`.
-    pub next_link: Option<&'a str>,
-}
-
 /// The call for one list page, made now.
 pub fn list_call(definition: &Definition, combination: &Combination, position: &Position, now: Millis) -> Call {
     let path = fill(&definition.list.path, position.parent.as_deref(), "");
@@ -79,12 +72,6 @@ pub fn detail_call(definition: &Definition, id: &str) -> Option<Call> {
     Some(Call { path, query: Vec::new(), media_type: definition.media_type.clone() })
 }
 
-/// A path with the ids in their places.
-pub fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
-    let parent = parent.map(segment).unwrap_or_default();
-    path.replace("{parent}", &parent).replace("{id}", &segment(id))
-}
-
 /// Reads a list page. `next_parent` names the parent after one.
 ///
 /// # Errors
@@ -96,52 +83,74 @@ pub fn page(
     answer: Answer<'_>,
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Result<ParsedPage, SourceError> {
-    let found = find_rows(definition, answer.body)?;
-    let next_page = next_page(definition, position, answer, found.as_ref().map_or(0, Vec::len))?;
-    let keep_body = definition.detail.is_none();
-    let rows_raw = found.unwrap_or_default();
-    let mut rows = Vec::with_capacity(rows_raw.len());
-    let mut rejected = Vec::new();
-    let mut hashes = Vec::with_capacity(rows_raw.len());
-    // Rows are alike: each place once.
-    let mut left: BTreeSet<Left> = marked(answer.body).collect();
-    for raw in rows_raw {
-        // One row that nobody can read must not hold up the others.
-        let Reading { value, tolerated: noted, normalised } = match json::read(raw.get().as_bytes()) {
-            Ok(reading) => reading,
-            Err(error) => {
-                let digest = hash(&Json::Text(raw.get().into()));
-                hashes.push(digest);
-                let reason = format!("the row cannot be read: {error}");
-                rejected.push(Rejected { id: None, reason, unreadable: Some(digest) });
-                continue;
-            }
-        };
-        let is_broken = noted.iter().any(|noted| noted.what == Tolerance::HalfSurrogate);
-        left.extend(tolerated(noted));
-        let marks = row_hash(definition, &value);
-        // The page's own digest is of all that it shows: rows whose marks are alike are not alike.
-        hashes.push(if definition.list.changed_by.is_empty() { marks } else { hash(&value) });
-        match row_id(definition, position, &value) {
-            // Other broken ids may read the same, and none can be asked for.
-            Ok(id) if is_broken && id.contains('\u{fffd}') => {
-                rejected.push(Rejected::new(Some(id), "the id holds half a surrogate pair".to_owned()));
-            }
-            Ok(id) => {
-                let time = definition.list.time.as_deref().and_then(|at| time_at(definition, at, &value, &mut left));
-                if keep_body {
-                    left.extend(definition.coverage.look(&value));
-                }
-                let sent = || answer.body.slice_ref(raw.get().as_bytes());
-                let body = keep_body.then(|| normalised.map_or_else(sent, Bytes::from));
-                rows.push(Row { id, hash: marks, time, body });
-            }
-            Err(reject) => rejected.push(reject),
+    let ends = &definition.list.ends;
+    let (raw, doubt) = match find_rows(definition, answer.body)? {
+        Found::Rows(rows) => (rows, None),
+        Found::Nothing => (Vec::new(), None),
+        Found::Null if ends.null => (Vec::new(), None),
+        Found::EmptyArray if ends.empty_array => (Vec::new(), None),
+        Found::Null => (Vec::new(), Some(other_end(definition, position, "null, not an array", "null = true")?)),
+        Found::EmptyArray => {
+            (Vec::new(), Some(other_end(definition, position, "missing from a bare []", "empty_array = true")?))
         }
-    }
-    let next = next_page.or_else(|| position.next_list(definition, next_parent));
+    };
+    let turn = Turn::after(definition, position, answer, raw.len());
+    let Rows { rows, rejected, hashes, mut left, .. } = Rows::read(definition, position, answer.body, &raw);
+    left.extend(marked(answer.body));
     let digest = digest(&position.list(), &hashes);
-    Ok(ParsedPage { rows, rejected, digest, next: next_step(next), left: left.into_iter().collect() })
+    if ends.repeat && !position.is_first() && !raw.is_empty() && answer.previous == Some(digest.as_str()) {
+        return Ok(ended(definition, position, Turn::ended(definition, position), next_parent));
+    }
+    let next = turn.next.or_else(|| position.next_list(definition, next_parent));
+    let (next, doubt) = (next_step(next), doubt.or(turn.doubt));
+    Ok(ParsedPage { rows, rejected, digest, next, doubt, left: left.into_iter().collect() })
+}
+
+/// An answer in place of the rows that some APIs end their lists with, and that is not named: on the first page an
+/// error, on a later one an end in doubt.
+fn other_end(definition: &Definition, position: &Position, what: &str, line: &str) -> Result<String, SourceError> {
+    let reason = unnamed(definition, &format!("{} is {what}", definition.list.items), line);
+    if position.is_first() { Err(shape(reason)) } else { Ok(reason) }
+}
+
+/// What an error means that a page of a list was answered with, where that is the end of the list. None: an error.
+pub fn end_by_status(
+    definition: &Definition,
+    position: &Position,
+    error: &SourceError,
+    next_parent: impl FnOnce(&str) -> Option<String>,
+) -> Option<ParsedPage> {
+    let turn = Turn::of_status(definition, position, error.status()?)?;
+    Some(ended(definition, position, turn, next_parent))
+}
+
+/// The page behind one that cannot be read, where pages are numbered or counted.
+pub fn page_behind(definition: &Definition, position: &Position, error: &SourceError) -> Option<Next> {
+    let is_about_the_page =
+        matches!(error, SourceError::Malformed { .. } | SourceError::Shape { .. } | SourceError::TooLarge { .. });
+    let is_away =
+        matches!(error, SourceError::Unavailable { .. } | SourceError::TimedOut | SourceError::Interrupted(_));
+    // An API that is away answers no page; on the first page it looks the same as a page that never comes.
+    let may_be_passed = is_about_the_page || is_away && !position.is_first();
+    if !may_be_passed || !is_numbered(definition) {
+        return None;
+    }
+    let rows = match definition.list.pages {
+        Pages::Offset { size, .. } => usize::try_from(size).unwrap_or(usize::MAX),
+        _ => 0,
+    };
+    let next = position.after_page(definition, None, rows, position.total());
+    Some(next_step(Some(next)))
+}
+
+/// A page without rows that ends its list; the walk goes on with the next one.
+fn ended(
+    definition: &Definition,
+    position: &Position,
+    turn: Turn,
+    next_parent: impl FnOnce(&str) -> Option<String>,
+) -> ParsedPage {
+    ParsedPage { doubt: turn.doubt, ..no_list(definition, position, next_parent) }
 }
 
 /// What a list comes to that the API does not know: its parent is gone. The walk goes on with the next one.
@@ -152,70 +161,12 @@ pub fn no_list(
 ) -> ParsedPage {
     let next = position.next_list(definition, next_parent);
     let next = next_step(next);
-    ParsedPage { rows: Vec::new(), rejected: Vec::new(), digest: String::new(), next, left: Vec::new() }
+    let (rows, rejected, left) = (Vec::new(), Vec::new(), Vec::new());
+    ParsedPage { rows, rejected, digest: String::new(), next, doubt: None, left }
 }
 
 fn next_step(next: Option<Position>) -> Next {
     next.map_or(Next::End, |next| Next::More { cursor: next.text() })
-}
-
-/// The next page of the same list, if the answer says or lets hope that there is one.
-fn next_page(
-    definition: &Definition,
-    position: &Position,
-    answer: Answer<'_>,
-    rows: usize,
-) -> Result<Option<Position>, SourceError> {
-    let mark = match &definition.list.pages {
-        Pages::None => return Ok(None),
-        Pages::Number { .. } => return Ok((rows > 0).then(|| position.next_page(None))),
-        Pages::Offset { .. } => return Ok((rows > 0).then(|| position.after_rows(rows))),
-        Pages::HasMoreFlag { flag, .. } => {
-            let found = value_at(answer.body, flag)?;
-            return match found.as_ref().map(|raw| parse(raw.get().as_bytes())).transpose()? {
-                Some(Json::Bool(false) | Json::Null) => Ok(None),
-                None if rows == 0 => Ok(None),
-                None => Err(shape(format!("{flag} is missing from a page with rows"))),
-                Some(Json::Bool(true)) => Ok(Some(position.next_page(None))),
-                Some(other) => Err(shape(format!("{flag} is {}, not true or false", kind(&other)))),
-            };
-        }
-        Pages::Cursor { next, .. } => {
-            let mut found = None;
-            for pointer in next {
-                found = found.or(text_at(answer.body, pointer)?);
-            }
-            found
-        }
-        Pages::NextLink { at: Some(pointer) } => {
-            text_at(answer.body, pointer)?.map(|link| link_query(definition, position, &link)).transpose()?
-        }
-        Pages::NextLink { at: None } => {
-            answer.next_link.map(|link| link_query(definition, position, link)).transpose()?
-        }
-    };
-    match mark {
-        Some(mark) if position.is_at(&mark) => Err(shape("the next page is this page again".to_owned())),
-        mark => Ok(mark.map(|mark| position.next_page(Some(mark)))),
-    }
-}
-
-/// The parameters of the next page's address. Only the same list may follow: a call elsewhere would count
-/// against another rule, and bring the token to another place.
-fn link_query(definition: &Definition, position: &Position, link: &str) -> Result<String, SourceError> {
-    // Its parameters are not shown: a signature or a key may stand in them.
-    let shown = link.split_once('?').map_or(link, |(path, _)| path);
-    let wrong = || shape(format!("the address of the next page leads elsewhere: {}", clean(shown)));
-    let path = fill(&definition.list.path, position.parent.as_deref(), "");
-    // The host is the source's own, whatever the link says: the call is made from path and parameters alone.
-    let base = url::Url::parse("https://same.invalid").map_err(|_| wrong())?.join(&path).map_err(|_| wrong())?;
-    let next = base.join(link).map_err(|_| wrong())?;
-    // Not every server escapes as we do.
-    let plain = |path: &str| percent_encoding::percent_decode_str(path).collect::<Vec<u8>>();
-    if !plain(next.path()).ends_with(&plain(base.path())) {
-        return Err(wrong());
-    }
-    Ok(next.query().unwrap_or_default().to_owned())
 }
 
 /// Reads a document that was asked for by `id`. `first_seen` tells when its id was first
@@ -236,7 +187,7 @@ pub fn detail(
         return document(definition, id, body, first_seen, now);
     }
     let found = value_at(body, at)?.ok_or_else(|| shape(format!("the answer has no {at}")))?;
-    let mut read = document(definition, id, &body.slice_ref(found.get().as_bytes()), first_seen, now)?;
+    let mut read = document(definition, id, &body.slice_ref(found), first_seen, now)?;
     read.left.extend(marked(body));
     Ok(read)
 }
@@ -279,124 +230,6 @@ pub fn document(
     Ok(ParsedDetail { body, hash, left, refresh_after_ms })
 }
 
-/// The value at a pointer through objects, as received.
-fn value_at<'a>(body: &'a Bytes, pointer: &str) -> Result<Option<&'a RawValue>, SourceError> {
-    let (mut text, mut found): (&'a [u8], _) = (body, None);
-    for token in tokens(pointer) {
-        let members = members(text)?.unwrap_or_default();
-        let Some((_, value)) = members.into_iter().find(|(key, _)| *key == token) else { return Ok(None) };
-        text = value.get().as_bytes();
-        found = Some(value);
-    }
-    Ok(found)
-}
-
-/// The text or number at a pointer; none: absent, null or empty.
-fn text_at(body: &Bytes, pointer: &str) -> Result<Option<String>, SourceError> {
-    let Some(raw) = value_at(body, pointer)? else { return Ok(None) };
-    match parse(raw.get().as_bytes())? {
-        Json::Null => Ok(None),
-        value => match id_text(&value) {
-            Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-            None => Err(shape(format!("{pointer} is {}, not a text", kind(&value)))),
-        },
-    }
-}
-
-/// The raw rows; `None` is a sound end of the list without the key of the rows.
-fn find_rows<'a>(definition: &Definition, body: &'a Bytes) -> Result<Option<Vec<&'a RawValue>>, SourceError> {
-    let at = &definition.list.items;
-    let mut text: &'a [u8] = body;
-    let mut found = None;
-    for (depth, token) in tokens(at).enumerate() {
-        let Some(members) = members(text)? else {
-            return Err(shape(format!("an object was expected on the way to {at}")));
-        };
-        let Some((_, value)) = members.iter().find(|(key, _)| *key == token) else {
-            let harmless = |key: &String| depth == 0 && definition.list.harmless.contains(key);
-            if members.iter().all(|(key, _)| harmless(key)) {
-                return Ok(None);
-            }
-            let keys: Vec<&str> = members.iter().map(|(key, _)| shown(key)).take(5).collect();
-            return Err(shape(format!("no {at} among the keys {}", clean(&keys.join(", ")))));
-        };
-        text = value.get().as_bytes();
-        found = Some(*value);
-    }
-    let items = match found {
-        Some(items) => items,
-        // The answer itself is the array.
-        None => serde_json::from_slice(without_mark(body).0).map_err(|_| malformed_list())?,
-    };
-    match elements(items)? {
-        Some(rows) => Ok(Some(rows)),
-        None => Err(shape(format!("{at} is {}, not an array", kind(&parse(text)?)))),
-    }
-}
-
-/// What tells a changed row from a known one.
-fn row_hash(definition: &Definition, row: &Json<'_>) -> u64 {
-    let marks = &definition.list.changed_by;
-    if marks.is_empty() {
-        return hash(row);
-    }
-    let mut values = Vec::new();
-    for pointer in marks {
-        let path: Vec<String> = tokens(pointer).collect();
-        let mut found = Vec::new();
-        each_value(row, &path, &mut |value| found.push(value.clone()));
-        values.push(Json::Array(found));
-    }
-    hash(&Json::Array(values))
-}
-
-fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Result<String, Rejected> {
-    if !matches!(row, Json::Object(_)) {
-        return Err(Rejected::new(None, format!("the row is {}, not an object", kind(row))));
-    }
-    let Some(id) = row.pointer(&definition.id).and_then(id_text) else {
-        return Err(Rejected::new(None, format!("no text or whole number at {}", definition.id)));
-    };
-    let reason = if id.is_empty() {
-        "the id is empty"
-    } else if id.chars().count() > ID_MAX {
-        "the id is longer than 128 characters"
-    } else if id.chars().any(char::is_control) {
-        "the id holds control characters"
-    } else if id.trim() != id {
-        // Databases compare texts without trailing space; two ids could become one row.
-        "the id begins or ends with white space"
-    } else if id == "." || id == ".." {
-        "the id cannot stand in a path"
-    } else {
-        let kept = definition.kept_id(position.parent.as_deref(), &id);
-        if kept.chars().count() <= ID_MAX {
-            return Ok(kept);
-        }
-        "the id and its parent's are longer than 128 characters together"
-    };
-    Err(Rejected::new(Some(clean(&id)), reason.to_owned()))
-}
-
-/// The id that a value is, if it can be one.
-pub fn id_text(value: &Json<'_>) -> Option<String> {
-    match value {
-        Json::Text(text) => Some(text.clone().into_owned()),
-        Json::Number(number) => number.whole_digits().map(str::to_owned),
-        _ => None,
-    }
-}
-
-/// The time at a pointer. One that is there and cannot be read is counted.
-fn time_at(definition: &Definition, at: &str, value: &Json<'_>, left: &mut impl Extend<Left>) -> Option<Millis> {
-    let found = value.pointer(at).filter(|found| **found != Json::Null)?;
-    let time = millis_of(definition.zone.as_ref(), found);
-    if time.is_none() {
-        left.extend([Left::Untimed { path: at.to_owned(), kind: kind_for_time(found) }]);
-    }
-    time
-}
-
 /// Pauses grow with the age, so that the reads of one document stay few: about two for each
 /// doubling of its age.
 fn refresh_after(rule: &Refresh, document: &Json<'_>, since: Option<Millis>, now: Millis) -> Option<i64> {
@@ -419,24 +252,6 @@ fn is_final(until: &Until, document: &Json<'_>) -> bool {
     some && (all || !until.all)
 }
 
-/// Each value at the path; `*` is any element of an array. What is missing counts as null.
-fn each_value<'a, 'b>(value: &'b Json<'a>, path: &[String], visit: &mut dyn FnMut(&'b Json<'a>)) {
-    match (path.split_first(), value) {
-        (None, value) => visit(value),
-        (Some((token, rest)), Json::Array(elements)) if token == "*" => {
-            elements.iter().for_each(|element| each_value(element, rest, visit));
-        }
-        (Some((token, rest)), Json::Array(elements)) => {
-            let found = token.parse().ok().and_then(|index: usize| elements.get(index));
-            each_value(found.unwrap_or(&Json::Null), rest, visit);
-        }
-        (Some((token, rest)), Json::Object(_)) => {
-            each_value(value.get(token).unwrap_or(&Json::Null), rest, visit);
-        }
-        _ => visit(&Json::Null),
-    }
-}
-
 fn is_one_of(value: &Json<'_>, finals: &[String]) -> bool {
     match value {
         Json::Text(text) => finals.iter().any(|one| one == text),
@@ -444,16 +259,6 @@ fn is_one_of(value: &Json<'_>, finals: &[String]) -> bool {
         Json::Number(number) => finals.iter().any(|one| one == number.digits()),
         Json::Null | Json::Array(_) | Json::Object(_) => false,
     }
-}
-
-/// The parts of a JSON pointer.
-fn tokens(pointer: &str) -> impl Iterator<Item = String> {
-    pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"))
-}
-
-/// An id as one path part: everything but letters, digits and `-_.~` is percent-encoded.
-fn segment(id: &str) -> String {
-    super::client::encoded(id).to_string()
 }
 
 fn digest(list: &str, hashes: &[u64]) -> String {
@@ -468,23 +273,4 @@ fn digest(list: &str, hashes: &[u64]) -> String {
         write!(text, "{byte:02x}").unwrap_or_default();
         text
     })
-}
-
-fn kind(value: &Json<'_>) -> &'static str {
-    match value {
-        Json::Null => "null",
-        Json::Bool(_) => "a boolean",
-        Json::Number(_) => "a number",
-        Json::Text(_) => "a text",
-        Json::Array(_) => "an array",
-        Json::Object(_) => "an object",
-    }
-}
-
-fn malformed_list() -> SourceError {
-    SourceError::Malformed { detail: "it is not JSON".to_owned() }
-}
-
-fn shape(detail: String) -> SourceError {
-    SourceError::Shape { detail }
 }

@@ -15,14 +15,14 @@ use crate::domain::{Combination, Mode};
 const HOUR: i64 = 3_600_000;
 
 /// A definition; `more` goes before its tables.
-fn definition(more: &str) -> Definition {
+pub(super) fn definition(more: &str) -> Definition {
     let text = format!(
         "media_type = \"application/vnd.any.v1+json\"\nid = \"/id\"\n{more}\n[table.columns]\nname = {{ from = \"/name\", type = \"text\" }}"
     );
     reader::read("things", &text.parse::<toml::Table>().unwrap()).unwrap()
 }
 
-fn listed() -> Definition {
+pub(super) fn listed() -> Definition {
     definition(
         r#"[list]
         path = "/things"
@@ -43,7 +43,7 @@ fn listed() -> Definition {
     )
 }
 
-fn row_is_document() -> Definition {
+pub(super) fn row_is_document() -> Definition {
     definition(
         r#"[list]
         path = "/things"
@@ -53,12 +53,12 @@ fn row_is_document() -> Definition {
     )
 }
 
-fn read(definition: &Definition, body: &str) -> Result<ParsedPage, SourceError> {
+pub(super) fn read(definition: &Definition, body: &str) -> Result<ParsedPage, SourceError> {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    page(definition, &Position::default(), Answer { body: &body, next_link: None }, |_| None)
+    page(definition, &Position::default(), Answer { body: &body, next_link: None, previous: None }, |_| None)
 }
 
-fn ids(page: &ParsedPage) -> Vec<&str> {
+pub(super) fn ids(page: &ParsedPage) -> Vec<&str> {
     page.rows.iter().map(|row| row.id.as_str()).collect()
 }
 
@@ -276,42 +276,43 @@ proptest! {
 }
 
 /// A list of things with pages of a style.
-fn styled(pages: &str) -> Definition {
+pub(super) fn styled(pages: &str) -> Definition {
     definition(&format!("[list]\npath = \"/things\"\nitems = \"/things\"\npages = {pages}\n[table]"))
 }
 
-/// The queries of a walk over these answers (body, header), and how it ends.
-fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Result<Next, SourceError>) {
-    let (mut position, mut queries, mut next) = (Position::default(), Vec::new(), Ok(Next::End));
+/// The queries of a walk over these answers (body, header), and how it ends: in doubt, or proved.
+pub(super) fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Option<String>) {
+    let (mut position, mut queries) = (Position::default(), Vec::new());
     for (body, next_link) in answers {
         let query = list_call(definition, &Combination::default(), &position, 0).query;
         queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
         let body = Bytes::copy_from_slice(body.as_bytes());
-        next =
-            page(definition, &position, Answer { body: &body, next_link: *next_link }, |_| None).map(|page| page.next);
-        let Ok(Next::More { cursor }) = &next else { break };
+        let answer = Answer { body: &body, next_link: *next_link, previous: None };
+        let page = page(definition, &position, answer, |_| None).unwrap();
+        let Next::More { cursor } = &page.next else { return (queries, page.doubt) };
         position = Position::read(queries.len() as u64 + 1, cursor.as_deref()).unwrap();
     }
-    (queries, next)
+    panic!("the list did not end: {queries:?}")
 }
+
+const FLAG: &str = r#"{ style = "has-more-flag", parameter = "p", first = 0, flag = "/more" }"#;
+pub(super) const CURSOR: &str = r#"{ style = "cursor", parameter = "c", next = ["/page/next", "/next"], size = 2 }"#;
+const LINK: &str = r#"{ style = "next-link", at = "/links/next", size = 2 }"#;
 
 #[test]
 fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
     const ROW: &str = r#"{"things":[{"id":"1"}]}"#;
     const NONE: &str = r#"{"things":[]}"#;
-    let flag = r#"{ style = "has-more-flag", parameter = "p", first = 0, flag = "/more" }"#;
-    let cursor = r#"{ style = "cursor", parameter = "c", next = ["/page/next", "/next"] }"#;
     let offset = r#"{ style = "offset", parameter = "from", limit = "n", size = 20 }"#;
-    let link = r#"{ style = "next-link", at = "/links/next" }"#;
-    let header = r#"{ style = "next-link" }"#;
+    let header = r#"{ style = "next-link", size = 2 }"#;
     for (style, answers, asked) in [
         (
-            flag,
+            FLAG,
             &[(r#"{"things":[{"id":"1"}],"more":true}"#, None), (r#"{"things":[],"more":true}"#, None), (NONE, None)][..],
             &["p=0", "p=1", "p=2"][..],
         ),
         (
-            cursor,
+            CURSOR,
             &[
                 (r#"{"things":[],"page":{"next":"a b"}}"#, None),
                 (r#"{"things":[],"next":7,"page":{}}"#, None),
@@ -321,7 +322,7 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
         ),
         (offset, &[(ROW, None), (ROW, None), (NONE, None)], &["from=0&n=20", "from=1&n=20", "from=2&n=20"]),
         (
-            link,
+            LINK,
             &[
                 (r#"{"things":[],"links":{"next":"https://elsewhere.example/v1/things?after=a%20b&x=1"}}"#, None),
                 (r#"{"things":[],"links":{"next":"?after=2"}}"#, None),
@@ -331,30 +332,29 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
         ),
         (header, &[(ROW, Some("/things?page=2")), (ROW, None)], &["", "page=2"]),
     ] {
-        let (queries, end) = walked(&styled(style), answers);
-        assert_eq!(
-            (queries.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), end),
-            (asked, Ok(Next::End)),
-            "{style}"
-        );
+        let (queries, doubt) = walked(&styled(style), answers);
+        assert_eq!(queries.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), asked, "{style}");
+        assert_eq!(doubt, None, "{style}");
     }
+    // What cannot be understood leaves the rows, and the end in doubt.
     for (style, body, reason) in [
-        (flag, r#"{"things":[],"more":"yes"}"#, "/more is a text, not true or false"),
-        (flag, ROW, "/more is missing from a page with rows"),
-        (cursor, r#"{"things":[],"next":{}}"#, "/next is an object, not a text"),
-        (link, r#"{"things":[],"links":{"next":"/others?x=1"}}"#, "leads elsewhere"),
+        (FLAG, r#"{"things":[{"id":"1"}],"more":"yes"}"#, "/more is a text, not true or false"),
+        (FLAG, ROW, "/more is missing from a page with rows"),
+        (CURSOR, r#"{"things":[{"id":"1"}],"next":{}}"#, "/next is an object, not a text"),
+        (LINK, r#"{"things":[{"id":"1"}],"links":{"next":"/others?x=1"}}"#, "leads elsewhere"),
     ] {
-        let (_, end) = walked(&styled(style), &[(body, None)]);
-        assert!(end.unwrap_err().to_string().contains(reason), "{style}");
+        let page = read(&styled(style), body).unwrap();
+        assert_eq!((ids(&page), &page.next), (vec!["1"], &Next::End), "{style}");
+        assert!(page.doubt.unwrap().contains(reason), "{style}");
     }
     // A page without rows may leave their key out, and yet not be the last.
-    let bare = styled(&format!("{cursor}\nharmless = [\"page\"]"));
-    let (queries, end) = walked(&bare, &[(r#"{"page":{"next":"b"}}"#, None), (NONE, None)]);
-    assert_eq!((queries.len(), end), (2, Ok(Next::End)));
+    let bare = styled(&format!("{CURSOR}\nharmless = [\"page\"]"));
+    let (queries, doubt) = walked(&bare, &[(r#"{"page":{"next":"b"}}"#, None), (NONE, None)]);
+    assert_eq!((queries.len(), doubt), (2, None));
     let again = r#"{"things":[],"next":"a"}"#;
-    let (queries, end) = walked(&styled(cursor), &[(again, None), (again, None)]);
+    let (queries, doubt) = walked(&styled(CURSOR), &[(again, None), (again, None)]);
     assert_eq!(queries.len(), 2);
-    assert!(end.unwrap_err().to_string().contains("this page again"));
+    assert!(doubt.unwrap().contains("this page again"));
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
     let answer = |position: &Position, body: &'static str| {
         let body = Bytes::from_static(body.as_bytes());
         let after = |parent: &str| (parent < "b").then(|| "b".to_owned());
-        page(&child, position, Answer { body: &body, next_link: None }, after).unwrap()
+        page(&child, position, Answer { body: &body, next_link: None, previous: None }, after).unwrap()
     };
     let some = answer(&first, r#"{"things":[{"id":"x:y"}]}"#);
     assert_eq!(ids(&some), ["a%3A1/%25:x:y"]);

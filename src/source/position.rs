@@ -49,12 +49,16 @@ pub struct Position {
     /// Pages before this one, of the same parent and stretch.
     #[serde(rename = "n", default)]
     turn: u64,
-    /// Rows before this page, of the same parent and stretch; counted where pages hang together by them.
+    /// Rows before this page, of the same parent and stretch; counted where pages hang together by them, or where their
+    /// total proves the end.
     #[serde(rename = "o", default, skip_serializing_if = "crate::domain::is_default")]
     offset: u64,
     /// The cursor of this page, or the parameters of its address.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
+    /// How many rows the list has, as its last page that said it has it.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
 }
 
 impl Position {
@@ -109,7 +113,7 @@ impl Position {
 
     /// Tells the lists of a walk apart: whose it is, and of which days.
     pub(super) fn list(&self) -> String {
-        Position { turn: 0, offset: 0, mark: None, ..self.clone() }.text().unwrap_or_default()
+        Position { turn: 0, offset: 0, mark: None, total: None, ..self.clone() }.text().unwrap_or_default()
     }
 
     /// The parameters of the call, if it is made now: what changed in the last minutes is counted from the call on.
@@ -153,16 +157,34 @@ impl Position {
         query
     }
 
-    /// The next page of the same list.
-    pub(super) fn next_page(&self, mark: Option<String>) -> Position {
-        Position { turn: self.turn + 1, mark, ..self.clone() }
+    /// The page after this one of the same list, which shows so many rows. Those count, and not what was asked for: a
+    /// server may give fewer.
+    pub(super) fn after_page(
+        &self,
+        definition: &Definition,
+        mark: Option<String>,
+        rows: usize,
+        total: Option<u64>,
+    ) -> Position {
+        let list = &definition.list;
+        let counts = matches!(list.pages, Pages::Offset { .. }) || list.proof.total.is_some();
+        let rows = if counts { u64::try_from(rows).unwrap_or(u64::MAX) } else { 0 };
+        Position { turn: self.turn + 1, mark, offset: self.offset.saturating_add(rows), total, ..self.clone() }
     }
 
-    /// The next page of a list by offset, after one of so many rows. Those count, and not what was asked for: a server
-    /// may give fewer.
-    pub(super) fn after_rows(&self, rows: usize) -> Position {
-        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
-        Position { offset: self.offset.saturating_add(rows), ..self.next_page(None) }
+    /// The first page of its list.
+    pub fn is_first(&self) -> bool {
+        self.turn == 0
+    }
+
+    /// Rows on the pages before this one, where they are counted.
+    pub(super) fn rows_before(&self) -> u64 {
+        self.offset
+    }
+
+    /// How many rows the pages before this one said that the list has.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.total
     }
 
     /// Whether a page of this position leads to the same one again.
@@ -176,7 +198,7 @@ impl Position {
         definition: &Definition,
         next_parent: impl FnOnce(&str) -> Option<String>,
     ) -> Option<Position> {
-        let fresh = Position { turn: 0, offset: 0, mark: None, ..self.clone() };
+        let fresh = Position { turn: 0, offset: 0, mark: None, total: None, ..self.clone() };
         if let (Some(windows), Some((_, until)), Some((_, last))) = (&definition.list.windows, self.days, self.window) {
             if last < until
                 && let Ok(from) = last.tomorrow()
@@ -192,6 +214,17 @@ impl Position {
         let window = windows.zip(self.days).map(|(windows, (from, until))| (from, windows.end(from).min(until)));
         Some(Position { parent: Some(parent), window, ..fresh })
     }
+}
+
+/// A path with the ids in their places.
+pub fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
+    let parent = parent.map(segment).unwrap_or_default();
+    path.replace("{parent}", &parent).replace("{id}", &segment(id))
+}
+
+/// An id as one path part: everything but letters, digits and `-_.~` is percent-encoded.
+fn segment(id: &str) -> String {
+    super::client::encoded(id).to_string()
 }
 
 impl Windows {
@@ -376,7 +409,7 @@ mod tests {
         let recent = definition(&format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}"));
         let before = Some("2026-11-25T11:45:00Z");
         let first = Position::begin(&recent, walk(Mode::Incremental, "2026-11-25T12:00:00Z", before));
-        let second = first.next_page(None);
+        let second = first.after_page(&recent, None, 50, None);
         let kept = || Position::read(2, second.text().as_deref()).unwrap();
         let late = at("2026-11-25T12:20:00Z");
         assert_eq!(asked(&recent, &first, late), "minutes=37&page=1");
@@ -391,9 +424,9 @@ mod tests {
         let text = "pages = { style = \"offset\", parameter = \"offset\", limit = \"limit\", size = 100 }";
         let list = definition(text);
         let first = Position::begin(&list, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
-        let second = Position::read(2, first.after_rows(50).text().as_deref()).unwrap();
+        let second = Position::read(2, first.after_page(&list, None, 50, None).text().as_deref()).unwrap();
         assert_eq!(asked(&list, &second, 0), "offset=50&limit=100");
-        assert_eq!(asked(&list, &second.after_rows(7), 0), "offset=57&limit=100");
+        assert_eq!(asked(&list, &second.after_page(&list, None, 7, None), 0), "offset=57&limit=100");
     }
 
     #[test]
@@ -401,7 +434,7 @@ mod tests {
         let pages = definition("pages = { style = \"number\", parameter = \"page\", first = 0 }");
         let first = Position::begin(&pages, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
         assert_eq!((first.text(), asked(&pages, &first, 0)), (None, "page=0".to_owned()));
-        let third = first.next_page(None).next_page(None);
+        let third = first.after_page(&pages, None, 50, None).after_page(&pages, None, 50, None);
         assert_eq!((third.text(), asked(&pages, &third, 0)), (None, "page=2".to_owned()));
         assert_eq!(Position::read(3, None).unwrap(), third);
         assert!(Position::read(3, Some("x")).is_err());

@@ -44,6 +44,9 @@ pub enum SourceError {
     /// 404 or 410, by the API itself.
     #[error("the API does not know it ({status}){}", tail(.detail))]
     NotFound { status: u16, detail: String },
+    /// 204: there is no answer.
+    #[error("the answer has another shape than expected: it is empty (204)")]
+    NoContent,
     /// Another 4xx: the request itself is wrong.
     #[error("the API rejects the call ({status}){}", tail(.detail))]
     Rejected { status: u16, detail: String },
@@ -76,6 +79,15 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// The status that the API itself answered with, where it may say something about a list.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            SourceError::NoContent => Some(204),
+            SourceError::NotFound { status, .. } | SourceError::Rejected { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// The one table from failure to consequence.
     pub fn disposition(&self) -> Disposition {
         match self {
@@ -95,7 +107,7 @@ impl SourceError {
             | SourceError::Redirected { .. }
             | SourceError::Malformed { .. } => Disposition::Retry { after: None },
             // Valid JSON that is not what the definition describes is so again at the next call, as a rule.
-            SourceError::Shape { .. } => Disposition::RetryOnce,
+            SourceError::Shape { .. } | SourceError::NoContent => Disposition::RetryOnce,
             // About rights or an account, not about the document, and passes with them.
             SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { may_pass: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
@@ -128,6 +140,7 @@ pub(super) fn from_status(
         300..=399 => SourceError::Redirected { status },
         // Whoever says when to come back expects us back.
         _ if retry_after.is_some() => SourceError::Unavailable { status, retry_after },
+        204 => SourceError::NoContent,
         408 | 409 | 423 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
         // A web server's or gateway's own page says nothing about the document.
         403 | 404 | 410 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
@@ -237,7 +250,8 @@ mod tests {
         for status in [400, 402, 403, 406, 415, 451] {
             assert_eq!(of(status, json, "{}", None), SourceError::Rejected { status, detail: String::new() });
         }
-        assert!(matches!(of(204, json, "", None), SourceError::Shape { .. }));
+        assert_eq!(of(204, json, "", None), SourceError::NoContent);
+        assert!(matches!(of(206, json, "", None), SourceError::Shape { .. }));
     }
 
     /// The rows of the table of statuses in the docs: statuses, what is done, what is done with `Retry-After: 7`.

@@ -16,7 +16,7 @@ use crate::domain::{Parked, Run, RunState};
 const STEP_MAX: usize = 1000;
 
 /// What is kept by shop, so that a step finds nothing else.
-const OF_A_SHOP: [u8; 8] = [b'j', b'r', b'd', b'k', b'v', b'g', b'h', b'W'];
+const OF_A_SHOP: [u8; 9] = [b'j', b'r', b'd', b'k', b'v', b'g', b'h', b'W', b'D'];
 /// What stands in another order: waiting jobs, parked records, runs.
 const OF_ALL: [u8; 3] = [b'w', b'p', b'u'];
 

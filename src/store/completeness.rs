@@ -87,6 +87,25 @@ impl Store {
             .collect()
     }
 
+    /// How many rows the streams listed that cannot be kept: each is parked.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn rejected(&self, streams: &[StreamId]) -> Result<u64, StoreError> {
+        let mut rejected = 0;
+        for stream in streams {
+            let prefix = keys::stream(b'r', stream);
+            for pair in self.0.kv.scan(&prefix, &prefix) {
+                // Their marks come first, and begin with a control character.
+                if pair?.0.get(prefix.len()).is_none_or(|first| *first >= b' ') {
+                    break;
+                }
+                rejected += 1;
+            }
+        }
+        Ok(rejected)
+    }
+
     /// What of a shop's resource is on its way. Looks at its jobs, at all that wait, at the outbox and at what is
     /// parked; blocks on reads. Planned re-reads are not counted.
     ///

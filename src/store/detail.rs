@@ -59,7 +59,7 @@ pub(super) fn apply(
     let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
     let stream = job.stream();
     let row = tx.get(&keys::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
-    let row = row.unwrap_or(RowNote { hash: 0, first_listed_at: now, seen: 0, pass: 1, time: None, gone_at: None });
+    let row = row.unwrap_or(RowNote { first_listed_at: now, ..RowNote::default() });
     store(tx, &Place { stream: &stream, run: *run, id, row: &row }, fetched, now)?;
     counts.fetched(*run);
     Ok(())

@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | `C` | day (0: ever), rule | calls, by how they were answered |
 //! | `P` | shop | its rows were deleted for good |
+//! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
 //! | `Us` | shop, resource, combination, run | index of runs: the letter of its state |
 //! | `Ur` | resource, class of state, run | index of runs: nothing |
 //! | `W` | shop, resource, combination | what its last walks cost |

@@ -13,8 +13,10 @@ use super::meta::Counter;
 use super::outbox::{self, Head};
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, blocking, decode, detail, encode, keys, listed, meta, runs, shops, unreadable};
-use crate::domain::{Job, JobKind, Mode, Parked, Rejected, Run, RunState, ShopState};
+use super::{
+    Store, StoreError, Tx, blocking, decode, detail, encode, keys, listed, meta, runs, shops, unreadable, walk,
+};
+use crate::domain::{Job, JobKind, Mode, Next, Parked, Rejected, Run, RunState, ShopState, StreamId};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
 const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
@@ -121,10 +123,11 @@ struct MayPass {
     page_of: Option<Mode>,
 }
 
+/// Parks a job. `next`: where the walk goes on behind a page.
 pub(super) fn park_job(
     tx: &mut Tx<'_>,
     mut job: Job,
-    (reason, may_pass): (String, bool),
+    (reason, may_pass, next): (String, bool, Option<Next>),
     now: i64,
 ) -> Result<(), StoreError> {
     let (name, document_id) = match &job.kind {
@@ -144,7 +147,15 @@ pub(super) fn park_job(
     };
     match &job.kind {
         JobKind::ListPage { run, page, .. } => {
-            runs::fail(tx, *run, &job.stream(), format!("page {page} was given up: {reason}"), now)?;
+            let mode = runs::read(tx, *run)?.map_or(Mode::Full, |run| run.mode);
+            forget_page(tx, &job.stream(), (mode, *page))?;
+            let goes_on = match next {
+                Some(next) => walk::pass_over(tx, &job, next, &reason, now)?,
+                None => false,
+            };
+            if !goes_on {
+                runs::fail(tx, *run, &job.stream(), format!("page {page} was given up: {reason}"), now)?;
+            }
         }
         JobKind::FetchDetail { run, .. } => {
             unreadable::count(&job.resource);
@@ -167,9 +178,40 @@ pub(super) fn park_job(
     put(tx, &Record { parked, what: What::Job { job } })
 }
 
-pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<(), StoreError> {
+/// Forgets the parked record of a page that an earlier walk gave up, when another walk does: one says it all.
+fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, (mode, number): (Mode, u64)) -> Result<(), StoreError> {
+    let prefix = keys::stream(b'h', stream);
+    for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
+        let note: MayPass = decode("a parked job", &bytes)?;
+        if note.page_of != Some(mode) {
+            continue;
+        }
+        let record: Option<Record> =
+            tx.get(&keys::numbered(b'p', note.parked))?.map(|bytes| decode("a parked record", &bytes)).transpose()?;
+        if let Some(Record { what: What::Job { job }, .. }) = record
+            && matches!(job.kind, JobKind::ListPage { page, .. } if page == number)
+        {
+            forget(tx, note.parked)?;
+            tx.delete(key);
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a parked record that there is nothing left to do about.
+pub(super) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<(), StoreError> {
+    let key = keys::numbered(b'p', id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let record: Record = decode("a parked record", &bytes)?;
+    tx.delete(key);
+    count(tx, &record.parked.shop_id, -1)
+}
+
+/// Parks a row that cannot be kept; returns the record's id.
+pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<u64, StoreError> {
+    let id = tx.next(SEQUENCE)?;
     let parked = Parked {
-        id: tx.next(SEQUENCE)?,
+        id,
         shop_id: run.stream.shop.clone(),
         resource: run.stream.resource.clone(),
         document_id: row.id.clone(),
@@ -181,7 +223,8 @@ pub(super) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> 
     unreadable::count(&parked.resource);
     let mark = format!("\u{1}{}", row.mark());
     let key = STANDARD.encode(keys::row(&run.stream, &mark));
-    put(tx, &Record { parked, what: What::Row { key } })
+    put(tx, &Record { parked, what: What::Row { key } })?;
+    Ok(id)
 }
 
 pub(super) fn park_entry(
@@ -206,9 +249,9 @@ pub(super) fn park_entry(
     put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
 }
 
-/// A walk ended well: puts reads of its stream back that may work by now, and forgets pages that were given up. What
-/// was parked while the API was away needs nobody.
-pub(super) fn revive(tx: &mut Tx<'_>, walked: &Run, now: i64) -> Result<(), StoreError> {
+/// After a walk to the end of a list: puts reads of its stream back that may work by now, and, when the walk saw the
+/// whole list, forgets pages that were given up. What was parked while the API was away needs no request.
+pub(super) fn revive(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64) -> Result<(), StoreError> {
     let prefix = keys::stream(b'h', &walked.stream);
     for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
         let note: MayPass = decode("a parked job", &bytes)?;
@@ -217,9 +260,8 @@ pub(super) fn revive(tx: &mut Tx<'_>, walked: &Run, now: i64) -> Result<(), Stor
         match note.page_of {
             None if is_due => drop(retry(tx, note.parked, true, now)?),
             // A walk for news does not read what a whole one gave up.
-            Some(mode) if walked.mode == Mode::Full || mode == Mode::Incremental => {
-                tx.delete(keys::numbered(b'p', note.parked));
-                count(tx, &walked.stream.shop, -1)?;
+            Some(mode) if is_whole && (walked.mode == Mode::Full || mode == Mode::Incremental) => {
+                forget(tx, note.parked)?;
                 tx.delete(key);
             }
             _ => {}
@@ -302,9 +344,12 @@ fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
                 return Ok(());
             }
             tx.put(keys::stream(b'v', &job.stream()), encode("a walk", run)?);
+            let from = if let JobKind::ListPage { page, .. } = &job.kind { Some(*page) } else { None };
             runs::update(tx, Some(*run), now, |run| {
                 run.state = RunState::Walking;
                 run.error = None;
+                // It reads the pages from here on again.
+                run.doubts.retain(|doubt| from.is_some_and(|from| doubt.page < from));
             })?;
         }
         JobKind::FetchDetail { run, .. } => runs::update(tx, *run, now, |run| {

@@ -14,9 +14,10 @@ use super::ready::{self, enqueue};
 use super::runs::RunCounts;
 use super::signal::Signal;
 use super::{
-    Claimed, Store, StoreError, Tx, WalkRule, blocking, calls, decode, detail, encode, lease, parked, shops, walk,
+    Claimed, Store, StoreError, Tx, WalkRule, blocking, calls, decode, detail, encode, lease, parked, passes, shops,
+    walk,
 };
-use crate::domain::{Class, Effects, Job, JobKind, Lease};
+use crate::domain::{Class, Effects, Job, JobKind, Lease, Next};
 
 /// Waiting jobs made ready in one transaction.
 const PROMOTED_MAX: usize = 500;
@@ -40,7 +41,8 @@ pub enum Failure {
     /// Ready again at once and the attempt not counted; the lane itself waits.
     Postpone,
     /// Given up. `may_pass`: it may work by itself later, and is tried again when the API answers for its list.
-    Park { reason: String, may_pass: bool },
+    /// `next`: of a page, where the walk goes on behind it.
+    Park { reason: String, may_pass: bool, next: Option<Next> },
     /// The credentials that the shop had at its change of `read_at` are refused: it stops, the job stays.
     StopShop { reason: String, read_at: i64 },
 }
@@ -148,7 +150,7 @@ fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Resul
 fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
     match settlement {
         Prepared::Page { page, rule } => walk::apply_page(tx, &job, page, rule, now),
-        Prepared::Sweep => walk::apply_sweep(tx, &job, now),
+        Prepared::Sweep => passes::apply_sweep(tx, &job, now),
         Prepared::Detail { sealed, hash, refresh_after_ms } => {
             detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, counts, now)
         }
@@ -175,7 +177,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
             }
             Ok(())
         }
-        Failure::Park { reason, may_pass } => parked::park_job(tx, job, (reason, may_pass), now),
+        Failure::Park { reason, may_pass, next } => parked::park_job(tx, job, (reason, may_pass, next), now),
     }
 }
 
@@ -240,15 +242,16 @@ impl Store {
                 let JobKind::FetchDetail { id, .. } = &lease.job.kind else { return Ok(Prepared::Sweep) };
                 Prepared::Detail { sealed: seal(id, &body)?, hash, refresh_after_ms }
             }
-            Settlement::Done { effects: Effects::Page { rows, rejected, digest, next }, rule } => {
+            Settlement::Done { effects: Effects::Page { rows, rejected, digest, next, doubt }, rule } => {
                 let rows = rows
                     .into_iter()
                     .map(|row| {
                         let sealed = row.body.as_ref().map(|body| seal(&row.id, body)).transpose()?;
-                        Ok(walk::SealedRow { id: row.id, hash: row.hash, time: row.time, sealed })
+                        let (id, hash, legacy, time) = (row.id, row.hash, row.legacy, row.time);
+                        Ok(walk::SealedRow { id, hash, legacy, time, sealed })
                     })
                     .collect::<Result<Vec<_>, StoreError>>()?;
-                Prepared::Page { page: walk::Page { rows, rejected, digest, next }, rule }
+                Prepared::Page { page: walk::Page { rows, rejected, digest, next, doubt }, rule }
             }
         })
     }

@@ -152,6 +152,7 @@ fn note(tx: &mut Tx<'_>, (shop, resource): (&str, &str), one: Mirrored, now: i64
         pass: 1,
         time: None,
         gone_at: one.no_longer_listed_at,
+        ..RowNote::default()
     };
     tx.put(keys::row(&stream, &one.id), encode("a ledger row", &row)?);
     let refresh = match one.refresh_after_ms {

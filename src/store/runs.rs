@@ -7,7 +7,7 @@ use super::meta::Counter;
 use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, breach, decode, encode, run_index, shops, unreadable};
+use super::{Store, StoreError, Tx, breach, decode, doubts, encode, run_index, shops, unreadable};
 use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
 /// Runs kept of all streams together; older ones go when new ones start, unless they are open. See `run_index` for
@@ -208,7 +208,8 @@ pub(super) fn start(
         return Ok(None);
     }
     // Without a whole history there is nothing an early stop could rest on.
-    let mode = if checkpoint(tx, stream)?.full_walk_at.is_none() { Mode::Full } else { mode };
+    let is_known = checkpoint(tx, stream)?.full_walk_at.is_some() && !doubts::is_unproved(tx, stream)?;
+    let mode = if is_known { mode } else { Mode::Full };
     let walking = walking(tx, stream)?;
     match &walking {
         Some(run) if run.mode == mode || run.mode == Mode::Full => return Ok(Some(Started::Already(run.id))),
@@ -240,6 +241,7 @@ pub(super) fn start(
         ended_at: None,
         pages: 0,
         listed: 0,
+        rejected: 0,
         new: 0,
         changed: 0,
         to_fetch: 0,
@@ -254,6 +256,7 @@ pub(super) fn start(
         drift: false,
         followers,
         alarmed: false,
+        doubts: Vec::new(),
         next: None,
     };
     run_index::put(tx, None, &run)?;

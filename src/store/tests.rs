@@ -35,7 +35,7 @@ use crate::domain::{
 
 const DAY: i64 = 86_400_000;
 const NOW: i64 = 1_790_000_000_000;
-const RULE: WalkRule = WalkRule { newest_first: true, overlap_ms: DAY };
+const RULE: WalkRule = WalkRule { newest_first: true, overlap_ms: DAY, news_are_partial: false };
 
 struct Fixture {
     store: Store,
@@ -112,10 +112,16 @@ impl Fixture {
 fn page(rows: &[(&str, u64, i64)], next: Next) -> Effects {
     let rows: Vec<Row> = rows
         .iter()
-        .map(|(id, hash, days)| Row { id: (*id).into(), hash: *hash, time: Some(NOW - days * DAY), body: None })
+        .map(|(id, hash, days)| Row {
+            id: (*id).into(),
+            hash: *hash,
+            legacy: None,
+            time: Some(NOW - days * DAY),
+            body: None,
+        })
         .collect();
     let digest = format!("{rows:?}");
-    Effects::Page { rows, rejected: Vec::new(), digest, next }
+    Effects::Page { rows, rejected: Vec::new(), digest, next, doubt: None }
 }
 
 fn detail(id: &str, refresh_after_ms: Option<i64>) -> Effects {
@@ -209,7 +215,7 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     assert_eq!(f.store.promote().await.unwrap(), None);
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     assert_eq!(lease.attempt, 2);
-    let given_up = Failure::Park { reason: "no use".into(), may_pass: false };
+    let given_up = Failure::Park { reason: "no use".into(), may_pass: false, next: None };
     f.store.settle(vec![(lease, Settlement::Failed(given_up))]).await.unwrap();
     let parked = f.store.parked(None, 10, |_| true).unwrap().remove(0);
     assert_eq!((parked.document_id.as_deref(), parked.attempts, parked.reason.as_str()), (Some("1"), 2, "no use"));

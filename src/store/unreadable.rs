@@ -25,8 +25,10 @@ pub(super) fn tell_rows(run: &Run, unreadable: u64, rows: u64) -> bool {
 /// At a run's end: tells of its details, in the same way.
 pub(super) fn tell_details(run: &Run) -> bool {
     // Of a shop that is gone nobody wants to know.
-    if !run.alarmed && run.state != RunState::Canceled && is_much(run.parked, run.listed) {
-        warn(run, run.parked, run.listed, "more than one in a hundred documents of a run cannot be read");
+    // Rows were looked at page by page.
+    let parked = run.parked.saturating_sub(run.rejected);
+    if !run.alarmed && run.state != RunState::Canceled && is_much(parked, run.listed) {
+        warn(run, parked, run.listed, "more than one in a hundred documents of a run cannot be read");
         return true;
     }
     run.alarmed

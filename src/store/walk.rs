@@ -1,10 +1,5 @@
-//! What a page changes: the ledger of rows, jobs for new and changed ones, the next page, or the end
-//! of the walk with its checkpoint. And the sweep that notes what a full walk no longer saw.
-//!
-//! A full walk passes over the list again, [`PASSES_MAX`] times in all: after the very first pass; after one that
-//! found rows below known ones which were not known; after one that lacks rows of the pass before, other than at
-//! the old end; and when rows are absent that were known before the walk. What is noted as no longer listed was
-//! so absent from two passes at least.
+//! What a page changes: the ledger of rows, jobs for new and changed ones, and the next page, or the end of the pass
+//! ([`super::passes`]).
 //!
 //! Called inside a transaction when a page's attempt settles.
 
@@ -16,15 +11,15 @@ use super::detail;
 use super::keys;
 use super::queue::new_job;
 use super::ready::{enqueue, enqueue_alike};
-use super::{Store, StoreError, Tx, decode, encode, listed, outbox, parked, runs, unreadable, walk_costs};
-use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
+use super::{Store, StoreError, Tx, decode, encode, outbox, parked, passes, runs, unreadable};
+use crate::domain::{Class, Doubt, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
 
 /// Pages of one walk; an API that never ends a list must not keep us for ever.
 const PAGES_MAX: u64 = 100_000;
-/// Passes of one walk; a list that still moves then is reported as drift.
-const PASSES_MAX: u32 = 3;
-/// Rows looked at by one sweep job.
-const SWEPT_MAX: usize = 500;
+/// Rows looked at for one that is below the end of a walk for news.
+const LOOKED_MAX: usize = 500;
+/// Pages that one walk goes on behind although it cannot read them.
+const SKIPPED_MAX: usize = 20;
 
 /// What a page's transaction must know of the resource's definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +28,8 @@ pub struct WalkRule {
     pub newest_first: bool,
     /// How old a page must be, in milliseconds, before the walk may stop at it.
     pub overlap_ms: i64,
+    /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
+    pub news_are_partial: bool,
 }
 
 /// A page whose row bodies, if any, are sealed.
@@ -41,11 +38,13 @@ pub(super) struct Page {
     pub(super) rejected: Vec<Rejected>,
     pub(super) digest: String,
     pub(super) next: Next,
+    pub(super) doubt: Option<String>,
 }
 
 pub(super) struct SealedRow {
     pub(super) id: String,
     pub(super) hash: u64,
+    pub(super) legacy: Option<u64>,
     pub(super) time: Option<i64>,
     /// Present when the row is the document.
     pub(super) sealed: Option<Vec<u8>>,
@@ -71,6 +70,19 @@ pub(super) struct RowNote {
     /// Since when full walks no longer see it.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub(super) gone_at: Option<i64>,
+    /// Digest of another row with the same id, which a later page of the list shows.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub(super) other: Option<u64>,
+    /// Of a row that cannot be kept: the parked record that says so.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub(super) parked: Option<u64>,
+}
+
+impl Default for RowNote {
+    fn default() -> RowNote {
+        let (hash, first_listed_at, seen, pass) = (0, 0, 0, first_pass());
+        RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
+    }
 }
 
 fn first_pass() -> u32 {
@@ -134,45 +146,49 @@ struct Tally {
 
 /// Whether a page is one that this pass has seen already. A circle of any length is found before the walk has gone three
 /// times around it: once a page whose number is a power of two lies in it, and the next such is further than it is long.
-fn repeats(number: u64, previous: Option<&str>, mark: Option<&str>, page: &Page) -> Option<String> {
+fn repeats(job: &Job, page: &Page) -> Option<String> {
+    let JobKind::ListPage { page: number, previous, mark, .. } = &job.kind else { return None };
+    let (number, previous, mark, resource) = (*number, previous.as_deref(), mark.as_deref(), &job.resource);
     let same = |other: Option<&str>| number > 1 && !page.rows.is_empty() && other == Some(page.digest.as_str());
     if same(previous) {
         return Some(format!(
-            "page {number} is equal to the page before it: the API seems to ignore the page parameter"
+            "page {number} is equal to the page before it: the API seems to ignore the page parameter; if it shows its \
+             last page again behind the end, add end = {{ repeat = true }} to [resource.{resource}.list]"
         ));
     }
     same(mark).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
 }
 
 pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule, now: i64) -> Result<(), StoreError> {
-    let JobKind::ListPage { run: run_id, page: number, previous, mark, .. } = &job.kind else { return Ok(()) };
+    let JobKind::ListPage { run: run_id, page: number, mark, .. } = &job.kind else { return Ok(()) };
     let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
     let stream = job.stream();
-    if let Some(error) = repeats(*number, previous.as_deref(), mark.as_deref(), &page) {
+    if let Some(error) = repeats(job, &page) {
         return runs::fail(tx, run.id, &stream, error, now);
     }
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
-    let parked = note_rejected(tx, &run, &page.rejected, now)?;
-    let rejected = page.rejected.len() as u64;
-    // Those that are parked already were told of when they were.
-    let alarmed = unreadable::tell_rows(&run, parked, page.rows.len() as u64 + rejected);
-    tally.to_fetch += parked;
+    let Refused { rejected, parked } = note_rejected(tx, &run, &page.rejected, now)?;
+    // Those that were parked before were logged then.
+    let alarmed = unreadable::tell_rows(&run, parked, (page.rows.len() + page.rejected.len()) as u64);
+    tally.to_fetch += rejected;
+    tally.listed += rejected;
     tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
-    if run.pass.number == 1 {
-        tally.listed += rejected;
-    }
+    let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
+    // What comes below a page at which the walk may stop is not asked for.
+    let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: *number, reason, skipped: false });
     runs::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
         run.listed += tally.listed;
+        run.rejected += rejected;
+        run.doubts.extend(doubt);
         run.pass = Pass { pages: run.pass.pages + 1, ..tally.pass };
         run.new += tally.new;
         run.changed += tally.changed;
         run.to_fetch += tally.to_fetch;
-        run.parked += parked;
+        run.parked += rejected;
         run.alarmed = alarmed;
         run.newest = run.newest.max(tally.newest);
     })?;
-    let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
     match page.next {
         Next::More { cursor } if !settled => {
             if *number >= PAGES_MAX {
@@ -191,10 +207,37 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
         }
         Next::End if rule.newest_first && run.mode == Mode::Incremental && !settled => {
             go_on_below(tx, run.id, now)?;
-            end_pass(tx, run.id, *number, now)
+            passes::end_pass(tx, run.id, *number, rule, now)
         }
-        Next::More { .. } | Next::End => end_pass(tx, run.id, *number, now),
+        Next::More { .. } | Next::End => passes::end_pass(tx, run.id, *number, rule, now),
     }
+}
+
+/// Goes on behind a page that is given up, as one bad page must not close all those after it. False: the walk ends
+/// here, since the page before was given up too, or so many were.
+pub(super) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, now: i64) -> Result<bool, StoreError> {
+    let (JobKind::ListPage { run, page: number, mark, .. }, Next::More { cursor }) = (&job.kind, next) else {
+        return Ok(false);
+    };
+    let Some(run) = runs::read(tx, *run)?.filter(|run| run.state == RunState::Walking) else { return Ok(false) };
+    let skipped = || run.doubts.iter().filter(|doubt| doubt.skipped);
+    if skipped().any(|doubt| doubt.page + 1 == *number) || skipped().count() >= SKIPPED_MAX || *number >= PAGES_MAX {
+        return Ok(false);
+    }
+    let doubt = Doubt { page: *number, reason: reason.to_owned(), skipped: true };
+    runs::update(tx, Some(run.id), now, |run| run.doubts.push(doubt))?;
+    let stream = job.stream();
+    let kind = JobKind::ListPage {
+        run: run.id,
+        combination: stream.combination.clone(),
+        page: number + 1,
+        cursor,
+        previous: None,
+        mark: mark.clone(),
+    };
+    let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+    enqueue(tx, &next)?;
+    Ok(true)
 }
 
 /// A walk for news came to the end of a list that shows the newest first, and to no page where it may stop. When the
@@ -216,7 +259,7 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
 /// first.
 fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
     let prefix = keys::stream(b'r', stream);
-    for pair in tx.pairs(&prefix, &prefix).take(SWEPT_MAX) {
+    for pair in tx.pairs(&prefix, &prefix).take(LOOKED_MAX) {
         let note: RowNote = decode("a ledger row", &pair?.1)?;
         if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
             return Ok(true);
@@ -242,8 +285,8 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         let class = match &known {
             None if first_walk => Some(Class::History),
             None => Some(Class::New),
-            Some(note) if note.hash != row.hash => Some(Class::Changed),
-            Some(_) => None,
+            Some(note) if is_same(note, row) => None,
+            Some(_) => Some(Class::Changed),
         };
         let met = known.as_ref().is_some_and(|note| note.seen == run.id);
         // While rows arrive, the tail of one page comes again at the head of the next: that is not known before.
@@ -257,7 +300,8 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         tally.pass.missed += u64::from(is_missed);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
         let (seen, pass) = (run.id, run.pass.number);
-        let note = RowNote { hash: row.hash, first_listed_at, seen, pass, time: row.time, gone_at: None };
+        let (hash, other) = marks(known.as_ref().filter(|_| met_in_pass), known.as_ref(), row);
+        let note = RowNote { hash, first_listed_at, seen, pass, time: row.time, other, ..RowNote::default() };
         match class {
             Some(Class::Changed) => tally.changed += 1,
             Some(_) => tally.new += 1,
@@ -317,142 +361,50 @@ fn keep_row(
     detail::store(tx, &place, fetched, now)
 }
 
-/// Parks rows that cannot be followed, each once. Returns how many are new.
-fn note_rejected(tx: &mut Tx<'_>, run: &Run, rejected: &[Rejected], now: i64) -> Result<u64, StoreError> {
-    let mut parked = 0;
-    for row in rejected {
-        // A control character leads: no followed id begins with one.
+/// Whether a row is as it was known. An id may be on several pages with another row on each; rows of one page are one.
+fn is_same(note: &RowNote, row: &SealedRow) -> bool {
+    note.hash == row.hash || note.other == Some(row.hash) || row.legacy == Some(note.hash)
+}
+
+/// The digests that are known of an id after one of its rows: of the first one of a pass, and of the last other one.
+fn marks(met: Option<&RowNote>, known: Option<&RowNote>, row: &SealedRow) -> (u64, Option<u64>) {
+    match (met, known) {
+        (Some(met), _) if met.hash == row.hash => (met.hash, met.other),
+        (Some(met), _) => (met.hash, Some(row.hash)),
+        // What comes first now is not what came first before.
+        (None, known) => (row.hash, known.and_then(|known| known.other).filter(|other| *other != row.hash)),
+    }
+}
+
+/// Rows of a page that cannot be kept.
+struct Refused {
+    /// That this run had not met yet.
+    rejected: u64,
+    /// Of these, that no run had met yet.
+    parked: u64,
+}
+
+/// Parks rows that cannot be kept, each once.
+fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: i64) -> Result<Refused, StoreError> {
+    let mut refused = Refused { rejected: 0, parked: 0 };
+    for row in rows {
+        // A control character leads: no kept id begins with one.
         let mark = format!("\u{1}{}", row.mark());
         let key = keys::row(&run.stream, &mark);
-        if tx.get(&key)?.is_none() {
-            parked::park_row(tx, run, row, now)?;
-            parked += 1;
-            tx.put(
-                key,
-                encode(
-                    "a ledger row",
-                    &RowNote { hash: 0, first_listed_at: now, seen: u64::MAX, pass: 1, time: None, gone_at: None },
-                )?,
-            );
+        let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        if known.as_ref().is_some_and(|note| note.seen == run.id) {
+            continue;
         }
-    }
-    Ok(parked)
-}
-
-/// A pass came to the end of the list, or to where an incremental walk may stop.
-fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, now: i64) -> Result<(), StoreError> {
-    let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
-    if run.mode == Mode::Incremental {
-        return end_walk(tx, run_id, now);
-    }
-    let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
-    // Against the first pass of all nothing can be held; what stood on one page cannot have moved, unless it was none.
-    let untested = first_walk && run.pass.number == 1 && (pages > 1 || run.listed == 0);
-    if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
-        return pass_again(tx, &run, now);
-    }
-    runs::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
-    // Of a first walk on one page there is nothing to look for.
-    if first_walk && run.pass.number == 1 { end_walk(tx, run_id, now) } else { sweep_from(tx, &run, String::new()) }
-}
-
-fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
-    let pass = Pass { number: run.pass.number + 1, ..Pass::default() };
-    runs::update(tx, Some(run.id), now, |run| run.pass = pass)?;
-    runs::first_page(tx, run.id, &run.stream)
-}
-
-fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
-    let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
-    let stream = &run.stream;
-    // What a clock noted that was ahead once must not stand for ever.
-    let before = runs::checkpoint(tx, stream)?.until(now);
-    // A walk that lost its race with the list does not count as whole: the next one is full again.
-    let whole = run.mode == Mode::Full && !run.drift;
-    let checkpoint = before.advance(&Checkpoint {
-        walked_at: Some(run.started_at.min(now)),
-        walked_before: None,
-        full_walk_at: whole.then_some(run.started_at.min(now)),
-        newest: run.newest,
-    });
-    tx.put(keys::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
-    runs::leave(tx, stream);
-    outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
-    walk_costs::note(tx, &run)?;
-    runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
-    parked::revive(tx, &run, now)?;
-    runs::follow(tx, &run, now)
-}
-
-fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreError> {
-    let StreamId { shop, resource, combination } = &run.stream;
-    let kind = JobKind::Sweep { run: run.id, combination: combination.clone(), after };
-    let job = new_job(tx, shop, resource, Class::List, kind)?;
-    enqueue(tx, &job)
-}
-
-/// Looks through the ledger for rows that the last pass did not meet. Asks for another pass when that means that
-/// the list moved; else notes those that no pass met as no longer listed, and ends the walk. Only changes are
-/// written.
-pub(super) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
-    let JobKind::Sweep { run: run_id, after, .. } = &job.kind else { return Ok(()) };
-    let Some(mut run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
-    let stream = run.stream.clone();
-    let prefix = keys::stream(b'r', &stream);
-    let mut from = [prefix.as_slice(), after.as_bytes()].concat();
-    if !after.is_empty() {
-        from.push(0);
-    }
-    let rows = tx.scan(&prefix, &from, SWEPT_MAX)?;
-    let siblings = listed::siblings(tx, &stream)?;
-    let mut last = None;
-    for (key, bytes) in &rows {
-        let mut note: RowNote = decode("a ledger row", bytes)?;
-        let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-        match absence(&note, &run) {
-            Absence::None => {}
-            Absence::Once if run.pass.number < PASSES_MAX => return pass_again(tx, &run, now),
-            Absence::Once => run.drift = true,
-            Absence::Whole => {
-                note.gone_at = Some(now);
-                tx.put(key.clone(), encode("a ledger row", &note)?);
-                if !listed::is_listed(tx, &siblings, &id)? {
-                    outbox::append_listing(tx, &stream, &id, Some(now), now)?;
-                }
+        refused.rejected += 1;
+        let note = match known {
+            Some(note) => RowNote { seen: run.id, ..note },
+            None => {
+                refused.parked += 1;
+                let parked = Some(parked::park_row(tx, run, row, now)?);
+                RowNote { first_listed_at: now, seen: run.id, parked, ..RowNote::default() }
             }
-        }
-        last = Some(id);
+        };
+        tx.put(key, encode("a ledger row", &note)?);
     }
-    let drift = run.drift;
-    runs::update(tx, Some(run.id), now, |run| run.drift = drift)?;
-    match last {
-        Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
-        _ => end_walk(tx, run.id, now),
-    }
-}
-
-/// How a row is absent.
-enum Absence {
-    None,
-    /// From one pass only: it went while the list was walked, and may have pulled others out of sight; or a page
-    /// slipped.
-    Once,
-    /// From all of several passes.
-    Whole,
-}
-
-fn absence(note: &RowNote, run: &Run) -> Absence {
-    if run.pass.unreadable {
-        // It may be one of those.
-        return Absence::None;
-    }
-    if note.seen == run.id && note.pass + 1 == run.pass.number {
-        // What reaches the age at which the API drops it goes at the end, and moves nothing.
-        let came_of_age = note.time.zip(run.pass.oldest).is_some_and(|(time, oldest)| time <= oldest);
-        return if came_of_age { Absence::None } else { Absence::Once };
-    }
-    if note.seen >= run.id || note.gone_at.is_some() {
-        return Absence::None;
-    }
-    if run.pass.number == 1 { Absence::Once } else { Absence::Whole }
+    Ok(refused)
 }

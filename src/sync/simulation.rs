@@ -190,8 +190,10 @@ impl World {
             }
         }
         for run in store.runs(None, usize::MAX, |_| true).unwrap() {
-            assert!(matches!(run.state, RunState::Done | RunState::Failed), "{run:?}");
-            assert!(run.state == RunState::Failed || run.pending() == 0, "{run:?}");
+            // A list that answers with nothing for one call is in doubt until the next walk.
+            let was_cut = matches!(run.state, RunState::Failed | RunState::Unproved);
+            assert!(run.state == RunState::Done || was_cut, "{run:?}");
+            assert!(was_cut || run.pending() == 0, "{run:?}");
         }
         assert_eq!(store.parked(None, 9, |_| true).unwrap(), []);
         let counters = store.counters().unwrap();

@@ -41,12 +41,13 @@ pub(super) enum Pause {
 pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Done {
     let Some(definition) = inner.definition(&lease.job.resource).cloned() else {
         let reason = format!("resource `{}` is not configured any more", lease.job.resource);
-        return without_call(lease, Settlement::Failed(Failure::Park { reason, may_pass: false }));
+        return without_call(lease, Settlement::Failed(Failure::Park { reason, may_pass: false, next: None }));
     };
     let stream = lease.job.stream();
     let rule = WalkRule {
         newest_first: definition.newest_first(&stream.combination),
         overlap_ms: i64::try_from(definition.list.overlap.as_millis()).unwrap_or(i64::MAX),
+        news_are_partial: definition.list.windows.is_some() || definition.list.recent.is_some(),
     };
     let task = match task(&inner, &definition, &lease) {
         Ok(task) => task,
@@ -78,15 +79,19 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
     let at = Instant::now();
     let effects = match &outcome.result {
         Ok(body) => {
-            let answer = pages::Answer { body, next_link: outcome.next_link.as_deref() };
+            let previous =
+                if let JobKind::ListPage { previous, .. } = &lease.job.kind { previous.as_deref() } else { None };
+            let answer = pages::Answer { body, next_link: outcome.next_link.as_deref(), previous };
             read(&inner, &definition, &lease, &task, answer)
         }
-        Err(error @ SourceError::NotFound { .. }) => absent(&inner, &definition, &lease, &task, error),
-        Err(error) => Err(error.clone()),
+        Err(error) => absent(&inner, &definition, &lease, &task, error),
     };
     let (settlement, pause) = match effects {
         Ok(effects) => (Settlement::Done { effects, rule }, None),
-        Err(error) => failed(&inner, &lease, shop.updated_at, &error),
+        Err(error) => {
+            let (settlement, pause) = failed(&inner, &lease, shop.updated_at, &error);
+            (going_on(settlement, &definition, &task, &error), pause)
+        }
     };
     Done { lease, settlement, outcome: Some(outcome), at, took: at - begun, pause }
 }
@@ -113,7 +118,7 @@ fn task(inner: &Inner, definition: &Definition, lease: &Lease) -> Result<Task, S
             // No parent, no list.
             None => {
                 let (rows, rejected) = (Vec::new(), Vec::new());
-                Task::Nothing(Effects::Page { rows, rejected, digest: String::new(), next: Next::End })
+                Task::Nothing(Effects::Page { rows, rejected, digest: String::new(), next: Next::End, doubt: None })
             }
         },
         JobKind::ListPage { page, cursor, .. } => {
@@ -197,7 +202,18 @@ fn note_drift(inner: &Inner, definition: &Definition, left: Vec<Left>) {
     }
 }
 
-/// What it means that the API does not know what was asked for.
+/// A page that is given up does not end its walk where the pages behind it can be asked for.
+fn going_on(settlement: Settlement, definition: &Definition, task: &Task, error: &SourceError) -> Settlement {
+    match (settlement, task) {
+        (Settlement::Failed(Failure::Park { reason, may_pass, .. }), Task::Page(position)) => {
+            let next = pages::page_behind(definition, position, error);
+            Settlement::Failed(Failure::Park { reason, may_pass, next })
+        }
+        (settlement, _) => settlement,
+    }
+}
+
+/// What an error means that says something about what was asked for: that it is not there, or is the end of a list.
 fn absent(
     inner: &Inner,
     definition: &Definition,
@@ -205,12 +221,16 @@ fn absent(
     task: &Task,
     error: &SourceError,
 ) -> Result<Effects, SourceError> {
+    let is_unknown = matches!(error, SourceError::NotFound { .. });
     match task {
-        Task::Page(position) if position.parent.is_some() => {
+        Task::Page(position) if is_unknown && position.parent.is_some() && position.is_first() => {
             turned(inner, definition, lease, |next| Ok(pages::no_list(definition, position, next)))
         }
-        Task::Page(_) => Err(error.clone()),
-        Task::Detail(_) | Task::Nothing(_) => Ok(Effects::Gone),
+        Task::Page(position) => turned(inner, definition, lease, |next| {
+            pages::end_by_status(definition, position, error, next).ok_or_else(|| error.clone())
+        }),
+        Task::Detail(_) | Task::Nothing(_) if is_unknown => Ok(Effects::Gone),
+        Task::Detail(_) | Task::Nothing(_) => Err(error.clone()),
     }
 }
 
@@ -231,8 +251,13 @@ fn turned(
     if let Some(error) = unreadable {
         return Err(error);
     }
+    // A doubt that passes with another call is none.
+    if let Some(doubt) = page.doubt.as_ref().filter(|_| lease.attempt < attempts_of_wrong_answers(inner)) {
+        return Err(SourceError::Shape { detail: doubt.clone() });
+    }
     note_drift(inner, definition, page.left);
-    Ok(Effects::Page { rows: page.rows, rejected: page.rejected, digest: page.digest, next: page.next })
+    let ParsedPage { rows, rejected, digest, next, doubt, .. } = page;
+    Ok(Effects::Page { rows, rejected, digest, next, doubt })
 }
 
 /// What becomes of the job, and what waits now.
@@ -242,21 +267,24 @@ fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) ->
             (again(inner, lease, inner.parts.retry.attempts_max, after, error.to_string()), None)
         }
         Disposition::RetryOnce => {
-            let most = ATTEMPTS_OF_WRONG_ANSWERS.min(inner.parts.retry.attempts_max);
-            (again(inner, lease, most, None, error.to_string()), None)
+            (again(inner, lease, attempts_of_wrong_answers(inner), None, error.to_string()), None)
         }
         Disposition::Postpone { after } => {
             // A token is the shop's own.
             let pause = if matches!(error, SourceError::LoginUnavailable { .. }) { Pause::Shop } else { Pause::Lane };
             (Failure::Postpone, Some(pause(after)))
         }
-        Disposition::Park { may_pass } => (Failure::Park { reason: error.to_string(), may_pass }, None),
+        Disposition::Park { may_pass } => (Failure::Park { reason: error.to_string(), may_pass, next: None }, None),
         Disposition::StopShop => (Failure::StopShop { reason: error.to_string(), read_at }, None),
     };
     tracing::debug!(
         shop.id = lease.job.shop, job.id = lease.job.seq, job.attempt = lease.attempt, %error, ?failure, "attempt failed"
     );
     (Settlement::Failed(failure), pause)
+}
+
+fn attempts_of_wrong_answers(inner: &Inner) -> u32 {
+    ATTEMPTS_OF_WRONG_ANSWERS.min(inner.parts.retry.attempts_max)
 }
 
 /// What becomes of the job of a step that panicked. That is a fault of ours, and it may well come again with the
@@ -271,7 +299,7 @@ fn again(inner: &Inner, lease: &Lease, most: u32, hint: Option<std::time::Durati
     let policy = &inner.parts.retry;
     if lease.attempt >= most {
         let reason = format!("{error} (after {} attempts)", lease.attempt);
-        return Failure::Park { reason, may_pass: true };
+        return Failure::Park { reason, may_pass: true, next: None };
     }
     let after = policy.delay(lease.attempt, hint, fastrand::f64());
     Failure::Retry { after, error }

@@ -195,10 +195,10 @@ async fn a_wish_to_wait_that_a_command_is_told_is_kept_for_whoever_calls_next() 
         Fault::times("/retailer/promotions?", status(429, 2_500), 1),
     ]);
     says(&folder.run(&["preview", "orders"]).expect(1).err, &["too many calls"]);
-    folder.run(&["check"]).expect(1);
     let infer =
         ["schema", "infer", "deals", "--path", "/retailer/promotions", "--parameter", "promotion-type=AANBIEDING"];
     says(&folder.run(&infer).expect(1).err, &["too many calls"]);
+    folder.run(&["check"]).expect(1);
     let state: Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
     let left = |rule: &str| {
         let budgets = state["shops"][0]["budgets"].as_array().unwrap();

@@ -59,7 +59,7 @@ fn what_is_missing_or_misspelt() {
         "oder = \"newest-first\"",
         &[
             "waybill.toml:10: resource.things.list.oder: unknown key; did you mean `order`? Known here: path, items, time, windows, \
-         order, parameters, unordered_when, changed_by, pages, recent, every, harmless, overlap, history",
+         order, parameters, unordered_when, changed_by, pages, end, recent, every, harmless, overlap, history",
         ],
     );
     says(
@@ -104,20 +104,20 @@ fn what_could_not_be_kept_or_would_end_too_early() {
     );
     says(
         "pages",
-        "pages = { style = \"cursor\", parameter = \"after\", next = [] }",
+        "pages = { style = \"cursor\", parameter = \"after\", next = [], size = 9 }",
         &["waybill.toml:9: resource.things.list.pages.next: is empty; name at least one"],
     );
     says(
         "pages",
-        "pages = { style = \"cursor\", parameter = \"after\", next = [\"/page/next\", \"/links/*/next\"] }",
+        "pages = { style = \"cursor\", parameter = \"after\", next = [\"/page/next\", \"/links/*/next\"], size = 9 }",
         &[
             "waybill.toml:9: resource.things.list.pages.next: `/links/*/next` would be many values: `*` has no meaning here; \
-             name one element (/items/0/ean), or make a child table of the array",
+             name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array",
         ],
     );
     says(
         "pages",
-        "pages = { style = \"cursor\", parameter = \"c\", next = [\"/n\"] }\nrecent = { parameter = \"m\", max = \"1h\" }",
+        "pages = { style = \"cursor\", parameter = \"c\", next = [\"/n\"], size = 9 }\nrecent = { parameter = \"m\", max = \"1h\" }",
         &[
             "waybill.toml:10: resource.things.list.recent: does not go with a cursor, which belongs to what was asked for \
          at first; leave it out",
@@ -196,7 +196,7 @@ fn pages_and_parameters() {
     );
     says(
         "pages",
-        "pages = { style = \"cursor\", parameter = \"cursor\" }",
+        "pages = { style = \"cursor\", parameter = \"cursor\", total = \"/n\" }",
         &["waybill.toml:9: resource.things.list.pages: `next` is missing; give the pointers to the next cursor, \
          like next = [\"/page/nextCursor\"]"],
     );
@@ -204,7 +204,7 @@ fn pages_and_parameters() {
         "pages",
         "pages = { style = \"number\", parameter = \"page\", size = 50 }",
         &["waybill.toml:9: resource.things.list.pages.size: unknown key. \
-         Known here: style, parameter, first"],
+         Known here: style, total, parameter, first"],
     );
     says(
         "pages",
@@ -349,7 +349,7 @@ fn tables_and_columns() {
         "columns = { tag = { from = \"/tags/*/name\", type = \"text\" } }",
         &[
             "waybill.toml:14: resource.things.table.columns.tag.from: `/tags/*/name` would be many values: `*` has no meaning \
-         here; name one element (/items/0/ean), or make a child table of the array",
+         here; name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array",
         ],
     );
     says(

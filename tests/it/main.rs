@@ -42,5 +42,6 @@ mod unreadable;
 mod values;
 mod views;
 mod walk_through;
+mod whole_list;
 mod wire;
 mod written;

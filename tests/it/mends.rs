@@ -55,7 +55,7 @@ fn a_fault_hides_none_beside_it() {
             &format!("11: resource.things.list.recent.parameter: {clash}"),
         ]
     );
-    let cursor = "pages = { style = \"cursor\", parameter = \"c\" }\nrecent = { parameter = \"m\", max = \"1h\" }";
+    let cursor = "pages = { style = \"cursor\", parameter = \"c\", more = \"/more\" }\nrecent = { parameter = \"m\", max = \"1h\" }";
     assert_eq!(
         told(&with("pages", cursor)),
         [

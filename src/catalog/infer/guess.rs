@@ -13,6 +13,11 @@ use crate::domain::Json;
 /// How deep an answer is looked into.
 const DEPTH_MAX: usize = 3;
 
+/// How a count of all rows is called.
+const TOTALS: [&str; 5] = ["total", "total_count", "total_items", "total_elements", "total_results"];
+/// Rows of a full page, where the sample is a shorter one.
+const SIZE_DEFAULT: usize = 100;
+
 /// How the pages of a list seem to hang together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pages {
@@ -44,6 +49,7 @@ pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
     let mut cursor = None;
     let mut flag = None;
     let mut link = None;
+    let mut total = None;
     each(answer, "", 0, &mut |pointer, value| {
         if pointer == items {
             return;
@@ -57,11 +63,19 @@ pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
             flag.get_or_insert_with(|| pointer.to_owned());
         } else if is_address(value) && (name == "next" || name == "next_page_url" || path.ends_with("next_href")) {
             link.get_or_insert_with(|| pointer.to_owned());
+        } else if matches!(value, Json::Number(_)) && TOTALS.contains(&name.as_str()) {
+            total.get_or_insert_with(|| pointer.to_owned());
         }
     });
+    let proof = |at: Option<&str>| match (&total, &flag) {
+        (Some(total), _) => format!("total = {}", super::quoted(total)),
+        (None, Some(flag)) => format!("more = {}", super::quoted(flag)),
+        (None, None) => format!("size = {}", size(answer, items, at)),
+    };
     if let Some(at) = cursor {
         let parameter = if snake(&at).ends_with("token") { "pageToken" } else { "cursor" };
-        let toml = format!("{{ style = \"cursor\", parameter = \"{parameter}\", next = [{}] }}", super::quoted(&at));
+        let (next, proof) = (super::quoted(&at), proof(Some(&at)));
+        let toml = format!("{{ style = \"cursor\", parameter = \"{parameter}\", next = [{next}], {proof} }}");
         return Pages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
     }
     if let Some(at) = flag {
@@ -69,14 +83,22 @@ pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
         return Pages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
     }
     if let Some(at) = link {
-        let toml = format!("{{ style = \"next-link\", at = {} }}", super::quoted(&at));
+        let toml = format!("{{ style = \"next-link\", at = {}, {} }}", super::quoted(&at), proof(Some(&at)));
         return Pages { toml, why: format!("the address at {at}") };
     }
     if has_next_link {
-        return Pages { toml: "{ style = \"next-link\" }".to_owned(), why: "the header Link".to_owned() };
+        let toml = format!("{{ style = \"next-link\", {} }}", proof(None));
+        return Pages { toml, why: "the header Link".to_owned() };
     }
     let toml = "{ style = \"number\", parameter = \"page\" }".to_owned();
     Pages { toml, why: "nothing: the answer does not tell; read the API's description".to_owned() }
+}
+
+/// Rows of a full page: those of the sample, when another page follows it.
+fn size(answer: &Json<'_>, items: &str, next: Option<&str>) -> usize {
+    let rows = if let Some(Json::Array(rows)) = answer.pointer(items) { rows.len() } else { 0 };
+    let follows = next.is_none_or(|at| !matches!(answer.pointer(at), None | Some(Json::Null)));
+    if follows && rows > 0 { rows } else { SIZE_DEFAULT.max(rows + 1) }
 }
 
 fn is_address(value: &Json<'_>) -> bool {
@@ -193,7 +215,10 @@ mod tests {
             assert!(pages.contains(style), "{pages} is not {style}");
         }
         let answer = read(r#"{"rows":[]}"#);
-        assert_eq!((items(&answer), pages(&answer, "/rows", true).toml.as_str()), (None, "{ style = \"next-link\" }"));
+        assert_eq!(
+            (items(&answer), pages(&answer, "/rows", true).toml.as_str()),
+            (None, "{ style = \"next-link\", size = 100 }")
+        );
     }
 
     #[test]

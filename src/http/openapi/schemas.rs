@@ -221,8 +221,8 @@ fn run() -> Value {
         },
     });
     let counters = [
-        "pages", "passes", "listed", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending", "written",
-        "refused",
+        "pages", "passes", "listed", "rejected", "new", "changed", "to_fetch", "fetched", "gone", "parked", "pending",
+        "written", "refused",
     ];
     for counter in counters {
         properties[counter] = count();
@@ -240,6 +240,10 @@ fn completeness() -> Value {
     let mut resource = json!({
         "resource": text(),
         "full_walk_at": time_or_null(),
+        "unproved": {
+            "type": ["string", "null"],
+            "description": "Why the last walk of a stream does not prove that it saw the whole list.",
+        },
         "gaps": {"type": "array", "items": gap, "description": "The missing ones by name, the first hundred."},
     });
     let counts = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing", "only_in_sink"];

@@ -32,7 +32,7 @@ async fn rows_that_tell_no_time_are_walked_to_the_end() {
     let timeless = |id: &str| {
         let Effects::Page { mut rows, rejected, digest, .. } = page(&[(id, 1, 90)], MORE) else { panic!("no page") };
         rows[0].time = None;
-        Effects::Page { rows, rejected, digest, next: MORE }
+        Effects::Page { rows, rejected, digest, next: MORE, doubt: None }
     };
     for mode in [Mode::Full, Mode::Incremental] {
         let run = f.start(mode).await;
@@ -60,12 +60,12 @@ async fn a_row_that_is_the_document_needs_no_detail() {
     let f = fixture().await;
     for (hash, written) in [(1, 1), (1, 0), (2, 1)] {
         let run = f.start(Mode::Full).await;
-        let Effects::Page { mut rows, rejected, digest, next } = page(&[("1", hash, 0)], Next::End) else {
+        let Effects::Page { mut rows, rejected, digest, next, doubt } = page(&[("1", hash, 0)], Next::End) else {
             panic!("no page")
         };
         rows[0].body = Some(Bytes::from_static(b"{\"id\":\"1\"}"));
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        f.settle(lease, Effects::Page { rows, rejected, digest, next }).await;
+        f.settle(lease, Effects::Page { rows, rejected, digest, next, doubt }).await;
         f.sweep().await;
         assert!(details(&f).await.is_empty());
         let documents = f.drain().await.into_iter().filter(|entry| matches!(entry, Entry::Document(_))).count();
@@ -185,10 +185,15 @@ async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
         f.read_details().await;
         assert_eq!(walking(&f), [], "{rows:?}");
     }
-    // Nothing at all: the next walk begins at the same head.
-    f.start(Mode::Incremental).await;
+    // Nothing at all, where three rows were: the next walk is whole.
+    let empty = f.start(Mode::Incremental).await;
     f.page(&[], Next::End).await;
     assert_eq!(walking(&f), []);
+    assert_eq!(f.store.run(empty).unwrap().unwrap().state, RunState::Unproved);
+    let whole = f.start(Mode::Incremental).await;
+    assert_eq!(f.store.run(whole).unwrap().unwrap().mode, Mode::Full);
+    f.page(&[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)], Next::End).await;
+    f.sweep().await;
     // One call without rows, between a page of news and another.
     let news = f.start(Mode::Incremental).await;
     f.page(&[("7", 1, 2), ("6", 1, 2)], MORE).await;
@@ -333,7 +338,7 @@ async fn a_walk_for_news_after_a_failed_one_goes_down_to_the_last_that_ended_wel
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    let failure = Failure::Park { reason: "503".into(), may_pass: true, next: None };
     f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;

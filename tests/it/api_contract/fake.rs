@@ -92,6 +92,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         ended_at: None,
         pages: 2,
         listed: 60,
+        rejected: 0,
         new: 60,
         changed: 0,
         to_fetch: 60,
@@ -106,6 +107,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         drift: false,
         followers: Vec::new(),
         alarmed: false,
+        doubts: Vec::new(),
         next: None,
     };
     RunView { run, forecast_at: Some(1_700_000_100_000), pages_expected: Some(9) }

@@ -1,0 +1,120 @@
+//! Reads how the pages of a list hang together, and what proves its end.
+//!
+//! Called by [`super::reader`] for `pages` and `end` of a list.
+
+use super::definition::{Ends, Pages, Proof};
+use super::fields::{Fields, did_you_mean};
+
+const STYLES: [&str; 6] = ["number", "has-more-flag", "cursor", "offset", "next-link", "none"];
+
+/// Statuses that say something about the call or the client, never about the list.
+const NEVER_ENDS: [u64; 5] = [401, 403, 408, 425, 429];
+
+/// Reads `pages`. None: there is no style, and what else may be there depends on it.
+pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
+    let Some(style) = fields.text("style") else {
+        if !fields.has("style") {
+            fields.problem("", format!("`style` is missing; use one of {}", STYLES.join(", ")));
+        }
+        return None;
+    };
+    let parameter = |example: &str| {
+        let mend = format!("give the parameter that chooses the page, like parameter = \"{example}\"");
+        fields.needed("parameter", fields.text("parameter"), &mend)
+    };
+    let first = || fields.number("first").unwrap_or(1);
+    let mut proof = Proof { total: fields.pointer_to_one("total", false), ..Proof::default() };
+    let pages = match style.as_str() {
+        "number" => {
+            let (parameter, first) = (parameter("page"), first());
+            parameter.map(|parameter| Pages::Number { parameter, first })
+        }
+        "has-more-flag" => {
+            let (parameter, first) = (parameter("page"), first());
+            let mend = "give the pointer to the flag, like flag = \"/hasNextPage\"";
+            let flag = fields.needed("flag", fields.pointer_to_one("flag", false), mend);
+            parameter.map(|parameter| Pages::HasMoreFlag { parameter, first, flag: flag.unwrap_or_default() })
+        }
+        "cursor" => {
+            let parameter = parameter("cursor");
+            let mend = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
+            let next = fields.needed("next", fields.some_texts("next"), mend);
+            for pointer in next.iter().flatten() {
+                fields.is_pointer("next", pointer, false);
+                fields.is_to_one("next", pointer);
+            }
+            proof = whole_proof(&fields, proof);
+            needs_proof(&fields);
+            parameter.map(|parameter| Pages::Cursor { parameter, next: next.unwrap_or_default() })
+        }
+        "offset" => {
+            let (parameter, limit) = (parameter("offset"), fields.text("limit"));
+            let size = fields.needed("size", fields.number("size"), "say how many rows a page has, like size = 100");
+            if size == Some(0) {
+                fields.problem("size", "a page of no rows never ends; give the number of rows");
+            }
+            parameter.map(|parameter| Pages::Offset { parameter, limit, size: size.unwrap_or_default() })
+        }
+        "next-link" => {
+            let at = fields.pointer_to_one("at", false);
+            proof = whole_proof(&fields, proof);
+            needs_proof(&fields);
+            Some(Pages::NextLink { at })
+        }
+        "none" => {
+            proof = whole_proof(&fields, proof);
+            Some(Pages::None)
+        }
+        other => {
+            let (hint, all) = (did_you_mean(other, STYLES), STYLES.join(", "));
+            fields.problem("style", format!("`{other}` is no style{hint} There are {all}"));
+            return None;
+        }
+    };
+    fields.end();
+    pages.map(|pages| (pages, proof))
+}
+
+/// Adds what proves an end where no empty page does.
+fn whole_proof(fields: &Fields<'_>, proof: Proof) -> Proof {
+    let size = fields.number("size");
+    if size == Some(0) {
+        fields.problem("size", "no page has fewer rows than 0; give the number of rows of a full page");
+    }
+    Proof { more: fields.pointer_to_one("more", false), size, ..proof }
+}
+
+/// A page that names no next one may be the last, or may come from a pointer that is misspelt.
+fn needs_proof(fields: &Fields<'_>) {
+    if !["total", "more", "size"].iter().any(|key| fields.has(key)) {
+        fields.problem(
+            "",
+            "nothing proves that the list was read to its end: a page without a next one may be one of many. Name at \
+             least one of `total` (pointer to the count of all rows: total = \"/meta/total\"), `more` (pointer to \
+             whether more pages follow: more = \"/hasMore\") and `size` (rows of a full page: size = 100)",
+        );
+    }
+}
+
+/// Reads `end`.
+pub(super) fn ends(fields: &Fields<'_>) -> Ends {
+    let mut statuses = Vec::new();
+    for status in fields.numbers("status").unwrap_or_default() {
+        match u16::try_from(status) {
+            Ok(known) if known == 204 || (400..500).contains(&status) && !NEVER_ENDS.contains(&status) => {
+                statuses.push(known);
+            }
+            _ => fields.problem(
+                "status",
+                format!(
+                    "{status} never says that a list has ended; use those that the API answers a page after the last \
+                         one with, like status = [404]"
+                ),
+            ),
+        }
+    }
+    let flag = |key| fields.flag(key).unwrap_or(false);
+    let ends = Ends { statuses, null: flag("null"), empty_array: flag("empty_array"), repeat: flag("repeat") };
+    fields.end();
+    ends
+}

@@ -1,0 +1,246 @@
+//! Whether a list goes on after a page, and what proves that it does not. Pure.
+//!
+//! A list that just stops may be cut: by a pointer that is misspelt, by a server that lost its cursor. So each end has a
+//! proof: an empty page, the flag, the count of all rows, a page shorter than a full one. Without one the end is in
+//! doubt, and the walk says why.
+
+use bytes::Bytes;
+
+use super::envelope::value_at;
+use super::json::parse;
+use super::pointer::{id_text, kind, shape};
+use super::position::{Position, fill};
+use super::problem::{SourceError, clean};
+use crate::catalog::Definition;
+use crate::catalog::definition::Pages;
+use crate::domain::Json;
+
+/// Statuses that many APIs answer a page after the last one with.
+const USUAL_ENDS: [u16; 5] = [400, 404, 410, 416, 422];
+
+/// A list's answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    pub body: &'a Bytes,
+    /// The address in the header `Link` with `rel="next"`.
+    pub next_link: Option<&'a str>,
+    /// The digest of the page before.
+    pub previous: Option<&'a str>,
+}
+
+/// What comes after a page of a list.
+pub(super) struct Turn {
+    /// The next page of the same list.
+    pub(super) next: Option<Position>,
+    /// Why there may be more rows although no page follows.
+    pub(super) doubt: Option<String>,
+}
+
+impl Turn {
+    /// After a page with so many rows.
+    pub(super) fn after(definition: &Definition, position: &Position, answer: Answer<'_>, rows: usize) -> Turn {
+        let (total, mut doubt) = match total(definition, answer.body) {
+            Ok(total) => (total.or(position.total()), None),
+            Err(error) => (position.total(), Some(doubt_of(error))),
+        };
+        match next_page(definition, position, answer, rows) {
+            Ok(Some(mark)) => {
+                return Turn { next: Some(position.after_page(definition, mark, rows, total)), doubt: None };
+            }
+            Ok(None) => {}
+            Err(error) => doubt = doubt.or(Some(doubt_of(error))),
+        }
+        let end = End { definition, position, rows, total };
+        Turn { next: None, doubt: doubt.or_else(|| end.doubt(Some(answer.body))) }
+    }
+
+    /// After the last page, when an answer without rows said that it was the last.
+    pub(super) fn ended(definition: &Definition, position: &Position) -> Turn {
+        let end = End { definition, position, rows: 0, total: position.total() };
+        Turn { next: None, doubt: end.doubt(None) }
+    }
+
+    /// What a status means that a page after the first is answered with. None: it is an error.
+    pub(super) fn of_status(definition: &Definition, position: &Position, status: u16) -> Option<Turn> {
+        let named = definition.list.ends.statuses.contains(&status);
+        match status {
+            // No server says `no content` to mean that it failed.
+            204 if named || !position.is_first() => Some(Turn::ended(definition, position)),
+            _ if position.is_first() => None,
+            _ if named => Some(Turn::ended(definition, position)),
+            _ if USUAL_ENDS.contains(&status) && is_numbered(definition) => {
+                let what = format!("the page after {} rows was answered {status}", position.rows_before());
+                let line = format!("status = [{status}]");
+                Some(Turn { next: None, doubt: Some(unnamed(definition, &what, &line)) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The doubt about an end that the definition does not name, with the line that would name it.
+pub(super) fn unnamed(definition: &Definition, what: &str, line: &str) -> String {
+    format!(
+        "{what}; if that is how this API ends its lists, add end = {{ {line} }} to [resource.{}.list]",
+        definition.name
+    )
+}
+
+/// Whether pages behind one that cannot be read can be asked for.
+pub(super) fn is_numbered(definition: &Definition) -> bool {
+    matches!(definition.list.pages, Pages::Number { .. } | Pages::HasMoreFlag { .. } | Pages::Offset { .. })
+}
+
+/// The end of a list, to be proved.
+struct End<'a> {
+    definition: &'a Definition,
+    position: &'a Position,
+    /// On its last page.
+    rows: usize,
+    total: Option<u64>,
+}
+
+impl End<'_> {
+    /// Why rows may be missing; none: it is proved that there are no more.
+    fn doubt(&self, body: Option<&Bytes>) -> Option<String> {
+        let proof = &self.definition.list.proof;
+        let shown = self.position.rows_before().saturating_add(u64::try_from(self.rows).unwrap_or(u64::MAX));
+        let mut is_proved = self.rows == 0;
+        if let Some(at) = &proof.total {
+            match self.total {
+                Some(total) if shown < total => {
+                    return Some(format!("the list ended after {shown} of the {total} rows that {at} counts"));
+                }
+                Some(_) => is_proved = true,
+                None if self.rows == 0 => {}
+                None => return Some(format!("no page has {at}, which was to prove the end of the list; is it right?")),
+            }
+        }
+        if let (Some(at), Some(body)) = (&proof.more, body) {
+            let found = value_at(body, at).and_then(|found| found.map(parse).transpose());
+            match found {
+                Ok(Some(Json::Bool(true))) => {
+                    return Some(format!(
+                        "{at} says that more rows follow, and the page has no next one{}",
+                        self.place()
+                    ));
+                }
+                Ok(Some(Json::Bool(false))) => is_proved = true,
+                Ok(None | Some(Json::Null)) if self.rows == 0 => {}
+                Ok(None) => {
+                    return Some(format!(
+                        "the last page has no {at}, which was to prove the end of the list; is it right?"
+                    ));
+                }
+                Ok(Some(other)) => return Some(format!("{at} is {}, not true or false", kind(&other))),
+                Err(error) => return Some(doubt_of(error)),
+            }
+        }
+        let size = proof.size.filter(|size| !is_proved && u64::try_from(self.rows).is_ok_and(|rows| rows >= *size))?;
+        let hint = if self.position.is_first() {
+            "; is the pointer right?"
+        } else {
+            "; where the last page may be full, `total` or `more` in `pages` proves the end"
+        };
+        Some(format!("a full page ({} rows, and `size` is {size}) has no next one{}{hint}", self.rows, self.place()))
+    }
+
+    /// Where the next page would be named.
+    fn place(&self) -> String {
+        match &self.definition.list.pages {
+            Pages::Cursor { next, .. } => format!(" at {}", next.join(" or ")),
+            Pages::NextLink { at: Some(at) } => format!(" at {at}"),
+            Pages::NextLink { at: None } => " in the header Link".to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// What was wrong with a page's continuation, as a reason.
+fn doubt_of(error: SourceError) -> String {
+    match error {
+        SourceError::Shape { detail } | SourceError::Malformed { detail } => detail,
+        other => other.to_string(),
+    }
+}
+
+/// The count of all rows, if the page has it.
+fn total(definition: &Definition, body: &Bytes) -> Result<Option<u64>, SourceError> {
+    let Some(at) = &definition.list.proof.total else { return Ok(None) };
+    match value_at(body, at)?.map(parse).transpose()? {
+        None | Some(Json::Null) => Ok(None),
+        Some(value) => match id_text(&value).and_then(|text| text.parse().ok()) {
+            Some(total) => Ok(Some(total)),
+            None => Err(shape(format!("{at} is {}, not a count", kind(&value)))),
+        },
+    }
+}
+
+/// The mark of the next page of the same list, if the answer says or lets hope that there is one.
+fn next_page(
+    definition: &Definition,
+    position: &Position,
+    answer: Answer<'_>,
+    rows: usize,
+) -> Result<Option<Option<String>>, SourceError> {
+    let mark = match &definition.list.pages {
+        Pages::None => return Ok(None),
+        Pages::Number { .. } | Pages::Offset { .. } => return Ok((rows > 0).then_some(None)),
+        Pages::HasMoreFlag { flag, .. } => {
+            return match value_at(answer.body, flag)?.map(parse).transpose()? {
+                Some(Json::Bool(false) | Json::Null) => Ok(None),
+                None if rows == 0 => Ok(None),
+                None => Err(shape(format!("{flag} is missing from a page with rows"))),
+                Some(Json::Bool(true)) => Ok(Some(None)),
+                Some(other) => Err(shape(format!("{flag} is {}, not true or false", kind(&other)))),
+            };
+        }
+        Pages::Cursor { next, .. } => {
+            let mut found = None;
+            for pointer in next {
+                found = found.or(text_at(answer.body, pointer)?);
+            }
+            found
+        }
+        Pages::NextLink { at: Some(pointer) } => {
+            text_at(answer.body, pointer)?.map(|link| link_query(definition, position, &link)).transpose()?
+        }
+        Pages::NextLink { at: None } => {
+            answer.next_link.map(|link| link_query(definition, position, link)).transpose()?
+        }
+    };
+    match mark {
+        Some(mark) if position.is_at(&mark) => Err(shape("the next page is this page again".to_owned())),
+        mark => Ok(mark.map(Some)),
+    }
+}
+
+/// The parameters of the next page's address. Only the same list may follow: a call elsewhere would count
+/// against another rule, and bring the token to another place.
+fn link_query(definition: &Definition, position: &Position, link: &str) -> Result<String, SourceError> {
+    // Its parameters are not shown: a signature or a key may stand in them.
+    let shown = link.split_once('?').map_or(link, |(path, _)| path);
+    let wrong = || shape(format!("the address of the next page leads elsewhere: {}", clean(shown)));
+    let path = fill(&definition.list.path, position.parent.as_deref(), "");
+    // The host is the source's own, whatever the link says: the call is made from path and parameters alone.
+    let base = url::Url::parse("https://same.invalid").map_err(|_| wrong())?.join(&path).map_err(|_| wrong())?;
+    let next = base.join(link).map_err(|_| wrong())?;
+    // Not every server escapes as we do.
+    let plain = |path: &str| percent_encoding::percent_decode_str(path).collect::<Vec<u8>>();
+    if !plain(next.path()).ends_with(&plain(base.path())) {
+        return Err(wrong());
+    }
+    Ok(next.query().unwrap_or_default().to_owned())
+}
+
+/// The text or number at a pointer; none: absent, null or empty.
+fn text_at(body: &Bytes, pointer: &str) -> Result<Option<String>, SourceError> {
+    let Some(raw) = value_at(body, pointer)? else { return Ok(None) };
+    match parse(raw)? {
+        Json::Null => Ok(None),
+        value => match id_text(&value) {
+            Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+            None => Err(shape(format!("{pointer} is {}, not a text", kind(&value)))),
+        },
+    }
+}

@@ -1,0 +1,140 @@
+//! What proves the end of a list, and what leaves it in doubt; rows that are bad, or that stand twice.
+
+use bytes::Bytes;
+
+use super::SourceError;
+use super::json::hash;
+use super::pages::{Answer, end_by_status, page};
+use super::pages_tests::{CURSOR, definition, ids, listed, read, row_is_document, styled, walked};
+use super::position::Position;
+use crate::catalog::Definition;
+use crate::domain::Json;
+use crate::domain::job::Next;
+
+#[test]
+fn an_end_without_a_proof_is_in_doubt() {
+    let total = r#"{ style = "cursor", parameter = "c", next = "/next", total = "/total" }"#;
+    let more = r#"{ style = "next-link", at = "/next", more = "/more" }"#;
+    let single = r#"{ style = "none", total = "/total" }"#;
+    let two = r#""things":[{"id":"1"},{"id":"2"}]"#;
+    for (style, rest, doubt) in [
+        (
+            CURSOR,
+            r#","next":null"#,
+            Some("a full page (2 rows, and `size` is 2) has no next one at /page/next or /next"),
+        ),
+        (total, r#","total":2"#, None),
+        (total, r#","total":"2""#, None),
+        (total, r#","total":1"#, None),
+        (total, r#","total":3"#, Some("the list ended after 2 of the 3 rows that /total counts")),
+        (total, "", Some("no page has /total")),
+        (total, r#","total":"many""#, Some("/total is a text, not a count")),
+        (more, r#","more":false"#, None),
+        (more, r#","more":true"#, Some("/more says that more rows follow")),
+        (more, "", Some("the last page has no /more")),
+        (more, r#","more":0"#, Some("/more is a number, not true or false")),
+        (single, r#","total":3"#, Some("the list ended after 2 of the 3 rows")),
+        (single, r#","total":2"#, None),
+    ] {
+        let (_, found) = walked(&styled(style), &[(&format!("{{{two}{rest}}}"), None)]);
+        match (&found, doubt) {
+            (Some(found), Some(doubt)) => assert!(found.contains(doubt), "{style} {rest}: {found}"),
+            (found, doubt) => assert_eq!(found.as_deref(), doubt, "{style} {rest}"),
+        }
+    }
+    // The last total that was seen is held against all pages, which may show more.
+    let counted = styled(r#"{ style = "number", parameter = "page", total = "/total" }"#);
+    let (first, second) = (format!("{{{two},\"total\":3}}"), format!("{{{two},\"total\":4}}"));
+    assert_eq!(walked(&counted, &[(&first, None), (&second, None), ("{}", None)]).1, None);
+    let (_, doubt) = walked(&counted, &[(&second, None), ("{}", None)]);
+    assert!(doubt.unwrap().contains("after 2 of the 4 rows"));
+    // A shorter page is the last one; an empty one too.
+    assert_eq!(walked(&styled(CURSOR), &[(r#"{"things":[{"id":"1"}]}"#, None)]).1, None);
+    assert_eq!(walked(&styled(total), &[("{}", None)]).1, None);
+}
+
+#[test]
+fn a_pointer_of_a_list_goes_through_arrays() {
+    let last = styled(r#"{ style = "cursor", parameter = "c", next = "/things/-1/id", size = 2 }"#);
+    let two = r#"{"things":[{"id":"1"},{"id":"2"}]}"#;
+    assert_eq!(walked(&last, &[(two, None), (r#"{"things":[]}"#, None)]).0, ["", "c=2"]);
+    let inner = definition("[list]\npath = \"/things\"\nitems = \"/0/rows\"\npages = { style = \"none\" }\n[table]");
+    assert_eq!(ids(&read(&inner, r#"[{"rows":[{"id":"a"}]},7]"#).unwrap()), ["a"]);
+}
+
+#[test]
+fn the_usual_ends_of_lists_are_named_and_never_taken_for_granted() {
+    let pages = r#"{ style = "number", parameter = "page" }"#;
+    let plain = styled(pages);
+    let named = styled(&format!("{pages}\nend = {{ status = [404], null = true, empty_array = true, repeat = true }}"));
+    let second = |definition: &Definition| Position::default().after_page(definition, None, 1, None);
+    let at_second = |definition: &Definition, body: &'static str, previous: Option<&str>| {
+        let answer = Answer { body: &Bytes::from_static(body.as_bytes()), next_link: None, previous };
+        page(definition, &second(definition), answer, |_| None)
+    };
+    for (body, line) in [(r#"{"things":null}"#, "null = true"), ("[]", "empty_array = true")] {
+        let in_doubt = at_second(&plain, body, None).unwrap();
+        let line = format!("add end = {{ {line} }} to [resource.things.list]");
+        assert!(in_doubt.next == Next::End && in_doubt.doubt.as_ref().unwrap().contains(&line), "{in_doubt:?}");
+        assert!(read(&plain, body).unwrap_err().to_string().contains(&line), "not on the first page");
+        let end = at_second(&named, body, None).unwrap();
+        assert_eq!((end.next, end.doubt), (Next::End, None));
+        assert_eq!(read(&named, body).unwrap().next, Next::End, "a list that is empty");
+    }
+    let unknown = SourceError::NotFound { status: 404, detail: String::new() };
+    let end =
+        |definition: &Definition, position: &Position, error| end_by_status(definition, position, error, |_| None);
+    assert_eq!(end(&named, &second(&named), &unknown).unwrap().doubt, None);
+    assert_eq!(end(&named, &Position::default(), &unknown), None, "a list that is not there is not empty");
+    let doubt = end(&plain, &second(&plain), &unknown).unwrap().doubt.unwrap();
+    assert!(doubt.contains("add end = { status = [404] } to [resource.things.list]"), "{doubt}");
+    assert_eq!(end(&styled(CURSOR), &second(&styled(CURSOR)), &unknown), None, "a cursor may have run out");
+    assert_eq!(end(&plain, &second(&plain), &SourceError::NoContent).unwrap().doubt, None);
+    assert_eq!(end(&plain, &Position::default(), &SourceError::NoContent), None);
+    assert_eq!(end(&plain, &second(&plain), &SourceError::TimedOut), None);
+    // The last page once more.
+    let rows = r#"{"things":[{"id":"1"}]}"#;
+    let digest = at_second(&named, rows, None).unwrap().digest;
+    let again = at_second(&named, rows, Some(&digest)).unwrap();
+    assert_eq!((again.next, again.rows.len(), again.doubt), (Next::End, 0, None));
+    assert_ne!(at_second(&plain, rows, Some(&digest)).unwrap().next, Next::End);
+}
+
+#[test]
+fn a_bad_row_costs_no_other() {
+    for odd in [&b"NaN"[..], b"\"Andr\xff\"", b"\"a\tb\"", b"[[1 2]]"] {
+        let body = [b"{\"things\":[{\"id\":\"1\"},{\"id\":\"2\",\"n\":", odd, b"},{\"id\":\"3\"}]}"].concat();
+        let answer = Answer { body: &Bytes::from(body), next_link: None, previous: None };
+        let page = page(&listed(), &Position::default(), answer, |_| None).unwrap();
+        // A reader that is more tolerant may take the second row too.
+        assert!(ids(&page).starts_with(&["1"]) && ids(&page).ends_with(&["3"]));
+        assert_eq!(page.rows.len() + page.rejected.len(), 3);
+    }
+}
+
+#[test]
+fn rows_of_one_id_are_one_and_the_order_within_arrays_means_nothing() {
+    let hash_of = |rows: &str| {
+        let page = read(&listed(), &format!("{{\"things\":[{rows}]}}")).unwrap();
+        assert_eq!(page.rows.len(), 1);
+        page.rows[0].hash
+    };
+    let (one, two) = (r#"{"id":"a","line":1}"#, r#"{"id":"a","line":2}"#);
+    assert_eq!(hash_of(&format!("{one},{two}")), hash_of(&format!("{two},{one}")));
+    assert_eq!(hash_of(&format!("{one},{one}")), hash_of(one));
+    assert_ne!(hash_of(&format!("{one},{two}")), hash_of(two));
+    let row = |items: &str| format!(r#"{{"id":"a","items":[{items}]}}"#);
+    assert_eq!(hash_of(&row(r#"{"x":1,"y":[1,2]},{"x":2}"#)), hash_of(&row(r#"{"x":2},{"y":[2,1],"x":1}"#)));
+    assert_ne!(hash_of(&row("1,2")), hash_of(&row("1,2,2")));
+}
+
+#[test]
+fn what_earlier_versions_noted_of_a_row_still_counts() {
+    let row = r#"{"id":"a","items":[2,1]}"#;
+    let earlier = hash(&Json::parse(row.as_bytes()).unwrap());
+    let known = read(&listed(), &format!("{{\"things\":[{row}]}}")).unwrap().rows.remove(0);
+    assert_eq!(known.legacy, Some(earlier));
+    // A row that is the document is stored again when its order differs.
+    let document = read(&row_is_document(), &format!("{{\"data\":{{\"things\":[{row}]}}}}")).unwrap().rows.remove(0);
+    assert_eq!((document.hash, document.legacy), (earlier, None));
+}
