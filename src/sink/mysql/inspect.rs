@@ -284,7 +284,7 @@ impl Faults<'_> {
         }
     }
 
-    /// Whether rows are told apart by our key, and by nothing else.
+    /// Whether our key distinguishes rows, and nothing else does.
     fn of_keys(&mut self, key: &[String], found: &Found) {
         let table = self.table;
         let ours = key.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(",");
@@ -311,7 +311,7 @@ impl Faults<'_> {
                     && primary.parts.iter().all(|(_, length)| length.is_none());
                 if !is_same {
                     let text = format!(
-                        "its primary key is ({}), and documents are told apart by ({ours}); run ALTER TABLE `{table}` \
+                        "its primary key is ({}), and documents are distinguished by ({ours}); run ALTER TABLE `{table}` \
                          DROP PRIMARY KEY, ADD PRIMARY KEY ({ours})",
                         primary.list()
                     );
@@ -366,7 +366,7 @@ impl Faults<'_> {
         }
     }
 
-    /// A column that somebody added.
+    /// A column that is not ours.
     fn of_stranger(&mut self, column: &Column) {
         if column.needs_value() {
             let (table, Column { name, kind, .. }) = (self.table, column);

@@ -32,12 +32,15 @@ fn corrupting() -> Vec<(&'static str, &'static [&'static str])> {
         (UNKEYED, &["`shipments`", "no primary key", "twice"]),
         (
             "ALTER TABLE shipments DROP PRIMARY KEY, ADD PRIMARY KEY (shop_id, shipment_id, fetched_at)",
-            &["`shipments`", "`fetched_at`", "told apart"],
+            &["`shipments`", "`fetched_at`", "distinguished by"],
         ),
-        ("ALTER TABLE shipments DROP PRIMARY KEY, ADD PRIMARY KEY (shipment_id)", &["(`shipment_id`)", "told apart"]),
+        (
+            "ALTER TABLE shipments DROP PRIMARY KEY, ADD PRIMARY KEY (shipment_id)",
+            &["(`shipment_id`)", "distinguished by"],
+        ),
         (
             "ALTER TABLE shipments DROP PRIMARY KEY, ADD PRIMARY KEY (shop_id, shipment_id(8))",
-            &["`shipment_id`(8)", "told apart"],
+            &["`shipment_id`(8)", "distinguished by"],
         ),
         (
             "ALTER TABLE shipments MODIFY shipment_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
