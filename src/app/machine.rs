@@ -81,7 +81,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// With so many calls where there are files for them; a warning where there are not.
+    /// The wanted number of calls, or fewer with a warning where files are few.
     pub(super) fn for_calls(wanted: usize) -> Room {
         let files = open_files();
         let room = Room::within(files, wanted);

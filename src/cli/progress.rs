@@ -25,7 +25,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// One line of progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Whose it is; may be cut. Empty: nobody's in particular.
+    /// The shop's name, which may be cut. Empty: all shops.
     pub(super) shop: String,
     /// What it is.
     pub(super) stream: String,
@@ -45,7 +45,7 @@ impl Line {
         }
     }
 
-    /// Both names in so many columns: first the stream, then what there is room for of the shop.
+    /// Both names within a width: the stream first, then as much of the shop as fits.
     fn label(&self, columns: usize) -> String {
         let room = columns.saturating_sub(measure_text_width(&self.stream) + 1);
         let shop = if room < SHOP_MIN { "" } else { &truncate_str(&self.shop, room, "…") };
@@ -94,7 +94,8 @@ fn done(run: &Run) -> String {
 fn walking(view: &RunView, now: Millis) -> String {
     let run = &view.run;
     let end = view.forecast_at.map(|at| format!(", {}", forecast(Some(at), now))).unwrap_or_default();
-    format!("page {}, {} listed, {} to fetch{end}", run.pages, run.listed, run.to_fetch)
+    let pages = view.pages_expected.map(|pages| format!(" of about {pages}")).unwrap_or_default();
+    format!("page {}{pages}, {} listed, {} to fetch{end}", run.pages, run.listed, run.to_fetch)
 }
 
 /// `orders open`: the resource and the values of its list parameters.
@@ -290,6 +291,12 @@ mod tests {
             sums(&[view(RunState::Walking), view(RunState::Done)]),
             "1 of 2 runs open, 6 pages, 300 listed, 80 of 240 fetched, 60 written, 4 parked"
         );
+    }
+
+    #[test]
+    fn a_walk_says_how_many_pages_there_are_about() {
+        let walking = RunView { pages_expected: Some(20), forecast_at: None, ..view(RunState::Walking) };
+        assert_eq!(line("Winkel", &walking, 0).text, "page 3 of about 20, 150 listed, 120 to fetch, 2 parked");
     }
 
     #[test]

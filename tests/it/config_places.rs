@@ -160,7 +160,7 @@ fn another_marketplace_is_not_asked_for_what_the_built_in_one_has() {
     assert!(folder.run(&infer).expect(1).err.contains("no shops yet"));
     // Named, the catalog's definitions may be meant: an own way to the same API.
     assert_eq!(problems(&format!("resources = [\"shipments\"]\n{ELSEWHERE}auth = \"bearer\"\n")), [""; 0]);
-    // A sandbox on loopback stands in for the built-in marketplace.
+    // On loopback is a sandbox of the built-in marketplace.
     let sandbox = "[source]\nbase_url = \"http://127.0.0.1:9\"\ntoken_url = \"http://127.0.0.1:9/token\"\n";
     load(sandbox, &[]).unwrap().check_resources().unwrap();
     let other_path = "[source]\nbase_url = \"https://api.bol.com/gateway\"\n";

@@ -28,7 +28,7 @@ impl Shown {
     }
 }
 
-/// Runs a command to its end on a terminal of so many columns, and types `input` first.
+/// Runs a command to its end on a terminal of this width, and types `input` first.
 pub(crate) fn run(command: Command, columns: u16, input: &str) -> Shown {
     run_resized(command, (columns, columns), input)
 }
