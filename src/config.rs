@@ -65,6 +65,8 @@ pub struct Config {
     /// The built-in rules, overlaid with `[source.limits]`.
     pub rules: RuleTable,
     pub listen: SocketAddr,
+    /// Where `/metrics` answers without a key; none: only with one, at `listen`.
+    pub metrics_listen: Option<SocketAddr>,
     /// A proxy before us speaks TLS; only then may `listen` be reachable from outside.
     pub behind_proxy: bool,
     /// None: the embedded archive is the sink.
@@ -74,6 +76,8 @@ pub struct Config {
     pub source: SourceSettings,
     pub schedule: Schedule,
     pub limits: Limits,
+    /// A stream is behind when its last success is longer ago; none: when three schedules were missed.
+    pub stale_after: Option<std::time::Duration>,
     pub log: Log,
 }
 
@@ -218,21 +222,32 @@ fn admin_key(settings: &mut Settings, variable: Option<&String>) -> Option<Optio
     Some(Some(key.as_str().into()))
 }
 
-fn listen(settings: &mut Settings, behind_proxy: bool) -> Option<SocketAddr> {
-    let text = settings.text("http.listen", LISTEN_DEFAULT);
+fn listen(settings: &mut Settings, key: &str, text: &str, behind_proxy: bool) -> Option<SocketAddr> {
     let Ok(listen) = text.parse::<SocketAddr>() else {
-        settings
-            .problem_at("http.listen", format!("`{text}` is no address with a port; write it like \"127.0.0.1:8080\""));
+        settings.problem_at(key, format!("`{text}` is no address with a port; write it like \"127.0.0.1:8080\""));
         return None;
     };
     if !listen.ip().is_loopback() && !behind_proxy {
         settings.problem_at(
-            "http.listen",
+            key,
             format!("{listen} can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy before it and set http.behind_proxy = true"),
         );
         return None;
     }
     Some(listen)
+}
+
+/// `Some(None)`: not set.
+fn metrics_listen(settings: &mut Settings, behind_proxy: bool) -> Option<Option<SocketAddr>> {
+    let text = settings.text("http.metrics_listen", "");
+    if text.is_empty() {
+        return Some(None);
+    }
+    if text == settings.text("http.listen", LISTEN_DEFAULT) && !text.ends_with(":0") {
+        settings.problem_at("http.metrics_listen", format!("{text} is http.listen; name another port"));
+        return None;
+    }
+    listen(settings, "http.metrics_listen", &text, behind_proxy).map(Some)
 }
 
 /// `Some(None)`: not set. The messages never quote the address: it holds a password.

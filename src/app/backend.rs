@@ -1,6 +1,7 @@
 //! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
 //! the sink and the engine, and proves credentials before they are kept.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::{Inner, restore};
 use crate::catalog::Definition;
 use crate::domain::calls::CallDay;
 use crate::domain::clock::Millis;
+use crate::domain::health::ShopHealth;
 use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Sparse, Trigger};
 use crate::http::backend::{
     Answer, AnswerName, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeptAnswer,
@@ -129,6 +131,10 @@ impl Backend for Inner {
         Box::pin(async move { self.store.shops().map_err(store_error) })
     }
 
+    fn shops_health(&self, of: HashSet<String>) -> Answer<'_, Vec<ShopHealth>> {
+        Box::pin(async move { Ok(self.health_of(Some(&of)).map_err(store_error)?.shops) })
+    }
+
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
         Box::pin(async move { self.store.shop(shop_id).map_err(store_error) })
     }
@@ -165,7 +171,12 @@ impl Backend for Inner {
             let shop = self.store.update_shop(shop_id, change).await.map_err(store_error)?;
             if let Some(shop) = &shop {
                 self.engine.wake_shop(shop, &known.account).map_err(store_error)?;
-                self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
+                if known.state != ShopState::Active && shop.state == ShopState::Active {
+                    // Its runs were stopped when it ceased to be active.
+                    self.engine.walk(shop, None, Mode::Incremental, Trigger::Schedule).await.map_err(store_error)?;
+                } else {
+                    self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
+                }
             }
             Ok(shop)
         })
@@ -289,8 +300,8 @@ impl Backend for Inner {
         })
     }
 
-    fn ready(&self) -> Readiness {
-        self.readiness()
+    fn ready(&self, of: Option<Vec<String>>) -> Readiness {
+        self.readiness(of)
     }
 
     fn metrics(&self) -> String {

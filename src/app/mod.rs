@@ -6,8 +6,10 @@
 //! | `backend` | the HTTP API's questions, answered by store, sink and engine |
 //! | `completeness` | what was listed against what the sink holds, and the closing of gaps |
 //! | `forecast` | when a run will be done |
+//! | `health` | how all is, for every surface; its changes in the log |
 //! | `keeper` | tokens kept, sealed, in the store |
 //! | `master_key` | the key file, made at the first start |
+//! | `metrics` | what each metric means, and their page |
 //! | `overdue` | the alarm before rows fall out of the API's reach |
 //! | `probe` | what `waybill check` asks of the outside |
 //! | `ready` | whether it can do its work, and what is missing |
@@ -19,10 +21,12 @@ mod backend;
 mod call;
 mod completeness;
 mod forecast;
+mod health;
 pub mod infer;
 mod keeper;
 pub mod machine;
 mod master_key;
+mod metrics;
 mod overdue;
 pub mod plan;
 pub mod preview;
@@ -37,10 +41,10 @@ mod uses;
 mod view;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -95,7 +99,9 @@ struct Inner {
     /// Held by who looks at the completeness of a shop.
     looks: tokio::sync::Mutex<()>,
     uses: uses::Uses,
+    health_book: health::HealthBook,
     timetable: Timetable,
+    stale_after: Option<Duration>,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
@@ -171,13 +177,15 @@ impl App {
             health: Health::default(),
             definitions: config.definitions,
             admin_key: config.admin_key.as_ref().map(digest),
-            metrics: recorder(),
+            metrics: metrics::recorder(),
             started_at: clock.now(),
             http: http_limits(config.behind_proxy, room.connections),
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
             uses: uses::Uses::default(),
+            health_book: health::HealthBook::default(),
             timetable,
+            stale_after: config.stale_after,
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
             outbox_bytes_max: config.limits.outbox_max_bytes,
@@ -187,6 +195,20 @@ impl App {
             tasks: TaskTracker::new(),
         });
         Ok(App { inner })
+    }
+
+    /// Asks MySQL once whether it answers, for the health of an app at rest, which has no writer.
+    pub async fn look_at_sink(&self) {
+        if let Sink::Mysql(mysql) = &self.inner.sink
+            && let Err(error) = mysql.has_mirror().await
+        {
+            self.inner.health.note(error.text);
+        }
+    }
+
+    /// The time by the clock that records carry.
+    pub fn now(&self) -> i64 {
+        self.inner.store.clock().now()
     }
 
     /// What the HTTP API and the commands ask.
@@ -209,6 +231,13 @@ impl App {
             _ = failed.wait_for(|failed| *failed) => {}
         }
         self.failure()
+    }
+
+    /// Serves `/metrics` alone, without a key, on a listener of its own, until [`App::stop`].
+    pub fn serve_metrics(&self, listener: TcpListener) {
+        let closing = self.inner.closing.clone().cancelled_owned();
+        let serving = http::serve_metrics(listener, self.backend(), self.inner.http, closing);
+        self.inner.spawn("the metrics listener", serving);
     }
 
     /// Whether a part failed that nothing can go on without.
@@ -280,6 +309,7 @@ impl Inner {
             }
         };
         self.spawn("the scrub", self.store.clone().scrub(self.stop.clone()));
+        self.spawn("the health", Arc::clone(self).watch_health());
         self.spawn("old runs", self.store.clone().trim_runs(self.stop.clone()));
         self.spawn("overdue walks", Arc::clone(self).watch_overdue());
         self.spawn("completeness", Arc::clone(self).mend_after_walks());
@@ -388,20 +418,6 @@ pub fn is_begun(data_dir: &Path) -> bool {
 #[error("--shop {0}: there is no such shop; `waybill shops list` shows the ids")]
 pub(crate) struct NoSuchShop(pub(crate) String);
 
-/// One recorder a process; tests start several apps in one.
-fn recorder() -> PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
-        return handle.clone();
-    }
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
-    if metrics::set_global_recorder(recorder).is_err() {
-        tracing::debug!("another recorder is in place; its numbers are shown there");
-    }
-    handle
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -417,11 +433,11 @@ mod tests {
         let config = Config::load(None, &BTreeMap::from([set("DATA_DIR", dir)])).unwrap();
         let app = App::start(config).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        assert!(app.failure().is_ok() && app.inner.readiness().unready.is_empty());
+        assert!(app.failure().is_ok() && app.inner.readiness(None).unready.is_empty());
         app.inner.spawn("of a test", async { panic!("said to nobody") });
         let ended = app.serve(listener).await.unwrap_err().to_string();
         assert!(ended.contains("(of a test)") && !ended.contains("said to nobody"), "{ended}");
-        assert!(!app.inner.readiness().unready.is_empty());
+        assert!(!app.inner.readiness(None).unready.is_empty());
         app.idle().await;
         app.stop().await.unwrap();
     }

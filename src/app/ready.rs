@@ -3,7 +3,10 @@
 //! A sink that is away is borne for long: documents wait in the outbox, so it is degraded only, until the outbox is
 //! nearly full and fetching is about to pause.
 
+use std::sync::Arc;
+
 use super::Inner;
+use crate::domain::health::{Code, Reason};
 use crate::http::backend::Readiness;
 use crate::sink::Sink;
 use crate::store::StoreError;
@@ -12,37 +15,30 @@ use crate::store::StoreError;
 const OUTBOX_PERCENT_MAX: u64 = 90;
 
 impl Inner {
-    pub(super) fn readiness(&self) -> Readiness {
+    /// From the health: what keeps it from its work, and what it does without. Of some shops: without other shops.
+    pub(super) fn readiness(&self, of: Option<Vec<String>>) -> Readiness {
         let mut unready = Vec::new();
-        let mut degraded = Vec::new();
-        if *self.store.failed().borrow() {
-            let part = self.store.failed_part().unwrap_or("the store");
-            unready.push(format!("{part} failed; the process must be restarted"));
-        }
-        if let Err(error) = self.store.has_room() {
-            unready.push(format!("nothing can be written now: {error}"));
-        }
         if self.closing.is_cancelled() {
             unready.push("the process is stopping".to_owned());
         }
-        match self.unrestored() {
-            Some(why) => unready.push(format!("shops that MySQL knows are not taken over yet: {why}")),
-            None if self.store.is_blank().unwrap_or(false) => {
-                let why =
-                    "whether MySQL knows shops of before could not be told yet; the log and `waybill check` say why";
-                degraded.push(why.to_owned());
+        let health = match of.map(|of| of.into_iter().collect()) {
+            None => self.health_now(),
+            Some(of) => self.health_of(Some(&of)).map(Arc::new),
+        };
+        let health = match health {
+            Ok(health) => health,
+            Err(error) => {
+                unready.push(format!("the store cannot be read: {error}"));
+                return Readiness { unready, degraded: Vec::new() };
             }
-            None => {}
-        }
-        if self.health.error().is_some() {
-            let percent = self.store.outbox_bytes().unwrap_or(0).saturating_mul(100) / self.outbox_bytes_max.max(1);
-            let told = format!(
-                "MySQL takes no documents; they wait in the outbox, which is {percent} % full: `sink` of \
-                 /api/v1/status says why"
-            );
-            if is_bearable(percent) { degraded.push(told) } else { unready.push(told) }
-        }
-        Readiness { unready, degraded }
+        };
+        let percent = self.store.outbox_bytes().unwrap_or(0).saturating_mul(100) / self.outbox_bytes_max.max(1);
+        let (stops, bears): (Vec<&Reason>, Vec<&Reason>) = health
+            .reasons
+            .iter()
+            .partition(|reason| keeps_from_work(reason.code, percent, self.unrestored().is_some()));
+        unready.extend(stops.into_iter().map(line));
+        Readiness { unready, degraded: bears.into_iter().map(line).collect() }
     }
 
     /// Why nothing may be registered now, if so: MySQL may know shops of an earlier data directory that were not taken
@@ -70,16 +66,30 @@ impl Inner {
     }
 }
 
-fn is_bearable(outbox_percent: u64) -> bool {
-    outbox_percent < OUTBOX_PERCENT_MAX
+/// Whether nothing useful can be done before somebody acts. A stream that fails is none of that: others go on.
+fn keeps_from_work(code: Code, outbox_percent: u64, unrestored: bool) -> bool {
+    match code {
+        Code::PartFailed | Code::NoRoom => true,
+        Code::SinkUnavailable | Code::OutboxFull => outbox_percent >= OUTBOX_PERCENT_MAX,
+        Code::RestorePending => unrestored,
+        _ => false,
+    }
+}
+
+fn line(reason: &Reason) -> String {
+    let of = [&reason.shop_id, &reason.resource].into_iter().flatten().cloned().collect::<Vec<_>>().join("/");
+    if of.is_empty() { reason.text.clone() } else { format!("{of}: {}", reason.text) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_bearable;
+    use super::keeps_from_work;
+    use crate::domain::health::Code;
 
     #[test]
     fn a_sink_that_is_away_is_borne_until_the_outbox_is_nearly_full() {
-        assert!(is_bearable(0) && is_bearable(89) && !is_bearable(90) && !is_bearable(101));
+        let away = |percent| keeps_from_work(Code::SinkUnavailable, percent, false);
+        assert_eq!([0, 89, 90, 101].map(away), [false, false, true, true]);
+        assert!(keeps_from_work(Code::NoRoom, 0, false) && !keeps_from_work(Code::Refused, 100, true));
     }
 }

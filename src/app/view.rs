@@ -2,13 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Inner;
 use super::keeper::LOGIN;
 use crate::domain::calls::{CallStatus, CallTotal};
 use crate::domain::clock::Millis;
 use crate::domain::{Run, Shop, ShopState};
-use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, Part, ShopCounts, SinkStatus, Status};
+use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, Part, ShopCounts, SinkStatus, Status};
 use crate::store::{Counters, LOGIN_RULE, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
 
@@ -61,9 +62,18 @@ impl Inner {
             logins_paused_until: self.logins_paused_until()?,
             overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,
+            health: self.health_view(of)?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
         })
+    }
+
+    fn health_view(&self, of: Option<&Part>) -> Result<HealthView, StoreError> {
+        let health = match of {
+            None => self.health_now()?,
+            Some(part) => Arc::new(self.health_of(Some(&part.shops))?),
+        };
+        Ok(HealthView { level: health.level, reasons: health.reasons.clone() })
     }
 
     /// Open runs, and what is parked, of some shops.
@@ -154,7 +164,7 @@ impl Inner {
     }
 
     /// The calls ever, as far as they are counted. A counter of metrics only grows, so that they are set to what is kept.
-    fn set_call_metrics(&self) {
+    pub(super) fn set_call_metrics(&self) {
         for CallTotal { rule, counts, .. } in self.store.call_totals().unwrap_or_default() {
             for (status, calls) in counts.iter() {
                 let status = status.as_str();
@@ -163,28 +173,5 @@ impl Inner {
             let refused = counts.get(CallStatus::TooMany);
             metrics::counter!("waybill_refused_429_total", "rule" => rule).absolute(refused);
         }
-    }
-
-    pub(super) fn render_metrics(&self) -> String {
-        if let Ok(counters) = self.store.counters() {
-            for (name, value) in [
-                ("waybill_open_runs", counters.open_runs),
-                ("waybill_ready_jobs", counters.ready_jobs),
-                ("waybill_waiting_jobs", counters.waiting_jobs),
-                ("waybill_leased_jobs", counters.leased_jobs),
-                ("waybill_outbox_entries", counters.outbox),
-                ("waybill_outbox_bytes", counters.outbox_bytes),
-                ("waybill_parked", counters.parked),
-                ("waybill_store_bytes", self.store.size()),
-                ("waybill_sink_healthy", u64::from(self.health.error().is_none())),
-            ] {
-                metrics::gauge!(name).set(value as f64);
-            }
-        }
-        if let Ok(left) = self.store.pause_left("", LOGIN) {
-            metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
-        }
-        self.set_call_metrics();
-        self.metrics.render()
     }
 }

@@ -22,6 +22,7 @@ mod schema_infer;
 mod serve;
 mod shops;
 mod state;
+mod status;
 mod stop;
 mod sync;
 mod table;
@@ -78,6 +79,7 @@ enum Command {
     Verify(verify::Args),
     Schema(schema::Args),
     State(state::Args),
+    Status(status::Args),
     Keys(keys::Args),
     Shops(shops::Args),
     #[command(hide = true)]
@@ -213,6 +215,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Preview(args) => Box::pin(preview::run(args, config, out)).await,
         Command::Plan(args) => Box::pin(plan::run(args, config, out)).await,
         Command::State(args) => Box::pin(state::run(args, config, out)).await,
+        Command::Status(args) => Box::pin(status::run(args, config, out)).await,
         Command::Schema(args) => Box::pin(schema::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,

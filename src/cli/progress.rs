@@ -266,6 +266,7 @@ mod tests {
                 refused: 0,
                 written: 30,
                 error: None,
+                error_class: None,
                 newest: None,
                 pass: Pass::default(),
                 drift: false,

@@ -52,6 +52,13 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         .await
         .with_context(|| format!("http.listen: cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
+    let metrics = match config.metrics_listen {
+        Some(at) => {
+            let bound = TcpListener::bind(at).await;
+            Some(bound.with_context(|| format!("http.metrics_listen: cannot listen on {at}"))?)
+        }
+        None => None,
+    };
     // What MySQL has to say at a first start may take long; a stop does not wait for it.
     let app = tokio::select! {
         app = start(config, "GET /api/v1/status") => app?,
@@ -59,6 +66,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     if !has_admin_key {
         admin_key(&*app.backend(), &key_file, &mut out).await?;
+    }
+    if let Some(metrics) = metrics {
+        let at = metrics.local_addr()?;
+        app.serve_metrics(metrics);
+        notice(&mut out, format_args!("metrics without a key: http://{at}/metrics"))?;
     }
     app.log_start(file.as_deref());
     notice(&mut out, format_args!("waybill listens on http://{address}/"))?;

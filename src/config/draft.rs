@@ -107,8 +107,11 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
     let master_key = super::master_key(&mut settings, data_dir.as_deref(), environment.get("WAYBILL_MASTER_KEY"));
     let admin_key = super::admin_key(&mut settings, environment.get("WAYBILL_ADMIN_KEY"));
     let behind_proxy = settings.flag("http.behind_proxy", false);
-    let listen = super::listen(&mut settings, behind_proxy);
+    let address = settings.text("http.listen", super::LISTEN_DEFAULT);
+    let listen = super::listen(&mut settings, "http.listen", &address, behind_proxy);
+    let metrics_listen = super::metrics_listen(&mut settings, behind_proxy);
     let limits = super::limits::limits(&mut settings);
+    let stale_after = super::limits::stale_after(&mut settings);
     let log = super::log(&mut settings);
     let schedule = super::schedule::schedule(&mut settings);
     let source = super::source(&mut settings, &defaults);
@@ -126,12 +129,14 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
             definitions: catalog::wanted_of(&definitions),
             rules,
             listen: listen?,
+            metrics_listen: metrics_listen?,
             behind_proxy,
             mysql_url: mysql_url?,
             mysql_ca_file: mysql_ca_file?,
             source: source?,
             schedule: schedule?,
             limits: limits?,
+            stale_after: stale_after?,
             log: log?,
         })
     };

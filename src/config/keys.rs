@@ -20,12 +20,13 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind. `[resource.*]` stands beside this table.
-pub(super) const KEYS: [(&str, Kind); 24] = [
+pub(super) const KEYS: [(&str, Kind); 26] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
     ("http.listen", Kind::Text),
     ("http.behind_proxy", Kind::Flag),
+    ("http.metrics_listen", Kind::Text),
     ("mysql.url", Kind::Text),
     ("mysql.ca_file", Kind::Text),
     ("source.base_url", Kind::Text),
@@ -43,6 +44,7 @@ pub(super) const KEYS: [(&str, Kind); 24] = [
     ("limits.attempts_max", Kind::Number),
     ("limits.parked_max", Kind::Number),
     ("limits.drain", Kind::Text),
+    ("alerts.stale_after", Kind::Text),
     ("log.format", Kind::Text),
     ("log.level", Kind::Text),
 ];

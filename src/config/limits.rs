@@ -27,6 +27,19 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+/// `alerts.stale_after`; `Some(None)`: not set.
+pub(super) fn stale_after(settings: &mut Settings) -> Option<Option<Duration>> {
+    let text = settings.text("alerts.stale_after", "");
+    if text.is_empty() {
+        return Some(None);
+    }
+    let stale_after = parse_duration(&text).filter(|limit| !limit.is_zero());
+    if stale_after.is_none() {
+        settings.problem_at("alerts.stale_after", format!("`{text}` is no duration; write it like \"2h\""));
+    }
+    stale_after.map(Some)
+}
+
 pub(super) fn limits(settings: &mut Settings) -> Option<Limits> {
     // A smaller outbox than one page of documents would stop the work for good.
     let outbox = bounded(settings, "limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, (1 << 20, 1 << 40));

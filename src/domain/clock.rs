@@ -65,6 +65,17 @@ fn system_now() -> Millis {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// RFC 3339 in JSON, or null.
+///
+/// # Errors
+/// The serializer's own.
+pub fn serialize_opt<S: serde::Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serializer.serialize_str(&rfc3339(*at)),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// `2026-11-22T15:04:05.123Z`; an out-of-range value reads as 1970.
 pub fn rfc3339(at: Millis) -> String {
     jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()

@@ -4,10 +4,12 @@
 //! reader of it. Every other module may import this one; it imports nobody of ours.
 
 pub mod calls;
+pub mod cause;
 pub mod clock;
 pub mod completeness;
 pub mod datetime;
 pub mod document;
+pub mod health;
 pub mod job;
 pub mod json;
 pub mod retry;
@@ -15,8 +17,10 @@ pub mod run;
 pub mod shop;
 pub mod sparse;
 pub mod stream;
+pub mod stream_status;
 pub mod text;
 
+pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
 pub use completeness::{Completeness, Gap, GapReason, Held};
 pub use document::{Document, Entry, Parked, RunView};
@@ -27,6 +31,7 @@ pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
 pub use sparse::Sparse;
 pub use stream::{Checkpoint, Combination, StreamId};
+pub use stream_status::{CallKind, StreamError, StreamStatus, Trouble, Unproved};
 
 /// Whether a field need not be written down: reading gives the same without it.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

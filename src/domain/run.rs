@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::ErrorClass;
 use super::clock::Millis;
 use super::stream::StreamId;
 
@@ -93,6 +94,9 @@ pub struct Run {
     /// Why the run failed.
     #[serde(default)]
     pub error: Option<String>,
+    /// Class of that error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_class: Option<ErrorClass>,
     /// Greatest row time seen so far; becomes the checkpoint's `newest` when the walk ends.
     #[serde(default)]
     pub newest: Option<Millis>,

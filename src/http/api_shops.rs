@@ -1,5 +1,6 @@
 //! `/api/v1/shops`: register, look at, change, remove, sync now.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,10 +15,12 @@ use super::backend::{ApiError, Backend, NewShop, ShopChange, Takes};
 use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
 use super::reply::{Kind, Outcome, Page, Problem, Reply, time};
+use super::resource_health::ResourceForm;
 use super::rules::{self, RESOURCES_MAX};
 use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
+use crate::domain::health::ResourceHealth;
 use crate::domain::{Mode, Shop, ShopState};
 
 /// What `mode` may be.
@@ -68,14 +71,11 @@ struct ShopForm {
     created_at: Millis,
     #[serde(serialize_with = "time")]
     updated_at: Millis,
+    resources_health: Vec<ResourceForm>,
 }
 
 impl ShopForm {
-    fn new(api: &Api, shop: Shop) -> ShopForm {
-        ShopForm::among(&api.definitions, shop)
-    }
-
-    fn among(configured: &[Arc<Definition>], shop: Shop) -> ShopForm {
+    fn new(configured: &[Arc<Definition>], shop: Shop, health: Vec<ResourceHealth>) -> ShopForm {
         let configured = configured.iter().filter(|_| shop.resources.is_empty());
         let all: Vec<String> = configured.map(|definition| definition.name.clone()).collect();
         ShopForm {
@@ -90,17 +90,29 @@ impl ShopForm {
             client_secret_set: true,
             created_at: shop.created_at,
             updated_at: shop.updated_at,
+            resources_health: health.into_iter().map(ResourceForm::from).collect(),
         }
     }
 }
 
-/// Shops as the API shows them, for commands that print the same.
+/// Shops with how their resources are, as the API shows them, and commands that print the same.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn shop_forms(backend: &dyn Backend, shops: Vec<Shop>) -> Result<Vec<impl Serialize>, ApiError> {
     let configured = backend.resources();
-    Ok(shops.into_iter().map(|shop| ShopForm::among(&configured, shop)).collect())
+    let health = backend.shops_health(shops.iter().map(|shop| shop.id.clone()).collect()).await?;
+    let mut of: HashMap<String, Vec<ResourceHealth>> =
+        health.into_iter().map(|shop| (shop.shop_id, shop.resources)).collect();
+    let form = |shop: Shop| {
+        let health = of.remove(&shop.id).unwrap_or_default();
+        ShopForm::new(&configured, shop, health)
+    };
+    Ok(shops.into_iter().map(form).collect())
+}
+
+async fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
+    shop_forms(&*api.backend, vec![shop]).await?.pop().ok_or_else(Problem::not_found)
 }
 
 async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {
@@ -114,7 +126,7 @@ async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     shops.truncate(limit);
     let last = shops.last().filter(|_| more);
     let next_cursor = last.map(|shop| api.cursors.seal("shops", &params.filters(), &[&shop.id]));
-    Reply::json(&Page { items: shops.into_iter().map(|shop| ShopForm::new(&api, shop)).collect(), next_cursor })
+    Reply::json(&Page { items: shop_forms(&*api.backend, shops).await?, next_cursor })
 }
 
 async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
@@ -131,7 +143,7 @@ async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     let shop = api.backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, "registered a shop");
     let location = HeaderValue::from_str(&format!("/api/v1/shops/{}", shop.id));
-    let reply = Reply::json_with(StatusCode::CREATED, &ShopForm::new(&api, shop))?;
+    let reply = Reply::json_with(StatusCode::CREATED, &shop_form(&api, shop).await?)?;
     Ok(match location {
         Ok(location) => reply.with(LOCATION, location),
         // An id of ours is letters and digits; were it not, the shop would still be registered.
@@ -145,7 +157,7 @@ async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
         return Err(Problem::not_found());
     }
     let shop = api.backend.shop(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    Reply::json(&ShopForm::new(&api, shop))
+    Reply::json(&shop_form(&api, shop).await?)
 }
 
 async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
@@ -169,7 +181,7 @@ async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
     let changes_secret = change.client_secret.is_some();
     let shop = api.backend.update_shop(&shop_id, change).await?.ok_or_else(Problem::not_found)?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, changes_secret, "changed a shop");
-    Reply::json(&ShopForm::new(&api, shop))
+    Reply::json(&shop_form(&api, shop).await?)
 }
 
 async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {

@@ -61,6 +61,14 @@ impl Gate {
         }
     }
 
+    /// Lets a request without a key pass, if its peer does not come too fast.
+    ///
+    /// # Errors
+    /// 429.
+    pub(super) fn pace(&self, head: &Head) -> Result<(), Problem> {
+        head.peer.map_or(Ok(()), |peer| self.strangers.take(&peer))
+    }
+
     /// The grant of the request's key, if it satisfies `need` and its pace.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::catalog::coverage::Left;
 use crate::domain::calls::CallDay;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
+use crate::domain::health::{Level, Reason, ShopHealth};
 use crate::domain::{Completeness, Mode, RunState, Shop};
 
 /// Answers are kept as the store keeps them.
@@ -77,6 +78,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All shops, in any order.
     fn shops(&self) -> Answer<'_, Vec<Shop>>;
+
+    /// How these shops are, those that are gone left out.
+    fn shops_health(&self, of: HashSet<String>) -> Answer<'_, Vec<ShopHealth>>;
 
     /// None: no such shop.
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>>;
@@ -139,8 +143,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The calls of the last `days` days by rule, newest first; and when the counting began, if any was made.
     fn calls(&self, days: u64) -> Answer<'_, (Option<Millis>, Vec<CallDay>)>;
 
-    /// Whether it can do its work.
-    fn ready(&self) -> Readiness;
+    /// Whether it can do its work. Of some shops: without what is wrong with others.
+    fn ready(&self, of: Option<Vec<String>>) -> Readiness;
 
     /// Prometheus text, format 0.0.4.
     fn metrics(&self) -> String;
@@ -380,9 +384,18 @@ pub struct Status {
     /// Streams that were not walked for so long that rows may fall out of the API's reach, the first hundred.
     pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,
+    pub health: HealthView,
     pub version: String,
     #[serde(serialize_with = "super::reply::time")]
     pub started_at: Millis,
+}
+
+/// How the installation is, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct HealthView {
+    pub level: Level,
+    /// The worst first.
+    pub reasons: Vec<Reason>,
 }
 
 /// Budgets in one status; with thousands of shops all of them would be megabytes.

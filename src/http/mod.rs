@@ -32,6 +32,7 @@ mod pages;
 mod peers;
 mod query;
 mod reply;
+mod resource_health;
 pub mod rules;
 mod server;
 mod system;
@@ -137,6 +138,16 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     server::run(listener, routes(backend, limits), limits, shutdown).await;
+}
+
+/// Serves `/metrics` alone, without a key, until `shutdown` ends; bounded as [`serve`].
+pub async fn serve_metrics(
+    listener: TcpListener,
+    backend: Arc<dyn Backend>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) {
+    server::run(listener, system::metrics_routes(backend), limits, shutdown).await;
 }
 
 /// All routes; never rejects.

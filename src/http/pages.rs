@@ -40,7 +40,7 @@ const FILES: [(&str, &str, &str); 7] = [
 ];
 
 /// Paths without data, which answer without a key; so does their 405.
-const OPEN: [&str; 1] = ["/healthz"];
+const OPEN: [&str; 3] = ["/livez", "/healthz", "/readyz"];
 
 pub(super) fn routes() -> BoxedFilter<(Response,)> {
     head()

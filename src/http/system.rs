@@ -1,6 +1,7 @@
-//! How the installation is: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/api/v1/status`.
+//! How the installation is: `/livez`, `/readyz`, `/metrics`, `/openapi.json`, `/api/v1/status`.
 //!
-//! Only `/healthz` answers without a key, and it tells nothing but that the loop turns.
+//! `/livez` (and `/healthz`, its older name) and `/readyz` answer without a key; without one they give a word and no
+//! reasons. `/metrics` needs a key, but not on a listener of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use serde_json::json;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::header::HeaderValue;
+use warp::http::header::{AUTHORIZATION, HeaderValue};
 use warp::reply::Response;
 
 use super::auth::Need;
-use super::backend::{KeyGrant, Part, Readiness, ShopCounts, Status};
+use super::backend::{Backend, KeyGrant, Part, Readiness, ShopCounts, Status};
 use super::reply::{Kind, Outcome, Problem, Reply, finish};
 use super::{Api, Call, Endpoint, at_once, guarded, head, reads};
 use crate::domain::ShopState;
@@ -23,16 +24,29 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const READY_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let health = warp::path!("healthz")
+    let live = warp::path!("livez").or(warp::path!("healthz")).unify();
+    let health = live
         .and(reads())
         .and(head())
         .map(|head: super::Head| finish(&head.request_id, Ok(Reply::text(JSON, &br#"{"status":"ok"}"#[..]))));
+    let keyless = Arc::clone(api);
+    let without_key = |head: super::Head| {
+        let result = if head.headers.contains_key(AUTHORIZATION) { Err(warp::reject::not_found()) } else { Ok(head) };
+        std::future::ready(result)
+    };
+    let word = warp::path!("readyz")
+        .and(reads())
+        .and(head())
+        .and_then(without_key)
+        .map(move |head: super::Head| finish(&head.request_id, show_word(&keyless, &head)));
     let ready = warp::path!("readyz").and(reads()).map(|| ()).boxed();
     let metrics = warp::path!("metrics").and(reads()).map(|| ()).boxed();
     let openapi = warp::path!("openapi.json").and(reads()).map(|| ()).boxed();
     let status = warp::path!("api" / "v1" / "status").and(reads()).map(|| ()).boxed();
     let at = |name, need| Endpoint { name, need, gives: super::JSON };
     health
+        .or(word)
+        .unify()
         .or(guarded(api, at("readiness", Need::Read), ready, at_once(show_ready)))
         .unify()
         .or(guarded(
@@ -49,9 +63,32 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
+/// The word alone, for probes.
+fn show_word(api: &Api, head: &super::Head) -> Outcome {
+    api.gate.pace(head)?;
+    let Readiness { unready, degraded } = api.backend.ready(None);
+    if !unready.is_empty() {
+        return Err(Problem::new(Kind::Unavailable, "not ready; with an API key it says why").retry_after(READY_RETRY));
+    }
+    Reply::json(&json!({"status": if degraded.is_empty() { "ready" } else { "degraded" }}))
+}
+
+/// `/metrics` alone; anything else is absent.
+pub(super) fn metrics_routes(backend: Arc<dyn Backend>) -> BoxedFilter<(Response,)> {
+    let show = move |head: super::Head| {
+        let outcome = match (head.path.as_str(), super::auth::is_read(&head.method)) {
+            ("/metrics", true) => Ok(Reply::text(PROMETHEUS, backend.metrics())),
+            ("/metrics", false) => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
+            _ => Err(Problem::not_found()),
+        };
+        finish(&head.request_id, outcome)
+    };
+    head().map(show).boxed()
+}
+
 fn show_ready(api: &Api, call: &Call) -> Outcome {
     call.params(&[])?;
-    let Readiness { unready, degraded } = api.backend.ready();
+    let Readiness { unready, degraded } = api.backend.ready(call.grant.shops.clone());
     if !unready.is_empty() {
         let reasons = [unready, degraded].concat();
         return Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));

@@ -46,6 +46,11 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Notes a failure that somebody else met, where no writer runs.
+    pub fn note(&self, error: String) {
+        self.set(Some(error));
+    }
+
     /// Sets or clears the failure; true when that is news.
     fn set(&self, error: Option<String>) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,8 +250,6 @@ impl Writer {
             self.suspects.remove(&waiting.slot);
         }
         let slots = part.iter().map(|waiting| waiting.slot).collect();
-        let documents = part.iter().filter(|waiting| matches!(waiting.entry, Some(Entry::Document(_)))).count() as u64;
-        metrics::counter!("waybill_documents_written_total").increment(documents);
         let store = self.store.clone();
         self.acknowledging.spawn(async move {
             let acknowledged = store.acknowledge(slots).await;

@@ -277,8 +277,7 @@ impl Source {
     /// Asks the login host whether the credentials are good. Where there is none, the first call tells.
     ///
     /// # Errors
-    /// `Refused`, `LoginBlocked`, `LoginUnavailable`. A secret refused less than ten minutes ago is not
-    /// sent again. Cancel safe.
+    /// `Refused`, `LoginBlocked`, `LoginUnavailable`. Cancel safe.
     pub async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
         if self.auth.is_fixed() {
             return Ok(());

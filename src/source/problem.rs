@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 
-use crate::domain::Disposition;
 use crate::domain::text::acts_on_a_terminal;
+use crate::domain::{Cause, Disposition, ErrorClass};
 
 /// Longest text, in bytes, taken over from a server.
 const TEXT_MAX: usize = 200;
@@ -86,6 +86,30 @@ impl SourceError {
             SourceError::NotFound { status, .. } | SourceError::Rejected { status, .. } => Some(*status),
             _ => None,
         }
+    }
+
+    /// Its class and text, as they are recorded and shown.
+    pub fn cause(&self) -> Cause {
+        let class = match self {
+            SourceError::Throttled { .. } => ErrorClass::Throttled,
+            SourceError::Unauthorized => ErrorClass::Unauthorized,
+            SourceError::Refused { .. } => ErrorClass::Refused,
+            SourceError::LoginBlocked { .. } | SourceError::LoginUnavailable { .. } => ErrorClass::Login,
+            SourceError::NotFound { .. } => ErrorClass::NotFound,
+            SourceError::NoContent => ErrorClass::Shape,
+            SourceError::Rejected { status: 403, .. } => ErrorClass::Forbidden,
+            SourceError::Rejected { .. } => ErrorClass::Rejected,
+            SourceError::Unavailable { .. } => ErrorClass::Unavailable,
+            SourceError::Unreachable(_) => ErrorClass::Unreachable,
+            SourceError::Stopping => ErrorClass::Stopping,
+            SourceError::Interrupted(_) => ErrorClass::Interrupted,
+            SourceError::TimedOut => ErrorClass::TimedOut,
+            SourceError::TooLarge { .. } => ErrorClass::TooLarge,
+            SourceError::Redirected { .. } => ErrorClass::Redirected,
+            SourceError::Malformed { .. } => ErrorClass::Malformed,
+            SourceError::Shape { .. } => ErrorClass::Shape,
+        };
+        Cause::new(class, self.to_string())
     }
 
     /// The one table from failure to consequence.

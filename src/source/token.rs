@@ -39,9 +39,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const STALEMATE_MIN: Duration = Duration::from_secs(10);
 const STALEMATE_MAX: Duration = Duration::from_secs(600);
 
-/// A person may try a refused secret again after this: accounts and secrets are switched on late.
-const PROVE_AGAIN: Duration = Duration::from_secs(600);
-
 /// No kept token is believed to live longer; the wall clock may have jumped in between.
 const KEPT_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -127,7 +124,6 @@ struct Flight {
 struct Refusal {
     secret: Fingerprint,
     reason: String,
-    at: Instant,
 }
 
 /// What is known of one client.
@@ -181,21 +177,17 @@ impl Tokens {
         }
     }
 
-    /// Asks the login host whether the credentials are good, whatever token there is.
+    /// Asks the login host whether the credentials are good, whatever token or refusal is known: what was wrong may be
+    /// corrected there.
     ///
     /// # Errors
-    /// As [`Tokens::bearer`]. A secret refused less than ten minutes ago is not sent again.
+    /// As [`Tokens::bearer`].
     pub(super) async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
         let secret = credentials.fingerprint();
         let landing = {
             let mut slots = self.slots();
             let slot = slots.entry(credentials.client_id.clone()).or_default();
-            match &slot.refusal {
-                Some(refusal) if refusal.secret == secret && refusal.at.elapsed() < PROVE_AGAIN => {
-                    return Err(SourceError::Refused { reason: refusal.reason.clone() });
-                }
-                _ => self.fly(slot, credentials, secret),
-            }
+            self.fly(slot, credentials, secret)
         };
         landed(landing).await.map(|_| ())
     }
@@ -342,7 +334,7 @@ impl Tokens {
             }
             Err(Failure::Told(error)) => {
                 if let SourceError::Refused { reason } = &error {
-                    slot.refusal = Some(Refusal { secret, reason: reason.clone(), at: now });
+                    slot.refusal = Some(Refusal { secret, reason: reason.clone() });
                 }
                 (Err(error), None)
             }

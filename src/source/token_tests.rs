@@ -171,15 +171,16 @@ async fn refused_credentials_are_not_sent_again_until_they_change() {
         assert!(!reason.contains("bad"), "an echoed secret is withheld: {reason}");
         assert!(!outcome.sent());
     }
+    assert_eq!(server.count("POST /token"), 1, "calls do not send a refused secret again");
     assert!(matches!(source.prove(&bad).await, Err(SourceError::Refused { .. })));
-    assert_eq!(server.count("POST /token"), 1);
+    assert_eq!(server.count("POST /token"), 2, "a person who gives it again asks the host");
     source.prove(&credentials("me", "good")).await.unwrap();
     source.get(&credentials("me", "good"), &call()).await.result.unwrap();
-    assert_eq!(server.count("POST /token"), 2, "the proof's token serves the calls");
+    assert_eq!(server.count("POST /token"), 3, "the proof's token serves the calls");
     // A wrong secret that somebody tries does not harm the client that works.
     assert!(source.prove(&credentials("me", "wrong")).await.is_err());
     source.get(&credentials("me", "good"), &call()).await.result.unwrap();
-    assert_eq!(server.count("POST /token"), 3);
+    assert_eq!(server.count("POST /token"), 4);
     assert_eq!(server.count("GET"), 2);
 }
 

@@ -19,6 +19,11 @@ impl Store {
     /// The engine's write errors.
     pub async fn pause_for_breach(&self, shops: Vec<String>, what: String) -> Result<(), StoreError> {
         let now = self.now();
-        self.transact(move |tx| shops.iter().try_for_each(|shop| pause_shop(tx, shop, &what, now))).await
+        let paused = shops.clone();
+        self.transact(move |tx| shops.iter().try_for_each(|shop| pause_shop(tx, shop, &what, now))).await?;
+        for shop in paused {
+            self.stop_runs(&shop).await?;
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::domain::{Parked, Run, RunState};
 const STEP_MAX: usize = 1000;
 
 /// What is kept by shop, so that a step finds nothing else.
-const OF_A_SHOP: [u8; 9] = [b'j', b'r', b'd', b'k', b'v', b'g', b'h', b'W', b'D'];
+const OF_A_SHOP: [u8; 10] = [b'j', b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D'];
 /// What stands in another order: waiting jobs, parked records, runs.
 const OF_ALL: [u8; 3] = [b'w', b'p', b'u'];
 
@@ -77,9 +77,10 @@ fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -
             }
         }
         Some(b'p') => {
-            if decode::<Record>("a parked record", value)?.parked.shop_id == shop {
+            let parked = decode::<Record>("a parked record", value)?.parked;
+            if parked.shop_id == shop {
                 tx.delete(key.to_vec());
-                parked::count(tx, shop, -1)?;
+                parked::count(tx, (shop, &parked.resource), -1)?;
             }
         }
         _ => {

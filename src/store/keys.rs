@@ -6,9 +6,11 @@
 //! | `C` | day (0: ever), rule | calls, by how they were answered |
 //! | `P` | shop | its rows were deleted for good |
 //! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
+//! | `S` | shop, resource, combination | what its last runs and calls came to, for the health |
 //! | `Us` | shop, resource, combination, run | index of runs: the letter of its state |
 //! | `Ur` | resource, class of state, run | index of runs: nothing |
 //! | `W` | shop, resource, combination | what its last walks cost |
+//! | `Y` | shop, resource | how much of it is parked; none: nothing |
 //! | `a` | digest of an API key | what it grants |
 //! | `b` | account, rule | occupied slots of a budget |
 //! | `c` | client id | shop id |

@@ -47,6 +47,8 @@ mod seal;
 mod shops;
 mod signal;
 mod slots;
+mod stop_runs;
+mod stream_status;
 #[cfg(test)]
 mod tests;
 mod unreadable;

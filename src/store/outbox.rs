@@ -340,19 +340,25 @@ impl Store {
     /// The engine's errors.
     pub async fn park_entry(&self, slot: Slot, reason: String, attempts: u32) -> Result<(), StoreError> {
         let (now, parked_max) = (self.now(), self.parked_max());
-        self.transact(move |tx| {
+        let paused = self.transact(move |tx| {
             for (_, head, sealed) in remove(tx, &[slot])? {
                 parked::park_entry(tx, head, sealed, (reason.clone(), attempts), now)?;
             }
             parked::pause_full(tx, parked_max, now)
-        })
-        .await
+        });
+        for shop in paused.await? {
+            self.stop_runs(&shop).await?;
+        }
+        Ok(())
     }
 }
 
 fn acknowledged(tx: &mut Tx<'_>, head: Head, counts: &mut RunCounts) {
     match head {
-        Head::Document(head) => counts.written(head.run),
+        Head::Document(head) => {
+            metrics::counter!("waybill_documents_written_total", "resource" => head.resource.clone()).increment(1);
+            counts.written(head.run);
+        }
         Head::ShopDeleted { shop, purge } => shops::forget_key(tx, &shop, purge),
         Head::Listing { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
     }

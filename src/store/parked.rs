@@ -16,7 +16,7 @@ use super::signal::Signal;
 use super::{
     Store, StoreError, Tx, blocking, decode, detail, encode, keys, listed, meta, runs, shops, unreadable, walk,
 };
-use crate::domain::{Job, JobKind, Mode, Next, Parked, Rejected, Run, RunState, ShopState, StreamId};
+use crate::domain::{Cause, Job, JobKind, Mode, Next, Parked, Rejected, Run, RunState, ShopState, StreamId};
 
 /// The pause before a read that may work later is put back unasked; twice as long each time.
 const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
@@ -54,19 +54,19 @@ enum What {
 
 fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
     tx.put(keys::numbered(b'p', record.parked.id), encode("a parked record", record)?);
-    count(tx, &record.parked.shop_id, 1)?;
+    count(tx, (&record.parked.shop_id, &record.parked.resource), 1)?;
     tx.parked.insert(record.parked.shop_id.clone());
     tx.raise(Signal::Progress);
     Ok(())
 }
 
-/// Counts what is parked, of a shop and of all.
-pub(super) fn count(tx: &mut Tx<'_>, shop: &str, by: i64) -> Result<(), StoreError> {
-    let key = keys::texts(b'y', &[shop]);
-    let parked = meta::number(tx.get(&key)?).saturating_add_signed(by);
-    match parked {
-        0 => tx.delete(key),
-        some => tx.put(key, some.to_be_bytes().to_vec()),
+/// Counts what is parked, of a shop's resource, of the shop and of all.
+pub(super) fn count(tx: &mut Tx<'_>, (shop, resource): (&str, &str), by: i64) -> Result<(), StoreError> {
+    for key in [keys::texts(b'y', &[shop]), keys::texts(b'Y', &[shop, resource])] {
+        match meta::number(tx.get(&key)?).saturating_add_signed(by) {
+            0 => tx.delete(key),
+            some => tx.put(key, some.to_be_bytes().to_vec()),
+        }
     }
     tx.count(Counter::Parked, by);
     Ok(())
@@ -77,26 +77,34 @@ pub(super) fn count(tx: &mut Tx<'_>, shop: &str, by: i64) -> Result<(), StoreErr
 pub(super) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let total = meta::before(tx, Counter::Parked)?;
     let mut noted = Vec::new();
-    for pair in tx.pairs(b"y", b"y") {
-        noted.push(pair?);
+    let mut adds_up = true;
+    for prefix in [b"y", b"Y"] {
+        let mut sum = 0;
+        for pair in tx.pairs(prefix, prefix) {
+            let (key, parked) = pair?;
+            sum += meta::number(Some(parked));
+            noted.push(key);
+        }
+        adds_up &= sum == total;
     }
-    if noted.iter().map(|(_, parked)| meta::number(Some(parked.clone()))).sum::<u64>() == total {
+    if adds_up {
         return Ok(());
     }
-    let mut parked: BTreeMap<String, i64> = BTreeMap::new();
+    let mut parked: BTreeMap<(String, String), i64> = BTreeMap::new();
     for pair in tx.pairs(b"p", b"p") {
-        let record: Record = decode("a parked record", &pair?.1)?;
-        *parked.entry(record.parked.shop_id).or_default() += 1;
+        let Parked { shop_id, resource, .. } = decode::<Record>("a parked record", &pair?.1)?.parked;
+        *parked.entry((shop_id, resource)).or_default() += 1;
     }
-    noted.into_iter().for_each(|(key, _)| tx.delete(key));
+    noted.into_iter().for_each(|key| tx.delete(key));
     tx.count(Counter::Parked, 0_i64.saturating_sub_unsigned(total));
-    parked.into_iter().try_for_each(|(shop, parked)| count(tx, &shop, parked))
+    parked.into_iter().try_for_each(|((shop, resource), parked)| count(tx, (&shop, &resource), parked))
 }
 
 /// Pauses shops of which the transaction parked something, and that have as much parked as may be: a fault that
 /// lasts must end, and what it parks must stay a list that somebody can look through. What comes after, from calls
 /// that were under way, is parked too. A shop that is not active has its own reason, and keeps it.
-pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<(), StoreError> {
+pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<Vec<String>, StoreError> {
+    let mut paused = Vec::new();
     for shop in std::mem::take(&mut tx.parked) {
         let parked = meta::number(tx.get(&keys::texts(b'y', &[&shop]))?);
         if parked < parked_max || !shops::is_active(tx, &shop)? {
@@ -109,8 +117,9 @@ pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<(
              POST /api/v1/shops/{shop}/parked/retry, and resume the shop"
         );
         shops::set_state(tx, &shop, ShopState::Paused, Some(reason), now)?;
+        paused.push(shop);
     }
-    Ok(())
+    Ok(paused)
 }
 
 /// What a walk that ends well does away with: a parked read that may work by now, a page that it has read again.
@@ -127,9 +136,10 @@ struct MayPass {
 pub(super) fn park_job(
     tx: &mut Tx<'_>,
     mut job: Job,
-    (reason, may_pass, next): (String, bool, Option<Next>),
+    (cause, may_pass, next): (Cause, bool, Option<Next>),
     now: i64,
 ) -> Result<(), StoreError> {
+    let Cause { class, text: reason } = cause;
     let (name, document_id) = match &job.kind {
         JobKind::ListPage { .. } => ("list_page", None),
         JobKind::Sweep { .. } => ("sweep", None),
@@ -154,7 +164,8 @@ pub(super) fn park_job(
                 None => false,
             };
             if !goes_on {
-                runs::fail(tx, *run, &job.stream(), format!("page {page} was given up: {reason}"), now)?;
+                let cause = Cause::new(class, format!("page {page} was given up: {reason}"));
+                runs::fail(tx, *run, &job.stream(), cause, now)?;
             }
         }
         JobKind::FetchDetail { run, .. } => {
@@ -162,7 +173,8 @@ pub(super) fn park_job(
             runs::update(tx, *run, now, |run| run.parked += 1)?;
         }
         JobKind::Sweep { run, .. } => {
-            runs::fail(tx, *run, &job.stream(), format!("its sweep was given up: {reason}"), now)?;
+            let cause = Cause::new(class, format!("its sweep was given up: {reason}"));
+            runs::fail(tx, *run, &job.stream(), cause, now)?;
         }
     }
     let is_page = job.document().is_none();
@@ -204,7 +216,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<(), StoreError> {
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
     let record: Record = decode("a parked record", &bytes)?;
     tx.delete(key);
-    count(tx, &record.parked.shop_id, -1)
+    count(tx, (&record.parked.shop_id, &record.parked.resource), -1)
 }
 
 /// Parks a row that cannot be kept; returns the record's id.
@@ -296,7 +308,7 @@ fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, Stor
         }
     }
     tx.delete(key);
-    count(tx, &record.parked.shop_id, -1)?;
+    count(tx, (&record.parked.shop_id, &record.parked.resource), -1)?;
     Ok(true)
 }
 
@@ -347,7 +359,7 @@ fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
             let from = if let JobKind::ListPage { page, .. } = &job.kind { Some(*page) } else { None };
             runs::update(tx, Some(*run), now, |run| {
                 run.state = RunState::Walking;
-                run.error = None;
+                (run.error, run.error_class) = (None, None);
                 // It reads the pages from here on again.
                 run.doubts.retain(|doubt| from.is_some_and(|from| doubt.page < from));
             })?;

@@ -3,7 +3,7 @@
 //! A job is ready (`j`, see `ready`), or waits for a due time (`w`). Settling is fenced: it applies only
 //! while the lease's claim is the current one (`lease`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::keys::{self, Queue};
 use super::meta::Counter;
 use super::ready::{self, enqueue};
-use super::runs::RunCounts;
+use super::runs::{self, RunCounts};
 use super::signal::Signal;
 use super::{
     Claimed, Store, StoreError, Tx, WalkRule, blocking, calls, decode, detail, encode, lease, parked, passes, shops,
-    walk,
+    stream_status, walk,
 };
-use crate::domain::{Class, Effects, Job, JobKind, Lease, Next};
+use crate::domain::{Cause, Class, Effects, Job, JobKind, Lease, Next, RunState};
 
 /// Waiting jobs made ready in one transaction.
 const PROMOTED_MAX: usize = 500;
@@ -37,12 +37,12 @@ pub enum Settlement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Try again so long after the commit. Not at a time: the clock may be set meanwhile.
-    Retry { after: Duration, error: String },
+    Retry { after: Duration, error: Cause },
     /// Ready again at once and the attempt not counted; the lane itself waits.
-    Postpone,
+    Postpone { error: Cause },
     /// Given up. `may_pass`: it may work by itself later, and is tried again when the API answers for its list.
     /// `next`: of a page, where the walk goes on behind it.
-    Park { reason: String, may_pass: bool, next: Option<Next> },
+    Park { reason: Cause, may_pass: bool, next: Option<Next> },
     /// The credentials that the shop had at its change of `read_at` are refused: it stops, the job stays.
     StopShop { reason: String, read_at: i64 },
 }
@@ -148,6 +148,9 @@ fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Resul
 }
 
 fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
+    if settlement.was_answered() {
+        stream_status::call_answered(tx, &job)?;
+    }
     match settlement {
         Prepared::Page { page, rule } => walk::apply_page(tx, &job, page, rule, now),
         Prepared::Sweep => passes::apply_sweep(tx, &job, now),
@@ -160,14 +163,17 @@ fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts
 }
 
 fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> Result<(), StoreError> {
+    if let Failure::Retry { error, .. } | Failure::Postpone { error } | Failure::Park { reason: error, .. } = &failure {
+        stream_status::call_failed(tx, &job, error, now)?;
+    }
     match failure {
         Failure::Retry { after, error } => {
-            job.last_error = Some(error);
+            job.last_error = Some(error.text);
             let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
             wait(tx, job, now.saturating_add(pause), now)
         }
         // Both stay in their place, as they were before the lease.
-        Failure::Postpone => {
+        Failure::Postpone { .. } => {
             tx.raise(Signal::Queue(Queue::of(&job)));
             Ok(())
         }
@@ -193,7 +199,22 @@ enum Prepared {
 impl Prepared {
     /// Whether the job leaves its queue.
     fn ends_job(&self) -> bool {
-        !matches!(self, Prepared::Failed(Failure::Postpone | Failure::StopShop { .. }))
+        !matches!(self, Prepared::Failed(Failure::Postpone { .. } | Failure::StopShop { .. }))
+    }
+
+    /// Whether the API answered the call as it should.
+    fn was_answered(&self) -> bool {
+        matches!(self, Prepared::Page { .. } | Prepared::Detail { .. } | Prepared::Gone)
+    }
+}
+
+/// Whether a page is for a run that ended meanwhile: its shop was refused or paused.
+fn is_of_ended_run(tx: &Tx<'_>, job: &Job) -> Result<bool, StoreError> {
+    match job.kind {
+        JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
+            Ok(runs::read(tx, run)?.is_some_and(|run| run.state == RunState::Stopped))
+        }
+        JobKind::FetchDetail { .. } => Ok(false),
     }
 }
 
@@ -208,21 +229,31 @@ impl Store {
             let settlement = self.prepare(&lease, settlement)?;
             prepared.push((lease, settlement));
         }
+        let stops = |prepared: &Prepared| matches!(prepared, Prepared::Failed(Failure::StopShop { .. }));
+        let stopping: BTreeSet<String> = prepared
+            .iter()
+            .filter(|(_, prepared)| stops(prepared))
+            .map(|(lease, _): &(Lease, Prepared)| lease.job.shop.clone())
+            .collect();
         let (now, claims, parked_max) = (self.now(), Claimed::clone(&self.0.claims), self.parked_max());
         let counted = self.0.calls.take();
         let adding = counted.clone();
-        let settled = self
-            .transact(move |tx| {
-                let settled = settle(tx, prepared, now, &claims)?;
-                parked::pause_full(tx, parked_max, now)?;
-                calls::add(tx, &adding, now)?;
-                Ok(settled)
-            })
-            .await;
+        let transaction = self.transact(move |tx| {
+            let settled = settle(tx, prepared, now, &claims)?;
+            let paused = parked::pause_full(tx, parked_max, now)?;
+            calls::add(tx, &adding, now)?;
+            Ok((settled, paused))
+        });
+        let settled = transaction.await;
         if settled.is_err() {
             self.0.calls.put_back(counted);
         }
-        settled
+        let (settled, paused) = settled?;
+        for shop in stopping.into_iter().chain(paused) {
+            // What a failure leaves open the next start ends.
+            self.stop_runs(&shop).await?;
+        }
+        Ok(settled)
     }
 
     /// Seals what must be sealed, on the caller's thread.
@@ -275,6 +306,9 @@ impl Store {
             }
             for (due, seq) in found {
                 if let Some(mut job) = unwait(tx, due, seq)? {
+                    if is_of_ended_run(tx, &job)? {
+                        continue;
+                    }
                     if job.attempts >= ATTEMPTS_IN_PLACE {
                         job.seq = tx.next("job")?;
                         detail::replan(tx, &job, seq, due)?;

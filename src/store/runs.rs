@@ -7,8 +7,8 @@ use super::meta::Counter;
 use super::queue::new_job;
 use super::ready::enqueue;
 use super::signal::Signal;
-use super::{Store, StoreError, Tx, breach, decode, doubts, encode, run_index, shops, unreadable};
-use crate::domain::{Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
+use super::{Store, StoreError, Tx, breach, decode, doubts, encode, run_index, shops, stream_status, unreadable};
+use crate::domain::{Cause, Checkpoint, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
 
 /// Runs kept of all streams together; older ones go when new ones start, unless they are open. See `run_index` for
 /// those of one stream.
@@ -76,11 +76,26 @@ pub(super) fn update(
         run.ended_at = Some(now);
         tx.count(Counter::OpenRuns, -1);
         tx.raise(Signal::Ended(id));
+        stream_status::run_ended(tx, &run, now)?;
+        count_end(&run);
     } else if !before.is_open() && run.is_open() {
         run.ended_at = None;
         tx.count(Counter::OpenRuns, 1);
     }
     run_index::put(tx, Some(&before), &run)
+}
+
+/// Counts a run that ended, for the metrics.
+fn count_end(run: &Run) {
+    let result = match run.state {
+        RunState::Walking | RunState::Fetching => return,
+        RunState::Done => "done",
+        RunState::Failed => "failed",
+        RunState::Canceled => "canceled",
+        RunState::Unproved => "unproved",
+        RunState::Stopped => "stopped",
+    };
+    metrics::counter!("waybill_runs_total", "resource" => run.stream.resource.clone(), "result" => result).increment(1);
 }
 
 /// What the jobs of one transaction did to the counters of their runs.
@@ -127,11 +142,18 @@ impl RunCounts {
 }
 
 /// Ends a run's walk without success; what it found stays.
-pub(super) fn fail(tx: &mut Tx<'_>, id: u64, stream: &StreamId, error: String, now: i64) -> Result<(), StoreError> {
+pub(super) fn fail(
+    tx: &mut Tx<'_>,
+    id: u64,
+    stream: &StreamId,
+    error: impl Into<Cause>,
+    now: i64,
+) -> Result<(), StoreError> {
     leave(tx, stream);
+    let Cause { class, text } = error.into();
     update(tx, Some(id), now, |run| {
         run.state = RunState::Failed;
-        run.error = Some(error);
+        (run.error, run.error_class) = (Some(text), Some(class));
     })?;
     match read(tx, id)? {
         Some(run) => follow(tx, &run, now),
@@ -226,6 +248,7 @@ pub(super) fn start(
         }
         _ => {}
     }
+    stream_status::run_starts(tx, stream)?;
     let id = tx.next("run")?;
     // Those of the walk before it wait for this one.
     let mut followers = wanted.followers.clone();
@@ -251,6 +274,7 @@ pub(super) fn start(
         written: 0,
         refused: 0,
         error: None,
+        error_class: None,
         newest: None,
         pass: Pass::default(),
         drift: false,

@@ -250,7 +250,7 @@ impl Store {
             self.forget_archived(id).await?;
         }
         let (id, now) = (id.to_owned(), self.now());
-        self.transact_given(move |tx| {
+        let changed = self.transact_given(move |tx| {
             let Some(mut record) = read(tx, &id)? else { return Ok(None) };
             let shop = &mut record.shop;
             if let Some(account) = change.account.as_ref().filter(|account| **account != shop.account) {
@@ -275,8 +275,12 @@ impl Store {
             }
             put(tx, &record, now)?;
             Ok(Some(record.shop))
-        })
-        .await
+        });
+        let changed = changed.await?;
+        if let Some(shop) = changed.as_ref().filter(|shop| shop.state != ShopState::Active) {
+            self.stop_runs(&shop.id).await?;
+        }
+        Ok(changed)
     }
 
     /// The credentials of a shop.

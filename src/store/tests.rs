@@ -12,6 +12,7 @@ mod parked;
 mod records;
 mod run_index;
 mod scrubbed;
+mod stream_status;
 mod unknown;
 mod unreadable;
 mod walks;

@@ -274,8 +274,8 @@ impl Loop {
     /// Notes a failure that is tried again. A 429 has a line of its own.
     fn note_trouble(&self, done: &Done) {
         let error = match (&done.settlement, &done.outcome) {
-            (Settlement::Failed(Failure::Retry { error, .. }), _) => error.clone(),
-            (Settlement::Failed(Failure::Postpone), Some(Outcome { result: Err(error), .. })) => match error {
+            (Settlement::Failed(Failure::Retry { error, .. }), _) => error.text.clone(),
+            (Settlement::Failed(Failure::Postpone { .. }), Some(Outcome { result: Err(error), .. })) => match error {
                 SourceError::Throttled { .. } | SourceError::Stopping => return,
                 error => error.to_string(),
             },

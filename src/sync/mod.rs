@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 pub use lanes::{LaneKey, LaneView};
 
 use crate::catalog::{Definition, RuleTable};
-use crate::domain::{RetryPolicy, Shop};
+use crate::domain::{RetryPolicy, Shop, ShopState};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
 use drift::{Drift, Drifts};
@@ -129,7 +129,11 @@ impl Engine {
     async fn take_up(&self) -> Result<(), StoreError> {
         let store = &self.0.parts.store;
         store.resume_deletions().await?;
-        self.start_missing_runs(&store.shops()?).await
+        let shops = store.shops()?;
+        for shop in shops.iter().filter(|shop| shop.state != ShopState::Active) {
+            store.stop_runs(&shop.id).await?;
+        }
+        self.start_missing_runs(&shops).await
     }
 
     /// Looks for work of a shop again: it was resumed, or its resources changed, or its account, which was `account`

@@ -11,7 +11,7 @@ use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
 use crate::domain::clock::Millis;
 use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
-use crate::domain::{Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
+use crate::domain::{Cause, Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Outcome, Position, SourceError, Walk, news_since};
 use crate::store::{Failure, Settlement, StoreError, WalkRule};
@@ -41,7 +41,10 @@ pub(super) enum Pause {
 pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Done {
     let Some(definition) = inner.definition(&lease.job.resource).cloned() else {
         let reason = format!("resource `{}` is not configured any more", lease.job.resource);
-        return without_call(lease, Settlement::Failed(Failure::Park { reason, may_pass: false, next: None }));
+        return without_call(
+            lease,
+            Settlement::Failed(Failure::Park { reason: reason.into(), may_pass: false, next: None }),
+        );
     };
     let stream = lease.job.stream();
     let rule = WalkRule {
@@ -264,17 +267,15 @@ fn turned(
 fn failed(inner: &Inner, lease: &Lease, read_at: Millis, error: &SourceError) -> (Settlement, Option<Pause>) {
     let (failure, pause) = match error.disposition() {
         Disposition::Retry { after } => {
-            (again(inner, lease, inner.parts.retry.attempts_max, after, error.to_string()), None)
+            (again(inner, lease, inner.parts.retry.attempts_max, after, error.cause()), None)
         }
-        Disposition::RetryOnce => {
-            (again(inner, lease, attempts_of_wrong_answers(inner), None, error.to_string()), None)
-        }
+        Disposition::RetryOnce => (again(inner, lease, attempts_of_wrong_answers(inner), None, error.cause()), None),
         Disposition::Postpone { after } => {
             // A token is the shop's own.
             let pause = if matches!(error, SourceError::LoginUnavailable { .. }) { Pause::Shop } else { Pause::Lane };
-            (Failure::Postpone, Some(pause(after)))
+            (Failure::Postpone { error: error.cause() }, Some(pause(after)))
         }
-        Disposition::Park { may_pass } => (Failure::Park { reason: error.to_string(), may_pass, next: None }, None),
+        Disposition::Park { may_pass } => (Failure::Park { reason: error.cause(), may_pass, next: None }, None),
         Disposition::StopShop => (Failure::StopShop { reason: error.to_string(), read_at }, None),
     };
     tracing::debug!(
@@ -291,14 +292,14 @@ fn attempts_of_wrong_answers(inner: &Inner) -> u32 {
 /// same answer: the job keeps the pace of retries and is parked in the end.
 pub(super) fn panicked(inner: &Inner, lease: &Lease) -> Settlement {
     let most = inner.parts.retry.attempts_max;
-    Settlement::Failed(again(inner, lease, most, None, "a fault of Waybill: the step panicked; see the log".to_owned()))
+    Settlement::Failed(again(inner, lease, most, None, "a fault of Waybill: the step panicked; see the log".into()))
 }
 
 /// Another attempt after a pause, unless that was the last of `most`.
-fn again(inner: &Inner, lease: &Lease, most: u32, hint: Option<std::time::Duration>, error: String) -> Failure {
+fn again(inner: &Inner, lease: &Lease, most: u32, hint: Option<std::time::Duration>, error: Cause) -> Failure {
     let policy = &inner.parts.retry;
     if lease.attempt >= most {
-        let reason = format!("{error} (after {} attempts)", lease.attempt);
+        let reason = Cause::new(error.class, format!("{error} (after {} attempts)", lease.attempt));
         return Failure::Park { reason, may_pass: true, next: None };
     }
     let after = policy.delay(lease.attempt, hint, fastrand::f64());

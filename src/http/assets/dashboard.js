@@ -55,19 +55,26 @@ function table(caption, heads, rows) {
     h('tbody', {}, rows.map((cells) => h('tr', {}, cells.map((cell, at) => h('td', { class: heads[at] === '' ? 'end' : undefined }, cell)))))));
 }
 
-function headline(status) {
-  const healthy = status.sink.healthy;
-  const [lamp, word] = !healthy ? ['bad', 'Sink down'] : status.idle ? ['good', 'Up to date'] : ['busy', 'Working'];
+/** What a reason is about, in words. */
+function about(reason, names) {
+  const of = [names[reason.shop_id] ?? reason.shop_id, reason.resource].filter(Boolean).join(', ');
+  return of ? `${of}: ${reason.text}` : reason.text;
+}
+
+/** Green only while the health is ok: every stream is fresh then. */
+function headline(status, names) {
+  const { level, reasons } = status.health;
+  const [lamp, word] = level === 'failing' ? ['bad', 'Failing']
+    : level === 'attention' ? ['warn', 'Needs attention']
+      : status.idle ? ['good', 'Up to date'] : ['busy', 'Working'];
   by('state').className = `lamp ${lamp}`;
   by('state').textContent = word;
-  by('headline').textContent = !healthy
-    ? 'Documents wait here until the sink is back'
+  by('headline').textContent = level !== 'ok'
+    ? about(reasons[0], names)
     : status.idle
       ? 'Nothing is left to do right now'
       : `${plural(status.open_runs, 'run', 'runs')} under way, ${plural(status.pending_jobs + status.leased_jobs, 'job', 'jobs')} to go`;
-  by('subline').textContent = healthy
-    ? `Writing to ${status.sink.kind}`
-    : status.sink.error ?? `${status.sink.kind} does not answer`;
+  by('subline').textContent = level !== 'ok' ? reasons[0].remedy : `Writing to ${status.sink.kind}`;
   by('foot').textContent = `Waybill ${status.version}, started ${ago(status.started_at)}`;
 }
 
@@ -92,6 +99,15 @@ function tiles(status) {
   ];
 }
 
+/** Everything that is not well, but for what the headline says already. */
+function reasons({ items, names }) {
+  return table('Not well', ['What', 'Since', 'Remedy'], items.map((reason) => [
+    h('div', {}, about(reason, names), h('small', {}, reason.code)),
+    reason.since ? when(reason.since) : '',
+    reason.remedy,
+  ]));
+}
+
 function progress(run) {
   const ended = run.fetched + run.gone + run.parked;
   if (run.state === 'walking') {
@@ -99,6 +115,11 @@ function progress(run) {
       h('small', {}, `page ${number.format(run.pages)}, ${number.format(run.listed)} listed, ${number.format(run.to_fetch)} to read`)];
   }
   const most = Math.max(run.to_fetch, 1);
+  if (['failed', 'unproved', 'stopped'].includes(run.state)) {
+    // It ended before its end, so the bar is never full.
+    const note = `ended on page ${number.format(run.pages)}, ${number.format(run.listed)} listed, ${number.format(ended)} of ${number.format(run.to_fetch)} read`;
+    return [h('progress', { class: 'bad', max: most + 1, value: run.to_fetch === 0 ? 0 : ended, 'aria-label': note }), h('small', {}, note)];
+  }
   const note = run.to_fetch === 0 ? 'nothing new' : `${number.format(ended)} of ${number.format(run.to_fetch)} read, ${number.format(run.written)} written`;
   return [h('progress', { max: most, value: run.to_fetch === 0 ? most : ended, 'aria-label': note }), h('small', {}, note)];
 }
@@ -134,7 +155,7 @@ function shops({ items, left }) {
       h('div', {}, h('b', {}, shop.name), h('small', { class: 'code' }, shop.id)),
       h('span', { class: 'code' }, shop.client_id),
       h('div', {}, chip(shop.state), shop.reason ? h('small', { class: 'problem' }, shop.reason) : null),
-      shop.resources.join(', '),
+      h('div', { class: 'states' }, shop.resources_health.map((resource) => h('div', { title: resource.reason ?? undefined }, resource.resource, ' ', chip(resource.state), h('small', {}, resource.last_success_at ? when(resource.last_success_at) : 'no success yet')))),
       buttons,
     ];
   });
@@ -193,14 +214,18 @@ async function look() {
     call('GET', '/api/v1/runs?limit=20'), call('GET', '/api/v1/parked?limit=20'),
   ]);
   const names = Object.fromEntries(shopPage.items.map((shop) => [shop.id, shop.name]));
-  headline(status);
+  headline(status, names);
   show('tiles', status, tiles);
   show('budgets', { items: status.budgets, leftOut: status.budgets_left_out }, budgets);
   // The minute keeps "5 minutes ago" moving without rebuilding the rows every time.
   const minute = Math.floor(Date.now() / 60_000);
   show('runs', { items: runPage.items, names, minute }, runs);
   const registered = status.shops.active + status.shops.paused + status.shops.refused;
-  show('shops', { items: shopPage.items, left: registered - shopPage.items.length }, shops);
+  // Ages move with the minute; what else changes by itself is not shown.
+  const still = shopPage.items.map((shop) => ({ ...shop, resources_health: shop.resources_health.map(({ age_seconds: _, next_due_at: __, ...rest }) => rest) }));
+  show('shops', { items: still, left: registered - shopPage.items.length, minute }, shops);
+  by('reasons-card').hidden = status.health.reasons.length < 2;
+  show('reasons', { items: status.health.reasons, names, minute }, reasons);
   by('parked-card').hidden = parkedPage.items.length === 0;
   show('parked', { items: parkedPage.items, names, minute }, parked);
 }

@@ -4,6 +4,7 @@
 //! It is more than paper: [`Description::allowed`] answers from it which methods a path has, so an
 //! endpoint that is not described has no 405, and a test calls every operation that stands here.
 
+mod health;
 mod schemas;
 
 use std::sync::Arc;
@@ -148,15 +149,23 @@ fn system_operations() -> Vec<Operation> {
     let days = json!({"type": "integer", "minimum": 1, "maximum": CALL_DAYS_KEPT, "default": 7});
     let days = parameter("days", "How many days, today included.", &days);
     vec![
-        get("/healthz", "healthz", "system", "Whether the process answers. Needs no key.", "Health"),
+        get("/livez", "livez", "system", "Whether the process answers. Needs no key.", "Health"),
+        get("/healthz", "healthz", "system", "The older name of `/livez`.", "Health"),
         get(
             "/readyz",
             "readyz",
             "system",
-            "Whether it can do its work; 503 says why not. `degraded`: the database is away and documents wait for it.",
+            "Whether it can do its work, else 503. `degraded`: it does, and something is not well. Without a key only the \
+             word; with one, the reasons.",
             "Readiness",
         ),
-        get("/metrics", "metrics", "system", "Metrics as Prometheus text. For keys that see all shops.", ""),
+        get(
+            "/metrics",
+            "metrics",
+            "system",
+            "Metrics as Prometheus text. For keys that see all shops; without a key on `http.metrics_listen`.",
+            "",
+        ),
         get("/openapi.json", "openapi", "system", "This description.", "Any"),
         get("/api/v1/status", "status", "system", "What the installation is doing.", "Status"),
         Operation {
@@ -378,8 +387,10 @@ impl Operation {
                 "content": {"application/json": {"schema": reference(schema)}},
             });
         }
-        if self.id == "healthz" {
-            operation["security"] = json!([]);
+        match self.id.as_str() {
+            "livez" | "healthz" => operation["security"] = json!([]),
+            "readyz" => operation["security"] = json!([{}, {"key": []}]),
+            _ => {}
         }
         let item = paths.entry(self.path).or_insert_with(|| json!({}));
         item[self.method] = operation;
@@ -397,7 +408,7 @@ impl Operation {
             let content = json!({"application/problem+json": {"schema": reference("Problem")}});
             responses.insert(status.to_owned(), json!({"description": description, "content": content}));
         };
-        if self.id == "healthz" {
+        if matches!(self.id.as_str(), "livez" | "healthz") {
             return Value::Object(responses);
         }
         for (status, description) in EVERYWHERE.iter().chain(self.problems) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::health;
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
 use crate::http::backend::BUDGETS_SHOWN_MAX;
@@ -27,7 +28,7 @@ pub(super) fn page(item: &str) -> Value {
 }
 
 /// An object with all of its fields present, but for those in `optional`.
-fn object(properties: &Value, optional: &[&str]) -> Value {
+pub(super) fn object(properties: &Value, optional: &[&str]) -> Value {
     let names = properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
     let required: Vec<&str> = names.filter(|name| !optional.contains(name)).collect();
     json!({"type": "object", "properties": properties, "required": required})
@@ -38,11 +39,11 @@ fn form(properties: &Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-fn time() -> Value {
+pub(super) fn time() -> Value {
     json!({"type": "string", "format": "date-time"})
 }
 
-fn time_or_null() -> Value {
+pub(super) fn time_or_null() -> Value {
     json!({"type": ["string", "null"], "format": "date-time"})
 }
 
@@ -50,11 +51,11 @@ fn count() -> Value {
     json!({"type": "integer", "minimum": 0})
 }
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({"type": "string"})
 }
 
-fn text_or_null() -> Value {
+pub(super) fn text_or_null() -> Value {
     json!({"type": ["string", "null"]})
 }
 
@@ -152,6 +153,7 @@ fn shop() -> Value {
             "client_secret_set": {"type": "boolean"},
             "created_at": time(),
             "updated_at": time(),
+            "resources_health": {"type": "array", "items": health::resource_health()},
         }),
         &[],
     )
@@ -371,6 +373,7 @@ fn status() -> Value {
             "description": "Streams whose last walk is so long ago that rows may soon fall out of the API's reach.",
         },
         "shops": object(&json!({"active": count(), "paused": count(), "refused": count()}), &[]),
+        "health": health::health(),
         "version": text(),
         "started_at": time(),
         "calls_since": time_or_null(),

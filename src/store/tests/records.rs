@@ -39,8 +39,10 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     // One waits, one is put back, the others are done.
     let (waits, back) = (first.remove(0), first.remove(4));
     let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
-    let mut settlements =
-        vec![(waits.clone(), Settlement::Failed(retry)), (back.clone(), Settlement::Failed(Failure::Postpone))];
+    let mut settlements = vec![
+        (waits.clone(), Settlement::Failed(retry)),
+        (back.clone(), Settlement::Failed(Failure::Postpone { error: "429".into() })),
+    ];
     settlements.extend(first.into_iter().chain(second).map(done));
     assert!(f.store.settle(settlements).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
     assert_eq!(records(), 1);

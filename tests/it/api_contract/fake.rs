@@ -1,6 +1,6 @@
 //! A backend in memory: three shops, a few documents, and an answer for everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use waybill::catalog::{self, Definition, RuleTable};
 use waybill::domain::calls::{CallCounts, CallDay, CallStatus};
 use waybill::domain::clock::Millis;
 use waybill::domain::document::{Parked, RunView};
+use waybill::domain::health::{ResourceHealth, ShopHealth};
 use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
 use waybill::http::backend::{
@@ -102,6 +103,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         written: 19,
         refused: 0,
         error: None,
+        error_class: None,
         newest: None,
         pass: waybill::domain::Pass::default(),
         drift: false,
@@ -306,6 +308,14 @@ impl Backend for FakeBackend {
         now(Ok(self.state().shops.values().cloned().collect()))
     }
 
+    fn shops_health(&self, of: HashSet<String>) -> Answer<'_, Vec<ShopHealth>> {
+        let one = |shop_id| {
+            let resource = ResourceHealth { resource: "shipments".to_owned(), ..ResourceHealth::default() };
+            ShopHealth { shop_id, resources: vec![resource], ..ShopHealth::default() }
+        };
+        now(Ok(of.into_iter().map(one).collect()))
+    }
+
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
         now(Ok(self.state().shops.get(shop_id).cloned()))
     }
@@ -442,7 +452,7 @@ impl Backend for FakeBackend {
         }))
     }
 
-    fn ready(&self) -> Readiness {
+    fn ready(&self, _: Option<Vec<String>>) -> Readiness {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

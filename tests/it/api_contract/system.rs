@@ -111,7 +111,16 @@ async fn readiness_says_why_not() {
     let got = door.get("/readyz", READ).await;
     assert_eq!(got.status, 503);
     assert!(got.text.contains("not writable; stopping"));
-    assert_eq!(door.get("/healthz", READ).await.text, r#"{"status":"ok"}"#);
+    // Without a key it is one word.
+    let got = door.call("GET", "/readyz", None, None).await;
+    assert_eq!(got.status, 503);
+    assert!(!got.text.contains("writable") && !got.text.contains("MySQL"), "{}", got.text);
+    set(Readiness { unready: Vec::new(), degraded: vec!["MySQL is away".to_owned()] });
+    let got = door.call("GET", "/readyz", None, None).await;
+    assert_eq!((got.status, got.json()), (200, json!({"status": "degraded"})));
+    for path in ["/livez", "/healthz"] {
+        assert_eq!(door.call("GET", path, None, None).await.text, r#"{"status":"ok"}"#);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,372 @@
+//! Health: one pure function from what is recorded to what every surface says.
+//!
+//! The status, the shops, the metrics, the log, the dashboard and `waybill status` show the result of [`assess`] and
+//! compute nothing of their own.
+
+mod changes;
+mod reason;
+#[cfg(test)]
+mod tests;
+mod ticks;
+
+use serde::Serialize;
+
+use super::cause::ErrorClass;
+use super::clock::Millis;
+use super::shop::{Shop, ShopState};
+use super::stream_status::{StreamError, StreamStatus};
+pub use changes::{Change, Known};
+pub use reason::{Code, Reason};
+pub use ticks::Ticks;
+
+/// A clock may be so much behind the one that wrote a record before that record is in doubt.
+const AHEAD_MAX_MS: Millis = 60_000;
+/// Calls that fail count as an outage after this, or after half a schedule when that is shorter: one bad answer is none.
+const OUTAGE_AFTER_MS: Millis = 60_000;
+/// Reasons that are listed; with thousands of shops all of them would be megabytes.
+pub const REASONS_MAX: usize = 200;
+
+/// How the whole installation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Every stream is fresh.
+    #[default]
+    Ok,
+    /// Nothing fails, but not all of it is current or complete.
+    Attention,
+    /// Something fails.
+    Failing,
+}
+
+/// How a stream, a resource of a shop, or a shop is. In the order of severity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    #[default]
+    Fresh,
+    Paused,
+    /// Three schedules were missed, or `alerts.stale_after` has passed.
+    Behind,
+    /// The last walk ended without a proof that it was whole.
+    Unproved,
+    Failing,
+    /// The login host refuses the credentials.
+    Refused,
+}
+
+impl State {
+    pub const ALL: [State; 6] =
+        [State::Fresh, State::Paused, State::Behind, State::Unproved, State::Failing, State::Refused];
+
+    /// Its name in JSON, metrics and the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Fresh => "fresh",
+            State::Paused => "paused",
+            State::Behind => "behind",
+            State::Unproved => "unproved",
+            State::Failing => "failing",
+            State::Refused => "refused",
+        }
+    }
+}
+
+impl Level {
+    /// Its name in JSON and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Attention => "attention",
+            Level::Failing => "failing",
+        }
+    }
+}
+
+/// Everything that health depends on.
+pub struct Facts<'a> {
+    pub now: Millis,
+    /// `alerts.stale_after`.
+    pub stale_after: Option<Millis>,
+    pub ticks: &'a Ticks<'a>,
+    /// What is wrong with the installation as a whole.
+    pub faults: Vec<Fault>,
+    pub shops: Vec<ShopFacts>,
+}
+
+/// Something wrong with the installation as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub code: Code,
+    pub since: Option<Millis>,
+    pub text: String,
+}
+
+/// One shop and what it syncs.
+pub struct ShopFacts {
+    pub shop: Shop,
+    pub resources: Vec<ResourceFacts>,
+}
+
+/// One resource of a shop.
+pub struct ResourceFacts {
+    pub name: String,
+    /// Walks for news follow each other no sooner.
+    pub every: Option<Millis>,
+    pub streams: Vec<StreamFacts>,
+    /// Pages and documents that were given up.
+    pub parked: u64,
+}
+
+/// One stream.
+#[derive(Default)]
+pub struct StreamFacts {
+    pub status: StreamStatus,
+    pub open: Vec<OpenRun>,
+}
+
+/// A run that is walking or fetching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRun {
+    pub started_at: Millis,
+    /// Detail reads not yet done.
+    pub pending: u64,
+}
+
+/// How the installation is, as a whole and in its parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    pub level: Level,
+    /// The worst first, at most [`REASONS_MAX`].
+    pub reasons: Vec<Reason>,
+    /// Those of them that are not the state of a stream, all of them.
+    pub faults: Vec<Reason>,
+    pub shops: Vec<ShopHealth>,
+}
+
+/// How a shop is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShopHealth {
+    pub shop_id: String,
+    /// The worst of its resources.
+    pub state: State,
+    pub created_at: Millis,
+    pub resources: Vec<ResourceHealth>,
+}
+
+/// How a resource of a shop is: as the worst of its streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceHealth {
+    pub resource: String,
+    pub state: State,
+    /// Since when it is in this state, where that is known.
+    pub since: Option<Millis>,
+    /// Of the stream whose success is the oldest; none: one never had any.
+    pub last_success_at: Option<Millis>,
+    pub last_attempt_at: Option<Millis>,
+    /// None: nothing is scheduled for it.
+    pub next_due_at: Option<Millis>,
+    /// Since the last success.
+    pub age_seconds: Option<u64>,
+    pub last_error: Option<StreamError>,
+    /// Why it is not fresh.
+    pub reason: Option<Reason>,
+}
+
+/// Computes how everything is.
+pub fn assess(facts: &Facts<'_>) -> Health {
+    let mut faults: Vec<Reason> = facts.faults.iter().map(Reason::of_fault).collect();
+    let mut reasons = Vec::new();
+    // A fault that keeps every document from where people look for it.
+    let blocking = facts.faults.iter().filter(|fault| fault.code.blocks_all()).max_by_key(|fault| fault.code);
+    let mut shops = Vec::with_capacity(facts.shops.len());
+    for of in &facts.shops {
+        let health = shop(facts, of, blocking);
+        let hidden = |reason: &&Reason| blocking.is_none_or(|fault| fault.code != reason.code);
+        reasons.extend(health.resources.iter().filter_map(|one| one.reason.as_ref()).filter(hidden).cloned());
+        let parked = of.resources.iter().filter(|resource| resource.parked > 0);
+        faults.extend(parked.map(|resource| Reason::parked(&of.shop.id, &resource.name, resource.parked)));
+        shops.push(health);
+    }
+    reasons.extend(faults.iter().cloned());
+    let level = reasons.iter().map(|reason| reason.code.level()).max().unwrap_or_default();
+    reasons.sort_by(|a, b| {
+        let rank = |reason: &Reason| (reason.code.level(), reason.code);
+        rank(b).cmp(&rank(a)).then_with(|| (&a.shop_id, &a.resource).cmp(&(&b.shop_id, &b.resource)))
+    });
+    if reasons.len() > REASONS_MAX {
+        let more = reasons.len() - (REASONS_MAX - 1);
+        reasons.truncate(REASONS_MAX - 1);
+        reasons.push(Reason::more(more));
+    }
+    Health { level, reasons, faults, shops }
+}
+
+fn shop(facts: &Facts<'_>, of: &ShopFacts, blocking: Option<&Fault>) -> ShopHealth {
+    let resources: Vec<ResourceHealth> =
+        of.resources.iter().map(|resource| resource_health(facts, &of.shop, resource, blocking)).collect();
+    let own = match of.shop.state {
+        ShopState::Active => State::Fresh,
+        ShopState::Paused => State::Paused,
+        ShopState::Refused => State::Refused,
+    };
+    let state = resources.iter().map(|one| one.state).max().unwrap_or_default().max(own);
+    ShopHealth { shop_id: of.shop.id.clone(), state, created_at: of.shop.created_at, resources }
+}
+
+/// What is said of one stream.
+struct Verdict {
+    state: State,
+    since: Option<Millis>,
+    code: Code,
+    class: Option<ErrorClass>,
+    text: String,
+}
+
+fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking: Option<&Fault>) -> ResourceHealth {
+    let now = facts.now;
+    let mut worst: Option<Verdict> = None;
+    let mut error: Option<&StreamError> = None;
+    let (mut success, mut attempt, mut due) = (Some(Millis::MAX), None, None);
+    for stream in &of.streams {
+        let succeeded_at = past(stream.status.last_success_at, now);
+        success = success.zip(succeeded_at).map(|(a, b): (Millis, Millis)| a.min(b));
+        let started = stream.open.iter().map(|run| run.started_at).max();
+        attempt = attempt.max(past(stream.status.last_attempt_at.or(succeeded_at), now)).max(past(started, now));
+        if shop.state == ShopState::Active {
+            let next = facts.ticks.due_after(succeeded_at, of.every);
+            due = [due, next].into_iter().flatten().min();
+        }
+        let verdict = stream_verdict(facts, shop, of, stream, blocking);
+        let is_worse = match (&verdict, &worst) {
+            (Some(verdict), Some(known)) => verdict.state > known.state,
+            (verdict, None) => verdict.is_some(),
+            (None, Some(_)) => false,
+        };
+        let newest = stream.status.last_error.as_ref();
+        if is_worse {
+            (worst, error) = (verdict, newest.or(error));
+        } else if worst.is_none() && newest.map(|one| one.at) > error.map(|one| one.at) {
+            error = newest;
+        }
+    }
+    let success = success.filter(|at| *at != Millis::MAX);
+    let reason = worst.as_ref().map(|verdict| Reason::of_stream(shop, &of.name, verdict));
+    ResourceHealth {
+        resource: of.name.clone(),
+        state: worst.as_ref().map(|verdict| verdict.state).unwrap_or_default(),
+        since: worst.and_then(|verdict| verdict.since),
+        last_success_at: success,
+        last_attempt_at: attempt,
+        next_due_at: due,
+        age_seconds: success.map(|at| u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0)),
+        last_error: error.cloned(),
+        reason,
+    }
+}
+
+/// None: it is fresh.
+fn stream_verdict(
+    facts: &Facts<'_>,
+    shop: &Shop,
+    of: &ResourceFacts,
+    stream: &StreamFacts,
+    blocking: Option<&Fault>,
+) -> Option<Verdict> {
+    match shop.state {
+        ShopState::Refused => {
+            return Some(of_shop(shop, State::Refused, Code::Refused, "the login host refused the credentials"));
+        }
+        ShopState::Paused => return Some(of_shop(shop, State::Paused, Code::Paused, "paused on request")),
+        ShopState::Active => {}
+    }
+    if let Some(fault) = blocking {
+        let (code, text) = (fault.code, fault.text.clone());
+        return Some(Verdict { state: State::Failing, since: fault.since, code, class: None, text });
+    }
+    failing(facts, &stream.status).or_else(|| unproved(&stream.status)).or_else(|| behind(facts, shop, of, stream))
+}
+
+fn of_shop(shop: &Shop, state: State, code: Code, text: &str) -> Verdict {
+    let text = shop.reason.clone().unwrap_or_else(|| text.to_owned());
+    Verdict { state, since: Some(shop.updated_at), code, class: None, text }
+}
+
+fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
+    if status.failures > 0 {
+        let error = status.last_error.as_ref();
+        let text = match (status.failures, error) {
+            (1, Some(error)) => format!("its last run failed: {}", error.text),
+            (runs, Some(error)) => format!("its last {runs} runs failed: {}", error.text),
+            (runs, None) => format!("its last {runs} runs failed"),
+        };
+        let (since, class) = (status.failing_since, error.map(|error| error.class));
+        return Some(Verdict { state: State::Failing, since, code: Code::RunFailed, class, text });
+    }
+    let patience = facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS));
+    let list = status.list_trouble.as_ref().map(|trouble| ("list", trouble));
+    let detail = status.detail_trouble.as_ref().map(|trouble| ("detail", trouble));
+    let lasts = [list, detail].into_iter().flatten().find(|(_, trouble)| {
+        // Of a clock that was set back its age says nothing.
+        !(0..patience).contains(&facts.now.saturating_sub(trouble.since))
+    });
+    lasts.map(|(kind, trouble)| Verdict {
+        state: State::Failing,
+        since: Some(trouble.since),
+        code: Code::CallsFail,
+        class: Some(trouble.cause.class),
+        text: format!("its {kind} calls fail: {}", trouble.cause.text),
+    })
+}
+
+fn unproved(status: &StreamStatus) -> Option<Verdict> {
+    let unproved = status.unproved.as_ref()?;
+    Some(Verdict {
+        state: State::Unproved,
+        since: Some(unproved.since),
+        code: Code::Unproved,
+        class: Some(ErrorClass::Unproved),
+        text: unproved.text.clone(),
+    })
+}
+
+fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFacts) -> Option<Verdict> {
+    let verdict = |code, since, text| Some(Verdict { state: State::Behind, since, code, class: None, text });
+    let first_open = stream.open.iter().map(|run| run.started_at).min();
+    let Some(success) = past(stream.status.last_success_at, facts.now) else {
+        if stream.status.last_success_at.is_some() {
+            let text = "its last success is recorded for a time to come: the clock was ahead then".to_owned();
+            return verdict(Code::ClockAhead, None, text);
+        }
+        let since = first_open.or(Some(shop.created_at));
+        return match stream.open.iter().map(|run| run.pending).max() {
+            Some(0) | None => verdict(Code::FirstWalk, since, "its first walk has not ended yet".to_owned()),
+            Some(left) => {
+                let text = format!("its first walk has not ended yet: {left} documents are still to be read");
+                verdict(Code::FirstWalk, since, text)
+            }
+        };
+    };
+    let age = facts.now.saturating_sub(success);
+    if facts.stale_after.is_some_and(|limit| age > limit) {
+        return verdict(Code::Stale, Some(success), "older than alerts.stale_after allows".to_owned());
+    }
+    if facts.ticks.missed_three(success, of.every) {
+        let text = match first_open {
+            Some(_) => "no run has ended well for three schedules; one is open",
+            None => "no run has ended well for three schedules",
+        };
+        return verdict(Code::Behind, Some(success), text.to_owned());
+    }
+    let lags = |run: &&OpenRun| run.pending > 0 && facts.ticks.missed_three(run.started_at, of.every);
+    let left: u64 = stream.open.iter().filter(lags).map(|run| run.pending).sum();
+    if left > 0 {
+        return verdict(Code::Backlog, first_open, format!("{left} documents that it listed are still to be read"));
+    }
+    None
+}
+
+/// A recorded time, unless a clock that was ahead wrote it.
+fn past(at: Option<Millis>, now: Millis) -> Option<Millis> {
+    at.filter(|at| *at <= now.saturating_add(AHEAD_MAX_MS)).map(|at| at.min(now))
+}

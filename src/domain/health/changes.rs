@@ -1,0 +1,74 @@
+//! What changed since the last look, so that the log says each change once.
+
+use std::collections::BTreeMap;
+
+use super::{Code, Health, Reason, State};
+
+/// What one line of the log is about: a shop's resource, a shop, or the installation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct About {
+    shop_id: Option<String>,
+    resource: Option<String>,
+    /// None: the resource's state.
+    code: Option<Code>,
+}
+
+/// What was not well at the last look.
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<About, State>);
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It got a state that it did not have, or a fault began.
+    Unwell { state: State, reason: Reason },
+    /// It is well again.
+    Well { shop_id: Option<String>, resource: Option<String>, was: &'static str },
+}
+
+impl Known {
+    /// Compares with the last look, and remembers this one. A first walk that is under way is no news.
+    pub fn changes(&mut self, health: &Health) -> Vec<Change> {
+        let mut now = BTreeMap::new();
+        let mut changes = Vec::new();
+        let mut note = |about: About, state: State, reason: &Reason, known: &BTreeMap<About, State>| {
+            if known.get(&about) != Some(&state) {
+                changes.push(Change::Unwell { state, reason: reason.clone() });
+            }
+            now.insert(about, state);
+        };
+        for fault in &health.faults {
+            let about =
+                About { shop_id: fault.shop_id.clone(), resource: fault.resource.clone(), code: Some(fault.code) };
+            note(about, State::Failing, fault, &self.0);
+        }
+        let mut kept = Vec::new();
+        for shop in &health.shops {
+            for resource in &shop.resources {
+                let Some(reason) = resource.reason.as_ref().filter(|reason| reason.code != Code::FirstWalk) else {
+                    continue;
+                };
+                let about = About {
+                    shop_id: Some(shop.shop_id.clone()),
+                    resource: Some(resource.resource.clone()),
+                    code: None,
+                };
+                if reason.code.blocks_all() {
+                    // One line says it for all; how the stream itself is shows afterwards.
+                    kept.extend(self.0.get(&about).map(|state| (about, *state)));
+                } else {
+                    note(about, resource.state, reason, &self.0);
+                }
+            }
+        }
+        now.extend(kept);
+        let over = std::mem::take(&mut self.0).into_iter().filter(|(about, _)| !now.contains_key(about));
+        changes.extend(over.map(|(about, state)| Change::Well {
+            was: about.code.map_or(state.name(), Code::name),
+            shop_id: about.shop_id,
+            resource: about.resource,
+        }));
+        self.0 = now;
+        changes
+    }
+}

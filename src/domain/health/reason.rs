@@ -1,0 +1,242 @@
+//! Why something is not well, and what to do about it.
+
+use serde::Serialize;
+
+use super::{Fault, Level, Verdict};
+use crate::domain::cause::ErrorClass;
+use crate::domain::clock::Millis;
+use crate::domain::shop::Shop;
+
+/// What a reason is about. Worse ones are greater; the names are part of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// There are more reasons than are listed.
+    More,
+    /// The first walk of a stream has not ended yet.
+    FirstWalk,
+    /// A shop is paused.
+    Paused,
+    /// Documents or pages were given up.
+    Parked,
+    /// Listed documents wait for long.
+    Backlog,
+    /// Three schedules were missed.
+    Behind,
+    /// `alerts.stale_after` has passed.
+    Stale,
+    /// The clock was ahead when something was recorded.
+    ClockAhead,
+    /// A walk ended without a proof.
+    Unproved,
+    /// It is not known which shops MySQL knows.
+    RestorePending,
+    /// The login host wants no logins.
+    LoginsPaused,
+    /// Calls of a stream fail.
+    CallsFail,
+    /// Runs of a stream fail.
+    RunFailed,
+    /// The login host refuses a shop's credentials.
+    Refused,
+    /// MySQL takes no documents.
+    SinkUnavailable,
+    /// Fetching pauses until documents have left the outbox.
+    OutboxFull,
+    /// Nothing can be written.
+    NoRoom,
+    /// A part of the process failed.
+    PartFailed,
+}
+
+impl Code {
+    pub fn level(self) -> Level {
+        match self {
+            Code::More
+            | Code::FirstWalk
+            | Code::Paused
+            | Code::Parked
+            | Code::Backlog
+            | Code::Behind
+            | Code::Stale
+            | Code::ClockAhead
+            | Code::Unproved => Level::Attention,
+            Code::RestorePending
+            | Code::LoginsPaused
+            | Code::CallsFail
+            | Code::RunFailed
+            | Code::Refused
+            | Code::SinkUnavailable
+            | Code::OutboxFull
+            | Code::NoRoom
+            | Code::PartFailed => Level::Failing,
+        }
+    }
+
+    /// Its name in JSON and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::More => "more",
+            Code::FirstWalk => "first_walk",
+            Code::Paused => "paused",
+            Code::Parked => "parked",
+            Code::Backlog => "backlog",
+            Code::Behind => "behind",
+            Code::Stale => "stale",
+            Code::ClockAhead => "clock_ahead",
+            Code::Unproved => "unproved",
+            Code::RestorePending => "restore_pending",
+            Code::LoginsPaused => "logins_paused",
+            Code::CallsFail => "calls_fail",
+            Code::RunFailed => "run_failed",
+            Code::Refused => "refused",
+            Code::SinkUnavailable => "sink_unavailable",
+            Code::OutboxFull => "outbox_full",
+            Code::NoRoom => "no_room",
+            Code::PartFailed => "part_failed",
+        }
+    }
+
+    /// Whether it keeps every document from where people look for it.
+    pub(super) fn blocks_all(self) -> bool {
+        matches!(self, Code::SinkUnavailable | Code::OutboxFull | Code::NoRoom | Code::PartFailed)
+    }
+}
+
+/// One reason why the installation is not well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub code: Code,
+    /// None: it is about the installation as a whole.
+    pub shop_id: Option<String>,
+    /// None: it is about a shop as a whole, or the installation.
+    pub resource: Option<String>,
+    #[serde(serialize_with = "crate::domain::clock::serialize_opt")]
+    pub since: Option<Millis>,
+    /// What is wrong. Holds no secret and nothing of a document.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Reason {
+    pub(super) fn of_fault(fault: &Fault) -> Reason {
+        let remedy = fault_remedy(fault.code).to_owned();
+        let text = fault.text.clone();
+        Reason { code: fault.code, shop_id: None, resource: None, since: fault.since, text, remedy }
+    }
+
+    pub(super) fn of_stream(shop: &Shop, resource: &str, verdict: &Verdict) -> Reason {
+        Reason {
+            code: verdict.code,
+            shop_id: Some(shop.id.clone()),
+            resource: Some(resource.to_owned()),
+            since: verdict.since,
+            text: verdict.text.clone(),
+            remedy: stream_remedy(&shop.id, resource, verdict.code, verdict.class),
+        }
+    }
+
+    pub(super) fn parked(shop: &str, resource: &str, parked: u64) -> Reason {
+        Reason {
+            code: Code::Parked,
+            shop_id: Some(shop.to_owned()),
+            resource: Some(resource.to_owned()),
+            since: None,
+            text: format!("{parked} pages or documents were given up after their attempts"),
+            remedy: format!(
+                "see why in /api/v1/parked?shop={shop}, then put them back with POST /api/v1/shops/{shop}/parked/retry"
+            ),
+        }
+    }
+
+    pub(super) fn more(count: usize) -> Reason {
+        Reason {
+            code: Code::More,
+            shop_id: None,
+            resource: None,
+            since: None,
+            text: format!("{count} more reasons are not listed"),
+            remedy: "GET /api/v1/shops shows the state of each shop and resource".to_owned(),
+        }
+    }
+}
+
+fn fault_remedy(code: Code) -> &'static str {
+    match code {
+        Code::LoginsPaused => {
+            "wait: logins go on by themselves at the time given; if it lasts, ask the marketplace whether it blocks this \
+             address"
+        }
+        Code::RestorePending => "make MySQL reachable; `waybill check` shows which step fails",
+        Code::SinkUnavailable => {
+            "make MySQL take documents again: `waybill check` shows which step fails; nothing is lost meanwhile"
+        }
+        Code::OutboxFull => "make MySQL take documents again, or raise limits.outbox_max_bytes",
+        Code::NoRoom => "free space on the disk that holds data_dir",
+        Code::PartFailed => "restart the process; if it happens again, report what the log says",
+        _ => "see GET /api/v1/status",
+    }
+}
+
+fn stream_remedy(shop: &str, resource: &str, code: Code, class: Option<ErrorClass>) -> String {
+    match code {
+        Code::Refused => format!(
+            "correct the secret or have the account switched on, then give the secret, the same one too: PATCH \
+             /api/v1/shops/{shop} with client_secret, or `waybill shops rotate {shop}`"
+        ),
+        Code::Paused => format!("PATCH /api/v1/shops/{shop} with {{\"paused\": false}} resumes it"),
+        Code::FirstWalk => "nothing: it goes on by itself; GET /api/v1/runs shows how far it is".to_owned(),
+        Code::Backlog => {
+            "nothing if it shrinks: GET /api/v1/status shows which budget it waits for; else ask for higher rate limits"
+                .to_owned()
+        }
+        Code::Behind | Code::Stale => format!(
+            "see the open run in GET /api/v1/runs?shop={shop}&resource={resource} and the budgets in GET /api/v1/status"
+        ),
+        Code::ClockAhead => "set the clock right (NTP); the next run that ends well corrects the record".to_owned(),
+        Code::Unproved => format!(
+            "let the definition name a proof of the end of the list (size, total or more); `waybill check` tests the \
+             pages of {resource}"
+        ),
+        _ => class_remedy(resource, class.unwrap_or_default()),
+    }
+}
+
+fn class_remedy(resource: &str, class: ErrorClass) -> String {
+    let wait = "nothing here: it is tried again by itself; ask the marketplace if it lasts";
+    match class {
+        ErrorClass::Throttled => {
+            "wait: calls go on when the API allows them; lower source.limits if it lasts, and see who else uses the \
+             account"
+                .to_owned()
+        }
+        ErrorClass::Login => {
+            "see whether source.token_url can be reached (`waybill check`); it is tried again by itself".to_owned()
+        }
+        ErrorClass::Unauthorized => {
+            "see whether source.base_url and source.token_url belong together; if so, ask the marketplace why it \
+             refuses new tokens"
+                .to_owned()
+        }
+        ErrorClass::Forbidden => {
+            format!("have the account allowed to read {resource}, or leave {resource} out of the resources of the shop")
+        }
+        ErrorClass::NotFound | ErrorClass::Rejected => {
+            format!("compare the definition of {resource} and source.base_url with the API's documentation")
+        }
+        ErrorClass::Unreachable => {
+            "see DNS, network, certificates and source.base_url: `waybill check` shows which step fails".to_owned()
+        }
+        ErrorClass::Redirected => "set source.base_url to the address that the API redirects to".to_owned(),
+        ErrorClass::Malformed | ErrorClass::Shape | ErrorClass::TooLarge | ErrorClass::Other => {
+            format!("compare what the API sends with the definition: `waybill preview {resource}`")
+        }
+        ErrorClass::Unavailable
+        | ErrorClass::TimedOut
+        | ErrorClass::Interrupted
+        | ErrorClass::Stopping
+        | ErrorClass::Refused
+        | ErrorClass::Unproved => wait.to_owned(),
+    }
+}

@@ -1,0 +1,274 @@
+//! Every transition, by value.
+
+use super::{
+    Change, Code, Facts, Fault, Known, Level, OpenRun, ResourceFacts, ShopFacts, State, StreamFacts, Ticks, assess,
+};
+use crate::domain::cause::{Cause, ErrorClass};
+use crate::domain::run::{Mode, Run, RunState};
+use crate::domain::shop::{Shop, ShopState};
+use crate::domain::stream_status::{CallKind, StreamStatus};
+
+const MINUTE: i64 = 60_000;
+/// Ticks at each quarter of an hour; it is 1000 minutes past 1970, ten minutes after a tick.
+const NOW: i64 = 1000 * MINUTE;
+
+fn quarter_hours(after: i64) -> Option<i64> {
+    Some((after.div_euclid(15 * MINUTE) + 1) * 15 * MINUTE)
+}
+
+fn shop(state: ShopState) -> Shop {
+    let reason = (state == ShopState::Refused).then(|| "the credentials are refused: off".to_owned());
+    Shop {
+        id: "s1".into(),
+        name: "Shop".into(),
+        client_id: "c".into(),
+        account: "c".into(),
+        resources: Vec::new(),
+        state,
+        reason,
+        created_at: NOW - 5000 * MINUTE,
+        updated_at: NOW - 3 * MINUTE,
+    }
+}
+
+fn run(state: RunState, mode: Mode) -> Run {
+    let class = match state {
+        RunState::Failed => Some(ErrorClass::Unavailable),
+        _ => None,
+    };
+    serde_json::from_value(serde_json::json!({
+        "id": 1, "stream": {"shop": "s1", "resource": "orders", "combination": []}, "mode": mode,
+        "trigger": "schedule", "state": state, "started_at": 0, "error": "the API is not available (500)",
+        "error_class": class,
+    }))
+    .unwrap()
+}
+
+fn succeeded(ago: i64) -> StreamStatus {
+    StreamStatus { last_success_at: Some(NOW - ago), ..StreamStatus::default() }
+}
+
+struct World {
+    shop: ShopState,
+    status: StreamStatus,
+    open: Vec<OpenRun>,
+    every: Option<i64>,
+    stale_after: Option<i64>,
+    faults: Vec<Fault>,
+    parked: u64,
+}
+
+fn world(status: StreamStatus) -> World {
+    let (open, faults) = (Vec::new(), Vec::new());
+    World { shop: ShopState::Active, status, open, every: None, stale_after: None, faults, parked: 0 }
+}
+
+impl World {
+    fn health(&self) -> super::Health {
+        let ticks = Ticks::at(NOW, quarter_hours);
+        let stream = StreamFacts { status: self.status.clone(), open: self.open.clone() };
+        // The second stream of the resource is well.
+        let well = StreamFacts { status: succeeded(MINUTE), open: Vec::new() };
+        let resource = ResourceFacts {
+            name: "orders".into(),
+            every: self.every,
+            streams: vec![stream, well],
+            parked: self.parked,
+        };
+        let shop = ShopFacts { shop: shop(self.shop.clone()), resources: vec![resource] };
+        let faults = self.faults.clone();
+        assess(&Facts { now: NOW, stale_after: self.stale_after, ticks: &ticks, faults, shops: vec![shop] })
+    }
+
+    #[track_caller]
+    fn is(&self, state: State, code: Option<Code>, level: Level) -> super::ResourceHealth {
+        let health = self.health();
+        let resource = health.shops[0].resources[0].clone();
+        assert_eq!((resource.state, health.shops[0].state), (state, state), "{health:?}");
+        assert_eq!(resource.reason.as_ref().map(|reason| reason.code), code);
+        assert_eq!(health.level, level);
+        for reason in &health.reasons {
+            assert!(!reason.text.is_empty() && !reason.remedy.is_empty());
+        }
+        resource
+    }
+}
+
+#[test]
+fn a_stream_is_fresh_until_three_schedules_are_missed() {
+    // Ticks were at 960, 975 and 990 minutes.
+    let fresh = world(succeeded(40 * MINUTE)).is(State::Fresh, None, Level::Ok);
+    assert_eq!((fresh.age_seconds, fresh.next_due_at), (Some(2400), Some(1005 * MINUTE)));
+    assert_eq!((fresh.last_success_at, fresh.last_error), (Some(960 * MINUTE), None));
+    let behind = world(succeeded(41 * MINUTE)).is(State::Behind, Some(Code::Behind), Level::Attention);
+    assert_eq!((behind.since, behind.age_seconds), (Some(959 * MINUTE), Some(2460)));
+}
+
+#[test]
+fn stale_after_is_heard_before_three_schedules_are_missed() {
+    let status = succeeded(20 * MINUTE);
+    World { stale_after: Some(20 * MINUTE), ..world(status.clone()) }.is(State::Fresh, None, Level::Ok);
+    World { stale_after: Some(20 * MINUTE - 1), ..world(status) }.is(
+        State::Behind,
+        Some(Code::Stale),
+        Level::Attention,
+    );
+}
+
+#[test]
+fn a_resource_that_is_walked_less_often_is_behind_later() {
+    let hourly = |ago| World { every: Some(60 * MINUTE), ..world(succeeded(ago)) };
+    let fresh = hourly(180 * MINUTE).is(State::Fresh, None, Level::Ok);
+    assert_eq!(fresh.next_due_at, Some(1005 * MINUTE));
+    hourly(181 * MINUTE).is(State::Behind, Some(Code::Behind), Level::Attention);
+    assert_eq!(hourly(10 * MINUTE).health().shops[0].resources[0].next_due_at, Some(1050 * MINUTE));
+}
+
+#[test]
+fn a_first_walk_is_not_fresh_before_its_end() {
+    let open = vec![OpenRun { started_at: NOW - MINUTE, pending: 7 }];
+    let first =
+        World { open, ..world(StreamStatus::default()) }.is(State::Behind, Some(Code::FirstWalk), Level::Attention);
+    assert_eq!((first.age_seconds, first.last_success_at), (None, None));
+    assert!(first.reason.unwrap().text.contains("7 documents"));
+}
+
+#[test]
+fn documents_that_wait_for_three_schedules_are_a_backlog() {
+    let late = |started_at| World { open: vec![OpenRun { started_at, pending: 9 }], ..world(succeeded(MINUTE)) };
+    late(NOW - 39 * MINUTE).is(State::Fresh, None, Level::Ok);
+    late(NOW - 41 * MINUTE).is(State::Behind, Some(Code::Backlog), Level::Attention);
+}
+
+#[test]
+fn failed_runs_are_failing_until_one_ends_well() {
+    let mut status = succeeded(20 * MINUTE);
+    status.run_ended(&run(RunState::Failed, Mode::Incremental), NOW - 9 * MINUTE);
+    status.run_ended(&run(RunState::Failed, Mode::Incremental), NOW - 2 * MINUTE);
+    let failing = world(status.clone()).is(State::Failing, Some(Code::RunFailed), Level::Failing);
+    assert_eq!(failing.since, Some(NOW - 9 * MINUTE));
+    let error = failing.last_error.unwrap();
+    assert_eq!((error.class, error.at), (ErrorClass::Unavailable, NOW - 2 * MINUTE));
+    assert_eq!(failing.reason.unwrap().text, "its last 2 runs failed: the API is not available (500)");
+    status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
+    let well = world(status).is(State::Fresh, None, Level::Ok);
+    assert_eq!((well.last_success_at, well.last_attempt_at), (Some(NOW - MINUTE), Some(NOW)));
+    assert!(well.last_error.is_some(), "what it was stays known");
+}
+
+#[test]
+fn calls_that_fail_are_failing_after_a_minute_and_one_answer_ends_it() {
+    for kind in [CallKind::List, CallKind::Detail] {
+        let mut status = succeeded(MINUTE);
+        let cause = |text: &str| Cause::new(ErrorClass::Throttled, text);
+        assert!(status.call_failed(kind, &cause("429"), NOW - MINUTE + 1));
+        assert!(!status.call_failed(kind, &cause("429 again"), NOW), "nothing new, nothing to write");
+        world(status.clone()).is(State::Fresh, None, Level::Ok);
+        status.list_trouble.iter_mut().chain(&mut status.detail_trouble).for_each(|trouble| trouble.since -= 1);
+        world(status.clone()).is(State::Failing, Some(Code::CallsFail), Level::Failing);
+        assert!(status.call_failed(kind, &Cause::new(ErrorClass::Unreachable, "no DNS"), NOW));
+        let other = world(status.clone()).is(State::Failing, Some(Code::CallsFail), Level::Failing);
+        assert_eq!(other.since, Some(NOW - MINUTE), "the same outage");
+        assert!(status.call_answered(kind) && !status.call_answered(kind));
+        world(status).is(State::Fresh, None, Level::Ok);
+    }
+}
+
+#[test]
+fn one_unreadable_document_is_no_outage() {
+    let mut status = succeeded(MINUTE);
+    assert!(!status.call_failed(CallKind::Detail, &Cause::new(ErrorClass::Shape, "no id"), NOW - 5 * MINUTE));
+    assert!(!status.call_failed(CallKind::List, &Cause::new(ErrorClass::Stopping, "stops"), NOW - 5 * MINUTE));
+    world(status.clone()).is(State::Fresh, None, Level::Ok);
+    assert!(status.call_failed(CallKind::List, &Cause::new(ErrorClass::Shape, "no items"), NOW - 5 * MINUTE));
+    world(status).is(State::Failing, Some(Code::CallsFail), Level::Failing);
+}
+
+#[test]
+fn an_unproved_walk_is_unproved_until_one_as_wide_is_proved() {
+    let mut status = succeeded(MINUTE);
+    status.run_ended(&run(RunState::Unproved, Mode::Full), NOW);
+    world(status.clone()).is(State::Unproved, Some(Code::Unproved), Level::Attention);
+    status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
+    world(status.clone()).is(State::Unproved, Some(Code::Unproved), Level::Attention);
+    status.run_ended(&run(RunState::Done, Mode::Full), NOW);
+    world(status).is(State::Fresh, None, Level::Ok);
+    let mut status = succeeded(MINUTE);
+    status.run_ended(&run(RunState::Unproved, Mode::Incremental), NOW);
+    status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
+    world(status).is(State::Fresh, None, Level::Ok);
+}
+
+#[test]
+fn a_shop_that_is_not_active_says_so_before_all_else() {
+    let mut status = succeeded(MINUTE);
+    status.run_ended(&run(RunState::Failed, Mode::Full), NOW);
+    let refused = World { shop: ShopState::Refused, ..world(status.clone()) }.is(
+        State::Refused,
+        Some(Code::Refused),
+        Level::Failing,
+    );
+    let reason = refused.reason.unwrap();
+    assert_eq!((reason.shop_id.as_deref(), reason.resource.as_deref()), (Some("s1"), Some("orders")));
+    assert_eq!((reason.text.as_str(), reason.since), ("the credentials are refused: off", Some(NOW - 3 * MINUTE)));
+    assert!(reason.remedy.contains("waybill shops rotate s1"));
+    assert_eq!(refused.next_due_at, None, "nothing is scheduled for it");
+    World { shop: ShopState::Paused, ..world(status) }.is(State::Paused, Some(Code::Paused), Level::Attention);
+}
+
+#[test]
+fn while_no_document_reaches_the_sink_nothing_is_fresh_and_one_reason_says_it() {
+    let fault = Fault { code: Code::SinkUnavailable, since: Some(NOW), text: "refused".into() };
+    let away = World { faults: vec![fault], ..world(succeeded(MINUTE)) };
+    away.is(State::Failing, Some(Code::SinkUnavailable), Level::Failing);
+    assert_eq!(away.health().reasons.len(), 1);
+    let fault = Fault { code: Code::LoginsPaused, since: Some(NOW), text: "until".into() };
+    World { faults: vec![fault], ..world(succeeded(MINUTE)) }.is(State::Fresh, None, Level::Failing);
+}
+
+#[test]
+fn what_is_parked_wants_attention() {
+    let parked = World { parked: 3, ..world(succeeded(MINUTE)) };
+    parked.is(State::Fresh, None, Level::Attention);
+    let health = parked.health();
+    let why = &health.reasons[0];
+    assert_eq!(why.code, Code::Parked);
+    assert_eq!((why.shop_id.as_deref(), why.resource.as_deref()), (Some("s1"), Some("orders")));
+}
+
+#[test]
+fn a_success_in_the_future_counts_for_nothing() {
+    let ahead = world(succeeded(-2 * MINUTE)).is(State::Behind, Some(Code::ClockAhead), Level::Attention);
+    assert_eq!((ahead.last_success_at, ahead.age_seconds), (None, None));
+    world(succeeded(-MINUTE / 2)).is(State::Fresh, None, Level::Ok);
+}
+
+#[test]
+fn without_ticks_only_stale_after_makes_a_stream_behind() {
+    let ticks = Ticks::at(NOW, |_| None);
+    assert!(!ticks.missed_three(0, None));
+    assert_eq!((ticks.due_after(Some(0), None), ticks.gap()), (None, None));
+}
+
+#[test]
+fn each_change_is_reported_once() {
+    let mut known = Known::default();
+    let well = world(succeeded(MINUTE));
+    assert_eq!(known.changes(&well.health()), []);
+    let refused = World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
+    let changes = known.changes(&refused.health());
+    assert!(matches!(&changes[..], [Change::Unwell { state: State::Refused, .. }]), "{changes:?}");
+    assert_eq!(known.changes(&refused.health()), []);
+    // While the sink is away it is not said that the shop is well, nor again that it is refused.
+    let fault = Fault { code: Code::SinkUnavailable, since: None, text: "refused".into() };
+    let away = World { faults: vec![fault], ..world(succeeded(MINUTE)) };
+    let changes = known.changes(&away.health());
+    assert!(matches!(&changes[..], [Change::Unwell { reason, .. }] if reason.code == Code::SinkUnavailable));
+    let changes = known.changes(&refused.health());
+    assert_eq!(changes, [Change::Well { shop_id: None, resource: None, was: "sink_unavailable" }]);
+    let changes = known.changes(&well.health());
+    let (shop_id, resource) = (Some("s1".to_owned()), Some("orders".to_owned()));
+    assert_eq!(changes, [Change::Well { shop_id, resource, was: "refused" }]);
+    let first = world(StreamStatus::default());
+    assert_eq!(known.changes(&first.health()), [], "a first walk under way is no news");
+}

@@ -1,0 +1,54 @@
+//! How one resource of a shop is, as the API shows it, and the commands that print the same.
+
+use serde::Serialize;
+
+use super::reply::{time, time_opt};
+use crate::domain::ErrorClass;
+use crate::domain::clock::Millis;
+use crate::domain::health::{ResourceHealth, State};
+
+/// One resource of a shop. Field names are the JSON's.
+#[derive(Serialize)]
+pub(super) struct ResourceForm {
+    resource: String,
+    state: State,
+    #[serde(serialize_with = "time_opt")]
+    since: Option<Millis>,
+    #[serde(serialize_with = "time_opt")]
+    last_success_at: Option<Millis>,
+    #[serde(serialize_with = "time_opt")]
+    last_attempt_at: Option<Millis>,
+    #[serde(serialize_with = "time_opt")]
+    next_due_at: Option<Millis>,
+    age_seconds: Option<u64>,
+    last_error: Option<ErrorForm>,
+    /// Why it is not fresh, and what to do about it.
+    reason: Option<String>,
+    remedy: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ErrorForm {
+    class: ErrorClass,
+    text: String,
+    #[serde(serialize_with = "time")]
+    at: Millis,
+}
+
+impl From<ResourceHealth> for ResourceForm {
+    fn from(health: ResourceHealth) -> ResourceForm {
+        let (reason, remedy) = health.reason.map(|reason| (reason.text, reason.remedy)).unzip();
+        ResourceForm {
+            resource: health.resource,
+            state: health.state,
+            since: health.since,
+            last_success_at: health.last_success_at,
+            last_attempt_at: health.last_attempt_at,
+            next_due_at: health.next_due_at,
+            age_seconds: health.age_seconds,
+            last_error: health.last_error.map(|error| ErrorForm { class: error.class, text: error.text, at: error.at }),
+            reason,
+            remedy,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What is recorded of each stream's last runs and calls, for the health.
+//!
+//! Changed only inside transactions that commit anyway: the one that ends a run, and those that settle calls. A call
+//! that fails as the one before did writes nothing.
+
+use std::collections::HashMap;
+
+use super::{Store, StoreError, Tx, decode, encode, keys};
+use crate::domain::{CallKind, Cause, Job, JobKind, Run, StreamId, StreamStatus};
+
+fn read(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<StreamStatus>, StoreError> {
+    tx.get(&keys::stream(b'S', stream))?.map(|bytes| decode("a stream's status", &bytes)).transpose()
+}
+
+fn put(tx: &mut Tx<'_>, stream: &StreamId, status: &StreamStatus) -> Result<(), StoreError> {
+    tx.put(keys::stream(b'S', stream), encode("a stream's status", status)?);
+    Ok(())
+}
+
+/// Makes the record of a stream that has none when a run starts. A data directory of an older version has none: there the
+/// start of the last walk counts as the last success.
+pub(super) fn run_starts(tx: &mut Tx<'_>, stream: &StreamId) -> Result<(), StoreError> {
+    if read(tx, stream)?.is_some() {
+        return Ok(());
+    }
+    let last_success_at = super::runs::checkpoint(tx, stream)?.walked_at;
+    put(tx, stream, &StreamStatus { last_success_at, ..StreamStatus::default() })
+}
+
+/// Notes the end of a run; part of the transaction that ends it.
+pub(super) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+    let before = read(tx, &run.stream)?.unwrap_or_default();
+    let mut status = before.clone();
+    status.run_ended(run, now);
+    if status == before { Ok(()) } else { put(tx, &run.stream, &status) }
+}
+
+/// Notes that a job's call failed, unless that is known.
+pub(super) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
+    let stream = job.stream();
+    let mut status = read(tx, &stream)?.unwrap_or_default();
+    let is_news = status.call_failed(kind(job), cause, now);
+    if is_news { put(tx, &stream, &status) } else { Ok(()) }
+}
+
+/// Notes that a job's call was answered, where one before it failed.
+pub(super) fn call_answered(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
+    let stream = job.stream();
+    let Some(mut status) = read(tx, &stream)? else { return Ok(()) };
+    if status.call_answered(kind(job)) { put(tx, &stream, &status) } else { Ok(()) }
+}
+
+fn kind(job: &Job) -> CallKind {
+    match job.kind {
+        JobKind::ListPage { .. } | JobKind::Sweep { .. } => CallKind::List,
+        JobKind::FetchDetail { .. } => CallKind::Detail,
+    }
+}
+
+impl Store {
+    /// What is recorded of a stream. One without a record has not been walked by this version: the start of its last
+    /// walk counts as the last success.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn stream_status(&self, stream: &StreamId) -> Result<StreamStatus, StoreError> {
+        let bytes = self.0.kv.get(&keys::stream(b'S', stream))?;
+        let known: Option<StreamStatus> = bytes.map(|bytes| decode("a stream's status", &bytes)).transpose()?;
+        match known {
+            Some(status) => Ok(status),
+            None => {
+                let last_success_at = self.checkpoint(stream)?.walked_at;
+                Ok(StreamStatus { last_success_at, ..StreamStatus::default() })
+            }
+        }
+    }
+
+    /// How much is parked of each resource of each shop; those without anything are left out.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn parked_by_resource(&self) -> Result<HashMap<(String, String), u64>, StoreError> {
+        let mut found = HashMap::new();
+        for pair in self.0.kv.scan(b"Y", b"Y") {
+            let (key, bytes) = pair?;
+            let mut parts = key.get(1..).unwrap_or_default().split(|byte| *byte == 0);
+            let mut part = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+            found.insert((part(), part()), super::meta::number(Some(bytes)));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,117 @@
+//! What is recorded for the health, and runs that end with their shop.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
+use crate::domain::{Cause, Checkpoint, ErrorClass, Mode, Next, RunState, ShopState, StreamStatus};
+use crate::store::keys::stream as stream_key;
+use crate::store::{Failure, QueueKind, Settlement, ShopChange, encode};
+
+impl Fixture {
+    async fn fails(&self, kind: QueueKind, failure: Failure) {
+        let lease = self.lease(kind, 1).await.remove(0);
+        self.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    }
+
+    fn status(&self) -> StreamStatus {
+        self.store.stream_status(&self.stream).unwrap()
+    }
+
+    fn state(&self, run: u64) -> RunState {
+        self.store.run(run).unwrap().unwrap().state
+    }
+}
+
+fn unavailable(text: &str) -> Failure {
+    Failure::Postpone { error: Cause::new(ErrorClass::Unavailable, text) }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_record_takes_its_last_walk_for_its_last_success() {
+    let f = fixture().await;
+    assert_eq!(f.status(), StreamStatus::default());
+    let checkpoint = Checkpoint { walked_at: Some(NOW - DAY), ..Checkpoint::default() };
+    let (key, record) = (stream_key(b'k', &f.stream), encode("a checkpoint", &checkpoint).unwrap());
+    let old = f.store.transact(move |tx| {
+        tx.put(key, record);
+        Ok(())
+    });
+    old.await.unwrap();
+    assert_eq!(f.status().last_success_at, Some(NOW - DAY), "an older version's directory");
+    f.start(Mode::Full).await;
+    f.fails(QueueKind::List, unavailable("503")).await;
+    assert_eq!(f.status().last_success_at, Some(NOW - DAY), "kept in the record that this version makes");
+}
+
+#[tokio::test]
+async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    f.fails(QueueKind::List, unavailable("503 once")).await;
+    f.clock.set(NOW + 1000);
+    f.fails(QueueKind::List, unavailable("503 twice")).await;
+    let trouble = f.status().list_trouble.unwrap();
+    assert_eq!((trouble.since, trouble.cause.text.as_str()), (NOW, "503 once"), "what is known is not written again");
+    f.page(&[("1", 1, 0)], Next::End).await;
+    assert_eq!((f.status().list_trouble, f.status().last_success_at), (None, None), "its details are still to come");
+    f.read_details().await;
+    assert_eq!(f.status().last_success_at, Some(NOW + 1000));
+    f.clock.set(NOW + DAY);
+    f.start(Mode::Full).await;
+    let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), may_pass: true, next: None };
+    f.fails(QueueKind::List, given_up).await;
+    let status = f.status();
+    assert_eq!((status.failures, status.failing_since), (1, Some(NOW + DAY)));
+    let error = status.last_error.unwrap();
+    assert_eq!((error.class, error.text.as_str()), (ErrorClass::Forbidden, "page 1 was given up: 403"));
+    assert_eq!(status.last_success_at, Some(NOW + 1000));
+}
+
+#[tokio::test]
+async fn runs_of_a_refused_shop_end_and_their_list_jobs_go() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0), ("2", 1, 0)], MORE).await;
+    let behind = f.store.start_runs(vec![f.stream.clone()], Mode::Full, crate::domain::Trigger::Request).await.unwrap();
+    assert_eq!(behind[0].run(), run);
+    let read_at = f.store.shop(&f.stream.shop).unwrap().unwrap().updated_at;
+    f.fails(QueueKind::Detail, Failure::StopShop { reason: "the account is off".into(), read_at }).await;
+    let stopped = f.store.run(run).unwrap().unwrap();
+    assert_eq!((stopped.state, stopped.error.as_deref()), (RunState::Stopped, Some("the account is off")));
+    assert_eq!((stopped.error_class, stopped.ended_at), (Some(ErrorClass::Refused), Some(NOW)));
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.open_runs, counters.ready_jobs), (0, 2), "the details stay");
+    assert!(f.lease(QueueKind::List, 1).await.is_empty());
+    // With a new secret the stream is walked anew, and what was found is still read.
+    let right = ShopChange { client_secret: Some(SecretString::from("right")), ..ShopChange::default() };
+    f.store.update_shop(&f.stream.shop, right).await.unwrap();
+    let next = f.start(Mode::Incremental).await;
+    assert_ne!(next, run);
+    for lease in f.lease(QueueKind::Detail, 9).await {
+        let id = document_id(&lease);
+        f.settle(lease, detail(&id, None)).await;
+    }
+    let stopped = f.store.run(run).unwrap().unwrap();
+    assert_eq!((stopped.state, stopped.fetched, stopped.pending()), (RunState::Stopped, 2, 0));
+    f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
+    assert_eq!(f.state(next), RunState::Done);
+}
+
+#[tokio::test]
+async fn a_page_that_waits_for_another_try_goes_with_its_run() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    let retry = Failure::Retry { after: Duration::from_secs(60), error: Cause::new(ErrorClass::Unavailable, "503") };
+    f.fails(QueueKind::List, retry).await;
+    let paused = |state| ShopChange { state: Some(state), ..ShopChange::default() };
+    f.store.update_shop(&f.stream.shop, paused(ShopState::Paused)).await.unwrap();
+    assert_eq!(f.state(run), RunState::Stopped);
+    assert_eq!(f.status().list_trouble, None);
+    f.store.update_shop(&f.stream.shop, paused(ShopState::Active)).await.unwrap();
+    f.clock.set(NOW + 60_000);
+    f.store.promote().await.unwrap();
+    let counters = f.store.counters().unwrap();
+    assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.retrying_jobs), (0, 0, 0));
+}

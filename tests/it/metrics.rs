@@ -1,0 +1,82 @@
+//! The page of metrics: its form by Prometheus' own tool, its numbers, and who may read it.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use waybill::sandbox::{Options, ShopOptions};
+
+use crate::support::no_limits;
+use crate::support::program::{Folder, Market};
+
+fn promtool() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("promtool")).find(|file| file.exists())
+}
+
+/// A port that is free now.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_metrics_passes_promtool_and_is_open_on_its_own_listener_alone() {
+    let shop = ShopOptions { client_id: "first".into(), client_secret: "s3cret".into(), fbr: 30, fbb: 0 };
+    let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
+    let mut folder = Folder::at(&market.base, "");
+    let port = free_port();
+    folder.set("WAYBILL_HTTP_METRICS_LISTEN", &format!("127.0.0.1:{port}"));
+    let serving = folder.serve();
+    let body = json!({"name": "A \"shop\" of J. Jansen", "client_id": "first", "client_secret": "s3cret"});
+    let made = serving.call(Method::POST, "/api/v1/shops").json(&body).send().await.unwrap();
+    let id = made.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+    serving.idle(Duration::from_secs(60)).await;
+
+    let own = format!("http://127.0.0.1:{port}");
+    let open = reqwest::get(format!("{own}/metrics")).await.unwrap();
+    assert_eq!(open.status(), 200);
+    let page = open.text().await.unwrap();
+    for (path, status) in [("/api/v1/status", 404), ("/", 404), ("/metrics/", 404), ("/livez", 404)] {
+        assert_eq!(reqwest::get(format!("{own}{path}")).await.unwrap().status(), status, "{path}");
+    }
+    assert_eq!(reqwest::Client::new().post(format!("{own}/metrics")).send().await.unwrap().status(), 405);
+    let closed = reqwest::get(format!("{}/metrics", serving.base)).await.unwrap();
+    assert_eq!(closed.status(), 401);
+    let with_key = serving.call(Method::GET, "/metrics").send().await.unwrap();
+    assert_eq!(with_key.status(), 200);
+    assert_eq!(serving.terminate().0, Some(0));
+
+    for line in [
+        "waybill_health_level 0",
+        "waybill_shops{state=\"fresh\"} 1",
+        "waybill_shops{state=\"refused\"} 0",
+        "waybill_runs_total{resource=\"shipments\",result=\"done\"} 2",
+        "waybill_documents_written_total{resource=\"shipments\"} 30",
+        "waybill_sink_healthy 1",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}:\n{page}");
+    }
+    assert!(page.contains(&format!("waybill_stream_age_seconds{{shop=\"{id}\",resource=\"shipments\"}} ")), "{page}");
+    assert!(page.contains("waybill_build_info{version=\""), "{page}");
+    let mut values = page.lines().filter(|line| !line.starts_with('#'));
+    let personal = values.find(|line| line.contains("Jansen") || line.contains("first"));
+    assert_eq!(personal, None, "labels hold ids and words of ours");
+    let families: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    for family in &families {
+        let name = family.split(' ').next().unwrap();
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+
+    let Some(tool) = promtool() else {
+        eprintln!("SKIPPED: promtool check metrics, it is not installed (Debian package `prometheus`)");
+        return;
+    };
+    let mut child =
+        Command::new(tool).args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let checked = child.wait_with_output().unwrap();
+    assert!(checked.status.success(), "{}\n{page}", String::from_utf8_lossy(&checked.stderr));
+}
