@@ -21,6 +21,8 @@ const LOOK_MIN: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(10);
 /// Between two looks, so many times as long as one took.
 const REST: u32 = 100;
+/// The same where that would be longer than [`LOOK_MAX`].
+const REST_MIN: u32 = 10;
 /// Changes logged one by one at one look; an outage of the API concerns every stream.
 const LOGGED_MAX: usize = 50;
 
@@ -115,11 +117,14 @@ impl Inner {
             let error = if in_full { error } else { "the database takes no documents now".to_owned() };
             add(Code::SinkUnavailable, format!("MySQL takes no documents; they wait in the outbox: {error}"));
         }
+        let is_mysql = matches!(self.sink, Sink::Mysql(_));
+        if is_mysql && !self.health.is_known() {
+            add(Code::SinkUnknown, "MySQL has not answered yet since the start".to_owned());
+        }
         let bytes = self.store.outbox_bytes().unwrap_or(0);
         if bytes > self.outbox_bytes_max {
             add(Code::OutboxFull, format!("the outbox holds {bytes} bytes, so fetching pauses"));
         }
-        let is_mysql = matches!(self.sink, Sink::Mysql(_));
         match self.unrestored() {
             Some(why) => add(Code::RestorePending, format!("the shops that MySQL knows are not restored yet: {why}")),
             None if is_mysql && self.store.is_blank().unwrap_or(false) => {
@@ -143,12 +148,24 @@ impl Inner {
     pub(super) async fn watch_health(self: Arc<Inner>) {
         let mut known = Known::default();
         while !self.stop.is_cancelled() {
-            let (inner, begun) = (Arc::clone(&self), Instant::now());
-            match blocking(move || inner.health_of(None)).await {
-                Ok(health) => log_changes(known.changes(&health)),
-                Err(error) => error.warn("the health could not be computed; trying again"),
-            }
-            let pause = self.look_pause().max(begun.elapsed() * REST);
+            let inner = Arc::clone(&self);
+            let looked = blocking(move || {
+                let begun = Instant::now();
+                inner.health_of(None).map(|health| (health, begun.elapsed()))
+            });
+            let took = match looked.await {
+                Ok((health, took)) => {
+                    log_changes(known.changes(&health));
+                    took
+                }
+                Err(error) => {
+                    error.warn("the health could not be computed; trying again");
+                    LOOK_MAX
+                }
+            };
+            // One slow look, as on a busy machine, must not hold the news up for long.
+            let rest = (took * REST).min(LOOK_MAX.max(took * REST_MIN));
+            let pause = self.look_pause().max(rest);
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}

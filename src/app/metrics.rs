@@ -13,6 +13,7 @@ use super::Inner;
 use super::keeper::LOGIN;
 use crate::domain::clock::Millis;
 use crate::domain::health::{Health, State};
+use crate::sink::Sink;
 
 /// Counters, with what they count.
 const COUNTERS: [(&str, &str); 12] = [
@@ -22,9 +23,9 @@ const COUNTERS: [(&str, &str); 12] = [
     ("waybill_documents_written_total", "Documents whose commit in the sink is confirmed."),
     ("waybill_gaps_total", "Documents missing in the sink that were asked for again."),
     ("waybill_misfits_total", "Values that did not fit the type of their column."),
+    ("waybill_tolerated_total", "Documents whose JSON was read in spite of an error in it."),
+    ("waybill_unreadable_times_total", "Documents with a time that could not be read as one."),
     ("waybill_unreadable_total", "Documents and rows that were given up because they could not be read."),
-    ("waybill_tolerated_total", "Documents with faults of form that were read all the same."),
-    ("waybill_unreadable_times_total", "Times that could not be read."),
     ("waybill_panics_total", "Panics, by the part of the process."),
     ("waybill_invariant_breaches_total", "Checks of our own books that failed; each is a bug."),
     ("waybill_log_lines_lost_total", "Lines of the log that were dropped because nobody read them in time."),
@@ -67,6 +68,11 @@ pub(super) fn recorder() -> PrometheusHandle {
 }
 
 impl Inner {
+    fn takes_documents(&self) -> bool {
+        let is_known = self.health.is_known() || !matches!(self.sink, Sink::Mysql(_));
+        is_known && self.health.error().is_none()
+    }
+
     pub(super) fn render_metrics(&self) -> String {
         if let Ok(counters) = self.store.counters() {
             for (name, value) in [
@@ -77,7 +83,7 @@ impl Inner {
                 ("waybill_outbox_entries", counters.outbox),
                 ("waybill_outbox_bytes", counters.outbox_bytes),
                 ("waybill_store_bytes", self.store.size()),
-                ("waybill_sink_healthy", u64::from(self.health.error().is_none())),
+                ("waybill_sink_healthy", u64::from(self.takes_documents())),
             ] {
                 metrics::gauge!(name).set(value as f64);
             }

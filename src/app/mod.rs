@@ -199,10 +199,8 @@ impl App {
 
     /// Asks MySQL once whether it answers, for the health of an app at rest, which has no writer.
     pub async fn look_at_sink(&self) {
-        if let Sink::Mysql(mysql) = &self.inner.sink
-            && let Err(error) = mysql.has_mirror().await
-        {
-            self.inner.health.note(error.text);
+        if let Sink::Mysql(mysql) = &self.inner.sink {
+            self.inner.health.note(mysql.has_mirror().await.err().map(|error| error.text));
         }
     }
 

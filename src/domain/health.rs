@@ -282,7 +282,8 @@ fn stream_verdict(
     }
     if let Some(fault) = blocking {
         let (code, text) = (fault.code, fault.text.clone());
-        return Some(Verdict { state: State::Failing, since: fault.since, code, class: None, text });
+        let state = if code.level() == Level::Failing { State::Failing } else { State::Behind };
+        return Some(Verdict { state, since: fault.since, code, class: None, text });
     }
     failing(facts, &stream.status).or_else(|| unproved(&stream.status)).or_else(|| behind(facts, shop, of, stream))
 }

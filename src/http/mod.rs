@@ -140,14 +140,14 @@ pub async fn serve(
     server::run(listener, routes(backend, limits), limits, shutdown).await;
 }
 
-/// Serves `/metrics` alone, without a key, until `shutdown` ends; bounded as [`serve`].
+/// Serves `/metrics`, `/livez` and `/readyz` without a key until `shutdown` ends; bounded as [`serve`].
 pub async fn serve_metrics(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    server::run(listener, system::metrics_routes(backend), limits, shutdown).await;
+    server::run(listener, system::keyless_routes(backend, limits), limits, shutdown).await;
 }
 
 /// All routes; never rejects.

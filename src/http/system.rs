@@ -1,7 +1,7 @@
 //! How the installation is: `/livez`, `/readyz`, `/metrics`, `/openapi.json`, `/api/v1/status`.
 //!
 //! `/livez` (and `/healthz`, its older name) and `/readyz` answer without a key; without one they give a word and no
-//! reasons. `/metrics` needs a key, but not on a listener of its own.
+//! reasons. `/metrics` needs a key, but not on the listener of `http.metrics_listen`, which has these three paths only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::auth::Need;
 use super::backend::{Backend, KeyGrant, Part, Readiness, ShopCounts, Status};
 use super::reply::{Kind, Outcome, Problem, Reply, finish};
-use super::{Api, Call, Endpoint, at_once, guarded, head, reads};
+use super::{Api, Call, Endpoint, Limits, at_once, guarded, head, reads};
 use crate::domain::ShopState;
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -25,10 +25,7 @@ const READY_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").or(warp::path!("healthz")).unify();
-    let health = live
-        .and(reads())
-        .and(head())
-        .map(|head: super::Head| finish(&head.request_id, Ok(Reply::text(JSON, &br#"{"status":"ok"}"#[..]))));
+    let health = live.and(reads()).and(head()).map(|head: super::Head| finish(&head.request_id, Ok(alive())));
     let keyless = Arc::clone(api);
     let without_key = |head: super::Head| {
         let result = if head.headers.contains_key(AUTHORIZATION) { Err(warp::reject::not_found()) } else { Ok(head) };
@@ -63,6 +60,10 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
+fn alive() -> Reply {
+    Reply::text(JSON, &br#"{"status":"ok"}"#[..])
+}
+
 /// The word alone, for probes.
 fn show_word(api: &Api, head: &super::Head) -> Outcome {
     api.gate.pace(head)?;
@@ -73,12 +74,15 @@ fn show_word(api: &Api, head: &super::Head) -> Outcome {
     Reply::json(&json!({"status": if degraded.is_empty() { "ready" } else { "degraded" }}))
 }
 
-/// `/metrics` alone; anything else is absent.
-pub(super) fn metrics_routes(backend: Arc<dyn Backend>) -> BoxedFilter<(Response,)> {
+/// What the listener without keys answers; anything else is absent. A peer has the pace of one without a key.
+pub(super) fn keyless_routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Response,)> {
+    let api = Arc::new(Api::new(backend, limits));
     let show = move |head: super::Head| {
         let outcome = match (head.path.as_str(), super::auth::is_read(&head.method)) {
-            ("/metrics", true) => Ok(Reply::text(PROMETHEUS, backend.metrics())),
-            ("/metrics", false) => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
+            ("/metrics" | "/livez" | "/readyz", false) => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
+            ("/metrics", true) => api.gate.pace(&head).map(|()| Reply::text(PROMETHEUS, api.backend.metrics())),
+            ("/livez", true) => Ok(alive()),
+            ("/readyz", true) => show_word(&api, &head),
             _ => Err(Problem::not_found()),
         };
         finish(&head.request_id, outcome)

@@ -38,24 +38,36 @@ const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How the sink is, for the status page.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<Option<String>>>);
+pub struct Health(Arc<Mutex<LastAnswer>>);
+
+#[derive(Debug, Default)]
+struct LastAnswer {
+    /// It was asked at least once, and answered or failed.
+    is_known: bool,
+    error: Option<String>,
+}
 
 impl Health {
     /// The failure that the writer last met, until a write succeeds.
     pub fn error(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
     }
 
-    /// Notes a failure that somebody else met, where no writer runs.
-    pub fn note(&self, error: String) {
-        self.set(Some(error));
+    /// Whether the sink has answered or failed since the start; before that it is neither healthy nor unhealthy.
+    pub fn is_known(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_known
+    }
+
+    /// Notes what a call outside the writer met, where no writer runs.
+    pub fn note(&self, error: Option<String>) {
+        self.set(error);
     }
 
     /// Sets or clears the failure; true when that is news.
     fn set(&self, error: Option<String>) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = state.is_some() != error.is_some();
-        *state = error;
+        let news = state.error.is_some() != error.is_some();
+        *state = LastAnswer { is_known: true, error };
         news
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod config_places;
 mod definitions;
 mod described;
+mod fault_matrix;
 mod forecasts;
 mod foreign_state;
 mod front_door;

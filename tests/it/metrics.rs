@@ -1,7 +1,8 @@
 //! The page of metrics: its form by Prometheus' own tool, its numbers, and who may read it.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -39,15 +40,22 @@ async fn the_page_of_metrics_passes_promtool_and_is_open_on_its_own_listener_alo
     let open = reqwest::get(format!("{own}/metrics")).await.unwrap();
     assert_eq!(open.status(), 200);
     let page = open.text().await.unwrap();
-    for (path, status) in [("/api/v1/status", 404), ("/", 404), ("/metrics/", 404), ("/livez", 404)] {
+    for (path, status) in
+        [("/livez", 200), ("/readyz", 200), ("/healthz", 404), ("/api/v1/status", 404), ("/", 404), ("/metrics/", 404)]
+    {
         assert_eq!(reqwest::get(format!("{own}{path}")).await.unwrap().status(), status, "{path}");
     }
-    assert_eq!(reqwest::Client::new().post(format!("{own}/metrics")).send().await.unwrap().status(), 405);
+    let word = reqwest::get(format!("{own}/readyz")).await.unwrap().text().await.unwrap();
+    assert_eq!(word, r#"{"status":"ready"}"#);
+    for path in ["/metrics", "/livez", "/readyz"] {
+        assert_eq!(reqwest::Client::new().post(format!("{own}{path}")).send().await.unwrap().status(), 405, "{path}");
+    }
     let closed = reqwest::get(format!("{}/metrics", serving.base)).await.unwrap();
     assert_eq!(closed.status(), 401);
     let with_key = serving.call(Method::GET, "/metrics").send().await.unwrap();
     assert_eq!(with_key.status(), 200);
     assert_eq!(serving.terminate().0, Some(0));
+    assert!(reqwest::get(format!("{own}/livez")).await.is_err(), "it ends with the process");
 
     for line in [
         "waybill_health_level 0",
@@ -79,4 +87,40 @@ async fn the_page_of_metrics_passes_promtool_and_is_open_on_its_own_listener_alo
     child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let checked = child.wait_with_output().unwrap();
     assert!(checked.status.success(), "{}\n{page}", String::from_utf8_lossy(&checked.stderr));
+}
+
+/// The names that the macros of the `metrics` crate are called with in the sources.
+fn used(below: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            used(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for call in ["counter!(", "gauge!(", "histogram!("] {
+                let arguments = text.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+                found.extend(arguments.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+}
+
+/// Every `waybill_...` name of a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with("waybill_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_is_described_and_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut used_names = BTreeSet::new();
+    used(&root.join("src"), &mut used_names);
+    assert!(used_names.len() > 10, "{used_names:?}");
+    let described = names(&std::fs::read_to_string(root.join("src/app/metrics.rs")).unwrap());
+    let undescribed: Vec<&String> = used_names.difference(&described).collect();
+    assert!(undescribed.is_empty(), "without HELP, add them in src/app/metrics.rs: {undescribed:?}");
+    let page = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let documented = names(&page);
+    assert_eq!(described, documented, "src/app/metrics.rs against docs/operations.md");
 }

@@ -37,7 +37,8 @@ impl Known {
             }
             now.insert(about, state);
         };
-        for fault in &health.faults {
+        // At each start MySQL is asked; only its answer is news.
+        for fault in health.faults.iter().filter(|fault| fault.code != Code::SinkUnknown) {
             let about =
                 About { shop_id: fault.shop_id.clone(), resource: fault.resource.clone(), code: Some(fault.code) };
             note(about, State::Failing, fault, &self.0);

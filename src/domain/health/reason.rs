@@ -15,6 +15,8 @@ pub enum Code {
     More,
     /// The first walk of a stream has not ended yet.
     FirstWalk,
+    /// MySQL has not answered yet since the start.
+    SinkUnknown,
     /// A shop is paused.
     Paused,
     /// Documents or pages were given up.
@@ -54,6 +56,7 @@ impl Code {
         match self {
             Code::More
             | Code::FirstWalk
+            | Code::SinkUnknown
             | Code::Paused
             | Code::Parked
             | Code::Backlog
@@ -78,6 +81,7 @@ impl Code {
         match self {
             Code::More => "more",
             Code::FirstWalk => "first_walk",
+            Code::SinkUnknown => "sink_unknown",
             Code::Paused => "paused",
             Code::Parked => "parked",
             Code::Backlog => "backlog",
@@ -99,7 +103,7 @@ impl Code {
 
     /// Whether it keeps every document from where people look for it.
     pub(super) fn blocks_all(self) -> bool {
-        matches!(self, Code::SinkUnavailable | Code::OutboxFull | Code::NoRoom | Code::PartFailed)
+        matches!(self, Code::SinkUnknown | Code::SinkUnavailable | Code::OutboxFull | Code::NoRoom | Code::PartFailed)
     }
 }
 
@@ -169,6 +173,7 @@ fn fault_remedy(code: Code) -> &'static str {
              address"
         }
         Code::RestorePending => "make MySQL reachable; `waybill check` shows which step fails",
+        Code::SinkUnknown => "nothing: it is being asked; `waybill check` shows which step fails if it lasts",
         Code::SinkUnavailable => {
             "make MySQL take documents again: `waybill check` shows which step fails; nothing is lost meanwhile"
         }

@@ -1,0 +1,330 @@
+//! The faults: how each begins and ends, and the world in which it does.
+
+use std::path::PathBuf;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+use waybill::sandbox::{Fault as Rule, FaultBody, FaultKind, Options, ShopOptions};
+
+use super::network::{Certificates, Line, Mode};
+use super::surfaces::About;
+use crate::support::mariadb::Database;
+use crate::support::no_limits;
+use crate::support::program::{ADMIN_KEY, Folder, Market, Serving};
+
+/// The shop that most faults are about; the other goes on.
+const ILL: &str = "ill";
+const WELL: &str = "well";
+const EACH_SECOND: &str = "* * * * * *";
+const NEVER: &str = "0 0 0 1 1 *";
+const DB_PASSWORD: &str = "geheim";
+
+/// A row of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    AccountOff,
+    SecretRotated,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    Throttled,
+    ServerError,
+    Html,
+    Hanging,
+    TlsRefused,
+    DnsGone,
+    MysqlAway,
+    MysqlRights,
+    ClockAhead,
+}
+
+impl Fault {
+    pub(super) const ALL: [Fault; 14] = [
+        Fault::AccountOff,
+        Fault::SecretRotated,
+        Fault::Unauthorized,
+        Fault::Forbidden,
+        Fault::NotFound,
+        Fault::Throttled,
+        Fault::ServerError,
+        Fault::Html,
+        Fault::Hanging,
+        Fault::TlsRefused,
+        Fault::DnsGone,
+        Fault::MysqlAway,
+        Fault::MysqlRights,
+        Fault::ClockAhead,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Fault::AccountOff => "account off",
+            Fault::SecretRotated => "secret rotated elsewhere",
+            Fault::Unauthorized => "401 for ever",
+            Fault::Forbidden => "403 on one resource",
+            Fault::NotFound => "404 on a list",
+            Fault::Throttled => "429 for ever",
+            Fault::ServerError => "500",
+            Fault::Html => "HTML instead of JSON",
+            Fault::Hanging => "timeouts",
+            Fault::TlsRefused => "TLS refused",
+            Fault::DnsGone => "DNS gone",
+            Fault::MysqlAway => "MySQL away",
+            Fault::MysqlRights => "MySQL rights gone",
+            Fault::ClockAhead => "clock was ahead",
+        }
+    }
+
+    /// The resource it is about, and words of which a reason has one.
+    fn about(self) -> (Option<&'static str>, &'static [&'static str]) {
+        match self {
+            Fault::AccountOff | Fault::SecretRotated => (Some("shipments"), &["refused"]),
+            Fault::Unauthorized => (Some("shipments"), &["access token"]),
+            Fault::Forbidden => (Some("returns"), &["403"]),
+            Fault::NotFound => (Some("shipments"), &["404"]),
+            Fault::Throttled => (Some("shipments"), &["429", "too many calls"]),
+            Fault::ServerError => (Some("shipments"), &["500"]),
+            Fault::Html => (Some("shipments"), &["text/html"]),
+            // Before a call is given up the stream falls behind.
+            Fault::Hanging => (Some("shipments"), &["three schedules", "long"]),
+            Fault::TlsRefused => (Some("shipments"), &["certificate"]),
+            Fault::DnsGone => (Some("shipments"), &["dns", "resolve", "lookup"]),
+            Fault::MysqlAway | Fault::MysqlRights => (None, &["MySQL"]),
+            Fault::ClockAhead => (Some("shipments"), &["clock"]),
+        }
+    }
+}
+
+/// One row's marketplace, network, folder and process.
+pub(super) struct World {
+    pub(super) fault: Fault,
+    pub(super) folder: Folder,
+    /// The page of metrics that needs no key.
+    pub(super) metrics: String,
+    pub(super) about: About,
+    market: Market,
+    /// To the marketplace, or to MySQL.
+    line: Option<Line>,
+    database: Option<Database>,
+    serving: Option<Serving>,
+}
+
+impl World {
+    /// Starts the process and registers two shops.
+    pub(super) async fn open(fault: Fault) -> World {
+        let shops = [ILL, WELL].map(|client| ShopOptions {
+            client_id: client.into(),
+            client_secret: secret(client),
+            fbr: 4,
+            fbb: 1,
+        });
+        let market = Market::open(Options { shops: shops.into(), limits: no_limits(), ..Options::default() }).await;
+        let (resource, words) = fault.about();
+        let about = About { shop: String::new(), resource, words };
+        let folder = Folder::bare();
+        let mut world =
+            World { fault, folder, metrics: String::new(), about, market, line: None, database: None, serving: None };
+        world.configure().await;
+        world.start();
+        for client in [WELL, ILL] {
+            let body = json!({"name": format!("Shop {client}"), "client_id": client, "client_secret": secret(client)});
+            let answer = world.serving().call(Method::POST, "/api/v1/shops").json(&body).send().await.unwrap();
+            let shop: Value = answer.json().await.unwrap();
+            world.about.shop = shop["id"].as_str().unwrap_or_else(|| panic!("{shop}")).to_owned();
+        }
+        world
+    }
+
+    async fn configure(&mut self) {
+        let mut base = self.market.base.clone();
+        let server = base.replace("http://", "");
+        match self.fault {
+            Fault::Hanging => {
+                let line = Line::open(&server, None).await;
+                base = format!("http://127.0.0.1:{}", line.port);
+                self.line = Some(line);
+            }
+            Fault::TlsRefused => {
+                let certificates = Certificates::new();
+                self.folder.write("authorities.pem", &certificates.authority);
+                let file = self.folder.path("authorities.pem");
+                self.folder.set("SSL_CERT_FILE", file.to_str().unwrap());
+                self.folder.set("SSL_CERT_DIR", "");
+                let line = Line::open(&server, Some(certificates)).await;
+                base = format!("https://localhost:{}", line.port);
+                self.line = Some(line);
+            }
+            Fault::MysqlAway | Fault::MysqlRights => self.open_mysql().await,
+            Fault::ClockAhead => self.set_clock("+2d"),
+            _ => {}
+        }
+        let rules: String = no_limits().keys().map(|rule| format!("\"{rule}\" = \"none\"\n")).collect();
+        self.folder.write(
+            "waybill.toml",
+            &format!(
+                "resources = [\"shipments\", \"returns\"]\n\
+                 [http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
+                 [source]\nbase_url = \"{base}\"\ntoken_url = \"{base}/token\"\n[source.limits]\n{rules}\
+                 [schedule]\nsync = \"{EACH_SECOND}\"\nreconcile = \"{NEVER}\"\n\
+                 [limits]\nattempts_max = 2\ndrain = \"1s\"\n[log]\nformat = \"json\"\n"
+            ),
+        );
+        self.folder.set("WAYBILL_ADMIN_KEY", ADMIN_KEY);
+    }
+
+    async fn open_mysql(&mut self) {
+        let database = Database::fresh().await;
+        let url = database.url();
+        let server = url.split('@').next_back().unwrap().split('/').next().unwrap().to_owned();
+        let user = format!("u{}", database.name);
+        database.run(&format!("CREATE USER `{user}`@'%' IDENTIFIED BY '{DB_PASSWORD}'")).await;
+        database.run(&format!("GRANT ALL ON `{}`.* TO `{user}`@'%'", database.name)).await;
+        let line = Line::open(&server, None).await;
+        let url = format!("mysql://{user}:{DB_PASSWORD}@127.0.0.1:{}/{}", line.port, database.name);
+        self.folder.set("WAYBILL_MYSQL_URL", &url);
+        (self.line, self.database) = (Some(line), Some(database));
+    }
+
+    /// Processes from now on have a clock that is off by so much.
+    fn set_clock(&mut self, offset: &str) {
+        let library = if offset.is_empty() { PathBuf::new() } else { faketime().expect("libfaketime") };
+        self.folder.set("LD_PRELOAD", library.to_str().unwrap());
+        self.folder.set("FAKETIME", offset);
+        self.folder.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
+
+    pub(super) fn serving(&self) -> &Serving {
+        self.serving.as_ref().unwrap()
+    }
+
+    pub(super) fn start(&mut self) {
+        let serving = block_in_place(|| self.folder.serve());
+        let said = crate::support::program::lossy(&self.folder.path("serve.stdout"));
+        let (_, address) = said.rsplit_once("metrics without a key: ").unwrap();
+        self.metrics = address.split('"').next().unwrap().lines().next().unwrap().to_owned();
+        self.serving = Some(serving);
+    }
+
+    pub(super) fn stop(&mut self) {
+        let (code, _) = block_in_place(|| self.serving.take().unwrap().terminate());
+        assert_eq!(code, Some(0), "{}\n{}", self.fault.name(), self.folder.said());
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    /// The fault comes.
+    pub(super) async fn begin(&mut self) {
+        let sandbox = &self.market.sandbox;
+        match self.fault {
+            Fault::AccountOff => {
+                sandbox.set_active(ILL, false).unwrap();
+                sandbox.kill_tokens();
+            }
+            Fault::SecretRotated => {
+                sandbox.set_secret(ILL, "another-secret").unwrap();
+                sandbox.kill_tokens();
+            }
+            Fault::Unauthorized => self.answer("/retailer", 401, FaultBody::Json),
+            Fault::Forbidden => self.answer("/retailer/returns", 403, FaultBody::Json),
+            Fault::NotFound => self.answer("/retailer/shipments", 404, FaultBody::Json),
+            Fault::Throttled => self.answer("/retailer", 429, FaultBody::Json),
+            Fault::ServerError => self.answer("/retailer", 500, FaultBody::Json),
+            Fault::Html => self.answer("/retailer", 200, FaultBody::Html),
+            Fault::Hanging => self.line().set(Mode::Hang),
+            Fault::TlsRefused => self.line().set(Mode::Stranger),
+            Fault::DnsGone => {
+                self.folder.set("WAYBILL_SOURCE_BASE_URL", "https://gone.invalid");
+                self.restart();
+            }
+            Fault::MysqlAway => self.line().set(Mode::Cut),
+            Fault::MysqlRights => self.rights("REVOKE", "FROM").await,
+            Fault::ClockAhead => {
+                self.set_clock("");
+                // No walk corrects the record by itself.
+                self.folder.set("WAYBILL_SCHEDULE_SYNC", NEVER);
+                self.restart();
+            }
+        }
+    }
+
+    /// The fault goes, and what it needs is done.
+    pub(super) async fn end(&mut self) {
+        let sandbox = &self.market.sandbox;
+        sandbox.set_faults(Vec::new());
+        match self.fault {
+            Fault::AccountOff => {
+                sandbox.set_active(ILL, true).unwrap();
+                self.give(&secret(ILL)).await;
+            }
+            Fault::SecretRotated => self.give("another-secret").await,
+            Fault::Hanging | Fault::TlsRefused | Fault::MysqlAway => self.line().set(Mode::Pass),
+            Fault::DnsGone => {
+                self.folder.set("WAYBILL_SOURCE_BASE_URL", &self.market.base);
+                self.restart();
+            }
+            Fault::MysqlRights => self.rights("GRANT", "TO").await,
+            Fault::ClockAhead => self.walk().await,
+            _ => {}
+        }
+    }
+
+    fn line(&self) -> &Line {
+        self.line.as_ref().unwrap()
+    }
+
+    /// All calls of the ill shop below a path are answered so.
+    fn answer(&self, path: &str, code: u16, body: FaultBody) {
+        let kind = FaultKind::Status { code, body, headers: Default::default() };
+        let rule = Rule { client_id: Some(ILL.to_owned()), ..Rule::always(path, kind) };
+        self.market.sandbox.set_faults(vec![rule]);
+    }
+
+    async fn rights(&self, verb: &str, of: &str) {
+        let database = self.database.as_ref().unwrap();
+        database.run(&format!("{verb} ALL ON `{name}`.* {of} `u{name}`@'%'", name = database.name)).await;
+        // Sessions keep the rights of their beginning.
+        self.line().set(Mode::Cut);
+        self.line().set(Mode::Pass);
+    }
+
+    async fn give(&self, secret: &str) {
+        let request = self.serving().call(Method::PATCH, &format!("/api/v1/shops/{}", self.about.shop));
+        let answer = request.json(&json!({"client_secret": secret})).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+
+    async fn walk(&self) {
+        for shop in self.serving().all("/api/v1/shops").await {
+            let path = format!("/api/v1/shops/{}/sync", shop["id"].as_str().unwrap());
+            let answer = self.serving().call(Method::POST, &path).json(&json!({"mode": "incremental"})).send().await;
+            assert_eq!(answer.unwrap().status(), 202);
+        }
+    }
+}
+
+fn secret(client: &str) -> String {
+    format!("secret-of-{client}")
+}
+
+/// The library that lies about the time.
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
+}
+
+impl Fault {
+    /// The schedule by which `waybill status` judges the data directory at rest. By the service's own, every stream
+    /// would be behind seconds after it stopped; of a call that hangs nothing is known but that its run did not end.
+    pub(super) fn schedule_at_rest(self, is_over: bool) -> &'static str {
+        if self == Fault::Hanging && !is_over { EACH_SECOND } else { "*/15 * * * * *" }
+    }
+
+    /// Whether this machine has what the row needs.
+    pub(super) fn is_possible(self) -> bool {
+        self != Fault::ClockAhead || faketime().is_some()
+    }
+}
