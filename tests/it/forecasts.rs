@@ -1,6 +1,8 @@
 //! What `plan` forecasts is what the walk then costs, by the sandbox's own count: for the first, an incremental and a full
 //! walk of every resource of the catalog.
 
+#![expect(clippy::print_stderr, reason = "the figures belong to the report of a run")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ fn by_rule(plan: Plan) -> BTreeMap<String, u64> {
 /// Within 2 % or 3 calls.
 #[track_caller]
 fn agrees(what: &str, planned: &BTreeMap<String, u64>, made: &BTreeMap<String, u64>) {
-    println!("{what}: planned {planned:?}, made {made:?}");
+    eprintln!("{what}: planned {planned:?}, made {made:?}");
     for rule in planned.keys().chain(made.keys()) {
         let of = |calls: &BTreeMap<String, u64>| calls.get(rule).copied().unwrap_or_default();
         let (planned, made) = (of(planned), of(made));

@@ -16,10 +16,13 @@ use crate::support::app::TestApp;
 /// An answer of the API: status, body, address of the next page in the header.
 type Answer = (u16, Vec<u8>, Option<String>);
 type Query = BTreeMap<String, String>;
+type Answers = Box<dyn Fn(&Query) -> Answer + Send>;
+/// A list's definition, what spoils its first page, and the reason that its walk gives.
+type Cut = (String, Option<fn(&mut Value)>, &'static str);
 
 /// An API of one list, and of a document for each of its rows.
 struct Api {
-    answer: Mutex<Box<dyn Fn(&Query) -> Answer + Send>>,
+    answer: Mutex<Answers>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -132,9 +135,8 @@ async fn each_style_that_is_cut_ends_unproved_and_keeps_what_it_read() {
     let offset = "items = \"/items\"\npages = { style = \"offset\", parameter = \"skip\", size = 10";
     let flag = "items = \"/items\"\npages = { style = \"has-more-flag\", parameter = \"page\", flag = \"/meta/more\"";
     let header = "items = \"/items\"\npages = { style = \"next-link\"";
-    // The proof, what spoils the first page, and the reason.
     let misspelt = |list: &str| list.replace("/meta/next", "/meta/next_curser").replace("/meta/link", "/meta/lnik");
-    let cases: Vec<(String, Option<fn(&mut Value)>, &str)> = vec![
+    let cases: Vec<Cut> = vec![
         (misspelt(cursor) + ", size = 10 }", None, "a full page (10 rows"),
         (misspelt(cursor) + ", total = \"/meta/total\" }", None, "after 10 of the 25 rows"),
         (misspelt(cursor) + ", more = \"/meta/more\" }", None, "/meta/more says that more rows follow"),
@@ -202,7 +204,7 @@ async fn each_style_with_a_proof_reads_its_list_whole_and_the_next_walk_after_a_
     let last =
         "items = \"/items\"\npages = { style = \"cursor\", parameter = \"after\", next = \"/items/-1/id\", size = 10 }";
     let after = |query: &Query| {
-        let from = query.get("after").map_or(0, |id| id[1..].parse::<usize>().unwrap() + 1);
+        let from = query.get("after").map_or(0, |id| id.trim_start_matches('r').parse::<usize>().unwrap() + 1);
         ok(&json!({"items": (from..25.min(from + 10)).map(|n| json!({"id": format!("r{n:03}")})).collect::<Vec<_>>()}))
     };
     let (_, address) = api(after).await;
@@ -393,7 +395,8 @@ async fn an_id_that_is_listed_twice_is_not_read_again_in_every_walk() {
     // Twice on one page, and on two pages; arrays in another order each time.
     let turn = std::sync::atomic::AtomicU64::new(0);
     let (calls, address) = api(move |query| {
-        let tags = if turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 0 { [1, 2] } else { [2, 1] };
+        let tags =
+            if turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed).is_multiple_of(2) { [1, 2] } else { [2, 1] };
         ok(&match page_of(query) {
             0 => {
                 json!({"items": [{"id": "a", "line": 1, "tags": tags}, {"id": "a", "line": 2}, {"id": "b", "line": 1}]})
