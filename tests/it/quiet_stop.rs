@@ -223,11 +223,12 @@ async fn a_start_with_few_file_descriptors_takes_fewer_connections_and_says_so()
     for _ in 0..16 {
         clients.push(TcpStream::connect(&address).await.unwrap());
     }
-    let refused = async || {
-        serving.call(Method::GET, "/healthz").send().await.is_ok_and(|answer| answer.status() == 503).then_some(())
+    let answered = async |status: u16| {
+        serving.call(Method::GET, "/healthz").send().await.is_ok_and(|answer| answer.status() == status).then_some(())
     };
-    eventually("one more client to be told that there is no room", refused).await;
+    eventually("one more client to be refused for want of room", async || answered(503).await).await;
     drop(clients);
+    eventually("room for a client again", async || answered(200).await).await;
     assert_eq!(serving.get("/api/v1/status").await["idle"], true);
     assert!(!folder.said().contains("could not be accepted"), "{}", folder.said());
     assert_eq!(serving.terminate().0, Some(0));

@@ -217,6 +217,14 @@ fn a_shop_that_is_not_active_says_so_before_all_else() {
 }
 
 #[test]
+fn a_run_that_ends_well_while_the_sink_takes_nothing_makes_no_stream_younger() {
+    let fault = Fault { code: Code::SinkUnavailable, since: Some(NOW - 10 * MINUTE), text: "refused".into() };
+    let health = World { faults: vec![fault], ..world(succeeded(MINUTE)) }.health();
+    let resources = health.shops.iter().flat_map(|shop| &shop.resources);
+    assert_eq!(resources.map(|resource| resource.age_seconds).collect::<Vec<_>>(), [Some(600)]);
+}
+
+#[test]
 fn while_no_document_reaches_the_sink_nothing_is_fresh_and_one_reason_says_it() {
     let fault = Fault { code: Code::SinkUnavailable, since: Some(NOW), text: "refused".into() };
     let away = World { faults: vec![fault], ..world(succeeded(MINUTE)) };
