@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the rig uses the rest")]
 mod browser;
 mod network;
+mod parcels;
 mod rows;
 mod surfaces;
 

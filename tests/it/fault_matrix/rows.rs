@@ -8,6 +8,7 @@ use tokio::task::block_in_place;
 use waybill::sandbox::{Fault as Rule, FaultBody, FaultKind, Options, ShopOptions};
 
 use super::network::{Certificates, Line, Mode};
+use super::parcels::{self, Parcels};
 use super::surfaces::About;
 use crate::support::mariadb::Database;
 use crate::support::no_limits;
@@ -34,13 +35,15 @@ pub(super) enum Fault {
     Hanging,
     TlsRefused,
     DnsGone,
+    Truncated,
+    Emptied,
     MysqlAway,
     MysqlRights,
     ClockAhead,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 14] = [
+    pub(super) const ALL: [Fault; 16] = [
         Fault::AccountOff,
         Fault::SecretRotated,
         Fault::Unauthorized,
@@ -52,6 +55,8 @@ impl Fault {
         Fault::Hanging,
         Fault::TlsRefused,
         Fault::DnsGone,
+        Fault::Truncated,
+        Fault::Emptied,
         Fault::MysqlAway,
         Fault::MysqlRights,
         Fault::ClockAhead,
@@ -70,6 +75,8 @@ impl Fault {
             Fault::Hanging => "timeouts",
             Fault::TlsRefused => "TLS refused",
             Fault::DnsGone => "DNS gone",
+            Fault::Truncated => "truncated list",
+            Fault::Emptied => "empty list",
             Fault::MysqlAway => "MySQL away",
             Fault::MysqlRights => "MySQL rights gone",
             Fault::ClockAhead => "clock was ahead",
@@ -90,6 +97,8 @@ impl Fault {
             Fault::Hanging => (Some("shipments"), &["three schedules", "long"]),
             Fault::TlsRefused => (Some("shipments"), &["certificate"]),
             Fault::DnsGone => (Some("shipments"), &["dns", "resolve", "lookup"]),
+            Fault::Truncated => (Some("parcels"), &["total"]),
+            Fault::Emptied => (Some("shipments"), &["none of", "showed before"]),
             Fault::MysqlAway | Fault::MysqlRights => (None, &["MySQL"]),
             Fault::ClockAhead => (Some("shipments"), &["clock"]),
         }
@@ -107,6 +116,8 @@ pub(super) struct World {
     /// To the marketplace, or to MySQL.
     line: Option<Line>,
     database: Option<Database>,
+    /// Another API in the marketplace's place.
+    parcels: Option<Parcels>,
     serving: Option<Serving>,
 }
 
@@ -123,8 +134,17 @@ impl World {
         let (resource, words) = fault.about();
         let about = About { shop: String::new(), resource, words };
         let folder = Folder::bare();
-        let mut world =
-            World { fault, folder, metrics: String::new(), about, market, line: None, database: None, serving: None };
+        let mut world = World {
+            fault,
+            folder,
+            metrics: String::new(),
+            about,
+            market,
+            line: None,
+            database: None,
+            parcels: None,
+            serving: None,
+        };
         world.configure().await;
         world.start();
         for client in [WELL, ILL] {
@@ -159,15 +179,28 @@ impl World {
             Fault::ClockAhead => self.set_clock("+2d"),
             _ => {}
         }
-        let rules: String = no_limits().keys().map(|rule| format!("\"{rule}\" = \"none\"\n")).collect();
+        let mut resources = "[\"shipments\", \"returns\"]";
+        let (mut auth, mut more) = ("", "");
+        if self.fault == Fault::Truncated {
+            let parcels = Parcels::open().await;
+            base.clone_from(&parcels.base);
+            self.parcels = Some(parcels);
+            (resources, more) = ("[\"parcels\"]", parcels::DEFINITION);
+            auth = "auth = \"api-key\"\napi_key_header = \"X-Key\"\n";
+        }
+        let login = if auth.is_empty() { format!("token_url = \"{base}/token\"\n") } else { auth.to_owned() };
+        let limits = no_limits();
+        let rules = limits.keys().map(|rule| format!("\"{rule}\" = \"none\"\n"));
+        let rules: String =
+            rules.chain(["/parcels", "/parcels/*"].map(|path| format!("\"GET {path}\" = \"none\"\n"))).collect();
         self.folder.write(
             "waybill.toml",
             &format!(
-                "resources = [\"shipments\", \"returns\"]\n\
+                "resources = {resources}\n\
                  [http]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-                 [source]\nbase_url = \"{base}\"\ntoken_url = \"{base}/token\"\n[source.limits]\n{rules}\
+                 [source]\nbase_url = \"{base}\"\n{login}[source.limits]\n{rules}\
                  [schedule]\nsync = \"{EACH_SECOND}\"\nreconcile = \"{NEVER}\"\n\
-                 [limits]\nattempts_max = 2\ndrain = \"1s\"\n[log]\nformat = \"json\"\n"
+                 [limits]\nattempts_max = 2\ndrain = \"1s\"\n[log]\nformat = \"json\"\n{more}"
             ),
         );
         self.folder.set("WAYBILL_ADMIN_KEY", ADMIN_KEY);
@@ -240,6 +273,8 @@ impl World {
                 self.folder.set("WAYBILL_SOURCE_BASE_URL", "https://gone.invalid");
                 self.restart();
             }
+            Fault::Truncated => self.parcels.as_ref().unwrap().stop_short(true),
+            Fault::Emptied => self.answer("/retailer/shipments?", 200, FaultBody::Text("{}".to_owned())),
             Fault::MysqlAway => self.line().set(Mode::Cut),
             Fault::MysqlRights => self.rights("REVOKE", "FROM").await,
             Fault::ClockAhead => {
@@ -266,6 +301,7 @@ impl World {
                 self.folder.set("WAYBILL_SOURCE_BASE_URL", &self.market.base);
                 self.restart();
             }
+            Fault::Truncated => self.parcels.as_ref().unwrap().stop_short(false),
             Fault::MysqlRights => self.rights("GRANT", "TO").await,
             Fault::ClockAhead => self.walk().await,
             _ => {}
