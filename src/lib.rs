@@ -61,6 +61,9 @@
 //!   `store::tests::walks::what_moved_from_one_list_to_another_is_still_listed`
 //! - **No field is lost unseen.** What no column takes is in `document`, named and counted.
 //!   `it::schema_time::what_no_column_takes_and_what_does_not_fit_is_named_and_nothing_is_parked`
+//! - **Said as it is.** One health, computed in one place, is what the status, the metrics, the log, the dashboard and the exit
+//!   code of `waybill status` say. `domain::health::tests`, `it::fault_matrix`
+//! - **Rest is rest.** Without a commit nothing is written. `store::churn::nothing_is_written_without_a_commit`
 //! - **A value is exact, or NULL and counted.** What a column cannot hold never becomes something else.
 //!   `it::values::kept::what_a_column_cannot_hold_is_null_and_counted_and_never_something_else_in_both_sinks`
 //! - **Rebuildable.** With MySQL, an empty or damaged data directory heals from it and the API.

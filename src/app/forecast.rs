@@ -1,7 +1,7 @@
 //! When a run will be done: its pages and its details, at the pace that the budgets allow.
 //!
 //! How many pages a walk reads is known from the last walk, from its own first pass, or from how far back in time it is.
-//! Where nothing tells, there is no forecast.
+//! Where nothing is known, there is no forecast.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ impl Inner {
         Some((account.to_owned(), self.engine.rules().find("GET", path)?.name.clone()))
     }
 
-    /// How many pages a walk reads in all, its passes together; none: nothing tells yet.
+    /// How many pages a walk reads in all, its passes together; none: not known yet.
     fn pages_expected(&self, run: &Run) -> Result<Option<u64>, StoreError> {
         if run.state != RunState::Walking {
             return Ok(None);

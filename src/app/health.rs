@@ -14,12 +14,12 @@ use crate::domain::health::{
 use crate::sink::Sink;
 use crate::store::{StoreError, blocking};
 
-/// A result serves for so many times as long as it took: with thousands of shops who asks often costs little.
+/// A result is reused for this many times as long as it took, so that frequent readers cost little with thousands of shops.
 const SERVES_FOR: u32 = 20;
 /// Between two looks for changes: a quarter of a schedule, within these bounds.
 const LOOK_MIN: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(10);
-/// Between two looks, so many times as long as one took.
+/// The pause between two looks, as a multiple of how long one took.
 const REST: u32 = 100;
 /// The same where that would be longer than [`LOOK_MAX`].
 const REST_MIN: u32 = 10;

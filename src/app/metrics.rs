@@ -28,7 +28,7 @@ const COUNTERS: [(&str, &str); 12] = [
     ("waybill_unreadable_total", "Documents and rows that were given up because they could not be read."),
     ("waybill_panics_total", "Panics, by the part of the process."),
     ("waybill_invariant_breaches_total", "Checks of our own books that failed; each is a bug."),
-    ("waybill_log_lines_lost_total", "Lines of the log that were dropped because nobody read them in time."),
+    ("waybill_log_lines_lost_total", "Lines of the log that were dropped because they were not read in time."),
 ];
 
 /// Gauges, with what they measure.

@@ -177,7 +177,7 @@ impl Inner {
         Ok(Calls { lists: Some(pages * passes), details: Some(rows), basis: "the rows that were given" })
     }
 
-    /// How many lists of a parent's the stream has: 1 without a parent; none: nothing tells.
+    /// How many lists of a parent's the stream has: 1 without a parent; none: not known.
     fn parents(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Option<u64>, StoreError> {
         let Some(parent) = &definition.parent else { return Ok(Some(1)) };
         let Some(parent) = self.definitions.iter().find(|one| one.name == *parent) else { return Ok(None) };
@@ -239,7 +239,7 @@ fn ends_empty(definition: &Definition) -> bool {
     matches!(definition.list.pages, Pages::Number { .. } | Pages::Offset { .. })
 }
 
-/// Pages of one pass over so many rows. In several lists they are taken to be spread: the last page of each is half full
+/// Pages of one pass over a number of rows. In several lists they are taken to be spread: the last page of each is half full
 /// then, and as many lists as can be have rows.
 fn pages_of(definition: &Definition, stream: &StreamId, rows: u64, lists: u64) -> u64 {
     if matches!(definition.list.pages, Pages::None) {
@@ -284,6 +284,6 @@ mod tests {
         let pages = |young, old| pages_to_known(&times(young, old), 50, 999);
         assert_eq!([pages(0, 200), pages(1, 200), pages(50, 200), pages(51, 200)], [1, 2, 2, 3]);
         assert_eq!([pages(0, 0), pages(3, 0)], [1, 2], "and the empty page");
-        assert_eq!(pages_to_known(&[None; 60], 50, 999), 3, "nothing tells their age");
+        assert_eq!(pages_to_known(&[None; 60], 50, 999), 3, "their age is not known");
     }
 }

@@ -66,7 +66,7 @@ impl Inner {
     }
 }
 
-/// Whether nothing useful can be done before somebody acts. A stream that fails is none of that: others go on.
+/// Whether nothing useful can be done before a person acts. A stream that fails is none of that: others go on.
 fn keeps_from_work(code: Code, outbox_percent: u64, unrestored: bool) -> bool {
     match code {
         Code::PartFailed | Code::NoRoom => true,

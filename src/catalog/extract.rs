@@ -184,7 +184,7 @@ pub fn millis_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<i64> {
     }
 }
 
-/// Whether a text is a plain numeral (no exponent) of at most so many digits before and behind its point. Zeros at
+/// Whether a text is a plain numeral (no exponent) of at most the given number of digits before and behind its point. Zeros at
 /// either end do not count.
 fn decimal_fits(text: &str, whole: usize, scale: usize) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);

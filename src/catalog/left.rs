@@ -69,7 +69,7 @@ fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindN
 
 /// Longer keys are hardly names.
 const NAME_CHARS_MAX: usize = 64;
-/// Stands for keys that are no names.
+/// Placeholder for keys that are no names.
 const NO_NAME: &str = "{key}";
 
 /// The kind of a JSON value, for people.
@@ -110,12 +110,12 @@ pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = Left> {
     })
 }
 
-/// A key as it may be shown: as it is, or what stands for keys that may be data.
+/// A key as it may be shown: as it is, or the placeholder for keys that may be data.
 pub fn shown(key: &str) -> &str {
     if is_name(key) { key } else { NO_NAME }
 }
 
-/// A key that somebody chose as a name, as far as one can tell. Never one that must be escaped in a path.
+/// A key that looks like a chosen name. Never one that must be escaped in a path.
 pub(super) fn is_name(key: &str) -> bool {
     let mut letters = key.chars();
     letters.next().is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '$'))

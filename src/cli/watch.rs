@@ -41,7 +41,7 @@ pub(super) enum Ended {
     Stopped,
     /// The given time ran out.
     TimedOut,
-    /// All is read, and the sink takes nothing: so many entries wait for it, and why.
+    /// All is read, and the sink takes nothing: how many entries wait for it, and why.
     SinkAway { waiting: u64, error: String },
 }
 

@@ -135,7 +135,7 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
-    /// Digest of what tells a changed row from a known one, independent of key order, white space and, where a detail
+    /// Digest of what distinguishes a changed row from a known one, independent of key order, white space and, where a detail
     /// holds the content, of the order within arrays.
     pub hash: u64,
     /// The digest by which earlier versions knew the same row, where it is another.
@@ -152,7 +152,7 @@ pub struct Rejected {
     /// The id as far as there is one, cut and without control characters.
     pub id: Option<String>,
     pub reason: String,
-    /// A digest of a row without an id, which tells it from others: it may be any of those that are known.
+    /// A digest of a row without an id, which distinguishes it from others: it may be any of those that are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<u64>,
 }

@@ -29,7 +29,7 @@ pub enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-/// The index in an array of so many elements that a token of a pointer names: `0` is the first, `-1` the last. None:
+/// The index in an array of a given length that a token of a pointer names: `0` is the first, `-1` the last. None:
 /// it names none, or one that is not there.
 pub fn element_at(token: &[u8], length: usize) -> Option<usize> {
     let (digits, from_end) = token.strip_prefix(b"-").map_or((token, false), |digits| (digits, true));

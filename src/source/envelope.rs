@@ -12,7 +12,7 @@ use crate::catalog::coverage::shown;
 use crate::domain::Json;
 use crate::domain::json::element_at;
 
-/// What stands in the place of the rows.
+/// What is in the place of the rows.
 pub(super) enum Found<'a> {
     Rows(Vec<&'a [u8]>),
     /// An object without the key of the rows, and with nothing else of meaning.
@@ -66,7 +66,7 @@ enum Child<'a> {
     Value(&'a [u8]),
     /// An object without that key; those that it has.
     NoMember(Vec<String>),
-    /// An array of so many elements, none of which it names.
+    /// An array of this length, none of whose elements it names.
     NoElement(usize),
     /// Neither an object nor an array.
     Neither,

@@ -37,7 +37,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// After a page with so many rows.
+    /// After a page with this many rows.
     pub(super) fn after(definition: &Definition, position: &Position, answer: Answer<'_>, rows: usize) -> Turn {
         let (total, mut doubt) = match total(definition, answer.body) {
             Ok(total) => (total.or(position.total()), None),

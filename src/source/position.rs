@@ -157,7 +157,7 @@ impl Position {
         query
     }
 
-    /// The page after this one of the same list, which shows so many rows. Those count, and not what was asked for: a
+    /// The page after this one of the same list, which shows this many rows. Those count, and not what was asked for: a
     /// server may give fewer.
     pub(super) fn after_page(
         &self,

@@ -1,4 +1,4 @@
-//! The rows of a page: their ids, what tells a changed row from a known one, and those that cannot be kept. Pure.
+//! The rows of a page: their ids, what distinguishes a changed row from a known one, and those that cannot be kept. Pure.
 //!
 //! A row without a usable id, or one that cannot be parsed, is reported and does not hold up its page.
 

@@ -49,7 +49,7 @@ impl Node {
         self.taken.iter().any(|taker| taker.kind == ColumnKind::Json)
     }
 
-    /// The places that columns take by their number in an array of so many elements: `/items/0`, `/items/-1`.
+    /// The places that columns take by their number in an array of this length: `/items/0`, `/items/-1`.
     pub(super) fn numbered(&self, length: usize) -> Vec<(usize, (&str, &Node))> {
         let numbered = |(token, inner)| {
             let token: &String = token;

@@ -81,7 +81,7 @@ impl<'a> Number<'a> {
     /// A text that is the same for numbers that digests take for the same.
     ///
     /// Kept digests were once made from 64-bit values: whole numbers of 64 bits by their digits, all others by the
-    /// shortest text of the float. That text still stands for each number that is worth exactly the same (so `1.0`,
+    /// shortest text of the float. That text still represents each number that is worth exactly the same (so `1.0`,
     /// `1e0` and `1.00` are one, and `1` is another). A number with digits beyond a float has a form of its own.
     pub(super) fn canonical(&self) -> Cow<'_, str> {
         let text = self.digits();

@@ -13,7 +13,7 @@ use super::{Json, Number};
 const DEPTH_MAX: usize = 128;
 /// Places noted of one text; more of them say nothing new.
 pub(super) const NOTED_MAX: usize = 100;
-/// What stands before a text that some editors and servers write.
+/// The byte order mark that some editors and servers write before a text.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 const REPLACEMENT: char = '\u{fffd}';
 
@@ -118,7 +118,7 @@ fn error(text: &[u8], fault: JsonFault, at: usize) -> JsonError {
     JsonError { fault, line, column }
 }
 
-/// A stretch of the text that reads differently elsewhere, and what stands for it.
+/// A stretch of the text that reads differently elsewhere, and its replacement.
 struct Cut {
     from: usize,
     to: usize,

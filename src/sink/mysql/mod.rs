@@ -88,7 +88,7 @@ pub struct Mysql {
     pool: Pool,
     /// Host and port, where the connection is not encrypted.
     plain: Option<(String, u16)>,
-    /// Whether the server offers TLS, once that was asked: each question costs it a connection that comes to nothing.
+    /// Whether the server offers TLS, once that was asked: each question costs it a connection that fails.
     offers_tls: OnceCell<Option<bool>>,
     layouts: Vec<Layout>,
     /// The server's `max_allowed_packet`; 0: to be asked (again).

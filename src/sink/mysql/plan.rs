@@ -143,7 +143,7 @@ pub(super) struct Rows<'a> {
     pub documents: Vec<DocumentKey<'a>>,
 }
 
-/// What tells a document, and this reading of it, from others.
+/// Identifies a document and this reading of it.
 #[derive(Clone, Copy)]
 pub(super) struct DocumentKey<'a> {
     pub shop: &'a str,

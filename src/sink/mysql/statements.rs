@@ -16,7 +16,7 @@ pub(super) struct Sized {
     pub text: String,
 }
 
-/// The sizes of statements whose rows have so many placeholders.
+/// The sizes of statements whose rows have this many placeholders.
 pub(super) fn sizes(width: usize) -> impl Iterator<Item = usize> {
     SIZES.into_iter().filter(move |rows| *rows == 1 || rows * width <= PLACEHOLDERS_MAX)
 }
