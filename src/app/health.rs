@@ -26,6 +26,9 @@ const REST_MIN: u32 = 10;
 /// Changes logged one by one at one look; an outage of the API concerns every stream.
 const LOGGED_MAX: usize = 50;
 
+/// Since when the sink takes nothing, as the store keeps it: a restart must not make the streams look younger. 0: it does.
+const SINK_AWAY: &str = "sink_away";
+
 /// What is remembered between two looks.
 #[derive(Default)]
 pub(super) struct HealthBook {
@@ -138,10 +141,28 @@ impl Inner {
         }
         let mut since = self.health_book.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.retain(|code, _| found.iter().any(|fault| fault.code == *code));
+        let sink_away = self.sink_away().unwrap_or_default().filter(|at| *at <= now);
         for fault in &mut found {
-            fault.since = Some(*since.entry(fault.code).or_insert(now));
+            let seen = *since.entry(fault.code).or_insert(now);
+            let is_sink = matches!(fault.code, Code::SinkUnavailable | Code::SinkUnknown);
+            fault.since = Some(sink_away.filter(|_| is_sink).map_or(seen, |away| away.min(seen)));
         }
         found
+    }
+
+    /// Since when the sink takes nothing; none: it took documents when that was last known.
+    fn sink_away(&self) -> Result<Option<Millis>, StoreError> {
+        Ok(self.store.kept_time(SINK_AWAY)?.filter(|at| *at > 0))
+    }
+
+    /// Stores when the sink began to take nothing, and that it takes documents again. Writes at a change only.
+    async fn store_sink_away(&self) -> Result<(), StoreError> {
+        let away = self.health.error().is_some();
+        match self.sink_away()? {
+            None if away => self.store.keep_time(SINK_AWAY, self.store.clock().now()).await,
+            Some(_) if !away && self.health.is_known() => self.store.keep_time(SINK_AWAY, 0).await,
+            _ => Ok(()),
+        }
     }
 
     /// Looks again and again until the process ends, and logs what changed.
@@ -163,6 +184,9 @@ impl Inner {
                     LOOK_MAX
                 }
             };
+            if let Err(error) = self.store_sink_away().await {
+                error.warn("the time since which the sink takes nothing could not be stored; trying again");
+            }
             // One slow look, as on a busy machine, must not hold the news up for long.
             let rest = (took * REST).min(LOOK_MAX.max(took * REST_MIN));
             let pause = self.look_pause().max(rest);

@@ -230,8 +230,8 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
     let (mut success, mut attempt, mut due) = (Some(Millis::MAX), None, None);
     for stream in &of.streams {
         // A run that ended well while the sink took nothing has brought nothing to where people look.
-        let cut_off = blocking.filter(|fault| fault.code.level() == Level::Failing).and_then(|fault| fault.since);
-        let succeeded_at = past(stream.status.last_success_at, now).map(|at| cut_off.map_or(at, |since| at.min(since)));
+        let cut_off = blocking.and_then(|fault| fault.since).unwrap_or(Millis::MAX);
+        let succeeded_at = past(stream.status.last_success_at, now).map(|at| at.min(cut_off));
         success = success.zip(succeeded_at).map(|(a, b): (Millis, Millis)| a.min(b));
         let started = stream.open.iter().map(|run| run.started_at).max();
         attempt = attempt.max(past(stream.status.last_attempt_at.or(succeeded_at), now)).max(past(started, now));
