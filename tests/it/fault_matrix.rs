@@ -24,7 +24,7 @@ use rows::{Fault, World};
 use surfaces::{Dashboard, SURFACES, Said, Seen};
 
 /// Longer than any surface takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 /// Rows at the same time.
 const ROWS_AT_ONCE: usize = 6;
@@ -157,7 +157,7 @@ async fn patiently(look: impl Fn() -> Said + Send + Sync) -> Said {
     let begun = Instant::now();
     loop {
         let said = block_in_place(&look);
-        if said.is_ok() || begun.elapsed() > PATIENCE / 2 {
+        if said.is_ok() || begun.elapsed() > PATIENCE {
             return said;
         }
         tokio::time::sleep(LOOK_EVERY).await;

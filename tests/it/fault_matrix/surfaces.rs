@@ -239,7 +239,9 @@ pub(super) fn log_well(folder: &Folder, from: usize, about: &About) -> Said {
     if new.iter().any(|line| is_end(&line)) {
         Ok("INFO".to_owned())
     } else {
-        Err(format!("no end in {} lines", new.len()))
+        let is_health = |line: &&Value| line["message"] == "well again" || line["message"] == "not well";
+        let health: Vec<String> = lines.iter().filter(is_health).map(Value::to_string).collect();
+        Err(format!("no end in {} lines; of the health it says:\n{}", new.len(), health.join("\n")))
     }
 }
 
