@@ -1,7 +1,7 @@
 //! From a definition to calls, and from bodies to rows and documents. Pure.
 //!
 //! Called by the sync step. An end of a list is not an error, and an error is never the end of a
-//! list; [`super::paging`] says what proves an end.
+//! list; `paging` says what proves an end.
 
 use std::fmt::Write;
 
