@@ -24,7 +24,8 @@ type Finding = (String, Result<String, String>);
 
 /// Check configuration, data directory, tokens, one page, MySQL rights and the clock.
 ///
-/// Each line says what was looked at, and what mends it. It uses one list call of each shop's budget and changes nothing.
+/// Each line says what was looked at, and what to do. It reads up to two pages of each list of each shop, which uses that
+/// much of its budget, and changes nothing.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # asks neither the marketplace nor MySQL\n  \
