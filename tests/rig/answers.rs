@@ -72,7 +72,8 @@ pub(crate) async fn answers(mut run: Run) {
     oracle::judge_allowing(world, serving, Allowed { late: true, failed_runs: true, ..Allowed::default() }).await;
 }
 
-/// Every kind of bad answer, with its name in the diary.
+/// Every kind of bad answer, with its name in the diary. A key twice and half a surrogate pair are none: they are read,
+/// and counted as tolerated.
 fn kinds(trap: &str) -> Vec<(String, FaultKind)> {
     let status = |code: u16, body: FaultBody, headers: &[(&str, &str)]| {
         let headers: BTreeMap<String, String> =
@@ -110,11 +111,8 @@ fn kinds(trap: &str) -> Vec<(String, FaultKind)> {
         ("nested within".to_owned(), insert(&deep)),
         ("no UTF-8".to_owned(), FaultKind::Garbage),
         ("no UTF-8 within".to_owned(), insert("\"cafe\":\"caf\u{e9}\",")),
-        ("a key twice".to_owned(), insert(r#""shipmentId":"x","shipments":[],"#)),
-        ("another key twice".to_owned(), insert(r#""a":1,"a":2,"#)),
         ("NaN".to_owned(), insert(r#""a":NaN,"#)),
         ("a number beyond all".to_owned(), insert(r#""a":1e999,"#)),
-        ("a lone surrogate".to_owned(), insert(r#""a":"\ud800","#)),
         ("a raw control character".to_owned(), insert("\"a\":\"\u{1}\",")),
     ];
     for code in [204, 206, 304, 400, 401, 403, 404, 408, 410, 425, 500, 501, 502, 503, 504] {

@@ -33,6 +33,8 @@ pub(crate) struct Allowed {
     pub(crate) late: bool,
     /// Walks may have failed or been given up; the ones after them made up for it.
     pub(crate) failed_runs: bool,
+    /// Walks may have met a list that showed nothing of what it showed before; the ones after them saw it again.
+    pub(crate) unproved_runs: bool,
     /// Documents that nobody could read may be parked.
     pub(crate) parked: bool,
 }
@@ -62,11 +64,16 @@ pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allo
 /// Judges in the middle of a run, when nothing changes any more and what did was walked over since:
 /// everything is right without another walk. The service goes on.
 pub(crate) async fn judge_now(world: &World, serving: &Serving) {
+    judge_now_allowing(world, serving, &Allowed::default()).await;
+}
+
+/// The same where something may be left behind.
+pub(crate) async fn judge_now_allowing(world: &World, serving: &Serving, allowed: &Allowed) {
     let mut findings = world.server_errors.lock().unwrap().clone();
     let status = serving.idle(QUIET_WITHIN).await;
     let early = complete(world, serving, &mut findings).await;
     equal(world, serving, &early, &mut findings).await;
-    add_up(world, serving, &status, &Allowed::default(), &mut findings).await;
+    add_up(world, serving, &status, allowed, &mut findings).await;
     assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
 }
 
@@ -200,8 +207,11 @@ async fn add_up(world: &World, serving: &Serving, status: &Value, allowed: &Allo
             == count("fetched") + count("gone") + count("parked") - count("refused") + count("pending");
         // The clock may have started one meanwhile.
         let open = run["ended_at"].is_null();
-        let ended_well = run["state"] == "done" || allowed.failed_runs && run["state"] == "failed";
-        if !adds_up || !open && (!ended_well || count("pending") > 0) {
+        // A refused shop's run stops; the documents that it found are read once the shop is active again.
+        let stopped = run["state"] == "stopped";
+        let unproved = run["state"] == "unproved" && (allowed.unproved_runs || allowed.failed_runs);
+        let ended_well = run["state"] == "done" || unproved || allowed.failed_runs && run["state"] == "failed";
+        if !adds_up || !open && !stopped && (!ended_well || count("pending") > 0) {
             findings.push(format!("a run that does not add up: {run}"));
         }
     }

@@ -62,7 +62,12 @@ pub(crate) async fn pages(mut run: Run) {
     for (client, id) in world.clients.iter().flat_map(|client| ATTACKS.map(|id| (client, format!("{id} ")))) {
         world.market.sandbox.remove(client, &id).unwrap();
     }
-    oracle::judge_allowing(world, serving, Allowed { parked: true, failed_runs: true, late: true }).await;
+    oracle::judge_allowing(
+        world,
+        serving,
+        Allowed { parked: true, failed_runs: true, late: true, ..Allowed::default() },
+    )
+    .await;
 }
 
 /// Rows whose ids cannot be kept, so that they are shown among the parked; the ids as they are shown.

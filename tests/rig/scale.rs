@@ -83,7 +83,7 @@ pub(crate) async fn fair(run: Run) {
     world.market.sandbox.set_faults(Vec::new());
     world.retry_parked(&serving).await;
     settle_slow(&world, &serving).await;
-    oracle::judge_allowing(world, serving, Allowed { late: true, failed_runs: true, parked: false }).await;
+    oracle::judge_allowing(world, serving, Allowed { late: true, failed_runs: true, ..Allowed::default() }).await;
 }
 
 /// What was slow has its last calls under way for as long as a call may take.
