@@ -65,7 +65,7 @@ impl Rows {
             }
             Ok(id) => id,
             Err(mut reject) => {
-                // Whose it is cannot be known: its content tells it from others.
+                // Whose it is cannot be known: its content distinguishes it from others.
                 reject.unreadable = reject.id.is_none().then_some(ordered);
                 return self.rejected.push(reject);
             }
@@ -118,7 +118,7 @@ fn of_all(hashes: &BTreeSet<u64>) -> u64 {
     hash(&Json::Array(texts.collect()))
 }
 
-/// What tells a changed row from a known one, and the same as earlier versions computed it, where that differs.
+/// What distinguishes a changed row from a known one, and the same as earlier versions computed it, where that differs.
 fn marks(definition: &Definition, row: &Json<'_>, ordered: u64) -> (u64, Option<u64>) {
     // A row that is the document is stored again when anything of it differs.
     if definition.detail.is_none() && definition.list.changed_by.is_empty() {

@@ -169,7 +169,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A number, a word, or what somebody took for one.
+    /// A number, a word, or what was taken for one.
     fn bare(&mut self) -> Result<&'a [u8], SourceError> {
         let from = self.at;
         let ends =

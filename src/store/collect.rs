@@ -17,7 +17,7 @@ const LOG_MIN: u64 = 32 * 1024 * 1024;
 const STEP: i64 = 256 * 1024;
 /// The most that one large commit leaves to later steps.
 const OWED_MAX: i64 = 4 * 1024 * 1024;
-/// The key that is written to have a page replaced; nobody reads it.
+/// The key that is written to have a page replaced; it is never read.
 const SPARE: &[u8] = b"mspare";
 /// sled replaces a page instead of adding an eleventh change to it.
 const CHANGES: u8 = 11;

@@ -214,7 +214,7 @@ pub(super) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
 }
 
 /// Goes on behind a page that is given up, as one bad page must not close all those after it. False: the walk ends
-/// here, since the page before was given up too, or so many were.
+/// here, since the page before was given up too, or too many were.
 pub(super) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, now: i64) -> Result<bool, StoreError> {
     let (JobKind::ListPage { run, page: number, mark, .. }, Next::More { cursor }) = (&job.kind, next) else {
         return Ok(false);

@@ -29,7 +29,7 @@ pub struct WalkCosts {
 /// What the ledger knows of a stream's list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedRows {
-    /// The own time of each row that is listed; none where the list tells none.
+    /// The own time of each row that is listed; none where the list has none.
     pub times: Vec<Option<i64>>,
     /// Rows whose document may still change, so that a full walk on request reads it again.
     pub may_change: u64,

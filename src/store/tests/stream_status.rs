@@ -84,7 +84,7 @@ async fn runs_of_a_refused_shop_end_and_their_list_jobs_go() {
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.open_runs, counters.ready_jobs), (0, 2), "the details stay");
     assert!(f.lease(QueueKind::List, 1).await.is_empty());
-    // With a new secret the stream is walked anew, and what was found is still read.
+    // With a new secret the stream is walked again, and what was found is still read.
     let right = ShopChange { client_secret: Some(SecretString::from("right")), ..ShopChange::default() };
     f.store.update_shop(&f.stream.shop, right).await.unwrap();
     let next = f.start(Mode::Incremental).await;
