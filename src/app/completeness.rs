@@ -54,15 +54,6 @@ struct Look {
     was_cut: bool,
 }
 
-/// How far a look goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    /// Which documents are there, and which version of each.
-    Documents,
-    /// Their rows in child tables too, for which each document is read.
-    Children,
-}
-
 /// What was done about gaps.
 #[derive(Default)]
 struct Closed {
@@ -79,7 +70,7 @@ impl Inner {
     pub(super) async fn look_at_shop(&self, shop: &Shop) -> Result<Vec<Completeness>, LookError> {
         let mut found = Vec::new();
         for definition in self.definitions_of(shop) {
-            found.push(self.look_twice(shop, definition, Depth::Children).await?.counts);
+            found.push(self.look_twice(shop, definition).await?.counts);
         }
         Ok(found)
     }
@@ -88,16 +79,16 @@ impl Inner {
     pub(super) async fn close_gaps(&self, shop: &Shop) -> Result<u64, LookError> {
         let mut asked = 0;
         for definition in self.definitions_of(shop) {
-            asked += self.close_gaps_of(shop, definition, Depth::Children).await?;
+            asked += self.close_gaps_of(shop, definition).await?;
         }
         Ok(asked)
     }
 
-    async fn close_gaps_of(&self, shop: &Shop, definition: &Definition, depth: Depth) -> Result<u64, LookError> {
-        let (mut told, mut asked) = (0, 0);
+    async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, LookError> {
+        let (mut told, mut asked, mut rewritten) = (0, 0, BTreeSet::new());
         // One look names a bounded number; those that are asked for are not missing in the next.
         loop {
-            let some = self.close_some_gaps(shop, definition, depth).await?;
+            let some = self.close_some_gaps(shop, definition, &mut rewritten).await?;
             told += some.told;
             asked += some.asked;
             if !some.was_cut || some.told + some.asked == 0 {
@@ -110,16 +101,23 @@ impl Inner {
         Ok(told + asked)
     }
 
-    async fn close_some_gaps(&self, shop: &Shop, definition: &Definition, depth: Depth) -> Result<Closed, LookError> {
+    /// Child rows are written once: a trigger of the table may change them each time.
+    async fn close_some_gaps(
+        &self,
+        shop: &Shop,
+        definition: &Definition,
+        rewritten: &mut BTreeSet<String>,
+    ) -> Result<Closed, LookError> {
         // Most shops lack nothing, and to tell what is on its way means to look at all that waits, of all shops.
-        if self.compare(shop, definition, &UnderWay::default(), depth).await?.gaps.is_empty() {
+        if self.compare(shop, definition, &UnderWay::default()).await?.gaps.is_empty() {
             return Ok(Closed::default());
         }
-        let Look { gaps, was_cut, .. } = self.look_twice(shop, definition, depth).await?;
+        let Look { gaps, was_cut, .. } = self.look_twice(shop, definition).await?;
         let (torn, gaps): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ChildrenInSink);
-        let torn: Vec<String> = torn.into_iter().map(|(gap, _)| gap.id).collect();
-        let rewritten = self.sink.rewrite_children(&definition.name, &shop.id, &torn).await?;
+        let torn: Vec<String> =
+            torn.into_iter().map(|(gap, _)| gap.id).filter(|id| rewritten.insert(id.clone())).collect();
+        let restored = self.sink.rewrite_children(&definition.name, &shop.id, &torn).await?;
         let (untold, unheld): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
         let named = |gaps: Vec<(Gap, Combination)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
@@ -133,7 +131,7 @@ impl Inner {
             // A whole walk brings what it takes as new.
             None => self.store.forget_rows(&shop.id, &definition.name, named(unheld)).await?,
         };
-        Ok(Closed { told: told + rewritten, asked, was_cut })
+        Ok(Closed { told: told + restored, asked, was_cut })
     }
 
     /// Closes gaps after full walks, until the process ends.
@@ -180,7 +178,7 @@ impl Inner {
                 // What the first walk found is only just being written.
                 if known.is_some() {
                     let _one = self.looks.lock().await;
-                    let asked = self.close_gaps_of(&shop, definition, Depth::Documents).await?;
+                    let asked = self.close_gaps_of(&shop, definition).await?;
                     if asked > 0 {
                         metrics::counter!("waybill_gaps_total").increment(asked);
                         tracing::warn!(
@@ -216,12 +214,12 @@ impl Inner {
         self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.takes(&definition.name))
     }
 
-    async fn look_twice(&self, shop: &Shop, definition: &Definition, depth: Depth) -> Result<Look, LookError> {
-        let first = self.look(shop, definition, depth).await?;
+    async fn look_twice(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {
+        let first = self.look(shop, definition).await?;
         if first.gaps.is_empty() {
             return Ok(first);
         }
-        let mut second = self.look(shop, definition, depth).await?;
+        let mut second = self.look(shop, definition).await?;
         let before: BTreeSet<&str> = first.gaps.keys().map(|gap| gap.id.as_str()).collect();
         let named = second.gaps.len() as u64;
         second.was_cut |= first.was_cut;
@@ -234,21 +232,15 @@ impl Inner {
         Ok(second)
     }
 
-    async fn look(&self, shop: &Shop, definition: &Definition, depth: Depth) -> Result<Look, LookError> {
+    async fn look(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {
         // First what is on its way: what has arrived by the time that the sink is read was here before.
         let (store, shop_id, resource) = (self.store.clone(), shop.id.clone(), definition.name.clone());
         let under_way = blocking(move || store.under_way(&shop_id, &resource)).await?;
-        self.compare(shop, definition, &under_way, depth).await
+        self.compare(shop, definition, &under_way).await
     }
 
     /// What was listed against what the sink holds.
-    async fn compare(
-        &self,
-        shop: &Shop,
-        definition: &Definition,
-        under_way: &UnderWay,
-        depth: Depth,
-    ) -> Result<Look, LookError> {
+    async fn compare(&self, shop: &Shop, definition: &Definition, under_way: &UnderWay) -> Result<Look, LookError> {
         let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
         let mut look = Look::default();
         look.counts.resource.clone_from(&definition.name);
@@ -263,13 +255,8 @@ impl Inner {
             let listed = blocking(move || store.listed(&streams, &from, COMPARED_AT_ONCE)).await?;
             let last = (listed.len() == COMPARED_AT_ONCE).then(|| listed.last().map(|one| one.id.clone())).flatten();
             let held = self.held(&definition.name, &shop.id, &after, last.as_deref()).await?;
-            let torn = match depth {
-                Depth::Documents => BTreeSet::new(),
-                Depth::Children => {
-                    let range = Range { shop: &shop.id, after: &after, last: last.as_deref() };
-                    self.sink.wrong_children(&definition.name, range).await?
-                }
-            };
+            let range = Range { shop: &shop.id, after: &after, last: last.as_deref() };
+            let torn = self.sink.wrong_children(&definition.name, range).await?;
             look.compare(listed, (held, torn), under_way);
             let Some(last) = last else { break };
             after = last;

@@ -26,7 +26,9 @@ fn definitions(own: &str) -> Vec<Arc<Definition>> {
     let rules = RuleTable::build([&catalog::source_defaults().unwrap().limits]).unwrap();
     let own: toml::Table = toml::from_str(own).unwrap();
     let own = own.get("resource").and_then(toml::Value::as_table).cloned().unwrap_or_default();
-    catalog::resources(&["shipments".to_owned()], &own, &rules).unwrap()
+    let more = own.keys().filter(|name| *name != "shipments").cloned();
+    let names: Vec<String> = ["shipments".to_owned()].into_iter().chain(more).collect();
+    catalog::resources(&names, &own, &rules).unwrap()
 }
 
 fn open(url: String) -> Mysql {

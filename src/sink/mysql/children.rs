@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mysql_async::{Params, Value};
+use mysql_async::{Params, Row, Value, from_value_opt};
 
-use crate::catalog::extract::extract;
+use crate::catalog::extract::{Cell, extract};
 use crate::domain::Json;
 use crate::sink::SinkError;
 
 use super::Mysql;
+use super::alike::alike;
 use super::layout::Layout;
 use super::value::text_value;
 
@@ -29,14 +30,20 @@ pub struct Range<'a> {
     pub last: Option<&'a str>,
 }
 
-/// A stored document, and how many rows it should have in each child table.
+/// A stored document, and the rows that it should have in each child table.
 struct Expected {
     version: u64,
-    rows: Vec<u64>,
+    rows: Vec<Vec<Vec<Cell>>>,
 }
 
-/// The rows of a document in a child table: id, how many, the greatest position, the least and greatest version.
-type Found = (String, u64, u64, u64, u64);
+/// What a child table has of a document.
+#[derive(Default)]
+struct Found {
+    /// Rows that the document says, each at its position.
+    right: usize,
+    /// There is a row that it does not say.
+    has_other: bool,
+}
 
 impl Mysql {
     /// The documents whose rows in some child table are not those of the stored document. A document that is written
@@ -55,15 +62,12 @@ impl Mysql {
             let (expected, has_more) = self.expected(layout, Range { after: &after, ..range }).await?;
             let Some(last) = expected.last_key_value().map(|(id, _)| id.clone()) else { return Ok(wrong) };
             for table in 0..layout.children.len() {
-                let found = self.found(layout, table, Range { after: &after, last: Some(&last), ..range }).await?;
+                let range = Range { after: &after, last: Some(&last), ..range };
+                let found = self.found(layout, table, range, &expected).await?;
                 let differs = |(id, one): &(&String, &Expected)| {
-                    let wanted = one.rows.get(table).copied().unwrap_or(0);
-                    match found.get(*id) {
-                        None => wanted > 0,
-                        Some((_, count, position, least, greatest)) => {
-                            (*count, *position + 1, *least, *greatest) != (wanted, wanted, one.version, one.version)
-                        }
-                    }
+                    let wanted = one.rows.get(table).map_or(0, Vec::len);
+                    let found = found.get(*id);
+                    found.is_some_and(|found| found.has_other) || found.map_or(0, |found| found.right) != wanted
                 };
                 wrong.extend(expected.iter().filter(differs).map(|(id, _)| id.clone()));
             }
@@ -94,30 +98,49 @@ impl Mysql {
             let value = Json::parse(&document).unwrap_or(Json::Null);
             let combination = self.combination(&layout.definition.name, &combination);
             let laid_out = extract(&layout.definition, &id, &value, &combination);
-            let rows = laid_out.children.iter().map(|rows| rows.len() as u64).collect();
-            expected.insert(id, Expected { version, rows });
+            expected.insert(id, Expected { version, rows: laid_out.children });
             Ok(bytes < PAGE_BYTES_MAX)
         };
         self.read_while(&text, Params::Positional(values), take).await?;
         Ok((expected, count == PAGE_MAX || bytes >= PAGE_BYTES_MAX))
     }
 
+    /// Compares the rows of a child table with those that are expected there.
     async fn found(
         &self,
         layout: &Layout,
         table: usize,
         range: Range<'_>,
+        expected: &BTreeMap<String, Expected>,
     ) -> Result<BTreeMap<String, Found>, SinkError> {
         let id = &layout.definition.table.id_column;
-        let Some(child) = layout.children.get(table) else { return Ok(BTreeMap::new()) };
+        let Some(child) = layout.definition.table.children.get(table) else { return Ok(BTreeMap::new()) };
         let (condition, values) = condition(id, range);
-        let text = format!(
-            "SELECT `{id}`, COUNT(*), MAX(`position`), MIN(`version`), MAX(`version`) FROM `{}` WHERE {condition} \
-             GROUP BY `{id}`",
-            child.name
-        );
-        let rows: Vec<Found> = self.read(&text, Params::Positional(values)).await?;
-        Ok(rows.into_iter().map(|row| (row.0.clone(), row)).collect())
+        let columns: String = child.columns.iter().map(|column| format!(",`{}`", column.name)).collect();
+        let text = format!("SELECT `{id}`,`position`,`version`{columns} FROM `{}` WHERE {condition}", child.name);
+        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        let take = |row: Row| {
+            let values: Vec<Value> = row.unwrap_raw().into_iter().flatten().collect();
+            let [Value::Bytes(id), position, version, cells @ ..] = values.as_slice() else { return Ok(true) };
+            let Some((id, document)) = str::from_utf8(id).ok().and_then(|id| expected.get_key_value(id)) else {
+                return Ok(true);
+            };
+            let number = |value: &Value| from_value_opt::<u64>(value.clone()).ok();
+            let position = number(position).and_then(|position| usize::try_from(position).ok());
+            let asked = position.and_then(|position| document.rows.get(table)?.get(position));
+            let is_alike = |asked: &Vec<Cell>| {
+                let columns = child.columns.iter().zip(cells);
+                asked.iter().zip(columns).all(|(cell, (column, there))| alike(cell, column.kind, there))
+            };
+            let of_document = found.entry(id.clone()).or_default();
+            match asked.is_some_and(is_alike) && number(version) == Some(document.version) {
+                true => of_document.right += 1,
+                false => of_document.has_other = true,
+            }
+            Ok(true)
+        };
+        self.read_while(&text, Params::Positional(values), take).await?;
+        Ok(found)
     }
 }
 

@@ -8,6 +8,7 @@
 //! newer one, children included; every write may be repeated. A connection that failed, timed out or
 //! met a read-only server does not go back to the pool.
 
+mod alike;
 mod children;
 mod errors;
 mod inspect;

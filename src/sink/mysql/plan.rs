@@ -7,7 +7,8 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use crate::catalog::extract::{Extract, extract};
+use crate::catalog::definition::ChildTable;
+use crate::catalog::extract::{Cell, Extract, extract};
 use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Document, Entry};
@@ -165,15 +166,35 @@ pub(super) struct ChildPlace {
     pub position: u64,
 }
 
+impl ChildRows {
+    pub(super) fn new(width: usize) -> ChildRows {
+        ChildRows { rows: RowBuffer::new(width), places: Vec::new(), counts: Vec::new() }
+    }
+
+    /// Adds the rows of the document at a place; returns the bytes of the largest.
+    pub(super) fn push(
+        &mut self,
+        (place, document): (usize, DocumentKey<'_>),
+        child: &ChildTable,
+        rows: Vec<Vec<Cell>>,
+    ) -> usize {
+        let mut bytes = 0;
+        self.counts.push(rows.len() as u64);
+        for (position, cells) in (0u64..).zip(rows) {
+            let key = [text_value(document.shop), text_value(document.id), Value::UInt(position)];
+            let own = cells.into_iter().zip(&child.columns).map(|(cell, column)| cell_value(cell, column.kind));
+            bytes = bytes.max(self.rows.push(key.into_iter().chain(own).chain([Value::UInt(document.version)])));
+            self.places.push(ChildPlace { document: place, position });
+        }
+        bytes
+    }
+}
+
 impl<'a> Rows<'a> {
     pub(super) fn new(layout: &Layout) -> Rows<'a> {
         Rows {
             parent: RowBuffer::new(layout.parent.width),
-            children: layout
-                .children
-                .iter()
-                .map(|child| ChildRows { rows: RowBuffer::new(child.width), places: Vec::new(), counts: Vec::new() })
-                .collect(),
+            children: layout.children.iter().map(|child| ChildRows::new(child.width)).collect(),
             documents: Vec::new(),
         }
     }
@@ -216,13 +237,8 @@ impl<'a> Rows<'a> {
         ]));
         let place = self.documents.len();
         for ((rows, child), of_child) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
-            of_child.counts.push(rows.len() as u64);
-            for (position, cells) in (0u64..).zip(rows) {
-                let own = cells.into_iter().zip(&child.columns).map(|(cell, column)| cell_value(cell, column.kind));
-                let row = key().into_iter().chain([Value::UInt(position)]).chain(own);
-                bytes = bytes.max(of_child.rows.push(row.chain([Value::UInt(document.version)])));
-                of_child.places.push(ChildPlace { document: place, position });
-            }
+            let key = DocumentKey { shop: &document.shop, id: &document.id, version: document.version };
+            bytes = bytes.max(of_child.push((place, key), child, rows));
         }
         if bytes > packet {
             return Err(poison(

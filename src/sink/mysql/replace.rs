@@ -67,10 +67,20 @@ pub(super) async fn replace(
     send(transaction, known, &layout.parent.upserts, bounds).await?;
     let is_ours = |place: &usize| there.get(*place).is_some_and(|there| *there != There::Newer);
     let ours: Vec<usize> = (0..documents.len()).filter(is_ours).collect();
+    replace_all_children(transaction, layout, children, (&documents, &ours), bounds).await
+}
+
+/// Replaces the rows of documents in all child tables: of those at the places in `ours`, whose own rows are locked.
+pub(super) async fn replace_all_children(
+    transaction: &mut Transaction<'_>,
+    layout: &Layout,
+    children: Vec<ChildRows>,
+    of: (&[DocumentKey<'_>], &[usize]),
+    bounds: Bounds,
+) -> Result<(), SinkError> {
     let statements = layout.child_counts.iter().zip(&layout.surpluses);
     for (of_child, (table, (counts, surpluses))) in children.into_iter().zip(layout.children.iter().zip(statements)) {
-        replace_children(transaction, &Child { table, counts, surpluses }, of_child, (&documents, &ours), bounds)
-            .await?;
+        replace_children(transaction, &Child { table, counts, surpluses }, of_child, of, bounds).await?;
     }
     Ok(())
 }
@@ -154,7 +164,8 @@ async fn replace_children(
     send(transaction, new, &child.table.inserts, bounds).await
 }
 
-async fn send(
+/// Sends rows in statements of the sizes at hand.
+pub(super) async fn send(
     transaction: &mut Transaction<'_>,
     rows: RowBuffer,
     statements: &[Sized],

@@ -4,7 +4,7 @@
 //! In the order of keys, a batch a transaction. A batch locks its rows, so that a writer beside it comes before or
 //! after; its place is kept in the same transaction (`waybill_replays`), so that a kill at any moment costs one batch.
 //! Only typed columns and child rows are written, and of those the server changes only what differs: version, hashes,
-//! times and the document itself stay as they are.
+//! times and the document itself stay as they are. Child rows are replaced by version, as the writer does it.
 
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ use crate::sink::SinkError;
 use super::Mysql;
 use super::errors::sink_error;
 use super::layout::Layout;
-use super::statements::Sized;
+use super::plan::{ChildRows, DocumentKey};
+use super::replace::{replace_all_children, send};
 use super::value::{RowBuffer, cell_value, text_value};
-use super::write::{self, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
+use super::write::{self, Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 
 /// Documents of a batch: few enough that a writer who waits for one of them is not held up.
 const BATCH_MAX: u64 = 500;
@@ -159,7 +160,7 @@ impl Mysql {
         let stored: Vec<Stored> = transaction.exec(text, values).await.map_err(|error| sink_error(&error))?;
         let mut fresh = Fresh::new(layout);
         for one in &stored {
-            fresh.push(layout, one, self.combination(&layout.definition.name, &one.2));
+            fresh.push(layout, one, &self.combination(&layout.definition.name, &one.2));
         }
         fresh.write(&mut transaction, layout, bytes_max).await?;
         write::commit(transaction).await?;
@@ -179,7 +180,7 @@ impl Mysql {
         let stored: Vec<Stored> = after(&mut transaction, layout, &before, (scope, &Part::Locked, fit)).await?;
         let mut fresh = Fresh::new(layout);
         for one in &stored {
-            fresh.push(layout, one, self.combination(scope.resource, &one.2));
+            fresh.push(layout, one, &self.combination(scope.resource, &one.2));
         }
         fresh.write(&mut transaction, layout, bytes_max).await?;
         let documents = before.documents + stored.len() as u64;
@@ -256,25 +257,25 @@ async fn after<T: FromRow + Send + 'static>(
     Ok(found)
 }
 
-/// Documents laid out anew.
-struct Fresh {
+/// Documents laid out again.
+struct Fresh<'a> {
     own: RowBuffer,
-    children: Vec<RowBuffer>,
-    /// Per child: how many rows each document has.
-    counts: Vec<RowBuffer>,
+    children: Vec<ChildRows>,
+    documents: Vec<DocumentKey<'a>>,
 }
 
-impl Fresh {
-    fn new(layout: &Layout) -> Fresh {
+impl<'a> Fresh<'a> {
+    fn new(layout: &Layout) -> Fresh<'a> {
         Fresh {
             own: RowBuffer::new(layout.definition.table.columns.len() + 2),
-            children: layout.children.iter().map(|child| RowBuffer::new(child.width)).collect(),
-            counts: layout.children.iter().map(|_| RowBuffer::new(3)).collect(),
+            children: layout.children.iter().map(|child| ChildRows::new(child.width)).collect(),
+            documents: Vec::new(),
         }
     }
 
-    /// A document that somebody changed by hand, so that it is no JSON any more, is passed over.
-    fn push(&mut self, layout: &Layout, (shop, id, _, document, version): &Stored, combination: Combination) {
+    /// A document that was changed by hand, so that it is no JSON any more, is passed over.
+    fn push(&mut self, layout: &Layout, stored: &'a Stored, combination: &Combination) {
+        let (shop, id, _, document, version) = stored;
         let Ok(value) = Json::parse(document) else {
             tracing::warn!(
                 shop.id = shop,
@@ -284,40 +285,22 @@ impl Fresh {
             return;
         };
         let table = &layout.definition.table;
-        let laid_out = extract(&layout.definition, id, &value, &combination);
-        let key = || [text_value(shop), text_value(id)].into_iter();
+        let laid_out = extract(&layout.definition, id, &value, combination);
         let own = laid_out.cells.into_iter().zip(&table.columns).map(|(cell, column)| cell_value(cell, column.kind));
-        self.own.push(key().chain(own));
-        let buffers = self.children.iter_mut().zip(&mut self.counts);
-        for ((rows, child), (buffer, counts)) in laid_out.children.into_iter().zip(&table.children).zip(buffers) {
-            counts.push(key().chain([Value::UInt(rows.len() as u64)]));
-            for (position, cells) in (0u64..).zip(rows) {
-                let own = cells.into_iter().zip(&child.columns).map(|(cell, column)| cell_value(cell, column.kind));
-                buffer.push(key().chain([Value::UInt(position)]).chain(own).chain([Value::UInt(*version)]));
-            }
+        self.own.push([text_value(shop), text_value(id)].into_iter().chain(own));
+        let key = DocumentKey { shop, id, version: *version };
+        for ((rows, child), of_child) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
+            of_child.push((self.documents.len(), key), child, rows);
         }
+        self.documents.push(key);
     }
 
-    /// The rows of child tables first go where a document has no such position (any more).
-    async fn write(
-        self,
-        transaction: &mut Transaction<'_>,
-        layout: &Layout,
-        bytes_max: usize,
-    ) -> Result<(), SinkError> {
-        let mut run = async |rows: RowBuffer, statements: &[Sized]| {
-            for (text, values) in rows.cut(statements, bytes_max) {
-                write::execute(transaction, text, values).await?;
-            }
-            Ok::<(), SinkError>(())
-        };
-        run(self.own, &layout.refills).await?;
-        let children = layout.children.iter().zip(&layout.surpluses);
-        for ((child, surpluses), (rows, counts)) in children.zip(self.children.into_iter().zip(self.counts)) {
-            run(counts, surpluses).await?;
-            run(rows, &child.upserts).await?;
-        }
-        Ok(())
+    /// For documents whose rows this transaction has locked.
+    async fn write(self, transaction: &mut Transaction<'_>, layout: &Layout, bytes: usize) -> Result<(), SinkError> {
+        let bounds = Bounds { bytes, alone: self.documents.len() == 1 };
+        send(transaction, self.own, &layout.refills, bounds).await?;
+        let all: Vec<usize> = (0..self.documents.len()).collect();
+        replace_all_children(transaction, layout, self.children, (&self.documents, &all), bounds).await
     }
 }
 

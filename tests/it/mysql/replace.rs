@@ -1,11 +1,12 @@
 //! Documents and their children are replaced by version, whatever the server says of affected rows.
 
 use mysql_async::prelude::Queryable;
-use serde_json::Value;
-use waybill::domain::Entry;
-use waybill::sink::SinkErrorClass;
+use serde_json::{Value, json};
+use waybill::domain::{Document, Entry};
+use waybill::sink::mysql::Scope;
+use waybill::sink::{Mysql, SinkErrorClass};
 
-use super::{checksums, eans, entry, prepared, shipment};
+use super::{checksums, definitions, document, eans, entry, prepared, shipment};
 use crate::support::mariadb::Database;
 
 /// Ten documents of a version, each with its own number of children.
@@ -153,4 +154,67 @@ async fn ids_that_the_server_takes_for_one_stop_the_writer_and_merge_nothing() {
     assert_eq!(checksums(&database).await, before);
     let stored: Vec<String> = database.rows("SELECT document FROM shipments").await;
     assert_eq!(serde_json::from_str::<Value>(&stored[0]).unwrap(), shipment("o1", &["1"]));
+}
+
+/// A resource whose child table takes its rows from one of two lists of a document.
+fn things(from: &str) -> String {
+    format!(
+        "[resource.things]\nid = \"/id\"\n\
+         list = {{ path = \"/retailer/shipments\", items = \"\", pages = {{ style = \"none\" }} }}\n\
+         [resource.things.table]\nid = \"thing_id\"\n[resource.things.table.columns]\n\
+         name = {{ from = \"/name\", type = \"text(64)\" }}\n\
+         [resource.things.table.children.thing_parts]\nfrom = \"/{from}\"\n\
+         columns = {{ part = {{ from = \"/n\", type = \"integer\" }} }}\n"
+    )
+}
+
+async fn opened(database: &Database, from: &str) -> Mysql {
+    let definitions = definitions(&things(from));
+    let mysql = Mysql::new(&database.url().into(), definitions).unwrap();
+    mysql.prepare().await.unwrap();
+    mysql
+}
+
+#[tokio::test]
+async fn a_replay_after_a_changed_child_table_leaves_exactly_the_rows_of_the_stored_documents() {
+    for change in ["", "ALTER TABLE things ADD SYSTEM VERSIONING", "ALTER TABLE thing_parts ADD SYSTEM VERSIONING"] {
+        let database = Database::fresh().await;
+        if !change.is_empty() && !database.is_mariadb().await {
+            continue;
+        }
+        let mysql = opened(&database, "old").await;
+        let parts = |numbers: std::ops::Range<u64>| numbers.map(|n| json!({"n": n})).collect::<Vec<_>>();
+        let entries = (0..60u64).map(|n| {
+            let body = json!({"name": "x", "old": parts(0..n % 4), "new": parts(100..100 + n % 5)});
+            let id = format!("{n:03}");
+            Entry::Document(Document { resource: "things".into(), ..document("s", &id, n + 1, &body) })
+        });
+        mysql.write(&entries.collect::<Vec<_>>()).await.unwrap();
+        mysql.disconnect().await.unwrap();
+        database.run("ALTER TABLE thing_parts ADD note VARCHAR(20) NULL DEFAULT 'kept'").await;
+        if !change.is_empty() {
+            database.run(change).await;
+        }
+        database.run("UPDATE thing_parts SET note = 'mine'").await;
+        // Holes, rows of another version, and rows far behind.
+        database.run("DELETE FROM thing_parts WHERE thing_id = '003' AND position = 0").await;
+        database.run("UPDATE thing_parts SET version = 99 WHERE thing_id = '006'").await;
+        let far = "INSERT INTO thing_parts (shop_id, thing_id, position, part, version) VALUES ('s', '001', 900, 1, 7)";
+        database.run(far).await;
+
+        let mysql = opened(&database, "new").await;
+        let scope = Scope { resource: "things", shop: None };
+        while !mysql.replay_some(scope, 7).await.unwrap().ended {}
+        mysql.disconnect().await.unwrap();
+        let rows: Vec<(String, u64, u64, u64)> =
+            database.rows("SELECT thing_id, position, part, version FROM thing_parts ORDER BY 1, 2").await;
+        let wanted: Vec<_> = (0..60u64)
+            .flat_map(|n| (0..n % 5).map(move |position| (format!("{n:03}"), position, 100 + position, n + 1)))
+            .collect();
+        assert_eq!(rows, wanted, "{change}");
+        let mine: Vec<u64> = database.rows("SELECT COUNT(*) FROM thing_parts WHERE note = 'mine'").await;
+        // A document without holes keeps the rows at the positions that it had and has.
+        let kept: u64 = (0..60u64).filter(|n| ![1, 3].contains(n)).map(|n| (n % 4).min(n % 5)).sum();
+        assert_eq!(mine, [kept], "{change}: what people added stays with the rows");
+    }
 }
