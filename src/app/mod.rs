@@ -64,7 +64,7 @@ use keeper::StoreKeeper;
 
 pub(crate) use master_key::is_made as is_master_key_made;
 
-pub use probe::{Finding, WARNING};
+pub use probe::{CheckLevel, Finding};
 
 /// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the
 /// places that the shops share.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::call::{Caller, told};
 use super::{App, is_begun};
 use crate::catalog::Definition;
@@ -10,22 +12,61 @@ use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
 use crate::domain::{Combination, Mode, Next, Shop, ShopState};
 use crate::sink::Mysql;
-use crate::sink::mysql::{Fault, Inspection, Rights, Severity};
+use crate::sink::mysql::{Fault, Inspection, Rights, Severity, grant};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Credentials, Position, SourceConfig, Walk};
 use crate::store::StoreError;
 
 const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
 
-/// Begins a text about what is no failure, and worth a look.
-pub const WARNING: &str = "warning: ";
 /// What a statement holds beside a document, and the columns that repeat parts of it.
 const SPARE_BYTES: u64 = 1 << 20;
 /// A list that may not be called sooner is not looked at.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What was looked at; and how it is, or what is wrong and the mend.
-pub type Finding = (String, Result<String, String>);
+/// How a check ended; the names are part of the JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckLevel {
+    Ok,
+    /// It works, and is worth a look.
+    Warn,
+    Fail,
+}
+
+/// What was looked at, and how it is; or what is wrong and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub subject: String,
+    pub level: CheckLevel,
+    pub text: String,
+}
+
+impl Finding {
+    fn new(subject: impl Into<String>, level: CheckLevel, text: impl Into<String>) -> Finding {
+        Finding { subject: subject.into(), level, text: text.into() }
+    }
+
+    pub fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(subject, CheckLevel::Ok, text)
+    }
+
+    pub fn warn(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(subject, CheckLevel::Warn, text)
+    }
+
+    pub fn fail(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::new(subject, CheckLevel::Fail, text)
+    }
+
+    /// Ok or fail.
+    pub fn of(subject: impl Into<String>, found: Result<String, String>) -> Finding {
+        match found {
+            Ok(text) => Finding::ok(subject, text),
+            Err(text) => Finding::fail(subject, text),
+        }
+    }
+}
 
 impl App {
     /// Asks the marketplace and MySQL whether this configuration would work.
@@ -33,21 +74,21 @@ impl App {
         let mut findings = Vec::new();
         let opened = is_begun(&config.data_dir).then(|| Caller::open(config));
         match opened {
-            None => findings.push(("shops".to_owned(), Ok(NO_SHOPS.to_owned()))),
+            None => findings.push(Finding::ok("shops", NO_SHOPS)),
             Some(Ok(caller)) => probe_shops(&caller, &mut findings).await,
             Some(Err(error)) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {
                 let what = "a running waybill has it, whose GET /api/v1/shops and /api/v1/status tell of them";
-                findings.push(("shops".to_owned(), Ok(what.to_owned())));
+                findings.push(Finding::ok("shops", what));
             }
-            Some(Err(error)) => findings.push(("store".to_owned(), Err(format!("{error:#}")))),
+            Some(Err(error)) => findings.push(Finding::fail("store", format!("{error:#}"))),
         }
         if let Some(url) = &config.mysql_url {
             match Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone()) {
                 Ok(mysql) => probe_mysql(&mysql, &mut findings).await,
-                Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
+                Err(error) => findings.push(Finding::fail("mysql", error.text)),
             }
         } else {
-            findings.push(("sink".to_owned(), Ok("the embedded archive (no mysql.url)".to_owned())));
+            findings.push(Finding::ok("sink", "the embedded archive (no mysql.url)"));
         }
         findings
     }
@@ -56,29 +97,29 @@ impl App {
 async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
     let shops = match caller.store.shops() {
         Ok(shops) => shops,
-        Err(error) => return findings.push(("shops".to_owned(), Err(error.to_string()))),
+        Err(error) => return findings.push(Finding::fail("shops", error.to_string())),
     };
     if shops.is_empty() {
-        findings.push(("shops".to_owned(), Ok(NO_SHOPS.to_owned())));
+        findings.push(Finding::ok("shops", NO_SHOPS));
     }
     for shop in shops {
         // Nothing is called for it, by nobody; and a refused client may be blocked if it is asked for again and again.
         match shop.state {
             ShopState::Active => {}
             ShopState::Paused => {
-                findings.push((format!("shop {}", shop.name), Ok("paused, and so not asked for".to_owned())));
+                findings.push(Finding::ok(format!("shop {}", shop.name), "paused, and so not asked for"));
                 continue;
             }
             ShopState::Refused => {
                 let mend = "its client was refused, and is not asked for again before it has a new secret (PATCH /api/v1/shops/{id})";
-                findings.push((format!("shop {}", shop.name), Err(mend.replace("{id}", &shop.id))));
+                findings.push(Finding::fail(format!("shop {}", shop.name), mend.replace("{id}", &shop.id)));
                 continue;
             }
         }
         let credentials = match caller.credentials(&shop) {
             Ok(credentials) => credentials,
             Err(error) => {
-                findings.push((format!("shop {}", shop.name), Err(error.to_string())));
+                findings.push(Finding::fail(format!("shop {}", shop.name), error.to_string()));
                 continue;
             }
         };
@@ -87,7 +128,7 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
         // Where there is no login host, the page shows whether they are good.
         if caller.source.has_logins() {
             let token = proved.map(|()| "the login host gave one".to_owned());
-            findings.push((format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
+            findings.push(Finding::of(format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
         }
         if is_proved {
             probe_pages(caller, &credentials, &shop, findings).await;
@@ -106,7 +147,7 @@ async fn probe_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop
         let mut pages = PageTest { caller, credentials, shop, definition, skew: None };
         let found = pages.run().await;
         skew = skew.or(pages.skew);
-        findings.push((format!("shop {}: page of {}", shop.name, definition.name), found));
+        findings.push(Finding::of(format!("shop {}: page of {}", shop.name, definition.name), found));
     }
     if let Some(skew) = skew.map(i64::abs) {
         let seconds = skew / 1000;
@@ -117,7 +158,7 @@ async fn probe_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop
                 "{seconds} s off the marketplace's clock; let the system keep time (systemd-timesyncd or chrony)"
             ))
         };
-        findings.push(("clock".to_owned(), found));
+        findings.push(Finding::of("clock", found));
     }
 }
 
@@ -219,19 +260,19 @@ impl PageTest<'_> {
 async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
     match mysql.rights().await {
         Ok(rights) => {
-            findings.push((
-                "mysql".to_owned(),
-                Ok(format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet)),
-            ));
-            findings.push(("mysql: tables".to_owned(), table_rights(&rights)));
-            findings.push(("mysql: rows".to_owned(), row_rights(&rights)));
+            let found = format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet);
+            findings.push(Finding::ok("mysql", found));
+            findings.push(Finding::of("mysql: rights", user_rights(&rights)));
             findings.extend(packet_room(&rights));
-            match mysql.inspect().await {
-                Ok(inspection) => probe_tables(inspection, findings),
-                Err(error) => findings.push(("mysql: writes".to_owned(), Err(error.text))),
+            // What a missing right refuses is one failure, not two.
+            if rights.lacks_for_rows.is_empty() {
+                match mysql.inspect().await {
+                    Ok(inspection) => probe_tables(inspection, findings),
+                    Err(error) => findings.push(Finding::fail("mysql: writes", error.text)),
+                }
             }
         }
-        Err(error) => findings.push(("mysql".to_owned(), Err(error.text))),
+        Err(error) => findings.push(Finding::fail("mysql", error.text)),
     }
     if let Err(error) = mysql.disconnect().await {
         tracing::debug!(%error, "closing the connections to MySQL");
@@ -241,12 +282,12 @@ async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
 /// What is wrong with the tables that are there, and whether they take what the writer writes.
 fn probe_tables(inspection: Inspection, findings: &mut Vec<Finding>) {
     for Fault { severity, text, .. } in inspection.faults {
-        let found = if severity == Severity::Notice { Ok(format!("{WARNING}{text}")) } else { Err(text) };
-        findings.push(("mysql: table".to_owned(), found));
+        let level = if severity == Severity::Notice { CheckLevel::Warn } else { CheckLevel::Fail };
+        findings.push(Finding::new("mysql: table", level, text));
     }
     if !inspection.written.is_empty() {
         let text = format!("made-up documents of {} were taken, and rolled back", inspection.written.join(", "));
-        findings.push(("mysql: writes".to_owned(), Ok(text)));
+        findings.push(Finding::ok("mysql: writes", text));
     }
 }
 
@@ -254,33 +295,67 @@ fn probe_tables(inspection: Inspection, findings: &mut Vec<Finding>) {
 fn packet_room(rights: &Rights) -> Option<Finding> {
     let read_max = SourceConfig::BODY_MAX as u64;
     let text = format!(
-        "{WARNING}max_allowed_packet is {} bytes, and documents of up to {read_max} are read: larger ones than the server \
+        "max_allowed_packet is {} bytes, and documents of up to {read_max} are read: larger ones than the server \
          takes are parked; run SET GLOBAL max_allowed_packet = {}",
         rights.max_allowed_packet,
         2 * read_max,
     );
-    (rights.max_allowed_packet < read_max + SPARE_BYTES).then(|| ("mysql: packets".to_owned(), Ok(text)))
+    (rights.max_allowed_packet < read_max + SPARE_BYTES).then(|| Finding::warn("mysql: packets", text))
 }
 
-/// Who may not make tables can do without, once somebody else made them.
-fn table_rights(rights: &Rights) -> Result<String, String> {
-    let lacks = rights.lacks_for_tables.join(" and ");
-    match rights.missing_tables.as_slice() {
-        _ if lacks.is_empty() => Ok("the user may make and change tables".to_owned()),
-        [] => Ok(format!(
-            "all are there; the user lacks {lacks}, so what a definition gains is to be made by hand: `waybill schema \
-             print` shows it"
+/// A user who may not make tables can do without, once an administrator made them.
+fn user_rights(rights: &Rights) -> Result<String, String> {
+    let missing = rights.missing_tables.first();
+    // Only what is needed now, and all of it in one statement.
+    let for_tables = rights.lacks_for_tables.iter().filter(|_| missing.is_some());
+    let lacks: Vec<&str> = rights.lacks_for_rows.iter().chain(for_tables).copied().collect();
+    let statement = |lacks: &[&str]| grant(&lacks.join(", "), &rights.database, &rights.account);
+    match (lacks.as_slice(), missing) {
+        ([], _) if rights.lacks_for_tables.is_empty() => {
+            Ok("the user may read and write rows, and make and change tables".to_owned())
+        }
+        ([], _) => Ok(format!(
+            "the user may read and write rows; all tables are there; the user lacks {}, so what a definition gains is to be \
+             made by hand: `waybill schema print` shows it",
+            rights.lacks_for_tables.join(" and ")
         )),
-        [first, ..] => Err(format!(
-            "`{first}` is not there and the user lacks {lacks}; grant it for its database, or run what `waybill schema \
-             print` prints as another user"
+        (lacks, Some(first)) if !rights.lacks_for_tables.is_empty() => Err(format!(
+            "table `{first}` is missing, and the user lacks {}; run {}; or make the tables as another user with what \
+             `waybill schema print` prints",
+            lacks.join(", "),
+            statement(lacks)
         )),
+        (lacks, _) => Err(format!("the user lacks {}; run {}", lacks.join(", "), statement(lacks))),
     }
 }
 
-fn row_rights(rights: &Rights) -> Result<String, String> {
-    match rights.lacks_for_rows.as_slice() {
-        [] => Ok("the user may read and write them".to_owned()),
-        lacks => Err(format!("the user lacks {}; grant it for its database", lacks.join(", "))),
+#[cfg(test)]
+mod tests {
+    use super::user_rights;
+    use crate::sink::mysql::Rights;
+
+    #[test]
+    fn missing_rights_are_one_failure_with_one_statement() {
+        let rights = |rows: &[&'static str], tables: &[&'static str], missing: &[&str]| {
+            user_rights(&Rights {
+                server_version: "10.11".into(),
+                account: "'w'@'%'".into(),
+                database: "`shops`".into(),
+                sql_mode: String::new(),
+                max_allowed_packet: 1,
+                lacks_for_rows: rows.to_vec(),
+                lacks_for_tables: tables.to_vec(),
+                missing_tables: missing.iter().map(|name| (*name).to_owned()).collect(),
+            })
+        };
+        assert!(rights(&[], &[], &["shipments"]).is_ok());
+        assert!(rights(&[], &["CREATE"], &[]).unwrap().contains("lacks CREATE"));
+        let said = rights(&["INSERT"], &["CREATE", "ALTER"], &["shipments"]).unwrap_err();
+        assert!(
+            said.contains("`shipments`") && said.contains("GRANT INSERT, CREATE, ALTER ON `shops`.* TO 'w'@'%'"),
+            "{said}"
+        );
+        let said = rights(&["INSERT", "DELETE"], &["CREATE"], &[]).unwrap_err();
+        assert!(said.contains("GRANT INSERT, DELETE ON `shops`.* TO 'w'@'%'"), "{said}");
     }
 }

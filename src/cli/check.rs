@@ -14,13 +14,10 @@ use serde_json::json;
 use super::out::Out;
 use super::table::{self, Mark};
 use super::{Failure, Outcome, Voice, log};
-use crate::app::{self, App};
+use crate::app::{self, App, CheckLevel, Finding};
 use crate::catalog::description::{Description, Unknown};
 use crate::catalog::{self, Draft};
 use crate::config::{Config, MasterKeySource};
-
-/// What was looked at; and how it is, or what is wrong and the mend.
-type Finding = (String, Result<String, String>);
 
 /// Check configuration, data directory, tokens, one page, MySQL rights and the clock.
 ///
@@ -74,7 +71,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if args.json {
         show_json(&findings, &mut out)?;
     }
-    let wrong = findings.iter().filter(|(_, found)| found.is_err()).count();
+    let wrong = findings.iter().filter(|finding| finding.level == CheckLevel::Fail).count();
     if wrong > 0 {
         return Err(Failure::Failed(anyhow::anyhow!("{wrong} of {} checks failed", findings.len())));
     }
@@ -91,12 +88,12 @@ fn description(file: &Path) -> Result<Description, Failure> {
 fn without_effect(config: &Config, drafts: &[Draft]) -> anyhow::Result<Vec<Finding>> {
     let off = drafts.iter().filter(|draft| !draft.is_wanted).map(|draft| {
         let what = "is defined, and not among `resources`: it is not synced".to_owned();
-        (format!("resource {}", draft.definition.name), Ok(what))
+        Finding::ok(format!("resource {}", draft.definition.name), what)
     });
     let rules = catalog::idle_rules(&config.rules, drafts).map_err(anyhow::Error::msg)?;
     let idle = rules.into_iter().map(|(rule, hint)| {
         let what = format!("limit \"{rule}\": no list or detail of the configured resources falls under it{hint}");
-        (config.place(&format!("source.limits.{rule}")), Err(what))
+        Finding::fail(config.place(&format!("source.limits.{rule}")), what)
     });
     Ok(off.chain(idle).collect())
 }
@@ -116,21 +113,19 @@ impl Described {
     fn findings(self, config: &Config) -> Vec<Finding> {
         if self.unknown.is_empty() {
             let what = "its paths and parameters are known to the API's description".to_owned();
-            return vec![(format!("resource {}", self.name), Ok(what))];
+            return vec![Finding::ok(format!("resource {}", self.name), what)];
         }
-        let told = |Unknown { key, what }| (config.place(&key), Err(format!("{key}: {what}")));
+        let told = |Unknown { key, what }| Finding::fail(config.place(&key), format!("{key}: {what}"));
         self.unknown.into_iter().map(told).collect()
     }
 }
 
 fn show(findings: &[Finding], out: &mut Out) -> Outcome {
-    for (subject, found) in findings {
-        let (label, mark, text) = match found {
-            Ok(text) => match text.strip_prefix(app::WARNING) {
-                Some(text) => ("WARN", Mark::Unsure, text),
-                None => ("ok", Mark::Good, text.as_str()),
-            },
-            Err(text) => ("FAIL", Mark::Bad, text.as_str()),
+    for Finding { subject, level, text } in findings {
+        let (label, mark) = match level {
+            CheckLevel::Ok => ("ok", Mark::Good),
+            CheckLevel::Warn => ("WARN", Mark::Unsure),
+            CheckLevel::Fail => ("FAIL", Mark::Bad),
         };
         let label = format!("{label:4}");
         let label = if out.has_colors() { mark.paint(&label) } else { label };
@@ -142,12 +137,11 @@ fn show(findings: &[Finding], out: &mut Out) -> Outcome {
 fn show_json(findings: &[Finding], out: &mut Out) -> Outcome {
     let checks: Vec<_> = findings
         .iter()
-        .map(|(subject, found)| {
-            let (Ok(text) | Err(text)) = found;
-            json!({ "subject": subject, "ok": found.is_ok(), "text": text })
+        .map(|Finding { subject, level, text }| {
+            json!({ "subject": subject, "level": level, "ok": *level != CheckLevel::Fail, "text": text })
         })
         .collect();
-    let is_ok = findings.iter().all(|(_, found)| found.is_ok());
+    let is_ok = findings.iter().all(|finding| finding.level != CheckLevel::Fail);
     Ok(out.json(&json!({ "ok": is_ok, "checks": checks }))?)
 }
 
@@ -155,10 +149,10 @@ fn local(config: &Config) -> Vec<Finding> {
     let file = config.file.as_ref().map_or("defaults, no file".to_owned(), |file| file.display().to_string());
     let resources: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
     vec![
-        ("configuration".to_owned(), Ok(format!("{file}; resources: {}", resources.join(", ")))),
-        ("data directory".to_owned(), data_dir(&config.data_dir)),
-        ("master key".to_owned(), master_key(&config.master_key, &config.data_dir)),
-        ("port".to_owned(), port(config)),
+        Finding::ok("configuration", format!("{file}; resources: {}", resources.join(", "))),
+        Finding::of("data directory", data_dir(&config.data_dir)),
+        Finding::of("master key", master_key(&config.master_key, &config.data_dir)),
+        Finding::of("port", port(config)),
     ]
 }
 

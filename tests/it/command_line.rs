@@ -394,7 +394,7 @@ async fn check_names_each_broken_thing_and_its_mend() {
     folder.set("WAYBILL_MYSQL_URL", &database.url());
     let check = |folder: &Folder, code: i32, parts: &[&str]| says(&folder.run(&["check"]).expect(code).out, parts);
     let well = folder.run(&["check"]).expect(0);
-    says(&well.out, &["shop First shop: token", "50 rows on the first page", "mysql: rows", "clock"]);
+    says(&well.out, &["shop First shop: token", "50 rows on the first page", "mysql: rights", "clock"]);
     assert_eq!(database.rows::<String>("SHOW TABLES").await.len(), 0, "a check changes nothing");
 
     folder.set("WAYBILL_MYSQL_URL", "mysql://root@127.0.0.1:1/waybill");

@@ -5,6 +5,7 @@ mod all_at_once;
 mod api_contract;
 mod archive;
 mod catalog_whole;
+mod check_mysql;
 mod command_line;
 mod commands;
 mod completeness;

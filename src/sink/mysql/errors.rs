@@ -7,13 +7,10 @@ use mysql_async::{DriverError, Error, IoError};
 
 use crate::sink::{SinkError, SinkErrorClass};
 
-use super::tls;
+use super::{remedy, tls};
 
 /// Longest text of an error; a server may send 512 bytes and more.
 const TEXT_CHARS_MAX: usize = 360;
-
-/// The server takes no connection in clear text.
-const INSECURE: u16 = 3159;
 
 /// A login that is refused, for its password or for what the server requires of the connection.
 pub(super) const DENIED: u16 = 1045;
@@ -45,7 +42,7 @@ pub(super) fn class_of(code: u16) -> SinkErrorClass {
         // Rights, host and login rules, names; 1005: a table cannot be made, as for lack of space; 1118 and 1071:
         // a definition too wide for a table; 1665: statement-based binary log.
         1005 | 1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665
-        | 1698 | 3118 | 3159 => SinkErrorClass::Operator,
+        | 1698 | 1820 | 1862 | 3118 | 3159 => SinkErrorClass::Operator,
         // A table that cannot be used by anybody: its files, a view in its place, a column that somebody added and that
         // wants a value, a trigger of a user who is gone.
         1016 | 1017 | 1034 | 1036 | 1194 | 1195 | 1288 | 1364 | 1449 | 1814 | 1932 => SinkErrorClass::Operator,
@@ -65,11 +62,6 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
                 DUPLICATE => class_of_duplicate(&server.message),
                 code => class_of(code),
             };
-            let hint = if server.code == INSECURE {
-                "; add ?require_ssl=true to mysql.url, and name a private authority with mysql.ca_file"
-            } else {
-                ""
-            };
             let message = match class {
                 SinkErrorClass::Disconnected
                 | SinkErrorClass::Unavailable
@@ -77,19 +69,34 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
                 | SinkErrorClass::Operator => server.message.clone(),
                 _ => without_values(&server.message),
             };
-            SinkError::new(class, tidy(&format!("MySQL error {}: {message}{hint}", server.code)))
+            let text = tidy(&format!("MySQL error {}: {message}", server.code));
+            with_remedy(class, text, remedy::of_code(server.code, &server.message).as_deref())
         }
         Error::Io(IoError::Io(io)) if tls::trouble(io).is_some() => {
             let text = tls::trouble(io).unwrap_or_default();
             SinkError::new(SinkErrorClass::Operator, tidy(&format!("MySQL connection: {text}")))
         }
-        Error::Io(io) => SinkError::new(SinkErrorClass::Disconnected, tidy(&format!("MySQL connection: {io}"))),
+        Error::Io(io) => {
+            let IoError::Io(cause) = io else {
+                return SinkError::new(SinkErrorClass::Disconnected, tidy(&format!("MySQL connection: {io}")));
+            };
+            let text = tidy(&format!("MySQL connection: {io}"));
+            with_remedy(SinkErrorClass::Disconnected, text, remedy::of_io(cause.kind()))
+        }
         Error::Driver(driver) => SinkError::new(class_of_driver(driver), tidy(&format!("MySQL connection: {driver}"))),
         Error::Url(url) => SinkError::new(SinkErrorClass::Operator, tidy(&format!("mysql.url: {url}"))),
         Error::Other(other) => {
             SinkError::new(SinkErrorClass::Disconnected, tidy(&format!("MySQL connection: {other}")))
         }
     }
+}
+
+fn with_remedy(class: SinkErrorClass, mut text: String, remedy: Option<&str>) -> SinkError {
+    if let Some(remedy) = remedy {
+        text.push_str("; ");
+        text.extend(remedy.chars().filter(|c| !c.is_control()));
+    }
+    SinkError::new(class, text)
 }
 
 fn class_of_driver(error: &DriverError) -> SinkErrorClass {

@@ -27,6 +27,10 @@ const WRONG: [u16; 3] = [1060, 1146, 1364];
 pub struct Rights {
     /// Like `10.11.19-MariaDB`.
     pub server_version: String,
+    /// The account as GRANT names it: `'user'@'host'`.
+    pub account: String,
+    /// The database as GRANT names it.
+    pub database: String,
     /// The sessions' mode; strict.
     pub sql_mode: String,
     /// Bytes; bounds the size of a document.
@@ -51,10 +55,10 @@ impl Mysql {
     }
 
     async fn look(&self, conn: &mut Conn) -> Result<Rights, SinkError> {
-        let settings = "SELECT VERSION(), @@SESSION.sql_mode, @@max_allowed_packet";
-        let row: Option<(String, String, u64)> =
+        let settings = "SELECT VERSION(), CURRENT_USER(), DATABASE(), @@SESSION.sql_mode, @@max_allowed_packet";
+        let row: Option<(String, String, Option<String>, String, u64)> =
             conn.query_first(settings).await.map_err(|error| sink_error(&error))?;
-        let (server_version, sql_mode, max_allowed_packet) =
+        let (server_version, user, database, sql_mode, max_allowed_packet) =
             row.ok_or_else(|| SinkError::new(SinkErrorClass::Unknown, "MySQL did not tell its version"))?;
         let there = tables_of(conn).await?;
         let of = if there.contains(OURS) { OURS } else { TRIAL };
@@ -72,8 +76,11 @@ impl Mysql {
         let resources = self.layouts.iter().flat_map(|layout| layout.tables().map(|table| table.name.as_str()));
         let missing = own.chain(resources).filter(|name| !there.contains(&name.to_lowercase()));
         let missing_tables = missing.map(str::to_owned).collect();
+        let (name, host) = user.rsplit_once('@').unwrap_or((&user, "%"));
         Ok(Rights {
             server_version,
+            account: format!("'{name}'@'{host}'"),
+            database: format!("`{}`", database.unwrap_or_default()),
             sql_mode,
             max_allowed_packet,
             lacks_for_rows: lacked(conn, rows).await?,
