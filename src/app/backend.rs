@@ -107,7 +107,7 @@ impl Backend for Inner {
                 return Err(ApiError::Unavailable { detail, retry_after: restore::PAUSE });
             }
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
-                return Err(store_error(StoreError::DuplicateClient));
+                return Err(self.registered_already(&shop.client_id));
             }
             self.prove(&shop.client_id, &shop.client_secret).await?;
             let new = store::NewShop {
@@ -320,6 +320,18 @@ impl Inner {
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(ApiError::Invalid(wrong)) }
+    }
+
+    fn registered_already(&self, client_id: &str) -> ApiError {
+        let shops = self.store.shops().unwrap_or_default();
+        let Some(known) = shops.iter().find(|shop| shop.client_id == client_id) else {
+            return store_error(StoreError::DuplicateClient);
+        };
+        ApiError::Conflict(format!(
+            "this client id is registered already, as shop {id}; to give it another secret: PATCH /api/v1/shops/{id} with \
+             client_secret, or, with the service stopped, `waybill shops rotate {id}`",
+            id = known.id
+        ))
     }
 
     async fn prove(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {

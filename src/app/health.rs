@@ -69,6 +69,7 @@ impl Inner {
         let ticks = Ticks::at(now, move |after| sync.next(after));
         let facts = Facts {
             now,
+            means: self.means,
             stale_after: self.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX)),
             ticks: &ticks,
             faults: self.faults(now, of.is_none()),
@@ -225,6 +226,6 @@ fn log_changes(changes: Vec<Change>) {
         }
     }
     if count > LOGGED_MAX {
-        tracing::warn!(more = count - LOGGED_MAX, "more changes of health; GET /api/v1/status shows how all is now");
+        tracing::warn!(more = count - LOGGED_MAX, "more changes of health; `waybill status` shows how all is now");
     }
 }

@@ -53,6 +53,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::Definition;
 use crate::config::{self, Config, SourceSettings};
+use crate::domain::health::Means;
 use crate::domain::{Clock, RetryPolicy};
 use crate::http::{self, backend::Backend};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
@@ -64,6 +65,7 @@ use keeper::StoreKeeper;
 
 pub(crate) use master_key::is_made as is_master_key_made;
 
+pub use crate::store::Holder;
 pub use probe::{CheckLevel, Finding};
 
 /// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the
@@ -102,6 +104,8 @@ struct Inner {
     health_book: health::HealthBook,
     timetable: Timetable,
     stale_after: Option<Duration>,
+    /// What remedies may name.
+    means: Means,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
@@ -122,7 +126,19 @@ impl App {
     /// # Errors
     /// The store does not open, the master key does not fit, or an address is unusable.
     pub async fn start(config: Config) -> anyhow::Result<App> {
-        let app = App::open(config, true).await?;
+        App::working(config, Means::Api).await
+    }
+
+    /// The same for a command that ends and serves no API: remedies name commands.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_pass(config: Config) -> anyhow::Result<App> {
+        App::working(config, Means::Commands).await
+    }
+
+    async fn working(config: Config, means: Means) -> anyhow::Result<App> {
+        let app = App::open(config, true, means).await?;
         if let Err(error) = app.inner.restore().await {
             app.inner.spawn("the taking over from MySQL", Arc::clone(&app.inner).restore_later(error));
         }
@@ -136,14 +152,14 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn at_rest(config: Config) -> anyhow::Result<App> {
-        let app = App::open(config, false).await?;
+        let app = App::open(config, false, Means::Commands).await?;
         if let Err(error) = app.inner.restore().await {
             tracing::warn!(%error, "the shops of an earlier data directory, if there are any, are not taken over yet");
         }
         Ok(app)
     }
 
-    async fn open(config: Config, works: bool) -> anyhow::Result<App> {
+    async fn open(config: Config, works: bool, means: Means) -> anyhow::Result<App> {
         let timetable = timetable(&config)?;
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
@@ -186,6 +202,7 @@ impl App {
             health_book: health::HealthBook::default(),
             timetable,
             stale_after: config.stale_after,
+            means,
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
             outbox_bytes_max: config.limits.outbox_max_bytes,

@@ -17,7 +17,8 @@ use crate::source::pages::{self, ParsedPage};
 use crate::source::{Credentials, Position, SourceConfig, Walk};
 use crate::store::StoreError;
 
-const NO_SHOPS: &str = "none yet; register one with `waybill shops add` or POST /api/v1/shops";
+const NO_SHOPS: &str =
+    "none yet; register one with `waybill shops add`, or with POST /api/v1/shops while `waybill serve` runs";
 
 /// What a statement holds beside a document, and the columns that repeat parts of it.
 const SPARE_BYTES: u64 = 1 << 20;
@@ -111,7 +112,7 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
                 continue;
             }
             ShopState::Refused => {
-                let mend = "its client was refused, and is not asked for again before it has a new secret (PATCH /api/v1/shops/{id})";
+                let mend = "its client was refused, and is not asked for again before it has a new secret: waybill shops rotate {id}";
                 findings.push(Finding::fail(format!("shop {}", shop.name), mend.replace("{id}", &shop.id)));
                 continue;
             }

@@ -17,7 +17,13 @@ use super::{Failure, Outcome, Voice, log};
 use crate::app::{self, App, CheckLevel, Finding};
 use crate::catalog::description::{Description, Unknown};
 use crate::catalog::{self, Draft};
-use crate::config::{Config, MasterKeySource};
+use crate::config::{self, Config, MasterKeySource};
+use crate::domain::Clock;
+use crate::domain::clock::rfc3339;
+use crate::sync::schedule::Schedule;
+
+/// Columns of a label and the gap behind it.
+const INDENT: usize = 6;
 
 /// Check configuration, data directory, tokens, one page, MySQL rights and the clock.
 ///
@@ -129,7 +135,7 @@ fn show(findings: &[Finding], out: &mut Out) -> Outcome {
         };
         let label = format!("{label:4}");
         let label = if out.has_colors() { mark.paint(&label) } else { label };
-        out.line(format_args!("{label}  {}: {}", table::clean(subject), table::clean(text)))?;
+        out.sentence(&format!("{label}  {}: {}", table::clean(subject), table::clean(text)), INDENT)?;
     }
     Ok(())
 }
@@ -153,7 +159,22 @@ fn local(config: &Config) -> Vec<Finding> {
         Finding::of("data directory", data_dir(&config.data_dir)),
         Finding::of("master key", master_key(&config.master_key, &config.data_dir)),
         Finding::of("port", port(config)),
+        Finding::of("schedule", schedule(config)),
     ]
+}
+
+/// When the walks come next: what a schedule means is best seen by its times.
+fn schedule(config: &Config) -> Result<String, String> {
+    let config::Schedule { sync, reconcile, timezone } = &config.schedule;
+    let next = |what: &str, expression: &String| {
+        let next = Schedule::parse(expression, timezone)?.next(Clock::system().now());
+        let next = next.map_or("never".to_owned(), rfc3339);
+        Ok::<_, String>(format!("{what} \"{expression}\" next at {next}"))
+    };
+    let (sync, reconcile) = (next("sync", sync)?, next("reconcile", reconcile)?);
+    Ok(format!(
+        "{sync}, {reconcile} (second minute hour day month weekday, in {timezone}; five fields are without the second)"
+    ))
 }
 
 fn data_dir(dir: &Path) -> Result<String, String> {

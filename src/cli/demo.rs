@@ -103,10 +103,9 @@ struct Demo<'a> {
 impl Demo<'_> {
     async fn play(&self, new: NewShop, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
         let backend = self.app.backend();
-        out.line(format_args!(
-            "A sandbox with one shop and {} documents. Syncing it into an embedded archive:",
-            self.rows
-        ))?;
+        let begins =
+            format!("A sandbox with one shop and {} documents. Syncing it into an embedded archive:", self.rows);
+        out.sentence(&begins, 0)?;
         let begun = Instant::now();
         let shop = backend.create_shop(new).await?;
         let watched = Watched { names: BTreeMap::from([(shop.id, shop.name)]), runs: None };
@@ -125,12 +124,13 @@ impl Demo<'_> {
         }
         let audit = self.stand_in.audit();
         let breaches = audit.breaches().len();
-        out.line(format_args!(
-            "\n{} calls in {:.1} s, {} refused for their rate, {breaches} budgets overdrawn (the sandbox counts).",
-            audit.calls,
-            took.as_secs_f64(),
-            audit.refused_429,
-        ))?;
+        out.line("")?;
+        let (calls, refused, took) = (audit.calls, audit.refused_429, took.as_secs_f64());
+        let counts = format!(
+            "{calls} calls in {took:.1} s, {refused} refused for their rate, {breaches} budgets overdrawn (the sandbox \
+             counts)."
+        );
+        out.sentence(&counts, 0)?;
         let parked = backend.status(None).await?.parked;
         if parked > 0 || audit.details_distinct < u64::try_from(self.rows).unwrap_or(u64::MAX) {
             let what = format!("{} of {} documents were read, {parked} are parked", audit.details_distinct, self.rows);
@@ -161,7 +161,8 @@ impl Demo<'_> {
         if stay {
             out.line("\nWhere to look, until Ctrl-C:")?;
         } else {
-            out.line("\nWhere to look (the rows stay; the sandbox is gone, so new syncs fail):")?;
+            out.line("")?;
+            out.sentence("Where to look (the rows stay; the sandbox is gone, so new syncs fail):", 0)?;
             out.line(format_args!("  waybill serve --config {}", self.file.display()))?;
         }
         out.line(format_args!("  http://{address}/ with the API key {key}"))?;

@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
+use super::held::Instead;
 use super::out::{Out, tell};
 use super::{Failure, Outcome, Voice, at_rest, configure, ruled, stop, table};
 use crate::app::{self, NoSuchShop};
@@ -72,7 +73,7 @@ enum ScopeArg {
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let over_http = match &args.act {
+    let instead = Instead::Call(match &args.act {
         Act::Create { name, scope, .. } => {
             ruled("--name", name, rules::name)?;
             match scope {
@@ -82,7 +83,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         }
         Act::List { .. } => "GET /api/v1/keys",
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",
-    };
+    });
     let config = configure(path, Voice::Command)?;
     if !app::is_begun(&config.data_dir) {
         match &args.act {
@@ -95,7 +96,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         }
     }
     let drain = config.limits.drain;
-    let app = at_rest(config, over_http).await?;
+    let app = at_rest(config, instead).await?;
     let acted = act(&*app.backend(), args.act, &mut out).await;
     let stopped = stop::stop(app, drain).await;
     acted.and(stopped)

@@ -9,7 +9,9 @@ mod color;
 mod demo;
 mod drawn;
 mod generate;
+mod held;
 mod keys;
+mod left;
 mod log;
 mod out;
 mod panics;
@@ -20,6 +22,7 @@ mod sandbox;
 mod schema;
 mod schema_infer;
 mod serve;
+mod server;
 mod shops;
 mod state;
 mod status;
@@ -30,18 +33,18 @@ mod verify;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::Level;
 
-use crate::app::{self, App, NoSuchShop};
+use crate::app::{self, App, Holder, NoSuchShop};
 use crate::config::{Config, ConfigError, Draft};
 use crate::http::backend::ApiError;
 use crate::http::rules::TextRule;
 use crate::sink::mysql;
+use held::Instead;
 use log::Voice;
 use out::{Out, tell};
 
@@ -141,7 +144,10 @@ type Outcome = Result<(), Failure>;
 /// Reads the arguments, runs the command to its end and says how it went.
 pub fn run() -> ExitCode {
     panics::tell_place_only();
-    let parsed = arguments().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let parsed = arguments().try_get_matches().and_then(|matches| {
+        matches.subcommand_name().inspect(|name| Holder::introduce(name, None));
+        Arguments::from_arg_matches(&matches)
+    });
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(told) => {
@@ -256,11 +262,15 @@ fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<
     Ok(draft)
 }
 
-/// Opens the books and starts nothing, for commands that look at them or change them. `over_http` as in [`start`].
-async fn at_rest(config: Config, over_http: &str) -> Result<App, Failure> {
+/// Opens the books and starts nothing, for commands that look at them or change them. `instead`: how a running server
+/// does the same.
+async fn at_rest(config: Config, instead: Instead) -> Result<App, Failure> {
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::at_rest(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
+    App::at_rest(config).await.map_err(|error| Failure::Failed(held::explain(error, &data_dir, listen, instead)))
 }
+
+/// What a command says that finds no shop.
+const NO_SHOPS: &str = "no shops yet; register one with `waybill shops add`";
 
 /// For commands that only look, and must not make a data directory: what to say when there is none yet. `shop` is the
 /// one that was asked for.
@@ -273,31 +283,14 @@ fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Fa
     }
     let more =
         if config.mysql_url.is_some() { "; the first `waybill serve` takes over those that MySQL knows" } else { "" };
-    Ok(Some(format!("no shops yet; register one with `waybill shops add`{more}")))
+    Ok(Some(format!("{NO_SHOPS}{more}")))
 }
 
-/// Starts everything but the HTTP side. `over_http` is the call that does the same on a running
-/// server, for the message when one holds the data directory: method, path, and the body if it takes one.
-async fn start(config: Config, over_http: &str) -> Result<App, Failure> {
+/// Starts everything but the HTTP side, for a command that ends. `instead` as in [`at_rest`].
+async fn start(config: Config, instead: Instead) -> Result<App, Failure> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start(config).await.map_err(|error| Failure::Failed(ask_server(error, &data_dir, listen, over_http)))
-}
-
-/// Turns "already in use" into what to do about it; other errors stay as they are.
-fn ask_server(error: anyhow::Error, data_dir: &Path, listen: SocketAddr, over_http: &str) -> anyhow::Error {
-    if !format!("{error:#}").to_lowercase().contains("already in use") {
-        return error;
-    }
-    let mut words = over_http.splitn(3, ' ');
-    let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or_default());
-    let body =
-        words.next().map(|body| format!(" -H \"Content-Type: application/json\" -d '{body}'")).unwrap_or_default();
-    anyhow::anyhow!(
-        "{} is already in use: a waybill server runs on it, and only one process may. Ask the server instead:\n  \
-         curl -X {method} -H \"Authorization: Bearer $KEY\"{body} http://{listen}{path}\nor stop it first",
-        data_dir.display()
-    )
+    App::start_pass(config).await.map_err(|error| Failure::Failed(held::explain(error, &data_dir, listen, instead)))
 }
 
 /// An argument that goes by one of the API's rules, looked at before anything is opened.
@@ -307,7 +300,7 @@ fn ruled(what: &str, text: &str, rule: TextRule) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, arguments, ask_server};
+    use super::{Arguments, arguments};
     use clap::Parser as _;
 
     #[test]
@@ -333,24 +326,5 @@ mod tests {
             assert_eq!(arguments.config.unwrap().to_str(), Some("a.toml"));
         }
         assert_eq!(Arguments::try_parse_from(["waybill", "snyc"]).err().unwrap().exit_code(), 2);
-    }
-
-    #[test]
-    fn a_held_data_directory_names_the_call_to_the_server() {
-        let listen = ([127, 0, 0, 1], 8080).into();
-        let told = |text: &'static str| {
-            ask_server(
-                anyhow::anyhow!(text).context("store"),
-                "data".as_ref(),
-                listen,
-                "PATCH /api/v1/shops/x {\"paused\": true}",
-            )
-            .to_string()
-        };
-        assert!(told("the data directory is already in use").contains(
-            "curl -X PATCH -H \"Authorization: Bearer $KEY\" -H \"Content-Type: application/json\" \
-                 -d '{\"paused\": true}' http://127.0.0.1:8080/api/v1/shops/x\n"
-        ));
-        assert_eq!(told("no space left"), "store");
     }
 }

@@ -73,6 +73,17 @@ impl Out {
         }
     }
 
+    /// A sentence, which wraps between words on a terminal; what follows its first line is indented.
+    ///
+    /// # Errors
+    /// As [`Out::line`].
+    pub(super) fn sentence(&mut self, text: &str, indent: usize) -> io::Result<()> {
+        match self.is_terminal {
+            true => table::wrap(text, terminal_width(), indent).into_iter().try_for_each(|line| self.line(line)),
+            false => self.line(text),
+        }
+    }
+
     /// A table, as wide as the terminal; each row on one line where there is none.
     ///
     /// # Errors

@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::held::Instead;
 use super::out::Out;
 use super::schema::known;
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, stop};
+use crate::app::App;
 use crate::app::plan::{Ask, Plan, Rows, stream_name};
 use crate::domain::Mode;
+
+/// What a running server has instead.
+const BESIDE_SERVER: &str = "It has no call that plans; GET /api/v1/runs has the forecast of each walk that is under way. \
+    To plan, stop the server, run `waybill plan` and start it again";
 
 /// Show which calls the next walk would make, and how long the rate limits make them take.
 ///
@@ -65,12 +71,27 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return if args.json { show_json(&Plan::default(), &mut out) } else { Ok(out.line(told)?) };
     }
     let drain = config.limits.drain;
-    let app = at_rest(config, "GET /api/v1/runs").await?;
+    let app = at_rest(config, Instead::Nothing(BESIDE_SERVER)).await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
-    let show = if args.json { show_json } else { show };
-    let shown = app.plan(&ask).map_err(Into::into).and_then(|plan| show(&plan, &mut out));
+    let shown = match app.plan(&ask) {
+        Ok(plan) if args.json => show_json(&plan, &mut out),
+        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &mut out).await,
+        Ok(plan) => show(&plan, &mut out),
+        Err(error) => Err(error.into()),
+    };
     let stopped = stop::stop(app, drain).await;
     shown.and(stopped)
+}
+
+/// Why no walk would begin.
+async fn nothing_planned(app: &App, out: &mut Out) -> Outcome {
+    let why = match app.backend().shops().await?.is_empty() {
+        true => super::NO_SHOPS,
+        false => {
+            "no shop that is active takes any of this; `waybill shops list` shows the state of each and what it takes"
+        }
+    };
+    Ok(out.line(why)?)
 }
 
 fn show_json(plan: &Plan, out: &mut Out) -> Outcome {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::held::{self, AT_REST_ONLY};
 use super::out::Out;
 use super::schema::known;
 use super::{Failure, Outcome, Voice, configure, nothing_yet, table};
@@ -40,7 +41,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     }
     let definition = config.definitions.iter().find(|definition| definition.name == args.resource);
     let Some(definition) = definition else { return Ok(()) };
-    let found = preview::preview(&config, definition, args.shop.as_deref(), usize::from(args.rows)).await?;
+    let found = preview::preview(&config, definition, args.shop.as_deref(), usize::from(args.rows)).await;
+    let found = found.map_err(|error| held::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
     if args.json { show_json(&args.resource, &found, &mut out) } else { show(&args.resource, &found, &mut out) }
 }
 

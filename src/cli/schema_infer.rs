@@ -1,7 +1,8 @@
 //! `waybill schema infer`: a definition for a resource that has none.
 
+use super::held::{self, AT_REST_ONLY};
 use super::out::{Out, tell};
-use super::{Failure, Outcome, ask_server, nothing_yet};
+use super::{Failure, Outcome, nothing_yet};
 use crate::app::infer::{self, Wanted};
 use crate::catalog::reader::is_plain_path;
 use crate::catalog::{self, Limit};
@@ -101,7 +102,7 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
         return Err(Failure::Failed(anyhow::anyhow!(told)));
     }
     let inferred = infer::infer(config, &wanted).await;
-    let inferred = inferred.map_err(|error| ask_server(error, &config.data_dir, config.listen, "GET /api/v1/shops"))?;
+    let inferred = inferred.map_err(|error| held::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
     out.line(inferred.toml.trim_end())?;
     tell(format_args!("{} calls", inferred.calls));
     Ok(())

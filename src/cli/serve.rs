@@ -9,10 +9,11 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
+use super::held::{self, Instead};
 use super::log::{self, Voice};
 use super::out::Out;
-use super::{Failure, Outcome, configure, start, stop};
-use crate::app::private;
+use super::{Failure, Outcome, configure, stop};
+use crate::app::{App, Holder, private};
 use crate::config::{Config, ConfigError, Draft};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
@@ -52,6 +53,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         .await
         .with_context(|| format!("http.listen: cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
+    Holder::introduce("serve", Some(address));
     let metrics = match config.metrics_listen {
         Some(at) => {
             let bound = TcpListener::bind(at).await;
@@ -61,7 +63,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     // What MySQL has to say at a first start may take long; a stop does not wait for it.
     let app = tokio::select! {
-        app = start(config, "GET /api/v1/status") => app?,
+        app = start(config) => app?,
         () = signals.requested() => return Ok(()),
     };
     if !has_admin_key {
@@ -81,6 +83,13 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     let stopped = stop::stop_service(app, drain, &mut signals).await;
     served.and(stopped)
+}
+
+async fn start(config: Config) -> Result<App, Failure> {
+    config.check_resources()?;
+    let (data_dir, listen) = (config.data_dir.clone(), config.listen);
+    let call = Instead::Call("GET /api/v1/status");
+    App::start(config).await.map_err(|error| Failure::Failed(held::explain(error, &data_dir, listen, call)))
 }
 
 fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
@@ -109,10 +118,11 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
         working.into_iter().filter(|key| ends_soon(key, now)).for_each(warn_of_end);
         return Ok(());
     }
-    let why = match (keys.is_empty(), was_told) {
-        (true, _) => "first start",
-        (false, true) => "no admin API key works any more",
-        (false, false) => "an earlier start was cut off before it could tell its key",
+    let why = match (was_told, keys.iter().any(|key| key.scope == Scope::Admin)) {
+        // Keys of a smaller scope may be there already: made before the first start.
+        (true, false) => "no admin API key is there",
+        (true, true) => "no admin API key works any more",
+        (false, _) => "an earlier start was cut off before it could show its key",
     };
     let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
     // The file is made before the key, and says so until the key is told: one that nobody can read would lock

@@ -12,6 +12,7 @@ use console::Term;
 use secrecy::SecretString;
 use serde_json::json;
 
+use super::held::Instead;
 use super::out::{Out, tell};
 use super::table::{self, Cell, Mark};
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop};
@@ -94,7 +95,7 @@ enum Act {
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let over_http = match &args.act {
+    let instead = Instead::Call(match &args.act {
         Act::Add { name, client_id, account, .. } => {
             ruled("--name", name, rules::name)?;
             ruled("--client-id", client_id, rules::id)?;
@@ -109,7 +110,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Act::Rotate { .. } => r#"PATCH /api/v1/shops/<id> {"client_secret": "..."}"#,
         Act::Remove { purge: true, .. } => "DELETE /api/v1/shops/<id>?purge=true",
         Act::Remove { purge: false, .. } => "DELETE /api/v1/shops/<id>",
-    };
+    });
     let config = configure(path, Voice::Command)?;
     if let (Act::List, Some(told)) = (&args.act, nothing_yet(&config, None)?) {
         return if args.json { Ok(out.json(&json!({ "items": [] }))?) } else { Ok(out.line(told)?) };
@@ -130,7 +131,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         _ => None,
     };
     let drain = config.limits.drain;
-    let app = at_rest(config, over_http).await?;
+    let app = at_rest(config, instead).await?;
     let acted = act(&*app.backend(), args, secret, &mut out).await;
     let stopped = stop::stop(app, drain).await;
     acted.and(stopped)
@@ -209,6 +210,9 @@ async fn list(backend: &dyn Backend, json: bool, out: &mut Out) -> Outcome {
         let items = http::shop_forms(backend, shops).await?;
         return Ok(out.json(&json!({ "items": items }))?);
     }
+    if shops.is_empty() {
+        return Ok(out.line(super::NO_SHOPS)?);
+    }
     // What a person must act on comes first.
     shops.sort_by_key(|shop| std::cmp::Reverse(urgency(&shop.state)));
     let configured: Vec<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
@@ -253,6 +257,7 @@ fn state(state: &ShopState) -> &'static str {
 /// The first line of the file, or of standard input when something is piped into it.
 fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failure> {
     let mut text = String::new();
+    let from = file.map_or("standard input".to_owned(), |file| format!("--secret-file {}", file.display()));
     match file {
         Some(file) => {
             let opened = std::fs::File::open(file).with_context(|| format!("--secret-file {}", file.display()))?;
@@ -269,14 +274,18 @@ fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failu
             std::io::stdin().take(SECRET_MAX).read_to_string(&mut text).context("client secret on standard input")?;
         }
     }
-    secret_line(text, may_be_empty)
+    secret_line(text, &from, may_be_empty)
 }
 
-fn secret_line(text: String, may_be_empty: bool) -> Result<SecretString, Failure> {
+fn secret_line(text: String, from: &str, may_be_empty: bool) -> Result<SecretString, Failure> {
     let first = text.lines().next().unwrap_or_default().trim();
-    if first.is_empty() && !may_be_empty || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let what = "the client secret must be one line of visible ASCII characters";
-        return Err(Failure::Usage(what.to_owned()));
+    if first.is_empty() && !may_be_empty {
+        let what = "the client secret is its first line; write it there, without an empty line before it";
+        return Err(Failure::Usage(format!("{from} holds no client secret: {what}")));
+    }
+    if !first.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "its first line must be visible ASCII characters without spaces; is it the right file?";
+        return Err(Failure::Usage(format!("{from} holds no client secret: {what}")));
     }
     let secret = SecretString::from(first);
     // The buffer that held it goes to the allocator wiped.
@@ -291,13 +300,14 @@ mod tests {
 
     #[test]
     fn a_secret_is_the_first_line() {
-        let read =
-            |text: &str| secret_line(text.to_owned(), false).ok().map(|secret| secret.expose_secret().to_owned());
+        let read = |text: &str| {
+            secret_line(text.to_owned(), "stdin", false).ok().map(|secret| secret.expose_secret().to_owned())
+        };
         assert_eq!(read("  s3cret \r\nmore\n").as_deref(), Some("s3cret"));
         for wrong in ["", "\n", "two words\n", "geh\u{e9}im"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
-        let none = secret_line(String::new(), true).ok().unwrap();
+        let none = secret_line(String::new(), "stdin", true).ok().unwrap();
         assert!(none.expose_secret().is_empty(), "an API key as user of basic authentication has none");
     }
 }

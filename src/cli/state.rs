@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::held::Instead;
 use super::out::Out;
 use super::{Outcome, Voice, at_rest, configure, stop};
 use crate::app;
@@ -36,7 +37,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if !app::is_begun(&config.data_dir) {
         return tell(app::state::nothing(&config.data_dir, args.shop.as_deref()));
     }
-    let app = at_rest(config, "GET /api/v1/status").await?;
+    let app = at_rest(config, Instead::Call("GET /api/v1/status")).await?;
     let shown = tell(app.state(args.shop.as_deref()));
     let stopped = stop::stop(app, drain).await;
     shown.and(stopped)
@@ -55,7 +56,7 @@ fn show(state: &Value, out: &mut Out) -> Outcome {
         state["parked"]
     ))?;
     if state["shops"].as_array().is_none_or(Vec::is_empty) {
-        out.line("no shops yet; register one with `waybill shops add`")?;
+        out.line(super::NO_SHOPS)?;
     }
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut streams = Vec::new();

@@ -1,33 +1,66 @@
 //! `waybill status`: how old each shop's data is, and whether anything is not well.
+//!
+//! At rest it reads the data directory; a running server is asked over its API. Both give the same JSON, and the table is
+//! made from that.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::held::{self, Instead};
 use super::out::Out;
+use super::server::{Answer, Key, Server};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, stop};
+use super::{Failure, Outcome, Voice, configure, nothing_yet, stop};
 use crate::app::App;
-use crate::domain::Shop;
-use crate::domain::health::{Level, Reason, ResourceHealth, ShopHealth, State};
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::domain::clock::Millis;
 use crate::http;
 use crate::http::backend::HealthView;
 
 /// Show how old each shop's data is, and what is not well.
 ///
-/// Reads the data directory at rest. While `waybill serve` runs on it, ask the service: GET /api/v1/status has the same
-/// health.
+/// Reads the data directory, or asks the server that runs on it, which this command finds by itself on the same machine.
+/// --server asks any other. An API key (scope read is enough) comes from --key-file, else from WAYBILL_API_KEY or
+/// WAYBILL_ADMIN_KEY; for a server on this machine also from the file of its admin key beside the data directory.
 #[derive(clap::Args)]
-#[command(after_long_help = "Examples:\n  waybill status\n  waybill status --json\n\n\
+#[command(after_long_help = "Examples:\n  waybill status\n  waybill status --json\n  \
+    WAYBILL_API_KEY=... waybill status --server https://waybill.example.com\n  \
+    waybill status --server http://127.0.0.1:8080 --key-file key.txt\n\n\
     Exit codes: 0 done and all well, 1 failed or not well, 2 wrong usage or configuration.")]
 pub(super) struct Args {
+    /// Ask this server; no configuration is read then
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// The file with the API key for the server; - is standard input
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
 
+/// Columns by which the lines of a reason after its first are indented.
+const INDENT: usize = 2;
+
+/// The status, and the time by the clock of the one who gave it.
+struct Given {
+    status: Value,
+    now: Millis,
+}
+
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+    if let Some(address) = &args.server {
+        let Some(key) = Key::given(args.key_file.as_deref())? else {
+            let what = "--server: needs an API key, in the variable WAYBILL_API_KEY or in a file (--key-file FILE); scope \
+                read is enough: waybill keys create --name status --scope read";
+            return Err(Failure::Usage(what.to_owned()));
+        };
+        let answer = Box::pin(Server::at(address, key)?.status()).await?;
+        return show(&given(answer), args.json, &mut out);
+    }
     let config = configure(path, Voice::Command)?;
     if let Some(none) = nothing_yet(&config, None)? {
         if args.json {
@@ -38,82 +71,157 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return Ok(());
     }
     let drain = config.limits.drain;
-    let app = at_rest(config, "GET /api/v1/status").await?;
-    let shown = Box::pin(show(&app, &args, &mut out)).await;
+    let app = match App::at_rest(config.clone()).await {
+        Ok(app) => app,
+        Err(error) => {
+            let answer = Box::pin(of_holder(error, &config, args.key_file.as_deref())).await?;
+            return show(&given(answer), args.json, &mut out);
+        }
+    };
+    let seen = Box::pin(at_rest(&app)).await;
     let stopped = stop::stop(app, drain).await;
-    shown.and(stopped)
+    seen.and_then(|seen| show(&seen, args.json, &mut out)).and(stopped)
 }
 
-async fn show(app: &App, args: &Args, out: &mut Out) -> Outcome {
+/// Asks the server that holds the data directory. Any other holder is named.
+async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path>) -> Result<Answer, Failure> {
+    let call = Instead::Call("GET /api/v1/status");
+    let address = held::holder(&error).and_then(held::server);
+    let explained = || held::explain(error, &config.data_dir, config.listen, call);
+    let Some(address) = address else { return Err(Failure::Failed(explained())) };
+    match Key::given(key_file)?.or_else(|| Key::beside(&config.data_dir)) {
+        Some(key) => Server::here(address, key)?.status().await,
+        None => Err(Failure::Failed(anyhow::anyhow!(
+            "{}\nWith an API key in WAYBILL_API_KEY, or in a file (--key-file FILE), `waybill status` asks it by itself",
+            explained()
+        ))),
+    }
+}
+
+fn given(answer: Answer) -> Given {
+    let date = answer.date.and_then(|text| jiff::fmt::rfc2822::parse(&text).ok());
+    let now = date.map_or_else(|| Clock::system().now(), |date| date.timestamp().as_millisecond());
+    Given { status: answer.status, now }
+}
+
+async fn at_rest(app: &App) -> Result<Given, Failure> {
     app.look_at_sink().await;
     let backend = app.backend();
-    let shops: BTreeMap<String, Shop> =
-        backend.shops().await?.into_iter().map(|shop| (shop.id.clone(), shop)).collect();
-    let of = backend.shops_health(shops.keys().cloned().collect()).await?;
+    let mut shops = backend.shops().await?;
+    shops.sort_by(|a, b| a.id.cmp(&b.id));
+    let forms = http::shop_forms(&*backend, shops).await?;
     let health = backend.status(None).await?.health;
-    let now = app.now();
-    if args.json {
-        let forms = http::shop_forms(&*backend, shops.into_values().collect()).await?;
-        out.json(&json!({"health": health, "shops": forms}))?;
+    Ok(Given { status: json!({"health": health, "shops": forms}), now: app.now() })
+}
+
+/// What the table needs of the status.
+#[derive(Deserialize)]
+struct Shown {
+    health: Health,
+    shops: Vec<Shop>,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    level: String,
+    reasons: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    code: String,
+    shop_id: Option<String>,
+    resource: Option<String>,
+    text: String,
+    remedy: String,
+}
+
+#[derive(Deserialize)]
+struct Shop {
+    id: String,
+    name: String,
+    resources_health: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    resource: String,
+    state: String,
+    age_seconds: Option<u64>,
+    last_error: Option<LastError>,
+}
+
+#[derive(Deserialize)]
+struct LastError {
+    text: String,
+    at: jiff::Timestamp,
+}
+
+fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
+    let shown = Shown::deserialize(&given.status).map_err(|error| {
+        anyhow::anyhow!("the status of the server cannot be read ({error}); use the `waybill` of the server's version")
+    })?;
+    if json {
+        out.json(&given.status)?;
     } else {
-        print_table(&health, &shops, &of, now, out)?;
+        print_table(&shown, given.now, out)?;
     }
-    match health.level {
-        Level::Ok => Ok(()),
-        level => Err(Failure::Failed(anyhow::anyhow!("not well: {}", level.name()))),
+    match shown.health.level.as_str() {
+        "ok" => Ok(()),
+        level => Err(Failure::Failed(anyhow::anyhow!("not well: {}", table::clean(level)))),
     }
 }
 
-fn print_table(
-    health: &HealthView,
-    shops: &BTreeMap<String, Shop>,
-    of: &[ShopHealth],
-    now: i64,
-    out: &mut Out,
-) -> Outcome {
+fn print_table(shown: &Shown, now: Millis, out: &mut Out) -> Outcome {
     let heads = ["shop", "name", "resource", "state", "last success", "last error"];
-    let mut rows = Vec::new();
-    for shop in of {
-        let name = shops.get(&shop.shop_id).map(|shop| shop.name.clone()).unwrap_or_default();
-        rows.extend(shop.resources.iter().map(|resource| row(shop, &name, resource, now)));
+    let rows: Vec<Vec<Cell>> = shown
+        .shops
+        .iter()
+        .flat_map(|shop| shop.resources_health.iter().map(|resource| row(shop, resource, now)))
+        .collect();
+    if shown.shops.is_empty() {
+        out.line(super::NO_SHOPS)?;
+    } else {
+        out.table(&heads, &rows)?;
     }
-    out.table(&heads, &rows)?;
-    out.line(format_args!("health: {}", health.level.name()))?;
-    for reason in &health.reasons {
-        out.line(table::clean(&line(reason)))?;
+    out.line(format_args!("health: {}", table::clean(&shown.health.level)))?;
+    for reason in &shown.health.reasons {
+        out.sentence(&table::clean(&line(reason)), INDENT)?;
     }
     Ok(())
 }
 
-fn row(shop: &ShopHealth, name: &str, resource: &ResourceHealth, now: i64) -> Vec<Cell> {
-    let ago = |at: i64| format!("{} ago", span(now.saturating_sub(at)));
-    let error = resource.last_error.as_ref().map(|error| format!("{}: {}", ago(error.at), error.text));
+fn row(shop: &Shop, resource: &Resource, now: Millis) -> Vec<Cell> {
+    let ago = |ms: i64| format!("{} ago", span(ms));
+    let error = resource.last_error.as_ref();
+    let error = error.map(|error| format!("{}: {}", ago(now.saturating_sub(error.at.as_millisecond())), error.text));
+    let age = resource.age_seconds.and_then(|age| i64::try_from(age).ok());
     vec![
-        shop.shop_id.as_str().into(),
-        name.into(),
+        shop.id.as_str().into(),
+        shop.name.as_str().into(),
         resource.resource.as_str().into(),
-        Cell::new(resource.state.name(), mark(resource.state)),
-        resource.last_success_at.map_or_else(|| "never".to_owned(), ago).into(),
+        Cell::new(resource.state.as_str(), mark(&resource.state)),
+        age.map_or_else(|| "never".to_owned(), |age| ago(age.saturating_mul(1000))).into(),
         error.unwrap_or_default().into(),
     ]
 }
 
-fn mark(state: State) -> Mark {
+fn mark(state: &str) -> Mark {
     match state {
-        State::Fresh => Mark::Good,
-        State::Paused | State::Behind | State::Unproved => Mark::Unsure,
-        State::Failing | State::Refused => Mark::Bad,
+        "fresh" => Mark::Good,
+        "failing" | "refused" => Mark::Bad,
+        _ => Mark::Unsure,
     }
 }
 
 fn line(reason: &Reason) -> String {
     let of: Vec<&str> = [&reason.shop_id, &reason.resource].into_iter().flatten().map(String::as_str).collect();
-    let about = if of.is_empty() { reason.code.name().to_owned() } else { of.join(" ") };
+    let about = if of.is_empty() { reason.code.clone() } else { of.join(" ") };
     format!("{about}: {}. Remedy: {}", reason.text, reason.remedy)
 }
 
-/// A length of time in its greatest unit.
-fn span(ms: i64) -> String {
+/// A length of time in its greatest unit, from milliseconds.
+pub(super) fn span(ms: i64) -> String {
     let seconds = ms.max(0) / 1000;
     match seconds {
         0..120 => format!("{seconds} s"),

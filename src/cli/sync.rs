@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::held::Instead;
+use super::left::Left;
 use super::out::{Out, tell};
 use super::progress::Bars;
 use super::table::{self, Cell, Mark};
@@ -65,11 +67,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         return Err(Failure::Usage(what));
     }
     let drain = config.limits.drain;
-    let over_http = match args.full {
+    let instead = Instead::Call(match args.full {
         true => r#"POST /api/v1/shops/<id>/sync {"mode": "full"}"#,
         false => r#"POST /api/v1/shops/<id>/sync {"mode": "incremental"}"#,
-    };
-    let app = start(config, over_http).await?;
+    });
+    let app = start(config, instead).await?;
     let passed = Box::pin(pass(&app, &args, &mut out)).await;
     let stopped = stop::stop(app, drain).await;
     passed.and(stopped)
@@ -114,7 +116,8 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     }
     refused.iter().for_each(tell);
     let parked = parked(&*backend, &watched, args.resource.as_deref(), begun).await?;
-    verdict(&ended, &runs, refused.len(), parked)
+    let left = Left::of(&*backend, &watched, &runs, Clock::system().now()).await?;
+    verdict(&ended, &runs, (refused.len(), parked), &left)
 }
 
 /// How much was parked since a time, with what belongs to no run: later reads of what may still change, and what the
@@ -235,7 +238,7 @@ fn state(state: RunState) -> &'static str {
     }
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], refused: usize, parked: u64) -> Outcome {
+fn verdict(ended: &Ended, runs: &[RunView], (refused, parked): (usize, u64), left: &Left) -> Outcome {
     let whole = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
     let failed = runs.iter().filter(|view| !whole(view.run.state)).count();
     let open = runs.iter().filter(|view| view.run.is_open()).count();
@@ -243,12 +246,14 @@ fn verdict(ended: &Ended, runs: &[RunView], refused: usize, parked: u64) -> Outc
     let parked = runs.iter().map(|view| view.run.parked_in_all()).sum::<u64>().max(parked);
     let what = match ended {
         Ended::Stopped => "stopped; the rest goes on at the next start".to_owned(),
-        Ended::TimedOut => "the time ran out; the rest goes on at the next start".to_owned(),
+        Ended::TimedOut => format!("the time ran out{left}"),
         Ended::SinkAway { waiting, error } => return Err(sink_away(*waiting, error)),
         Ended::Idle if refused > 0 => format!("{refused} shops were refused"),
         Ended::Idle if failed > 0 => format!("{failed} of {} runs failed", runs.len()),
-        Ended::Idle if parked > 0 => format!("{parked} pages or documents were parked; /api/v1/parked shows why"),
-        Ended::Idle if open > 0 => format!("{open} of {} runs wait for a later try", runs.len()),
+        Ended::Idle if parked > 0 => {
+            format!("{parked} pages or documents were parked; GET /api/v1/parked shows why, while `waybill serve` runs")
+        }
+        Ended::Idle if open > 0 => format!("{open} of {} runs wait for a later try{left}", runs.len()),
         Ended::Idle => return Ok(()),
     };
     Err(Failure::Failed(anyhow::anyhow!(what)))

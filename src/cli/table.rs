@@ -159,6 +159,23 @@ fn blocks(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
     lines
 }
 
+/// Wraps a sentence between words; what follows the first line is indented. A word that does not fit stays whole.
+pub(super) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let needed = measure_text_width(&line) + usize::from(!line.is_empty()) + measure_text_width(word);
+        if needed > width && !line.trim().is_empty() {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
 /// The text without anything that acts on a terminal.
 pub(super) fn clean(text: &str) -> String {
     text.chars().map(|letter| if acts_on_a_terminal(letter) { '·' } else { letter }).collect()
@@ -166,7 +183,7 @@ pub(super) fn clean(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cell, Mark, Page, clean, render};
+    use super::{Cell, Mark, Page, clean, render, wrap};
     use console::{measure_text_width, strip_ansi_codes};
     use proptest::prelude::{prop_assert, proptest};
 
@@ -232,6 +249,14 @@ mod tests {
             let bare: Vec<_> = colored.iter().map(|line| strip_ansi_codes(line).trim_end().to_owned()).collect();
             assert_eq!(bare, render(&["a", "state"], &rows, Page { width, has_colors: false }));
         }
+    }
+
+    #[test]
+    fn sentences_wrap_between_words_and_long_words_stay_whole() {
+        assert_eq!(wrap("ok    shop: it is there", 12, 6), ["ok    shop:", "      it is", "      there"]);
+        assert_eq!(wrap("a /very/long/path is", 8, 2), ["a", "  /very/long/path", "  is"]);
+        assert_eq!(wrap("", 8, 2), [""]);
+        assert_eq!(wrap("all of it", 80, 2), ["all of it"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::held::Instead;
 use super::out::{Out, tell};
 use super::progress::Bars;
 use super::table::{self, Cell, Mark};
@@ -52,8 +53,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     }
     let drain = config.limits.drain;
     let app = match args.mend {
-        true => start(config, "POST /api/v1/shops/<id>/completeness").await?,
-        false => at_rest(config, "GET /api/v1/shops/<id>/completeness").await?,
+        true => start(config, Instead::Call("POST /api/v1/shops/<id>/completeness")).await?,
+        false => at_rest(config, Instead::Call("GET /api/v1/shops/<id>/completeness")).await?,
     };
     let verified = Box::pin(verify(&app, &args, &mut out)).await;
     let stopped = stop::stop(app, drain).await;
@@ -68,6 +69,9 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
         if shops.is_empty() {
             return Err(NoSuchShop(id.clone()).into());
         }
+    }
+    if shops.is_empty() && !args.json && !args.quiet {
+        return Ok(out.line(super::NO_SHOPS)?);
     }
     if args.mend {
         let mut asked = 0;
@@ -120,7 +124,9 @@ fn verdict(found: &[(Shop, Completeness)], is_mended: bool) -> Outcome {
         what.push_str("; `waybill sync` goes on with what is not read yet");
     }
     if any(|resource| resource.parked) {
-        what.push_str("; /api/v1/parked shows why something is parked, and retries it");
+        what.push_str(
+            "; GET /api/v1/parked shows why something is parked, and POST retries it, while `waybill serve` runs",
+        );
     }
     Err(Failure::Failed(anyhow::anyhow!(what)))
 }

@@ -109,7 +109,8 @@ pub(super) async fn until_idle(
 /// What a command says that ends before the sink took all.
 pub(super) fn sink_away(waiting: u64, error: &str) -> Failure {
     Failure::Failed(anyhow::anyhow!(
-        "{waiting} entries wait for the sink, which takes nothing: {error}; they are kept, and written at the next start"
+        "{waiting} entries wait for the sink, which takes nothing: {error}; they are kept, and written at the next start. Remedy: `waybill check` shows which step \
+         fails"
     ))
 }
 

@@ -50,7 +50,8 @@ pub(super) const KEYS: [(&str, Kind); 26] = [
 ];
 
 /// Variables that no file may hold: secrets, and the file's own name.
-pub(super) const VARIABLES_ONLY: [&str; 3] = ["WAYBILL_CONFIG", "WAYBILL_MASTER_KEY", "WAYBILL_ADMIN_KEY"];
+pub(super) const VARIABLES_ONLY: [&str; 4] =
+    ["WAYBILL_CONFIG", "WAYBILL_MASTER_KEY", "WAYBILL_ADMIN_KEY", "WAYBILL_API_KEY"];
 
 /// The variable of a key: `http.listen` is `WAYBILL_HTTP_LISTEN`.
 pub(super) fn variable(key: &str) -> String {

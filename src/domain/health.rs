@@ -16,7 +16,7 @@ use super::clock::Millis;
 use super::shop::{Shop, ShopState};
 use super::stream_status::{StreamError, StreamStatus};
 pub use changes::{Change, Known};
-pub use reason::{Code, Reason};
+pub use reason::{Code, Means, Reason, class_remedy};
 pub use ticks::Ticks;
 
 /// A clock may be so much behind the one that wrote a record before that record is in doubt.
@@ -86,6 +86,8 @@ impl Level {
 /// Everything that health depends on.
 pub struct Facts<'a> {
     pub now: Millis,
+    /// What remedies may name.
+    pub means: Means,
     /// `alerts.stale_after`.
     pub stale_after: Option<Millis>,
     pub ticks: &'a Ticks<'a>,
@@ -175,7 +177,7 @@ pub struct ResourceHealth {
 
 /// Computes how everything is.
 pub fn assess(facts: &Facts<'_>) -> Health {
-    let mut faults: Vec<Reason> = facts.faults.iter().map(Reason::of_fault).collect();
+    let mut faults: Vec<Reason> = facts.faults.iter().map(|fault| Reason::of_fault(fault, facts.means)).collect();
     let mut reasons = Vec::new();
     // A fault that keeps every document from where people look for it.
     let blocking = facts.faults.iter().filter(|fault| fault.code.blocks_all()).max_by_key(|fault| fault.code);
@@ -185,7 +187,7 @@ pub fn assess(facts: &Facts<'_>) -> Health {
         let hidden = |reason: &&Reason| blocking.is_none_or(|fault| fault.code != reason.code);
         reasons.extend(health.resources.iter().filter_map(|one| one.reason.as_ref()).filter(hidden).cloned());
         let parked = of.resources.iter().filter(|resource| resource.parked > 0);
-        faults.extend(parked.map(|resource| Reason::parked(&of.shop.id, &resource.name, resource.parked)));
+        faults.extend(parked.map(|resource| Reason::parked(&of.shop.id, resource, facts.means)));
         shops.push(health);
     }
     reasons.extend(faults.iter().cloned());
@@ -197,7 +199,7 @@ pub fn assess(facts: &Facts<'_>) -> Health {
     if reasons.len() > REASONS_MAX {
         let more = reasons.len() - (REASONS_MAX - 1);
         reasons.truncate(REASONS_MAX - 1);
-        reasons.push(Reason::more(more));
+        reasons.push(Reason::more(more, facts.means));
     }
     Health { level, reasons, faults, shops }
 }
@@ -253,7 +255,7 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
         }
     }
     let success = success.filter(|at| *at != Millis::MAX);
-    let reason = worst.as_ref().map(|verdict| Reason::of_stream(shop, &of.name, verdict));
+    let reason = worst.as_ref().map(|verdict| Reason::of_stream(shop, &of.name, verdict, facts.means));
     ResourceHealth {
         resource: of.name.clone(),
         state: worst.as_ref().map(|verdict| verdict.state).unwrap_or_default(),

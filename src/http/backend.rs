@@ -163,7 +163,10 @@ pub enum ApiError {
     #[error("{} invalid field(s)", .0.len())]
     Invalid(Vec<FieldError>),
     /// The login host refused the credentials, with its word for it.
-    #[error("the login host refused the credentials: {0}")]
+    #[error(
+        "the login host refused the credentials: {0}. Check the client id and the secret in the settings of the \
+         marketplace, and that the account is switched on there; a secret that is in doubt is best made new"
+    )]
     Refused(String),
     /// The login host could not be asked.
     #[error("{detail}")]

@@ -3,13 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::holder::{Holder, Shown};
+
 /// An error of the embedded store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error(
-        "the data directory {path} is already in use by another waybill process; stop it first, or use its HTTP API", path = path.display()
+        "the data directory {path} is already in use by {holder}; stop it first, or use its HTTP API",
+        path = path.display(), holder = Shown(holder.as_ref())
     )]
-    InUse { path: PathBuf },
+    InUse { path: PathBuf, holder: Option<Holder> },
     #[error(
         "the store in {path} does not open: {detail}; move the directory aside and start again: shops must then be \
          registered anew and everything is read again", path = path.display()

@@ -256,7 +256,7 @@ impl Unopened {
     fn into_error(self, path: &Path) -> StoreError {
         match self {
             Unopened::Full => StoreError::Full,
-            Unopened::Busy => StoreError::InUse { path: path.to_owned() },
+            Unopened::Busy => StoreError::InUse { path: path.to_owned(), holder: None },
             Unopened::System(detail) => StoreError::Io { path: path.to_owned(), detail },
             Unopened::Broken(detail) => StoreError::Damaged { path: path.to_owned(), detail },
         }

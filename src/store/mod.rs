@@ -25,6 +25,7 @@ mod detail;
 mod doubts;
 mod drift;
 mod error;
+mod holder;
 mod keys;
 mod kv;
 mod lease;
@@ -75,6 +76,7 @@ pub use committer::Tx;
 pub use completeness::{Known, Listed, UnderWay};
 pub use doubts::Unproved;
 pub use error::StoreError;
+pub use holder::Holder;
 pub use keys::{Queue, QueueKind};
 pub use meta::Counters;
 pub use outbox::{Slot, Waiting};
@@ -302,10 +304,15 @@ fn make_private(directory: &Path) -> Result<(), StoreError> {
 fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("lock");
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = opened.map_err(|error| StoreError::io(&path, error))?;
+    let mut file = opened.map_err(|error| StoreError::io(&path, error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: directory.to_owned() }),
+        Ok(()) => {
+            Holder::note(&mut file);
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::InUse { path: directory.to_owned(), holder: Holder::of(&path) })
+        }
         Err(TryLockError::Error(error)) => Err(StoreError::io(&path, error)),
     }
 }

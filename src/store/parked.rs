@@ -113,8 +113,8 @@ pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<V
         tracing::warn!(shop.id = shop, parked, parked_max, "so much of the shop is parked that it is paused");
         let reason = format!(
             "paused by Waybill: {parked} pages and documents of this shop are parked, and limits.parked_max allows \
-             {parked_max}. /api/v1/parked?shop={shop} says why; mend that, put them back with \
-             POST /api/v1/shops/{shop}/parked/retry, and resume the shop"
+             {parked_max}. While `waybill serve` runs, GET /api/v1/parked?shop={shop} says why; correct that, put them back \
+             with POST /api/v1/shops/{shop}/parked/retry, and resume the shop"
         );
         shops::set_state(tx, &shop, ShopState::Paused, Some(reason), now)?;
         paused.push(shop);

@@ -154,7 +154,8 @@ impl Drifts {
             tracing::warn!(
                 resource,
                 places,
-                "documents hold what no column takes or what strict readers refuse; it is counted under /api/v1/resources/{resource}/drift"
+                "documents hold what no column takes or what strict readers refuse; while `waybill serve` runs, GET \
+                 /api/v1/resources/{resource}/drift has the counts"
             );
         }
         tells.then(|| drift.clone())

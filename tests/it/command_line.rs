@@ -77,7 +77,7 @@ fn wrong_usage_ends_with_two_and_the_mend() {
     refused(folder.run(&["--config", "x.toml", "demo"]), 2, &["leave it out"]);
     refused(folder.run(&["serve", "--listen", "foo"]), 2, &["--listen: ", "is no address with a port"]);
     refused(folder.run(&["shops", "add", "--name", "A", "--client-id", "a b"]), 2, &["--client-id"]);
-    refused(folder.feed(&["shops", "add", "--name", "A", "--client-id", "a"], ""), 2, &["one line"]);
+    refused(folder.feed(&["shops", "add", "--name", "A", "--client-id", "a"], ""), 2, &["no client secret"]);
     refused(folder.run(&["shops", "pause", "nobody"]), 2, &["no such shop", "waybill shops list"]);
     refused(folder.run(&["keys", "revoke", "nothing"]), 2, &["no such key", "waybill keys list"]);
     refused(folder.run(&["keys", "create", "--name", "k", "--shop", "nobody"]), 2, &["--shop nobody"]);
@@ -155,7 +155,7 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     let short = keys.lines().find(|line| line.contains("short")).unwrap();
     folder.run(&["keys", "revoke", short.split_whitespace().next().unwrap()]).expect(0);
     let serving = folder.serve();
-    says(&folder.said(), &["no admin API key works any more", "data.admin-key"]);
+    says(&folder.said(), &["no admin API key is there: ", "data.admin-key"]);
     let works = async |folder: &Folder, serving: &Serving| {
         let key = fs::read_to_string(folder.path("data.admin-key")).unwrap();
         let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key.trim());
@@ -168,7 +168,7 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     folder.write("data.admin-key", "not made yet\n");
     fs::set_permissions(folder.path("data.admin-key"), Permissions::from_mode(0o644)).unwrap();
     let serving = folder.serve();
-    says(&folder.said(), &["cut off before it could tell its key", "data.admin-key"]);
+    says(&folder.said(), &["cut off before it could show its key", "data.admin-key"]);
     works(&folder, &serving).await;
     assert_eq!(fs::metadata(folder.path("data.admin-key")).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -274,12 +274,12 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "1");
     let ended = folder.run(&["sync", "--quiet"]).expect(1);
     folder.set("WAYBILL_LIMITS_ATTEMPTS_MAX", "");
-    says(&ended.err, &["2 pages or documents were parked; /api/v1/parked shows why"]);
+    says(&ended.err, &["2 pages or documents were parked; GET /api/v1/parked shows why"]);
     market.sandbox.set_faults(vec![]);
     market.sandbox.set_latency(std::time::Duration::from_secs(20));
     folder.set("WAYBILL_LIMITS_DRAIN", "6s");
     let ended = folder.run(&["sync", "--quiet", "--full", "--at-most", "100ms"]).expect(1);
-    says(&ended.err, &["the time ran out; the rest goes on at the next start"]);
+    says(&ended.err, &["left to do; the rest goes on at the next start"]);
     market.sandbox.set_latency(std::time::Duration::ZERO);
     market.sandbox.set_secret("first", "another").unwrap();
     market.sandbox.kill_tokens();

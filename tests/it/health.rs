@@ -162,9 +162,9 @@ async fn the_command_shows_health_at_rest_and_exits_by_it() {
     assert_eq!((&of["resource"], &of["state"]), (&json!("shipments"), &json!("refused")), "{told}");
     let remedy = told["health"]["reasons"][0]["remedy"].as_str().unwrap();
     assert!(remedy.contains(told["shops"][0]["id"].as_str().unwrap()), "{told}");
-    // While a server has the directory, it says whom to ask.
+    // While a server has the directory, it is asked, and its remedy is a call to it.
     let serving = folder.serve();
-    let held = folder.run(&["status"]).expect(1);
-    assert!(held.err.contains("/api/v1/status"), "{}", held.err);
+    let asked = folder.run(&["status"]).expect(1);
+    assert!(asked.out.contains("refused") && asked.out.contains("PATCH /api/v1/shops/"), "{}", asked.out);
     assert_eq!(serving.terminate().0, Some(0));
 }

@@ -121,11 +121,48 @@ async fn no_column_and_no_id_is_hidden_at_any_width() {
             "pause s",
         ];
         has_columns(&state, &heads, width);
+        let status = shown(&folder, &["status"], width);
+        has_columns(&status, &["shop", "name", "resource", "state", "last success", "last error"], width);
+        assert!(status.code == Some(1) && status.text().contains(&shop), "{}", status.text());
+        let parts: Value = serde_json::from_str(&folder.run(&["status", "--json"]).expect(1).out).unwrap();
+        for reason in parts["health"]["reasons"].as_array().unwrap() {
+            has_text(&status, reason["text"].as_str().unwrap(), width);
+            has_text(&status, reason["remedy"].as_str().unwrap(), width);
+        }
         let check = shown(&folder, &["check", "--offline"], width);
-        assert!(check.text().contains("ok    configuration: "), "{}", check.text());
+        let parts: Value = serde_json::from_str(&folder.run(&["check", "--offline", "--json"]).expect(0).out).unwrap();
+        for finding in parts["checks"].as_array().unwrap() {
+            has_text(&check, finding["subject"].as_str().unwrap(), width);
+            has_text(&check, finding["text"].as_str().unwrap(), width);
+        }
     }
-    let demo = shown(&folder, &["demo", "--rows", "5"], 60);
-    assert!(demo.code == Some(0) && demo.text().contains("The first 5 rows of shipments"), "{}", demo.text());
+}
+
+/// The text is there whole, over as many lines as it needs, and none of its words is cut.
+#[track_caller]
+fn has_text(shown: &Shown, text: &str, width: u16) {
+    let of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(of(&shown.text()).contains(&of(text)), "`{text}` at {width} columns:\n{}", shown.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_the_demo_have_every_column_at_any_width() {
+    let folder = Folder::bare();
+    let demo = ["demo", "--rows", "5"];
+    let plain = folder.run(&demo).expect(0).out;
+    let lines: Vec<&str> = plain.lines().collect();
+    let rule = lines.iter().position(|line| line.starts_with("---")).unwrap();
+    let heads: Vec<&str> = lines[rule - 1].split_whitespace().collect();
+    let ids: Vec<&str> = lines[rule + 1..rule + 6].iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(heads.len() > 2 && ids.len() == 5, "{plain}");
+    for width in WIDTHS {
+        let shown = shown(&folder, &demo, width);
+        assert!(shown.code == Some(0) && shown.text().contains("The first 5 rows of shipments"), "{}", shown.text());
+        has_columns(&shown, &heads, width);
+        for id in &ids {
+            assert!(shown.text().contains(id), "{id} at {width} columns:\n{}", shown.text());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@ struct Front {
 }
 
 impl Front {
-    async fn open(market: &Market, authority: &Authority, name: &str, ends_in: i32) -> Front {
+    async fn open(behind: &str, authority: &Authority, name: &str, ends_in: i32) -> Front {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(ends_in, 1, 1));
         let key = KeyPair::generate().unwrap();
@@ -48,7 +48,7 @@ impl Front {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (behind, believed) = (market.base.replace("http://", ""), Arc::new(AtomicUsize::new(0)));
+        let (behind, believed) = (behind.replace("http://", ""), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&believed);
         tokio::spawn(async move {
             loop {
@@ -106,7 +106,7 @@ async fn only_a_marketplace_that_proves_who_it_is_is_asked() {
         ("an unknown authority", &unknown, "localhost", 2100),
         ("a certificate of before", &known, "localhost", 2021),
     ] {
-        let front = Front::open(&market, authority, name, ends_in).await;
+        let front = Front::open(&market.base, authority, name, ends_in).await;
         let (_, ended) = add_shop(folder(&base(&front), &known.pem())).await;
         let told = ended.err.clone();
         ended.expect(1);
@@ -116,7 +116,7 @@ async fn only_a_marketplace_that_proves_who_it_is_is_asked() {
     }
     assert_eq!(market.sandbox.audit().token_requests, 0, "nobody logged in");
 
-    let front = Front::open(&market, &known, "localhost", 2100).await;
+    let front = Front::open(&market.base, &known, "localhost", 2100).await;
     let (folder, ended) = add_shop(folder(&base(&front), &known.pem())).await;
     ended.expect(0);
     tokio::task::spawn_blocking(move || folder.run(&["sync", "--quiet"]).expect(0)).await.unwrap();
@@ -125,12 +125,28 @@ async fn only_a_marketplace_that_proves_who_it_is_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_asks_a_server_behind_tls_that_proves_who_it_is() {
+    let market = market().await;
+    let home = Folder::at(&market.base, LIFTED);
+    let serving = home.serve();
+    let (known, unknown) = (authority(), authority());
+    for (authority, code, said) in [(&known, 0, ""), (&unknown, 1, "no TLS connection to https://localhost:")] {
+        let front = Front::open(&serving.base, authority, "localhost", 2100).await;
+        let elsewhere = folder(&market.base, &known.pem());
+        let address = format!("https://localhost:{}/", front.port);
+        let ask = move || elsewhere.run(&["status", "--server", &address]);
+        let ended = tokio::task::spawn_blocking(ask).await.unwrap().expect(code);
+        assert!(ended.err.contains(said) && (code == 0 || ended.err.contains("SSL_CERT_FILE")), "{}", ended.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_without_certificate_authorities_starts() {
     let market = market().await;
     let (folder, ended) = add_shop(folder(&market.base, "")).await;
     ended.expect(0);
     // Trusting those of browsers, it does not trust just anybody.
-    let front = Front::open(&market, &authority(), "localhost", 2100).await;
+    let front = Front::open(&market.base, &authority(), "localhost", 2100).await;
     let base = format!("https://localhost:{}", front.port);
     drop(folder);
     let (_, ended) = add_shop(self::folder(&base, "")).await;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Fault, Level, Verdict};
+use super::{Fault, Level, ResourceFacts, Verdict};
 use crate::domain::cause::ErrorClass;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
@@ -123,93 +123,155 @@ pub struct Reason {
     pub remedy: String,
 }
 
+/// By what means an operator acts on the installation. A remedy names only what is at hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Means {
+    /// The API of the server that runs; commands that need the data directory to themselves do not work beside it.
+    #[default]
+    Api,
+    /// Commands: no server runs, and nothing goes on but while `waybill serve` or `waybill sync` does.
+    Commands,
+}
+
+impl Means {
+    fn choose(self, api: impl Into<String>, commands: impl Into<String>) -> String {
+        match self {
+            Means::Api => api.into(),
+            Means::Commands => commands.into(),
+        }
+    }
+}
+
 impl Reason {
-    pub(super) fn of_fault(fault: &Fault) -> Reason {
-        let remedy = fault_remedy(fault.code).to_owned();
+    pub(super) fn of_fault(fault: &Fault, means: Means) -> Reason {
+        let remedy = fault_remedy(fault.code, means);
         let text = fault.text.clone();
         Reason { code: fault.code, shop_id: None, resource: None, since: fault.since, text, remedy }
     }
 
-    pub(super) fn of_stream(shop: &Shop, resource: &str, verdict: &Verdict) -> Reason {
+    pub(super) fn of_stream(shop: &Shop, resource: &str, verdict: &Verdict, means: Means) -> Reason {
         Reason {
             code: verdict.code,
             shop_id: Some(shop.id.clone()),
             resource: Some(resource.to_owned()),
             since: verdict.since,
             text: verdict.text.clone(),
-            remedy: stream_remedy(&shop.id, resource, verdict.code, verdict.class),
+            remedy: stream_remedy(&shop.id, resource, verdict, means),
         }
     }
 
-    pub(super) fn parked(shop: &str, resource: &str, parked: u64) -> Reason {
+    pub(super) fn parked(shop: &str, of: &ResourceFacts, means: Means) -> Reason {
+        let see = format!(
+            "see why in GET /api/v1/parked?shop={shop}, then put them back with POST /api/v1/shops/{shop}/parked/retry"
+        );
         Reason {
             code: Code::Parked,
             shop_id: Some(shop.to_owned()),
-            resource: Some(resource.to_owned()),
+            resource: Some(of.name.clone()),
             since: None,
-            text: format!("{parked} pages or documents were given up after their attempts"),
-            remedy: format!(
-                "see why in /api/v1/parked?shop={shop}, then put them back with POST /api/v1/shops/{shop}/parked/retry"
-            ),
+            text: format!("{} pages or documents were given up after their attempts", of.parked),
+            remedy: means.choose(see.as_str(), format!("start `waybill serve`, {see}")),
         }
     }
 
-    pub(super) fn more(count: usize) -> Reason {
+    pub(super) fn more(count: usize, means: Means) -> Reason {
         Reason {
             code: Code::More,
             shop_id: None,
             resource: None,
             since: None,
             text: format!("{count} more reasons are not listed"),
-            remedy: "GET /api/v1/shops shows the state of each shop and resource".to_owned(),
+            remedy: means.choose(
+                "GET /api/v1/shops shows the state of each shop and resource",
+                "`waybill status` shows the state of each shop and resource",
+            ),
         }
     }
 }
 
-fn fault_remedy(code: Code) -> &'static str {
+/// What makes work go on where no server runs.
+const START: &str = "start `waybill serve` or `waybill sync`";
+
+fn fault_remedy(code: Code, means: Means) -> String {
     match code {
         Code::LoginsPaused => {
-            "wait: logins go on by themselves at the time given; if it lasts, ask the marketplace whether it blocks this \
-             address"
+            let ask = "if it lasts, ask the marketplace whether it blocks this address";
+            means.choose(
+                format!("wait: logins go on by themselves at the time given; {ask}"),
+                format!(
+                    "wait until the time given; then logins go on while `waybill serve` or `waybill sync` runs; {ask}"
+                ),
+            )
         }
-        Code::RestorePending => "make MySQL reachable; `waybill check` shows which step fails",
-        Code::SinkUnknown => "nothing: it is being asked; `waybill check` shows which step fails if it lasts",
+        Code::RestorePending => "make MySQL reachable; `waybill check` shows which step fails".to_owned(),
+        Code::SinkUnknown => {
+            "nothing: it is being asked; `waybill check` shows which step fails if it lasts".to_owned()
+        }
         Code::SinkUnavailable => {
             "make MySQL take documents again: `waybill check` shows which step fails; nothing is lost meanwhile"
-        }
-        Code::OutboxFull => "make MySQL take documents again, or raise limits.outbox_max_bytes",
-        Code::NoRoom => "free space on the disk that holds data_dir",
-        Code::PartFailed => "restart the process; if it happens again, report what the log says",
-        _ => "see GET /api/v1/status",
-    }
-}
-
-fn stream_remedy(shop: &str, resource: &str, code: Code, class: Option<ErrorClass>) -> String {
-    match code {
-        Code::Refused => format!(
-            "correct the secret or have the account switched on, then give the secret, the same one too: PATCH \
-             /api/v1/shops/{shop} with client_secret, or `waybill shops rotate {shop}`"
-        ),
-        Code::Paused => format!("PATCH /api/v1/shops/{shop} with {{\"paused\": false}} resumes it"),
-        Code::FirstWalk => "nothing: it goes on by itself; GET /api/v1/runs shows how far it is".to_owned(),
-        Code::Backlog => {
-            "nothing if it shrinks: GET /api/v1/status shows which budget it waits for; else ask for higher rate limits"
                 .to_owned()
         }
-        Code::Behind | Code::Stale => format!(
-            "see the open run in GET /api/v1/runs?shop={shop}&resource={resource} and the budgets in GET /api/v1/status"
+        Code::OutboxFull => means.choose(
+            "make MySQL take documents again, or raise limits.outbox_max_bytes",
+            format!("make MySQL take documents again, or raise limits.outbox_max_bytes; then {START}"),
         ),
-        Code::ClockAhead => "set the clock right (NTP); the next run that ends well corrects the record".to_owned(),
-        Code::Unproved => format!(
-            "let the definition name a proof of the end of the list (size, total or more); `waybill check` tests the \
-             pages of {resource}"
-        ),
-        _ => class_remedy(resource, class.unwrap_or_default()),
+        Code::NoRoom => "free space on the disk that holds data_dir".to_owned(),
+        Code::PartFailed => "restart the process; if it happens again, report what the log says".to_owned(),
+        _ => means.choose("see GET /api/v1/status", "see `waybill status`"),
     }
 }
 
-fn class_remedy(resource: &str, class: ErrorClass) -> String {
-    let wait = "nothing here: it is tried again by itself; ask the marketplace if it lasts";
+fn stream_remedy(shop: &str, resource: &str, verdict: &Verdict, means: Means) -> String {
+    match verdict.code {
+        Code::Refused => {
+            let give = "correct the secret or have the account switched on, then give the secret, the same one too:";
+            means.choose(
+                format!(
+                    "{give} PATCH /api/v1/shops/{shop} with client_secret, or, with the service stopped, `waybill shops \
+                     rotate {shop}`"
+                ),
+                format!("{give} `waybill shops rotate {shop}`"),
+            )
+        }
+        Code::Paused => means.choose(
+            format!("PATCH /api/v1/shops/{shop} with {{\"paused\": false}} resumes it"),
+            format!("`waybill shops resume {shop}` resumes it"),
+        ),
+        Code::FirstWalk => means.choose(
+            "nothing: it goes on by itself; GET /api/v1/runs shows how far it is",
+            format!("{START}: it goes on while one of them runs"),
+        ),
+        Code::Backlog => {
+            let ask = "if they do not become fewer, ask for higher rate limits";
+            means.choose(
+                format!("nothing: they are read by themselves; GET /api/v1/status shows which budget they wait for; {ask}"),
+                format!("{START}: they are read while one of them runs; {ask}"),
+            )
+        }
+        Code::Behind | Code::Stale => means.choose(
+            format!(
+                "see the open run in GET /api/v1/runs?shop={shop}&resource={resource} and the budgets in GET /api/v1/status"
+            ),
+            format!("{START}; `waybill state` shows open runs and budgets"),
+        ),
+        Code::ClockAhead => "set the clock right (NTP); the next run that ends well corrects the record".to_owned(),
+        Code::Unproved => {
+            let name = "let the definition name a proof of the end of the list (size, total or more);";
+            means.choose(
+                format!("{name} `waybill check`, with the service stopped, tests the pages of {resource}"),
+                format!("{name} `waybill check` tests the pages of {resource}"),
+            )
+        }
+        _ => class_remedy(resource, verdict.class.unwrap_or_default(), means),
+    }
+}
+
+/// What to do about errors of a class.
+pub fn class_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
+    let again =
+        means.choose("it is tried again by itself", "it is tried again while `waybill serve` or `waybill sync` runs");
+    // Beside a server it cannot ask for a shop.
+    let check = means.choose("`waybill check`, with the service stopped,", "`waybill check`");
     match class {
         ErrorClass::Throttled => {
             "wait: calls go on when the API allows them; lower source.limits if it lasts, and see who else uses the \
@@ -217,7 +279,7 @@ fn class_remedy(resource: &str, class: ErrorClass) -> String {
                 .to_owned()
         }
         ErrorClass::Login => {
-            "see whether source.token_url can be reached (`waybill check`); it is tried again by itself".to_owned()
+            format!("see whether source.token_url can be reached: {check} shows which step fails; {again}")
         }
         ErrorClass::Unauthorized => {
             "see whether source.base_url and source.token_url belong together; if so, ask the marketplace why it \
@@ -231,17 +293,21 @@ fn class_remedy(resource: &str, class: ErrorClass) -> String {
             format!("compare the definition of {resource} and source.base_url with the API's documentation")
         }
         ErrorClass::Unreachable => {
-            "see DNS, network, certificates and source.base_url: `waybill check` shows which step fails".to_owned()
+            format!("see DNS, network, certificates and source.base_url: {check} shows which step fails")
         }
         ErrorClass::Redirected => "set source.base_url to the address that the API redirects to".to_owned(),
         ErrorClass::Malformed | ErrorClass::Shape | ErrorClass::TooLarge | ErrorClass::Other => {
-            format!("compare what the API sends with the definition: `waybill preview {resource}`")
+            let preview = means.choose(
+                format!("`waybill preview {resource}`, with the service stopped"),
+                format!("`waybill preview {resource}`"),
+            );
+            format!("compare what the API sends with the definition: {preview}")
         }
         ErrorClass::Unavailable
         | ErrorClass::TimedOut
         | ErrorClass::Interrupted
         | ErrorClass::Stopping
         | ErrorClass::Refused
-        | ErrorClass::Unproved => wait.to_owned(),
+        | ErrorClass::Unproved => format!("nothing here: {again}; ask the marketplace if it lasts"),
     }
 }

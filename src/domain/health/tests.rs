@@ -1,7 +1,8 @@
 //! Every transition, by value.
 
 use super::{
-    Change, Code, Facts, Fault, Known, Level, OpenRun, ResourceFacts, ShopFacts, State, StreamFacts, Ticks, assess,
+    Change, Code, Facts, Fault, Known, Level, Means, OpenRun, Reason, ResourceFacts, ShopFacts, State, StreamFacts,
+    Ticks, assess,
 };
 use crate::domain::cause::{Cause, ErrorClass};
 use crate::domain::run::{Mode, Run, RunState};
@@ -56,11 +57,21 @@ struct World {
     stale_after: Option<i64>,
     faults: Vec<Fault>,
     parked: u64,
+    means: Means,
 }
 
 fn world(status: StreamStatus) -> World {
     let (open, faults) = (Vec::new(), Vec::new());
-    World { shop: ShopState::Active, status, open, every: None, stale_after: None, faults, parked: 0 }
+    World {
+        shop: ShopState::Active,
+        status,
+        open,
+        every: None,
+        stale_after: None,
+        faults,
+        parked: 0,
+        means: Means::Api,
+    }
 }
 
 impl World {
@@ -77,7 +88,14 @@ impl World {
         };
         let shop = ShopFacts { shop: shop(self.shop.clone()), resources: vec![resource] };
         let faults = self.faults.clone();
-        assess(&Facts { now: NOW, stale_after: self.stale_after, ticks: &ticks, faults, shops: vec![shop] })
+        assess(&Facts {
+            now: NOW,
+            means: self.means,
+            stale_after: self.stale_after,
+            ticks: &ticks,
+            faults,
+            shops: vec![shop],
+        })
     }
 
     #[track_caller]
@@ -242,6 +260,48 @@ fn what_is_parked_wants_attention() {
     let why = &health.reasons[0];
     assert_eq!(why.code, Code::Parked);
     assert_eq!((why.shop_id.as_deref(), why.resource.as_deref()), (Some("s1"), Some("orders")));
+}
+
+#[test]
+fn a_remedy_names_only_what_is_at_hand() {
+    let refused = || World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
+    let paused = || World { shop: ShopState::Paused, ..world(succeeded(MINUTE)) };
+    let mut unproved = succeeded(MINUTE);
+    unproved.run_ended(&run(RunState::Unproved, Mode::Full), NOW);
+    let mut failing = succeeded(MINUTE);
+    failing.run_ended(&run(RunState::Failed, Mode::Full), NOW);
+    let open = |started_at| vec![OpenRun { started_at, pending: 9 }];
+    let fault = |code| Fault { code, since: Some(NOW), text: "t".into() };
+    let faults = [Code::LoginsPaused, Code::RestorePending, Code::SinkUnavailable, Code::OutboxFull, Code::NoRoom];
+    let worlds = || {
+        [
+            refused(),
+            paused(),
+            world(StreamStatus::default()),
+            world(unproved.clone()),
+            world(failing.clone()),
+            world(succeeded(90 * MINUTE)),
+            World { open: open(NOW - 50 * MINUTE), ..world(succeeded(MINUTE)) },
+            World { faults: faults.map(fault).to_vec(), ..world(succeeded(MINUTE)) },
+        ]
+    };
+    for world in worlds() {
+        let health = World { means: Means::Commands, ..world }.health();
+        assert!(!health.reasons.is_empty());
+        for Reason { remedy, .. } in health.reasons {
+            let names_the_api = ["GET /", "PATCH /", "POST /"].iter().any(|word| remedy.contains(word));
+            assert!(!names_the_api && !remedy.contains("by itself"), "no server runs: {remedy}");
+        }
+    }
+    for world in worlds() {
+        for Reason { remedy, .. } in world.health().reasons {
+            assert!(!remedy.contains("start `waybill"), "it runs: {remedy}");
+            let rests = remedy.contains("stopped") || remedy.contains("MySQL");
+            assert!(!remedy.contains("`waybill") || rests, "the server has the data directory: {remedy}");
+        }
+    }
+    let parked = World { parked: 2, means: Means::Commands, ..world(succeeded(MINUTE)) }.health();
+    assert!(parked.reasons[0].remedy.starts_with("start `waybill serve`, see why in GET /api/v1/parked"));
 }
 
 #[test]

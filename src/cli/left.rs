@@ -1,0 +1,118 @@
+//! What a pass that ended early was waiting for, and why: the last error, with its remedy.
+
+use std::fmt;
+
+use super::table;
+use super::watch::Watched;
+use super::{Failure, status};
+use crate::domain::clock::Millis;
+use crate::domain::document::RunView;
+use crate::domain::health::{self, Level, Means};
+use crate::http::backend::Backend;
+
+/// What was left to do.
+pub(super) struct Left {
+    runs: usize,
+    reads: u64,
+    entries: u64,
+    error: Option<LastError>,
+}
+
+struct LastError {
+    /// Shop and resource; empty: the installation.
+    about: String,
+    text: String,
+    /// How long ago it was, where that is known.
+    age: Option<i64>,
+    remedy: String,
+}
+
+impl Left {
+    /// Looks at the end of a pass.
+    ///
+    /// # Errors
+    /// When the status or the health cannot be read.
+    pub(super) async fn of(
+        backend: &dyn Backend,
+        watched: &Watched,
+        runs: &[RunView],
+        now: Millis,
+    ) -> Result<Left, Failure> {
+        let status = backend.status(None).await?;
+        let is_ours = |shop: &String| watched.names.contains_key(shop);
+        let named = |shop: &str, resource: &str| {
+            let name = watched.names.get(shop).map_or(shop, String::as_str);
+            format!("{name}, {resource}")
+        };
+        let failing = status
+            .health
+            .reasons
+            .into_iter()
+            .find(|reason| reason.code.level() == Level::Failing && reason.shop_id.as_ref().is_none_or(is_ours));
+        let error = match failing {
+            Some(reason) => {
+                let about = reason.shop_id.zip(reason.resource).map(|(shop, resource)| named(&shop, &resource));
+                let (text, remedy) = (reason.text, reason.remedy);
+                Some(LastError { about: about.unwrap_or_default(), text, age: None, remedy })
+            }
+            // What has failed for less than a minute is no reason yet.
+            None => {
+                let mut last = None;
+                for shop in backend.shops_health(watched.names.keys().cloned().collect()).await? {
+                    for resource in shop.resources {
+                        let Some(error) = resource
+                            .last_error
+                            .filter(|error| resource.last_success_at.is_none_or(|success| success < error.at))
+                        else {
+                            continue;
+                        };
+                        if last.as_ref().is_none_or(|(at, _)| *at < error.at) {
+                            let remedy = health::class_remedy(&resource.resource, error.class, Means::Commands);
+                            let about = named(&shop.shop_id, &resource.resource);
+                            let age = Some(now.saturating_sub(error.at));
+                            last = Some((error.at, LastError { about, text: error.text, age, remedy }));
+                        }
+                    }
+                }
+                last.map(|(_, error)| error)
+            }
+        };
+        let runs = runs.iter().filter(|view| view.run.is_open()).count();
+        Ok(Left { runs, reads: status.pending_jobs + status.leased_jobs, entries: status.outbox, error })
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [(self.runs as u64, "open runs"), (self.reads, "calls"), (self.entries, "entries for the sink")];
+        let left: Vec<String> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        if !left.is_empty() {
+            write!(f, ", with {} left to do", left.join(", "))?;
+        }
+        f.write_str("; the rest goes on at the next start")?;
+        let Some(LastError { about, text, age, remedy }) = &self.error else { return Ok(()) };
+        let about = if about.is_empty() { String::new() } else { format!(" of {about}") };
+        let age = age.map(|age| format!(" ({} ago)", status::span(age))).unwrap_or_default();
+        f.write_str(&table::clean(&format!(". Last error{about}{age}: {text}. Remedy: {remedy}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LastError, Left};
+
+    #[test]
+    fn what_is_left_is_counted_and_the_last_error_has_its_remedy() {
+        let nothing = Left { runs: 0, reads: 0, entries: 0, error: None };
+        assert_eq!(nothing.to_string(), "; the rest goes on at the next start");
+        let (about, text, remedy) =
+            ("A shop, orders".to_owned(), "the API is \u{1b}[2Jaway".to_owned(), "wait".to_owned());
+        let error = Some(LastError { about, text, age: Some(5_000), remedy });
+        assert_eq!(
+            Left { runs: 2, reads: 0, entries: 7, error }.to_string(),
+            ", with 2 open runs, 7 entries for the sink left to do; the rest goes on at the next start. Last error of A shop, \
+             orders (5 s ago): the API is ·[2Jaway. Remedy: wait"
+        );
+    }
+}

@@ -1,0 +1,330 @@
+//! Asks a running Waybill server over its HTTP API, for `waybill status`.
+//!
+//! The API key comes from a file or from the environment, never from an argument, and leaves only over TLS or to this
+//! machine. It is sent after the server has answered `/livez` as Waybill does.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION};
+use reqwest::{Client, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use url::{Host, Url};
+
+use super::{Failure, environment, table};
+use crate::app::private;
+
+/// Variables that hold an API key, the first that is set counts.
+const KEY_VARIABLES: [&str; 2] = ["WAYBILL_API_KEY", "WAYBILL_ADMIN_KEY"];
+/// What `serve` leaves in the file of its admin key until there is one.
+const NOT_MADE: &str = "not made yet";
+/// Longer than any key; a wrong file must not be read whole.
+const KEY_MAX: u64 = 4096;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than a server takes for its answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of an answer: a page of shops has less than 2 MB.
+const BODY_MAX: usize = 32 * 1024 * 1024;
+/// Shops asked for at a time.
+const SHOPS_PAGE: usize = 500;
+
+/// An API key, and where it is from.
+pub(super) struct Key {
+    text: SecretString,
+    from: String,
+}
+
+impl Key {
+    /// The key in a file (`-`: standard input), else in the environment.
+    ///
+    /// # Errors
+    /// The named file cannot be read, or holds no key.
+    pub(super) fn given(file: Option<&Path>) -> Result<Option<Key>, Failure> {
+        if let Some(file) = file {
+            return Key::of_file(file).map(Some);
+        }
+        let mut environment = environment();
+        let mut found = KEY_VARIABLES.iter().filter_map(|name| Some((*name, environment.remove(*name)?)));
+        let Some((name, text)) = found.find(|(_, text)| !text.is_empty()) else { return Ok(None) };
+        Key::read(text, name.to_owned()).map(Some)
+    }
+
+    /// The admin key that `serve` has put beside a data directory, if it is there.
+    pub(super) fn beside(data_dir: &Path) -> Option<Key> {
+        let file = private::beside(data_dir, ".admin-key");
+        let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != NOT_MADE)?;
+        Key::read(text, file.display().to_string()).ok()
+    }
+
+    fn of_file(file: &Path) -> Result<Key, Failure> {
+        let mut text = String::new();
+        if file == Path::new("-") {
+            if std::io::stdin().is_terminal() {
+                let what = "--key-file -: the key is piped into standard input, like: waybill status ... < FILE";
+                return Err(Failure::Usage(what.to_owned()));
+            }
+            std::io::stdin().take(KEY_MAX).read_to_string(&mut text).context("API key on standard input")?;
+            return Key::read(text, "standard input".to_owned());
+        }
+        let opened = File::open(file).with_context(|| format!("--key-file {}", file.display()))?;
+        opened.take(KEY_MAX).read_to_string(&mut text).with_context(|| format!("--key-file {}", file.display()))?;
+        Key::read(text, file.display().to_string())
+    }
+
+    fn read(text: String, from: String) -> Result<Key, Failure> {
+        let text = zeroize::Zeroizing::new(text);
+        let first = text.lines().next().unwrap_or_default().trim();
+        if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let what = format!(
+                "{from} holds no API key: one line of visible ASCII characters, as `waybill keys create` prints"
+            );
+            return Err(Failure::Usage(what));
+        }
+        Ok(Key { text: first.into(), from })
+    }
+}
+
+/// A running server.
+pub(super) struct Server {
+    base: Url,
+    key: Key,
+    client: Client,
+}
+
+/// What a server says of its health and its shops, and when by its own clock.
+pub(super) struct Answer {
+    /// As `waybill status --json` prints it.
+    pub(super) status: Value,
+    /// The header `Date`.
+    pub(super) date: Option<String>,
+}
+
+impl Server {
+    /// The server at an address that a person gave.
+    ///
+    /// # Errors
+    /// It is no address, or one to which a key must not go.
+    pub(super) fn at(address: &str, key: Key) -> Result<Server, Failure> {
+        let usage = |what: &str| Failure::Usage(format!("--server {}: {what}", table::clean(address)));
+        let example = "write it like https://waybill.example.com or http://127.0.0.1:8080";
+        let base = Url::parse(address).map_err(|error| usage(&format!("is no address ({error}); {example}")))?;
+        if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
+            return Err(Failure::Usage(format!("--server: holds a user, a password or parameters; {example}")));
+        }
+        let is_local = match base.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => return Err(usage(&format!("names no host; {example}"))),
+        };
+        match (base.scheme(), is_local) {
+            ("https", _) | ("http", true) => Server::new(base, key),
+            ("http", false) => Err(usage(
+                "would send the API key in clear text; use https, or a tunnel (ssh -L 8080:127.0.0.1:8080 HOST) and \
+                 http://127.0.0.1:8080",
+            )),
+            _ => Err(usage(&format!("is no web address; {example}"))),
+        }
+    }
+
+    /// A server on this machine.
+    ///
+    /// # Errors
+    /// No client can be made.
+    pub(super) fn here(address: SocketAddr, key: Key) -> Result<Server, Failure> {
+        let base = Url::parse(&format!("http://{address}")).map_err(anyhow::Error::from)?;
+        Server::new(base, key)
+    }
+
+    fn new(mut base: Url, key: Key) -> Result<Server, Failure> {
+        // So that what is joined to it lies below it.
+        if !base.path().ends_with('/') {
+            let below = format!("{}/", base.path());
+            base.set_path(&below);
+        }
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("waybill/", env!("CARGO_PKG_VERSION")))
+                .no_proxy()
+                .referer(false)
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(TIMEOUT)
+        };
+        let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+        let bundled = bundled.filter_map(|der| reqwest::Certificate::from_der(der).ok());
+        let client = builder().build().or_else(|_| builder().tls_certs_merge(bundled).build());
+        Ok(Server { base, key, client: client.map_err(anyhow::Error::from)? })
+    }
+
+    /// Asks for the health and all shops.
+    ///
+    /// # Errors
+    /// What went wrong and what to do about it.
+    pub(super) async fn status(&self) -> Result<Answer, Failure> {
+        self.greet().await?;
+        let (mut status, date) = self.get("api/v1/status").await?;
+        let health = status.get_mut("health").map(Value::take).unwrap_or_default();
+        let mut shops = Vec::new();
+        let mut after = String::new();
+        loop {
+            let (mut page, _) = self.get(&format!("api/v1/shops?limit={SHOPS_PAGE}{after}")).await?;
+            let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) else {
+                return Err(self.is_no_waybill("an answer without `items`"));
+            };
+            shops.extend(items);
+            match page.get("next_cursor").and_then(Value::as_str) {
+                Some(next) => after = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        Ok(Answer { status: json!({"health": health, "shops": shops}), date })
+    }
+
+    /// Whether a Waybill is there, before it is shown a key.
+    async fn greet(&self) -> Result<(), Failure> {
+        let (status, headers, body) = self.send("livez", None).await?;
+        let word: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_redirection() {
+            return Err(self.redirects(&headers));
+        }
+        if status != StatusCode::OK || word.get("status").is_none() {
+            return Err(self.is_no_waybill(&format!("{status} to GET /livez")));
+        }
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> Result<(Value, Option<String>), Failure> {
+        let (status, headers, body) = self.send(path, Some(&self.key)).await?;
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let kind = header(CONTENT_TYPE).unwrap_or_default();
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status == StatusCode::OK && value.is_object() {
+            return Ok((value, header(DATE).map(str::to_owned)));
+        }
+        if status.is_redirection() {
+            return Err(self.redirects(&headers));
+        }
+        if !kind.starts_with("application/problem+json") {
+            return Err(self.is_no_waybill(&format!("{status}, {kind}")));
+        }
+        let detail = table::clean(value.get("detail").and_then(Value::as_str).unwrap_or_default());
+        let (base, from) = (&self.base, &self.key.from);
+        Err(Failure::Failed(match status {
+            StatusCode::UNAUTHORIZED => anyhow!(
+                "{base} does not accept the API key from {from} (401): it is unknown, revoked or at its end; give another \
+                 with --key-file or WAYBILL_API_KEY"
+            ),
+            StatusCode::FORBIDDEN => anyhow!(
+                "the API key from {from} may not read the status of {base} (403: {detail}); give one of scope read or \
+                 admin with --key-file or WAYBILL_API_KEY"
+            ),
+            StatusCode::TOO_MANY_REQUESTS => anyhow!("{base} gets too many requests (429: {detail}); try again later"),
+            _ => anyhow!("{base} answers {status}: {detail}; its log says more"),
+        }))
+    }
+
+    async fn send(&self, path: &str, key: Option<&Key>) -> Result<(StatusCode, HeaderMap, Vec<u8>), Failure> {
+        let url = self.base.join(path).map_err(anyhow::Error::from)?;
+        let mut request = self.client.get(url);
+        if let Some(key) = key {
+            request = request.bearer_auth(key.text.expose_secret());
+        }
+        let mut response = request.send().await.map_err(|error| self.no_answer(&error))?;
+        let (status, headers, mut body) = (response.status(), response.headers().clone(), Vec::new());
+        while let Some(part) = response.chunk().await.map_err(|error| self.no_answer(&error))? {
+            body.extend_from_slice(&part);
+            if body.len() > BODY_MAX {
+                return Err(self.is_no_waybill("an answer without an end"));
+            }
+        }
+        Ok((status, headers, body))
+    }
+
+    fn redirects(&self, headers: &HeaderMap) -> Failure {
+        let to = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("another address");
+        Failure::Failed(anyhow!("{} redirects to {}; give that address with --server", self.base, table::clean(to)))
+    }
+
+    fn is_no_waybill(&self, what: &str) -> Failure {
+        let (base, what) = (&self.base, table::clean(what));
+        Failure::Failed(anyhow!(
+            "what answers at {base} is no Waybill server of this kind ({what}); give the address that `waybill serve` says \
+             it listens on"
+        ))
+    }
+
+    fn no_answer(&self, error: &reqwest::Error) -> Failure {
+        let causes: Vec<String> = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+            .map(ToString::to_string)
+            .collect();
+        let why = table::clean(causes.last().map_or("", String::as_str));
+        let all = causes.join(": ").to_lowercase();
+        let base = &self.base;
+        let is_tls = ["certificate", "tls", "invalidcontenttype", "handshake"].iter().any(|word| all.contains(word));
+        Failure::Failed(if error.is_timeout() {
+            let hint =
+                if base.scheme() == "https" { "; if it speaks plain HTTP, on this machine, write http://" } else { "" };
+            anyhow!("{base} did not answer in time; see whether the server is there and not too busy{hint}")
+        } else if is_tls && base.scheme() == "https" {
+            anyhow!(
+                "no TLS connection to {base}: {why}; for a certificate authority of your own, name its file in \
+                 SSL_CERT_FILE; for a server that speaks plain HTTP on this machine, write http://"
+            )
+        } else if error.is_connect() {
+            anyhow!(
+                "{base} cannot be reached: {why}; see whether `waybill serve` runs there, and which address it says it \
+                 listens on"
+            )
+        } else {
+            anyhow!("{base} does not answer as an HTTP server does: {why}; if it speaks TLS, write https://")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, Key, Server};
+    use secrecy::ExposeSecret as _;
+
+    fn key(text: &str) -> Result<Key, Failure> {
+        Key::read(text.to_owned(), "KEY".to_owned())
+    }
+
+    #[test]
+    fn a_key_is_the_first_line() {
+        assert_eq!(key(" abc \nmore\n").ok().unwrap().text.expose_secret(), "abc");
+        for wrong in ["", "\n", "two words", "sch\u{f6}n"] {
+            assert!(matches!(key(wrong), Err(Failure::Usage(what)) if what.contains("holds no API key")), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_goes_over_tls_or_to_this_machine_only() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let at = |address: &str| Server::at(address, key("abc").ok().unwrap());
+        for sound in [
+            "https://a.example",
+            "https://a.example/below",
+            "http://127.0.0.1:80",
+            "http://localhost",
+            "http://[::1]:1",
+        ] {
+            assert!(at(sound).is_ok_and(|server| server.base.path().ends_with('/')), "{sound}");
+        }
+        for (wrong, what) in [
+            ("http://a.example", "clear text"),
+            ("a.example", "is no address"),
+            ("ftp://a.example", "is no web address"),
+            ("https://u:p@a.example", "holds a user"),
+            ("unix:/run/waybill", "names no host"),
+        ] {
+            assert!(matches!(at(wrong), Err(Failure::Usage(said)) if said.contains(what)), "{wrong}");
+        }
+    }
+}

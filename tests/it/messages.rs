@@ -1,0 +1,121 @@
+//! What commands say when they could not do all of it: what they waited for, the last error, and what to do.
+
+use serde_json::Value;
+use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
+
+use crate::support::program::{Ended, Folder, Market};
+
+const SECRET: &str = "secret-of-first";
+const ADD: [&str; 6] = ["shops", "add", "--name", "First shop", "--client-id", "first"];
+
+async fn market() -> Market {
+    let limits = ["GET /retailer/shipments", "GET /retailer/shipments/*"];
+    let limits = limits.iter().map(|rule| ((*rule).to_owned(), "none".to_owned())).collect();
+    let shop = ShopOptions { client_id: "first".into(), client_secret: SECRET.into(), fbr: 12, fbb: 3 };
+    Market::open(Options { shops: vec![shop], limits, ..Options::default() }).await
+}
+
+/// Without a shop.
+fn folder(market: &Market) -> Folder {
+    let limits = "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"none\"\n";
+    Folder::at(&market.base, limits)
+}
+
+#[track_caller]
+fn says(ended: &Ended, code: i32, parts: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
+    let all = format!("{}{}", ended.out, ended.err);
+    for part in parts {
+        assert!(all.contains(part), "`{part}` is not in:\n{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_whose_time_ran_out_says_what_it_waited_for_and_the_last_error() {
+    let market = market().await;
+    let mut folder = folder(&market);
+    folder.feed(&ADD, SECRET).expect(0);
+    let away = FaultKind::Status { code: 503, body: FaultBody::Html, headers: Default::default() };
+    market.sandbox.set_faults(vec![Fault::always("/retailer/shipments?", away)]);
+    for quiet in [&["sync", "--at-most", "2s"][..], &["sync", "--at-most", "2s", "--quiet"]] {
+        let ended = folder.run(quiet);
+        let parts = ["the time ran out, with 2 open runs", "Last error of First shop, shipments", "503", "Remedy: "];
+        says(&ended, 1, &parts);
+        assert!(!ended.err.contains("/api/v1"), "no server runs: {}", ended.err);
+    }
+    market.sandbox.set_faults(Vec::new());
+    // The documents wait for a database that nobody runs.
+    folder.set("WAYBILL_MYSQL_URL", "mysql://waybill:none@127.0.0.1:1/waybill");
+    let ended = folder.run(&["sync", "--at-most", "3s"]);
+    let parts = ["the time ran out", "entries for the sink left to do", "MySQL takes no documents", "`waybill check`"];
+    says(&ended, 1, &parts);
+    assert!(!ended.err.contains("none@"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_shop_each_command_says_how_to_register_one() {
+    let market = market().await;
+    let folder = folder(&market);
+    let commands = [&["plan"][..], &["status"], &["state"], &["verify"], &["shops", "list"]];
+    for command in commands {
+        says(&folder.run(command), 0, &["no shops yet", "`waybill shops add`"]);
+    }
+    // A data directory that a service has begun.
+    assert_eq!(folder.serve().terminate().0, Some(0));
+    for command in commands {
+        says(&folder.run(command), 0, &["no shops yet", "`waybill shops add`"]);
+        let read: Value = serde_json::from_str(&folder.run(&[command, &["--json"]].concat()).expect(0).out).unwrap();
+        assert!(read.is_object());
+    }
+    says(&folder.run(&["sync"]), 1, &["no shop is registered", "waybill shops add"]);
+    let id = folder.feed(&ADD, SECRET).expect(0).out.trim().to_owned();
+    folder.run(&["shops", "pause", &id]).expect(0);
+    says(&folder.run(&["plan"]), 0, &["no shop that is active", "`waybill shops list`"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_beside_a_server_says_what_to_do_instead() {
+    let market = market().await;
+    let folder = folder(&market);
+    folder.feed(&ADD, SECRET).expect(0);
+    let serving = folder.serve();
+    let held = format!("`waybill serve` (process {})", serving.pid());
+    says(&folder.run(&["plan"]), 1, &[&held, "no call that plans", "GET /api/v1/runs", "stop the server"]);
+    says(&folder.run(&["preview", "shipments"]), 1, &[&held, "stop it, run this command"]);
+    says(&folder.run(&["state"]), 1, &[&held, &format!("{}/api/v1/status", serving.base)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_that_cannot_be_registered_is_answered_with_the_remedy() {
+    let market = market().await;
+    let folder = folder(&market);
+    says(&folder.feed(&ADD, ""), 2, &["standard input holds no client secret", "first line"]);
+    folder.write("secret.txt", "");
+    let from_file = folder.run(&[&ADD[..], &["--secret-file", "secret.txt"]].concat());
+    says(&from_file, 2, &["--secret-file secret.txt holds no client secret"]);
+    says(&folder.feed(&ADD, "two words"), 2, &["visible ASCII characters", "right file"]);
+    says(
+        &folder.feed(&ADD, "wrong-secret"),
+        1,
+        &["the login host refused the credentials", "Check the client id and the secret"],
+    );
+    let id = folder.feed(&ADD, SECRET).expect(0).out.trim().to_owned();
+    says(&folder.feed(&ADD, SECRET), 1, &["registered already, as shop", &format!("waybill shops rotate {id}")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_shows_when_a_schedule_comes_next() {
+    let market = market().await;
+    let mut folder = folder(&market);
+    for (written, next) in [("30 4 1 1 *", "-01-01T04:30:00Z"), ("15 30 4 1 1 *", "-01-01T04:30:15Z")] {
+        folder.set("WAYBILL_SCHEDULE_SYNC", written);
+        folder.set("WAYBILL_SCHEDULE_TIMEZONE", "UTC");
+        let six = if written.starts_with("30") { "0 30 4 1 1 *" } else { written };
+        let said = folder.run(&["check", "--offline"]);
+        says(
+            &said,
+            0,
+            &[&format!("sync \"{six}\" next at "), next, "second minute hour", "five fields are without the second"],
+        );
+    }
+}
