@@ -23,11 +23,10 @@ pub(super) const AT_REST_ONLY: Instead =
 
 /// The process that holds the data directory, where that is why a command could not begin; none when it is not known.
 pub(super) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
-    let held = error.chain().find_map(|cause| match cause.downcast_ref() {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(StoreError::InUse { holder, .. }) => Some(holder.as_ref()),
         _ => None,
-    });
-    held
+    })
 }
 
 /// Where the server listens that holds the data directory, if it is one.
