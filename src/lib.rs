@@ -8,7 +8,7 @@
 //! | [`catalog`] | the resources that ship with the binary, their rate rules, and the reader of definitions |
 //! | [`config`] | file and environment in, a checked configuration out |
 //! | [`source`] | the marketplace side: tokens, budgets, calls, pages and what failures mean |
-//! | [`store`] | the embedded side: one tree, one committer, queue, ledger, outbox, all sealed |
+//! | [`store`] | the embedded side: one tree behind a write-ahead log, one committer, queue, ledger, outbox, all sealed |
 //! | [`sink`] | where documents go: MySQL, or the embedded archive; and the writer |
 //! | [`sync`] | when walks start, which jobs run when, and what each step does |
 //! | [`http`] | the API and the dashboard, over one trait |
@@ -34,8 +34,9 @@
 //!
 //! - **One commit.** A job's end, its follow-up jobs, its ledger rows, its outbox entries and the checkpoint change together.
 //!   `it::kill::kill_nine_loses_nothing_on_the_way_to_mysql`
-//! - **Durable means fdatasync.** Nothing is answered, called or acknowledged before its batch is on the disk.
-//!   `store::kv::tests::large_values_stay_in_the_log_whole_and_leave_nothing_behind`
+//! - **Durable means fdatasync.** Nothing is answered, called or acknowledged before its batch is on the disk: in the
+//!   write-ahead log, or in the engine. `store::tests::cut::a_copy_of_an_open_store_has_every_commit`,
+//!   `store::logged::tests::reads_equal_those_of_one_map`
 //! - **Checkpoint.** What was seen at or before it is in the sink, in the outbox, has a live job, or is parked; it never moves back.
 //!   `store::tests::a_first_walk_lists_fetches_and_ends_with_a_checkpoint`
 //! - **Fence.** Only the current attempt may commit. `store::tests::a_late_attempt_is_fenced_off`

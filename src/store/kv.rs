@@ -1,6 +1,6 @@
 //! The key-value seam: what the store needs of an engine, and the engine we have (sled 0.34).
 //!
-//! Called by the committer alone for writing and by anybody for reading. [`Kv::apply`] returns only
+//! The engine is called through `logged` alone, which keeps its commits in a log first. [`Kv::apply`] returns only
 //! when the batch is durable: sled's `flush` does not call fsync on Linux, so this file does, on its
 //! own handle to the log, after every batch.
 

@@ -10,13 +10,19 @@ use super::seal::{SealKey, random_key};
 use super::{Store, StoreError, Tx, claimed, restore};
 
 /// Rises when the layout of keys or records changes so that older programs could not read it.
-pub(super) const FORMAT: u32 = 1;
+/// 2: commits are in a write-ahead log before they are in the engine (`logged`).
+pub(super) const FORMAT: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"mformat";
 const VERSION_KEY: &[u8] = b"mversion";
 const BOOKS_KEY: &[u8] = b"mbooks";
 const CURSOR_KEY: &[u8] = b"mcursor_key";
 const CURSOR_CONTEXT: &str = "cursor key";
+
+/// The format of this program, as a store holds it.
+pub(super) fn format() -> Change {
+    (FORMAT_KEY.to_vec(), Some(FORMAT.to_be_bytes().to_vec()))
+}
 
 /// Whether a store was made over this engine.
 pub(super) fn has_format(kv: &dyn Kv) -> Result<bool, StoreError> {
@@ -46,8 +52,7 @@ pub(super) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Res
     }
     let key = random_key()?;
     let sealed = master.seal(CURSOR_CONTEXT, &*key)?;
-    let format = (FORMAT_KEY.to_vec(), Some(FORMAT.to_be_bytes().to_vec()));
-    kv.apply(&[format, (CURSOR_KEY.to_vec(), Some(sealed)), restore::mark_blank()])?;
+    kv.apply(&[format(), (CURSOR_KEY.to_vec(), Some(sealed)), restore::mark_blank()])?;
     Ok(Zeroizing::new(key.to_vec()))
 }
 

@@ -1,5 +1,5 @@
 //! The embedded side: jobs, ledger, checkpoints, outbox, shops, tokens, budgets, runs and the archive,
-//! in one sled tree.
+//! in one sled tree behind a write-ahead log (`logged`, `wal`).
 //!
 //! Every change is a transaction run by the one committer (`committer`) and durable before its caller
 //! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed (`seal`)
@@ -30,6 +30,7 @@ mod keys;
 mod kv;
 mod lease;
 mod listed;
+mod logged;
 mod mark;
 mod meta;
 mod mirror;
@@ -53,6 +54,7 @@ mod stream_status;
 #[cfg(test)]
 mod tests;
 mod unreadable;
+mod wal;
 mod walk;
 mod walk_costs;
 
@@ -92,10 +94,11 @@ pub use walk_costs::{ListedRows, WalkCost, WalkCosts};
 
 use crate::domain::Clock;
 use committer::Committer;
+use kv::Kv;
 #[cfg(test)]
 use kv::MemoryKv;
-use kv::{Kv, SledKv};
 use lease::Claims;
+use logged::Logged;
 use mark::Mark;
 
 /// The embedded store. Cheap to clone; the last handle closes it.
@@ -140,7 +143,7 @@ impl Store {
         mark::admit(directory, &master)?;
         make_private(directory)?;
         let lock = lock(directory)?;
-        let kv: Arc<dyn Kv> = Arc::new(SledKv::open(directory, lock)?);
+        let kv: Arc<dyn Kv> = Arc::new(Logged::open(directory, lock)?);
         mark::check(&*kv, directory)?;
         let unseen = scrub::at_open(&*kv, directory)?;
         let key = master.clone();

@@ -89,8 +89,9 @@ fn under_strace(world: &mut World, calls: &[&str], inject: Option<String>) {
     let mut command = vec!["strace", "-D", "-f", "-qq", "-o", &output, "-e", &trace];
     let inject = inject.map(|inject| format!("inject={inject}"));
     let data = world.folder.path("data");
-    let places: Vec<String> =
-        ["", "sled", "sled/db", "sled/conf", "sled/blobs"].map(|name| data.join(name).display().to_string()).into();
+    let places: Vec<String> = ["", "sled", "sled/db", "sled/wal", "sled/conf", "sled/blobs"]
+        .map(|name| data.join(name).display().to_string())
+        .into();
     if let Some(inject) = &inject {
         command.extend(["-e", inject]);
         // An error anywhere else is the system's, not the store's.

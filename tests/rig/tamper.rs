@@ -70,6 +70,7 @@ fn key_of(world: &World, client: &str) -> Vec<u8> {
 
 /// Changes one shop's record, as the engine itself would.
 fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
+    take_over(world);
     let folder = world.data_dir.join("sled");
     let db = sled::Config::new().path(&folder).cache_capacity(8 << 20).open().unwrap();
     let key = key_of(world, client);
@@ -79,6 +80,14 @@ fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
     db.flush().unwrap();
     drop(db);
     until_unlocked(&folder.join("db"));
+}
+
+/// Has the engine take over its write-ahead log, as a store does that closes.
+fn take_over(world: &World) {
+    let key = std::fs::read_to_string(world.folder.path("data.key")).unwrap();
+    let key = STANDARD.decode(key.trim()).unwrap().try_into().unwrap();
+    drop(waybill::store::Store::open(&world.data_dir, &key, waybill::domain::Clock::system()).unwrap());
+    until_unlocked(&world.data_dir.join("lock"));
 }
 
 /// Waits until the engine's lock is free. What another run of this process starts may hold a copy of what was open here

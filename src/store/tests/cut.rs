@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{NOW, new_shop, reopen};
+use super::{NOW, new_shop, reopen, reopened};
 use crate::domain::Clock;
 use crate::store::{Scope, Store, StoreError};
 
@@ -54,6 +54,25 @@ async fn wherever_a_log_is_cut_it_is_damage_or_all_that_people_gave_is_there() {
     assert!(refused > 20 && whole > 0, "{refused} refused, {whole} whole");
 }
 
+/// What is acknowledged is on the disk, in the engine or in the log that it takes over from.
+#[tokio::test]
+async fn a_copy_of_an_open_store_has_every_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let store = open(at).unwrap();
+    for number in 1..=3 {
+        store.create_shop(new_shop(&format!("client-{number}"))).await.unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::create_dir(copy.path().join("sled")).unwrap();
+        for name in ["made-by-waybill", "sled/conf", "sled/db", "sled/wal"] {
+            std::fs::copy(at.join(name), copy.path().join(name)).unwrap();
+        }
+        assert_eq!(open(copy.path()).unwrap().shops().unwrap().len(), number);
+        std::fs::write(copy.path().join("sled/wal"), b"").unwrap();
+        assert!(matches!(reopened(|| open(copy.path())).await.map(drop), Ok(())), "it was taken over when it closed");
+    }
+}
+
 /// What the mark counts.
 fn noted(mark: &Path) -> u64 {
     let text = std::fs::read_to_string(mark).unwrap();
@@ -68,14 +87,17 @@ async fn a_log_that_lost_its_last_commit_is_damaged_whatever_that_was_about() {
     store.create_shop(new_shop("client-1")).await.unwrap();
     drop(store);
     let before = reopen(|| open(at)).await;
-    let log = std::fs::read(at.join("sled/db")).unwrap();
+    let files = ["sled/db", "sled/wal"].map(|name| at.join(name));
+    let before_it = files.clone().map(|file| std::fs::read(file).unwrap());
     // Nobody gave this; it is of the work alone.
     before.keep_token("client-1", &"token".to_owned().into(), NOW).await.unwrap();
     drop(before);
     // Once it is closed nothing writes there any more.
     let lock = File::open(at.join("lock")).unwrap();
     lock.lock().unwrap();
-    std::fs::write(at.join("sled/db"), &log).unwrap();
+    for (file, bytes) in files.iter().zip(before_it) {
+        std::fs::write(file, bytes).unwrap();
+    }
     drop(lock);
     let refused = open(at).map(drop).unwrap_err();
     let StoreError::Damaged { detail, .. } = refused else { panic!("{refused}") };
