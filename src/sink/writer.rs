@@ -74,6 +74,7 @@ impl Health {
 
 /// Moves documents into the embedded archive until stopped.
 pub async fn run_archive(store: Store, stop: CancellationToken) {
+    store.archive_when_settling();
     loop {
         let slots = store.outbox_slots(BATCH_MAX, BATCH_BYTES_MAX).unwrap_or_default();
         if slots.is_empty() {

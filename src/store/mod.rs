@@ -61,7 +61,7 @@ mod walk_costs;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -120,6 +120,7 @@ struct Inner {
     cursor_key: Zeroizing<Vec<u8>>,
     /// A shop of which so much is parked is paused.
     parked_max: AtomicU64,
+    archives_when_settling: AtomicBool,
     /// The part of the process that failed, if one did.
     failed_part: Arc<OnceLock<&'static str>>,
     /// From which key on nobody looked for damage when it was opened; none: all was looked at.
@@ -183,6 +184,7 @@ impl Store {
             clock,
             cursor_key,
             parked_max: AtomicU64::new(u64::MAX),
+            archives_when_settling: AtomicBool::new(false),
             failed_part: Arc::default(),
             unseen: None,
         })

@@ -9,6 +9,7 @@
 //! each, big end first), head as JSON, sealed part.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ use crate::domain::{Checkpoint, Combination, Document, Entry, StreamId};
 
 /// What fits one value of the engine; a larger entry stands alone, in parts.
 const RECORD_BYTES_MAX: usize = PART_BYTES;
+
+/// Entries that settling moves into the archive at once, and about how many bytes as stored.
+const ARCHIVED_MAX: usize = 256;
+const ARCHIVED_BYTES_MAX: usize = 512 * 1024;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -315,23 +320,13 @@ impl Store {
     /// The engine's errors; then nothing has moved.
     pub async fn archive(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
         let now = self.now();
-        self.transact(move |tx| {
-            let mut counts = RunCounts::default();
-            for (version, head, sealed) in remove(tx, &slots)? {
-                if !archive::apply(tx, version, &head, &sealed)? {
-                    append(tx, &head, &sealed, now)?;
-                    continue;
-                }
-                // What stays in the archive of a deleted shop needs its key.
-                if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
-                    acknowledged(tx, head, &mut counts);
-                }
-            }
-            counts.apply(tx, now)?;
-            tx.raise(Signal::Progress);
-            Ok(())
-        })
-        .await
+        self.transact(move |tx| move_to_archive(tx, &slots, now)).await
+    }
+
+    /// From now on what settling adds to the outbox moves into the archive in the same commit. What else is added waits
+    /// for [`Store::archive`].
+    pub fn archive_when_settling(&self) {
+        self.0.archives_when_settling.store(true, Ordering::Relaxed);
     }
 
     /// Gives up on an entry that the sink refuses; it can be retried later.
@@ -351,6 +346,38 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Moves the oldest entries into the archive; no more than one commit should.
+pub(super) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+    let (mut slots, mut size) = (Vec::new(), 0);
+    for pair in tx.pairs(b"o", b"o") {
+        let (key, stored) = pair?;
+        let record = keys::number_of(&key).unwrap_or(0);
+        slots.extend(entries(&stored)?.iter().map(|entry| Slot { record, version: entry.version }));
+        size += stored.len();
+        if slots.len() >= ARCHIVED_MAX || size >= ARCHIVED_BYTES_MAX {
+            break;
+        }
+    }
+    if slots.is_empty() { Ok(()) } else { move_to_archive(tx, &slots, now) }
+}
+
+fn move_to_archive(tx: &mut Tx<'_>, slots: &[Slot], now: i64) -> Result<(), StoreError> {
+    let mut counts = RunCounts::default();
+    for (version, head, sealed) in remove(tx, slots)? {
+        if !archive::apply(tx, version, &head, &sealed)? {
+            append(tx, &head, &sealed, now)?;
+            continue;
+        }
+        // What stays in the archive of a deleted shop needs its key.
+        if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
+            acknowledged(tx, head, &mut counts);
+        }
+    }
+    counts.apply(tx, now)?;
+    tx.raise(Signal::Progress);
+    Ok(())
 }
 
 fn acknowledged(tx: &mut Tx<'_>, head: Head, counts: &mut RunCounts) {

@@ -4,6 +4,7 @@
 //! while the lease's claim is the current one (`lease`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,8 @@ use super::ready::{self, enqueue};
 use super::runs::{self, RunCounts};
 use super::signal::Signal;
 use super::{
-    Claimed, Store, StoreError, Tx, WalkRule, blocking, calls, decode, detail, encode, lease, parked, passes, shops,
-    stream_status, walk,
+    Claimed, Store, StoreError, Tx, WalkRule, blocking, calls, decode, detail, encode, lease, outbox, parked, passes,
+    shops, stream_status, walk,
 };
 use crate::domain::{Cause, Class, Effects, Job, JobKind, Lease, Next, RunState};
 
@@ -238,8 +239,12 @@ impl Store {
         let (now, claims, parked_max) = (self.now(), Claimed::clone(&self.0.claims), self.parked_max());
         let counted = self.0.calls.take();
         let adding = counted.clone();
+        let archives = self.0.archives_when_settling.load(Ordering::Relaxed);
         let transaction = self.transact(move |tx| {
             let settled = settle(tx, prepared, now, &claims)?;
+            if archives {
+                outbox::archive_oldest(tx, now)?;
+            }
             let paused = parked::pause_full(tx, parked_max, now)?;
             calls::add(tx, &adding, now)?;
             Ok((settled, paused))

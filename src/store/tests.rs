@@ -1,6 +1,7 @@
 //! The store's rules, over the engine in memory with a clock set by hand.
 
 mod answers;
+mod archived;
 mod books;
 mod changes;
 mod cut;
@@ -489,7 +490,6 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
 async fn reopen(open: impl Fn() -> Result<Store, StoreError>) -> Store {
     reopened(open).await.unwrap()
 }
-
 async fn reopened(open: impl Fn() -> Result<Store, StoreError>) -> Result<Store, StoreError> {
     loop {
         match open() {
