@@ -56,6 +56,7 @@ use crate::config::{self, Config, SourceSettings};
 use crate::domain::health::Means;
 use crate::domain::{Clock, RetryPolicy};
 use crate::http::{self, backend::Backend};
+use crate::sink::mysql::{Inspection, Severity};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
 use crate::source::{Auth, Source, SourceConfig};
 use crate::store::{self, Store, StoreError};
@@ -214,11 +215,15 @@ impl App {
         Ok(App { inner })
     }
 
-    /// Asks MySQL once whether it answers, for the health of an app at rest, which has no writer.
+    /// Asks MySQL once whether it answers and its tables can be written to, for the health of an app at rest, which has
+    /// no writer.
     pub async fn look_at_sink(&self) {
-        if let Sink::Mysql(mysql) = &self.inner.sink {
-            self.inner.health.note(mysql.has_mirror().await.err().map(|error| error.text));
-        }
+        let Sink::Mysql(mysql) = &self.inner.sink else { return };
+        let error = match mysql.inspect().await {
+            Ok(Inspection { faults, .. }) => faults.into_iter().find(|fault| fault.severity == Severity::Corrupts),
+            Err(error) => return self.inner.health.note(Some(error.text)),
+        };
+        self.inner.health.note(error.map(|fault| fault.text));
     }
 
     /// The time by the clock that records carry.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
+use crate::support::mariadb::Database;
 use crate::support::program::{Ended, Folder, Market};
 
 const SECRET: &str = "secret-of-first";
@@ -50,6 +51,21 @@ async fn a_pass_whose_time_ran_out_says_what_it_waited_for_and_the_last_error() 
     let parts = ["the time ran out", "entries for the sink left to do", "MySQL takes no documents", "`waybill check`"];
     says(&ended, 1, &parts);
     assert!(!ended.err.contains("none@"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_table_is_named_with_the_statement_that_repairs_it() {
+    let market = market().await;
+    let mut folder = folder(&market);
+    let database = Database::fresh().await;
+    database.run("CREATE TABLE shipments (shop_id VARCHAR(64), shipment_id VARCHAR(128))").await;
+    folder.feed(&ADD, SECRET).expect(0);
+    folder.set("WAYBILL_MYSQL_URL", &database.url());
+    let parts = ["no primary key", "ALTER TABLE `shipments` ADD PRIMARY KEY"];
+    let ended = folder.run(&["sync", "--at-most", "3s"]);
+    says(&ended, 1, &[&["the time ran out", "Last error: MySQL takes no documents"][..], &parts].concat());
+    // At rest too, where nothing has tried to write.
+    says(&folder.run(&["status"]), 1, &[&["health: failing", "sink_unavailable"][..], &parts].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

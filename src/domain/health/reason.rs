@@ -203,7 +203,9 @@ fn fault_remedy(code: Code, means: Means) -> String {
                 ),
             )
         }
-        Code::RestorePending => "make MySQL reachable; `waybill check` shows which step fails".to_owned(),
+        Code::RestorePending => {
+            "let MySQL answer, with tables that fit: `waybill check` shows which step fails".to_owned()
+        }
         Code::SinkUnknown => {
             "nothing: it is being asked; `waybill check` shows which step fails if it lasts".to_owned()
         }
