@@ -94,7 +94,8 @@ impl Inner {
             for definition in self.definitions_of(&shop) {
                 let streams = definition.streams(&shop.id).map(|stream| {
                     let open = open.remove(&stream).unwrap_or_default();
-                    Ok(StreamFacts { status: self.store.stream_status(&stream)?, open })
+                    let (status, unproved) = (self.store.stream_status(&stream)?, self.store.unproved(&stream)?);
+                    Ok(StreamFacts { status, unproved, open })
                 });
                 let streams = streams.collect::<Result<Vec<_>, StoreError>>()?;
                 let every = definition.list.every.map(|every| i64::try_from(every.as_millis()).unwrap_or(i64::MAX));

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::cause::ErrorClass;
 use super::clock::Millis;
 use super::shop::{Shop, ShopState};
-use super::stream_status::{StreamError, StreamStatus};
+use super::stream_status::{StreamError, StreamStatus, Unproved};
 pub use changes::{Change, Known};
 pub use reason::{Code, Means, Reason, class_remedy};
 pub use ticks::Ticks;
@@ -124,6 +124,8 @@ pub struct ResourceFacts {
 #[derive(Default)]
 pub struct StreamFacts {
     pub status: StreamStatus,
+    /// Why it is not known whether its list was read whole.
+    pub unproved: Option<Unproved>,
     pub open: Vec<OpenRun>,
 }
 
@@ -289,7 +291,7 @@ fn stream_verdict(
         let state = if code.level() == Level::Failing { State::Failing } else { State::Behind };
         return Some(Verdict { state, since: fault.since, code, class: None, text });
     }
-    failing(facts, &stream.status).or_else(|| unproved(&stream.status)).or_else(|| behind(facts, shop, of, stream))
+    failing(facts, &stream.status).or_else(|| unproved(stream)).or_else(|| behind(facts, shop, of, stream))
 }
 
 fn of_shop(shop: &Shop, state: State, code: Code, text: &str) -> Verdict {
@@ -324,14 +326,14 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
     })
 }
 
-fn unproved(status: &StreamStatus) -> Option<Verdict> {
-    let unproved = status.unproved.as_ref()?;
+fn unproved(stream: &StreamFacts) -> Option<Verdict> {
+    let unproved = stream.unproved.as_ref()?;
     Some(Verdict {
         state: State::Unproved,
         since: Some(unproved.since),
         code: Code::Unproved,
         class: Some(ErrorClass::Unproved),
-        text: unproved.text.clone(),
+        text: unproved.reason.clone(),
     })
 }
 

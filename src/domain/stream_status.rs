@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Cause, ErrorClass};
 use super::clock::Millis;
-use super::run::{Mode, Run, RunState};
+use super::run::{Run, RunState};
 
 /// The durable record of one stream. Changed only in transactions that commit anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +24,6 @@ pub struct StreamStatus {
     /// End of the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Millis>,
-    /// The last walk that ended without a proof, until one as wide is proved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unproved: Option<Unproved>,
     /// List calls fail now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list_trouble: Option<Trouble>,
@@ -50,12 +47,15 @@ pub struct Trouble {
     pub cause: Cause,
 }
 
-/// A walk that ended without a proof.
+/// Why it is not known whether a stream's list was read whole. A record of its own, until a full walk is proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unproved {
+    pub reason: String,
+    /// The end of the first walk that could not prove it.
     pub since: Millis,
-    pub mode: Mode,
-    pub text: String,
+    /// The end of the first walk that met none of the rows known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vanished_at: Option<Millis>,
 }
 
 /// Which calls of a stream.
@@ -75,9 +75,6 @@ impl StreamStatus {
             RunState::Done => {
                 self.last_success_at = Some(now);
                 (self.failures, self.failing_since, self.list_trouble) = (0, None, None);
-                if run.mode == Mode::Full || self.unproved.as_ref().is_some_and(|of| of.mode == Mode::Incremental) {
-                    self.unproved = None;
-                }
             }
             RunState::Failed => {
                 self.failures = self.failures.saturating_add(1);
@@ -87,8 +84,6 @@ impl StreamStatus {
             RunState::Unproved => {
                 // Its calls worked.
                 (self.failures, self.failing_since, self.list_trouble) = (0, None, None);
-                let since = self.unproved.as_ref().map_or(now, |before| before.since);
-                self.unproved = Some(Unproved { since, mode: run.mode, text: text() });
                 self.last_error = Some(StreamError { class: ErrorClass::Unproved, text: text(), at: now });
             }
             RunState::Stopped => {

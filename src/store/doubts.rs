@@ -4,25 +4,12 @@
 //! the rows that it showed before is in doubt too, until another walk, an hour later, finds the same. Called by the end
 //! of a pass.
 
-use serde::{Deserialize, Serialize};
-
 use super::walk::RowNote;
 use super::{Store, StoreError, Tx, decode, encode, keys, listed, parked, runs};
-use crate::domain::{Doubt, Run, RunState, StreamId};
+use crate::domain::{Doubt, Run, RunState, StreamId, Unproved};
 
 /// How long a list must show nothing of what it showed before until that counts.
 const VANISHED_FOR_MS: i64 = 60 * 60 * 1000;
-
-/// Why it is not known whether the last walk of a stream saw all of its list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unproved {
-    pub reason: String,
-    /// The end of the first walk that could not prove it.
-    pub since: i64,
-    /// The end of the first walk that met none of the rows known before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    vanished_at: Option<i64>,
-}
 
 impl Store {
     /// Why it is not known whether a stream's list was read whole; none: it was, or was never read.

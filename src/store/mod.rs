@@ -76,7 +76,6 @@ pub use archive::{ArchivePage, Archived};
 pub use calls::{CALL_DAYS_KEPT, LOGIN_RULE};
 pub use committer::Tx;
 pub use completeness::{Known, Listed, UnderWay};
-pub use doubts::Unproved;
 pub use error::StoreError;
 pub use holder::Holder;
 pub use keys::{Queue, QueueKind};

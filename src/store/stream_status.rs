@@ -5,11 +5,23 @@
 
 use std::collections::HashMap;
 
-use super::{Store, StoreError, Tx, decode, encode, keys};
-use crate::domain::{CallKind, Cause, Job, JobKind, Run, StreamId, StreamStatus};
+use super::{Store, StoreError, Tx, decode, encode, keys, runs};
+use crate::domain::{CallKind, Cause, Checkpoint, Job, JobKind, Run, StreamId, StreamStatus};
 
-fn read(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<StreamStatus>, StoreError> {
-    tx.get(&keys::stream(b'S', stream))?.map(|bytes| decode("a stream's status", &bytes)).transpose()
+fn read(tx: &Tx<'_>, stream: &StreamId) -> Result<StreamStatus, StoreError> {
+    decoded(tx.get(&keys::stream(b'S', stream))?, || runs::checkpoint(tx, stream))
+}
+
+/// A stream's record. One without a record was not walked by a version that keeps them: there the start of the last
+/// walk counts as the last success.
+fn decoded(
+    record: Option<Vec<u8>>,
+    checkpoint: impl FnOnce() -> Result<Checkpoint, StoreError>,
+) -> Result<StreamStatus, StoreError> {
+    match record {
+        Some(bytes) => decode("a stream's status", &bytes),
+        None => Ok(StreamStatus { last_success_at: checkpoint()?.walked_at, ..StreamStatus::default() }),
+    }
 }
 
 fn put(tx: &mut Tx<'_>, stream: &StreamId, status: &StreamStatus) -> Result<(), StoreError> {
@@ -17,19 +29,18 @@ fn put(tx: &mut Tx<'_>, stream: &StreamId, status: &StreamStatus) -> Result<(), 
     Ok(())
 }
 
-/// Makes the record of a stream that has none when a run starts. A data directory of an older version has none: there the
-/// start of the last walk counts as the last success.
+/// Makes the record of a stream that has none when a run starts: the checkpoint moves before the run is done.
 pub(super) fn run_starts(tx: &mut Tx<'_>, stream: &StreamId) -> Result<(), StoreError> {
-    if read(tx, stream)?.is_some() {
+    if tx.get(&keys::stream(b'S', stream))?.is_some() {
         return Ok(());
     }
-    let last_success_at = super::runs::checkpoint(tx, stream)?.walked_at;
-    put(tx, stream, &StreamStatus { last_success_at, ..StreamStatus::default() })
+    let status = read(tx, stream)?;
+    put(tx, stream, &status)
 }
 
 /// Notes the end of a run; part of the transaction that ends it.
 pub(super) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
-    let before = read(tx, &run.stream)?.unwrap_or_default();
+    let before = read(tx, &run.stream)?;
     let mut status = before.clone();
     status.run_ended(run, now);
     if status == before { Ok(()) } else { put(tx, &run.stream, &status) }
@@ -38,7 +49,7 @@ pub(super) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), Stor
 /// Notes that a job's call failed, unless that is known.
 pub(super) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
     let stream = job.stream();
-    let mut status = read(tx, &stream)?.unwrap_or_default();
+    let mut status = read(tx, &stream)?;
     let is_news = status.call_failed(kind(job), cause, now);
     if is_news { put(tx, &stream, &status) } else { Ok(()) }
 }
@@ -46,7 +57,7 @@ pub(super) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -
 /// Notes that a job's call was answered, where one before it failed.
 pub(super) fn call_answered(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
     let stream = job.stream();
-    let Some(mut status) = read(tx, &stream)? else { return Ok(()) };
+    let mut status = read(tx, &stream)?;
     if status.call_answered(kind(job)) { put(tx, &stream, &status) } else { Ok(()) }
 }
 
@@ -58,21 +69,12 @@ fn kind(job: &Job) -> CallKind {
 }
 
 impl Store {
-    /// What is recorded of a stream. One without a record has not been walked by this version: the start of its last
-    /// walk counts as the last success.
+    /// What is recorded of a stream.
     ///
     /// # Errors
     /// The engine's read errors.
     pub fn stream_status(&self, stream: &StreamId) -> Result<StreamStatus, StoreError> {
-        let bytes = self.0.kv.get(&keys::stream(b'S', stream))?;
-        let known: Option<StreamStatus> = bytes.map(|bytes| decode("a stream's status", &bytes)).transpose()?;
-        match known {
-            Some(status) => Ok(status),
-            None => {
-                let last_success_at = self.checkpoint(stream)?.walked_at;
-                Ok(StreamStatus { last_success_at, ..StreamStatus::default() })
-            }
-        }
+        decoded(self.0.kv.get(&keys::stream(b'S', stream))?, || self.checkpoint(stream))
     }
 
     /// How much is parked of each resource of each shop; those without anything are left out.

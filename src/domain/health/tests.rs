@@ -7,7 +7,7 @@ use super::{
 use crate::domain::cause::{Cause, ErrorClass};
 use crate::domain::run::{Mode, Run, RunState};
 use crate::domain::shop::{Shop, ShopState};
-use crate::domain::stream_status::{CallKind, StreamStatus};
+use crate::domain::stream_status::{CallKind, StreamStatus, Unproved};
 
 const MINUTE: i64 = 60_000;
 /// Ticks at each quarter of an hour; it is 1000 minutes past 1970, ten minutes after a tick.
@@ -52,6 +52,7 @@ fn succeeded(ago: i64) -> StreamStatus {
 struct World {
     shop: ShopState,
     status: StreamStatus,
+    unproved: Option<Unproved>,
     open: Vec<OpenRun>,
     every: Option<i64>,
     stale_after: Option<i64>,
@@ -61,10 +62,11 @@ struct World {
 }
 
 fn world(status: StreamStatus) -> World {
-    let (open, faults) = (Vec::new(), Vec::new());
+    let (unproved, open, faults) = (None, Vec::new(), Vec::new());
     World {
         shop: ShopState::Active,
         status,
+        unproved,
         open,
         every: None,
         stale_after: None,
@@ -77,9 +79,10 @@ fn world(status: StreamStatus) -> World {
 impl World {
     fn health(&self) -> super::Health {
         let ticks = Ticks::at(NOW, quarter_hours);
-        let stream = StreamFacts { status: self.status.clone(), open: self.open.clone() };
+        let (status, unproved, open) = (self.status.clone(), self.unproved.clone(), self.open.clone());
+        let stream = StreamFacts { status, unproved, open };
         // The second stream of the resource is well.
-        let well = StreamFacts { status: succeeded(MINUTE), open: Vec::new() };
+        let well = StreamFacts { status: succeeded(MINUTE), ..StreamFacts::default() };
         let resource = ResourceFacts {
             name: "orders".into(),
             every: self.every,
@@ -203,17 +206,17 @@ fn one_unreadable_document_is_no_outage() {
 }
 
 #[test]
-fn an_unproved_walk_is_unproved_until_one_as_wide_is_proved() {
+fn a_stream_in_doubt_is_unproved_whatever_its_runs_did_since_unless_they_fail() {
+    let unproved = Some(Unproved { reason: "page 2: no total".into(), since: NOW - MINUTE, vanished_at: None });
     let mut status = succeeded(MINUTE);
+    let doubted = |status: &StreamStatus| World { unproved: unproved.clone(), ..world(status.clone()) };
+    doubted(&status).is(State::Unproved, Some(Code::Unproved), Level::Attention);
+    let reason = doubted(&status).health().reasons.remove(0);
+    assert_eq!((reason.text.as_str(), reason.since), ("page 2: no total", Some(NOW - MINUTE)));
+    status.run_ended(&run(RunState::Failed, Mode::Full), NOW);
+    doubted(&status).is(State::Failing, Some(Code::RunFailed), Level::Failing);
     status.run_ended(&run(RunState::Unproved, Mode::Full), NOW);
-    world(status.clone()).is(State::Unproved, Some(Code::Unproved), Level::Attention);
-    status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
-    world(status.clone()).is(State::Unproved, Some(Code::Unproved), Level::Attention);
-    status.run_ended(&run(RunState::Done, Mode::Full), NOW);
-    world(status).is(State::Fresh, None, Level::Ok);
-    let mut status = succeeded(MINUTE);
-    status.run_ended(&run(RunState::Unproved, Mode::Incremental), NOW);
-    status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
+    doubted(&status).is(State::Unproved, Some(Code::Unproved), Level::Attention);
     world(status).is(State::Fresh, None, Level::Ok);
 }
 
@@ -266,8 +269,7 @@ fn what_is_parked_wants_attention() {
 fn a_remedy_names_only_what_is_at_hand() {
     let refused = || World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
     let paused = || World { shop: ShopState::Paused, ..world(succeeded(MINUTE)) };
-    let mut unproved = succeeded(MINUTE);
-    unproved.run_ended(&run(RunState::Unproved, Mode::Full), NOW);
+    let unproved = Some(Unproved { reason: "no total".into(), since: NOW, vanished_at: None });
     let mut failing = succeeded(MINUTE);
     failing.run_ended(&run(RunState::Failed, Mode::Full), NOW);
     let open = |started_at| vec![OpenRun { started_at, pending: 9 }];
@@ -278,7 +280,7 @@ fn a_remedy_names_only_what_is_at_hand() {
             refused(),
             paused(),
             world(StreamStatus::default()),
-            world(unproved.clone()),
+            World { unproved: unproved.clone(), ..world(succeeded(MINUTE)) },
             world(failing.clone()),
             world(succeeded(90 * MINUTE)),
             World { open: open(NOW - 50 * MINUTE), ..world(succeeded(MINUTE)) },

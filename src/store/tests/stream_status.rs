@@ -46,6 +46,41 @@ async fn a_stream_without_a_record_takes_its_last_walk_for_its_last_success() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_run_that_an_older_version_began_keeps_the_last_success() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let checkpoint = Checkpoint { walked_at: Some(NOW - DAY), ..Checkpoint::default() };
+    let (key, record) = (stream_key(b'k', &f.stream), encode("a checkpoint", &checkpoint).unwrap());
+    let status = stream_key(b'S', &f.stream);
+    let old = f.store.transact(move |tx| {
+        tx.put(key, record);
+        tx.delete(status);
+        Ok(())
+    });
+    old.await.unwrap();
+    f.fails(QueueKind::List, unavailable("503")).await;
+    let status = f.status();
+    assert!(status.list_trouble.is_some());
+    assert_eq!(status.last_success_at, Some(NOW - DAY));
+}
+
+#[tokio::test]
+async fn whether_a_list_was_read_whole_is_recorded_once() {
+    let f = fixture().await;
+    let old = serde_json::json!({
+        "last_success_at": NOW - DAY, "unproved": {"since": NOW, "mode": "full", "text": "page 1: no total"},
+    });
+    let (key, record) = (stream_key(b'S', &f.stream), encode("a stream's status", &old).unwrap());
+    let put = f.store.transact(move |tx| {
+        tx.put(key, record);
+        Ok(())
+    });
+    put.await.unwrap();
+    assert_eq!(f.status().last_success_at, Some(NOW - DAY), "a directory that recorded it twice");
+    assert_eq!(f.store.unproved(&f.stream).unwrap(), None);
+}
+
+#[tokio::test]
 async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     let f = fixture().await;
     f.start(Mode::Full).await;
