@@ -132,7 +132,10 @@ impl Backend for Inner {
     }
 
     fn shops_health(&self, of: HashSet<String>) -> Answer<'_, Vec<ShopHealth>> {
-        Box::pin(async move { Ok(self.health_of(Some(&of)).map_err(store_error)?.shops) })
+        Box::pin(async move {
+            let health = self.health_of(&of).map_err(store_error)?;
+            Ok(health.shops.into_iter().map(Arc::unwrap_or_clone).collect())
+        })
     }
 
     fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {

@@ -115,10 +115,11 @@ fn write_health(text: &mut String, health: &Health, now: Millis) {
                 registered.";
     write_family(text, "waybill_stream_age_seconds", help);
     for shop in &health.shops {
-        let never = u64::try_from(now.saturating_sub(shop.created_at) / 1000).unwrap_or(0);
         for resource in &shop.resources {
+            let since = resource.last_success_at.unwrap_or(shop.created_at);
+            let age = u64::try_from(now.saturating_sub(since) / 1000).unwrap_or(0);
             let labels = [("shop", shop.shop_id.as_str()), ("resource", resource.resource.as_str())];
-            line(text, "waybill_stream_age_seconds", &labels, resource.age_seconds.unwrap_or(never));
+            line(text, "waybill_stream_age_seconds", &labels, age);
         }
     }
     write_family(text, "waybill_shops", "Shops, by the worst state of their resources.");

@@ -7,6 +7,7 @@
 //! | `completeness` | what was listed against what the sink holds, and the closing of gaps |
 //! | `forecast` | when a run will be done |
 //! | `health` | how all is, for every surface; its changes in the log |
+//! | `health_book` | the health of all shops, kept current by what changed |
 //! | `keeper` | tokens kept, sealed, in the store |
 //! | `master_key` | the key file, made at the first start |
 //! | `metrics` | what each metric means, and their page |
@@ -22,6 +23,7 @@ mod call;
 mod completeness;
 mod forecast;
 mod health;
+mod health_book;
 pub mod infer;
 mod keeper;
 pub mod machine;
@@ -102,11 +104,8 @@ struct Inner {
     /// Held by who looks at the completeness of a shop.
     looks: tokio::sync::Mutex<()>,
     uses: uses::Uses,
-    health_book: health::HealthBook,
+    health_book: health_book::HealthBook,
     timetable: Timetable,
-    stale_after: Option<Duration>,
-    /// What remedies may name.
-    means: Means,
     /// Why the mirror in MySQL was not taken over yet, if that is to be done.
     unrestored: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
@@ -179,6 +178,12 @@ impl App {
             outbox_bytes_max: config.limits.outbox_max_bytes,
             lane_width: LANE_WIDTH,
         };
+        let stale_after = config.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let (definitions, sync) = (config.definitions.clone(), timetable.sync.clone());
+        let health_book = health_book::HealthBook::new(store.clone(), definitions, sync, (stale_after, means));
+        if works {
+            health_book.look_first()?;
+        }
         let engine = if works { Engine::start(parts).await? } else { Engine::at_rest(parts) };
         let sink = match &config.mysql_url {
             Some(url) => {
@@ -200,10 +205,8 @@ impl App {
             data_dir: config.data_dir,
             looks: tokio::sync::Mutex::default(),
             uses: uses::Uses::default(),
-            health_book: health::HealthBook::default(),
+            health_book,
             timetable,
-            stale_after: config.stale_after,
-            means,
             unrestored: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
             outbox_bytes_max: config.limits.outbox_max_bytes,

@@ -3,6 +3,7 @@
 //! A sink that is away is borne for long: documents wait in the outbox, so it is degraded only, until the outbox is
 //! nearly full and fetching is about to pause.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Inner;
@@ -21,9 +22,9 @@ impl Inner {
         if self.closing.is_cancelled() {
             unready.push("the process is stopping".to_owned());
         }
-        let health = match of.map(|of| of.into_iter().collect()) {
+        let health = match of.map(|of| of.into_iter().collect::<HashSet<String>>()) {
             None => self.health_now(),
-            Some(of) => self.health_of(Some(&of)).map(Arc::new),
+            Some(of) => self.health_of(&of).map(Arc::new),
         };
         let health = match health {
             Ok(health) => health,

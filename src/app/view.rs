@@ -71,7 +71,7 @@ impl Inner {
     fn health_view(&self, of: Option<&Part>) -> Result<HealthView, StoreError> {
         let health = match of {
             None => self.health_now()?,
-            Some(part) => Arc::new(self.health_of(Some(&part.shops))?),
+            Some(part) => Arc::new(self.health_of(&part.shops)?),
         };
         Ok(HealthView { level: health.level, reasons: health.reasons.clone() })
     }

@@ -1,13 +1,16 @@
 //! Health: one pure function from what is recorded to what every surface says.
 //!
-//! The status, the shops, the metrics, the log, the dashboard and `waybill status` show the result of [`assess`] and
-//! compute nothing of their own.
+//! The status, the shops, the metrics, the log, the dashboard and `waybill status` show the result of [`assess_shop`] and
+//! [`whole`] and compute nothing of their own.
 
 mod changes;
+mod due;
 mod reason;
 #[cfg(test)]
 mod tests;
 mod ticks;
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -83,17 +86,16 @@ impl Level {
     }
 }
 
-/// Everything that health depends on.
+/// What the health of every shop depends on, beside its own records.
 pub struct Facts<'a> {
     pub now: Millis,
     /// What remedies may name.
     pub means: Means,
     /// `alerts.stale_after`.
     pub stale_after: Option<Millis>,
-    pub ticks: &'a Ticks<'a>,
+    pub ticks: &'a Ticks,
     /// What is wrong with the installation as a whole.
-    pub faults: Vec<Fault>,
-    pub shops: Vec<ShopFacts>,
+    pub faults: &'a [Fault],
 }
 
 /// Something wrong with the installation as a whole.
@@ -145,7 +147,46 @@ pub struct Health {
     pub reasons: Vec<Reason>,
     /// Those of them that are not the state of a stream, all of them.
     pub faults: Vec<Reason>,
-    pub shops: Vec<ShopHealth>,
+    pub shops: Vec<Arc<ShopHealth>>,
+}
+
+/// What was found of one shop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShopFound {
+    pub health: Arc<ShopHealth>,
+    /// What was given up.
+    parked: Vec<Reason>,
+    /// When something else may be found though nothing is recorded; none: never.
+    pub changes_at: Option<Millis>,
+}
+
+impl ShopFound {
+    /// The same at a later moment at which nothing else is found. `faults` are told as they are here; `due_after` gives
+    /// when a resource is due after its last success.
+    pub fn shown(
+        &self,
+        now: Millis,
+        faults: &[Fault],
+        due_after: impl Fn(&str, Option<Millis>) -> Option<Millis>,
+    ) -> ShopFound {
+        let blocking = blocking(faults);
+        let mut health = ShopHealth::clone(&self.health);
+        for resource in &mut health.resources {
+            resource.age_seconds = age_seconds(resource.last_success_at, now);
+            if resource.next_due_at.is_some() {
+                resource.next_due_at = due_after(&resource.resource, resource.last_success_at);
+            }
+            let told = blocking.filter(|fault| resource.reason.as_ref().is_some_and(|own| own.code == fault.code));
+            if let (Some(reason), Some(fault)) = (&mut resource.reason, told) {
+                reason.text.clone_from(&fault.text);
+            }
+        }
+        ShopFound { health: Arc::new(health), ..self.clone() }
+    }
+}
+
+fn age_seconds(success: Option<Millis>, now: Millis) -> Option<u64> {
+    success.map(|at| u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0))
 }
 
 /// How a shop is.
@@ -177,20 +218,16 @@ pub struct ResourceHealth {
     pub reason: Option<Reason>,
 }
 
-/// Computes how everything is.
-pub fn assess(facts: &Facts<'_>) -> Health {
-    let mut faults: Vec<Reason> = facts.faults.iter().map(|fault| Reason::of_fault(fault, facts.means)).collect();
-    let mut reasons = Vec::new();
-    // A fault that keeps every document from where people look for it.
-    let blocking = facts.faults.iter().filter(|fault| fault.code.blocks_all()).max_by_key(|fault| fault.code);
-    let mut shops = Vec::with_capacity(facts.shops.len());
-    for of in &facts.shops {
-        let health = shop(facts, of, blocking);
-        let hidden = |reason: &&Reason| blocking.is_none_or(|fault| fault.code != reason.code);
-        reasons.extend(health.resources.iter().filter_map(|one| one.reason.as_ref()).filter(hidden).cloned());
-        let parked = of.resources.iter().filter(|resource| resource.parked > 0);
-        faults.extend(parked.map(|resource| Reason::parked(&of.shop.id, resource, facts.means)));
-        shops.push(health);
+/// Computes how everything is, from how each shop is.
+pub fn whole<'a>(means: Means, faults: &[Fault], found: impl Iterator<Item = &'a ShopFound>) -> Health {
+    let code = blocking(faults).map(|fault| fault.code);
+    let mut faults: Vec<Reason> = faults.iter().map(|fault| Reason::of_fault(fault, means)).collect();
+    let (mut reasons, mut shops) = (Vec::new(), Vec::new());
+    for ShopFound { health, parked, .. } in found {
+        let own = health.resources.iter().filter_map(|one| one.reason.as_ref());
+        reasons.extend(own.filter(|reason| code != Some(reason.code)).cloned());
+        faults.extend(parked.iter().cloned());
+        shops.push(Arc::clone(health));
     }
     reasons.extend(faults.iter().cloned());
     let level = reasons.iter().map(|reason| reason.code.level()).max().unwrap_or_default();
@@ -201,12 +238,25 @@ pub fn assess(facts: &Facts<'_>) -> Health {
     if reasons.len() > REASONS_MAX {
         let more = reasons.len() - (REASONS_MAX - 1);
         reasons.truncate(REASONS_MAX - 1);
-        reasons.push(Reason::more(more, facts.means));
+        reasons.push(Reason::more(more, means));
     }
     Health { level, reasons, faults, shops }
 }
 
-fn shop(facts: &Facts<'_>, of: &ShopFacts, blocking: Option<&Fault>) -> ShopHealth {
+/// The fault that keeps every document from where people look for it, if there is one.
+pub fn blocking(faults: &[Fault]) -> Option<&Fault> {
+    faults.iter().filter(|fault| fault.code.blocks_all()).max_by_key(|fault| fault.code)
+}
+
+/// Computes how a shop is.
+pub fn assess_shop(facts: &Facts<'_>, of: &ShopFacts) -> ShopFound {
+    let parked = of.resources.iter().filter(|resource| resource.parked > 0);
+    let parked = parked.map(|resource| Reason::parked(&of.shop.id, resource, facts.means)).collect();
+    ShopFound { health: Arc::new(shop(facts, of)), parked, changes_at: due::next_change(facts, of) }
+}
+
+fn shop(facts: &Facts<'_>, of: &ShopFacts) -> ShopHealth {
+    let blocking = blocking(facts.faults);
     let resources: Vec<ResourceHealth> =
         of.resources.iter().map(|resource| resource_health(facts, &of.shop, resource, blocking)).collect();
     let own = match of.shop.state {
@@ -265,7 +315,7 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
         last_success_at: success,
         last_attempt_at: attempt,
         next_due_at: due,
-        age_seconds: success.map(|at| u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0)),
+        age_seconds: age_seconds(success, now),
         last_error: error.cloned(),
         reason,
     }
@@ -310,7 +360,7 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
         let (since, class) = (status.failing_since, error.map(|error| error.class));
         return Some(Verdict { state: State::Failing, since, code: Code::RunFailed, class, text });
     }
-    let patience = facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS));
+    let patience = outage_after(facts);
     let list = status.list_trouble.as_ref().map(|trouble| ("list", trouble));
     let detail = status.detail_trouble.as_ref().map(|trouble| ("detail", trouble));
     let lasts = [list, detail].into_iter().flatten().find(|(_, trouble)| {
@@ -324,6 +374,11 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
         class: Some(trouble.cause.class),
         text: format!("its {kind} calls fail: {}", trouble.cause.text),
     })
+}
+
+/// Calls that fail for so long count as an outage.
+fn outage_after(facts: &Facts<'_>) -> Millis {
+    facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS))
 }
 
 fn unproved(stream: &StreamFacts) -> Option<Verdict> {
@@ -358,14 +413,15 @@ fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFac
     if facts.stale_after.is_some_and(|limit| age > limit) {
         return verdict(Code::Stale, Some(success), "older than alerts.stale_after allows".to_owned());
     }
-    if facts.ticks.missed_three(success, of.every) {
+    let missed_three = |since| facts.ticks.three_missed_at(since, of.every).is_some_and(|at| at <= facts.now);
+    if missed_three(success) {
         let text = match first_open {
             Some(_) => "no run has ended well for three schedules; one is open",
             None => "no run has ended well for three schedules",
         };
         return verdict(Code::Behind, Some(success), text.to_owned());
     }
-    let lags = |run: &&OpenRun| run.pending > 0 && facts.ticks.missed_three(run.started_at, of.every);
+    let lags = |run: &&OpenRun| run.pending > 0 && missed_three(run.started_at);
     let left: u64 = stream.open.iter().filter(lags).map(|run| run.pending).sum();
     if left > 0 {
         return verdict(Code::Backlog, first_open, format!("{left} documents that it listed are still to be read"));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +39,13 @@ const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How the sink is, for the status page.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<LastAnswer>>);
+pub struct Health(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    last: Mutex<LastAnswer>,
+    changed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct LastAnswer {
@@ -50,12 +57,12 @@ struct LastAnswer {
 impl Health {
     /// The failure that the writer last met, until a write succeeds.
     pub fn error(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
     }
 
     /// Whether the sink has answered or failed since the start; before that it is neither healthy nor unhealthy.
     pub fn is_known(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_known
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).is_known
     }
 
     /// Notes what a call outside the writer met, where no writer runs.
@@ -65,10 +72,19 @@ impl Health {
 
     /// Sets or clears the failure; true when that is news.
     fn set(&self, error: Option<String>) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         let news = state.error.is_some() != error.is_some();
+        let is_same = state.is_known && state.error == error;
         *state = LastAnswer { is_known: true, error };
+        if !is_same {
+            self.0.changed.notify_one();
+        }
         news
+    }
+
+    /// Waits until the sink's state changed since the last time; for one who waits. Cancel safe.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
     }
 }
 

@@ -1,11 +1,9 @@
-//! The one writer: a thread that runs transactions one after another and makes groups of them
-//! durable together.
+//! The one writer: a thread that runs transactions one after another and makes groups of them durable together.
 //!
-//! A transaction is a function over [`Tx`]. It sees everything that was committed before it and its
-//! own changes, and takes effect whole or not at all. Callers get their answer after the group is on
-//! the disk, never before. On a full disk a group is refused before the engine sees it. After an engine
-//! error or a panic the committer stops for good: what is on the disk is then unknown, and only a fresh
-//! opening may tell.
+//! A transaction is a function over [`Tx`]. It sees everything that was committed before it and its own changes, and takes
+//! effect whole or not at all. Callers get their answer after the group is on the disk, never before. On a full disk a group
+//! is refused before the engine sees it. After an engine error or a panic the committer stops for good: what is on the disk
+//! is then unknown, and only a fresh opening may tell.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +18,7 @@ use super::kv::{Change, Kv, Pair};
 use super::mark::Mark;
 use super::meta::{self, Counter, Counts};
 use super::scrub;
-use super::signal::{Signal, Signals};
+use super::signal::{Changed, Signal, Signals};
 
 /// A group closes when its changes reach this size; larger ones gain nothing and delay answers.
 const GROUP_BYTES_MAX: usize = 256 * 1024;
@@ -274,6 +272,8 @@ pub struct Tx<'a> {
     refused: bool,
     /// Shops of which it parked something.
     pub(super) parked: BTreeSet<String>,
+    /// Shops that it paused for a breach; their runs end behind it.
+    pub(super) breached: BTreeSet<String>,
     /// The outbox record that takes further entries of this transaction, and its size.
     pub(super) open_record: Option<(u64, usize)>,
 }
@@ -281,8 +281,9 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// Over what is on the disk and what the group committed before.
     pub(super) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
-        let (own, counts, raised, parked) = (Overlay::new(), Counts::new(), BTreeSet::new(), BTreeSet::new());
-        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, parked, open_record: None }
+        let (own, counts, raised) = (Overlay::new(), Counts::new(), BTreeSet::new());
+        let (parked, breached) = (BTreeSet::new(), BTreeSet::new());
+        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, parked, breached, open_record: None }
     }
 }
 
@@ -303,6 +304,7 @@ impl Tx<'_> {
     /// Sets a key.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.bytes += key.len() + value.len();
+        self.raised.extend(Changed::by(&key).map(Signal::Changed));
         self.own.insert(key, Some(value));
     }
 
@@ -327,6 +329,7 @@ impl Tx<'_> {
     /// Removes a key, present or not.
     pub fn delete(&mut self, key: Vec<u8>) {
         self.bytes += key.len();
+        self.raised.extend(Changed::by(&key).map(Signal::Changed));
         self.own.insert(key, None);
     }
 

@@ -87,7 +87,7 @@ pub use run_index::RunFilter;
 pub use runs::{Start, Started};
 pub use seal::SealKey;
 pub use shops::{NewShop, Secrets, ShopChange};
-pub use signal::Signals;
+pub use signal::{Changed, Changes, Signals};
 pub use walk::WalkRule;
 pub use walk_costs::{ListedRows, WalkCost, WalkCosts};
 

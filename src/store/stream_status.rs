@@ -77,6 +77,14 @@ impl Store {
         decoded(self.0.kv.get(&keys::stream(b'S', stream))?, || self.checkpoint(stream))
     }
 
+    /// How much is parked of a resource of a shop.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn parked_of_resource(&self, shop: &str, resource: &str) -> Result<u64, StoreError> {
+        Ok(super::meta::number(self.0.kv.get(&keys::texts(b'Y', &[shop, resource]))?))
+    }
+
     /// How much is parked of each resource of each shop; those without anything are left out.
     ///
     /// # Errors

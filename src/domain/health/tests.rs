@@ -1,13 +1,15 @@
 //! Every transition, by value.
 
+use proptest::prelude::*;
+
 use super::{
-    Change, Code, Facts, Fault, Known, Level, Means, OpenRun, Reason, ResourceFacts, ShopFacts, State, StreamFacts,
-    Ticks, assess,
+    Change, Code, Facts, Fault, Known, Level, Means, OpenRun, Reason, ResourceFacts, ResourceHealth, ShopFacts,
+    ShopFound, ShopHealth, State, StreamFacts, Ticks, assess_shop, whole,
 };
 use crate::domain::cause::{Cause, ErrorClass};
 use crate::domain::run::{Mode, Run, RunState};
 use crate::domain::shop::{Shop, ShopState};
-use crate::domain::stream_status::{CallKind, StreamStatus, Unproved};
+use crate::domain::stream_status::{CallKind, StreamStatus, Trouble, Unproved};
 
 const MINUTE: i64 = 60_000;
 /// Ticks at each quarter of an hour; it is 1000 minutes past 1970, ten minutes after a tick.
@@ -49,6 +51,7 @@ fn succeeded(ago: i64) -> StreamStatus {
     StreamStatus { last_success_at: Some(NOW - ago), ..StreamStatus::default() }
 }
 
+#[derive(Debug)]
 struct World {
     shop: ShopState,
     status: StreamStatus,
@@ -78,7 +81,11 @@ fn world(status: StreamStatus) -> World {
 
 impl World {
     fn health(&self) -> super::Health {
-        let ticks = Ticks::at(NOW, quarter_hours);
+        whole(self.means, &self.faults, [self.found(NOW)].iter())
+    }
+
+    fn found(&self, now: i64) -> ShopFound {
+        let ticks = Ticks::at(now, quarter_hours);
         let (status, unproved, open) = (self.status.clone(), self.unproved.clone(), self.open.clone());
         let stream = StreamFacts { status, unproved, open };
         // The second stream of the resource is well.
@@ -90,15 +97,10 @@ impl World {
             parked: self.parked,
         };
         let shop = ShopFacts { shop: shop(self.shop.clone()), resources: vec![resource] };
-        let faults = self.faults.clone();
-        assess(&Facts {
-            now: NOW,
-            means: self.means,
-            stale_after: self.stale_after,
-            ticks: &ticks,
-            faults,
-            shops: vec![shop],
-        })
+        assess_shop(
+            &Facts { now, means: self.means, stale_after: self.stale_after, ticks: &ticks, faults: &self.faults },
+            &shop,
+        )
     }
 
     #[track_caller]
@@ -316,7 +318,7 @@ fn a_success_in_the_future_counts_for_nothing() {
 #[test]
 fn without_ticks_only_stale_after_makes_a_stream_behind() {
     let ticks = Ticks::at(NOW, |_| None);
-    assert!(!ticks.missed_three(0, None));
+    assert_eq!(ticks.three_missed_at(0, None), None);
     assert_eq!((ticks.due_after(Some(0), None), ticks.gap()), (None, None));
 }
 
@@ -341,4 +343,52 @@ fn each_change_is_reported_once() {
     assert_eq!(changes, [Change::Well { shop_id, resource, was: "refused" }]);
     let first = world(StreamStatus::default());
     assert_eq!(known.changes(&first.health()), [], "a first walk under way is no news");
+}
+
+/// Instants around now, a clock that was ahead included.
+fn around() -> impl Strategy<Value = i64> {
+    prop_oneof![NOW - 70 * MINUTE..NOW + 3 * MINUTE, Just(NOW), Just(NOW - 40 * MINUTE), Just(960 * MINUTE)]
+}
+
+fn recorded() -> impl Strategy<Value = World> {
+    let maybe = || proptest::option::of(around());
+    let open = proptest::collection::vec((around(), 0..2u64), 0..3);
+    let every = proptest::option::of(Just(20 * MINUTE));
+    let stale_after = proptest::option::of(Just(25 * MINUTE + 1));
+    ((maybe(), maybe(), maybe(), maybe()), open, every, stale_after).prop_map(|(times, open, every, stale_after)| {
+        let (last_success_at, last_attempt_at, list, detail) = times;
+        let trouble =
+            |since: Option<i64>| since.map(|since| Trouble { since, cause: Cause::new(ErrorClass::Throttled, "429") });
+        let (list_trouble, detail_trouble) = (trouble(list), trouble(detail));
+        let status =
+            StreamStatus { last_success_at, last_attempt_at, list_trouble, detail_trouble, ..StreamStatus::default() };
+        let open = open.into_iter().map(|(started_at, pending)| OpenRun { started_at, pending }).collect();
+        World { open, every, stale_after, ..world(status) }
+    })
+}
+
+proptest! {
+    /// What is looked at only when it changes must not have changed in between.
+    #[test]
+    fn nothing_changes_by_time_before_it_was_said_to(of in recorded(), later in 0..80 * MINUTE) {
+        let said = |health: &ShopHealth| {
+            let said = |one: &ResourceHealth| (one.state, one.since, one.reason.clone(), one.last_success_at);
+            health.resources.iter().map(said).collect::<Vec<_>>()
+        };
+        let first = of.found(NOW);
+        let until = first.changes_at.unwrap_or(i64::MAX);
+        prop_assert!(until > NOW);
+        let now = (NOW + later).min(until - 1);
+        prop_assert_eq!(said(&first.health), said(&of.found(now).health), "until {}, at {}", until, now);
+    }
+}
+
+#[test]
+fn a_stream_that_becomes_late_is_looked_at_when_it_does() {
+    let of = world(succeeded(35 * MINUTE));
+    let at = of.found(NOW).changes_at.unwrap();
+    assert_eq!(at, 1005 * MINUTE, "the third tick since");
+    assert_eq!(of.found(at - 1).health.state, State::Fresh);
+    assert_eq!(of.found(at).health.state, State::Behind);
+    assert_eq!(of.found(at).changes_at, Some(1035 * MINUTE), "the other stream");
 }

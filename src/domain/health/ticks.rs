@@ -6,72 +6,91 @@ use std::collections::HashMap;
 use crate::domain::clock::Millis;
 
 /// The first tick after an instant; none: there is none.
-type Next<'a> = dyn Fn(Millis) -> Option<Millis> + 'a;
+type Next = dyn Fn(Millis) -> Option<Millis> + Send;
 
 /// How far back ticks are looked for.
 const LOOK_BACK_MAX_MS: Millis = 400 * 24 * 3600 * 1000;
 /// Ticks looked at in one stretch.
 const TICKS_MAX: usize = 10_000;
 
-/// The schedule of walks for news, seen from now.
-pub struct Ticks<'a> {
+/// The schedule of walks for news, seen from now. Good until the next tick.
+pub struct Ticks {
     now: Millis,
-    next: Box<Next<'a>>,
-    first: Option<Millis>,
-    gap: Option<Millis>,
-    third_last: Option<Millis>,
+    next: Box<Next>,
+    /// The last three ticks up to now, as far as there were any, and the next three.
+    around: Vec<Millis>,
+    /// How many of them have passed.
+    passed: usize,
+    /// No tick from here on is missing among them.
+    from: Millis,
     known: RefCell<HashMap<Millis, Option<Millis>>>,
 }
 
-impl<'a> Ticks<'a> {
+impl Ticks {
     /// Looks around `now`; `next` gives the first tick after an instant.
-    pub fn at(now: Millis, next: impl Fn(Millis) -> Option<Millis> + 'a) -> Ticks<'a> {
-        let first = next(now);
-        let gap = first.and_then(&next).zip(first).map(|(second, first)| second - first);
-        let third_last = gap.and_then(|gap| third_last(now, gap, &next));
-        Ticks { now, next: Box::new(next), first, gap, third_last, known: RefCell::default() }
+    pub fn at(now: Millis, next: impl Fn(Millis) -> Option<Millis> + Send + 'static) -> Ticks {
+        let coming: Vec<Millis> = std::iter::successors(next(now), |tick| next(*tick)).take(3).collect();
+        let gap = coming.first().zip(coming.get(1)).map(|(first, second)| second - first);
+        let (mut around, from) = gap.map_or_else(|| (Vec::new(), now), |gap| last_three(now, gap, &next));
+        let passed = around.len();
+        around.extend(coming);
+        Ticks { now, next: Box::new(next), around, passed, from, known: RefCell::default() }
+    }
+
+    /// Whether it still is what looking again would find.
+    pub fn is_current(&self, now: Millis) -> bool {
+        self.now <= now && self.first().is_none_or(|first| now < first)
+    }
+
+    fn first(&self) -> Option<Millis> {
+        self.around.get(self.passed).copied()
     }
 
     /// The time between the next two ticks.
     pub(super) fn gap(&self) -> Option<Millis> {
-        self.gap
+        Some(self.around.get(self.passed + 1)? - self.first()?)
     }
 
-    /// Whether at least three ticks have passed since, each of them due.
-    pub(super) fn missed_three(&self, since: Millis, every: Option<Millis>) -> bool {
-        let waited = every.is_none_or(|every| self.now.saturating_sub(since) > every.saturating_mul(3));
-        waited && self.third_last.is_some_and(|third| since < third)
+    /// When three ticks will have passed since an instant, each of them due; none: never.
+    pub(super) fn three_missed_at(&self, since: Millis, every: Option<Millis>) -> Option<Millis> {
+        let third = if since < self.from {
+            // With three of them since it is long past; else ticks are rare.
+            match self.passed {
+                3.. => self.around.get(2).copied(),
+                _ => std::iter::successors((self.next)(since), |tick| (self.next)(*tick)).nth(2),
+            }
+        } else {
+            self.around.iter().copied().filter(|tick| *tick > since).nth(2)
+        };
+        let waited = every.map_or(Millis::MIN, |every| since.saturating_add(every.saturating_mul(3)).saturating_add(1));
+        third.map(|third| third.max(waited))
     }
 
     /// When the next walk of a stream is due.
-    pub(super) fn due_after(&self, success: Option<Millis>, every: Option<Millis>) -> Option<Millis> {
+    pub fn due_after(&self, success: Option<Millis>, every: Option<Millis>) -> Option<Millis> {
         let from = success.zip(every).map(|(success, every)| success.saturating_add(every) - 1);
-        let Some(from) = from.filter(|from| *from > self.now) else { return self.first };
+        let Some(from) = from.filter(|from| *from > self.now) else { return self.first() };
         // With thousands of shops most ask for the same stretch.
-        let step = (self.gap.unwrap_or(1) / 4).max(1);
+        let step = (self.gap().unwrap_or(1) / 4).max(1);
         let from = from - from.rem_euclid(step);
         *self.known.borrow_mut().entry(from).or_insert_with(|| (self.next)(from))
     }
 }
 
-/// The third tick before now, now included.
-fn third_last(now: Millis, gap: Millis, next: &Next<'_>) -> Option<Millis> {
+/// The last three ticks up to now, now included, or as many as there are; and from when on none of them is missing.
+fn last_three(now: Millis, gap: Millis, next: &Next) -> (Vec<Millis>, Millis) {
     let mut stretch = gap.saturating_mul(4).max(1);
     loop {
-        let mut passed = Vec::new();
-        let mut at = now.saturating_sub(stretch);
-        while let Some(tick) = next(at).filter(|tick| *tick <= now) {
-            passed.push(tick);
-            if passed.len() > TICKS_MAX {
-                break;
-            }
-            at = tick;
-        }
-        if let Some(third) = passed.len().checked_sub(3).and_then(|at| passed.get(at)) {
-            return Some(*third);
+        let from = now.saturating_sub(stretch);
+        let ticks = std::iter::successors(next(from), |tick| next(*tick));
+        let mut passed: Vec<Millis> = ticks.take_while(|tick| *tick <= now).take(TICKS_MAX).collect();
+        if passed.len() >= 3 {
+            passed.drain(..passed.len() - 3);
+            let from = passed.first().copied().unwrap_or(from);
+            return (passed, from);
         }
         if stretch >= LOOK_BACK_MAX_MS {
-            return None;
+            return (passed, from);
         }
         stretch = stretch.saturating_mul(2);
     }
