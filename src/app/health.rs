@@ -76,6 +76,9 @@ impl Inner {
             let until = now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
             add(Code::LoginsPaused, format!("the login host wants no logins until {}", rfc3339(until)));
         }
+        if let Some(ahead) = self.source.clock_ahead() {
+            add(Code::ClockWrong, clock_text(ahead));
+        }
         for fault in found.iter_mut().filter(|fault| matches!(fault.code, Code::SinkUnavailable | Code::SinkUnknown)) {
             fault.since = sink_away;
         }
@@ -142,6 +145,18 @@ fn without_names(fault: &Fault) -> Fault {
         _ => fault.text.clone(),
     };
     Fault { text, ..fault.clone() }
+}
+
+/// Without a number that moves by itself: the text of a reason is what it is about.
+fn clock_text(ahead: Millis) -> String {
+    let minutes = ahead.unsigned_abs() / 60_000;
+    let (count, unit) = match minutes {
+        ..120 => (minutes, "minutes"),
+        120..2880 => (minutes / 60, "hours"),
+        _ => (minutes / 1440, "days"),
+    };
+    let way = if ahead > 0 { "ahead of" } else { "behind" };
+    format!("the clock of this machine is more than {count} {unit} {way} the dates on the API's answers")
 }
 
 fn log_changes(changes: Vec<Change>) {

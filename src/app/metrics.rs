@@ -32,7 +32,7 @@ const COUNTERS: [(&str, &str); 12] = [
 ];
 
 /// Gauges, with what they measure.
-const GAUGES: [(&str, &str); 12] = [
+const GAUGES: [(&str, &str); 13] = [
     ("waybill_open_runs", "Runs that are walking or fetching."),
     ("waybill_ready_jobs", "Jobs that could run now, those under way included."),
     ("waybill_waiting_jobs", "Jobs that wait for their time."),
@@ -42,6 +42,10 @@ const GAUGES: [(&str, &str); 12] = [
     ("waybill_store_bytes", "Bytes of the embedded store on disk."),
     ("waybill_sink_healthy", "1 while the sink takes documents, else 0."),
     ("waybill_logins_paused_seconds", "How long the login host wants no logins; 0: it takes them."),
+    (
+        "waybill_clock_ahead_seconds",
+        "How far this machine's clock is ahead of the dates on the API's answers, negative: behind; 0: they agree.",
+    ),
     ("waybill_overdue_streams", "Streams whose rows may soon fall out of the API's reach."),
     ("waybill_unmapped_fields", "Fields of documents that no column takes, by resource."),
     ("waybill_health_level", "How the installation is: 0 ok, 1 attention, 2 failing."),
@@ -91,6 +95,7 @@ impl Inner {
         if let Ok(left) = self.store.pause_left("", LOGIN) {
             metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
+        metrics::gauge!("waybill_clock_ahead_seconds").set((self.source.clock_ahead().unwrap_or(0) / 1000) as f64);
         self.set_call_metrics();
         let mut text = String::new();
         let health = self.health_now();

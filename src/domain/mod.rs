@@ -6,6 +6,7 @@
 pub mod calls;
 pub mod cause;
 pub mod clock;
+pub mod clock_check;
 pub mod completeness;
 pub mod datetime;
 pub mod document;

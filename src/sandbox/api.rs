@@ -42,7 +42,10 @@ impl Sandbox {
             None => Outcome::whole(problem::problem(404, "Not Found", "No such resource.", &request.path)),
         };
         outcome.pause += settings.latency;
-        outcome.answer.headers.push(("date".to_owned(), http_date(self.0.clock.now())));
+        outcome
+            .answer
+            .headers
+            .push(("date".to_owned(), http_date(self.0.clock.now().saturating_add(settings.dates_off_ms))));
         call.status = outcome.answer.status;
         call.bytes = outcome.answer.body.len() as u64;
         lock(&self.0.ledger).record(call);

@@ -186,6 +186,11 @@ impl Sandbox {
         self.change(|settings| settings.latency = latency);
     }
 
+    /// How far the dates on all answers are ahead of the sandbox's clock; negative: behind.
+    pub fn set_dates_off(&self, ms: i64) {
+        self.change(|settings| settings.dates_off_ms = ms);
+    }
+
     /// 429 with or without `Retry-After`.
     pub fn set_retry_after(&self, retry_after: bool) {
         self.change(|settings| settings.retry_after = retry_after);

@@ -187,6 +187,8 @@ struct Settings {
     latency: Duration,
     retry_after: bool,
     empty_array: bool,
+    /// How far the dates on answers are off.
+    dates_off_ms: i64,
     pace: Pace,
 }
 
@@ -245,6 +247,7 @@ impl Sandbox {
                 latency: options.latency,
                 retry_after: options.retry_after,
                 empty_array: options.empty_array,
+                dates_off_ms: 0,
                 pace: Pace { arrivals: options.arrivals, growth: options.growth },
             })),
             shops: RwLock::new(HashMap::new()),

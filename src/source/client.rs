@@ -20,6 +20,7 @@ use url::{Host, Url};
 use super::auth::Auth;
 use super::body::{ENCODING, read_some, read_whole};
 use super::budget::Budget;
+use super::dates::Dates;
 use super::headers::{Quota, next_link, retry_after};
 use super::login::Login;
 use super::pace::Pace;
@@ -27,6 +28,7 @@ use super::problem::{SourceError, cause, clean, content_type, from_status, is_js
 use super::token::{Bearer, Credentials, TokenKeeper, Tokens};
 use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
+use crate::domain::clock::Millis;
 
 /// Of an error's body no more is read; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
@@ -211,6 +213,7 @@ pub struct Source {
     auth: Auth,
     tokens: Tokens,
     clock: Clock,
+    dates: Arc<Dates>,
 }
 
 impl Source {
@@ -235,8 +238,13 @@ impl Source {
         let secure = [&base, &token_url].iter().all(|url| url.scheme() == "https");
         let http = http_client(&config, secure)?;
         let closed = CancellationToken::new();
-        let login =
-            Login::new(http.clone(), token_url, (login_pace, closed.clone()), (clock.clone(), Arc::clone(&keeper)));
+        let dates = Arc::new(Dates::new(clock.clone()));
+        let login = Login::new(
+            http.clone(),
+            token_url,
+            (login_pace, closed.clone()),
+            (Arc::clone(&dates), Arc::clone(&keeper)),
+        );
         Ok(Source {
             http,
             base: base.as_str().trim_end_matches('/').to_owned(),
@@ -247,6 +255,7 @@ impl Source {
             auth: config.auth,
             tokens: Tokens::new(login, keeper, clock.clone()),
             clock,
+            dates,
         })
     }
 
@@ -268,8 +277,12 @@ impl Source {
             Ok(request) => request,
             Err(error) => return Outcome::not_sent(error),
         };
+        let asked = self.dates.now();
         match self.http.execute(request).await {
-            Ok(response) => self.answer(response, credentials, bearer.as_ref(), call).await,
+            Ok(response) => {
+                self.dates.note(asked, response.headers());
+                self.answer(response, credentials, bearer.as_ref(), call).await
+            }
             Err(error) => no_answer(&error),
         }
     }
@@ -293,6 +306,12 @@ impl Source {
     /// Whether a shop may have no secret, as where an API key is the user of basic authentication.
     pub fn takes_empty_secrets(&self) -> bool {
         self.auth == Auth::Basic
+    }
+
+    /// How far our clock is ahead of the dates on the last answers, in milliseconds; negative: behind. None: it agrees, or
+    /// too few answers are known.
+    pub fn clock_ahead(&self) -> Option<Millis> {
+        self.dates.clock_ahead()
     }
 
     /// Forgets the token and the refusal of a client: it was deleted, or is to be tried again.

@@ -130,7 +130,7 @@ fn server_now(headers: &HeaderMap, wall: Millis) -> Millis {
     server_date(headers).unwrap_or(wall)
 }
 
-fn server_date(headers: &HeaderMap) -> Option<Millis> {
+pub(super) fn server_date(headers: &HeaderMap) -> Option<Millis> {
     headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?))
 }
 

@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::dates::Dates;
 use super::headers::{PAUSE_UNREADABLE, retry_after};
 use super::pace::Pace;
 use super::problem::{SourceError, cause, problem_text};
 use super::token::{Credentials, TokenKeeper};
-use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
 
 /// First pause of all logins after an answer that looks like a block; doubles up to [`BLOCK_MAX`].
@@ -65,7 +65,7 @@ pub(super) struct Login {
     pace: Pace,
     closed: CancellationToken,
     gate: Mutex<Gate>,
-    clock: Clock,
+    dates: Arc<Dates>,
     keeper: Arc<dyn TokenKeeper>,
 }
 
@@ -74,9 +74,9 @@ impl Login {
         http: reqwest::Client,
         url: Url,
         (pace, closed): (Pace, CancellationToken),
-        (clock, keeper): (Clock, Arc<dyn TokenKeeper>),
+        (dates, keeper): (Arc<Dates>, Arc<dyn TokenKeeper>),
     ) -> Login {
-        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), clock, keeper }
+        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), dates, keeper }
     }
 
     /// Asks for a token. At most one request leaves.
@@ -97,6 +97,7 @@ impl Login {
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body("grant_type=client_credentials");
+        let asked = self.dates.now();
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
@@ -111,6 +112,7 @@ impl Login {
         let status = response.status().as_u16();
         self.keeper.count_login(CallStatus::of(Some(status)));
         let headers = response.headers().clone();
+        self.dates.note(asked, &headers);
         let body = super::body::read_some(response, BODY_MAX).await;
         self.judge(Answer { status, headers, body, asked_at }, credentials)
     }
@@ -133,7 +135,7 @@ impl Login {
             404 => Err(Failure::Told(self.gate().blocked(now, asked_at))),
             403 if problem_text(&body).is_empty() => Err(Failure::Told(self.gate().blocked(now, asked_at))),
             429 => {
-                let pause = retry_after(&headers, self.clock.now()).unwrap_or(PAUSE_UNREADABLE);
+                let pause = retry_after(&headers, self.dates.now()).unwrap_or(PAUSE_UNREADABLE);
                 Err(Failure::Told(self.gate().throttled(now, pause)))
             }
             _ => {

@@ -28,6 +28,7 @@ mod budget_tests;
 pub mod client;
 #[cfg(test)]
 mod client_tests;
+mod dates;
 mod envelope;
 pub mod headers;
 mod json;

@@ -29,6 +29,8 @@ pub enum Code {
     Stale,
     /// The clock was ahead when something was recorded.
     ClockAhead,
+    /// The clock of this machine is wrong now, by the dates on the answers of the API and the login host.
+    ClockWrong,
     /// A walk ended without a proof.
     Unproved,
     /// It is not known which shops MySQL knows.
@@ -63,6 +65,7 @@ impl Code {
             | Code::Behind
             | Code::Stale
             | Code::ClockAhead
+            | Code::ClockWrong
             | Code::Unproved => Level::Attention,
             Code::RestorePending
             | Code::LoginsPaused
@@ -88,6 +91,7 @@ impl Code {
             Code::Behind => "behind",
             Code::Stale => "stale",
             Code::ClockAhead => "clock_ahead",
+            Code::ClockWrong => "clock_wrong",
             Code::Unproved => "unproved",
             Code::RestorePending => "restore_pending",
             Code::LoginsPaused => "logins_paused",
@@ -218,6 +222,9 @@ fn fault_remedy(code: Code, means: Means) -> String {
             format!("make MySQL take documents again, or raise limits.outbox_max_bytes; then {START}"),
         ),
         Code::NoRoom => "free space on the disk that holds data_dir".to_owned(),
+        Code::ClockWrong => {
+            "set the clock of this machine right (NTP): schedules and all recorded times follow it".to_owned()
+        }
         Code::PartFailed => "restart the process; if it happens again, report what the log says".to_owned(),
         _ => means.choose("see GET /api/v1/status", "see `waybill status`"),
     }

@@ -1,0 +1,80 @@
+//! Whether our clock is wrong, judged by the dates that servers put on their answers.
+//!
+//! One answer proves nothing: it may come out of a cache, or from a server whose own clock is wrong. So the least
+//! difference among the last answers counts. Only the health uses it.
+
+use std::collections::VecDeque;
+
+use super::clock::Millis;
+
+/// Answers that must agree.
+const ANSWERS: usize = 6;
+/// A difference up to this is none: dates are of whole seconds, and clocks are never quite the same.
+const BOUND_MS: Millis = 60_000;
+/// A date of a whole second may be so much behind its answer.
+const DATE_STEP_MS: Millis = 999;
+
+/// The differences of the last answers.
+#[derive(Debug, Default)]
+pub struct ClockCheck {
+    /// How far our clock was ahead; negative: behind.
+    last: VecDeque<Millis>,
+}
+
+impl ClockCheck {
+    /// Notes an answer: when our clock says that it was asked for and received, and the date that it carries. What the
+    /// time between explains is no difference.
+    pub fn note(&mut self, asked: Millis, received: Millis, date: Millis) {
+        let ahead = if date.saturating_add(DATE_STEP_MS) < asked {
+            asked.saturating_sub(date.saturating_add(DATE_STEP_MS))
+        } else {
+            received.saturating_sub(date).min(0)
+        };
+        self.last.push_front(ahead);
+        self.last.truncate(ANSWERS);
+    }
+
+    /// How far our clock is ahead, or behind where negative; none: it agrees with one of the last answers, or there were
+    /// too few.
+    pub fn ahead(&self) -> Option<Millis> {
+        let least = self.last.iter().copied().min_by_key(|ahead| ahead.saturating_abs())?;
+        let is_one_way = self.last.iter().all(|ahead| ahead.signum() == least.signum());
+        (self.last.len() == ANSWERS && is_one_way && least.saturating_abs() > BOUND_MS).then_some(least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ClockCheck;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// Answers that took a second, with dates that are so many seconds off.
+    fn check(dates: &[i64]) -> Option<i64> {
+        let mut check = ClockCheck::default();
+        dates.iter().for_each(|off| check.note(NOW, NOW + 1000, NOW + off * 1000));
+        check.ahead().map(|ms| ms / 1000)
+    }
+
+    #[test]
+    fn a_clock_is_wrong_when_all_of_the_last_answers_say_so() {
+        assert_eq!(check(&[-300; 6]), Some(299), "ahead");
+        assert_eq!(check(&[300; 6]), Some(-299), "behind");
+        assert_eq!(check(&[-300; 5]), None, "too few");
+        assert_eq!(check(&[-60; 6]), None, "within the bound");
+        assert_eq!(check(&[-62; 6]), Some(61));
+        assert_eq!(check(&[-300, -400, -9000, -300, -350, -500]), Some(299), "the least of them");
+        assert_eq!(check(&[-9000, -9000, 0, -9000, -9000, -9000]), None, "out of a cache, but for one");
+        assert_eq!(check(&[-300, -300, 300, -300, -300, -300]), None, "servers that disagree");
+        assert_eq!(check(&[-300, -300, -300, -300, -300, -300, 0]), None, "over with the first that agrees");
+        assert_eq!(check(&[0, -300, -300, -300, -300, -300, -300]), Some(299));
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_wrong_clock() {
+        let mut check = ClockCheck::default();
+        // Made at any moment of ten minutes that it took.
+        (0..12).for_each(|step| check.note(NOW, NOW + 600_000, NOW + step * 50_000));
+        assert_eq!(check.ahead(), None);
+    }
+}
