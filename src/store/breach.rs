@@ -4,10 +4,11 @@
 use super::{Store, StoreError, Tx, shops};
 use crate::domain::ShopState;
 
-/// Pauses a shop whose books do not add up; part of the transaction that found it.
+/// Pauses a shop whose books do not add up; part of the transaction that found it. Its runs end behind that transaction.
 pub(super) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> Result<(), StoreError> {
     tracing::error!(shop.id = shop, what, "an invariant does not hold; the shop is paused");
     metrics::counter!("waybill_invariant_breaches_total").increment(1);
+    tx.breached.insert(shop.to_owned());
     let reason = format!("paused by Waybill, a fault of its own: {what}. Please report it; resuming the shop goes on");
     shops::set_state(tx, shop, ShopState::Paused, Some(reason), now)
 }

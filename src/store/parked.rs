@@ -102,7 +102,8 @@ pub(super) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
 
 /// Pauses shops of which the transaction parked something, and that have as much parked as may be: a fault that
 /// lasts must end, and what it parks must stay a list that somebody can look through. What comes after, from calls
-/// that were under way, is parked too. A shop that is not active has its own reason, and keeps it.
+/// that were under way, is parked too. A shop that is not active has its own reason, and keeps it. Returns the shops that
+/// the transaction paused, those for a breach too: their runs are to be ended.
 pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<Vec<String>, StoreError> {
     let mut paused = Vec::new();
     for shop in std::mem::take(&mut tx.parked) {
@@ -119,6 +120,7 @@ pub(super) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<V
         shops::set_state(tx, &shop, ShopState::Paused, Some(reason), now)?;
         paused.push(shop);
     }
+    paused.extend(std::mem::take(&mut tx.breached));
     Ok(paused)
 }
 

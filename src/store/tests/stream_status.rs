@@ -135,6 +135,22 @@ async fn runs_of_a_refused_shop_end_and_their_list_jobs_go() {
 }
 
 #[tokio::test]
+async fn runs_of_a_shop_that_is_paused_for_a_breach_end_at_once() {
+    let f = fixture().await;
+    let run = f.start(Mode::Full).await;
+    f.page(&[("1", 1, 0)], MORE).await;
+    let spoilt = f.store.transact(move |tx| crate::store::runs::update(tx, Some(run), NOW, |run| run.to_fetch = 0));
+    spoilt.await.unwrap();
+    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    f.settle(lease, detail("1", None)).await;
+    let shop = f.store.shop(&f.stream.shop).unwrap().unwrap();
+    assert_eq!(shop.state, ShopState::Paused);
+    let stopped = f.store.run(run).unwrap().unwrap();
+    assert_eq!((stopped.state, stopped.error), (RunState::Stopped, shop.reason));
+    assert!(stopped.error_class.is_some() && f.store.counters().unwrap().open_runs == 0);
+}
+
+#[tokio::test]
 async fn a_page_that_waits_for_another_try_goes_with_its_run() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
