@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use waybill::sandbox::{Fault as Rule, FaultBody, FaultKind, Options, ShopOptions};
 
+use super::disk::Disk;
 use super::network::{Certificates, Line, Mode};
 use super::parcels::{self, Parcels};
 use super::surfaces::About;
@@ -39,11 +40,13 @@ pub(super) enum Fault {
     Emptied,
     MysqlAway,
     MysqlRights,
+    DiskFull,
     ClockAhead,
+    ClockWrong,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 16] = [
+    pub(super) const ALL: [Fault; 18] = [
         Fault::AccountOff,
         Fault::SecretRotated,
         Fault::Unauthorized,
@@ -59,7 +62,9 @@ impl Fault {
         Fault::Emptied,
         Fault::MysqlAway,
         Fault::MysqlRights,
+        Fault::DiskFull,
         Fault::ClockAhead,
+        Fault::ClockWrong,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -79,7 +84,9 @@ impl Fault {
             Fault::Emptied => "empty list",
             Fault::MysqlAway => "MySQL away",
             Fault::MysqlRights => "MySQL rights gone",
+            Fault::DiskFull => "disk full",
             Fault::ClockAhead => "clock was ahead",
+            Fault::ClockWrong => "clock is wrong",
         }
     }
 
@@ -100,7 +107,9 @@ impl Fault {
             Fault::Truncated => (Some("parcels"), &["total"]),
             Fault::Emptied => (Some("shipments"), &["none of", "showed before"]),
             Fault::MysqlAway | Fault::MysqlRights => (None, &["MySQL"]),
+            Fault::DiskFull => (None, &["no room", "full"]),
             Fault::ClockAhead => (Some("shipments"), &["clock"]),
+            Fault::ClockWrong => (None, &["10 minutes behind"]),
         }
     }
 }
@@ -118,6 +127,8 @@ pub(super) struct World {
     database: Option<Database>,
     /// Another API in the marketplace's place.
     parcels: Option<Parcels>,
+    /// Of the data directory.
+    disk: Option<Disk>,
     serving: Option<Serving>,
 }
 
@@ -132,7 +143,8 @@ impl World {
         });
         let market = Market::open(Options { shops: shops.into(), limits: no_limits(), ..Options::default() }).await;
         let (resource, words) = fault.about();
-        let about = About { shop: String::new(), resource, words };
+        // A wrong clock makes no stream old.
+        let about = About { shop: String::new(), resource, words, all_fresh: fault == Fault::ClockWrong };
         let folder = Folder::bare();
         let mut world = World {
             fault,
@@ -143,6 +155,7 @@ impl World {
             line: None,
             database: None,
             parcels: None,
+            disk: None,
             serving: None,
         };
         world.configure().await;
@@ -176,7 +189,16 @@ impl World {
                 self.line = Some(line);
             }
             Fault::MysqlAway | Fault::MysqlRights => self.open_mysql().await,
-            Fault::ClockAhead => self.set_clock("+2d"),
+            Fault::ClockAhead => {
+                self.set_clock("+2d");
+                // Else the clock would be wrong from the beginning.
+                self.market.sandbox.set_dates_off(2 * 24 * 3600 * 1000);
+            }
+            Fault::DiskFull => {
+                let disk = Disk::new(96, 5).unwrap();
+                self.folder.set("WAYBILL_DATA_DIR", disk.path().join("data").to_str().unwrap());
+                self.disk = Some(disk);
+            }
             _ => {}
         }
         let mut resources = "[\"shipments\", \"returns\"]";
@@ -277,7 +299,10 @@ impl World {
             Fault::Emptied => self.answer("/retailer/shipments?", 200, FaultBody::Text("{}".to_owned())),
             Fault::MysqlAway => self.line().set(Mode::Cut),
             Fault::MysqlRights => self.rights("REVOKE", "FROM").await,
+            Fault::ClockWrong => sandbox.set_dates_off(10 * 60_000 + 30_000),
+            Fault::DiskFull => block_in_place(|| self.disk.as_ref().unwrap().fill()),
             Fault::ClockAhead => {
+                sandbox.set_dates_off(0);
                 self.set_clock("");
                 // No walk corrects the record by itself.
                 self.folder.set("WAYBILL_SCHEDULE_SYNC", NEVER);
@@ -303,6 +328,8 @@ impl World {
             }
             Fault::Truncated => self.parcels.as_ref().unwrap().stop_short(false),
             Fault::MysqlRights => self.rights("GRANT", "TO").await,
+            Fault::ClockWrong => sandbox.set_dates_off(0),
+            Fault::DiskFull => self.disk.as_ref().unwrap().free(),
             Fault::ClockAhead => self.walk().await,
             _ => {}
         }
@@ -353,14 +380,51 @@ fn faketime() -> Option<PathBuf> {
 }
 
 impl Fault {
-    /// The schedule by which `waybill status` judges the data directory at rest. By the service's own, every stream
-    /// would be behind seconds after it stopped; of a call that hangs nothing is known but that its run did not end.
-    pub(super) fn schedule_at_rest(self, is_over: bool) -> &'static str {
-        if self == Fault::Hanging && !is_over { EACH_SECOND } else { "*/15 * * * * *" }
+    /// The schedule by which `waybill status` judges the data directory at rest: the service's own while the fault lasts.
+    /// By that every stream would be behind seconds after it stopped well.
+    pub(super) fn schedule_at_rest(is_over: bool) -> &'static str {
+        if is_over { "*/15 * * * * *" } else { EACH_SECOND }
+    }
+
+    /// Runs that began after the fault and have ended, at which every surface must say so: the first one met it. What is
+    /// not met by runs is said at once, but for the sink: the writer has its own pace.
+    pub(super) fn seen_within(self) -> u64 {
+        match self {
+            Fault::MysqlAway | Fault::MysqlRights => 3,
+            Fault::ClockAhead | Fault::DiskFull => 0,
+            // Six answers, of which each run of the two shops brings one at least.
+            Fault::ClockWrong => 3,
+            _ => 1,
+        }
+    }
+
+    /// Runs of each stream that began after the fault and ended well, at which every surface must say that it is over: the
+    /// one that succeeds, and those in which what was given up before is read. A writer that must be helped asks each 15
+    /// seconds, and one that lost its connection each 8 at least; a stream is walked once a second.
+    pub(super) fn over_within(self) -> u64 {
+        match self {
+            Fault::MysqlAway => 12,
+            Fault::MysqlRights => 20,
+            _ => 3,
+        }
+    }
+
+    /// Whether a process knows of it that has made no call yet.
+    pub(super) fn is_recorded(self) -> bool {
+        self != Fault::ClockWrong
     }
 
     /// Whether this machine has what the row needs.
-    pub(super) fn is_possible(self) -> bool {
-        self != Fault::ClockAhead || faketime().is_some()
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn is_possible(self) -> Result<(), String> {
+        match self {
+            Fault::ClockAhead if faketime().is_none() => {
+                Err("it needs libfaketime (Debian package `faketime`)".to_owned())
+            }
+            Fault::DiskFull => Disk::new(8, 5).map(drop),
+            _ => Ok(()),
+        }
     }
 }

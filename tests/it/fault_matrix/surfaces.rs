@@ -8,6 +8,7 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 
 use super::browser::{self, Browser};
+use super::schedules::Since;
 use crate::support::program::{ADMIN_KEY, Folder, Serving};
 
 /// The surfaces, in the order of the table.
@@ -24,6 +25,15 @@ pub(super) struct About {
     pub(super) resource: Option<&'static str>,
     /// Each of the reasons holds one of these.
     pub(super) words: &'static [&'static str],
+    /// The streams are fresh all the same.
+    pub(super) all_fresh: bool,
+}
+
+impl About {
+    /// The resource whose runs show that time has passed.
+    pub(super) fn resource(&self) -> &'static str {
+        self.resource.unwrap_or("shipments")
+    }
 }
 
 /// One browser for all rows, where there is one.
@@ -123,8 +133,8 @@ impl Seen {
             Some(resource) => reason["shop_id"] == about.shop.as_str() && reason["resource"] == resource,
             None => reason["shop_id"].is_null(),
         });
-        let state = self.state(&about.shop, about.resource.unwrap_or("shipments"));
-        let Some(reason) = ours.filter(|_| health["level"] != "ok" && state != "fresh") else {
+        let state = self.state(&about.shop, about.resource());
+        let Some(reason) = ours.filter(|_| health["level"] != "ok" && (state == "fresh") == about.all_fresh) else {
             return Err(format!("{state}, {health}"));
         };
         let (text, remedy) = (reason["text"].as_str().unwrap(), reason["remedy"].as_str().unwrap());
@@ -149,7 +159,7 @@ impl Seen {
         let level = self.metric("waybill_health_level").unwrap_or(0.0);
         let states = self.not_fresh();
         let age = self.age(about);
-        if level <= 0.0 || states.is_empty() || age.is_none() {
+        if level <= 0.0 || states.is_empty() != about.all_fresh || age.is_none() {
             return Err(format!("level {level}, shops {states:?}, age {age:?}"));
         }
         Ok(format!("level {level}, {}", states.join("+")))
@@ -157,8 +167,8 @@ impl Seen {
 
     /// `waybill_stream_age_seconds` of what the fault is about.
     pub(super) fn age(&self, about: &About) -> Option<f64> {
-        let resource = about.resource.unwrap_or("shipments");
-        self.metric(&format!("waybill_stream_age_seconds{{shop=\"{}\",resource=\"{resource}\"}}", about.shop))
+        let (shop, resource) = (&about.shop, about.resource());
+        self.metric(&format!("waybill_stream_age_seconds{{shop=\"{shop}\",resource=\"{resource}\"}}"))
     }
 
     /// What they say when all is well.
@@ -191,7 +201,8 @@ pub(super) fn dashboard_unwell(dashboard: &Dashboard, base: &str, about: &About)
         ["headline", "reasons"].iter().any(|part| shown[part].as_str().unwrap().contains(&name))
     });
     let is_green = lamp.contains("good") || lamp.contains("busy");
-    if is_green || !named || shown["chips"].as_array().unwrap().iter().all(|chip| chip == "fresh") {
+    let all_fresh = shown["chips"].as_array().unwrap().iter().all(|chip| chip == "fresh");
+    if is_green || !named || all_fresh != about.all_fresh {
         return Err(shown.to_string());
     }
     Ok(shown["word"].as_str().unwrap().to_owned())
@@ -218,30 +229,34 @@ fn is_about(line: &Value, about: &About) -> bool {
     }
 }
 
-/// The warning that a fault began, among the lines after the first `from`.
-pub(super) fn log_unwell(folder: &Folder, from: usize, about: &About) -> Said {
+/// The warning that a fault began, among the lines after the first `from`; it comes within so many schedules.
+pub(super) fn log_unwell(folder: &Folder, from: usize, about: &About, (since, allowed): (Since, u64)) -> Said {
     let lines = log(folder);
     let new = lines.get(from..).unwrap_or_default();
-    let found = new.iter().find(|line| {
+    let found = new.iter().position(|line| {
         line["level"] == "WARN" && line["code"].as_str().is_some_and(|code| code != "parked") && is_about(line, about)
     });
-    match found {
-        Some(line) => Ok(format!("WARN {}", line["code"].as_str().unwrap())),
-        None => Err(format!("no warning in {} lines", new.len())),
-    }
+    let Some(at) = found else { return Err(format!("no warning in {} lines", new.len())) };
+    within(&new[..at], about, (since, allowed)).map(|()| format!("WARN {}", new[at]["code"].as_str().unwrap()))
 }
 
-/// The line that it is over.
-pub(super) fn log_well(folder: &Folder, from: usize, about: &About) -> Said {
+/// The line that it is over; it comes within so many schedules.
+pub(super) fn log_well(folder: &Folder, from: usize, about: &About, (since, allowed): (Since, u64)) -> Said {
     let lines = log(folder);
     let new = lines.get(from..).unwrap_or_default();
-    let is_end = |line: &&Value| line["message"] == "well again" && is_about(line, about);
-    if new.iter().any(|line| is_end(&line)) {
-        Ok("INFO".to_owned())
-    } else {
+    let Some(at) = new.iter().position(|line| line["message"] == "well again" && is_about(line, about)) else {
         let is_health = |line: &&Value| line["message"] == "well again" || line["message"] == "not well";
         let health: Vec<String> = lines.iter().filter(is_health).map(Value::to_string).collect();
-        Err(format!("no end in {} lines; of the health it says:\n{}", new.len(), health.join("\n")))
+        return Err(format!("no end in {} lines; of the health it says:\n{}", new.len(), health.join("\n")));
+    };
+    let done: Vec<Value> = new[..at].iter().filter(|line| line["result"] == "done").cloned().collect();
+    within(&done, about, (since, allowed)).map(|()| "INFO".to_owned())
+}
+
+fn within(before: &[Value], about: &About, (since, allowed): (Since, u64)) -> Result<(), String> {
+    match since.logged_before(before, about) {
+        walked if walked > allowed => Err(format!("not within {allowed} schedules: {walked} runs ended before it")),
+        _ => Ok(()),
     }
 }
 
@@ -252,7 +267,8 @@ pub(super) fn command(folder: &Folder, code: i32, schedule: &str, about: &About)
     let out = String::from_utf8_lossy(&ended.stdout).into_owned();
     let err = String::from_utf8_lossy(&ended.stderr).into_owned();
     let named = about.resource.is_none_or(|resource| out.contains(&format!("{} {resource}: ", about.shop)));
-    if ended.status.code() != Some(code) || (code == 1 && !named) || out.is_empty() {
+    let explained = about.words.iter().any(|word| out.contains(word));
+    if ended.status.code() != Some(code) || (code == 1 && !(named && explained)) || out.is_empty() {
         return Err(format!("exit {:?}: {out}{err}", ended.status.code()));
     }
     Ok(format!("exit {code}"))
