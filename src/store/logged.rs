@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::kv::{Change, Kv, Pair, Pairs, SledKv};
-use super::wal::{self, TakenOver, Wal};
+use super::wal::{self, TakenOver, WAL_BYTES, Wal};
 use super::{StoreError, meta, scrub};
 
 /// Which records of the log the engine has taken over.
@@ -293,7 +293,8 @@ impl<K: Kv> Kv for Logged<K> {
     }
 
     fn size(&self) -> u64 {
-        self.engine.size() + self.wal().size()
+        // Whoever asks does not wait for the engine to take over.
+        self.engine.size() + self.wal.try_lock().map_or(WAL_BYTES, |wal| wal.size())
     }
 }
 
