@@ -45,7 +45,7 @@ async fn a_pass_whose_time_ran_out_says_what_it_waited_for_and_the_last_error() 
         assert!(!ended.err.contains("/api/v1"), "no server runs: {}", ended.err);
     }
     market.sandbox.set_faults(Vec::new());
-    // The documents wait for a database that nobody runs.
+    // The documents wait for a database that does not run.
     folder.set("WAYBILL_MYSQL_URL", "mysql://waybill:none@127.0.0.1:1/waybill");
     let ended = folder.run(&["sync", "--at-most", "3s"]);
     let parts = ["the time ran out", "entries for the sink left to do", "MySQL takes no documents", "`waybill check`"];

@@ -194,6 +194,6 @@ async fn a_command_that_holds_the_data_directory_is_named_with_its_process() {
     says(&folder.run(&["status"]), 1, &[&holder]);
     says(&folder.run(&["serve"]), 1, &[&holder]);
     syncing.kill();
-    // The note of one that was killed misleads nobody.
+    // The note of one that was killed counts as none.
     folder.run(&["shops", "list"]).expect(0);
 }

@@ -121,20 +121,26 @@ async fn no_column_and_no_id_is_hidden_at_any_width() {
             "pause s",
         ];
         has_columns(&state, &heads, width);
-        let status = shown(&folder, &["status"], width);
-        has_columns(&status, &["shop", "name", "resource", "state", "last success", "last error"], width);
-        assert!(status.code == Some(1) && status.text().contains(&shop), "{}", status.text());
-        let parts: Value = serde_json::from_str(&folder.run(&["status", "--json"]).expect(1).out).unwrap();
-        for reason in parts["health"]["reasons"].as_array().unwrap() {
-            has_text(&status, reason["text"].as_str().unwrap(), width);
-            has_text(&status, reason["remedy"].as_str().unwrap(), width);
-        }
-        let check = shown(&folder, &["check", "--offline"], width);
-        let parts: Value = serde_json::from_str(&folder.run(&["check", "--offline", "--json"]).expect(0).out).unwrap();
-        for finding in parts["checks"].as_array().unwrap() {
-            has_text(&check, finding["subject"].as_str().unwrap(), width);
-            has_text(&check, finding["text"].as_str().unwrap(), width);
-        }
+        says_all(&folder, &shop, width);
+    }
+}
+
+/// The status and `check` show each of their texts whole.
+#[track_caller]
+fn says_all(folder: &Folder, shop: &str, width: u16) {
+    let status = shown(folder, &["status"], width);
+    has_columns(&status, &["shop", "name", "resource", "state", "last success", "last error"], width);
+    assert!(status.code == Some(1) && status.text().contains(shop), "{}", status.text());
+    let parts: Value = serde_json::from_str(&folder.run(&["status", "--json"]).expect(1).out).unwrap();
+    for reason in parts["health"]["reasons"].as_array().unwrap() {
+        has_text(&status, reason["text"].as_str().unwrap(), width);
+        has_text(&status, reason["remedy"].as_str().unwrap(), width);
+    }
+    let check = shown(folder, &["check", "--offline"], width);
+    let parts: Value = serde_json::from_str(&folder.run(&["check", "--offline", "--json"]).expect(0).out).unwrap();
+    for finding in parts["checks"].as_array().unwrap() {
+        has_text(&check, finding["subject"].as_str().unwrap(), width);
+        has_text(&check, finding["text"].as_str().unwrap(), width);
     }
 }
 
