@@ -1,6 +1,9 @@
 //! `sync` ends when what it read is in the sink, and its exit code says whether all of it is.
 
+use std::time::Duration;
+
 use reqwest::Method;
+use serde_json::Value;
 use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::mariadb::{Database, MariaDb};
@@ -91,6 +94,31 @@ async fn a_table_that_would_merge_documents_is_named_by_check_and_written_to_by_
     assert!(ended.err.contains("the time ran out"), "{}", ended.err);
     assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [0]);
     let (_, statement) = line("FAIL").split_once("run ").unwrap();
+
+    // A server says so everywhere, with the table and the statement that repairs it.
+    let explains = |text: &str| text.contains("`shipments`") && text.contains("run ALTER TABLE `shipments`");
+    let serving = folder.serve();
+    let mut health = Value::Null;
+    for _ in 0..600 {
+        health = serving.get("/api/v1/status").await["health"].take();
+        // Before MySQL has answered it is what the process before this one found.
+        assert_eq!(health["reasons"][0]["code"], "sink_unavailable", "{health}");
+        if explains(health["reasons"][0]["text"].as_str().unwrap()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(health["level"] == "failing" && explains(health["reasons"][0]["text"].as_str().unwrap()), "{health}");
+    let ready = serving.get("/readyz").await.to_string();
+    let shops = serving.get("/api/v1/shops").await;
+    let of_shop = &shops["items"][0]["resources_health"][0];
+    assert!(explains(&ready) && of_shop["state"] == "failing", "{ready}, {of_shop}");
+    assert_eq!(serving.terminate().0, Some(0));
+    let said = folder.said();
+    assert!(said.lines().any(|line| line.contains("sink_unavailable") && explains(line)), "{said}");
+    let at_rest = folder.run(&["status"]).expect(1).out;
+    assert!(at_rest.contains("`shipments`"), "{at_rest}");
+
     database.run(statement.split(", and then").next().unwrap()).await;
     folder.run(&["check"]).expect(0);
     folder.run(&["sync"]).expect(0);
