@@ -19,7 +19,9 @@ impl Inner {
     pub(super) fn with_forecast(&self, runs: Vec<Run>) -> Result<Vec<RunView>, StoreError> {
         let mut accounts = BTreeMap::new();
         let mut waiting = Waiting::default();
+        let mut waits = None;
         if runs.iter().any(Run::is_open) {
+            waits = Some(self.waits()?);
             accounts.extend(self.store.shops()?.into_iter().map(|shop| (shop.id, shop.account)));
             for run in self.store.open_runs()? {
                 self.add(&mut waiting, &run, &accounts)?;
@@ -29,7 +31,11 @@ impl Inner {
             .map(|run| {
                 let pages_expected = if run.is_open() { self.pages_expected(&run)? } else { None };
                 let forecast_at = self.forecast(&run, pages_expected, &waiting, &accounts);
-                Ok(RunView { forecast_at, pages_expected, run })
+                let waits_for = match (&waits, accounts.get(&run.stream.shop)) {
+                    (Some(waits), Some(account)) => self.waits_for(waits, &run, account)?,
+                    _ => None,
+                };
+                Ok(RunView { forecast_at, pages_expected, waits_for, run })
             })
             .collect()
     }

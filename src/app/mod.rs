@@ -17,6 +17,7 @@
 //! | `restore` | an empty data directory heals from MySQL |
 //! | `story` | the log's lines about the start and about runs that end |
 //! | `uses` | when each API key was last used |
+//! | `waits` | what open runs wait for |
 
 mod backend;
 mod call;
@@ -41,6 +42,7 @@ pub mod state;
 mod story;
 mod uses;
 mod view;
+mod waits;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -101,7 +101,7 @@ impl App {
 }
 
 fn run_shown(run: Run) -> anyhow::Result<Value> {
-    Ok(serde_json::to_value(http::run_form(RunView { run, forecast_at: None, pages_expected: None }))?)
+    Ok(serde_json::to_value(http::run_form(RunView { run, forecast_at: None, pages_expected: None, waits_for: None }))?)
 }
 
 fn time(at: Option<Millis>) -> Option<String> {

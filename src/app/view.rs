@@ -133,6 +133,7 @@ impl Inner {
     fn budgets(&self, accounts: Option<&HashSet<String>>) -> Result<(Vec<BudgetStatus>, u64), StoreError> {
         let mut lanes = self.engine.lanes();
         lanes.retain(|lane| accounts.is_none_or(|accounts| accounts.contains(&lane.key.account)));
+        let now = self.store.clock().now();
         let left_out = lanes.len().saturating_sub(BUDGETS_SHOWN_MAX);
         if left_out > 0 {
             let busy = |lane: &LaneView| (lane.budget.blocked_for_ms, lane.budget.in_flight + lane.budget.cooling);
@@ -157,6 +158,7 @@ impl Inner {
                     available: lane.available,
                     waiting: waiting.saturating_sub(u64::from(lane.budget.in_flight)),
                     blocked_for_ms: lane.budget.blocked_for_ms,
+                    next_free_at: lane.budget.next_free_ms.map(|ms| now.saturating_add_unsigned(ms)),
                 })
             })
             .collect();

@@ -7,18 +7,22 @@ use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::drawn;
 use super::out::tell;
 use super::table::{Mark, clean};
 use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
-use crate::domain::{Run, RunState};
+use crate::domain::{Run, RunState, Wait};
 
 /// More bars than this would scroll; the last line tells how many are not shown.
 const BARS_MAX: usize = 12;
 /// Fewer columns of a shop's name say nothing.
 const SHOP_MIN: usize = 4;
+/// Kinds of waits that one line names.
+const WAITS_MAX: usize = 3;
 /// Without a terminal a line this often is enough for a log.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -75,6 +79,9 @@ pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
     if run.parked_in_all() > 0 {
         text.push_str(&format!(", {} parked", run.parked_in_all()));
     }
+    if let Some(wait) = &view.waits_for {
+        text = format!("waits for {}; {text}", clean(&waiting(wait)));
+    }
     let combination = run.stream.combination.to_string();
     let stream = if combination.is_empty() { run.stream.resource.clone() } else { values(run) };
     Line {
@@ -85,6 +92,43 @@ pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
         text,
         mark,
     }
+}
+
+/// `the rate limit until 14:05:09`, by the clock of this machine's time zone.
+fn waiting(wait: &Wait) -> String {
+    waiting_in(wait, &TimeZone::system())
+}
+
+fn waiting_in(Wait { until, text, .. }: &Wait, zone: &TimeZone) -> String {
+    let at = until.and_then(|at| Timestamp::from_millisecond(at).ok());
+    match at {
+        // Up to the second in which it is over.
+        Some(at) => format!(
+            "{text} until {}",
+            (at + SignedDuration::from_millis(999)).to_zoned(zone.clone()).strftime("%H:%M:%S")
+        ),
+        None => text.clone(),
+    }
+}
+
+/// What open runs wait for, those that are over first, for the line below the bars and for logs; empty: nothing.
+pub(super) fn waits(runs: &[RunView]) -> String {
+    let mut waits: Vec<(&Wait, u64)> = Vec::new();
+    for wait in runs.iter().filter_map(|view| view.waits_for.as_ref()) {
+        match waits.iter_mut().find(|(known, _)| known.text == wait.text) {
+            Some((known, count)) => {
+                *count += 1;
+                if wait.until.is_some() && (known.until.is_none() || wait.until < known.until) {
+                    *known = wait;
+                }
+            }
+            None => waits.push((wait, 1)),
+        }
+    }
+    waits.sort_by_key(|(wait, _)| (wait.until.is_none(), wait.until));
+    let parts: Vec<String> =
+        waits.iter().take(WAITS_MAX).map(|(wait, runs)| format!("{runs} wait for {}", waiting(wait))).collect();
+    if parts.is_empty() { String::new() } else { clean(&format!("; {}", parts.join(", "))) }
 }
 
 fn done(run: &Run) -> String {
@@ -238,10 +282,12 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use super::{Layout, Line, forecast, line, sums};
+    use jiff::tz::TimeZone;
+
+    use super::{Layout, Line, forecast, line, sums, waiting_in, waits};
     use crate::cli::table::Mark;
     use crate::domain::document::RunView;
-    use crate::domain::{Combination, Mode, Pass, Run, RunState, StreamId, Trigger};
+    use crate::domain::{Combination, Mode, Pass, Run, RunState, StreamId, Trigger, Wait, WaitReason};
 
     fn view(state: RunState) -> RunView {
         let combination = Combination(vec![("status".into(), "open".into())]);
@@ -277,6 +323,7 @@ mod tests {
             },
             forecast_at: Some(61_000),
             pages_expected: None,
+            waits_for: None,
         }
     }
 
@@ -292,6 +339,22 @@ mod tests {
             sums(&[view(RunState::Walking), view(RunState::Done)]),
             "1 of 2 runs open, 6 pages, 300 listed, 80 of 240 fetched, 60 written, 4 parked"
         );
+    }
+
+    #[test]
+    fn a_run_says_what_it_waits_for_and_until_when() {
+        let wait = |reason, until, text: &str| Wait { reason, until, text: text.to_owned() };
+        let limit = wait(WaitReason::RateLimit, Some(1_700_000_000_001), "the rate limit");
+        assert_eq!(waiting_in(&limit, &TimeZone::UTC), "the rate limit until 22:13:21");
+        let api = wait(WaitReason::Api, None, "the API: 503");
+        let run = |wait: &Wait| RunView { waits_for: Some(wait.clone()), ..view(RunState::Walking) };
+        assert!(line("Winkel", &run(&api), 1_000).text.starts_with("waits for the API: 503; page 3, 150 listed"));
+        let said = waits(&[run(&api), run(&limit), run(&limit), view(RunState::Done)]);
+        assert!(
+            said.starts_with("; 2 wait for the rate limit until ") && said.ends_with(", 1 wait for the API: 503"),
+            "{said}"
+        );
+        assert_eq!(waits(&[view(RunState::Walking)]), "");
     }
 
     #[test]

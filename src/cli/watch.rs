@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::progress::{Bars, Line, line, sums};
+use super::progress::{Bars, Line, line, sums, waits};
 use super::{Failure, stop};
 use crate::app::App;
 use crate::domain::document::RunView;
@@ -126,7 +126,7 @@ async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Resu
         (true, _) => String::new(),
         (false, error) => format!("; the {} does not take rows: {}", sink.kind, error.unwrap_or_default()),
     };
-    bars.show(&lines, &format!("{}{trouble}", sums(&runs)));
+    bars.show(&lines, &format!("{}{}{trouble}", sums(&runs), waits(&runs)));
     Ok(status)
 }
 

@@ -7,6 +7,7 @@ use super::clock::Millis;
 use super::run::Run;
 use super::shop::Shop;
 use super::stream::{Checkpoint, Combination, StreamId};
+use super::wait::Wait;
 
 /// One document as read from the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,4 +83,6 @@ pub struct RunView {
     pub forecast_at: Option<Millis>,
     /// While it walks: how many pages it reads in all, about; none: that is not known.
     pub pages_expected: Option<u64>,
+    /// Why it makes no call now; none: it does, or it is not open.
+    pub waits_for: Option<Wait>,
 }

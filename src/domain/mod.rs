@@ -20,6 +20,7 @@ pub mod sparse;
 pub mod stream;
 pub mod stream_status;
 pub mod text;
+pub mod wait;
 
 pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
@@ -33,6 +34,7 @@ pub use shop::{Shop, ShopId, ShopState};
 pub use sparse::Sparse;
 pub use stream::{Checkpoint, Combination, StreamId};
 pub use stream_status::{CallKind, StreamError, StreamStatus, Trouble, Unproved};
+pub use wait::{Wait, WaitReason};
 
 /// Whether a field need not be written down: reading gives the same without it.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

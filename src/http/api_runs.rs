@@ -15,7 +15,7 @@ use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
 use super::{Api, Call, Endpoint, JSON, guarded, reads};
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Mode, RunState};
+use crate::domain::{Mode, RunState, Wait};
 
 /// What `state` may be.
 pub(super) const STATES: [(&str, RunState); 7] = [
@@ -87,6 +87,7 @@ struct RunForm {
     #[serde(serialize_with = "time_opt")]
     forecast_at: Option<Millis>,
     pages_expected: Option<u64>,
+    waits_for: Option<Wait>,
 }
 
 impl From<RunView> for RunForm {
@@ -120,6 +121,7 @@ impl From<RunView> for RunForm {
             drift: run.drift,
             forecast_at: view.forecast_at,
             pages_expected: view.pages_expected,
+            waits_for: view.waits_for,
         }
     }
 }

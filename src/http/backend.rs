@@ -420,6 +420,9 @@ pub struct BudgetStatus {
     /// Jobs that wait for a slot.
     pub waiting: u64,
     pub blocked_for_ms: u64,
+    /// When all slots are in use: when one is free again; none: one is.
+    #[serde(serialize_with = "super::reply::time_opt")]
+    pub next_free_at: Option<Millis>,
 }
 
 /// A stream whose last walk is long ago.

@@ -68,6 +68,8 @@ pub struct BudgetView {
     pub foreign: u32,
     /// How long nothing may leave, on the API's word.
     pub blocked_for_ms: u64,
+    /// When all slots are in use: how long until one is free again; none: one is, or only calls in flight hold them.
+    pub next_free_ms: Option<u64>,
     pub refused_429: u64,
     /// The stricter limit that headers told, if they did.
     pub tightened: Option<u32>,
@@ -218,13 +220,16 @@ impl Budget {
     /// The state as people see it.
     pub fn view(&mut self, now: Instant) -> BudgetView {
         self.forget_past(now);
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let next_free = if self.free(now) == 0 { self.next_free(now) } else { None };
         BudgetView {
             limit: self.rule.map(|rule| rule.calls),
             window_s: self.window().as_secs(),
             in_flight: self.in_flight,
             cooling: self.cooling.values().sum(),
             foreign: self.foreign.map_or(0, |(count, _)| count),
-            blocked_for_ms: u64::try_from(self.blocked_for(now).as_millis()).unwrap_or(u64::MAX),
+            blocked_for_ms: milliseconds(self.blocked_for(now)),
+            next_free_ms: next_free.map(|at| milliseconds(at.saturating_duration_since(now))),
             refused_429: self.refused_429,
             tightened: self.told.filter(|told| self.rule.is_some_and(|rule| *told < rule.calls)),
         }

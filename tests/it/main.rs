@@ -47,6 +47,7 @@ mod tls;
 mod unreadable;
 mod values;
 mod views;
+mod waits;
 mod walk_through;
 mod whole_list;
 mod wire;

@@ -215,6 +215,18 @@ fn run() -> Value {
             "minimum": 0,
             "description": "While it walks: how many pages it reads in all, about. Null: that is not known.",
         },
+        "waits_for": {
+            "oneOf": [{"type": "null"}, {
+                "type": "object",
+                "required": ["reason", "until", "text"],
+                "properties": {
+                    "reason": {"type": "string", "enum": ["rate_limit", "retry_after", "api", "sink"]},
+                    "until": time_or_null(),
+                    "text": text(),
+                },
+            }],
+            "description": "Why an open run makes no call now. Null: it makes calls, or is not open.",
+        },
         "error": text_or_null(),
         "drift": {
             "type": "boolean",
@@ -434,6 +446,7 @@ fn budget() -> Value {
             "available": {"type": ["integer", "null"]},
             "waiting": count(),
             "blocked_for_ms": count(),
+            "next_free_at": time_or_null(),
         }),
         &[],
     )

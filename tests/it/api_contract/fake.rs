@@ -15,7 +15,7 @@ use waybill::domain::clock::Millis;
 use waybill::domain::document::{Parked, RunView};
 use waybill::domain::health::{ResourceHealth, ShopHealth};
 use waybill::domain::stream::Combination;
-use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId};
+use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId, Wait, WaitReason};
 use waybill::http::backend::{
     Answer, AnswerName, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeptAnswer,
     KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
@@ -112,7 +112,9 @@ fn run_view(id: u64, shop: &str) -> RunView {
         doubts: Vec::new(),
         next: None,
     };
-    RunView { run, forecast_at: Some(1_700_000_100_000), pages_expected: Some(9) }
+    let text = "the rate limit".to_owned();
+    let waits_for = Wait { reason: WaitReason::RateLimit, until: Some(1_700_000_060_000), text };
+    RunView { run, forecast_at: Some(1_700_000_100_000), pages_expected: Some(9), waits_for: Some(waits_for) }
 }
 
 impl FakeBackend {
@@ -434,6 +436,7 @@ impl Backend for FakeBackend {
             available: Some(17),
             waiting: 37,
             blocked_for_ms: 0,
+            next_free_at: None,
         };
         let seen = |account: &&str| of.as_ref().is_none_or(|part| part.accounts.contains(*account));
         now(Ok(Status {

@@ -1,0 +1,65 @@
+//! What open runs wait for: a rate rule, a pause that the API asked for, calls that fail, or the sink.
+
+use std::collections::HashMap;
+
+use super::Inner;
+use crate::domain::clock::Millis;
+use crate::domain::{Run, RunState, Wait, WaitReason};
+use crate::store::StoreError;
+use crate::sync::{LaneKey, LaneView};
+
+/// The budgets of all lanes at one moment, and whether the outbox has room.
+pub(super) struct Waits {
+    lanes: HashMap<LaneKey, LaneView>,
+    now: Millis,
+    has_room: bool,
+}
+
+impl Inner {
+    pub(super) fn waits(&self) -> Result<Waits, StoreError> {
+        Ok(Waits {
+            lanes: self.engine.lanes().into_iter().map(|lane| (lane.key.clone(), lane)).collect(),
+            now: self.store.clock().now(),
+            has_room: self.store.outbox_bytes()? <= self.outbox_bytes_max,
+        })
+    }
+
+    /// None: it is not open, or nothing holds it up.
+    pub(super) fn waits_for(&self, waits: &Waits, run: &Run, account: &str) -> Result<Option<Wait>, StoreError> {
+        let Some(definition) = self.definitions.iter().find(|one| one.name == run.stream.resource) else {
+            return Ok(None);
+        };
+        let is_walking = match run.state {
+            RunState::Walking => true,
+            RunState::Fetching => false,
+            _ => return Ok(None),
+        };
+        if !waits.has_room {
+            return Ok(Some(wait(WaitReason::Sink, None, "the sink to take rows, as the outbox is full")));
+        }
+        let path = match (is_walking, &definition.detail) {
+            (true, _) => &definition.list.path,
+            (false, Some(detail)) => &detail.path,
+            (false, None) => return Ok(None),
+        };
+        let status = self.store.stream_status(&run.stream)?;
+        let trouble = if is_walking { status.list_trouble } else { status.detail_trouble };
+        let rule = self.engine.rules().find("GET", path).map(|rule| rule.name.clone());
+        let key = rule.map(|rule| LaneKey { account: account.to_owned(), rule });
+        let lane = key.and_then(|key| waits.lanes.get(&key));
+        let in_ms = |ms: u64| Some(waits.now.saturating_add_unsigned(ms));
+        let blocked = lane.map(|lane| lane.budget.blocked_for_ms).filter(|ms| *ms > 0);
+        Ok(if let Some(ms) = blocked {
+            Some(wait(WaitReason::RetryAfter, in_ms(ms), "the API, which asked for a pause"))
+        } else if let Some(trouble) = trouble {
+            Some(wait(WaitReason::Api, None, &format!("the API to answer again ({})", trouble.cause.text)))
+        } else {
+            let next = lane.and_then(|lane| lane.budget.next_free_ms);
+            next.map(|ms| wait(WaitReason::RateLimit, in_ms(ms), "the rate limit"))
+        })
+    }
+}
+
+fn wait(reason: WaitReason, until: Option<Millis>, text: &str) -> Wait {
+    Wait { reason, until, text: text.to_owned() }
+}

@@ -1,0 +1,29 @@
+//! What an open run waits for.
+
+use serde::Serialize;
+
+use super::clock::Millis;
+
+/// Why an open run makes no call now. The names are part of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// All slots of its rate rule are in use.
+    RateLimit,
+    /// The API asked for a pause: `Retry-After`, or a budget that its headers call used up.
+    RetryAfter,
+    /// Its calls fail, and are made again.
+    Api,
+    /// The outbox is full, as the sink takes less than is read.
+    Sink,
+}
+
+/// What a run waits for, and until when as far as that is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wait {
+    pub reason: WaitReason,
+    #[serde(serialize_with = "super::clock::serialize_opt")]
+    pub until: Option<Millis>,
+    /// For people.
+    pub text: String,
+}
