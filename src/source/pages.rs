@@ -124,15 +124,21 @@ pub fn end_by_status(
     Some(ended(definition, position, turn, next_parent))
 }
 
-/// The page behind one that cannot be read, where pages are numbered or counted.
-pub fn page_behind(definition: &Definition, position: &Position, error: &SourceError) -> Option<Next> {
+/// The page behind one that cannot be read, where pages are numbered or counted. `is_alone`: whether the API answers
+/// other calls.
+pub fn page_behind(
+    definition: &Definition,
+    position: &Position,
+    error: &SourceError,
+    is_alone: impl FnOnce() -> bool,
+) -> Option<Next> {
     let is_about_the_page =
         matches!(error, SourceError::Malformed { .. } | SourceError::Shape { .. } | SourceError::TooLarge { .. });
     let is_away =
         matches!(error, SourceError::Unavailable { .. } | SourceError::TimedOut | SourceError::Interrupted(_));
-    // An API that is away answers no page; on the first page it looks the same as a page that never comes.
-    let may_be_passed = is_about_the_page || is_away && !position.is_first();
-    if !may_be_passed || !is_numbered(definition) {
+    // An API that is away answers no page; on the first page other calls show whether it is.
+    let may_be_passed = is_about_the_page || is_away && (!position.is_first() || is_alone());
+    if !is_numbered(definition) || !may_be_passed {
         return None;
     }
     let rows = match definition.list.pages {

@@ -260,6 +260,9 @@ impl Loop {
             let took = done.took.min(TOOK_MAX);
             self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));
         }
+        if outcome.result.is_ok() {
+            self.inner.answers.note(&done.lease.job.shop, self.inner.parts.store.clock().now());
+        }
         if let Some(status) = outcome.call_status() {
             self.inner.parts.store.count_call(&self.lane.key.rule, status);
         }

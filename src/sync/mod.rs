@@ -6,12 +6,14 @@
 //! | [`lane`] | one loop per budget: free slots -> leases -> steps -> settlements |
 //! | `lanes` | which lanes exist; a lane lives only while it has jobs |
 //! | [`step`] | one job: one call, its effects as a value |
+//! | `answers` | when the API last answered a call of a shop |
 //! | `troubles` | calls that failed and are made again, in the log |
 //! | `simulation` | tests: all of this on a paused clock, in worlds made from a seed |
 //!
 //! The engine has never heard of a marketplace's words: what it does with a resource stands in its
 //! definition. A step never writes the store; the lane hands its effects to one commit.
 
+mod answers;
 pub mod drift;
 pub mod lane;
 mod lanes;
@@ -36,6 +38,7 @@ use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop, ShopState};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
+use answers::Answers;
 use drift::{Drift, Drifts};
 use lanes::Lanes;
 use troubles::Troubles;
@@ -71,6 +74,7 @@ pub(crate) struct Inner {
     lanes: Lanes,
     credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
     troubles: Troubles,
+    answers: Answers,
     drifts: Drifts,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
@@ -119,6 +123,7 @@ impl Engine {
             lanes: Lanes::default(),
             credentials: Mutex::default(),
             troubles: Troubles::default(),
+            answers: Answers::default(),
             drifts,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -93,7 +93,7 @@ pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> Don
         Ok(effects) => (Settlement::Done { effects, rule }, None),
         Err(error) => {
             let (settlement, pause) = failed(&inner, &lease, shop.updated_at, &error);
-            (going_on(settlement, &definition, &task, &error), pause)
+            (going_on(settlement, &inner, &lease, (&definition, &task, &error)), pause)
         }
     };
     Done { lease, settlement, outcome: Some(outcome), at, took: at - begun, pause }
@@ -206,14 +206,26 @@ fn note_drift(inner: &Inner, definition: &Definition, left: Vec<Left>) {
 }
 
 /// A page that is given up does not end its walk where the pages behind it can be asked for.
-fn going_on(settlement: Settlement, definition: &Definition, task: &Task, error: &SourceError) -> Settlement {
+fn going_on(
+    settlement: Settlement,
+    inner: &Inner,
+    lease: &Lease,
+    (definition, task, error): (&Definition, &Task, &SourceError),
+) -> Settlement {
     match (settlement, task) {
         (Settlement::Failed(Failure::Park { reason, may_pass, .. }), Task::Page(position)) => {
-            let next = pages::page_behind(definition, position, error);
+            let next = pages::page_behind(definition, position, error, || is_alone(inner, lease));
             Settlement::Failed(Failure::Park { reason, may_pass, next })
         }
         (settlement, _) => settlement,
     }
+}
+
+/// Whether the API answered other calls of the shop while this list failed.
+fn is_alone(inner: &Inner, lease: &Lease) -> bool {
+    let store = &inner.parts.store;
+    let trouble = store.stream_status(&lease.job.stream()).ok().and_then(|status| status.list_trouble);
+    trouble.is_some_and(|trouble| inner.answers.came_during(&lease.job.shop, trouble.since, store.clock().now()))
 }
 
 /// What an error means that says something about what was asked for: that it is not there, or is the end of a list.

@@ -1,4 +1,4 @@
-//! What an open run waits for, as `GET /api/v1/runs` says it.
+//! What an open run waits for, as `GET /api/v1/runs` says it; and a list whose first page fails while all else works.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use waybill::domain::Clock;
 use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
-use crate::support::app::eventually;
+use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::{Database, MariaDb};
 use crate::support::program::{Folder, Market, Serving};
 
@@ -91,4 +91,64 @@ async fn a_run_says_that_it_waits_for_the_sink() {
     let wait = waits_for(&serving, "sink").await;
     assert!(wait["text"].as_str().unwrap().starts_with("the sink"), "{wait}");
     assert_eq!(serving.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_whose_first_page_fails_for_good_fails_alone() {
+    let down = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
+    let builder = TestApp::builder().resources(&["shipments", "returns"]).toml("[limits]\nattempts_max = 2");
+    let limits = "\"GET /retailer/returns\" = \"none\"\n\"GET /retailer/returns/*\" = \"none\"\n";
+    let mut app = builder.limits_too(limits).unregistered().shop("part", 60, 10).start().await;
+    app.sandbox().set_faults(vec![Fault::always("/retailer/returns?", down)]);
+    app.register("part").await;
+    app.run_until_idle().await;
+    let shop = app.get(&format!("/api/v1/shops/{}", app.shops["part"])).await;
+    let state = |resource: &str| {
+        let of = |one: &&Value| one["resource"] == resource;
+        shop["resources_health"].as_array().unwrap().iter().find(of).unwrap()["state"].clone()
+    };
+    assert_eq!((state("shipments"), state("returns")), (json!("fresh"), json!("failing")));
+    let runs = app.runs("part").await;
+    let failed = runs.iter().filter(|run| run["resource"] == "returns").count();
+    for run in runs {
+        let is_failed = run["resource"] == "returns";
+        assert_eq!(run["state"], if is_failed { "failed" } else { "done" }, "{run}");
+        assert!(!is_failed || run["error"].as_str().unwrap().contains("500"), "{run}");
+    }
+    let reasons = app.status().await["health"]["reasons"].clone();
+    let about: Vec<&Value> = reasons.as_array().unwrap().iter().map(|reason| &reason["resource"]).collect();
+    assert!(!about.is_empty() && about.iter().all(|resource| **resource == "returns"), "{reasons}");
+    app.expect_failed_runs(failed);
+    app.expect_parked(failed as u64);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_page_that_fails_alone_closes_no_page_behind_it() {
+    let down = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
+    let limits = "\"GET /retailer/returns\" = \"none\"\n\"GET /retailer/returns/*\" = \"none\"\n";
+    // The details of the other list are read all the while.
+    let builder = TestApp::builder().resources(&["shipments", "returns"]).limits(["none", "20/s"]).limits_too(limits);
+    let builder = builder.toml("[limits]\nattempts_max = 3").unregistered().shop("part", 150, 0);
+    let mut app = builder.start().await;
+    let first = |handled: &str, by: &str| {
+        // In either order of the parameters.
+        let names = [format!("handled={handled}"), format!("fulfilment-method={by}")];
+        [[0, 1], [1, 0]].map(|[a, b]| format!("/retailer/returns?{}&{}&page=1", names[a], names[b]))
+    };
+    let prefixes = ["true", "false"].into_iter().flat_map(|handled| ["FBR", "FBB"].map(|by| first(handled, by)));
+    let faults = prefixes.flatten().map(|prefix| Fault::always(&prefix, down.clone()));
+    app.sandbox().set_faults(faults.collect());
+    app.register("part").await;
+    app.run_until_idle().await;
+    let runs = app.runs("part").await;
+    let of_returns: Vec<&Value> = runs.iter().filter(|run| run["resource"] == "returns").collect();
+    for run in &of_returns {
+        let error = run["error"].as_str().unwrap_or_default();
+        assert!(run["state"] == "unproved" && error.starts_with("page 1 could not be read"), "{run}");
+    }
+    assert!(of_returns.iter().any(|run| run["pages"].as_u64() > Some(0)), "{of_returns:?}");
+    assert!(runs.iter().all(|run| run["resource"] == "returns" || run["state"] == "done"), "{runs:?}");
+    app.expect_parked(of_returns.len() as u64);
+    app.finish().await;
 }
