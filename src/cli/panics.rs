@@ -34,32 +34,14 @@ impl fmt::Display for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
     use super::tell_place_only;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::domain::log_events::logged;
 
     #[test]
     fn of_a_panic_the_place_is_told_and_nothing_that_it_says() {
-        let lines = Lines::default();
-        let to = lines.clone();
-        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
         let before = std::panic::take_hook();
         tell_place_only();
-        let caught = tracing::subscriber::with_default(log, || {
+        let (events, caught) = logged(|| {
             std::panic::catch_unwind(|| {
                 let customer = "J. de Vries";
                 panic!("a customer lives here: {customer}");
@@ -67,8 +49,8 @@ mod tests {
         });
         std::panic::set_hook(before);
         assert!(caught.is_err());
-        let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let event: serde_json::Value = serde_json::from_str(&told).expect("one event, as JSON");
+        let [event] = events.as_slice() else { panic!("{events:?}") };
+        let told = event.to_string();
         assert_eq!(event["message"], "a thread panicked");
         assert!(event["place"].as_str().unwrap().starts_with("src/cli/panics.rs:"), "{told}");
         assert!(!told.contains("Vries") && !told.contains("lives"), "{told}");

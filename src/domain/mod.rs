@@ -13,6 +13,8 @@ pub mod document;
 pub mod health;
 pub mod job;
 pub mod json;
+#[cfg(test)]
+pub(crate) mod log_events;
 pub mod retry;
 pub mod run;
 pub mod shop;

@@ -74,33 +74,13 @@ fn tell(Place { shop, resource, rule }: &Place, calls: u64, error: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
     use super::{LINES_MAX, Place, Troubles};
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::domain::log_events;
 
     /// The counts of calls in the lines that some work logs.
     fn logged(work: impl FnOnce()) -> Vec<u64> {
-        let lines = Lines::default();
-        let to = lines.clone();
-        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
-        tracing::subscriber::with_default(log, work);
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let count = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["calls"].as_u64().unwrap();
-        text.lines().map(count).collect()
+        let (events, ()) = log_events::logged(work);
+        events.iter().map(|event| event["calls"].as_u64().unwrap()).collect()
     }
 
     fn place(number: usize) -> Place {
