@@ -38,6 +38,8 @@ pub enum ErrorClass {
     TooLarge,
     /// The end of the list is not proved.
     Unproved,
+    /// The list shows none of the rows that it showed before.
+    Vanished,
     /// The process stops.
     Stopping,
     /// Anything else, and classes of a newer version.

@@ -387,7 +387,8 @@ fn unproved(stream: &StreamFacts) -> Option<Verdict> {
         state: State::Unproved,
         since: Some(unproved.since),
         code: Code::Unproved,
-        class: Some(ErrorClass::Unproved),
+        // Another remedy than a better definition.
+        class: Some(if unproved.vanished_at.is_some() { ErrorClass::Vanished } else { ErrorClass::Unproved }),
         text: unproved.reason.clone(),
     })
 }

@@ -118,7 +118,7 @@ impl Kind {
             Kind::BadRequest => (400, "bad-request", "The request cannot be understood"),
             Kind::Unauthorized => (401, "unauthorized", "A valid API key is needed"),
             Kind::Forbidden => (403, "forbidden", "This API key may not do that"),
-            Kind::NotFound => (404, "not-found", "There is nothing here"),
+            Kind::NotFound => (404, "not-found", "Not found"),
             Kind::MethodNotAllowed => (405, "method-not-allowed", "The method does not fit this path"),
             Kind::NotAcceptable => (406, "not-acceptable", "The answer has no form that the client accepts"),
             Kind::RequestTimeout => (408, "request-timeout", "The request came too slowly"),
@@ -130,10 +130,10 @@ impl Kind {
             Kind::CredentialsRefused => (422, "credentials-refused", "The login host refused the credentials"),
             Kind::TooManyRequests => (429, "too-many-requests", "Too many requests"),
             Kind::HeadersTooLarge => (431, "headers-too-large", "The head of the request is too large"),
-            Kind::Internal => (500, "internal", "Something went wrong on our side"),
+            Kind::Internal => (500, "internal", "Internal server error"),
             Kind::LoginUnreachable => (502, "login-unreachable", "The login host cannot be reached"),
             Kind::Unavailable => (503, "unavailable", "Not available right now"),
-            Kind::NoRoom => (507, "no-room", "There is no room left"),
+            Kind::NoRoom => (507, "no-room", "Insufficient storage"),
         }
     }
 }

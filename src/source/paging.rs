@@ -113,7 +113,11 @@ impl End<'_> {
                 }
                 Some(_) => is_proved = true,
                 None if self.rows == 0 => {}
-                None => return Some(format!("no page has {at}, which was to prove the end of the list; is it right?")),
+                None => {
+                    return Some(format!(
+                        "no page has {at}, which the definition names to know the end of the list; is the pointer right?"
+                    ));
+                }
             }
         }
         if let (Some(at), Some(body)) = (&proof.more, body) {
@@ -129,7 +133,7 @@ impl End<'_> {
                 Ok(None | Some(Json::Null)) if self.rows == 0 => {}
                 Ok(None) => {
                     return Some(format!(
-                        "the last page has no {at}, which was to prove the end of the list; is it right?"
+                        "the last page has no {at}, which the definition names to know the end of the list; is the pointer right?"
                     ));
                 }
                 Ok(Some(other)) => return Some(format!("{at} is {}, not true or false", kind(&other))),

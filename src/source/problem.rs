@@ -27,13 +27,13 @@ const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// 429, and 420, as some say it. `None`: no header said how long; then a full window of the rule.
-    #[error("the API says too many calls{}", wait(.retry_after))]
+    #[error("the API answers that there were too many calls{}", wait(.retry_after))]
     Throttled { retry_after: Option<Duration> },
     /// 401. The token is dropped already; the next call asks for a new one.
     #[error("the API did not take the access token; the next attempt asks for a new one")]
     Unauthorized,
     /// The login host refuses the credentials, or the account is switched off.
-    #[error("the credentials are refused: {reason}; put in the right client id and secret")]
+    #[error("the credentials are refused: {reason}; correct the client id and secret, or have the account switched on")]
     Refused { reason: String },
     /// The login host answers as it does to a blocked address. Stops the logins of all shops.
     #[error("the login host seems to block this machine's address; no login for {} s", .after.as_secs())]
@@ -142,7 +142,7 @@ impl SourceError {
 }
 
 fn wait(pause: &Option<Duration>) -> String {
-    pause.map(|pause| format!(", and to wait {} s", pause.as_secs())).unwrap_or_default()
+    pause.map(|pause| format!("; it asks to wait {} s", pause.as_secs())).unwrap_or_default()
 }
 
 fn tail(detail: &str) -> String {
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn texts_tell_the_wait_and_the_detail_if_there_are_any() {
         let said = |error: SourceError| error.to_string();
-        assert_eq!(said(of(503, "", "", Some(7))), "the API is not available (503), and to wait 7 s");
+        assert_eq!(said(of(503, "", "", Some(7))), "the API is not available (503); it asks to wait 7 s");
         assert_eq!(said(of(503, "", "", None)), "the API is not available (503)");
         let gone = |status, detail: &str| said(SourceError::NotFound { status, detail: detail.into() });
         assert_eq!(gone(404, "Not Found"), "the API does not know it (404): Not Found");

@@ -50,7 +50,7 @@ pub(super) fn end(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError
 
 fn text(doubt: &Doubt) -> String {
     match doubt.skipped {
-        true => format!("page {} could not be read and is parked: {}", doubt.page, doubt.reason),
+        true => format!("page {} could not be read, so its rows may be missing: {}", doubt.page, doubt.reason),
         false => format!("page {}: {}", doubt.page, doubt.reason),
     }
 }
@@ -67,10 +67,10 @@ pub(super) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bo
     if first.is_some_and(|at| now - at >= VANISHED_FOR_MS) {
         return Ok(false);
     }
-    let reason =
-        "the list shows nothing of what it showed before; the rows are marked as no longer listed when a walk \
-                  at least an hour after the first one finds the same"
-            .to_owned();
+    let reason = "the API answered without an error, and its list shows none of the rows that it showed before; they are \
+                  not yet marked as no longer listed: that is done when a walk at least an hour after the first one sees \
+                  the same"
+        .to_owned();
     end_as(tx, run, reason, Some(first.unwrap_or(now)), now)?;
     Ok(true)
 }

@@ -175,7 +175,7 @@ pub(super) fn park_job(
             runs::update(tx, *run, now, |run| run.parked += 1)?;
         }
         JobKind::Sweep { run, .. } => {
-            let cause = Cause::new(class, format!("its sweep was given up: {reason}"));
+            let cause = Cause::new(class, format!("marking rows as no longer listed was given up: {reason}"));
             runs::fail(tx, *run, &job.stream(), cause, now)?;
         }
     }

@@ -250,7 +250,14 @@ async fn a_list_that_shows_nothing_of_what_it_showed_is_in_doubt() {
         app.sync("shop", mode).await;
         app.run_until_idle().await;
         let (state, error) = last_run(&app).await;
-        assert!(state == "unproved" && error.contains("shows nothing of what it showed before"), "{what}: {error}");
+        assert!(
+            state == "unproved" && error.contains("shows none of the rows that it showed before"),
+            "{what}: {error}"
+        );
+        let reasons = app.status().await["health"]["reasons"].clone();
+        let reason = reasons.as_array().unwrap().iter().find(|reason| reason["code"] == "unproved").unwrap();
+        let remedy = reason["remedy"].as_str().unwrap();
+        assert!(remedy.contains("really empty") && remedy.contains("an hour later"), "{remedy}");
         assert!(app.pages("/api/v1/things?limit=500").await.iter().all(|thing| thing["no_longer_listed_at"].is_null()));
         assert_eq!(completeness(&app).await["complete"], false);
         calls.set(|query| ok(&envelope(page_of(query), 25)));
@@ -330,7 +337,7 @@ async fn one_bad_page_closes_none_behind_it_and_one_bad_row_no_page() {
         assert_eq!(app.status().await["parked"], 1, "{what}");
         if state == "unproved" {
             let (_, error) = last_run(&app).await;
-            assert!(error.starts_with("page 2 could not be read and is parked: "), "{what}: {error}");
+            assert!(error.starts_with("page 2 could not be read, so its rows may be missing: "), "{what}: {error}");
         }
         calls.set(|query| ok(&json!({"items": rows(page_of(query), 25)})));
         app.sync("shop", "full").await;

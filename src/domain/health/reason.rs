@@ -166,14 +166,18 @@ impl Reason {
 
     pub(super) fn parked(shop: &str, of: &ResourceFacts, means: Means) -> Reason {
         let see = format!(
-            "see why in GET /api/v1/parked?shop={shop}, then put them back with POST /api/v1/shops/{shop}/parked/retry"
+            "see why in GET /api/v1/parked?shop={shop}; when it is repaired, have them tried again with POST \
+             /api/v1/shops/{shop}/parked/retry"
         );
         Reason {
             code: Code::Parked,
             shop_id: Some(shop.to_owned()),
             resource: Some(of.name.clone()),
             since: None,
-            text: format!("{} pages or documents were given up after their attempts", of.parked),
+            text: format!(
+                "{} pages or documents could not be read or written; they are set aside and not tried now",
+                of.parked
+            ),
             remedy: means.choose(see.as_str(), format!("start `waybill serve`, {see}")),
         }
     }
@@ -264,14 +268,26 @@ fn stream_remedy(shop: &str, resource: &str, verdict: &Verdict, means: Means) ->
             format!("{START}; `waybill state` shows open runs and budgets"),
         ),
         Code::ClockAhead => "set the clock right (NTP); the next run that ends well corrects the record".to_owned(),
-        Code::Unproved => {
-            let name = "let the definition name a proof of the end of the list (size, total or more);";
-            means.choose(
-                format!("{name} `waybill check`, with the service stopped, tests the pages of {resource}"),
-                format!("{name} `waybill check` tests the pages of {resource}"),
+        Code::Unproved => unproved_remedy(resource, verdict.class.unwrap_or_default(), means),
+        _ => class_remedy(resource, verdict.class.unwrap_or_default(), means),
+    }
+}
+
+/// What to do about a walk of which it is not known whether it saw the whole list.
+fn unproved_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
+    match class {
+        ErrorClass::Vanished => format!(
+            "see with the marketplace whether {resource} of this account is really empty, and whether the account may still \
+             read it; Waybill walks the list again at its schedule, and believes what it sees when a walk an hour later sees \
+             the same"
+        ),
+        _ => {
+            let check = means.choose("`waybill check`, with the service stopped,", "`waybill check`");
+            format!(
+                "rows may be missing: {check} tests the pages of {resource}; let its definition say how the end of the list \
+                 is known (size, total, more or end; docs/resources.md)"
             )
         }
-        _ => class_remedy(resource, verdict.class.unwrap_or_default(), means),
     }
 }
 
@@ -317,6 +333,7 @@ pub fn class_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
         | ErrorClass::Interrupted
         | ErrorClass::Stopping
         | ErrorClass::Refused
+        | ErrorClass::Vanished
         | ErrorClass::Unproved => format!("nothing here: {again}; ask the marketplace if it lasts"),
     }
 }

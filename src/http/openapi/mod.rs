@@ -114,7 +114,7 @@ struct Operation {
 const ABSENT: (&str, &str) = ("404", "Absent, or not this key's to see");
 const CONFLICT: (&str, &str) = ("409", "The present state does not allow it");
 const INVALID: (&str, &str) = ("422", "Some fields are not acceptable");
-const NO_ROOM: (&str, &str) = ("507", "There is no room left; see `Retry-After`");
+const NO_ROOM: (&str, &str) = ("507", "Insufficient storage: the disk is full; see `Retry-After`");
 const PROVED: [(&str, &str); 3] = [CONFLICT, INVALID, ("502", "The login host cannot be reached; see `Retry-After`")];
 
 fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operation {
@@ -437,7 +437,7 @@ const EVERYWHERE: [(&str, &str); 10] = [
     ("414", "The address is too long"),
     ("429", "Too many requests; see `Retry-After`"),
     ("431", "The head of the request is too large"),
-    ("500", "Something went wrong on our side"),
+    ("500", "Internal server error; the log has the cause under the request id"),
     ("503", "Not available right now; see `Retry-After`"),
 ];
 const BODY: [(&str, &str); 2] = [("413", "The body is too large"), ("415", "The body is not JSON")];
