@@ -5,26 +5,24 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::domain::clock::Millis;
 
-/// The last answer of each shop.
+/// Of each shop: when the latest call left that was answered well.
 #[derive(Debug, Default)]
 pub(super) struct Answers(Mutex<HashMap<String, Millis>>);
 
 impl Answers {
-    /// A call of a shop was answered well.
-    pub(super) fn note(&self, shop: &str, at: Millis) {
+    /// A call of a shop, which left at `begun`, was answered well.
+    pub(super) fn note(&self, shop: &str, begun: Millis) {
         let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match answers.get_mut(shop) {
-            Some(last) => *last = at.max(*last),
-            None => drop(answers.insert(shop.to_owned(), at)),
+            Some(last) => *last = begun.max(*last),
+            None => drop(answers.insert(shop.to_owned(), begun)),
         }
     }
 
-    /// Whether calls of a shop were answered while others failed, from `since` until `now`. Of an answer soon after
-    /// `since` it is not known whether it came before the outage: only the latter half counts.
-    pub(super) fn came_during(&self, shop: &str, since: Millis, now: Millis) -> bool {
+    /// Whether a call of a shop that left after `since` was answered well.
+    pub(super) fn came_since(&self, shop: &str, since: Millis) -> bool {
         let answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let half = since.saturating_add(now.saturating_sub(since) / 2);
-        answers.get(shop).is_some_and(|at| *at >= half && *at <= now)
+        answers.get(shop).is_some_and(|begun| *begun > since)
     }
 }
 
@@ -33,14 +31,13 @@ mod tests {
     use super::Answers;
 
     #[test]
-    fn only_answers_in_the_latter_half_of_an_outage_count() {
+    fn only_answers_to_calls_that_left_later_count() {
         let answers = Answers::default();
+        assert!(!answers.came_since("a", 0));
+        answers.note("a", 2_000);
+        assert!(!answers.came_since("a", 2_000), "it left before the others failed");
+        answers.note("a", 2_001);
         answers.note("a", 1_000);
-        assert!(!answers.came_during("a", 2_000, 4_000), "before it");
-        answers.note("a", 2_100);
-        assert!(!answers.came_during("a", 2_000, 4_000), "it may have been on its way");
-        answers.note("a", 3_500);
-        assert!(answers.came_during("a", 2_000, 4_000) && !answers.came_during("b", 2_000, 4_000));
-        assert!(!answers.came_during("a", 2_000, 3_000), "a clock that was set back");
+        assert!(answers.came_since("a", 2_000) && !answers.came_since("b", 2_000));
     }
 }

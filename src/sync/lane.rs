@@ -261,7 +261,9 @@ impl Loop {
             self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));
         }
         if outcome.result.is_ok() {
-            self.inner.answers.note(&done.lease.job.shop, self.inner.parts.store.clock().now());
+            let took = i64::try_from(done.at.elapsed().saturating_add(done.took).as_millis()).unwrap_or(i64::MAX);
+            let begun = self.inner.parts.store.clock().now().saturating_sub(took);
+            self.inner.answers.note(&done.lease.job.shop, begun);
         }
         if let Some(status) = outcome.call_status() {
             self.inner.parts.store.count_call(&self.lane.key.rule, status);

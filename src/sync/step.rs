@@ -223,9 +223,9 @@ fn going_on(
 
 /// Whether the API answered other calls of the shop while this list failed.
 fn is_alone(inner: &Inner, lease: &Lease) -> bool {
-    let store = &inner.parts.store;
-    let trouble = store.stream_status(&lease.job.stream()).ok().and_then(|status| status.list_trouble);
-    trouble.is_some_and(|trouble| inner.answers.came_during(&lease.job.shop, trouble.since, store.clock().now()))
+    let status = inner.parts.store.stream_status(&lease.job.stream()).ok();
+    let trouble = status.and_then(|status| status.list_trouble);
+    trouble.is_some_and(|trouble| inner.answers.came_since(&lease.job.shop, trouble.since))
 }
 
 /// What an error means that says something about what was asked for: that it is not there, or is the end of a list.
