@@ -123,7 +123,7 @@ impl Wal {
         self.end + bytes as u64 <= WAL_BYTES
     }
 
-    /// Writes the blocks of the next `bytes` bytes, so that a record finds them. Durable when it returns.
+    /// Writes the blocks of the next `bytes` bytes, so that a record finds them. The sync of that record makes them durable.
     ///
     /// # Errors
     /// [`StoreError::Full`]: not now. Or the system's error.
@@ -142,7 +142,6 @@ impl Wal {
             for at in (self.size..size).step_by(BLOCK) {
                 file.write_all_at(&[0; BLOCK], at)?;
             }
-            file.sync_all()?;
             Ok(file)
         });
         self.file = Some(grown.map_err(|error| StoreError::io(&self.path, error))?);
