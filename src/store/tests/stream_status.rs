@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
 use crate::domain::{Cause, Checkpoint, ErrorClass, Mode, Next, RunState, ShopState, StreamStatus};
 use crate::store::keys::stream as stream_key;
-use crate::store::{Failure, QueueKind, Settlement, ShopChange, encode};
+use crate::store::{Changed, Failure, QueueKind, Settlement, ShopChange, encode};
 
 impl Fixture {
     async fn fails(&self, kind: QueueKind, failure: Failure) {
@@ -43,6 +43,20 @@ async fn a_stream_without_a_record_takes_its_last_walk_for_its_last_success() {
     f.start(Mode::Full).await;
     f.fails(QueueKind::List, unavailable("503")).await;
     assert_eq!(f.status().last_success_at, Some(NOW - DAY), "kept in the record that this version makes");
+}
+
+#[tokio::test]
+async fn what_the_health_depends_on_is_noted_when_it_changes() {
+    let f = fixture().await;
+    let shop = || Changed::Shop(f.stream.shop.clone());
+    let changes = || f.store.signals().take_changes().what;
+    assert!(changes().contains(&shop()), "it was registered");
+    let run = f.start(Mode::Full).await;
+    assert!(changes().is_superset(&[shop(), Changed::Run(run)].into()));
+    f.fails(QueueKind::List, unavailable("503")).await;
+    assert_eq!(changes(), [shop()].into(), "only its record of calls changed");
+    f.fails(QueueKind::List, unavailable("503 again")).await;
+    assert!(changes().is_empty(), "nothing new");
 }
 
 #[tokio::test]
