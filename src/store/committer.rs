@@ -409,7 +409,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::{Committer, GROUP_BYTES_MAX, Overlay, Tx, Work, run_group, run_once};
-    use crate::store::kv::{Kv, MemoryKv};
+    use crate::store::kv::Kv;
+    use crate::store::memory::MemoryKv;
     use crate::store::meta::{self, Counter};
     use crate::store::signal::Signals;
     use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};

@@ -9,11 +9,7 @@ use std::io;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-#[cfg(test)]
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
-#[cfg(test)]
-use std::{collections::BTreeMap, sync::RwLock};
 
 use super::StoreError;
 use super::collect::Collector;
@@ -352,78 +348,10 @@ fn failure(error: sled::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
 
-/// An engine in memory, for the conformance test and for rules that need no disk.
-#[cfg(test)]
-#[derive(Default)]
-pub(super) struct MemoryKv(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>);
-
-#[cfg(test)]
-impl MemoryKv {
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-impl Kv for MemoryKv {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.read().get(key).cloned())
-    }
-
-    fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a> {
-        let prefix = prefix.to_vec();
-        let mut next = Bound::Included(if from > prefix.as_slice() { from.to_vec() } else { prefix.clone() });
-        Box::new(std::iter::from_fn(move || {
-            let map = self.read();
-            let after = next.as_ref().map(Vec::as_slice);
-            let (key, value) = map.range::<[u8], _>((after, Bound::Unbounded)).next()?;
-            if !key.starts_with(&prefix) {
-                return None;
-            }
-            let pair = (key.clone(), value.clone());
-            next = Bound::Excluded(key.clone());
-            Some(Ok(pair))
-        }))
-    }
-
-    fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a> {
-        let (prefix, mut end) = (prefix.to_vec(), before.to_vec());
-        Box::new(std::iter::from_fn(move || {
-            let map = self.read();
-            let (key, value) = map.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(end.as_slice()))).next_back()?;
-            let pair = key.starts_with(&prefix).then(|| Ok((key.clone(), value.clone())));
-            end.clone_from(key);
-            pair
-        }))
-    }
-
-    fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut map = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (key, value) in changes {
-            match value {
-                Some(value) => map.insert(key.clone(), value.clone()),
-                None => map.remove(key),
-            };
-        }
-        Ok(())
-    }
-
-    fn look(&self, _: &[u8], _: usize) -> Result<scrub::Next, StoreError> {
-        Ok(None)
-    }
-
-    fn size(&self) -> u64 {
-        0
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Change, Kv, MemoryKv, SledKv};
+    use super::{Change, Kv, SledKv};
+    use crate::store::memory::MemoryKv;
 
     fn opened(directory: &tempfile::TempDir) -> SledKv {
         loop {

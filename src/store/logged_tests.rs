@@ -9,7 +9,7 @@ use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof};
 
 use super::{Change, Kv, Logged, NAME, Pairs, TAKEN_OVER, scrub};
-use crate::store::kv::MemoryKv;
+use crate::store::memory::MemoryKv;
 use crate::store::{StoreError, meta};
 
 /// An engine that outlives its log, as a disk does.

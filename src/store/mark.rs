@@ -195,7 +195,7 @@ pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
 mod tests {
     use super::{NAME, check, remove};
     use crate::store::StoreError;
-    use crate::store::kv::MemoryKv;
+    use crate::store::memory::MemoryKv;
 
     #[test]
     fn a_mark_that_cannot_be_read_or_taken_away_is_told() {

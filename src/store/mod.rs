@@ -32,6 +32,8 @@ mod lease;
 mod listed;
 mod logged;
 mod mark;
+#[cfg(test)]
+mod memory;
 mod meta;
 mod mirror;
 mod outbox;
@@ -40,6 +42,8 @@ mod parts;
 mod passes;
 mod queue;
 mod ready;
+#[cfg(test)]
+mod record_forms;
 mod restore;
 mod room;
 mod run_index;
@@ -94,11 +98,11 @@ pub use walk_costs::{ListedRows, WalkCost, WalkCosts};
 use crate::domain::Clock;
 use committer::Committer;
 use kv::Kv;
-#[cfg(test)]
-use kv::MemoryKv;
 use lease::Claims;
 use logged::Logged;
 use mark::Mark;
+#[cfg(test)]
+use memory::MemoryKv;
 
 /// The embedded store. Cheap to clone; the last handle closes it.
 #[derive(Clone)]
@@ -128,8 +132,15 @@ struct Inner {
 
 /// What a simulated store leaves behind when its process is gone.
 #[cfg(test)]
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Memory(Arc<MemoryKv>);
+
+#[cfg(test)]
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory(Arc::new(MemoryKv::strict()))
+    }
+}
 
 impl Store {
     /// Opens or creates the store in `directory` (made with mode 0700 when absent).

@@ -26,7 +26,8 @@ use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::keys::texts;
-use super::kv::{Kv, MemoryKv};
+use super::kv::Kv;
+use super::memory::MemoryKv;
 use super::{
     Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
 };
@@ -47,7 +48,7 @@ struct Fixture {
 }
 
 async fn fixture() -> Fixture {
-    let kv: Arc<dyn Kv> = Arc::new(MemoryKv::default());
+    let kv: Arc<dyn Kv> = Arc::new(MemoryKv::strict());
     let clock = Clock::manual(NOW);
     let store = Store::over(Arc::clone(&kv), SealKey::new(&[1; 32]), clock.clone(), Path::new("memory")).unwrap();
     let shop = store.create_shop(new_shop("client-1")).await.unwrap();

@@ -11,7 +11,8 @@ use super::faulty::Faulty;
 use super::{NOW, fixture};
 use crate::domain::{Clock, Combination, Mode, Next, Run, RunState, StreamId, Trigger};
 use crate::store::committer::run_once;
-use crate::store::kv::{Kv, MemoryKv};
+use crate::store::kv::Kv;
+use crate::store::memory::MemoryKv;
 use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx, decode, encode, keys, run_index, runs};
 
 const STATES: [RunState; 7] = [
