@@ -26,10 +26,9 @@ use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::keys::texts;
-use super::kv::Kv;
 use super::memory::MemoryKv;
 use super::{
-    Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
+    Failure, Kv, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
 };
 use crate::domain::{
     Clock, Combination, Effects, Entry, JobKind, Lease, Mode, Next, Rejected, Row, RunState, ShopState, StreamId,

@@ -17,7 +17,7 @@ const ONLY_IN: [(&str, &[&str]); 9] = [
     ("warp::", &["http", "sandbox"]),
     ("hyper::", &["http"]),
     ("hyper_util::", &["http"]),
-    ("std::env::", &["config.rs", "config", "main.rs", "cli", "sync/simulation.rs"]),
+    ("std::env::", &["config.rs", "config", "main.rs", "cli", "sync/simulation.rs", "store/record_forms.rs"]),
     ("tokio_cron_scheduler::", &["sync"]),
     ("process::exit", &["main.rs"]),
 ];
