@@ -21,8 +21,8 @@
 //! 1. A cron tick ([`sync::schedule`]) enqueues `ListPage{1}` for each stream that has no open walk. It makes no call.
 //! 2. The lane of (account, list rule) ([`sync::lane`]) takes free slots and leases that many jobs: one commit, before the calls.
 //! 3. A step ([`sync::step`]) reads one page and returns its effects as a value.
-//! 4. The committer (`store::committer`) applies the effects of many steps as one batch, on the disk: jobs for new and
-//!    changed rows, the next page, or the end of the walk with its checkpoint (`store::walk`).
+//! 4. The committer (`store::tx::committer`) applies the effects of many steps as one batch, on the disk: jobs for new and
+//!    changed rows, the next page, or the end of the walk with its checkpoint (`store::ops`).
 //! 5. The lane of (account, detail rule) leases the details, the most urgent first; effects: a document in the outbox.
 //! 6. The writer ([`sink::writer`]) writes a batch in one transaction of the sink, and then acknowledges it.
 //!
@@ -36,7 +36,7 @@
 //!   `it::kill::kill_nine_loses_nothing_on_the_way_to_mysql`
 //! - **Durable means fdatasync.** Nothing is answered, called or acknowledged before its batch is on the disk: in the
 //!   write-ahead log, or in the engine. `store::tests::cut::a_copy_of_an_open_store_has_every_commit`,
-//!   `store::logged::tests::reads_equal_those_of_one_map`
+//!   `store::engine::write_ahead::tests::reads_equal_those_of_one_map`
 //! - **Checkpoint.** What was seen at or before it is in the sink, in the outbox, has a live job, or is parked; it never moves back.
 //!   `store::tests::a_first_walk_lists_fetches_and_ends_with_a_checkpoint`
 //! - **Fence.** Only the current attempt may commit. `store::tests::a_late_attempt_is_fenced_off`
@@ -64,7 +64,7 @@
 //!   `it::schema_time::what_no_column_takes_and_what_does_not_fit_is_named_and_nothing_is_parked`
 //! - **Said as it is.** One health, computed in one place, is what the status, the metrics, the log, the dashboard and the exit
 //!   code of `waybill status` say. `domain::health::tests`, `it::fault_matrix`
-//! - **Rest is rest.** Without a commit nothing is written. `store::churn::nothing_is_written_without_a_commit`
+//! - **Rest is rest.** Without a commit nothing is written. `store::engine::churn::nothing_is_written_without_a_commit`
 //! - **A value is exact, or NULL and counted.** What a column cannot hold never becomes something else.
 //!   `it::values::kept::what_a_column_cannot_hold_is_null_and_counted_and_never_something_else_in_both_sinks`
 //! - **Rebuildable.** With MySQL, an empty or damaged data directory heals from it and the API.

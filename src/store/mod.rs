@@ -1,66 +1,36 @@
 //! The embedded side: jobs, ledger, checkpoints, outbox, shops, tokens, budgets, runs and the archive,
-//! in one sled tree behind a write-ahead log (`logged`, `wal`).
+//! in one sled tree behind a write-ahead log.
 //!
-//! Every change is a transaction run by the one committer (`committer`) and durable before its caller
-//! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed (`seal`)
-//! before they reach the engine. Reading order: `keys`, `committer`, `lease`, `ready`, `queue`, `walk`,
-//! `detail`, `outbox`.
+//! | layer | what it is |
+//! | --- | --- |
+//! | `ops` | what the store does: settle an attempt, apply a list page, restore, purge |
+//! | `records` | what is stored: one file a kind of record |
+//! | `tx` | transactions: the committer, counters, who is woken after a commit |
+//! | `engine` | an ordered map of bytes with durable batches: sled, behind a write-ahead log |
+//!
+//! Beside them lie what all layers use: `keyspace` (the table of keys), `crypto`, `error`, `holder`.
+//!
+//! Every change is a transaction run by the one committer (`tx::committer`) and durable before its caller
+//! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed (`crypto`)
+//! before they reach the engine. Reading order: `keyspace`, `tx::committer`, `records::leases`,
+//! `records::ready_queue`, `ops::settle`, `ops::list_page`, `ops::detail`, `records::outbox`.
 //!
 //! A crash at any instant leaves the state after some transaction, whole. A new process starts without
 //! leases, and the attempts that were under way count as made.
 
-mod access;
 mod alive;
-mod answers;
-mod archive;
-mod breach;
-mod calls;
-#[cfg(test)]
-mod churn;
-mod clear;
-mod collect;
-mod committer;
-mod completeness;
-mod detail;
-mod doubts;
-mod drift;
+mod crypto;
+mod engine;
 mod error;
 mod holder;
-mod keys;
-mod kv;
-mod lease;
-mod listed;
-mod logged;
-mod mark;
-#[cfg(test)]
-mod memory;
-mod meta;
-mod mirror;
-mod outbox;
-mod parked;
-mod parts;
-mod passes;
-mod queue;
-mod ready;
+mod keyspace;
+mod ops;
 #[cfg(test)]
 mod record_forms;
-mod restore;
-mod room;
-mod run_index;
-mod runs;
-mod scrub;
-mod seal;
-mod shops;
-mod signal;
-mod slots;
-mod stop_runs;
-mod stream_status;
+mod records;
 #[cfg(test)]
 mod tests;
-mod unreadable;
-mod wal;
-mod walk;
-mod walk_costs;
+mod tx;
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -73,36 +43,39 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
-pub use access::{KeyRecord, Scope};
 pub use alive::{blocking, count_panic, how_it_ended};
-pub use answers::{AnswerName, KeptAnswer};
-pub use archive::{ArchivePage, Archived};
-pub use calls::{CALL_DAYS_KEPT, LOGIN_RULE};
-pub use committer::Tx;
-pub use completeness::{Known, Listed, UnderWay};
+pub use crypto::SealKey;
 pub use error::StoreError;
 pub use holder::Holder;
-pub use keys::{Queue, QueueKind};
-pub use meta::Counters;
-pub use outbox::{Slot, Waiting};
-pub use queue::{Failure, Settled, Settlement};
-pub use restore::{Mirrored, Restored};
-pub use run_index::RunFilter;
-pub use runs::{Start, Started};
-pub use seal::SealKey;
-pub use shops::{NewShop, Secrets, ShopChange};
-pub use signal::{Changed, Changes, Signals};
-pub use walk::WalkRule;
-pub use walk_costs::{ListedRows, WalkCost, WalkCosts};
+pub use keyspace::{Queue, QueueKind};
+pub use ops::completeness::{Known, Listed, UnderWay};
+pub use ops::list_page::WalkRule;
+pub use ops::restore::{Mirrored, Restored};
+pub use ops::settle::{Failure, Settled, Settlement};
+pub use records::api_keys::{KeyRecord, Scope};
+pub use records::archive::{ArchivePage, Archived};
+pub use records::call_counts::{CALL_DAYS_KEPT, LOGIN_RULE};
+pub use records::idempotency::{AnswerName, KeptAnswer};
+pub use records::outbox::{Slot, Waiting};
+pub use records::run_index::RunFilter;
+pub use records::runs::{Start, Started};
+pub use records::shops::{NewShop, Secrets, ShopChange};
+pub use records::walk_costs::{ListedRows, WalkCost, WalkCosts};
+pub use tx::committer::Tx;
+pub use tx::counters::Counters;
+pub use tx::notify::{Changed, Changes, Signals};
 
 use crate::domain::Clock;
-use committer::Committer;
-use kv::Kv;
-use lease::Claims;
-use logged::Logged;
-use mark::Mark;
+use engine::integrity;
 #[cfg(test)]
-use memory::MemoryKv;
+use engine::memory::MemoryKv;
+use engine::sled::Kv;
+use engine::watermark::{self, Mark};
+use engine::write_ahead::Logged;
+use records::leases::Claims;
+use records::{call_counts, dead_letters, leases, run_index};
+use tx::committer::{self, Committer};
+use tx::counters;
 
 /// The embedded store. Cheap to clone; the last handle closes it.
 #[derive(Clone)]
@@ -116,7 +89,7 @@ struct Inner {
     ended_runs: Mutex<Option<mpsc::UnboundedReceiver<u64>>>,
     /// Jobs with an attempt under way.
     claims: Claimed,
-    calls: calls::Uncommitted,
+    calls: call_counts::Uncommitted,
     shop_keys: RwLock<HashMap<String, SealKey>>,
     master: SealKey,
     clock: Clock,
@@ -127,7 +100,7 @@ struct Inner {
     /// The part of the process that failed, if one did.
     failed_part: Arc<OnceLock<&'static str>>,
     /// From which key on nobody looked for damage when it was opened; none: all was looked at.
-    unseen: scrub::Next,
+    unseen: integrity::Next,
 }
 
 /// What a simulated store leaves behind when its process is gone.
@@ -151,12 +124,12 @@ impl Store {
     pub fn open(directory: &Path, master: &[u8; 32], clock: Clock) -> Result<Store, StoreError> {
         let master = SealKey::new(master);
         // The engine writes when it opens.
-        mark::admit(directory, &master)?;
+        watermark::admit(directory, &master)?;
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(Logged::open(directory, lock)?);
-        mark::check(&*kv, directory)?;
-        let unseen = scrub::at_open(&*kv, directory)?;
+        watermark::check(&*kv, directory)?;
+        let unseen = integrity::at_open(&*kv, directory)?;
         let key = master.clone();
         let start = |kv: Arc<dyn Kv>, signals| {
             let mark = Mark::make(&*kv, directory, &key)?;
@@ -174,9 +147,9 @@ impl Store {
         path: &Path,
         start: impl FnOnce(Arc<dyn Kv>, Arc<Signals>) -> Result<Committer, StoreError>,
     ) -> Result<Inner, StoreError> {
-        let cursor_key = meta::check_or_create(&*kv, &master, path)?;
-        committer::run_once(&*kv, parked::recount)?;
-        committer::run_once(&*kv, lease::recover)?;
+        let cursor_key = counters::check_or_create(&*kv, &master, path)?;
+        committer::run_once(&*kv, dead_letters::recount)?;
+        committer::run_once(&*kv, leases::recover)?;
         run_index::build(&*kv)?;
         let (signals, receiver, ended_runs) = Signals::new();
         let signals = Arc::new(signals);
@@ -188,7 +161,7 @@ impl Store {
             queues: Mutex::new(Some(receiver)),
             ended_runs: Mutex::new(Some(ended_runs)),
             claims: Claimed::default(),
-            calls: calls::Uncommitted::default(),
+            calls: call_counts::Uncommitted::default(),
             shop_keys: RwLock::default(),
             master,
             clock,
@@ -297,7 +270,7 @@ impl Store {
 pub fn set_aside(directory: &Path, now: i64) -> Result<PathBuf, StoreError> {
     let aside = directory.join(format!("damaged-{now}"));
     std::fs::rename(directory.join("sled"), &aside).map_err(|error| StoreError::io(directory, error))?;
-    mark::remove(directory)?;
+    watermark::remove(directory)?;
     Ok(aside)
 }
 

@@ -25,8 +25,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::texts;
-use super::memory::MemoryKv;
+use super::engine::memory::MemoryKv;
+use super::keyspace::texts;
 use super::{
     Failure, Kv, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
 };

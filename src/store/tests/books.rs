@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{Fixture, NOW, detail, fixture, new_shop, page};
 use crate::domain::{Effects, Mode, Next, Rejected, ShopState};
-use crate::store::{QueueKind, SealKey, Settled, Store, keys};
+use crate::store::keyspace;
+use crate::store::{QueueKind, SealKey, Settled, Store};
 
 /// Rewrites a JSON record behind the store's back.
 fn forge(f: &Fixture, key: Vec<u8>, change: impl FnOnce(&mut serde_json::Value)) {
@@ -28,7 +29,7 @@ async fn a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other() {
     let run = f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 1)], Next::End).await;
     let mut leases = f.lease(QueueKind::Detail, 2).await;
-    forge(&f, keys::numbered(b'u', run), |run| run["to_fetch"] = 1.into());
+    forge(&f, keyspace::numbered(b'u', run), |run| run["to_fetch"] = 1.into());
     assert_eq!(f.settle(leases.remove(0), detail("2", None)).await, Settled::Applied);
     assert_eq!(paused(&f), None, "one of one is in order");
     assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::Applied, "nothing is lost");
@@ -45,7 +46,7 @@ async fn a_document_whose_version_goes_back_pauses_its_shop() {
     f.read_details().await;
     f.drain().await;
     assert_eq!(paused(&f), None);
-    forge(&f, keys::document(&f.stream.shop, "things", "1"), |note| note["v"] = (1_u64 << 60).into());
+    forge(&f, keyspace::document(&f.stream.shop, "things", "1"), |note| note["v"] = (1_u64 << 60).into());
     f.start(Mode::Full).await;
     f.page(&[("1", 2, 0)], Next::End).await;
     f.read_details().await;

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::{NOW, fixture};
 use crate::domain::{Entry, Mode, Next, ShopState};
-use crate::store::keys::texts;
+use crate::store::keyspace::texts;
 use crate::store::{Failure, QueueKind, Settlement, ShopChange};
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
 use crate::domain::{Combination, Effects, Entry, Lease, Mode, Next, Rejected, RunState, StreamId, Trigger};
-use crate::store::{Failure, QueueKind, Settlement, Start, Started, keys};
+use crate::store::keyspace;
+use crate::store::{Failure, QueueKind, Settlement, Start, Started};
 
 /// A fixture whose stream has its whole history: one document.
 async fn walked() -> Fixture {
@@ -72,7 +73,7 @@ async fn streams_that_wait_for_the_walk_for_news_wait_for_the_whole_one_behind_i
 async fn a_walk_whose_run_is_not_kept_any_more_keeps_no_other_away() {
     let f = walked().await;
     let lost = f.start(Mode::Incremental).await;
-    let key = keys::numbered(b'u', lost);
+    let key = keyspace::numbered(b'u', lost);
     f.store
         .transact(move |tx| {
             tx.delete(key);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{DAY, Fixture, NOW, RULE, detail, document_id, fixture};
 use crate::domain::{Effects, Lease, Mode, Next, Trigger};
-use crate::store::keys::texts;
+use crate::store::keyspace::texts;
 use crate::store::{Failure, QueueKind, SealKey, Settled, Settlement, Store};
 
 /// Applies a last page of so many new rows; their ids.

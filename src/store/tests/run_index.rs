@@ -10,10 +10,13 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use super::faulty::Faulty;
 use super::{NOW, fixture};
 use crate::domain::{Clock, Combination, Mode, Next, Run, RunState, StreamId, Trigger};
-use crate::store::committer::run_once;
-use crate::store::kv::Kv;
-use crate::store::memory::MemoryKv;
-use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx, decode, encode, keys, run_index, runs};
+use crate::store::engine::memory::MemoryKv;
+use crate::store::engine::sled::Kv;
+use crate::store::keyspace;
+use crate::store::records::run_index;
+use crate::store::records::runs;
+use crate::store::tx::committer::run_once;
+use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx, decode, encode};
 
 const STATES: [RunState; 7] = [
     RunState::Walking,
@@ -149,8 +152,8 @@ fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
     // An older program started one and ended another; and some entries are left of a build that was cut off.
     run_once(kv, |tx| {
         let id = tx.next("run")?;
-        tx.put(keys::numbered(b'u', id), encode("a run", &run(id, 1, RunState::Walking))?);
-        tx.put(keys::numbered(b'u', 2), encode("a run", &run(2, 1, RunState::Done))?);
+        tx.put(keyspace::numbered(b'u', id), encode("a run", &run(id, 1, RunState::Walking))?);
+        tx.put(keyspace::numbered(b'u', 2), encode("a run", &run(2, 1, RunState::Done))?);
         tx.delete(right[0].0.clone());
         Ok(())
     })
@@ -158,9 +161,9 @@ fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
     assert_ne!(index(kv), built(kv));
     run_index::build(kv).unwrap();
     assert_eq!(index(kv), built(kv));
-    let commits = crate::store::meta::commits(kv).unwrap();
+    let commits = crate::store::tx::counters::commits(kv).unwrap();
     run_index::build(kv).unwrap();
-    assert_eq!(crate::store::meta::commits(kv).unwrap(), commits, "what is up to date is left alone");
+    assert_eq!(crate::store::tx::counters::commits(kv).unwrap(), commits, "what is up to date is left alone");
 }
 
 /// Ends a stream's runs with a state, at a time; from the next number on.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::faulty::Faulty;
 use super::{Kv, NOW, new_shop, reopen, reopened};
 use crate::domain::Clock;
-use crate::store::committer::Committer;
+use crate::store::tx::committer::Committer;
 use crate::store::{SealKey, Store, StoreError};
 
 /// Whether the store failed after it was looked through, and how many looks that took.

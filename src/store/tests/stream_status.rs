@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
 use crate::domain::{Cause, Checkpoint, ErrorClass, Mode, Next, RunState, ShopState, StreamStatus};
-use crate::store::keys::stream as stream_key;
+use crate::store::keyspace::stream as stream_key;
 use crate::store::{Changed, Failure, QueueKind, Settlement, ShopChange, encode};
 
 impl Fixture {
@@ -153,7 +153,8 @@ async fn runs_of_a_shop_that_is_paused_for_a_breach_end_at_once() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], MORE).await;
-    let spoilt = f.store.transact(move |tx| crate::store::runs::update(tx, Some(run), NOW, |run| run.to_fetch = 0));
+    let spoilt =
+        f.store.transact(move |tx| crate::store::records::runs::update(tx, Some(run), NOW, |run| run.to_fetch = 0));
     spoilt.await.unwrap();
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", None)).await;

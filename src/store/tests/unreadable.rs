@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Fixture, fixture, new_shop};
 use crate::domain::{Entry, Mode, Next};
-use crate::store::keys::texts;
+use crate::store::keyspace::texts;
 use crate::store::{SealKey, ShopChange, Store, StoreError};
 
 /// The store opened anew after the shop's data key was replaced by another shop's.

@@ -1,0 +1,170 @@
+//! Looks through the engine for damage that no read meets as an error.
+//!
+//! What the engine cannot read of the middle of its log it skips without a word when it opens. Some of its pages are
+//! then as they once were, beside others that point to what is not there: keys are missing from a scan and found one
+//! by one, or missing from a scan upwards and not downwards. So each range is read in all three ways. (That a page is
+//! whole but old shows in none of them. What it lacks is noticed like anything that a market or a sink lacks: by the
+//! next whole walk, and by who compares behind it.)
+//!
+//! Called by `Store`: for the first keys when it opens, which is all of a small store, and for the others at leisure.
+
+use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::store::engine::sled::Kv;
+use crate::store::{Store, StoreError, blocking};
+
+/// Keys that are looked at before a store is open.
+const AT_OPEN: usize = 50_000;
+/// Keys that are looked at in one go; a commit may have to wait for so many.
+const AT_ONCE: usize = 1_000;
+/// Between two goes, so that those who work do not feel it.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where to go on; None: that was all.
+pub(crate) type Next = Option<Vec<u8>>;
+
+/// Looks at the next `limit` keys from `from` on. Exact as long as nobody writes meanwhile.
+///
+/// # Errors
+/// [`StoreError::Unsound`], or the engine's read errors.
+pub(crate) fn look(db: &sled::Db, from: &[u8], limit: usize) -> Result<Next, StoreError> {
+    let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look_bare(db, from, limit)));
+    looked.unwrap_or_else(|_| Err(unsound("the engine panicked while reading")))
+}
+
+fn look_bare(db: &sled::Db, from: &[u8], limit: usize) -> Result<Next, StoreError> {
+    let mut upwards: Vec<sled::IVec> = Vec::new();
+    for pair in db.range(from..).take(limit) {
+        let (key, value) = pair.map_err(met)?;
+        if upwards.last().is_some_and(|last| *last >= key) {
+            return Err(unsound("its keys are out of order"));
+        }
+        if db.get(&key).map_err(met)?.as_ref() != Some(&value) {
+            return Err(unsound("what a scan finds is not what is found by its key"));
+        }
+        upwards.push(key);
+    }
+    // None: the scan came to the end.
+    let last = upwards.last().filter(|_| upwards.len() == limit);
+    let until = last.map_or(Bound::Unbounded, |last| Bound::Included(last.as_ref()));
+    same(&upwards, db.range::<&[u8], _>((Bound::Included(from), until)).rev())?;
+    Ok(last.map(|last| [last.as_ref(), &[0]].concat()))
+}
+
+/// Whether a scan downwards finds what one upwards found.
+fn same(
+    upwards: &[sled::IVec],
+    downwards: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+) -> Result<(), StoreError> {
+    let mut expected = upwards.iter().rev();
+    for pair in downwards {
+        if expected.next() != Some(&pair.map_err(met)?.0) {
+            return Err(unsound("a scan downwards finds other keys than one upwards"));
+        }
+    }
+    if expected.next().is_some() { Err(unsound("a scan downwards finds fewer keys than one upwards")) } else { Ok(()) }
+}
+
+fn met(error: sled::Error) -> StoreError {
+    match error {
+        // A system that fails now may not later.
+        sled::Error::Io(error) => StoreError::Engine(error.to_string()),
+        error => unsound(&error.to_string()),
+    }
+}
+
+fn unsound(detail: &str) -> StoreError {
+    StoreError::Unsound(detail.to_owned())
+}
+
+/// Looks at the first keys of a store that opens.
+///
+/// # Errors
+/// [`StoreError::Damaged`], or the engine's read errors.
+pub(crate) fn at_open(kv: &dyn Kv, path: &Path) -> Result<Next, StoreError> {
+    kv.look(b"", AT_OPEN).map_err(|error| match error {
+        StoreError::Unsound(detail) => StoreError::Damaged { path: path.to_owned(), detail },
+        error => error,
+    })
+}
+
+impl Store {
+    /// Looks at the keys that the opening left, in the background, until all were seen or `stop`. When there is
+    /// damage the store is marked so, for the next start, and [`Store::failed`] sounds.
+    ///
+    /// Cancel safe.
+    pub async fn scrub(self, stop: CancellationToken) {
+        let mut next = self.0.unseen.clone();
+        while let Some(from) = next {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+            match self.look_from(from).await {
+                Ok(then) => next = then,
+                Err(StoreError::Unsound(detail)) => return self.condemn(detail).await,
+                // Whoever needs what cannot be read tells of it.
+                Err(error) => return tracing::warn!(%error, "the store could not be looked through to its end"),
+            }
+        }
+    }
+
+    async fn look_from(&self, from: Vec<u8>) -> Result<Next, StoreError> {
+        let (kv, start) = (Arc::clone(&self.0.kv), from.clone());
+        match blocking(move || kv.look(&start, AT_ONCE)).await {
+            // Somebody may have written meanwhile. Within a transaction nobody does.
+            Err(StoreError::Unsound(_)) => self.transact(move |tx| tx.look(&from, AT_ONCE)).await,
+            looked => looked,
+        }
+    }
+
+    pub(crate) async fn condemn(&self, detail: String) {
+        tracing::error!(detail, "the store is damaged; stopping. The next start will not open it");
+        if let Some(mark) = self.0.committer.mark.clone()
+            && let Err(error) = blocking(move || mark.condemn()).await
+        {
+            tracing::error!(%error, "that could not be noted beside the store: the next start finds out by itself");
+        }
+        self.0.committer.fail.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::look;
+    use crate::store::StoreError;
+
+    #[test]
+    fn a_sound_engine_is_seen_to_its_end_in_steps() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = sled::open(directory.path()).unwrap();
+        assert_eq!(look(&db, b"", 10).unwrap(), None, "nothing is there");
+        for number in 0..2_500u32 {
+            db.insert(number.to_be_bytes(), vec![0; number as usize % 90]).unwrap();
+        }
+        let (mut from, mut steps) = (Vec::new(), 0);
+        while let Some(next) = look(&db, &from, 100).unwrap() {
+            assert!(next > from);
+            (from, steps) = (next, steps + 1);
+        }
+        assert_eq!(steps, 25, "and one that finds nothing more");
+        assert_eq!(look(&db, b"", 2_501).unwrap(), None);
+    }
+
+    #[test]
+    fn a_scan_that_differs_is_unsound() {
+        let key = |number: u8| sled::IVec::from(&[number]);
+        let pairs = |numbers: &'static [u8]| numbers.iter().map(move |number| Ok((key(*number), key(0))));
+        let upwards = [key(1), key(2), key(3)];
+        assert_eq!(super::same(&upwards, pairs(&[3, 2, 1])), Ok(()));
+        for differing in [&[3, 1][..], &[3, 2], &[], &[4, 3, 2, 1], &[3, 2, 1, 0]] {
+            assert!(matches!(super::same(&upwards, pairs(differing)), Err(StoreError::Unsound(_))), "{differing:?}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The lowest layer: an ordered map of bytes with durable, atomic batches, and all that sled needs to be one.
+//!
+//! Only files in here know sled. What is above sees [`sled::Kv`]: `get`, `scan`, `apply`.
+
+#[cfg(test)]
+pub(crate) mod churn;
+pub(crate) mod collect;
+pub(crate) mod disk_space;
+pub(crate) mod integrity;
+pub(crate) mod large_values;
+#[cfg(test)]
+pub(crate) mod memory;
+pub(crate) mod sled;
+pub(crate) mod wal;
+pub(crate) mod watermark;
+pub(crate) mod write_ahead;

@@ -1,0 +1,263 @@
+//! What the ledger says of everything that was ever listed, and what is on its way: for the check whether
+//! all of it is in the sink, and for closing gaps.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::domain::{Class, Combination, Job, JobKind, StreamId};
+use crate::store::keyspace::{self, Queue, QueueKind};
+use crate::store::ops::detail::{self, DocumentNote};
+use crate::store::ops::list_page::RowNote;
+use crate::store::ops::listing_state;
+use crate::store::ops::listing_state::Standing;
+use crate::store::ops::settle;
+use crate::store::ops::settle::new_job;
+use crate::store::records::outbox;
+use crate::store::records::ready_queue::{self, enqueue};
+use crate::store::records::shops;
+use crate::store::{Store, StoreError, Tx, decode, encode};
+
+/// Jobs added by one transaction.
+const WANTED_AT_ONCE: usize = 500;
+
+/// What is known of one listed id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its document was never read.
+    Unread,
+    /// The API does not know it.
+    Gone,
+    /// Read; the version of what was last handed to the sink.
+    Version(u64),
+}
+
+/// One id of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub id: String,
+    /// Of a stream that lists it.
+    pub combination: Combination,
+    /// A stream still lists it.
+    pub is_listed: bool,
+    pub known: Known,
+}
+
+/// Ids that are on their way, or were given up.
+#[derive(Clone, Debug, Default)]
+pub struct UnderWay {
+    pub pending: HashSet<String>,
+    pub parked: HashSet<String>,
+}
+
+impl Store {
+    /// The ids that the streams of one shop's resource have listed, above `after`, ascending by bytes, at most
+    /// `limit`. Blocks on reads.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn listed(&self, streams: &[StreamId], after: &str, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        let mut found: BTreeMap<String, (&StreamId, bool)> = BTreeMap::new();
+        for stream in streams {
+            let prefix = keyspace::stream(b'r', stream);
+            let mut from = prefix.clone();
+            if after.is_empty() {
+                // Marks of rows without a usable id begin with a control character.
+                from.push(b' ');
+            } else {
+                from.extend_from_slice(after.as_bytes());
+                from.push(0);
+            }
+            for pair in self.0.kv.scan(&prefix, &from).take(limit) {
+                let (key, bytes) = pair?;
+                let note: RowNote = decode("a ledger row", &bytes)?;
+                let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+                let known = found.entry(id).or_insert((stream, false));
+                if note.gone_at.is_none() && !known.1 {
+                    *known = (stream, true);
+                }
+            }
+        }
+        let first = found.into_iter().take(limit);
+        first
+            .map(|(id, (stream, is_listed))| {
+                let bytes = self.0.kv.get(&keyspace::document(&stream.shop, &stream.resource, &id))?;
+                let note: Option<DocumentNote> = bytes.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+                let known = match note {
+                    None => Known::Unread,
+                    Some(note) if note.version == detail::GONE => Known::Gone,
+                    Some(note) => Known::Version(note.version),
+                };
+                Ok(Listed { id, combination: stream.combination.clone(), is_listed, known })
+            })
+            .collect()
+    }
+
+    /// How many rows the streams listed that cannot be kept: each is parked.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn rejected(&self, streams: &[StreamId]) -> Result<u64, StoreError> {
+        let mut rejected = 0;
+        for stream in streams {
+            let prefix = keyspace::stream(b'r', stream);
+            for pair in self.0.kv.scan(&prefix, &prefix) {
+                // Their marks come first, and begin with a control character.
+                if pair?.0.get(prefix.len()).is_none_or(|first| *first >= b' ') {
+                    break;
+                }
+                rejected += 1;
+            }
+        }
+        Ok(rejected)
+    }
+
+    /// What of a shop's resource is on its way. Looks at its jobs, at all that wait, at the outbox and at what is
+    /// parked; blocks on reads. Planned re-reads are not counted.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn under_way(&self, shop: &str, resource: &str) -> Result<UnderWay, StoreError> {
+        let mut under_way = UnderWay::default();
+        let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: QueueKind::Detail };
+        let prefix = queue.prefix();
+        for pair in self.0.kv.scan(&prefix, &prefix) {
+            under_way.pending.extend(ready_queue::document_ids(&pair?.1)?);
+        }
+        for pair in self.0.kv.scan(b"w", b"w") {
+            let job: Job = settle::waiting_job(&pair?.1)?;
+            let asked_for = job.run().is_some() || job.last_error.is_some();
+            if let JobKind::FetchDetail { id, .. } = job.kind
+                && (job.shop == shop && job.resource == resource && asked_for)
+            {
+                under_way.pending.insert(id);
+            }
+        }
+        for pair in self.0.kv.scan(b"o", b"o") {
+            under_way.pending.extend(outbox::document_ids(&pair?.1, shop, resource)?);
+        }
+        let ours = self.parked(None, usize::MAX, |parked| parked.shop_id == shop && parked.resource == resource)?;
+        under_way.parked.extend(ours.into_iter().filter_map(|parked| parked.document_id));
+        Ok(under_way)
+    }
+
+    /// Forgets what was read of these documents and asks for them again, so that they are written whatever they
+    /// hold. For resources with details.
+    ///
+    /// # Errors
+    /// The engine's errors; what was asked for before stays asked for.
+    pub async fn read_again(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+    ) -> Result<(), StoreError> {
+        let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            detail::forget(tx, stream, id)?;
+            let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
+            let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, kind)?;
+            enqueue(tx, &job)?;
+            Ok(true)
+        };
+        self.each(shop, resource, documents, again).await.map(drop)
+    }
+
+    /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
+    /// their documents. What is no longer listed stays noted: no walk would bring it, and nobody would know of it. How
+    /// many were forgotten.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn forget_rows(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+    ) -> Result<u64, StoreError> {
+        let row = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let key = keyspace::row(stream, id);
+            let note: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+            let is_listed = note.is_some_and(|note| note.gone_at.is_none());
+            if is_listed {
+                tx.delete(key);
+                detail::forget(tx, stream, id)?;
+            }
+            Ok(is_listed)
+        };
+        self.each(shop, resource, documents, row).await
+    }
+
+    /// Hands to the outbox again whether these documents are still listed. How many.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn tell_listing(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+    ) -> Result<u64, StoreError> {
+        let now = self.now();
+        let tell = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let gone_at = match listing_state::standing(tx, &stream.shop, &stream.resource, id)? {
+                Standing::Unknown => return Ok(false),
+                Standing::Listed => None,
+                Standing::Gone(at) => Some(at),
+            };
+            outbox::append_listing(tx, stream, id, gone_at, now)?;
+            Ok(true)
+        };
+        self.each(shop, resource, documents, tell).await
+    }
+
+    /// Does something with each of the documents, in bounded steps. To how many it was done, as `step` says.
+    async fn each(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, Combination)>,
+        step: impl Fn(&mut Tx<'_>, &StreamId, &str) -> Result<bool, StoreError> + Copy + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let mut done = 0;
+        for some in documents.chunks(WANTED_AT_ONCE) {
+            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
+            let some = self.transact(move |tx| {
+                let mut count = 0;
+                // A shop may have been deleted meanwhile.
+                if !shops::is_known(tx, &shop)? {
+                    return Ok(count);
+                }
+                for (id, combination) in some {
+                    let stream = StreamId { shop: shop.clone(), resource: resource.clone(), combination };
+                    count += u64::from(step(tx, &stream, &id)?);
+                }
+                Ok(count)
+            });
+            done += some.await?;
+        }
+        Ok(done)
+    }
+
+    /// Up to which full walk the gaps of a shop's resource are closed.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn mended_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
+        let bytes = self.0.kv.get(&keyspace::texts(b'g', &[shop, resource]))?;
+        bytes.map(|bytes| decode("the last mending", &bytes)).transpose()
+    }
+
+    /// Notes it.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn keep_mended_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
+        let (shop, key) = (shop.to_owned(), keyspace::texts(b'g', &[shop, resource]));
+        self.transact(move |tx| {
+            // A shop may have been deleted meanwhile.
+            if shops::is_known(tx, &shop)? {
+                tx.put(key, encode("the last mending", &walk)?);
+            }
+            Ok(())
+        })
+        .await
+    }
+}

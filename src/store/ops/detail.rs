@@ -1,0 +1,228 @@
+//! What a detail changes: the ledger of documents, an outbox entry, the next re-read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Class, Job, JobKind, Run, StreamId};
+use crate::store::keyspace::{self, Queue};
+use crate::store::ops::invariants;
+use crate::store::ops::list_page::RowNote;
+use crate::store::ops::listing_state;
+use crate::store::ops::listing_state::Standing;
+use crate::store::ops::settle::{CLOCK_AHEAD_MS, new_job, unwait, wait};
+use crate::store::records::outbox;
+use crate::store::records::outbox::DocumentHead;
+use crate::store::records::ready_queue::{self, enqueue};
+use crate::store::records::runs::RunCounts;
+use crate::store::{StoreError, Tx, decode, encode};
+
+/// The version of a document that the API does not know: never written.
+pub(crate) const GONE: u64 = 0;
+
+/// A document as fetched, sealed.
+pub(crate) struct Fetched {
+    pub(crate) sealed: Vec<u8>,
+    pub(crate) hash: u64,
+    pub(crate) refresh_after_ms: Option<i64>,
+}
+
+/// Which document of which stream, its row in the ledger, and the run that asked for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) stream: &'a StreamId,
+    pub(crate) run: Option<u64>,
+    pub(crate) id: &'a str,
+    pub(crate) row: &'a RowNote,
+}
+
+/// The ledger's note of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DocumentNote {
+    /// Digest of its content.
+    #[serde(rename = "h")]
+    pub(crate) hash: u64,
+    #[serde(rename = "v")]
+    pub(crate) version: u64,
+    #[serde(rename = "f")]
+    pub(crate) fetched_at: i64,
+    /// The waiting job that reads it again: due time and seq. None: final.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refresh: Option<(i64, u64)>,
+    /// The API did not know it when it was last asked for.
+    #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unknown: bool,
+}
+
+pub(crate) fn apply(
+    tx: &mut Tx<'_>,
+    job: &Job,
+    fetched: Fetched,
+    counts: &mut RunCounts,
+    now: i64,
+) -> Result<(), StoreError> {
+    let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
+    let stream = job.stream();
+    let row =
+        tx.get(&keyspace::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
+    let row = row.unwrap_or(RowNote { first_listed_at: now, ..RowNote::default() });
+    store(tx, &Place { stream: &stream, run: *run, id, row: &row }, fetched, now)?;
+    counts.fetched(*run);
+    Ok(())
+}
+
+/// Notes the document and hands it to the outbox, unless a routine re-read found nothing new.
+pub(crate) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i64) -> Result<(), StoreError> {
+    let Place { stream, run, id, row } = *place;
+    let key = keyspace::document(&stream.shop, &stream.resource, id);
+    let known: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    if let Some(refresh) = known.as_ref().and_then(|note| note.refresh) {
+        drop_refresh(tx, stream, refresh)?;
+    }
+    let refresh = match fetched.refresh_after_ms {
+        Some(pause) => Some(plan_refresh(tx, stream, id, pause, now)?),
+        None => None,
+    };
+    let unchanged = known.as_ref().filter(|note| run.is_none() && note.hash == fetched.hash && note.version != GONE);
+    let version = match unchanged {
+        Some(note) => note.version,
+        None => {
+            let head = outbox::DocumentHead {
+                shop: stream.shop.clone(),
+                resource: stream.resource.clone(),
+                combination: stream.combination.clone(),
+                id: id.to_owned(),
+                fetched_at: now,
+                first_listed_at: row.first_listed_at,
+                row_hash: row.hash,
+                document_hash: fetched.hash,
+                run,
+            };
+            let version = outbox::append_document(tx, head, &fetched.sealed, now)?;
+            // A newer version counts as listed; this one was found not to be.
+            if let Some(gone_at) = row.gone_at
+                && !listing_state::is_listed_elsewhere(tx, stream, id)?
+            {
+                outbox::append_listing(tx, stream, id, Some(gone_at), now)?;
+            }
+            version
+        }
+    };
+    if let Some(newer) = known.as_ref().filter(|note| note.version > version) {
+        let what = format!("{} {id} got version {version} after {}", stream.resource, newer.version);
+        invariants::pause_shop(tx, &stream.shop, &what, now)?;
+    }
+    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh, unknown: false };
+    tx.put(key, encode("a ledger document", &note)?);
+    Ok(())
+}
+
+/// Plans a re-read so many milliseconds from now; when, and its job's seq.
+pub(crate) fn plan_refresh(
+    tx: &mut Tx<'_>,
+    stream: &StreamId,
+    id: &str,
+    pause: i64,
+    now: i64,
+) -> Result<(i64, u64), StoreError> {
+    let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, kind)?;
+    let planned = (now.saturating_add(pause), job.seq);
+    wait(tx, job, planned.0, now)?;
+    Ok(planned)
+}
+
+/// Takes back a planned re-read, waiting or ready.
+fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> Result<bool, StoreError> {
+    if unwait(tx, due, seq)?.is_some() {
+        return Ok(true);
+    }
+    let queue =
+        Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: keyspace::QueueKind::Detail };
+    ready_queue::remove(tx, &queue, Class::Refresh, seq)
+}
+
+/// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be taken back. Nothing for
+/// other jobs.
+pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Result<(), StoreError> {
+    let Some(id) = job.document().filter(|_| job.class == Class::Refresh) else { return Ok(()) };
+    let key = keyspace::document(&job.shop, &job.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    if note.refresh.is_some_and(|(_, seq)| seq == before) {
+        note.refresh = Some((due, job.seq));
+        tx.put(key, encode("a ledger document", &note)?);
+    }
+    Ok(())
+}
+
+/// Moves a planned re-read to now, for a full run that somebody asked for. False when the document is
+/// final or its read is under way.
+pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, StoreError> {
+    let key = keyspace::document(&run.stream.shop, &run.stream.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
+    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    let Some((due, seq)) = note.refresh else { return Ok(false) };
+    if unwait(tx, due, seq)?.is_none() {
+        return Ok(false);
+    }
+    let kind =
+        JobKind::FetchDetail { run: Some(run.id), combination: run.stream.combination.clone(), id: id.to_owned() };
+    let job = new_job(tx, &run.stream.shop, &run.stream.resource, Class::Refresh, kind)?;
+    enqueue(tx, &job)?;
+    note.refresh = None;
+    tx.put(key, encode("a ledger document", &note)?);
+    Ok(true)
+}
+
+/// Forgets that a document was read, and takes its planned re-read back.
+pub(crate) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(), StoreError> {
+    let key = keyspace::document(&stream.shop, &stream.resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let note: DocumentNote = decode("a ledger document", &bytes)?;
+    if let Some(refresh) = note.refresh {
+        drop_refresh(tx, stream, refresh)?;
+    }
+    tx.delete(key);
+    Ok(())
+}
+
+/// Hands a document that the sink refused to the outbox again, unless another one was read since.
+pub(crate) fn put_back(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+    let DocumentHead { shop, resource, combination, id, .. } = head.clone();
+    let stream = StreamId { shop, resource, combination };
+    let key = keyspace::document(&stream.shop, &stream.resource, &id);
+    let note: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    if note.as_ref().is_some_and(|note| note.version != GONE && note.hash != head.document_hash) {
+        return Ok(());
+    }
+    let version = outbox::append_document(tx, head, sealed, now)?;
+    if let Some(note) = note.filter(|note| note.version != GONE) {
+        tx.put(key, encode("a ledger document", &DocumentNote { version, ..note })?);
+    }
+    // A newer version counts as listed.
+    match listing_state::standing(tx, &stream.shop, &stream.resource, &id)? {
+        Standing::Gone(at) => outbox::append_listing(tx, &stream, &id, Some(at), now),
+        Standing::Listed | Standing::Unknown => Ok(()),
+    }
+}
+
+/// Whether the API did not know the document when it was last asked for, or it was read by a clock that was ahead: then
+/// its age was misjudged, and with it whether it may still change.
+pub(crate) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) -> Result<bool, StoreError> {
+    let Some(bytes) = tx.get(&keyspace::document(&stream.shop, &stream.resource, id))? else { return Ok(false) };
+    let note: DocumentNote = decode("a ledger document", &bytes)?;
+    let is_misjudged = note.refresh.is_none() && note.fetched_at > now.saturating_add(CLOCK_AHEAD_MS);
+    Ok(note.unknown || note.version == GONE || is_misjudged)
+}
+
+/// The API does not know the id any more. What the sink holds stays: absence is not deletion.
+pub(crate) fn apply_gone(tx: &mut Tx<'_>, job: &Job, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
+    let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
+    let key = keyspace::document(&job.shop, &job.resource, id);
+    let note = match tx.get(&key)? {
+        Some(bytes) => DocumentNote { refresh: None, unknown: true, ..decode("a ledger document", &bytes)? },
+        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None, unknown: true },
+    };
+    tx.put(key, encode("a ledger document", &note)?);
+    counts.gone(*run);
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! What must always hold is looked at in release builds too. A breach is a fault of ours: the shop whose books it
+//! concerns is paused, and says so, before more is built on it. Nothing is undone, and all other shops go on.
+
+use crate::store::records::shops;
+
+use crate::domain::ShopState;
+use crate::store::{Store, StoreError, Tx};
+
+/// Pauses a shop whose books do not add up; part of the transaction that found it. Its runs end behind that transaction.
+pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> Result<(), StoreError> {
+    tracing::error!(shop.id = shop, what, "an invariant does not hold; the shop is paused");
+    metrics::counter!("waybill_invariant_breaches_total").increment(1);
+    tx.breached.insert(shop.to_owned());
+    let reason = format!("paused by Waybill, a fault of its own: {what}. Please report it; resuming the shop goes on");
+    shops::set_state(tx, shop, ShopState::Paused, Some(reason), now)
+}
+
+impl Store {
+    /// Pauses shops for which something does not hold that always must. Durable when it returns.
+    ///
+    /// # Errors
+    /// The engine's write errors.
+    pub async fn pause_for_breach(&self, shops: Vec<String>, what: String) -> Result<(), StoreError> {
+        let now = self.now();
+        let paused = shops.clone();
+        self.transact(move |tx| shops.iter().try_for_each(|shop| pause_shop(tx, shop, &what, now))).await?;
+        for shop in paused {
+            self.stop_runs(&shop).await?;
+        }
+        Ok(())
+    }
+}

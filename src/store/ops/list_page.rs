@@ -1,0 +1,415 @@
+//! What a page changes: the ledger of rows, jobs for new and changed ones, and the next page, or the end of the pass
+//! ([`crate::store::ops::passes`]).
+//!
+//! Called inside a transaction when a page's attempt settles.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Class, Doubt, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
+use crate::store::keyspace;
+use crate::store::ops::detail;
+use crate::store::ops::parse_alert;
+use crate::store::ops::passes;
+use crate::store::ops::settle::new_job;
+use crate::store::records::dead_letters;
+use crate::store::records::outbox;
+use crate::store::records::ready_queue::{enqueue, enqueue_alike};
+use crate::store::records::runs;
+use crate::store::{Store, StoreError, Tx, decode, encode};
+
+/// Pages of one walk; an API that never ends a list must not keep us for ever.
+const PAGES_MAX: u64 = 100_000;
+/// Rows looked at for one that is below the end of a walk for news.
+const LOOKED_MAX: usize = 500;
+/// Pages that one walk goes on behind although it cannot read them.
+const SKIPPED_MAX: usize = 20;
+
+/// What a page's transaction must know of the resource's definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkRule {
+    /// Rows come newest first, so an incremental walk may stop early.
+    pub newest_first: bool,
+    /// How old a page must be, in milliseconds, before the walk may stop at it.
+    pub overlap_ms: i64,
+    /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
+    pub news_are_partial: bool,
+}
+
+/// A page whose row bodies, if any, are sealed.
+pub(crate) struct Page {
+    pub(crate) rows: Vec<SealedRow>,
+    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) digest: String,
+    pub(crate) next: Next,
+    pub(crate) doubt: Option<String>,
+}
+
+pub(crate) struct SealedRow {
+    pub(crate) id: String,
+    pub(crate) hash: u64,
+    pub(crate) legacy: Option<u64>,
+    pub(crate) time: Option<i64>,
+    /// Present when the row is the document.
+    pub(crate) sealed: Option<Vec<u8>>,
+}
+
+/// The ledger's note of a list row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowNote {
+    /// Digest of its content.
+    #[serde(rename = "h")]
+    pub(crate) hash: u64,
+    #[serde(rename = "f")]
+    pub(crate) first_listed_at: i64,
+    /// The last full walk that saw it.
+    #[serde(rename = "s")]
+    pub(crate) seen: u64,
+    /// The pass of that walk that saw it last.
+    #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
+    pub(crate) pass: u32,
+    /// Its own time, as the list told it.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time: Option<i64>,
+    /// Since when full walks no longer see it.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gone_at: Option<i64>,
+    /// Digest of another row with the same id, which a later page of the list shows.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) other: Option<u64>,
+    /// Of a row that cannot be kept: the parked record that says so.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parked: Option<u64>,
+}
+
+impl Default for RowNote {
+    fn default() -> RowNote {
+        let (hash, first_listed_at, seen, pass) = (0, 0, 0, first_pass());
+        RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
+    }
+}
+
+fn first_pass() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_first_pass(pass: &u32) -> bool {
+    *pass == 1
+}
+
+impl Store {
+    /// When a row was first listed in a stream.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn first_listed_at(&self, stream: &StreamId, id: &str) -> Result<Option<i64>, StoreError> {
+        let bytes = self.0.kv.get(&keyspace::row(stream, id))?;
+        Ok(bytes.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?.map(|note| note.first_listed_at))
+    }
+}
+
+impl Store {
+    /// The first row after an id, in the order of ids, that the last whole walk of one of the streams still saw.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn next_listed(&self, streams: &[StreamId], after: Option<&str>) -> Result<Option<String>, StoreError> {
+        let mut first: Option<String> = None;
+        for stream in streams {
+            let prefix = keyspace::stream(b'r', stream);
+            let from = after.map_or_else(Vec::new, |after| [prefix.as_slice(), after.as_bytes(), &[0]].concat());
+            for pair in self.0.kv.scan(&prefix, &from) {
+                let (key, bytes) = pair?;
+                let note: RowNote = decode("a ledger row", &bytes)?;
+                let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
+                // Marks of rows that cannot be followed begin with a control character.
+                if note.gone_at.is_none() && !id.starts_with(char::is_control) {
+                    first = [first, Some(id.into_owned())].into_iter().flatten().min();
+                    break;
+                }
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// What a page taught, for the run's counters and for the decision to go on.
+#[derive(Default)]
+struct Tally {
+    /// Rows that this run had not met yet.
+    listed: u64,
+    pass: Pass,
+    new: u64,
+    changed: u64,
+    to_fetch: u64,
+    newest: Option<i64>,
+    /// Something on the page is younger than the overlap, or nothing tells its age.
+    young: bool,
+}
+
+/// Whether a page is one that this pass has seen already. A circle of any length is found before the walk has gone three
+/// times around it: once a page whose number is a power of two lies in it, and the next such is further than it is long.
+fn repeats(job: &Job, page: &Page) -> Option<String> {
+    let JobKind::ListPage { page: number, previous, mark, .. } = &job.kind else { return None };
+    let (number, previous, mark, resource) = (*number, previous.as_deref(), mark.as_deref(), &job.resource);
+    let same = |other: Option<&str>| number > 1 && !page.rows.is_empty() && other == Some(page.digest.as_str());
+    if same(previous) {
+        return Some(format!(
+            "page {number} is equal to the page before it: the API seems to ignore the page parameter; if it shows its \
+             last page again behind the end, add end = {{ repeat = true }} to [resource.{resource}.list]"
+        ));
+    }
+    same(mark).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
+}
+
+pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule, now: i64) -> Result<(), StoreError> {
+    let JobKind::ListPage { run: run_id, page: number, mark, .. } = &job.kind else { return Ok(()) };
+    let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
+    let stream = job.stream();
+    if let Some(error) = repeats(job, &page) {
+        return runs::fail(tx, run.id, &stream, error, now);
+    }
+    let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
+    let Refused { rejected, parked } = note_rejected(tx, &run, &page.rejected, now)?;
+    // Those that were parked before were logged then.
+    let alarmed = parse_alert::tell_rows(&run, parked, (page.rows.len() + page.rejected.len()) as u64);
+    tally.to_fetch += rejected;
+    tally.listed += rejected;
+    tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
+    let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
+    // What comes below a page at which the walk may stop is not asked for.
+    let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: *number, reason, skipped: false });
+    runs::update(tx, Some(run.id), now, |run| {
+        run.pages += 1;
+        run.listed += tally.listed;
+        run.rejected += rejected;
+        run.doubts.extend(doubt);
+        run.pass = Pass { pages: run.pass.pages + 1, ..tally.pass };
+        run.new += tally.new;
+        run.changed += tally.changed;
+        run.to_fetch += tally.to_fetch;
+        run.parked += rejected;
+        run.alarmed = alarmed;
+        run.newest = run.newest.max(tally.newest);
+    })?;
+    match page.next {
+        Next::More { cursor } if !settled => {
+            if *number >= PAGES_MAX {
+                return runs::fail(tx, run.id, &stream, format!("the list did not end within {PAGES_MAX} pages"), now);
+            }
+            let kind = JobKind::ListPage {
+                run: run.id,
+                combination: stream.combination.clone(),
+                page: number + 1,
+                cursor,
+                mark: if number.is_power_of_two() { Some(page.digest.clone()) } else { mark.clone() },
+                previous: Some(page.digest),
+            };
+            let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+            enqueue(tx, &next)
+        }
+        Next::End if rule.newest_first && run.mode == Mode::Incremental && !settled => {
+            go_on_below(tx, run.id, now)?;
+            passes::end_pass(tx, run.id, *number, rule, now)
+        }
+        Next::More { .. } | Next::End => passes::end_pass(tx, run.id, *number, rule, now),
+    }
+}
+
+/// Goes on behind a page that is given up, as one bad page must not close all those after it. False: the walk ends
+/// here, since the page before was given up too, or too many were.
+pub(crate) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, now: i64) -> Result<bool, StoreError> {
+    let (JobKind::ListPage { run, page: number, mark, .. }, Next::More { cursor }) = (&job.kind, next) else {
+        return Ok(false);
+    };
+    let Some(run) = runs::read(tx, *run)?.filter(|run| run.state == RunState::Walking) else { return Ok(false) };
+    let skipped = || run.doubts.iter().filter(|doubt| doubt.skipped);
+    if skipped().any(|doubt| doubt.page + 1 == *number) || skipped().count() >= SKIPPED_MAX || *number >= PAGES_MAX {
+        return Ok(false);
+    }
+    let doubt = Doubt { page: *number, reason: reason.to_owned(), skipped: true };
+    runs::update(tx, Some(run.id), now, |run| run.doubts.push(doubt))?;
+    let stream = job.stream();
+    let kind = JobKind::ListPage {
+        run: run.id,
+        combination: stream.combination.clone(),
+        page: number + 1,
+        cursor,
+        previous: None,
+        mark: mark.clone(),
+    };
+    let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+    enqueue(tx, &next)?;
+    Ok(true)
+}
+
+/// A walk for news came to the end of a list that shows the newest first, and to no page where it may stop. When the
+/// list showed rows below that end before, it may have answered with nothing for one call: a whole walk follows, which
+/// finds what is there, or notes what went. Without news the next walk goes as far as this one should have; so do
+/// walks over lists in no order, whatever they met.
+fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
+    let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
+    let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
+    // It may not even have come down to where the last walk began.
+    let newest = runs::checkpoint(tx, &run.stream)?.newest;
+    if newest.is_some_and(|newest| oldest > newest) || stands_below(tx, &run.stream, oldest)? {
+        runs::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
+    }
+    Ok(())
+}
+
+/// Whether a row that is still listed is older than this. A list that was cut lacks many, so one of them is among the
+/// first.
+fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
+    let prefix = keyspace::stream(b'r', stream);
+    for pair in tx.pairs(&prefix, &prefix).take(LOOKED_MAX) {
+        let note: RowNote = decode("a ledger row", &pair?.1)?;
+        if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
+    let checkpoint = runs::checkpoint(tx, &run.stream)?;
+    let first_walk = checkpoint.full_walk_at.is_none();
+    // From the last walk that ended well on: what one that failed has noted since says nothing of what is below it.
+    let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
+    let mut wanted: BTreeMap<Class, Vec<String>> = BTreeMap::new();
+    let young = rows.iter().all(|row| row.time.is_none());
+    let mut tally = Tally { young, pass: run.pass, ..Tally::default() };
+    for row in rows {
+        tally.newest = tally.newest.max(row.time);
+        let is_young = row.time.is_some_and(|time| time > young_from);
+        tally.young |= is_young;
+        let key = keyspace::row(&run.stream, &row.id);
+        let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        let class = match &known {
+            None if first_walk => Some(Class::History),
+            None => Some(Class::New),
+            Some(note) if is_same(note, row) => None,
+            Some(_) => Some(Class::Changed),
+        };
+        let met = known.as_ref().is_some_and(|note| note.seen == run.id);
+        // While rows arrive, the tail of one page comes again at the head of the next: that is not known before.
+        let met_in_pass = known.as_ref().is_some_and(|note| met && note.pass == run.pass.number);
+        tally.listed += u64::from(!met);
+        tally.pass.met_known |= known.is_some() && !met_in_pass;
+        tally.pass.oldest = [tally.pass.oldest, row.time].into_iter().flatten().min();
+        // Where new rows come at the head, one below a known row was there before: the last pass missed it. Or it came
+        // late, as young ones may; those are gone over by walks for news.
+        let is_missed = rule.newest_first && known.is_none() && tally.pass.met_known && !is_young;
+        tally.pass.missed += u64::from(is_missed);
+        let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
+        let (seen, pass) = (run.id, run.pass.number);
+        let (hash, other) = marks(known.as_ref().filter(|_| met_in_pass), known.as_ref(), row);
+        let note = RowNote { hash, first_listed_at, seen, pass, time: row.time, other, ..RowNote::default() };
+        match class {
+            Some(Class::Changed) => tally.changed += 1,
+            Some(_) => tally.new += 1,
+            None => {}
+        }
+        if let Some(class) = class {
+            match &row.sealed {
+                Some(sealed) => keep_row(tx, run, (row, sealed), &note, now)?,
+                None => wanted.entry(class).or_default().push(row.id.clone()),
+            }
+        } else if run.mode == Mode::Full
+            && !met
+            && row.sealed.is_none()
+            && detail::is_doubtful(tx, &run.stream, &row.id, now)?
+        {
+            // The API did not know it when it was asked for, and lists it all the same: that may have passed. Or nobody
+            // knows whether it is final.
+            wanted.entry(Class::Changed).or_default().push(row.id.clone());
+        } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
+            tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
+        }
+        if known.as_ref().is_some_and(|note| note.gone_at.is_some()) {
+            outbox::append_listing(tx, &run.stream, &row.id, None, now)?;
+        }
+        // An incremental walk over known rows leaves the ledger untouched.
+        if class.is_some()
+            || (run.mode == Mode::Full && !met_in_pass)
+            || known.is_some_and(|note| note.gone_at.is_some())
+        {
+            tx.put(key, encode("a ledger row", &note)?);
+        }
+    }
+    for (class, ids) in wanted {
+        tally.to_fetch += ids.len() as u64;
+        want(tx, run, class, ids)?;
+    }
+    Ok(tally)
+}
+
+/// Asks for the details of rows.
+fn want(tx: &mut Tx<'_>, run: &Run, class: Class, ids: Vec<String>) -> Result<(), StoreError> {
+    let StreamId { shop, resource, combination } = &run.stream;
+    let kind = JobKind::FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
+    enqueue_alike(tx, &Job::new(0, shop, resource, class, kind), ids)
+}
+
+/// Takes a row as the document that it is.
+fn keep_row(
+    tx: &mut Tx<'_>,
+    run: &Run,
+    (row, sealed): (&SealedRow, &[u8]),
+    note: &RowNote,
+    now: i64,
+) -> Result<(), StoreError> {
+    let fetched = detail::Fetched { sealed: sealed.to_vec(), hash: row.hash, refresh_after_ms: None };
+    let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: note };
+    detail::store(tx, &place, fetched, now)
+}
+
+/// Whether a row is as it was known. An id may be on several pages with another row on each; rows of one page are one.
+fn is_same(note: &RowNote, row: &SealedRow) -> bool {
+    note.hash == row.hash || note.other == Some(row.hash) || row.legacy == Some(note.hash)
+}
+
+/// The digests that are known of an id after one of its rows: of the first one of a pass, and of the last other one.
+fn marks(met: Option<&RowNote>, known: Option<&RowNote>, row: &SealedRow) -> (u64, Option<u64>) {
+    match (met, known) {
+        (Some(met), _) if met.hash == row.hash => (met.hash, met.other),
+        (Some(met), _) => (met.hash, Some(row.hash)),
+        // What comes first now is not what came first before.
+        (None, known) => (row.hash, known.and_then(|known| known.other).filter(|other| *other != row.hash)),
+    }
+}
+
+/// Rows of a page that cannot be kept.
+struct Refused {
+    /// That this run had not met yet.
+    rejected: u64,
+    /// Of these, that no run had met yet.
+    parked: u64,
+}
+
+/// Parks rows that cannot be kept, each once.
+fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: i64) -> Result<Refused, StoreError> {
+    let mut refused = Refused { rejected: 0, parked: 0 };
+    for row in rows {
+        // A control character leads: no kept id begins with one.
+        let mark = format!("\u{1}{}", row.mark());
+        let key = keyspace::row(&run.stream, &mark);
+        let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        if known.as_ref().is_some_and(|note| note.seen == run.id) {
+            continue;
+        }
+        refused.rejected += 1;
+        let note = match known {
+            Some(note) => RowNote { seen: run.id, ..note },
+            None => {
+                refused.parked += 1;
+                let parked = Some(dead_letters::park_row(tx, run, row, now)?);
+                RowNote { first_listed_at: now, seen: run.id, parked, ..RowNote::default() }
+            }
+        };
+        tx.put(key, encode("a ledger row", &note)?);
+    }
+    Ok(refused)
+}

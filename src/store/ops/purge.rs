@@ -1,0 +1,97 @@
+//! Removes what the store holds of a shop that was deleted, or begins anew: jobs, ledger, checkpoints, walks, parked
+//! records, and ends its runs.
+//!
+//! Called by `shops`, in steps: each looks at a bounded number of records, those of other shops too, so that a
+//! deletion holds up nobody and takes no memory. A step that a crash cut off is done again.
+
+use serde::Deserialize;
+
+use crate::domain::{Parked, Run, RunState};
+use crate::store::keyspace::{self, texts};
+use crate::store::ops::settle::{unwait, waiting_job};
+use crate::store::records::dead_letters;
+use crate::store::records::ready_queue;
+use crate::store::records::runs;
+use crate::store::tx::counters::Counter;
+use crate::store::{StoreError, Tx, decode};
+
+/// Records that one step looks at.
+const STEP_MAX: usize = 1000;
+
+/// What is kept by shop, so that a step finds nothing else.
+const OF_A_SHOP: [u8; 10] = [b'j', b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D'];
+/// What stands in another order: waiting jobs, parked records, runs.
+const OF_ALL: [u8; 3] = [b'w', b'p', b'u'];
+
+/// Where the next step goes on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Left {
+    /// In [`OF_ALL`].
+    kind: usize,
+    /// The last key that was looked at.
+    after: Vec<u8>,
+}
+
+/// One step. None: nothing is left, and the note that the shop is being removed is gone too.
+pub(crate) fn some(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<Option<Left>, StoreError> {
+    for prefix in OF_A_SHOP {
+        let prefix_key = texts(prefix, &[shop]);
+        let found = tx.scan(&prefix_key, &prefix_key, STEP_MAX)?;
+        let is_full = found.len() == STEP_MAX;
+        for (key, value) in found {
+            if prefix == b'j' {
+                tx.count(Counter::Ready, -i64::try_from(ready_queue::count(&value)?).unwrap_or(i64::MAX));
+            }
+            tx.delete(key);
+        }
+        if is_full {
+            return Ok(Some(left));
+        }
+    }
+    let Some(prefix) = OF_ALL.get(left.kind).copied() else {
+        tx.delete(texts(b'e', &[shop]));
+        return Ok(None);
+    };
+    let mut from = left.after.clone();
+    // The key right behind it; at first the prefix itself.
+    from.push(if from.is_empty() { prefix } else { 0 });
+    let found = tx.scan(&[prefix], &from, STEP_MAX)?;
+    let is_full = found.len() == STEP_MAX;
+    let mut after = left.after;
+    for (key, value) in found {
+        remove(tx, shop, (&key, &value), now)?;
+        after = key;
+    }
+    Ok(Some(if is_full { Left { after, ..left } } else { Left { kind: left.kind + 1, after: Vec::new() } }))
+}
+
+/// Removes one record of [`OF_ALL`], if it is the shop's.
+fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -> Result<(), StoreError> {
+    #[derive(Deserialize)]
+    struct Record {
+        parked: Parked,
+    }
+    match key.first() {
+        Some(b'w') => {
+            if waiting_job(value)?.shop == shop
+                && let Some((due, seq)) = keyspace::due_and_seq(key)
+            {
+                unwait(tx, due, seq)?;
+            }
+        }
+        Some(b'p') => {
+            let parked = decode::<Record>("a parked record", value)?.parked;
+            if parked.shop_id == shop {
+                tx.delete(key.to_vec());
+                dead_letters::count(tx, (shop, &parked.resource), -1)?;
+            }
+        }
+        _ => {
+            let run: Run = decode("a run", value)?;
+            if run.stream.shop == shop && run.is_open() {
+                runs::update(tx, Some(run.id), now, |run| run.state = RunState::Canceled)?;
+            }
+        }
+    }
+    Ok(())
+}

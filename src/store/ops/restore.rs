@@ -1,0 +1,173 @@
+//! Filling an empty store from the sink's mirror: shops as they were sealed, and the ledger of what the sink
+//! holds, so that nothing is read again that is there unchanged.
+//!
+//! Called by `app` once, for a store that was just made. What was in the lost store and not in the sink yet (jobs,
+//! outbox, parked, checkpoints, API keys) is gone; the first walk, which is whole, finds the documents again.
+
+use crate::domain::{Combination, Shop, StreamId};
+use crate::store::keyspace::{self, texts};
+use crate::store::ops::detail::{self, DocumentNote};
+use crate::store::ops::list_page::RowNote;
+use crate::store::records::rate_slots;
+use crate::store::records::shops::{self, ShopRecord};
+use crate::store::tx::counters;
+use crate::store::{Store, StoreError, Tx, encode};
+
+/// Stands in a store from its making until it was filled, or until it was decided that there is nothing to fill
+/// it from.
+const BLANK: &[u8] = b"mblank";
+/// Documents noted in one transaction.
+const NOTED_AT_ONCE: usize = 500;
+
+/// What the sink tells of one document.
+#[derive(Clone, Debug)]
+pub struct Mirrored {
+    pub id: String,
+    pub combination: Combination,
+    pub version: u64,
+    pub row_hash: u64,
+    pub document_hash: u64,
+    pub fetched_at: i64,
+    pub first_listed_at: i64,
+    pub no_longer_listed_at: Option<i64>,
+    /// When it is to be read again, from now on; None: it is final.
+    pub refresh_after_ms: Option<i64>,
+}
+
+/// What became of a mirrored shop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    Yes,
+    /// It is here already.
+    Here,
+    /// Its client id was registered anew, as another shop.
+    Superseded,
+}
+
+/// A fresh store is blank.
+pub(crate) fn mark_blank() -> crate::store::engine::sled::Change {
+    (BLANK.to_vec(), Some(Vec::new()))
+}
+
+impl Store {
+    /// Whether this store was made new and not filled yet.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn is_blank(&self) -> Result<bool, StoreError> {
+        Ok(self.0.kv.get(BLANK)?.is_some())
+    }
+
+    /// There is nothing (more) to fill it from.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn end_blank(&self) -> Result<(), StoreError> {
+        self.transact(|tx| {
+            tx.delete(BLANK.to_vec());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether a mirrored shop can and should be restored.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`]: another master key sealed it. The engine's read errors.
+    pub fn may_restore(&self, shop: &Shop, sealed: &[u8]) -> Result<Restored, StoreError> {
+        if self.shop(&shop.id)?.is_some() {
+            return Ok(Restored::Here);
+        }
+        if self.has_client(&shop.client_id)? {
+            return Ok(Restored::Superseded);
+        }
+        self.opens(&ShopRecord::from_parts(shop.clone(), sealed)?)?;
+        Ok(Restored::Yes)
+    }
+
+    /// Notes documents of a shop as listed, read and written. Those that are noted already stay as they are, so
+    /// this may be repeated.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn restore_documents(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<Mirrored>,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        for some in documents.chunks(NOTED_AT_ONCE) {
+            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
+            self.transact(move |tx| some.into_iter().try_for_each(|one| note(tx, (&shop, &resource), one, now)))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the shop known; its documents are noted by then. `budgets` names accounts' rules, and how many slots
+    /// of each the lost process may have used a moment ago. False: its client id was registered anew meanwhile, and
+    /// what was noted is gone again.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn restore_shop(
+        &self,
+        shop: &Shop,
+        sealed: &[u8],
+        budgets: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
+        let (record, now) = (ShopRecord::from_parts(shop.clone(), sealed)?, self.now());
+        let client = texts(b'c', &[&record.shop.client_id]);
+        let restored = self.transact(move |tx| {
+            if tx.get(&client)?.is_some() {
+                tx.put(texts(b'e', &[&record.shop.id]), Vec::new());
+                return Ok(false);
+            }
+            for (rule, used) in budgets {
+                rate_slots::put(tx, &record.shop.account, &rule, used);
+            }
+            tx.put(client, record.shop.id.clone().into_bytes());
+            shops::put(tx, &record, now)?;
+            Ok(true)
+        });
+        let restored = restored.await?;
+        if !restored {
+            self.resume_deletions().await?;
+        }
+        Ok(restored)
+    }
+}
+
+fn note(tx: &mut Tx<'_>, (shop, resource): (&str, &str), one: Mirrored, now: i64) -> Result<(), StoreError> {
+    let stream = StreamId { shop: shop.to_owned(), resource: resource.to_owned(), combination: one.combination };
+    let key = keyspace::document(shop, resource, &one.id);
+    if tx.get(&key)?.is_some() {
+        return Ok(());
+    }
+    // A younger document must get a greater version, whatever the clock says.
+    counters::raise_version(tx, one.version)?;
+    let row = RowNote {
+        hash: one.row_hash,
+        first_listed_at: one.first_listed_at,
+        seen: 0,
+        pass: 1,
+        time: None,
+        gone_at: one.no_longer_listed_at,
+        ..RowNote::default()
+    };
+    tx.put(keyspace::row(&stream, &one.id), encode("a ledger row", &row)?);
+    let refresh = match one.refresh_after_ms {
+        Some(pause) => Some(detail::plan_refresh(tx, &stream, &one.id, pause, now)?),
+        None => None,
+    };
+    let note = DocumentNote {
+        hash: one.document_hash,
+        version: one.version,
+        fetched_at: one.fetched_at,
+        refresh,
+        unknown: false,
+    };
+    tx.put(key, encode("a ledger document", &note)?);
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Streams whose last walk could not prove that it saw the whole list.
+//!
+//! Such a walk moves no checkpoint and marks nothing as no longer listed; the next one is full. A list that shows none of
+//! the rows that it showed before is in doubt too, until another walk, an hour later, finds the same. Called by the end
+//! of a pass.
+
+use crate::domain::{Doubt, Run, RunState, StreamId, Unproved};
+use crate::store::keyspace;
+use crate::store::ops::list_page::RowNote;
+use crate::store::ops::listing_state;
+use crate::store::records::dead_letters;
+use crate::store::records::runs;
+use crate::store::{Store, StoreError, Tx, decode, encode};
+
+/// How long a list must show nothing of what it showed before until that counts.
+const VANISHED_FOR_MS: i64 = 60 * 60 * 1000;
+
+impl Store {
+    /// Why it is not known whether a stream's list was read whole; none: it was, or was never read.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn unproved(&self, stream: &StreamId) -> Result<Option<Unproved>, StoreError> {
+        self.0.kv.get(&keyspace::stream(b'D', stream))?.map(|bytes| decode("a doubt", &bytes)).transpose()
+    }
+}
+
+fn read(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<Unproved>, StoreError> {
+    tx.get(&keyspace::stream(b'D', stream))?.map(|bytes| decode("a doubt", &bytes)).transpose()
+}
+
+/// Whether the last walk of a stream ended in doubt.
+pub(crate) fn is_unproved(tx: &Tx<'_>, stream: &StreamId) -> Result<bool, StoreError> {
+    Ok(read(tx, stream)?.is_some())
+}
+
+/// A full walk proved that it saw the whole list.
+pub(crate) fn clear(tx: &mut Tx<'_>, stream: &StreamId) -> Result<(), StoreError> {
+    if is_unproved(tx, stream)? {
+        tx.delete(keyspace::stream(b'D', stream));
+    }
+    Ok(())
+}
+
+/// Ends a run whose pages gave reason to doubt that they are the whole list.
+pub(crate) fn end(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+    let reason = match run.doubts.as_slice() {
+        [] => return Ok(()),
+        [one] => text(one),
+        [first, more @ ..] => format!("{} (and {} more)", text(first), more.len()),
+    };
+    end_as(tx, run, reason, None, now)
+}
+
+fn text(doubt: &Doubt) -> String {
+    match doubt.skipped {
+        true => format!("page {} could not be read, so its rows may be missing: {}", doubt.page, doubt.reason),
+        false => format!("page {}: {}", doubt.page, doubt.reason),
+    }
+}
+
+/// Ends a run in doubt when its list shows none of the rows that it showed before, unless a walk found the same long
+/// enough ago. Whether it did.
+pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bool, StoreError> {
+    // Rows that the run met and that were known before it.
+    if run.listed > run.new + run.rejected || !hides_some(tx, run)? {
+        return Ok(false);
+    }
+    // A clock that was ahead must not confirm it now.
+    let first = read(tx, &run.stream)?.and_then(|doubt| doubt.vanished_at).filter(|at| *at <= now);
+    if first.is_some_and(|at| now - at >= VANISHED_FOR_MS) {
+        return Ok(false);
+    }
+    let reason = "the API answered without an error, and its list shows none of the rows that it showed before; they are \
+                  not yet marked as no longer listed: that is done when a walk at least an hour after the first one sees \
+                  the same"
+        .to_owned();
+    end_as(tx, run, reason, Some(first.unwrap_or(now)), now)?;
+    Ok(true)
+}
+
+/// Whether a row was listed before this run, which did not meet it, and is on no other list of the resource.
+fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
+    let prefix = keyspace::stream(b'r', &run.stream);
+    // Marks of rows that cannot be kept come before all ids.
+    let from = [prefix.as_slice(), b" "].concat();
+    let siblings = listing_state::siblings(tx, &run.stream)?;
+    for pair in tx.pairs(&prefix, &from) {
+        let (key, bytes) = pair?;
+        let note: RowNote = decode("a ledger row", &bytes)?;
+        if note.gone_at.is_none() && note.seen < run.id {
+            let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
+            if !listing_state::is_listed(tx, &siblings, &id)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn end_as(tx: &mut Tx<'_>, run: &Run, reason: String, vanished_at: Option<i64>, now: i64) -> Result<(), StoreError> {
+    let stream = &run.stream;
+    let since = read(tx, stream)?.map_or(now, |doubt| doubt.since.min(now));
+    let doubt = Unproved { reason: reason.clone(), since, vanished_at };
+    tx.put(keyspace::stream(b'D', stream), encode("a doubt", &doubt)?);
+    runs::leave(tx, stream);
+    runs::update(tx, Some(run.id), now, |run| {
+        run.state = RunState::Unproved;
+        run.error = Some(reason);
+    })?;
+    // The API answers: what was given up while it did not may work now.
+    dead_letters::revive(tx, run, false, now)?;
+    runs::follow(tx, run, now)
+}

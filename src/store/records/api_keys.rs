@@ -1,0 +1,104 @@
+//! API keys: 256 random bits, shown once, stored as their SHA-256.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::store::crypto::random_text;
+use crate::store::{Store, StoreError, decode, encode};
+
+/// So that secret scanners know it.
+const PREFIX: &str = "wb_";
+/// 52 letters of a 32-letter alphabet are 260 bits.
+const LETTERS: usize = 52;
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Look only.
+    Read,
+}
+
+/// A key as stored, without the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    pub id: String,
+    pub name: String,
+    pub scope: Scope,
+    /// None: all shops.
+    pub shops: Option<Vec<String>>,
+    pub created_at: i64,
+    pub expires_at: Option<i64>,
+}
+
+fn stored_under(key: &str) -> Vec<u8> {
+    let mut out = vec![b'a'];
+    out.extend(Sha256::digest(key.as_bytes()));
+    out
+}
+
+impl Store {
+    /// Makes a key; the text is returned here and never again.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn create_key(
+        &self,
+        name: &str,
+        scope: Scope,
+        shops: Option<Vec<String>>,
+        expires_at: Option<i64>,
+    ) -> Result<(KeyRecord, String), StoreError> {
+        let text = format!("{PREFIX}{}", random_text(LETTERS)?);
+        let record =
+            KeyRecord { id: random_text(8)?, name: name.to_owned(), scope, shops, created_at: self.now(), expires_at };
+        let (key, value) = (stored_under(&text), encode("an API key", &record)?);
+        self.transact_given(move |tx| {
+            tx.put(key, value);
+            Ok(())
+        })
+        .await?;
+        Ok((record, text))
+    }
+
+    /// What a key grants. Looked up by its digest, so the time tells nothing about other keys.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn key(&self, text: &str) -> Result<Option<KeyRecord>, StoreError> {
+        let bytes = self.0.kv.get(&stored_under(text))?;
+        let record: Option<KeyRecord> = bytes.map(|bytes| decode("an API key", &bytes)).transpose()?;
+        Ok(record.filter(|record| record.expires_at.is_none_or(|end| self.now() < end)))
+    }
+
+    /// All keys, expired ones too, by age.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let records = self.0.kv.scan(b"a", b"a").map(|pair| decode("an API key", &pair?.1));
+        let mut records = records.collect::<Result<Vec<KeyRecord>, _>>()?;
+        records.sort_by_key(|record| record.created_at);
+        Ok(records)
+    }
+
+    /// Revokes a key at once. False: no such key.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.transact_given(move |tx| {
+            for (key, value) in tx.scan(b"a", b"a", usize::MAX)? {
+                if decode::<KeyRecord>("an API key", &value)?.id == id {
+                    tx.delete(key);
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+}

@@ -1,0 +1,233 @@
+//! The embedded archive: where documents live when no MySQL is configured. Sealed like the outbox.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Combination, Held};
+use crate::store::keyspace::{self, texts};
+use crate::store::records::outbox::{DocumentHead, Head};
+use crate::store::{Store, StoreError, Tx, decode_with, document_context, encode_with};
+
+#[derive(Serialize, Deserialize)]
+struct ArchiveHead {
+    combination: Combination,
+    version: u64,
+    fetched_at: i64,
+    first_listed_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    no_longer_listed_at: Option<i64>,
+}
+
+/// An archived document, opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    pub shop_id: String,
+    pub id: String,
+    pub combination: Combination,
+    pub version: u64,
+    pub fetched_at: i64,
+    pub first_listed_at: i64,
+    pub no_longer_listed_at: Option<i64>,
+    pub body: Vec<u8>,
+}
+
+/// Documents in the order of (shop, id).
+#[derive(Clone, Debug, Default)]
+pub struct ArchivePage {
+    pub documents: Vec<Archived>,
+    /// Shop and id of the last one looked at, readable or not.
+    pub last: Option<(String, String)>,
+    /// More may follow the last one.
+    pub more: bool,
+}
+
+/// Opened for one page; a page that has so much ends before its number of documents.
+const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Documents of a purged shop that one commit removes.
+const PURGED_MAX: usize = 1000;
+
+/// Applies an outbox entry. Older never over newer. False: a part of it, and it is to be applied again.
+pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -> Result<bool, StoreError> {
+    match head {
+        Head::ShopDeleted { shop, purge: true } => return purge(tx, shop),
+        Head::Document(head) => apply_document(tx, version, head, sealed)?,
+        Head::Listing { shop, resource, id, no_longer_listed_at } => {
+            let key = keyspace::archived(resource, shop, id);
+            if let Some(record) = tx.get(&key)? {
+                let (mut known, sealed): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+                known.no_longer_listed_at = *no_longer_listed_at;
+                tx.put(key, encode_with("an archived document", &known, &sealed)?);
+            }
+        }
+        // The archive is the store itself: shops and checkpoints need no mirror here.
+        Head::ShopDeleted { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
+    }
+    Ok(true)
+}
+
+fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[u8]) -> Result<(), StoreError> {
+    let key = keyspace::archived(&head.resource, &head.shop, &head.id);
+    let mut first_listed_at = head.first_listed_at;
+    if let Some(record) = tx.get(&key)? {
+        let (known, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+        if known.version > version {
+            return Ok(());
+        }
+        first_listed_at = first_listed_at.min(known.first_listed_at);
+    }
+    let record = ArchiveHead {
+        combination: head.combination.clone(),
+        version,
+        fetched_at: head.fetched_at,
+        first_listed_at,
+        no_longer_listed_at: None,
+    };
+    tx.put(key, encode_with("an archived document", &record, sealed)?);
+    Ok(())
+}
+
+/// Of each resource some of the shop's documents; those of others are passed over unread. Whether these were all.
+fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
+    let (mut from, mut room) = (vec![b'x'], PURGED_MAX);
+    loop {
+        let Some((key, _)) = tx.pairs(b"x", &from).next().transpose()? else { return Ok(true) };
+        let resource = key.get(1..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
+        let resource = String::from_utf8_lossy(resource).into_owned();
+        let prefix = texts(b'x', &[&resource, shop]);
+        let found = tx.scan(&prefix, &prefix, room)?;
+        room -= found.len();
+        found.into_iter().for_each(|(key, _)| tx.delete(key));
+        if room == 0 {
+            return Ok(false);
+        }
+        from = keyspace::after(&texts(b'x', &[&resource]));
+    }
+}
+
+/// Shop and id in a key.
+fn place(resource: &str, key: &[u8]) -> Option<(String, String)> {
+    let text = String::from_utf8_lossy(key.get(resource.len() + 2..)?);
+    text.split_once('\0').map(|(shop, id)| (shop.to_owned(), id.to_owned()))
+}
+
+impl Store {
+    /// Archived documents of a resource above `after` (shop, id), looking at no more than `look` of
+    /// them, and fewer when they are large. Documents of shops whose key is gone are passed over.
+    ///
+    /// # Errors
+    /// The engine's read errors, and, when one shop was asked for, [`StoreError::Sealed`] for a damaged document.
+    pub fn archived(
+        &self,
+        resource: &str,
+        shop: Option<&str>,
+        after: Option<(&str, &str)>,
+        look: usize,
+    ) -> Result<ArchivePage, StoreError> {
+        let prefix = match shop {
+            Some(shop) => texts(b'x', &[resource, shop]),
+            None => texts(b'x', &[resource]),
+        };
+        let mut from = match after {
+            Some((shop, id)) => keyspace::archived(resource, shop, id),
+            None => prefix.clone(),
+        };
+        if after.is_some() {
+            from.push(0);
+        }
+        let mut page = ArchivePage::default();
+        let (mut passed_over, mut opened) = (None, 0);
+        for (looked, pair) in self.0.kv.scan(&prefix, &from).enumerate() {
+            if looked == look || opened >= OPENED_BYTES_MAX {
+                page.more = true;
+                break;
+            }
+            let (key, record) = pair?;
+            page.last = place(resource, &key);
+            match self.open_archived(resource, &key, &record) {
+                // The shop's own trouble, which its state tells of: it must not hide the documents of others. One
+                // damaged document of a sound shop is told, not passed over.
+                Err(StoreError::Sealed { context }) if shop.is_none() && self.lacks_key(page.last.as_ref()) => {
+                    passed_over = Some(context);
+                }
+                document => page.documents.extend(document?.inspect(|document| opened += document.body.len())),
+            }
+        }
+        if let Some(context) = passed_over {
+            tracing::error!(context, "documents cannot be opened and are passed over; the last one names the place");
+        }
+        Ok(page)
+    }
+
+    fn lacks_key(&self, place: Option<&(String, String)>) -> bool {
+        place.is_some_and(|(shop, _)| matches!(self.shop_key(shop), Err(StoreError::Sealed { .. })))
+    }
+
+    /// Removes a shop's archived documents.
+    pub(crate) async fn forget_archived(&self, shop: &str) -> Result<(), StoreError> {
+        let shop = shop.to_owned();
+        loop {
+            let shop = shop.clone();
+            if self.transact(move |tx| purge(tx, &shop)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One archived document.
+    ///
+    /// # Errors
+    /// As [`Store::archived`].
+    pub fn archived_one(&self, resource: &str, shop: &str, id: &str) -> Result<Option<Archived>, StoreError> {
+        let key = keyspace::archived(resource, shop, id);
+        match self.0.kv.get(&key)? {
+            Some(record) => self.open_archived(resource, &key, &record),
+            None => Ok(None),
+        }
+    }
+
+    /// What is archived of a shop's documents, by id, above the id `after`, at most `limit`; none is opened.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn archive_held(
+        &self,
+        resource: &str,
+        shop: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Held)>, StoreError> {
+        let prefix = texts(b'x', &[resource, shop]);
+        let mut from = keyspace::archived(resource, shop, after);
+        from.push(0);
+        let found = self.0.kv.scan(&prefix, if after.is_empty() { &prefix } else { &from }).take(limit);
+        found
+            .map(|pair| {
+                let (key, record) = pair?;
+                let (head, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
+                let id = key.get(prefix.len()..).unwrap_or_default();
+                let held = Held { version: head.version, is_listed: head.no_longer_listed_at.is_none() };
+                Ok((String::from_utf8_lossy(id).into_owned(), held))
+            })
+            .collect()
+    }
+
+    fn open_archived(&self, resource: &str, key: &[u8], record: &[u8]) -> Result<Option<Archived>, StoreError> {
+        let (head, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
+        let Some((shop_id, id)) = place(resource, key) else { return Ok(None) };
+        let seal_key = match self.shop_key(&shop_id) {
+            Ok(key) => key,
+            Err(StoreError::Absent { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let body = seal_key.open_document(&document_context(&shop_id, resource, &id), &sealed)?;
+        Ok(Some(Archived {
+            shop_id,
+            id,
+            combination: head.combination,
+            version: head.version,
+            fetched_at: head.fetched_at,
+            first_listed_at: head.first_listed_at,
+            no_longer_listed_at: head.no_longer_listed_at,
+            body,
+        }))
+    }
+}

@@ -1,0 +1,34 @@
+//! What documents hold and no column takes, as the engine counts it: a small record a resource, so that a restart does
+//! not forget what was seen.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::store::keyspace::texts;
+use crate::store::{Store, StoreError, decode, encode};
+
+const WHAT: &str = "what no column takes";
+
+impl Store {
+    /// What was kept of a resource.
+    ///
+    /// # Errors
+    /// The engine's read errors, or a record of another form.
+    pub fn drift<T: DeserializeOwned>(&self, resource: &str) -> Result<Option<T>, StoreError> {
+        let bytes = self.0.kv.get(&texts(b'f', &[resource]))?;
+        bytes.map(|bytes| decode(WHAT, &bytes)).transpose()
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn keep_drift<T: Serialize>(&self, resource: &str, drift: &T) -> Result<(), StoreError> {
+        let (key, record) = (texts(b'f', &[resource]), encode(WHAT, drift)?);
+        self.transact(move |tx| {
+            tx.put(key, record);
+            Ok(())
+        })
+        .await
+    }
+}

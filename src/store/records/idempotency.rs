@@ -1,0 +1,133 @@
+//! Answers that a client may ask for again by sending the same request once more.
+//!
+//! Sealed as a whole, since an answer may hold an API key and the request's digest comes from a secret. Forgotten
+//! after a day, or before, the oldest first, when there are too many. A crash between the doing of a request and the
+//! keeping of its answer loses the answer, not what was done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::tx::counters::number;
+use crate::store::{Store, StoreError, Tx, decode, encode};
+
+/// How long an answer is kept.
+const LIFE_MS: i64 = 86_400_000;
+/// Answers kept at once.
+const KEPT_MAX: u64 = 10_000;
+/// Old ones removed in one transaction.
+const REMOVED_AT_ONCE: usize = 500;
+/// How many there are.
+const COUNT: &[u8] = b"mkept_answers";
+
+/// Digest of whose request it was and what it was called.
+pub type AnswerName = [u8; 32];
+
+/// An answer and the request that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAnswer {
+    /// Digest of the request.
+    pub request: [u8; 32],
+    pub status: u16,
+    pub location: Option<String>,
+    pub body: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    at: i64,
+    answer: KeptAnswer,
+}
+
+fn key(name: &AnswerName) -> Vec<u8> {
+    [&b"i"[..], name].concat()
+}
+
+fn order(at: i64, name: &AnswerName) -> Vec<u8> {
+    [&b"n"[..], &u64::try_from(at).unwrap_or(0).to_be_bytes(), name].concat()
+}
+
+/// Time and name of a place in the order.
+fn at_and_name(order: &[u8]) -> Option<(i64, AnswerName)> {
+    let (at, name) = order.strip_prefix(b"n")?.split_first_chunk::<8>()?;
+    Some((i64::try_from(u64::from_be_bytes(*at)).ok()?, name.try_into().ok()?))
+}
+
+fn context(name: &AnswerName) -> String {
+    name.iter().fold("answer ".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn is_over(at: i64, now: i64) -> bool {
+    now.abs_diff(at) >= LIFE_MS.unsigned_abs()
+}
+
+impl Store {
+    /// The answer of that name, for a day.
+    ///
+    /// # Errors
+    /// The engine's read errors; a record that somebody changed.
+    pub fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, StoreError> {
+        let record = self.answer_record(name)?;
+        Ok(record.filter(|record| !is_over(record.at, self.now())).map(|record| record.answer))
+    }
+
+    fn answer_record(&self, name: &AnswerName) -> Result<Option<Record>, StoreError> {
+        let Some(sealed) = self.0.kv.get(&key(name))? else { return Ok(None) };
+        Ok(Some(decode("an answer", &self.0.master.open(&context(name), &sealed)?)?))
+    }
+
+    /// Keeps an answer from now on, in place of one of that name. Only one call for a name may be under way.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Result<(), StoreError> {
+        let now = self.now();
+        let text = zeroize::Zeroizing::new(encode("an answer", &Record { at: now, answer })?);
+        let sealed = self.0.master.seal(&context(&name), &text)?;
+        let before = self.answer_record(&name)?.map(|record| record.at);
+        self.transact(move |tx| {
+            tx.put(key(&name), sealed);
+            if let Some(at) = before {
+                tx.delete(order(at, &name));
+            }
+            tx.put(order(now, &name), Vec::new());
+            let count = count(tx)? + u64::from(before.is_none());
+            remove_old(tx, now, count)
+        })
+        .await
+    }
+
+    /// Removes what is over.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn forget_answers(&self) -> Result<(), StoreError> {
+        let oldest = self.0.kv.scan(b"n", b"n").next().transpose()?;
+        let now = self.now();
+        if oldest.and_then(|(order, _)| at_and_name(&order)).is_none_or(|(at, _)| !is_over(at, now)) {
+            return Ok(());
+        }
+        self.transact(move |tx| {
+            let count = count(tx)?;
+            remove_old(tx, now, count)
+        })
+        .await
+    }
+}
+
+fn count(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    Ok(number(tx.get(COUNT)?))
+}
+
+/// Removes what is over, and the oldest of too many; `count` is how many places there are in the order.
+fn remove_old(tx: &mut Tx<'_>, now: i64, mut count: u64) -> Result<(), StoreError> {
+    for (place, _) in tx.scan(b"n", b"n", REMOVED_AT_ONCE)? {
+        let Some((at, name)) = at_and_name(&place) else { continue };
+        if !is_over(at, now) && count <= KEPT_MAX {
+            break;
+        }
+        tx.delete(place);
+        tx.delete(key(&name));
+        count = count.saturating_sub(1);
+    }
+    tx.put(COUNT.to_vec(), count.to_be_bytes().to_vec());
+    Ok(())
+}

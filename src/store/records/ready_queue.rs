@@ -1,0 +1,199 @@
+//! Ready jobs as the engine holds them: the details that one page asked for stand in one record, since
+//! they differ in seq and id only. A write costs the engine much the same whatever its size.
+//!
+//! Called inside transactions by the queue, the walk and the ledger. A record's key never changes; a
+//! record without jobs is removed with the last of them. The key of a job alone is its seq; the key of a
+//! record of several is no job's seq.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Class, Job, JobKind, Lease};
+use crate::store::keyspace::Queue;
+use crate::store::records::leases::Claims;
+use crate::store::tx::counters::Counter;
+use crate::store::tx::notify::Signal;
+use crate::store::{StoreError, Tx, decode, encode};
+
+/// Jobs of one record: a page or two, and about a kilobyte.
+const JOBS_MAX: usize = 64;
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    job: Job,
+    /// Seq and id of further jobs, alike in all else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<(u64, String)>,
+}
+
+/// A job that may be leased, and where it stands.
+pub(crate) struct Picked {
+    pub(crate) queue: Queue,
+    pub(crate) record: u64,
+    pub(crate) job: Job,
+}
+
+impl Record {
+    fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// Its jobs that are wanted, in order, at most `limit`.
+    fn jobs(&self, limit: usize, mut wanted: impl FnMut(u64, &str) -> bool) -> Vec<Job> {
+        let own = if let JobKind::FetchDetail { id, .. } = &self.job.kind { id.as_str() } else { "" };
+        let all = std::iter::once((self.job.seq, own)).chain(self.more.iter().map(|(seq, id)| (*seq, id.as_str())));
+        // Asked one by one: what is wanted may depend on what was taken.
+        let taken = all.filter(|(seq, id)| wanted(*seq, id)).take(limit);
+        taken.map(|(seq, id)| self.job.sibling(seq, id.to_owned())).collect()
+    }
+
+    /// Takes the jobs out that are wanted; what is left, if anything.
+    fn without(mut self, wanted: &HashSet<u64>) -> Option<Record> {
+        self.more.retain(|(seq, _)| !wanted.contains(seq));
+        if !wanted.contains(&self.job.seq) {
+            return Some(self);
+        }
+        let (seq, id) = if self.more.is_empty() { return None } else { self.more.remove(0) };
+        Some(Record { job: self.job.sibling(seq, id), more: self.more })
+    }
+}
+
+fn read(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Record>, StoreError> {
+    tx.get(key)?.map(|bytes| decode("ready jobs", &bytes)).transpose()
+}
+
+fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &Record) -> Result<(), StoreError> {
+    tx.put(key, encode("ready jobs", record)?);
+    Ok(())
+}
+
+/// Adds a job to its queue, in a record of its own under its seq.
+pub(crate) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
+    let queue = Queue::of(job);
+    put(tx, queue.key(job.class, job.seq), &Record { job: job.clone(), more: Vec::new() })?;
+    tx.count(Counter::Ready, 1);
+    tx.raise(Signal::Queue(queue));
+    Ok(())
+}
+
+/// Adds one job for each id, in their order; `pattern` is what they have in common.
+pub(crate) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) -> Result<(), StoreError> {
+    tx.count(Counter::Ready, i64::try_from(ids.len()).unwrap_or(i64::MAX));
+    let mut ids = ids.into_iter().peekable();
+    while ids.peek().is_some() {
+        let some: Vec<String> = ids.by_ref().take(JOBS_MAX).collect();
+        // The record's number is no job's: one that comes back alone must not take its place.
+        let number = tx.next_many("job", 1 + some.len() as u64)?;
+        let mut jobs: Vec<(u64, String)> = (number + 1..).zip(some).collect();
+        let (seq, id) = jobs.remove(0);
+        let job = pattern.sibling(seq, id);
+        put(tx, Queue::of(&job).key(job.class, number), &Record { job, more: jobs })?;
+    }
+    tx.raise(Signal::Queue(Queue::of(pattern)));
+    Ok(())
+}
+
+/// Removes a job that stands in a record of its own, if it is there.
+pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, class: Class, seq: u64) -> Result<bool, StoreError> {
+    let key = queue.key(class, seq);
+    let present = tx.get(&key)?.is_some();
+    if present {
+        tx.delete(key);
+        tx.count(Counter::Ready, -1);
+    }
+    Ok(present)
+}
+
+/// How many jobs a record holds.
+pub(crate) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
+    decode::<Record>("ready jobs", bytes).map(|record| record.len())
+}
+
+/// The documents that a record's jobs are for.
+pub(crate) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
+    let jobs = decode::<Record>("ready jobs", bytes)?.jobs(usize::MAX, |_, _| true).into_iter();
+    let id = |job: Job| if let JobKind::FetchDetail { id, .. } = job.kind { Some(id) } else { None };
+    Ok(jobs.filter_map(id).collect())
+}
+
+/// The most urgent jobs that nobody has claimed, and of each document one at a time: the answer of a slow attempt must
+/// not come behind that of a later one. Equal classes take turns between the queues.
+pub(crate) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) -> Result<Vec<Picked>, StoreError> {
+    let mut candidates = Vec::new();
+    for (turn, queue) in queues.iter().enumerate() {
+        for (place, (record, job)) in first_free(tx, queue, want, claims)?.into_iter().enumerate() {
+            candidates.push(((job.class, place, turn), Picked { queue: queue.clone(), record, job }));
+        }
+    }
+    candidates.sort_by_key(|(rank, _)| *rank);
+    candidates.truncate(want);
+    Ok(candidates.into_iter().map(|(_, picked)| picked).collect())
+}
+
+fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &Claims) -> Result<Vec<(u64, Job)>, StoreError> {
+    let prefix = queue.prefix();
+    let under_way = claims.documents(queue);
+    let mut found = Vec::new();
+    let mut met = HashSet::new();
+    for pair in tx.pairs(&prefix, &prefix) {
+        let (key, bytes) = pair?;
+        let record: Record = decode("ready jobs", &bytes)?;
+        let number = crate::store::keyspace::number_of(&key).unwrap_or(0);
+        let free = record.jobs(want - found.len(), |seq, id| {
+            let is_free = !claims.holds(seq) && !under_way.is_some_and(|ids| ids.contains_key(id));
+            is_free && (id.is_empty() || met.insert(id.to_owned()))
+        });
+        found.extend(free.into_iter().map(|job| (number, job)));
+        if found.len() == want {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Takes the jobs of leases off their queues. Returns the seqs of those that were there.
+pub(crate) fn take<'a>(tx: &mut Tx<'_>, leases: impl Iterator<Item = &'a Lease>) -> Result<HashSet<u64>, StoreError> {
+    let mut wanted: BTreeMap<Vec<u8>, HashSet<u64>> = BTreeMap::new();
+    for lease in leases {
+        let key = Queue::of(&lease.job).key(lease.job.class, lease.record);
+        wanted.entry(key).or_default().insert(lease.job.seq);
+    }
+    let mut taken = HashSet::new();
+    for (key, seqs) in wanted {
+        taken.extend(take_from(tx, key, &seqs)?.into_iter().map(|job| job.seq));
+    }
+    Ok(taken)
+}
+
+fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<Job>, StoreError> {
+    let Some(record) = read(tx, &key)? else { return Ok(Vec::new()) };
+    let taken = record.jobs(usize::MAX, |seq, _| seqs.contains(&seq));
+    tx.count(Counter::Ready, -i64::try_from(taken.len()).unwrap_or(i64::MAX));
+    match record.without(seqs) {
+        Some(rest) => put(tx, key, &rest)?,
+        None => tx.delete(key),
+    }
+    Ok(taken)
+}
+
+/// Counts an attempt that a crash cut off: its job stands in a record of its own from now on.
+pub(crate) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<(), StoreError> {
+    for mut job in take_from(tx, key, seqs)? {
+        job.attempts += 1;
+        enqueue(tx, &job)?;
+    }
+    Ok(())
+}
+
+impl Job {
+    /// The same for another document.
+    fn sibling(&self, seq: u64, of: String) -> Job {
+        let mut job = self.clone();
+        job.seq = seq;
+        if let JobKind::FetchDetail { id, .. } = &mut job.kind {
+            *id = of;
+        }
+        job
+    }
+}

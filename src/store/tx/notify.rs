@@ -1,0 +1,127 @@
+//! Who is woken after a commit: the lanes (work came), the writer (documents came), the timer (an
+//! earlier due time came). Raised inside transactions, sent only once these are durable.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::store::keyspace::Queue;
+
+/// Changes kept for who computes the health; with more of them everything is read again.
+const CHANGES_MAX: usize = 50_000;
+
+/// Something that the health depends on, and that changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// A shop, or what is recorded of its streams or parked of it.
+    Shop(String),
+    Run(u64),
+}
+
+impl Changed {
+    /// What a change of a key means to the health.
+    pub(crate) fn by(key: &[u8]) -> Option<Changed> {
+        let (prefix, rest) = key.split_first()?;
+        match prefix {
+            b's' | b'S' | b'D' | b'Y' => {
+                let shop = rest.split(|byte| *byte == 0).next()?;
+                Some(Changed::Shop(String::from_utf8_lossy(shop).into_owned()))
+            }
+            b'u' => crate::store::keyspace::number_of(key).map(Changed::Run),
+            _ => None,
+        }
+    }
+}
+
+/// What changed since it was last asked for.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub what: BTreeSet<Changed>,
+    /// More than is listed.
+    pub all: bool,
+}
+
+/// Something that a durable transaction wants others to know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// A queue has work.
+    Queue(Queue),
+    /// The outbox has entries.
+    Outbox,
+    /// Something waits for a due time.
+    Timer,
+    /// A run ended.
+    Ended(u64),
+    /// Progress that watchers of idleness care about.
+    Progress,
+    /// Something that the health depends on.
+    Changed(Changed),
+}
+
+/// The receiving ends.
+#[derive(Debug)]
+pub struct Signals {
+    queues: mpsc::UnboundedSender<Queue>,
+    ended: mpsc::UnboundedSender<u64>,
+    changes: Mutex<Changes>,
+    /// Woken when something changed that the health depends on.
+    pub changed: Notify,
+    /// Woken when the outbox grew.
+    pub outbox: Notify,
+    /// Woken when something waits for a due time.
+    pub timer: Notify,
+    /// Woken after every commit that moved work along.
+    pub progress: Notify,
+}
+
+impl Signals {
+    /// The signals, the stream of queue names for the lanes, and that of runs that ended.
+    pub(crate) fn new() -> (Signals, mpsc::UnboundedReceiver<Queue>, mpsc::UnboundedReceiver<u64>) {
+        let (queues, receiver) = mpsc::unbounded_channel();
+        let (ended, ended_runs) = mpsc::unbounded_channel();
+        (
+            Signals {
+                queues,
+                ended,
+                changes: Mutex::default(),
+                changed: Notify::new(),
+                outbox: Notify::new(),
+                timer: Notify::new(),
+                progress: Notify::new(),
+            },
+            receiver,
+            ended_runs,
+        )
+    }
+
+    pub(crate) fn raise(&self, signals: BTreeSet<Signal>) {
+        for signal in signals {
+            match signal {
+                // Without lanes (a command that only looks) nobody listens; that is no error.
+                Signal::Queue(queue) => drop(self.queues.send(queue)),
+                Signal::Ended(run) => drop(self.ended.send(run)),
+                Signal::Outbox => self.outbox.notify_one(),
+                Signal::Timer => self.timer.notify_one(),
+                Signal::Progress => self.progress.notify_waiters(),
+                Signal::Changed(what) => self.note(what),
+            }
+        }
+    }
+
+    fn note(&self, what: Changed) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if changes.what.len() < CHANGES_MAX {
+            changes.what.insert(what);
+        } else {
+            changes.all = true;
+        }
+        drop(changes);
+        self.changed.notify_one();
+    }
+
+    /// What changed since the last time. All of it is durable.
+    pub fn take_changes(&self) -> Changes {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
