@@ -1,7 +1,7 @@
 //! The embedded archive as a sink: the same listing, filters and order as MySQL, over the store.
 //!
-//! Documents are stored sealed, so a filter looks into each one; that is meant for one machine and
-//! some hundred thousand documents. Who has more, or wants SQL, configures MySQL.
+//! Documents are stored encrypted, so a filter has to open each one. This suits one machine and a few hundred thousand
+//! documents; use MySQL for more, or for SQL.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,13 +39,13 @@ impl Archive {
         Archive { store, definitions, looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
     }
 
-    /// A page of documents, in the order of `(shop_id, id)` by bytes. Reads on a blocking thread.
+    /// Reads a page of documents, in the order of `(shop_id, id)` by bytes, on a blocking thread.
     ///
     /// # Errors
     /// Unknown resource, or the store's read errors.
     pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
         let (archive, definition, query) = (self.clone(), self.definition(resource)?, query.clone());
-        // Kept by the work itself, which goes on when nobody waits for it any more.
+        // Held by the scan itself, which continues after its caller was cancelled.
         let permit = Arc::clone(&self.looks).acquire_owned().await.ok();
         blocking(move || {
             let _held = permit;
@@ -54,7 +54,7 @@ impl Archive {
         .await
     }
 
-    /// One document; None: no such document.
+    /// Reads one document; None if there is no such document.
     ///
     /// # Errors
     /// As [`Archive::list`].
@@ -68,7 +68,7 @@ impl Archive {
         .await
     }
 
-    /// What is held of one shop's documents.
+    /// Reads which versions of one shop's documents are stored.
     ///
     /// # Errors
     /// As [`Archive::list`].
@@ -101,7 +101,7 @@ impl Archive {
                 let found =
                     self.store.archived(&definition.name, shop.as_deref(), from, LOOKED_AT_ONCE).map_err(broken)?;
                 let Some(last) = found.last.clone() else { break };
-                // By then nobody waits for the page.
+                // The caller has timed out by then.
                 if begun.elapsed() > LOOK_TIME_MAX {
                     return Err(SinkError::new(
                         SinkErrorClass::Unavailable,
@@ -124,7 +124,7 @@ impl Archive {
     }
 }
 
-/// The stretches of keys to look through: one a shop, or all at once. Shops before the cursor's are done.
+/// The key ranges to scan: one per shop, or everything. Shops before the cursor are done.
 fn shops(query: &ListQuery) -> Vec<Option<String>> {
     let mut wanted = match (&query.shop, &query.shops) {
         (None, None) => return vec![None],
@@ -167,7 +167,7 @@ fn matches(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extr
     filtered && in_time(definition, query, item, cells) && contains(definition, query, item, cells)
 }
 
-/// Whether a value at the place passes; null never does.
+/// Whether a value in the column satisfies the predicate; null never does.
 fn any_at(
     definition: &Definition,
     place: &Place,
@@ -201,13 +201,13 @@ fn in_time(definition: &Definition, query: &ListQuery, item: &Item, cells: &Extr
             columns.find(|(column, _)| column.name == *name).and_then(|(_, cell)| moment(cell))
         }
     };
-    // Both are `YYYY-MM-DD HH:MM:SS.ffffff` in UTC: the order of texts is the order of times.
+    // Both are `YYYY-MM-DD HH:MM:SS.ffffff` in UTC, so comparing the texts compares the times.
     at.is_some_and(|at| {
         query.from.is_none_or(|from| at >= sql_datetime(from)) && query.to.is_none_or(|to| at < sql_datetime(to))
     })
 }
 
-/// A day is its first moment.
+/// A date counts as its first moment.
 fn moment(cell: &Cell) -> Option<String> {
     match cell {
         Cell::Date(date) => Some(format!("{date} 00:00:00.000000")),

@@ -1,9 +1,9 @@
-//! What the text of a filter means for the type of its column. One for all sinks, so that each finds the same.
+//! Parses a filter's text for the type of its column. Shared by all sinks, so that each finds the same documents.
 
 use crate::catalog::definition::ColumnKind;
 use crate::catalog::extract::text_cell;
 
-/// The text as a column of this type holds it. None: it is no value of the type, so that nothing equals it.
+/// The text in the form in which a column of this type stores it; None if it is not a value of the type.
 pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
     match kind {
         ColumnKind::Text(_) | ColumnKind::Json => Some(text.to_owned()),
@@ -12,7 +12,7 @@ pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
     }
 }
 
-/// Whether a column of this type whose value reads so equals the text of a filter.
+/// Whether a column value of this type equals the text of a filter.
 pub(super) fn equals(kind: ColumnKind, value: &str, text: &str) -> bool {
     let Some(wanted) = held(kind, text) else { return false };
     match kind {
@@ -21,7 +21,7 @@ pub(super) fn equals(kind: ColumnKind, value: &str, text: &str) -> bool {
     }
 }
 
-/// A numeral without the digits that do not count: zeros at both ends, and those beyond the scale.
+/// Normalises a numeral: drops leading and trailing zeros, and digits beyond the scale.
 fn plain(numeral: &str, scale: usize) -> String {
     let mut numeral = numeral.to_owned();
     cut_fraction(&mut numeral, scale);
@@ -35,7 +35,7 @@ fn plain(numeral: &str, scale: usize) -> String {
     }
 }
 
-/// Digits beyond the scale are cut: rounded up, `9.99` would not fit a column for one digit.
+/// Truncates digits beyond the scale. Rounding `9.99` up would not fit a column for one digit.
 pub(super) fn cut_fraction(numeral: &mut String, scale: usize) {
     if let Some(point) = numeral.find('.') {
         let keep = if scale == 0 { point } else { point + 1 + scale };

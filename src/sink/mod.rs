@@ -1,8 +1,8 @@
-//! Where documents go: the words that every sink shares.
+//! Where documents go: the types that every sink shares.
 //!
-//! The writer hands batches of [`crate::domain::Entry`] to a sink and acknowledges them after its
-//! commit; the HTTP side asks it for pages of documents. [`SinkErrorClass`] is all that the writer
-//! needs to know about a failure. No sink deletes a document because a list did not show it.
+//! The writer hands batches of [`crate::domain::Entry`] to a sink and acknowledges them after its commit; the HTTP
+//! side reads pages of documents from it. [`SinkErrorClass`] is all that the writer needs to know about a failure. No
+//! sink deletes a document because a list did not show it.
 
 pub mod archive;
 pub(crate) mod filter;
@@ -22,27 +22,26 @@ pub use archive::Archive;
 pub use mysql::Mysql;
 pub use writer::Health;
 
-/// What a failure of a sink means for the batch that met it.
+/// What a sink's failure means for the batch that was being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SinkErrorClass {
-    /// Lost a race (deadlock, lock wait): the same transaction again, after a short pause.
+    /// Lost a race (deadlock, lock wait): repeat the same transaction after a short pause.
     Repeat,
-    /// The connection or the server is gone: reconnect, then repeat. Whether the batch was applied is
-    /// not known.
+    /// The connection or the server is gone: reconnect, then repeat. The batch may or may not have been applied.
     Disconnected,
-    /// No connection came about, or the server itself says that it takes nothing now: nothing was applied, and no
-    /// document can be to blame. Try again, ever less often.
+    /// No connection could be made, or the server refuses all work for now: nothing was applied, and no document is
+    /// the cause. Retry with backoff.
     Unavailable,
-    /// Every row was taken, but the commit's answer did not come: as `Disconnected`, and no document
-    /// can be to blame.
+    /// Every row was accepted, but the answer to COMMIT never arrived: like `Disconnected`, and no document is the
+    /// cause.
     Unconfirmed,
-    /// The server is out of space or memory: wait, say so, try again.
+    /// The server is out of disk space or memory: report it, wait, retry.
     NoRoom,
-    /// Somebody must mend rights, names or settings: pause writing and say so.
+    /// Rights, names or settings need an operator: pause writing and report it.
     Operator,
-    /// A document is refused. Bisect the batch and park the one.
+    /// A document is refused. Bisect the batch and park that document.
     Poison,
-    /// Anything else: like `Repeat`, then bisect; never endless.
+    /// Anything else: retry like `Repeat`, then bisect; the retries are bounded.
     Unknown,
 }
 
@@ -51,19 +50,19 @@ pub enum SinkErrorClass {
 #[error("{text}")]
 pub struct SinkError {
     pub class: SinkErrorClass,
-    /// For people: what and where, and the mend if there is one. Holds no password and no value of
-    /// a document.
+    /// For people: what failed, where, and the remedy if one is known. Contains no password and no value of a
+    /// document.
     pub text: String,
 }
 
 impl SinkError {
-    /// A failure of this class.
+    /// Creates a failure of this class.
     pub fn new(class: SinkErrorClass, text: impl Into<String>) -> SinkError {
         SinkError { class, text: text.into() }
     }
 
-    /// The same failure, met before any document was sent: none can be to blame for it, however often it
-    /// comes again.
+    /// Reclassifies a failure that occurred before any document was sent: it never blames a document, however often it
+    /// repeats.
     fn before_documents(self) -> SinkError {
         let class = match self.class {
             SinkErrorClass::Disconnected => SinkErrorClass::Unavailable,
@@ -74,29 +73,29 @@ impl SinkError {
     }
 }
 
-/// What a page of documents is asked for. All conditions hold together.
+/// A query for one page of documents. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {
     /// The shops that the caller may see; None: all.
     pub shops: Option<Vec<String>>,
-    /// Only this one.
+    /// Only this shop.
     pub shop: Option<String>,
-    /// Places that must equal a text, by bytes. Times in RFC 3339, booleans `true` and `false`.
-    /// A text that is no value of the column's type finds nothing.
+    /// Columns that must equal a text, byte by byte. Times are RFC 3339, booleans `true` and `false`. A text that is
+    /// not a value of the column's type matches nothing.
     pub filters: Vec<(Place, String)>,
     /// Earliest time, inclusive: of the table's time column, or of `fetched_at` where it has none.
     pub from: Option<Millis>,
     /// Latest time, exclusive.
     pub to: Option<Millis>,
-    /// A text that one of the places of the table's search contains, whatever its case.
+    /// Case-insensitive substring, looked for in the searchable columns of the table.
     pub q: Option<String>,
     /// Items per page; 0 counts as 1.
     pub limit: usize,
-    /// Where the page before ended: `(shop_id, id)`.
+    /// Where the previous page ended: `(shop_id, id)`.
     pub after: Option<(String, String)>,
 }
 
-/// One document as the sink holds it.
+/// One stored document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     pub shop_id: String,
@@ -108,23 +107,23 @@ pub struct Item {
     pub no_longer_listed_at: Option<Millis>,
     /// The JSON text.
     pub document: Bytes,
-    /// The typed columns in the definition's order, laid out from the document by
-    /// [`crate::catalog::extract`], so that all sinks answer alike.
+    /// The typed columns in the definition's order, extracted from the document by [`crate::catalog::extract`], so
+    /// that all sinks return the same values.
     pub columns: Vec<(String, Cell)>,
 }
 
-/// Bytes of documents from which on a page takes no more: all of it is in memory at once.
+/// A page ends once its documents reach this many bytes, because the whole page is in memory.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A page, in the order of `(shop_id, id)` by bytes. Pages of large documents hold fewer than were asked for.
+/// A page, ordered by the bytes of `(shop_id, id)`. May hold fewer items than requested if documents are large.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ItemPage {
     pub items: Vec<Item>,
-    /// `after` of the next page; None: this was the last.
+    /// `after` of the next page; None on the last page.
     pub next: Option<(String, String)>,
 }
 
-/// A page that takes items until it is full.
+/// Collects items until the page is full.
 #[derive(Default)]
 struct Filling {
     page: ItemPage,
@@ -132,7 +131,7 @@ struct Filling {
 }
 
 impl Filling {
-    /// False: the page has `limit` items or bytes enough, and this one belongs to the next.
+    /// Adds an item; false if the page already has `limit` items or enough bytes.
     fn take(&mut self, item: Item, limit: usize) -> bool {
         if self.page.items.len() >= limit.max(1) || self.bytes >= PAGE_BYTES_MAX {
             self.page.next = self.page.items.last().map(|item| (item.shop_id.clone(), item.id.clone()));
@@ -144,7 +143,7 @@ impl Filling {
     }
 }
 
-/// Where documents go.
+/// A sink: MySQL or the embedded archive.
 #[derive(Clone)]
 pub enum Sink {
     Mysql(std::sync::Arc<Mysql>),
@@ -152,7 +151,7 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// `mysql` or `archive`.
+    /// Returns `mysql` or `archive`.
     pub fn kind(&self) -> &'static str {
         match self {
             Sink::Mysql(_) => "mysql",
@@ -160,7 +159,7 @@ impl Sink {
         }
     }
 
-    /// A page of documents.
+    /// Reads one page of documents.
     ///
     /// # Errors
     /// The sink cannot be read now.
@@ -171,7 +170,7 @@ impl Sink {
         }
     }
 
-    /// One document; None: no such document.
+    /// Reads one document; None if there is no such document.
     ///
     /// # Errors
     /// The sink cannot be read now.
@@ -182,7 +181,8 @@ impl Sink {
         }
     }
 
-    /// What is held of one shop's documents, by id, above the id `after`, ascending by bytes, at most `limit`.
+    /// Reads which versions of one shop's documents are stored, with ids above `after`, ascending by bytes, at most
+    /// `limit`.
     ///
     /// # Errors
     /// The sink cannot be read now.
@@ -201,8 +201,8 @@ impl Sink {
 }
 
 impl Sink {
-    /// The documents in a range whose rows in child tables are not those of the stored document. The archive has no
-    /// such tables.
+    /// Finds the documents in a range whose child rows differ from the stored document. The archive has no child
+    /// tables.
     ///
     /// # Errors
     /// The sink cannot be read now.
@@ -213,10 +213,10 @@ impl Sink {
         }
     }
 
-    /// Writes the rows of documents in child tables again, from the stored documents. How many documents there were.
+    /// Rewrites the child rows of these documents from the stored documents; returns how many documents were found.
     ///
     /// # Errors
-    /// The sink's; what was written by then stays.
+    /// The sink's; rows written before the failure stay.
     pub async fn rewrite_children(&self, resource: &str, shop: &str, ids: &[String]) -> Result<u64, SinkError> {
         match self {
             Sink::Mysql(mysql) => mysql.rewrite_children(resource, shop, ids).await,
@@ -231,7 +231,7 @@ mod tests {
     use super::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unavailable, Unconfirmed, Unknown};
 
     #[test]
-    fn nothing_met_before_the_documents_blames_one() {
+    fn a_failure_before_any_document_is_sent_blames_no_document() {
         let before = |class| SinkError::new(class, "why").before_documents();
         for class in [Repeat, Disconnected, Unavailable, Unconfirmed, NoRoom, Operator, Poison, Unknown] {
             let SinkError { class, text } = before(class);

@@ -1,8 +1,8 @@
-//! The writer: outbox -> sink -> acknowledge. One task; the only one that writes to the sink.
+//! The writer: outbox -> sink -> acknowledge. The only task that writes documents to the sink.
 //!
-//! A batch is read, written in one transaction of the sink, and acknowledged after its commit. A failure
-//! means what its class says: repeat, reconnect, wait, or look for the one document that is refused and
-//! park it. Nothing is ever dropped, and no failure stops the task.
+//! It reads a batch, writes it in one transaction and acknowledges it after the commit. The class of a failure decides
+//! what happens next: repeat, reconnect, wait, or bisect the batch to find the refused document and park it. Nothing
+//! is dropped, and no failure stops the task.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,28 +16,28 @@ use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::{Entry, Sparse};
 use crate::store::{Slot, Store, StoreError, Waiting, blocking, how_it_ended};
 
-/// Entries of one transaction: beyond some hundreds the server gains nothing.
+/// Entries per transaction: beyond a few hundred the server gains nothing.
 const BATCH_MAX: usize = 128;
-/// Stored bytes of one batch; opened they are some times as much.
+/// Stored bytes per batch; decrypted and decompressed they are several times as large.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
-/// Repeats of a transaction that lost a race before it is halved.
+/// Attempts of a transaction that loses races before it is split in half.
 const REPEATS_MAX: u32 = 5;
-/// The same for its parts: each try may wait for a row that somebody holds.
+/// The same for the halves: each attempt may wait for a row lock of another client.
 const REPEATS_OF_PART_MAX: u32 = 2;
-/// Lost connections by the same batch, with the server answering in between, before it is suspected.
+/// Connections that the same batch may lose, while the server answers pings in between, before it is suspected.
 const SUSPECT_AFTER: u32 = 2;
-/// How often a document by itself must come under suspicion before it is parked. A line that tears every other
-/// connection does that to an innocent one time in eight, so to one in ten million as often as this.
+/// How often a document on its own must come under suspicion before it is parked. A link that drops every other
+/// connection suspects an innocent document once in eight tries, so parks one in ten million.
 const SUSPICIONS_MAX: u32 = 8;
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
-/// Short enough for a server that takes over an address to be found within ten seconds.
+/// Short enough to find a server that takes over an address within ten seconds.
 const RECONNECT_MAX: Duration = Duration::from_secs(8);
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
-/// How the sink is, for the status page.
+/// State of the sink, for the status page.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Shared>);
 
@@ -49,28 +49,28 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct LastAnswer {
-    /// It was asked at least once, and answered or failed.
+    /// Whether the sink has answered or failed at least once.
     is_known: bool,
     error: Option<String>,
 }
 
 impl Health {
-    /// The failure that the writer last met, until a write succeeds.
+    /// The last failure, until a write succeeds.
     pub fn error(&self) -> Option<String> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
     }
 
-    /// Whether the sink has answered or failed since the start; before that it is neither healthy nor unhealthy.
+    /// Whether the sink has answered or failed since the start; until then its health is unknown.
     pub fn is_known(&self) -> bool {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).is_known
     }
 
-    /// Notes what a call outside the writer met, where no writer runs.
+    /// Records the result of a call made outside the writer, for sinks without a writer.
     pub fn note(&self, error: Option<String>) {
         self.set(error);
     }
 
-    /// Sets or clears the failure; true when that is news.
+    /// Sets or clears the failure; returns true if the sink changed between healthy and failing.
     fn set(&self, error: Option<String>) -> bool {
         let mut state = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         let news = state.error.is_some() != error.is_some();
@@ -82,7 +82,7 @@ impl Health {
         news
     }
 
-    /// Waits until the sink's state changed since the last time; for one who waits. Cancel safe.
+    /// Waits until the state changes after the last call. For a single waiter. Cancel safe.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
@@ -112,15 +112,15 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
     }
 }
 
-/// Writes documents to MySQL until stopped. While one batch is written the next is opened, and the one
-/// before is acknowledged: the server is the slow part and shall not wait for us.
+/// Writes documents to MySQL until stopped. While one batch is written, the next is decrypted and the previous one
+/// acknowledged, so that the server, the slow part, never waits.
 pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
     let acknowledging = JoinSet::new();
     let suspects = BTreeMap::new();
     let refusals = BTreeMap::new();
     let mut writer =
         Writer { store, mysql, health, stop, prepared: false, acknowledging, left_behind: false, suspects, refusals };
-    // Not only with the first batch: what the definitions gained can be asked for before anything is written.
+    // Prepare the tables now, not with the first batch: queries may use new columns before anything is written.
     writer.write_part(&[], REPEATS_MAX).await;
     let mut batch = Vec::new();
     while !writer.stop.is_cancelled() {
@@ -141,26 +141,26 @@ struct Writer {
     mysql: Arc<Mysql>,
     health: Health,
     stop: CancellationToken,
-    /// Tables exist as the definitions want them.
+    /// The tables match the definitions.
     prepared: bool,
-    /// At most one batch whose commit is confirmed; whether the store took that down.
+    /// Acknowledgement of at most one committed batch; yields whether the store accepted it.
     acknowledging: JoinSet<bool>,
-    /// An entry lost every race, or is under suspicion, and stays in the outbox, where it is met again.
+    /// Some entry was deferred (it lost every race, or is suspected) and is still in the outbox.
     left_behind: bool,
-    /// What lost its connection over and over by itself, and in how many turns. They go behind the others.
+    /// Entries that lost their connection when written alone, with the number of times. They are tried after the
+    /// others.
     suspects: BTreeMap<Slot, u32>,
-    /// What was told of refused documents, by the kind of error.
+    /// Throttles the warnings about refused documents, by class.
     refusals: BTreeMap<SinkErrorClass, Sparse>,
 }
 
-/// Opens the sealed documents after a place, on a blocking thread.
+/// Decrypts the outbox entries after a position, on a blocking thread.
 async fn read(store: Store, after: Option<Slot>) -> Result<Vec<Waiting>, StoreError> {
     blocking(move || store.outbox_batch(after, BATCH_MAX, BATCH_BYTES_MAX)).await
 }
 
 impl Writer {
-    /// The oldest entries; waits for some when there are none. What an acknowledgement failed to remove
-    /// comes again.
+    /// Reads the oldest entries; waits if there are none. Entries whose acknowledgement failed are read again.
     async fn next_from_start(&mut self) -> Vec<Waiting> {
         self.acknowledged().await;
         if std::mem::take(&mut self.left_behind) {
@@ -187,7 +187,7 @@ impl Writer {
         Vec::new()
     }
 
-    /// Writes a batch, in halves where it must be, until all of it is written or parked, or the writer
+    /// Writes a batch, bisecting it where necessary, until every entry is written, deferred or parked, or the writer
     /// is stopped.
     async fn write_batch(&mut self, batch: Vec<Waiting>) {
         let (suspected, others): (Vec<_>, Vec<_>) =
@@ -237,9 +237,9 @@ impl Writer {
                     Duration::from_millis(fastrand::u64(10..200))
                 }
                 SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed | SinkErrorClass::Unavailable => {
-                    // A document too large for what stands between can look like a lost connection; not one that
-                    // came as far as the commit, nor one that was never sent or that the server did not want now.
-                    // And a server that is away is asked for once in a turn.
+                    // A document too large for a proxy in between can look like a lost connection. One that reached
+                    // the commit, was never sent, or met a server that takes no work is not the cause. An unreachable
+                    // server is pinged once per attempt.
                     if error.class == SinkErrorClass::Disconnected {
                         lost += u32::from(self.mysql.ping().await.is_ok());
                     }
@@ -272,7 +272,7 @@ impl Writer {
         if entries.is_empty() { Ok(()) } else { self.mysql.write(entries).await }
     }
 
-    /// Begins to acknowledge a part; the one before is done then.
+    /// Starts to acknowledge a part, after the previous acknowledgement has finished.
     async fn acknowledge(&mut self, part: &[Waiting]) {
         self.acknowledged().await;
         for waiting in part {
@@ -289,8 +289,8 @@ impl Writer {
         });
     }
 
-    /// Waits for the acknowledgement under way. After one that failed it takes its time: what was not
-    /// acknowledged is written again, and shall not be all the time.
+    /// Waits for the acknowledgement in progress. Pauses after a failed one, because its entries will be written
+    /// again.
     async fn acknowledged(&mut self) {
         while let Some(done) = self.acknowledging.join_next().await {
             if !matches!(done, Ok(true)) {
@@ -299,9 +299,9 @@ impl Writer {
         }
     }
 
-    /// Parks what is refused. What only lost its races is nobody's fault and is left where it is: somebody holds
-    /// its row, and others shall not wait for that. So is, for a number of turns, what lost its connections: the line
-    /// may be bad.
+    /// Parks a refused document. One that only lost races is deferred: another client holds its row, and the others
+    /// must not wait for that. One that lost its connections is deferred a number of times, because the link may be
+    /// bad.
     async fn give_up(&mut self, one: &Waiting, error: &SinkError) {
         let later = match error.class {
             SinkErrorClass::Repeat => true,
@@ -313,7 +313,7 @@ impl Writer {
             _ => false,
         };
         if later {
-            tracing::debug!(error = error.text, "a document is left for later");
+            tracing::debug!(error = error.text, "a document is deferred");
             self.left_behind = true;
             return;
         }
@@ -330,12 +330,12 @@ impl Writer {
 
 enum Part {
     Written,
-    /// The sink refuses something in it.
+    /// At least one of its entries is refused.
     Refused(SinkError),
     Stopped,
 }
 
-/// Sleeps; true when the writer is stopped meanwhile.
+/// Sleeps; returns true if the writer was stopped meanwhile.
 async fn pause(stop: &CancellationToken, time: Duration) -> bool {
     tokio::select! {
         () = stop.cancelled() => true,

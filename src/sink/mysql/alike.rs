@@ -1,7 +1,7 @@
-//! Whether a column holds what a document says. Pure.
+//! Compares a column's value with the value in the document. Pure.
 //!
-//! A column may have another type than was asked for, as long as it holds as much; and MySQL stores JSON in a form of its
-//! own, with sorted keys and numbers as 64-bit floats, so that `1.50` comes back as `1.5`. None of that is a difference.
+//! The column may have another type than was asked for, as long as it holds as much; and MySQL normalises JSON (sorted
+//! keys, numbers as 64-bit floats, so `1.50` becomes `1.5`). Neither counts as a difference.
 
 use std::cmp::Ordering;
 
@@ -13,7 +13,7 @@ use crate::catalog::extract::Cell;
 
 use super::value::cell_value;
 
-/// Compares a cell of a document with what the server sent of its column.
+/// Whether the server's value of a column equals the document's cell.
 pub(super) fn alike(cell: &Cell, kind: ColumnKind, there: &Value) -> bool {
     let asked = cell_value(cell.clone(), kind);
     match (cell, there) {
@@ -28,7 +28,7 @@ pub(super) fn alike(cell: &Cell, kind: ColumnKind, there: &Value) -> bool {
     }
 }
 
-/// Text of a value; a column of CHAR drops the spaces at its end.
+/// The text of a value; CHAR columns drop trailing spaces.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().map(|text| text.trim_end_matches(' ').to_owned()),
@@ -38,7 +38,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// `2026-11-22` and `2026-11-22 10:00:00.000000` as the server sends them.
+/// Accepts `2026-11-22` and `2026-11-22 10:00:00.000000` as the server sends them.
 fn same_time(text: &str, there: &Value) -> bool {
     let Value::Date(year, month, day, hour, minute, second, micros) = *there else { return false };
     let there = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}");
@@ -50,7 +50,7 @@ fn same_number(one: &str, other: &str) -> bool {
         let is_numeral = text.starts_with(|first: char| first.is_ascii_digit() || first == '-');
         text.parse::<f64>().ok().filter(|number| is_numeral && number.is_finite())
     };
-    // By order: a comparison of floats for equality is what is meant here.
+    // By ordering: exact equality of floats is intended here, and this form passes the lint.
     number(one).zip(number(other)).is_some_and(|(one, other)| one.partial_cmp(&other) == Some(Ordering::Equal))
 }
 
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_type_holds_as_well_is_no_difference() {
+    fn an_equal_value_in_another_type_is_no_difference() {
         let (at, midnight) = ("2026-11-22 10:00:00.250000", "2026-11-22 00:00:00.000000");
         for (cell, kind, there) in [
             (Cell::Null, Integer, Value::NULL),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_changed_is_one() {
+    fn a_changed_value_is_a_difference() {
         for (cell, kind, there) in [
             (Cell::Null, Integer, Value::Int(0)),
             (Cell::Integer(0), Integer, Value::NULL),

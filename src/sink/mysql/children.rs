@@ -1,7 +1,7 @@
-//! Whether the child tables hold the rows of the stored documents, and no others.
+//! Checks that the child tables hold exactly the rows of the stored documents.
 //!
-//! Compared in this process, page by page, with what each stored document is laid out to: the columns of a child table
-//! may come from anywhere in it, which no condition of SQL says.
+//! Compared in this process, page by page, with the rows extracted from each stored document: columns of a child table
+//! may come from anywhere in it, which no SQL condition expresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::alike::alike;
 use super::layout::Layout;
 use super::value::text_value;
 
-/// Documents of a page; fewer where they are large.
+/// Documents per page; fewer where they are large.
 const PAGE_MAX: u64 = 200;
 const PAGE_BYTES_MAX: usize = 8 << 20;
 
@@ -36,18 +36,18 @@ struct Expected {
     rows: Vec<Vec<Vec<Cell>>>,
 }
 
-/// What a child table has of a document.
+/// What a child table holds of a document.
 #[derive(Default)]
 struct Found {
-    /// Rows that the document says, each at its position.
+    /// Rows that match the document, each at its position.
     right: usize,
-    /// There is a row that it does not say.
+    /// There is a row that the document does not have.
     has_other: bool,
 }
 
 impl Mysql {
-    /// The documents whose rows in some child table are not those of the stored document. A document that is written
-    /// meanwhile may be among them: ask twice.
+    /// Finds the documents whose rows in some child table differ from the stored document. A document that is being
+    /// written may be among them: check twice.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
@@ -78,7 +78,7 @@ impl Mysql {
         }
     }
 
-    /// The next documents, and whether there are more.
+    /// Reads the next documents, and whether there are more.
     async fn expected(
         &self,
         layout: &Layout,
@@ -94,7 +94,7 @@ impl Mysql {
         let take = |(id, combination, version, document): (String, String, u64, Vec<u8>)| {
             bytes += document.len();
             count += 1;
-            // What is no JSON any more was changed by hand, and has no rows to compare with.
+            // A document edited into invalid JSON has no rows to compare with.
             let value = Json::parse(&document).unwrap_or(Json::Null);
             let combination = self.combination(&layout.definition.name, &combination);
             let laid_out = extract(&layout.definition, &id, &value, &combination);
@@ -105,7 +105,7 @@ impl Mysql {
         Ok((expected, count == PAGE_MAX || bytes >= PAGE_BYTES_MAX))
     }
 
-    /// Compares the rows of a child table with those that are expected there.
+    /// Compares the rows of a child table with the expected ones.
     async fn found(
         &self,
         layout: &Layout,

@@ -1,7 +1,7 @@
 //! The one table from MySQL's and MariaDB's error codes to [`SinkErrorClass`].
 //!
-//! Server messages may quote row values, which must not leave the sink: only classes whose messages
-//! speak of names, rights and space keep the text as it is; the others lose everything in quotes.
+//! Server messages may quote row values, which must not leave the sink: only classes whose messages are about names,
+//! rights and space keep the text; the others have everything in quotes removed.
 
 use mysql_async::{DriverError, Error, IoError};
 
@@ -9,44 +9,45 @@ use crate::sink::{SinkError, SinkErrorClass};
 
 use super::{remedy, tls};
 
-/// Longest text of an error; a server may send 512 bytes and more.
+/// Maximum length of an error text; a server may send 512 bytes and more.
 const TEXT_CHARS_MAX: usize = 360;
 
-/// A login that is refused, for its password or for what the server requires of the connection.
+/// A refused login, for its password or for what the server requires of the connection.
 pub(super) const DENIED: u16 = 1045;
 
-/// A row with the same value in an index that is unique.
+/// Duplicate value in a unique index.
 const DUPLICATE: u16 = 1062;
 
-/// Ours is the primary key alone, where another writer may have been first. Any other was added, and refuses the
-/// document for what it holds.
+/// A duplicate in the primary key, which is ours, means that another writer was first. Any other unique index was
+/// added, and refuses the document for its content.
 fn class_of_duplicate(message: &str) -> SinkErrorClass {
     if message.ends_with("PRIMARY'") { SinkErrorClass::Unknown } else { SinkErrorClass::Poison }
 }
 
-/// What a server's error code means.
+/// The class of a server's error code.
 pub(super) fn class_of(code: u16) -> SinkErrorClass {
     match code {
-        // Deadlock, lock wait, record changed, a read lock on everything, too many transactions at once, a statement that
-        // somebody interrupted, and a table that was changed under it.
+        // Deadlock, lock wait, record changed, global read lock, too many concurrent transactions, interrupted
+        // statement, and a table that was changed meanwhile.
         1205 | 1213 | 1020 | 1223 | 1317 | 1412 | 1615 | 1637 | 1969 | 3024 => SinkErrorClass::Repeat,
-        // The connection broke: gone, killed, out of step, or without the statements that were prepared on it.
+        // The connection broke: gone, killed, out of sync, or its prepared statements are lost.
         1156 | 1158..=1161 | 1243 | 1927 | 2006 | 2013 => SinkErrorClass::Disconnected,
-        // The server itself says that it takes nothing now: full of connections or statements, going down, offline,
-        // not (yet) part of its cluster, read-only as after a failover. 4031: closed for idling.
+        // The server itself takes no work now: out of connections or statements, shutting down, offline, not (yet)
+        // part of its cluster, read-only as after a failover. 4031: closed for idling.
         1040 | 1047 | 1053 | 1135 | 1203 | 1226 | 1290 | 1461 | 1792 | 1836 | 2002 | 2003 | 3032 | 4031 => {
             SinkErrorClass::Unavailable
         }
-        // 1030 is the storage engine's "no", in practice a full disk.
+        // 1030 is the storage engine's refusal, in practice a full disk.
         1114 | 1021 | 1030 | 1037 | 1038 | 1041 | 3 | 28 => SinkErrorClass::NoRoom,
-        // Rights, host and login rules, names; 1005: a table cannot be made, as for lack of space; 1118 and 1071:
-        // a definition too wide for a table; 1665: statement-based binary log.
+        // Rights, host and login rules, names; 1005: a table cannot be created, as for lack of space; 1118 and 1071: a
+        // definition too wide for a table; 1665: statement-based binary log.
         1005 | 1044 | 1045 | 1049 | 1054 | 1071 | 1118 | 1129 | 1130 | 1142 | 1143 | 1146 | 1227 | 1370 | 1665
         | 1698 | 1820 | 1862 | 3118 | 3159 => SinkErrorClass::Operator,
-        // A table that cannot be used by anybody: its files, a view in its place, a column that somebody added and that
-        // wants a value, a trigger of a user who is gone.
+        // An unusable table: damaged files, a view in its place, an added column that requires a value, a trigger
+        // whose definer is gone.
         1016 | 1017 | 1034 | 1036 | 1194 | 1195 | 1288 | 1364 | 1449 | 1814 | 1932 => SinkErrorClass::Operator,
-        // Refused data: too large, not text, too long, out of range, no date, no JSON, a broken check.
+        // Refused data: too large, not text, too long, out of range, not a date, not JSON, a violated check
+        // constraint.
         1153 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1411 | 3140 | 3141 | 3157 | 3819 | 4025 | 4038 | 4040 => {
             SinkErrorClass::Poison
         }
@@ -54,7 +55,7 @@ pub(super) fn class_of(code: u16) -> SinkErrorClass {
     }
 }
 
-/// From a driver's error to ours. Never shows passwords or row values.
+/// Converts a driver error. Never shows passwords or row values.
 pub(super) fn sink_error(error: &Error) -> SinkError {
     match error {
         Error::Server(server) => {
@@ -117,8 +118,8 @@ fn class_of_driver(error: &DriverError) -> SinkErrorClass {
     }
 }
 
-/// Cuts out what is in single quotes. The name of a column or key after the last "for column" or "for key" stays, as it
-/// is what people look for; a value cannot follow it.
+/// Removes what is in single quotes. The name after the last "for column" or "for key" stays, as operators need it; a
+/// value cannot follow it.
 fn without_values(message: &str) -> String {
     let (head, tail) = match message.rfind(" for column ").or_else(|| message.rfind(" for key ")) {
         Some(at) => message.split_at(at),
@@ -134,7 +135,7 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// One line, bounded.
+/// Collapses a text to one bounded line.
 fn tidy(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARS_MAX).collect()
 }

@@ -1,6 +1,6 @@
-//! What of the tables that are there would merge documents, refuse them, or lose half a batch.
+//! Finds defects of existing tables that would merge documents, refuse them, or leave half a batch.
 //!
-//! Read from the server's own description at the start and by `waybill check`, and judged by pure functions. Nothing is
+//! Reads the server's own description, at the start and in `waybill check`; pure functions judge it. Nothing is
 //! changed: each fault names the statement that repairs it.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::sink::SinkError;
 use super::layout::{SqlColumn, SqlTable};
 use super::schema::{MIGRATIONS_TABLE_NAME, soon};
 
-/// Tables of ours that no definition describes, with the columns of their primary keys.
+/// Tables of ours that belong to no definition, with their primary keys.
 pub(super) const OWN_KEYS: [(&str, &[&str]); 4] = [
     (MIGRATIONS_TABLE_NAME, &["number"]),
     ("waybill_shops", &["id"]),
@@ -21,23 +21,23 @@ pub(super) const OWN_KEYS: [(&str, &[&str]); 4] = [
     ("waybill_replays", &["resource", "only_shop"]),
 ];
 
-/// How much a fault matters.
+/// Severity of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth a look: the server may refuse some documents, or does more than it is asked for.
+    /// Worth a look: the server may refuse some documents, or does more than it was asked to.
     Notice,
-    /// Documents are refused that the definition allows.
+    /// Documents that the definition allows are refused.
     Refuses,
-    /// Documents would overwrite each other, or a crash would leave half a batch: nothing is written to it.
+    /// Documents would overwrite each other, or a crash would leave half a batch: the table is not written.
     Corrupts,
 }
 
-/// What is wrong with a table.
+/// A fault of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub table: String,
     pub severity: Severity,
-    /// What is wrong, what follows, and the statement that repairs it.
+    /// What is wrong, its effect, and the statement that repairs it.
     pub text: String,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Found {
     /// By name, in lower case.
     indexes: BTreeMap<String, Index>,
     triggers: Vec<String>,
-    /// Conditions that are not ours, as name and text.
+    /// Check constraints that are not ours, as name and text.
     checks: Vec<(String, String)>,
     foreign_keys: Vec<String>,
 }
@@ -71,7 +71,7 @@ struct Column {
 #[derive(Clone, Debug, Default)]
 struct Index {
     is_unique: bool,
-    /// Columns with the length that the index takes of them; a name is empty for an expression.
+    /// Columns with the indexed prefix length; the name is empty for an expression.
     parts: Vec<(String, Option<u64>)>,
 }
 
@@ -80,7 +80,7 @@ impl Found {
         self.has_transactions
     }
 
-    /// The first of these columns that it does not have.
+    /// The first of these columns that the table lacks.
     pub(super) fn lacks<'a>(&self, names: &'a [String]) -> Option<&'a String> {
         names.iter().find(|name| self.columns.iter().all(|column| column.name != **name))
     }
@@ -91,13 +91,13 @@ impl Found {
 }
 
 impl Column {
-    /// The server computes it, and takes no value for it.
+    /// The server computes the column and accepts no value for it.
     fn is_generated(&self) -> bool {
         let extra = self.extra.to_uppercase();
         ["VIRTUAL", "STORED", "PERSISTENT"].iter().any(|word| extra.contains(word))
     }
 
-    /// A new row needs a value for it.
+    /// An insert must supply a value.
     fn needs_value(&self) -> bool {
         let has_own = self.has_default
             || self.extra.to_lowercase().contains("auto_increment")
@@ -108,7 +108,7 @@ impl Column {
 }
 
 impl Index {
-    /// Two rows with the same values of these columns cannot both be there, unless its parts are a unique set of more.
+    /// Whether rows that differ in these columns could still conflict in this unique index.
     fn merges(&self, key: &[String]) -> bool {
         let takes = |name: &String| self.parts.iter().any(|(part, length)| part == name && length.is_none());
         self.is_unique && !key.iter().all(takes)
@@ -123,7 +123,7 @@ impl Index {
     }
 }
 
-/// Reads a table's description; None: it is not there, or the user may not see it.
+/// Reads a table's description; None if it does not exist or is not visible to the user.
 pub(super) async fn describe(conn: &mut Conn, table: &str) -> Result<Option<Found>, SinkError> {
     let text = "SELECT TABLE_TYPE, COALESCE(ENGINE, ''), COALESCE(ROW_FORMAT, '') FROM information_schema.TABLES \
                 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
@@ -176,7 +176,7 @@ async fn indexes(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Index>
     Ok(found)
 }
 
-/// Those that the user may see.
+/// Triggers visible to the user.
 async fn triggers(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
     let text = "SELECT CONCAT('`', TRIGGER_NAME, '` ', ACTION_TIMING, ' ', EVENT_MANIPULATION) \
                 FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = ? \
@@ -184,7 +184,7 @@ async fn triggers(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError
     soon(conn.exec(text, (table,))).await
 }
 
-/// Conditions beside those that make a text JSON. Servers that know none have no such table.
+/// Check constraints other than those that validate JSON. Older servers have no such table.
 async fn checks(conn: &mut Conn, table: &str) -> Result<Vec<(String, String)>, SinkError> {
     let mariadb = "SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS \
                    WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE NOT LIKE 'json_valid(%'";
@@ -204,7 +204,7 @@ async fn foreign_keys(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkE
     or_none(conn, text, table).await
 }
 
-/// Nothing, where the server has no such table.
+/// Treats a missing information_schema table as empty.
 async fn or_none<T: FromRow + Send + 'static>(conn: &mut Conn, text: &str, table: &str) -> Result<Vec<T>, SinkError> {
     const UNKNOWN_TABLE: [u16; 2] = [1109, 1146];
     match conn.exec(text, (table,)).await {
@@ -213,7 +213,7 @@ async fn or_none<T: FromRow + Send + 'static>(conn: &mut Conn, text: &str, table
     }
 }
 
-/// What is wrong with one of our own tables.
+/// Faults of one of our own tables.
 pub(super) fn own_faults(table: &str, key: &[&str], found: &Found) -> Vec<Fault> {
     let key: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
     let mut faults = Faults { table, found: Vec::new() };
@@ -223,7 +223,7 @@ pub(super) fn own_faults(table: &str, key: &[&str], found: &Found) -> Vec<Fault>
     faults.found
 }
 
-/// What is wrong with a table of a definition.
+/// Faults of a definition's table.
 pub(super) fn faults(table: &SqlTable, found: &Found) -> Vec<Fault> {
     let mut faults = Faults { table: &table.name, found: Vec::new() };
     faults.of_store(found);
@@ -259,7 +259,7 @@ impl Faults<'_> {
         self.found.push(Fault { text: format!("table `{table}`: {text}"), severity, table });
     }
 
-    /// How the table is stored.
+    /// Checks the storage engine and kind of table.
     fn of_store(&mut self, found: &Found) {
         let (table, engine) = (self.table, &found.engine);
         if found.is_view {
@@ -284,11 +284,11 @@ impl Faults<'_> {
         }
     }
 
-    /// Whether our key distinguishes rows, and nothing else does.
+    /// Checks that our key, and no other unique index, distinguishes rows.
     fn of_keys(&mut self, key: &[String], found: &Found) {
         let table = self.table;
         let ours = key.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(",");
-        // The end of a row's time is part of each unique index of a table with system versioning.
+        // With system versioning each unique index includes the row's end time.
         let versioning: Vec<&str> = found
             .columns
             .iter()
@@ -331,7 +331,7 @@ impl Faults<'_> {
         }
     }
 
-    /// One of our columns.
+    /// Checks one of our columns.
     fn of_column(&mut self, table: &SqlTable, ours: &SqlColumn, there: &Column) {
         let (name, statement) = (&ours.name, table.change_column(ours, false, false));
         let is_key = table.key().contains(name);
@@ -366,7 +366,7 @@ impl Faults<'_> {
         }
     }
 
-    /// A column that is not ours.
+    /// Checks a column that is not ours.
     fn of_stranger(&mut self, column: &Column) {
         if column.needs_value() {
             let (table, Column { name, kind, .. }) = (self.table, column);
@@ -378,7 +378,7 @@ impl Faults<'_> {
         }
     }
 
-    /// What else acts on a write.
+    /// Checks triggers, constraints and foreign keys.
     fn of_additions(&mut self, found: &Found) {
         if !found.triggers.is_empty() {
             let text = format!(

@@ -1,10 +1,10 @@
-//! From a definition to SQL: the types of its columns, its CREATE TABLE and its write statements.
+//! Translates a definition to SQL: column types, CREATE TABLE and the write statements.
 //!
-//! Pure; all texts are made once. Identifiers come from checked definitions only (a-z, 0-9 and _),
-//! and values never stand in a text: P18. Called by the schema, the writer and the listing.
+//! Pure; all texts are built once. Identifiers come from checked definitions only (a-z, 0-9 and _), and values are
+//! never part of a text, so no input can inject SQL. Called by the schema, the writer and the listing.
 //!
-//! Collations: ids and codes (`text(n)`) compare by bytes, so that `a` and `A` stay two ids; free
-//! text (`text`) compares like people do, because people search in it.
+//! Collations: ids and codes (`text(n)`) compare by bytes, so that `a` and `A` are two ids; free text (`text`)
+//! compares case-insensitively, because people search in it.
 
 use std::sync::Arc;
 
@@ -15,83 +15,83 @@ use crate::domain::Combination;
 use super::statements::{self, Sized, sizes};
 use super::types::is_long_text;
 
-/// Characters of shop ids and document ids; both stand in the primary key (3,072 bytes at most).
+/// Maximum characters of shop ids and document ids; both are part of the primary key (3,072 bytes at most).
 pub(super) const SHOP_CHARS_MAX: usize = 64;
 pub(super) const ID_CHARS_MAX: usize = 128;
 
-/// What a definition's own columns may take of a row's 65,535 bytes, the rest being ours.
+/// Share of a row's 65,535 bytes for a definition's own columns; the rest is ours.
 const ROW_BYTES_MAX: usize = 60_000;
-/// What they may take of the 8,126 bytes that InnoDB keeps of a row in a 16 KiB page.
+/// Their share of the 8,126 bytes that InnoDB keeps of a row in a 16 KiB page.
 const PAGE_BYTES_MAX: usize = 7_000;
-/// Columns that InnoDB can move out of the page leave this much behind.
+/// Bytes that a column leaves in the page when InnoDB moves it out.
 const MOVED_BYTES: usize = 42;
-/// Shorter ones (255 bytes) cannot be moved out.
+/// InnoDB cannot move shorter columns (up to 255 bytes) out of the page.
 const MOVABLE_CHARS_MIN: usize = 64;
-/// Indexes on text take so many characters; enough to be selective, little to keep.
+/// Indexed prefix of long texts, in characters: selective enough, and small.
 const INDEX_CHARS: usize = 191;
 
 const BYTES: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 const PEOPLE: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci";
 
-/// A definition as SQL.
+/// The SQL of one definition.
 pub(super) struct Layout {
     pub definition: Arc<Definition>,
     pub parent: SqlTable,
     pub children: Vec<SqlTable>,
-    /// Locks the rows of documents and reads their versions: (shop, id) for each.
+    /// Locks the rows of documents and reads their versions; parameters (shop, id) for each.
     pub versions: Vec<Sized>,
-    /// Per child: counts the rows that documents have there: (shop, id) for each.
+    /// Per child table: counts the rows of documents; parameters (shop, id) for each.
     pub child_counts: Vec<Vec<Sized>>,
-    /// Sets the definition's own columns of rows that are there: (shop, id, columns). None where it has none.
+    /// Sets the definition's own columns of existing rows: (shop, id, columns). None if it has no columns.
     pub refills: Vec<Sized>,
-    /// Per child: statements that delete the rows from a position on: (shop, id, position).
+    /// Per child table: deletes the rows from a position on: (shop, id, position).
     pub surpluses: Vec<Vec<Sized>>,
     /// Sets `no_longer_listed_at`: (time, shop, id, version).
     pub listing: String,
 }
 
-/// A table.
+/// One table.
 pub(super) struct SqlTable {
     pub name: String,
     pub columns: Vec<SqlColumn>,
     key: Vec<String>,
-    /// Columns with an index of their own.
+    /// Columns that have an index of their own.
     pub indexes: Vec<String>,
-    /// Placeholders of a row.
+    /// Placeholders per row.
     pub width: usize,
-    /// Adds rows that are not there, largest statement first; the last takes one row. A row that is there is an error,
-    /// never overwritten.
+    /// Inserts new rows, largest statement first; the last inserts one row. An existing row is an error, never
+    /// overwritten.
     pub inserts: Vec<Sized>,
-    /// The same rows in the same order, where they replace those of their primary key.
+    /// The same rows in the same order, as upserts.
     pub upserts: Vec<Sized>,
 }
 
-/// A column with its type as it stands in CREATE TABLE.
+/// A column and its type as written in CREATE TABLE.
 pub(super) struct SqlColumn {
     pub name: String,
     pub kind: String,
     on_repeat: OnRepeat,
 }
 
-/// What an upsert does with a column of a row that is there already.
+/// What an upsert does to a column of an existing row.
 #[derive(Clone, Copy, PartialEq)]
 enum OnRepeat {
     /// Part of the key.
     Key,
-    /// Taken over. Whoever writes it holds the lock of the document, and knows that its version is not older.
+    /// Overwritten. The caller holds the lock of the document and knows that its version is not older.
     Always,
-    /// Taken over unless the row that is there is newer.
+    /// Overwritten unless the existing row is newer.
     Newest,
-    /// The smaller one stays, whatever the version.
+    /// Keeps the smaller value, whatever the version.
     Least,
-    /// Not written; a newer document clears it. A repeat of the same document does not, or it would
-    /// undo the note that came after it.
+    /// Not written; cleared by a newer document. Repeating the same document does not clear it, which would undo a
+    /// later note.
     Cleared,
 }
 
 impl Layout {
     /// # Errors
-    /// The text of what makes the definition unfit for a table.
+    /// Why the definition does not fit a table.
     pub(super) fn new(definition: Arc<Definition>) -> Result<Layout, String> {
         let table = &definition.table;
         let id = &table.id_column;
@@ -146,20 +146,20 @@ fn key_columns(id: &str) -> Vec<SqlColumn> {
     ]
 }
 
-/// Always the last column: an upsert's assignments run left to right, and the others compare with
-/// the version that the row had.
+/// Always the last column: the assignments of an upsert run left to right, and the others compare with the old
+/// version.
 fn version_column(on_repeat: OnRepeat) -> SqlColumn {
     SqlColumn::new("version", "BIGINT UNSIGNED NOT NULL", on_repeat)
 }
 
-/// The tables of a definition that no row fits into: the dotted key, and what is wrong.
+/// Tables of a definition that cannot fit a MySQL row: the dotted key, and what is wrong.
 pub(super) fn unfit(definition: &Definition) -> Vec<(String, String)> {
     let (name, table) = (&definition.name, &definition.table);
     let own = (format!("resource.{name}.table"), &table.columns);
     let children = table.children.iter();
     let children = children.map(|child| (format!("resource.{name}.table.children.{}", child.name), &child.columns));
-    let told = |(key, columns): (String, &Vec<Column>)| Some((key, fitting_kinds(columns).err()?));
-    std::iter::once(own).chain(children).filter_map(told).collect()
+    let problem = |(key, columns): (String, &Vec<Column>)| Some((key, fitting_kinds(columns).err()?));
+    std::iter::once(own).chain(children).filter_map(problem).collect()
 }
 
 fn own_columns(table: &str, columns: &[Column], on_repeat: OnRepeat) -> Result<Vec<SqlColumn>, String> {
@@ -170,17 +170,17 @@ fn own_columns(table: &str, columns: &[Column], on_repeat: OnRepeat) -> Result<V
 /// As [`sql_kinds`].
 ///
 /// # Errors
-/// That they do not fit, and the mend.
+/// The columns do not fit a row, with the remedy.
 fn fitting_kinds(columns: &[Column]) -> Result<Vec<String>, String> {
     let unfit = || format!("its {} columns do not fit a row of MySQL; leave some out", columns.len());
     sql_kinds(columns).ok_or_else(unfit)
 }
 
-/// The columns' SQL types. Depends on nothing but the list: texts that do not fit a page get longer
-/// types (which can be moved out of it), texts that do not fit a row become TEXT, the longest first.
-/// None: they do not fit in any way.
+/// Chooses the SQL types of the columns, as a function of the list alone: texts that do not fit a page get longer
+/// types (which InnoDB can move out of it), texts that do not fit a row become TEXT, the longest first. None if they
+/// do not fit at all.
 fn sql_kinds(columns: &[Column]) -> Option<Vec<String>> {
-    // Some(n): VARCHAR(n).
+    // Some(n) means VARCHAR(n).
     let mut lengths: Vec<Option<usize>> = columns
         .iter()
         .map(|column| match column.kind {
@@ -224,7 +224,7 @@ fn sql_kind(kind: ColumnKind, length: Option<usize>) -> String {
     }
 }
 
-/// What a column takes of its page at worst.
+/// Worst-case bytes of a column within its page.
 fn page_bytes(kind: ColumnKind, length: Option<usize>) -> usize {
     match (kind, length) {
         (ColumnKind::Text(_), Some(length)) if length < MOVABLE_CHARS_MIN => length * 4 + 1,
@@ -287,7 +287,7 @@ impl SqlTable {
         format!("{} ON DUPLICATE KEY UPDATE {}", self.insert(rows), assignments.join(", "))
     }
 
-    /// CREATE TABLE with everything in it.
+    /// CREATE TABLE with all columns and indexes.
     pub(super) fn create(&self) -> String {
         let mut lines: Vec<String> =
             self.columns.iter().map(|column| format!("`{}` {}", column.name, column.kind)).collect();
@@ -302,14 +302,14 @@ impl SqlTable {
         )
     }
 
-    /// Adds one column. `wide`: as TEXT, for a table whose rows are full.
+    /// ALTER TABLE that adds a column. `wide`: as TEXT, for a table whose rows are full.
     pub(super) fn add_column(&self, column: &SqlColumn, wide: bool) -> String {
         let kind = if wide { format!("TEXT {BYTES} NULL") } else { column.kind.clone() };
         format!("ALTER TABLE `{}` ADD COLUMN `{}` {kind}", self.name, column.name)
     }
 
-    /// Gives a column its type. `wide`: as TEXT, for a table whose rows are full. `has_whole_index`: its index takes
-    /// all of it, which it may not do any more.
+    /// ALTER TABLE that changes a column's type. `wide`: as TEXT, for a table whose rows are full. `has_whole_index`:
+    /// its index covers the whole column, which the new type does not allow.
     pub(super) fn change_column(&self, column: &SqlColumn, wide: bool, has_whole_index: bool) -> String {
         let name = &column.name;
         let kind = if wide { format!("TEXT {BYTES} NULL") } else { column.kind.clone() };
@@ -322,18 +322,18 @@ impl SqlTable {
         format!("ALTER TABLE `{}` MODIFY COLUMN `{name}` {kind}{index}", self.name)
     }
 
-    /// Adds one index.
+    /// ALTER TABLE that adds an index.
     pub(super) fn add_index(&self, index: &str, part: &str) -> String {
         format!("ALTER TABLE `{}` ADD KEY `by_{index}` ({part})", self.name)
     }
 
-    /// What an index takes of its column, by our type of it.
+    /// The indexed part of a column, by our type of it.
     pub(super) fn key_part(&self, index: &str) -> String {
         let kind = self.columns.iter().find(|column| column.name == index).map_or("", |column| column.kind.as_str());
         key_part(index, SqlTable::is_long(kind))
     }
 
-    /// Whether an index takes only the beginning of a column of such a type.
+    /// Whether an index covers only a prefix of a column of this type.
     pub(super) fn is_long(kind: &str) -> bool {
         is_long_text(kind) || varchar_chars(kind) > INDEX_CHARS
     }
@@ -344,7 +344,7 @@ impl SqlTable {
     }
 }
 
-/// What an index takes of a column; long texts are indexed by their beginning.
+/// The indexed part of a column: the whole, or a prefix of long texts.
 pub(super) fn key_part(column: &str, is_long: bool) -> String {
     if is_long { format!("`{column}`({INDEX_CHARS})") } else { format!("`{column}`") }
 }

@@ -1,6 +1,6 @@
 //! The mirror of the embedded store in MySQL: shops, checkpoints, and what the ledger needs.
 //!
-//! Written with each batch; read when a data directory is rebuilt, and to see whether the mirror itself lacks something.
+//! Written with each batch; read to rebuild a data directory, and to find what the mirror itself lacks.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ const SHOP_WRITE: &str = "INSERT INTO `waybill_shops` \
      `sealed` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`sealed`), `sealed`), \
      `updated_at` = GREATEST(`updated_at`, VALUES(`updated_at`))";
 
-/// GREATEST of NULL is NULL, so each side stands in for the other.
+/// GREATEST of NULL is NULL, so each side substitutes for the other.
 const CHECKPOINT_WRITE: &str = "INSERT INTO `waybill_checkpoints` \
      (`shop_id`,`resource`,`combination`,`walked_at`,`full_walk_at`,`newest`) VALUES (?,?,?,?,?,?) \
      ON DUPLICATE KEY UPDATE \
@@ -39,7 +39,7 @@ const CHECKPOINT_WRITE: &str = "INSERT INTO `waybill_checkpoints` \
      `full_walk_at` = GREATEST(COALESCE(`full_walk_at`, VALUES(`full_walk_at`)), COALESCE(VALUES(`full_walk_at`), `full_walk_at`)), \
      `newest` = GREATEST(COALESCE(`newest`, VALUES(`newest`)), COALESCE(VALUES(`newest`), `newest`))";
 
-/// The columns as selected.
+/// The selected columns.
 type ShopRow = (String, String, String, String, String, String, Option<String>, Value, Value, Vec<u8>);
 type LedgerTuple = (String, String, u64, u64, u64, Value, Value, Value, Option<Vec<u8>>);
 
@@ -54,14 +54,14 @@ pub struct LedgerRow {
     pub fetched_at: Millis,
     pub first_listed_at: Millis,
     pub no_longer_listed_at: Option<Millis>,
-    /// Of the young ones, whose next reading depends on it.
+    /// The body of young documents, which decides when they are read next.
     pub document: Option<Vec<u8>>,
 }
 
 /// The statements of one change.
 ///
 /// # Errors
-/// Class `Poison` for a shop that cannot be written as JSON; none is known.
+/// Class `Poison` for a shop that cannot be serialised as JSON; no such case is known.
 pub(super) fn statements(change: &Mirror<'_>) -> Result<Vec<(&'static str, Vec<Value>)>, SinkError> {
     Ok(match change {
         Mirror::Checkpoint { stream, checkpoint } => {
@@ -104,7 +104,7 @@ fn shop_values(shop: &Shop, sealed: &[u8]) -> Result<Vec<Value>, SinkError> {
 }
 
 impl Mysql {
-    /// Whether the table of mirrored shops was ever made, as far as this user can see.
+    /// Whether the table of mirrored shops exists, as far as this user can see.
     ///
     /// # Errors
     /// The server's. Cancel safe.
@@ -114,10 +114,10 @@ impl Mysql {
         Ok(counted.iter().any(|count| *count > 0))
     }
 
-    /// All mirrored shops with their sealed secrets, by id.
+    /// Reads all mirrored shops with their encrypted secrets, by id.
     ///
     /// # Errors
-    /// The server's, and class `Operator` for a row that was changed by hand into no shop. Cancel safe.
+    /// The server's, and class `Operator` for a row that was edited by hand and is no longer a shop. Cancel safe.
     pub async fn shops(&self) -> Result<Vec<(Shop, Vec<u8>)>, SinkError> {
         let text = "SELECT `id`,`name`,`client_id`,`account`,`resources`,`state`,`reason`,`created_at`,`updated_at`,\
                     `sealed` FROM `waybill_shops` ORDER BY `id`";
@@ -146,7 +146,7 @@ impl Mysql {
             .collect()
     }
 
-    /// The ids of all mirrored shops, each with its last change.
+    /// Reads the ids of all mirrored shops, each with its last change.
     ///
     /// # Errors
     /// The server's. Cancel safe.
@@ -156,7 +156,7 @@ impl Mysql {
         Ok(rows.into_iter().map(|(id, at)| (id, millis_of(&at).unwrap_or_default())).collect())
     }
 
-    /// All mirrored checkpoints, by stream.
+    /// Reads all mirrored checkpoints, by stream.
     ///
     /// # Errors
     /// The server's. Cancel safe.
@@ -179,8 +179,8 @@ impl Mysql {
             .collect())
     }
 
-    /// What the ledger held of a shop's resource above the id `after`, by id, at most `limit`; with the documents
-    /// of those first listed at `young_since` or later; None: without any.
+    /// Reads the ledger state of a shop's resource, with ids above `after`, by id, at most `limit`. Includes the
+    /// documents of those first listed at `young_since` or later; None: no documents.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
@@ -217,7 +217,7 @@ impl Mysql {
             .collect())
     }
 
-    /// What is held of one shop's documents, by id, above the id `after`, ascending, at most `limit`.
+    /// Reads which versions of one shop's documents are stored, with ids above `after`, ascending, at most `limit`.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
@@ -239,7 +239,7 @@ impl Mysql {
         Ok(rows.into_iter().map(|(id, version, is_listed)| (id, Held { version, is_listed })).collect())
     }
 
-    /// One bounded read on a connection of its own, all of it.
+    /// One bounded read on a connection of its own, all rows.
     pub(super) async fn read<R: FromRow + Send + 'static>(
         &self,
         text: &str,
@@ -254,8 +254,8 @@ impl Mysql {
         Ok(rows)
     }
 
-    /// One bounded read on a connection of its own, row by row, as long as `take` takes them. What is left unread the
-    /// pool reads away before the connection is used again.
+    /// One bounded read on a connection of its own, row by row, while `take` accepts them. The pool drains unread rows
+    /// before the connection is reused.
     pub(super) async fn read_while<R: FromRow + Send + 'static>(
         &self,
         text: &str,
@@ -277,13 +277,13 @@ impl Mysql {
         self.settle(conn, outcome).await
     }
 
-    /// The combination that a stored text stands for.
+    /// The list parameters that a stored text denotes.
     pub(super) fn combination(&self, resource: &str, text: &str) -> Combination {
         let layout = self.layouts.iter().find(|layout| layout.definition.name == resource);
         let known = layout.and_then(|layout| {
             layout.definition.list.combinations.iter().find(|combination| combination.to_string() == text)
         });
-        // One that is no longer configured: its parts are as good as they can be read.
+        // No longer configured: parse its parts as far as possible.
         known.cloned().unwrap_or_else(|| {
             let parts = text.split('&').filter_map(|part| part.split_once('='));
             Combination(parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())

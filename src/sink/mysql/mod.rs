@@ -1,12 +1,12 @@
 //! The MySQL and MariaDB sink.
 //!
-//! The writer calls [`Mysql::write`]; the HTTP side calls [`Mysql::list`], [`Mysql::get`] and
-//! [`Mysql::ping`]; the start calls [`Mysql::prepare`]. Text that works in both servers only; values
-//! travel as parameters of prepared statements, never in a text.
+//! The writer calls [`Mysql::write`]; the HTTP side calls [`Mysql::list`], [`Mysql::get`] and [`Mysql::ping`]; the
+//! start calls [`Mysql::prepare`]. All SQL works in both servers; values are parameters of prepared statements, never
+//! part of the SQL text.
 //!
-//! What always holds: a batch is one transaction; a document of an older version never overwrites a
-//! newer one, children included; every write may be repeated. A connection that failed, timed out or
-//! met a read-only server does not go back to the pool.
+//! What always holds: a batch is one transaction; a document of an older version never overwrites a newer one,
+//! children included; every write can be repeated. A connection that failed, timed out or reached a read-only server
+//! does not return to the pool.
 
 mod alike;
 mod children;
@@ -55,30 +55,30 @@ pub use replay::{Replayed, Scope};
 pub use rights::Rights;
 pub use schema::{ddl, own_ddl};
 
-/// Longest wait for a connection, the handshake included.
+/// Timeout of a connection attempt, the handshake included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest time of one answer, so that a connection that leads nowhere any more is noticed within half a minute.
+/// Timeout of one answer: a dead connection is noticed within half a minute.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(25);
-/// Longest time of a read. Searches with `q` look at every row of a shop.
+/// Timeout of a read. Searches with `q` scan every row of a shop.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest wait for a goodbye.
+/// Timeout of a graceful disconnect.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// One writer and a few readers; the server, not the pool, is the limit (measured: a second writer
-/// brings a third more, a fourth nothing).
+/// One writer and a few readers; the server, not the pool, is the limit (measured: a second writer adds a third, a
+/// fourth adds nothing).
 const CONNECTIONS_MAX: usize = 8;
-/// Of these for reads at once, so that readers never keep the writer away.
+/// Concurrent reads, so that readers never block the writer.
 const READS_MAX: usize = 5;
-/// Behind load balancers and firewalls, old and silent connections die without a word.
+/// Load balancers and firewalls drop old and idle connections silently.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 const CONNECTION_AGE_JITTER: Duration = Duration::from_secs(600);
 const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(300);
-/// Those of some ten tables in the sizes that come up; also bounds the server's memory for them.
+/// Covers about ten tables in the statement sizes in use; also bounds the server's memory for them.
 const STATEMENTS_CACHED: usize = 128;
 
-/// Run on each new connection. Who holds a row for long holds up its own document, not all others; who locks a whole
-/// table is waited for, and no document is blamed for it. READ COMMITTED keeps gap locks, and so most deadlocks, away; what
-/// a write of ours reads first, it locks.
+/// Run on each new connection. A short row lock timeout: a client that holds a row delays that document only, while a
+/// locked table is waited for and no document is blamed. READ COMMITTED avoids gap locks, and so most deadlocks; our
+/// writes lock the rows they read first.
 const SESSION: [&str; 3] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION', \
      time_zone = '+00:00', innodb_lock_wait_timeout = 2, lock_wait_timeout = 10",
@@ -89,21 +89,21 @@ const SESSION: [&str; 3] = [
 /// The sink. Share it by reference; all methods may run at the same time.
 pub struct Mysql {
     pool: Pool,
-    /// Host and port, where the connection is not encrypted.
+    /// Host and port, if the connection is not encrypted.
     plain: Option<(String, u16)>,
-    /// Whether the server offers TLS, once that was asked: each question costs it a connection that fails.
+    /// Whether the server offers TLS, cached: each check costs the server a failed connection.
     offers_tls: OnceCell<Option<bool>>,
     layouts: Vec<Layout>,
-    /// The server's `max_allowed_packet`; 0: to be asked (again).
+    /// The server's `max_allowed_packet`; 0 means unknown.
     packet: AtomicUsize,
-    /// Reads under way: they leave connections to the writer.
+    /// Limits concurrent reads, so that connections remain for the writer.
     reads: Semaphore,
-    /// What is odd about the tables was logged.
+    /// Whether the notices about the tables were logged.
     has_warned: AtomicBool,
 }
 
 impl fmt::Debug for Mysql {
-    /// Without the address: it holds the password.
+    /// Omits the address, which contains the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tables: Vec<&str> = self.layouts.iter().map(|layout| layout.parent.name.as_str()).collect();
         f.debug_struct("Mysql").field("tables", &tables).finish_non_exhaustive()
@@ -111,7 +111,7 @@ impl fmt::Debug for Mysql {
 }
 
 impl Mysql {
-    /// As [`Mysql::at`], with the authorities that the machine trusts.
+    /// Like [`Mysql::at`], trusting the machine's certificate authorities.
     ///
     /// # Errors
     /// As [`Mysql::at`].
@@ -119,11 +119,12 @@ impl Mysql {
         Mysql::at(url, None, definitions)
     }
 
-    /// Makes the sink from `mysql://user:password@host:3306/database`. With a file of certificates the connection is
-    /// encrypted, and the server's certificate must be signed by one of them. Needs a tokio runtime; makes no call.
+    /// Creates the sink for `mysql://user:password@host:3306/database`. With a certificate file the connection is
+    /// encrypted, and the server's certificate must be signed by one of those authorities. Needs a tokio runtime; does
+    /// no IO.
     ///
     /// # Errors
-    /// Class `Operator`: an address or a file that cannot be read, or definitions that cannot be tables.
+    /// Class `Operator`: an unusable address or certificate file, or definitions that do not fit a table.
     pub fn at(
         url: &SecretString,
         ca_file: Option<&Path>,
@@ -145,7 +146,7 @@ impl Mysql {
         })
     }
 
-    /// Whether the server answers a statement.
+    /// Checks that the server answers a statement.
     ///
     /// # Errors
     /// Why it does not. Cancel safe.
@@ -158,7 +159,7 @@ impl Mysql {
     /// Closes all connections; later calls fail with class `Unavailable`.
     ///
     /// # Errors
-    /// A server that does not say goodbye in time; nothing is lost by it.
+    /// The server did not close in time; nothing is lost.
     pub async fn disconnect(&self) -> Result<(), SinkError> {
         match timeout(CLOSE_TIME_MAX, self.pool.clone().disconnect()).await {
             Ok(done) => done.map_err(|error| sink_error(&error)),
@@ -166,7 +167,7 @@ impl Mysql {
         }
     }
 
-    /// Waits for a place among the readers.
+    /// Waits for a read permit.
     async fn may_read(&self) -> Result<SemaphorePermit<'_>, SinkError> {
         match timeout(CONNECT_TIME_MAX, self.reads.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -183,8 +184,7 @@ impl Mysql {
                 if is_denied {
                     error.text.push_str(self.tls_hint().await);
                 }
-                // A full server can end the handshake with any error: a login that was cut short is
-                // no reason to park a document.
+                // A full server can end the handshake with any error: a failed login must not park a document.
                 Err(match error.class {
                     SinkErrorClass::Operator | SinkErrorClass::NoRoom => error,
                     _ => SinkError { class: SinkErrorClass::Unavailable, ..error },
@@ -197,8 +197,7 @@ impl Mysql {
         }
     }
 
-    /// What a refused login may be about beside its name and password: a server that takes no connection in clear text
-    /// says the same.
+    /// Hints at TLS if a login was refused: servers that reject unencrypted connections report the same error.
     async fn tls_hint(&self) -> &'static str {
         let Some((host, port)) = &self.plain else { return "" };
         match self.offers_tls.get_or_init(|| tls::is_offered(host, *port)).await {
@@ -210,7 +209,7 @@ impl Mysql {
         }
     }
 
-    /// Ends the use of a connection: back to the pool if it is sound, else closed for good.
+    /// Releases a connection: to the pool if it is sound, otherwise closes it.
     async fn settle<T>(
         &self,
         conn: Conn,
@@ -220,13 +219,13 @@ impl Mysql {
             Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL did not answer in time; the connection is dropped"))
         });
         if let Err(error) = &outcome {
-            // A server that answers but takes no writes is to be left, too: another may stand behind its address by now.
+            // Leave a server that answers but accepts no writes, too: another may take over its address.
             let gone = matches!(
                 error.class,
                 SinkErrorClass::Disconnected | SinkErrorClass::Unavailable | SinkErrorClass::Unconfirmed
             );
             if gone || error.class == SinkErrorClass::Poison {
-                // The next server behind this address, or this one after a change, may take other sizes.
+                // The next server, or this one after a change, may have other limits.
                 self.packet.store(0, Ordering::Relaxed);
             }
             if gone {
@@ -239,12 +238,12 @@ impl Mysql {
         outcome
     }
 
-    /// Whether a connection waits in the pool that somebody used before.
+    /// Whether the pool holds a used, idle connection.
     fn has_idle(&self) -> bool {
         self.pool.metrics().connections_in_pool.load(Ordering::Relaxed) > 0
     }
 
-    /// Closes the connections that nobody uses: they lead to the same server as the one that was just left.
+    /// Closes the idle connections: they lead to the server that was just left.
     async fn leave(&self) {
         for _ in 0..CONNECTIONS_MAX {
             if !self.has_idle() {
@@ -257,7 +256,7 @@ impl Mysql {
         }
     }
 
-    /// The largest packet that the server takes, in bytes.
+    /// Reads the server's packet limit, in bytes.
     async fn packet(&self, conn: &mut Conn) -> Result<usize, SinkError> {
         let known = self.packet.load(Ordering::Relaxed);
         if known > 0 {
@@ -278,7 +277,7 @@ impl Mysql {
     }
 }
 
-/// Closes a connection for good. Whether its goodbye arrives does not matter to us.
+/// Closes a connection. A failed goodbye is only logged.
 async fn close(conn: Conn) {
     match timeout(CLOSE_TIME_MAX, conn.disconnect()).await {
         Ok(Ok(())) => {}
@@ -287,7 +286,7 @@ async fn close(conn: Conn) {
     }
 }
 
-/// An answer that comes in time. Without one the connection is lost.
+/// Applies a timeout to an answer; on timeout the connection is lost.
 async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
     let late = |_| {
         let text = format!("MySQL did not answer within {} s; the connection is dropped", patience.as_secs());
@@ -296,8 +295,7 @@ async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, 
     timeout(patience, answer).await.unwrap_or_else(late)
 }
 
-/// What MySQL could not take of a configuration: the dotted key that it is about; what is wrong, and the mend. Calls
-/// nobody.
+/// Checks the configuration for MySQL: the dotted key, and what is wrong with its remedy. Does no IO.
 pub fn unfit<'a>(
     url: &SecretString,
     ca_file: Option<&Path>,
@@ -308,7 +306,7 @@ pub fn unfit<'a>(
 }
 
 /// # Errors
-/// The key that is wrong, and what is; without the address, which holds a password.
+/// The key that is wrong, and why; without the address, which contains a password.
 fn options(url: &SecretString, ca_file: Option<&Path>) -> Result<Opts, (&'static str, String)> {
     let wrong = |what: String| ("mysql.url", what);
     let opts = Opts::from_url(url.expose_secret())
@@ -319,7 +317,7 @@ fn options(url: &SecretString, ca_file: Option<&Path>) -> Result<Opts, (&'static
     let asked_for = opts.ssl_opts().cloned().or_else(|| ca_file.map(|_| SslOpts::default()));
     let tls =
         asked_for.map(|given| tls::options(given, ca_file)).transpose().map_err(|what| ("mysql.ca_file", what))?;
-    // An address of version 6 is in brackets there, and the resolver wants none.
+    // IPv6 addresses are in brackets there, and the resolver wants none.
     let host = opts.ip_or_hostname().trim_start_matches('[').trim_end_matches(']').to_owned();
     let constraints =
         PoolConstraints::new(1, CONNECTIONS_MAX).ok_or_else(|| wrong("pool limits are upside down".into()))?;
@@ -328,7 +326,7 @@ fn options(url: &SecretString, ca_file: Option<&Path>) -> Result<Opts, (&'static
         .with_abs_conn_ttl(Some(CONNECTION_AGE_MAX))
         .with_abs_conn_ttl_jitter(Some(CONNECTION_AGE_JITTER))
         .with_inactive_connection_ttl(CONNECTION_IDLE_MAX)
-        // A reset would throw the prepared statements away. We leave no session state behind.
+        // A reset would discard the prepared statements. We leave no session state behind.
         .with_reset_connection(false);
     let opts = OptsBuilder::from_opts(opts)
         .ip_or_hostname(host)
@@ -337,8 +335,8 @@ fn options(url: &SecretString, ca_file: Option<&Path>) -> Result<Opts, (&'static
         .init(SESSION.to_vec())
         .stmt_cache_size(STATEMENTS_CACHED)
         .tcp_keepalive(Some(Duration::from_secs(30)))
-        // Else a connection to 127.0.0.1 asks for the server's socket and goes round what stands
-        // between: a tunnel, a proxy.
+        // Otherwise a connection to 127.0.0.1 switches to the server's socket and bypasses a tunnel or proxy in
+        // between.
         .prefer_socket(false);
     Ok(opts.into())
 }
@@ -374,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_futures_may_move_between_threads() {
+    async fn futures_are_send() {
         fn movable(_: impl Send) {}
         let mysql = Mysql::new(&"mysql://u@127.0.0.1:1/db".to_owned().into(), Vec::new()).unwrap();
         let query = ListQuery::default();

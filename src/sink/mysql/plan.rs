@@ -1,8 +1,8 @@
-//! From a batch of entries to what one transaction has to do. Pure.
+//! Turns a batch of entries into the work of one transaction. Pure.
 //!
-//! Order within a batch is kept where it matters: what precedes the purge of a shop falls away with
-//! it, of two readings of a document only the newer is written, and notes about the listing come
-//! after the documents (they carry a version, so an older note loses against a newer document).
+//! Keeps the order within a batch where it matters: the purge of a shop cancels what precedes it, only the newest
+//! reading of a document is written, and listing notes follow the documents (they carry a version, so an older note
+//! loses against a newer document).
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ use super::layout::{ID_CHARS_MAX, Layout, SHOP_CHARS_MAX};
 use super::value::{RowBuffer, cell_value, datetime_value, text_value};
 use mysql_async::Value;
 
-/// What a batch asks for.
+/// The work of a batch.
 #[derive(Default)]
 pub(super) struct Plan<'a> {
-    /// Shops whose rows go, before all else.
+    /// Shops whose rows are deleted before everything else.
     pub purges: Vec<&'a str>,
     /// Per layout: the newest reading of each document, by primary key.
     pub documents: Vec<BTreeMap<(&'a str, &'a str), Reading<'a>>>,
@@ -31,14 +31,14 @@ pub(super) struct Plan<'a> {
     pub mirror: Vec<Mirror<'a>>,
 }
 
-/// A document with the earliest listing time of all its readings in the batch.
+/// A document with the earliest listing time of its readings in the batch.
 pub(super) struct Reading<'a> {
     pub document: &'a Document,
     pub first_listed_at: Millis,
 }
 
 pub(super) struct Listing<'a> {
-    /// Place of its layout.
+    /// Index of its layout.
     pub layout: usize,
     pub shop: &'a str,
     pub id: &'a str,
@@ -55,7 +55,7 @@ pub(super) enum Mirror<'a> {
 
 impl<'a> Plan<'a> {
     /// # Errors
-    /// Class `Poison`, naming the entry: a resource without a definition, an id that cannot be a key.
+    /// Class `Poison`, naming the entry: an unconfigured resource, or an id that cannot be a key.
     pub(super) fn new<E: Borrow<Entry>>(entries: &'a [E], layouts: &[Layout]) -> Result<Plan<'a>, SinkError> {
         let mut plan = Plan::default();
         plan.documents.resize_with(layouts.len(), BTreeMap::new);
@@ -97,7 +97,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Newer or equal replaces; the earliest listing time of both stays.
+/// A newer or equal version replaces; the earliest listing time is kept.
 fn keep_newest<'a>(documents: &mut BTreeMap<(&'a str, &'a str), Reading<'a>>, document: &'a Document) {
     let key = (document.shop.as_str(), document.id.as_str());
     let fresh = Reading { document, first_listed_at: document.first_listed_at };
@@ -108,8 +108,8 @@ fn keep_newest<'a>(documents: &mut BTreeMap<(&'a str, &'a str), Reading<'a>>, do
     }
 }
 
-/// The layout of a resource, once the keys are known to be fit: MySQL's `utf8mb4_bin` ignores spaces
-/// at the end, so such an id would fall together with another.
+/// Finds the layout of a resource and checks the keys. MySQL's `utf8mb4_bin` ignores trailing spaces, so such an id
+/// would collide with another.
 fn place(layouts: &[Layout], resource: &str, shop: &str, id: &str) -> Result<usize, SinkError> {
     let refuse = |what: &str| {
         SinkError::new(SinkErrorClass::Poison, format!("{resource} of shop {shop}, id {}: {what}", short(id)))
@@ -131,20 +131,20 @@ fn poison(document: &Document, what: &str) -> SinkError {
     SinkError::new(SinkErrorClass::Poison, format!("{resource} of shop {shop}, id {}: {what}", short(id)))
 }
 
-/// An id fit for a log line.
+/// An id shortened for a log line.
 fn short(id: &str) -> String {
     id.chars().map(|c| if c.is_control() { '?' } else { c }).take(ID_CHARS_MAX).collect()
 }
 
-/// The rows of some documents, ready to be written.
+/// The rows of some documents, ready to write.
 pub(super) struct Rows<'a> {
-    /// One a document, in the order of `documents`.
+    /// One per document, in the order of `documents`.
     pub parent: RowBuffer,
     pub children: Vec<ChildRows>,
     pub documents: Vec<DocumentKey<'a>>,
 }
 
-/// Identifies a document and this reading of it.
+/// Identifies a document and this version of it.
 #[derive(Clone, Copy)]
 pub(super) struct DocumentKey<'a> {
     pub shop: &'a str,
@@ -155,9 +155,9 @@ pub(super) struct DocumentKey<'a> {
 /// The rows of some documents in one child table.
 pub(super) struct ChildRows {
     pub rows: RowBuffer,
-    /// For each row, the place of its document and its position within it.
+    /// For each row, the index of its document and its position within it.
     pub places: Vec<ChildPlace>,
-    /// For each document, how many rows it has.
+    /// Rows per document.
     pub counts: Vec<u64>,
 }
 
@@ -171,7 +171,7 @@ impl ChildRows {
         ChildRows { rows: RowBuffer::new(width), places: Vec::new(), counts: Vec::new() }
     }
 
-    /// Adds the rows of the document at a place; returns the bytes of the largest.
+    /// Adds the rows of one document; returns the bytes of the largest.
     pub(super) fn push(
         &mut self,
         (place, document): (usize, DocumentKey<'_>),
@@ -199,10 +199,10 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Lays one document out. In the order of the layout's columns.
+    /// Lays out one document, in the order of the layout's columns.
     ///
     /// # Errors
-    /// Class `Poison` when it is no JSON, or when a row of it is larger than `packet` bytes.
+    /// Class `Poison` if it is not JSON, or if one of its rows is larger than `packet` bytes.
     pub(super) fn push(&mut self, layout: &Layout, reading: &Reading<'a>, packet: usize) -> Result<(), SinkError> {
         let document = reading.document;
         let value =
@@ -214,7 +214,7 @@ impl<'a> Rows<'a> {
     /// Adds the rows of one document.
     ///
     /// # Errors
-    /// Class `Poison` when a row of it is larger than `packet` bytes.
+    /// Class `Poison` if one of its rows is larger than `packet` bytes.
     pub(super) fn push_extract(
         &mut self,
         layout: &Layout,

@@ -1,7 +1,7 @@
-//! The listing: one page, or one document.
+//! Reads one page of documents, or one document.
 //!
-//! Pages go along the primary key, so that a page costs the same wherever it lies and rows that
-//! arrive between two pages disturb neither.
+//! Pages follow the primary key, so a page costs the same at any depth, and rows inserted between two pages disturb
+//! neither.
 
 use bytes::Bytes;
 use mysql_async::prelude::FromRow;
@@ -17,11 +17,11 @@ use super::Mysql;
 use super::layout::Layout;
 use super::value::{datetime_value, millis_of, text_value};
 
-/// Stands before the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
+/// Escapes the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
 const ESCAPE: char = '!';
 
 impl Mysql {
-    /// One page of a resource.
+    /// Reads one page of a resource.
     ///
     /// # Errors
     /// Class `Operator` for a resource that is not configured; else the server's. Cancel safe.
@@ -29,7 +29,7 @@ impl Mysql {
         let layout = self.layout(resource)?;
         let limit = query.limit.max(1);
         let Some(mut condition) = Condition::new(layout, query) else { return Ok(ItemPage::default()) };
-        // One more tells whether there is a next page.
+        // One extra row shows whether there is a next page.
         condition.values.push(Value::UInt(limit as u64 + 1));
         let text = format!(
             "{} WHERE {} ORDER BY t.`shop_id`, t.`{}` LIMIT ?",
@@ -38,13 +38,13 @@ impl Mysql {
             layout.definition.table.id_column
         );
         let mut filling = Filling::default();
-        // A page that is full early holds no more than it shows.
+        // A page that fills up early must not keep the memory of the rows it dropped.
         let take = |row| Ok(filling.take(self.item(layout, row)?, limit));
         self.read_while(&text, Params::Positional(condition.values), take).await?;
         Ok(filling.page)
     }
 
-    /// One document; None: there is none of that id.
+    /// Reads one document; None if there is no such id.
     ///
     /// # Errors
     /// As [`Mysql::list`]. Cancel safe.
@@ -55,14 +55,14 @@ impl Mysql {
         let values = Params::Positional(vec![text_value(shop), text_value(id)]);
         let rows: Vec<Stored> = self.read(&text, values).await?;
         let item = rows.into_iter().next().map(|row| self.item(layout, row)).transpose()?;
-        // The server ignores spaces at the end.
+        // The server ignores trailing spaces.
         Ok(item.filter(|item| item.shop_id == shop && item.id == id))
     }
 
     fn item(&self, layout: &Layout, row: Stored) -> Result<Item, SinkError> {
         let unreadable = || SinkError::new(SinkErrorClass::Unknown, "MySQL: a row without a time or a text");
         let combination = self.combination(&layout.definition.name, &row.combination);
-        // Somebody who edits documents by hand gets empty columns, not an error page.
+        // A document edited by hand into invalid JSON gives empty columns, not an error.
         let value = Json::parse(&row.document).unwrap_or(Json::Null);
         let cells = extract(&layout.definition, &row.id, &value, &combination).cells;
         let names = layout.definition.table.columns.iter().map(|column| column.name.clone());
@@ -87,7 +87,7 @@ fn select(layout: &Layout) -> String {
     )
 }
 
-/// A row as selected.
+/// A selected row.
 struct Stored {
     shop_id: String,
     id: String,
@@ -107,7 +107,7 @@ impl FromRow for Stored {
     }
 }
 
-/// The parts of a WHERE, all of which must hold, and their values in order.
+/// The conditions of a WHERE, joined by AND, with their values in order.
 #[derive(Default)]
 struct Condition {
     parts: Vec<String>,
@@ -115,7 +115,7 @@ struct Condition {
 }
 
 impl Condition {
-    /// None: nothing can fit.
+    /// None if nothing can match.
     fn new(layout: &Layout, query: &ListQuery) -> Option<Condition> {
         let table = &layout.definition.table;
         let id = &table.id_column;
@@ -132,7 +132,7 @@ impl Condition {
             None => {}
         }
         if let Some((shop, after)) = &query.after {
-            // In this form both servers see two ranges of the primary key.
+            // Both servers turn this form into two ranges of the primary key.
             condition.add(
                 &format!("(t.`shop_id` > ? OR (t.`shop_id` = ? AND t.`{id}` > ?))"),
                 [text_value(shop), text_value(shop), text_value(after)],
@@ -163,7 +163,7 @@ impl Condition {
         if self.parts.is_empty() { "TRUE".to_owned() } else { self.parts.join(" AND ") }
     }
 
-    /// None: the column is unknown, or the text is no value of its type.
+    /// None if the column is unknown, or the text is not a value of its type.
     fn filter(&mut self, table: &Table, place: &Place, text: &str) -> Option<()> {
         let (name, kind) = column(table, place)?;
         let (part, values) = equals(&name, kind, text)?;
@@ -171,7 +171,7 @@ impl Condition {
         Some(())
     }
 
-    /// None: there is nowhere to search in.
+    /// None if the resource has no searchable column.
     fn search(&mut self, table: &Table, q: &str) -> Option<()> {
         let pattern = format!("%{}%", escaped(q));
         let mut parts = Vec::with_capacity(table.search.len());
@@ -188,7 +188,7 @@ impl Condition {
     }
 }
 
-/// The column at a place, as a condition names it, and its type. None: there is none.
+/// The column's name in a condition, and its type; None if there is no such column.
 fn column(table: &Table, place: &Place) -> Option<(String, ColumnKind)> {
     let (alias, columns, name) = match place {
         Place::Id => return Some((format!("t.`{}`", table.id_column), ColumnKind::Text(None))),
@@ -201,7 +201,7 @@ fn column(table: &Table, place: &Place) -> Option<(String, ColumnKind)> {
     Some((format!("{alias}.`{name}`"), column.kind))
 }
 
-/// The condition itself, or that some row of the child table fulfils it.
+/// The condition itself, or EXISTS over the rows of the child table.
 fn within(table: &Table, place: &Place, part: &str) -> String {
     match place {
         Place::Id | Place::Column(_) => part.to_owned(),
@@ -212,12 +212,12 @@ fn within(table: &Table, place: &Place, part: &str) -> String {
     }
 }
 
-/// `name = text` for the type of a column.
+/// Builds `name = text` for the type of a column.
 fn equals(name: &str, kind: ColumnKind, text: &str) -> Option<(String, Vec<Value>)> {
     let held = held(kind, text)?;
     let (part, value) = match kind {
-        // The first finds it by the index, the second by its bytes: free text compares like people, and no text
-        // minds spaces at its end.
+        // The first comparison uses the index, the second compares bytes: free text is case-insensitive, and every
+        // text comparison ignores trailing spaces.
         ColumnKind::Text(_) => {
             let part = format!("({name} = ? AND CAST({name} AS BINARY) = CAST(? AS BINARY))");
             return Some((part, vec![text_value(&held), text_value(&held)]));
@@ -227,7 +227,7 @@ fn equals(name: &str, kind: ColumnKind, text: &str) -> Option<(String, Vec<Value
         ColumnKind::Integer => (format!("{name} = ?"), Value::Int(held.parse().ok()?)),
         ColumnKind::Datetime => (format!("{name} = CAST(? AS DATETIME(6))"), text_value(&held)),
         ColumnKind::Date => (format!("{name} = ?"), text_value(&held)),
-        // With a text, a decimal would compare as a binary fraction.
+        // Compared with a text, a decimal would become a floating-point number.
         ColumnKind::Decimal { digits, scale } => {
             (format!("{name} = CAST(? AS DECIMAL({digits},{scale}))"), text_value(&held))
         }

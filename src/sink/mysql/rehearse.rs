@@ -1,7 +1,7 @@
-//! Does for real what the writer does, with made-up documents, and rolls it back: so `waybill check` finds what the
-//! server refuses, whatever the reason.
+//! Runs the writer's statements with made-up documents and rolls them back, so that `waybill check` finds whatever the
+//! server refuses.
 //!
-//! Nothing stays: no statement of it commits by itself, and a table without transactions is not touched.
+//! Nothing remains: no statement commits implicitly, and tables without transactions are skipped.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, TxOpts};
@@ -26,31 +26,31 @@ use mysql_async::Value;
 
 /// 2026-01-01T00:00:00Z
 const AT: i64 = 1_767_225_600_000;
-/// Four bytes in UTF-8, which not every column takes.
+/// A four-byte UTF-8 character, which not every column accepts.
 const CHARACTER: &str = "\u{1f600}";
 
-/// What the tables of the definitions, and our own, are like.
+/// Result of checking the definitions' tables and our own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     pub faults: Vec<Fault>,
-    /// Resources for which the writes were tried and taken.
+    /// Resources whose writes were tried and accepted.
     pub written: Vec<String>,
 }
 
-/// What a made-up document has in its columns and child tables.
+/// Content of a made-up document.
 #[derive(Clone, Copy, PartialEq)]
 enum Sample {
     /// A value in each column, and rows in each child table.
     Full,
-    /// No value in any column that may be empty, and no child row.
+    /// NULL in every nullable column, and no child row.
     Empty,
 }
 
 impl Mysql {
-    /// Looks at the tables that are there, and tries the writes in transactions that are rolled back.
+    /// Inspects the existing tables, and tries the writes in transactions that are rolled back.
     ///
     /// # Errors
-    /// No connection, or a failure that is not about a table. Cancel safe.
+    /// No connection, or a failure unrelated to a table. Cancel safe.
     pub async fn inspect(&self) -> Result<Inspection, SinkError> {
         let mut conn = self.connection().await?;
         let outcome = timeout(READ_TIME_MAX, self.inspect_on(&mut conn)).await;
@@ -77,7 +77,7 @@ impl Mysql {
                     tables.push(found);
                 }
             }
-            // Those that are not there are made at the start.
+            // Missing tables are created at the start.
             if tables.len() < 1 + layout.children.len() || !tables.iter().all(Found::has_transactions) {
                 continue;
             }
@@ -98,7 +98,7 @@ impl Mysql {
         Ok(inspection)
     }
 
-    /// Tries the writes of one resource; what was refused.
+    /// Tries the writes of one resource; returns what was refused.
     async fn rehearse(&self, conn: &mut Conn, layout: &Layout, is_mirrored: bool) -> Result<Option<Fault>, SinkError> {
         let full = self.try_sample(conn, layout, (Sample::Full, is_mirrored)).await;
         let empty = self.try_sample(conn, layout, (Sample::Empty, is_mirrored)).await;
@@ -112,7 +112,7 @@ impl Mysql {
             (_, Err(error)) if lost(&error) => Err(error),
             (Err(error), _) if lost(&error) => Err(error),
             (_, Err(error)) => Ok(fault(Severity::Refuses, "a document was tried, and is refused", error)),
-            // A condition on values may refuse what was made up, and take what the API sends.
+            // A check constraint may refuse made-up values and still accept the API's.
             (Err(error), Ok(())) if error.class == SinkErrorClass::Poison => {
                 Ok(fault(Severity::Notice, "a made-up document is refused, and one without values is taken", error))
             }
@@ -131,7 +131,7 @@ impl Mysql {
         let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
         let tried = async {
             let shop = format!("check-{:x}", fastrand::u64(..));
-            // New; changed, with more child rows; and with fewer.
+            // Inserts, then updates with more child rows, then with fewer.
             for (version, rows) in [(1, 1), (2, 2), (3, 1)] {
                 let document = document(layout, &shop, version);
                 let reading = Reading { document: &document, first_listed_at: AT };
@@ -163,18 +163,18 @@ impl Mysql {
         let tried = tried.await;
         match transaction.rollback().await {
             Ok(()) => tried,
-            // The connection is closed, and what was not committed with it.
+            // The connection is closed, which rolls back what was not committed.
             Err(error) => tried.and(Err(SinkError { class: SinkErrorClass::Disconnected, ..sink_error(&error) })),
         }
     }
 }
 
-/// Failures that say nothing about a table.
+/// Whether a failure says nothing about a table.
 fn lost(error: &SinkError) -> bool {
     matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unconfirmed)
 }
 
-/// Whether the database has tables in which a rollback changes nothing.
+/// Whether the database has tables without transactions.
 async fn has_lasting_tables(conn: &mut Conn) -> Result<bool, SinkError> {
     let text = "SELECT COUNT(*) FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
                 WHERE t.TABLE_SCHEMA = DATABASE() AND COALESCE(e.TRANSACTIONS, 'NO') <> 'YES'";

@@ -1,9 +1,9 @@
-//! What repairs an error of the server: as far as possible the statement to run as an administrator. Pure.
+//! Remedies for the server's errors: where possible, the statement for an administrator to run. Pure.
 
-/// What Waybill needs on its database: the first four for rows, the others for the tables that it makes.
+/// Rights that Waybill needs: four for rows, the others for creating and extending tables.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER";
 
-/// Names that a message of the server quotes: `'user'@'host'`, `'database'`, or `` `database`.`table` ``.
+/// Names quoted in a server message: `'user'@'host'`, `'database'`, or `` `database`.`table` ``.
 struct Names {
     account: String,
     database: String,
@@ -29,12 +29,12 @@ impl Names {
     }
 }
 
-/// The statement that gives a user rights.
+/// The GRANT statement for these rights.
 pub fn grant(rights: &str, database: &str, account: &str) -> String {
     format!("GRANT {rights} ON {database}.* TO {account}")
 }
 
-/// What to do about an error of this code; None: the message says all there is.
+/// The remedy for an error code; None if the message says enough.
 pub(super) fn of_code(code: u16, message: &str) -> Option<String> {
     let Names { account, database } = Names::of(message);
     let all = grant(RIGHTS, &database, &account);
@@ -71,7 +71,7 @@ pub(super) fn of_code(code: u16, message: &str) -> Option<String> {
     })
 }
 
-/// What to do about a connection that did not come about.
+/// The remedy for a failed connection.
 pub(super) fn of_io(kind: std::io::ErrorKind) -> Option<&'static str> {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     match kind {

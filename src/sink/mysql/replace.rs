@@ -1,9 +1,9 @@
 //! Replaces documents and their children, by version.
 //!
-//! First the transaction locks the rows of its documents that are there, and reads their versions. What is there is
-//! replaced, what is not is inserted, and an insert never overwrites. So what was new and what was changed is known, not
-//! inferred from counts of affected rows, which triggers, system versioning and client flags change. A document that is
-//! newer in the table than in the batch keeps its columns and its children.
+//! First the transaction locks the existing rows of its documents and reads their versions. Existing rows are
+//! replaced, others are inserted, and an insert never overwrites. So what was new is known, not inferred from counts
+//! of affected rows, which triggers, system versioning and client flags change. A document that is newer in the table
+//! than in the batch keeps its columns and its children.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use super::statements::Sized;
 use super::value::{RowBuffer, There, text_value};
 use super::write::Bounds;
 
-/// What the server answered of documents, by shop and id.
+/// What the server returned for documents, by shop and id.
 struct ByDocument<T>(HashMap<String, HashMap<String, T>>);
 
 impl<T> ByDocument<T> {
@@ -35,17 +35,17 @@ impl<T> ByDocument<T> {
     }
 }
 
-/// Bytes of a document's key in a statement, at most.
+/// Maximum bytes of a document's key in a statement.
 const KEY_BYTES_MAX: usize = 4 * (SHOP_CHARS_MAX + ID_CHARS_MAX) + 64;
 
-/// A child table with the statements that ask about the rows of documents there, and delete them.
+/// A child table with the statements that count and delete the rows of documents.
 struct Child<'a> {
     table: &'a SqlTable,
     counts: &'a [Sized],
     surpluses: &'a [Sized],
 }
 
-/// Writes documents and their children. All in the order of primary keys, so that writers side by side do not deadlock.
+/// Writes documents and their children, in primary key order so that concurrent writers do not deadlock.
 pub(super) async fn replace(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -57,7 +57,7 @@ pub(super) async fn replace(
         return Ok(());
     }
     let there = versions(transaction, layout, &documents, bounds).await?;
-    // A newer document is written to all the same: only the earlier of both times of first listing is taken over.
+    // A newer existing document is written too, but only its first listing time changes, to the earlier of both.
     let known = |place: usize| match there.get(place) {
         Some(There::New) => There::New,
         _ => There::Known,
@@ -70,7 +70,7 @@ pub(super) async fn replace(
     replace_all_children(transaction, layout, children, (&documents, &ours), bounds).await
 }
 
-/// Replaces the rows of documents in all child tables: of those at the places in `ours`, whose own rows are locked.
+/// Replaces the child rows, in all tables, of the documents at the indices in `ours`, whose own rows are locked.
 pub(super) async fn replace_all_children(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -85,7 +85,7 @@ pub(super) async fn replace_all_children(
     Ok(())
 }
 
-/// Locks the documents that are there, and compares their versions with ours.
+/// Locks the existing documents, and compares their versions with ours.
 async fn versions(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -107,7 +107,7 @@ async fn versions(
         }
     });
     let there = there.collect();
-    // The server found rows whose ids are not among those that were asked for.
+    // The server returned rows with other ids than were asked for.
     if matched < count {
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let text = format!(
@@ -119,8 +119,8 @@ async fn versions(
     Ok(there)
 }
 
-/// Replaces the rows of the documents at these places in a child table. Rows that stay at their position are updated,
-/// not deleted: columns that people added keep their values.
+/// Replaces the rows of these documents in a child table. A row that keeps its position is updated, not deleted:
+/// columns that people added keep their values.
 async fn replace_children(
     transaction: &mut Transaction<'_>,
     child: &Child<'_>,
@@ -133,12 +133,12 @@ async fn replace_children(
     let keys = ours_of().map(|(_, document)| document);
     let found: Vec<(String, String, u64, u64)> = read_by_key(transaction, child.counts, keys, bounds).await?;
     let found = ByDocument::new(found.into_iter().map(|(shop, id, count, last)| (shop, id, (count, last))));
-    // How many rows of each document, from the first on, are there and stay; None: its children are not ours.
+    // How many leading rows of each document exist and stay; None if its children are not ours.
     let mut kept: Vec<Option<u64>> = vec![None; documents.len()];
     let mut surpluses = RowBuffer::new(3);
     for (place, document) in ours_of() {
         let (count, last) = found.get(document).copied().unwrap_or_default();
-        // With holes between them, as rows that are deleted by hand leave, it is not known which are there.
+        // With gaps between them, left by manual deletes, it is unknown which exist.
         let is_whole = last < count;
         let wanted = counts.get(place).copied().unwrap_or(0);
         let stays = if is_whole { count.min(wanted) } else { 0 };
@@ -164,7 +164,7 @@ async fn replace_children(
     send(transaction, new, &child.table.inserts, bounds).await
 }
 
-/// Sends rows in statements of the sizes at hand.
+/// Sends rows in statements of the given sizes.
 pub(super) async fn send(
     transaction: &mut Transaction<'_>,
     rows: RowBuffer,
@@ -177,8 +177,8 @@ pub(super) async fn send(
     Ok(())
 }
 
-/// Reads what a statement finds for documents, in as few round trips as there are statements for: the last one asks
-/// for its last document several times, which finds it once.
+/// Runs a statement for documents in as few round trips as possible: the last call repeats its last document to fill
+/// the statement, which finds it once.
 async fn read_by_key<'a, R: FromRow + Send + 'static>(
     transaction: &mut Transaction<'_>,
     statements: &[Sized],

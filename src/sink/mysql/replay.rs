@@ -1,10 +1,9 @@
-//! Lays stored documents out again, for columns and tables that were added later: from `document`, without a call of
-//! the API.
+//! Fills columns and tables that were added later, from the stored `document`, without a call of the API.
 //!
-//! In the order of keys, a batch a transaction. A batch locks its rows, so that a writer beside it comes before or
-//! after; its place is kept in the same transaction (`waybill_replays`), so that a kill at any moment costs one batch.
-//! Only typed columns and child rows are written, and of those the server changes only what differs: version, hashes,
-//! times and the document itself stay as they are. Child rows are replaced by version, as the writer does it.
+//! In key order, one transaction per batch. A batch locks its rows, so that a concurrent writer comes before or after;
+//! its position is stored in the same transaction (`waybill_replays`), so that a kill costs at most one batch. Only
+//! typed columns and child rows are written, and the server changes only what differs: version, hashes, times and the
+//! document stay as they are. Child rows are replaced by version, as in the writer.
 
 use std::time::Duration;
 
@@ -26,35 +25,35 @@ use super::replace::{replace_all_children, send};
 use super::value::{RowBuffer, cell_value, text_value};
 use super::write::{self, Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 
-/// Documents of a batch: few enough that a writer who waits for one of them is not held up.
+/// Documents per batch: few enough not to delay a writer that waits for one of them.
 const BATCH_MAX: u64 = 500;
-/// Documents of the first batch, as nobody knows how large they are.
+/// Documents of the first batch, whose sizes are unknown.
 const BATCH_FIRST: u64 = 20;
-/// Bytes of the documents of a batch, unless one alone has more.
+/// Document bytes per batch, unless a single one has more.
 const BATCH_BYTES: u64 = 4 << 20;
-/// Documents whose child rows are written again in one transaction.
+/// Documents whose child rows are rewritten in one transaction.
 const REWRITTEN_AT_ONCE: usize = 20;
 const BATCH_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What is laid out again.
+/// What to lay out again.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
     pub resource: &'a str,
-    /// None: of all shops.
+    /// None: all shops.
     pub shop: Option<&'a str>,
 }
 
-/// How far a replay has come.
+/// Progress of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// Documents laid out so far, by earlier calls too.
     pub documents: u64,
     pub ended: bool,
-    /// Documents that the next call should take at most.
+    /// Maximum documents of the next call.
     pub next: u64,
 }
 
-/// Where it goes on.
+/// Where it continues.
 #[derive(Default)]
 struct Place {
     shop: String,
@@ -63,7 +62,7 @@ struct Place {
     ended: bool,
 }
 
-/// A document that is there: shop, id, combination, document, version.
+/// A stored document: shop, id, combination, document, version.
 type Stored = (String, String, String, Vec<u8>, u64);
 
 impl Scope<'_> {
@@ -73,7 +72,7 @@ impl Scope<'_> {
 }
 
 impl Mysql {
-    /// How far a replay has come with the tables as they are defined now. One of all shops stands for each of them.
+    /// Progress of a replay with the tables as defined now. A replay of all shops covers each of them.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
@@ -89,7 +88,7 @@ impl Mysql {
         Ok(Replayed { documents: place.documents, ended: place.ended, next: BATCH_FIRST })
     }
 
-    /// How many documents a resource has, by the server's own estimate.
+    /// The number of documents of a resource, as the server estimates it.
     ///
     /// # Errors
     /// The server's. Cancel safe.
@@ -101,24 +100,24 @@ impl Mysql {
         Ok(rows.first().copied().unwrap_or_default())
     }
 
-    /// Begins a replay from the first document on.
+    /// Forgets the progress: the next replay begins with the first document.
     ///
     /// # Errors
     /// As [`Mysql::replayed`].
     pub async fn forget_replay(&self, scope: Scope<'_>) -> Result<(), SinkError> {
         let mut conn = self.connection().await?;
-        // What is done again for one shop is not done for all any more; what is done for all is done for each.
+        // Repeating one shop voids the progress of all shops; repeating all shops voids the progress of each.
         let text = "DELETE FROM `waybill_replays` WHERE `resource` = ? AND (? = '' OR `only_shop` IN ('', ?))";
         let values = vec![text_value(scope.resource), scope.shop_text(), scope.shop_text()];
         let outcome = timeout(BATCH_TIME_MAX, conn.exec_drop(text, values)).await;
         self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
     }
 
-    /// Lays the next documents out again, at most `batch`, and fewer where they are large.
+    /// Lays out the next documents again, at most `batch`, and fewer where they are large.
     ///
     /// # Errors
-    /// They were not, except with class `Unconfirmed`, where that is not known; another call goes on where it must.
-    /// Class `Operator` for a resource that is not configured. Cancel safe in the same sense.
+    /// The documents were not changed, except with class `Unconfirmed`, where that is unknown; another call continues
+    /// where it must. Class `Operator` for a resource that is not configured. Cancel safe in the same sense.
     pub async fn replay_some(&self, scope: Scope<'_>, batch: u64) -> Result<Replayed, SinkError> {
         let layout = self.layout(scope.resource)?;
         let mut conn = self.connection().await?;
@@ -126,10 +125,10 @@ impl Mysql {
         self.settle(conn, outcome).await
     }
 
-    /// Writes the rows of documents in child tables again, from the stored documents. How many documents there were.
+    /// Rewrites the child rows of documents from the stored documents; returns how many documents were found.
     ///
     /// # Errors
-    /// As [`Mysql::replay_some`]; what was written by then stays.
+    /// As [`Mysql::replay_some`]; rows written before the failure stay.
     pub async fn rewrite_children(&self, resource: &str, shop: &str, ids: &[String]) -> Result<u64, SinkError> {
         let layout = self.layout(resource)?;
         let mut documents = 0;
@@ -205,7 +204,7 @@ impl Mysql {
     }
 }
 
-/// How many of the next documents a batch takes by their bytes, and how many were looked at.
+/// How many of the next documents fit a batch by their bytes, and how many were considered.
 async fn fitting(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -222,14 +221,14 @@ async fn fitting(
     Ok((fit.max(1).min(lengths.len() as u64), lengths.len() as u64))
 }
 
-/// What is read of a document.
+/// What to read of each document.
 enum Part {
     Length,
     /// All of it, locked until the transaction ends.
     Locked,
 }
 
-/// The next documents.
+/// Reads the next documents.
 async fn after<T: FromRow + Send + 'static>(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
@@ -273,7 +272,7 @@ impl<'a> Fresh<'a> {
         }
     }
 
-    /// A document that was changed by hand, so that it is no JSON any more, is passed over.
+    /// Skips a document that was edited by hand and is no longer JSON.
     fn push(&mut self, layout: &Layout, stored: &'a Stored, combination: &Combination) {
         let (shop, id, _, document, version) = stored;
         let Ok(value) = Json::parse(document) else {
@@ -314,14 +313,14 @@ async fn place(conn: &mut impl Queryable, layout: &Layout, scope: Scope<'_>) -> 
     Ok(found.map(|(shop, id, documents, ended)| Place { shop, id, documents, ended }).unwrap_or_default())
 }
 
-/// Forgets how far replays came with other columns. When those come back, what was written meanwhile lacks them.
+/// Forgets the progress of other layouts: if their columns return, documents written meanwhile lack them.
 pub(super) async fn forget_other_layouts(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let text = "DELETE FROM `waybill_replays` WHERE `resource` = ? AND `fingerprint` <> ?";
     let values = (&layout.definition.name, fingerprint(&layout.definition.table));
     conn.exec_drop(text, values).await.map_err(|error| sink_error(&error))
 }
 
-/// Tells one layout of a resource's documents from another; indexes, filters and names of tables say nothing of it.
+/// Hash of a resource's layout; indexes, filters and table names do not change it.
 fn fingerprint(table: &Table) -> String {
     let mut digest = Sha256::new();
     let mut add = |name: &str, columns: &[Column]| {

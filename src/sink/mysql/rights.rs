@@ -1,7 +1,7 @@
-//! What `waybill check` tells about the server: its version and settings, and what our user may do.
+//! What `waybill check` reports about the server: its version and settings, and the user's rights.
 //!
-//! Nothing is made or changed. Servers look at a user's rights before they look at a statement, so each right is asked
-//! for with one that can do nothing: it fits no row, or is wrong.
+//! Nothing is created or changed. Servers check rights before they check a statement, so each right is probed with a
+//! statement that has no effect: it matches no row, or is invalid.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -13,16 +13,16 @@ use super::errors::sink_error;
 use super::schema::{MIGRATIONS, MIGRATIONS_TABLE_NAME, tables_of};
 use super::{Mysql, READ_TIME_MAX};
 
-/// The table that is asked about when it is there.
+/// The table to probe, if it exists.
 const OURS: &str = "waybill_checkpoints";
-/// A table that is never there.
+/// A table that never exists.
 const TRIAL: &str = "waybill_trial";
-/// May not: that in this schema, with this table, with this column.
+/// Denied: on this schema, this table, this column.
 const DENIED: [u16; 3] = [1044, 1142, 1143];
-/// May, but: the column is there already, there is no such table, a column has no default.
+/// Permitted, but invalid: duplicate column, no such table, a column without a default.
 const WRONG: [u16; 3] = [1060, 1146, 1364];
 
-/// The server as our user finds it.
+/// The server as our user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Like `10.11.19-MariaDB`.
@@ -31,23 +31,23 @@ pub struct Rights {
     pub account: String,
     /// The database as GRANT names it.
     pub database: String,
-    /// The sessions' mode; strict.
+    /// The sessions' SQL mode; strict.
     pub sql_mode: String,
-    /// Bytes; bounds the size of a document.
+    /// Bytes; limits the size of a document.
     pub max_allowed_packet: u64,
-    /// Of what each start and write needs, by their names in GRANT, what the user lacks.
+    /// Missing rights that every start and write needs, by their names in GRANT.
     pub lacks_for_rows: Vec<&'static str>,
-    /// The same of what the first start needs, and one after a definition gained a column.
+    /// Missing rights that the first start needs, and one after a definition gained a column.
     pub lacks_for_tables: Vec<&'static str>,
-    /// Tables of these definitions, and our own, that are not there.
+    /// Tables of these definitions, and our own, that do not exist.
     pub missing_tables: Vec<String>,
 }
 
 impl Mysql {
-    /// Asks what the sink needs to know. Changes nothing.
+    /// Reads what the sink needs to know. Changes nothing.
     ///
     /// # Errors
-    /// No connection, or an error that is not about rights. Cancel safe.
+    /// No connection, or an error unrelated to rights. Cancel safe.
     pub async fn rights(&self) -> Result<Rights, SinkError> {
         let mut conn = self.connection().await?;
         let outcome = timeout(READ_TIME_MAX, self.look(&mut conn)).await;
@@ -59,7 +59,7 @@ impl Mysql {
         let row: Option<(String, String, Option<String>, String, u64)> =
             conn.query_first(settings).await.map_err(|error| sink_error(&error))?;
         let (server_version, user, database, sql_mode, max_allowed_packet) =
-            row.ok_or_else(|| SinkError::new(SinkErrorClass::Unknown, "MySQL did not tell its version"))?;
+            row.ok_or_else(|| SinkError::new(SinkErrorClass::Unknown, "MySQL did not report its version"))?;
         let there = tables_of(conn).await?;
         let of = if there.contains(OURS) { OURS } else { TRIAL };
         let rows = [
@@ -90,7 +90,7 @@ impl Mysql {
     }
 }
 
-/// The rights whose statements are refused for want of them.
+/// The rights whose probes are denied.
 async fn lacked(
     conn: &mut Conn,
     statements: impl IntoIterator<Item = (&'static str, String)>,

@@ -1,10 +1,9 @@
-//! Brings the database to what this binary needs: our own tables by numbered migrations, the
-//! resources' tables by comparing them with their definitions.
+//! Migrates the database: our own tables by numbered migrations, the resources' tables by comparing them with their
+//! definitions.
 //!
-//! Nothing is ever dropped or narrowed, and nothing is changed that is as it should be, so that a
-//! user without rights for DDL can start on a prepared database. A column whose values could be lost by what its
-//! definition asks for now is left alone, and named with the mend. DDL knows no transactions: each
-//! step can be repeated, and a named lock keeps two processes from doing it at once.
+//! Nothing is ever dropped or narrowed, and nothing correct is changed, so a user without DDL rights can start on a
+//! prepared database. A column whose values could be lost by a change of its definition is left alone and reported
+//! with the remedy. DDL is not transactional: each step can be repeated, and a named lock serialises processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,12 +24,12 @@ use super::replay::forget_other_layouts;
 use super::types::{Fit, fit, is_long_text};
 use super::{ANSWER_TIME_MAX, Mysql, answered, close};
 
-/// An index on a large table takes its time.
+/// Indexing a large table takes a while.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(3600);
 /// How long to wait for another process that prepares the same database, in seconds.
 const LOCK_WAIT_S: u64 = 300;
 
-/// One change a file; the number is its place. A file that was released is never changed.
+/// One change per file; the number is its order. A released file is never changed.
 pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
     (1, "waybill_shops", include_str!("../../../sql/0001_waybill_shops.sql")),
     (2, "waybill_checkpoints", include_str!("../../../sql/0002_waybill_checkpoints.sql")),
@@ -44,49 +43,47 @@ const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` 
 
 const MIGRATION_DONE: &str = "INSERT IGNORE INTO `waybill_migrations` (`number`,`name`,`applied_at`) VALUES";
 
-/// At most 64 characters, which is what a name of a lock may have.
+/// At most 64 characters, the limit for lock names.
 const LOCK_NAME: &str = "CONCAT('waybill.', SHA2(DATABASE(), 224))";
 
-/// A row is too wide with one more column of this type.
+/// The server's error for a row that one more column makes too wide.
 const ROW_TOO_WIDE: u16 = 1118;
-/// A lock was waited for long enough.
+/// The server's error for a lock wait timeout.
 const LOCKED: u16 = 1205;
 
-/// How a column is asked for: at once, else beside readers and writers, else as the server can. Not every server
-/// knows, or can, the first ones.
+/// How to add a column: instantly, else online, else as the server chooses. Not every server supports the first two.
 const COLUMN_WAYS: [&str; 2] = [", ALGORITHM=INSTANT", ", ALGORITHM=INPLACE, LOCK=NONE"];
 const INDEX_WAYS: [&str; 1] = [", ALGORITHM=INPLACE, LOCK=NONE"];
 
-/// What became of a table.
+/// What was done to a table.
 #[derive(Clone, Copy, PartialEq)]
 enum Fitted {
-    /// It had all columns.
+    /// Nothing: it had all columns.
     Same,
     Gained,
     Made,
 }
 
-/// A column that is there.
+/// An existing column.
 struct Found {
-    /// Its type, as the server tells it.
+    /// Its type as the server reports it.
     kind: String,
-    /// The server takes only JSON.
+    /// The server accepts only JSON.
     is_json: bool,
 }
 
 impl Mysql {
-    /// Creates what is missing: our tables, the resources' tables, their new columns and indexes.
-    /// Does nothing when all is there. May run in several processes at once.
+    /// Creates what is missing: our tables, the resources' tables, their new columns and indexes. Does nothing if all
+    /// exists. May run in several processes at once.
     ///
     /// # Errors
-    /// Class `Operator` for missing rights, for a table of that name which is not ours, or for a column whose type
-    /// cannot be changed to what its definition asks for without losing values; class
-    /// `Repeat` when another process holds the lock for minutes. What was done until then stays, and
-    /// the next call goes on from there. Cancel safe in the same sense.
+    /// Class `Operator` for missing rights, for a table of that name which is not ours, or for a column that cannot be
+    /// changed without losing values; class `Repeat` if another process holds the lock for minutes. Completed steps
+    /// stay, and the next call continues from there. Cancel safe in the same sense.
     pub async fn prepare(&self) -> Result<(), SinkError> {
         let mut conn = self.connection().await?;
         let outcome = timeout(PREPARE_TIME_MAX, self.prepare_locked(&mut conn)).await;
-        // The session was changed and may hold the lock; it ends with the connection.
+        // The session was changed and may hold the lock; both end with the connection.
         match outcome {
             Ok(done) => {
                 close(conn).await;
@@ -98,7 +95,7 @@ impl Mysql {
 
     async fn prepare_locked(&self, conn: &mut Conn) -> Result<(), SinkError> {
         answered(ANSWER_TIME_MAX, self.packet(conn)).await?;
-        // A table that a long transaction holds fails the start with a reason instead of hanging it.
+        // A table held by a long transaction fails the start with a reason instead of blocking it.
         soon(conn.query_drop("SET SESSION lock_wait_timeout = 60")).await?;
         let lock = conn.query_first(format!("SELECT GET_LOCK({LOCK_NAME}, {LOCK_WAIT_S})"));
         let patience = ANSWER_TIME_MAX + Duration::from_secs(LOCK_WAIT_S);
@@ -130,8 +127,8 @@ impl Mysql {
 }
 
 impl Mysql {
-    /// Refuses tables in which documents would overwrite each other, or a crash would leave half a batch. What else is
-    /// wrong with them is logged once.
+    /// Refuses tables in which documents would overwrite each other, or a crash would leave half a batch. Logs other
+    /// faults once.
     async fn refuse_faults(&self, conn: &mut Conn) -> Result<(), SinkError> {
         let mut faults = Vec::new();
         for (table, key) in OWN_KEYS {
@@ -140,7 +137,7 @@ impl Mysql {
             }
         }
         for table in self.layouts.iter().flat_map(Layout::tables) {
-            // What lacks a column of the key is refused beside the other columns, where it is known how it came to that.
+            // A missing key column is reported with the other columns, where its cause is known.
             if let Some(found) = inspect::describe(conn, &table.name).await?
                 && found.lacks(table.key()).is_none()
             {
@@ -154,15 +151,15 @@ impl Mysql {
                 tracing::warn!(fault = text, "MySQL: a table is not as Waybill makes it");
             }
         }
-        let told: Vec<String> = corrupting.into_iter().map(|fault| fault.text).collect();
-        if told.is_empty() { Ok(()) } else { Err(SinkError::new(SinkErrorClass::Operator, told.join("; "))) }
+        let problems: Vec<String> = corrupting.into_iter().map(|fault| fault.text).collect();
+        if problems.is_empty() { Ok(()) } else { Err(SinkError::new(SinkErrorClass::Operator, problems.join("; "))) }
     }
 }
 
-/// The statements that make the tables of these definitions.
+/// The statements that create the tables of these definitions.
 ///
 /// # Errors
-/// The text of what makes a definition unfit for a table.
+/// Why a definition does not fit a table.
 pub fn ddl(definitions: &[Arc<Definition>]) -> Result<Vec<String>, String> {
     let mut statements = Vec::new();
     for definition in definitions {
@@ -172,7 +169,7 @@ pub fn ddl(definitions: &[Arc<Definition>]) -> Result<Vec<String>, String> {
     Ok(statements)
 }
 
-/// The statements that make our own tables, and note that they are made.
+/// The statements that create our own tables and record their migrations.
 pub fn own_ddl() -> Vec<String> {
     let mut statements = vec![MIGRATIONS_TABLE.to_owned()];
     for (number, name, text) in MIGRATIONS {
@@ -182,7 +179,7 @@ pub fn own_ddl() -> Vec<String> {
     statements
 }
 
-/// What changes nothing is answered soon, or its connection leads nowhere.
+/// Applies the short timeout, for statements that change nothing.
 pub(super) async fn soon<T>(answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, SinkError> {
     answered(ANSWER_TIME_MAX, async { answer.await.map_err(|error| sink_error(&error)) }).await
 }
@@ -201,7 +198,7 @@ async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// What was added is empty for the documents that are there; the mend is told, unless there are none.
+/// Logs that new columns are empty for existing documents, and how to fill them.
 async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let text = format!("SELECT 1 FROM `{}` LIMIT 1", layout.parent.name);
     let document: Option<u8> = soon(conn.query_first(text)).await?;
@@ -209,13 +206,13 @@ async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
         let resource = layout.definition.name.as_str();
         tracing::info!(
             resource,
-            "MySQL: columns or tables were added or widened; `waybill schema replay {resource}` fills them for the documents that are there"
+            "MySQL: columns or tables were added or widened; run `waybill schema replay {resource}` to fill them for existing documents"
         );
     }
     Ok(())
 }
 
-/// A table that was made although its resource was synced before: its documents may stand in one of another name.
+/// Warns of a newly created table whose resource was synced before: its table may have been renamed in the definition.
 async fn tell_renamed(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let (resource, table) = (layout.definition.name.as_str(), &layout.parent.name);
     let text = "SELECT 1 FROM `waybill_checkpoints` WHERE `resource` = ? LIMIT 1";
@@ -224,10 +221,10 @@ async fn tell_renamed(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError>
         tracing::warn!(
             resource,
             table,
-            "MySQL: the table was made anew and is empty, though its resource was synced before. If its name was \
+            "MySQL: the table was created and is empty, though its resource was synced before. If its name was \
              changed in the definition: stop, run RENAME TABLE `{table}` TO `{table}_unused`, `THE OLD NAME` TO \
-             `{table}` (so also for its child tables), and start again. Else `waybill verify --mend` reads its \
-             documents again"
+             `{table}` (and likewise for its child tables), and start again. Otherwise run `waybill verify --mend` to \
+             read its documents again"
         );
     }
     Ok(())
@@ -275,12 +272,12 @@ async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<Fitted, SinkErro
     Ok(if changed.is_empty() { Fitted::Same } else { Fitted::Gained })
 }
 
-/// Whether the column has an index of ours that takes all of it.
+/// Whether the column has an index of ours that covers the whole of it.
 fn has_whole_index(indexes: &BTreeSet<String>, column: &SqlColumn, there: &Found) -> bool {
     indexes.contains(&format!("by_{}", column.name)) && !SqlTable::is_long(&there.kind)
 }
 
-/// Why a column is left alone, and the mend.
+/// Why a column is left alone, and the remedy.
 fn refusal(table: &SqlTable, column: &SqlColumn, there: &Found, has_whole_index: bool) -> String {
     let (name, is) = (&column.name, if there.is_json { "json" } else { there.kind.as_str() });
     let asked = column.kind.split(' ').next().unwrap_or_default().to_lowercase();
@@ -291,7 +288,7 @@ fn refusal(table: &SqlTable, column: &SqlColumn, there: &Found, has_whole_index:
     )
 }
 
-/// What is wrong with a table that has no such column of the key. One of ours tells how the column is called there.
+/// Explains a table that lacks a key column. If the table is ours, names the column it has instead.
 async fn not_ours(
     conn: &mut Conn,
     table: &SqlTable,
@@ -317,11 +314,11 @@ async fn not_ours(
     Ok(SinkError::new(SinkErrorClass::Operator, text))
 }
 
-/// Changes a table in the first of the ways that the server takes; the last is as it would by itself.
+/// Alters a table with the first algorithm that the server accepts; the last attempt leaves the choice to it.
 async fn alter(conn: &mut Conn, text: &str, ways: &[&str]) -> Result<(), mysql_async::Error> {
     for way in ways {
         match conn.query_drop(format!("{text}{way}")).await {
-            // Servers refuse a way with many codes; these two mean the change itself.
+            // Servers reject an algorithm with many codes; these two reject the change itself.
             Err(mysql_async::Error::Server(error)) if ![ROW_TOO_WIDE, LOCKED].contains(&error.code) => {
                 tracing::debug!(code = error.code, way, "MySQL: a table cannot be changed this way");
             }
@@ -338,7 +335,7 @@ async fn add_column(conn: &mut Conn, table: &SqlTable, column: &SqlColumn) -> Re
     Ok(kind)
 }
 
-/// Gives a column a type that holds more, and returns it.
+/// Widens a column and returns its type.
 async fn widen_column(
     conn: &mut Conn,
     table: &SqlTable,
@@ -350,7 +347,7 @@ async fn widen_column(
     Ok(kind)
 }
 
-/// Changes a column; rows that are full take it as TEXT.
+/// Changes a column, as TEXT if the rows are full.
 async fn or_text(conn: &mut Conn, column: &SqlColumn, statement: impl Fn(bool) -> String) -> Result<String, SinkError> {
     match alter(conn, &statement(false), &COLUMN_WAYS).await {
         Err(mysql_async::Error::Server(error)) if error.code == ROW_TOO_WIDE && varchar_chars(&column.kind) > 0 => {
@@ -361,7 +358,7 @@ async fn or_text(conn: &mut Conn, column: &SqlColumn, statement: impl Fn(bool) -
     }
 }
 
-/// The columns of a table by name; empty: there is no such table.
+/// The columns of a table by name; empty if there is no such table.
 async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Found>, SinkError> {
     let text = "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS \
                 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
@@ -376,7 +373,7 @@ async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Fou
     Ok(found)
 }
 
-/// The columns that MariaDB keeps as LONGTEXT and takes JSON for alone.
+/// Columns that MariaDB stores as LONGTEXT but accepts only JSON for.
 async fn json_columns(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
     let version: Option<String> = soon(conn.query_first("SELECT VERSION()")).await?;
     if !version.is_some_and(|version| version.contains("MariaDB")) {
@@ -387,7 +384,7 @@ async fn json_columns(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkE
     soon(conn.exec(text, (table,))).await
 }
 
-/// The tables that our user sees, by name.
+/// The names of the tables visible to our user.
 pub(super) async fn tables_of(conn: &mut Conn) -> Result<BTreeSet<String>, SinkError> {
     let text = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
     let names: Vec<String> = soon(conn.query(text)).await?;

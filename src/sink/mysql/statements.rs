@@ -1,13 +1,12 @@
-//! The statements that the writer and the replay send for many rows at once, each in a few sizes.
+//! The multi-row statements of the writer and the replay, each in a few sizes.
 
 use crate::catalog::definition::Table;
 
-/// Rows of a statement. Few sizes, so that prepared statements are found again; a remainder is cut
-/// into them.
+/// Rows per statement. Few sizes, so that prepared statements are reused; a remainder is split into them.
 const SIZES: [usize; 5] = [128, 32, 8, 2, 1];
 
-/// A server's hard limit is 65,535. Each placeholder also costs some hundred bytes on both sides as
-/// long as the statement is cached (measured with 16,384: 14 MB more, and no faster).
+/// The server's limit is 65,535. Each placeholder also costs some hundred bytes on both sides while the statement is
+/// cached (measured with 16,384: 14 MB more, and no faster).
 pub(super) const PLACEHOLDERS_MAX: usize = 4_096;
 
 /// A statement for a fixed number of rows.
@@ -16,32 +15,32 @@ pub(super) struct Sized {
     pub text: String,
 }
 
-/// The sizes of statements whose rows have this many placeholders.
+/// The statement sizes for rows with this many placeholders.
 pub(super) fn sizes(width: usize) -> impl Iterator<Item = usize> {
     SIZES.into_iter().filter(move |rows| *rows == 1 || rows * width <= PLACEHOLDERS_MAX)
 }
 
-/// Reads which documents are there, and their versions; their rows are locked until the transaction ends. By the
-/// primary key alone: a scan of the whole table would wait for every other writer.
+/// Reads which documents exist, and their versions, locking their rows until the transaction ends. By the primary key
+/// alone: a table scan would wait for every other writer.
 pub(super) fn versions(parent: &str, id: &str) -> Vec<Sized> {
     by_key(&format!("SELECT `shop_id`,`{id}`,`version` FROM `{parent}` FORCE INDEX (PRIMARY)"), id, " FOR UPDATE")
 }
 
-/// Counts the child rows of documents, and reads the greatest position of each document.
+/// Counts the child rows of documents, and reads the greatest position of each.
 pub(super) fn child_counts(child: &str, id: &str) -> Vec<Sized> {
     let select = format!("SELECT `shop_id`,`{id}`,COUNT(*),MAX(`position`) FROM `{child}` FORCE INDEX (PRIMARY)");
     by_key(&select, id, &format!(" GROUP BY `shop_id`,`{id}`"))
 }
 
-/// Pairs of keys as one list: both servers resolve it to ranges of the primary key, in half the time of the same pairs
+/// Key pairs as one IN list: both servers resolve it to ranges of the primary key, in half the time of the same pairs
 /// as OR (measured with 128 on MariaDB 10.11: 0.35 ms against 0.8).
 fn by_key(select: &str, id: &str, rest: &str) -> Vec<Sized> {
     let text = |rows: usize| format!("{select} WHERE (`shop_id`,`{id}`) IN ({}){rest}", vec!["(?,?)"; rows].join(","));
     SIZES.iter().map(|rows| Sized { rows: *rows, text: text(*rows) }).collect()
 }
 
-/// Upserts, as the server takes many rows of them at once and compares each with what is there. Only for rows that are
-/// there, and locked: what the table insists on for new ones is made up.
+/// Upserts, because the server takes many rows of them at once. Only for existing, locked rows: columns that an insert
+/// would require get placeholder values.
 pub(super) fn refills(table: &Table) -> Vec<Sized> {
     let columns: Vec<String> = table.columns.iter().map(|column| format!("`{}`", column.name)).collect();
     if columns.is_empty() {

@@ -1,8 +1,7 @@
 //! The encrypted connection: which authorities are trusted, and what a failure of it means.
 //!
-//! With `mysql.ca_file` the certificates in that file are trusted, and no others. Without it, those that the machine
-//! trusts, as on the API's side: `SSL_CERT_FILE` and `SSL_CERT_DIR` are heard; a machine that trusts none has those of
-//! browsers.
+//! With `mysql.ca_file` only the certificates in that file are trusted. Without it, those of the machine, as for the
+//! API: `SSL_CERT_FILE` and `SSL_CERT_DIR` apply; a machine that has none gets the browsers' list.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,14 +14,14 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for the server's first words.
+/// Timeout of the server's greeting.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(3);
-/// The server can speak TLS.
+/// The server supports TLS.
 const CLIENT_SSL: u16 = 0x0800;
-/// The protocol that all servers of today greet with.
+/// The protocol version of all current servers.
 const PROTOCOL: u8 = 10;
 
-/// What is trusted. `given`: the options of the address, which may say that nothing is verified.
+/// The TLS options. `given`: the options of the address, which may disable verification.
 ///
 /// # Errors
 /// What is wrong with the file, as text that follows `mysql.ca_file: `.
@@ -49,7 +48,7 @@ fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     found.map_err(|error| format!("{shown} is no file of certificates in PEM: {error}"))
 }
 
-/// What a failure of the encrypted connection means, and what repairs it; None: it is about something else.
+/// The meaning and remedy of a TLS failure; None if the failure is about something else.
 pub(super) fn trouble(error: &std::io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     let rustls::Error::InvalidCertificate(certificate) = error else { return Some(format!("TLS failed: {error}")) };
@@ -64,7 +63,7 @@ pub(super) fn trouble(error: &std::io::Error) -> Option<String> {
     Some(format!("the server's certificate is not trusted ({error}); {repair}"))
 }
 
-/// Whether the server offers TLS, as its first words say. None: it did not say.
+/// Whether the server offers TLS, from its greeting. None if it did not say.
 pub(super) async fn is_offered(host: &str, port: u16) -> Option<bool> {
     let greeted = timeout(GREETING_TIME_MAX, async {
         let mut stream = TcpStream::connect((host, port)).await?;
@@ -79,7 +78,8 @@ pub(super) async fn is_offered(host: &str, port: u16) -> Option<bool> {
     capabilities(&greeted.await.ok()?.ok()?).map(|flags| flags & CLIENT_SSL != 0)
 }
 
-/// The lower half of the flags in a greeting: protocol, version up to a zero, thread (4), salt (8), a zero, flags.
+/// The lower half of the capability flags in a greeting: protocol, version up to a zero, thread (4), salt (8), a zero,
+/// flags.
 fn capabilities(greeting: &[u8]) -> Option<u16> {
     let (protocol, rest) = greeting.split_first()?;
     let version_end = rest.iter().position(|byte| *byte == 0)?;
@@ -96,7 +96,7 @@ mod tests {
         let mut greeting = b"\x0a10.11.19-MariaDB\0\x01\0\0\0saltsalt\0".to_vec();
         greeting.extend((CLIENT_SSL | 2).to_le_bytes());
         assert_eq!(capabilities(&greeting), Some(CLIENT_SSL | 2));
-        // As a server that is full says at once.
+        // A full server sends this at once.
         assert_eq!(capabilities(b"\xff\x10\x04Too many connections"), None);
         greeting.pop();
         assert_eq!(capabilities(&greeting), None);

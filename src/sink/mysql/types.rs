@@ -1,30 +1,30 @@
-//! What a column that is there can hold of what a definition asks for. Pure.
+//! Compares the type of an existing column with the type that a definition asks for. Pure.
 //!
-//! A column may always be wider than asked: rows that are too wide get TEXT on purpose, and an older release that runs
-//! beside a newer one asks for less. What is narrower is changed only where no value can be lost by it.
+//! A column may always be wider than asked: rows that are too wide get TEXT on purpose, and an older release running
+//! beside a newer one asks for less. A narrower column is changed only if no value can be lost.
 
-/// What becomes of a column that is there.
+/// What to do with an existing column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// It holds all that is asked for.
+    /// It holds every value of the type asked for.
     Fine,
-    /// It holds less, and each of its values fits what is asked for.
+    /// It holds less, and each of its values fits the type asked for: widen it.
     Widen,
-    /// Some value would be lost, now or with the next document.
+    /// Some value would be lost, now or with the next document: leave it alone.
     No,
 }
 
-/// A column's type, as far as it says what fits in.
+/// A column's type, as far as it limits values.
 #[derive(Clone, Debug, PartialEq)]
 enum Held {
-    /// At most so many characters, and bytes.
+    /// Maximum characters, and bytes.
     Text {
         chars: u64,
         bytes: u64,
     },
     Json,
     Date,
-    /// With so many digits behind the second.
+    /// Fractional digits of a second.
     Datetime(u64),
     Integer {
         least: i128,
@@ -37,8 +37,8 @@ enum Held {
     Other,
 }
 
-/// Compares the type of a column, as the server tells it (`varchar(64)`, `bigint(20) unsigned`), with one of ours
-/// (`VARCHAR(64) CHARACTER SET ...`, `BOOLEAN NULL`). `is_json`: the server only takes JSON there, whatever the type.
+/// Compares the type that the server reports (`varchar(64)`, `bigint(20) unsigned`) with one of ours (`VARCHAR(64)
+/// CHARACTER SET ...`, `BOOLEAN NULL`). `is_json`: the server accepts only JSON there, whatever the type.
 pub(super) fn fit(there: &str, is_json: bool, asked: &str) -> Fit {
     let there = if is_json { Held::Json } else { held(there) };
     let asked = held(asked);
@@ -51,18 +51,18 @@ pub(super) fn fit(there: &str, is_json: bool, asked: &str) -> Fit {
     }
 }
 
-/// Whether a type is one of the texts that no index takes whole.
+/// Whether a text type is too long for an index of the whole column.
 pub(super) fn is_long_text(kind: &str) -> bool {
     word(kind).ends_with("text")
 }
 
-/// Whether each value of `less` can stand in `more` as it is.
+/// Whether every value of `less` can be stored unchanged in `more`.
 fn holds(more: &Held, less: &Held) -> bool {
     match (more, less) {
         (Held::Text { chars, bytes }, Held::Text { chars: asked, bytes: asked_bytes }) => {
             chars >= asked && bytes >= asked_bytes
         }
-        // On MariaDB, JSON is a LONGTEXT with a condition.
+        // MariaDB implements JSON as LONGTEXT with a check constraint.
         (Held::Text { bytes, .. }, Held::Json) => *bytes >= MEDIUM_BYTES,
         (Held::Datetime(more), Held::Datetime(less)) => more >= less,
         (Held::Integer { least, most }, Held::Integer { least: asked_least, most: asked_most }) => {
@@ -94,7 +94,7 @@ fn held(kind: &str) -> Held {
     };
     match word(kind).as_str() {
         "varchar" | "char" => {
-            // At worst each takes four.
+            // Each takes up to four bytes.
             let chars = argument(kind, 0).unwrap_or(1);
             Held::Text { chars, bytes: chars.saturating_mul(4) }
         }
@@ -118,12 +118,12 @@ fn held(kind: &str) -> Held {
     }
 }
 
-/// `varchar` of `VARCHAR(64) NULL`.
+/// Returns `varchar` for `VARCHAR(64) NULL`.
 fn word(kind: &str) -> String {
     kind.chars().take_while(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
-/// The numbers in the brackets behind it.
+/// A number in the parentheses after it.
 fn argument(kind: &str, at: usize) -> Option<u64> {
     let (_, behind) = kind.split_once('(')?;
     behind.split_once(')')?.0.split(',').nth(at)?.trim().parse().ok()
@@ -186,7 +186,7 @@ mod tests {
         ] {
             assert_eq!(fit(there, false, asked), want, "{there} for {asked}");
         }
-        // MariaDB's JSON is such a LONGTEXT, and takes no other text.
+        // MariaDB's JSON is such a LONGTEXT and accepts no other text.
         assert_eq!(fit("longtext", true, "JSON NULL"), Fit::Fine);
         assert_eq!(fit("longtext", true, "TEXT NULL"), Fit::No);
     }

@@ -1,4 +1,4 @@
-//! Values on their way to and from the server, and the cutting of rows into statements.
+//! Converts values to and from the server, and splits rows into statements.
 
 use jiff::civil::DateTime;
 use mysql_async::Value;
@@ -11,14 +11,14 @@ use crate::sink::filter::cut_fraction;
 
 use super::statements::Sized;
 
-/// What a value costs beside its own bytes: type, length, its bit among the nulls.
+/// Bytes of a value beside its own: type, length, its bit in the NULL bitmap.
 const OVERHEAD_BYTES: usize = 12;
 
 pub(super) fn text_value(text: &str) -> Value {
     Value::Bytes(text.as_bytes().to_vec())
 }
 
-/// A cell for a column of this kind.
+/// Converts a cell for a column of this kind.
 pub(super) fn cell_value(cell: Cell, kind: ColumnKind) -> Value {
     match cell {
         Cell::Null => Value::NULL,
@@ -51,12 +51,12 @@ pub(super) fn datetime_value(at: Millis) -> Value {
     )
 }
 
-/// NULL for none.
+/// NULL for None.
 pub(super) fn optional_datetime_value(at: Option<Millis>) -> Value {
     at.map_or(Value::NULL, datetime_value)
 }
 
-/// A `DATETIME(6)` as the server sends it. None for NULL and for what is no time.
+/// Parses a `DATETIME(6)` as the server sends it. None for NULL and for anything else.
 pub(super) fn millis_of(value: &Value) -> Option<Millis> {
     let Value::Date(year, month, day, hour, minute, second, micros) = *value else { return None };
     let small = |number: u8| i8::try_from(number).ok();
@@ -73,7 +73,7 @@ pub(super) fn millis_of(value: &Value) -> Option<Millis> {
     Some(datetime::millis(civil))
 }
 
-/// What is there of a row that is to be written.
+/// State of a row that is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum There {
     New,
@@ -103,7 +103,7 @@ impl RowBuffer {
         bytes
     }
 
-    /// Divides the rows, by their places, into those that are new and those that are known.
+    /// Splits the rows, by index, into new and existing ones.
     pub(super) fn divide(self, mut there: impl FnMut(usize) -> There) -> (RowBuffer, RowBuffer) {
         let RowBuffer { width, values, bytes } = self;
         let (mut new, mut known) = (RowBuffer::new(width), RowBuffer::new(width));
@@ -124,8 +124,8 @@ impl RowBuffer {
         (new, known)
     }
 
-    /// Cuts the rows into statements of the sizes at hand, none above `bytes_max` unless a single
-    /// row is. In order.
+    /// Splits the rows, in order, into statements of the given sizes, none above `bytes_max` unless it is a single
+    /// row.
     pub(super) fn cut(self, sizes: &[Sized], bytes_max: usize) -> impl Iterator<Item = (&str, Vec<Value>)> {
         let RowBuffer { width, values, bytes } = self;
         let mut values = values.into_iter();
@@ -139,8 +139,8 @@ impl RowBuffer {
     }
 }
 
-/// The largest size that takes no more rows than are left and no more bytes than are allowed; one
-/// row always goes. None when no row is left.
+/// The largest size that needs no more rows than are left and no more bytes than allowed; a single row always fits.
+/// None if no row is left.
 fn fitting<'a>(sizes: &'a [Sized], left: &[usize], bytes_max: usize) -> Option<&'a Sized> {
     sizes.iter().find(|sized| {
         left.get(..sized.rows).is_some_and(|rows| sized.rows == 1 || rows.iter().sum::<usize>() <= bytes_max)
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_divided_by_their_places() {
+    fn rows_are_split_into_new_and_existing_ones() {
         let mut buffer = RowBuffer::new(2);
         for row in 0..5u64 {
             buffer.push([Value::UInt(row), Value::Bytes(vec![0; row as usize])].into_iter());
@@ -199,7 +199,7 @@ mod tests {
         }
 
         #[test]
-        fn cutting_loses_and_doubles_no_row(lengths in proptest::collection::vec(0usize..3000, 0..700)) {
+        fn splitting_loses_and_duplicates_no_row(lengths in proptest::collection::vec(0usize..3000, 0..700)) {
             let mut buffer = RowBuffer::new(2);
             for (index, length) in lengths.iter().enumerate() {
                 buffer.push([Value::UInt(index as u64), Value::Bytes(vec![0; *length])].into_iter());

@@ -1,4 +1,4 @@
-//! Carries a batch out: purges first, then one transaction with everything else.
+//! Executes a batch: purges first, then one transaction with everything else.
 
 use std::borrow::Borrow;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::replace::replace;
 use super::value::{optional_datetime_value, text_value};
 use super::{ANSWER_TIME_MAX, Mysql, answered};
 
-/// Tables with our columns, whatever they are called.
+/// Finds the tables with our columns, whatever their names.
 const OUR_TABLES: &str = "SELECT c.TABLE_NAME FROM information_schema.COLUMNS c \
      JOIN information_schema.TABLES t ON t.TABLE_SCHEMA = c.TABLE_SCHEMA AND t.TABLE_NAME = c.TABLE_NAME \
      WHERE c.TABLE_SCHEMA = DATABASE() AND t.TABLE_TYPE = 'BASE TABLE' GROUP BY c.TABLE_NAME \
@@ -25,32 +25,32 @@ const OUR_TABLES: &str = "SELECT c.TABLE_NAME FROM information_schema.COLUMNS c 
      SUM(c.COLUMN_NAME IN ('document', 'row_hash', 'document_hash', 'combination', 'no_longer_listed_at')) = 5 \
      OR SUM(c.COLUMN_NAME = 'position' AND c.COLUMN_KEY = 'PRI') + SUM(c.COLUMN_NAME = 'shop_id' AND c.COLUMN_KEY = 'PRI') = 2)";
 
-/// Longest time of a batch. The timer stands outside of the transaction, so that a hanging server
-/// costs the connection and not the writer.
+/// Timeout of a batch. It applies outside the transaction, so that a hanging server costs the connection, not the
+/// writer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
-/// A line is called slow from so many bytes a second on. A document by itself, which cannot be halved, has its time
-/// on such a line beside that of the answer, as far as the time of a batch allows.
+/// Bytes per second of the slowest supported link. A document on its own, which cannot be split, gets the time that
+/// its bytes take at this rate, within the timeout of the batch.
 const SLOW_LINE: usize = 1024;
-/// Longest time of the purges of a batch. Their steps hold, so a repeat goes on where this one ended.
+/// Timeout of a batch's purges. Each step commits, so a retry continues where this attempt ended.
 const PURGE_TIME_MAX: Duration = Duration::from_secs(600);
-/// Bytes of a statement, if the server takes so many. Larger ones are not faster.
+/// Bytes per statement, if the server allows it. Larger ones are not faster.
 pub(super) const STATEMENT_BYTES_MAX: usize = 1 << 20;
-/// What a statement holds beside its values.
+/// Bytes reserved for the statement text beside its values.
 pub(super) const STATEMENT_BYTES_SPARE: usize = 64 << 10;
-/// Documents laid out before other tasks of the thread get a turn.
+/// Documents laid out before yielding to other tasks.
 const LAY_OUT_AT_ONCE: usize = 32;
-/// Rows of a purge per transaction, so that it moves on however many there are.
+/// Rows deleted per purge transaction, so that each makes progress.
 const PURGE_ROWS: u64 = 5_000;
 
 impl Mysql {
-    /// Writes the entries in one transaction, as if one after the other. Returns after the commit
-    /// was confirmed; then, and only then, they may be acknowledged. Repeating them is harmless.
-    /// The rows of a purged shop go before, in transactions of their own.
+    /// Writes the entries in one transaction, as if one after the other. Returns after the commit was confirmed; only
+    /// then may they be acknowledged. Repeating them is harmless. Rows of a purged shop are deleted before, in
+    /// transactions of their own.
     ///
     /// # Errors
-    /// Nothing of the transaction was applied, except with class `Disconnected` or `Unconfirmed`, where it is not
-    /// known. With class `Poison` at least one entry is refused for what it holds. Takes 60 s at most (25 s
-    /// for one answer), and 10 s for a connection; a batch with a purge 10 minutes.
+    /// Nothing of the transaction was applied, except with class `Disconnected` or `Unconfirmed`, where that is
+    /// unknown. With class `Poison` at least one entry is refused for its content. Takes 60 s at most (25 s for one
+    /// answer), and 10 s for a connection; a batch with a purge 10 minutes.
     ///
     /// Cancel safe: an abandoned write is rolled back with its connection, or was committed.
     pub async fn write<E: Borrow<Entry> + Sync>(&self, entries: &[E]) -> Result<(), SinkError> {
@@ -61,8 +61,8 @@ impl Mysql {
         let was_idle = self.has_idle();
         let conn = self.connection().await?;
         match self.write_on(conn, &plan, entries.len() == 1).await {
-            // Another server may have the address by now: what waited in the pool leads to the one before it, even if a
-            // reader put it there a moment ago.
+            // Another server may have taken over the address: drop pooled connections to the previous one, even those
+            // that a reader returned a moment ago.
             Err(error) if was_idle && error.class == SinkErrorClass::Unavailable => {
                 let conn = self.connection().await?;
                 self.write_on(conn, &plan, entries.len() == 1).await
@@ -103,13 +103,13 @@ impl Mysql {
             Ok(()) => answered(ANSWER_TIME_MAX, commit(transaction))
                 .await
                 .map_err(|error| SinkError { class: SinkErrorClass::Unconfirmed, ..error }),
-            // The connection is closed, and what was not committed with it.
+            // The connection is closed, which rolls back what was not committed.
             Err(error) if matches!(error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unavailable) => {
                 Err(error)
             }
             Err(error) => match transaction.rollback().await {
                 Ok(()) => Err(error),
-                // The pool must not get it back; the class says so.
+                // The pool must not reuse the connection; the class ensures that.
                 Err(_) => Err(SinkError { class: SinkErrorClass::Disconnected, ..error }),
             },
         }
@@ -144,16 +144,16 @@ impl Mysql {
         Ok(())
     }
 
-    /// Deletes the shops' rows from all tables, children first, in steps that each hold.
+    /// Deletes the shops' rows from all tables, children first, in committed steps.
     async fn purge(&self, conn: &mut Conn, shops: &[&str]) -> Result<(), SinkError> {
         let mut tables: Vec<String> = Vec::new();
         for layout in &self.layouts {
             tables.extend(layout.children.iter().map(|child| child.name.clone()));
             tables.push(layout.parent.name.clone());
-            // Once more: a replay beside this may have written some as long as their document was there.
+            // Once more: a concurrent replay may have added child rows while their document still existed.
             tables.extend(layout.children.iter().map(|child| child.name.clone()));
         }
-        // And of resources that are configured no more.
+        // Also tables of resources that are no longer configured.
         let ours: Vec<String> = conn.query(OUR_TABLES).await.map_err(|error| sink_error(&error))?;
         tables.extend(ours.into_iter().filter(|name| !tables.contains(name)).collect::<Vec<_>>());
         for table in tables {
@@ -173,18 +173,18 @@ impl Mysql {
 
 pub(super) async fn commit(transaction: Transaction<'_>) -> Result<(), SinkError> {
     transaction.commit().await.map_err(|error| SinkError {
-        // Whatever the code: nobody knows whether it was applied.
+        // Whatever the code, it is unknown whether the commit was applied.
         class: SinkErrorClass::Unconfirmed,
         text: format!("COMMIT was not confirmed: {}", sink_error(&error).text),
     })
 }
 
-/// What holds for each statement of a batch.
+/// Limits that apply to each statement of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
-    /// It may hold so many.
+    /// Maximum bytes of a statement.
     pub(super) bytes: usize,
-    /// The batch is one document.
+    /// The batch is a single document.
     pub(super) alone: bool,
 }
 
@@ -198,7 +198,7 @@ impl Bounds {
         answered(self.patience(size(text, &values)), execute(transaction, text, values)).await
     }
 
-    /// The rows that a statement reads.
+    /// Reads the rows of a statement.
     pub(super) async fn read<R: FromRow + Send + 'static>(
         self,
         transaction: &mut Transaction<'_>,
@@ -210,14 +210,14 @@ impl Bounds {
         answered(patience, read).await
     }
 
-    /// How long the answer to so many bytes may take.
+    /// Timeout of the answer to a statement of this many bytes.
     fn patience(self, bytes: usize) -> Duration {
         let on_its_way = if self.alone { bytes / SLOW_LINE } else { 0 };
         ANSWER_TIME_MAX + Duration::from_secs(u64::try_from(on_its_way).unwrap_or(u64::MAX)).min(WRITE_TIME_MAX)
     }
 }
 
-/// Bytes of a statement, about.
+/// Approximate bytes of a statement.
 fn size(text: &str, values: &[Value]) -> usize {
     let size = |value: &Value| if let Value::Bytes(bytes) = value { bytes.len() } else { size_of::<u64>() };
     text.len() + values.iter().map(size).sum::<usize>()
@@ -238,7 +238,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_leads_nowhere_is_noticed_within_half_a_minute() {
+    async fn a_dead_connection_is_noticed_within_half_a_minute() {
         let begun = tokio::time::Instant::now();
         let lost = answered(ANSWER_TIME_MAX, std::future::pending::<Result<(), _>>()).await.unwrap_err();
         assert_eq!(lost.class, SinkErrorClass::Disconnected);
