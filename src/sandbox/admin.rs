@@ -1,24 +1,24 @@
-//! The controls over HTTP, for tests that see the sandbox from outside: everything under `/_sandbox/`.
+//! The controls over HTTP, for tests that run outside the process: everything under `/_sandbox/`.
 //!
-//! No key is asked for; the sandbox binds to loopback. Calls here use no budget and stand in no audit.
+//! No key is needed; the sandbox binds to loopback. Calls here use no budget and are not recorded.
 //!
 //! | call | does |
 //! | --- | --- |
-//! | `GET audit`, `GET calls` | the sums; all calls as JSON lines |
+//! | `GET audit`, `GET calls` | the totals; all calls as JSON lines |
 //! | `POST audit/reset` | forgets all calls |
 //! | `GET truth?client_id=` | JSON lines of `{method, id, document}` |
 //! | `GET truth?client_id=&resource=` | JSON lines of `{id, document}` of any resource |
-//! | `POST add` `{client_id, resource}` | adds one document to any resource, by the catalog's name of it; its id |
-//! | `POST change` `{client_id, resource, id}` | changes one, row and detail; of returns: handles it |
-//! | `POST orders` `{client_id, method}` | places one more open order; its id |
-//! | `POST returns/handle` `{client_id, id}` | an unhandled return moves to the handled ones |
-//! | `POST offers` `{client_id, id, stock}` | a new offer, or the change of one |
+//! | `POST add` `{client_id, resource}` | adds one document to any resource, by its catalog name; its id |
+//! | `POST change` `{client_id, resource, id}` | changes one, row and detail; handles a return |
+//! | `POST orders` `{client_id, method}` | places an open order; its id |
+//! | `POST returns/handle` `{client_id, id}` | handles an open return |
+//! | `POST offers` `{client_id, id, stock}` | adds an offer, or changes its stock |
 //! | `POST invoices` `{client_id}` | an invoice of today; its id |
 //! | `POST shops` `{client_id, client_secret, fbr, fbb}` | adds a shop |
-//! | `POST shops/change` `{client_id, client_secret?, active?}` | rotates its secret, switches it off or on |
+//! | `POST shops/change` `{client_id, client_secret?, active?}` | rotates its secret, deactivates or activates it |
 //! | `POST shipments` `{client_id, method, count}` | adds shipments; their ids |
 //! | `POST events` `{client_id, id}` or `{client_id, count}` | grows transport events; the ids |
-//! | `POST rows` `{client_id, id}`, `POST remove` `{client_id, id}` | changes a list row; takes a shipment out |
+//! | `POST rows` `{client_id, id}`, `POST remove` `{client_id, id}` | changes a list row; removes a shipment |
 //! | `POST faults` `[{match, kind, ...}]` | replaces the fault rules |
 //! | `POST settings` `{limits?, latency_ms?, retry_after?, empty_array?, token_life_ms?, expires_in?}` | changes what is named |
 //! | `POST tokens/kill`, `POST login` `{blocked}` | ends all tokens; blocks the login host |
@@ -37,7 +37,7 @@ use super::{Fault, Method, Sandbox, SandboxError, ShopOptions};
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
 
-/// A control that could not be followed, with its status.
+/// A control that could not be applied, with its status.
 struct Refusal(u16, String);
 
 impl From<SandboxError> for Refusal {
@@ -132,11 +132,11 @@ struct Changes {
     retry_after: Option<bool>,
     empty_array: Option<bool>,
     token_life_ms: Option<u64>,
-    /// With `token_life_ms` only; absent: its seconds are told.
+    /// Only with `token_life_ms`; absent: the lifetime in seconds.
     expires_in: Option<Value>,
 }
 
-/// Answers a control; `path` is what follows `/_sandbox/`.
+/// Handles a control; `path` follows `/_sandbox/`.
 pub(super) fn answer(sandbox: &Sandbox, path: &str, request: &Request) -> Answer {
     control(sandbox, path, request)
         .unwrap_or_else(|Refusal(status, error)| Answer::new(status, JSON, text(&json!({ "error": error }))))
@@ -195,7 +195,7 @@ fn control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Answer, R
     Ok(Answer::new(200, JSON, text(&done)))
 }
 
-/// The controls of documents beside shipments.
+/// The controls of other resources.
 fn document_control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Value, Refusal> {
     Ok(match (request.method.as_str(), path) {
         ("POST", "add") => {

@@ -1,30 +1,26 @@
-//! The marketplace's side: from a request to an answer, with authentication, limiter, faults and the
-//! ledger around it.
+//! The marketplace's side: answers a request, with authentication, limiter, faults and the record of calls around it.
 //!
-//! Called by [`super::server`] for every request; makes no pause and does no IO itself. Every call
-//! ends in the ledger, whatever became of it.
+//! Called by [`super::server`] for every request; never waits and does no IO itself. Every call is recorded, whatever
+//! its outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::apply_fault::{Outcome, apply};
 use super::audit::Call;
 use super::content::json as text;
 use super::fault::FaultKind;
-use super::harm::{self, Outcome};
 use super::limiter::Standing;
-use super::shelf_api::shelf_place;
-use super::shop::{PAGE_SIZE, Shipment};
+use super::other_resources::document_at;
+use super::query::{ANSWER_TYPE, Asked, Query, collection, cut};
+use super::shop::Shipment;
 use super::wire::{Answer, Request};
 use super::{MEDIA_TYPE, Method, Sandbox, Settings, Shop, admin, lock, login, problem};
 use crate::domain::clock::Millis;
 
-/// `Content-Type` of what the application itself answers.
-const ANSWER_TYPE: &str = "application/vnd.retailer.v10+json;charset=UTF-8";
-
-/// Offers have moved to the next version.
+/// Offers use the next API version.
 const OFFERS_MEDIA_TYPE: &str = "application/vnd.retailer.v11+json";
 const OFFERS_ANSWER_TYPE: &str = "application/vnd.retailer.v11+json;charset=UTF-8";
 
@@ -74,7 +70,7 @@ impl Sandbox {
 
     fn token_call(&self, request: &Request, settings: &Settings, call: &mut Call) -> Outcome {
         call.token = true;
-        // The form's query may hold a secret; the ledger keeps none.
+        // The query may contain a secret, which is not recorded.
         call.path.clone_from(&request.path);
         if let Some((client_id, _)) = login::basic(request) {
             call.client_id = client_id;
@@ -85,7 +81,7 @@ impl Sandbox {
             Some(kind) => {
                 call.faulted = true;
                 call.spoiled = kind.spoils();
-                harm::apply(kind, answer)
+                apply(kind, answer)
             }
             None => Outcome::whole(answer),
         }
@@ -130,7 +126,7 @@ impl Sandbox {
         let answer = self.resource(&shop, &mut asked, settings);
         let answer = decorate(answer, standing, call, now);
         match fault {
-            Some(kind) => harm::apply(kind, answer),
+            Some(kind) => apply(kind, answer),
             None => Outcome::whole(answer),
         }
     }
@@ -147,16 +143,16 @@ impl Sandbox {
             let detail = format!("The supplied accept media type is not supported. Use {media_type}.");
             return problem::problem(406, "Not Acceptable", &detail, asked.full);
         }
-        if let Some(mut answer) = self.shelf_list(rest, shop, asked, settings) {
+        if let Some(mut answer) = self.list_other_resource(rest, shop, asked, settings) {
             if is_v11 && answer.status == 200 {
                 answer.content_type = OFFERS_ANSWER_TYPE;
             }
             return answer;
         }
-        if let Some((kind, what, id)) = shelf_place(rest) {
+        if let Some((kind, what, id)) = document_at(rest) {
             let id = asked.wants(id);
             let media = if is_v11 { OFFERS_ANSWER_TYPE } else { ANSWER_TYPE };
-            let body = self.shelf_document(shop, kind, &id);
+            let body = self.other_document(shop, kind, &id);
             return body.map_or_else(|| asked.not_found(what, &id), |body| Answer::new(200, media, body));
         }
         match rest.split_once('/') {
@@ -213,161 +209,7 @@ impl Sandbox {
     }
 }
 
-/// One API call on its way to the resource.
-pub(super) struct Asked<'a> {
-    request: &'a Request,
-    path: &'a str,
-    /// Path and query without base.
-    full: &'a str,
-    /// The page to answer, whatever was asked.
-    page: Option<u64>,
-    /// The last rows first.
-    reversed: bool,
-    call: &'a mut Call,
-}
-
-impl Asked<'_> {
-    /// Notes the id of a detail call; decoded.
-    fn wants(&mut self, id: &str) -> String {
-        let id = percent_decoded(id);
-        self.call.id = Some(id.clone());
-        id
-    }
-
-    pub(super) fn not_found(&self, what: &str, id: &str) -> Answer {
-        problem::problem(404, "Not Found", &format!("{what} {id} not found."), self.full)
-    }
-}
-
-/// Reads query parameters and collects what is wrong with them.
-pub(super) struct Query<'a, 'b> {
-    asked: &'a mut Asked<'b>,
-    violations: Vec<(Option<&'static str>, String)>,
-}
-
-impl<'a, 'b> Query<'a, 'b> {
-    /// Names that are not in `known` are counted and otherwise ignored, as the API does.
-    pub(super) fn new(asked: &'a mut Asked<'b>, known: &[&str]) -> Query<'a, 'b> {
-        let unknown = asked.request.query.iter().filter(|(name, _)| !known.contains(&name.as_str())).count();
-        asked.call.unknown_parameters = u32::try_from(unknown).unwrap_or(u32::MAX);
-        Query { asked, violations: Vec::new() }
-    }
-
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.asked.request.parameter(name).map(str::to_owned)
-    }
-
-    pub(super) fn violation(&mut self, name: Option<&'static str>, reason: String) {
-        self.violations.push((name, reason));
-    }
-
-    /// The page to answer, from 1.
-    pub(super) fn page(&mut self) -> u64 {
-        let asked = self.number("page", 1, i32::MAX.unsigned_abs().into()).unwrap_or(1);
-        self.asked.call.page = Some(asked);
-        self.asked.page.unwrap_or(asked)
-    }
-
-    /// The page of a list without page numbers, which calls of `before` rows and pages of `size` lead to. True: the
-    /// first is to be answered, whatever was asked.
-    pub(super) fn unnumbered(&mut self, before: usize, size: usize) -> bool {
-        self.asked.call.page = Some(1 + u64::try_from(before / size.max(1)).unwrap_or_default());
-        self.asked.page.is_some()
-    }
-
-    pub(super) fn number(&mut self, name: &'static str, least: u64, most: u64) -> Option<u64> {
-        let text = self.text(name)?;
-        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        if number.is_none() {
-            self.violation(
-                Some(name),
-                format!("Request contains invalid value(s): '{text}', allowed: {least} to {most}."),
-            );
-        }
-        number
-    }
-
-    /// A day as text, `YYYY-MM-DD`.
-    pub(super) fn date(&mut self, name: &'static str) -> Option<String> {
-        let day = self.text(name)?;
-        if day.parse::<jiff::civil::Date>().is_err() {
-            self.violation(Some(name), format!("'{day}' is no date, use YYYY-MM-DD."));
-        }
-        Some(day)
-    }
-
-    pub(super) fn choice(&mut self, name: &'static str, allowed: &[&str]) -> Option<String> {
-        let text = self.text(name)?;
-        if !allowed.contains(&text.as_str()) {
-            let allowed = allowed.join(", ");
-            self.violation(
-                Some(name),
-                format!("Request contains invalid value(s): '{text}', allowed values: {allowed}."),
-            );
-        }
-        Some(text)
-    }
-
-    /// One or several values, given together with commas or one by one.
-    pub(super) fn several(&self, name: &str) -> Vec<String> {
-        let given = self.asked.request.query.iter().filter(|(known, _)| known == name);
-        given.flat_map(|(_, value)| value.split(',')).map(str::to_owned).collect()
-    }
-
-    /// The same, each of them allowed.
-    pub(super) fn choices(&mut self, name: &'static str, allowed: &[&str]) -> Vec<String> {
-        let given = self.several(name);
-        for text in given.iter().filter(|text| !allowed.contains(&text.as_str())) {
-            let reason =
-                format!("Request contains invalid value(s): '{text}', allowed values: {}.", allowed.join(", "));
-            self.violation(Some(name), reason);
-        }
-        given
-    }
-
-    pub(super) fn refusal(&self) -> Option<Answer> {
-        (!self.violations.is_empty()).then(|| problem::violations(&self.violations, self.asked.full))
-    }
-}
-
-/// One page of `rows`.
-pub(super) fn cut<T>(rows: impl Iterator<Item = T>, page: u64) -> impl Iterator<Item = T> {
-    let before = usize::try_from(page - 1).unwrap_or(usize::MAX).saturating_mul(PAGE_SIZE);
-    rows.skip(before).take(PAGE_SIZE)
-}
-
-/// A list answer; without rows it is `{}` or has an empty array, as set.
-pub(super) fn collection(key: &str, rows: impl ExactSizeIterator<Item = Bytes>, settings: &Settings) -> Answer {
-    collection_and(key, rows, None, settings)
-}
-
-/// The same, with one more field behind the rows.
-pub(super) fn collection_and(
-    key: &str,
-    rows: impl ExactSizeIterator<Item = Bytes>,
-    more: Option<(&str, Value)>,
-    settings: &Settings,
-) -> Answer {
-    if rows.len() == 0 && !settings.empty_array {
-        return Answer::new(200, ANSWER_TYPE, &b"{}"[..]);
-    }
-    let mut body = BytesMut::with_capacity(64 + rows.len() * 400);
-    body.put_slice(format!("{{\"{key}\":[").as_bytes());
-    for (place, row) in rows.enumerate() {
-        if place > 0 {
-            body.put_u8(b',');
-        }
-        body.put_slice(&row);
-    }
-    body.put_u8(b']');
-    if let Some((name, value)) = more {
-        body.put_slice(format!(",\"{name}\":{value}").as_bytes());
-    }
-    body.put_u8(b'}');
-    Answer::new(200, ANSWER_TYPE, body.freeze())
-}
-
-/// The part of a path that the API knows, whatever base stands before it.
+/// The path below the base address, if it is one of the API's.
 fn marketplace_path(path: &str) -> Option<&str> {
     match path.find("/retailer/") {
         Some(at) => path.get(at..),
@@ -379,20 +221,13 @@ fn accepts(header: &str, wanted: &str) -> bool {
     header.split(',').any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted))
 }
 
-pub(super) fn percent_decoded(part: &str) -> String {
-    // A plus is a plus in a path.
-    let escaped = format!("x={}", part.replace('+', "%2B"));
-    let mut fields = url::form_urlencoded::parse(escaped.as_bytes());
-    fields.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
-}
-
 fn too_many(standing: Standing, settings: &Settings) -> Answer {
     let detail = format!("Too many requests, retry in {} seconds.", standing.reset);
     let answer = problem::gateway(429, "Too Many Requests", &detail);
     if settings.retry_after { answer.with("Retry-After", standing.reset) } else { answer }
 }
 
-/// Adds what every API response carries. Letter case differs by endpoint, as the API's does.
+/// Adds the headers of every API response. Letter case differs by endpoint, as in the API.
 fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: Millis) -> Answer {
     let request_id = super::content::mix(call.at_us, now.unsigned_abs());
     let mut answer = answer.with("x-request-id", format_args!("{request_id:016x}{:016x}", call.at_us));

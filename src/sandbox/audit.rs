@@ -1,8 +1,8 @@
-//! The ledger of calls: who asked what, when, and what it got; and the sums over it.
+//! The record of calls: who requested what, when, with which result; and totals over it.
 //!
-//! The promise it checks is harder than the API's own limiter: in **no** stretch of a rule's window,
-//! wherever it begins, more calls than the rule allows. Refused calls count too, and so do calls that
-//! a fault swallowed: the API saw them.
+//! The check is stricter than the API's own limiter: in **no** interval as long as a rule's window, wherever it
+//! begins, may there be more calls than the rule allows. Refused calls count too, and so do calls lost to a fault: the
+//! API saw them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,65 +10,66 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::RuleTable;
 
-/// Calls kept; beyond it they are only counted ([`Audit::unrecorded`]), so a soak stays bounded.
+/// Maximum calls recorded; further ones are only counted ([`Audit::unrecorded`]), which bounds the memory of long
+/// runs.
 const CALLS_MAX: usize = 4_000_000;
 
 /// One call to the marketplace or its login host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// Monotonic microseconds since the sandbox was made, when the request was complete.
+    /// Monotonic microseconds since the sandbox started, when the request was complete.
     pub at_us: u64,
-    /// Empty when the caller could not be told.
+    /// Empty if the caller is unknown.
     pub client_id: String,
-    /// Whose budget it used; empty when unknown.
+    /// The account whose budget was used; empty if unknown.
     pub account: String,
     pub method: String,
-    /// With its query.
+    /// Including its query.
     pub path: String,
-    /// The rate rule it falls under; None for token calls and unknown paths.
+    /// The rate rule that applies; None for token calls and unknown paths.
     pub rule: Option<String>,
-    /// The page asked for, of list calls.
+    /// The requested page, of list calls.
     pub page: Option<u64>,
-    /// The document asked for, of detail calls.
+    /// The requested document, of detail calls.
     pub id: Option<String>,
-    /// Status sent, or the one that a fault kept from arriving.
+    /// The status sent, or withheld by a fault.
     pub status: u16,
     /// Bytes of the body before any fault.
     pub bytes: u64,
     pub token: bool,
-    /// A fault rule took it.
+    /// A fault rule took the call.
     pub faulted: bool,
-    /// The client did not get the right answer because of that.
+    /// The client did not get the right answer because of the fault.
     pub spoiled: bool,
-    /// Query parameters that the endpoint does not know; the API ignores them silently.
+    /// Query parameters unknown to the endpoint; the API ignores them silently.
     pub unknown_parameters: u32,
 }
 
-/// Sums over all calls since the start or the last reset.
+/// Totals over all calls since the start or the last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
-    /// API calls, token calls not included.
+    /// API calls, without token calls.
     pub calls: u64,
     pub refused_429: u64,
     pub refused_401: u64,
     /// Of API calls.
     pub statuses: BTreeMap<u16, u64>,
     pub token_requests: u64,
-    /// Token requests that were answered with a token, per client id.
+    /// Token requests answered with a token, per client id.
     pub tokens: BTreeMap<String, u64>,
-    /// Token requests that were answered with anything else.
+    /// Token requests answered with anything else.
     pub token_refused: u64,
     pub faulted: u64,
     /// Details answered with 200 and not spoiled by a fault.
     pub details_read: u64,
-    /// Different (client id, document) among them.
+    /// Distinct (client id, document) among them.
     pub details_distinct: u64,
-    /// The others: reads of what was read before.
+    /// Repeated reads among them.
     pub details_reread: u64,
     pub list_pages: u64,
-    /// Misspelt or made-up parameters seen.
+    /// Unknown parameters seen.
     pub unknown_parameters: u64,
-    /// Calls beyond what is kept; when not 0, the other numbers miss them.
+    /// Calls beyond the maximum recorded; if not 0, the other numbers miss them.
     pub unrecorded: u64,
     /// Calls per rule over all accounts.
     pub by_rule: BTreeMap<String, u64>,
@@ -86,21 +87,21 @@ pub struct Budget {
     pub first_us: u64,
     pub last_us: u64,
     pub span_us: u64,
-    /// What the rule allows now, as `25/min`; None: lifted.
+    /// The rule's current limit, like `25/min`; None: lifted.
     pub limit: Option<String>,
     pub allowed: Option<u32>,
-    /// Most calls in any stretch of the rule's window, wherever it begins.
+    /// Most calls in any interval as long as the rule's window.
     pub busiest: Option<u32>,
 }
 
 impl Audit {
-    /// Budgets that were overdrawn in some sliding window.
+    /// Budgets exceeded in some sliding window.
     pub fn breaches(&self) -> Vec<&Budget> {
         self.budgets.iter().filter(|budget| budget.allowed.zip(budget.busiest).is_some_and(|(a, b)| b > a)).collect()
     }
 }
 
-/// The calls themselves. Callers record in the order of arrival as far as threads allow; sums sort.
+/// The recorded calls. Callers record in the order of arrival as far as threads allow; totals sort.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     calls: Vec<Call>,
@@ -124,7 +125,7 @@ impl Ledger {
         &self.calls
     }
 
-    /// The sums; `rules` names the limits that hold now.
+    /// The totals; `rules` holds the current limits.
     pub(super) fn sums(&self, rules: &RuleTable) -> Audit {
         let mut audit = Audit { unrecorded: self.unrecorded, ..Audit::default() };
         let mut seen: HashSet<(&str, &str)> = HashSet::new();
@@ -150,7 +151,7 @@ impl Ledger {
                 audit.list_pages += u64::from(call.page.is_some());
                 if call.id.is_some() {
                     audit.details_read += 1;
-                    // Documents of two resources may have one id; their paths differ.
+                    // Documents of two resources may share an id; their paths differ.
                     audit.details_distinct += u64::from(seen.insert((&call.client_id, &call.path)));
                 }
             }
@@ -197,7 +198,7 @@ fn budgets(arrivals: HashMap<(&str, &str), (Vec<u64>, u64)>, rules: &RuleTable) 
     budgets
 }
 
-/// Most entries of sorted `times` in any half-open stretch of `window` microseconds.
+/// Most entries of sorted `times` in any half-open interval of `window` microseconds.
 fn busiest(times: &[u64], window: u64) -> u32 {
     let mut oldest = 0;
     let mut most = 0;
@@ -217,7 +218,7 @@ mod tests {
     use proptest::prelude::{prop_assert_eq, proptest};
 
     #[test]
-    fn the_busiest_stretch_is_half_open() {
+    fn the_busiest_interval_is_half_open() {
         assert_eq!(busiest(&[], 10), 0);
         assert_eq!(busiest(&[0, 10, 20], 10), 1);
         assert_eq!(busiest(&[0, 9, 10, 18, 19], 10), 3);

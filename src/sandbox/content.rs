@@ -1,7 +1,7 @@
-//! What a shipment says: everything follows from its [`Spec`], so a sandbox with the same seed and
-//! clock always serves the same documents. Nobody in here exists; mail addresses end in `.example`.
+//! Generates the content of shipments: everything follows from a [`Spec`], so a sandbox with the same seed and clock
+//! always serves the same documents. All people are invented; mail addresses end in `.example`.
 //!
-//! Ids come from method and index alone, so two shops hold equal ids with other content.
+//! Ids depend on method and index alone, so two shops share ids but not content.
 
 use std::sync::LazyLock;
 
@@ -13,21 +13,21 @@ use super::document::{
     Address, Fulfilment, Offer, OrderReference, Product, RowItem, RowTransport, Shipment, ShipmentItem, ShipmentRow,
     Transport, TransportEvent,
 };
-use super::{Method, odd};
+use super::{Method, edge_cases};
 use crate::domain::clock::Millis;
 
 const HOUR_MS: Millis = 3_600_000;
 
-/// How long after the shipment each transport event comes.
+/// Time between the transport events of a shipment.
 const EVENT_STEP_MS: Millis = 9 * HOUR_MS;
 
 const ORDER_FIRST: u64 = 4_123_456_789;
 const ORDER_STEP: u64 = 7;
-/// Some orders have letters in their ids, then a number in base 36, four digits at least.
+/// Some orders have ids of letters and a number in base 36, at least four digits.
 const LETTERED_ORDER: &str = "A2K8";
 const LETTERED_ORDER_FIRST: u64 = 1_679_616;
 
-/// The Netherlands by rule, so that no zone files are needed.
+/// Dutch time by rule, so that no zone files are needed.
 static DUTCH: LazyLock<TimeZone> =
     LazyLock::new(|| TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap_or(TimeZone::UTC));
 
@@ -45,7 +45,7 @@ const PRODUCTS: [&str; 6] = [
     "Kamerplant",
 ];
 
-/// Everything that a shipment's content follows from.
+/// Everything that determines a shipment's content.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
     /// The sandbox's seed mixed with the shop.
@@ -56,19 +56,19 @@ pub(super) struct Spec {
     pub(super) index: u64,
     pub(super) at: Millis,
     pub(super) placed: Millis,
-    /// When each transport event happened, oldest first.
+    /// Times of the transport events, oldest first.
     pub(super) events: Vec<Millis>,
     /// How often its list row was changed.
     pub(super) revision: u32,
 }
 
 impl Spec {
-    /// A number that is unique within a shop.
+    /// A number unique within a shop.
     fn number(&self) -> u64 {
         number(self.method, self.index)
     }
 
-    /// Whether this shipment belongs to the order of the one before it.
+    /// Whether this shipment belongs to the same order as the previous one.
     pub(super) fn shares_order(&self) -> bool {
         self.index % 10 == 7
     }
@@ -87,7 +87,7 @@ impl Spec {
         self.index - u64::from(self.shares_order())
     }
 
-    /// The codes that its transport will go through, in order; the last is final.
+    /// The event codes of its transport, in order; the last is final.
     pub(super) fn journey(&self) -> &'static [&'static str] {
         if self.odd && self.index % 23 == 7 {
             return &["PRE_ANNOUNCED", "HANDED_TO_ROBOT", "IN_TRANSIT", "DELIVERED_AT_CUSTOMER"];
@@ -102,12 +102,12 @@ impl Spec {
         }
     }
 
-    /// Whether it has a transport object, and so may have events.
+    /// Whether it has a transport object, and so can have events.
     pub(super) fn has_transport(&self) -> bool {
         !(self.odd && self.index % 15 == 6)
     }
 
-    /// The events that a shipment of its age has had by `now`.
+    /// The events that a shipment of this age has had by `now`.
     pub(super) fn events_until(&self, now: Millis) -> Vec<Millis> {
         if !self.has_transport() {
             return Vec::new();
@@ -139,11 +139,11 @@ impl Spec {
 
     fn reference(&self) -> Option<String> {
         let revision = if self.revision == 0 { String::new() } else { format!("-R{}", self.revision) };
-        // The list rows of the demo environment lack it in three of four cases.
+        // List rows of bol.com's demo environment lack it in three of four cases.
         if self.odd && self.revision == 0 && !self.every(4) {
             return None;
         }
-        let odd = if self.odd && self.every(8) { odd::text(self.index / 8) } else { String::new() };
+        let odd = if self.odd && self.every(8) { edge_cases::text(self.index / 8) } else { String::new() };
         Some(format!("{odd}WB{:06}{revision}", self.number()))
     }
 
@@ -178,15 +178,19 @@ impl Spec {
             billing_details: (!(self.odd && self.index % 4 == 1)).then_some(bill_to),
             shipment_items: self.items(),
             transport: self.has_transport().then(|| self.transport()),
-            extra: if self.odd && self.index % 6 == 3 { odd::extra(self.index) } else { super::document::Extra::new() },
+            extra: if self.odd && self.index % 6 == 3 {
+                edge_cases::extra(self.index)
+            } else {
+                super::document::Extra::new()
+            },
         }
     }
 
-    /// The delivery and the billing address; orders show the same.
+    /// The delivery and billing addresses; orders show the same.
     pub(super) fn addresses(&self) -> (Address, Address) {
         let mut rng = self.rng(1);
         let oddity = self.odd && self.every(3);
-        let surname = if oddity { odd::text(self.index / 3 + 1) } else { pick(&mut rng, &SURNAMES).to_owned() };
+        let surname = if oddity { edge_cases::text(self.index / 3 + 1) } else { pick(&mut rng, &SURNAMES).to_owned() };
         let language = pick(&mut rng, &["nl", "nl-BE", "fr", "fr-BE"]);
         let common = Address {
             salutation: pick(&mut rng, &["MALE", "FEMALE", "UNKNOWN"]),
@@ -205,20 +209,20 @@ impl Spec {
             company: self.every(6).then(|| "Fictief & Zn. B.V.".to_owned()),
             vat_number: self.every(6).then(|| "NL999999999B99".to_owned()),
             kvk_number: self.every(12).then(|| "00112233".to_owned()),
-            order_reference: oddity.then(|| odd::text(self.index)),
+            order_reference: oddity.then(|| edge_cases::text(self.index)),
             ..common.clone()
         };
         let ship_to = Address {
             pickup_point_name: self.pickup().then(|| "Afhaalpunt: UTRECHT".to_owned()),
             delivery_phone_number: self.every(2).then(|| format!("06{:08}", rng.u32(0..100_000_000))),
-            extra_address_information: oddity.then(|| odd::text(self.index + 5)),
+            extra_address_information: oddity.then(|| edge_cases::text(self.index + 5)),
             language: Some(language),
             ..common
         };
         (ship_to, bill_to)
     }
 
-    /// The items, the same in row, detail and order.
+    /// The items; identical in row, detail and order.
     pub(super) fn items(&self) -> Vec<ShipmentItem> {
         let mut rng = self.rng(2);
         let count = match (self.odd, self.index % 9) {
@@ -242,8 +246,8 @@ impl Spec {
             _ => rng.u64(99..20_000),
         };
         let title = match (self.odd, self.index % 50, place) {
-            (true, 10, 0) => odd::long_text(),
-            (true, n, 0) if n % 4 == 2 => odd::text(self.index / 4),
+            (true, 10, 0) => edge_cases::long_text(),
+            (true, n, 0) if n % 4 == 2 => edge_cases::text(self.index / 4),
             _ => pick(rng, &PRODUCTS).to_owned(),
         };
         ShipmentItem {
@@ -304,14 +308,13 @@ pub(super) fn detail_json(spec: &Spec) -> Vec<u8> {
     json(&spec.detail())
 }
 
-/// JSON text of one of our own forms.
+/// Serialises one of our own types as JSON.
 #[expect(clippy::expect_used, reason = "forms with text keys and no own Serialize cannot fail to serialise")]
 pub(super) fn json(form: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(form).expect("plain forms always serialise")
 }
 
-/// The id of a shipment: digits, sometimes letters and digits. With `odd` a few ids of one shop
-/// differ only in their case.
+/// The id of a shipment: digits, sometimes letters and digits. With `odd`, a few ids of one shop differ only in case.
 pub(super) fn shipment_id(method: Method, index: u64, odd: bool) -> String {
     let number = number(method, index);
     let lettered = |number: u64| format!("C000{}", base36(46_656 + number));
@@ -327,8 +330,8 @@ fn number(method: Method, index: u64) -> u64 {
     index * 2 + u64::from(method == Method::Fbb)
 }
 
-/// Where the order of that id would stand: its method and the index of its first shipment. Other texts than ids may
-/// lead somewhere too: compare.
+/// Finds the order with this id: its method and the index of its first shipment. May return a result for texts that
+/// are not order ids; compare the ids.
 pub(super) fn place_of_order(id: &str) -> Option<(Method, u64)> {
     let number = match id.strip_prefix(LETTERED_ORDER) {
         Some(rest) => u64::from_str_radix(rest, 36).ok()?.checked_sub(LETTERED_ORDER_FIRST)?,
@@ -337,7 +340,7 @@ pub(super) fn place_of_order(id: &str) -> Option<(Method, u64)> {
     Some((if number.is_multiple_of(2) { Method::Fbr } else { Method::Fbb }, number / 2))
 }
 
-/// A 64-bit mix (splitmix), so that neighbouring numbers give unrelated ones.
+/// Mixes 64 bits (splitmix), so that neighbouring numbers give unrelated values.
 pub(super) fn mix(a: u64, b: u64) -> u64 {
     let mut z = a.wrapping_add(b.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -345,8 +348,8 @@ pub(super) fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// `2026-11-22T15:04:05+01:00`: Dutch time with the offset of that day. Milliseconds, where there are
-/// some, are printed with 3, 5 or 9 digits.
+/// Formats a time like `2026-11-22T15:04:05+01:00`, in Dutch time with the offset of that day. Milliseconds are
+/// printed with 3, 5 or 9 digits.
 pub(super) fn local_time(at: Millis) -> String {
     let zoned = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(DUTCH.clone());
     let fraction = match at.rem_euclid(1000) {
@@ -360,7 +363,7 @@ pub(super) fn local_time(at: Millis) -> String {
     format!("{}{fraction}{}", zoned.strftime("%Y-%m-%dT%H:%M:%S"), zoned.strftime("%:z"))
 }
 
-/// `2026-11-22` by Dutch time.
+/// Formats a date like `2026-11-22`, in Dutch time.
 pub(super) fn local_date(at: Millis) -> String {
     let zoned = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(DUTCH.clone());
     zoned.strftime("%Y-%m-%d").to_string()
@@ -372,7 +375,7 @@ pub(super) fn money(cents: u64) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// A code of 13 digits, the last of them a check.
+/// A 13-digit code with its check digit.
 pub(super) fn ean(twelve_digits: u64) -> String {
     let digits = format!("{twelve_digits:012}");
     let sum: u32 = digits.bytes().zip([1, 3].into_iter().cycle()).map(|(d, weight)| u32::from(d - b'0') * weight).sum();

@@ -1,6 +1,6 @@
-//! The controls: what a test or the demo may look at and change while the sandbox runs.
+//! The controls: what a test or the demo can inspect and change while the sandbox runs.
 //!
-//! `admin` offers the same over HTTP.
+//! `admin` exposes the same over HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ impl Sandbox {
             secret: Mutex::new(options.client_secret),
             active: AtomicBool::new(true),
             stock: Mutex::new(stock),
-            shelf: Mutex::new(None),
+            other_resources: Mutex::new(None),
         };
         let mut shops = self.0.shops.write().unwrap_or_else(PoisonError::into_inner);
         if shops.contains_key(&options.client_id) {
@@ -42,7 +42,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Rotates a shop's secret; tokens already given go on working.
+    /// Rotates a shop's secret; existing tokens stay valid.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -61,8 +61,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Everything a shop holds: method, id and document, FBR first, newest first. Empty for an unknown
-    /// shop.
+    /// Returns every shipment of a shop: method, id and document, FBR first, newest first. Empty for an unknown shop.
     pub fn truth(&self, client_id: &str) -> Vec<(String, String, Value)> {
         let Some(shop) = self.shop(client_id) else { return Vec::new() };
         let all: Vec<_> = self.stock(&shop).all().map(Arc::clone).collect();
@@ -74,7 +73,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// Adds shipments at the head of a list; their ids, oldest first.
+    /// Adds shipments at the head of a list; returns their ids, oldest first.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -85,8 +84,8 @@ impl Sandbox {
         Ok((0..count).map(|_| stock.push(method, now, now)).collect())
     }
 
-    /// Adds the next transport event to a shipment; its list row stays as it is. False when the id is
-    /// unknown or its last event has happened.
+    /// Adds the next transport event to a shipment without changing its list row. False if the id is unknown or its
+    /// last event has happened.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -96,7 +95,7 @@ impl Sandbox {
         Ok(grown)
     }
 
-    /// Adds an event to each of the newest `count` shipments that are still on their way; their ids.
+    /// Adds an event to each of the newest `count` shipments in transit; returns their ids.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -106,7 +105,7 @@ impl Sandbox {
         Ok(grown)
     }
 
-    /// Changes a shipment's list row, and its detail with it. False when the id is unknown.
+    /// Changes a shipment's list row, and its detail with it. False if the id is unknown.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -116,8 +115,8 @@ impl Sandbox {
         Ok(changed)
     }
 
-    /// Puts a shipment whose list row and detail are exactly these texts, JSON or not: in place of the one with
-    /// this id, else at the head of the list.
+    /// Puts a shipment with exactly this list row and detail, JSON or not: replaces the one with this id, or adds it
+    /// at the head of the list.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -127,7 +126,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// A shipment's list row, as it is served. None: the id is unknown.
+    /// Returns a shipment's list row as served; None if the id is unknown.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -137,7 +136,7 @@ impl Sandbox {
         Ok(found.and_then(|shipment| serde_json::from_slice(shipment.row()).ok()))
     }
 
-    /// Takes a shipment out of list and detail. False when the id is unknown.
+    /// Removes a shipment from list and detail. False if the id is unknown.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -147,25 +146,25 @@ impl Sandbox {
         Ok(removed)
     }
 
-    /// Replaces all fault rules; none ends all faults.
+    /// Replaces all fault rules; an empty list ends all faults.
     pub fn set_faults(&self, faults: Vec<Fault>) {
         lock(&self.0.faults).set(faults);
     }
 
-    /// Ends all tokens now, before the time that was told; how many.
+    /// Ends all tokens now, before the time that was announced; returns how many.
     pub fn kill_tokens(&self) -> usize {
         lock(&self.0.tokens).kill(self.0.clock.now())
     }
 
-    /// Makes the login host answer 404 to everybody, as it does to a blocked address, or ends that.
+    /// Makes the login host answer 404 to everyone, as it does to a blocked address, or ends that.
     pub fn set_login_blocked(&self, blocked: bool) {
         lock(&self.0.tokens).set_blocked(blocked);
     }
 
-    /// Replaces the limits that lie over the catalog's; all windows begin anew.
+    /// Replaces the limits that override the catalog's, and restarts all windows.
     ///
     /// # Errors
-    /// A limit that cannot be read; then nothing changes.
+    /// A limit that cannot be parsed; then nothing changes.
     pub fn set_limits(&self, limits: &BTreeMap<String, String>) -> Result<(), SandboxError> {
         let rules = rules(limits)?;
         self.change(|settings| settings.rules = rules);
@@ -173,7 +172,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// How long tokens given from now on work, and what is said about it (see [`super::Options`]).
+    /// Sets the lifetime of new tokens, and the announced `expires_in` (see [`super::Options`]).
     pub fn set_token_life(&self, life: Duration, expires_in: Option<Value>) {
         self.change(|settings| {
             settings.token_life = life;
@@ -181,33 +180,33 @@ impl Sandbox {
         });
     }
 
-    /// Pause before every answer.
+    /// Sets the delay before every answer.
     pub fn set_latency(&self, latency: Duration) {
         self.change(|settings| settings.latency = latency);
     }
 
-    /// How far the dates on all answers are ahead of the sandbox's clock; negative: behind.
+    /// Sets how far the dates on all answers are ahead of the sandbox's clock; negative: behind.
     pub fn set_dates_off(&self, ms: i64) {
         self.change(|settings| settings.dates_off_ms = ms);
     }
 
-    /// 429 with or without `Retry-After`.
+    /// Sends 429 with or without `Retry-After`.
     pub fn set_retry_after(&self, retry_after: bool) {
         self.change(|settings| settings.retry_after = retry_after);
     }
 
-    /// The end of a list as an empty array, or as `{}`.
+    /// Ends lists with an empty array, or with `{}`.
     pub fn set_empty_array(&self, empty_array: bool) {
         self.change(|settings| settings.empty_array = empty_array);
     }
 
-    /// The sums over all calls.
+    /// Returns the totals over all calls.
     pub fn audit(&self) -> Audit {
         let settings = self.settings();
         lock(&self.0.ledger).sums(&settings.rules)
     }
 
-    /// All calls, in the order they were recorded.
+    /// Returns all calls, in the order they were recorded.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.0.ledger).calls().to_vec()
     }

@@ -1,8 +1,7 @@
-//! The marketplace's documents as types: what a list row and a detail hold, in the API's own names.
+//! The marketplace's documents as types: list rows and details, with the API's own names.
 //!
-//! [`super::content`] fills them. An absent option is an absent key, never `null`: that is how the
-//! API leaves things out (API.md, sections 3 and 4). Prices are raw JSON numerals, so that `1234.50`
-//! keeps its second decimal.
+//! [`super::content`] fills them. None is serialised as an absent key, never as `null`, as the API does. Prices are
+//! raw JSON numerals, so that `1234.50` keeps its second decimal.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Fields that the specification does not know; minor versions add some at any time.
+/// Fields missing from the specification; the API adds some at any time.
 pub(super) type Extra = BTreeMap<String, Value>;
 
 /// A row of `GET /retailer/shipments`.
@@ -70,7 +69,7 @@ pub(super) struct Shipment {
     pub(super) extra: Extra,
 }
 
-/// Both address blocks; each uses its own part of the optional fields.
+/// Both address blocks; each uses its own subset of the optional fields.
 #[derive(Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Address {
@@ -126,7 +125,7 @@ pub(super) struct Fulfilment {
     pub(super) method: &'static str,
     pub(super) distribution_party: &'static str,
     pub(super) latest_delivery_date: String,
-    /// Only orders have it.
+    /// Orders only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) time_frame_type: Option<&'static str>,
 }

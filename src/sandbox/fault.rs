@@ -1,8 +1,8 @@
-//! Faults on demand: which calls go wrong, how, and how often.
+//! Fault injection: which calls fail, how, and how often.
 //!
-//! Rules are looked at in order; the first that matches, is not used up and wins its roll takes the
-//! call. Faults come after authentication and limiter: a broken answer still used the budget, and a
-//! call that deserves 401 or 429 gets that. Token calls have neither, so theirs come first.
+//! Rules are checked in order; the first that matches, is not used up and wins its random draw takes the call. Faults
+//! come after authentication and limiter: a broken answer still uses budget, and a call that deserves 401 or 429 gets
+//! that. Token calls have neither, so their faults come first.
 
 use std::collections::BTreeMap;
 
@@ -12,42 +12,42 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Beginning of the path without base, as `/retailer/shipments/` or `/token`; with `?` it is compared
-    /// with path and query.
+    /// Prefix of the path without base, like `/retailer/shipments/` or `/token`; with a `?` it is compared with path
+    /// and query.
     #[serde(rename = "match")]
     pub prefix: String,
-    /// Only calls of this client; None: of all.
+    /// Only calls of this client; None: all clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     pub kind: FaultKind,
-    /// Matching calls that go well before the first bad one.
+    /// Matching calls that succeed before the first fault.
     #[serde(default)]
     pub skip: u64,
-    /// Calls it takes; None: all.
+    /// Number of calls to fail; None: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
-    /// Chance to take a matching call, 0.0 to 1.0, from the sandbox's seed; None: 1.
+    /// Probability of taking a matching call, 0.0 to 1.0, drawn from the sandbox's seed; None: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
 }
 
 impl Fault {
-    /// A rule that takes every call whose path begins with `prefix`.
+    /// A rule that takes every call whose path has this prefix.
     pub fn always(prefix: &str, kind: FaultKind) -> Fault {
         Fault { prefix: prefix.to_owned(), client_id: None, kind, skip: 0, times: None, probability: None }
     }
 
-    /// The same for the first `times` calls only.
+    /// The same, for the first `times` calls.
     pub fn times(prefix: &str, kind: FaultKind, times: u64) -> Fault {
         Fault { times: Some(times), ..Fault::always(prefix, kind) }
     }
 }
 
-/// What goes wrong. JSON: `"reset"` or `{"status": {"code": 500, "body": "html"}}`.
+/// The kind of fault. JSON: `"reset"` or `{"status": {"code": 500, "body": "html"}}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
-    /// Another answer; with 200 and a text body any wrong content.
+    /// Another status; with 200 and a text body, any wrong content.
     Status {
         code: u16,
         #[serde(default)]
@@ -55,41 +55,41 @@ pub enum FaultKind {
         #[serde(default)]
         headers: BTreeMap<String, String>,
     },
-    /// 200 and the right media type over bytes that are neither JSON nor UTF-8.
+    /// 200 with the right media type, but bytes that are neither JSON nor UTF-8.
     Garbage,
-    /// 200 and JSON, nested so deep.
+    /// 200 with deeply nested JSON.
     Nested { depth: usize },
-    /// 200 and one JSON text of so many bytes.
+    /// 200 with a JSON text of this many bytes.
     Huge { bytes: usize },
-    /// 200 and a few kilobytes of gzip that unpack to so many bytes.
+    /// 200 with a few kilobytes of gzip that unpack to this many bytes.
     GzipBomb { bytes: u64 },
-    /// The right head, then the connection ends after so many bytes of the body.
+    /// The right head, but the connection ends after this many bytes of the body.
     Cut { after: usize },
-    /// The right answer, later.
+    /// The right answer, delayed.
     Slow { ms: u64 },
-    /// The right answer, so many bytes of the body at a time with a pause after each.
+    /// The right answer, this many bytes at a time with a pause after each.
     Drip { bytes: usize, ms: u64 },
     /// The connection is reset before any answer.
     Reset,
-    /// The connection is reset after so many bytes of the body.
+    /// The connection is reset after this many bytes of the body.
     ResetAfter { bytes: usize },
-    /// The right body under a `Content-Length` that is off by so much.
+    /// The right body with a `Content-Length` that is off by this much.
     WrongContentLength { by: i64 },
-    /// The right body in chunks whose second size is no number.
+    /// The right body in chunks, the second with an invalid size.
     BadChunk,
-    /// The right body, with this text behind its first brace: one key twice, a number that is none. Letters up
-    /// to U+00FF leave as one byte, so that beyond ASCII the body is no UTF-8.
+    /// The right body with this text inserted after its first brace, for example a duplicate key or an invalid number.
+    /// Letters up to U+00FF are sent as one byte, so beyond ASCII the body is not UTF-8.
     Insert { text: String },
     /// 302 to another address.
     Redirect { to: String },
-    /// Lists answer as if page 1 had been asked for.
+    /// Lists answer as if page 1 had been requested.
     SamePage,
-    /// The list of shipments is in the opposite order, as if all of it had moved.
+    /// The list of shipments is reversed, as if every row had moved.
     Reversed,
 }
 
 impl FaultKind {
-    /// Whether the client misses the right answer; delays only delay it.
+    /// Whether the client misses the right answer; a delay only delays it.
     pub(super) fn spoils(&self) -> bool {
         !matches!(self, FaultKind::Slow { .. } | FaultKind::Drip { .. })
     }
@@ -102,13 +102,13 @@ pub enum FaultBody {
     /// A Problem with that status.
     #[default]
     Json,
-    /// An error page of a server in front.
+    /// An error page of a proxy in front of the API.
     Html,
     Empty,
     Text(String),
 }
 
-/// The rules with their counts and the seeded roll.
+/// The rules with their counts and the seeded random generator.
 #[derive(Debug)]
 pub(super) struct Faults {
     rules: Vec<(Fault, u64)>,
@@ -120,12 +120,12 @@ impl Faults {
         Faults { rules: Vec::new(), rng: fastrand::Rng::with_seed(seed) }
     }
 
-    /// Replaces all rules; their counts begin anew.
+    /// Replaces all rules and resets their counts.
     pub(super) fn set(&mut self, faults: Vec<Fault>) {
         self.rules = faults.into_iter().map(|fault| (fault, 0)).collect();
     }
 
-    /// The fault for one call, if any. `path` is without base and query, `full` with its query.
+    /// The fault for one call, if any. `path` is without base and query, `full` includes the query.
     pub(super) fn take(&mut self, path: &str, full: &str, client_id: &str) -> Option<FaultKind> {
         for (fault, matched) in &mut self.rules {
             let subject = if fault.prefix.contains('?') { full } else { path };

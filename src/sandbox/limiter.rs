@@ -1,5 +1,5 @@
-//! The API's limiter: fixed windows lined up with the wall clock, one budget per account and rule, no
-//! smoothing inside a window (API.md, section 2).
+//! The API's limiter: fixed windows aligned with the wall clock, one budget per account and rule, no smoothing inside
+//! a window ("Rate limits" in bol.com's Retailer API documentation).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use crate::catalog::Limit;
 use crate::domain::clock::Millis;
 
-/// What the headers say after a call.
+/// State of a budget after a call, for the headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) limit: u32,
     pub(super) remaining: u32,
     /// Seconds until the window ends, at least 1.
     pub(super) reset: u64,
-    /// The call is over the limit.
+    /// The call exceeds the limit.
     pub(super) refused: bool,
 }
 
@@ -24,7 +24,7 @@ struct Window {
     used: u32,
 }
 
-/// All windows of all accounts.
+/// The windows of all accounts.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     windows: HashMap<(Arc<str>, String), Window>,
@@ -48,7 +48,7 @@ impl Limiter {
         Standing { limit: limit.calls, remaining: limit.calls.saturating_sub(window.used), reset, refused }
     }
 
-    /// Fresh windows for everybody, as after a change of the limits.
+    /// Restarts all windows, as after a change of the limits.
     pub(super) fn clear(&mut self) {
         self.windows.clear();
     }

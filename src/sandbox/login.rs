@@ -1,7 +1,7 @@
-//! The login host: `POST /token`, and the tokens it gave (API.md, section 1).
+//! The login host: `POST /token`, and the tokens it issued ("Authentication" in bol.com's Retailer API documentation).
 //!
-//! Answers are OAuth JSON, not Problems, and carry no rate headers. Tokens look like JWTs, but only
-//! the sandbox's own memory decides whether one works.
+//! Answers are OAuth JSON, not Problems, and have no rate headers. Tokens look like JWTs, but only the sandbox's
+//! memory decides whether one is valid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::domain::clock::{Millis, rfc3339};
 const TYPE: &str = "application/json;charset=UTF-8";
 const MINUTE_MS: Millis = 60_000;
 const BLOCK_MS: Millis = 10 * MINUTE_MS;
-/// Ended tokens are remembered so long, to tell "expired" from "never given".
+/// How long ended tokens are remembered, to distinguish "expired" from "never issued".
 const REMEMBER_MS: Millis = 60 * MINUTE_MS;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Token {
     ends_at: Millis,
 }
 
-/// All tokens, and who asks for them too often.
+/// All tokens, and the login rate of each client.
 #[derive(Debug)]
 pub(super) struct Tokens {
     given: HashMap<String, Token>,
@@ -54,7 +54,7 @@ impl Tokens {
         }
     }
 
-    /// Ends every token that still works; how many.
+    /// Ends every valid token; returns how many.
     pub(super) fn kill(&mut self, now: Millis) -> usize {
         let working = self.given.values_mut().filter(|token| token.ends_at > now);
         working.map(|token| token.ends_at = now).count()
@@ -65,7 +65,7 @@ impl Tokens {
         self.logins.clear();
     }
 
-    /// Counts a login and says whether the host is blocked.
+    /// Counts a login; returns whether the host is blocked now.
     fn is_blocked(&mut self, client_id: &str, now: Millis) -> bool {
         let minute = now.div_euclid(MINUTE_MS);
         if minute != self.minute {
@@ -99,8 +99,7 @@ impl Tokens {
 }
 
 impl Sandbox {
-    /// The shop that a call's token belongs to, or the answer that refuses it (with the shop, where
-    /// the token is known).
+    /// Finds the shop of a call's token, or the answer that refuses the call (with the shop, if the token is known).
     pub(super) fn authenticate(&self, request: &Request) -> Result<Arc<Shop>, (Option<Arc<Shop>>, Answer)> {
         let refused = |detail| (None, problem::gateway(401, "Unauthorized", detail));
         let header = request.header("authorization").ok_or_else(|| refused("Full authentication is required."))?;
@@ -146,7 +145,7 @@ impl Sandbox {
         match &settings.expires_in {
             None => body["expires_in"] = json!(settings.token_life.as_secs()),
             Some(Value::Null) => {}
-            Some(told) => body["expires_in"] = told.clone(),
+            Some(announced) => body["expires_in"] = announced.clone(),
         }
         Answer::new(200, TYPE, text(&body))
     }
@@ -163,12 +162,12 @@ pub(super) fn basic(request: &Request) -> Option<(String, String)> {
     Some((client_id.to_owned(), secret.to_owned()))
 }
 
-/// The answer to a request whose form is wrong, whoever sends it.
+/// Checks the form of a request, whoever sends it; returns the refusal.
 fn refuse_form(request: &Request) -> Option<Answer> {
     if request.method != "POST" {
         return Some(oauth(405, "invalid_request").with("allow", "POST"));
     }
-    // Secrets and grants in the address are refused since 2025.
+    // The API refuses secrets and grants in the address since 2025.
     if !request.query.is_empty() {
         return Some(oauth(400, "invalid_request"));
     }

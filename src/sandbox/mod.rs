@@ -1,50 +1,52 @@
 //! A strict local stand-in for the bol.com Retailer API and its login host.
 //!
-//! The demo and the tests stand on it, so it follows the facts (`API.md`), and where the facts leave
-//! room it takes the harder reading. It keeps a ledger of every call, and it can break its answers on
-//! demand. Everything comes from a seed and a [`Clock`]: the same two give the same documents.
+//! The demo and the tests rely on it, so it follows the documented API, and where the documentation leaves room it
+//! takes the stricter reading. It records every call, and can break its answers on demand. Everything follows from a
+//! seed and a [`Clock`]: the same two give the same documents.
 //!
-//! | behaviour | fact |
+//! The right column names the part of bol.com's documentation (<https://api.bol.com/retailer/public/Retailer-API/>) or
+//! the observation that a behaviour follows.
+//!
+//! | behaviour | source |
 //! | --- | --- |
-//! | `POST /token`: Basic, grant type in the form body only; secrets in the query are refused | 1 |
-//! | tokens end; `expires_in` tells when (no second of grace, harder than the fact); an ended one gets the `Expired JWT` body | 1 |
-//! | wrong credentials: 401 `invalid_client`, OAuth JSON; a shop switched off: 403 | 1 |
-//! | too many logins of a client in a minute: the login host answers 404 to everybody | 1 |
-//! | the login host sends no rate headers | 1 |
-//! | fixed windows on the wall clock, per account and most specific rule; headers with seconds left | 2 |
-//! | 429 with or without `Retry-After` | 2 |
-//! | `GET /retailer/public/ratelimits` without login | 2 |
-//! | shipments per method, 50 a page, newest first, three months; `{}` past the end (or an empty array) | 3 |
-//! | `order-id` only without `fulfilment-method`; bad values 400 with violations; misspelt names ignored | 3 |
-//! | new shipments push older ones to later pages; details grow events without a change of their row | 3 |
-//! | Dutch offsets, ids with letters, leading zeros, missing "required" fields, unknown fields | 3, 9 |
-//! | orders: handled ones for 48 hours, all with `latest-change-date` | 4 |
-//! | `Accept` must be the v10 media type, else 406; Problems with and without `violations` | 6 |
+//! | `POST /token`: Basic, grant type in the form body only; secrets in the query are refused | Authentication |
+//! | tokens expire after `expires_in` (no grace, stricter than the API); an expired one gets the `Expired JWT` body | Authentication; observed |
+//! | wrong credentials: 401 `invalid_client`, OAuth JSON; a deactivated shop: 403 | observed |
+//! | too many logins of a client in a minute: the login host answers 404 to everyone | Authentication; observed |
+//! | the login host sends no rate headers | observed |
+//! | fixed windows on the wall clock, per account and most specific rule; headers with seconds left | Rate limits; observed |
+//! | 429 with or without `Retry-After` | observed |
+//! | `GET /retailer/public/ratelimits` without login | Rate limits |
+//! | shipments per method, 50 a page, newest first, three months; `{}` past the end (or an empty array) | Shipments; observed |
+//! | `order-id` only without `fulfilment-method`; bad values 400 with violations; unknown names ignored | Shipments; observed |
+//! | new shipments push older ones to later pages; details gain events without a change of their row | observed |
+//! | Dutch offsets, ids with letters, leading zeros, missing "required" fields, unknown fields | observed |
+//! | orders: handled ones for 48 hours, all with `latest-change-date` | Orders |
+//! | `Accept` must be the v10 media type, else 406; Problems with and without `violations` | Conventions; observed |
 //!
-//! Base addresses may hold any prefix: `/anything/retailer/shipments` works like `/retailer/shipments`.
+//! Base addresses may have any prefix: `/anything/retailer/shipments` works like `/retailer/shipments`.
 //!
-//! Reading order: `api` answers the marketplace's calls, `login` gives tokens, `shop` and
-//! `content` hold what is served, `limiter`, [`audit`] and [`fault`] count and break, `admin` opens
-//! the controls under `/_sandbox/`, `server` and `wire` speak HTTP.
+//! Reading order: `api` answers the marketplace's calls, `login` issues tokens, `shop` and `content` hold the
+//! shipments, `limiter`, [`audit`] and [`fault`] count and break, `admin` exposes the controls under `/_sandbox/`,
+//! `server` and `wire` speak HTTP.
 
 mod admin;
 mod api;
+mod apply_fault;
 pub mod audit;
-mod bomb;
 mod content;
 mod control;
 mod document;
+mod edge_cases;
 pub mod fault;
-mod harm;
+mod gzip_bomb;
 mod limiter;
 mod login;
-mod odd;
 mod orders;
+mod other_resources;
 mod problem;
+mod query;
 mod server;
-mod shelf;
-mod shelf_api;
-mod shelf_content;
 mod shop;
 mod wire;
 
@@ -65,13 +67,13 @@ use audit::Ledger;
 use fault::Faults;
 use limiter::Limiter;
 use login::Tokens;
-use shelf::Shelf;
+use other_resources::OtherResources;
 use shop::{Pace, Stock};
 
-/// The only media type it answers.
+/// The only media type it accepts.
 pub const MEDIA_TYPE: &str = "application/vnd.retailer.v10+json";
 
-/// Who fulfils: the retailer or bol.com.
+/// Who fulfils an order: the retailer or bol.com.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Method {
     #[serde(rename = "FBR")]
@@ -90,41 +92,41 @@ impl Method {
     }
 }
 
-/// What the sandbox starts with.
+/// Start options of the sandbox.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Content, tokens and rolls of faults follow from it.
+    /// Seed of the content, the tokens and the random faults.
     pub seed: u64,
     pub shops: Vec<ShopOptions>,
-    /// As `[source.limits]`; laid over the catalog's limits, `none` lifts a rule.
+    /// Rate limits as in `[source.limits]`, overriding the catalog's; `none` lifts a rule.
     pub limits: BTreeMap<String, String>,
-    /// Clients that share the budget of an account: client id -> account. Others are their own.
+    /// Clients that share the budget of an account: client id -> account. Others have their own.
     pub accounts: BTreeMap<String, String>,
-    /// How long a token really works.
+    /// How long a token is valid.
     pub token_life: Duration,
-    /// What the login host says instead of `token_life` in seconds: any JSON; `null` leaves it out.
+    /// What the login host announces as `expires_in`: any JSON; `null` omits it. Default: `token_life` in seconds.
     pub expires_in: Option<Value>,
-    /// Pause before every answer, the controls' excepted.
+    /// Delay before every answer, except the controls.
     pub latency: Duration,
-    /// 429 with `Retry-After`.
+    /// Send 429 with `Retry-After`.
     pub retry_after: bool,
-    /// Past the end of a list: `{"shipments":[]}` instead of `{}`.
+    /// End lists with `{"shipments":[]}` instead of `{}`.
     pub empty_array: bool,
-    /// Odd but legal values.
+    /// Include unusual but legal values.
     pub odd: bool,
-    /// In each shop a new shipment this often; every fourth is FBB.
+    /// Interval at which each shop gets a new shipment; every fourth is FBB.
     pub arrivals: Option<Duration>,
-    /// In each shop a new transport event this often.
+    /// Interval at which each shop gets a new transport event.
     pub growth: Option<Duration>,
-    /// Token requests of one client in a minute, beyond which the login host blocks everybody for ten
-    /// minutes; None: never.
+    /// Token requests of one client per minute, beyond which the login host blocks everyone for ten minutes; None:
+    /// unlimited.
     pub logins_max: Option<u32>,
-    /// Open the controls under `/_sandbox/`. They ask for no key: bind to loopback.
+    /// Expose the controls under `/_sandbox/`. They need no key: bind to loopback.
     pub admin: bool,
 }
 
 impl Default for Options {
-    /// One tidy way of everything: no shops, the catalog's limits, tokens of 599 s, odd values on.
+    /// The defaults: no shops, the catalog's limits, tokens of 599 s, unusual values on.
     fn default() -> Options {
         Options {
             seed: 1,
@@ -145,21 +147,21 @@ impl Default for Options {
     }
 }
 
-/// One shop to begin with.
+/// Start options of one shop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShopOptions {
     pub client_id: String,
     pub client_secret: String,
-    /// Shipments fulfilled by the retailer.
+    /// Number of shipments fulfilled by the retailer.
     #[serde(default)]
     pub fbr: usize,
-    /// Shipments fulfilled by bol.com.
+    /// Number of shipments fulfilled by bol.com.
     #[serde(default)]
     pub fbb: usize,
 }
 
-/// Options or a control that cannot be followed; the text says what and how to mend it.
+/// Options or a control that cannot be applied; the text names the cause and the remedy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SandboxError {
     #[error("limits: {}", .0.join("; "))]
@@ -174,11 +176,11 @@ pub enum SandboxError {
     Catalog(String),
     #[error("there is no resource `{0}`; use a name of the catalog, like returns or invoice_requests")]
     UnknownResource(String),
-    #[error("the shop has no shipment that one more of {0} could be of; add one with POST /_sandbox/shipments")]
+    #[error("the shop has no shipment left for another document of {0}; add one with POST /_sandbox/shipments")]
     NothingFor(String),
 }
 
-/// What may be changed while it runs.
+/// Settings that can change while it runs.
 #[derive(Clone, Debug)]
 struct Settings {
     rules: RuleTable,
@@ -187,7 +189,7 @@ struct Settings {
     latency: Duration,
     retry_after: bool,
     empty_array: bool,
-    /// How far the dates on answers are off.
+    /// How far the dates on answers are ahead.
     dates_off_ms: i64,
     pace: Pace,
 }
@@ -200,8 +202,8 @@ struct Shop {
     secret: Mutex<String>,
     active: AtomicBool,
     stock: Mutex<Stock>,
-    /// All else; made at the first look.
-    shelf: Mutex<Option<Shelf>>,
+    /// All other resources; generated at the first access.
+    other_resources: Mutex<Option<OtherResources>>,
 }
 
 #[derive(Debug)]
@@ -220,18 +222,17 @@ struct Inner {
     faults: Mutex<Faults>,
 }
 
-/// A running stand-in. Cheap to clone; clones share everything.
+/// A running sandbox. Cheap to clone; clones share everything.
 ///
-/// All controls may be called at any time, also while it serves; each takes effect with the next
-/// call.
+/// All controls may be called at any time, also while it serves; each takes effect with the next call.
 #[derive(Clone, Debug)]
 pub struct Sandbox(Arc<Inner>);
 
 impl Sandbox {
-    /// Makes the shops and their content. Windows, token lives, dates and arrivals follow `clock`.
+    /// Creates the shops and their content. Windows, token lifetimes, dates and arrivals follow `clock`.
     ///
     /// # Errors
-    /// A limit that cannot be read, two shops with one client id, an unusable client id.
+    /// A limit that cannot be parsed, two shops with one client id, an unusable client id.
     pub fn new(options: Options, clock: Clock) -> Result<Sandbox, SandboxError> {
         let sandbox = Sandbox(Arc::new(Inner {
             seed: options.seed,
@@ -270,7 +271,7 @@ impl Sandbox {
         self.0.shops.read().unwrap_or_else(PoisonError::into_inner).get(client_id).map(Arc::clone)
     }
 
-    /// The shop's stock, brought up to now.
+    /// The shop's shipments, updated to the present.
     fn stock<'a>(&self, shop: &'a Shop) -> MutexGuard<'a, Stock> {
         let pace = self.settings().pace;
         let mut stock = lock(&shop.stock);
@@ -279,13 +280,13 @@ impl Sandbox {
     }
 }
 
-/// The catalog's limits under `over`.
+/// The catalog's limits, overridden by `over`.
 fn rules(over: &BTreeMap<String, String>) -> Result<RuleTable, SandboxError> {
     let defaults = catalog::source_defaults().map_err(SandboxError::Catalog)?;
     RuleTable::build([&defaults.limits, over]).map_err(SandboxError::Limits)
 }
 
-/// A panic elsewhere must not hide the ledger from the test that looks for its cause.
+/// Ignores poisoning: a panic elsewhere must not hide the recorded calls from the test that looks for its cause.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,36 +1,36 @@
-//! Orders, made from the same shipments: each shipment's order is handled, and the next few shipments
-//! to come are open orders (API.md, section 4).
+//! Orders, derived from the shipments: the order of each shipment is handled, and the next few future shipments are
+//! open orders ("Orders" in bol.com's Retailer API documentation).
 //!
-//! An order changes when its shipment comes, so it moves from open to handled under one id; and when a control
-//! changes it. Ids tell where an order stands and shipments lie by time, so no call looks at all of them.
+//! An order changes when its shipment arrives, moving from open to handled under one id, and when a control changes
+//! it. The id encodes the order's index and shipments are sorted by time, so no call scans all of them.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::api::{Asked, Query, collection, cut};
 use super::content::{Spec, json, local_date, local_time, money, place_of_order};
 use super::document::{Fulfilment, Order, OrderItem, OrderRow, OrderRowItem, ShipmentItem};
+use super::query::{Asked, Query, collection, cut};
 use super::shop::{OrderChange, Stock};
 use super::wire::Answer;
 use super::{Method, Sandbox, SandboxError, Settings, Shop};
 use crate::domain::clock::Millis;
 
-/// Handled orders are shown this long without `latest-change-date`.
+/// How long handled orders are listed without `latest-change-date`.
 const SHOWN_MS: Millis = 48 * 3_600_000;
 const DAY_MS: Millis = 24 * 3_600_000;
 const METHODS: [Method; 2] = [Method::Fbr, Method::Fbb];
 
-/// One order: the shipments it has, or will have.
+/// One order with its present or future shipments.
 struct OrderOf {
     specs: Vec<Spec>,
     open: bool,
-    /// Of its first item.
+    /// Time of its first item.
     change: Option<OrderChange>,
 }
 
-/// One item of an order, with what the order knows about it.
+/// One item of an order.
 struct ItemOf {
     item: ShipmentItem,
     method: Method,
@@ -39,7 +39,7 @@ struct ItemOf {
 }
 
 impl OrderOf {
-    /// Its latest change: the last shipment, or for an open one its placing, or what a control did.
+    /// Time of its latest change: the last shipment, its placing if open, or a control.
     fn changed(&self) -> Millis {
         self.change.map_or(self.moved(), |change| change.at.max(self.moved()))
     }
@@ -140,7 +140,7 @@ impl Sandbox {
             _ => &METHODS[..1],
         };
         let (from, until) = match day.as_deref().and_then(midnight) {
-            // A day is by Dutch time, so it begins and ends somewhat earlier.
+            // A day is in Dutch time, so it starts and ends earlier than in UTC.
             Some(midnight) => (midnight - DAY_MS, midnight + DAY_MS),
             None => (since.unwrap_or(now - SHOWN_MS), Millis::MAX),
         };
@@ -182,7 +182,7 @@ impl Sandbox {
         order.filter(|order| order.first().order_id() == id).map(|order| order.detail())
     }
 
-    /// Places one more open order; its id.
+    /// Places an open order; returns its id.
     ///
     /// # Errors
     /// The shop is unknown.
@@ -193,8 +193,8 @@ impl Sandbox {
         Ok(stock.upcoming(method, index).map(|spec| spec.order_id()).unwrap_or_default())
     }
 
-    /// Changes the first item of an order: somebody asks to cancel it, or takes that back; its
-    /// `latestChangedDateTime` is now. False when no call shows the order.
+    /// Toggles the cancellation request of an order's first item and sets its `latestChangedDateTime` to now. False if
+    /// no call shows the order.
     ///
     /// # Errors
     /// The shop is unknown.

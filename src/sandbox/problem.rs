@@ -1,4 +1,4 @@
-//! Error bodies, as recorded: Problems of the application, bare ones of the gateway.
+//! Error bodies, as recorded: Problems of the application, shorter ones of the gateway.
 
 use serde_json::{Value, json};
 
@@ -6,12 +6,12 @@ use super::MEDIA_TYPE;
 use super::content::json as text;
 use super::wire::Answer;
 
-/// An application Problem; `instance` is path and query as asked.
+/// A Problem of the application; `instance` is path and query of the request.
 pub(super) fn problem(status: u16, title: &str, detail: &str, instance: &str) -> Answer {
     Answer::new(status, MEDIA_TYPE, text(&form(status, title, detail, instance)))
 }
 
-/// A 400 with what is wrong, each as (name, reason); a name may be missing.
+/// A 400 with its violations, each as (name, reason); a name may be missing.
 pub(super) fn violations(found: &[(Option<&str>, String)], instance: &str) -> Answer {
     let mut body = form(
         400,
@@ -27,12 +27,12 @@ pub(super) fn violations(found: &[(Option<&str>, String)], instance: &str) -> An
     Answer::new(400, MEDIA_TYPE, text(&body))
 }
 
-/// A gateway's error: title, status and detail only.
+/// A gateway error: title, status and detail only.
 pub(super) fn gateway(status: u16, title: &str, detail: &str) -> Answer {
     Answer::new(status, MEDIA_TYPE, text(&json!({ "title": title, "status": status, "detail": detail })))
 }
 
-/// A shop that was switched off; the login host says the same.
+/// The answer for a deactivated shop; the login host answers the same.
 pub(super) fn not_active() -> Answer {
     let body = json!({
         "title": "Forbidden",

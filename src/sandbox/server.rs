@@ -1,7 +1,7 @@
 //! The accept loop and one task per connection.
 //!
-//! Started by `waybill sandbox`, the demo and the tests. Ends at once when asked: answers under way are
-//! cut, which to a client is one more fault that it must bear.
+//! Started by `waybill sandbox`, the demo and the tests. Stops at once: answers in progress are cut, one more fault
+//! that a client must handle.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio::time::{sleep, timeout};
 use super::Sandbox;
 use super::wire::{Wire, WireError};
 
-/// Connections at once; more wait in the listener's queue.
+/// Concurrent connections; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 4_096;
-/// A connection that says nothing for so long is closed.
+/// Idle time after which a connection is closed.
 const IDLE: Duration = Duration::from_secs(120);
 
 impl Sandbox {
-    /// Serves until `shutdown` is done. Safe to cancel: dropping it closes all connections.
+    /// Serves until `shutdown` completes. Cancel safe: dropping it closes all connections.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -60,7 +60,7 @@ async fn accept(
     Ok((stream, place))
 }
 
-/// One request after the other, until either side has enough.
+/// Handles the requests of one connection until either side closes it.
 async fn converse(sandbox: &Sandbox, stream: TcpStream) {
     let mut wire = Wire::new(stream);
     loop {

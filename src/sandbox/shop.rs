@@ -1,9 +1,8 @@
-//! One seller's stock of shipments: made from the seed, listed newest first, changed on request and
-//! with time.
+//! One seller's shipments: generated from the seed, listed newest first, changed on request and over time.
 //!
-//! Bodies are built at their first use and kept. Arrivals and growth are settled when somebody looks,
-//! from the clock alone, so no background task is needed and a hand-set clock works as well.
-//! [`super::Sandbox`] owns the shops and calls [`Stock::settle`] before every look.
+//! Bodies are built on first use and kept. Arrivals and growth are applied on access, from the clock alone, so no
+//! background task is needed and a manual clock works too. [`super::Sandbox`] owns the shops and calls
+//! [`Stock::settle`] before every access.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -16,17 +15,17 @@ use super::content::{self, Spec};
 use crate::domain::clock::Millis;
 
 const DAY_MS: Millis = 24 * 3_600_000;
-/// First content lies within the three months that the list shows.
+/// The initial content lies within the three months that the list shows.
 const SPREAD_MS: Millis = 88 * DAY_MS;
-/// "Up to 3 months old" (API.md, section 3).
+/// How long a shipment is listed: "up to 3 months old", says bol.com's documentation of the list.
 const LISTED_MS: Millis = 92 * DAY_MS;
 pub(super) const PAGE_SIZE: usize = 50;
-/// Open orders that wait in each method, at least.
+/// Minimum number of open orders per method.
 const OPEN: usize = 3;
-/// So many minutes ago the first of them were placed.
+/// How many minutes ago the first of them were placed.
 const FIRST_OPEN: [Millis; OPEN] = [3, 2, 1];
 const MINUTE_MS: Millis = 60_000;
-/// Changes settled in one look; a clock that jumped a year is caught up over several looks.
+/// Maximum changes applied per access; a clock that jumped a year is caught up over several accesses.
 const SETTLE_MAX: u64 = 1_000;
 
 /// One shipment with its bodies.
@@ -44,7 +43,7 @@ impl Shipment {
         Shipment { id, spec, row: OnceLock::new(), detail: OnceLock::new() }
     }
 
-    /// One that says exactly this.
+    /// A shipment with exactly these bodies.
     fn verbatim(spec: Spec, id: String, row: Bytes, detail: Bytes) -> Shipment {
         Shipment { id, spec, row: OnceLock::from(row), detail: OnceLock::from(detail) }
     }
@@ -63,14 +62,14 @@ impl Shipment {
     }
 }
 
-/// How a shop changes with time by itself.
+/// How a shop changes over time by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     pub(super) arrivals: Option<Duration>,
     pub(super) growth: Option<Duration>,
 }
 
-/// What was changed about an order by a control.
+/// A control's change of an order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OrderChange {
     pub(super) at: Millis,
@@ -84,9 +83,9 @@ pub(super) struct Stock {
     odd: bool,
     born: Millis,
     by_id: HashMap<String, Arc<Shipment>>,
-    /// Per method, oldest first, by rising index and never falling time.
+    /// Per method, oldest first, by ascending index and non-descending time.
     lists: [Vec<Arc<Shipment>>; 2],
-    /// Per method, how many shipments it was made with.
+    /// Per method, the initial number of shipments.
     first: [u64; 2],
     /// Per method, the next index.
     next: [u64; 2],
@@ -99,7 +98,7 @@ pub(super) struct Stock {
 }
 
 impl Stock {
-    /// A shop with so many shipments per method, spread over the last three months before `now`.
+    /// A shop with this many shipments per method, spread over the last three months before `now`.
     pub(super) fn new(seed: u64, odd: bool, counts: [usize; 2], now: Millis) -> Stock {
         let mut stock = Stock {
             seed,
@@ -131,19 +130,18 @@ impl Stock {
         self.seed
     }
 
-    /// When the shop was made.
+    /// When the shop was created.
     pub(super) fn born(&self) -> Millis {
         self.born
     }
 
-    /// The shipments that the shop was made with and still has, FBR first, newest first.
+    /// The initial shipments that still exist, FBR first, newest first.
     pub(super) fn first(&self) -> Vec<Spec> {
         let first = self.all().filter(|shipment| shipment.spec.index < self.first[shipment.spec.method as usize]);
         first.map(|shipment| shipment.spec.clone()).collect()
     }
 
-    /// Adds a shipment at the head of its list. Equal times happen: some come in the very moment of
-    /// the one before.
+    /// Adds a shipment at the head of its list. Some have the same time as their predecessor.
     pub(super) fn push(&mut self, method: Method, at: Millis, now: Millis) -> String {
         let slot = method as usize;
         let index = self.next[slot];
@@ -177,7 +175,7 @@ impl Stock {
         id
     }
 
-    /// Brings in what arrived and grew since the last look.
+    /// Applies the arrivals and events since the last access.
     pub(super) fn settle(&mut self, pace: Pace, now: Millis) {
         let due = |every: Option<Duration>| {
             let every = every.map_or(0, |every| every.as_millis().max(1));
@@ -201,7 +199,7 @@ impl Stock {
         self.by_id.get(id).map(Arc::clone)
     }
 
-    /// What the list shows of one method, newest first.
+    /// The listed shipments of one method, newest first.
     pub(super) fn listed(&self, method: Method, now: Millis) -> impl Iterator<Item = &Arc<Shipment>> {
         self.lists[method as usize].iter().rev().take_while(move |shipment| shipment.spec.at >= now - LISTED_MS)
     }
@@ -226,13 +224,13 @@ impl Stock {
         list.get(place).filter(|shipment| shipment.spec.at >= now - LISTED_MS)
     }
 
-    /// The indices of shipments to come whose orders are open.
+    /// The indices of future shipments whose orders are open.
     pub(super) fn open(&self, method: Method) -> std::ops::Range<u64> {
         let next = self.next[method as usize];
         next..next + self.open[method as usize].len() as u64
     }
 
-    /// A shipment to come: its order is still open.
+    /// A future shipment: its order is still open.
     pub(super) fn upcoming(&self, method: Method, index: u64) -> Option<Spec> {
         let slot = method as usize;
         let ahead = usize::try_from(index.checked_sub(self.next[slot])?).ok()?;
@@ -241,35 +239,35 @@ impl Stock {
         Some(Spec { seed: self.seed, odd: self.odd, method, index, at: placed, placed, events, revision: 0 })
     }
 
-    /// Places one more open order; the index of its shipment.
+    /// Places an open order; returns the index of its shipment.
     pub(super) fn place_order(&mut self, method: Method, now: Millis) -> u64 {
         loop {
             let index = self.open(method).end;
             self.open[method as usize].push_back(now - now.rem_euclid(1000));
-            // Such a one would belong to the order before it.
+            // This one would belong to the previous order.
             if self.upcoming(method, index).is_some_and(|spec| !spec.shares_order()) {
                 return index;
             }
         }
     }
 
-    /// What was changed about the order whose first shipment has that index.
+    /// The control's change of the order whose first shipment has that index.
     pub(super) fn order_change(&self, method: Method, index: u64) -> Option<OrderChange> {
         self.changed_orders[method as usize].get(&index).copied()
     }
 
-    /// The first indices of all orders that were changed.
+    /// The first indices of all changed orders.
     pub(super) fn changed_orders(&self, method: Method) -> impl Iterator<Item = u64> {
         self.changed_orders[method as usize].keys().copied()
     }
 
-    /// Changes an order now; each change has a time of its own.
+    /// Changes an order now; each change has a distinct time.
     pub(super) fn change_order(&mut self, method: Method, index: u64, now: Millis) {
         let change = self.changed_orders[method as usize].entry(index).or_insert(OrderChange { at: 0, times: 0 });
         *change = OrderChange { at: now.max(change.at + 1), times: change.times + 1 };
     }
 
-    /// Adds the next transport event; false when the id is unknown or its journey is over.
+    /// Adds the next transport event; false if the id is unknown or its last event has happened.
     pub(super) fn grow(&mut self, id: &str, now: Millis) -> bool {
         let Some(shipment) = self.get(id).filter(|shipment| shipment.growing()) else { return false };
         let mut spec = shipment.spec.clone();
@@ -279,7 +277,7 @@ impl Stock {
         true
     }
 
-    /// Adds an event to each of the newest `count` shipments that are still on their way; their ids.
+    /// Adds an event to each of the newest `count` shipments in transit; returns their ids.
     pub(super) fn grow_some(&mut self, count: usize, now: Millis) -> Vec<String> {
         let ids: Vec<String> =
             self.all().filter(|shipment| shipment.growing()).take(count).map(|shipment| shipment.id.clone()).collect();
@@ -289,7 +287,7 @@ impl Stock {
         ids
     }
 
-    /// Changes the list row (and the detail with it); false when the id is unknown.
+    /// Changes the list row (and the detail with it); false if the id is unknown.
     pub(super) fn change_row(&mut self, id: &str) -> bool {
         let Some(shipment) = self.get(id) else { return false };
         let mut spec = shipment.spec.clone();
@@ -298,7 +296,7 @@ impl Stock {
         true
     }
 
-    /// Puts a shipment that says exactly this: in place of the one with its id, else at the head of the list.
+    /// Puts a shipment with exactly these bodies: replaces the one with its id, or adds it at the head of the list.
     pub(super) fn put(&mut self, method: Method, id: &str, [row, detail]: [Bytes; 2], now: Millis) {
         let known = self.get(id).map_or_else(|| self.push(method, now, now), |shipment| shipment.id.clone());
         let Some(shipment) = self.by_id.remove(&known) else { return };
@@ -311,7 +309,7 @@ impl Stock {
         }
     }
 
-    /// Takes a shipment out of list and detail; false when the id is unknown.
+    /// Removes a shipment from list and detail; false if the id is unknown.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         let Some(shipment) = self.by_id.remove(id) else { return false };
         let list = &mut self.lists[shipment.spec.method as usize];

@@ -1,8 +1,7 @@
-//! HTTP/1.1 over a raw socket: just what a client of the API and `curl` need, and the power to break
-//! it on purpose.
+//! A minimal HTTP/1.1 server over a raw socket: what a client of the API and `curl` need, plus deliberate violations.
 //!
-//! A server library would mend what we want broken (cut bodies, wrong lengths, resets), so this one is
-//! our own. Bounds: 16 KiB of head, 1 MiB of request body, `Content-Length` bodies only.
+//! A server library would correct what a fault must break (cut bodies, wrong lengths, resets). Limits: 16 KiB of head,
+//! 1 MiB of request body, `Content-Length` bodies only.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,33 +12,33 @@ use tokio::net::TcpStream;
 
 const HEAD_MAX: usize = 16 * 1024;
 const BODY_MAX: usize = 1024 * 1024;
-/// Bodies up to this size leave in one write with their head.
+/// Bodies up to this size are sent in one write with their head.
 const ONE_WRITE_MAX: usize = 64 * 1024;
 
-/// A request could not be read.
+/// A request that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Answered with 400 (or the given status), then the connection ends.
+    /// Answered with this status; then the connection ends.
     #[error("{1}")]
     Bad(u16, &'static str),
 }
 
-/// One request, whole.
+/// One complete request.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) method: String,
     /// As sent, without the query.
     pub(super) path: String,
-    /// As sent, with its `?`; empty without one.
+    /// As sent, including its `?`; empty without one.
     pub(super) query_text: String,
     /// Decoded.
     pub(super) query: Vec<(String, String)>,
     /// Names in lower case.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Bytes,
-    /// When its last byte was here.
+    /// When its last byte arrived.
     pub(super) arrived: Instant,
     keep_alive: bool,
 }
@@ -56,7 +55,7 @@ impl Request {
     }
 }
 
-/// One answer, before any harm is done to it.
+/// One answer, before any fault is applied.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -76,18 +75,18 @@ impl Answer {
     }
 }
 
-/// How an answer leaves.
+/// How an answer is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Delivery {
     #[default]
     Whole,
-    /// So many bytes of the body, then the end.
+    /// This many bytes of the body, then the end.
     Cut(usize),
     /// Nothing, then a reset.
     Reset,
-    /// Head and so many bytes of the body, then a reset.
+    /// The head and this many bytes of the body, then a reset.
     ResetAfter(usize),
-    /// `Content-Length` off by so much, then the end.
+    /// `Content-Length` off by this much, then the end.
     Misdeclared(i64),
     BadChunk,
     Drip {
@@ -108,8 +107,8 @@ impl Wire {
         Wire { stream, buffer: BytesMut::with_capacity(4096) }
     }
 
-    /// The next request; None when the client is done. Not cancel safe: after a cancelled call the
-    /// connection must be dropped.
+    /// Reads the next request; None when the client is done. Not cancel safe: drop the connection after a cancelled
+    /// call.
     pub(super) async fn read(&mut self) -> Result<Option<Request>, WireError> {
         let head = loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -149,7 +148,7 @@ impl Wire {
         Ok(Some(request))
     }
 
-    /// Sends an answer; true when the connection may take another request.
+    /// Sends an answer; true if the connection can take another request.
     pub(super) async fn send(&mut self, answer: &Answer, delivery: Delivery, request: &Request) -> io::Result<bool> {
         let body = if request.method == "HEAD" { &[] } else { answer.body.as_ref() };
         let keep = delivery == Delivery::Whole && request.keep_alive || matches!(delivery, Delivery::Drip { .. });
@@ -201,7 +200,7 @@ impl Wire {
         Ok(keep && request.keep_alive)
     }
 
-    /// Sends an answer to something that could not be read as a request.
+    /// Answers something that could not be parsed as a request.
     pub(super) async fn refuse(&mut self, status: u16, reason: &str) -> io::Result<()> {
         let answer = Answer::new(status, "text/plain; charset=utf-8", format!("{reason}\n"));
         let mut out = head(&answer, &format!("content-length: {}\r\n", answer.body.len()), false);

@@ -176,8 +176,8 @@ const SHELF: [Listed; 11] = [
     ("promotions/1049/products?", "products", "Product", "ean", None),
 ];
 
-/// The specification requires the first two, and real unhandled returns lack them (API.md, section 4); of the third it
-/// says that it is a number and that only null is allowed.
+/// bol.com's OpenAPI description requires the first two, but real unhandled returns lack them; it says of the third that
+/// it is a number of which only null is allowed.
 const WRONG_BY_THE_SPECIFICATION: [&str; 3] =
     ["/relevanceScore: ", "\"processingResults\" is missing", "\"customerComments\" is missing"];
 

@@ -1,5 +1,5 @@
-//! A gzip bomb, written by hand: one zero byte and then "repeat the last byte 258 times" as often as
-//! asked. About 13 bits for 258 bytes.
+//! Builds a gzip bomb: one zero byte, then "repeat the last byte 258 times" as often as needed. About 13 bits for 258
+//! bytes.
 
 /// Gzip of zeros that unpacks to at least `bytes` bytes (rounded up to whole repeats).
 pub(super) fn gzip_zeros(bytes: u64) -> Vec<u8> {
@@ -29,14 +29,14 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// Low bit first, as plain numbers are packed.
+    /// Appends bits, low bit first, as DEFLATE packs plain numbers.
     fn push(&mut self, value: u16, count: u8) {
         for place in 0..count {
             self.bit((value >> place) & 1 == 1);
         }
     }
 
-    /// High bit first, as Huffman codes are packed.
+    /// Appends bits, high bit first, as DEFLATE packs Huffman codes.
     fn push_code(&mut self, code: u16, count: u8) {
         for place in (0..count).rev() {
             self.bit((code >> place) & 1 == 1);
@@ -60,7 +60,7 @@ impl Bits<'_> {
     }
 }
 
-/// CRC-32 of so many zero bytes, by squaring the step matrix of one zero byte.
+/// CRC-32 of `count` zero bytes, by squaring the step matrix of one zero byte.
 fn crc_of_zeros(mut count: u64) -> u32 {
     let mut step: [u32; 32] = std::array::from_fn(|bit| {
         let start = 1_u32 << bit;

@@ -1,33 +1,33 @@
-//! Serves what lies on the shelf: the lists with their pages, filters and refusals, and the documents.
+//! Serves a shop's other resources: lists with pages, filters and validation, and documents.
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::api::{Asked, Query, collection, collection_and, cut, percent_decoded};
-use super::content::{local_date, mix};
-use super::shelf::{Kind, Thing};
-use super::shelf_content::{invoice_document, is_for_sale, is_handled};
-use super::wire::Answer;
-use super::{Sandbox, Settings, Shop};
+use super::content::{invoice_document, is_for_sale, is_handled};
+use super::types::{Kind, ShopDocument};
 use crate::domain::clock::Millis;
+use crate::sandbox::content::{local_date, mix};
+use crate::sandbox::query::{Asked, Query, collection, collection_and, cut, percent_decoded};
+use crate::sandbox::wire::Answer;
+use crate::sandbox::{Sandbox, Settings, Shop};
 
 const DAY_MS: Millis = 24 * 3_600_000;
 const REPLENISHMENT_STATES: [&str; 6] =
     ["ANNOUNCED", "IN_TRANSIT", "ARRIVED_AT_WH", "IN_PROGRESS_AT_WH", "CANCELLED", "DONE"];
-/// From so many pieces on, stock counts as sufficient. The facts do not say; any bound will do for a test.
+/// Stock from this number on counts as sufficient. The documentation does not say; any bound will do for a test.
 const SUFFICIENT: u64 = 5;
-/// The invoices of so many days may be asked for at once.
+/// Maximum days of invoices per request.
 const PERIOD_DAYS_MAX: i32 = 31;
 
 fn bytes(rows: &[Value]) -> impl ExactSizeIterator<Item = Bytes> {
     rows.iter().map(|row| Bytes::from(row.to_string()))
 }
 
-fn in_state(replenishment: &Thing, state: &str) -> bool {
+fn in_state(replenishment: &ShopDocument, state: &str) -> bool {
     replenishment.detail.as_ref().is_some_and(|detail| detail["state"] == state)
 }
 
-/// `0-10` as its two ends.
+/// Parses a range like `0-10`.
 fn range(text: &str) -> Option<(u64, u64)> {
     let (least, most) = text.split_once('-')?;
     Some((least.parse().ok()?, most.parse().ok()?)).filter(|(least, most)| least <= most)
@@ -37,8 +37,8 @@ fn has_text(value: &Value, key: &str, wanted: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| value[key] == wanted)
 }
 
-/// The kind of document at a path below the API, what a refusal calls it, and its id as it stands there.
-pub(super) fn shelf_place(path: &str) -> Option<(Kind, &'static str, &str)> {
+/// Splits a path below the API into the kind of document, its name in error texts, and its encoded id.
+pub(in crate::sandbox) fn document_at(path: &str) -> Option<(Kind, &'static str, &str)> {
     let (resource, id) = path.split_once('/')?;
     let (kind, what) = match resource {
         "returns" => (Kind::Returns, "Return for return id"),
@@ -52,8 +52,8 @@ pub(super) fn shelf_place(path: &str) -> Option<(Kind, &'static str, &str)> {
 }
 
 impl Sandbox {
-    /// The list at a path, if it is one of the shelf's.
-    pub(super) fn shelf_list(
+    /// Answers a list, if the path is one of these resources.
+    pub(in crate::sandbox) fn list_other_resource(
         &self,
         path: &str,
         shop: &Shop,
@@ -75,27 +75,27 @@ impl Sandbox {
         })
     }
 
-    /// The body of one document; None: there is none with that id.
-    pub(super) fn shelf_document(&self, shop: &Shop, kind: Kind, id: &str) -> Option<Bytes> {
-        self.shelf(shop, |shelf, _| {
-            let thing = shelf.get(kind, id)?;
-            match (kind, &thing.detail) {
-                (Kind::Invoices, _) => Some(Bytes::from(invoice_document(&thing.row).to_string())),
+    /// The body of one document; None if there is no such id.
+    pub(in crate::sandbox) fn other_document(&self, shop: &Shop, kind: Kind, id: &str) -> Option<Bytes> {
+        self.other_resources(shop, |others, _| {
+            let document = others.get(kind, id)?;
+            match (kind, &document.detail) {
+                (Kind::Invoices, _) => Some(Bytes::from(invoice_document(&document.row).to_string())),
                 (_, detail) => detail.as_ref().map(|detail| Bytes::from(detail.to_string())),
             }
         })
     }
 
-    /// The rows of a page: those that are wanted, in the order of the shelf; of what has a date the newest first.
-    fn page_of(&self, shop: &Shop, kind: Kind, page: u64, wanted: impl Fn(&Thing) -> bool) -> Vec<Value> {
-        self.shelf(shop, |shelf, _| {
-            let things = shelf.of(kind).iter();
-            let row = |thing: &Thing| thing.row.clone();
+    /// The rows of a page: the matching ones in stored order, dated kinds newest first.
+    fn page_of(&self, shop: &Shop, kind: Kind, page: u64, wanted: impl Fn(&ShopDocument) -> bool) -> Vec<Value> {
+        self.other_resources(shop, |others, _| {
+            let documents = others.of(kind).iter();
+            let row = |document: &ShopDocument| document.row.clone();
             match kind {
                 Kind::Replenishments | Kind::InvoiceRequests => {
-                    cut(things.rev().filter(|thing| wanted(thing)), page).map(row).collect()
+                    cut(documents.rev().filter(|document| wanted(document)), page).map(row).collect()
                 }
-                _ => cut(things.filter(|thing| wanted(thing)), page).map(row).collect(),
+                _ => cut(documents.filter(|document| wanted(document)), page).map(row).collect(),
             }
         })
     }
@@ -108,14 +108,16 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let wanted = |thing: &&Thing| is_handled(thing) == handled && thing.row["fulfilmentMethod"] == method.as_str();
-        let rows: Vec<Value> = self.shelf(shop, |shelf, _| {
-            let rows = shelf.of(Kind::Returns).iter();
+        let wanted = |document: &&ShopDocument| {
+            is_handled(document) == handled && document.row["fulfilmentMethod"] == method.as_str()
+        };
+        let rows: Vec<Value> = self.other_resources(shop, |others, _| {
+            let rows = others.of(Kind::Returns).iter();
             // Handled ones come newest first, the others oldest first.
             if handled {
-                cut(rows.rev().filter(wanted), page).map(|thing| thing.row.clone()).collect()
+                cut(rows.rev().filter(wanted), page).map(|document| document.row.clone()).collect()
             } else {
-                cut(rows.filter(wanted), page).map(|thing| thing.row.clone()).collect()
+                cut(rows.filter(wanted), page).map(|document| document.row.clone()).collect()
             }
         });
         collection("returns", bytes(&rows), settings)
@@ -130,13 +132,13 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let wanted = |thing: &Thing| {
+        let wanted = |document: &ShopDocument| {
             let has_ean = |ean: &String| {
-                thing.row["lines"].as_array().into_iter().flatten().any(|line| line["ean"] == ean.as_str())
+                document.row["lines"].as_array().into_iter().flatten().any(|line| line["ean"] == ean.as_str())
             };
-            let day = local_date(thing.at);
-            has_text(&thing.row, "reference", reference.as_deref())
-                && (states.is_empty() || states.iter().any(|state| in_state(thing, state)))
+            let day = local_date(document.at);
+            has_text(&document.row, "reference", reference.as_deref())
+                && (states.is_empty() || states.iter().any(|state| in_state(document, state)))
                 && ean.as_ref().is_none_or(has_ean)
                 && from.as_ref().is_none_or(|from| day >= *from)
                 && until.as_ref().is_none_or(|until| day <= *until)
@@ -160,10 +162,10 @@ impl Sandbox {
             return refusal;
         }
         let counted = if state.as_deref() == Some("GRADED") { "gradedStock" } else { "regularStock" };
-        let wanted = |thing: &Thing| {
-            let count = thing.row[counted].as_u64().unwrap_or_default();
-            let title = thing.row["title"].as_str().unwrap_or_default().to_lowercase();
-            let found = |text: &String| thing.row["ean"] == text.as_str() || title.contains(text.as_str());
+        let wanted = |document: &ShopDocument| {
+            let count = document.row[counted].as_u64().unwrap_or_default();
+            let title = document.row["title"].as_str().unwrap_or_default().to_lowercase();
+            let found = |text: &String| document.row["ean"] == text.as_str() || title.contains(text.as_str());
             searched.as_ref().is_none_or(found)
                 && (state.is_none() || count > 0)
                 && level.as_deref().is_none_or(|level| (level == "SUFFICIENT") == (count >= SUFFICIENT))
@@ -186,7 +188,7 @@ impl Sandbox {
         let from = from.unwrap_or_else(|| local_date(now - 28 * DAY_MS));
         let days = |text: &str| text.parse::<jiff::civil::Date>().ok();
         if let Some((first, last)) = days(&from).zip(days(&until)) {
-            // The last day belongs to the period.
+            // The period includes its last day.
             let length = first.until(last).map_or(i32::MAX, |span| span.get_days()) + 1;
             if !(1..=PERIOD_DAYS_MAX).contains(&length) {
                 query.violation(Some("period-end-date"), "The period must be of 1 to 31 days.".to_owned());
@@ -195,9 +197,9 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let wanted = |thing: &&Thing| (from.clone()..=until.clone()).contains(&local_date(thing.at));
-        let rows: Vec<Value> = self.shelf(shop, |shelf, _| {
-            shelf.of(Kind::Invoices).iter().filter(wanted).map(|thing| thing.row.clone()).collect()
+        let wanted = |document: &&ShopDocument| (from.clone()..=until.clone()).contains(&local_date(document.at));
+        let rows: Vec<Value> = self.other_resources(shop, |others, _| {
+            others.of(Kind::Invoices).iter().filter(wanted).map(|document| document.row.clone()).collect()
         });
         let period = Some(("period", Value::from(format!("{from}/{until}"))));
         collection_and("invoiceListItems", bytes(&rows), period, settings)
@@ -211,14 +213,14 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let wanted = |thing: &Thing| {
-            let status = &thing.row["status"];
+        let wanted = |document: &ShopDocument| {
+            let status = &document.row["status"];
             let by_state = match state.as_deref() {
                 Some("OPEN") => *status == "INVOICE_REQUESTED",
                 Some("UPLOAD_ERROR") => *status == "INVOICE_INCORRECT" || *status == "INVOICE_VIRUS_DETECTED",
                 _ => true,
             };
-            by_state && has_text(&thing.row, "shipmentId", shipment.as_deref())
+            by_state && has_text(&document.row, "shipmentId", shipment.as_deref())
         };
         let rows = self.page_of(shop, Kind::InvoiceRequests, page, wanted);
         collection("invoiceRequests", bytes(&rows), settings)
@@ -234,8 +236,9 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let rows =
-            self.page_of(shop, Kind::Promotions, page, |thing| has_text(&thing.row, "promotionType", kind.as_deref()));
+        let rows = self.page_of(shop, Kind::Promotions, page, |document| {
+            has_text(&document.row, "promotionType", kind.as_deref())
+        });
         collection("promotions", bytes(&rows), settings)
     }
 
@@ -245,11 +248,11 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        if !self.shelf(shop, |shelf, _| shelf.get(Kind::Promotions, promotion).is_some()) {
+        if !self.other_resources(shop, |others, _| others.get(Kind::Promotions, promotion).is_some()) {
             return asked.not_found("Promotion for promotion id", promotion);
         }
         let rows =
-            self.page_of(shop, Kind::PromotionProducts, page, |thing| thing.parent.as_deref() == Some(promotion));
+            self.page_of(shop, Kind::PromotionProducts, page, |document| document.parent.as_deref() == Some(promotion));
         collection("products", bytes(&rows), settings)
     }
 
@@ -261,7 +264,7 @@ impl Sandbox {
         if eans.iter().any(|ean| ean.len() != 13 || !ean.bytes().all(|digit| digit.is_ascii_digit())) {
             query.violation(Some("eans"), "Request contains an invalid EAN.".to_owned());
         }
-        // It says how many offers came before, and that we made it for this question and this shop.
+        // The cursor encodes how many offers preceded it, the query and the shop.
         let question = format!("{} {size} {for_sale:?} {eans:?}", shop.client_id);
         let seal = question.bytes().fold(7, |seal, byte| mix(seal, u64::from(byte)));
         let cursor_at = |place: usize| format!("{place:x}-{:016x}", mix(seal, place as u64));
@@ -277,13 +280,13 @@ impl Sandbox {
         if let Some(refusal) = query.refusal() {
             return refusal;
         }
-        let wanted = |thing: &&Thing| {
-            for_sale.is_none_or(|for_sale| is_for_sale(thing) == for_sale)
-                && (eans.is_empty() || eans.iter().any(|ean| thing.row["ean"] == ean.as_str()))
+        let wanted = |document: &&ShopDocument| {
+            for_sale.is_none_or(|for_sale| is_for_sale(document) == for_sale)
+                && (eans.is_empty() || eans.iter().any(|ean| document.row["ean"] == ean.as_str()))
         };
-        let (rows, more) = self.shelf(shop, |shelf, _| {
-            let mut found = shelf.of(Kind::Offers).iter().filter(wanted).skip(before);
-            let rows: Vec<Value> = found.by_ref().take(size).map(|thing| thing.row.clone()).collect();
+        let (rows, more) = self.other_resources(shop, |others, _| {
+            let mut found = others.of(Kind::Offers).iter().filter(wanted).skip(before);
+            let rows: Vec<Value> = found.by_ref().take(size).map(|document| document.row.clone()).collect();
             (rows, found.next().is_some())
         });
         let next = more.then(|| ("page", serde_json::json!({ "nextCursor": cursor_at(before + size) })));

@@ -1,4 +1,4 @@
-//! Turns a right answer into the wrong one that a fault asks for.
+//! Applies a fault: turns a right answer into a broken one.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::fault::{FaultBody, FaultKind};
 use super::problem;
 use super::wire::{Answer, Delivery};
-use super::{MEDIA_TYPE, bomb};
+use super::{MEDIA_TYPE, gzip_bomb};
 
-/// An answer and the way it leaves.
+/// An answer and how it is delivered.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) answer: Answer,
@@ -23,8 +23,7 @@ impl Outcome {
     }
 }
 
-/// Applies a fault. Answers that the fault makes up carry no rate headers, like those of a server in
-/// front of the API.
+/// Applies a fault. Made-up answers carry no rate headers, like those of a proxy in front of the API.
 pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
     let mut outcome = Outcome::whole(right);
     match kind {
@@ -39,7 +38,7 @@ pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
             outcome.answer = made_up([br#"{"filler":""#.to_vec(), vec![b'x'; filler], br#""}"#.to_vec()].concat());
         }
         FaultKind::GzipBomb { bytes } => {
-            outcome.answer = made_up(bomb::gzip_zeros(bytes)).with("content-encoding", "gzip");
+            outcome.answer = made_up(gzip_bomb::gzip_zeros(bytes)).with("content-encoding", "gzip");
         }
         FaultKind::Cut { after } => outcome.delivery = Delivery::Cut(after),
         FaultKind::Slow { ms } => outcome.pause = Duration::from_millis(ms),
@@ -55,7 +54,7 @@ pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
             let to: String = to.chars().filter(|c| !c.is_control()).collect();
             outcome.answer = Answer::new(302, "text/html", "").with("location", to);
         }
-        // The list did it already.
+        // Already applied by the list.
         FaultKind::SamePage | FaultKind::Reversed => {}
     }
     outcome
@@ -74,7 +73,7 @@ fn status(code: u16, body: FaultBody) -> Answer {
     }
 }
 
-/// The body with the text behind its first brace; without a brace, in front.
+/// Inserts the text after the body's first brace, or at the start if there is none.
 fn insert(body: &[u8], text: &str) -> Bytes {
     let at = body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
     let (before, after) = body.split_at(at);
@@ -89,7 +88,7 @@ fn insert(body: &[u8], text: &str) -> Bytes {
     whole.into()
 }
 
-/// A header that would break the head instead of standing in it is left out.
+/// Whether a header is safe to send: names or values that would break the head are left out.
 fn is_header(name: &str, value: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -105,7 +104,7 @@ mod tests {
     use super::insert;
 
     #[test]
-    fn a_text_goes_behind_the_first_brace_in_single_bytes_where_it_can() {
+    fn inserted_text_follows_the_first_brace_in_single_bytes_where_possible() {
         assert_eq!(insert(b"{\"a\":1}", "\"a\":2,"), &b"{\"a\":2,\"a\":1}"[..]);
         assert_eq!(insert(b"{}", "\u{e9}\u{20ac}"), &b"{\xe9\xe2\x82\xac}"[..]);
         assert_eq!(insert(b"null", "x"), &b"xnull"[..]);

@@ -1,23 +1,23 @@
-//! The forms of what lies on the shelf (API.md, sections 4 and 5): everything follows from the shop's shipments.
+//! Generates a shop's other resources; everything follows from its shipments.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Method;
-use super::content::{Spec, ean, local_date, local_time, mix, shipment_id};
-use super::shelf::{Kind, Thing};
+use super::types::{Kind, ShopDocument};
 use crate::domain::clock::Millis;
+use crate::sandbox::Method;
+use crate::sandbox::content::{Spec, ean, local_date, local_time, mix, shipment_id};
 
 const DAY_MS: Millis = 24 * 3_600_000;
-/// No shop has more different products; offers and stock are of them.
+/// Maximum different products per shop; offers and stock refer to them.
 const PRODUCTS_MAX: usize = 500;
 
 fn value(form: &impl serde::Serialize) -> Value {
     serde_json::to_value(form).unwrap_or(Value::Null)
 }
 
-/// Adds to an object.
+/// Adds fields to an object.
 fn with(mut object: Value, more: Value) -> Value {
     if let (Value::Object(fields), Value::Object(more)) = (&mut object, more) {
         fields.extend(more);
@@ -25,50 +25,51 @@ fn with(mut object: Value, more: Value) -> Value {
     object
 }
 
-/// One return for every tenth shipment; a quarter of them unhandled. Oldest first.
-pub(super) fn returns(shipments: &[Spec], now: Millis) -> Vec<Thing> {
+/// One return for every tenth shipment, a quarter of them unhandled. Oldest first.
+pub(super) fn returns(shipments: &[Spec], now: Millis) -> Vec<ShopDocument> {
     let returned = shipments.iter().filter(|spec| spec.index % 10 == 3).map(|spec| {
         let number = spec.index * 2 + u64::from(spec.method == Method::Fbb);
         let at = (spec.at + 3 * DAY_MS).min(now - 60_000);
-        let thing = a_return(spec, number, at);
-        if mix(number, 4).is_multiple_of(4) { thing } else { handled(thing, at + DAY_MS) }
+        let document = a_return(spec, number, at);
+        if mix(number, 4).is_multiple_of(4) { document } else { handled(document, at + DAY_MS) }
     });
-    let mut returned: Vec<Thing> = returned.collect();
+    let mut returned: Vec<ShopDocument> = returned.collect();
     returned.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
     returned
 }
 
-/// An unhandled one of today.
-pub(super) fn added_return(spec: &Spec, number: u64, now: Millis) -> Thing {
+/// An unhandled return of today.
+pub(super) fn added_return(spec: &Spec, number: u64, now: Millis) -> ShopDocument {
     a_return(spec, 100_000_000 + number, now - now.rem_euclid(1000))
 }
 
-/// How many of its shop and method came back before it: every tenth, so its index is no good to vary by.
+/// Its number among the returns of its shop and method. Indices of returns are multiples of ten, so they do not vary
+/// the content.
 fn returned_before(spec: &Spec) -> u64 {
     spec.index / 10
 }
 
-/// What the detail tells about the customer; of some only where they live and how to write to them.
+/// The customer fields of the detail; some customers only have an address and an email.
 fn customer(spec: &Spec) -> Value {
     let (address, _) = spec.addresses();
     let mut customer = value(&address);
     if let Value::Object(fields) = &mut customer {
         let bare = spec.odd && returned_before(spec) % 4 == 2;
-        let told = |name: &str| match bare {
+        let included = |name: &str| match bare {
             true => ["zipCode", "countryCode", "email"].contains(&name),
             false => !["language", "pickupPointName"].contains(&name),
         };
-        fields.retain(|name, _| told(name));
+        fields.retain(|name, _| included(name));
     }
     customer
 }
 
-fn a_return(spec: &Spec, number: u64, at: Millis) -> Thing {
+fn a_return(spec: &Spec, number: u64, at: Millis) -> ShopDocument {
     let (mut rows, mut items) = (Vec::new(), Vec::new());
     let nth = returned_before(spec);
     for (place, item) in spec.items().into_iter().take(3).enumerate() {
         let mut reason = json!({ "mainReason": "Niet naar verwachting" });
-        // The specification calls the comments required; real rows often lack them, and the details at times.
+        // The specification requires the comments; real rows often lack them, and some details do.
         if nth.is_multiple_of(3) {
             reason["customerComments"] = "Past niet".into();
         }
@@ -92,7 +93,7 @@ fn a_return(spec: &Spec, number: u64, at: Millis) -> Thing {
     let head = json!({
         "returnId": id, "registrationDateTime": local_time(at), "fulfilmentMethod": spec.method.name(),
     });
-    Thing {
+    ShopDocument {
         id,
         at,
         parent: None,
@@ -101,13 +102,13 @@ fn a_return(spec: &Spec, number: u64, at: Millis) -> Thing {
     }
 }
 
-pub(super) fn is_handled(thing: &Thing) -> bool {
-    thing.row["returnItems"][0]["handled"] == true
+pub(super) fn is_handled(document: &ShopDocument) -> bool {
+    document.row["returnItems"][0]["handled"] == true
 }
 
 /// The return after it was handled.
-fn handled(mut thing: Thing, at: Millis) -> Thing {
-    for form in [Some(&mut thing.row), thing.detail.as_mut()].into_iter().flatten() {
+fn handled(mut document: ShopDocument, at: Millis) -> ShopDocument {
+    for form in [Some(&mut document.row), document.detail.as_mut()].into_iter().flatten() {
         for item in form["returnItems"].as_array_mut().into_iter().flatten() {
             item["handled"] = true.into();
             item["processingResults"] = json!([{
@@ -116,17 +117,17 @@ fn handled(mut thing: Thing, at: Millis) -> Thing {
             }]);
         }
     }
-    thing
+    document
 }
 
-/// One for every twentieth shipment of the warehouse, and two more; a shop without such shipments sends nothing there.
-pub(super) fn replenishments(seed: u64, shipments: &[Spec], now: Millis) -> Vec<Thing> {
+/// One replenishment for every twentieth shipment of the warehouse, plus two; none for a shop without such shipments.
+pub(super) fn replenishments(seed: u64, shipments: &[Spec], now: Millis) -> Vec<ShopDocument> {
     let stored = shipments.iter().filter(|spec| spec.method == Method::Fbb).count();
     let sent = if stored == 0 { 0 } else { stored / 20 + 2 };
     (0..sent).map(|number| replenishment(seed, number as u64, now - (sent - number) as Millis * DAY_MS)).collect()
 }
 
-pub(super) fn replenishment(seed: u64, number: u64, at: Millis) -> Thing {
+pub(super) fn replenishment(seed: u64, number: u64, at: Millis) -> ShopDocument {
     const STATES: [&str; 6] = ["ANNOUNCED", "IN_TRANSIT", "ARRIVED_AT_WH", "IN_PROGRESS_AT_WH", "CANCELLED", "DONE"];
     let id = (2_312_078_000 + number * 3).to_string();
     let state = STATES[(mix(number, 7) % 6) as usize];
@@ -161,7 +162,7 @@ pub(super) fn replenishment(seed: u64, number: u64, at: Millis) -> Thing {
         "stateTransitions": [{ "state": "DRAFT", "stateDateTime": local_time(at) }, { "state": state, "stateDateTime": local_time(at + 3_600_000) }],
     });
     let row = with(head.clone(), json!({ "lines": lines(false), "invalidLines": [] }));
-    Thing { id, at, parent: None, row, detail: Some(with(head, detail)) }
+    ShopDocument { id, at, parent: None, row, detail: Some(with(head, detail)) }
 }
 
 /// Different products by EAN, with a title, in the order of EANs.
@@ -176,35 +177,35 @@ fn products_of(shipments: &[Spec], method: Option<Method>) -> BTreeMap<String, S
     products
 }
 
-pub(super) fn inventory(seed: u64, shipments: &[Spec]) -> Vec<Thing> {
+pub(super) fn inventory(seed: u64, shipments: &[Spec]) -> Vec<ShopDocument> {
     let stocked_products = products_of(shipments, Some(Method::Fbb)).into_iter();
     (0..).zip(stocked_products).map(|(number, (ean, title))| stocked(seed, number, ean, &title)).collect()
 }
 
-pub(super) fn stocked(seed: u64, number: u64, ean: String, title: &str) -> Thing {
+pub(super) fn stocked(seed: u64, number: u64, ean: String, title: &str) -> ShopDocument {
     let id = format!("2950{number:09}");
     let row = json!({
         "ean": ean, "bsku": id, "gradedStock": number % 3, "regularStock": mix(seed, number) % 50, "title": title,
     });
-    Thing { id, at: 0, parent: None, row, detail: None }
+    ShopDocument { id, at: 0, parent: None, row, detail: None }
 }
 
-/// A product that nobody bought yet.
+/// A product without any sale.
 pub(super) fn made_up_ean(number: u64) -> String {
     ean(871_888_000_000 + number)
 }
 
-/// The invoice of so many weeks ago. Times since 1970: seconds in one place, milliseconds in another.
-pub(super) fn invoice(seed: u64, week: i64, now: Millis) -> Thing {
+/// The invoice of some weeks ago. Times since 1970: seconds in one field, milliseconds in another.
+pub(super) fn invoice(seed: u64, week: i64, now: Millis) -> ShopDocument {
     let at = now - now.rem_euclid(DAY_MS) - week * 7 * DAY_MS;
     an_invoice(seed, format!("4500{:09}", at / DAY_MS), at)
 }
 
-pub(super) fn added_invoice(seed: u64, number: u64, now: Millis) -> Thing {
+pub(super) fn added_invoice(seed: u64, number: u64, now: Millis) -> ShopDocument {
     an_invoice(seed, format!("9{number:012}"), now - now.rem_euclid(1000))
 }
 
-fn an_invoice(seed: u64, id: String, at: Millis) -> Thing {
+fn an_invoice(seed: u64, id: String, at: Millis) -> ShopDocument {
     let amount = |part: u64| {
         let cents = mix(seed, mix(at.unsigned_abs(), part)) % 1_000_000;
         json!({ "amount": -(cents as f64) / 100.0, "currencyID": "EUR" })
@@ -219,23 +220,23 @@ fn an_invoice(seed: u64, id: String, at: Millis) -> Thing {
             "payableAmount": amount(3),
         },
     });
-    Thing { id, at, parent: None, row, detail: None }
+    ShopDocument { id, at, parent: None, row, detail: None }
 }
 
-/// The answer of the call for one invoice; its form is ours, since the specification leaves it open. The catalog reads
-/// rows only, so this is no part of the truth.
+/// The answer of the call for one invoice; the specification leaves its form open. The catalog reads rows only, so
+/// this is not part of the expected documents.
 pub(super) fn invoice_document(row: &Value) -> Value {
     let total = &row["legalMonetaryTotal"]["lineExtensionAmount"];
     let line = json!({ "lineId": "1", "description": "Commissie", "quantity": 1, "lineExtensionAmount": total });
     with(row.clone(), json!({ "accountingSupplierParty": { "name": "bol.com b.v." }, "invoiceLines": [line] }))
 }
 
-/// The id of the shipment, which is that of its invoice request too.
+/// The id of the shipment, also used for its invoice request.
 pub(super) fn shipment_of(spec: &Spec) -> String {
     shipment_id(spec.method, spec.index, spec.odd)
 }
 
-pub(super) fn invoice_requests(shipments: &[Spec]) -> Vec<Thing> {
+pub(super) fn invoice_requests(shipments: &[Spec]) -> Vec<ShopDocument> {
     let asked = shipments.iter().filter(|spec| spec.method == Method::Fbr && spec.index % 15 == 6);
     asked
         .rev()
@@ -249,7 +250,7 @@ pub(super) fn invoice_requests(shipments: &[Spec]) -> Vec<Thing> {
         .collect()
 }
 
-pub(super) fn invoice_request(spec: &Spec) -> Thing {
+pub(super) fn invoice_request(spec: &Spec) -> ShopDocument {
     let id = shipment_of(spec);
     let (_, bill_to) = spec.addresses();
     let mut billing = value(&bill_to);
@@ -266,16 +267,16 @@ pub(super) fn invoice_request(spec: &Spec) -> Thing {
         "billingDetails": billing, "products": products, "status": "INVOICE_REQUESTED",
         "statusTransitions": [{ "status": "INVOICE_REQUESTED", "statusDateTime": local_time(spec.at) }],
     });
-    Thing { id, at: spec.at, parent: None, row, detail: None }
+    ShopDocument { id, at: spec.at, parent: None, row, detail: None }
 }
 
-/// When the promotions of a new shop began.
+/// The start of a new shop's promotions.
 pub(super) fn start_of_promotion(number: u64, now: Millis) -> Millis {
     now - now.rem_euclid(DAY_MS) - Millis::try_from(number).unwrap_or_default() * 9 * DAY_MS
 }
 
-/// Half of them of each type.
-pub(super) fn promotion(seed: u64, number: u64, at: Millis) -> Thing {
+/// A promotion; the types alternate.
+pub(super) fn promotion(seed: u64, number: u64, at: Millis) -> ShopDocument {
     let id = (1000 + number * 7).to_string();
     let (from, until) = (local_time(at), local_time(at + 21 * DAY_MS));
     let row = json!({
@@ -285,25 +286,25 @@ pub(super) fn promotion(seed: u64, number: u64, at: Millis) -> Thing {
         "retailerSpecificPromotion": number.is_multiple_of(3),
         "campaign": { "name": format!("Campagne {number}"), "startDateTime": from, "endDateTime": until },
     });
-    Thing { id, at, parent: None, detail: Some(row.clone()), row }
+    ShopDocument { id, at, parent: None, detail: Some(row.clone()), row }
 }
 
-/// From none to three pages of them.
-pub(super) fn products(seed: u64, number: u64, promotion: &Thing) -> Vec<Thing> {
+/// The products of a promotion: zero to three pages.
+pub(super) fn products(seed: u64, number: u64, promotion: &ShopDocument) -> Vec<ShopDocument> {
     (0..number * 17 % 136).map(|place| product(seed, number * 1000 + place, promotion)).collect()
 }
 
-pub(super) fn product(seed: u64, number: u64, promotion: &Thing) -> Thing {
+pub(super) fn product(seed: u64, number: u64, promotion: &ShopDocument) -> ShopDocument {
     let id = ean(871_999_000_000 + number);
     let score = mix(seed, number) % 100;
     let row = json!({
         "ean": id, "maximumPrice": 10.0 + score as f64 / 4.0,
         "relevanceScores": [{ "countryCode": "NL", "relevanceScore": score }],
     });
-    Thing { id, at: promotion.at, parent: Some(promotion.id.clone()), row, detail: None }
+    ShopDocument { id, at: promotion.at, parent: Some(promotion.id.clone()), row, detail: None }
 }
 
-pub(super) fn offers(seed: u64, shipments: &[Spec], now: Millis) -> Vec<Thing> {
+pub(super) fn offers(seed: u64, shipments: &[Spec], now: Millis) -> Vec<ShopDocument> {
     let products = products_of(shipments, None);
     let offer = |(number, ean): (u64, &String)| {
         let at = now - Millis::try_from(number).unwrap_or_default() * 3_600_000;
@@ -312,7 +313,7 @@ pub(super) fn offers(seed: u64, shipments: &[Spec], now: Millis) -> Vec<Thing> {
     (0..).zip(products.keys()).map(offer).collect()
 }
 
-pub(super) fn added_offer(seed: u64, number: u64, now: Millis) -> Thing {
+pub(super) fn added_offer(seed: u64, number: u64, now: Millis) -> ShopDocument {
     offer(&offer_id(number), &made_up_ean(number), 1 + mix(seed, number) % 99, now)
 }
 
@@ -320,7 +321,7 @@ fn offer_id(number: u64) -> String {
     format!("{:08x}-0000-4000-8000-{number:012x}", mix(number, 11) % (1 << 32))
 }
 
-pub(super) fn offer(id: &str, ean: &str, stock: u64, at: Millis) -> Thing {
+pub(super) fn offer(id: &str, ean: &str, stock: u64, at: Millis) -> ShopDocument {
     let head = json!({ "offerId": id, "ean": ean, "reference": format!("REF-{ean}") });
     let row = with(head.clone(), json!({ "stock": { "amount": stock, "managedByRetailer": true } }));
     let detail = json!({
@@ -334,51 +335,53 @@ pub(super) fn offer(id: &str, ean: &str, stock: u64, at: Millis) -> Thing {
         "condition": { "name": "NEW", "category": "NEW" },
         "notPublishableReasons": if stock == 0 { json!([{ "code": "4003", "description": "Geen voorraad" }]) } else { json!([]) },
     });
-    Thing { id: id.to_owned(), at, parent: None, row, detail: Some(with(head, detail)) }
+    ShopDocument { id: id.to_owned(), at, parent: None, row, detail: Some(with(head, detail)) }
 }
 
 /// Whether an offer can be bought.
-pub(super) fn is_for_sale(thing: &Thing) -> bool {
-    thing.row["stock"]["amount"] != 0
+pub(super) fn is_for_sale(document: &ShopDocument) -> bool {
+    document.row["stock"]["amount"] != 0
 }
 
-/// A thing after one change of its kind; None: it does not change any more.
-pub(super) fn changed(kind: Kind, mut thing: Thing, now: Millis) -> Option<Thing> {
+/// A document after one change of its kind; None if it does not change any more.
+pub(super) fn changed(kind: Kind, mut document: ShopDocument, now: Millis) -> Option<ShopDocument> {
     match kind {
-        Kind::Returns => return (!is_handled(&thing)).then(|| handled(thing, now)),
+        Kind::Returns => return (!is_handled(&document)).then(|| handled(document, now)),
         Kind::Replenishments => {
-            let detail = thing.detail.as_mut()?;
+            let detail = document.detail.as_mut()?;
             let state = next_of(&detail["state"], &REPLENISHING)?;
             detail["state"] = state.into();
             let transitions = detail["stateTransitions"].as_array_mut()?;
             transitions.push(json!({ "state": state, "stateDateTime": local_time(now) }));
         }
-        Kind::Inventory => thing.row["regularStock"] = (thing.row["regularStock"].as_u64()? + 1).into(),
-        // What was billed stays.
+        Kind::Inventory => document.row["regularStock"] = (document.row["regularStock"].as_u64()? + 1).into(),
+        // Issued invoices do not change.
         Kind::Invoices => return None,
         Kind::InvoiceRequests => {
-            let status = next_of(&thing.row["status"], &REQUESTING)?;
-            thing.row["status"] = status.into();
-            let transitions = thing.row["statusTransitions"].as_array_mut()?;
+            let status = next_of(&document.row["status"], &REQUESTING)?;
+            document.row["status"] = status.into();
+            let transitions = document.row["statusTransitions"].as_array_mut()?;
             transitions.push(json!({ "status": status, "statusDateTime": local_time(now) }));
         }
         Kind::Promotions => {
-            thing.row["title"] = format!("{} +", thing.row["title"].as_str()?).into();
-            thing.detail = Some(thing.row.clone());
+            document.row["title"] = format!("{} +", document.row["title"].as_str()?).into();
+            document.detail = Some(document.row.clone());
         }
-        Kind::PromotionProducts => thing.row["maximumPrice"] = (thing.row["maximumPrice"].as_f64()? + 0.25).into(),
+        Kind::PromotionProducts => {
+            document.row["maximumPrice"] = (document.row["maximumPrice"].as_f64()? + 0.25).into();
+        }
         Kind::Offers => {
-            let stock = thing.row["stock"]["amount"].as_u64()?;
-            return Some(offer(&thing.id, thing.row["ean"].as_str()?, stock + 1, thing.at));
+            let stock = document.row["stock"]["amount"].as_u64()?;
+            return Some(offer(&document.id, document.row["ean"].as_str()?, stock + 1, document.at));
         }
     }
-    Some(thing)
+    Some(document)
 }
 
 const REPLENISHING: [&str; 5] = ["ANNOUNCED", "IN_TRANSIT", "ARRIVED_AT_WH", "IN_PROGRESS_AT_WH", "DONE"];
 const REQUESTING: [&str; 4] = ["INVOICE_REQUESTED", "INVOICE_INCORRECT", "INVOICE_UPLOADED", "FINISHED"];
 
-/// What follows on a state; None: it is the last.
+/// The next state; None after the last.
 fn next_of(state: &Value, states: &[&'static str]) -> Option<&'static str> {
     let place = states.iter().position(|known| *state == *known)?;
     states.get(place + 1).copied()

@@ -1,11 +1,11 @@
-//! Odd but legal values: what the specification and the field notes allow and what breaks careless
-//! readers. [`super::content`] sprinkles them by index when `Options::odd` is set.
+//! Unusual but legal values: what the specification allows, or has been observed, and breaks careless readers.
+//! [`super::content`] adds them by index if `Options::odd` is set.
 
 use serde_json::json;
 
 use super::document::Extra;
 
-/// Texts that are wrong in SQL, HTML, a log line or a spreadsheet unless they are treated as text.
+/// Texts that break SQL, HTML, a log line or a spreadsheet unless they are treated as text.
 const TEXTS: [&str; 16] = [
     "\u{1F600} thank you \u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467} \u{20BB7}\u{91CE}\u{5BB6}",
     "'; DROP TABLE shipments; --",
@@ -25,18 +25,18 @@ const TEXTS: [&str; 16] = [
     "",
 ];
 
-/// The odd text of one index.
+/// The unusual text of one index.
 pub(super) fn text(index: u64) -> String {
     let place = usize::try_from(index % TEXTS.len() as u64).unwrap_or_default();
     TEXTS.get(place).copied().unwrap_or_default().to_owned()
 }
 
-/// 2,000 characters, four-byte ones among them.
+/// 2,000 characters, some of four bytes.
 pub(super) fn long_text() -> String {
     "A very long title, with \u{1F4E6}. ".chars().cycle().take(2_000).collect()
 }
 
-/// Fields that no specification names, integers beyond 2^53 among them.
+/// Unspecified fields, some with integers beyond 2^53.
 pub(super) fn extra(index: u64) -> Extra {
     Extra::from([
         ("loyaltyPoints".to_owned(), json!(9_007_199_254_740_993_u64 + index)),
