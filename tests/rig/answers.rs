@@ -1,6 +1,5 @@
-//! U5: each bad answer that an API can give, in the middle of healthy work. None is stored as a success,
-//! none takes the process down or fills its memory, none leads it to another host, and when they are over
-//! everything heals.
+//! Bad answers: every kind that an API can give, during healthy work. None is stored as a success, crashes the
+//! process, fills its memory or leads it to another host, and everything recovers afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,18 +18,18 @@ use crate::run::Run;
 use crate::world::{Limit, Plan, World};
 
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
-/// Peak of the process, a debug build included, whatever it is sent.
+/// Peak memory of the process, also of a debug build.
 const MEMORY_MAX_MIB: u64 = 200;
-/// Every fault has met its calls within this: the longest holds a call for the client's 30 s.
+/// Every fault has affected calls within this: the longest holds a call for the client's 30 s timeout.
 const FAULTS_WITHIN: Duration = Duration::from_secs(120);
-/// Shops with bad answers; after them come those that are told to wait for ever.
+/// Shops with bad answers; further shops receive endless `Retry-After`s.
 const SHOPS: usize = 4;
-/// A `Retry-After` that nobody can mean, and one that nobody can read.
+/// An absurd `Retry-After`, and an unparseable one.
 const ABSURD: [&str; 2] = ["99999999999999999999", "soon"];
 const LIST: &str = "/retailer/shipments?";
 const DETAIL: &str = "/retailer/shipments/";
 
-/// A share of all calls goes wrong in every way there is.
+/// A share of all calls fails, in every possible way.
 pub(crate) async fn answers(mut run: Run) {
     let toml = "[limits]\nattempts_max = 5\n";
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, toml, ..Plan::of(SHOPS + 2, [110, 60]) }).await;
@@ -68,12 +67,12 @@ pub(crate) async fn answers(mut run: Run) {
     run.note(format!("peak {peak} MiB"));
     assert!(peak < MEMORY_MAX_MIB, "the process took {peak} MiB");
     assert_eq!(trap.visitors(), 0, "somebody followed a redirect");
-    // An early `{}` is an end like any other: the next walk has the rest.
+    // An early `{}` is an end like any other: the next walk finds the rest.
     oracle::judge_allowing(world, serving, Allowed { late: true, failed_runs: true, ..Allowed::default() }).await;
 }
 
-/// Every kind of bad answer, with its name in the diary. A key twice and half a surrogate pair are none: they are read,
-/// and counted as tolerated.
+/// Every kind of bad answer, by name. A duplicate key and half a surrogate pair are not among them: they are read, and
+/// counted as tolerated.
 fn kinds(trap: &str) -> Vec<(String, FaultKind)> {
     let status = |code: u16, body: FaultBody, headers: &[(&str, &str)]| {
         let headers: BTreeMap<String, String> =
@@ -121,7 +120,7 @@ fn kinds(trap: &str) -> Vec<(String, FaultKind)> {
     kinds
 }
 
-/// For the shops that are told to wait.
+/// Calls of the shops that receive `Retry-After`.
 fn absurd_waits(world: &World) -> Vec<Fault> {
     let rule = |(client, wait): (&String, &str)| {
         let headers = BTreeMap::from([("Retry-After".to_owned(), wait.to_owned())]);
@@ -131,7 +130,7 @@ fn absurd_waits(world: &World) -> Vec<Fault> {
     world.clients[SHOPS..].iter().zip(ABSURD).map(rule).collect()
 }
 
-/// Reads every document again that may still change: the bad answers need calls to meet.
+/// Re-reads every document that may still change, because the faults need calls to affect.
 async fn read_again(world: &World, serving: &Serving) {
     for client in &world.clients[..SHOPS] {
         let (status, answer) = world.walk(serving, client).await;
@@ -139,7 +138,7 @@ async fn read_again(world: &World, serving: &Serving) {
     }
 }
 
-/// The market stood still, so whatever is stored by now must be the truth.
+/// Nothing changed, so whatever is stored must equal the marketplace.
 async fn truthful(world: &World, serving: &Serving) {
     let truth = oracle::truth(world);
     for item in serving.all("/api/v1/shipments").await {
@@ -148,13 +147,13 @@ async fn truthful(world: &World, serving: &Serving) {
     }
 }
 
-/// P9: whoever was told to wait made no call of that rule since, and the shop can be removed all the same.
+/// `Retry-After` is obeyed: no further call of that rule was made, and the shop can still be removed.
 async fn waits_obeyed(world: &mut World, serving: &Serving) {
     let calls = world.market.sandbox.calls();
     for client in world.clients[SHOPS..].iter().cloned() {
         let of_it: Vec<_> = calls.iter().filter(|call| call.client_id == client && call.id.is_some()).collect();
         let told = of_it.iter().find(|call| call.status == 429).expect("it was told to wait");
-        // What was under way at that moment does not count.
+        // Calls already in flight do not count.
         let after = of_it.iter().filter(|call| call.at_us > told.at_us + 1_000_000).count();
         assert_eq!(after, 0, "{client} called on although it was told to wait");
         let path = format!("/api/v1/shops/{}?purge=true", world.shops[&client]);
@@ -164,7 +163,7 @@ async fn waits_obeyed(world: &mut World, serving: &Serving) {
     }
 }
 
-/// What was parked goes back to work, until nothing is.
+/// Requeues parked work until none is left.
 async fn heal(world: &World, serving: &Serving) {
     serving.idle(Duration::from_secs(60)).await;
     let parked = serving.all("/api/v1/parked").await;
@@ -173,7 +172,7 @@ async fn heal(world: &World, serving: &Serving) {
     world.retry_parked(serving).await;
 }
 
-/// A host that nobody has any business with.
+/// A host that nothing should ever connect to.
 struct Trap {
     address: String,
     visitors: Arc<AtomicUsize>,

@@ -1,5 +1,5 @@
-//! U10 and P13: the database is away while very much comes in. What waits for it is bounded in memory and on disk, outlives
-//! a kill, and is all there in the end.
+//! A large backlog while the database is away. It is bounded in memory and on disk, survives a kill, and is written
+//! completely in the end.
 
 use std::fs;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::proxy::Fault;
 use crate::run::Run;
 use crate::world::{Limit, Plan, World, until};
 
-/// Wide enough to be no limit.
+/// High enough not to limit anything.
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
 const SHOPS: usize = 20;
 const MEMORY_MAX_MIB: u64 = 256;
-/// The state directory may take three times what lives in it, and this.
+/// The data directory may take three times its live data, plus this.
 const SPARE_MIB: u64 = 64;
 const COMES_WITHIN: Duration = Duration::from_secs(300);
 const DRAINS_WITHIN: Duration = Duration::from_secs(300);
@@ -49,7 +49,7 @@ pub(crate) async fn backlog(run: Run) {
     drop(proxy);
 }
 
-/// What it holds while much waits.
+/// Memory during the backlog.
 async fn bounded(world: &World, serving: &Serving) {
     let status = serving.get("/api/v1/status").await;
     let waits = status["outbox_bytes"].as_u64().unwrap();
@@ -59,7 +59,7 @@ async fn bounded(world: &World, serving: &Serving) {
     assert!(disk <= 3 * waits + (SPARE_MIB << 20), "{} MiB of disk for {} MiB", disk >> 20, waits >> 20);
 }
 
-/// What the files of a directory take, in bytes. One that goes meanwhile takes nothing.
+/// Total size of the files in a directory, in bytes. Files deleted meanwhile count as zero.
 fn size(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).unwrap().flatten();
     let of = |entry: fs::DirEntry| match entry.metadata() {

@@ -1,5 +1,5 @@
-//! A headless Chromium with one page, driven over its debugging pipe (file descriptors 3 and 4, one JSON text
-//! a message, a zero byte behind each). It ends with its value.
+//! A headless Chromium with one page, driven over its debugging pipe (file descriptors 3 and 4; JSON messages, each
+//! ended by a zero byte). Dropping it ends the browser.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A browser that starts cold on a busy machine.
+/// A cold start of the browser on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The pipe is standard input and output of the shell; the browser itself gets neither.
 const ON_A_PIPE: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1";
 
-/// The program, where there is one.
+/// The browser's path, if it is installed.
 pub(crate) fn program() -> Option<&'static str> {
     let known = ["chromium", "chromium-browser", "google-chrome"];
     known.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok_and(|ran| ran.status.success()))
@@ -27,13 +27,13 @@ pub(crate) struct Browser {
     messages: Receiver<Value>,
     session: Option<String>,
     asked: u64,
-    /// What it told unasked.
+    /// Events received.
     events: Vec<Value>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts it with an empty page that runs `first` before anything else in every document.
+    /// Starts the browser with an empty page that runs `first` before anything else in every document.
     pub(crate) fn open(first: &str) -> Browser {
         let profile = tempfile::Builder::new().prefix("waybill-rig-browser-").tempdir().unwrap();
         let mut child = Command::new("sh")
@@ -49,7 +49,7 @@ impl Browser {
             .unwrap();
         let (pipe, out) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, messages) = channel();
-        // Ends with the browser.
+        // Removed when the browser ends.
         std::thread::spawn(move || {
             for message in BufReader::new(out).split(0).map_while(Result::ok) {
                 drop(sender.send(serde_json::from_slice(&message).unwrap()));
@@ -67,7 +67,7 @@ impl Browser {
         browser
     }
 
-    /// One command and its result.
+    /// Sends a command and returns its result.
     fn ask(&mut self, method: &str, params: Value) -> Value {
         self.asked += 1;
         let mut message = json!({"id": self.asked, "method": method, "params": params});
@@ -84,7 +84,7 @@ impl Browser {
                 return message["result"].clone();
             }
             if message["method"] == "Page.javascriptDialogOpening" {
-                // An open dialog would hold up everything else.
+                // An open dialog would block everything else.
                 let close = json!({"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": false},
                     "sessionId": self.session});
                 self.pipe.write_all(format!("{close}\0").as_bytes()).unwrap();
@@ -98,7 +98,7 @@ impl Browser {
         assert!(went["errorText"].is_null(), "{address}: {went}");
     }
 
-    /// The value of an expression in the page.
+    /// Evaluates an expression in the page.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let found = self.ask("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
         assert!(found["exceptionDetails"].is_null(), "{expression}: {found}");
@@ -115,7 +115,7 @@ impl Browser {
         }
     }
 
-    /// What it told unasked so far, of these kinds.
+    /// Returns the events of these kinds received so far.
     pub(crate) fn told(&self, kinds: &[&str]) -> Vec<&Value> {
         self.events.iter().filter(|event| kinds.iter().any(|kind| event["method"] == *kind)).collect()
     }
@@ -123,8 +123,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its helpers are in its group, but for those that watch over crashes, which end when it does. All of this
-        // fails only when it is gone already.
+        // Its helper processes are in its group, except the crash handlers, which end with it. All of this fails only
+        // if it has already ended.
         let group = format!("-{}", self.child.id());
         drop(Command::new("sh").args(["-c", "kill -KILL $0", &group]).status());
         drop(self.child.kill());

@@ -1,12 +1,12 @@
-//! Looks for secrets in bytes: as they are, in base64 at any alignment, and in hex.
+//! Searches bytes for secrets: plain, in base64 at any alignment, and in hex.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-/// Shorter pieces could be there by chance.
+/// Shorter pieces could occur by chance.
 const LENGTH_MIN: usize = 8;
 
-/// What is looked for, by its first two bytes.
+/// The patterns, by their first two bytes.
 pub(crate) struct Needles {
     begins: Vec<bool>,
     forms: Vec<(String, Vec<u8>)>,
@@ -22,7 +22,7 @@ impl Needles {
         Needles { begins, forms }
     }
 
-    /// What is in there, in words.
+    /// Describes the secrets found.
     pub(crate) fn found_in(&self, bytes: &[u8]) -> Vec<String> {
         let mut found = Vec::new();
         for (at, pair) in bytes.windows(2).enumerate() {
@@ -43,7 +43,7 @@ fn forms(secret: &str) -> Vec<(String, Vec<u8>)> {
         (format!("`{secret}` in hex"), hex.to_uppercase().into_bytes()),
     ];
     for offset in 0..3 {
-        // Bytes before and behind change the letters at both ends: those are left out.
+        // Neighbouring bytes change the letters at both ends, which are left out.
         let shifted = [vec![b'x'; offset], secret.as_bytes().to_vec()].concat();
         let text = STANDARD_NO_PAD.encode(shifted).into_bytes();
         let inner = text[(offset * 8).div_ceil(6)..text.len() - 1].to_vec();

@@ -1,22 +1,22 @@
-//! M1, M3 and M4: the database goes away under load, in every way, and the service with it; and the answer to a COMMIT is lost, so
-//! that nobody knows whether it happened. Nothing is lost and nothing is there twice.
+//! Database outages under load, of every kind, with kills of the service; and lost answers to COMMIT. Nothing is lost
+//! and nothing is stored twice.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::mariadb::{Database, MariaDb};
+use crate::mysql_stress;
 use crate::oracle;
 use crate::program::Serving;
 use crate::proxy::{Fault, Proxy};
 use crate::run::{Run, Tier};
-use crate::strain;
 use crate::world::{Limit, Plan, World, until};
 
-/// Share of the documents that change in a second.
+/// Share of the documents that change per second.
 const CHANGES: f64 = 0.1;
 
-/// M1: kill -9, a clean stop, and a server that hangs.
+/// The server is killed, stopped cleanly, or hangs.
 pub(crate) async fn outages(mut run: Run) {
     let mut server = tokio::task::block_in_place(MariaDb::start);
     let database = Database::on(&server.url()).await;
@@ -33,7 +33,7 @@ pub(crate) async fn outages(mut run: Run) {
         run.note(format!("SIG{way} for {away:?}"));
         tokio::task::block_in_place(|| server.signal(way));
         tokio::time::sleep(away / 2).await;
-        // What waits for the database is safe without it: kill the one that keeps it.
+        // The backlog survives without the database: kill the service that holds it.
         world.kill(serving);
         serving = world.start().await;
         tokio::time::sleep(away / 2).await;
@@ -50,7 +50,7 @@ pub(crate) async fn outages(mut run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// M3: the server commits, and its OK is swallowed.
+/// The server commits, but its answer is lost.
 pub(crate) async fn unknown_commits(run: Run) {
     let through = through(&run).await;
     let Through { proxy, world } = through;
@@ -74,14 +74,13 @@ pub(crate) async fn unknown_commits(run: Run) {
     drop(proxy);
 }
 
-/// The network between us and the database: away for a while, and asked for seldom; then black holes, resets,
-/// cuts, delay.
+/// The network to the database fails: outage (with few reconnects), black hole, resets, cuts, delay.
 pub(crate) async fn bad_network(run: Run) {
     let Through { proxy, mut world } = through(&run).await;
     let serving = world.start().await;
     world.register_all(&serving).await;
     let stirring = world.stir(CHANGES);
-    strain::asks_seldom(&world, &serving, &proxy).await;
+    mysql_stress::asks_seldom(&world, &serving, &proxy).await;
     let mut random = run.random.clone();
     for _ in 0..run.tier.pick(6, 15, 60) {
         let fault = match random.u8(0..4) {
@@ -102,12 +101,12 @@ pub(crate) async fn bad_network(run: Run) {
     drop(proxy);
 }
 
-/// What the table of error codes promises for one document that the server answers so.
+/// What should happen to a document that the server answers with an error code.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// It is parked at once or after some tries, and no other is. A lost connection needs many.
+    /// It is parked, at once or after some attempts, and no other is. A lost connection needs many attempts.
     Parked,
-    /// It waits, and others do not.
+    /// It is deferred, and others are written.
     LeftForLater,
     /// Everything waits, and nothing is parked.
     AllWait,
@@ -131,7 +130,7 @@ const CODES: [(u16, Fate); 15] = [
     (1142, Fate::AllWait),
 ];
 
-/// M4: the server answers a document with each code, until the fault is mended.
+/// The server answers one document with each error code in turn, until the fault is removed.
 pub(crate) async fn codes(run: Run) {
     let mut random = run.random.clone();
     let database = Database::fresh().await;
@@ -143,7 +142,7 @@ pub(crate) async fn codes(run: Run) {
     serving.idle(Duration::from_secs(60)).await;
     let mut codes = CODES.to_vec();
     random.shuffle(&mut codes);
-    // Those that wait half a minute are for the longer tiers.
+    // Those that wait half a minute run in the longer tiers only.
     codes.retain(|(code, _)| run.tier != Tier::P || !matches!(code, 1114 | 1142));
     codes.truncate(run.tier.pick(4, CODES.len(), CODES.len()));
     for (code, fate) in codes {
@@ -157,7 +156,7 @@ pub(crate) async fn codes(run: Run) {
         ids.iter().take(20).chain([&victim]).for_each(change);
         world.walk_all(&serving).await;
         if fate == Fate::AllWait {
-            // The victim may have been the last one, and alone; then the others wait with it now.
+            // The victim may have been the last document, written alone; then the others wait with it.
             until!(world, "a sink that takes nothing", Duration::from_secs(60), {
                 serving.get("/api/v1/status").await["sink"]["healthy"] == false
             });
@@ -178,7 +177,7 @@ pub(crate) async fn codes(run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// Has the server refuse one document with a code, or none.
+/// Makes the server refuse one document with a code, or accepts all.
 async fn inject(world: &World, code: u16, victim: Option<&str>) {
     let database = world.database.as_ref().unwrap();
     database.run("DROP TRIGGER IF EXISTS fault").await;
@@ -189,7 +188,7 @@ async fn inject(world: &World, code: u16, victim: Option<&str>) {
     }
 }
 
-/// Waits until a fate shows; the status then.
+/// Waits until the outcome shows; returns the status.
 async fn hold(serving: &Serving, fate: Fate) -> Value {
     let begun = Instant::now();
     loop {
@@ -221,7 +220,7 @@ pub(crate) async fn through(run: &Run) -> Through {
     through
 }
 
-/// The same for a world of another plan, in which nothing walks by the clock.
+/// The same for a world of another plan, without scheduled walks.
 pub(crate) async fn through_of(run: &Run, plan: Plan) -> Through {
     let database = Database::fresh().await;
     let url = url::Url::parse(&database.url()).unwrap();

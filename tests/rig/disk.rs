@@ -1,7 +1,7 @@
-//! A file system of our own in a file: it can be full, and it can lose its power.
+//! A file system in a file: it can be full, and it can lose its power.
 //!
-//! Loop-mounted ext4. It is unmounted when its value drops, on a failure too; and the rig runs with
-//! mounts of its own, so that even kill -9 of the rig leaves none behind.
+//! Loop-mounted ext4. It is unmounted on drop, also after a failure; and the rig runs in its own mount namespace, so
+//! that even kill -9 of the rig leaves no mount behind.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use tempfile::TempDir;
 /// A mounted file system.
 pub(crate) struct Disk {
     dir: TempDir,
-    /// Seconds between commits of its journal; the longer, the more a power cut takes.
+    /// Seconds between commits of its journal; the longer, the more a power cut loses.
     commit: u32,
 }
 
 impl Disk {
-    /// A fresh one. Fails where loop mounts are not allowed.
+    /// Creates a fresh one. Fails where loop mounts are not allowed.
     pub(crate) fn new(mebibytes: u64, commit: u32) -> Result<Disk, String> {
         let disk = Disk { dir: folder(), commit };
         let image = File::create(disk.image()).unwrap();
         image.set_len(mebibytes << 20).unwrap();
         let image = disk.image().display().to_string();
-        // No reserved blocks: full is full for root too. No lazy work: the kernel would write it later.
+        // No reserved blocks: full is full for root too. No lazy initialisation: the kernel would write it later.
         let features = "lazy_itable_init=0,lazy_journal_init=0";
         run("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", features, &image])?;
         disk.mount()?;
@@ -41,12 +41,12 @@ impl Disk {
         self.dir.path().join("image")
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("disk")
     }
 
-    /// The disk as it would be after a power cut at this moment: only what reached the device.
+    /// The disk as after a power cut at this moment: only what reached the device.
     pub(crate) fn cut(&self) -> Disk {
         let copy = Disk { dir: folder(), commit: self.commit };
         fs::copy(self.image(), copy.image()).unwrap();
@@ -54,7 +54,7 @@ impl Disk {
         copy
     }
 
-    /// Leaves it so many bytes free, by a file of zeros.
+    /// Leaves this many bytes free, by writing a file of zeros.
     pub(crate) fn fill(&self) {
         let path = self.path().join("filler");
         let filled = Command::new("dd")
@@ -65,7 +65,7 @@ impl Disk {
         assert!(!filled.status.success(), "dd ends because the disk is full");
     }
 
-    /// Takes back what [`Disk::fill`] took.
+    /// Frees the space that [`Disk::fill`] took.
     pub(crate) fn free(&self) {
         fs::remove_file(self.path().join("filler")).unwrap();
     }
@@ -78,7 +78,7 @@ impl Drop for Disk {
         }
         let path = self.path().display().to_string();
         if run("umount", &[&path]).is_err() {
-            // Somebody still holds a file: it goes when they do.
+            // A process still holds a file: it is unmounted when that ends.
             drop(run("umount", &["-l", &path]));
         }
     }

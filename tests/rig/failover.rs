@@ -1,7 +1,7 @@
-//! M2 and M6: a failover, and a database that is set back to a backup.
+//! Failover to another database server, and a database restored from an old backup.
 //!
-//! In a failover the database takes no writes any more, for a while; then another server, with the same rows, has its
-//! address, and the old one lives on, read-only, with whoever is still connected to it.
+//! In a failover the database accepts no writes for a while; then another server with the same rows takes over its
+//! address, and the old one stays up, read-only, for existing connections.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -10,25 +10,25 @@ use std::time::Duration;
 use reqwest::Method;
 
 use crate::mariadb::{Database, MariaDb};
+use crate::mysql_stress::until_healthy;
 use crate::oracle;
 use crate::program::Serving;
 use crate::proxy::{Proxy, port_of};
 use crate::run::Run;
-use crate::strain::until_healthy;
 use crate::world::{Limit, Plan, World, until};
 
-/// Share of the documents that change in a second.
+/// Share of the documents that change per second.
 const CHANGES: f64 = 0.1;
-/// Work for a server that takes none is noticed within this: there is some every five seconds.
+/// How soon a server that accepts no writes is noticed: there is work every five seconds.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
-/// Writing again after the address has moved (M2).
+/// How soon writing resumes after the address has moved.
 const WRITES_WITHIN: Duration = Duration::from_secs(10);
 /// Documents that leave their list after the backup.
 const LEAVE: usize = 5;
-/// A whole walk by the clock, and what it found to be missing.
+/// A scheduled full walk, and the re-reading of what it found missing.
 const HEALS_WITHIN: Duration = Duration::from_secs(120);
 
-/// Two servers take turns.
+/// Two servers alternate.
 pub(crate) async fn failovers(mut run: Run) {
     let servers = tokio::task::block_in_place(|| [MariaDb::start(), MariaDb::start()]);
     let first = Database::on(&servers[0].url()).await;
@@ -41,7 +41,7 @@ pub(crate) async fn failovers(mut run: Run) {
     let proxy = Proxy::to(port_of(&servers[0].url()), run.seed).await;
     let detail = Limit { calls: 100, seconds: 1 };
     let mut world = World::open(&run, Plan { detail, ..Plan::of(2, [150, 50]) }).await;
-    // A user who may not pass over the server's being read-only, as root may.
+    // An unprivileged user: root could write to a read-only server.
     let url = format!("mysql://app:app@127.0.0.1:{}/{}", proxy.port, first.name);
     world.folder.set("WAYBILL_MYSQL_URL", &url);
     world.walk_often();
@@ -57,7 +57,7 @@ pub(crate) async fn failovers(mut run: Run) {
         let lasts = Duration::from_millis(run.random.u64(1_000..run.tier.pick(8_000, 30_000, 60_000)));
         run.note(format!("read-only for {lasts:?}"));
         tokio::time::sleep(lasts).await;
-        // Readers have connections to the old one, too.
+        // Readers are connected to the old server, too.
         let (status, _) = world.insist(&serving, Method::GET, "/api/v1/shipments?limit=5", None).await;
         assert_eq!(status, 200, "a read-only server is read");
         let status = serving.get("/api/v1/status").await;
@@ -75,9 +75,8 @@ pub(crate) async fn failovers(mut run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// M6: somebody puts a backup back, behind the service's back. What came since comes again by itself: documents and
-/// their newest versions, a shop that was registered since, what left its list since; and what was purged since goes
-/// again.
+/// A backup is restored without the service's knowledge. Later changes come back by themselves: documents and their
+/// newest versions, a newly registered shop, rows that left their list; and purged rows are purged again.
 pub(crate) async fn set_back(mut run: Run) {
     let server = tokio::task::block_in_place(MariaDb::start);
     let database = Database::on(&server.url()).await;
@@ -114,7 +113,7 @@ pub(crate) async fn set_back(mut run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// Waits until the database has these, and no others, as no longer listed.
+/// Waits until exactly these documents are marked as no longer listed.
 async fn noted(world: &World, left: &BTreeSet<String>) {
     let noted = "SELECT shipment_id FROM shipments WHERE no_longer_listed_at IS NOT NULL";
     until!(world, "what left its list is noted", HEALS_WITHIN, {
@@ -123,7 +122,7 @@ async fn noted(world: &World, left: &BTreeSet<String>) {
     });
 }
 
-/// Waits until a database that was set back holds what it should, and nothing of a purged shop.
+/// Waits until a restored database holds what it should, and nothing of a purged shop.
 async fn healed(world: &World, serving: &Serving, purged: &str) {
     let database = world.database.as_ref().unwrap();
     for shop in world.shops.values() {
@@ -143,7 +142,7 @@ async fn healed(world: &World, serving: &Serving, purged: &str) {
     }
 }
 
-/// All rows of a database, to another server.
+/// Copies all rows of a database to another server.
 fn copy(from: &MariaDb, to: &MariaDb, name: &str) {
     shell(&format!("mariadb-dump {} --single-transaction {name} | mariadb {} {name}", place(from), place(to)));
 }

@@ -1,9 +1,7 @@
-//! Stops an exchange at one moment: when the request that is looked for has come, or its answer, or half
-//! of that has passed.
+//! Stops an exchange at one moment: when the awaited request has arrived, or its answer, or half of that has passed.
 //!
-//! A proxy has at most one gate. What passed before it closed has arrived, nothing of the exchange does
-//! after that, and whoever set it up is told at that instant. So a kill -9 meets the service in a state
-//! that is known, not at a time that was guessed.
+//! A proxy has at most one gate. What passed before it closed has arrived, nothing of the exchange does afterwards,
+//! and the test is notified at that instant. So a kill -9 hits the service in a known state, not at a guessed time.
 
 use std::time::Duration;
 
@@ -87,7 +85,7 @@ impl Closing {
         Some(left)
     }
 
-    /// Tells that it is closed.
+    /// Notifies the test that it is closed.
     pub(crate) fn close(self) {
         let _unheard_when_cut_short = self.told.send(());
     }

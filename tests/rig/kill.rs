@@ -1,5 +1,5 @@
-//! A1: kill -9 again and again on one data directory, while the marketplace changes: nothing is lost,
-//! nothing is there twice, nothing stays old, no budget is overdrawn, every start is quick.
+//! kill -9 again and again on one data directory while the marketplace changes: nothing is lost, nothing is stored
+//! twice, nothing stays stale, no budget is exceeded, every start is quick.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::oracle;
 use crate::run::Run;
 use crate::world::{Plan, World};
 
-/// Share of the documents that change in a second.
+/// Share of the documents that change per second.
 const CHANGES: f64 = 0.02;
 
 pub(crate) async fn archive(run: Run) {
@@ -27,7 +27,7 @@ async fn cycles(mut run: Run, mysql: Option<Database>) {
     world.walk_often();
     let stirring = world.stir(CHANGES);
     for kill in 0..kills {
-        // A third within the first 100 ms, where files are opened and mended.
+        // A third within the first 100 ms, while files are opened and repaired.
         let after = if kill % 3 == 0 { run.random.u64(0..100) } else { run.random.u64(0..3000) };
         run.note(format!("kill {kill} after {after} ms"));
         // New shops join while there are any, each killed right after its 201.
@@ -39,7 +39,7 @@ async fn cycles(mut run: Run, mysql: Option<Database>) {
             continue;
         }
         let serving = world.folder.spawn_serve();
-        // The moment is what the run is about; nothing is waited for.
+        // The moment is random; nothing is waited for.
         tokio::time::sleep(Duration::from_millis(after)).await;
         world.kill(serving);
     }

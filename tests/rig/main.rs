@@ -1,37 +1,37 @@
-//! The reliability rig: the real binary under kills, power cuts, faults of disk, database, network and
-//! clock, judged from outside by what the sandbox served and what can be queried afterwards.
+//! The reliability rig: the real binary under kills, power cuts, and faults of disk, database, network and clock,
+//! judged from outside by what the sandbox served and what can be queried afterwards.
 //!
-//! `cargo test --test rig -- --tier p` runs what each submission runs; `scripts/test` calls it so.
-//! Without a tier it only says how it is used, so a plain `cargo test` passes by. Each run has one
-//! seed; `--only TEST --seed N` repeats it.
+//! `cargo test --test rig -- --tier p` runs what each submission runs; `scripts/test` calls it so. Without a tier it
+//! only prints its usage, so that a plain `cargo test` skips it. Each run has one seed; `--only TEST --seed N` repeats
+//! it.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `run`, `score` | one run with its seed and diary; what all runs add up to |
-//! | `world` | sandbox, service, sink and the shops between them |
+//! | `run`, `summary` | one run with its seed and diary; the totals over all runs |
+//! | `world` | sandbox, service, sink and shops of one run |
 //! | `oracle` | what must hold after each run |
-//! | `answers` | U5: each bad answer of the API |
+//! | `answers` | every bad answer of the API |
 //! | `browser` | a headless Chromium |
 //! | `canary` | finds secrets in bytes |
-//! | `database`, `proxy` | M1, M3, M4: MariaDB goes away, the network is bad, a COMMIT's fate is unknown, each error code |
-//! | `strain` | M1, M5, M7, M8: a database that is away, without room, or hard to reach; rows that others lock |
-//! | `gate`, `triggers` | A2: kill -9 exactly at a trigger |
+//! | `database`, `proxy` | MariaDB outages, network faults, lost answers to COMMIT, every error code |
+//! | `mysql_stress` | a database that is away, without disk space or hard to reach; rows locked by other clients |
+//! | `gate`, `triggers` | kill -9 at an exact moment of an exchange |
 //! | `disk` | a file system that can be full or lose its power |
-//! | `failover` | M2, M6: the database is read-only, and then another server has its address; a backup is put back |
-//! | `kill` | A1: kill -9, again and again, on one data directory |
-//! | `power` | A5: power cuts |
-//! | `memory` | what a process holds |
-//! | `odd`, `pages` | U8: odd content in MySQL, API and log; the dashboard shows it as text |
-//! | `process` | A7, A8, A9: full disk, second process, stopped process |
-//! | `rates` | U1, U2: windows under kills, delay and jumps of the clock; the use of budgets without |
-//! | `rot` | A6: bits rot in the state files |
-//! | `scale` | U10: ten thousand shops; P11: slow and failing ones delay no other |
-//! | `schema` | U7: documents that change their form |
-//! | `sweep` | A3, A4: a fault at the N-th system call |
-//! | `tests` | all of them, with their needs and their numbers |
-//! | `tamper` | S9: sealed records that somebody changed |
-//! | `tokens` | U6: tokens that end early, live oddly or cannot be had |
-//! | `upstream` | U4, U9: lists that shift, documents that cannot be read |
+//! | `failover` | a read-only database, then another server at its address; a restored backup |
+//! | `kill` | kill -9, again and again, on one data directory |
+//! | `power` | power cuts |
+//! | `memory` | memory and files of a process |
+//! | `edge_content`, `pages` | unusual but legal content in MySQL, API and log; the dashboard shows it as text |
+//! | `process` | full disk, second process, suspended process |
+//! | `rates` | rate windows under kills, delay and clock jumps; budget use without them |
+//! | `rot` | bit rot in the data directory |
+//! | `scale` | ten thousand shops; slow and failing shops beside healthy ones |
+//! | `schema` | documents that change their form |
+//! | `sweep` | a fault at the N-th system call |
+//! | `tests` | all tests, with their requirements and number of runs |
+//! | `tamper` | sealed records that were changed on disk |
+//! | `tokens` | tokens that expire early, behave oddly or cannot be obtained |
+//! | `upstream` | lists that shift, documents that cannot be read |
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on fails by panic")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a runner of its own: its output is its purpose")]
@@ -42,6 +42,7 @@ mod browser;
 mod canary;
 mod database;
 mod disk;
+mod edge_content;
 mod failover;
 mod gate;
 mod kill;
@@ -49,7 +50,7 @@ mod kill;
 #[allow(dead_code, reason = "the other binary uses the rest")]
 mod mariadb;
 mod memory;
-mod odd;
+mod mysql_stress;
 mod oracle;
 mod pages;
 mod power;
@@ -63,8 +64,7 @@ mod rot;
 mod run;
 mod scale;
 mod schema;
-mod score;
-mod strain;
+mod summary;
 mod sweep;
 mod tamper;
 mod tests;
@@ -79,7 +79,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use run::{Run, Tier};
-use score::Score;
+use summary::Score;
 use tests::{TESTS, Test, runs};
 use tokio::runtime::Runtime;
 use tokio::signal::{self, unix::SignalKind};
@@ -90,14 +90,14 @@ const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to
   cargo test --test rig -- --tier p|release|soak [--only TEST[,TEST...]] [--seed N] [--jobs N]
 --jobs: runs at a time; what measures the machine's own pace has it to itself all the same.
 WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";
-/// Set in the process that has mounts of its own.
+/// Set in the process that has its own mount namespace.
 const INSIDE: &str = "WAYBILL_RIG_INSIDE";
 
-/// How often the rig looks whether it stands still itself, and what it tells of.
+/// How often the rig checks whether it was stalled itself, and from when it reports that.
 const BEAT: Duration = Duration::from_millis(100);
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
-/// What the command line asks for.
+/// The command line.
 struct Asked {
     tier: Tier,
     only: Vec<String>,
@@ -105,7 +105,7 @@ struct Asked {
     jobs: u32,
 }
 
-/// None: no tier was named, so nothing is to be done.
+/// None: no tier was named, so nothing runs.
 fn asked() -> Result<Option<Asked>, String> {
     let mut words = std::env::args().skip(1);
     let (mut tier, mut only, mut seed, mut jobs) = (None, Vec::new(), None, 1);
@@ -150,7 +150,7 @@ fn main() -> ExitCode {
         }
     };
     if std::env::var_os(INSIDE).is_none() && runs("unshare", &["--mount", "true"]) {
-        // Mounts of our own end with us, whichever way we end.
+        // Our mounts end with this process, however it ends.
         let mut again = Command::new("unshare");
         again.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
         eprintln!("rig: {}", again.args(std::env::args().skip(1)).env(INSIDE, "1").exec());
@@ -158,7 +158,7 @@ fn main() -> ExitCode {
     }
     oracle::sees();
     gate::sees();
-    // The run prints what went wrong; a backtrace of the runtime says nothing more.
+    // The run reports its failure; a backtrace of the runtime adds nothing.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         eprintln!("rig: a run stops at {place}");
@@ -171,16 +171,16 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Runs what was asked for, in about its order; the number of runs that failed.
+/// Runs the requested tests, roughly in order; returns the number of failed runs.
 async fn all(asked: &Asked) -> usize {
     let score = Arc::new(Score::default());
-    // First come, first served: a run that wants every turn holds up those behind it until it has them.
+    // First come, first served: a run that wants every slot blocks those behind it until it has them.
     let turns = Arc::new(Semaphore::new(asked.jobs as usize));
     let mut begun = JoinSet::new();
     let mut skipped = 0;
     let place = asked.tier.pick(0, 1, 2);
     for test in TESTS.iter().filter(|test| asked.only.is_empty() || asked.only.iter().any(|name| name == test.name)) {
-        // What is named runs, also in a tier that leaves it out.
+        // A named test runs even if its tier leaves it out.
         let count = match (asked.seed, asked.only.is_empty()) {
             (Some(_), _) => 1,
             (None, true) => test.runs[place],
@@ -213,7 +213,7 @@ async fn all(asked: &Asked) -> usize {
     failed
 }
 
-/// Tells when the run's own threads stood still: what fails then may have failed by its judge.
+/// Reports when the rig's own threads were stalled: a failure then may be the judge's.
 async fn watch(name: &str) {
     let mut last = Instant::now();
     loop {
@@ -226,13 +226,13 @@ async fn watch(name: &str) {
     }
 }
 
-/// The run, when as many turns as it wants are free.
+/// Starts the run when as many slots as it wants are free.
 async fn in_turn(test: &'static Test, run: Run, at_most: Duration, turns: Arc<Semaphore>, wanted: u32) -> Outcome {
     match turns.acquire_many(wanted).await {
         Ok(_turn) => {
             let outcome = one(test, run, at_most).await;
             if matches!(outcome, Outcome::Stopped) {
-                // Before the turn is free: those under way hear the same signal, the others do not begin.
+                // Before its slots are released: runs in progress receive the same signal, the others do not start.
                 turns.close();
             }
             outcome
@@ -256,11 +256,11 @@ async fn stop_signal() {
     }
 }
 
-/// One run, within its time. However it ends, its values' ends have unmounted and killed what it began.
+/// One run, within its time limit. However it ends, dropping its values unmounts and kills what it started.
 async fn one(test: &Test, run: Run, at_most: Duration) -> Outcome {
     let begun = Instant::now();
     println!("run {} seed={}", test.name, run.seed);
-    // Of its own: a run that judges a hundred thousand documents must not hold up another's sockets.
+    // A runtime of its own: a run that judges a hundred thousand documents must not delay another's sockets.
     let runtime = runtime();
     runtime.spawn(watch(test.name));
     let mut body = runtime.spawn((test.body)(run.clone()));
@@ -272,7 +272,7 @@ async fn one(test: &Test, run: Run, at_most: Duration) -> Outcome {
         body.abort();
         drop(body.await);
     }
-    // A thread that waits for a process of a run that was cut short must not hold us.
+    // A thread that waits for a process of an aborted run must not block the shutdown.
     runtime.shutdown_background();
     let failure = match ended {
         Some(Ok(Ok(()))) => {

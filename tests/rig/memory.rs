@@ -1,13 +1,13 @@
-//! What a process of ours holds, as the kernel counts it.
+//! Memory and open files of a process, as the kernel counts them.
 
 use std::fs;
 
-/// The most that the process has held so far, in MiB.
+/// Peak memory so far, in MiB.
 pub(crate) fn peak_mib(pid: u32) -> u64 {
     status_kib(pid, "VmHWM:") >> 10
 }
 
-/// What it holds now, in KiB.
+/// Current memory, in KiB.
 pub(crate) fn now_kib(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:")
 }

@@ -1,9 +1,9 @@
 //! What must hold after each run, seen from outside.
 //!
-//! The service gets quiet; every document that was there from the beginning is stored then. After one
-//! more full walk, by the clock where the run has one, the stored set equals the sandbox's, document by document. The counters add up, no
-//! window of any budget held more calls than its rule allows (counted here, from the calls alone), the
-//! service ends with 0, its log tells of no panic, and neither log nor files hold a secret.
+//! First the service becomes idle; by then every document that was listed from the beginning is stored. After one more
+//! full walk, scheduled where the run has schedules, the stored set equals the sandbox's, document by document. The
+//! counters add up, no window of any budget held more calls than its rule allows (counted here, from the calls alone),
+//! the service exits with 0, its log shows no panic, and neither log nor files contain a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,9 +16,9 @@ use crate::canary;
 use crate::program::{ADMIN_KEY, Serving, lossy};
 use crate::world::{Limit, World, secret};
 
-/// When the faults are over, work must be done within this (P14).
+/// When the faults are over, all work must be done within this.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
-/// SIGTERM ends it within this (P15).
+/// SIGTERM ends the service within this.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// Differences named in a failure.
 const SHOWN: usize = 5;
@@ -26,16 +26,16 @@ const SHOWN: usize = 5;
 /// Shop id and document id.
 pub(crate) type Key = (String, String);
 
-/// What a run may leave behind; the rest is a finding.
+/// What a run may leave behind; anything else is a finding.
 #[derive(Default)]
 pub(crate) struct Allowed {
-    /// What was listed all the time may come with the next walk only.
+    /// Documents that were listed all the time may be missing until the next walk.
     pub(crate) late: bool,
-    /// Walks may have failed or been given up; the ones after them made up for it.
+    /// Walks may have failed or stopped, if later ones made up for it.
     pub(crate) failed_runs: bool,
-    /// Walks may have met a list that showed nothing of what it showed before; the ones after them saw it again.
+    /// Walks may have met a list that no longer showed known rows, if later ones saw them again.
     pub(crate) unproved_runs: bool,
-    /// Documents that nobody could read may be parked.
+    /// Unreadable documents may be parked.
     pub(crate) parked: bool,
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allo
     serving.idle(QUIET_WITHIN).await;
     let early = if allowed.late { BTreeSet::new() } else { complete(&world, &serving, &mut findings).await };
     if world.walks_often {
-        // P3: nobody asks; walks by the clock do not read again what shows no change.
+        // Converging without help: scheduled walks do not re-read documents without a change, so ask for a full walk.
         world.walked_by_the_clock(&serving).await;
     } else {
         world.walk_all(&serving).await;
@@ -61,8 +61,8 @@ pub(crate) async fn judge_allowing(world: World, serving: Serving, allowed: Allo
     end(&world, serving, findings);
 }
 
-/// Judges in the middle of a run, when nothing changes any more and what did was walked over since:
-/// everything is right without another walk. The service goes on.
+/// Judges in the middle of a run, after the last change and a walk over it: everything is right without another walk.
+/// The service keeps running.
 pub(crate) async fn judge_now(world: &World, serving: &Serving) {
     judge_now_allowing(world, serving, &Allowed::default()).await;
 }
@@ -77,13 +77,13 @@ pub(crate) async fn judge_now_allowing(world: &World, serving: &Serving, allowed
     assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
 }
 
-/// Judges only calls, end and silence: of a run whose budgets are too tight to get quiet.
+/// Judges only calls, exit and secrets: for a run whose budgets are too tight to become idle.
 pub(crate) fn judge_calls(world: &World, serving: Serving) {
     let findings = world.server_errors.lock().unwrap().clone();
     end(world, serving, findings);
 }
 
-/// What needs no quiet; then the verdict.
+/// Checks what needs no idle service; then reports the verdict.
 fn end(world: &World, serving: Serving, mut findings: Vec<String>) {
     windows(world, &mut findings);
     let (code, took) = tokio::task::block_in_place(|| serving.terminate());
@@ -94,7 +94,7 @@ fn end(world: &World, serving: Serving, mut findings: Vec<String>) {
     assert!(findings.is_empty(), "{}\nlog:\n{}", findings.join("\n"), world.tail());
 }
 
-/// Everything stored, with its document; ids that stand there twice are findings.
+/// Everything stored, with its document; ids stored twice are findings.
 async fn stored(world: &World, serving: &Serving, findings: &mut Vec<String>) -> BTreeMap<Key, Value> {
     let rows: Vec<(Key, Value)> = match &world.database {
         Some(database) => {
@@ -125,7 +125,7 @@ fn name<'a>(what: &str, keys: impl ExactSizeIterator<Item = &'a Key>, findings: 
     }
 }
 
-/// P1 before any further walk: what was listed all the time is stored. The keys that are not.
+/// Complete before any further walk: everything listed from the beginning is stored. Returns the keys that are not.
 async fn complete(world: &World, serving: &Serving, findings: &mut Vec<String>) -> BTreeSet<Key> {
     let stored = stored(world, serving, findings).await;
     let mut lost = BTreeSet::new();
@@ -133,7 +133,7 @@ async fn complete(world: &World, serving: &Serving, findings: &mut Vec<String>) 
         let ids = world.from_the_start[client].iter().map(|id| (shop.clone(), id.clone()));
         lost.extend(ids.filter(|key| !stored.contains_key(key)));
     }
-    // Only what the sandbox still has can be asked for; removed ones are judged by their own test.
+    // Only what the sandbox still has can be requested; removed documents are judged by their own test.
     let truth = truth(world);
     lost.retain(|key| truth.contains_key(key));
     let parked = parked(serving).await;
@@ -143,7 +143,7 @@ async fn complete(world: &World, serving: &Serving, findings: &mut Vec<String>) 
     lost
 }
 
-/// What the sandbox would serve now, of the shops that are registered.
+/// What the sandbox serves now, for the registered shops.
 pub(crate) fn truth(world: &World) -> BTreeMap<Key, Value> {
     let of = |(client, shop): (&String, &String)| {
         let rows = world.market.sandbox.truth(client).into_iter();
@@ -152,13 +152,13 @@ pub(crate) fn truth(world: &World) -> BTreeMap<Key, Value> {
     world.shops.iter().flat_map(of).collect()
 }
 
-/// Documents that were given up, by id.
+/// Parked documents, by id.
 async fn parked(serving: &Serving) -> BTreeSet<String> {
     let parked = serving.all("/api/v1/parked").await.into_iter();
     parked.filter_map(|one| one["document_id"].as_str().map(str::to_owned)).collect()
 }
 
-/// P1 to P4: both sets are equal, and so are the documents in them.
+/// Complete, once, and faithful: both sets and the documents in them are equal.
 async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings: &mut Vec<String>) {
     let (stored, truth) = (stored(world, serving, findings).await, truth(world));
     let parked = parked(serving).await;
@@ -167,7 +167,7 @@ async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings
     let lost: Vec<&Key> = truth.keys().filter(|key| !stored.contains_key(*key) && !parked.contains(&key.1)).collect();
     score.lost.add(lost.iter().filter(|key| !early.contains(**key)).count());
     name("lost", lost.into_iter(), findings);
-    // What the marketplace dropped stays; what it never had is made up.
+    // Documents that the marketplace dropped stay; one that it never had is an error.
     let ever: BTreeSet<&String> = world.from_the_start.values().flatten().collect();
     let made_up: Vec<&Key> = stored.keys().filter(|key| !truth.contains_key(*key) && !ever.contains(&key.1)).collect();
     score.doubled.add(made_up.len());
@@ -187,7 +187,7 @@ async fn equal(world: &World, serving: &Serving, early: &BTreeSet<Key>, findings
     }
 }
 
-/// P7: nothing waits, nothing was given up, and each run's counters add up.
+/// Nothing vanishes: nothing waits, nothing is parked, and each run's counters add up.
 async fn add_up(world: &World, serving: &Serving, status: &Value, allowed: &Allowed, findings: &mut Vec<String>) {
     for name in ["outbox", "outbox_bytes", "pending_jobs", "leased_jobs", "open_runs", "parked"] {
         if status[name] != 0 && !(name == "parked" && allowed.parked) {
@@ -205,7 +205,7 @@ async fn add_up(world: &World, serving: &Serving, status: &Value, allowed: &Allo
         let count = |name: &str| run[name].as_u64().unwrap_or_default();
         let adds_up = count("to_fetch")
             == count("fetched") + count("gone") + count("parked") - count("refused") + count("pending");
-        // The clock may have started one meanwhile.
+        // The schedule may have started one meanwhile.
         let open = run["ended_at"].is_null();
         // A refused shop's run stops; the documents that it found are read once the shop is active again.
         let stopped = run["state"] == "stopped";
@@ -229,7 +229,7 @@ pub(crate) fn call_times(world: &World) -> BTreeMap<(String, String), Vec<u64>> 
     times
 }
 
-/// P8, from the calls alone: every window that ends with a call.
+/// Rate limits, from the calls alone: every window that ends with a call.
 fn windows(world: &World, findings: &mut Vec<String>) {
     for ((account, rule), times) in call_times(world) {
         let limit = &world.limits[&rule];
@@ -241,7 +241,7 @@ fn windows(world: &World, findings: &mut Vec<String>) {
         }
     }
     let audit = world.market.sandbox.audit();
-    // Those that a test asked for are not our doing.
+    // Those requested by the test itself do not count.
     let calls = world.market.sandbox.calls();
     let refused = calls.iter().filter(|call| call.status == 429 && !call.token && !call.faulted).count();
     if audit.unrecorded > 0 || audit.unknown_parameters > 0 || refused > 0 {
@@ -257,7 +257,7 @@ fn overdrawn(times: &[u64], limit: Limit) -> usize {
     (calls..times.len()).filter(|&newest| times[newest] - times[newest - calls] < length).count()
 }
 
-/// P14 and P16: no panic was told, and no secret is anywhere but where it belongs.
+/// No panic was logged, and no secret is anywhere but where it belongs.
 fn silent(world: &World, findings: &mut Vec<String>) {
     let said = world.folder.said();
     let panics = said.matches("panicked").count();
@@ -271,7 +271,7 @@ fn silent(world: &World, findings: &mut Vec<String>) {
     secrets.extend(world.clients.first().map(|client| format!("{client}:{}", secret(client))));
     let key = world.data_dir.with_extension("key");
     secrets.push(lossy(&key).trim().to_owned());
-    // Access tokens begin so; mail addresses stand for everything about a customer.
+    // Access tokens have this prefix; mail addresses represent all data of a customer.
     secrets.extend(["eyJhbGciOiJSUzI1NiI".to_owned(), "@verkopen.example".to_owned()]);
     let needles = canary::Needles::of(secrets.iter().filter(|secret| !secret.is_empty()));
     let mut places = files(&world.data_dir);
@@ -292,7 +292,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The rig sees what it should: it refuses to run when its own eyes are shut.
+/// Self-test: the rig refuses to run if its own checks see nothing.
 pub(crate) fn sees() {
     let limit = Limit { calls: 2, seconds: 1 };
     assert_eq!(overdrawn(&[0, 500_000, 999_999, 1_500_000], limit), 1);

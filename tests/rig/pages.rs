@@ -1,5 +1,5 @@
-//! U8, the other half: texts from the API and from clients stand in the dashboard as text. In a real browser: no
-//! dialog, no violation of the content policy, no error, and every odd text to be read.
+//! Texts from the API and from clients are shown as text in the dashboard. In a real browser: no dialog, no violation
+//! of the content policy, no error, and every text is readable.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use waybill::sandbox::{self, Fault, FaultBody, FaultKind};
 
 use crate::browser::Browser;
-use crate::odd::TEXTS;
+use crate::edge_content::TEXTS;
 use crate::oracle::{self, Allowed};
 use crate::program::{ADMIN_KEY, Serving};
 use crate::run::Run;
@@ -16,7 +16,7 @@ use crate::world::{Limit, Plan, World, until};
 
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
 const QUIET: Duration = Duration::from_secs(60);
-/// Each is a way into a page that does not treat it as text.
+/// Each is an injection into a page that does not treat it as text.
 const ATTACKS: [&str; 6] = [
     "<script>alert('waybill')</script>",
     "<img src=x onerror=alert(1)>",
@@ -26,7 +26,7 @@ const ATTACKS: [&str; 6] = [
     "{{7*7}}${7*7}",
 ];
 
-/// The dashboard over shops, runs and parked documents that are all attacks.
+/// The dashboard over shops, runs and parked documents full of injections.
 pub(crate) async fn pages(mut run: Run) {
     let toml = "[limits]\nattempts_max = 1\n";
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, toml, ..Plan::of(4, [20, 5]) }).await;
@@ -70,7 +70,7 @@ pub(crate) async fn pages(mut run: Run) {
     .await;
 }
 
-/// Rows whose ids cannot be kept, so that they are shown among the parked; the ids as they are shown.
+/// Rows whose ids cannot be stored, so that they appear among the parked; returns the ids as shown.
 fn odd_documents(world: &World) -> Vec<String> {
     let sandbox = &world.market.sandbox;
     let client = &world.clients[0];
@@ -84,7 +84,7 @@ fn odd_documents(world: &World) -> Vec<String> {
     ATTACKS.map(str::to_owned).to_vec()
 }
 
-/// A walk that fails, and a shop that is refused, each with an attack as the reason.
+/// A failing walk and a refused shop, each with an injection as the reason.
 async fn odd_failures(world: &World, serving: &Serving) {
     let status = |code: u16, body: Value| {
         let body = FaultBody::Text(body.to_string());
@@ -107,7 +107,7 @@ async fn odd_failures(world: &World, serving: &Serving) {
     });
 }
 
-/// Every page, with the key of an admin; each text must be there to be read.
+/// Every page, with an admin key; each text must be readable.
 fn read_in_a_browser(base: &str, expected: &[String]) {
     let first = format!(
         "sessionStorage.setItem('waybill-key', '{ADMIN_KEY}'); window.violations = [];\n\

@@ -1,6 +1,6 @@
-//! A5: power cuts. The data lies on an ext4 of its own; the service is killed, the device copied without
-//! unmounting, and started on the copy. What was acknowledged is there, what was received is stored in
-//! the end, and no budget is overdrawn over the cut.
+//! Power cuts. The data lies on its own ext4; the service is killed, the device copied without unmounting, and started
+//! on the copy. What was acknowledged is there, what was received is stored in the end, and no budget is exceeded over
+//! the cut.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ use crate::world::{Plan, World};
 
 const DISK_MIB: u64 = 64;
 
-/// When the power goes.
+/// When the power fails.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// The very first start was killed on its way; the next one took a shop: right after its 201.
+    /// The very first start was killed; the next one registered a shop: right after its 201.
     AfterKilledFirstStart,
     /// Right after a 201.
     AfterShop,
-    /// So long after the shops' 201: while the store grows.
+    /// This long after the shops' 201, while the store grows.
     WhileItGrows,
     /// After all work was done, and a little more: right after a 202.
     Settled,
 }
 
-/// An archive, so that the documents themselves are at stake.
+/// With the archive, so that the documents themselves are at stake.
 pub(crate) async fn archive(run: Run) {
     cuts(run, None).await;
 }
 
-/// With MySQL: what left the outbox is there, what is not there is in the outbox.
+/// With MySQL: what left the outbox is in MySQL, what is not in MySQL is in the outbox.
 pub(crate) async fn mysql(run: Run) {
     let database = Database::fresh().await;
     cuts(run, Some(database)).await;
@@ -56,13 +56,13 @@ async fn cuts(mut run: Run, mysql: Option<Database>) {
     }
     let serving = world.start().await;
     all_shops(&world, &serving).await;
-    // What the last 202 promised comes without another word.
+    // The last 202 is honoured without another request.
     oracle::judge_now(&world, &serving).await;
     oracle::judge(world, serving).await;
     drop(disk);
 }
 
-/// Lets the service work until the moment, and kills it.
+/// Lets the service work until the moment, then kills it.
 async fn until(world: &mut World, run: &mut Run, moment: Moment) {
     if matches!(moment, Moment::AfterKilledFirstStart) {
         let early = world.folder.spawn_serve();
@@ -94,7 +94,7 @@ async fn until(world: &mut World, run: &mut Run, moment: Moment) {
     world.kill(serving);
 }
 
-/// P5: every shop that got its 201 is there.
+/// Acknowledged is durable: every shop that got its 201 is there.
 async fn all_shops(world: &World, serving: &Serving) {
     let (_, answer) = world.ask(serving, Method::GET, "/api/v1/shops?limit=500", None).await.unwrap();
     let known: Vec<&str> = answer["items"].as_array().unwrap().iter().filter_map(|shop| shop["id"].as_str()).collect();

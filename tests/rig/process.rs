@@ -1,4 +1,4 @@
-//! A7, A8, A9: the disk is full, a second process comes, the process is stopped for a while.
+//! A full disk, a second process on the same directory, and a suspended process.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ const DISK_MIB: u64 = 96;
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
 /// A second process gives up within this.
 const REFUSES_WITHIN: Duration = Duration::from_secs(2);
-/// There is room again: back at work within this.
+/// Recovery time once there is room again.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 /// Tokens end while the process is stopped.
 const TOKEN_LIFE: Duration = Duration::from_secs(3);
 
-/// A7: the disk fills up in the middle of the work. Reads go on, writes are refused with the reason, and a start
-/// on the full disk works; when there is room again, so does the rest, and nothing is lost.
+/// The disk fills up during the work. Reads continue, writes are refused with the reason, and a start on the full disk
+/// works; once there is room again everything resumes, and nothing is lost.
 pub(crate) async fn disk_full(mut run: Run) {
     let disk = Disk::new(DISK_MIB, 5).unwrap();
-    // More than the space allows that the store has for itself.
+    // More than the space that the store keeps in reserve.
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, ..Plan::of(3, [1_500, 500]) }).await;
     world.move_data(disk.path().join("data"));
     let mut serving = world.start().await;
@@ -38,10 +38,10 @@ pub(crate) async fn disk_full(mut run: Run) {
     world.kill(serving);
     let mut serving = world.start().await;
     run.note("started on the full disk");
-    // A start gives the store back what it had kept for it.
+    // A start releases the store's reserve.
     until_full(&mut world, &serving).await;
     bear(&world, &mut serving, Duration::from_secs(1)).await;
-    // Once more: the first start may have used up what was kept for it.
+    // Once more: the first start may have used up the reserve.
     world.kill(serving);
     let serving = world.start().await;
     disk.free();
@@ -51,7 +51,7 @@ pub(crate) async fn disk_full(mut run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// Uses up what the store has for itself: the shops that were refused so far bring more than fits there.
+/// Uses up the store's reserve: the shops refused so far need more than fits.
 async fn until_full(world: &mut World, serving: &Serving) {
     for client in world.clients.clone() {
         world.register(serving, &client).await;
@@ -59,13 +59,13 @@ async fn until_full(world: &mut World, serving: &Serving) {
     until_ready_says(Duration::from_secs(60), world, serving, 503).await;
 }
 
-/// Waits until `/readyz` answers so.
+/// Waits until `/readyz` gives this answer.
 async fn until_ready_says(at_most: Duration, world: &World, serving: &Serving, wanted: u16) {
     let said = async || world.ask(serving, Method::GET, "/readyz", None).await.map(|(status, _)| status);
     until!(world, format!("/readyz answers {wanted}"), at_most, said().await == Some(wanted));
 }
 
-/// Keeps a service on a full disk busy for a while; it must stay, and say that it is not ready.
+/// Keeps a service on a full disk busy for a while; it must stay up, and report that it is not ready.
 async fn bear(world: &World, serving: &mut Serving, hold: Duration) {
     let begun = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(100));
@@ -82,7 +82,7 @@ async fn bear(world: &World, serving: &mut Serving, hold: Duration) {
     assert!(answer.to_string().contains("full"), "{answer}");
 }
 
-/// Reads are answered; a write is taken, or refused with the reason. How the write was answered.
+/// Reads are answered; a write is accepted, or refused with the reason. Returns the answer to the write.
 async fn busy_on_full_disk(world: &World, serving: &Serving) -> Option<u16> {
     if let Some((status, answer)) = world.ask(serving, Method::GET, "/api/v1/shops", None).await {
         assert_eq!(status, 200, "a read on a full disk: {answer}");
@@ -94,7 +94,7 @@ async fn busy_on_full_disk(world: &World, serving: &Serving) -> Option<u16> {
     Some(status)
 }
 
-/// A8: a second process on the same directory gives up at once, and the first does not notice.
+/// A second process on the same directory gives up at once, and the first does not notice.
 pub(crate) async fn two_processes(run: Run) {
     let mut world = World::open(&run, Plan::of(2, [100, 20])).await;
     let serving = world.start().await;
@@ -109,13 +109,13 @@ pub(crate) async fn two_processes(run: Run) {
         assert!(took < REFUSES_WITHIN, "the second took {took:?}");
         assert!(world.tail().contains("already in use"), "{}", world.tail());
     }
-    // The lock of a killed process holds nobody up.
+    // The lock of a killed process blocks no one.
     world.kill(serving);
     let serving = world.start().await;
     oracle::judge(world, serving).await;
 }
 
-/// A9: stopped over the end of tokens and windows, and woken again.
+/// Suspended past the end of tokens and windows, and resumed.
 pub(crate) async fn stopped(mut run: Run) {
     let options: fn(&mut waybill::sandbox::Options) = |options| options.token_life = TOKEN_LIFE;
     let mut world = World::open(&run, Plan { options, ..Plan::of(3, [250, 50]) }).await;
@@ -136,7 +136,7 @@ pub(crate) async fn stopped(mut run: Run) {
     }
     drop(stirring);
     serving.idle(Duration::from_secs(60)).await;
-    // P10: a token each life, one more for each refusal, and the one of the registration.
+    // Token discipline: one per lifetime, one more for each refusal, and the one of the registration.
     let audit = world.market.sandbox.audit();
     let lives = begun.elapsed().as_secs().div_ceil(TOKEN_LIFE.as_secs() - 1) + 2;
     let allowed = lives * world.clients.len() as u64 + audit.refused_401;

@@ -1,9 +1,8 @@
-//! A TCP proxy on loopback that can be a bad network: delay with jitter, a thin line, cut after so many
-//! bytes, reset, black hole; and for MySQL: swallow the answer to a COMMIT, so that nobody knows its fate.
+//! A TCP proxy on loopback that simulates a bad network: delay with jitter, low bandwidth, cuts, resets, a black hole;
+//! and for MySQL a lost answer to COMMIT.
 //!
-//! One proxy stands before one server at a time. Its faults may be changed while it runs, and take effect with
-//! the next bytes. It counts the connections that it is asked for, and holds a gate. It ends, with its
-//! connections, when its value drops.
+//! One proxy per server. Its faults can change while it runs, and take effect with the next bytes. It counts
+//! connections and holds a gate. Dropping it ends it and its connections.
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,34 +19,34 @@ pub(crate) fn port_of(base: &str) -> u16 {
     base.rsplit(':').next().unwrap().parse().unwrap()
 }
 
-/// What the network does.
+/// The network fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fault {
     #[default]
     None,
-    /// Each piece of data, either way, arrives this much later: between the two.
+    /// Each piece of data, either way, is delayed by a time in this range.
     Latency(Duration, Duration),
-    /// So many bytes a second, both ways of a connection together.
+    /// Bandwidth in bytes per second, both ways of a connection together.
     Bandwidth(u64),
-    /// A connection is reset after so many bytes of answers.
+    /// A connection is reset after this many bytes of answers.
     CutAfter(u64),
-    /// So many of a hundred connections are reset after some more bytes of answers. Each connection, old
-    /// or new, has one chance each time that this is set.
+    /// This percentage of connections is reset after some more bytes of answers. Each connection, old or new, is drawn
+    /// once each time the fault is set.
     Resets(u8),
     /// New connections are reset at once.
     Refuse,
-    /// Nothing arrives any more, and nobody says so.
+    /// Data is dropped silently.
     BlackHole,
-    /// The n-th COMMIT from now (0: the next) reaches the server, its answer nobody: a reset instead.
-    /// Then as without a fault.
+    /// The n-th COMMIT from now (0: the next) reaches the server, but its answer is replaced by a reset. Then no
+    /// fault.
     SwallowCommit(u64),
 }
 
-/// Bytes that pass a thin line at once, so that its end is noticed.
+/// Bytes that pass a slow line at once, so that its end is noticed.
 const PIECE: usize = 128;
-/// How often what stands still looks whether its fault is over.
+/// How often a blocked connection checks whether the fault is over.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// A connection that is to be reset bears at most so many bytes more: some statements.
+/// A connection to be reset passes at most this many more bytes: some statements.
 const RESETS_WITHIN: u64 = 4_000;
 
 #[derive(Default)]
@@ -72,7 +71,7 @@ impl State {
         lock(&self.fault).clone()
     }
 
-    /// Counts a COMMIT; whether its answer is to be swallowed.
+    /// Counts a COMMIT; returns whether to drop its answer.
     fn takes_commit(&self) -> bool {
         let mut fault = lock(&self.fault);
         match &mut *fault {
@@ -103,7 +102,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Listens before it returns. `seed` rolls the jitter.
+    /// Listens before it returns. `seed` determines the jitter.
     pub(crate) async fn to(server: u16, seed: u64) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -112,7 +111,7 @@ impl Proxy {
         Proxy { port, state, task }
     }
 
-    /// Another server has the address from now on; connections that there are stay with the old one.
+    /// Moves the address to another server; existing connections stay with the old one.
     pub(crate) fn lead_to(&self, server: u16) {
         self.state.server.store(server, Ordering::SeqCst);
     }
@@ -122,19 +121,19 @@ impl Proxy {
         *lock(&self.state.fault) = fault;
     }
 
-    /// Sets up a gate; one that waits still is gone then.
+    /// Sets a gate, replacing one that still waits.
     pub(crate) fn arm(&self, moment: Moment, wanted: impl FnMut(&[u8]) -> bool + Send + 'static) -> Armed {
         let (gate, armed) = Gate::new(moment, wanted);
         *lock(&self.state.gate) = Some(gate);
         armed
     }
 
-    /// Connections that it was asked for so far, whatever became of them.
+    /// Connections attempted so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.state.accepted.load(Ordering::SeqCst)
     }
 
-    /// COMMITs whose answer was swallowed.
+    /// COMMITs whose answer was dropped.
     pub(crate) fn swallowed(&self) -> u64 {
         self.state.swallowed.load(Ordering::SeqCst)
     }
@@ -191,7 +190,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>, random: fastrand::Rng) 
             Passes::All => bytes,
             Passes::Then(part) => &bytes[..part],
             Passes::Reset => {
-                // A reset, not a close: the client may not take it for an end.
+                // A reset, not a close: the client must not take it for an end.
                 drop(client.set_zero_linger());
                 return;
             }
@@ -233,7 +232,7 @@ impl Talk {
     async fn delay(&mut self) -> Passes {
         match self.state.fault() {
             Fault::BlackHole => {
-                // Both ends stay open and hear nothing, until the fault is over: then the connection is dead.
+                // Both ends stay open without data until the fault is over: then the connection is dead.
                 while self.state.fault() == Fault::BlackHole {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
@@ -280,7 +279,7 @@ impl Talk {
         self.reset_at.is_some_and(|at| self.answered > at)
     }
 
-    /// Passes bytes on, as fast as the line is; false when nobody is there.
+    /// Passes bytes on, as fast as the line allows; false if the peer is gone.
     async fn send(&self, mut bytes: &[u8], to: &mut TcpStream) -> bool {
         while let Fault::Bandwidth(a_second) = self.state.fault()
             && !bytes.is_empty()

@@ -1,5 +1,5 @@
-//! U1 and U2: no window of any budget is overdrawn, with kills, delays and repeated walks, nor when the
-//! wall clock jumps; and without all that, no budget is left unused.
+//! No window of any budget is exceeded, with kills, delays and repeated walks, nor when the wall clock jumps; and
+//! without faults, no budget is left unused.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::world::{Limit, Plan, World};
 /// Jitter on the way to the marketplace.
 const DELAY: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(400));
 
-/// U1: many clients with tight budgets, killed again and again behind a slow and unsteady network.
+/// Many clients with tight budgets, killed again and again behind a slow and unsteady network.
 pub(crate) async fn windows(mut run: Run) {
     let shops = run.tier.pick(12, 100, 200);
     let list = *run.random.choice(&[Limit { calls: 8, seconds: 12 }, Limit { calls: 7, seconds: 18 }]).unwrap();
@@ -44,11 +44,11 @@ pub(crate) async fn windows(mut run: Run) {
     drop(proxy);
 }
 
-/// What of a budget is used at least, while there is work for all of it.
+/// Minimum use of a budget while there is work for all of it.
 const USED_AT_LEAST: f64 = 0.9;
 
-/// U1: nothing disturbs the work, and both budgets are used up. A slot is free one window after its answer has
-/// ended, so what is missing is the way there and back, and what we take ourselves.
+/// Without faults both budgets are used up. A slot is free one window after its answer ended, so what is missing is
+/// the network time and our own overhead.
 pub(crate) async fn used(mut run: Run) {
     let list = *run.random.choice(&[Limit { calls: 2, seconds: 2 }, Limit { calls: 1, seconds: 1 }]).unwrap();
     let detail = *run.random.choice(&[Limit { calls: 50, seconds: 2 }, Limit { calls: 25, seconds: 1 }]).unwrap();
@@ -66,18 +66,18 @@ pub(crate) async fn used(mut run: Run) {
     oracle::judge_calls(&world, serving);
 }
 
-/// What of a budget the sorted calls use, in the steady middle of them.
+/// Share of a budget used by the sorted calls, in the steady middle of them.
 fn share_used(times: &[u64], limit: Limit) -> f64 {
     let calls = limit.calls as usize;
     let first = times.len() / 5;
-    // Whole windows: calls come in bursts, and a part of one would count for too much or too little.
+    // Whole windows: calls come in bursts, and part of one would count too much or too little.
     let windows = (times.len() * 3 / 5) / calls;
     assert!(windows >= 5, "{} calls are too few to tell", times.len());
     let took = times[first + windows * calls] - times[first];
     (windows as u64 * u64::from(limit.seconds) * 1_000_000) as f64 / took as f64
 }
 
-/// Where the wall clock jumps to: as libfaketime reads it.
+/// Where the wall clock jumps to, in libfaketime's format.
 const STEPS: [&str; 9] = [
     "+1",
     "-1",
@@ -90,12 +90,12 @@ const STEPS: [&str; 9] = [
     "@2100-02-28 23:59:58",
 ];
 
-/// U2: the clock jumps during the work, and over a restart.
+/// The clock jumps during the work, and over a restart.
 pub(crate) async fn clock(run: Run) {
     jumps(run, Vec::new()).await;
 }
 
-/// U2 with calls that fail, so that retries wait for a time by a clock that jumps.
+/// The clock jumps while calls fail, so that retries wait for a time by that clock.
 pub(crate) async fn clock_with_retries(run: Run) {
     let busy = FaultKind::Status { code: 500, body: FaultBody::Json, headers: BTreeMap::new() };
     jumps(run, vec![Fault { probability: Some(0.1), ..Fault::always("/retailer", busy) }]).await;
@@ -108,7 +108,7 @@ async fn jumps(mut run: Run, faults: Vec<Fault>) {
     world.walk_often();
     let now = world.folder.path("clock");
     let set = |text: &str| {
-        // Renamed into place: half a time must not be read.
+        // Renamed into place: a partial time must not be read.
         let fresh = now.with_extension("new");
         std::fs::write(&fresh, format!("{text}\n")).unwrap();
         std::fs::rename(&fresh, &now).unwrap();
@@ -134,7 +134,7 @@ async fn jumps(mut run: Run, faults: Vec<Fault>) {
             serving = world.start().await;
         }
     }
-    // Who waits for an instant of a clock that is ahead must not wait for it when that is right again.
+    // A wait for a time of a clock that was ahead must not last after the clock is right again.
     let ahead = run.random.choice(["+3600", "+86400", "@2100-02-28 23:59:58"]).unwrap();
     run.note(format!("the clock: {ahead}, until it is right"));
     set(ahead);
@@ -143,7 +143,7 @@ async fn jumps(mut run: Run, faults: Vec<Fault>) {
     world.market.sandbox.set_faults(Vec::new());
     set("+0");
     run.note("the clock is right again");
-    // P10: a jump may end a token early, never start a storm.
+    // Token discipline: a jump may end a token early, but must not start a storm of logins.
     serving.idle(Duration::from_secs(60)).await;
     let audit = world.market.sandbox.audit();
     let allowed = (steps.len() as u64 + 3) * world.clients.len() as u64 + audit.refused_401;
@@ -151,7 +151,7 @@ async fn jumps(mut run: Run, faults: Vec<Fault>) {
     oracle::judge(world, serving).await;
 }
 
-/// The library that lies about the time.
+/// The library that fakes the time.
 pub(crate) fn library() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())

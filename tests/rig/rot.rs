@@ -1,5 +1,5 @@
-//! A6: bits rot in the state files. A start on damaged files either finds everything, or refuses with a
-//! code that is not 0 and names the place and the mend. What it lost without a word is a finding.
+//! Bit rot in the data directory. A start on damaged files either finds everything, or fails with a non-zero code and
+//! names the place and the remedy. Silent loss is a finding.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -71,7 +71,7 @@ async fn rot(mut run: Run, kinds: &[Damage]) {
         findings.extend(found.err().map(|found| format!("{number}: {what}: {found}")));
     }
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
-    // The engine may panic at damage, as long as that is caught and told: those panics are no finding.
+    // The engine may panic at damage, as long as that is caught and reported: those panics are no finding.
     let said = lossy(&world.folder.path("serve.stderr")).replace("panicked", "stopped (judged above)");
     world.folder.write("serve.stderr", &said);
     world.move_data(world.folder.path("data"));
@@ -84,7 +84,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Damages the file; what was done.
+/// Damages the file; describes how.
 fn damage(file: &Path, kinds: &[Damage], random: &mut fastrand::Rng) -> String {
     let mut bytes = fs::read(file).unwrap();
     // A flip among the zeros behind the end of a log damages nothing.
@@ -125,7 +125,7 @@ fn damage(file: &Path, kinds: &[Damage], random: &mut fastrand::Rng) -> String {
     format!("{kind:?} at {place} of {used}")
 }
 
-/// It started: every shop is there, and after a full walk or two every document. None: it ended meanwhile.
+/// It started: every shop is there, and after a full walk or two every document. None if it ended meanwhile.
 async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> {
     let get = async |path: &str| Some(world.ask(serving, Method::GET, path, None).await?.1);
     let known = get("/api/v1/shops?limit=500").await?;
@@ -137,7 +137,7 @@ async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> 
     }
     let expected: usize = world.from_the_start.values().map(Vec::len).sum();
     let mut stored = 0;
-    // Gaps are closed unasked after each full walk but the first that it knows of, which this one may be.
+    // Gaps are closed automatically after each full walk but the first known one, which this may be.
     for _ in 0..2 {
         for shop in world.shops.values() {
             let path = format!("/api/v1/shops/{shop}/sync");
@@ -166,7 +166,7 @@ async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> 
     if stored == expected {
         return Some(Ok(()));
     }
-    // A document that is told to be unreadable is not lost without a word.
+    // A document that is reported as unreadable is not lost silently.
     if world.folder.said().contains("documents cannot be opened") {
         world.run.note(format!("{stored} of {expected} documents can be opened, and that is told"));
         return Some(Ok(()));

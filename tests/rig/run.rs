@@ -1,14 +1,14 @@
-//! One run of one test: its seed, its share of the score, and its diary.
+//! One run of one test: its seed, its share of the summary, and its diary.
 //!
-//! A run fails by panic, like any test. The diary is printed then, with the seed: the same seed makes
-//! the same schedule, as far as the machine lets two runs be alike.
+//! A run fails by panic, like any test. Then the diary is printed with the seed: the same seed repeats the schedule,
+//! as far as the machine allows.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::score::Score;
+use crate::summary::Score;
 
-/// How long the whole may take: at each submission, before a release, or by hand.
+/// Duration of the whole: at each submission, before a release, or by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tier {
     P,
@@ -27,7 +27,7 @@ impl Tier {
     }
 }
 
-/// Lines kept of a diary: the last ones tell what happened.
+/// Lines kept of a diary: the last ones show what happened.
 const DIARY_MAX: usize = 200;
 
 /// One run. Clones share everything but the random numbers.

@@ -1,9 +1,9 @@
-//! U10, P11, P13: many shops in one process, some of them failing, slow or huge. What it holds stays small and flat,
-//! a start is quick, and the healthy shops do not wait for the others.
+//! Many shops in one process, some of them failing, slow or huge. Memory stays small and flat, a start is quick, and
+//! the healthy shops do not wait for the others.
 //!
-//! Ten thousand registrations through the API would take half an hour of logins at the pace that is right for
-//! bol.com, so `scale` fills its data directory through the library's own store before the first start. The pace
-//! of logins is raised for the same reason: `source.logins_per_second`.
+//! Ten thousand registrations through the API would take half an hour at the login rate that is right for bol.com, so
+//! `scale` fills the data directory through the library's store before the first start. It raises
+//! `source.logins_per_second` for the same reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const FAILING: usize = 50;
 const SLOW: usize = 50;
 /// Shipments of a huge shop, by fulfilment.
 const HUGE_ROWS: [usize; 2] = [8_000, 2_000];
-/// Slow, and within what a call may take.
+/// Slow, but within the timeout of a call.
 const SLOW_DETAIL_MS: u64 = 20_000;
 const SLOW_MS: u64 = 30_000;
 const MEMORY_MAX_MIB: u64 = 256;
@@ -35,12 +35,12 @@ const MEMORY_MAX_MIB: u64 = 256;
 const GROWTH_MAX_MIB: u64 = 16;
 const FILES_MAX: usize = 512;
 const READY_WITHIN: Duration = Duration::from_secs(5);
-/// Two walks of everything lie so far apart.
+/// Time between two walks of everything.
 const TICK: Duration = Duration::from_secs(120);
-/// All first walks of healthy shops are over within this.
+/// All first walks of healthy shops are done within this.
 const SETTLED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
-/// P11 in small: what slow and failing shops do to the walks of the others.
+/// Fairness on a small scale: the effect of slow and failing shops on the walks of the others.
 pub(crate) async fn fair(run: Run) {
     let (healthy, slow, failing) = (20, 50, 10);
     let list = Limit { calls: 25, seconds: 10 };
@@ -62,7 +62,7 @@ pub(crate) async fn fair(run: Run) {
     for client in &others {
         assert!(world.register(&serving, client).await);
     }
-    // Their details wait by now, and hold what places they can.
+    // Their details wait by now, and hold whatever slots they can.
     until!(world, "the slow shops are busy", Duration::from_secs(60), {
         let status = serving.get("/api/v1/status").await;
         status["leased_jobs"].as_u64().is_some_and(|leased| leased >= slow as u64)
@@ -86,7 +86,7 @@ pub(crate) async fn fair(run: Run) {
     oracle::judge_allowing(world, serving, Allowed { late: true, failed_runs: true, ..Allowed::default() }).await;
 }
 
-/// What was slow has its last calls under way for as long as a call may take.
+/// Slow shops keep their last calls in flight for as long as a call may take.
 async fn settle_slow(world: &World, serving: &Serving) {
     until!(world, "the slow calls end", Duration::from_secs(120), {
         world.retry_parked(serving).await;
@@ -104,7 +104,7 @@ fn broken() -> FaultKind {
     FaultKind::Status { code: 500, body: FaultBody::Html, headers: BTreeMap::new() }
 }
 
-/// U10.
+/// Ten thousand shops in one process.
 pub(crate) async fn scale(run: Run) {
     let clients: Vec<String> = (0..SHOPS).map(|number| format!("client-{number}")).collect();
     let shop = |(number, client_id): (usize, &String)| {
@@ -128,7 +128,7 @@ pub(crate) async fn scale(run: Run) {
     let serving = start(&folder).await;
     let begun = Instant::now();
     let most = 2 * HUGE as u64;
-    // The first walks are begun beside the work: none is open for a moment.
+    // The first walks start during the work: for a moment none is open.
     let pages = 2 * SHOPS as u64;
     while market.sandbox.audit().list_pages < pages || open_runs(&serving).await > most {
         assert!(begun.elapsed() < SETTLED_WITHIN, "{} walks are open", open_runs(&serving).await);
@@ -141,7 +141,7 @@ pub(crate) async fn scale(run: Run) {
     market.sandbox.set_faults([faults(failing, "/retailer", &broken()), slow].concat());
     let disturbed = watch(&market.sandbox, &serving, &clients, run.tier.pick(1, 10, 60)).await;
     let limit = undisturbed.lag.mul_f64(1.1) + Duration::from_secs(2);
-    // Of the first walks too, which take the most.
+    // Including the first walks, which take the most.
     let peak_mib = memory::peak_mib(serving.pid());
     println!("  undisturbed {undisturbed:?}\n  disturbed {disturbed:?}\n  at most {peak_mib} MiB");
     serving.kill();
@@ -153,7 +153,7 @@ pub(crate) async fn scale(run: Run) {
     assert!(disturbed.files <= FILES_MAX, "{} open files", disturbed.files);
 }
 
-/// Registers the shops as `POST /api/v1/shops` does, but for the proof of their credentials.
+/// Registers the shops like `POST /api/v1/shops`, but without verifying their credentials.
 async fn register(folder: &Folder, clients: &[String]) {
     let key: [u8; 32] = std::array::from_fn(|_| fastrand::u8(..));
     folder.write("data.key", &STANDARD.encode(key));
@@ -173,14 +173,14 @@ async fn register(folder: &Folder, clients: &[String]) {
         }
     }
     drop(store);
-    // Its thread closes it, and lets go of the lock then.
+    // Its thread closes it, and releases the lock then.
     let lock = std::fs::File::open(folder.path("data").join("lock")).unwrap();
     while lock.try_lock().is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Starts it; it may not take long, whatever is in its directory.
+/// Starts it; it must be quick, whatever is in its directory.
 async fn start(folder: &Folder) -> Serving {
     let begun = Instant::now();
     let mut serving = folder.spawn_serve();
@@ -193,7 +193,7 @@ async fn start(folder: &Folder) -> Serving {
     serving
 }
 
-/// From the metrics: the status of the API shows each of the budgets.
+/// From the metrics: the status of the API lists every budget.
 async fn open_runs(serving: &Serving) -> u64 {
     let text = serving.call(reqwest::Method::GET, "/metrics").bearer_auth(ADMIN_KEY).send().await.unwrap();
     let text = text.text().await.unwrap();
@@ -207,16 +207,16 @@ fn held(serving: &Serving) -> String {
     format!("{now} MiB, at most {peak} MiB, {} open files", memory::open_files(pid))
 }
 
-/// What was seen over some ticks.
+/// Measurements over some ticks.
 #[derive(Debug)]
 struct Seen {
-    /// Nineteen of twenty healthy shops had their walks behind them so long after a tick began.
+    /// How long after a tick 95 % of the healthy shops had finished their walks.
     lag: Duration,
     growth_mib: u64,
     files: usize,
 }
 
-/// Watches so many whole ticks, from a quiet moment before the first.
+/// Observes whole ticks, from a quiet moment before the first.
 async fn watch(sandbox: &Sandbox, serving: &Serving, clients: &[String], ticks: u32) -> Seen {
     let healthy: BTreeSet<&str> = clients[HUGE + FAILING + SLOW..].iter().map(String::as_str).collect();
     let begin = || {
@@ -239,7 +239,7 @@ async fn watch(sandbox: &Sandbox, serving: &Serving, clients: &[String], ticks: 
     Seen { lag, growth_mib, files }
 }
 
-/// The 95th part of a hundred of all walks' ends, counted from the first call of their tick.
+/// The 95th percentile of all walks' ends, counted from the first call of their tick.
 fn lag(sandbox: &Sandbox, healthy: &BTreeSet<&str>) -> Duration {
     let calls = sandbox.calls();
     let listed = calls.iter().filter(|call| call.page.is_some() && healthy.contains(call.client_id.as_str()));

@@ -1,5 +1,5 @@
-//! U7: documents that change their form. Each document of a shop differs from the known form in one place; what
-//! can be read is kept as it is, what cannot is parked with the place in its reason, and the rest goes on.
+//! Documents that change their form. Each document of a shop differs from the known form in one place; what can be
+//! read is stored as it is, what cannot is parked with the place in its reason, and the rest goes on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 250;
 /// Where the definition finds a document's id.
 const ID: &str = "shipmentId";
 
-/// What is wrong with a document or its id as a whole.
+/// A defect of a document or its id as a whole.
 const ABOUT_ALL: [&str; 3] = ["not an object", "the id is longer", "the id is empty"];
 
 /// Generated mutations, a world at a time.
@@ -33,7 +33,7 @@ pub(crate) async fn mutations(mut run: Run) {
     }
 }
 
-/// A document as it was, and as it is served now.
+/// A document before, and as served now.
 struct Mutant {
     id: String,
     method: sandbox::Method,
@@ -88,7 +88,7 @@ fn put(world: &World, client: &str, mutant: &Mutant, [row, detail]: &[Value; 2])
     world.market.sandbox.put(client, mutant.method, &mutant.id, texts).unwrap();
 }
 
-/// So many documents of the shop, each changed in one place: of its detail, or, now and then, of its row.
+/// Mutates documents of the shop, each in one place: of its detail, or, occasionally, of its row.
 fn breed(world: &World, client: &str, count: usize, random: &mut fastrand::Rng) -> Vec<Mutant> {
     let sandbox = &world.market.sandbox;
     let mut all = sandbox.truth(client);
@@ -103,7 +103,7 @@ fn breed(world: &World, client: &str, count: usize, random: &mut fastrand::Rng) 
         let path = if random.u8(..6) == 0 { format!("/{ID}") } else { any_path(victim, random) };
         let what = mutate(victim, &path, random);
         if !of_row {
-            // The row tells of a change, so that what is mended later is read again.
+            // The row changes too, so that the document is read again once the fault is removed.
             after[0]["seen"] = json!("changed");
         }
         let what = format!("{id}: {} {path}: {what}", if of_row { "row" } else { "detail" });
@@ -112,8 +112,8 @@ fn breed(world: &World, client: &str, count: usize, random: &mut fastrand::Rng) 
     all.into_iter().take(count).map(mutant).collect()
 }
 
-/// Whether somebody is told that it cannot be read. Rows without an id are parked once for each reason, as nobody
-/// can tell one from another; a row with another id is another document, which the API does not know.
+/// Whether the document is reported as unreadable. Rows without an id are parked once per reason, since they cannot be
+/// distinguished; a row with another id is another document, which the API does not know.
 fn is_accounted(mutant: &Mutant, parked: &[Value]) -> bool {
     let row = &mutant.after[0];
     if is_readable(row, &mutant.id) {
@@ -124,7 +124,7 @@ fn is_accounted(mutant: &Mutant, parked: &[Value]) -> bool {
     another || parked.iter().any(|one| one["job"] == "list_page")
 }
 
-/// Whether its id can be told. Nothing else has to be there.
+/// Whether its id can be determined. Nothing else is required.
 fn is_readable(form: &Value, id: &str) -> bool {
     match &form[ID] {
         Value::String(text) => text == id,
@@ -154,7 +154,7 @@ fn collect(value: &Value, at: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// Changes the value at the pointer; how.
+/// Changes the value at the pointer; describes how.
 fn mutate(document: &mut Value, path: &str, random: &mut fastrand::Rng) -> &'static str {
     let (parent, name) = path.rsplit_once('/').unwrap_or_default();
     if !path.is_empty()

@@ -1,8 +1,8 @@
-//! A3 and A4: a fault at the N-th system call of one kind, for every N that a small sync makes. The
-//! fault is a kill, or an error once, or an error from then on.
+//! A fault at the N-th system call of one kind, for every N that a small sync makes. The fault is a kill, an error
+//! once, or an error from then on.
 //!
-//! strace counts the calls of each thread by itself, so N is the N-th call of whichever thread gets
-//! there first. A first run without a fault tells how far N goes.
+//! strace counts the calls of each thread separately, so N is the N-th call of whichever thread gets there first. A
+//! first run without a fault shows how far N goes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ use crate::oracle;
 use crate::run::Run;
 use crate::world::{Limit, Plan, World};
 
-/// A point is over when all is quiet, or the process is gone, or this has passed.
+/// A point is over when the service is idle, has ended, or this has passed.
 const POINT_WITHIN: Duration = Duration::from_secs(20);
-/// Places of one call in the release tier; a sync makes some hundred writes, many of them alike.
+/// Number of points per system call in the release tier; a sync makes some hundred writes, many of them alike.
 const POINTS_MAX: usize = 150;
 
-/// What happens at the place.
+/// The fault at the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Kill,
@@ -25,13 +25,13 @@ enum Effect {
     ForGood(&'static str),
 }
 
-/// A3: the process dies there.
+/// The process dies there.
 pub(crate) async fn kills(run: Run) {
     let calls = ["pwrite64", "fdatasync", "fsync", "sync_file_range", "rename", "ftruncate", "openat"];
     sweep(run, &calls, &[Effect::Kill]).await;
 }
 
-/// A4: the call fails there.
+/// The call fails there.
 pub(crate) async fn errors(run: Run) {
     let effects = [Effect::Once("EIO"), Effect::ForGood("EIO"), Effect::Once("ENOSPC"), Effect::ForGood("ENOSPC")];
     sweep(run, &["pwrite64", "fdatasync", "fsync", "sync_file_range", "openat"], &effects).await;
@@ -59,7 +59,7 @@ async fn world(run: &Run) -> World {
     World::open(run, Plan { list: free, detail: free, ..Plan::of(2, [30, 10]) }).await
 }
 
-/// How many calls of each kind one thread makes at most.
+/// Maximum number of calls of each kind by one thread.
 async fn calibrate(run: &Run, calls: &[&str]) -> BTreeMap<String, usize> {
     let mut world = world(run).await;
     under_strace(&mut world, calls, None);
@@ -94,7 +94,7 @@ fn under_strace(world: &mut World, calls: &[&str], inject: Option<String>) {
         .into();
     if let Some(inject) = &inject {
         command.extend(["-e", inject]);
-        // An error anywhere else is the system's, not the store's.
+        // Errors in other paths are the system's, not the store's.
         if inject.contains("error=") {
             places.iter().for_each(|place| command.extend(["-P", place.trim_end_matches('/')]));
         }
@@ -106,8 +106,8 @@ fn traced(world: &World) -> String {
     fs::read_to_string(world.folder.path("strace.log")).unwrap_or_default()
 }
 
-/// Starts the service, registers both shops and waits for quiet. Then kills it, unless it ended by
-/// itself: its exit code then (None for a signal), and how it was going.
+/// Starts the service, registers both shops and waits until it is idle. Then kills it, unless it ended by itself:
+/// returns its exit code then (None for a signal), and its state.
 async fn work(world: &mut World) -> (Option<Option<i32>>, &'static str) {
     let begun = Instant::now();
     let mut serving = world.folder.spawn_serve();
@@ -154,7 +154,7 @@ async fn point(run: &Run, call: &'static str, effect: Effect, place: usize) {
     }
     run.score.sweeps.add(usize::from(hit));
     if effect != Effect::Kill {
-        // It may bear an error, or end and say why; it may not end as if all were well, nor be ended.
+        // It may survive an error, or end with a reason; it must not end as if all were well, nor be killed.
         assert!(!matches!(ended, Some(None | Some(0))), "{inject}: ended {ended:?}\n{}", world.tail());
     }
     world.folder.run_under(&[]);

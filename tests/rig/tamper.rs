@@ -1,5 +1,5 @@
-//! S9: somebody changes the sealed records of the stopped service: those of two shops swapped, bits changed, an old
-//! one put back. Each such shop stops and says why; the others do not notice, and a new secret mends it.
+//! Tampering with the sealed records of the stopped service: records of two shops swapped, bits flipped, an old record
+//! restored. Each such shop stops with a reason; the others do not notice, and a new secret repairs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
@@ -23,9 +23,9 @@ const SHOPS: usize = 6;
 /// The parts of a shop's record that are sealed.
 const SEALED: [&str; 2] = ["secret", "data_key"];
 
-/// Tampers, starts, looks, and mends, again and again on one directory.
+/// Tampers, starts, checks and repairs, again and again on one directory.
 pub(crate) async fn tamper(mut run: Run) {
-    // Each round needs new tokens; the host shall not take that for an attack.
+    // Each round needs new tokens; the host must not take that for an attack.
     let options: fn(&mut waybill::sandbox::Options) = |options| options.logins_max = None;
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, options, ..Plan::of(SHOPS, [20, 5]) }).await;
     let serving = world.start().await;
@@ -63,12 +63,12 @@ fn stop(serving: Serving) {
     assert_eq!(tokio::task::block_in_place(|| serving.terminate()).0, Some(0));
 }
 
-/// The key of a shop's record: see `store::keys`.
+/// The key of a shop's record in the store's key layout.
 fn key_of(world: &World, client: &str) -> Vec<u8> {
     [b"s", world.shops[client].as_bytes(), b"\0"].concat()
 }
 
-/// Changes one shop's record, as the engine itself would.
+/// Changes one shop's record through the engine.
 fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
     take_over(world);
     let folder = world.data_dir.join("sled");
@@ -82,7 +82,7 @@ fn change(world: &World, client: &str, edit: impl FnOnce(&mut Value)) {
     until_unlocked(&folder.join("db"));
 }
 
-/// Has the engine take over its write-ahead log, as a store does that closes.
+/// Makes the engine apply its write-ahead log, like a store that closes.
 fn take_over(world: &World) {
     let key = std::fs::read_to_string(world.folder.path("data.key")).unwrap();
     let key = STANDARD.decode(key.trim()).unwrap().try_into().unwrap();
@@ -90,9 +90,8 @@ fn take_over(world: &World) {
     until_unlocked(&world.data_dir.join("lock"));
 }
 
-/// Waits until the engine's lock is free. What another run of this process starts may hold a copy of what was open here
-/// for the instant before it becomes another program, and with it the lock. The lock that is taken to see it is given
-/// back by name: no copy keeps it.
+/// Waits until the engine's lock is free. A process that another run of this rig starts may hold a copy of our open
+/// files until its exec, and with them the lock. The lock taken to check is released explicitly, so no copy keeps it.
 fn until_unlocked(file: &Path) {
     let file = File::open(file).unwrap();
     let give_up = Instant::now() + LOCK_WITHIN;
@@ -109,8 +108,8 @@ fn record(world: &World, client: &str) -> Value {
     found
 }
 
-/// Rotates a shop's secret, here and at the marketplace, with the service running in between; the client, its
-/// record of before, and what is to be done. Leaves the service stopped.
+/// Rotates a shop's secret, here and at the marketplace, with the service running in between; returns the client, its
+/// old record, and the tampering to apply. Leaves the service stopped.
 async fn before_rotation(world: &World, serving: Serving) -> (String, Value, String) {
     stop(serving);
     let client = world.clients[world.run.seed as usize % SHOPS].clone();
@@ -129,7 +128,7 @@ async fn patch(world: &World, serving: &Serving, client: &str, secret: &str) {
     assert_eq!((status, &answer["state"]), (200, &json!("active")), "{answer}");
 }
 
-/// Swaps sealed parts of two shops, or changes a bit in one; whose, and what.
+/// Swaps sealed parts of two shops, or flips a bit in one; returns the clients, and a description.
 fn damage(world: &World, random: &mut fastrand::Rng) -> (Vec<String>, String) {
     let mut clients = world.clients.clone();
     random.shuffle(&mut clients);
@@ -156,9 +155,9 @@ fn damage(world: &World, random: &mut fastrand::Rng) -> (Vec<String>, String) {
     (vec![client], what)
 }
 
-/// Those shops stop and say why; the others walk to their end.
+/// Those shops stop with a reason; the others complete their walks.
 async fn judge_shops(world: &World, serving: &Serving, broken: &[String], old: bool) {
-    // No token may bridge over the credentials.
+    // No cached token may hide the damaged credentials.
     world.market.sandbox.kill_tokens();
     world.walk_all(serving).await;
     let mut states: BTreeMap<&String, Value> = BTreeMap::new();
@@ -191,10 +190,10 @@ async fn judge_shops(world: &World, serving: &Serving, broken: &[String], old: b
     });
 }
 
-/// A new secret brings them back.
+/// A new secret restores them.
 async fn mend(world: &World, serving: &Serving, broken: &[String]) {
     for client in broken {
-        // A secret that was refused is not tried again for a while.
+        // A refused secret is not tried again for a while.
         let new = format!("{}-{}", secret(client), fastrand::u32(..));
         world.market.sandbox.set_secret(client, &new).unwrap();
         patch(world, serving, client, &new).await;

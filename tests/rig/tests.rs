@@ -1,4 +1,4 @@
-//! The tests of the rig: what each needs of the machine, how often it runs in each tier, and for how long.
+//! The tests of the rig: their requirements, the number of runs in each tier, and the time limits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::run::Run;
 use crate::{
-    answers, backlog, browser, database, disk, failover, kill, odd, pages, power, process, rates, rot, scale, schema,
-    strain, sweep, tamper, tokens, triggers, upstream,
+    answers, backlog, browser, database, disk, edge_content, failover, kill, mysql_stress, pages, power, process,
+    rates, rot, scale, schema, sweep, tamper, tokens, triggers, upstream,
 };
 
 type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -17,18 +17,18 @@ type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Test {
     pub(crate) name: &'static str,
     pub(crate) needs: &'static [Need],
-    /// It measures how fast or how small we are, so no other run may take of the machine beside it.
+    /// It measures speed or size, so no other run may use the machine at the same time.
     pub(crate) alone: bool,
     pub(crate) runs: [usize; 3],
     pub(crate) at_most: [Duration; 3],
     pub(crate) body: Body,
 }
 
-/// What a machine may lack.
+/// A requirement that a machine may lack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Need {
     MariaDb,
-    /// What copies one database server to another.
+    /// Copies one database server to another.
     MariaDbDump,
     LoopMounts,
     Strace,
@@ -37,7 +37,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// What is missing, if it is.
+    /// The reason why it is missing, if it is.
     pub(crate) fn missing(self) -> Option<&'static str> {
         match self {
             Need::MariaDb if std::env::var("WAYBILL_TEST_MYSQL").is_ok() || runs("mariadbd", &["--version"]) => None,
@@ -136,7 +136,7 @@ pub(crate) const TESTS: &[Test] = &[
         alone: false,
         runs: [1, 10, 10],
         at_most: minutes(3, 4, 6),
-        body: |run| Box::pin(strain::contention(run)),
+        body: |run| Box::pin(mysql_stress::contention(run)),
     },
     Test {
         name: "mysql_unknown_commits",
@@ -168,7 +168,7 @@ pub(crate) const TESTS: &[Test] = &[
         alone: false,
         runs: [1, 5, 20],
         at_most: minutes(4, 6, 8),
-        body: |run| Box::pin(strain::disk_full(run)),
+        body: |run| Box::pin(mysql_stress::disk_full(run)),
     },
     Test {
         name: "mysql_disk_full_at_start",
@@ -176,7 +176,7 @@ pub(crate) const TESTS: &[Test] = &[
         alone: false,
         runs: [1, 5, 20],
         at_most: minutes(4, 6, 8),
-        body: |run| Box::pin(strain::disk_full_at_start(run)),
+        body: |run| Box::pin(mysql_stress::disk_full_at_start(run)),
     },
     Test {
         name: "mysql_slow",
@@ -184,7 +184,7 @@ pub(crate) const TESTS: &[Test] = &[
         alone: false,
         runs: [1, 5, 3],
         at_most: minutes(3, 6, 30),
-        body: |run| Box::pin(strain::slow(run)),
+        body: |run| Box::pin(mysql_stress::slow(run)),
     },
     Test {
         name: "mysql_backlog",
@@ -304,7 +304,7 @@ pub(crate) const TESTS: &[Test] = &[
         alone: false,
         runs: [1, 5, 5],
         at_most: minutes(3, 3, 3),
-        body: |run| Box::pin(odd::content(run)),
+        body: |run| Box::pin(edge_content::content(run)),
     },
     Test {
         name: "odd_pages",

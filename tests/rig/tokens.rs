@@ -1,5 +1,5 @@
-//! U6 and P10: tokens that end early, live oddly or cannot be had. Judged by the marketplace's own record of
-//! the logins: how many each client made, and never two at once.
+//! Tokens that expire early, behave oddly or cannot be obtained. Judged by the sandbox's record of the logins: how
+//! many each client made, and never two at once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,23 +13,23 @@ use crate::run::Run;
 use crate::world::{Limit, Plan, World, until};
 
 const SHOPS: usize = 3;
-/// Details leave in bursts of so many: as many calls carry one dead token.
+/// Details leave in bursts of this size: as many calls carry one dead token.
 const BURST: usize = 50;
-/// Each answer takes so long: two logins of a client that are nearer to each other were under way at once.
+/// Time of each answer: two logins of a client that are closer than this overlapped.
 const ANSWER_TAKES: Duration = Duration::from_millis(150);
 /// Real tokens outlive the run.
 const LONG: Duration = Duration::from_secs(599);
 const HEALS_WITHIN: Duration = Duration::from_secs(60);
-/// The login host answers 429 and asks for so long.
+/// The login host answers 429 with this `Retry-After`.
 const WAIT_S: u64 = 3;
 
-/// Everything that tokens can do, one after the other, to shops at work.
+/// Everything that tokens can do, one after the other, to working shops.
 pub(crate) async fn tokens(mut run: Run) {
     let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
     let list = Limit { calls: 10_000, seconds: 1 };
     let detail = Limit { calls: BURST as u32, seconds: 1 };
     let rounds = run.tier.pick(3, 4, 4);
-    // Enough that the first walk still reads when the last round begins.
+    // Enough that the first walk is still reading when the last round begins.
     let rows = [rounds * 3 * BURST, 40];
     let mut world = World::open(&run, Plan { list, detail, options, ..Plan::of(SHOPS, rows) }).await;
     let serving = world.start().await;
@@ -47,7 +47,7 @@ pub(crate) async fn tokens(mut run: Run) {
     rotated(&world, &serving).await;
     drop(stirring);
     one_at_a_time(&world);
-    // A login that cannot be had ends no walk; what changed during the last one comes with the next.
+    // A failed login ends no walk; changes missed by the last one come with the next.
     oracle::judge_allowing(world, serving, Allowed { late: true, ..Allowed::default() }).await;
 }
 
@@ -68,7 +68,7 @@ fn at_most(world: &World, from: usize, most: usize, what: &str) {
     }
 }
 
-/// Tokens end in the middle of the first walk, just before a burst: one login makes up for all its 401s.
+/// Tokens end during the first walk, just before a burst: a single login resolves all its 401s.
 async fn revoked(world: &World, serving: &Serving, times: usize) {
     let mut most = None;
     for round in 1..=times {
@@ -91,18 +91,18 @@ async fn revoked(world: &World, serving: &Serving, times: usize) {
         most = refused().into_values().max().max(most);
         at_most(world, from, 1, "revoked");
     }
-    // Not every round meets a burst; one at least must.
+    // Not every round meets a burst; at least one must.
     assert!(most >= Some(BURST / 2), "only {most:?} calls at once met a dead token");
     let status = serving.get("/api/v1/status").await;
     assert_eq!(status["parked"], 0, "a token's end costs no document");
 }
 
-/// What the login host says of a token's life, and how long it truly is.
+/// The announced and the real lifetime of a token.
 #[derive(Clone, Copy)]
 struct Life {
     told: &'static str,
     real: Duration,
-    /// Whether it can be used at all.
+    /// Whether the token can be used at all.
     usable: bool,
     /// The shortest time after which a login is due again.
     each: Duration,
@@ -124,7 +124,7 @@ const LIVES: [Life; 8] = [
     life("1000000000", true, Duration::from_secs(2), Duration::from_secs(2)),
 ];
 
-/// Work under one kind of token, and afterwards.
+/// Works with one kind of token, then checks.
 async fn lived(world: &World, serving: &Serving, life: &Life) {
     let sandbox = &world.market.sandbox;
     let told: Value = serde_json::from_str(life.told).unwrap();
@@ -142,7 +142,7 @@ async fn lived(world: &World, serving: &Serving, life: &Life) {
         let calls = sandbox.calls();
         assert!(calls[from..].iter().any(|call| !call.token && call.status == 200), "{what}: nothing was called");
     } else {
-        // Pauses double from a second on.
+        // Pauses double, starting at a second.
         at_most(world, from, (lasted.as_secs_f64() + 1.0).log2() as usize + 1, &what);
     }
     sandbox.set_token_life(LONG, None);
@@ -150,7 +150,7 @@ async fn lived(world: &World, serving: &Serving, life: &Life) {
     serving.idle(HEALS_WITHIN).await;
 }
 
-/// The login host answers 429: nobody logs in before the wait is over.
+/// The login host answers 429: no one logs in before the wait is over.
 async fn told_to_wait(world: &World, serving: &Serving) {
     let sandbox = &world.market.sandbox;
     let headers = BTreeMap::from([("Retry-After".to_owned(), WAIT_S.to_string())]);
@@ -163,14 +163,14 @@ async fn told_to_wait(world: &World, serving: &Serving) {
     until!(world, "a login after the wait", HEALS_WITHIN, all().iter().any(|call| call.status == 200));
     serving.idle(HEALS_WITHIN).await;
     let told = all().iter().find(|call| call.status == 429).expect("one login met the 429").at_us;
-    // Those that were under way when the answer came do not count.
+    // Logins already in flight when the answer came do not count.
     let silence = told + ANSWER_TAKES.as_micros() as u64 * 2..told + WAIT_S * 1_000_000;
     let early = all().iter().filter(|call| silence.contains(&call.at_us)).count();
     assert_eq!(early, 0, "logins although the host asked to wait");
     sandbox.set_faults(Vec::new());
 }
 
-/// The login host takes its time: everybody waits for the one login.
+/// The login host is slow: everyone waits for the one login.
 async fn slow(world: &World, serving: &Serving) {
     let sandbox = &world.market.sandbox;
     sandbox.set_faults(vec![Fault::times("/token", FaultKind::Slow { ms: 2_500 }, SHOPS as u64)]);
@@ -182,8 +182,8 @@ async fn slow(world: &World, serving: &Serving) {
     sandbox.set_faults(Vec::new());
 }
 
-/// The secret changes at the marketplace: that shop stops and says why, the others go on, and the new secret
-/// brings it back.
+/// The secret changes at the marketplace: that shop stops with a reason, the others continue, and the new secret
+/// restores it.
 async fn rotated(world: &World, serving: &Serving) {
     let sandbox = &world.market.sandbox;
     let (bad, new) = (&world.clients[1], "canary-secret-after-its-rotation");
@@ -203,7 +203,7 @@ async fn rotated(world: &World, serving: &Serving) {
         let runs = serving.all("/api/v1/runs").await;
         runs.iter().all(|run| !run["ended_at"].is_null() || others.iter().all(|shop| run["shop_id"] != *shop.as_str()))
     });
-    // One that was refused, and the one that was tried by hand.
+    // One refused login, and one by hand.
     let tried = logins(world, from).get(bad).map_or(0, Vec::len);
     assert!(tried <= 3, "{tried} logins with refused secrets");
     let (status, answer) = world.change(serving, bad, json!({"client_secret": new})).await;
@@ -211,8 +211,8 @@ async fn rotated(world: &World, serving: &Serving) {
     serving.idle(HEALS_WITHIN).await;
 }
 
-/// The login host answers 404, as to a blocked address: no shop logs in any more, also not after a kill and a
-/// start. A process that a supervisor starts again and again must not make the block last.
+/// The login host answers 404, as to a blocked address: no shop logs in any more, also not after a kill and a start. A
+/// process that a supervisor keeps restarting must not prolong the block.
 pub(crate) async fn blocked(run: Run) {
     let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
     let limit = Limit { calls: 10_000, seconds: 1 };
@@ -229,7 +229,7 @@ pub(crate) async fn blocked(run: Run) {
     until!(world, "the log tells", HEALS_WITHIN, world.tail().contains("all logins pause"));
     let some_time = Duration::from_secs(run.tier.pick(2, 30, 30));
     tokio::time::sleep(some_time).await;
-    // Each may have been on its way when the first answer came, none afterwards.
+    // Each may have been in flight when the first answer came, none afterwards.
     at_most(&world, from, 1, "blocked");
     let all: Vec<Call> = logins(&world, from).into_values().flatten().collect();
     let [first, last] = [all.iter().map(|call| call.at_us).min(), all.iter().map(|call| call.at_us).max()];
@@ -248,7 +248,7 @@ pub(crate) async fn blocked(run: Run) {
     oracle::judge_calls(&world, serving);
 }
 
-/// No client had two logins under way at once, at any time.
+/// No client ever had two concurrent logins.
 fn one_at_a_time(world: &World) {
     for (client, logins) in logins(world, 0) {
         let mut times: Vec<u64> = logins.iter().map(|call| call.at_us).collect();

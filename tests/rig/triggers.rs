@@ -1,6 +1,6 @@
-//! A2: kill -9 exactly at a trigger: when a token has come, a page or a document in half or whole, when a COMMIT is on
-//! its way, in the middle of a shop's deletion, of the making of keys, of a start, of a change of tables, of a mending.
-//! After each, the service starts again and everything must be right at once.
+//! kill -9 at an exact moment: when a token has arrived, a page or a document in half or whole, when a COMMIT is in
+//! flight, during a shop's deletion, the creation of keys, a start, a schema change, a repair. After each, the service
+//! starts again and everything must be right at once.
 
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ use crate::world::{Limit, Plan, World, secret, until};
 const COMES_WITHIN: Duration = Duration::from_secs(20);
 /// Documents that change before a walk.
 const CHANGED: usize = 12;
-/// Rows that are taken out of the database behind the service's back.
+/// Rows that are deleted from the database without the service's knowledge.
 const TAKEN: usize = 9;
 /// MySQL's number of the command that runs a prepared statement.
 const EXECUTE: u8 = 0x17;
 /// Bytes of such a command with a shop's id and no other value.
 const DELETE_MAX: usize = 36;
 
-/// Where the service is killed.
+/// The moment of the kill.
 #[derive(Clone, Copy, Debug)]
 enum Point {
-    /// A token is on its way to us.
+    /// A token is in flight.
     Token(Moment),
     /// A page of a list.
     Page(Moment),
@@ -39,11 +39,11 @@ enum Point {
     Commit(Moment),
     /// A shop's deletion, as its caller sees it.
     Deletion(Moment),
-    /// Its rows leave the database.
+    /// Its rows are deleted from the database.
     Purge(Moment),
     KeyMade(Moment),
     KeyRevoked(Moment),
-    /// `waybill keys create` has told the key.
+    /// `waybill keys create` has printed the key.
     KeyTold,
     /// The first tenth of a second of a start.
     Start,
@@ -51,7 +51,7 @@ enum Point {
     Migration(Moment),
     /// `waybill verify --mend` reads a document again.
     MendRead(Moment),
-    /// It writes one.
+    /// It writes a document.
     MendWritten(Moment),
 }
 
@@ -79,7 +79,7 @@ const POINTS: [Point; 22] = [
     Point::Migration(Answered),
     Point::MendRead(Half),
 ];
-/// For the longer tiers.
+/// For the longer tiers only.
 const MORE_POINTS: [Point; 9] = [
     Point::Token(Asked),
     Point::Page(Asked),
@@ -114,12 +114,12 @@ pub(crate) async fn every(run: Run) {
     oracle::judge(scene.world, serving).await;
 }
 
-/// A world whose every line can be held.
+/// A world in which every connection can be stopped.
 struct Scene {
     world: World,
     market: Proxy,
     database: Proxy,
-    /// A client whose shop comes and goes.
+    /// A client whose shop is registered and removed again.
     guest: String,
     /// The configuration without the columns of migrations.
     config: String,
@@ -128,14 +128,14 @@ struct Scene {
     random: fastrand::Rng,
 }
 
-/// How a kill at a point goes: the service is killed, and started again.
+/// One kill at a point and the start after it.
 impl Scene {
     async fn open(run: &Run) -> Scene {
         let mut random = run.random.clone();
         let database = Database::fresh().await;
         let url = url::Url::parse(&database.url()).unwrap();
         let behind = Proxy::to(url.port().unwrap(), run.seed).await;
-        // Tight budgets show calls that a restart forgot; wide ones leave no time between kills.
+        // Tight budgets reveal calls that a restart forgot; wide ones leave no time between kills.
         let calls = run.tier.pick(200, *random.choice(&[40, 90]).unwrap(), *random.choice(&[25, 40, 90]).unwrap());
         let detail = Limit { calls, seconds: 1 };
         let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(3, [60, 15]) }).await;
@@ -174,7 +174,7 @@ impl Scene {
             Point::Start => {
                 self.world.kill(serving);
                 let starting = self.world.folder.spawn_serve();
-                // The moment is what this is about; nothing is waited for.
+                // The moment is random; nothing is waited for.
                 tokio::time::sleep(Duration::from_millis(self.random.u64(0..100))).await;
                 self.world.kill(starting);
                 self.world.start().await
@@ -197,7 +197,7 @@ impl Scene {
         self.world.kill(serving);
     }
 
-    /// Waits until the gate has closed. What follows a whole answer follows soon, so a little longer then.
+    /// Waits until the gate has closed; after a whole answer a little longer, for what follows it.
     async fn comes(&mut self, moment: Moment, armed: Armed) {
         assert!(armed.closed(COMES_WITHIN).await, "the trigger does not come:\n{}", self.world.tail());
         if moment == Whole {
@@ -207,7 +207,7 @@ impl Scene {
         }
     }
 
-    /// The token that proves a new shop's credentials.
+    /// The token that verifies a new shop's credentials.
     async fn at_token(&mut self, moment: Moment, serving: Serving) -> Serving {
         self.guest_leaves(&serving).await;
         let armed = self.market.arm(moment, |bytes| begins(bytes, "POST /token"));
@@ -245,7 +245,7 @@ impl Scene {
         let answer = ask(serving.call(Method::DELETE, &format!("/api/v1/shops/{shop}?purge=true")));
         self.kill(moment, armed, serving).await;
         heard(moment, answer, front).await;
-        // The service has answered, whether or not anybody heard it.
+        // The service has answered, whether or not the client received it.
         self.world.shops.remove(&self.guest);
         let serving = self.world.start().await;
         self.is_gone(&serving, &shop).await;
@@ -255,7 +255,7 @@ impl Scene {
     async fn at_purge(&mut self, moment: Moment, serving: Serving) -> Serving {
         let shop = self.guest_comes(&serving).await;
         let id = shop.clone();
-        // Its text is known only where it was prepared, maybe long ago; but it has the shop, and nothing else.
+        // Its text was sent when it was prepared, maybe long ago; but it has the shop as its only value.
         let wanted =
             move |bytes: &[u8]| bytes.get(4) == Some(&EXECUTE) && holds(bytes, &id) && bytes.len() < DELETE_MAX;
         let armed = self.database.arm(moment, wanted);
@@ -322,14 +322,14 @@ impl Scene {
         let counted = "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                        AND TABLE_NAME = 'shipments' AND COLUMN_NAME LIKE 'more\\_%'";
         let database = self.world.database.as_ref().unwrap();
-        // The service answers before its tables are as they should be: the database may be away at a start.
+        // The service answers before its tables are ready: the database may be away at a start.
         until!(self.world, "all columns of the definition", COMES_WITHIN, {
             database.rows::<usize>(counted).await == [self.columns]
         });
         serving
     }
 
-    /// The database has lost rows, and `waybill verify --mend` is killed while it brings them back.
+    /// The database has lost rows, and `waybill verify --mend` is killed while it restores them.
     async fn at_mend(&mut self, moment: Moment, armed: Armed, serving: Serving) -> Serving {
         self.world.kill(serving);
         let client = &self.world.clients[0];
@@ -361,7 +361,7 @@ impl Scene {
         (front, armed)
     }
 
-    /// The guest is registered and read; its shop.
+    /// The guest is registered and read; returns its shop.
     async fn guest_comes(&mut self, serving: &Serving) -> String {
         let guest = self.guest.clone();
         if !self.world.shops.contains_key(&guest) {
@@ -371,7 +371,7 @@ impl Scene {
         self.world.shops[&guest].clone()
     }
 
-    /// The guest is not registered; its rows may be on their way out.
+    /// The guest is not registered; its rows may still be being deleted.
     async fn guest_leaves(&mut self, serving: &Serving) {
         if let Some(shop) = self.world.shops.remove(&self.guest) {
             let path = format!("/api/v1/shops/{shop}?purge=true");
@@ -393,7 +393,7 @@ impl Scene {
     }
 }
 
-/// Asks, and does not wait for the answer: it may never come.
+/// Sends a request without waiting for an answer that may never come.
 fn ask(call: RequestBuilder) -> JoinHandle<Option<(u16, Value)>> {
     tokio::spawn(async move {
         let answer = call.send().await.ok()?;
@@ -406,7 +406,7 @@ async fn heard(moment: Moment, answer: JoinHandle<Option<(u16, Value)>>, front: 
     if moment == Whole {
         return answer.await.unwrap();
     }
-    // Who waits for the rest hears of the end only now.
+    // The client that waits for the rest is disconnected only now.
     drop(front);
     answer.await.unwrap()
 }
@@ -429,7 +429,7 @@ fn is_detail(bytes: &[u8]) -> bool {
     begins(bytes, "GET /retailer/shipments/")
 }
 
-/// Not the first of its kind, but the one after so many.
+/// Not the first of its kind, but the one after this many.
 fn later(mut skip: usize, wanted: impl Fn(&[u8]) -> bool) -> impl FnMut(&[u8]) -> bool {
     move |bytes| {
         let passes = wanted(bytes) && skip == 0;

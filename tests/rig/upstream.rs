@@ -1,4 +1,4 @@
-//! U4 and U9: lists that shift while they are read, and documents that cannot be read.
+//! Lists that shift while they are read, and documents that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,21 +10,21 @@ use crate::run::Run;
 use crate::world::{Limit, Plan, World};
 
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
-/// Healthy documents may not wait for those that are tried again and again.
+/// Healthy documents must not wait for those that are retried.
 const OTHERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// U4 with arrivals only: new shipments push old ones to later pages.
+/// Arrivals only: new shipments push old ones to later pages.
 pub(crate) async fn arrivals(run: Run) {
     shifting(run, 0).await;
 }
 
-/// U4: removals pull unread entries to pages that were read already.
+/// Removals pull unread entries to pages that were already read.
 pub(crate) async fn removals(run: Run) {
     shifting(run, 20).await;
 }
 
 /// Lists that change during their first walk. What was listed all the time is stored when it is over, or the run
-/// says that the list kept moving, and the next walk has the rest.
+/// reports that the list kept moving, and the next walk has the rest.
 async fn shifting(mut run: Run, removals_max: u8) {
     for round in 0..run.tier.pick(2, 15, 50) {
         let part = run.part();
@@ -59,14 +59,14 @@ async fn shift(world: &World, client: &str, random: &mut fastrand::Rng, [inserts
             sandbox.add_shipments(client, Method::Fbr, 1).unwrap();
         }
         if random.u8(..50) < removals {
-            // False when it was taken out before.
+            // False if it was already removed.
             drop(sandbox.remove(client, &ids[random.usize(..ids.len())]));
         }
     }
 }
 
-/// U4: lists that show nothing for one call, or stand in another order, in a first walk and in those for news. No walk
-/// is asked for: what was listed for two intervals is stored, and no whole walk comes by the clock.
+/// Lists that show nothing for one call, or in another order, in a first walk and in incremental ones. No walk is
+/// requested: what was listed for two intervals is stored, without a scheduled full walk.
 pub(crate) async fn empty(mut run: Run) {
     const PAGES: &str = "/retailer/shipments?";
     const INTERVAL: Duration = Duration::from_secs(4);
@@ -99,8 +99,8 @@ pub(crate) async fn empty(mut run: Run) {
     }
 }
 
-/// U9: some, most or all documents of a shop cannot be read. The others come through at once; the
-/// counters add up; and when the fault is mended, a retry stores everything.
+/// Some, most or all documents of a shop cannot be read. The others are stored at once; the counters add up; and when
+/// the fault is removed, a retry stores everything.
 pub(crate) async fn poison(mut run: Run) {
     let toml = "[limits]\nattempts_max = 4\n";
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, toml, ..Plan::of(2, [80, 20]) }).await;

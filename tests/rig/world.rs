@@ -1,5 +1,5 @@
-//! The world of one run: a sandbox with shops, the service in a folder of its own, a sink, and what the
-//! service has acknowledged so far.
+//! The world of one run: a sandbox with shops, the service in its own folder, a sink, and what the service has
+//! acknowledged so far.
 //!
 //! Tests act on it (start, kill, register, change documents) and hand it to the oracle at their end.
 
@@ -19,16 +19,16 @@ use crate::run::Run;
 
 /// A start must answer within this.
 const READY_WITHIN: Duration = Duration::from_secs(5);
-/// A pause between looks at the API, which limits how often a key may ask.
+/// A pause between requests, because a key's requests are limited.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Streams of a shop: one a fulfilment method.
+/// Streams of a shop: one per fulfilment method.
 const STREAMS: usize = 2;
-/// Whole walks are due every twenty seconds; the one under way may have begun too early.
+/// Full walks are due every twenty seconds; the current one may have begun too early.
 const CLOCK_WALKS_WITHIN: Duration = Duration::from_secs(90);
-/// How often documents change while the sandbox stirs.
+/// How often documents change while the marketplace is active.
 const STIR_EVERY: Duration = Duration::from_millis(250);
 
-/// Waits until an expression is true, which may ask the API: `until!(world, "what", at_most, expression)`.
+/// Waits until an expression is true, which may call the API: `until!(world, "what", at_most, expression)`.
 macro_rules! until {
     ($world:expr, $what:expr, $at_most:expr, $holds:expr) => {{
         let begun = std::time::Instant::now();
@@ -40,14 +40,14 @@ macro_rules! until {
 }
 pub(crate) use until;
 
-/// A rate rule as both sides know it: so many calls in so many seconds.
+/// A rate rule as both sides know it: calls per number of seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) calls: u32,
     pub(crate) seconds: u32,
 }
 
-/// What a world begins with.
+/// The initial state of a world.
 pub(crate) struct Plan {
     pub(crate) shops: usize,
     /// Shipments of each shop, by fulfilment.
@@ -61,7 +61,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// An archive, and budgets so wide that a run is short, and so narrow that they are felt.
+    /// An archive, and budgets wide enough for a short run, and narrow enough to matter.
     pub(crate) fn of(shops: usize, rows: [usize; 2]) -> Plan {
         Plan {
             shops,
@@ -90,15 +90,15 @@ pub(crate) struct World {
     pub(crate) database: Option<Database>,
     pub(crate) data_dir: PathBuf,
     pub(crate) limits: BTreeMap<String, Limit>,
-    /// Every client id that the sandbox knows.
+    /// Every client id known to the sandbox.
     pub(crate) clients: Vec<String>,
-    /// Shops that the service has acknowledged: client id -> shop id.
+    /// Shops acknowledged by the service: client id -> shop id.
     pub(crate) shops: BTreeMap<String, String>,
-    /// What was listed from the beginning on, by client id.
+    /// Documents listed from the beginning on, by client id.
     pub(crate) from_the_start: BTreeMap<String, Vec<String>>,
-    /// Answers of the API that are faults of its own.
+    /// Answers of the API that are its own faults.
     pub(crate) server_errors: Mutex<Vec<String>>,
-    /// Walks start by the clock, and often.
+    /// Walks are scheduled, and often.
     pub(crate) walks_often: bool,
 }
 
@@ -149,15 +149,14 @@ impl World {
         }
     }
 
-    /// Incremental walks and full ones by the clock: often, and with moments of quiet in between also on
-    /// a slow machine.
+    /// Frequent incremental and full walks by schedule, with quiet moments in between also on a slow machine.
     pub(crate) fn walk_often(&mut self) {
         self.folder.set("WAYBILL_SCHEDULE_SYNC", "*/5 * * * * *");
         self.folder.set("WAYBILL_SCHEDULE_RECONCILE", "*/20 * * * * *");
         self.walks_often = true;
     }
 
-    /// Waits until the clock alone has had every stream walked whole, from now on.
+    /// Waits until the schedule alone has walked every stream in full, from now on.
     pub(crate) async fn walked_by_the_clock(&self, serving: &Serving) {
         let newest = serving.get("/api/v1/runs?limit=1").await;
         let before = newest["items"][0]["id"].as_u64().unwrap_or(0);
@@ -173,20 +172,20 @@ impl World {
         });
     }
 
-    /// The marketplace answers at another port of loopback, from the next start on.
+    /// Moves the marketplace to another port of loopback, from the next start on.
     pub(crate) fn reach_market_at(&mut self, port: u16) {
         let base = format!("http://127.0.0.1:{port}");
         self.folder.set("WAYBILL_SOURCE_BASE_URL", &base);
         self.folder.set("WAYBILL_SOURCE_TOKEN_URL", &format!("{base}/token"));
     }
 
-    /// Where the data lies from the next start on.
+    /// Moves the data directory, from the next start on.
     pub(crate) fn move_data(&mut self, to: PathBuf) {
         self.folder.set("WAYBILL_DATA_DIR", &to.display().to_string());
         self.data_dir = to;
     }
 
-    /// Starts the service and waits until it answers; it may not take long.
+    /// Starts the service and waits until it answers, which must be quick.
     pub(crate) async fn start(&self) -> Serving {
         let begun = Instant::now();
         let mut serving = self.folder.spawn_serve();
@@ -213,7 +212,7 @@ impl World {
         self.run.score.kills.add(1);
     }
 
-    /// One call of the API; None when no answer came.
+    /// One call of the API; None if no answer came.
     pub(crate) async fn ask(
         &self,
         serving: &Serving,
@@ -227,7 +226,7 @@ impl World {
         }
         let answer = call.send().await.ok()?;
         let status = answer.status().as_u16();
-        // 502 tells of the login host, 503 and 507 of a passing state; the others of a fault of ours.
+        // 502 is about the login host, 503 and 507 about a passing state; others are our own faults.
         if status >= 500 && !matches!(status, 502 | 503 | 507) {
             self.run.score.server_errors.add(1);
             self.server_errors.lock().unwrap().push(format!("the API answered {status} to {path}"));
@@ -235,7 +234,7 @@ impl World {
         Some((status, answer.json().await.unwrap_or(Value::Null)))
     }
 
-    /// Asks again as long as the API says that it is asked too often.
+    /// Repeats the request while it is rate limited.
     pub(crate) async fn insist(
         &self,
         serving: &Serving,
@@ -252,7 +251,7 @@ impl World {
         }
     }
 
-    /// Registers a shop. True when that was acknowledged, now or (409) before.
+    /// Registers a shop. True if that was acknowledged, now or (409) before.
     pub(crate) async fn register(&mut self, serving: &Serving, client_id: &str) -> bool {
         let body = json!({"name": client_id, "client_id": client_id, "client_secret": secret(client_id)});
         let asked = loop {
@@ -281,7 +280,7 @@ impl World {
         shop["id"].as_str().map(str::to_owned)
     }
 
-    /// Registers all shops that are not yet, each of which must be acknowledged.
+    /// Registers all shops not registered yet, each of which must be acknowledged.
     pub(crate) async fn register_all(&mut self, serving: &Serving) {
         for client in self.clients.clone() {
             if !self.shops.contains_key(&client) {
@@ -290,7 +289,7 @@ impl World {
         }
     }
 
-    /// Asks for a full walk over every shop.
+    /// Requests a full walk of every shop.
     pub(crate) async fn walk_all(&self, serving: &Serving) {
         for client_id in self.shops.keys() {
             let (status, answer) = self.walk(serving, client_id).await;
@@ -298,19 +297,19 @@ impl World {
         }
     }
 
-    /// Asks for a full walk over one shop.
+    /// Requests a full walk of one shop.
     pub(crate) async fn walk(&self, serving: &Serving, client_id: &str) -> (u16, Value) {
         let path = format!("/api/v1/shops/{}/sync", self.shops[client_id]);
         self.insist(serving, Method::POST, &path, Some(json!({"mode": "full"}))).await
     }
 
-    /// Asks for a change of one shop.
+    /// Requests a change of one shop.
     pub(crate) async fn change(&self, serving: &Serving, client_id: &str, change: Value) -> (u16, Value) {
         let path = format!("/api/v1/shops/{}", self.shops[client_id]);
         self.insist(serving, Method::PATCH, &path, Some(change)).await
     }
 
-    /// Sends everything parked back to work.
+    /// Requeues everything parked.
     pub(crate) async fn retry_parked(&self, serving: &Serving) {
         for one in serving.all("/api/v1/parked").await {
             let path = format!("/api/v1/parked/{}/retry", one["id"]);
@@ -327,7 +326,7 @@ impl World {
         shop
     }
 
-    /// Changes `share` of all documents a second and adds some, until the value is dropped.
+    /// Changes `share` of all documents per second and adds some, until the value is dropped.
     pub(crate) fn stir(&self, share: f64) -> Stirring {
         let sandbox = self.market.sandbox.clone();
         let ids = self.from_the_start.clone().into_iter();
@@ -344,7 +343,7 @@ impl World {
         }))
     }
 
-    /// The end of everything the service has said.
+    /// The end of the service's output.
     pub(crate) fn tail(&self) -> String {
         let said = self.folder.said();
         let lines: Vec<&str> = said.lines().collect();
@@ -352,7 +351,7 @@ impl World {
     }
 }
 
-/// The runs that began later than that one, newest first.
+/// The runs that began after that one, newest first.
 async fn runs_after(serving: &Serving, before: u64) -> Vec<Value> {
     let (mut runs, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -380,7 +379,7 @@ fn stir_once(sandbox: &Sandbox, ids: &[(String, String)], each: usize, random: &
     }
 }
 
-/// A market that changes.
+/// A marketplace that changes.
 pub(crate) struct Stirring(JoinHandle<()>);
 
 impl Drop for Stirring {

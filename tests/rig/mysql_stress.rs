@@ -1,5 +1,5 @@
-//! M5, M7 and M8: others lock its rows, the database's disk is full, and the way to the database is slow, thin or torn.
-//! What comes in waits, what is healthy stays so, and afterwards everything is there.
+//! A stressed MySQL: rows locked by others, a full disk, and a slow, narrow or unreliable network. Incoming work
+//! waits, what is healthy stays so, and afterwards everything is there.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,34 +17,34 @@ use crate::proxy::{Fault, Proxy};
 use crate::run::Run;
 use crate::world::{Limit, Plan, World};
 
-/// Share of the documents that change in a second.
+/// Share of the documents that change per second.
 const CHANGES: f64 = 0.1;
-/// Of a fresh server's files, and some room to grow.
+/// The files of a fresh server, and some room to grow.
 const DISK_MIB: u64 = 160;
-/// A server that has no room says so within this.
+/// A server without space is reported within this.
 const FULL_WITHIN: Duration = Duration::from_secs(60);
-/// There is room again: back at work within this (P14).
+/// Recovery time once there is room again.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
-/// Connections to MySQL that the service may have, as it is built.
+/// The service's limit of connections to MySQL.
 const CONNECTIONS_MAX: usize = 8;
-/// Readers that would have more, were they let.
+/// Readers that would exceed the limit if they could.
 const READERS: usize = 12;
-/// Who else locks rows, and for how long; we wait two seconds for one.
+/// Other clients that lock rows, and for how long; we wait two seconds for one.
 const HOLDERS: usize = 8;
 const HELD: Duration = Duration::from_millis(300);
 const HELD_FOR_LONG: Duration = Duration::from_secs(6);
-/// How long the database is away for the count of what asks for it, and refuses first.
+/// How long the database is away for the count of connection attempts; first it refuses them.
 const AWAY: Duration = Duration::from_secs(12);
 const REFUSED: Duration = Duration::from_secs(8);
 /// `/healthz` answers within this, whatever MySQL does.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// The smallest that may be configured: fetching pauses soon.
+/// The smallest outbox that can be configured: fetching pauses soon.
 const OUTBOX_MAX: u64 = 1 << 20;
-/// What may come in on top of a full outbox: calls that were on their way.
+/// What may still arrive at a full outbox: calls already in flight.
 const OUTBOX_SLACK: u64 = 1 << 20;
 
-/// M7: the database's disk fills up in the middle of the work. MariaDB refuses for a while, and gives up when
-/// it has no room for its own undoing.
+/// The database's disk fills up during the work. MariaDB refuses for a while, and crashes when it has no space for its
+/// own rollback.
 pub(crate) async fn disk_full(mut run: Run) {
     let disk = Disk::new(DISK_MIB, 5).unwrap();
     let server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
@@ -59,7 +59,7 @@ pub(crate) async fn disk_full(mut run: Run) {
     no_room(run, world, serving, server, &disk).await;
 }
 
-/// M7 before the first document: there is not even room for the tables.
+/// The database's disk is full before the first document: there is not even space for the tables.
 pub(crate) async fn disk_full_at_start(run: Run) {
     let disk = Disk::new(DISK_MIB, 5).unwrap();
     let server = tokio::task::block_in_place(|| MariaDb::start_on(Some(disk.path().as_path())));
@@ -70,7 +70,7 @@ pub(crate) async fn disk_full_at_start(run: Run) {
     no_room(run, world, serving, server, &disk).await;
 }
 
-/// A service that has much to write to this database.
+/// A service with much to write to this database.
 async fn begin(run: &Run, database: Database) -> (World, Serving) {
     let detail = Limit { calls: 100, seconds: 1 };
     let mut world = World::open(run, Plan { mysql: Some(database), detail, ..Plan::of(2, [400, 100]) }).await;
@@ -80,7 +80,7 @@ async fn begin(run: &Run, database: Database) -> (World, Serving) {
     (world, serving)
 }
 
-/// The disk is full, and after a while it is not: what waited drains then, without a restart of ours.
+/// The disk is full for a while; then the backlog drains without a restart of the service.
 async fn no_room(run: Run, world: World, mut serving: Serving, mut server: MariaDb, disk: &Disk) {
     let stirring = world.stir(CHANGES / 4.0);
     until_healthy(&world, &serving, false, FULL_WITHIN).await;
@@ -106,7 +106,7 @@ async fn no_room(run: Run, world: World, mut serving: Serving, mut server: Maria
     oracle::judge(world, serving).await;
 }
 
-/// Waits until the service says so of its sink.
+/// Waits until the service reports this state of its sink.
 pub(crate) async fn until_healthy(world: &World, serving: &Serving, healthy: bool, at_most: Duration) {
     let begun = Instant::now();
     loop {
@@ -120,7 +120,7 @@ pub(crate) async fn until_healthy(world: &World, serving: &Serving, healthy: boo
     }
 }
 
-/// M8: half a second for each statement, a kilobyte a second, every other connection torn; one after the other.
+/// Half a second per statement, then a kilobyte per second, then every other connection torn.
 pub(crate) async fn slow(run: Run) {
     let Through { proxy, mut world } = through(&run).await;
     world.folder.set("WAYBILL_LIMITS_OUTBOX_MAX_BYTES", &OUTBOX_MAX.to_string());
@@ -141,8 +141,8 @@ pub(crate) async fn slow(run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// M5: others lock rows of the same shop, in any order, mostly for a moment, now and then for longer than we wait.
-/// Races are lost and deadlocks broken; no document is to blame for either.
+/// Other clients lock rows of the same shop, in any order, mostly for a moment, occasionally longer than our timeout.
+/// Races are lost and deadlocks broken; no document is blamed for either.
 pub(crate) async fn contention(run: Run) {
     let detail = Limit { calls: 100, seconds: 1 };
     let database = Database::fresh().await;
@@ -172,7 +172,7 @@ pub(crate) async fn contention(run: Run) {
     oracle::judge(world, serving).await;
 }
 
-/// Locks some rows of a shop, one by one, holds them, and lets go; again and again. How often it lost a race.
+/// Locks some rows of a shop one by one, holds them, releases them; again and again. Returns how often it lost a race.
 async fn hold_rows(mut conn: Conn, shop: String, ids: Vec<String>, until: Instant, mut random: fastrand::Rng) -> u64 {
     let mut lost = 0;
     while Instant::now() < until {
@@ -197,7 +197,7 @@ async fn hold_rows(mut conn: Conn, shop: String, ids: Vec<String>, until: Instan
     lost
 }
 
-/// What holds while MySQL is hard to reach; the most connections to it.
+/// What holds while MySQL is hard to reach; returns the peak number of connections.
 async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, lasts: Duration) -> usize {
     let before = world.market.sandbox.audit().details_read;
     world.run.note(format!("{fault:?} for {lasts:?}"));
@@ -207,12 +207,12 @@ async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, la
     let mut pace = tokio::time::interval(Duration::from_millis(80));
     while begun.elapsed() < lasts {
         pace.tick().await;
-        // New chances: who was lucky once would else be so for the whole time.
+        // Draw again: a lucky connection would otherwise stay so for the whole time.
         if set_at.elapsed() > Duration::from_secs(1) {
             set_at = Instant::now();
             proxy.set(fault.clone());
         }
-        // One more at a time: a key may not ask as often as it likes.
+        // One more at a time: a key's requests are limited.
         if readers.len() < READERS {
             readers.spawn(serving.call(Method::GET, "/api/v1/shipments?limit=5").send());
         }
@@ -235,7 +235,7 @@ async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, la
     most
 }
 
-/// What needs no MySQL is quick.
+/// Everything that needs no MySQL is quick.
 async fn lively(world: &World, serving: &Serving) {
     let begun = Instant::now();
     let (status, _) = world.ask(serving, Method::GET, "/healthz", None).await.expect("an answer of /healthz");
@@ -247,9 +247,9 @@ async fn lively(world: &World, serving: &Serving) {
     }
 }
 
-/// Connections of this machine to that port, open or about to be, by the kernel's own list. The proxy cannot
-/// tell which of its connections were given up at the other end: that news travels the slow line, too. The list
-/// is not of one instant, and may hold a connection twice: the lower of two looks counts.
+/// Connections of this machine to that port, established or pending, by the kernel's own list. The proxy cannot see
+/// which of its connections the other end has abandoned: that news travels the slow line, too. The list is not atomic
+/// and may show a connection twice: the lower of two counts is used.
 fn connections(port: u16) -> usize {
     let to = format!("0100007F:{port:04X}");
     let look = || {
@@ -261,10 +261,10 @@ fn connections(port: u16) -> usize {
     look().min(look())
 }
 
-/// M1: a server that is away is asked for once a second on average, at most.
+/// An unreachable server is contacted once a second on average, at most.
 pub(crate) async fn asks_seldom(world: &World, serving: &Serving, proxy: &Proxy) {
     let (begun, before) = (Instant::now(), proxy.accepted());
-    // Every connection that there is ends with its next answer; then new ones are refused, or hear nothing.
+    // Every existing connection ends with its next answer; then new ones are refused or get no answer.
     proxy.set(Fault::CutAfter(0));
     until_healthy(world, serving, false, FULL_WITHIN).await;
     for (fault, until) in [(Fault::Refuse, REFUSED), (Fault::BlackHole, AWAY)] {

@@ -1,5 +1,5 @@
-//! U8: odd but legal content. Ids and texts that are wrong in SQL, HTML, a path, a log line or a spreadsheet
-//! unless they are treated as text: in every field, in MySQL, in the API and in the log.
+//! Unusual but legal content. Ids and texts that break SQL, HTML, a path, a log line or a spreadsheet unless they are
+//! treated as text: in every field, in MySQL, in the API and in the log.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::world::{Limit, Plan, World};
 
 const FREE: Limit = Limit { calls: 10_000, seconds: 1 };
 const QUIET: Duration = Duration::from_secs(60);
-/// Longest id that can be kept, in characters.
+/// Maximum length of an id, in characters.
 const ID_MAX: usize = 128;
 
-/// Texts that careless readers trip over.
+/// Texts that break careless readers.
 pub(crate) const TEXTS: [&str; 84] = [
     "\u{1F600}\u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467} \u{20BB7}",
     "\u{0634}\u{062D}\u{0646}\u{0629}",
@@ -107,7 +107,7 @@ pub(crate) const TEXTS: [&str; 84] = [
     "",
 ];
 
-/// Numerals at and beyond the ends of common types; the last cannot be held.
+/// Numerals at and beyond the limits of common types; the last exceeds them all.
 const NUMERALS: [&str; 11] = [
     "0",
     "-0",
@@ -122,7 +122,7 @@ const NUMERALS: [&str; 11] = [
     "1e400",
 ];
 
-/// Every odd text as an id and in all text fields, every numeral in all numbers.
+/// Every unusual text as an id and in all text fields, every numeral in all numbers.
 pub(crate) async fn content(mut run: Run) {
     let json_log = run.random.bool();
     let toml = if json_log {
@@ -141,14 +141,14 @@ pub(crate) async fn content(mut run: Run) {
     served(&world, &serving, &client).await;
     names(&world, &serving, &client, &mut run.random).await;
     one_line_an_event(&world, json_log);
-    // Those cannot be kept under their ids; what is left must be equal.
+    // Those cannot be stored under their ids; the rest must be equal.
     for id in &unkept {
         world.market.sandbox.remove(&client, id).unwrap();
     }
     oracle::judge_allowing(world, serving, Allowed { parked: true, ..Allowed::default() }).await;
 }
 
-/// Puts the odd documents into the market; the ids that cannot be kept.
+/// Adds the unusual documents to the marketplace; returns the ids that cannot be stored.
 fn fill(world: &World, client: &str) -> BTreeSet<String> {
     let sandbox = &world.market.sandbox;
     let (_, model, detail) = sandbox.truth(client).swap_remove(3);
@@ -188,7 +188,7 @@ fn fill(world: &World, client: &str) -> BTreeSet<String> {
     unkept
 }
 
-/// What the readme says of ids.
+/// The rule for ids as documented.
 fn is_kept(id: &str) -> bool {
     (1..=ID_MAX).contains(&id.chars().count())
         && !id.chars().any(char::is_control)
@@ -224,11 +224,11 @@ fn with_numbers(document: &Value) -> Value {
     }
 }
 
-/// Parked are exactly those that cannot be kept, each with a reason.
+/// Exactly the documents that cannot be stored are parked, each with a reason.
 async fn parked(serving: &Serving, unkept: &BTreeSet<String>) {
     let parked = serving.all("/api/v1/parked").await;
     for id in unkept {
-        // Shown as one line, without what a terminal would obey.
+        // Shown as one line, without control characters for a terminal.
         let shown: String = id.chars().map(|c| if c.is_control() || c == '\u{2028}' { ' ' } else { c }).collect();
         let shown = shown.trim();
         let is_it =
@@ -244,7 +244,7 @@ async fn parked(serving: &Serving, unkept: &BTreeSet<String>) {
     }
 }
 
-/// Each document can be asked for by its id, and its numerals come back digit by digit.
+/// Each document can be requested by its id, and its numerals come back digit by digit.
 async fn served(world: &World, serving: &Serving, client: &str) {
     let shop = &world.shops[client];
     let mut seen = 0;
@@ -266,7 +266,7 @@ async fn served(world: &World, serving: &Serving, client: &str) {
     }
 }
 
-/// The answer as it is written; asks again as long as it is asked too often.
+/// The answer's text; retries while rate limited.
 async fn insist_on_text(serving: &Serving, path: &str) -> String {
     loop {
         let answer = serving.call(Method::GET, path).send().await.unwrap();
@@ -285,7 +285,7 @@ fn escaped(id: &str) -> String {
     id.bytes().map(byte).collect()
 }
 
-/// Shops can be called anything that is one line; the rest is refused as a request.
+/// Shop names may be any single line; anything else is rejected as a bad request.
 async fn names(world: &World, serving: &Serving, client: &str, random: &mut fastrand::Rng) {
     for text in random.choose_multiple(TEXTS, 20) {
         let (status, answer) = world.change(serving, client, json!({"name": text})).await;
@@ -298,7 +298,7 @@ async fn names(world: &World, serving: &Serving, client: &str, random: &mut fast
     }
 }
 
-/// The log holds one line an event, and no character that a terminal would obey.
+/// The log has one line per event, and no control characters.
 fn one_line_an_event(world: &World, json_log: bool) {
     let log = lossy(&world.folder.path("serve.stderr"));
     let mut lines = 0;

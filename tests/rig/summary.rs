@@ -1,7 +1,7 @@
-//! What all runs add up to: the score line.
+//! Totals over all runs: the summary line.
 //!
-//! Every test counts into the one score of the process. The zeros are findings of the oracle; a run
-//! that adds to them has failed, and the line says so once more for whoever reads only the line.
+//! Every test adds to the one summary of the process. The zeros are findings of the oracle; a run that adds to them
+//! has failed, and the line repeats it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ impl Count {
     }
 }
 
-/// The score of the process.
+/// The summary of the process.
 #[derive(Default)]
 pub(crate) struct Score {
     /// kill -9 of the service, by a test or at a system call.
@@ -39,14 +39,14 @@ pub(crate) struct Score {
     pub(crate) stale: Count,
     pub(crate) rate_breaches: Count,
     pub(crate) secrets_found: Count,
-    /// Answers of the API from 500 on, without 503 and 507, which tell the truth.
+    /// Answers of the API from 500 on, except 503 and 507, which report a passing state.
     pub(crate) server_errors: Count,
     pub(crate) panics: Count,
     worst_recovery_ms: AtomicU64,
 }
 
 impl Score {
-    /// A start of the service took so long until it answered.
+    /// Time from a start of the service to its first answer.
     pub(crate) fn recovered(&self, after: Duration) {
         let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         self.worst_recovery_ms.fetch_max(ms, Ordering::Relaxed);
