@@ -1,4 +1,4 @@
-# Shared by the scripts beside it; not run by itself.
+# Functions shared by the scripts in this folder; sourced, not run.
 # shellcheck shell=bash
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -8,24 +8,24 @@ fail() {
     exit 1
 }
 
-# The folder of the repository, whatever the caller's folder is.
+# Changes to the repository's folder.
 enter_repository() {
     cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 }
 
 need_cargo() {
-    # rustup writes here; a login shell would have it on its path.
+    # Where rustup installs cargo; only login shells have it on their path.
     [[ -d "${HOME:-/nonexistent}/.cargo/bin" ]] && PATH="$PATH:$HOME/.cargo/bin"
     command -v cargo >/dev/null || fail "cargo is missing; install Rust 1.89 or newer: https://rustup.rs"
 }
 
-# What cargo itself calls: the C of TLS and of the allocator is compiled with it.
+# The C compiler and make, which build the TLS library and the allocator.
 need_compiler() {
     need_package cc build-essential
     need_package make build-essential
 }
 
-# need_package COMMAND PACKAGE...: installs the packages when the command is missing.
+# need_package COMMAND PACKAGE...: installs the packages if the command is missing.
 need_package() {
     local command=$1
     shift
@@ -33,7 +33,7 @@ need_package() {
     install_packages "$command" "$@"
 }
 
-# install_packages WHAT PACKAGE...: installs the packages; WHAT is what is missing, for people.
+# install_packages WHAT PACKAGE...: installs the packages; WHAT is named in the message.
 install_packages() {
     local command=$1
     shift
@@ -48,8 +48,8 @@ install_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
-# A server of our own: no rights, ports or data of one that runs already are touched. Needs `scratch`, a
-# folder; sets `server`, its process, for the caller's clean-up. $1: innodb-flush-log-at-trx-commit.
+# Starts a private MariaDB without touching an existing server. Needs `scratch`, a folder; sets `server`, its
+# process, for the caller's clean-up. $1: innodb-flush-log-at-trx-commit.
 start_mariadb() {
     need_package mariadbd mariadb-server-core
     need_package mariadb mariadb-client-core
@@ -60,7 +60,7 @@ start_mariadb() {
     mkdir -m 0700 "$data"
     mariadb-install-db --no-defaults --user="$user" --datadir="$data" --auth-root-authentication-method=normal \
         --skip-test-db >"$folder/install.log" 2>&1 || { cat "$folder/install.log" >&2; fail "MariaDB could not be set up"; }
-    # A free port may be taken by another before the server binds it: try a few.
+    # Another process may take the free port first: try a few.
     for _ in 1 2 3 4 5; do
         port=$((20000 + RANDOM % 20000))
         mariadbd --no-defaults --user="$user" --datadir="$data" --socket="$folder/socket" --bind-address=127.0.0.1 \
@@ -84,5 +84,5 @@ start_mariadb() {
     fail "MariaDB did not start"
 }
 
-# Where cargo puts what it builds.
+# Cargo's target folder.
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-target}"; }
