@@ -198,6 +198,51 @@ fn scripts_can_be_run_and_stop_at_the_first_error() {
     assert_none(&found);
 }
 
+/// What a page puts in backticks, without code blocks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2).filter(|piece| !piece.contains(char::is_whitespace))
+}
+
+#[test]
+fn what_the_documents_name_exists() {
+    let read = |page: &str| fs::read_to_string(root().join(page)).unwrap();
+    let program: Vec<(String, String)> = [files("src", ".rs"), files("tests/it", ".rs")].concat();
+    let is_there = |name: &str| {
+        let (function, file) = (format!("fn {name}("), format!("{name}.rs"));
+        program
+            .iter()
+            .any(|(path, text)| path.split('/').any(|part| part == name || part == file) || text.contains(&function))
+    };
+    let rig = read("tests/rig/tests.rs");
+    let mut found = Vec::new();
+    for page in ["docs/promises.md", "docs/architecture.md", "src/lib.rs"] {
+        let text = read(page);
+        for name in quoted(&text) {
+            let is_path = name.ends_with(".rs") && page.starts_with("docs") && !name.contains("..");
+            if is_path && ![root().join(name), root().join("src").join(name)].iter().any(|path| path.exists()) {
+                found.push(format!("{page}: there is no file {name}"));
+            }
+            if let Some((_, last)) = name.rsplit_once("::")
+                && !is_there(last)
+            {
+                found.push(format!("{page}: {name} is neither a test nor a module"));
+            }
+        }
+        for (at, begin) in text.match_indices("ig: `") {
+            let mut rest = text.get(at + begin.len()..).unwrap_or_default().split('`');
+            while let Some(name) = rest.next() {
+                if !rig.contains(&format!("name: \"{name}\"")) {
+                    found.push(format!("{page}: the rig has no test {name}"));
+                }
+                if rest.next().is_none_or(|between| between.trim() != ",") {
+                    break;
+                }
+            }
+        }
+    }
+    assert_none(&found);
+}
+
 #[test]
 fn the_rules_see_what_they_should() {
     assert!(begins("a shipment", "shipment") && begins("(bol_x)", "bol_"));
