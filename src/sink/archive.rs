@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::filter::equals;
-use super::{Filling, Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+use super::{Item, ItemPage, ListQuery, PageBuilder, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
@@ -18,25 +18,25 @@ use crate::domain::clock::sql_datetime;
 use crate::domain::{Held, Json};
 use crate::store::{Archived, Store, StoreError, how_it_ended};
 
-/// Longest look through the archive for one page; the answer's own limit is not much more.
-const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
-/// Pages that are looked for at once: each takes a processor.
-const LOOKS_MAX: usize = 2;
-/// Documents opened between two looks at whether the page is full.
-const LOOKED_AT_ONCE: usize = 256;
+/// Timeout of the scan for one page; the HTTP answer's own limit is not much longer.
+const SCAN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Concurrent scans: each takes a processor.
+const SCANS_MAX: usize = 2;
+/// Documents decrypted before checking whether the page is full.
+const SCANNED_AT_ONCE: usize = 256;
 
 /// The embedded archive.
 #[derive(Clone)]
 pub struct Archive {
     store: Store,
     definitions: Vec<Arc<Definition>>,
-    looks: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
 }
 
 impl Archive {
     /// The archive of a store.
     pub fn new(store: Store, definitions: Vec<Arc<Definition>>) -> Archive {
-        Archive { store, definitions, looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
+        Archive { store, definitions, scans: Arc::new(Semaphore::new(SCANS_MAX)) }
     }
 
     /// Reads a page of documents, in the order of `(shop_id, id)` by bytes, on a blocking thread.
@@ -46,7 +46,7 @@ impl Archive {
     pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
         let (archive, definition, query) = (self.clone(), self.definition(resource)?, query.clone());
         // Held by the scan itself, which continues after its caller was cancelled.
-        let permit = Arc::clone(&self.looks).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.scans).acquire_owned().await.ok();
         blocking(move || {
             let _held = permit;
             archive.collect(&definition, &query)
@@ -92,26 +92,26 @@ impl Archive {
     }
 
     fn collect(&self, definition: &Definition, query: &ListQuery) -> Result<ItemPage, SinkError> {
-        let mut filling = Filling::default();
+        let mut builder = PageBuilder::default();
         let begun = Instant::now();
         for shop in shops(query) {
             let mut after = query.after.clone();
             loop {
                 let from = after.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
                 let found =
-                    self.store.archived(&definition.name, shop.as_deref(), from, LOOKED_AT_ONCE).map_err(broken)?;
+                    self.store.archived(&definition.name, shop.as_deref(), from, SCANNED_AT_ONCE).map_err(broken)?;
                 let Some(last) = found.last.clone() else { break };
                 // The caller has timed out by then.
-                if begun.elapsed() > LOOK_TIME_MAX {
+                if begun.elapsed() > SCAN_TIME_MAX {
                     return Err(SinkError::new(
                         SinkErrorClass::Unavailable,
-                        format!("looking through the archive took more than {} s", LOOK_TIME_MAX.as_secs()),
+                        format!("scanning the archive took more than {} s", SCAN_TIME_MAX.as_secs()),
                     ));
                 }
                 for document in found.documents {
                     let (item, cells) = open(definition, document)?;
-                    if matches(definition, query, &item, &cells) && !filling.take(item, query.limit) {
-                        return Ok(filling.page);
+                    if matches(definition, query, &item, &cells) && !builder.take(item, query.limit) {
+                        return Ok(builder.page);
                     }
                 }
                 after = Some(last);
@@ -120,7 +120,7 @@ impl Archive {
                 }
             }
         }
-        Ok(filling.page)
+        Ok(builder.page)
     }
 }
 
@@ -141,8 +141,9 @@ fn shops(query: &ListQuery) -> Vec<Option<String>> {
 }
 
 fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), SinkError> {
-    let value = Json::parse(&document.body)
-        .map_err(|error| SinkError::new(SinkErrorClass::Poison, format!("an archived document is no JSON: {error}")))?;
+    let value = Json::parse(&document.body).map_err(|error| {
+        SinkError::new(SinkErrorClass::Poison, format!("an archived document is not JSON: {error}"))
+    })?;
     let cells = extract(definition, &document.id, &value, &document.combination);
     let names = definition.table.columns.iter().map(|column| column.name.clone());
     let columns = names.zip(cells.cells.iter().cloned()).collect();

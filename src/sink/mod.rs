@@ -125,12 +125,12 @@ pub struct ItemPage {
 
 /// Collects items until the page is full.
 #[derive(Default)]
-struct Filling {
+struct PageBuilder {
     page: ItemPage,
     bytes: usize,
 }
 
-impl Filling {
+impl PageBuilder {
     /// Adds an item; false if the page already has `limit` items or enough bytes.
     fn take(&mut self, item: Item, limit: usize) -> bool {
         if self.page.items.len() >= limit.max(1) || self.bytes >= PAGE_BYTES_MAX {

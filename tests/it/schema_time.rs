@@ -1,7 +1,7 @@
 //! The schema over time: columns and tables that a definition gains later are made at the start, and filled from the
 //! stored documents without a call of the API, also when that is killed.
 
-mod beside;
+mod replay_concurrency;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;

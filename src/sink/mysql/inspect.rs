@@ -241,7 +241,7 @@ pub(super) fn faults(table: &SqlTable, found: &Found) -> Vec<Fault> {
     for column in &found.columns {
         match table.columns.iter().find(|ours| ours.name == column.name) {
             Some(ours) => faults.of_column(table, ours, column),
-            None => faults.of_stranger(column),
+            None => faults.of_foreign_column(column),
         }
     }
     faults.of_additions(found);
@@ -263,8 +263,7 @@ impl Faults<'_> {
     fn of_store(&mut self, found: &Found) {
         let (table, engine) = (self.table, &found.engine);
         if found.is_view {
-            let text =
-                "it is a view, and rows cannot be written to it; rename it, or give the resource another table name";
+            let text = "it is a view, which cannot be written to; rename it, or give the resource another table name";
             return self.add(Severity::Corrupts, text);
         }
         if !found.has_transactions {
@@ -298,8 +297,8 @@ impl Faults<'_> {
         match found.indexes.get("PRIMARY") {
             None => {
                 let text = format!(
-                    "it has no primary key, so that a document would be there twice; run ALTER TABLE `{table}` ADD \
-                     PRIMARY KEY ({ours}), once rows that are there twice are gone"
+                    "it has no primary key, so that documents would be stored twice; remove duplicate rows, and run ALTER TABLE \
+                     `{table}` ADD PRIMARY KEY ({ours})"
                 );
                 self.add(Severity::Corrupts, &text);
             }
@@ -311,7 +310,7 @@ impl Faults<'_> {
                     && primary.parts.iter().all(|(_, length)| length.is_none());
                 if !is_same {
                     let text = format!(
-                        "its primary key is ({}), and documents are distinguished by ({ours}); run ALTER TABLE `{table}` \
+                        "its primary key is ({}), but documents are distinguished by ({ours}); run ALTER TABLE `{table}` \
                          DROP PRIMARY KEY, ADD PRIMARY KEY ({ours})",
                         primary.list()
                     );
@@ -336,7 +335,7 @@ impl Faults<'_> {
         let (name, statement) = (&ours.name, table.change_column(ours, false, false));
         let is_key = table.key().contains(name);
         if there.is_generated() {
-            let text = format!("column `{name}` is generated, and the writer gives it a value; run {statement}");
+            let text = format!("column `{name}` is generated, but the writer must set it; run {statement}");
             return self.add(Severity::Refuses, &text);
         }
         if let Some(collation) = there.collation.as_deref().filter(|_| is_key)
@@ -344,7 +343,7 @@ impl Faults<'_> {
             && collation != "binary"
         {
             let text = format!(
-                "column `{name}` compares by {collation}, which takes different ids for one; run {statement}, and then \
+                "column `{name}` compares by {collation}, which treats different ids as equal; run {statement}, and then \
                  `waybill verify --mend`"
             );
             self.add(Severity::Corrupts, &text);
@@ -353,8 +352,8 @@ impl Faults<'_> {
             && charset != "binary"
         {
             let text = format!(
-                "column `{name}` is {charset}, which cannot hold every character: documents with others are refused \
-                 and parked; run {statement}"
+                "column `{name}` is {charset}, which cannot hold every character: documents with other characters are \
+                 refused and parked; run {statement}"
             );
             self.add(Severity::Refuses, &text);
         }
@@ -367,11 +366,11 @@ impl Faults<'_> {
     }
 
     /// Checks a column that is not ours.
-    fn of_stranger(&mut self, column: &Column) {
+    fn of_foreign_column(&mut self, column: &Column) {
         if column.needs_value() {
             let (table, Column { name, kind, .. }) = (self.table, column);
             let text = format!(
-                "column `{name}` is not Waybill's, is NOT NULL and has no default, so that no document can be written; \
+                "column `{name}` is not Waybill's, is NOT NULL and has no default, so no document can be written; \
                  run ALTER TABLE `{table}` MODIFY COLUMN `{name}` {kind} NULL"
             );
             self.add(Severity::Refuses, &text);
@@ -382,13 +381,14 @@ impl Faults<'_> {
     fn of_additions(&mut self, found: &Found) {
         if !found.triggers.is_empty() {
             let text = format!(
-                "it has triggers ({}); what they refuse is parked, and what they change is not what the API sent",
+                "it has triggers ({}); documents that they refuse are parked, and values that they change differ from the API's",
                 found.triggers.join(", ")
             );
             self.add(Severity::Notice, &text);
         }
         for (name, clause) in &found.checks {
-            let text = format!("its condition `{name}` refuses, and so parks, documents that do not meet {clause}");
+            let text =
+                format!("its constraint `{name}` refuses documents that violate {clause}, which are then parked");
             self.add(Severity::Notice, &text);
         }
         if !found.foreign_keys.is_empty() {

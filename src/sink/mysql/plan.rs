@@ -205,8 +205,7 @@ impl<'a> Rows<'a> {
     /// Class `Poison` if it is not JSON, or if one of its rows is larger than `packet` bytes.
     pub(super) fn push(&mut self, layout: &Layout, reading: &Reading<'a>, packet: usize) -> Result<(), SinkError> {
         let document = reading.document;
-        let value =
-            Json::parse(&document.body).map_err(|error| poison(document, &format!("no valid JSON: {error}")))?;
+        let value = Json::parse(&document.body).map_err(|error| poison(document, &format!("invalid JSON: {error}")))?;
         let laid_out = extract(&layout.definition, &document.id, &value, &document.combination);
         self.push_extract(layout, reading, laid_out, packet)
     }
@@ -243,7 +242,7 @@ impl<'a> Rows<'a> {
         if bytes > packet {
             return Err(poison(
                 document,
-                &format!("a row of {bytes} bytes is more than the server takes; raise max_allowed_packet and retry"),
+                &format!("a row of {bytes} bytes exceeds the server's limit; raise max_allowed_packet and retry"),
             ));
         }
         self.documents.push(DocumentKey { shop: &document.shop, id: &document.id, version: document.version });

@@ -11,7 +11,7 @@ use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::extract;
 use crate::domain::Json;
 use crate::sink::filter::held;
-use crate::sink::{Filling, Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+use crate::sink::{Item, ItemPage, ListQuery, PageBuilder, SinkError, SinkErrorClass};
 
 use super::Mysql;
 use super::layout::Layout;
@@ -37,11 +37,11 @@ impl Mysql {
             condition.text(),
             layout.definition.table.id_column
         );
-        let mut filling = Filling::default();
+        let mut builder = PageBuilder::default();
         // A page that fills up early must not keep the memory of the rows it dropped.
-        let take = |row| Ok(filling.take(self.item(layout, row)?, limit));
+        let take = |row| Ok(builder.take(self.item(layout, row)?, limit));
         self.read_while(&text, Params::Positional(condition.values), take).await?;
-        Ok(filling.page)
+        Ok(builder.page)
     }
 
     /// Reads one document; None if there is no such id.

@@ -81,7 +81,7 @@ impl Mysql {
             if tables.len() < 1 + layout.children.len() || !tables.iter().all(Found::has_transactions) {
                 continue;
             }
-            if tables.iter().any(Found::has_triggers) && has_lasting_tables(conn).await? {
+            if tables.iter().any(Found::has_triggers) && has_tables_without_transactions(conn).await? {
                 let text = format!(
                     "table `{}`: the writes were not tried: a trigger may write to a table without transactions, where \
                      that would stay",
@@ -111,12 +111,14 @@ impl Mysql {
             (Ok(()), Ok(())) => Ok(None),
             (_, Err(error)) if lost(&error) => Err(error),
             (Err(error), _) if lost(&error) => Err(error),
-            (_, Err(error)) => Ok(fault(Severity::Refuses, "a document was tried, and is refused", error)),
+            (_, Err(error)) => Ok(fault(Severity::Refuses, "a test document was refused", error)),
             // A check constraint may refuse made-up values and still accept the API's.
-            (Err(error), Ok(())) if error.class == SinkErrorClass::Poison => {
-                Ok(fault(Severity::Notice, "a made-up document is refused, and one without values is taken", error))
-            }
-            (Err(error), Ok(())) => Ok(fault(Severity::Refuses, "a document was tried, and is refused", error)),
+            (Err(error), Ok(())) if error.class == SinkErrorClass::Poison => Ok(fault(
+                Severity::Notice,
+                "a test document with values was refused, one without values was accepted",
+                error,
+            )),
+            (Err(error), Ok(())) => Ok(fault(Severity::Refuses, "a test document was refused", error)),
         }
     }
 
@@ -175,7 +177,7 @@ fn lost(error: &SinkError) -> bool {
 }
 
 /// Whether the database has tables without transactions.
-async fn has_lasting_tables(conn: &mut Conn) -> Result<bool, SinkError> {
+async fn has_tables_without_transactions(conn: &mut Conn) -> Result<bool, SinkError> {
     let text = "SELECT COUNT(*) FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
                 WHERE t.TABLE_SCHEMA = DATABASE() AND COALESCE(e.TRANSACTIONS, 'NO') <> 'YES'";
     let count: Option<u64> = soon(conn.query_first(text)).await?;

@@ -111,8 +111,8 @@ async fn versions(
     if matched < count {
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let text = format!(
-            "table `{table}`: the server takes different ids for one, as `shop_id` or `{id}` does not compare by bytes; \
-             `waybill check` shows the statement that changes that"
+            "table `{table}`: the server treats different ids as equal, because `shop_id` or `{id}` does not compare by bytes; \
+             run `waybill check` for the statement that repairs it"
         );
         return Err(SinkError::new(SinkErrorClass::Operator, text));
     }

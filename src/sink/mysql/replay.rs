@@ -279,7 +279,7 @@ impl<'a> Fresh<'a> {
             tracing::warn!(
                 shop.id = shop,
                 document.id = id,
-                "a stored document is no JSON; its columns stay as they are"
+                "a stored document is not JSON; its columns are left unchanged"
             );
             return;
         };

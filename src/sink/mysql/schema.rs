@@ -117,9 +117,9 @@ impl Mysql {
             }
             forget_other_layouts(conn, layout).await?;
             if parent == Fitted::Made {
-                tell_renamed(conn, layout).await?;
+                warn_recreated_table(conn, layout).await?;
             } else if has_gained {
-                tell_gain(conn, layout).await?;
+                log_added_columns(conn, layout).await?;
             }
         }
         soon(conn.query_drop(format!("DO RELEASE_LOCK({LOCK_NAME})"))).await
@@ -148,7 +148,7 @@ impl Mysql {
             faults.into_iter().partition(|fault| fault.severity == Severity::Corrupts);
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             for Fault { text, .. } in others {
-                tracing::warn!(fault = text, "MySQL: a table is not as Waybill makes it");
+                tracing::warn!(fault = text, "MySQL: a table differs from what Waybill creates");
             }
         }
         let problems: Vec<String> = corrupting.into_iter().map(|fault| fault.text).collect();
@@ -199,7 +199,7 @@ async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
 }
 
 /// Logs that new columns are empty for existing documents, and how to fill them.
-async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
+async fn log_added_columns(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let text = format!("SELECT 1 FROM `{}` LIMIT 1", layout.parent.name);
     let document: Option<u8> = soon(conn.query_first(text)).await?;
     if document.is_some() {
@@ -213,7 +213,7 @@ async fn tell_gain(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
 }
 
 /// Warns of a newly created table whose resource was synced before: its table may have been renamed in the definition.
-async fn tell_renamed(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
+async fn warn_recreated_table(conn: &mut Conn, layout: &Layout) -> Result<(), SinkError> {
     let (resource, table) = (layout.definition.name.as_str(), &layout.parent.name);
     let text = "SELECT 1 FROM `waybill_checkpoints` WHERE `resource` = ? LIMIT 1";
     let synced: Option<u8> = soon(conn.exec_first(text, (resource,))).await?;
@@ -307,7 +307,7 @@ async fn not_ours(
              definition; change the definition back, or run ALTER TABLE `{table}` RENAME COLUMN `{old}` TO `{missing}`"
         ),
         None => format!(
-            "table `{table}` is there but is not Waybill's: it has no column `{missing}`; rename it, or give the \
+            "table `{table}` exists but is not Waybill's: it has no column `{missing}`; rename it, or give the \
              resource another table name"
         ),
     };

@@ -39,7 +39,7 @@ async fn poison_is_classed_and_leaves_nothing_of_its_batch() {
 }
 
 #[tokio::test]
-async fn a_dropped_table_is_the_operators() {
+async fn a_dropped_table_needs_the_operator() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     database.run("DROP TABLE shipment_items").await;
@@ -49,7 +49,7 @@ async fn a_dropped_table_is_the_operators() {
 }
 
 #[tokio::test]
-async fn who_may_not_make_tables_can_use_those_that_somebody_made() {
+async fn a_user_without_ddl_rights_can_use_prepared_tables() {
     let server = MariaDb::start();
     let database = Database::on(&server.url()).await;
     database.run("CREATE USER app@'127.0.0.1' IDENTIFIED BY 'geheim'").await;
@@ -73,7 +73,7 @@ async fn who_may_not_make_tables_can_use_those_that_somebody_made() {
 }
 
 #[tokio::test]
-async fn a_lock_wait_is_repeated() {
+async fn a_lock_wait_timeout_is_retried() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let one = entry("s", "1", 1, &shipment("o", &["1"]));
@@ -89,7 +89,7 @@ async fn a_lock_wait_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_statement_without_an_answer_is_given_up_within_half_a_minute() {
+async fn a_statement_without_an_answer_times_out_within_half_a_minute() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     database.run("CREATE TRIGGER slow BEFORE INSERT ON shipments FOR EACH ROW SET @slept = SLEEP(45)").await;
@@ -118,7 +118,7 @@ async fn a_locked_table_is_waited_for_and_no_document_is_blamed() {
 }
 
 #[tokio::test]
-async fn a_dead_or_read_only_server_is_disconnected_and_heals() {
+async fn a_dead_or_read_only_server_is_disconnected_and_recovers() {
     let mut server = MariaDb::start();
     let database = Database::on(&server.url()).await;
     let mysql = prepared(&database).await;

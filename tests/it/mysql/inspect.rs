@@ -44,7 +44,7 @@ fn corrupting() -> Vec<(&'static str, &'static [&'static str])> {
         ),
         (
             "ALTER TABLE shipments MODIFY shipment_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
-            &["`shipment_id`", "utf8mb4_general_ci", "different ids for one", "verify --mend"],
+            &["`shipment_id`", "utf8mb4_general_ci", "different ids as equal", "verify --mend"],
         ),
         (
             "ALTER TABLE shipment_items MODIFY shop_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NOT NULL",
@@ -110,7 +110,7 @@ async fn a_table_that_refuses_documents_is_found_with_the_statement_that_repairs
 }
 
 #[tokio::test]
-async fn what_only_shows_in_a_write_is_found_by_trying_one_that_leaves_nothing() {
+async fn a_rolled_back_write_finds_what_inspection_cannot() {
     for (change, weight, says) in [
         (
             "CREATE TRIGGER t BEFORE INSERT ON shipments FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed'",
@@ -150,7 +150,7 @@ async fn what_only_shows_in_a_write_is_found_by_trying_one_that_leaves_nothing()
 }
 
 #[tokio::test]
-async fn a_trial_never_touches_what_no_rollback_reaches() {
+async fn a_trial_write_skips_tables_without_transactions() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     database.run("CREATE TABLE audit (n INT) ENGINE = MyISAM").await;
@@ -168,7 +168,7 @@ async fn a_trial_never_touches_what_no_rollback_reaches() {
 }
 
 #[tokio::test]
-async fn what_somebody_added_without_harm_is_none() {
+async fn harmless_additions_are_no_faults() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let mut changes = vec![
@@ -190,7 +190,7 @@ async fn what_somebody_added_without_harm_is_none() {
 }
 
 #[tokio::test]
-async fn a_server_or_a_user_that_may_not_write_is_found() {
+async fn a_read_only_server_and_a_user_without_rights_are_found() {
     let server = MariaDb::start();
     let database = Database::on(&server.url()).await;
     prepared(&database).await;

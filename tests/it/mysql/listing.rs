@@ -10,7 +10,7 @@ use super::{NOW, entry, prepared, shipment};
 use crate::support::mariadb::Database;
 
 #[tokio::test]
-async fn pages_of_the_listing_add_up_to_the_set() {
+async fn pages_contain_every_document_once() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let mut want = BTreeSet::new();
@@ -64,7 +64,7 @@ async fn a_page_of_large_documents_ends_early_and_the_next_goes_on() {
 }
 
 #[tokio::test]
-async fn filters_find_what_they_say() {
+async fn filters_find_the_matching_documents() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let at = |time: &str, order: &str, ean: &str, name: &str| {

@@ -59,7 +59,7 @@ async fn changed_tables() -> Vec<(&'static str, Database)> {
 }
 
 #[tokio::test]
-async fn children_follow_their_document_whatever_the_server_counts() {
+async fn child_rows_follow_their_document_whatever_counts_the_server_reports() {
     for (what, database) in changed_tables().await {
         let mysql = prepared(&database).await;
         mysql.write(&documents(1, |n| n % 6)).await.unwrap();
@@ -84,7 +84,7 @@ async fn children_follow_their_document_whatever_the_server_counts() {
 }
 
 #[tokio::test]
-async fn children_that_outlived_their_document_go_when_it_is_read_again() {
+async fn orphaned_child_rows_are_removed_when_the_document_is_read_again() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     mysql.write(&[entry("s", "1", 7, &shipment("o", &["1", "2", "3"]))]).await.unwrap();
@@ -100,7 +100,7 @@ async fn children_that_outlived_their_document_go_when_it_is_read_again() {
 }
 
 #[tokio::test]
-async fn what_people_added_to_rows_stays_with_them() {
+async fn columns_that_people_added_keep_their_values() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     database.run("ALTER TABLE shipment_items ADD note VARCHAR(20) NULL").await;
@@ -115,7 +115,7 @@ async fn what_people_added_to_rows_stays_with_them() {
 }
 
 #[tokio::test]
-async fn no_index_that_somebody_added_gives_one_document_the_row_of_another() {
+async fn an_added_unique_index_never_merges_two_documents() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     database.run("ALTER TABLE shipments ADD UNIQUE u (order_id(20))").await;
@@ -137,7 +137,7 @@ async fn no_index_that_somebody_added_gives_one_document_the_row_of_another() {
 }
 
 #[tokio::test]
-async fn ids_that_the_server_takes_for_one_stop_the_writer_and_merge_nothing() {
+async fn ids_that_collide_in_the_server_stop_the_writer_and_merge_nothing() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     mysql.write(&[entry("s", "CASE", 1, &shipment("o1", &["1"]))]).await.unwrap();

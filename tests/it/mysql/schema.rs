@@ -78,7 +78,7 @@ async fn two_processes_may_prepare_at_once() {
 }
 
 #[tokio::test]
-async fn a_table_of_somebody_else_is_left_alone() {
+async fn a_foreign_table_is_left_alone() {
     let database = Database::fresh().await;
     database.run("CREATE TABLE shipments (x INT)").await;
     let error = open(database.url()).prepare().await.unwrap_err();
@@ -87,7 +87,7 @@ async fn a_table_of_somebody_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn rights_of_an_owner_are_all_there_and_leave_no_trace() {
+async fn probing_the_rights_of_an_owner_finds_all_and_leaves_no_trace() {
     let database = Database::fresh().await;
     let rights = open(database.url()).rights().await.unwrap();
     assert!(rights.lacks_for_rows.is_empty() && rights.lacks_for_tables.is_empty() && rights.max_allowed_packet > 0);
@@ -157,7 +157,7 @@ async fn a_column_is_widened_with_its_definition_where_no_value_can_be_lost() {
 }
 
 #[tokio::test]
-async fn a_change_of_type_that_could_lose_values_is_refused_with_its_mend() {
+async fn a_change_of_type_that_could_lose_values_is_refused_with_a_remedy() {
     let database = Database::fresh().await;
     let old = typed(&database, NARROW);
     old.prepare().await.unwrap();

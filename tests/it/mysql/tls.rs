@@ -102,7 +102,7 @@ async fn a_private_authority_is_trusted_when_its_file_is_named_and_no_other_is()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_program_hears_of_authorities_as_on_the_side_of_the_api() {
+async fn ssl_cert_file_applies_to_mysql_as_to_the_api() {
     let secure = Secure::start(&["localhost"], &[]).await;
     let mut folder = Folder::bare();
     let config = |more: &str, ca: &str| {
@@ -128,7 +128,7 @@ async fn the_program_hears_of_authorities_as_on_the_side_of_the_api() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_is_reached_by_its_address_of_version_6() {
+async fn a_server_is_reached_by_its_ipv6_address() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         return eprintln!("skipped: this machine has no loopback address of version 6");
     }
@@ -138,7 +138,7 @@ async fn a_server_is_reached_by_its_address_of_version_6() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_is_no_matter_of_tls_where_the_server_offers_none() {
+async fn a_wrong_password_gets_no_tls_hint_if_the_server_offers_none() {
     let server = tokio::task::block_in_place(MariaDb::start);
     let url = format!("mysql://nobody:geheim@127.0.0.1:{}/waybill", server.port());
     let denied = ping(url.clone(), None).await.unwrap_err();

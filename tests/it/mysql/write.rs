@@ -79,7 +79,7 @@ async fn ids_that_a_collation_would_merge_stay_apart() {
 }
 
 #[tokio::test]
-async fn writing_a_batch_twice_is_writing_it_once() {
+async fn writing_a_batch_twice_changes_nothing() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let mut entries: Vec<Entry> =
@@ -115,7 +115,7 @@ async fn an_older_document_never_overwrites_a_newer_one_nor_its_children() {
 }
 
 #[tokio::test]
-async fn children_that_vanished_from_the_document_go() {
+async fn child_rows_missing_from_the_document_are_deleted() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     mysql
@@ -143,7 +143,7 @@ async fn of_two_readings_in_one_batch_the_newer_stays() {
 }
 
 #[tokio::test]
-async fn a_note_about_the_listing_loses_against_a_newer_reading() {
+async fn a_listing_note_loses_against_a_newer_document() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let gone = async || mysql.get("shipments", "s", "1").await.unwrap().unwrap().no_longer_listed_at;
@@ -160,7 +160,7 @@ async fn a_note_about_the_listing_loses_against_a_newer_reading() {
 }
 
 #[tokio::test]
-async fn writers_side_by_side_converge_on_the_newest() {
+async fn concurrent_writers_converge_on_the_newest_version() {
     let database = Database::fresh().await;
     let (one, two) = (prepared(&database).await, open(database.url()));
     let write = async |mysql: &Mysql, version: u64, reverse: bool| {
@@ -281,7 +281,7 @@ async fn five_hundred_at_a_time_are_written_whole() {
 }
 
 #[tokio::test]
-async fn a_purge_reaches_the_tables_of_resources_that_are_configured_no_more() {
+async fn a_purge_reaches_tables_of_unconfigured_resources() {
     let database = Database::fresh().await;
     let before = prepared(&database).await;
     let body = shipment("1", &["8712626055143"]);

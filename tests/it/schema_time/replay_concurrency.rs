@@ -64,7 +64,7 @@ fn newer(number: u64, round: u64) -> Entry {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_writer_brings_meanwhile_wins_and_columns_are_those_of_the_stored_document() {
+async fn a_concurrent_write_wins_over_a_replay() {
     const DOCUMENTS: u64 = 6_000;
     const EVERY: u64 = 40;
     let database = Database::fresh().await;
@@ -180,7 +180,7 @@ async fn a_start_adds_columns_at_once_takes_none_away_and_says_how_to_fill_them(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_got_another_name_is_not_made_anew_in_silence() {
+async fn a_renamed_table_is_reported() {
     let database = Database::fresh().await;
     let folder = outgrown(&database, 30).await;
     let named = |name: &str| {
@@ -206,7 +206,7 @@ async fn a_table_that_got_another_name_is_not_made_anew_in_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn columns_that_were_taken_out_and_come_back_are_filled_from_the_first_document_on() {
+async fn columns_that_return_are_filled_from_the_first_document_on() {
     let database = Database::fresh().await;
     let folder = outgrown(&database, 50).await;
     let replay = |more: &[&str]| folder.run(&[&["schema", "replay"][..], more].concat()).expect(0).out;
