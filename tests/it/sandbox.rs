@@ -103,7 +103,7 @@ fn header(answer: &Response, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_is_served_is_the_truth() {
+async fn served_documents_equal_the_expected_ones() {
     let options = Options { shops: vec![shop("a", 123, 51)], limits: no_limits(), ..Options::default() };
     let stand = stand(options).await;
     let token = stand.token("a").await;
@@ -154,7 +154,7 @@ async fn lists_are_newest_first_within_three_months_and_rows_agree_with_details(
 }
 
 #[tokio::test]
-async fn tokens_are_given_by_the_rules_and_end() {
+async fn tokens_are_issued_by_the_rules_and_expire() {
     let stand = stand(Options { shops: vec![shop("a", 1, 0)], ..Options::default() }).await;
     let refused = stand.login("a", "wrong").send().await.unwrap();
     assert_eq!(refused.status(), 401);
@@ -195,7 +195,7 @@ async fn tokens_are_given_by_the_rules_and_end() {
 }
 
 #[tokio::test]
-async fn too_many_logins_block_everybody() {
+async fn too_many_logins_block_the_login_host() {
     let options = Options { shops: vec![shop("a", 0, 0), shop("b", 0, 0)], logins_max: Some(3), ..Options::default() };
     let stand = stand(options).await;
     for _ in 0..3 {
@@ -208,7 +208,7 @@ async fn too_many_logins_block_everybody() {
 }
 
 #[tokio::test]
-async fn budgets_are_windows_on_the_wall_clock() {
+async fn rate_windows_are_aligned_with_the_wall_clock() {
     let shops = vec![shop("a", 3, 0), shop("b", 3, 0), shop("c", 3, 0)];
     let accounts = BTreeMap::from([("c".to_owned(), "a".to_owned())]);
     let limits = BTreeMap::from([("GET /retailer/shipments/*".to_owned(), "2/s".to_owned())]);
@@ -247,7 +247,7 @@ async fn budgets_are_windows_on_the_wall_clock() {
 }
 
 #[tokio::test]
-async fn questions_are_read_strictly() {
+async fn queries_are_validated_strictly() {
     let stand = stand(Options { shops: vec![shop("a", 60, 60)], limits: no_limits(), ..Options::default() }).await;
     let token = stand.token("a").await;
     let url = format!("{}/retailer/shipments", stand.base);
@@ -293,7 +293,7 @@ async fn questions_are_read_strictly() {
 }
 
 #[tokio::test]
-async fn content_changes_as_the_api_lets_it() {
+async fn content_changes_as_in_the_api() {
     let options = Options {
         shops: vec![shop("a", 120, 0)],
         limits: no_limits(),
@@ -334,7 +334,7 @@ async fn content_changes_as_the_api_lets_it() {
 }
 
 #[tokio::test]
-async fn equal_ids_in_two_shops_hold_other_content_and_a_seed_repeats_itself() {
+async fn equal_ids_in_two_shops_have_different_content_and_a_seed_repeats() {
     let options = |seed| Options { seed, shops: vec![shop("a", 40, 5), shop("b", 40, 5)], ..Options::default() };
     let first = Sandbox::new(options(1), Clock::manual(NOW)).unwrap();
     let again = Sandbox::new(options(1), Clock::manual(NOW)).unwrap();
@@ -351,7 +351,7 @@ async fn equal_ids_in_two_shops_hold_other_content_and_a_seed_repeats_itself() {
 }
 
 #[tokio::test]
-async fn odd_values_occur_and_tidy_ones_lack_nothing() {
+async fn edge_cases_occur_only_if_enabled() {
     let truth = |odd| {
         let options = Options { shops: vec![shop("a", 400, 100)], odd, ..Options::default() };
         Sandbox::new(options, Clock::manual(NOW)).unwrap().truth("a")
@@ -382,7 +382,7 @@ async fn odd_values_occur_and_tidy_ones_lack_nothing() {
 }
 
 #[tokio::test]
-async fn faults_break_what_they_name() {
+async fn each_fault_breaks_the_answer_it_names() {
     let stand = stand(Options { shops: vec![shop("a", 60, 0)], limits: no_limits(), ..Options::default() }).await;
     let token = stand.token("a").await;
     let id = stand.sandbox.truth("a")[0].1.clone();

@@ -93,7 +93,7 @@ async fn orders_are_filtered_and_change() {
 }
 
 #[tokio::test]
-async fn one_of_each_resource_can_be_added_and_changed() {
+async fn a_document_of_each_resource_can_be_added_and_changed() {
     let (stand, _) = one_shop(200, 60).await;
     for resource in CATALOG {
         let before = stand.truth_of(resource);

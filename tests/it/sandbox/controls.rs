@@ -8,7 +8,7 @@ use super::{Stand, stand};
 use crate::support::no_limits;
 
 #[tokio::test]
-async fn controls_work_from_outside() {
+async fn controls_work_over_http() {
     let stand = stand(Options { limits: no_limits(), ..Options::default() }).await;
     let added = json!({ "client_id": "x", "client_secret": "secret of x", "fbr": 3, "fbb": 2 });
     assert_eq!(stand.control(Http::POST, "shops", added.clone()).await.0, 200);

@@ -112,7 +112,7 @@ pub(super) async fn one_shop(fbr: usize, fbb: usize) -> (Stand, String) {
 }
 
 #[tokio::test]
-async fn whole_walks_show_the_truth() {
+async fn full_walks_return_every_document() {
     let (stand, token) = one_shop(420, 130).await;
     for resource in ["orders", "returns", "replenishments", "inventory", "invoice_requests", "promotions"] {
         let (paths, key, id) = walks(resource);
@@ -227,7 +227,7 @@ async fn offers_are_walked_by_cursor() {
 }
 
 #[tokio::test]
-async fn filters_leave_what_they_name() {
+async fn filters_return_the_matching_documents() {
     let (stand, token) = one_shop(900, 400).await;
     let sent = stand.pages(&token, "replenishments?x", "replenishments").await;
     let time = |row: &Value| row["creationDateTime"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
@@ -289,7 +289,7 @@ async fn filters_leave_what_they_name() {
 }
 
 #[tokio::test]
-async fn wrong_questions_are_refused() {
+async fn invalid_queries_are_refused() {
     let (stand, token) = one_shop(60, 60).await;
     for (path, name) in [
         ("returns?handled=1", "handled"),
@@ -338,7 +338,7 @@ async fn wrong_questions_are_refused() {
 }
 
 #[tokio::test]
-async fn an_empty_shop_has_nothing_at_all() {
+async fn a_shop_without_shipments_has_no_documents() {
     let (stand, token) = one_shop(0, 0).await;
     let lists = [
         ("returns", "returns"),
