@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::domain::calls::CallStatus;
-use crate::source::{KeptToken, TokenKeeper};
+use crate::source::{StoredToken, TokenStore};
 use crate::store::{LOGIN_RULE, Store};
 
 /// Under which rule, of no account, the store keeps the login host's pause.
@@ -21,12 +21,12 @@ impl StoreKeeper {
     }
 }
 
-impl TokenKeeper for StoreKeeper {
-    fn load(&self, client_id: &str) -> Option<KeptToken> {
-        self.0.token(client_id).map(|(token, expires_at)| KeptToken { token, expires_at })
+impl TokenStore for StoreKeeper {
+    fn load(&self, client_id: &str) -> Option<StoredToken> {
+        self.0.token(client_id).map(|(token, expires_at)| StoredToken { token, expires_at })
     }
 
-    fn keep<'a>(&'a self, client_id: &'a str, kept: KeptToken) -> BoxFuture<'a, ()> {
+    fn store<'a>(&'a self, client_id: &'a str, kept: StoredToken) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if let Err(error) = self.0.keep_token(client_id, &kept.token, kept.expires_at).await {
                 error.warn("a token could not be kept; the next start logs in again");
@@ -45,7 +45,7 @@ impl TokenKeeper for StoreKeeper {
         })
     }
 
-    fn keep_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
+    fn store_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Err(error) = self.0.keep_pause("", LOGIN, length).await {
                 error.warn("the login host's pause could not be kept; it holds until this process ends");

@@ -65,7 +65,7 @@ use crate::sink::{Archive, Health, Mysql, Sink, writer};
 use crate::source::{Auth, Source, SourceConfig};
 use crate::store::{self, Store, StoreError};
 use crate::sync::schedule::{Schedule, Timetable, tick};
-use crate::sync::{Engine, Parts};
+use crate::sync::{Engine, EngineDeps};
 use keeper::StoreKeeper;
 
 pub(crate) use master_key::is_made as is_master_key_made;
@@ -171,7 +171,7 @@ impl App {
         let room = machine::Room::for_calls(config.source.in_flight_max);
         let source_config = SourceConfig { in_flight_max: room.calls, ..source_config(&config.source) };
         let source = Arc::new(Source::new(source_config, keeper, clock.clone())?);
-        let parts = Parts {
+        let deps = EngineDeps {
             store: store.clone(),
             source: Arc::<Source>::clone(&source),
             definitions: config.definitions.clone(),
@@ -186,7 +186,7 @@ impl App {
         if works {
             health_book.look_first()?;
         }
-        let engine = if works { Engine::start(parts).await? } else { Engine::at_rest(parts) };
+        let engine = if works { Engine::start(deps).await? } else { Engine::at_rest(deps) };
         let sink = match &config.mysql_url {
             Some(url) => {
                 Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?))
@@ -369,7 +369,7 @@ impl Inner {
     }
 
     async fn keep_drift(&self) {
-        if let Err(error) = self.engine.keep_drift().await {
+        if let Err(error) = self.engine.save_drift().await {
             error.warn("what no column takes could not be put into the store; trying again later");
         }
     }

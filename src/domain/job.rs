@@ -1,6 +1,6 @@
 //! Jobs, attempts, leases, and the effects of a finished step.
 //!
-//! A step reads the API and returns [`Effects`]; the store commits them in one act. Nothing else
+//! A step reads the API and returns [`Effects`]; the store commits them in one transaction. Nothing else
 //! changes the queue.
 
 use bytes::Bytes;
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::clock::Millis;
 use super::stream::{Combination, StreamId};
 
-/// How urgent a job is: new before changed before history before routine re-reads.
+/// Priority of a job: new before changed before history before routine re-reads.
 /// The number is part of the queue's keys; never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Pages; they find everything else.
+    /// List pages; they find everything else.
     List = 0,
     /// Rows that an incremental run found.
     New = 1,
@@ -26,7 +26,7 @@ pub enum Class {
     Refresh = 4,
 }
 
-/// What there is to do.
+/// What a job does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobKind {
@@ -36,17 +36,17 @@ pub enum JobKind {
         combination: Combination,
         /// Number of the page, from 1; counts up in every page style.
         page: u64,
-        /// Where the page style says the next page begins (cursor or link), if it says so.
+        /// Position of the page, where the number alone is not enough.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
-        /// Digest of the page before, to notice an API that ignores the page parameter.
+        /// Digest of the previous page, to detect an API that ignores the page parameter.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<String>,
-        /// Digest of the last page whose number is a power of two, to notice a list that leads in a circle.
+        /// Digest of the last page whose number is a power of two, to detect a list that loops.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mark: Option<String>,
     },
-    /// Note which rows a full walk did not see. Makes no call.
+    /// Record which rows a full walk did not see. Makes no call.
     Sweep {
         run: u64,
         combination: Combination,
@@ -55,7 +55,7 @@ pub enum JobKind {
     },
     /// Read one detail.
     FetchDetail {
-        /// None for re-reads that the refresh rule asked for.
+        /// None for re-reads by the refresh rule.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<u64>,
         combination: Combination,
@@ -81,19 +81,19 @@ pub struct Job {
     pub attempts: Attempt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// Times that it was parked and put back unasked.
+    /// How often it was parked and automatically retried.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub revived: u32,
 }
 
 impl Job {
-    /// A job that nobody has tried yet.
+    /// A job without attempts.
     pub fn new(seq: u64, shop: &str, resource: &str, class: Class, kind: JobKind) -> Job {
         let (shop, resource) = (shop.to_owned(), resource.to_owned());
         Job { seq, shop, resource, class, kind, attempts: 0, last_error: None, revived: 0 }
     }
 
-    /// The document that it reads; none for pages and sweeps.
+    /// The id of the document that it reads; none for pages and sweeps.
     pub fn document(&self) -> Option<&str> {
         match &self.kind {
             JobKind::FetchDetail { id, .. } => Some(id),
@@ -127,7 +127,7 @@ pub struct Lease {
     pub attempt: Attempt,
     /// Unique within one process; shared by the jobs that were leased together.
     pub claim: u64,
-    /// The store's record that the job stands in, with others of its kind.
+    /// The store's record that contains the job, with others of its kind.
     pub record: u64,
 }
 
@@ -135,35 +135,35 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
-    /// Digest of what distinguishes a changed row from a known one, independent of key order, white space and, where a detail
-    /// holds the content, of the order within arrays.
+    /// Change digest, independent of key order, white space and, where a detail has the content, of the order within
+    /// arrays.
     pub hash: u64,
-    /// The digest by which earlier versions knew the same row, where it is another.
+    /// The change digest of earlier versions, where it differs.
     pub legacy: Option<u64>,
     /// The row's own time, where the definition names one and the row has it.
     pub time: Option<Millis>,
-    /// The row as received; kept only for resources whose row is the document.
+    /// The row as received; only of resources whose row is the document.
     pub body: Option<Bytes>,
 }
 
-/// A row of a list page that cannot be kept: it has no usable id, or cannot be read.
+/// A row of a list page that cannot be stored: it has no usable id, or cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
-    /// The id as far as there is one, cut and without control characters.
+    /// The id as far as there is one, truncated and without control characters.
     pub id: Option<String>,
     pub reason: String,
-    /// A digest of a row without an id, which distinguishes it from others: it may be any of those that are known.
+    /// Digest of a row without an id, to distinguish it from others: it may be any of the known rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<u64>,
 }
 
 impl Rejected {
-    /// A row that can be read, and whose id cannot be used.
+    /// A row that can be parsed, but whose id cannot be used.
     pub fn new(id: Option<String>, reason: String) -> Rejected {
         Rejected { id, reason, unreadable: None }
     }
 
-    /// Tells rows of one list apart.
+    /// Distinguishes rejected rows of one list.
     pub fn mark(&self) -> String {
         let id = self.id.as_deref().unwrap_or_default();
         match self.unreadable {
@@ -173,13 +173,13 @@ impl Rejected {
     }
 }
 
-/// What a finished step wants changed, as a value.
+/// Result of a successful step, to be committed by the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effects {
-    /// A page came.
+    /// A list page was read.
     Page {
         rows: Vec<Row>,
-        /// Rows that cannot be kept; to be parked, so that people see them.
+        /// Rows that cannot be stored; to be parked, so that people see them.
         rejected: Vec<Rejected>,
         /// Digest of the whole page.
         digest: String,
@@ -188,25 +188,25 @@ pub enum Effects {
         /// Why the list may have more rows although this is its last page.
         doubt: Option<String>,
     },
-    /// A detail came.
+    /// A document was read.
     Detail {
         body: Bytes,
         /// Digest of the document, independent of key order and white space.
         hash: u64,
-        /// When the refresh rule wants it read again; none: final, or no rule.
+        /// When the refresh rule reads it again; none: final, or no rule.
         refresh_after_ms: Option<i64>,
     },
-    /// The API does not know the id (any more). What the sink holds stays.
+    /// The API does not (or no longer) know the id. What the sink has stays.
     Gone,
-    /// A job without a call; the store does all of it.
+    /// A job without a call; the store does all of its work.
     Local,
 }
 
-/// What the page style says about the page after this one.
+/// Where the list continues after a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// This was the last page.
     End,
-    /// There may be another; `cursor` where the style has one.
+    /// There may be another page; `cursor` where its number is not enough.
     More { cursor: Option<String> },
 }

@@ -1,8 +1,8 @@
-//! How a call shows whose it is.
+//! Request authentication.
 //!
 //! Called by the client. Most marketplaces want a token from their login host ([`Auth::ClientCredentials`], in
-//! [`super::token`]); the others want what the shop was registered with, in each call. Nothing of it ever stands in
-//! an address.
+//! [`super::token`]); the others want the shop's own credentials in each call. They go into headers, never into an
+//! address.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,30 +14,30 @@ use super::login::sensitive;
 use super::problem::SourceError;
 use super::token::Credentials;
 
-/// The ways.
+/// Authentication scheme.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
     /// OAuth 2 client credentials: a short-lived token from the token address.
     #[default]
     ClientCredentials,
-    /// `Authorization: Basic`, of client id and secret.
+    /// `Authorization: Basic` with client id and secret.
     Basic,
-    /// `Authorization: Bearer`, the secret itself.
+    /// `Authorization: Bearer` with the secret itself.
     Bearer,
     /// The secret in a header of this name.
     ApiKey(String),
 }
 
 impl Auth {
-    /// Whether each call carries the shop's own credentials, and nobody is asked for a token.
+    /// Whether each call carries the shop's own credentials, so that no token is needed.
     pub(super) fn is_fixed(&self) -> bool {
         *self != Auth::ClientCredentials
     }
 
-    /// Puts the shop's own credentials into a call.
+    /// Adds the shop's own credentials to the headers of a call.
     ///
     /// # Errors
-    /// [`SourceError::Refused`] for a secret that cannot stand in a header.
+    /// [`SourceError::Refused`] for a secret that no header can carry.
     pub(super) fn sign(&self, credentials: &Credentials, headers: &mut HeaderMap) -> Result<(), SourceError> {
         let secret = credentials.client_secret.expose_secret();
         let (name, text) = match self {
@@ -48,13 +48,14 @@ impl Auth {
             }
             Auth::Bearer => (AUTHORIZATION, Zeroizing::new(format!("Bearer {secret}"))),
             Auth::ApiKey(name) => {
-                let unusable = || SourceError::Shape { detail: "source.api_key_header is no header's name".to_owned() };
+                let unusable =
+                    || SourceError::Shape { detail: "source.api_key_header is not a valid header name".to_owned() };
                 let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
                 (name, Zeroizing::new(secret.to_owned()))
             }
         };
         let value: Option<HeaderValue> = sensitive(&text);
-        let reason = "the secret holds characters that no header takes".to_owned();
+        let reason = "the secret contains characters that an HTTP header cannot carry".to_owned();
         headers.insert(name, value.ok_or(SourceError::Refused { reason })?);
         Ok(())
     }

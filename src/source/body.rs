@@ -1,4 +1,4 @@
-//! Bodies of answers: read whole, or as far as they go, decompressed and never beyond a limit.
+//! Response bodies: read whole or in part, decompressed and never beyond a limit.
 //!
 //! The client library decodes only the first member of a gzip body. RFC 1952 allows any number, and servers that compress
 //! in pieces send several, so the decoding is done here.
@@ -15,7 +15,7 @@ use super::problem::{SourceError, cause};
 /// The encoding that calls ask for.
 pub(super) const ENCODING: &str = "gzip";
 
-/// The whole body, if it is no greater than `limit` bytes after decompression.
+/// Reads the whole body, of at most `limit` bytes after decompression.
 ///
 /// # Errors
 /// [`SourceError::TooLarge`], [`SourceError::TimedOut`], [`SourceError::Malformed`].
@@ -25,7 +25,7 @@ pub(super) async fn read_whole(mut response: Response, limit: usize) -> Result<B
         return Err(SourceError::TooLarge { limit });
     }
     let mut body = Body::new(response.headers(), length, limit);
-    let broken = |detail: String| SourceError::Malformed { detail: format!("its body broke off: {detail}") };
+    let broken = |detail: String| SourceError::Malformed { detail: format!("its body is incomplete: {detail}") };
     loop {
         match response.chunk().await {
             Ok(None) => return body.end().map(Bytes::from).map_err(|error| broken(error.to_string())),
@@ -40,7 +40,7 @@ pub(super) async fn read_whole(mut response: Response, limit: usize) -> Result<B
     }
 }
 
-/// What can be had of a body, up to `limit` bytes: of an error's, each part is a gift.
+/// Reads what arrives of an error's body, up to `limit` bytes. Never fails.
 pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
     let mut body = Body::new(response.headers(), 0, limit);
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -51,7 +51,7 @@ pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
     body.so_far()
 }
 
-/// A body under way.
+/// A body while it arrives.
 enum Body {
     Plain(Capped),
     Gzip { decoder: Box<MultiGzDecoder<Capped>>, is_empty: bool },
@@ -98,7 +98,7 @@ impl Body {
         match self {
             Body::Plain(capped) => capped.bytes,
             Body::Gzip { mut decoder, .. } => {
-                // What is still inside the decoder is wanted, and whether it is whole is not.
+                // Whether the stream is complete does not matter here, only what was decoded.
                 drop(decoder.flush());
                 std::mem::take(&mut decoder.get_mut().bytes)
             }
@@ -106,7 +106,7 @@ impl Body {
     }
 }
 
-/// Takes bytes up to a limit, and no more.
+/// A buffer that refuses bytes beyond a limit.
 struct Capped {
     bytes: Vec<u8>,
     limit: usize,
@@ -119,7 +119,7 @@ impl Write for Capped {
         self.bytes.extend_from_slice(part.get(..room).unwrap_or(part));
         if part.len() > room {
             self.is_full = true;
-            return Err(io::Error::other("it is greater than the limit"));
+            return Err(io::Error::other("it is larger than the limit"));
         }
         Ok(part.len())
     }
@@ -145,7 +145,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// What is read of a body that comes in pieces of this size; none: it cannot be read whole.
+    /// Reads a body that arrives in pieces of this size; none: it cannot be read whole.
     fn read(encoding: &'static str, body: &[u8], (piece, limit): (usize, usize)) -> Option<Vec<u8>> {
         let headers: HeaderMap = [(CONTENT_ENCODING, HeaderValue::from_static(encoding))].into_iter().collect();
         let mut read = Body::new(&headers, 0, limit);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gzip_body_of_several_members_is_read_whole_however_it_is_cut() {
+    fn a_gzip_body_of_several_members_is_read_whole_in_pieces_of_any_size() {
         let members = [gzip(b"{\"items\":["), gzip(b""), gzip(b"1,2"), gzip(b"]}")].concat();
         for piece in [1, 2, 7, 19, 1000] {
             for encoding in ["gzip", "x-gzip", " GZIP"] {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_cut_off_changed_or_too_large_is_not_whole() {
+    fn a_truncated_changed_or_too_large_body_is_an_error() {
         let (one, two) = (gzip(b"first"), gzip(b"second"));
         let both = [one.clone(), two.clone()].concat();
         for end in 1..both.len() {

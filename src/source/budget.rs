@@ -1,10 +1,10 @@
-//! The slots of one rate rule for one account. Pure: time is an argument.
+//! Exact sliding-window limiter for one rate rule of one account. Pure: time is an argument.
 //!
-//! A lane holds one [`Budget`] a rule and account and asks it before each round of calls. What always
-//! holds, if every call is told here: in no stretch of one window does the API see more calls than
-//! the rule allows, wherever the stretch begins. A call arrives at some instant between
+//! A lane holds one [`Budget`] per rule and account and asks it before each round of calls. What always
+//! holds, if every call is recorded here: in no interval of one window does the API see more calls than
+//! the rule allows, wherever the interval begins. A call arrives at some instant between
 //! [`Budget::take`] and the end of its response, so its slot comes back one window after that end.
-//! Stretches are half open: a call may arrive exactly one window after another.
+//! Intervals are half open: a call may arrive exactly one window after another.
 //!
 //! Only monotonic time is used, so that a jump of the wall clock changes nothing.
 
@@ -17,36 +17,37 @@ use tokio::time::Instant;
 use super::headers::Quota;
 use crate::catalog::Limit;
 
-/// A call without an answer, or from before a restart, may still be on its way. It is one small
-/// packet: two seconds cover a queue in between and one retransmission (200 ms to 1 s).
+/// Added to the window of a call without an answer, or from before a restart: it may still arrive. It is
+/// one small packet: two seconds cover a queue in between and one retransmission (200 ms to 1 s).
 pub const LOST_GRACE: Duration = Duration::from_secs(2);
 
-/// A reset is told in whole seconds, and the API's machines do not turn their windows at one instant.
+/// Added to the reset that a header announces: it is in whole seconds, and the API's machines do not turn their
+/// windows at one instant.
 pub const RESET_MARGIN: Duration = Duration::from_secs(1);
 
 /// One rate rule of one account.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Budget {
-    /// None: the rule is lifted; nothing is counted, but a 429 is still obeyed.
+    /// None: the rule is lifted; no call is counted, but a 429 is still obeyed.
     rule: Option<Limit>,
-    /// The limit that the last header told; may be above the rule.
-    told: Option<u32>,
+    /// The limit in the latest header that had one; may be above the rule.
+    server_limit: Option<u32>,
     in_flight: u32,
-    /// Slots that come back at an instant.
+    /// Number of slots that come back at each instant.
     cooling: BTreeMap<Instant, u32>,
-    /// Calls of somebody else in the server's window, and when that window turns.
+    /// Calls by other clients in the server's window, and when that window turns.
     foreign: Option<(u32, Instant)>,
     blocked_until: Option<Instant>,
     refused_429: u64,
-    /// When calls of the last window were taken: a second book, from which [`Budget::take`] is judged.
+    /// Independent log of the last window's calls, used to cross-check [`Budget::take`].
     taken: VecDeque<(Instant, u32)>,
-    /// The latest instant that was told. Who comes with an earlier one (its thread or the whole process stood still
-    /// since) is judged by this one: both books forget alike.
+    /// The latest instant passed in. An earlier one (its thread or the whole process was suspended since) counts as
+    /// this one, so that counters and log expire alike.
     latest: Instant,
 }
 
-/// More calls were about to leave than the rule allows: a fault of ours, which must not reach the API.
+/// More calls were about to leave than the rule allows: a bug of ours, which must not reach the API.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{asked} calls were about to leave with {free} slots free and {taken} taken in the last window")]
 pub struct Overdrawn {
@@ -55,36 +56,36 @@ pub struct Overdrawn {
     taken: u32,
 }
 
-/// What a budget looks like to people.
+/// State of a budget, for the API and the dashboard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BudgetView {
-    /// Calls in one window by the rule; none: lifted.
+    /// Calls per window by the rule; none: lifted.
     pub limit: Option<u32>,
     pub window_s: u64,
     pub in_flight: u32,
     /// Calls whose window is not over.
     pub cooling: u32,
-    /// Slots that somebody else uses.
+    /// Slots used by other clients.
     pub foreign: u32,
-    /// How long nothing may leave, on the API's word.
+    /// How long the API still wants no call.
     pub blocked_for_ms: u64,
-    /// When all slots are in use: how long until one is free again; none: one is, or only calls in flight hold them.
+    /// Time until a slot is free, when all are in use; none: one is free, or only calls in flight hold them.
     pub next_free_ms: Option<u64>,
     pub refused_429: u64,
-    /// The stricter limit that headers told, if they did.
+    /// A limit from response headers that is stricter than the rule.
     pub tightened: Option<u32>,
 }
 
-/// A call has ended so long after its slot was taken: the wait for a login and for a place, and the call itself.
+/// Upper bound from taking a slot to the end of its call: login, queueing and the call itself.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(120);
 
 impl Budget {
-    /// `occupied_at_start`: the slots that were durably in use before a restart. Their calls may be on
-    /// their way still, so they come back one window and [`LOST_GRACE`] after `now`.
+    /// `occupied_at_start`: slots that were durably in use before a restart. Their calls may still arrive,
+    /// so the slots come back one window and [`LOST_GRACE`] after `now`.
     pub fn new(limit: Option<Limit>, occupied_at_start: u32, now: Instant) -> Budget {
         let mut budget = Budget {
             rule: limit,
-            told: None,
+            server_limit: None,
             in_flight: 0,
             cooling: BTreeMap::new(),
             foreign: None,
@@ -99,12 +100,11 @@ impl Budget {
 
     /// How many calls may leave now; `u32::MAX` when the rule is lifted.
     pub fn free(&mut self, now: Instant) -> u32 {
-        let now = self.forget_past(now);
+        let now = self.drop_expired(now);
         self.room(now, self.cooling.values().sum())
     }
 
-    /// When nothing is free: the earliest instant at which something may be. None: only after a call
-    /// in flight has ended. When something is free, that is `now`.
+    /// The earliest instant at which a slot may be free; `now` when one is. None: only after a call in flight has ended.
     pub fn next_free(&mut self, now: Instant) -> Option<Instant> {
         if self.free(now) > 0 {
             return Some(now);
@@ -120,11 +120,11 @@ impl Budget {
         })
     }
 
-    /// `count` calls are about to leave. The use must be durable before they do.
+    /// Takes the slots of `count` calls. The use must be durable before they leave.
     ///
     /// # Errors
-    /// It is more than [`Budget::free`] said, or more than the rule allows in a window that ends now; then
-    /// nothing is taken and no call may leave.
+    /// `count` is more than [`Budget::free`], or more than the rule allows in a window that ends now; then
+    /// no slot is taken and no call may leave.
     pub fn take(&mut self, count: u32, now: Instant) -> Result<(), Overdrawn> {
         let free = self.free(now);
         let (now, window) = (self.latest, self.window());
@@ -143,11 +143,11 @@ impl Budget {
         Ok(())
     }
 
-    /// Slots that were taken but whose calls never left (no token, lease lost, no connection).
+    /// Returns slots whose calls never left (no token, lease lost, no connection).
     pub fn give_back(&mut self, count: u32) {
         self.in_flight = self.in_flight.saturating_sub(count);
         let mut left = count;
-        // The latest first: the second book never counts more than left.
+        // Latest first, so that the log never counts more calls than left.
         while let Some((_, calls)) = self.taken.back_mut().filter(|_| left > 0) {
             let back = left.min(*calls);
             *calls -= back;
@@ -158,55 +158,55 @@ impl Budget {
         }
     }
 
-    /// The response to one call ended (or was given up after it had begun).
+    /// Records that the response to one call ended (or was given up after it had begun).
     pub fn ended(&mut self, now: Instant, quota: &Quota) {
-        self.forget_past(now);
+        self.drop_expired(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         self.cool(1, now);
         self.apply(now, quota);
     }
 
-    /// One call brought no response; it may still arrive.
+    /// Records that one call got no response; it may still arrive.
     pub fn lost(&mut self, now: Instant) {
-        self.forget_past(now);
+        self.drop_expired(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         self.cool(1, now + LOST_GRACE);
     }
 
-    /// One call was answered with 429: nothing leaves before `until` has passed. Its own slot cools as usual.
+    /// Records a 429: no call leaves before `until` has passed. The call's own slot cools as usual.
     pub fn refused(&mut self, now: Instant, until: Duration, quota: &Quota) {
         self.refused_429 += 1;
         self.paused(now, until, quota);
     }
 
-    /// One call was answered with another wish to wait (503 with `Retry-After`): as
-    /// [`Budget::refused`], without counting it as ours.
+    /// Records another request to wait (503 with `Retry-After`): as [`Budget::refused`], but not counted
+    /// as a 429.
     pub fn paused(&mut self, now: Instant, until: Duration, quota: &Quota) {
         self.ended(now, quota);
         self.block(now + until);
     }
 
-    /// In flight and cooling: what must be durable before a call.
+    /// Slots in flight and cooling: what must be durable before a call.
     pub fn occupied(&mut self, now: Instant) -> u32 {
-        self.forget_past(now);
+        self.drop_expired(now);
         self.in_flight.saturating_add(self.cooling.values().sum())
     }
 
-    /// How long nothing may leave, on the API's word.
+    /// How long the API still wants no call.
     pub fn blocked_for(&self, now: Instant) -> Duration {
         self.blocked_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Nothing may leave for so long, as the API told the process before this one.
+    /// Restores a pause that the API asked an earlier process for.
     pub fn block_for(&mut self, pause: Duration, now: Instant) {
         if !pause.is_zero() {
             self.block(now + pause);
         }
     }
 
-    /// What another budget has in use counts here too, and its pause holds: the API counts by who calls. Its calls in
-    /// flight end there, so here they count as if each took its time.
-    pub fn take_over(&mut self, other: &Budget, now: Instant) {
+    /// Adds another budget's used slots and its pause, because the API counts by caller. The other's calls in flight end
+    /// there, so here each counts for [`IN_FLIGHT_MAX`].
+    pub fn merge_from(&mut self, other: &Budget, now: Instant) {
         self.cool(other.cooling.values().sum(), now);
         self.cool(other.in_flight, now + IN_FLIGHT_MAX);
         self.block_for(other.blocked_for(now), now);
@@ -217,9 +217,9 @@ impl Budget {
         self.rule.map_or(Duration::ZERO, |rule| rule.window)
     }
 
-    /// The state as people see it.
+    /// A snapshot of the state.
     pub fn view(&mut self, now: Instant) -> BudgetView {
-        self.forget_past(now);
+        self.drop_expired(now);
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let next_free = if self.free(now) == 0 { self.next_free(now) } else { None };
         BudgetView {
@@ -231,7 +231,7 @@ impl Budget {
             blocked_for_ms: milliseconds(self.blocked_for(now)),
             next_free_ms: next_free.map(|at| milliseconds(at.saturating_duration_since(now))),
             refused_429: self.refused_429,
-            tightened: self.told.filter(|told| self.rule.is_some_and(|rule| *told < rule.calls)),
+            tightened: self.server_limit.filter(|limit| self.rule.is_some_and(|rule| *limit < rule.calls)),
         }
     }
 
@@ -243,8 +243,8 @@ impl Budget {
         let Some(rule) = self.rule else { return u32::MAX };
         let own = self.in_flight.saturating_add(cooling);
         let foreign = self.foreign.filter(|(_, until)| at < *until).map_or(0, |(count, _)| count);
-        // Others eat from what the server allows, which may be more than our rule.
-        let server = self.told.unwrap_or(rule.calls).saturating_sub(own).saturating_sub(foreign);
+        // Other clients use what the server allows, which may be more than our rule.
+        let server = self.server_limit.unwrap_or(rule.calls).saturating_sub(own).saturating_sub(foreign);
         rule.calls.saturating_sub(own).min(server)
     }
 
@@ -260,7 +260,7 @@ impl Budget {
 
     fn apply(&mut self, now: Instant, quota: &Quota) {
         let Some(rule) = self.rule else { return };
-        self.told = quota.limit.or(self.told);
+        self.server_limit = quota.limit.or(self.server_limit);
         let (Some(remaining), Some(reset)) = (quota.remaining, quota.reset) else { return };
         let turns = now + reset + RESET_MARGIN;
         if remaining == 0 && reset > rule.window {
@@ -268,7 +268,7 @@ impl Budget {
         }
         // Calls of ours in the server's window are never more than those in flight and cooling here,
         // so what is used beyond them is not ours. Each answer gives a lower bound: keep the greatest.
-        let used = self.told.unwrap_or(rule.calls).saturating_sub(remaining);
+        let used = self.server_limit.unwrap_or(rule.calls).saturating_sub(remaining);
         let own = self.in_flight.saturating_add(self.cooling.values().sum());
         let foreign = used.saturating_sub(own);
         if foreign > self.foreign.map_or(0, |(count, _)| count) {
@@ -276,14 +276,14 @@ impl Budget {
         }
     }
 
-    /// What a fault of ours would look like.
+    /// Simulates a bug that forgets the calls in flight.
     #[cfg(test)]
     pub(super) fn forget_in_flight(&mut self) {
         self.in_flight = 0;
     }
 
-    /// Forgets what is over, and returns the latest instant that was told.
-    fn forget_past(&mut self, now: Instant) -> Instant {
+    /// Drops what has expired, and returns the latest instant passed in.
+    fn drop_expired(&mut self, now: Instant) -> Instant {
         let now = self.latest.max(now);
         self.latest = now;
         while let Some(first) = self.cooling.first_entry().filter(|first| *first.key() <= now) {

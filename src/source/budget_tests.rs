@@ -34,13 +34,13 @@ enum Step {
     Wait { ms: u64 },
     /// Takes this part of what is free.
     Take { part: f64 },
-    /// Takes what is free with an instant from so long ago, after somebody looked: the process stood still in between.
+    /// Takes what is free at an instant this far back, after a later view: the process was suspended in between.
     TakeLate { ms: u64 },
     /// The oldest call in flight arrived at this part of its life and ends.
     End { arrived: f64 },
     /// The oldest call in flight is given up; it arrives in its life or in the grace after it.
     Lose { arrived: f64 },
-    /// One taken call does not leave.
+    /// One call whose slot was taken does not leave.
     GiveBack,
     /// kill -9 and start: only the number in use is known; calls in flight arrive up to the grace later.
     Restart { arrived: f64 },
@@ -131,11 +131,11 @@ proptest! {
         for step in &steps {
             world.apply(&mut budget, rule, step);
             prop_assert!(budget.occupied(world.now) >= u32::try_from(world.in_flight.len()).unwrap());
-            // next_free tells the truth: nothing a moment before it, something at it.
+            // next_free is exact: no slot a moment before it, a slot at it.
             match budget.next_free(world.now) {
                 Some(at) if at > world.now => {
                     prop_assert_eq!(budget.free(world.now), 0);
-                    // A budget of its own: what was told has come.
+                    // On a clone, because instants only move forward.
                     let before = at - Duration::from_nanos(1);
                     prop_assert_eq!(budget.clone().next_free(before), Some(at));
                     prop_assert!(at <= world.now + seconds(window) + LOST_GRACE);
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn no_answer_of_a_server_gives_more_than_the_rule_or_stops_it_for_good(
+    fn no_quota_header_allows_more_than_the_rule_or_blocks_for_ever(
         answers in proptest::collection::vec((any::<Option<u32>>(), any::<Option<u32>>(), proptest::option::of(0u64..4_000)), 1..30),
     ) {
         let mut now = Instant::now();
@@ -173,7 +173,7 @@ proptest! {
 }
 
 #[test]
-fn a_whole_window_may_leave_at_once_and_comes_back_one_window_after_the_responses() {
+fn all_slots_may_be_used_at_once_and_return_one_window_after_the_responses() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(3, 60), 0, t);
     assert_eq!(budget.free(t), 3);
@@ -190,7 +190,7 @@ fn a_whole_window_may_leave_at_once_and_comes_back_one_window_after_the_response
 }
 
 #[test]
-fn a_lost_call_and_a_restart_cost_the_grace() {
+fn slots_of_lost_calls_and_of_an_earlier_process_return_after_the_grace() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(1, 60), 0, t);
     budget.take(1, t).unwrap();
@@ -203,7 +203,7 @@ fn a_lost_call_and_a_restart_cost_the_grace() {
 }
 
 #[test]
-fn a_refusal_blocks_for_as_long_as_it_says() {
+fn a_429_blocks_for_as_long_as_it_asks() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(5, 60), 0, t);
     budget.take(1, t).unwrap();
@@ -213,7 +213,11 @@ fn a_refusal_blocks_for_as_long_as_it_says() {
     assert_eq!(budget.view(t).blocked_for_ms, 90_000);
     budget.take(0, t + seconds(10)).unwrap();
     budget.paused(t + seconds(10), seconds(4), &NONE);
-    assert_eq!(budget.next_free(t + seconds(20)), Some(t + seconds(90)), "a shorter wish does not shorten a longer");
+    assert_eq!(
+        budget.next_free(t + seconds(20)),
+        Some(t + seconds(90)),
+        "a shorter pause does not shorten a longer one"
+    );
     assert_eq!(budget.view(t + seconds(10)).refused_429, 1, "503 is not our doing");
     assert_eq!(budget.free(t + seconds(90)), 5);
 }
@@ -222,19 +226,19 @@ fn a_refusal_blocks_for_as_long_as_it_says() {
 fn a_stricter_header_tightens_and_a_later_one_raises_again_but_never_above_the_rule() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(10, 60), 0, t);
-    let mut told = |limit: u32| {
+    let mut answered_with = |limit: u32| {
         budget.take(1, t).unwrap();
         budget.ended(t, &Quota { limit: Some(limit), ..NONE });
         (budget.free(t), budget.view(t).tightened)
     };
-    assert_eq!(told(4), (3, Some(4)));
-    assert_eq!(told(10).1, None, "as strict as the rule is no stricter");
-    assert_eq!(told(6), (3, Some(6)));
-    assert_eq!(told(100), (6, None));
+    assert_eq!(answered_with(4), (3, Some(4)));
+    assert_eq!(answered_with(10).1, None, "as strict as the rule is no stricter");
+    assert_eq!(answered_with(6), (3, Some(6)));
+    assert_eq!(answered_with(100), (6, None));
 }
 
 #[test]
-fn calls_of_somebody_else_take_slots_until_the_reset() {
+fn calls_by_other_clients_take_slots_until_the_reset() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(10, 60), 0, t);
     budget.take(2, t).unwrap();
@@ -253,7 +257,7 @@ fn calls_of_somebody_else_take_slots_until_the_reset() {
 }
 
 #[test]
-fn nothing_remaining_blocks_until_the_reset() {
+fn no_remaining_calls_block_until_the_reset() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(10, 60), 0, t);
     budget.take(1, t).unwrap();
@@ -269,7 +273,7 @@ fn nothing_remaining_blocks_until_the_reset() {
 }
 
 #[test]
-fn a_lifted_rule_counts_nothing_but_obeys() {
+fn a_lifted_rule_counts_no_calls_but_obeys_a_429() {
     let t = Instant::now();
     let mut budget = Budget::new(None, 7, t);
     assert_eq!(budget.free(t), u32::MAX);
@@ -281,14 +285,14 @@ fn a_lifted_rule_counts_nothing_but_obeys() {
 }
 
 #[test]
-fn what_would_overdraw_is_refused_and_takes_nothing() {
+fn taking_more_than_the_rule_allows_fails_and_takes_nothing() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(3, 10), 0, t);
     let refused = budget.take(4, t).unwrap_err();
     assert_eq!(refused.to_string(), "4 calls were about to leave with 3 slots free and 0 taken in the last window");
     assert_eq!(budget.free(t), 3);
     budget.take(3, t).unwrap();
-    // The first book loses a call; the second has it still.
+    // The counters lose a call; the log still has it.
     budget.forget_in_flight();
     assert_eq!(budget.free(t + seconds(9)), 3);
     assert!(budget.take(1, t + seconds(9)).is_err());
@@ -299,7 +303,7 @@ fn what_would_overdraw_is_refused_and_takes_nothing() {
     let mut lifted = Budget::new(None, 0, t);
     lifted.take(1_000_000, t).unwrap();
     lifted.take(1_000_000, t).unwrap();
-    // What was given back is free in both books, and no more than that.
+    // A returned slot is free in the counters and in the log, and no other.
     let mut back = Budget::new(limit(3, 10), 0, t);
     back.take(1, t).unwrap();
     back.take(2, t).unwrap();
@@ -309,9 +313,9 @@ fn what_would_overdraw_is_refused_and_takes_nothing() {
     back.take(1, t).unwrap();
 }
 
-/// As when a process is stopped between the look at its clock and its taking, and somebody asks for the state then.
+/// A process may be suspended between reading its clock and taking slots, while another thread asks for the state.
 #[test]
-fn who_comes_with_an_instant_of_before_is_judged_by_the_latest() {
+fn an_instant_before_the_latest_counts_as_the_latest() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(5, 10), 0, t);
     budget.take(3, t).unwrap();
@@ -321,13 +325,13 @@ fn who_comes_with_an_instant_of_before_is_judged_by_the_latest() {
     assert_eq!(budget.view(t + seconds(11)).cooling, 0);
     assert_eq!(budget.free(t + seconds(9)), 5);
     budget.take(5, t + seconds(9)).unwrap();
-    // Their window begins when they were taken in truth.
+    // Their window begins at the latest instant, when they were really taken.
     assert_eq!(budget.free(t + seconds(20)), 0);
     assert!(budget.take(1, t + seconds(20)).is_err());
 }
 
 #[test]
-fn a_pause_from_before_the_start_holds() {
+fn a_pause_asked_of_an_earlier_process_holds() {
     let t = Instant::now();
     let mut budget = Budget::new(limit(3, 10), 0, t);
     budget.block_for(Duration::ZERO, t);
@@ -338,7 +342,7 @@ fn a_pause_from_before_the_start_holds() {
 }
 
 #[test]
-fn only_an_empty_quota_of_a_longer_window_than_ours_blocks() {
+fn only_an_exhausted_quota_of_a_longer_window_than_ours_blocks() {
     let t = Instant::now();
     for (remaining, reset, blocked) in [(0, 61, true), (0, 60, false), (1, 61, false), (1, 60, false)] {
         let mut budget = Budget::new(limit(10, 60), 0, t);
@@ -349,7 +353,7 @@ fn only_an_empty_quota_of_a_longer_window_than_ours_blocks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_account_used_counts_until_its_window_is_over() {
+async fn slots_of_a_merged_budget_count_until_their_window_is_over() {
     let now = Instant::now();
     let mut other = Budget::new(limit(10, 60), 0, now);
     other.take(5, now).unwrap();
@@ -358,7 +362,7 @@ async fn what_another_account_used_counts_until_its_window_is_over() {
     other.block_for(seconds(5), now);
     let mut budget = Budget::new(limit(10, 60), 0, now);
     budget.take(2, now).unwrap();
-    budget.take_over(&other, now);
+    budget.merge_from(&other, now);
     assert_eq!(budget.occupied(now), 7);
     assert_eq!((budget.free(now), budget.free(now + seconds(5))), (0, 3), "the pause, and then what is left");
     assert_eq!((budget.free(now + seconds(60)), budget.free(now + seconds(179))), (5, 5), "two had ended");

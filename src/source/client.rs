@@ -1,8 +1,8 @@
 //! The client of the marketplace's API: one call, one request, one [`Outcome`].
 //!
 //! Called by the lanes and, to prove credentials, by the composition root. What always holds: a call
-//! sends at most one request; a redirect is never followed, so a token goes to no host but its own; a
-//! body is never held beyond its limit; whoever calls learns whether a slot of the budget was used.
+//! sends at most one request; a redirect is never followed, so a token reaches no other host; a
+//! body is never buffered beyond its limit; the caller learns whether a slot of the budget was used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +25,19 @@ use super::headers::{Quota, next_link, retry_after};
 use super::login::Login;
 use super::pace::Pace;
 use super::problem::{SourceError, cause, clean, content_type, from_status, is_json};
-use super::token::{Bearer, Credentials, TokenKeeper, Tokens};
+use super::token::{Bearer, Credentials, TokenStore, Tokens};
 use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
 
-/// Of an error's body no more is read; its text is cut shorter still.
+/// Bytes read of an error's body; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// Idle connections are closed before the usual minute of servers and load balancers, so that a call
-/// seldom meets a connection that is just being closed.
+/// rarely races with the server closing its connection.
 const IDLE_MAX: Duration = Duration::from_secs(45);
 
-/// The pause after a 429 that names none, when the rule that would tell its window is lifted.
+/// The pause after a 429 that names none, when the rule is lifted and has no window.
 const REFUSED_MIN: Duration = Duration::from_secs(1);
 
 /// How to reach the marketplace.
@@ -55,15 +55,15 @@ pub struct SourceConfig {
     /// Calls in flight to the API, of all shops.
     pub in_flight_max: usize,
     pub user_agent: String,
-    /// Calls a second to the API, of all shops; none: only the rate rules hold.
+    /// Calls per second to the API, of all shops; none: only the rate rules hold.
     pub calls_per_second: Option<u32>,
-    /// Logins a second, of all shops, and how many at once after a rest.
+    /// Logins per second, of all shops, and the burst allowed after a rest.
     pub logins_per_second: u32,
     pub login_burst: u32,
 }
 
 impl SourceConfig {
-    /// Bytes of the largest body that is read.
+    /// Default limit of a body, in bytes.
     pub const BODY_MAX: usize = 8 * 1024 * 1024;
 
     /// The addresses with the default limits.
@@ -84,7 +84,7 @@ impl SourceConfig {
     }
 }
 
-/// A configuration that cannot work: where, what, the mend.
+/// An invalid configuration: its key, what is wrong and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct SourceConfigError {
@@ -95,19 +95,19 @@ pub struct SourceConfigError {
 /// One read call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Begins with `/`; its parts are percent-encoded already.
+    /// Begins with `/`; its segments are percent-encoded already.
     pub path: String,
     /// Encoded when the call is made.
     pub query: Vec<(String, String)>,
     pub media_type: String,
 }
 
-/// What a call did to its slot.
+/// What became of a call, and so of its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Nothing left; the slot is unused.
+    /// Not sent; the slot is unused.
     NotSent,
-    /// The API began to answer, so the call arrived before now, whatever became of the body.
+    /// The API began to answer, so the call has arrived, whatever became of the body.
     Answered,
     /// No answer began; the call may have arrived, or may still.
     Lost,
@@ -118,16 +118,16 @@ pub enum Ending {
 pub struct Outcome {
     /// The body of a 200 of the right type, whole and decompressed.
     pub result: Result<Bytes, SourceError>,
-    /// Where a list says that its next page is, in the header `Link`.
+    /// Address of the next page of a list, from the header `Link`.
     pub next_link: Option<String>,
     pub quota: Quota,
     pub ending: Ending,
-    /// The answer's status; none: no answer, or the result is all that is known of it.
+    /// The answer's status; none: no answer, or only the result is known.
     pub status: Option<u16>,
 }
 
 impl Outcome {
-    /// Without anything that headers told.
+    /// An outcome without anything from headers.
     pub(crate) fn plain(result: Result<Bytes, SourceError>, ending: Ending) -> Outcome {
         Outcome { result, next_link: None, quota: Quota::default(), ending, status: None }
     }
@@ -136,7 +136,7 @@ impl Outcome {
         Outcome::plain(Err(error), Ending::NotSent)
     }
 
-    /// How the call was answered; none: no call left.
+    /// How the call was answered; none: it was not sent.
     pub fn call_status(&self) -> Option<CallStatus> {
         let code = match (self.ending, &self.result) {
             (Ending::NotSent, _) => return None,
@@ -148,14 +148,14 @@ impl Outcome {
         Some(CallStatus::of(code))
     }
 
-    /// Whether a call left, so that its slot is used.
+    /// Whether the call was sent, so that its slot is used.
     pub fn sent(&self) -> bool {
         self.ending != Ending::NotSent
     }
 
-    /// Tells the budget that the one slot taken for this call was used, and how. `now` is any instant
-    /// after the call; a caller that drops [`Source::get`] before its end calls [`Budget::lost`]. Some: the API asked
-    /// for a longer pause than was known, which is to be kept.
+    /// Settles the slot taken for this call. `now` is any instant after the call; a caller that drops
+    /// [`Source::get`] before its end calls [`Budget::lost`] instead. Some: the API asked for a longer pause than was
+    /// known, which the caller should store.
     pub fn settle(&self, budget: &mut Budget, now: Instant) -> Option<Duration> {
         let before = budget.blocked_for(now);
         match (self.ending, &self.result) {
@@ -175,7 +175,7 @@ impl Outcome {
     }
 }
 
-/// What the lanes ask of the marketplace. [`Source`] is it; the simulation has another.
+/// What the lanes need of the marketplace: [`Source`], or the market of the simulation.
 pub trait Upstream: Send + Sync + 'static {
     /// As [`Source::get`].
     fn get<'a>(&'a self, credentials: &'a Credentials, call: &'a Call) -> BoxFuture<'a, Outcome>;
@@ -201,10 +201,10 @@ impl Upstream for Source {
     }
 }
 
-/// The marketplace. One for the whole program; calls of all shops share its connections.
+/// Client of the marketplace. One per process; calls of all shops share its connections.
 pub struct Source {
     http: reqwest::Client,
-    /// Without a slash at the end.
+    /// Without a trailing slash.
     base: String,
     body_max: usize,
     in_flight: Semaphore,
@@ -217,15 +217,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Builds the client; nothing is called.
+    /// Builds the client; makes no call.
     ///
     /// # Errors
-    /// Names the key that cannot work.
-    pub fn new(config: SourceConfig, keeper: Arc<dyn TokenKeeper>, clock: Clock) -> Result<Source, SourceConfigError> {
+    /// An invalid setting, with its key.
+    pub fn new(config: SourceConfig, store: Arc<dyn TokenStore>, clock: Clock) -> Result<Source, SourceConfigError> {
         let base = address("source.base_url", &config.base_url)?;
         let token_url = address("source.token_url", &config.token_url)?;
         if config.in_flight_max == 0 {
-            return Err(wrong("source.in_flight_max", "0 would never call; use 1 or more"));
+            return Err(wrong("source.in_flight_max", "0 would never make a call; use 1 or more"));
         }
         let pace = match config.calls_per_second {
             Some(calls) => {
@@ -239,12 +239,8 @@ impl Source {
         let http = http_client(&config, secure)?;
         let closed = CancellationToken::new();
         let dates = Arc::new(Dates::new(clock.clone()));
-        let login = Login::new(
-            http.clone(),
-            token_url,
-            (login_pace, closed.clone()),
-            (Arc::clone(&dates), Arc::clone(&keeper)),
-        );
+        let login =
+            Login::new(http.clone(), token_url, (login_pace, closed.clone()), (Arc::clone(&dates), Arc::clone(&store)));
         Ok(Source {
             http,
             base: base.as_str().trim_end_matches('/').to_owned(),
@@ -253,7 +249,7 @@ impl Source {
             pace,
             closed,
             auth: config.auth,
-            tokens: Tokens::new(login, keeper, clock.clone()),
+            tokens: Tokens::new(login, store, clock.clone()),
             clock,
             dates,
         })
@@ -261,7 +257,7 @@ impl Source {
 
     /// Makes one call: at most one request to the API, after at most one login. Needs a tokio runtime.
     ///
-    /// A 401 drops the token and is returned; the next call logs in anew. Not cancel safe as to the
+    /// A 401 drops the token and is returned; the next call logs in again. Not cancel safe as to the
     /// budget: when dropped, a request may have left, so count the slot with [`Budget::lost`].
     pub async fn get(&self, credentials: &Credentials, call: &Call) -> Outcome {
         let admission = tokio::select! {
@@ -287,7 +283,7 @@ impl Source {
         }
     }
 
-    /// Asks the login host whether the credentials are good. Where there is none, the first call tells.
+    /// Logs in to check the credentials. Succeeds at once where there is no login host: the first call shows.
     ///
     /// # Errors
     /// `Refused`, `LoginBlocked`, `LoginUnavailable`. Cancel safe.
@@ -298,7 +294,7 @@ impl Source {
         self.tokens.prove(credentials).await
     }
 
-    /// Whether credentials go to a login host for tokens, and not with each call.
+    /// Whether credentials are sent to a login host for tokens, and not with each call.
     pub fn has_logins(&self) -> bool {
         !self.auth.is_fixed()
     }
@@ -314,19 +310,19 @@ impl Source {
         self.dates.clock_ahead()
     }
 
-    /// Forgets the token and the refusal of a client: it was deleted, or is to be tried again.
+    /// Drops the token and the refusal of a client: it was deleted, or is to be tried again.
     pub fn forget(&self, client_id: &str) {
         self.tokens.forget(client_id);
     }
 
-    /// Lets no more call or login leave: those that wait for a token, a place or their turn end unsent. What has left
-    /// may end.
+    /// Lets no further call or login leave: those that wait for a token, a permit or their turn end unsent. Calls in
+    /// flight may finish.
     pub fn close(&self) {
         self.closed.cancel();
     }
 
-    /// A living token and a place among the calls in flight. The token comes first, so that shops that
-    /// wait for the login host do not hold places that others could use.
+    /// A valid token and a permit among the calls in flight. The token comes first, so that shops that
+    /// wait for the login host do not hold permits that others could use.
     async fn admission(
         &self,
         credentials: &Credentials,
@@ -334,7 +330,7 @@ impl Source {
         loop {
             let bearer = if self.auth.is_fixed() { None } else { Some(self.tokens.bearer(credentials).await?) };
             let Ok(permit) = self.in_flight.acquire().await else {
-                return Err(SourceError::Interrupted("the source is closed".to_owned()));
+                return Err(SourceError::Interrupted("the client is closed".to_owned()));
             };
             if let Some(pace) = &self.pace {
                 pace.turn().await;
@@ -410,16 +406,16 @@ impl Source {
 
 fn http_client(config: &SourceConfig, secure: bool) -> Result<reqwest::Client, SourceConfigError> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error means that another thread was faster, which is as good.
+        // An error means that another thread installed it first.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
-    // A machine without certificate authorities of its own, as a slim container is, trusts those that browsers do.
+    // A machine without root certificates (a slim container) falls back to those of browsers.
     let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
     let bundled = bundled.filter_map(|der| reqwest::Certificate::from_der(der).ok());
     client_builder(config, secure)
         .build()
         .or_else(|_| client_builder(config, secure).tls_certs_merge(bundled).build())
-        .map_err(|error| wrong("source", format!("no HTTP client can be made: {}", cause(&error))))
+        .map_err(|error| wrong("source", format!("the HTTP client cannot be built: {}", cause(&error))))
 }
 
 fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder {
@@ -429,7 +425,7 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .referer(false)
         .https_only(secure)
         .redirect(reqwest::redirect::Policy::none())
-        // One call is one request: the library's own retries would use slots that nobody counted.
+        // One call is one request: the library's own retries would use slots without counting them.
         .retry(reqwest::retry::never())
         .default_headers([(ACCEPT_ENCODING, HeaderValue::from_static(ENCODING))].into_iter().collect())
         .gzip(false)
@@ -442,16 +438,16 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .http2_keep_alive_timeout(Duration::from_secs(10))
 }
 
-/// An address that may be called: https, or http on this machine.
+/// Parses an address that may be called: https, or http on this machine.
 fn address(key: &'static str, text: &str) -> Result<Url, SourceConfigError> {
     let url = Url::parse(text).map_err(|error| {
-        wrong(key, format!("`{}` is no address ({error}); write it like https://api.example.com", clean(text)))
+        wrong(key, format!("`{}` is not an address ({error}); write it like https://api.example.com", clean(text)))
     })?;
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => return Err(wrong(key, "names no host; write it like https://api.example.com")),
+        None => return Err(wrong(key, "has no host; write it like https://api.example.com")),
     };
     match url.scheme() {
         "https" => {}
@@ -459,7 +455,7 @@ fn address(key: &'static str, text: &str) -> Result<Url, SourceConfigError> {
         _ => return Err(wrong(key, "must begin with https:// (http:// only for a server on this machine)")),
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong(key, "holds a user, a password or parameters; give the plain address"));
+        return Err(wrong(key, "contains a user, a password or parameters; give the plain address"));
     }
     Ok(url)
 }
@@ -483,12 +479,12 @@ fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {
         return Ok(());
     }
     let detail = format!("its type is `{}`, not {asked}", clean(&sent));
-    // A gateway's own page often passes; another version of the API does not.
+    // A gateway's own page is often temporary; another version of the API is not.
     Err(if is_json(response.headers()) { SourceError::Shape { detail } } else { SourceError::Malformed { detail } })
 }
 
-/// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one part of a path
-/// or a query.
+/// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one segment of a path
+/// or one value of a query.
 pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, ESCAPED)

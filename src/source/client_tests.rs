@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::test_server::{Reply, Server, answer, json};
-use super::token_tests::{Keeper, call, credentials};
+use super::token_tests::{MemoryStore, call, credentials};
 use super::{Budget, Call, Ending, Outcome, Source, SourceConfig, SourceError};
 use crate::catalog::Limit;
 use crate::domain::Clock;
@@ -18,7 +18,7 @@ fn config(server: &Server) -> SourceConfig {
 }
 
 fn build(config: SourceConfig) -> Source {
-    Source::new(config, Arc::new(Keeper::default()), Clock::manual(0)).unwrap()
+    Source::new(config, Arc::new(MemoryStore::default()), Clock::manual(0)).unwrap()
 }
 
 async fn serving<F: Fn() -> Reply + Send + Sync + 'static>(reply: F) -> Server {
@@ -35,7 +35,7 @@ async fn serving<F: Fn() -> Reply + Send + Sync + 'static>(reply: F) -> Server {
     .await
 }
 
-/// One call against a server that answers like this; with how often it was called.
+/// Makes one call against a server that answers like this; returns how often it was called, too.
 async fn one(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Outcome, usize) {
     let server = serving(reply).await;
     let outcome = build(config(&server)).get(&credentials("me", "s"), &call()).await;
@@ -56,7 +56,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A gzip that goes on and on: one letter, then "repeat it 258 times" in 13 bits, over and over.
+/// A gzip bomb: one letter, then "repeat it 258 times" in 13 bits, over and over.
 fn gzip_bomb(repeats: usize) -> Vec<u8> {
     // Last block, fixed codes (1, then 01 from its low bit); the letter `0`; each repeat is code 285, distance 1.
     let repeat = "1100010100000".repeat(repeats);
@@ -66,7 +66,7 @@ fn gzip_bomb(repeats: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_call_is_one_plain_request_with_its_token_and_type() {
+async fn a_call_is_one_request_with_token_and_media_type() {
     let server =
         serving(|| answer(200, &[TYPE, ("X-RateLimit-Limit", "25"), ("x-ratelimit-remaining", "24")], r#"{"a":1.50}"#))
             .await;
@@ -88,7 +88,7 @@ async fn a_call_is_one_plain_request_with_its_token_and_type() {
 }
 
 #[tokio::test]
-async fn each_bad_answer_has_its_error_and_is_one_request() {
+async fn each_bad_answer_has_its_own_error_and_is_not_retried() {
     let huge = "x".repeat(10_001);
     let chunked = format!(
         "HTTP/1.1 200 X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2711\r\n{huge}\r\n0\r\n\r\n"
@@ -118,7 +118,7 @@ async fn each_bad_answer_has_its_error_and_is_one_request() {
             ),
             "Malformed",
         ),
-        ("told huge", whole(200, &[TYPE], huge.clone()), "TooLarge"),
+        ("huge, announced", whole(200, &[TYPE], huge.clone()), "TooLarge"),
         ("huge in chunks", Box::new(move || Reply::Bytes(chunked.clone().into_bytes())), "TooLarge"),
         ("html", whole(200, &[("content-type", "text/html")], "<html>".into()), "Malformed"),
         ("no type", whole(200, &[], "{}".into()), "Malformed"),
@@ -157,7 +157,7 @@ async fn a_connection_that_breaks_before_the_answer_is_a_lost_call() {
 }
 
 #[tokio::test]
-async fn a_silent_server_times_out_before_and_within_the_body() {
+async fn a_stalled_server_times_out_before_and_within_the_body() {
     let cases = [("", Ending::Lost), ("HTTP/1.1 200 X\r\ncontent-type: application/json\r\n\r\n{", Ending::Answered)];
     for (bytes, ending) in cases {
         let server = serving(move || Reply::Stall(bytes.as_bytes().to_vec())).await;
@@ -169,7 +169,7 @@ async fn a_silent_server_times_out_before_and_within_the_body() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_there_uses_no_slot() {
+async fn a_refused_connection_uses_no_slot() {
     let server = serving(|| json("{}")).await;
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let source = build(SourceConfig { base_url: format!("http://{free}"), ..config(&server) });
@@ -179,7 +179,7 @@ async fn a_host_that_is_not_there_uses_no_slot() {
 }
 
 #[tokio::test]
-async fn gzip_is_unpacked_and_a_bomb_is_not() {
+async fn gzip_is_decompressed_up_to_the_limit() {
     let (small, bomb) = (gzip(b"{\"a\":1}"), gzip_bomb(5_000));
     assert!(bomb.len() < 10_000, "small on the wire, 1.3 MB unpacked");
     let packed = |body: Vec<u8>| move || answer(200, &[TYPE, ("content-encoding", "gzip")], &body);
@@ -188,7 +188,7 @@ async fn gzip_is_unpacked_and_a_bomb_is_not() {
 }
 
 #[tokio::test]
-async fn the_outcome_settles_its_slot() {
+async fn each_outcome_settles_its_slot_in_the_budget() {
     let rule = Some(Limit { calls: 5, window: Duration::from_secs(60) });
     let now = Instant::now();
     let settle = |outcome: &Outcome| {
@@ -211,10 +211,10 @@ async fn the_outcome_settles_its_slot() {
 }
 
 #[test]
-fn addresses_that_would_leak_are_refused_with_their_key() {
+fn unsafe_addresses_are_rejected_with_their_key() {
     let good = "https://login.example.com/token";
     let try_with = |base: &str, token: &str| {
-        Source::new(SourceConfig::new(base, token), Arc::new(Keeper::default()), Clock::manual(0)).err()
+        Source::new(SourceConfig::new(base, token), Arc::new(MemoryStore::default()), Clock::manual(0)).err()
     };
     for base in
         ["http://api.example.com", "ftp://127.0.0.1", "api.example.com", "", "https://u:p@x.example", "https://x/?a=b"]
@@ -230,10 +230,10 @@ fn addresses_that_would_leak_are_refused_with_their_key() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_turn_is_not_sent_any_more_after_a_stop() {
-    let served = || json("{}");
+async fn calls_that_wait_for_their_turn_are_not_sent_after_close() {
+    let reply = || json("{}");
     for (calls, logins) in [(Some(1), 50), (None, 1)] {
-        let server = serving(served).await;
+        let server = serving(reply).await;
         let slow =
             SourceConfig { calls_per_second: calls, logins_per_second: logins, login_burst: logins, ..config(&server) };
         let source = Arc::new(build(slow));

@@ -1,4 +1,4 @@
-//! The dates on the answers of the API and of the login host, for the check of our own clock.
+//! Compares our clock with the `Date` headers of the API and of the login host.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use super::headers::server_date;
 use crate::domain::clock::{Clock, Millis};
 use crate::domain::clock_check::ClockCheck;
 
-/// Reads our clock around calls.
+/// Feeds the clock check with the time before and after each call.
 pub(super) struct Dates {
     clock: Clock,
     check: Mutex<ClockCheck>,
@@ -19,12 +19,12 @@ impl Dates {
         Dates { clock, check: Mutex::default() }
     }
 
-    /// Before a request leaves.
+    /// The time before a request leaves.
     pub(super) fn now(&self) -> Millis {
         self.clock.now()
     }
 
-    /// Notes the head of an answer. What a cache on the way says of itself counts as nothing.
+    /// Records the headers of an answer. One from a cache on the way (it has an `Age`) is ignored.
     pub(super) fn note(&self, asked: Millis, headers: &HeaderMap) {
         if let Some(date) = server_date(headers).filter(|_| !headers.contains_key(AGE)) {
             let received = self.clock.now();

@@ -1,6 +1,6 @@
-//! What is around the rows of a page: where they are, and the values beside them. Pure.
+//! Finds the rows of a page, and the values beside them. Pure.
 //!
-//! An error is not the end of a list: an answer without rows ends one only when it holds nothing, or nothing but keys
+//! An error is not the end of a list: an answer without rows ends one only when it is empty, or has only keys
 //! that the definition names as harmless.
 
 use super::json::parse;
@@ -12,10 +12,10 @@ use crate::catalog::coverage::shown;
 use crate::domain::Json;
 use crate::domain::json::element_at;
 
-/// What is in the place of the rows.
+/// What was found at the place of the rows.
 pub(super) enum Found<'a> {
     Rows(Vec<&'a [u8]>),
-    /// An object without the key of the rows, and with nothing else of meaning.
+    /// An object without the key of the rows, and with only harmless keys.
     Nothing,
     /// `null` in place of the array of rows.
     Null,
@@ -51,7 +51,7 @@ pub(super) fn find_rows<'a>(definition: &Definition, body: &'a [u8]) -> Result<F
     }
 }
 
-/// The value at a pointer, as received; none: it is not there.
+/// The value at a pointer, as received; none: absent.
 pub(super) fn value_at<'a>(body: &'a [u8], pointer: &str) -> Result<Option<&'a [u8]>, SourceError> {
     let mut text = body;
     for token in tokens(pointer) {
@@ -64,9 +64,9 @@ pub(super) fn value_at<'a>(body: &'a [u8], pointer: &str) -> Result<Option<&'a [
 /// What a token of a pointer finds.
 enum Child<'a> {
     Value(&'a [u8]),
-    /// An object without that key; those that it has.
+    /// An object without that key; its keys.
     NoMember(Vec<String>),
-    /// An array of this length, none of whose elements it names.
+    /// An array of this length without such an element.
     NoElement(usize),
     /// Neither an object nor an array.
     Neither,
@@ -74,7 +74,7 @@ enum Child<'a> {
 
 fn child<'a>(text: &'a [u8], token: &str) -> Result<Child<'a>, SourceError> {
     if let Some(members) = members(text)? {
-        // Of equal keys the last counts, as in rows and documents.
+        // Of duplicate keys the last counts, as in rows and documents.
         return Ok(match members.iter().rfind(|(key, _)| key == token) {
             Some((_, value)) => Child::Value(value),
             None => Child::NoMember(members.into_iter().map(|(key, _)| key).collect()),
@@ -84,6 +84,6 @@ fn child<'a>(text: &'a [u8], token: &str) -> Result<Child<'a>, SourceError> {
         let found = element_at(token.as_bytes(), elements.len()).and_then(|at| elements.get(at).copied());
         return Ok(found.map_or(Child::NoElement(elements.len()), Child::Value));
     }
-    // Valid JSON or not decides which error it is.
+    // Invalid JSON is another error.
     parse(text).map(|_: Json<'_>| Child::Neither)
 }

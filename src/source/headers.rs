@@ -1,8 +1,8 @@
-//! What response headers say about the pace: the quota and `Retry-After`.
+//! Rate-limit headers, `Retry-After`, `Link` and `Date`.
 //!
-//! Called by the client on every response. Reading never fails and never panics: a value that makes
-//! no sense is left out, and a senseless `Retry-After` counts as a minute. Header names are compared
-//! without case by the header map itself.
+//! Called by the client on every response. Reading never fails and never panics: an unparseable value is
+//! ignored, and an unparseable `Retry-After` is treated as 60 s. The header map compares names
+//! without case.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use reqwest::header::{DATE, HeaderMap, LINK, RETRY_AFTER};
 use crate::domain::clock::Millis;
 use crate::domain::datetime::{self, Written};
 
-/// No pause that a header asks for is longer; a server that means it will say it again.
+/// Longest pause taken from a header; a server that needs more will ask again.
 pub const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
-/// What a `Retry-After` that cannot be read counts as.
+/// The pause for an unparseable `Retry-After`.
 pub const PAUSE_UNREADABLE: Duration = Duration::from_secs(60);
 
-/// A reset above this is a point in time (seconds since 1970), below it a number of seconds.
+/// A reset above this is a Unix timestamp, below it a number of seconds.
 const EPOCH_FROM: i64 = 1_000_000;
 
-/// The quota of the call's rate rule, as the response told it. Absent or senseless parts are `None`.
+/// The quota of the call's rate rule, from the response. Absent or unparseable parts are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Calls in one window.
     pub limit: Option<u32>,
     /// Calls left in the window.
     pub remaining: Option<u32>,
-    /// Until the window turns; at most [`PAUSE_MAX`].
+    /// Time until the window turns; at most [`PAUSE_MAX`].
     pub reset: Option<Duration>,
     /// How far our clock is ahead of the response's date, in milliseconds.
     pub clock_ahead_ms: Option<i64>,
 }
 
 impl Quota {
-    /// Reads the headers. `wall` is only used for a reset told as a point in time, and only when the
-    /// response does not carry its own date.
+    /// Reads the headers. `wall` is only used for a reset given as a timestamp, and only when the
+    /// response has no `Date`.
     pub fn read(headers: &HeaderMap, wall: Millis) -> Quota {
         let limit = number(headers, "x-ratelimit-limit").filter(|limit| *limit > 0);
         let reset = number(headers, "x-ratelimit-reset").map(|reset| {
@@ -67,7 +67,7 @@ pub fn next_link(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// The links of one header: each address with its parameters. Commas and semicolons may stand in both.
+/// The links of one header: each address with its parameters. Both may contain commas and semicolons.
 fn links_of(mut text: &str) -> impl Iterator<Item = (&str, &str)> {
     std::iter::from_fn(move || {
         let (address, rest) = text.split_once('<')?.1.split_once('>')?;
@@ -77,7 +77,7 @@ fn links_of(mut text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The parts between a separator that does not stand in quotes.
+/// Splits at a separator outside quotes.
 fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
     text.split(move |c: char| {
@@ -86,8 +86,8 @@ fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The pause that `Retry-After` asks for, in seconds or until a date; at most [`PAUSE_MAX`]. Where it is there twice,
-/// the longest counts. `None` when there is no such header; [`PAUSE_UNREADABLE`] when none of them can be read.
+/// The pause that `Retry-After` asks for, in seconds or until a date; at most [`PAUSE_MAX`]. Of several headers
+/// the longest counts. `None` when there is no such header; [`PAUSE_UNREADABLE`] when none can be parsed.
 pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
     let mut values = headers.get_all(RETRY_AFTER).iter().peekable();
     values.peek()?;
@@ -95,7 +95,7 @@ pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
     Some(pauses.max().unwrap_or(PAUSE_UNREADABLE).min(PAUSE_MAX))
 }
 
-/// The pauses in one header: proxies fold two into one, with a comma between, and dates have commas of their own.
+/// The pauses in one header: proxies join two with a comma, and dates contain commas of their own.
 fn pauses(text: &str, headers: &HeaderMap, wall: Millis) -> Vec<Duration> {
     match pause(text, headers, wall) {
         Some(pause) => vec![pause],
@@ -113,19 +113,19 @@ fn pause(text: &str, headers: &HeaderMap, wall: Millis) -> Option<Duration> {
     Some(Duration::from_millis(pause))
 }
 
-/// Seconds as `2` or `2.0`; a part of one is a whole one, so that no pause is shortened.
+/// Seconds as `2` or `2.0`, rounded up so that no pause is shortened.
 fn seconds(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if !is_digits(whole) || !is_digits(fraction) {
         return None;
     }
-    // More digits than a number holds is a long pause, not nonsense.
+    // A number too large for u64 is a long pause, not invalid.
     let whole: u64 = whole.parse().unwrap_or(u64::MAX);
     Some(whole.saturating_add(u64::from(fraction.bytes().any(|byte| byte != b'0'))))
 }
 
-/// The server's own clock where it tells it: a date of the server is best read against that.
+/// The server's clock, where it sends its date: its other dates are best compared with that.
 fn server_now(headers: &HeaderMap, wall: Millis) -> Millis {
     server_date(headers).unwrap_or(wall)
 }
@@ -134,7 +134,7 @@ pub(super) fn server_date(headers: &HeaderMap) -> Option<Millis> {
     headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?))
 }
 
-/// A date of HTTP in each of its three forms: `Sun, 22 Nov 2026 15:04:05 GMT`, `Sunday, 22-Nov-26 15:04:05 GMT` and
+/// Parses an HTTP date in each of its three forms: `Sun, 22 Nov 2026 15:04:05 GMT`, `Sunday, 22-Nov-26 15:04:05 GMT` and
 /// `Sun Nov 22 15:04:05 2026`.
 fn http_date(text: &str) -> Option<Millis> {
     let text = text.trim();
@@ -151,7 +151,7 @@ fn http_date(text: &str) -> Option<Millis> {
     let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))?;
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let year: i16 = year.parse().ok().filter(|_| is_digits(year) && matches!(year.len(), 2 | 4))?;
-    // Two digits are of the years around now: 70 and above are of the last century, as in mail.
+    // Two digits as in mail: 70 and above are in the last century.
     let year = if year >= 100 {
         year
     } else if year >= 70 {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_link_is_found_among_others_whatever_stands_in_them() {
+    fn the_next_link_is_found_among_others_with_any_content() {
         let next = |text: &str| next_link(&headers(&[("Link", text)]));
         let found = |address: &str| Some(address.to_owned());
         assert_eq!(next("<https://h/a?fields=a,b;c&page=2>; rel=\"next\""), found("https://h/a?fields=a,b;c&page=2"));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn quota_is_read_in_any_case_and_nonsense_is_left_out() {
+    fn quota_headers_are_read_in_any_case_and_invalid_ones_ignored() {
         assert_eq!(quota("25", "24", "54"), (Some(25), Some(24), Some(54)));
         assert_eq!(quota(" 25, 25;w=60", "-1", "0.4"), (Some(25), Some(0), Some(0)));
         assert_eq!(quota("0", "", "soon"), (None, None, None));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_great_reset_is_a_point_in_time_read_against_the_servers_clock() {
+    fn a_large_reset_is_a_timestamp_compared_with_the_servers_clock() {
         let wall = WALL / 1000;
         assert_eq!(quota("1", "1", &(wall + 30).to_string()).2, Some(30));
         assert_eq!(quota("1", "1", &(wall - 30).to_string()).2, Some(0));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_seconds_as_a_date_capped_and_garbage() {
+    fn retry_after_is_seconds_or_a_date_capped_and_a_minute_if_invalid() {
         let pause = |text: &str| retry_after(&headers(&[("Retry-After", text)]), WALL);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(retry_after(&HeaderMap::new(), WALL), None);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_obeyed_in_each_form_and_never_shortened() {
+    fn retry_after_is_read_in_each_form_and_never_shortened() {
         let pause = |text: &str| retry_after(&headers(&[("Retry-After", text)]), WALL).map(|pause| pause.as_secs());
         for (text, seconds) in [
             ("2.0", 2),
@@ -281,7 +281,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_never_panics(value in proptest::collection::vec(any::<u8>(), 0..40), wall in any::<i64>()) {
+        fn headers_of_any_bytes_never_panic(value in proptest::collection::vec(any::<u8>(), 0..40), wall in any::<i64>()) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 let mut headers = HeaderMap::new();
                 for name in ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after", "date"] {

@@ -1,4 +1,4 @@
-//! JSON as the API sends it: read, and digested. Pure; called by [`super::pages`].
+//! Parses JSON as the API sends it, and digests it. Pure; called by [`super::pages`].
 
 use std::cell::RefCell;
 
@@ -12,12 +12,12 @@ use super::problem::SourceError;
 /// Parses a whole body or row.
 ///
 /// # Errors
-/// [`SourceError::Malformed`] with the place, never with the content.
+/// [`SourceError::Malformed`] with the position, never with the content.
 pub(super) fn parse(text: &[u8]) -> Result<Json<'_>, SourceError> {
     read(text).map(|reading| reading.value)
 }
 
-/// The same, with what was tolerated.
+/// Parses, and reports what was tolerated.
 ///
 /// # Errors
 /// As [`parse`].
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// A digest of the content: the first 8 bytes, big end first, of SHA-256 over [`Json::write_canonical`].
-/// Independent of key order, white space and escapes; kept in the ledger and in the sink, so it must
+/// Independent of key order, white space and escapes; stored in the ledger and in the sink, so it must
 /// not change between releases.
 pub(super) fn hash(value: &Json<'_>) -> u64 {
     let digest = CANONICAL.with_borrow_mut(|canonical| {
@@ -47,7 +47,7 @@ mod tests {
     use crate::source::SourceError;
 
     #[test]
-    fn what_is_no_json_is_malformed() {
+    fn invalid_json_is_malformed() {
         let bad: [&[u8]; 8] = [
             b"",
             b"<html>",
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_looks_at_content_only_and_never_changes() {
+    fn the_hash_depends_on_content_only_and_never_changes() {
         let of = |text: &str| hash(&parse(text.as_bytes()).unwrap());
         assert_eq!(
             of(r#"{"b":[1,2],"a":{"y":"\u00e9","x":null}}"#),
@@ -75,7 +75,7 @@ mod tests {
         assert_ne!(of(r#"["ab","c"]"#), of(r#"["a","bc"]"#));
         assert_ne!(of("[[],1]"), of("[[1]]"));
         assert_ne!(of("9400110200881234567890"), of("9400110200881234567891"));
-        // As releases before kept them.
+        // As earlier releases stored it.
         assert_eq!(of(r#"{"id":7,"price":12.50,"big":18446744073709551615}"#), 0xe1c6_9b9e_c48e_b153);
         // The first 8 bytes of SHA-256 over `{` and eight zero bytes.
         assert_eq!(of("{}"), 0x5a35_90fb_e3ff_bfe0);

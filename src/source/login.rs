@@ -1,8 +1,8 @@
-//! One login: asks the login host for a token and says what its answer means.
+//! One login: asks the login host for a token and classifies its answer.
 //!
-//! Called by [`super::token`] only, one flight a credential. What concerns the host and not one
-//! credential lives here: the pace of logins of all shops together, and the [`Gate`] that closes for
-//! all of them when the host answers as it does to a blocked address (404, or a 403 that names no
+//! Called by [`super::token`] only, single flight per credential. What concerns the host and not one
+//! credential lives here: the pace of the logins of all shops together, and the [`Gate`] that closes for
+//! all of them when the host answers as to a blocked address (404, or a 403 that names no
 //! reason) or asks to wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,39 +22,39 @@ use super::dates::Dates;
 use super::headers::{PAUSE_UNREADABLE, retry_after};
 use super::pace::Pace;
 use super::problem::{SourceError, cause, problem_text};
-use super::token::{Credentials, TokenKeeper};
+use super::token::{Credentials, TokenStore};
 use crate::domain::calls::CallStatus;
 
-/// First pause of all logins after an answer that looks like a block; doubles up to [`BLOCK_MAX`].
+/// Backoff of all logins after answers that look like a blocked address.
 const BLOCK_MIN: Duration = Duration::from_secs(600);
 const BLOCK_MAX: Duration = Duration::from_secs(3600);
 
-/// After a block, one login goes first; the others look again after this.
+/// After a block one login probes the host; the others check again after this.
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
 
-/// No token is believed to live longer.
+/// Longest life assumed for a token.
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Taken when the answer does not tell the lifetime: less than the shortest seen in the wild (299 s).
-/// A token that ends earlier shows as a 401 and is renewed.
-const LIFE_UNTOLD: Duration = Duration::from_secs(240);
+/// Life of a token whose answer has no `expires_in`: less than the shortest seen in the wild (299 s).
+/// A token that expires earlier causes a 401 and is renewed.
+const LIFE_DEFAULT: Duration = Duration::from_secs(240);
 
-/// Login answers are small; more than this is not read.
+/// Bytes read of a login answer; they are small.
 const BODY_MAX: usize = 64 * 1024;
 
 /// A fresh token.
 pub(super) struct Granted {
     pub(super) token: SecretString,
-    /// From `asked_at`, the moment before the login left; so never longer than the host means.
+    /// Counted from `asked_at`, the moment before the login left; so never longer than the host means.
     pub(super) life: Duration,
     pub(super) asked_at: Instant,
 }
 
 /// Why there is no token.
 pub(super) enum Failure {
-    /// Said in full: refused, blocked, or told to wait.
-    Told(SourceError),
-    /// The host is down or sends nonsense; the caller knows how often it failed and so for how long to wait.
+    /// Refused, blocked, or asked to wait: the error has everything.
+    Definite(SourceError),
+    /// The host is down or its answer is invalid; the caller counts failures and chooses the pause.
     Unavailable(String),
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Login {
     closed: CancellationToken,
     gate: Mutex<Gate>,
     dates: Arc<Dates>,
-    keeper: Arc<dyn TokenKeeper>,
+    store: Arc<dyn TokenStore>,
 }
 
 impl Login {
@@ -74,22 +74,22 @@ impl Login {
         http: reqwest::Client,
         url: Url,
         (pace, closed): (Pace, CancellationToken),
-        (dates, keeper): (Arc<Dates>, Arc<dyn TokenKeeper>),
+        (dates, store): (Arc<Dates>, Arc<dyn TokenStore>),
     ) -> Login {
-        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), dates, keeper }
+        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), dates, store }
     }
 
     /// Asks for a token. At most one request leaves.
     pub(super) async fn ask(&self, credentials: &Credentials) -> Result<Granted, Failure> {
-        let authorization = basic(credentials).map_err(Failure::Told)?;
-        self.gate().check(Instant::now()).map_err(Failure::Told)?;
+        let authorization = basic(credentials).map_err(Failure::Definite)?;
+        self.gate().check(Instant::now()).map_err(Failure::Definite)?;
         tokio::select! {
             biased;
-            () = self.closed.cancelled() => return Err(Failure::Told(SourceError::Stopping)),
+            () = self.closed.cancelled() => return Err(Failure::Definite(SourceError::Stopping)),
             () = self.pace.turn() => {}
         }
         let asked_at = Instant::now();
-        self.gate().enter(asked_at).map_err(Failure::Told)?;
+        self.gate().enter(asked_at).map_err(Failure::Definite)?;
         let request = self
             .http
             .post(self.url.clone())
@@ -103,14 +103,14 @@ impl Login {
             Err(error) => {
                 self.gate().no_answer();
                 if !error.is_connect() {
-                    self.keeper.count_login(CallStatus::NoAnswer);
+                    self.store.count_login(CallStatus::NoAnswer);
                 }
-                let what = if error.is_timeout() { "took too long" } else { "cannot be reached" };
+                let what = if error.is_timeout() { "timed out" } else { "cannot be reached" };
                 return Err(Failure::Unavailable(format!("the login host {what}: {}", cause(&error))));
             }
         };
         let status = response.status().as_u16();
-        self.keeper.count_login(CallStatus::of(Some(status)));
+        self.store.count_login(CallStatus::of(Some(status)));
         let headers = response.headers().clone();
         self.dates.note(asked, &headers);
         let body = super::body::read_some(response, BODY_MAX).await;
@@ -130,13 +130,13 @@ impl Login {
                 text => text.to_owned(),
             }
         };
-        let refused = || Failure::Told(SourceError::Refused { reason: reason() });
+        let refused = || Failure::Definite(SourceError::Refused { reason: reason() });
         match status {
-            404 => Err(Failure::Told(self.gate().blocked(now, asked_at))),
-            403 if problem_text(&body).is_empty() => Err(Failure::Told(self.gate().blocked(now, asked_at))),
+            404 => Err(Failure::Definite(self.gate().blocked(now, asked_at))),
+            403 if problem_text(&body).is_empty() => Err(Failure::Definite(self.gate().blocked(now, asked_at))),
             429 => {
                 let pause = retry_after(&headers, self.dates.now()).unwrap_or(PAUSE_UNREADABLE);
-                Err(Failure::Told(self.gate().throttled(now, pause)))
+                Err(Failure::Definite(self.gate().throttled(now, pause)))
             }
             _ => {
                 self.gate().answered();
@@ -149,14 +149,14 @@ impl Login {
         }
     }
 
-    /// No login for so long: a process before this one was told so.
-    pub(super) fn pause_for(&self, left: Duration) {
-        self.gate().reopen_after(left, Instant::now());
+    /// Restores a pause that an earlier process was asked for.
+    pub(super) fn restore_pause(&self, left: Duration) {
+        self.gate().restore_pause(left, Instant::now());
     }
 
-    /// What is left of a pause that the host asked for and that is not kept yet.
-    pub(super) fn pause_to_keep(&self) -> Option<Duration> {
-        self.gate().pause_to_keep(Instant::now())
+    /// What is left of a pause that the host asked for and that is not stored yet.
+    pub(super) fn take_unstored_pause(&self) -> Option<Duration> {
+        self.gate().take_unstored_pause(Instant::now())
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -173,46 +173,46 @@ struct Answer {
 
 fn basic(credentials: &Credentials) -> Result<HeaderValue, SourceError> {
     if credentials.client_id.is_empty() || credentials.client_id.contains(':') {
-        return Err(SourceError::Refused { reason: "a client id is not empty and holds no `:`".to_owned() });
+        return Err(SourceError::Refused { reason: "a client id must not be empty or contain `:`".to_owned() });
     }
     let pair = Zeroizing::new(format!("{}:{}", credentials.client_id, credentials.client_secret.expose_secret()));
     let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
     sensitive(&text).ok_or_else(|| SourceError::Refused { reason: "the credentials cannot be sent".to_owned() })
 }
 
-/// A header value that the client library shows in no log.
+/// A header value that the client library never logs.
 pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// Reads a successful answer. The reasons never quote it.
+/// Reads a successful answer. Error texts never quote it.
 fn granted(body: &[u8], asked_at: Instant) -> Result<Granted, String> {
-    let wrong = |what: &str| Err(format!("the login host sent a token answer {what}"));
+    let wrong = |what: &str| Err(format!("the login host's token answer {what}"));
     let Ok(Value::Object(mut answer)) = serde_json::from_slice::<Value>(body) else {
-        return wrong("that is no JSON object");
+        return wrong("is not a JSON object");
     };
     let is_bearer = |kind: &Value| kind.as_str().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("bearer"));
     if answer.get("token_type").is_some_and(|kind| !is_bearer(kind)) {
-        return wrong("of another kind than bearer");
+        return wrong("has a token_type other than bearer");
     }
     let life = match answer.get("expires_in") {
-        None | Some(Value::Null) => Some(LIFE_UNTOLD),
-        Some(told) => lifetime(told),
+        None | Some(Value::Null) => Some(LIFE_DEFAULT),
+        Some(value) => lifetime(value),
     };
-    let Some(life) = life else { return wrong("whose expires_in is no positive number of seconds") };
+    let Some(life) = life else { return wrong("has an expires_in that is not a positive number of seconds") };
     match answer.remove("access_token") {
         Some(Value::String(token)) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
             Ok(Granted { token: SecretString::from(token), life, asked_at })
         }
-        _ => wrong("without a usable access_token"),
+        _ => wrong("has no usable access_token"),
     }
 }
 
-/// Seconds as a number, or as a number in a text; above zero, at most a day.
-fn lifetime(told: &Value) -> Option<Duration> {
-    let seconds = match told {
+/// Seconds as a number, or as a number in a string; above zero, at most [`LIFE_MAX`].
+fn lifetime(value: &Value) -> Option<Duration> {
+    let seconds = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,
         _ => return None,
@@ -220,47 +220,47 @@ fn lifetime(told: &Value) -> Option<Duration> {
     (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(LIFE_MAX.as_secs_f64())))
 }
 
-/// Whether logins may leave at all.
+/// Circuit breaker for all logins.
 #[derive(Default)]
 struct Gate {
     closed_until: Option<Instant>,
-    /// Answers in a row that looked like a block; 0: closed only because we were asked to wait.
-    strikes: u32,
-    struck_at: Option<Instant>,
-    /// After a block one login goes first.
+    /// Consecutive answers that looked like a block; 0: closed only because we were asked to wait.
+    blocks: u32,
+    blocked_at: Option<Instant>,
+    /// After a block one login probes the host first.
     probing: bool,
-    /// `closed_until` moved since it was kept for the next process.
-    unkept: bool,
+    /// `closed_until` moved since it was stored for the next process.
+    unstored: bool,
 }
 
 impl Gate {
     fn check(&self, now: Instant) -> Result<(), SourceError> {
         match self.closed_until {
-            Some(until) if now < until && self.strikes > 0 => Err(SourceError::LoginBlocked { after: until - now }),
+            Some(until) if now < until && self.blocks > 0 => Err(SourceError::LoginBlocked { after: until - now }),
             Some(until) if now < until => Err(asked_to_wait(until - now)),
-            _ if self.strikes > 0 && self.probing => Err(SourceError::LoginBlocked { after: PROBE_PAUSE }),
+            _ if self.blocks > 0 && self.probing => Err(SourceError::LoginBlocked { after: PROBE_PAUSE }),
             _ => Ok(()),
         }
     }
 
     fn enter(&mut self, now: Instant) -> Result<(), SourceError> {
         self.check(now)?;
-        self.probing = self.strikes > 0;
+        self.probing = self.blocks > 0;
         Ok(())
     }
 
     fn blocked(&mut self, now: Instant, asked_at: Instant) -> SourceError {
         self.probing = false;
-        // Logins that were under way at the first such answer are part of the same block.
-        if self.struck_at.is_none_or(|struck| asked_at > struck) {
-            let pause = BLOCK_MIN.saturating_mul(1 << self.strikes.min(3)).min(BLOCK_MAX);
-            self.strikes += 1;
-            self.struck_at = Some(now);
+        // Logins that were under way at the first such answer belong to the same block.
+        if self.blocked_at.is_none_or(|blocked| asked_at > blocked) {
+            let pause = BLOCK_MIN.saturating_mul(1 << self.blocks.min(3)).min(BLOCK_MAX);
+            self.blocks += 1;
+            self.blocked_at = Some(now);
             self.closed_until = Some(now + pause);
-            self.unkept = true;
+            self.unstored = true;
             tracing::warn!(
                 pause_s = pause.as_secs(),
-                "the login host answers as to a blocked address; all logins pause"
+                "the login host seems to block this machine's address; all logins pause"
             );
         }
         let after = self.closed_until.map_or(BLOCK_MIN, |until| until.saturating_duration_since(now));
@@ -270,28 +270,28 @@ impl Gate {
     fn throttled(&mut self, now: Instant, pause: Duration) -> SourceError {
         self.answered();
         self.closed_until = self.closed_until.max(Some(now + pause));
-        self.unkept = true;
+        self.unstored = true;
         asked_to_wait(pause)
     }
 
-    /// Closed by an earlier process. Why is not kept: the careful reading is a block.
-    fn reopen_after(&mut self, left: Duration, now: Instant) {
+    /// Restores a pause of an earlier process. The reason is not stored, so a block is assumed.
+    fn restore_pause(&mut self, left: Duration, now: Instant) {
         if !left.is_zero() {
-            (self.closed_until, self.strikes) = (Some(now + left), 1);
+            (self.closed_until, self.blocks) = (Some(now + left), 1);
         }
     }
 
-    fn pause_to_keep(&mut self, now: Instant) -> Option<Duration> {
-        let unkept = std::mem::take(&mut self.unkept);
+    fn take_unstored_pause(&mut self, now: Instant) -> Option<Duration> {
+        let unstored = std::mem::take(&mut self.unstored);
         let left = self.closed_until?.saturating_duration_since(now);
-        (unkept && !left.is_zero()).then_some(left)
+        (unstored && !left.is_zero()).then_some(left)
     }
 
-    /// The host answered as to anybody.
+    /// Notes an answer that does not look like a block.
     fn answered(&mut self) {
-        // A late good answer from before a block does not lift it.
-        if self.probing || self.strikes == 0 {
-            (self.probing, self.strikes, self.struck_at) = (false, 0, None);
+        // A late good answer to a login from before a block does not lift it.
+        if self.probing || self.blocks == 0 {
+            (self.probing, self.blocks, self.blocked_at) = (false, 0, None);
         }
     }
 
@@ -319,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn the_lifetime_is_what_the_answer_says() {
-        let with = |told: &str| life(&format!(r#"{{"access_token":"t","token_type":"BEARER","expires_in":{told}}}"#));
+    fn the_life_of_a_token_is_its_expires_in() {
+        let with = |value: &str| life(&format!(r#"{{"access_token":"t","token_type":"BEARER","expires_in":{value}}}"#));
         assert_eq!(with("599"), Some(599));
         assert_eq!(with("\"599\""), Some(599));
         assert_eq!(with("1"), Some(1));
@@ -328,13 +328,13 @@ mod tests {
         assert_eq!(with("1e300"), Some(86_400));
         assert_eq!(with("null"), Some(240));
         assert_eq!(life(r#"{"access_token":"t"}"#), Some(240));
-        for nonsense in ["0", "-1", "\"soon\"", "\"\"", "\"NaN\"", "true", "[1]", "\"inf\""] {
-            assert_eq!(with(nonsense), None, "{nonsense}");
+        for invalid in ["0", "-1", "\"soon\"", "\"\"", "\"NaN\"", "true", "[1]", "\"inf\""] {
+            assert_eq!(with(invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn an_answer_without_a_usable_token_is_no_token() {
+    fn an_answer_without_a_usable_token_is_an_error() {
         for answer in [
             "",
             "[]",
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_closes_the_gate_for_longer_each_time_and_one_login_goes_first() {
+    fn each_block_closes_the_gate_for_longer_and_one_login_probes_first() {
         let mut gate = Gate::default();
         let mut now = Instant::now();
         for minutes in [10, 20, 40, 60, 60] {
@@ -372,7 +372,7 @@ mod tests {
         }
         assert!(BLOCK_MIN < BLOCK_MAX);
         gate.enter(now).unwrap();
-        assert!(matches!(gate.enter(now), Err(SourceError::LoginBlocked { .. })), "one goes first");
+        assert!(matches!(gate.enter(now), Err(SourceError::LoginBlocked { .. })), "one probes first");
         gate.no_answer();
         gate.enter(now).unwrap();
         gate.answered();

@@ -1,24 +1,24 @@
-//! The marketplace side: how it is called, how often, and what its answers mean.
+//! The marketplace side: authentication, rate limits, calls, paging and what each failure means.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | [`client`] | [`Source`]: one call, one request, one [`Outcome`] |
-//! | [`token`] | access tokens: one a credential, shared, renewed early, kept by a [`TokenKeeper`] |
-//! | `auth` | how a call shows whose it is |
-//! | `body` | bodies of answers, decompressed and bounded |
-//! | `login` | one login and its meaning; the gate that closes for all shops when the address is blocked |
+//! | [`token`] | access tokens: one per credential, shared, renewed early, persisted by a [`TokenStore`] |
+//! | `auth` | request authentication |
+//! | `body` | response bodies, decompressed and bounded |
+//! | `login` | one login and what its answer means; the gate that closes for all shops when the address is blocked |
 //! | [`budget`] | [`Budget`]: the slots of one rate rule of one account, pure |
 //! | [`headers`] | quota and `Retry-After` |
-//! | [`position`] | where a walk stands within a list: parent, days, page; pure |
+//! | [`position`] | how far a walk is within a list: parent, days, page; pure |
 //! | [`pages`] | from a definition to calls, from bodies to rows and documents, pure |
 //! | [`problem`] | [`SourceError`] and what each case means for the job |
 //! | `json`, `split`, `pointer` | JSON with its digest; its parts; values at pointers |
-//! | `envelope`, `rows`, `paging` | where the rows of a page are; what they are; whether the list goes on, and what proves its end |
-//! | `pace` | a steady pace for one host |
+//! | `envelope`, `rows`, `paging` | where the rows of a page are; what they are; whether the list continues, and what proves its end |
+//! | `pace` | steady pace of calls to one host |
 //!
 //! A lane takes free slots of its budget, makes that use durable, calls [`Source::get`] and hands each
 //! [`Outcome`] back to the budget with [`Outcome::settle`]. This module does not know the store:
-//! tokens are kept through a trait. `reqwest` and `ratelimit` are used nowhere else.
+//! tokens are persisted through a trait. `reqwest` and `ratelimit` are used nowhere else.
 
 mod auth;
 mod body;
@@ -57,4 +57,4 @@ pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError,
 pub use headers::Quota;
 pub use position::{Position, Walk, news_since, stretches};
 pub use problem::SourceError;
-pub use token::{Credentials, KeptToken, TokenKeeper};
+pub use token::{Credentials, StoredToken, TokenStore};

@@ -1,7 +1,7 @@
-//! A steady pace for calls to one host, whoever makes them: the `ratelimit` bucket with a queue.
+//! Steady pace of all calls to one host: a token bucket with a fair queue.
 //!
 //! The budgets of the rate rules are exact and elsewhere; this only keeps a host from being flooded
-//! (the login host blocks addresses that do). Waiters are served in the order they came.
+//! (the login host blocks addresses that flood it). Waiters are served in the order they came.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ impl ratelimit::Clock for Monotonic {
     }
 }
 
-/// A pace of calls.
+/// Paces calls.
 pub(super) struct Pace {
     bucket: Ratelimiter<Monotonic>,
-    /// Held by the one who waits for the bucket: one sleeper instead of a herd.
+    /// Held by the waiter at the front: one sleeper instead of a thundering herd.
     queue: Mutex<()>,
 }
 
@@ -33,7 +33,7 @@ impl Pace {
     pub(super) fn new(per_second: u32, burst: u32, ready: u32) -> Result<Pace, String> {
         if per_second == 0 {
             // The bucket would take it as "no limit".
-            return Err("a pace of 0 calls a second would never call; use 1 or more".to_owned());
+            return Err("0 calls a second would never make a call; use 1 or more".to_owned());
         }
         let bucket = Builder::with_clock(u64::from(per_second), Monotonic(Instant::now()))
             .max_tokens(u64::from(burst))
@@ -51,7 +51,7 @@ impl Pace {
                 Ok(()) => return,
                 // Timers are no finer than a millisecond.
                 Err(TryWaitError::Insufficient(wait)) => sleep(wait.max(Duration::from_millis(1))).await,
-                // Cannot happen: the bucket holds at least one. Waiting is the safe side.
+                // Cannot happen: the bucket holds at least one. Waiting is safe.
                 Err(_) => sleep(Duration::from_secs(1)).await,
             }
         }
@@ -66,7 +66,7 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_then_the_pace() {
+    async fn after_a_burst_calls_keep_the_pace() {
         let pace = Pace::new(5, 10, 10).unwrap();
         let start = Instant::now();
         for _ in 0..10 {

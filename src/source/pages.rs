@@ -1,4 +1,4 @@
-//! From a definition to calls, and from bodies to rows and documents. Pure.
+//! Builds calls from a definition, and parses bodies into rows and documents. Pure.
 //!
 //! Called by the sync step. An end of a list is not an error, and an error is never the end of a
 //! list; `paging` says what proves an end.
@@ -33,7 +33,7 @@ use crate::domain::{Combination, Json};
 pub struct ParsedPage {
     /// In the order of the page.
     pub rows: Vec<Row>,
-    /// Rows that cannot be kept, with the reason.
+    /// Rows that cannot be stored, with the reason.
     pub rejected: Vec<Rejected>,
     /// Of all rows in their order, independent of white space and key order.
     pub digest: String,
@@ -44,17 +44,17 @@ pub struct ParsedPage {
     pub left: Vec<Left>,
 }
 
-/// What is to be known of one document.
+/// One parsed document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedDetail {
-    /// The document itself, as received; without a byte order mark, halves of surrogate pairs and all but the last
-    /// of equal keys, which databases refuse or read differently.
+    /// The document as received, but without a byte order mark, unpaired surrogates and all but the last of duplicate
+    /// keys, which databases reject or read differently.
     pub body: Bytes,
     /// Independent of white space and key order.
     pub hash: u64,
     /// What no column takes.
     pub left: Vec<Left>,
-    /// When the refresh rule wants it read again; none: final, too old, or no rule.
+    /// When the refresh rule reads it again; none: final, too old, or no rule.
     pub refresh_after_ms: Option<i64>,
 }
 
@@ -72,7 +72,7 @@ pub fn detail_call(definition: &Definition, id: &str) -> Option<Call> {
     Some(Call { path, query: Vec::new(), media_type: definition.media_type.clone() })
 }
 
-/// Reads a list page. `next_parent` names the parent after one.
+/// Parses a list page. `next_parent` returns the parent after one.
 ///
 /// # Errors
 /// [`SourceError::Malformed`] when it is not JSON; [`SourceError::Shape`] when it is, but is neither
@@ -106,14 +106,14 @@ pub fn page(
     Ok(ParsedPage { rows, rejected, digest, next, doubt, left: left.into_iter().collect() })
 }
 
-/// An answer in place of the rows that some APIs end their lists with, and that is not named: on the first page an
-/// error, on a later one an end in doubt.
+/// Handles an end of list that some APIs use and the definition does not name: an error on the first page, a doubtful
+/// end on a later one.
 fn other_end(definition: &Definition, position: &Position, what: &str, line: &str) -> Result<String, SourceError> {
     let reason = unnamed(definition, &format!("{} is {what}", definition.list.items), line);
     if position.is_first() { Err(shape(reason)) } else { Ok(reason) }
 }
 
-/// What an error means that a page of a list was answered with, where that is the end of the list. None: an error.
+/// The empty last page that an error status means, where a list ends with it; none: it is an error.
 pub fn end_by_status(
     definition: &Definition,
     position: &Position,
@@ -124,7 +124,7 @@ pub fn end_by_status(
     Some(ended(definition, position, turn, next_parent))
 }
 
-/// The page behind one that cannot be read, where pages are numbered or counted. `is_alone`: whether the API answers
+/// The page after one that cannot be read, where pages are numbered or counted. `is_alone`: whether the API answers
 /// other calls.
 pub fn page_behind(
     definition: &Definition,
@@ -136,7 +136,7 @@ pub fn page_behind(
         matches!(error, SourceError::Malformed { .. } | SourceError::Shape { .. } | SourceError::TooLarge { .. });
     let is_away =
         matches!(error, SourceError::Unavailable { .. } | SourceError::TimedOut | SourceError::Interrupted(_));
-    // An API that is away answers no page; on the first page other calls show whether it is.
+    // An API that is down answers no page; on the first page other calls show whether it is.
     let may_be_passed = is_about_the_page || is_away && (!position.is_first() || is_alone());
     if !is_numbered(definition) || !may_be_passed {
         return None;
@@ -149,7 +149,7 @@ pub fn page_behind(
     Some(next_step(Some(next)))
 }
 
-/// A page without rows that ends its list; the walk goes on with the next one.
+/// A page without rows that ends its list; the walk continues with the next list.
 fn ended(
     definition: &Definition,
     position: &Position,
@@ -159,7 +159,7 @@ fn ended(
     ParsedPage { doubt: turn.doubt, ..no_list(definition, position, next_parent) }
 }
 
-/// What a list comes to that the API does not know: its parent is gone. The walk goes on with the next one.
+/// Result for a child list whose parent returned 404: an empty page. The walk continues with the next list.
 pub fn no_list(
     definition: &Definition,
     position: &Position,
@@ -175,8 +175,8 @@ fn next_step(next: Option<Position>) -> Next {
     next.map_or(Next::End, |next| Next::More { cursor: next.text() })
 }
 
-/// Reads a document that was asked for by `id`. `first_seen` tells when its id was first
-/// seen, if it was; asked only for documents that do not tell their own time.
+/// Parses a document that was requested by `id`. `first_seen` returns when its id was first
+/// seen, if it was; called only for documents without a time of their own.
 ///
 /// # Errors
 /// [`SourceError::Malformed`] when it is not JSON; [`SourceError::Shape`] when it is no object, has
@@ -192,19 +192,20 @@ pub fn detail(
     if at.is_empty() {
         return document(definition, id, body, first_seen, now);
     }
-    let found = value_at(body, at)?.ok_or_else(|| shape(format!("the answer has no {at}")))?;
+    let found = value_at(body, at)?
+        .ok_or_else(|| shape(format!("the answer has no {at}; is `document` in the definition right?")))?;
     let mut read = document(definition, id, &body.slice_ref(found), first_seen, now)?;
     read.left.extend(marked(body));
     Ok(read)
 }
 
-/// The byte order mark before an answer, where there is one.
+/// The byte order mark of an answer, if it has one.
 fn marked(body: &[u8]) -> impl Iterator<Item = Left> {
     let noted = Tolerated { what: Tolerance::ByteOrderMark, path: Vec::new() };
     tolerated(without_mark(body).1.then_some(noted).into_iter().collect())
 }
 
-/// Reads a document that stands by itself, as it is stored.
+/// Parses a document without an envelope, as it is stored.
 ///
 /// # Errors
 /// As [`detail`].
@@ -219,12 +220,12 @@ pub fn document(
     if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
     }
-    // A gateway's own words in JSON must not take the place of a document that is there already.
+    // A gateway's own JSON must not replace a document that is stored already.
     let Some(found) = document.pointer(&definition.id) else {
         return Err(shape(format!("the document has no {}", definition.id)));
     };
     if id_text(found).as_deref() != Some(definition.split_id(id).1) {
-        return Err(shape(format!("the document's {} is not the id that was asked for", definition.id)));
+        return Err(shape(format!("the document's {} is not the id that was requested", definition.id)));
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
     let (hash, mut left) = (hash(&document), definition.coverage.look(&document));
@@ -236,7 +237,7 @@ pub fn document(
     Ok(ParsedDetail { body, hash, left, refresh_after_ms })
 }
 
-/// Pauses grow with the age, so that the reads of one document stay few: about two for each
+/// Time until the next read. Grows with the age, so that one document is read about twice for each
 /// doubling of its age.
 fn refresh_after(rule: &Refresh, document: &Json<'_>, since: Option<Millis>, now: Millis) -> Option<i64> {
     if rule.until.as_ref().is_some_and(|until| is_final(until, document)) {
@@ -269,7 +270,7 @@ fn is_one_of(value: &Json<'_>, finals: &[String]) -> bool {
 
 fn digest(list: &str, hashes: &[u64]) -> String {
     let mut sha = Sha256::new();
-    // Two parents may have equal lists, and two stretches of days the same single row.
+    // Two parents may have equal lists, and two windows of days the same single row.
     sha.update(list);
     for hash in hashes {
         sha.update(hash.to_be_bytes());

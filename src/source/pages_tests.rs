@@ -14,7 +14,7 @@ use crate::domain::{Combination, Mode};
 
 const HOUR: i64 = 3_600_000;
 
-/// A definition; `more` goes before its tables.
+/// A definition; `more` is inserted before its tables.
 pub(super) fn definition(more: &str) -> Definition {
     let text = format!(
         "media_type = \"application/vnd.any.v1+json\"\nid = \"/id\"\n{more}\n[table.columns]\nname = {{ from = \"/name\", type = \"text\" }}"
@@ -63,7 +63,7 @@ pub(super) fn ids(page: &ParsedPage) -> Vec<&str> {
 }
 
 #[test]
-fn an_end_is_told_from_an_error() {
+fn an_empty_page_is_an_end_and_an_unexpected_shape_an_error() {
     let definition = listed();
     for end in ["{}", " { } ", r#"{"sort":"x"}"#, r#"{"things":[]}"#, r#"{"things":[],"x":1}"#] {
         let page = read(&definition, end).unwrap();
@@ -80,7 +80,7 @@ fn an_end_is_told_from_an_error() {
 }
 
 #[test]
-fn rows_of_a_page_and_where_the_next_begins() {
+fn a_page_has_rows_times_and_a_digest_independent_of_key_order() {
     let body = r#"{"things":[{"id":"a","at":"2026-01-01T01:00:00+01:00"},{"id":12,"at":5}],"x":{"y":[1]}}"#;
     let page = read(&listed(), body).unwrap();
     assert_eq!(ids(&page), ["a", "12"]);
@@ -96,7 +96,7 @@ fn rows_of_a_page_and_where_the_next_begins() {
 }
 
 #[test]
-fn a_row_that_is_the_document_keeps_its_bytes() {
+fn a_row_that_is_the_document_is_stored_byte_for_byte() {
     let page = read(&row_is_document(), r#"{"data":{"things":[ {"id":"a", "price": 1.50} ]}}"#).unwrap();
     assert_eq!(page.rows[0].body.as_deref(), Some(&br#"{"id":"a", "price": 1.50}"#[..]));
     assert_eq!(page.next, Next::End, "one answer holds all");
@@ -105,7 +105,7 @@ fn a_row_that_is_the_document_keeps_its_bytes() {
 }
 
 #[test]
-fn a_row_that_cannot_be_read_is_reported_and_holds_nothing_up() {
+fn an_unparseable_row_is_rejected_and_the_others_are_read() {
     for broken in [r#"{"id":"2","n":1e999}"#, r#"{"id":"2","n":-1e400}"#] {
         let page = read(&listed(), &format!(r#"{{"things":[{{"id":"1"}},{broken},{{"id":"4"}}]}}"#)).unwrap();
         assert_eq!((ids(&page), page.rejected.len()), (vec!["1", "4"], 1), "{broken}");
@@ -116,7 +116,7 @@ fn a_row_that_cannot_be_read_is_reported_and_holds_nothing_up() {
 }
 
 #[test]
-fn what_readers_differ_about_is_read_counted_and_kept_as_all_read_it() {
+fn ambiguous_json_is_normalised_and_counted() {
     let kinds = |left: &[Left]| -> Vec<String> {
         let tolerated = |left: &Left| match left {
             Left::Tolerated { path, kind } => Some(format!("{path} {kind}")),
@@ -138,7 +138,7 @@ fn what_readers_differ_about_is_read_counted_and_kept_as_all_read_it() {
 }
 
 #[test]
-fn rows_and_documents_that_differ_in_digits_beyond_a_float_are_changed() {
+fn digits_beyond_the_precision_of_a_float_count_as_a_change() {
     let row = |number: &str| read(&listed(), &format!(r#"{{"things":[{{"id":"a","rev":{number}}}]}}"#)).unwrap();
     let document = |number: &str| {
         let body = Bytes::from(format!(r#"{{"id":"a","n":{number}}}"#));
@@ -156,7 +156,7 @@ fn rows_and_documents_that_differ_in_digits_beyond_a_float_are_changed() {
 }
 
 #[test]
-fn a_time_that_cannot_be_read_is_counted_by_its_kind() {
+fn an_unparseable_time_is_counted_by_its_kind() {
     let body = r#"{"things":[{"id":"a","at":"2026-01-01T00:00:00"},{"id":"b","at":"gisteren"},{"id":"c"},{"id":"d","at":null}]}"#;
     let page = read(&listed(), body).unwrap();
     assert!(page.rows.iter().all(|row| row.time.is_none()));
@@ -170,7 +170,7 @@ fn a_time_that_cannot_be_read_is_counted_by_its_kind() {
 }
 
 #[test]
-fn rows_without_a_usable_id_are_reported_and_hold_nothing_up() {
+fn rows_without_a_usable_id_are_rejected_and_the_others_are_read() {
     let long = "x".repeat(129);
     let body = format!(
         r#"{{"things":[{{"id":"ok"}},{{"id":""}},{{"id":" a"}},{{"id":"a\t"}},{{"id":"{long}"}},{{"id":null}},{{}},7,{{"id":1.5}},
@@ -186,7 +186,7 @@ fn rows_without_a_usable_id_are_reported_and_hold_nothing_up() {
 }
 
 #[test]
-fn a_document_is_an_object_with_the_id_that_was_asked_for() {
+fn a_document_is_an_object_with_the_requested_id() {
     let read = |body: &str| detail(&listed(), "12", &Bytes::copy_from_slice(body.as_bytes()), || None, 0);
     assert!(read(r#"{"id":"12"}"#).is_ok());
     assert!(read(r#"{"id":12}"#).is_ok());
@@ -207,7 +207,7 @@ fn a_document_is_an_object_with_the_id_that_was_asked_for() {
 }
 
 #[test]
-fn the_refresh_rule() {
+fn the_refresh_rule_decides_when_a_document_is_read_again() {
     let now = 1_767_225_600_000 + 100 * HOUR;
     let after = |body: &str, first_seen: Option<i64>| {
         let mut document: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -231,7 +231,7 @@ fn the_refresh_rule() {
 }
 
 #[test]
-fn a_rule_may_wait_for_all_values() {
+fn a_refresh_rule_may_wait_until_all_values_are_final() {
     let definition = definition(
         r#"list = { path = "/things", items = "", pages = { style = "none" } }
         [detail]
@@ -252,7 +252,7 @@ fn a_rule_may_wait_for_all_values() {
 }
 
 #[test]
-fn calls_follow_the_definition() {
+fn calls_are_built_from_the_definition() {
     let definition = listed();
     let combination = Combination(vec![("kind".to_owned(), "B".to_owned())]);
     let call = list_call(&definition, &combination, &Position::read(3, None).unwrap(), 0);
@@ -267,7 +267,7 @@ fn calls_follow_the_definition() {
 
 proptest! {
     #[test]
-    fn reading_a_page_never_panics_and_accounts_for_each_row(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60), count in 0usize..20) {
+    fn parsing_a_page_never_panics_and_accounts_for_each_row(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60), count in 0usize..20) {
         prop_assert!(read(&listed(), &String::from_utf8_lossy(&bytes)).is_err() || bytes.len() >= 2);
         let rows: Vec<String> = (0..count).map(|n| if n % 3 == 0 { "{}".to_owned() } else { format!(r#"{{"id":{n}}}"#) }).collect();
         let page = read(&listed(), &format!(r#"{{"things":[{}]}}"#, rows.join(","))).unwrap();
@@ -280,7 +280,7 @@ pub(super) fn styled(pages: &str) -> Definition {
     definition(&format!("[list]\npath = \"/things\"\nitems = \"/things\"\npages = {pages}\n[table]"))
 }
 
-/// The queries of a walk over these answers (body, header), and how it ends: in doubt, or proved.
+/// Walks over these answers (body, header); returns the queries, and the doubt about the end if there is one.
 pub(super) fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Option<String>) {
     let (mut position, mut queries) = (Position::default(), Vec::new());
     for (body, next_link) in answers {
@@ -300,7 +300,7 @@ pub(super) const CURSOR: &str = r#"{ style = "cursor", parameter = "c", next = [
 const LINK: &str = r#"{ style = "next-link", at = "/links/next", size = 2 }"#;
 
 #[test]
-fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
+fn each_page_style_requests_the_next_page_and_finds_the_end() {
     const ROW: &str = r#"{"things":[{"id":"1"}]}"#;
     const NONE: &str = r#"{"things":[]}"#;
     let offset = r#"{ style = "offset", parameter = "from", limit = "n", size = 20 }"#;
@@ -336,7 +336,7 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
         assert_eq!(queries.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), asked, "{style}");
         assert_eq!(doubt, None, "{style}");
     }
-    // What cannot be understood leaves the rows, and the end in doubt.
+    // An unusable continuation keeps the rows and leaves the end in doubt.
     for (style, body, reason) in [
         (FLAG, r#"{"things":[{"id":"1"}],"more":"yes"}"#, "/more is a text, not true or false"),
         (FLAG, ROW, "/more is missing from a page with rows"),
@@ -358,7 +358,7 @@ fn each_style_of_pages_asks_for_the_next_one_and_sees_the_end() {
 }
 
 #[test]
-fn an_answer_may_be_the_array_itself_and_a_document_may_stand_inside_its_answer() {
+fn rows_may_be_the_whole_answer_and_a_document_a_part_of_it() {
     let bare = definition(
         "[list]\npath = \"/things\"\nitems = \"\"\npages = { style = \"none\" }\n\
          [detail]\npath = \"/things/{id}\"\ndocument = \"/data/thing\"\n[table]",
@@ -376,7 +376,7 @@ fn an_answer_may_be_the_array_itself_and_a_document_may_stand_inside_its_answer(
 }
 
 #[test]
-fn only_what_marks_a_change_counts_as_one() {
+fn only_the_values_in_changed_by_mark_a_change() {
     let marked = definition(
         "[list]\npath = \"/things\"\nitems = \"/things\"\npages = { style = \"none\" }\n\
          changed_by = [\"/items/*/at\", \"/state\"]\n[detail]\npath = \"/things/{id}\"\n[table]",
@@ -393,7 +393,7 @@ fn only_what_marks_a_change_counts_as_one() {
 }
 
 #[test]
-fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
+fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     let child = definition(
         "parent = \"owners\"\n[list]\npath = \"/owners/{parent}/things\"\nitems = \"/things\"\n\
          pages = { style = \"number\", parameter = \"page\" }\n\
@@ -415,14 +415,14 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
     assert!(detail(&child, "a%3A1/%25:x:y", &document, || None, 0).is_ok());
     let position = |next: &Next| match next {
         Next::More { cursor } => Position::read(1, cursor.as_deref()).unwrap(),
-        Next::End => panic!("it goes on"),
+        Next::End => panic!("the list ended too early"),
     };
     let second = position(&some.next);
     assert_eq!(list_call(&child, &Combination::default(), &second, 0).query[0].1, "2");
     let next = position(&answer(&second, "{}").next);
     let call = list_call(&child, &Combination::default(), &next, 0);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/b/things", "1"), "from its first page on");
-    // Equal lists of two parents are no list that repeats itself.
+    // Equal lists of two parents are not a list that repeats itself.
     let row = r#"{"things":[{"id":"1"}]}"#;
     assert_ne!(answer(&first, row).digest, answer(&next, row).digest);
     assert_eq!(answer(&next, "{}").next, Next::End);
@@ -430,7 +430,7 @@ fn each_parent_has_a_list_and_its_id_leads_the_own_one() {
 }
 
 #[test]
-fn a_stored_document_that_came_in_an_envelope_is_read_as_it_is_stored() {
+fn a_stored_document_is_read_without_its_envelope() {
     let own = definition(
         r#"[list]
         path = "/things"
@@ -451,5 +451,5 @@ fn a_stored_document_that_came_in_an_envelope_is_read_as_it_is_stored() {
     assert!(read.refresh_after_ms.is_some());
     let again = document(&own, "1", &read.body, || None, HOUR).unwrap();
     assert_eq!((again.hash, again.refresh_after_ms), (read.hash, read.refresh_after_ms));
-    assert!(detail(&own, "1", &read.body, || None, HOUR).is_err(), "it has no envelope any more");
+    assert!(detail(&own, "1", &read.body, || None, HOUR).is_err(), "the envelope is not stored");
 }

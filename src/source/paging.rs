@@ -1,8 +1,8 @@
-//! Whether a list goes on after a page, and what proves that it does not. Pure.
+//! Decides whether a list continues after a page, and what proves its end. Pure.
 //!
-//! A list that just stops may be cut: by a pointer that is misspelt, by a server that lost its cursor. So each end has a
+//! A list that just stops may be truncated: by a misspelt pointer, by a server that lost its cursor. So each end needs a
 //! proof: an empty page, the flag, the count of all rows, a page shorter than a full one. Without one the end is in
-//! doubt, and the walk says why.
+//! doubt, and the walk reports why.
 
 use bytes::Bytes;
 
@@ -15,10 +15,10 @@ use crate::catalog::Definition;
 use crate::catalog::definition::Pages;
 use crate::domain::Json;
 
-/// Statuses that many APIs answer a page after the last one with.
+/// Statuses with which many APIs answer a page after the last.
 const USUAL_ENDS: [u16; 5] = [400, 404, 410, 416, 422];
 
-/// A list's answer.
+/// The answer to a list call.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     pub body: &'a Bytes,
@@ -28,7 +28,7 @@ pub struct Answer<'a> {
     pub previous: Option<&'a str>,
 }
 
-/// What comes after a page of a list.
+/// Where the walk goes after a page of a list.
 pub(super) struct Turn {
     /// The next page of the same list.
     pub(super) next: Option<Position>,
@@ -54,17 +54,17 @@ impl Turn {
         Turn { next: None, doubt: doubt.or_else(|| end.doubt(Some(answer.body))) }
     }
 
-    /// After the last page, when an answer without rows said that it was the last.
+    /// After an answer without rows that ends the list.
     pub(super) fn ended(definition: &Definition, position: &Position) -> Turn {
         let end = End { definition, position, rows: 0, total: position.total() };
         Turn { next: None, doubt: end.doubt(None) }
     }
 
-    /// What a status means that a page after the first is answered with. None: it is an error.
+    /// After an error status that ends the list; none: it is an error.
     pub(super) fn of_status(definition: &Definition, position: &Position, status: u16) -> Option<Turn> {
         let named = definition.list.ends.statuses.contains(&status);
         match status {
-            // No server says `no content` to mean that it failed.
+            // No server answers 204 to report a failure.
             204 if named || !position.is_first() => Some(Turn::ended(definition, position)),
             _ if position.is_first() => None,
             _ if named => Some(Turn::ended(definition, position)),
@@ -86,22 +86,22 @@ pub(super) fn unnamed(definition: &Definition, what: &str, line: &str) -> String
     )
 }
 
-/// Whether pages behind one that cannot be read can be asked for.
+/// Whether the pages after an unreadable one can be requested.
 pub(super) fn is_numbered(definition: &Definition) -> bool {
     matches!(definition.list.pages, Pages::Number { .. } | Pages::HasMoreFlag { .. } | Pages::Offset { .. })
 }
 
-/// The end of a list, to be proved.
+/// The end of a list, whose proof is looked for.
 struct End<'a> {
     definition: &'a Definition,
     position: &'a Position,
-    /// On its last page.
+    /// Rows of the last page.
     rows: usize,
     total: Option<u64>,
 }
 
 impl End<'_> {
-    /// Why rows may be missing; none: it is proved that there are no more.
+    /// Why rows may be missing; none: the end is proved.
     fn doubt(&self, body: Option<&Bytes>) -> Option<String> {
         let proof = &self.definition.list.proof;
         let shown = self.position.rows_before().saturating_add(u64::try_from(self.rows).unwrap_or(u64::MAX));
@@ -125,7 +125,7 @@ impl End<'_> {
             match found {
                 Ok(Some(Json::Bool(true))) => {
                     return Some(format!(
-                        "{at} says that more rows follow, and the page has no next one{}",
+                        "{at} says that more rows follow, but the page has no next one{}",
                         self.place()
                     ));
                 }
@@ -149,7 +149,7 @@ impl End<'_> {
         Some(format!("a full page ({} rows, and `size` is {size}) has no next one{}{hint}", self.rows, self.place()))
     }
 
-    /// Where the next page would be named.
+    /// Where the next page would be given.
     fn place(&self) -> String {
         match &self.definition.list.pages {
             Pages::Cursor { next, .. } => format!(" at {}", next.join(" or ")),
@@ -160,7 +160,7 @@ impl End<'_> {
     }
 }
 
-/// What was wrong with a page's continuation, as a reason.
+/// The reason in an error about a page's continuation.
 fn doubt_of(error: SourceError) -> String {
     match error {
         SourceError::Shape { detail } | SourceError::Malformed { detail } => detail,
@@ -180,7 +180,7 @@ fn total(definition: &Definition, body: &Bytes) -> Result<Option<u64>, SourceErr
     }
 }
 
-/// The mark of the next page of the same list, if the answer says or lets hope that there is one.
+/// The mark of the next page of the same list, if there is or may be one.
 fn next_page(
     definition: &Definition,
     position: &Position,
@@ -220,16 +220,16 @@ fn next_page(
 }
 
 /// The parameters of the next page's address. Only the same list may follow: a call elsewhere would count
-/// against another rule, and bring the token to another place.
+/// against another rule, and send the token to another path.
 fn link_query(definition: &Definition, position: &Position, link: &str) -> Result<String, SourceError> {
-    // Its parameters are not shown: a signature or a key may stand in them.
+    // Its parameters are not shown: they may contain a signature or a key.
     let shown = link.split_once('?').map_or(link, |(path, _)| path);
     let wrong = || shape(format!("the address of the next page leads elsewhere: {}", clean(shown)));
     let path = fill(&definition.list.path, position.parent.as_deref(), "");
-    // The host is the source's own, whatever the link says: the call is made from path and parameters alone.
+    // The host is always the configured one: only path and parameters of the link are used.
     let base = url::Url::parse("https://same.invalid").map_err(|_| wrong())?.join(&path).map_err(|_| wrong())?;
     let next = base.join(link).map_err(|_| wrong())?;
-    // Not every server escapes as we do.
+    // Servers differ in what they escape.
     let plain = |path: &str| percent_encoding::percent_decode_str(path).collect::<Vec<u8>>();
     if !plain(next.path()).ends_with(&plain(base.path())) {
         return Err(wrong());

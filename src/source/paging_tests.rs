@@ -1,4 +1,4 @@
-//! What proves the end of a list, and what leaves it in doubt; rows that are bad, or that stand twice.
+//! Proofs of a list's end and what leaves it in doubt; rows that are bad or duplicate.
 
 use bytes::Bytes;
 
@@ -42,7 +42,7 @@ fn an_end_without_a_proof_is_in_doubt() {
             (found, doubt) => assert_eq!(found.as_deref(), doubt, "{style} {rest}"),
         }
     }
-    // The last total that was seen is held against all pages, which may show more.
+    // The latest total is compared with the rows of all pages, which may be more.
     let counted = styled(r#"{ style = "number", parameter = "page", total = "/total" }"#);
     let (first, second) = (format!("{{{two},\"total\":3}}"), format!("{{{two},\"total\":4}}"));
     assert_eq!(walked(&counted, &[(&first, None), (&second, None), ("{}", None)]).1, None);
@@ -54,7 +54,7 @@ fn an_end_without_a_proof_is_in_doubt() {
 }
 
 #[test]
-fn a_pointer_of_a_list_goes_through_arrays() {
+fn pointers_of_a_list_may_index_arrays() {
     let last = styled(r#"{ style = "cursor", parameter = "c", next = "/things/-1/id", size = 2 }"#);
     let two = r#"{"things":[{"id":"1"},{"id":"2"}]}"#;
     assert_eq!(walked(&last, &[(two, None), (r#"{"things":[]}"#, None)]).0, ["", "c=2"]);
@@ -63,7 +63,7 @@ fn a_pointer_of_a_list_goes_through_arrays() {
 }
 
 #[test]
-fn the_usual_ends_of_lists_are_named_and_never_taken_for_granted() {
+fn usual_ends_of_lists_are_in_doubt_unless_the_definition_names_them() {
     let pages = r#"{ style = "number", parameter = "page" }"#;
     let plain = styled(pages);
     let named = styled(&format!("{pages}\nend = {{ status = [404], null = true, empty_array = true, repeat = true }}"));
@@ -85,14 +85,14 @@ fn the_usual_ends_of_lists_are_named_and_never_taken_for_granted() {
     let end =
         |definition: &Definition, position: &Position, error| end_by_status(definition, position, error, |_| None);
     assert_eq!(end(&named, &second(&named), &unknown).unwrap().doubt, None);
-    assert_eq!(end(&named, &Position::default(), &unknown), None, "a list that is not there is not empty");
+    assert_eq!(end(&named, &Position::default(), &unknown), None, "a missing list is not an empty one");
     let doubt = end(&plain, &second(&plain), &unknown).unwrap().doubt.unwrap();
     assert!(doubt.contains("add end = { status = [404] } to [resource.things.list]"), "{doubt}");
-    assert_eq!(end(&styled(CURSOR), &second(&styled(CURSOR)), &unknown), None, "a cursor may have run out");
+    assert_eq!(end(&styled(CURSOR), &second(&styled(CURSOR)), &unknown), None, "a cursor may have expired");
     assert_eq!(end(&plain, &second(&plain), &SourceError::NoContent).unwrap().doubt, None);
     assert_eq!(end(&plain, &Position::default(), &SourceError::NoContent), None);
     assert_eq!(end(&plain, &second(&plain), &SourceError::TimedOut), None);
-    // The last page once more.
+    // The last page repeated.
     let rows = r#"{"things":[{"id":"1"}]}"#;
     let digest = at_second(&named, rows, None).unwrap().digest;
     let again = at_second(&named, rows, Some(&digest)).unwrap();
@@ -101,19 +101,19 @@ fn the_usual_ends_of_lists_are_named_and_never_taken_for_granted() {
 }
 
 #[test]
-fn a_bad_row_costs_no_other() {
+fn a_bad_row_does_not_affect_the_others() {
     for odd in [&b"NaN"[..], b"\"Andr\xff\"", b"\"a\tb\"", b"[[1 2]]"] {
         let body = [b"{\"things\":[{\"id\":\"1\"},{\"id\":\"2\",\"n\":", odd, b"},{\"id\":\"3\"}]}"].concat();
         let answer = Answer { body: &Bytes::from(body), next_link: None, previous: None };
         let page = page(&listed(), &Position::default(), answer, |_| None).unwrap();
-        // A reader that is more tolerant may take the second row too.
+        // A more tolerant parser may accept the second row too.
         assert!(ids(&page).starts_with(&["1"]) && ids(&page).ends_with(&["3"]));
         assert_eq!(page.rows.len() + page.rejected.len(), 3);
     }
 }
 
 #[test]
-fn rows_of_one_id_are_one_and_the_order_within_arrays_means_nothing() {
+fn rows_with_one_id_are_merged_and_the_order_within_arrays_is_ignored() {
     let hash_of = |rows: &str| {
         let page = read(&listed(), &format!("{{\"things\":[{rows}]}}")).unwrap();
         assert_eq!(page.rows.len(), 1);
@@ -129,7 +129,7 @@ fn rows_of_one_id_are_one_and_the_order_within_arrays_means_nothing() {
 }
 
 #[test]
-fn what_earlier_versions_noted_of_a_row_still_counts() {
+fn the_digest_of_earlier_versions_still_matches() {
     let row = r#"{"id":"a","items":[2,1]}"#;
     let earlier = hash(&Json::parse(row.as_bytes()).unwrap());
     let known = read(&listed(), &format!("{{\"things\":[{row}]}}")).unwrap().rows.remove(0);

@@ -1,15 +1,15 @@
-//! Values at JSON pointers, and what they are. Pure.
+//! Values at JSON pointers, and their kinds. Pure.
 
 use super::problem::SourceError;
 use crate::domain::Json;
 use crate::domain::json::element_at;
 
-/// The parts of a JSON pointer.
+/// The tokens of a JSON pointer.
 pub(super) fn tokens(pointer: &str) -> impl Iterator<Item = String> {
     pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"))
 }
 
-/// Each value at the path; `*` is any element of an array. What is missing counts as null.
+/// Visits each value at the path; `*` is any element of an array. A missing value counts as null.
 pub(super) fn each_value<'a, 'b>(value: &'b Json<'a>, path: &[String], visit: &mut dyn FnMut(&'b Json<'a>)) {
     match (path.split_first(), value) {
         (None, value) => visit(value),
@@ -27,7 +27,7 @@ pub(super) fn each_value<'a, 'b>(value: &'b Json<'a>, path: &[String], visit: &m
     }
 }
 
-/// The id that a value is, if it can be one.
+/// A value as an id, if it can be one.
 pub fn id_text(value: &Json<'_>) -> Option<String> {
     match value {
         Json::Text(text) => Some(text.clone().into_owned()),
@@ -36,7 +36,7 @@ pub fn id_text(value: &Json<'_>) -> Option<String> {
     }
 }
 
-/// What a value is, for people.
+/// The kind of a value, for messages.
 pub(super) fn kind(value: &Json<'_>) -> &'static str {
     match value {
         Json::Null => "null",
@@ -48,7 +48,7 @@ pub(super) fn kind(value: &Json<'_>) -> &'static str {
     }
 }
 
-/// Valid JSON that is not what the definition describes.
+/// The error for valid JSON that does not match the definition.
 pub(super) fn shape(detail: String) -> SourceError {
     SourceError::Shape { detail }
 }

@@ -1,8 +1,8 @@
-//! Where a walk stands within a list: which parent's, which stretch of days, which page. Pure.
+//! The position of a walk: which parent's list, which window of days, which page. Pure.
 //!
-//! A walk goes through the lists of all parents, in each through the stretches of days, oldest first (what changes
-//! meanwhile moves to a later one) and maybe once without days, and in each through the pages. A position is kept with
-//! the job of its page as text, and says all that the call needs: a walk that goes on tomorrow has the same days.
+//! A walk visits the lists of all parents, in each the windows of days, oldest first (a document that changes
+//! meanwhile moves to a later one) and maybe one list without days, and in each all pages. A position is stored as text
+//! with the job of its page and has all that the call needs: a walk that resumes tomorrow has the same days.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::catalog::definition::{Pages, Recent, Span, Windows};
 use crate::domain::clock::Millis;
 use crate::domain::{Checkpoint, Combination, Mode};
 
-/// How long the call of a walk for the last minutes may wait for its turn, and still ask for what was meant.
+/// How long the call of a walk over the last minutes may be delayed without missing changes.
 const CALL_WAIT: Duration = Duration::from_secs(300);
 
-/// What the beginning of a walk depends on.
+/// What the first position of a walk depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
     pub mode: Mode,
     pub started_at: Millis,
-    /// News are asked for since then; none: it goes over everything that the list reaches.
+    /// Lists changes since then; none: everything that the list reaches.
     pub since: Option<Millis>,
-    /// The first parent's id, for a list that has one for each parent.
+    /// The first parent's id, where each parent has a list.
     pub parent: Option<String>,
 }
 
@@ -34,50 +34,50 @@ pub struct Walk {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Whose list.
+    /// The parent whose list it is.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// First and last day of the stretch; none: the list without days, which comes after them.
+    /// First and last day of the window; none: the list without days, which comes last.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     window: Option<(Date, Date)>,
-    /// First and last day of all stretches.
+    /// First and last day of all windows.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     days: Option<(Date, Date)>,
-    /// Asks for what changed since then, instead of stretches.
+    /// Lists what changed since then, instead of windows.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     since: Option<Millis>,
-    /// Pages before this one, of the same parent and stretch.
+    /// Pages before this one, of the same parent and window.
     #[serde(rename = "n", default)]
     turn: u64,
-    /// Rows before this page, of the same parent and stretch; counted where pages hang together by them, or where their
-    /// total proves the end.
+    /// Rows before this page, of the same parent and window; counted where pages have row offsets, or where the total of
+    /// rows proves the end.
     #[serde(rename = "o", default, skip_serializing_if = "crate::domain::is_default")]
     offset: u64,
     /// The cursor of this page, or the parameters of its address.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mark: Option<String>,
-    /// How many rows the list has, as its last page that said it has it.
+    /// Total of rows in the list, by its latest page that has one.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
 }
 
 impl Position {
-    /// The position of a job: its own, or that of the page of so much, from 1, in a list that is nothing but pages.
+    /// Reads the position of a job: its stored text, or the page of this number (from 1) in a list of plain pages.
     ///
     /// # Errors
-    /// [`SourceError::Shape`] for a text that no position wrote.
+    /// [`SourceError::Shape`] for a text that [`Position::text`] did not write.
     pub fn read(page: u64, cursor: Option<&str>) -> Result<Position, SourceError> {
         match cursor {
             None => Ok(Position { turn: page.saturating_sub(1), ..Position::default() }),
             Some(text) => serde_json::from_str(text)
-                .map_err(|_| SourceError::Shape { detail: "the walk's own note of its place cannot be read".into() }),
+                .map_err(|_| SourceError::Shape { detail: "the walk's stored position cannot be read".into() }),
         }
     }
 
-    /// How a job keeps it; none where the page's number says it all.
+    /// As a job stores it; none where the page number is enough.
     pub fn text(&self) -> Option<String> {
         let plain = Position { turn: self.turn, ..Position::default() };
-        // It holds texts, numbers and dates, which always can be written.
+        // Strings, numbers and dates can always be serialised.
         (*self != plain).then(|| serde_json::to_string(self).unwrap_or_default())
     }
 
@@ -101,7 +101,7 @@ impl Position {
         Position { parent, days, window, ..Position::default() }
     }
 
-    /// The same place; or, where the last minutes do not reach back far enough any more, the first of the days since.
+    /// The same position; or, once the last minutes no longer reach back far enough, the first window of days since.
     pub fn reached(self, definition: &Definition, now: Millis) -> Position {
         match (&definition.list.recent, self.since) {
             (Some(recent), Some(since)) if minutes(recent, since, now).is_none() => {
@@ -111,12 +111,12 @@ impl Position {
         }
     }
 
-    /// Tells the lists of a walk apart: whose it is, and of which days.
+    /// Identifies the list within its walk: parent and days.
     pub(super) fn list(&self) -> String {
         Position { turn: 0, offset: 0, mark: None, total: None, ..self.clone() }.text().unwrap_or_default()
     }
 
-    /// The parameters of the call, if it is made now: what changed in the last minutes is counted from the call on.
+    /// The parameters of a call made now: the last minutes are counted back from the call.
     pub(super) fn query(
         &self,
         definition: &Definition,
@@ -126,7 +126,7 @@ impl Position {
         let list = &definition.list;
         let mut query = combination.0.clone();
         if let (Pages::NextLink { .. }, Some(mark)) = (&list.pages, &self.mark) {
-            // The address of the next page says all parameters.
+            // The address of the next page has all parameters.
             return url::form_urlencoded::parse(mark.as_bytes()).into_owned().collect();
         }
         let mut add = |name: &String, value: String| query.push((name.clone(), value));
@@ -157,8 +157,8 @@ impl Position {
         query
     }
 
-    /// The page after this one of the same list, which shows this many rows. Those count, and not what was asked for: a
-    /// server may give fewer.
+    /// The page after this one, which has this many rows. They count, not the number requested: a server may send
+    /// fewer.
     pub(super) fn after_page(
         &self,
         definition: &Definition,
@@ -177,22 +177,22 @@ impl Position {
         self.turn == 0
     }
 
-    /// Rows on the pages before this one, where they are counted.
+    /// Number of rows on the pages before this one, where they are counted.
     pub(super) fn rows_before(&self) -> u64 {
         self.offset
     }
 
-    /// How many rows the pages before this one said that the list has.
+    /// Total of rows in the list, by the pages before this one.
     pub(super) fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// Whether a page of this position leads to the same one again.
+    /// Whether the mark of the next page leads to this page again.
     pub(super) fn is_at(&self, mark: &str) -> bool {
         self.mark.as_deref() == Some(mark)
     }
 
-    /// Where the walk goes on after the last page of a list: the next stretch of days, else the next parent's list.
+    /// Where the walk continues after the last page of a list: the next window of days, else the next parent's list.
     pub(super) fn next_list(
         &self,
         definition: &Definition,
@@ -216,19 +216,19 @@ impl Position {
     }
 }
 
-/// A path with the ids in their places.
+/// Fills the ids into a path.
 pub fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
     let parent = parent.map(segment).unwrap_or_default();
     path.replace("{parent}", &parent).replace("{id}", &segment(id))
 }
 
-/// An id as one path part: everything but letters, digits and `-_.~` is percent-encoded.
+/// An id as one path segment: everything but letters, digits and `-_.~` is percent-encoded.
 fn segment(id: &str) -> String {
     super::client::encoded(id).to_string()
 }
 
 impl Windows {
-    /// The last day of a stretch.
+    /// The last day of a window.
     fn end(&self, from: Date) -> Date {
         match self.span {
             Span::Day { .. } => from,
@@ -237,7 +237,7 @@ impl Windows {
     }
 }
 
-/// How many lists a walk goes through, of one parent: its stretches of days, or one.
+/// How many lists a walk visits, per parent: its windows of days, or one.
 pub fn stretches(definition: &Definition, walk: Walk) -> u64 {
     let mut position = Position::begin(definition, walk);
     let mut lists = 1;
@@ -248,14 +248,14 @@ pub fn stretches(definition: &Definition, walk: Walk) -> u64 {
     lists
 }
 
-/// Since when a walk that starts now asks for news: since the walk before the last one. A list that for one call shows
-/// nothing, or not all, is so asked once more for the same, and what it kept to itself is found by the next walk.
+/// Since when a walk that starts now lists changes: since the walk before the last one. So each stretch of time is listed
+/// twice, and rows that a list left out of one answer are found by the next walk.
 pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> Option<Millis> {
     let last = walked.walked_at?;
     let before = walked.walked_before.map_or(last, |before| before.min(last));
     match &definition.list.recent {
-        // As far back as the last minutes reach: days would be many calls more. Unless the last walk had to ask for
-        // days.
+        // As far back as the last minutes reach, because windows of days cost many more calls. Unless the last walk
+        // needed those.
         Some(recent) if minutes(recent, before, last).is_some() => {
             let reach = recent.max.saturating_sub(recent.margin + CALL_WAIT);
             let reach = i64::try_from(reach.as_millis()).unwrap_or(i64::MAX);
@@ -265,14 +265,14 @@ pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> 
     }
 }
 
-/// The minutes to ask for, when the last walk is recent enough.
+/// The minutes to request, when the last walk is recent enough.
 fn minutes(recent: &Recent, since: Millis, now: Millis) -> Option<u64> {
     let age = Duration::from_millis(u64::try_from(now - since).ok()?);
     let minutes = (age + recent.margin).as_millis().div_ceil(60_000).max(1);
     (minutes * 60_000 <= recent.max.as_millis()).then(|| u64::try_from(minutes).unwrap_or(u64::MAX))
 }
 
-/// The days of a walk: all that the list reaches, or those since the last walk.
+/// The days of a walk: all within the reach of the list, or those since the last walk.
 fn days(windows: &Windows, overlap: Duration, since: Option<Millis>, now: Millis) -> Option<(Date, Date)> {
     let day = |at: Millis| Some(windows.timezone.to_datetime(Timestamp::from_millisecond(at).ok()?).date());
     let today = day(now)?;
@@ -313,7 +313,7 @@ mod tests {
         let mut calls = Vec::new();
         while let Some(here) = position {
             calls.push(asked(definition, &here, now));
-            // As a job keeps it.
+            // As a job stores it.
             let here = Position::read(1, here.text().as_deref()).unwrap();
             position = here.next_list(definition, |_| None);
         }
@@ -324,7 +324,7 @@ mod tests {
         windows = { day = \"changed\", reach = \"3d\", timezone = \"Europe/Amsterdam\" }";
 
     #[test]
-    fn a_whole_walk_goes_through_the_days_oldest_first_and_one_for_news_begins_at_the_last() {
+    fn a_full_walk_lists_all_days_oldest_first_and_an_incremental_one_those_since_the_last() {
         let days = definition(DAY);
         // 23:30 in Amsterdam is still the same day, 00:30 the next.
         let whole = calls(&days, walk(Mode::Full, "2026-11-25T23:30:00Z", None));
@@ -341,11 +341,11 @@ mod tests {
         assert_eq!(news("2026-11-25T10:00:00Z"), ["changed=2026-11-25&page=1"]);
         assert_eq!(news("2026-11-24T23:05:00Z"), ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1"], "overlap");
         assert_eq!(news("2025-01-01T00:00:00Z").len(), 4, "no further back than the list reaches");
-        assert_eq!(news("2026-11-27T00:00:00Z"), ["changed=2026-11-25&page=1"], "a clock that was set back");
+        assert_eq!(news("2026-11-27T00:00:00Z"), ["changed=2026-11-25&page=1"], "the clock was set back");
     }
 
     #[test]
-    fn what_no_day_shows_is_asked_for_after_the_days_once_for_each_parent() {
+    fn the_list_without_days_comes_after_the_days_once_per_parent() {
         let undated = definition(&DAY.replace("reach = \"3d\"", "reach = \"1d\", undated = true"));
         let whole = calls(&undated, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
         assert_eq!(whole, ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1", "page=1"]);
@@ -359,22 +359,22 @@ mod tests {
             let Some(next) = here.next_list(&undated, |parent| (parent == "a").then(|| "b".to_owned())) else { break };
             here = next;
         }
-        let told: Vec<String> = seen.iter().map(|(parent, _, asked)| format!("{parent} {asked}")).collect();
+        let calls: Vec<String> = seen.iter().map(|(parent, _, asked)| format!("{parent} {asked}")).collect();
         let days = ["changed=2026-11-24&page=1", "changed=2026-11-25&page=1", "page=1"];
-        assert_eq!(told, ["a", "b"].map(|parent| days.map(|day| format!("{parent} {day}"))).concat());
+        assert_eq!(calls, ["a", "b"].map(|parent| days.map(|day| format!("{parent} {day}"))).concat());
         let lists: std::collections::BTreeSet<&String> = seen.iter().map(|(_, list, _)| list).collect();
-        assert_eq!(lists.len(), 6, "each list is told apart");
+        assert_eq!(lists.len(), 6, "each list has its own name");
     }
 
     #[test]
-    fn stretches_of_several_days_meet_without_a_gap_and_end_today() {
+    fn windows_of_several_days_have_no_gaps_and_end_today() {
         let text = "pages = { style = \"none\" }, windows = { from = \"a\", to = \"b\", days = 31, reach = \"65d\" }";
         let whole = calls(&definition(text), walk(Mode::Full, "2026-11-25T12:00:00Z", None));
         assert_eq!(whole, ["a=2026-09-21&b=2026-10-21", "a=2026-10-22&b=2026-11-21", "a=2026-11-22&b=2026-11-25"]);
     }
 
     #[test]
-    fn what_changed_in_the_last_minutes_is_asked_for_when_that_is_enough() {
+    fn changes_of_the_last_minutes_are_listed_where_they_reach_back_far_enough() {
         let recent = definition(&format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}"));
         let news = |before| calls(&recent, walk(Mode::Incremental, "2026-11-25T12:00:00Z", Some(before)));
         assert_eq!(news("2026-11-25T11:45:00Z"), ["minutes=17&page=1"]);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn news_are_asked_for_once_more() {
+    fn changes_are_listed_since_the_walk_before_the_last() {
         let since = |list: &str, last: &str, before: Option<&str>| {
             let walked_before = before.map(at);
             let walked = Checkpoint { walked_at: Some(at(last)), walked_before, ..Checkpoint::default() };
@@ -393,34 +393,34 @@ mod tests {
         };
         let recent = format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}");
         let [half, quarter] = ["2026-11-25T11:30:00Z", "2026-11-25T11:45:00Z"];
-        assert_eq!(since(&recent, quarter, None), at(quarter), "of a store of before");
+        assert_eq!(since(&recent, quarter, None), at(quarter), "stored by an earlier version");
         assert_eq!(since(&recent, quarter, Some(half)), at(half));
         assert_eq!(since(DAY, quarter, Some(half)), at(half));
-        // As far as the last minutes reach, less the margin and a wait, where the last walk asked for minutes itself.
+        // As far as the last minutes reach, less the margin and the delay of a call, where the last walk listed minutes.
         assert_eq!(since(&recent, half, Some("2026-11-25T11:00:00Z")), at("2026-11-25T11:07:00Z"));
         assert_eq!(since(&recent, "2026-11-25T11:01:00Z", Some("2026-11-25T10:30:00Z")), at("2026-11-25T11:01:00Z"));
         let outage = "2026-11-22T09:00:00Z";
-        assert_eq!(since(&recent, quarter, Some(outage)), at(outage), "the last walk asked for days");
+        assert_eq!(since(&recent, quarter, Some(outage)), at(outage), "the last walk listed days");
         assert_eq!(news_since(&definition(DAY), &Checkpoint::default(), 0), None);
     }
 
     #[test]
-    fn a_call_that_is_late_asks_for_all_since_the_last_walk() {
+    fn a_late_call_lists_all_changes_since_the_last_walk() {
         let recent = definition(&format!("{DAY}, recent = {{ parameter = \"minutes\", max = \"60min\" }}"));
         let before = Some("2026-11-25T11:45:00Z");
         let first = Position::begin(&recent, walk(Mode::Incremental, "2026-11-25T12:00:00Z", before));
         let second = first.after_page(&recent, None, 50, None);
-        let kept = || Position::read(2, second.text().as_deref()).unwrap();
+        let stored = || Position::read(2, second.text().as_deref()).unwrap();
         let late = at("2026-11-25T12:20:00Z");
         assert_eq!(asked(&recent, &first, late), "minutes=37&page=1");
-        assert_eq!(asked(&recent, &kept().reached(&recent, late), late), "minutes=37&page=2");
-        // The parameter does not reach back that far any more: by days, from the first page on.
+        assert_eq!(asked(&recent, &stored().reached(&recent, late), late), "minutes=37&page=2");
+        // The minutes no longer reach back that far: by days, from the first page.
         let later = at("2026-11-25T12:44:00Z");
-        assert_eq!(asked(&recent, &kept().reached(&recent, later), later), "changed=2026-11-25&page=1");
+        assert_eq!(asked(&recent, &stored().reached(&recent, later), later), "changed=2026-11-25&page=1");
     }
 
     #[test]
-    fn an_offset_counts_the_rows_that_came() {
+    fn an_offset_counts_the_rows_received() {
         let text = "pages = { style = \"offset\", parameter = \"offset\", limit = \"limit\", size = 100 }";
         let list = definition(text);
         let first = Position::begin(&list, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_pages_are_kept_as_numbers_alone() {
+    fn plain_pages_are_stored_as_numbers_only() {
         let pages = definition("pages = { style = \"number\", parameter = \"page\", first = 0 }");
         let first = Position::begin(&pages, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
         assert_eq!((first.text(), asked(&pages, &first, 0)), (None, "page=0".to_owned()));

@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::domain::text::acts_on_a_terminal;
 use crate::domain::{Cause, Disposition, ErrorClass};
 
-/// Longest text, in bytes, taken over from a server.
+/// Longest text, in bytes, taken from a server.
 const TEXT_MAX: usize = 200;
 
 /// How long a job waits when the host cannot be reached at all. Constant, because the wait does not
-/// count as an attempt; short, so that work goes on soon after the network does.
+/// count as an attempt; short, so that work resumes soon after the network does.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The job's own pause after a throttled call that named none. The budget, which knows its window,
@@ -26,11 +26,11 @@ const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 /// Why a call brought no document. Cheap to clone: many callers may wait for one login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// 429, and 420, as some say it. `None`: no header said how long; then a full window of the rule.
-    #[error("the API answers that there were too many calls{}", wait(.retry_after))]
+    /// 429, or 420 of some APIs. `None`: no header says how long; then a full window of the rule.
+    #[error("the API refused the call: too many calls{}", wait(.retry_after))]
     Throttled { retry_after: Option<Duration> },
     /// 401. The token is dropped already; the next call asks for a new one.
-    #[error("the API did not take the access token; the next attempt asks for a new one")]
+    #[error("the API rejected the access token; the next attempt requests a new one")]
     Unauthorized,
     /// The login host refuses the credentials, or the account is switched off.
     #[error("the credentials are refused: {reason}; correct the client id and secret, or have the account switched on")]
@@ -38,48 +38,48 @@ pub enum SourceError {
     /// The login host answers as it does to a blocked address. Stops the logins of all shops.
     #[error("the login host seems to block this machine's address; no login for {} s", .after.as_secs())]
     LoginBlocked { after: Duration },
-    /// The login host is down, throttles, or sends nonsense.
+    /// The login host is down, throttles, or sends an invalid answer.
     #[error("no access token for now: {reason}; the next login is tried in {} s", .after.as_secs())]
     LoginUnavailable { after: Duration, reason: String },
-    /// 404 or 410, by the API itself.
-    #[error("the API does not know it ({status}){}", tail(.detail))]
+    /// 404 or 410, from the API itself.
+    #[error("not found by the API ({status}){}", tail(.detail))]
     NotFound { status: u16, detail: String },
-    /// 204: there is no answer.
-    #[error("the answer has another shape than expected: it is empty (204)")]
+    /// 204.
+    #[error("the answer has an unexpected shape: it is empty (204)")]
     NoContent,
     /// Another 4xx: the request itself is wrong.
-    #[error("the API rejects the call ({status}){}", tail(.detail))]
+    #[error("the API rejected the call ({status}){}", tail(.detail))]
     Rejected { status: u16, detail: String },
-    /// What passes: 408, 409, 423, 425, 5xx, a gateway's own 403, 404 or 410, and any status with a `Retry-After`.
+    /// Temporary: 408, 409, 423, 425, 5xx, a gateway's own 403, 404 or 410, and any status with a `Retry-After`.
     #[error("the API is not available ({status}){}", wait(.retry_after))]
     Unavailable { status: u16, retry_after: Option<Duration> },
-    /// No connection; nothing was sent.
+    /// No connection; the request was not sent.
     #[error("the API cannot be reached: {0}")]
     Unreachable(String),
-    /// The process stops; nothing was sent.
-    #[error("not called any more: the process stops")]
+    /// The process stops; the request was not sent.
+    #[error("not sent: the process is stopping")]
     Stopping,
     /// The connection broke after the call left and before an answer began.
     #[error("the connection broke before an answer came: {0}")]
     Interrupted(String),
     #[error("the API took too long to answer")]
     TimedOut,
-    /// The body is greater than the configured limit.
-    #[error("the answer is greater than {limit} bytes")]
+    /// The body is larger than the configured limit.
+    #[error("the answer is larger than {limit} bytes")]
     TooLarge { limit: usize },
-    /// 3xx. Never followed: a token goes to no other host.
+    /// 3xx. Never followed: a token must not reach another host.
     #[error("the API sent a redirect ({status}), which is not followed; check source.base_url")]
     Redirected { status: u16 },
     /// Not JSON, or not all of it.
     #[error("the answer cannot be read: {detail}")]
     Malformed { detail: String },
-    /// Sound JSON (or something else entirely) that is not what the definition describes.
-    #[error("the answer has another shape than expected: {detail}")]
+    /// Valid JSON, or another type of content, that does not match the definition.
+    #[error("the answer has an unexpected shape: {detail}")]
     Shape { detail: String },
 }
 
 impl SourceError {
-    /// The status that the API itself answered with, where it may say something about a list.
+    /// The status of the API's own answer, where it may mean the end of a list.
     pub fn status(&self) -> Option<u16> {
         match self {
             SourceError::NoContent => Some(204),
@@ -88,7 +88,7 @@ impl SourceError {
         }
     }
 
-    /// Its class and text, as they are recorded and shown.
+    /// Class and text, as they are stored and shown.
     pub fn cause(&self) -> Cause {
         let class = match self {
             SourceError::Throttled { .. } => ErrorClass::Throttled,
@@ -124,15 +124,15 @@ impl SourceError {
             SourceError::Unreachable(_) | SourceError::Stopping => Disposition::Postpone { after: UNREACHABLE_PAUSE },
             SourceError::Refused { .. } => Disposition::StopShop,
             SourceError::Unavailable { retry_after, .. } => Disposition::Retry { after: *retry_after },
-            // A gateway's page in place of the document often passes; the attempts are bounded.
+            // A gateway's page in place of the document is often temporary; the attempts are bounded.
             SourceError::Unauthorized
             | SourceError::Interrupted(_)
             | SourceError::TimedOut
             | SourceError::Redirected { .. }
             | SourceError::Malformed { .. } => Disposition::Retry { after: None },
-            // Valid JSON that is not what the definition describes is so again at the next call, as a rule.
+            // JSON that does not match the definition usually does not at the next call either.
             SourceError::Shape { .. } | SourceError::NoContent => Disposition::RetryOnce,
-            // About rights or an account, not about the document, and passes with them.
+            // About rights or the account, not the document: works again once they are restored.
             SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { may_pass: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
                 Disposition::Park { may_pass: false }
@@ -149,8 +149,8 @@ fn tail(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
-/// What an answer that is no success means; `docs/resources.md` shows the table. `retry_after` is what its header
-/// said, `reset` what the quota said; a 401 is the client's business before it comes here.
+/// Maps a status other than 200 to its error; `docs/resources.md` has the table. `retry_after` and `reset` are from the
+/// headers; the client has handled a 401 before.
 pub(super) fn from_status(
     status: u16,
     headers: &HeaderMap,
@@ -162,11 +162,11 @@ pub(super) fn from_status(
         401 => SourceError::Unauthorized,
         420 | 429 => SourceError::Throttled { retry_after: retry_after.or(reset) },
         300..=399 => SourceError::Redirected { status },
-        // Whoever says when to come back expects us back.
+        // A server that says when to retry expects a retry.
         _ if retry_after.is_some() => SourceError::Unavailable { status, retry_after },
         204 => SourceError::NoContent,
         408 | 409 | 423 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
-        // A web server's or gateway's own page says nothing about the document.
+        // A web server's or gateway's own page is not about the document.
         403 | 404 | 410 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
         404 | 410 => SourceError::NotFound { status, detail: problem_text(body) },
         400..=499 => SourceError::Rejected { status, detail: problem_text(body) },
@@ -203,7 +203,7 @@ pub(super) fn problem_text(body: &[u8]) -> String {
     clean(&parts.join("; "))
 }
 
-/// Text of a server made fit for logs: no control characters, at most [`TEXT_MAX`] bytes.
+/// Sanitises a server's text for logs: no control characters, at most [`TEXT_MAX`] bytes.
 pub(super) fn clean(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -216,7 +216,7 @@ pub(super) fn clean(text: &str) -> String {
     out.trim().to_owned()
 }
 
-/// The innermost reason of a client library's error; its own texts only repeat the address.
+/// The innermost cause of a client library's error; the outer texts only repeat the address.
 pub(super) fn cause(error: &reqwest::Error) -> String {
     let mut inner: &dyn std::error::Error = error;
     while let Some(next) = inner.source() {
@@ -240,23 +240,23 @@ mod tests {
     }
 
     #[test]
-    fn texts_tell_the_wait_and_the_detail_if_there_are_any() {
-        let said = |error: SourceError| error.to_string();
-        assert_eq!(said(of(503, "", "", Some(7))), "the API is not available (503); it asks to wait 7 s");
-        assert_eq!(said(of(503, "", "", None)), "the API is not available (503)");
-        let gone = |status, detail: &str| said(SourceError::NotFound { status, detail: detail.into() });
-        assert_eq!(gone(404, "Not Found"), "the API does not know it (404): Not Found");
-        assert_eq!(gone(410, ""), "the API does not know it (410)");
+    fn texts_include_the_pause_and_the_detail_if_there_are_any() {
+        let text = |error: SourceError| error.to_string();
+        assert_eq!(text(of(503, "", "", Some(7))), "the API is not available (503); it asks to wait 7 s");
+        assert_eq!(text(of(503, "", "", None)), "the API is not available (503)");
+        let gone = |status, detail: &str| text(SourceError::NotFound { status, detail: detail.into() });
+        assert_eq!(gone(404, "Not Found"), "not found by the API (404): Not Found");
+        assert_eq!(gone(410, ""), "not found by the API (410)");
     }
 
     #[test]
-    fn each_status_has_its_meaning() {
+    fn each_status_maps_to_its_error() {
         let json = "application/vnd.any.v1+json;charset=UTF-8";
         let unavailable = |status, retry_after| SourceError::Unavailable { status, retry_after };
         for status in [408, 409, 423, 425, 500, 501, 502, 503, 504, 507, 599] {
             assert_eq!(of(status, "text/html", "<html>", None), unavailable(status, None));
         }
-        // A firewall's own page is like a gateway's; a refusal of the API's own may pass with what it is about.
+        // A firewall's own page is like a gateway's; the API's own refusal may be temporary.
         assert_eq!(of(403, "text/html", "<html>", None), unavailable(403, None));
         assert_eq!(of(403, json, "{}", None).disposition(), Disposition::Park { may_pass: true });
         assert_eq!(of(400, json, "{}", None).disposition(), Disposition::Park { may_pass: false });
@@ -269,7 +269,7 @@ mod tests {
             let detail = "Not Found".to_owned();
             assert_eq!(of(status, json, r#"{"title":"Not Found"}"#, None), SourceError::NotFound { status, detail });
             let gateway = of(status, "text/html", "<html>", None);
-            assert_eq!(gateway, unavailable(status, None), "a gateway's page proves nothing");
+            assert_eq!(gateway, unavailable(status, None), "a gateway's page does not prove that the document is gone");
         }
         for status in [400, 402, 403, 406, 415, 451] {
             assert_eq!(of(status, json, "{}", None), SourceError::Rejected { status, detail: String::new() });
@@ -278,7 +278,7 @@ mod tests {
         assert!(matches!(of(206, json, "", None), SourceError::Shape { .. }));
     }
 
-    /// The rows of the table of statuses in the docs: statuses, what is done, what is done with `Retry-After: 7`.
+    /// The rows of the table in the docs: statuses, disposition, disposition with `Retry-After: 7`.
     fn documented() -> Vec<(Vec<u16>, String, String)> {
         let docs = include_str!("../../docs/resources.md");
         let table = docs.split("\n## What answers mean\n").nth(1).unwrap().split("\n## ").next().unwrap();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_does_what_the_docs_say() {
+    fn each_status_has_the_disposition_in_the_docs() {
         let word = |error: &SourceError| match (error, error.disposition()) {
             (SourceError::NotFound { .. }, _) => "gone",
             (_, Disposition::Postpone { after }) if after == Duration::from_secs(7) => "pause",
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_dispositions() {
+    fn each_error_has_its_disposition() {
         let seconds = Duration::from_secs;
         let retry = |after| Disposition::Retry { after };
         let table = [
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_told_parts_of_a_problem_are_taken() {
+    fn only_title_detail_and_violations_of_a_problem_are_quoted() {
         let body = br#"{"title":"Bad Request","detail":"Wrong\nvalue","instance":"https://x/?secret","violations":
             [{"name":"page","reason":"too low"},{"reason":"no name"},7],"echo":"Jansen"}"#;
         assert_eq!(problem_text(body), "Bad Request; Wrong value; page too low; no name");
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_short_and_without_control_characters() {
+    fn quoted_texts_are_short_and_without_control_characters() {
         assert_eq!(clean("a\r\nb\u{202e}c\u{0}"), "a  b c");
         let long = clean(&"é".repeat(500));
         assert_eq!(long.len(), 200);

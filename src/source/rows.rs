@@ -1,6 +1,6 @@
-//! The rows of a page: their ids, what distinguishes a changed row from a known one, and those that cannot be kept. Pure.
+//! Parses the rows of a page: ids, change digests, and rows that are rejected. Pure.
 //!
-//! A row without a usable id, or one that cannot be parsed, is reported and does not hold up its page.
+//! A row without a usable id, or one that cannot be parsed, is rejected and does not affect the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,17 +21,17 @@ use crate::domain::json::{Reading, Tolerance};
 /// Longest id, in characters; what the sinks' key columns hold.
 pub const ID_MAX: usize = 128;
 
-/// What was read of the rows of a page.
+/// The parsed rows of a page.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// In the order of the page, each id once.
+    /// In page order, each id once.
     pub(super) rows: Vec<Row>,
     pub(super) rejected: Vec<Rejected>,
-    /// Of every row, as it was received.
+    /// Digest of every row as received.
     pub(super) hashes: Vec<u64>,
-    /// What no column takes, where rows are documents, and what was tolerated. Rows are alike: each place once.
+    /// What no column takes, where rows are documents, and what was tolerated; each place once.
     pub(super) left: BTreeSet<Left>,
-    /// The place of each id, and the marks of all its rows on this page.
+    /// Index into `rows` of each id, and the digests of all its rows on this page.
     ids: BTreeMap<String, (usize, BTreeSet<u64>)>,
 }
 
@@ -55,17 +55,17 @@ impl Rows {
         let is_broken = noted.iter().any(|noted| noted.what == Tolerance::HalfSurrogate);
         self.left.extend(tolerated(noted));
         let ordered = hash(&value);
-        // The page's own digest is of all that it shows: rows whose marks are alike are not alike.
+        // The page's digest covers whole rows: different rows may have equal change marks.
         self.hashes.push(ordered);
         let id = match row_id(definition, position, &value) {
-            // Other broken ids may read the same, and none can be asked for.
+            // Other broken ids may read the same, and none can be requested.
             Ok(id) if is_broken && id.contains('\u{fffd}') => {
-                let reason = "the id holds half a surrogate pair".to_owned();
+                let reason = "the id contains an unpaired surrogate".to_owned();
                 return self.rejected.push(Rejected { id: Some(id), reason, unreadable: Some(ordered) });
             }
             Ok(id) => id,
             Err(mut reject) => {
-                // Whose it is cannot be known: its content distinguishes it from others.
+                // Without an id its content distinguishes it from others.
                 reject.unreadable = reject.id.is_none().then_some(ordered);
                 return self.rejected.push(reject);
             }
@@ -81,7 +81,7 @@ impl Rows {
         self.put(Row { id, hash, legacy, time, body });
     }
 
-    /// Adds a row, or makes one of several rows with the same id: the last one, marked by all of them.
+    /// Adds a row. Rows with the same id are merged: the last one, with a digest of all of them.
     fn put(&mut self, row: Row) {
         let next = self.rows.len();
         let (at, hashes) = self.ids.entry(row.id.clone()).or_insert((next, BTreeSet::new()));
@@ -97,7 +97,7 @@ impl Rows {
     }
 }
 
-/// The time at a pointer. One that is there and cannot be read is counted.
+/// The time at a pointer. A value that cannot be parsed is counted.
 pub(super) fn time_at(
     definition: &Definition,
     at: &str,
@@ -112,15 +112,15 @@ pub(super) fn time_at(
     time
 }
 
-/// One digest of several, whatever their order.
+/// One digest of several, independent of their order.
 fn of_all(hashes: &BTreeSet<u64>) -> u64 {
     let texts = hashes.iter().map(|hash| Json::Text(format!("{hash:016x}").into()));
     hash(&Json::Array(texts.collect()))
 }
 
-/// What distinguishes a changed row from a known one, and the same as earlier versions computed it, where that differs.
+/// The change digest of a row, and that of earlier versions where it differs.
 fn marks(definition: &Definition, row: &Json<'_>, ordered: u64) -> (u64, Option<u64>) {
-    // A row that is the document is stored again when anything of it differs.
+    // A row that is the document is stored again when anything in it differs.
     if definition.detail.is_none() && definition.list.changed_by.is_empty() {
         return (ordered, None);
     }
@@ -141,7 +141,7 @@ fn found_at<'a>(row: &Json<'a>, pointer: &str) -> Json<'a> {
     Json::Array(found)
 }
 
-/// The same with the elements of each array in one order: lists build them from sets, and show them in any.
+/// Sorts the elements of each array: servers build them from sets and send them in any order.
 fn sorted<'a>(value: &Json<'a>) -> Json<'a> {
     match value {
         Json::Array(elements) => {
@@ -172,18 +172,18 @@ fn row_id(definition: &Definition, position: &Position, row: &Json<'_>) -> Resul
     } else if id.chars().count() > ID_MAX {
         "the id is longer than 128 characters"
     } else if id.chars().any(char::is_control) {
-        "the id holds control characters"
+        "the id contains control characters"
     } else if id.trim() != id {
-        // Databases compare texts without trailing space; two ids could become one row.
+        // Databases ignore trailing spaces when comparing; two ids could become one row.
         "the id begins or ends with white space"
     } else if id == "." || id == ".." {
-        "the id cannot stand in a path"
+        "the id cannot be used in a path"
     } else {
         let kept = definition.kept_id(position.parent.as_deref(), &id);
         if kept.chars().count() <= ID_MAX {
             return Ok(kept);
         }
-        "the id and its parent's are longer than 128 characters together"
+        "the id together with its parent's is longer than 128 characters"
     };
     Err(Rejected::new(Some(clean(&id)), reason.to_owned()))
 }

@@ -1,8 +1,7 @@
-//! Splits a page into its parts without parsing them: one bad row must not cost the others.
+//! Splits a page into its rows without parsing them, so that one bad row does not affect the others.
 //!
-//! A part is found by its brackets and texts alone. Whether it is JSON is decided by whoever parses it, row by row: a
-//! `NaN`, a byte that is no UTF-8 or a raw tab spoils the row that it is in. What is cut short, or whose brackets do not
-//! match, has no parts. Pure; called by [`super::pages`].
+//! Only brackets and strings are looked at. The caller parses each row: a `NaN`, invalid UTF-8 or a raw tab spoils only
+//! the row that it is in. Truncated input and unbalanced brackets are errors. Pure; called by [`super::pages`].
 
 use super::problem::SourceError;
 use crate::domain::Json;
@@ -11,10 +10,10 @@ use crate::domain::json::without_mark;
 /// A member of an object: its key, and its value as received.
 type Member<'a> = (String, &'a [u8]);
 
-/// The members of an object in the order they came, each as received; `None` if it is no object.
+/// The members of an object in the order they came, each as received; `None` if it is not an object.
 ///
 /// # Errors
-/// [`SourceError::Malformed`] with the place, never with the content.
+/// [`SourceError::Malformed`] with the position, never with the content.
 pub(super) fn members(text: &[u8]) -> Result<Option<Vec<Member<'_>>>, SourceError> {
     let mut scan = Scan::new(text);
     if scan.peek() != Some(b'{') {
@@ -38,10 +37,10 @@ pub(super) fn members(text: &[u8]) -> Result<Option<Vec<Member<'_>>>, SourceErro
     Ok(Some(members))
 }
 
-/// The elements of an array, each as received; `None` if it is no array.
+/// The elements of an array, each as received; `None` if it is not an array.
 ///
 /// # Errors
-/// [`SourceError::Malformed`] with the place.
+/// [`SourceError::Malformed`] with the position.
 pub(super) fn elements(text: &[u8]) -> Result<Option<Vec<&[u8]>>, SourceError> {
     let mut scan = Scan::new(text);
     if scan.peek() != Some(b'[') {
@@ -62,7 +61,7 @@ pub(super) fn elements(text: &[u8]) -> Result<Option<Vec<&[u8]>>, SourceError> {
     Ok(Some(elements))
 }
 
-/// A key without its escapes.
+/// Unescapes a key.
 fn key(raw: &[u8]) -> String {
     match Json::parse(raw) {
         Ok(Json::Text(key)) => key.into_owned(),
@@ -100,7 +99,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Whether the next thing is this bracket; it is passed then.
+    /// Consumes this bracket if it is next; returns whether it was.
     fn closes(&mut self, bracket: u8) -> bool {
         let closes = self.peek() == Some(bracket);
         self.at += usize::from(closes);
@@ -115,7 +114,7 @@ impl<'a> Scan<'a> {
         self.text.get(from..self.at).unwrap_or_default()
     }
 
-    /// A text with its quotes, whatever bytes are in it.
+    /// A string with its quotes, whatever bytes are in it.
     fn text(&mut self) -> Result<&'a [u8], SourceError> {
         let from = self.at;
         if self.text.get(from) != Some(&b'"') {
@@ -169,7 +168,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A number, a word, or what was taken for one.
+    /// A number, a literal, or any other run of bytes.
     fn bare(&mut self) -> Result<&'a [u8], SourceError> {
         let from = self.at;
         let ends =
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_keep_their_bytes() {
+    fn members_and_elements_are_returned_byte_for_byte() {
         let body = br#" {"a" : [ {"x": 1.50} , 7 ], "b":null, "\u0063":"}]"} "#;
         let found = members(body).unwrap().unwrap();
         let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
@@ -211,11 +210,11 @@ mod tests {
         assert!(elements(found[1].1).unwrap().is_none());
         assert_eq!((found[1].1, found[2].1), (&b"null"[..], &br#""}]""#[..]));
         assert!(members(b"[1]").unwrap().is_none());
-        assert_eq!(members(b"\xef\xbb\xbf{}").unwrap().unwrap().len(), 0, "a byte order mark says nothing");
+        assert_eq!(members(b"\xef\xbb\xbf{}").unwrap().unwrap().len(), 0, "a byte order mark is skipped");
     }
 
     #[test]
-    fn a_bad_element_stays_by_itself() {
+    fn a_bad_element_does_not_affect_its_neighbours() {
         for odd in [&b"NaN"[..], b"1e400", b"\"Andr\xff\"", b"\"a\tb\"", b"\"x\\ud83d\"", b"[[1 2]]", b"\"\\\"]\""] {
             let text = [b"[{\"n\":1},{\"n\":", odd, b"},{\"n\":3}]"].concat();
             let rows = rows(&text).unwrap();
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_does_not_match_has_no_parts() {
+    fn truncated_or_unbalanced_input_is_an_error() {
         for broken in ["[", "[1", "[1,", "[1,]", "[,]", "[{]}", "[\"a]", "[\"a\\", "[1] 2", "[1 2]", "[{\"a\":1]"] {
             assert!(elements(broken.as_bytes()).is_err(), "{broken}");
         }
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn very_many_parts_cost_no_more_than_their_bytes() {
+    fn deep_nesting_and_many_members_take_linear_time() {
         let deep = format!("[{}{}]", "[".repeat(500_000), "]".repeat(500_000));
         assert_eq!(elements(deep.as_bytes()).unwrap().unwrap().len(), 1);
         let many = format!("{{{}}}", (0..200_000).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(","));
@@ -245,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn of_valid_json_the_parts_are_those_of_the_parser(values in proptest::collection::vec(any::<(String, i64)>(), 0..6)) {
+        fn valid_json_is_split_like_a_parser_does(values in proptest::collection::vec(any::<(String, i64)>(), 0..6)) {
             let text = serde_json::to_string_pretty(&values).unwrap();
             let theirs: Vec<Box<RawValue>> = serde_json::from_str(&text).unwrap();
             let theirs: Vec<&str> = theirs.iter().map(|value| value.get()).collect();
@@ -253,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_makes_it_panic(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_input_makes_it_panic(text in proptest::collection::vec(any::<u8>(), 0..64)) {
             drop(elements(&text));
             drop(members(&text));
         }

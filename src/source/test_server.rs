@@ -1,5 +1,5 @@
-//! A scripted server for the tests of this module: bytes in, bytes out, no HTTP library that would
-//! mend what a test breaks on purpose. One request a connection.
+//! A scripted server for the tests of this module: raw bytes, because an HTTP library would correct
+//! what a test breaks on purpose. One request per connection.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     /// `GET /path?query`
     pub(super) line: String,
-    /// Names in small letters, then the values as sent.
+    /// Header names in lower case, values as sent.
     pub(super) head: String,
     pub(super) body: String,
 }
@@ -24,7 +24,7 @@ impl Seen {
     }
 }
 
-/// What to do with a request.
+/// How to answer a request.
 pub(super) enum Reply {
     /// Send this and close.
     Bytes(Vec<u8>),
@@ -32,7 +32,7 @@ pub(super) enum Reply {
     Stall(Vec<u8>),
 }
 
-/// A whole answer with its right length.
+/// A complete answer with the right length.
 pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
     let body = body.as_ref();
     let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
@@ -49,7 +49,7 @@ pub(super) fn json(body: &str) -> Reply {
     answer(200, &[("Content-Type", "application/json")], body)
 }
 
-/// Dropping it stops the listening.
+/// Stops listening when dropped.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -57,7 +57,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// `script` is asked for each request, with the number of requests before it.
+    /// `script` is called for each request, with the number of requests before it.
     pub(super) async fn start<F>(script: impl Fn(usize, Seen) -> F + Send + Sync + 'static) -> Server
     where
         F: Future<Output = Reply> + Send + 'static,

@@ -9,26 +9,26 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 
 use super::test_server::{Server, answer, json};
-use super::{Call, Credentials, KeptToken, Source, SourceConfig, SourceError, TokenKeeper};
+use super::{Call, Credentials, Source, SourceConfig, SourceError, StoredToken, TokenStore};
 use crate::domain::Clock;
 
-/// Keeps tokens in memory and says when it did.
+/// A token store in memory, which notifies after each store.
 #[derive(Default)]
-pub(super) struct Keeper {
-    pub(super) kept: Mutex<HashMap<String, KeptToken>>,
-    pub(super) told: Notify,
+pub(super) struct MemoryStore {
+    pub(super) tokens: Mutex<HashMap<String, StoredToken>>,
+    pub(super) stored: Notify,
     pub(super) pause: Mutex<Duration>,
 }
 
-impl TokenKeeper for Keeper {
-    fn load(&self, client_id: &str) -> Option<KeptToken> {
-        self.kept.lock().unwrap().get(client_id).cloned()
+impl TokenStore for MemoryStore {
+    fn load(&self, client_id: &str) -> Option<StoredToken> {
+        self.tokens.lock().unwrap().get(client_id).cloned()
     }
 
-    fn keep<'a>(&'a self, client_id: &'a str, token: KeptToken) -> BoxFuture<'a, ()> {
+    fn store<'a>(&'a self, client_id: &'a str, token: StoredToken) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.kept.lock().unwrap().insert(client_id.to_owned(), token);
-            self.told.notify_one();
+            self.tokens.lock().unwrap().insert(client_id.to_owned(), token);
+            self.stored.notify_one();
         })
     }
 
@@ -36,7 +36,7 @@ impl TokenKeeper for Keeper {
         *self.pause.lock().unwrap()
     }
 
-    fn keep_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
+    fn store_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
         *self.pause.lock().unwrap() = length;
         Box::pin(std::future::ready(()))
     }
@@ -50,17 +50,17 @@ pub(super) fn call() -> Call {
     Call { path: "/things".to_owned(), query: Vec::new(), media_type: "application/vnd.any.v1+json".to_owned() }
 }
 
-pub(super) fn source(server: &Server, keeper: &Arc<Keeper>) -> Source {
+pub(super) fn source(server: &Server, store: &Arc<MemoryStore>) -> Source {
     let config = SourceConfig {
         // Tests run side by side on few cores; the pace is tested elsewhere.
         logins_per_second: 1_000,
         ..SourceConfig::new(server.url("/api"), server.url("/token"))
     };
-    let keeper: Arc<dyn TokenKeeper> = Arc::clone(keeper) as Arc<dyn TokenKeeper>;
-    Source::new(config, keeper, Clock::manual(1_000_000)).unwrap()
+    let store: Arc<dyn TokenStore> = Arc::clone(store) as Arc<dyn TokenStore>;
+    Source::new(config, store, Clock::manual(1_000_000)).unwrap()
 }
 
-/// A login host that grants `t0`, `t1`, ..., and an API that takes every token but those named.
+/// A login host that grants `t0`, `t1`, ..., and an API that accepts every token but those named.
 async fn server(refused_tokens: &'static [&'static str]) -> Server {
     Server::start(move |number, seen| async move {
         if seen.line == "POST /token" {
@@ -75,16 +75,16 @@ async fn server(refused_tokens: &'static [&'static str]) -> Server {
     .await
 }
 
-/// A login host that always says this; no API.
+/// A login host that always answers this; no API.
 async fn login_says(status: u16, headers: &'static [(&'static str, &'static str)], body: &'static str) -> Server {
     Server::start(move |_, _| async move { answer(status, headers, body) }).await
 }
 
 #[tokio::test]
-async fn many_calls_share_one_login_which_is_a_basic_one_in_the_body() {
+async fn concurrent_calls_share_one_login_with_basic_authentication() {
     let server = server(&[]).await;
-    let keeper = Arc::default();
-    let source = source(&server, &keeper);
+    let store = Arc::default();
+    let source = source(&server, &store);
     let client = credentials("me", "s:e=c");
     let call = call();
     let outcomes = join_all((0..50).map(|_| source.get(&client, &call))).await;
@@ -94,16 +94,16 @@ async fn many_calls_share_one_login_which_is_a_basic_one_in_the_body() {
     assert_eq!(login.header("authorization"), Some("Basic bWU6czplPWM="));
     assert_eq!(login.body, "grant_type=client_credentials");
     assert_eq!(login.header("content-type"), Some("application/x-www-form-urlencoded"));
-    while keeper.kept.lock().unwrap().is_empty() {
-        keeper.told.notified().await;
+    while store.tokens.lock().unwrap().is_empty() {
+        store.stored.notified().await;
     }
-    let kept = keeper.kept.lock().unwrap()["me"].clone();
-    assert_eq!(kept.token.expose_secret(), "t0");
-    assert!((1_500_000..=1_599_000).contains(&kept.expires_at), "{}", kept.expires_at);
+    let stored = store.tokens.lock().unwrap()["me"].clone();
+    assert_eq!(stored.token.expose_secret(), "t0");
+    assert!((1_500_000..=1_599_000).contains(&stored.expires_at), "{}", stored.expires_at);
 }
 
 #[tokio::test]
-async fn fifty_401s_cost_one_login() {
+async fn fifty_401s_cause_one_login() {
     let server = server(&["Bearer t0"]).await;
     let source = source(&server, &Arc::default());
     let client = credentials("me", "s");
@@ -116,7 +116,7 @@ async fn fifty_401s_cost_one_login() {
 }
 
 #[tokio::test]
-async fn an_api_that_takes_no_token_at_all_does_not_cause_a_storm_of_logins() {
+async fn an_api_that_rejects_every_token_does_not_cause_a_storm_of_logins() {
     let server = Server::start(|_, seen| async move {
         match seen.line.as_str() {
             "POST /token" => json(r#"{"access_token":"t","expires_in":599}"#),
@@ -137,18 +137,18 @@ async fn an_api_that_takes_no_token_at_all_does_not_cause_a_storm_of_logins() {
 }
 
 #[tokio::test]
-async fn a_kept_token_saves_the_login_and_an_ended_one_does_not() {
+async fn a_stored_token_saves_the_login_and_an_expired_one_does_not() {
     let server = server(&[]).await;
-    let keeper: Arc<Keeper> = Arc::default();
-    for (client, expires_at) in [("fresh", 1_300_000), ("ended", 999_000)] {
-        let kept = KeptToken { token: SecretString::from("kept"), expires_at };
-        keeper.kept.lock().unwrap().insert(client.to_owned(), kept);
+    let store: Arc<MemoryStore> = Arc::default();
+    for (client, expires_at) in [("fresh", 1_300_000), ("expired", 999_000)] {
+        let stored = StoredToken { token: SecretString::from("stored"), expires_at };
+        store.tokens.lock().unwrap().insert(client.to_owned(), stored);
     }
-    let source = source(&server, &keeper);
+    let source = source(&server, &store);
     source.get(&credentials("fresh", "s"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 0);
-    assert_eq!(server.seen()[0].header("authorization"), Some("Bearer kept"));
-    source.get(&credentials("ended", "s"), &call()).await.result.unwrap();
+    assert_eq!(server.seen()[0].header("authorization"), Some("Bearer stored"));
+    source.get(&credentials("expired", "s"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 1);
 }
 
@@ -173,11 +173,11 @@ async fn refused_credentials_are_not_sent_again_until_they_change() {
     }
     assert_eq!(server.count("POST /token"), 1, "calls do not send a refused secret again");
     assert!(matches!(source.prove(&bad).await, Err(SourceError::Refused { .. })));
-    assert_eq!(server.count("POST /token"), 2, "a person who gives it again asks the host");
+    assert_eq!(server.count("POST /token"), 2, "proving the credentials asks the host again");
     source.prove(&credentials("me", "good")).await.unwrap();
     source.get(&credentials("me", "good"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 3, "the proof's token serves the calls");
-    // A wrong secret that somebody tries does not harm the client that works.
+    // Trying a wrong secret does not disturb the client that works.
     assert!(source.prove(&credentials("me", "wrong")).await.is_err());
     source.get(&credentials("me", "good"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 4);
@@ -185,7 +185,7 @@ async fn refused_credentials_are_not_sent_again_until_they_change() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_switched_off_is_refused_with_its_reason() {
+async fn an_inactive_account_is_refused_with_the_hosts_reason() {
     let body = r#"{"title":"Forbidden","status":403,"detail":"Account is not active, access denied."}"#;
     let server = login_says(403, &[], body).await;
     let refused = source(&server, &Arc::default()).prove(&credentials("me", "a-secret")).await;
@@ -208,10 +208,10 @@ async fn a_blocked_address_pauses_the_logins_of_all_shops() {
 }
 
 #[tokio::test]
-async fn a_login_host_that_asks_to_wait_is_obeyed_by_all_and_by_the_next_process() {
+async fn retry_after_of_the_login_host_holds_for_all_shops_and_for_the_next_process() {
     let server = login_says(429, &[("retry-after", "120")], "").await;
-    let keeper = Arc::<Keeper>::default();
-    let source = source(&server, &keeper);
+    let store = Arc::<MemoryStore>::default();
+    let source = source(&server, &store);
     for client in ["a", "b"] {
         let error = source.prove(&credentials(client, "s")).await.unwrap_err();
         assert!(
@@ -219,14 +219,14 @@ async fn a_login_host_that_asks_to_wait_is_obeyed_by_all_and_by_the_next_process
             "{error}"
         );
     }
-    assert!(*keeper.pause.lock().unwrap() > Duration::from_secs(110));
-    let next = super::token_tests::source(&server, &keeper).prove(&credentials("c", "s")).await.unwrap_err();
+    assert!(*store.pause.lock().unwrap() > Duration::from_secs(110));
+    let next = super::token_tests::source(&server, &store).prove(&credentials("c", "s")).await.unwrap_err();
     assert!(matches!(&next, SourceError::LoginBlocked { after } if *after > Duration::from_secs(110)), "{next}");
     assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test]
-async fn a_login_host_that_is_down_or_talks_nonsense_is_asked_ever_less_often() {
+async fn failed_logins_back_off() {
     for (status, body) in [
         (500, "<html>"),
         (302, ""),
@@ -239,7 +239,7 @@ async fn a_login_host_that_is_down_or_talks_nonsense_is_asked_ever_less_often() 
         let client = credentials("me", "s");
         let mut pauses = Vec::new();
         for _ in 0..3 {
-            // A proof is a person's wish and does not wait for the pause; the gets behind it do.
+            // A person asks for the proof, so it does not wait for the pause; the calls behind it do.
             let Err(SourceError::LoginUnavailable { after, reason }) = source.prove(&client).await else {
                 panic!("{status}")
             };
@@ -253,7 +253,7 @@ async fn a_login_host_that_is_down_or_talks_nonsense_is_asked_ever_less_often() 
 }
 
 #[tokio::test]
-async fn a_waiter_that_goes_away_does_not_take_the_login_down() {
+async fn dropping_a_waiter_does_not_cancel_the_login() {
     let asked = Arc::new(Notify::new());
     let go = Arc::new(Notify::new());
     let server = Server::start({
@@ -288,7 +288,7 @@ async fn a_waiter_that_goes_away_does_not_take_the_login_down() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_its_end_in_the_background() {
+async fn a_token_is_renewed_in_the_background_before_it_expires() {
     let server = Server::start(|number, seen| async move {
         match seen.line.as_str() {
             "POST /token" => json(&format!(r#"{{"access_token":"t{number}","expires_in":599}}"#)),
@@ -296,17 +296,17 @@ async fn a_token_is_renewed_before_its_end_in_the_background() {
         }
     })
     .await;
-    let keeper: Arc<Keeper> = Arc::default();
-    let source = source(&server, &keeper);
+    let store: Arc<MemoryStore> = Arc::default();
+    let source = source(&server, &store);
     let client = credentials("me", "s");
     source.get(&client, &call()).await.result.unwrap();
-    keeper.told.notified().await;
-    // Real sockets under a moved clock: no timer may be pending while time stands still.
+    store.stored.notified().await;
+    // Real sockets under a moved clock: no timer may be pending while time is paused.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(570)).await;
     tokio::time::resume();
     source.get(&client, &call()).await.result.unwrap();
-    keeper.told.notified().await;
+    store.stored.notified().await;
     source.get(&client, &call()).await.result.unwrap();
     let tokens: Vec<String> = server
         .seen()
@@ -314,10 +314,10 @@ async fn a_token_is_renewed_before_its_end_in_the_background() {
         .filter(|seen| seen.line.starts_with("GET"))
         .filter_map(|seen| seen.header("authorization").map(str::to_owned))
         .collect();
-    assert_eq!(tokens[..2], ["Bearer t0", "Bearer t0"], "near its end the old token still serves");
+    assert_eq!(tokens[..2], ["Bearer t0", "Bearer t0"], "until the new token is there the old one serves");
     assert!(tokens[2] == "Bearer t2" || tokens[2] == "Bearer t3", "{tokens:?}");
     assert_eq!(server.count("POST /token"), 2);
-    // Long after its end the token is not used.
+    // An expired token is not used.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(598)).await;
     tokio::time::resume();
@@ -328,7 +328,7 @@ async fn a_token_is_renewed_before_its_end_in_the_background() {
 #[test]
 fn no_secret_shows_in_debug_output() {
     let client = credentials("me", "hunter2");
-    let kept = KeptToken { token: SecretString::from("tok-en"), expires_at: 1 };
-    let shown = format!("{client:?} {kept:?}");
+    let stored = StoredToken { token: SecretString::from("tok-en"), expires_at: 1 };
+    let shown = format!("{client:?} {stored:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("tok-en"), "{shown}");
 }

@@ -1,8 +1,8 @@
-//! A lane: the jobs that wait for one budget, and the loop that runs them.
+//! A lane: the jobs that share one budget, and the loop that runs them.
 //!
-//! The loop takes the budget's free slots, leases that many jobs (one durable commit that also notes
-//! the slots as occupied), starts their steps, and hands what comes back to the store in batches. It
-//! sleeps until the next slot is free, an answer comes, or work arrives, and ends when it has none.
+//! The loop takes the budget's free slots, leases that many jobs (one durable commit that also records
+//! the slots as occupied), starts their attempts, and commits the results in batches. It
+//! sleeps until the next slot is free, a call ends, or work arrives, and ends when it has no jobs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
-use super::lanes::{Lane, LaneKey};
-use super::step::{self, Done, Pause};
-use super::troubles::Place;
+use super::failure_log::CallSite;
+use super::lane_registry::{Lane, LaneKey};
+use super::step::{self, AttemptResult, Backoff};
 use super::{Inner, STORE_PAUSE};
 use crate::domain::{Lease, Shop, Sparse};
 use crate::source::{Outcome, SourceError};
 use crate::store::{Failure, Queue, Settlement, StoreError, count_panic, how_it_ended};
 
-/// The longest sleep of a lane that has jobs: its reasons to wait may end without a signal.
+/// Upper bound of a lane's sleep: some wake-up conditions have no notification.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// How often a lane looks whether the outbox has room again. Thousands may wait for it.
+/// Poll interval while the outbox is full. Thousands of lanes may wait for it.
 const OUTBOX_PAUSE: Duration = Duration::from_secs(1);
-/// Calls that take no longer than this may be as many at once as a lane is wide; of slower ones fewer are, so that
-/// shops whose answers are slow do not hold the places that all shops share.
+/// Calls up to this long may use the whole width of a lane; slower ones a part of it, so that
+/// shops with slow answers do not hold the permits that all shops share.
 const QUICK: Duration = Duration::from_secs(1);
-/// However slow its calls are. As long as none has ended it is one: at a start thousands of lanes wait for the places
-/// that all share, and each attempt that waits takes memory.
+/// Smallest width, however slow the calls. Until the first call has ended it is one: at a start thousands of lanes wait
+/// for the shared permits, and each waiting attempt takes memory.
 const WIDTH_MIN: u32 = 2;
-/// A single call counts for no more: the wait for a login may be longer.
+/// Longest time that one call counts for: the wait for a login may be longer.
 const TOOK_MAX: Duration = Duration::from_secs(30);
-/// Without a rate rule a lane leases this share of its width at once, so that a commit serves many jobs.
+/// Without a rate rule a lane leases at least a quarter of its width at once, so that a commit serves many jobs.
 const LEASED_AT_ONCE: u32 = 4;
 
 /// Runs a lane until it has no jobs or the engine stops.
@@ -64,36 +64,36 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
 }
 
 enum Next {
-    /// Until something happens, or the instant.
+    /// Until an event, or the instant.
     Wait(Option<Instant>),
-    /// The lane had no jobs and has left the map.
+    /// The lane had no jobs and has left the registry.
     Ended,
 }
 
 struct Loop {
     inner: Arc<Inner>,
     lane: Arc<Lane>,
-    calls: JoinSet<Done>,
-    /// The leases of the calls, to settle them should a step panic.
+    calls: JoinSet<AttemptResult>,
+    /// The leases of the running attempts, to settle them should one panic.
     running: HashMap<Id, Lease>,
-    /// Finished steps, gathered while the batch before them is on its way to the store.
+    /// Finished attempts, collected while the previous batch is being committed.
     finished: Vec<(Lease, Settlement)>,
     /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
     throttled: Sparse,
-    /// Shops that have no token for now: their logins do not hold up those who share the account.
+    /// Shops without a token for now: their logins do not delay others that share the account.
     shops_paused: HashMap<String, Instant>,
-    /// A longer pause that the API asked for, to be kept with the next batch.
+    /// A longer pause that the API asked for, stored with the next batch.
     asked_pause: Option<Duration>,
-    /// How long its calls take, the latest ones above all; none: none has ended.
+    /// Moving average of how long calls take; none: none has ended.
     took: Option<Duration>,
-    /// Which queue comes first; moves on so that the shops of an account take turns.
+    /// Index of the queue that comes first; rotates so that the shops of an account take turns.
     turn: usize,
 }
 
 impl Loop {
-    /// Leases and starts as much as the budget gives.
+    /// Leases and starts as many jobs as the budget allows.
     async fn fill(&mut self) -> Next {
         let now = Instant::now();
         if self.paused_until > now {
@@ -106,7 +106,7 @@ impl Loop {
         match self.lease(room, now).await {
             Ok(next) => next,
             Err(error) => {
-                error.warn("a lane could not lease; trying again");
+                error.warn("a lane could not lease jobs; retrying");
                 self.paused_until = Instant::now() + STORE_PAUSE;
                 Next::Wait(Some(self.paused_until))
             }
@@ -114,8 +114,8 @@ impl Loop {
     }
 
     async fn lease(&mut self, room: u32, now: Instant) -> Result<Next, StoreError> {
-        let store = self.inner.parts.store.clone();
-        if self.lane.has_queues() && store.outbox_bytes()? > self.inner.parts.outbox_bytes_max {
+        let store = self.inner.deps.store.clone();
+        if self.lane.has_queues() && store.outbox_bytes()? > self.inner.deps.outbox_bytes_max {
             return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
         }
         let mut queues = self.open_queues()?;
@@ -158,31 +158,31 @@ impl Loop {
         self.lane.budget().give_back(want - count);
         for lease in leased? {
             let Some(shop) = shops.get(&lease.job.shop) else { continue };
-            let task = step::run(Arc::clone(&self.inner), Arc::clone(shop), lease.clone());
-            let id = self.calls.spawn(task).id();
+            let attempt = step::run(Arc::clone(&self.inner), Arc::clone(shop), lease.clone());
+            let id = self.calls.spawn(attempt).id();
             self.running.insert(id, lease);
         }
         if count == want {
-            // There may be more; look again as soon as slots allow.
+            // There may be more jobs; look again as soon as slots allow.
             return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.width() as usize));
         }
         self.lane.close_empty(&store, &names)?;
         Ok(Next::Wait(self.shops_paused.values().min().copied()))
     }
 
-    /// How many attempts may be under way at once.
+    /// How many attempts may run at once.
     fn width(&self) -> u32 {
-        width(self.inner.parts.lane_width, self.took)
+        width(self.inner.deps.lane_width, self.took)
     }
 
-    /// The lane's queues whose shops are active, beginning with another one each time.
+    /// The lane's queues whose shops are active, starting with another one each time.
     fn open_queues(&mut self) -> Result<Vec<(Queue, Arc<Shop>)>, StoreError> {
-        let store = &self.inner.parts.store;
+        let store = &self.inner.deps.store;
         let mut open = Vec::new();
         for queue in self.lane.queues() {
             match store.shop(&queue.shop)? {
                 Some(shop) if self.lane.is_for(&shop, &queue) => open.push((queue, Arc::new(shop))),
-                // Its jobs stay; waking the shop brings the queue back, here or to another lane.
+                // Its jobs stay; waking the shop adds the queue again, here or to another lane.
                 _ => self.lane.close(store, &queue)?,
             }
         }
@@ -198,8 +198,8 @@ impl Loop {
         if idle && self.inner.lanes.remove_if_empty(&self.lane) { Next::Ended } else { Next::Wait(None) }
     }
 
-    /// Waits for whatever comes first, and settles all that is finished. `stopping` is what the loop
-    /// acted on: a stop that came since then must end this wait.
+    /// Waits for the next event, and settles finished attempts. `stopping` is the state that the loop
+    /// acted on: a stop since then must end this wait.
     async fn wait(&mut self, until: Option<Instant>, stopping: bool) {
         let sleep = tokio::time::sleep_until(until.unwrap_or_else(|| Instant::now() + SLEEP_MAX));
         let stop = self.inner.stop.clone();
@@ -213,8 +213,8 @@ impl Loop {
         }
     }
 
-    /// Takes the first finished step and all others that are ready, and sends them off together.
-    fn finished(&mut self, first: Result<(Id, Done), tokio::task::JoinError>) {
+    /// Collects all attempts that are finished, and commits them together.
+    fn finished(&mut self, first: Result<(Id, AttemptResult), tokio::task::JoinError>) {
         let mut next = Some(first);
         while let Some(done) = next {
             match done {
@@ -230,25 +230,25 @@ impl Loop {
         self.settle_finished();
     }
 
-    /// Sends what is finished to the store, unless a batch is on its way: then it waits for that one.
+    /// Starts to commit what is finished, unless a batch is being committed: its end calls this again.
     fn settle_finished(&mut self) {
         if self.settling.is_empty() && !self.finished.is_empty() {
             let batch = std::mem::take(&mut self.finished);
             let pause = self.asked_pause.take().map(|length| (self.lane.key.clone(), length));
-            // Should it panic, nobody would end its leases.
+            // A panic would leave its leases open, so it ends the process.
             let settling = settle(Arc::clone(&self.inner), batch, pause);
-            self.settling.spawn(self.inner.parts.store.watched("finished steps", settling));
+            self.settling.spawn(self.inner.deps.store.watched("finished attempts", settling));
         }
     }
 
-    /// Tells the budget what became of the slot, and counts.
-    fn account(&mut self, done: &Done) {
-        match done.pause {
-            Some(Pause::Lane(pause)) => self.paused_until = self.paused_until.max(done.at + pause),
-            Some(Pause::Shop(pause)) => drop(self.shops_paused.insert(done.lease.job.shop.clone(), done.at + pause)),
+    /// Settles the slot in the budget, and updates pauses and metrics.
+    fn account(&mut self, done: &AttemptResult) {
+        match done.backoff {
+            Some(Backoff::Lane(pause)) => self.paused_until = self.paused_until.max(done.at + pause),
+            Some(Backoff::Shop(pause)) => drop(self.shops_paused.insert(done.lease.job.shop.clone(), done.at + pause)),
             None => {}
         }
-        self.note_trouble(done);
+        self.log_failure(done);
         let mut budget = self.lane.budget();
         let Some(outcome) = &done.outcome else {
             budget.give_back(1);
@@ -262,22 +262,22 @@ impl Loop {
         }
         if outcome.result.is_ok() {
             let took = i64::try_from(done.at.elapsed().saturating_add(done.took).as_millis()).unwrap_or(i64::MAX);
-            let begun = self.inner.parts.store.clock().now().saturating_sub(took);
-            self.inner.answers.note(&done.lease.job.shop, begun);
+            let sent_at = self.inner.deps.store.clock().now().saturating_sub(took);
+            self.inner.last_success.note(&done.lease.job.shop, sent_at);
         }
         if let Some(status) = outcome.call_status() {
-            self.inner.parts.store.count_call(&self.lane.key.rule, status);
+            self.inner.deps.store.count_call(&self.lane.key.rule, status);
         }
         if matches!(outcome.result, Err(SourceError::Throttled { .. }))
-            && let Some(untold) = self.throttled.due(done.at.into_std())
+            && let Some(suppressed) = self.throttled.due(done.at.into_std())
         {
             let (account, rule) = (&self.lane.key.account, &self.lane.key.rule);
-            tracing::warn!(account, rule, untold, "the API answered 429");
+            tracing::warn!(account, rule, suppressed, "the API answered 429: too many calls");
         }
     }
 
-    /// Notes a failure that is tried again. A 429 has a line of its own.
-    fn note_trouble(&self, done: &Done) {
+    /// Logs a failure that is retried. A 429 has a line of its own.
+    fn log_failure(&self, done: &AttemptResult) {
         let error = match (&done.settlement, &done.outcome) {
             (Settlement::Failed(Failure::Retry { error, .. }), _) => error.text.clone(),
             (Settlement::Failed(Failure::Postpone { .. }), Some(Outcome { result: Err(error), .. })) => match error {
@@ -287,14 +287,14 @@ impl Loop {
             _ => return,
         };
         let (shop, resource) = (done.lease.job.shop.clone(), done.lease.job.resource.clone());
-        self.inner.troubles.note(Place { shop, resource, rule: self.lane.key.rule.clone() }, &error);
+        self.inner.failures.note(CallSite { shop, resource, rule: self.lane.key.rule.clone() }, &error);
     }
 
-    /// A step that panicked: its slot counts as used, its attempt as failed.
+    /// Settles an attempt that panicked: its slot counts as used, the attempt as failed.
     fn panicked(&mut self, error: &tokio::task::JoinError) {
-        tracing::error!(error = how_it_ended(error), "a step was lost");
+        tracing::error!(error = how_it_ended(error), "an attempt panicked");
         if error.is_panic() {
-            count_panic("a step");
+            count_panic("an attempt");
         }
         self.lane.budget().lost(Instant::now());
         if let Some(lease) = self.running.remove(&error.id()) {
@@ -304,7 +304,7 @@ impl Loop {
     }
 }
 
-/// How many attempts of a lane may be under way at once, `most` at the most, when its calls take so long.
+/// How many attempts of a lane may run at once, at most `most`, when its calls take this long on average.
 fn width(most: u32, took: Option<Duration>) -> u32 {
     let Some(took) = took else { return 1 };
     let times_slower = (took.as_secs_f64() / QUICK.as_secs_f64()).max(1.0);
@@ -313,24 +313,24 @@ fn width(most: u32, took: Option<Duration>) -> u32 {
 }
 
 impl Next {
-    /// Waits for an event instead when there is no room anyway.
+    /// Waits for an event instead when there is no room.
     fn only_if(self, room: bool) -> Next {
         if room { self } else { Next::Wait(None) }
     }
 }
 
-/// Commits a batch, and the pause that its answers asked for. When the store refuses it, the leases are given up
+/// Commits a batch, and stores the pause that its answers asked for. When the commit fails, the leases are released
 /// and the jobs run again.
 async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>, pause: Option<(LaneKey, Duration)>) {
     if let Some((LaneKey { account, rule }, length)) = pause
-        && let Err(error) = inner.parts.store.keep_pause(&account, &rule, length).await
+        && let Err(error) = inner.deps.store.keep_pause(&account, &rule, length).await
     {
-        error.warn("a pause that the API asked for could not be kept; it holds until this process ends");
+        error.warn("failed to store a pause that the API asked for; it holds until this process ends");
     }
     let leases: Vec<Lease> = batch.iter().map(|(lease, _)| lease.clone()).collect();
-    if let Err(error) = inner.parts.store.settle(batch).await {
-        error.warn("finished steps could not be committed; they run again");
-        inner.parts.store.abandon(&leases);
+    if let Err(error) = inner.deps.store.settle(batch).await {
+        error.warn("failed to commit finished attempts; they run again");
+        inner.deps.store.abandon(&leases);
     }
 }
 
@@ -340,9 +340,9 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn slow_calls_are_few_at_once() {
+    fn the_slower_the_calls_the_fewer_run_at_once() {
         let after = |ms| width(64, Some(Duration::from_millis(ms)));
-        assert_eq!(width(64, None), 1, "nobody knows yet");
+        assert_eq!(width(64, None), 1, "no call has ended yet");
         assert_eq!([after(0), after(200), after(1_000), after(2_000)], [64, 64, 64, 32]);
         assert_eq!([after(20_000), after(30_000), after(90_000)], [3, 2, 2]);
         assert_eq!(width(1, Some(Duration::ZERO)), 1);

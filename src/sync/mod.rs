@@ -1,28 +1,30 @@
-//! Keeping streams current: when walks start, which jobs run when, and what each step does.
+//! The sync engine: starts walks on schedule and runs their jobs within the rate rules.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`schedule`] | cron expressions, right over both changes of summer time; missed ticks collapse |
-//! | [`lane`] | one loop per budget: free slots -> leases -> steps -> settlements |
-//! | `lanes` | which lanes exist; a lane lives only while it has jobs |
-//! | [`step`] | one job: one call, its effects as a value |
-//! | `answers` | when the API last answered a call of a shop |
-//! | `troubles` | calls that failed and are made again, in the log |
-//! | `simulation` | tests: all of this on a paused clock, in worlds made from a seed |
+//! | [`schedule`] | cron expressions, correct over both DST changes; missed ticks collapse into one |
+//! | `start_runs` | which streams are walked, and in which order |
+//! | [`lane`] | one loop per budget: free slots -> leases -> attempts -> one commit |
+//! | `lane_registry` | the lanes that exist; a lane lives only while it has jobs |
+//! | [`step`] | one job: one call, its result as a value |
+//! | [`drift`] | fields of documents that no column takes |
+//! | `last_success` | time of the last successful call per shop |
+//! | `failure_log` | log of failed calls that are retried |
+//! | `simulation` | tests: the whole engine on a paused clock, in worlds made from a seed |
 //!
-//! The engine has never heard of a marketplace's words: what it does with a resource stands in its
+//! The engine does not know a marketplace's words: what it does with a resource is in its
 //! definition. A step never writes the store; the lane hands its effects to one commit.
 
-mod answers;
 pub mod drift;
+mod failure_log;
 pub mod lane;
-mod lanes;
+mod lane_registry;
+mod last_success;
 pub mod schedule;
 #[cfg(test)]
 mod simulation;
+mod start_runs;
 pub mod step;
-mod troubles;
-mod walks;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,28 +34,28 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use lanes::{LaneKey, LaneView};
+pub use lane_registry::{LaneKey, LaneView};
 
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop, ShopState};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
-use answers::Answers;
 use drift::{Drift, Drifts};
-use lanes::Lanes;
-use troubles::Troubles;
+use failure_log::FailureLog;
+use lane_registry::LaneRegistry;
+use last_success::LastSuccess;
 
-/// Streams started by one transaction, so that a tick over thousands of shops does not hold up others.
+/// Streams started per transaction, so that a tick over thousands of shops does not delay others.
 const STARTED_AT_ONCE: usize = 64;
 /// The longest sleep of the timer; the wall clock may be set forward meanwhile.
 const TIMER_SLEEP_MAX: Duration = Duration::from_secs(30);
-/// A start waits so long for its first look at what is missing; with thousands of new shops it goes on beside the work.
-const TAKE_UP_PATIENCE: Duration = Duration::from_secs(2);
-/// After a store error the loops try again at this pace; the store's own failure ends the process.
+/// How long a start waits for interrupted work to be resumed; with thousands of new shops that continues in the background.
+const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause of the loops after a store error; the store's own failure ends the process.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the engine works with.
-pub struct Parts {
+/// Dependencies and settings of the engine.
+pub struct EngineDeps {
     pub store: Store,
     pub source: Arc<dyn Upstream>,
     pub definitions: Vec<Arc<Definition>>,
@@ -61,7 +63,7 @@ pub struct Parts {
     pub retry: RetryPolicy,
     /// Fetching pauses while the outbox holds more, in bytes.
     pub outbox_bytes_max: u64,
-    /// Calls of one lane that may be prepared or in flight.
+    /// Most attempts of one lane at once.
     pub lane_width: u32,
 }
 
@@ -70,69 +72,69 @@ pub struct Parts {
 pub struct Engine(Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) parts: Parts,
-    lanes: Lanes,
+    pub(crate) deps: EngineDeps,
+    lanes: LaneRegistry,
     credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
-    troubles: Troubles,
-    answers: Answers,
+    failures: FailureLog,
+    last_success: LastSuccess,
     drifts: Drifts,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Engine {
-    /// Builds the engine and starts its tasks: lanes for all work found, the timer of waiting jobs.
+    /// Builds the engine and starts its tasks: lanes for all jobs found, the timer of delayed jobs.
     ///
     /// # Errors
     /// The store's errors while looking for work.
-    pub async fn start(parts: Parts) -> Result<Engine, StoreError> {
-        let queues = parts.store.take_queue_signals();
-        let engine = Engine::new(parts);
+    pub async fn start(deps: EngineDeps) -> Result<Engine, StoreError> {
+        let queues = deps.store.take_queue_signals();
+        let engine = Engine::new(deps);
         let inner = &engine.0;
-        let (tell, told) = oneshot::channel();
-        inner.spawn("what the last process left", take_up(engine.clone(), tell));
-        match tokio::time::timeout(TAKE_UP_PATIENCE, told).await {
-            // There is much to take up, or no room for it: what is under way and reading need not wait for that.
+        let (tx, rx) = oneshot::channel();
+        inner.spawn("resuming interrupted work", resume_interrupted(engine.clone(), tx));
+        match tokio::time::timeout(RESUME_PATIENCE, rx).await {
+            // There is much to resume, or no room for it: open runs and reading need not wait for that.
             Err(_) | Ok(Ok(Err(StoreError::Full))) => {}
-            Ok(Ok(taken)) => taken?,
+            Ok(Ok(resumed)) => resumed?,
             Ok(Err(_)) => {
-                return Err(StoreError::Engine("what the last process left: looking at it panicked".to_owned()));
+                return Err(StoreError::Engine("resuming interrupted work panicked".to_owned()));
             }
         }
-        lanes::wake_all(inner)?;
+        lane_registry::wake_all(inner)?;
         if let Some(queues) = queues {
-            inner.spawn("new work", lanes::listen(Arc::clone(inner), queues));
+            inner.spawn("new work", lane_registry::listen(Arc::clone(inner), queues));
         }
-        inner.spawn("waiting jobs", promote_waiting(Arc::clone(inner)));
-        inner.spawn("troubles", report_troubles(Arc::clone(inner)));
-        inner.spawn("idle budgets", lanes::forget_idle_budgets(Arc::clone(inner)));
+        inner.spawn("delayed jobs", promote_delayed(Arc::clone(inner)));
+        inner.spawn("the failure log", report_failures(Arc::clone(inner)));
+        inner.spawn("idle budgets", lane_registry::drop_idle_budgets(Arc::clone(inner)));
         Ok(engine)
     }
 
-    /// An engine that runs nothing: what is asked of it waits in the store for one that does.
-    pub fn at_rest(parts: Parts) -> Engine {
-        let engine = Engine::new(parts);
+    /// An engine that runs no jobs: what is requested of it waits in the store for one that does.
+    pub fn at_rest(deps: EngineDeps) -> Engine {
+        let engine = Engine::new(deps);
         engine.0.stop.cancel();
         engine
     }
 
-    fn new(parts: Parts) -> Engine {
-        let drifts = Drifts::load(&parts.store, &parts.definitions);
+    fn new(deps: EngineDeps) -> Engine {
+        let drifts = Drifts::load(&deps.store, &deps.definitions);
         Engine(Arc::new(Inner {
-            parts,
-            lanes: Lanes::default(),
+            deps,
+            lanes: LaneRegistry::default(),
             credentials: Mutex::default(),
-            troubles: Troubles::default(),
-            answers: Answers::default(),
+            failures: FailureLog::default(),
+            last_success: LastSuccess::default(),
             drifts,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
     }
 
-    /// Goes on with what the last process left half done, and with what the configuration added.
-    async fn take_up(&self) -> Result<(), StoreError> {
-        let store = &self.0.parts.store;
+    /// Resumes work interrupted by the previous shutdown or crash, and starts what the configuration added.
+    async fn resume_interrupted(&self) -> Result<(), StoreError> {
+        let store = &self.0.deps.store;
         store.resume_deletions().await?;
         let shops = store.shops()?;
         for shop in shops.iter().filter(|shop| shop.state != ShopState::Active) {
@@ -141,33 +143,33 @@ impl Engine {
         self.start_missing_runs(&shops).await
     }
 
-    /// Looks for work of a shop again: it was resumed, or its resources changed, or its account, which was `account`
-    /// before.
+    /// Looks for jobs of a shop again after it was resumed, or its resources or its account changed; `account` is the
+    /// previous one.
     ///
     /// # Errors
     /// The store's read errors.
     pub fn wake_shop(&self, shop: &Shop, account: &str) -> Result<(), StoreError> {
         self.0.lock_credentials().remove(&shop.id);
-        self.0.parts.source.forget(&shop.client_id);
-        lanes::wake_shop(&self.0, shop, account)
+        self.0.deps.source.forget(&shop.client_id);
+        lane_registry::wake_shop(&self.0, shop, account)
     }
 
-    /// What documents of a resource held and its tables do not.
+    /// Schema drift of a resource: fields of documents that no column takes.
     pub fn drift(&self, resource: &str) -> Drift {
         self.0.drifts.of(resource)
     }
 
-    /// Puts what was counted of that into the store; nothing to do, nothing written.
+    /// Saves the drift counted since the last save; writes only changes.
     ///
     /// # Errors
-    /// The store's errors; it is put there by a later call then.
-    pub async fn keep_drift(&self) -> Result<(), StoreError> {
-        self.0.drifts.keep(&self.0.parts.store).await
+    /// The store's errors; a later call saves it then.
+    pub async fn save_drift(&self) -> Result<(), StoreError> {
+        self.0.drifts.save(&self.0.deps.store).await
     }
 
     /// The rate rules in force.
     pub fn rules(&self) -> &RuleTable {
-        &self.0.parts.rules
+        &self.0.deps.rules
     }
 
     /// The budgets in use, by account and rule.
@@ -175,50 +177,50 @@ impl Engine {
         self.0.lanes.view()
     }
 
-    /// Leases no more, lets no more call leave, and waits for the calls in flight, at most `patience`. What is cut off
-    /// then runs again at the next start.
+    /// Stops leasing and calling, and waits at most `patience` for the calls in flight. Those that are cancelled
+    /// then run again at the next start.
     pub async fn stop(&self, patience: Duration) {
         self.0.stop.cancel();
-        self.0.parts.source.close();
+        self.0.deps.source.close();
         self.0.tasks.close();
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
-            tracing::warn!("calls in flight were cut off; they run again at the next start");
+            tracing::warn!("calls in flight were cancelled; they run again at the next start");
         }
-        if let Err(error) = self.0.parts.store.keep_calls().await {
-            error.warn("the last calls could not be counted");
+        if let Err(error) = self.0.deps.store.keep_calls().await {
+            error.warn("failed to save the counts of the last calls");
         }
     }
 }
 
-/// Logs each minute which calls failed, and at the end.
-async fn report_troubles(inner: Arc<Inner>) {
+/// Logs failed calls every minute, and at the end.
+async fn report_failures(inner: Arc<Inner>) {
     while !inner.stop.is_cancelled() {
         tokio::select! {
             () = inner.stop.cancelled() => {}
-            () = tokio::time::sleep(troubles::EVERY) => {}
+            () = tokio::time::sleep(failure_log::EVERY) => {}
         }
-        inner.troubles.report();
+        inner.failures.report();
     }
 }
 
 impl Inner {
-    /// Starts a part that works for as long as the engine does.
+    /// Starts a task that runs as long as the engine does.
     fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.parts.store.watched(part, work));
+        self.tasks.spawn(self.deps.store.watched(part, work));
     }
 
     pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
-        self.parts.definitions.iter().find(|definition| definition.name == resource)
+        self.deps.definitions.iter().find(|definition| definition.name == resource)
     }
 
-    /// A shop's opened credentials, cached until the shop changes.
+    /// A shop's decrypted credentials, cached until the shop changes.
     pub(crate) fn credentials(&self, shop: &Shop) -> Result<Arc<Credentials>, StoreError> {
         if let Some((as_of, known)) = self.lock_credentials().get(&shop.id)
             && *as_of == shop.updated_at
         {
             return Ok(Arc::clone(known));
         }
-        let secrets = self.parts.store.secrets(&shop.id)?;
+        let secrets = self.deps.store.secrets(&shop.id)?;
         let opened = Arc::new(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret });
         self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
         Ok(opened)
@@ -229,24 +231,24 @@ impl Inner {
     }
 }
 
-/// Takes up what the last process left, again and again until it worked; `tell` hears of the first try.
-async fn take_up(engine: Engine, tell: oneshot::Sender<Result<(), StoreError>>) {
-    let mut taken = engine.take_up().await;
-    // Nobody may listen any more.
-    drop(tell.send(taken.clone()));
-    while let Err(error) = taken {
-        error.warn("what the last process left could not be taken up; trying again");
+/// Resumes interrupted work, and retries until that succeeds; sends the result of the first try.
+async fn resume_interrupted(engine: Engine, first: oneshot::Sender<Result<(), StoreError>>) {
+    let mut resumed = engine.resume_interrupted().await;
+    // The receiver may have timed out.
+    drop(first.send(resumed.clone()));
+    while let Err(error) = resumed {
+        error.warn("failed to resume interrupted work; retrying");
         tokio::select! {
             () = engine.0.stop.cancelled() => return,
             () = tokio::time::sleep(STORE_PAUSE) => {}
         }
-        taken = engine.take_up().await;
+        resumed = engine.resume_interrupted().await;
     }
 }
 
-/// Makes waiting jobs ready when their time has come.
-async fn promote_waiting(inner: Arc<Inner>) {
-    let store = &inner.parts.store;
+/// Makes delayed jobs ready when they are due.
+async fn promote_delayed(inner: Arc<Inner>) {
+    let store = &inner.deps.store;
     let mut seen = i64::MAX;
     while !inner.stop.is_cancelled() {
         let pause = match promote(store, &mut seen).await {
@@ -256,7 +258,7 @@ async fn promote_waiting(inner: Arc<Inner>) {
             }
             Ok(None) => TIMER_SLEEP_MAX,
             Err(error) => {
-                error.warn("waiting jobs could not be made ready; trying again");
+                error.warn("failed to make delayed jobs ready; retrying");
                 STORE_PAUSE
             }
         };
@@ -268,8 +270,8 @@ async fn promote_waiting(inner: Arc<Inner>) {
     }
 }
 
-/// Makes ready what is due. `seen` is the wall clock of the call before: when it was set back since, and at the
-/// start, where nobody knows, the retries' waits are mended first.
+/// Makes due jobs ready. `seen` is the wall clock of the previous call: when it was set back since, or at the
+/// start, the delays of retries are repaired first.
 async fn promote(store: &Store, seen: &mut i64) -> Result<Option<i64>, StoreError> {
     let now = store.clock().now();
     if now < *seen {

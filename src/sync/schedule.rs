@@ -1,15 +1,14 @@
-//! Cron: when the next walk is due, and the loop that starts it.
+//! Cron schedules: when walks are due, and the loop that starts them.
 //!
 //! A schedule is a cron expression of six fields (seconds first; five are read as second 0) in a time
-//! zone. Around a change of summer time it keeps what people mean:
+//! zone. Around a DST change it does what people expect:
 //! - an expression whose hour is free (`0 */15 * * * *`) follows real time: it fires in both passes of a
 //!   repeated hour, and not in a skipped one;
 //! - an expression with a fixed hour (`0 30 2 * * *`) fires exactly once a day: in the first pass of a
 //!   repeated hour, and at the end of a skipped one.
 //!
-//! The tick source (tokio-cron-scheduler, in UTC) only asks what is due; so does a timer of our own, for when the
-//! clock is set back. The last tick that was served is
-//! kept in the store, so missed ticks collapse into one, also over a restart.
+//! The tick source (tokio-cron-scheduler, in UTC) only checks what is due; so does a timer of our own, in case the
+//! clock is set back. The last served tick is stored, so missed ticks collapse into one, also over a restart.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,14 +26,14 @@ use crate::domain::Mode;
 use crate::domain::clock::Millis;
 use crate::store::StoreError;
 
-/// Stretches of equal offset looked through for one next tick: a zone has about two a year.
+/// Periods of equal UTC offset searched for the next tick: a zone has about two a year.
 const STRETCHES_MAX: usize = 40;
-/// A last tick this far ahead of the clock comes from a clock that was wrong then.
+/// A last tick further ahead of the clock than this was stored by a wrong clock.
 const AHEAD_MAX_MS: i64 = 60_000;
-/// How often the tick source asks.
+/// How often the tick source checks.
 const TICK: &str = "* * * * * *";
-/// How often we ask ourselves, by a clock that nobody sets.
-const BESIDE: Duration = Duration::from_secs(5);
+/// How often our own timer checks, by the monotonic clock.
+const POLL_EVERY: Duration = Duration::from_secs(5);
 
 /// A cron expression in a time zone.
 #[derive(Clone, Debug)]
@@ -45,10 +44,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Reads an expression and the name of a zone.
+    /// Parses an expression and the name of a zone.
     ///
     /// # Errors
-    /// What is wrong and how it is written.
+    /// What is wrong and how to write it.
     pub fn parse(expression: &str, zone: &str) -> Result<Schedule, String> {
         let fields: Vec<&str> = expression.split_whitespace().collect();
         let with_seconds = match fields.len() {
@@ -56,15 +55,15 @@ impl Schedule {
             6 => fields.join(" "),
             _ => {
                 return Err(format!(
-                    "`{expression}` is no cron expression; write it like \"0 */15 * * * *\" (seconds first)"
+                    "`{expression}` is not a cron expression; write it like \"0 */15 * * * *\" (seconds first)"
                 ));
             }
         };
         let cron = CronParser::builder().build().parse(&with_seconds).map_err(|error| {
-            format!("`{expression}` is no cron expression: {error}; write it like \"0 */15 * * * *\"")
+            format!("`{expression}` is not a cron expression: {error}; write it like \"0 */15 * * * *\"")
         })?;
-        let zone =
-            TimeZone::get(zone).map_err(|_| format!("`{zone}` is no time zone; write it like \"Europe/Amsterdam\""))?;
+        let zone = TimeZone::get(zone)
+            .map_err(|_| format!("`{zone}` is not a time zone; write it like \"Europe/Amsterdam\""))?;
         let hour_is_free = with_seconds.split(' ').nth(2).is_some_and(|hour| hour.starts_with('*'));
         Ok(Schedule { cron, zone, hour_is_free })
     }
@@ -75,11 +74,11 @@ impl Schedule {
         for _ in 0..STRETCHES_MAX {
             let offset = self.zone.to_offset(after);
             let end = self.zone.following(after).next().map(|change| (change.timestamp(), change.offset()));
-            let candidate = self.next_in_stretch(after, offset)?;
+            let candidate = self.next_at_offset(after, offset)?;
             let Some((change, new_offset)) = end.filter(|(change, _)| candidate >= *change) else {
                 return Some(candidate.as_millisecond());
             };
-            // A skipped stretch of local time: a fixed hour in it fires when the skip ends.
+            // In skipped local time: a fixed hour fires when the skip ends.
             let skipped_end = change.as_second() + i64::from(new_offset.seconds());
             let local = candidate.as_second() + i64::from(offset.seconds());
             if !self.hour_is_free && new_offset > offset && local < skipped_end {
@@ -93,8 +92,8 @@ impl Schedule {
         None
     }
 
-    /// The next match if the offset stayed as it is.
-    fn next_in_stretch(&self, after: Timestamp, offset: Offset) -> Option<Timestamp> {
+    /// The next match if the UTC offset did not change.
+    fn next_at_offset(&self, after: Timestamp, offset: Offset) -> Option<Timestamp> {
         let local = DateTime::<Utc>::from_timestamp(after.as_second() + i64::from(offset.seconds()), 0)?;
         let next = self.cron.find_next_occurrence(&local, false).ok()?;
         Timestamp::from_second(next.timestamp() - i64::from(offset.seconds())).ok()
@@ -103,12 +102,12 @@ impl Schedule {
     /// The first match from the change on, before the next change.
     fn first_after_change(&self, change: Timestamp, old: Offset, new: Offset) -> Option<Millis> {
         let just_before = change.checked_sub(jiff::SignedDuration::from_secs(1)).ok()?;
-        let mut candidate = self.next_in_stretch(just_before, new)?;
+        let mut candidate = self.next_at_offset(just_before, new)?;
         if !self.hour_is_free && new < old {
-            // The second pass of a repeated stretch: a fixed hour has fired in the first.
+            // The second pass of repeated local time: a fixed hour has fired in the first.
             let repeated_until = change.as_second() + i64::from(old.seconds() - new.seconds());
             while candidate.as_second() < repeated_until {
-                candidate = self.next_in_stretch(candidate, new)?;
+                candidate = self.next_at_offset(candidate, new)?;
             }
         }
         let end = self.zone.following(change).next().map(|next| next.timestamp());
@@ -116,8 +115,7 @@ impl Schedule {
     }
 }
 
-/// What is due at `now`, having served `last`: the tick to note as served, if any. However many were
-/// missed, it is one.
+/// The tick to serve at `now` when `last` was the last one, if any is due. Several missed ticks are one.
 pub fn due(schedule: &Schedule, last: Millis, now: Millis) -> Option<Millis> {
     if last > now + AHEAD_MAX_MS {
         return None;
@@ -134,10 +132,10 @@ pub struct Timetable {
     pub reconcile: Schedule,
 }
 
-/// Starts ticking until the engine stops. A tick starts runs and makes no call.
+/// Serves ticks until the engine stops. A tick starts runs and makes no call.
 ///
 /// # Errors
-/// The tick source's own errors at start.
+/// The tick source's errors at start.
 pub async fn tick(engine: Engine, timetable: Timetable) -> Result<(), JobSchedulerError> {
     let mut scheduler = JobScheduler::new().await?;
     let stop = engine.0.stop.clone();
@@ -151,19 +149,19 @@ pub async fn tick(engine: Engine, timetable: Timetable) -> Result<(), JobSchedul
     })?;
     scheduler.add(job).await?;
     scheduler.start().await?;
-    // The tick source waits for an instant of the wall clock: after one that is set back, for as long as it was ahead.
-    let mut beside = tokio::time::interval(BESIDE);
+    // The tick source sleeps until a wall-clock time: after the clock is set back, for as long as it was ahead.
+    let mut poll = tokio::time::interval(POLL_EVERY);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            _ = beside.tick() => ticker.serve().await,
+            _ = poll.tick() => ticker.serve().await,
         }
     }
     scheduler.shutdown().await
 }
 
 struct Ticker {
-    /// The tick source keeps its job for a while after its end, and with it the store would stay open.
+    /// Weak, because the tick source drops its job late, and the store would stay open with it.
     engine: Weak<Inner>,
     timetable: Timetable,
     busy: Mutex<()>,
@@ -174,37 +172,37 @@ impl Ticker {
         let Some(engine) = self.engine.upgrade().map(Engine) else { return };
         // The tick source starts the next tick also while one is running.
         let Ok(_one) = self.busy.try_lock() else { return };
-        // The tick source would go on over a panic, and no walk would ever start.
-        let store = engine.0.parts.store.clone();
+        // The tick source survives a panic, so without supervision no walk would start any more.
+        let store = engine.0.deps.store.clone();
         let served = async {
             if let Err(error) = serve_due(&engine, &self.timetable).await {
-                error.warn("a scheduled walk could not start; the next tick tries again");
+                error.warn("failed to start a scheduled walk; the next tick retries");
             }
         };
         store.watched("the schedule", served).await;
     }
 }
 
-/// Starts what is due. A full run covers an incremental one that is due at the same time.
+/// Starts the runs that are due. A full run covers an incremental one that is due at the same time.
 ///
 /// # Errors
-/// The store's errors; what was due stays due.
+/// The store's errors; the runs stay due.
 pub async fn serve_due(engine: &Engine, timetable: &Timetable) -> Result<(), StoreError> {
     let full = take_due(engine, "reconcile", &timetable.reconcile).await?;
     let incremental = take_due(engine, "sync", &timetable.sync).await?;
     if let Some(at) = full {
         engine.walk_all(Mode::Full).await?;
-        engine.0.parts.store.keep_time("reconcile", at).await?;
+        engine.0.deps.store.keep_time("reconcile", at).await?;
     }
     if let Some(at) = incremental {
         engine.walk_all(Mode::Incremental).await?;
-        engine.0.parts.store.keep_time("sync", at).await?;
+        engine.0.deps.store.keep_time("sync", at).await?;
     }
     Ok(())
 }
 
 async fn take_due(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Option<Millis>, StoreError> {
-    let store = &engine.0.parts.store;
+    let store = &engine.0.deps.store;
     let now = store.clock().now();
     match store.kept_time(name)? {
         Some(last) if last <= now + AHEAD_MAX_MS => Ok(due(schedule, last, now)),
@@ -233,14 +231,14 @@ mod tests {
         found
     }
 
-    /// One local day, by its bounds in UTC.
+    /// Ticks within one local day, given by its bounds in UTC.
     fn count(expression: &str, from: &str, until: &str) -> usize {
         let before = crate::domain::clock::rfc3339(at(from) - 1000);
         ticks(expression, "Europe/Amsterdam", &before, until).len()
     }
 
     #[test]
-    fn a_fixed_hour_fires_once_a_day_over_both_changes() {
+    fn a_fixed_hour_fires_once_a_day_over_both_dst_changes() {
         // 2026-03-29: 02:00 -> 03:00. 2026-10-25: 03:00 -> 02:00.
         assert_eq!(
             ticks("0 30 2 * * *", "Europe/Amsterdam", "2026-03-27T12:00:00Z", "2026-03-31T12:00:00Z"),
@@ -254,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn quarter_hours_follow_real_time_over_both_changes() {
+    fn quarter_hours_follow_real_time_over_both_dst_changes() {
         assert_eq!(count("0 */15 * * * *", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"), 92);
         assert_eq!(count("0 */15 * * * *", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"), 100);
         assert_eq!(count("*/15 * * * *", "2026-06-01T22:00:00Z", "2026-06-02T22:00:00Z"), 96);
     }
 
     #[test]
-    fn other_zones_change_too() {
+    fn dst_changes_of_half_an_hour_are_handled() {
         // Lord Howe moves by half an hour.
         assert_eq!(
             ticks("0 45 1 * * *", "Australia/Lord_Howe", "2026-04-03T00:00:00Z", "2026-04-06T00:00:00Z").len(),
@@ -283,11 +281,11 @@ mod tests {
         assert_eq!(due(&schedule, served, awake), None);
         assert_eq!(due(&schedule, served, at("2026-05-02T02:14:59Z")), None);
         assert!(due(&schedule, served, at("2026-05-02T02:15:00Z")).is_some());
-        assert_eq!(due(&schedule, at("2100-01-01T00:00:00Z"), awake), None, "a clock that was wrong");
+        assert_eq!(due(&schedule, at("2100-01-01T00:00:00Z"), awake), None, "stored by a wrong clock");
     }
 
     #[test]
-    fn what_is_no_schedule_says_how_one_is_written() {
+    fn an_invalid_schedule_is_rejected_with_an_example() {
         assert!(Schedule::parse("every day", "UTC").unwrap_err().contains("0 */15 * * * *"));
         assert!(Schedule::parse("0 99 * * * *", "UTC").is_err());
         assert!(Schedule::parse("0 0 * * * *", "Europe/Rotterdam").unwrap_err().contains("Europe/Amsterdam"));

@@ -1,8 +1,8 @@
-//! The engine in a simulated world: its own code, on a paused clock, against a marketplace and a network made from
-//! a seed, killed and started again over what its store had made durable. A day takes a moment.
+//! Deterministic simulation: the real engine on a paused clock, against a marketplace and a network made from
+//! a seed, killed and restarted on what its store had made durable. A simulated day takes a second.
 //!
-//! Each seed is a test. `WAYBILL_SIM_SEEDS=N` runs more of them, `WAYBILL_SIM_SEED=S` one again,
-//! `WAYBILL_SIM_SHOPS=N` a larger world.
+//! Each seed is a test. `WAYBILL_SIM_SEEDS=N` sets their number, `WAYBILL_SIM_SEED=S` repeats one,
+//! `WAYBILL_SIM_SHOPS=N` simulates more shops.
 
 mod market;
 
@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::schedule::{Schedule, Timetable, serve_due};
-use super::{Engine, Parts};
+use super::{Engine, EngineDeps};
 use crate::catalog::{Definition, RuleTable, reader};
 use crate::domain::clock::Millis;
 use crate::domain::{Clock, Mode, RetryPolicy, RunState, Trigger};
@@ -24,11 +24,11 @@ use crate::source::Upstream;
 use crate::store::{Memory, NewShop, Store};
 use market::Market;
 
-/// The world begins on a day with nothing special: 2026-11-24T12:00Z.
+/// Start of the simulated time, an ordinary day: 2026-11-24T12:00Z.
 const BEGIN: Millis = 1_795_521_600_000;
 const DAY: Duration = Duration::from_secs(86_400);
-/// At the end all must be quiet within this.
-const QUIET_WITHIN: Duration = Duration::from_secs(6 * 3600);
+/// At the end the engine must be idle within this.
+const IDLE_WITHIN: Duration = Duration::from_secs(6 * 3600);
 const DEFINITION: &str = r#"
     media_type = "application/json"
     id = "/id"
@@ -50,7 +50,7 @@ const DEFINITION: &str = r#"
     [table.columns]
     row = { from = "/row", type = "integer" }"#;
 
-/// What a seed decides.
+/// A world made from a seed.
 struct World {
     seed: u64,
     random: fastrand::Rng,
@@ -61,8 +61,9 @@ struct World {
     clients: Vec<String>,
     length: Duration,
     now: Millis,
-    /// What the last process's wall clock was off by.
+    /// Error of the last process's wall clock.
     skew: Millis,
+    /// Printed when the seed fails.
     diary: String,
 }
 
@@ -70,10 +71,10 @@ fn world(seed: u64, shops: Option<usize>) -> World {
     let mut random = fastrand::Rng::with_seed(seed);
     let table = DEFINITION.parse::<toml::Table>().unwrap();
     let definition = Arc::new(reader::read("things", &table).unwrap());
-    let some = |random: &mut fastrand::Rng, choices: &[&str]| (*random.choice(choices).unwrap()).to_owned();
+    let pick = |random: &mut fastrand::Rng, choices: &[&str]| (*random.choice(choices).unwrap()).to_owned();
     let limits = BTreeMap::from([
-        ("GET /things".to_owned(), some(&mut random, &["2/s", "7/3s", "25/min", "9/10s"])),
-        ("GET /things/*".to_owned(), some(&mut random, &["5/s", "20/10s", "50/min"])),
+        ("GET /things".to_owned(), pick(&mut random, &["2/s", "7/3s", "25/min", "9/10s"])),
+        ("GET /things/*".to_owned(), pick(&mut random, &["5/s", "20/10s", "50/min"])),
     ]);
     let rules = RuleTable::build([&limits]).unwrap();
     let count = shops.unwrap_or_else(|| random.usize(1..4));
@@ -97,18 +98,18 @@ fn world(seed: u64, shops: Option<usize>) -> World {
     }
 }
 
-/// A process: store, engine and the way into the archive.
-struct Life {
+/// A simulated process: store and engine.
+struct Process {
     store: Store,
     engine: Engine,
 }
 
 impl World {
-    /// Starts a process whose wall clock is off by so much.
-    async fn start(&self, skew: Millis) -> Life {
+    /// Starts a process with this error of its wall clock.
+    async fn start(&self, skew: Millis) -> Process {
         let store = Store::simulated(&self.memory, Clock::of_runtime(self.now + skew)).unwrap();
         let market: Arc<dyn Upstream> = Arc::<Market>::clone(&self.market);
-        let engine = Engine::start(Parts {
+        let engine = Engine::start(EngineDeps {
             store: store.clone(),
             source: market,
             definitions: vec![Arc::clone(&self.definition)],
@@ -132,54 +133,54 @@ impl World {
                 engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await.unwrap();
             }
         }
-        Life { store, engine }
+        Process { store, engine }
     }
 
-    /// One life of the process, until it is killed.
-    fn live(&mut self, life: Duration, skew: Millis) {
+    /// Runs one process until it is killed after `life`.
+    fn run_process(&mut self, life: Duration, skew: Millis) {
         let runtime = runtime();
         let end = runtime.block_on(async {
             let another_clock = std::mem::replace(&mut self.skew, skew) != skew;
-            // Sometimes nothing goes right for a whole life.
+            // Some processes see nothing but failures.
             let trouble = if self.random.u8(..8) == 0 { 100 } else { self.random.u8(..12) };
             self.market.begin(self.now, trouble, another_clock);
-            let running = self.start(skew).await;
+            let process = self.start(skew).await;
             let begun = Instant::now();
-            let stirring = tokio::spawn(stir(Arc::clone(&self.market)));
-            let ticking = tick(&running.engine);
+            let changing = tokio::spawn(change(Arc::clone(&self.market)));
+            let ticking = tick(&process.engine);
             assert!(timeout(life.saturating_sub(begun.elapsed()), ticking).await.is_err(), "a schedule has no end");
-            stirring.abort();
+            changing.abort();
             self.market.now()
         });
-        // Here every task ends where it is, as at kill -9.
+        // Every task ends where it is, as at kill -9.
         drop(runtime);
         self.now = end + Millis::from(self.random.u16(..5_000));
     }
 
-    /// The last life: nothing goes wrong any more, and all becomes quiet and right.
+    /// Runs the last process, without failures, until it is idle, and checks the result.
     fn settle(&mut self) {
         let runtime = runtime();
         runtime.block_on(async {
             self.market.begin(self.now, 0, self.skew != 0);
-            let life = self.start(0).await;
-            quiet(&life.store).await;
-            for shop in life.store.shops().unwrap() {
-                life.engine.walk(&shop, None, Mode::Full, Trigger::Request).await.unwrap();
+            let process = self.start(0).await;
+            idle(&process.store).await;
+            for shop in process.store.shops().unwrap() {
+                process.engine.walk(&shop, None, Mode::Full, Trigger::Request).await.unwrap();
             }
-            quiet(&life.store).await;
-            // What was parked while the network was bad comes back by itself, within a day.
-            if life.store.counters().unwrap().parked > 0 {
+            idle(&process.store).await;
+            // Jobs parked during failures are retried within a day.
+            if process.store.counters().unwrap().parked > 0 {
                 sleep(Duration::from_secs(24 * 3600)).await;
-                for shop in life.store.shops().unwrap() {
-                    life.engine.walk(&shop, None, Mode::Incremental, Trigger::Schedule).await.unwrap();
+                for shop in process.store.shops().unwrap() {
+                    process.engine.walk(&shop, None, Mode::Incremental, Trigger::Schedule).await.unwrap();
                 }
-                quiet(&life.store).await;
+                idle(&process.store).await;
             }
-            self.judge(&life.store);
+            self.check(&process.store);
         });
     }
 
-    fn judge(&self, store: &Store) {
+    fn check(&self, store: &Store) {
         for shop in store.shops().unwrap() {
             for thing in self.market.truth(&shop.client_id) {
                 let found = store.archived_one("things", &shop.id, &thing.id).unwrap();
@@ -190,7 +191,7 @@ impl World {
             }
         }
         for run in store.runs(None, usize::MAX, |_| true).unwrap() {
-            // A list that answers with nothing for one call is in doubt until the next walk.
+            // A list with one empty answer is in doubt until the next walk.
             let was_cut = matches!(run.state, RunState::Failed | RunState::Unproved);
             assert!(run.state == RunState::Done || was_cut, "{run:?}");
             assert!(was_cut || run.pending() == 0, "{run:?}");
@@ -202,22 +203,22 @@ impl World {
         assert_eq!(self.market.breaches(), Vec::<String>::new());
     }
 
-    /// The whole story; how many lives it had.
+    /// Runs the world; returns the number of processes.
     fn run(&mut self) -> usize {
-        // Jitter of retries comes from the thread's own.
+        // The jitter of retries uses the thread's generator.
         fastrand::seed(self.seed);
         let end = self.now + millis(self.length);
-        let mut lives = 0;
+        let mut processes = 0;
         while self.now < end {
             let longest = if self.random.u8(..3) == 0 { Duration::from_secs(5) } else { self.length / 3 };
             let life = Duration::from_millis(self.random.u64(..u64::try_from(longest.as_millis()).unwrap()) + 1);
             let skew = if self.random.u8(..8) == 0 { self.random.i64(-7_200_000..7_200_000) } else { 0 };
-            writeln!(self.diary, "{} ms: lives {life:?}, clock off by {skew} ms", self.now - BEGIN).unwrap();
-            self.live(life, skew);
-            lives += 1;
+            writeln!(self.diary, "{} ms: a process of {life:?}, clock off by {skew} ms", self.now - BEGIN).unwrap();
+            self.run_process(life, skew);
+            processes += 1;
         }
         self.settle();
-        lives
+        processes
     }
 }
 
@@ -238,10 +239,10 @@ async fn tick(engine: &Engine) {
     }
 }
 
-async fn stir(market: Arc<Market>) {
+async fn change(market: Arc<Market>) {
     loop {
         sleep(Duration::from_secs(fastrand::u64(10..600))).await;
-        market.stir();
+        market.change();
     }
 }
 
@@ -258,7 +259,7 @@ async fn archive(store: Store) {
     }
 }
 
-async fn quiet(store: &Store) {
+async fn idle(store: &Store) {
     let begun = Instant::now();
     loop {
         let counters = store.counters().unwrap();
@@ -266,7 +267,7 @@ async fn quiet(store: &Store) {
         if left + counters.open_runs == 0 {
             return;
         }
-        assert!(begun.elapsed() < QUIET_WITHIN, "not quiet: {counters:?}");
+        assert!(begun.elapsed() < IDLE_WITHIN, "not idle: {counters:?}");
         sleep(Duration::from_secs(1)).await;
     }
 }
@@ -275,11 +276,11 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs a seed; tells its story when it fails. Its lives and calls.
+/// Runs a seed; prints its diary when it fails. Returns the numbers of processes and calls.
 fn seed(seed: u64, shops: Option<usize>) -> (usize, u64) {
     let mut world = world(seed, shops);
     match std::panic::catch_unwind(AssertUnwindSafe(|| world.run())) {
-        Ok(lives) => (lives, world.market.calls()),
+        Ok(processes) => (processes, world.market.calls()),
         Err(panic) => {
             println!("repeat with WAYBILL_SIM_SEED={seed}: {}", world.diary);
             std::panic::resume_unwind(panic)
@@ -299,41 +300,41 @@ fn nothing_is_lost_doubled_stale_or_over_the_limit_in_any_simulated_world() {
     let part = |thread: u64| {
         let seeds =
             (first..first + count).skip(usize::try_from(thread).unwrap()).step_by(usize::try_from(threads).unwrap());
-        seeds.map(|one| seed(one, None)).fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1))
+        seeds.map(|one| seed(one, None)).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     };
-    let (lives, calls) = std::thread::scope(|scope| {
+    let (processes, calls) = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
-        let told = running.into_iter().map(|one| one.join().unwrap());
-        told.fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1))
+        let results = running.into_iter().map(|one| one.join().unwrap());
+        results.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     });
-    println!("{count} worlds from seed {first} on, {lives} lives, {calls} calls");
+    println!("{count} worlds from seed {first} on, {processes} processes, {calls} calls");
 }
 
 /// `WAYBILL_SIM_SHOPS=200 cargo test --release --lib a_day_of_many_shops -- --nocapture`
 #[test]
-fn a_day_of_many_shops_takes_a_moment() {
+fn a_day_of_many_shops_is_simulated_in_seconds() {
     let shops = number("WAYBILL_SIM_SHOPS").unwrap_or(5);
     let begun = std::time::Instant::now();
-    let (lives, calls) = seed(number("WAYBILL_SIM_SEED").unwrap_or(1), Some(usize::try_from(shops).unwrap()));
-    println!("a day of {shops} shops: {:.1} s, {lives} lives, {calls} calls", begun.elapsed().as_secs_f64());
+    let (processes, calls) = seed(number("WAYBILL_SIM_SEED").unwrap_or(1), Some(usize::try_from(shops).unwrap()));
+    println!("a day of {shops} shops: {:.1} s, {processes} processes, {calls} calls", begun.elapsed().as_secs_f64());
 }
 
-/// Ticks that are served over a stretch of time by an engine that wakes each half minute, but for `asleep`.
+/// Number of ticks served within some hours by an engine that wakes every half minute, except in `asleep`.
 fn served(expression: &str, from: &str, hours: u64, asleep: Option<(u64, u64)>) -> usize {
     let runtime = runtime();
     runtime.block_on(async {
         let from = from.parse::<jiff::Timestamp>().unwrap().as_millisecond();
         let mut world = world(1, Some(0));
         world.now = from;
-        let life = world.start(0).await;
+        let process = world.start(0).await;
         let schedule = Schedule::parse(expression, "Europe/Amsterdam").unwrap();
         let never = Schedule::parse("0 0 0 1 1 *", "Europe/Amsterdam").unwrap();
         let timetable = Timetable { sync: schedule, reconcile: never };
         let (mut count, mut last) = (0, None);
         for half_minute in 0..hours * 120 {
             if asleep.is_none_or(|(start, end)| !(start * 120..end * 120).contains(&half_minute)) {
-                serve_due(&life.engine, &timetable).await.unwrap();
-                let kept = life.store.kept_time("sync").unwrap();
+                serve_due(&process.engine, &timetable).await.unwrap();
+                let kept = process.store.kept_time("sync").unwrap();
                 count += usize::from(last.is_some() && kept != last);
                 last = kept;
             }
@@ -344,7 +345,7 @@ fn served(expression: &str, from: &str, hours: u64, asleep: Option<(u64, u64)>) 
 }
 
 #[test]
-fn each_tick_is_served_once_over_both_changes_of_summer_time_and_once_after_a_sleep() {
+fn each_tick_is_served_once_over_both_dst_changes_and_once_after_a_suspend() {
     // The days of 2026 with 23 and with 25 hours, in Amsterdam.
     let (spring, autumn) = ("2026-03-28T22:59:00Z", "2026-10-24T21:59:00Z");
     for (from, hours, quarters) in [(spring, 23, 92), (autumn, 25, 100)] {

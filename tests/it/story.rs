@@ -85,7 +85,7 @@ async fn the_log_says_what_started_and_how_each_run_ended() {
     let failed: Vec<&&Value> = ended.iter().filter(|run| run["result"] == "failed").collect();
     assert!(!failed.is_empty() && failed.iter().all(|run| run["level"] == "WARN"), "{ended:?}");
     assert!(failed[0]["error"].as_str().unwrap().contains("400"), "{}", failed[0]);
-    let again = with_message(&events, "calls failed and are made again");
+    let again = with_message(&events, "calls failed and are retried");
     assert_eq!(again.iter().map(|line| line["calls"].as_u64().unwrap()).sum::<u64>(), 2, "{again:?}");
     assert_eq!((&again[0]["shop.id"], &again[0]["rule"]), (&json!(shop), &json!("GET /retailer/shipments")));
     assert!(again[0]["error"].as_str().unwrap().contains("500"), "{}", again[0]);

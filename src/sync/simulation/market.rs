@@ -1,5 +1,5 @@
-//! The simulated marketplace: shelves of things that come, change and go, behind a bad network. It keeps to its
-//! own limits without forgiving, and notes when each call arrived.
+//! The simulated marketplace: things that are added, changed and removed, behind a bad network. It records when each
+//! call arrived, and checks that no limit was exceeded.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use crate::source::{Call, Credentials, Ending, Outcome, SourceError, Upstream};
 
 /// Rows of a page.
 const PAGE_ROWS: usize = 5;
-/// What our client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A call that leaves in the very moment of an answer cannot know of it.
-const AT_ONCE_US: i64 = 2_000;
+/// Timeout of our client.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A call that leaves this soon after a request to wait could not know of it.
+const UNAWARE_US: i64 = 2_000;
 pub(super) const KINDS: [&str; 2] = ["a", "b"];
 
 /// One thing for sale.
@@ -27,11 +27,11 @@ pub(super) const KINDS: [&str; 2] = ["a", "b"];
 pub(super) struct Thing {
     pub(super) id: String,
     at: Millis,
-    /// Changes show in the list.
+    /// Version of what the list shows.
     row: u32,
-    /// Changes do not.
+    /// Version of what only the document shows.
     document: u32,
-    /// Changes no more.
+    /// The document is final.
     done: bool,
 }
 
@@ -54,18 +54,18 @@ pub(super) struct Market {
 
 struct State {
     random: fastrand::Rng,
-    /// What the world's time was at an instant of the running life.
+    /// The world's time at an instant of the running process.
     begun: (Millis, Instant),
     /// By client and kind, newest first.
     shelves: BTreeMap<(String, &'static str), Vec<Thing>>,
     made: u32,
-    /// Share of calls that go wrong, in percent.
+    /// Share of calls that fail, in percent.
     trouble: u8,
     /// When calls arrived, in microseconds of the world, by client and rule.
     arrivals: BTreeMap<(String, String), Vec<i64>>,
-    /// When somebody was asked to wait, and until when, by client and rule; in microseconds of the world.
+    /// When a client was asked to wait, and until when, by client and rule; in microseconds of the world.
     waits: BTreeMap<(String, String), (i64, i64)>,
-    /// Calls that left although their sender was asked to wait.
+    /// Calls that left although their client had been asked to wait.
     impatient: Vec<String>,
     calls: u64,
 }
@@ -109,7 +109,7 @@ impl Market {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process begins at this time of the world. One with `another_clock` cannot know how long ago it was
+    /// Begins a new process at this time of the world. One with `another_clock` cannot know how long ago it was
     /// asked to wait.
     pub(super) fn begin(&self, now: Millis, trouble: u8, another_clock: bool) {
         let mut state = self.state();
@@ -128,14 +128,14 @@ impl Market {
         let mut state = self.state();
         state.made += 1;
         let done = state.random.u8(..3) == 0;
-        // Ids differ between shops only by chance, as they do in life.
+        // Ids of different shops may be equal, as in reality.
         let id = format!("{kind}{:04}", state.made);
         let shelf = state.shelves.entry((client.to_owned(), kind)).or_default();
         shelf.insert(0, Thing { id, at, row: 0, document: 0, done });
     }
 
-    /// Something happens somewhere.
-    pub(super) fn stir(&self) {
+    /// Adds, changes or removes a random thing.
+    pub(super) fn change(&self) {
         let mut state = self.state();
         let shelves: Vec<(String, &'static str)> = state.shelves.keys().cloned().collect();
         let Some(place) = state.random.choice(shelves) else { return };
@@ -157,7 +157,7 @@ impl Market {
         }
     }
 
-    /// All that is there, by client.
+    /// All things of a client.
     pub(super) fn truth(&self, client: &str) -> Vec<Thing> {
         let state = self.state();
         KINDS.iter().filter_map(|kind| state.shelves.get(&(client.to_owned(), *kind))).flatten().cloned().collect()
@@ -167,8 +167,7 @@ impl Market {
         self.state().calls
     }
 
-    /// Windows that held more calls than their rule allows, of any beginning, and calls that came in spite of a
-    /// wish to wait.
+    /// Sliding windows with more calls than their rule allows, and calls that ignored a request to wait.
     pub(super) fn breaches(&self) -> Vec<String> {
         let state = self.state();
         let mut found = state.impatient.clone();
@@ -191,7 +190,7 @@ impl Market {
         found
     }
 
-    /// What the API says now; nothing went wrong on the way.
+    /// The API's answer, before the network damages it.
     fn answer(&self, client: &str, call: &Call) -> Result<Bytes, SourceError> {
         let mut state = self.state();
         let parameter =
@@ -205,7 +204,7 @@ impl Market {
             let page: usize = parameter("page").and_then(|page| page.parse().ok()).unwrap_or(1);
             let shelf = state.shelves.get(&(client.to_owned(), kind)).map(Vec::as_slice).unwrap_or_default();
             let rows: Vec<Value> = shelf.iter().skip((page - 1) * PAGE_ROWS).take(PAGE_ROWS).map(Thing::row).collect();
-            // The two ends of a list that the API knows.
+            // The API ends lists in either way.
             if rows.is_empty() && state.random.bool() { json!({}) } else { json!({"things": rows}) }
         };
         Ok(Bytes::from(body.to_string()))
@@ -220,12 +219,12 @@ impl Market {
             let trouble = (state.random.u8(..100) < state.trouble).then(|| state.random.u8(..8));
             let arrives = trouble != Some(0);
             if arrives {
-                // Noted when it leaves: it arrives even when its sender is killed meanwhile.
+                // Recorded when it leaves: it arrives even if its sender is killed meanwhile.
                 let at = state.now_us() + i64::try_from(there.as_micros()).unwrap_or(0);
                 if let Some(rule) = self.rules.find("GET", &call.path) {
                     let (place, left) = ((client.clone(), rule.name.clone()), state.now_us());
                     if let Some((asked, until)) = state.waits.get(&place).copied()
-                        && (asked + AT_ONCE_US..until).contains(&left)
+                        && (asked + UNAWARE_US..until).contains(&left)
                     {
                         state.impatient.push(format!("{place:?}: left {} us too early", until - left));
                     }
@@ -246,7 +245,7 @@ impl Market {
             None => (answer, Ending::Answered),
             Some(1) => (Err(SourceError::Interrupted("reset".to_owned())), Ending::Lost),
             Some(2) => {
-                sleep_until(begun + PATIENCE).await;
+                sleep_until(begun + TIMEOUT).await;
                 (Err(SourceError::TimedOut), Ending::Lost)
             }
             Some(3) => (Err(SourceError::Unavailable { status: 503, retry_after: None }), Ending::Answered),

@@ -276,14 +276,14 @@ async fn drift_is_kept_over_restarts_until_a_column_takes_it() {
     assert_eq!(serving.get("/api/v1/status").await["parked"], 0);
     assert_eq!(serving.terminate().0, Some(0));
     let told = lossy(&folder.path("serve.stderr"));
-    assert!(told.contains("what no column takes") && told.contains("/shipmentItems"), "{told}");
+    assert!(told.contains("fields that no column takes") && told.contains("/shipmentItems"), "{told}");
 
     let serving = folder.serve();
     assert_eq!(serving.get(path).await, first);
     assert_eq!(serving.terminate().0, Some(0));
     let again = lossy(&folder.path("serve.stderr"));
     assert!(
-        !again.get(told.len()..).unwrap_or_default().contains("what no column takes"),
+        !again.get(told.len()..).unwrap_or_default().contains("fields that no column takes"),
         "told once a day, restarts or not: {again}"
     );
 

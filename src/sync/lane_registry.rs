@@ -1,7 +1,7 @@
-//! Which lanes exist. A lane is made when a queue of it gets work and ends when it has none, so ten
-//! thousand shops are ten thousand sleeping lanes at most, not ten thousand workers.
+//! The lanes that exist, and their budgets. A lane starts when one of its queues gets work and ends when none has any,
+//! so ten thousand shops are at most ten thousand sleeping lanes, not ten thousand workers.
 //!
-//! Budgets live on after their lane until they are wholly free.
+//! A budget outlives its lane until all its slots are free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,28 +15,28 @@ use crate::domain::{Shop, ShopState};
 use crate::source::{Budget, BudgetView};
 use crate::store::{Queue, QueueKind, Store, StoreError};
 
-/// How often budgets that nobody uses are looked for.
+/// Interval between searches for idle budgets.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Whose budget of which rule.
+/// The account and the rule of a budget.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneKey {
     pub account: String,
     pub rule: String,
 }
 
-/// A budget and what waits for it, as people see it.
+/// A budget and the queues that wait for it, for the API and the dashboard.
 #[derive(Clone, Debug)]
 pub struct LaneView {
     pub key: LaneKey,
     pub budget: BudgetView,
-    /// Slots free now; none: the rule is lifted.
+    /// Free slots; none: the rule is lifted.
     pub available: Option<u32>,
-    /// Queues that wait for it.
+    /// Queues that wait for its slots.
     pub queues: Vec<Queue>,
 }
 
-/// One lane: shared by its loop and those who bring work.
+/// One lane: shared by its loop and the registry.
 pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) wake: Notify,
@@ -45,7 +45,7 @@ pub(super) struct Lane {
 }
 
 #[derive(Default)]
-pub(super) struct Lanes(Mutex<Map>);
+pub(super) struct LaneRegistry(Mutex<Map>);
 
 #[derive(Default)]
 struct Map {
@@ -66,8 +66,8 @@ impl Lane {
         !self.lock_queues().is_empty()
     }
 
-    /// Takes a queue out whose shop is not for this lane now; a signal brings it back. Looks again under the lock:
-    /// the shop may have come back since the lane looked, and its signal is gone.
+    /// Removes a queue whose shop does not belong to this lane now; a signal adds it again. Checks again under the lock:
+    /// the shop may have come back since the lane looked, and its signal is used up.
     pub(super) fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
         let mut open = self.lock_queues();
         if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop, queue)) {
@@ -76,13 +76,13 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether a shop's jobs of a queue may run here: it is active and takes the resource, and this is its account's.
+    /// Whether a shop's jobs of a queue may run here: it is active, syncs the resource, and this is its account's lane.
     pub(super) fn is_for(&self, shop: &Shop, queue: &Queue) -> bool {
         shop.state == ShopState::Active && shop.takes(&queue.resource) && shop.account == self.key.account
     }
 
-    /// Takes out queues that hold no jobs. Work that comes in between raises a signal, which brings
-    /// its queue back, so nothing is forgotten.
+    /// Removes queues without jobs. Work that arrives meanwhile raises a signal, which adds its queue
+    /// again, so no job is missed.
     pub(super) fn close_empty(&self, store: &Store, queues: &[Queue]) -> Result<(), StoreError> {
         for queue in queues {
             let mut open = self.lock_queues();
@@ -99,12 +99,12 @@ impl Lane {
     }
 }
 
-impl Lanes {
+impl LaneRegistry {
     fn lock(&self) -> MutexGuard<'_, Map> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a lane without queues. The queue is added and the lane removed under one lock, so a lane
+    /// Removes a lane without queues. Queues are added and lanes removed under one lock, so a lane
     /// never ends with work.
     pub(super) fn remove_if_empty(&self, lane: &Lane) -> bool {
         let mut map = self.lock();
@@ -131,7 +131,7 @@ impl Lanes {
     }
 }
 
-/// Brings work that transactions announce to its lanes.
+/// Wakes the lanes of queues that transactions added jobs to.
 pub(super) async fn listen(inner: Arc<Inner>, mut queues: mpsc::UnboundedReceiver<Queue>) {
     loop {
         let queue = tokio::select! {
@@ -139,24 +139,24 @@ pub(super) async fn listen(inner: Arc<Inner>, mut queues: mpsc::UnboundedReceive
             queue = queues.recv() => queue,
         };
         let Some(queue) = queue else { return };
-        match inner.parts.store.shop(&queue.shop) {
+        match inner.deps.store.shop(&queue.shop) {
             Ok(Some(shop)) => wake(&inner, &shop, queue),
             Ok(None) => {}
-            Err(error) => error.warn("a shop could not be read; its work waits for the next signal"),
+            Err(error) => error.warn("failed to read a shop; its jobs wait for the next signal"),
         }
     }
 }
 
-/// Finds all work at start.
+/// Wakes the lanes of all jobs, at start.
 pub(super) fn wake_all(inner: &Arc<Inner>) -> Result<(), StoreError> {
-    for shop in inner.parts.store.shops()? {
+    for shop in inner.deps.store.shops()? {
         find_work(inner, &shop)?;
     }
     Ok(())
 }
 
-/// Finds the work of one shop, and takes it away from lanes of the account that it no longer uses. What was called
-/// there counts in the new one's budgets, as the API goes on counting it.
+/// Wakes the lanes of one shop, and removes its queues from those of the account that it no longer uses. Calls made
+/// there count in the new account's budgets, as the API still counts them.
 pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop, account: &str) -> Result<(), StoreError> {
     if account != shop.account {
         let (now, map) = (Instant::now(), inner.lanes.lock());
@@ -164,30 +164,30 @@ pub(super) fn wake_shop(inner: &Arc<Inner>, shop: &Shop, account: &str) -> Resul
             lane.lock_queues().retain(|queue| queue.shop != shop.id);
         }
         for (LaneKey { rule, .. }, old) in of(&map.budgets, account) {
-            // One that is not in use yet is read from the store, where they are added up already.
+            // A budget that is not in use yet is read from the store, where both are added up already.
             let new = map.budgets.get(&LaneKey { account: shop.account.clone(), rule: rule.clone() });
             if let Some(new) = new {
-                // Two changes that cross hold the map's lock, one after the other.
+                // No deadlock between opposite changes: each holds the map's lock.
                 let old = old.lock().unwrap_or_else(PoisonError::into_inner);
-                new.lock().unwrap_or_else(PoisonError::into_inner).take_over(&old, now);
+                new.lock().unwrap_or_else(PoisonError::into_inner).merge_from(&old, now);
             }
         }
     }
     find_work(inner, shop)
 }
 
-/// What belongs to an account.
+/// The entries of an account.
 fn of<'a, T>(map: &'a BTreeMap<LaneKey, T>, account: &'a str) -> impl Iterator<Item = (&'a LaneKey, &'a T)> {
     let first = LaneKey { account: account.to_owned(), rule: String::new() };
     map.range(first..).take_while(move |(key, _)| key.account == account)
 }
 
-/// Looks at no lane but the shop's own: at start there are as many as shops.
+/// Wakes the lane of each queue of a shop that has jobs.
 fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
-    for definition in &inner.parts.definitions {
+    for definition in &inner.deps.definitions {
         for kind in [QueueKind::List, QueueKind::Detail] {
             let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
-            if inner.parts.store.has_jobs(&queue)? {
+            if inner.deps.store.has_jobs(&queue)? {
                 wake(inner, shop, queue);
             }
         }
@@ -195,13 +195,13 @@ fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Hands a queue to its lane, which is made when there is none.
+/// Adds a queue to its lane, which is started if necessary.
 fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     if shop.state != ShopState::Active || !shop.takes(&queue.resource) || inner.stop.is_cancelled() {
         return;
     }
     let Some(key) = lane_of(inner, shop, &queue) else {
-        tracing::warn!(resource = queue.resource, "jobs of a resource that is not configured are left alone");
+        tracing::warn!(resource = queue.resource, "jobs of a resource that is not configured are not run");
         return;
     };
     let mut map = inner.lanes.lock();
@@ -213,9 +213,9 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     let budget = match map.budgets.get(&key) {
         Some(budget) => Arc::clone(budget),
         None => {
-            let budget = match kept_budget(inner, &key) {
+            let budget = match stored_budget(inner, &key) {
                 Ok(budget) => Arc::new(Mutex::new(budget)),
-                Err(error) => return error.warn("a budget could not be read; its lane stays closed"),
+                Err(error) => return error.warn("failed to read a budget; its lane stays closed"),
             };
             map.budgets.insert(key.clone(), Arc::clone(&budget));
             budget
@@ -226,10 +226,10 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     inner.spawn("a lane", lane::run(Arc::clone(inner), lane));
 }
 
-/// A budget as the process before this one left it.
-fn kept_budget(inner: &Inner, LaneKey { account, rule }: &LaneKey) -> Result<Budget, StoreError> {
-    let (store, now) = (&inner.parts.store, Instant::now());
-    let limit = inner.parts.rules.rules().iter().find(|known| known.name == *rule).and_then(|rule| rule.limit);
+/// A budget as the last process left it.
+fn stored_budget(inner: &Inner, LaneKey { account, rule }: &LaneKey) -> Result<Budget, StoreError> {
+    let (store, now) = (&inner.deps.store, Instant::now());
+    let limit = inner.deps.rules.rules().iter().find(|known| known.name == *rule).and_then(|rule| rule.limit);
     let mut budget = Budget::new(limit, store.occupied(account, rule)?, now);
     budget.block_for(store.pause_left(account, rule)?, now);
     Ok(budget)
@@ -241,12 +241,12 @@ fn lane_of(inner: &Inner, shop: &Shop, queue: &Queue) -> Option<LaneKey> {
         QueueKind::List => &definition.list.path,
         QueueKind::Detail => &definition.detail.as_ref()?.path,
     };
-    let rule = inner.parts.rules.find("GET", path)?.name.clone();
+    let rule = inner.deps.rules.find("GET", path)?.name.clone();
     Some(LaneKey { account: shop.account.clone(), rule })
 }
 
-/// Drops budgets that are wholly free and have no lane, here and in the store.
-pub(super) async fn forget_idle_budgets(inner: Arc<Inner>) {
+/// Drops budgets without a used slot and without a lane, here and in the store.
+pub(super) async fn drop_idle_budgets(inner: Arc<Inner>) {
     loop {
         tokio::select! {
             () = inner.stop.cancelled() => return,
@@ -272,10 +272,12 @@ pub(super) async fn forget_idle_budgets(inner: Arc<Inner>) {
         };
         for key in idle {
             let (asked, gone) = (key.clone(), Arc::clone(&inner));
-            // A lane that began meanwhile has its budget in the map; its number must stay.
+            // A lane that started meanwhile has its budget in the map; its stored slots must stay.
             let idle = move || !gone.lanes.lock().budgets.contains_key(&asked);
-            if let Err(error) = inner.parts.store.forget_occupied(&key.account, &key.rule, idle).await {
-                error.warn("a free budget could not be forgotten; the next start waits one window for it");
+            if let Err(error) = inner.deps.store.forget_occupied(&key.account, &key.rule, idle).await {
+                error.warn(
+                    "failed to delete the stored slots of an idle budget; the next start waits one window for them",
+                );
             }
         }
     }

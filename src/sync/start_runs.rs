@@ -1,7 +1,7 @@
-//! Which streams a walk is started over, and which follow when others have been walked.
+//! Starts runs: which streams are walked now, and which follow when their parents have been walked.
 //!
-//! Called by the engine for cron ticks, for requests and at its start. A list of a parent's documents is walked
-//! when the parent's own lists have been, so that it knows all of them.
+//! Called by the engine for cron ticks, for requests and at its start. A child list is walked after its parents' own
+//! lists, when all parents are known.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::domain::{Mode, Shop, ShopState, StreamId, Trigger};
 use crate::store::{Start, Started, StoreError};
 
 impl Engine {
-    /// Walks the streams of a shop (and resource). Streams with an open walk are left alone; their
-    /// run is returned all the same.
+    /// Starts walks of a shop's streams (of one resource, or all). A stream with an open walk keeps it, and that
+    /// run is returned.
     ///
     /// # Errors
     /// The store's errors.
@@ -24,58 +24,53 @@ impl Engine {
         trigger: Trigger,
     ) -> Result<Vec<u64>, StoreError> {
         let starts = self.0.starts(shop, resource, |_, _| Ok(true))?;
-        let started = self.0.parts.store.start_runs(starts, mode, trigger).await?;
+        let started = self.0.deps.store.start_runs(starts, mode, trigger).await?;
         Ok(started.into_iter().map(Started::run).collect())
     }
 
-    /// Walks all streams of all active shops: what a cron tick does. Makes no call itself. A resource whose walks
-    /// for news shall not follow each other so soon is left out.
+    /// Starts walks of all streams of all active shops: what a cron tick does. Makes no call itself. Skips resources
+    /// whose own interval is not over.
     ///
     /// # Errors
     /// The store's errors.
     pub async fn walk_all(&self, mode: Mode) -> Result<(), StoreError> {
-        let store = &self.0.parts.store;
+        let store = &self.0.deps.store;
         let shops = store.shops()?;
         let mut starts = Vec::new();
         for shop in shops.iter().filter(|shop| shop.state == ShopState::Active) {
             starts.extend(self.0.starts(shop, None, |definition, stream| self.0.is_due(definition, stream, mode))?);
         }
-        let mut left_alone = 0;
-        for some in starts.chunks(STARTED_AT_ONCE) {
-            let started = store.start_runs(some.to_vec(), mode, Trigger::Schedule).await?;
-            left_alone += started.iter().filter(|started| matches!(started, Started::Already(_))).count();
+        let mut already_open = 0;
+        for batch in starts.chunks(STARTED_AT_ONCE) {
+            let started = store.start_runs(batch.to_vec(), mode, Trigger::Schedule).await?;
+            already_open += started.iter().filter(|started| matches!(started, Started::Already(_))).count();
         }
-        tracing::info!(
-            ?mode,
-            streams = starts.len(),
-            left_alone,
-            "scheduled walks; streams with an open walk are left alone"
-        );
+        tracing::info!(?mode, streams = starts.len(), already_open, "started scheduled walks");
         Ok(())
     }
 
-    /// Starts the first walk of streams that have none: of a shop whose registration a crash cut off,
+    /// Starts the first walk of streams that have none: of a shop whose registration a crash interrupted,
     /// or of a resource that the configuration added.
     ///
     /// # Errors
     /// The store's errors.
     pub async fn start_missing_runs(&self, shops: &[Shop]) -> Result<(), StoreError> {
-        let store = &self.0.parts.store;
+        let store = &self.0.deps.store;
         let mut missing = Vec::new();
         for shop in shops.iter().filter(|shop| shop.state == ShopState::Active) {
             let is_missing = |_: &Definition, stream: &StreamId| Ok(store.checkpoint(stream)?.full_walk_at.is_none());
             missing.extend(self.0.starts(shop, None, is_missing)?);
         }
-        for some in missing.chunks(STARTED_AT_ONCE) {
-            store.start_runs(some.to_vec(), Mode::Full, Trigger::Schedule).await?;
+        for batch in missing.chunks(STARTED_AT_ONCE) {
+            store.start_runs(batch.to_vec(), Mode::Full, Trigger::Schedule).await?;
         }
         Ok(())
     }
 }
 
 impl Inner {
-    /// The wanted streams of a shop, of one resource or all that it takes; those of a parent's documents behind the
-    /// parent's own, where both are wanted.
+    /// The wanted streams of a shop, of one resource or all that it syncs. Child streams follow their parents' own,
+    /// where both are wanted.
     fn starts(
         &self,
         shop: &Shop,
@@ -86,7 +81,7 @@ impl Inner {
             shop.takes(&definition.name) && resource.is_none_or(|resource| resource == definition.name)
         };
         let mut streams: BTreeMap<&str, Vec<StreamId>> = BTreeMap::new();
-        let definitions: Vec<&Definition> = self.parts.definitions.iter().map(|found| &**found).filter(taken).collect();
+        let definitions: Vec<&Definition> = self.deps.definitions.iter().map(|found| &**found).filter(taken).collect();
         for definition in &definitions {
             for stream in definition.streams(&shop.id) {
                 if wanted(definition, &stream)? {
@@ -107,13 +102,13 @@ impl Inner {
         Ok(starts)
     }
 
-    /// Whether a scheduled walk of a stream is due, as far as its definition has a say.
+    /// Whether a scheduled walk of a stream is due by its definition's own interval.
     fn is_due(&self, definition: &Definition, stream: &StreamId, mode: Mode) -> Result<bool, StoreError> {
         let Some(every) = definition.list.every.filter(|_| mode == Mode::Incremental) else { return Ok(true) };
-        let store = &self.parts.store;
+        let store = &self.deps.store;
         let Some(walked_at) = store.checkpoint(stream)?.walked_at else { return Ok(true) };
         let age = store.clock().now().saturating_sub(walked_at);
-        // A clock that was set back makes nothing wait for ever.
+        // After the clock was set back the walk is due, so that it does not wait for ever.
         Ok(age < 0 || u128::try_from(age).unwrap_or_default() >= every.as_millis())
     }
 }
