@@ -3,6 +3,7 @@
 //! Everything here is pure: no input, no output, no wall clock except [`clock`], which is the one
 //! reader of it. Every other module may import this one; it imports nobody of ours.
 
+pub mod backoff;
 pub mod calls;
 pub mod cause;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod stream_status;
 pub mod text;
 pub mod wait;
 
+pub use backoff::Backoff;
 pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
 pub use completeness::{Completeness, Gap, GapReason, Held};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Backoff;
+
 /// What to do after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
@@ -43,8 +45,7 @@ impl RetryPolicy {
     /// The pause after attempt number `attempt` (from 1) failed. `jitter` is a random number in
     /// `0.0..1.0`. A hint of the server is never shortened, only lengthened.
     pub fn delay(&self, attempt: u32, hint: Option<Duration>, jitter: f64) -> Duration {
-        let doublings = attempt.saturating_sub(1).min(20);
-        let ceiling = self.base.saturating_mul(1 << doublings).min(self.cap);
+        let ceiling = Backoff::new(self.base, self.cap).pause(attempt.saturating_sub(1));
         let own = ceiling.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
         hint.map_or(own, |hint| hint.max(own))
     }

@@ -10,9 +10,9 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
-use super::login::sensitive;
+use super::credentials::Credentials;
+use super::http::sensitive;
 use super::problem::SourceError;
-use super::token::Credentials;
 
 /// Authentication scheme.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -20,12 +19,14 @@ use url::{Host, Url};
 use super::auth::Auth;
 use super::body::{ENCODING, read_some, read_whole};
 use super::budget::Budget;
+use super::credentials::{Credentials, TokenStore};
 use super::dates::Dates;
 use super::headers::{Quota, next_link, retry_after};
+use super::http::encoded;
 use super::login::Login;
 use super::pace::Pace;
 use super::problem::{SourceError, cause, clean, content_type, from_status, is_json};
-use super::token::{Bearer, Credentials, TokenStore, Tokens};
+use super::token::{Bearer, Tokens};
 use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
@@ -481,11 +482,4 @@ fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {
     let detail = format!("its type is `{}`, not {asked}", clean(&sent));
     // A gateway's own page is often temporary; another version of the API is not.
     Err(if is_json(response.headers()) { SourceError::Shape { detail } } else { SourceError::Malformed { detail } })
-}
-
-/// Percent-encodes everything but letters, digits and `-_.~`, so that a text stays one segment of a path
-/// or one value of a query.
-pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
-    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-    utf8_percent_encode(text, ESCAPED)
 }

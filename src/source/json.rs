@@ -1,4 +1,4 @@
-//! Parses JSON as the API sends it, and digests it. Pure; called by [`super::pages`].
+//! Parses JSON as the API sends it, and digests it. Pure; called by `pages`.
 
 use std::cell::RefCell;
 

@@ -1,6 +1,6 @@
 //! One login: asks the login host for a token and classifies its answer.
 //!
-//! Called by [`super::token`] only, single flight per credential. What concerns the host and not one
+//! Called by `token` only, single flight per credential. What concerns the host and not one
 //! credential lives here: the pace of the logins of all shops together, and the [`Gate`] that closes for
 //! all of them when the host answers as to a blocked address (404, or a 403 that names no
 //! reason) or asks to wait.
@@ -18,16 +18,17 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::credentials::{Credentials, TokenStore};
 use super::dates::Dates;
 use super::headers::{PAUSE_UNREADABLE, retry_after};
+use super::http::sensitive;
 use super::pace::Pace;
 use super::problem::{SourceError, cause, problem_text};
-use super::token::{Credentials, TokenStore};
+use crate::domain::Backoff;
 use crate::domain::calls::CallStatus;
 
 /// Backoff of all logins after answers that look like a blocked address.
-const BLOCK_MIN: Duration = Duration::from_secs(600);
-const BLOCK_MAX: Duration = Duration::from_secs(3600);
+const BLOCK_BACKOFF: Backoff = Backoff::new(Duration::from_secs(600), Duration::from_secs(3600));
 
 /// After a block one login probes the host; the others check again after this.
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
@@ -180,13 +181,6 @@ fn basic(credentials: &Credentials) -> Result<HeaderValue, SourceError> {
     sensitive(&text).ok_or_else(|| SourceError::Refused { reason: "the credentials cannot be sent".to_owned() })
 }
 
-/// A header value that the client library never logs.
-pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
 /// Reads a successful answer. Error texts never quote it.
 fn granted(body: &[u8], asked_at: Instant) -> Result<Granted, String> {
     let wrong = |what: &str| Err(format!("the login host's token answer {what}"));
@@ -253,7 +247,7 @@ impl Gate {
         self.probing = false;
         // Logins that were under way at the first such answer belong to the same block.
         if self.blocked_at.is_none_or(|blocked| asked_at > blocked) {
-            let pause = BLOCK_MIN.saturating_mul(1 << self.blocks.min(3)).min(BLOCK_MAX);
+            let pause = BLOCK_BACKOFF.pause(self.blocks);
             self.blocks += 1;
             self.blocked_at = Some(now);
             self.closed_until = Some(now + pause);
@@ -263,7 +257,7 @@ impl Gate {
                 "the login host seems to block this machine's address; all logins pause"
             );
         }
-        let after = self.closed_until.map_or(BLOCK_MIN, |until| until.saturating_duration_since(now));
+        let after = self.closed_until.map_or(BLOCK_BACKOFF.pause(0), |until| until.saturating_duration_since(now));
         SourceError::LoginBlocked { after }
     }
 
@@ -311,7 +305,7 @@ mod tests {
     use secrecy::ExposeSecret;
     use tokio::time::Instant;
 
-    use super::{BLOCK_MAX, BLOCK_MIN, Gate, granted};
+    use super::{Gate, granted};
     use crate::source::SourceError;
 
     fn life(answer: &str) -> Option<u64> {
@@ -370,7 +364,6 @@ mod tests {
             assert!(gate.check(now).is_err(), "a late good answer does not lift it");
             now += after;
         }
-        assert!(BLOCK_MIN < BLOCK_MAX);
         gate.enter(now).unwrap();
         assert!(matches!(gate.enter(now), Err(SourceError::LoginBlocked { .. })), "one probes first");
         gate.no_answer();

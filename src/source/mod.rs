@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | [`client`] | [`Source`]: one call, one request, one [`Outcome`] |
 //! | [`token`] | access tokens: one per credential, shared, renewed early, persisted by a [`TokenStore`] |
+//! | `credentials` | [`Credentials`], and the trait [`TokenStore`] |
 //! | `auth` | request authentication |
+//! | `http` | header values that are never logged; percent-encoding |
 //! | `body` | response bodies, decompressed and bounded |
 //! | `login` | one login and what its answer means; the gate that closes for all shops when the address is blocked |
 //! | [`budget`] | [`Budget`]: the slots of one rate rule of one account, pure |
@@ -28,9 +30,11 @@ mod budget_tests;
 pub mod client;
 #[cfg(test)]
 mod client_tests;
+mod credentials;
 mod dates;
 mod envelope;
 pub mod headers;
+mod http;
 mod json;
 mod login;
 mod pace;
@@ -54,7 +58,7 @@ mod token_tests;
 pub use auth::Auth;
 pub use budget::{Budget, BudgetView, Overdrawn};
 pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
+pub use credentials::{Credentials, StoredToken, TokenStore};
 pub use headers::Quota;
 pub use position::{Position, Walk, news_since, stretches};
 pub use problem::SourceError;
-pub use token::{Credentials, StoredToken, TokenStore};

@@ -224,7 +224,7 @@ pub fn fill(path: &str, parent: Option<&str>, id: &str) -> String {
 
 /// An id as one path segment: everything but letters, digits and `-_.~` is percent-encoded.
 fn segment(id: &str) -> String {
-    super::client::encoded(id).to_string()
+    super::http::encoded(id).to_string()
 }
 
 impl Windows {

@@ -1,7 +1,7 @@
 //! Splits a page into its rows without parsing them, so that one bad row does not affect the others.
 //!
 //! Only brackets and strings are looked at. The caller parses each row: a `NaN`, invalid UTF-8 or a raw tab spoils only
-//! the row that it is in. Truncated input and unbalanced brackets are errors. Pure; called by [`super::pages`].
+//! the row that it is in. Truncated input and unbalanced brackets are errors. Pure; called by `pages`.
 
 use super::problem::SourceError;
 use crate::domain::Json;

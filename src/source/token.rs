@@ -10,19 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::login::{Failure, Granted, Login, sensitive};
+use super::credentials::{Credentials, Fingerprint, StoredToken, TokenStore};
+use super::http::sensitive;
+use super::login::{Failure, Granted, Login};
 use super::problem::SourceError;
-use crate::domain::Clock;
-use crate::domain::calls::CallStatus;
-use crate::domain::clock::Millis;
+use crate::domain::{Backoff, Clock};
 
 /// A token is renewed this long before it expires, or at three quarters of a shorter life.
 const LEAD_MAX: Duration = Duration::from_secs(30);
@@ -31,56 +29,13 @@ const LEAD_MAX: Duration = Duration::from_secs(30);
 const LAST_MOMENTS_MAX: Duration = Duration::from_secs(2);
 
 /// Backoff after failed logins. The longest pause lets work resume within a minute of the host's return.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const LOGIN_BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Backoff between renewals when the API rejects tokens that the login host has just issued.
-const REJECTED_MIN: Duration = Duration::from_secs(10);
-const REJECTED_MAX: Duration = Duration::from_secs(600);
+const REJECTED_BACKOFF: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(600));
 
 /// Longest life assumed for a stored token; the wall clock may have jumped in between.
 const STORED_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// Client id and secret of a shop.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    pub client_id: String,
-    pub client_secret: SecretString,
-}
-
-impl Credentials {
-    fn fingerprint(&self) -> Fingerprint {
-        Sha256::digest(self.client_secret.expose_secret().as_bytes()).into()
-    }
-}
-
-type Fingerprint = [u8; 32];
-
-/// A token as it is stored over a restart.
-#[derive(Clone, Debug)]
-pub struct StoredToken {
-    pub token: SecretString,
-    /// Wall clock.
-    pub expires_at: Millis,
-}
-
-/// Stores tokens, sealed, for the next start. Losing one costs a login, nothing else.
-pub trait TokenStore: Send + Sync {
-    /// The last token stored for the client, if it can be read. Must not block for long.
-    fn load(&self, client_id: &str) -> Option<StoredToken>;
-
-    /// Replaces the client's stored token. The implementation logs failures.
-    fn store<'a>(&'a self, client_id: &'a str, token: StoredToken) -> BoxFuture<'a, ()>;
-
-    /// What is left of a pause that the login host asked an earlier process for. Must not block for long.
-    fn load_pause(&self) -> Duration;
-
-    /// Stores such a pause, counted from now. The implementation logs failures.
-    fn store_pause(&self, length: Duration) -> BoxFuture<'_, ()>;
-
-    /// Counts a login request that was sent, answered or not.
-    fn count_login(&self, _: CallStatus) {}
-}
 
 /// A token that calls may carry.
 pub(super) struct Bearer {
@@ -206,7 +161,7 @@ impl Tokens {
         // One token may be stale (stored by an earlier process); several in a row must not become a storm of logins.
         client.rejected_tokens += 1;
         if client.rejected_tokens > 1 {
-            let pause = REJECTED_MIN.saturating_mul(1 << (client.rejected_tokens - 2).min(10)).min(REJECTED_MAX);
+            let pause = REJECTED_BACKOFF.pause(client.rejected_tokens - 2);
             client.backoff = Some((Instant::now() + pause, "the API rejects fresh tokens".to_owned()));
         }
     }
@@ -338,7 +293,7 @@ impl Tokens {
                 (Err(error), None)
             }
             Err(Failure::Unavailable(reason)) => {
-                let after = BACKOFF_MIN.saturating_mul(1 << client.failures.min(10)).min(BACKOFF_MAX);
+                let after = LOGIN_BACKOFF.pause(client.failures);
                 client.failures += 1;
                 client.backoff = Some((now + after, reason.clone()));
                 (Err(SourceError::LoginUnavailable { after, reason }), None)
@@ -359,6 +314,6 @@ async fn wait_for_login(mut result: LoginReceiver) -> BearerResult {
     };
     result.unwrap_or_else(|| {
         let reason = "the login was cancelled".to_owned();
-        Err(SourceError::LoginUnavailable { after: BACKOFF_MIN, reason })
+        Err(SourceError::LoginUnavailable { after: LOGIN_BACKOFF.pause(0), reason })
     })
 }
