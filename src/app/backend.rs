@@ -1,5 +1,5 @@
-//! The HTTP API's questions, answered. Translates between the words of `http` and those of the store,
-//! the sink and the engine, and proves credentials before they are kept.
+//! Implements the HTTP API's `Backend`: converts between the types of `http` and those of the store, the sink and the
+//! engine, and verifies credentials before storing them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +16,16 @@ use crate::domain::clock::Millis;
 use crate::domain::health::ShopHealth;
 use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Sparse, Trigger};
 use crate::http::backend::{
-    Answer, AnswerName, ApiError, Backend, DocumentItem, DocumentPage, DocumentQuery, Drift, FieldError, KeptAnswer,
-    KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
-    Status, Takes,
+    AnswerName, ApiError, Backend, BackendFuture, DocumentItem, DocumentPage, DocumentQuery, Drift, DriftEntry,
+    FieldError, KeptAnswer, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection,
+    RunQuery, Scope, ShopChange, Status, StatusScope,
 };
-use crate::http::rules::{self, KEY_DAYS};
+use crate::http::validation::{self, KEY_DAYS};
 use crate::sink::{ListQuery, SinkError};
 use crate::source::{Credentials, SourceError};
 use crate::store::{self, KeyRecord, RunFilter, StoreError};
 
-/// When a client may ask again after a passing failure.
+/// `Retry-After` of temporary failures.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 86_400_000;
 
@@ -50,7 +50,7 @@ impl Backend for Inner {
         }
         let record = self.store.key(key).map_err(store_error)?;
         if let Some(record) = &record {
-            self.uses.note(&record.id, self.store.clock().now());
+            self.key_usage.note(&record.id, self.store.clock().now());
         }
         Ok(record.map(|record| KeyGrant {
             key_id: record.id,
@@ -60,15 +60,15 @@ impl Backend for Inner {
         }))
     }
 
-    fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
+    fn load_response(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
         self.store.kept_answer(name).map_err(store_error)
     }
 
-    fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Answer<'_, ()> {
+    fn store_response(&self, name: AnswerName, answer: KeptAnswer) -> BackendFuture<'_, ()> {
         Box::pin(async move { self.store.keep_answer(name, answer).await.map_err(store_error) })
     }
 
-    fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
+    fn create_key(&self, key: NewKey) -> BackendFuture<'_, MintedKey> {
         Box::pin(async move {
             key.check()?;
             self.check_shops(key.shops.as_deref().unwrap_or_default())?;
@@ -84,7 +84,7 @@ impl Backend for Inner {
         })
     }
 
-    fn list_keys(&self) -> Answer<'_, Vec<KeyView>> {
+    fn list_keys(&self) -> BackendFuture<'_, Vec<KeyView>> {
         Box::pin(async move {
             let records = self.store.keys().map_err(store_error)?.into_iter();
             let used = |id: &str| self.last_used_at(id).map_err(store_error);
@@ -92,15 +92,15 @@ impl Backend for Inner {
         })
     }
 
-    fn revoke_key<'a>(&'a self, key_id: &'a str) -> Answer<'a, bool> {
+    fn revoke_key<'a>(&'a self, key_id: &'a str) -> BackendFuture<'a, bool> {
         Box::pin(async move {
             let was_there = self.store.revoke_key(key_id).await.map_err(store_error)?;
-            self.uses.forget(key_id);
+            self.key_usage.forget(key_id);
             Ok(was_there)
         })
     }
 
-    fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
+    fn create_shop(&self, shop: NewShop) -> BackendFuture<'_, Shop> {
         Box::pin(async move {
             shop.check(&self.definitions)?;
             if let Some(detail) = self.shops_to_restore().await.map_err(store_error)? {
@@ -109,50 +109,49 @@ impl Backend for Inner {
             if self.store.has_client(&shop.client_id).map_err(store_error)? {
                 return Err(self.registered_already(&shop.client_id));
             }
-            self.prove(&shop.client_id, &shop.client_secret).await?;
+            self.verify(&shop.client_id, &shop.client_secret).await?;
             let new = store::NewShop {
                 name: shop.name,
                 client_id: shop.client_id,
                 client_secret: shop.client_secret,
                 account: shop.account,
-                // None are all.
+                // Empty means all.
                 resources: shop.resources.unwrap_or_default(),
             };
             let shop = self.store.create_shop(new).await.map_err(store_error)?;
-            // It is registered, whatever comes of this: else the schedule, or the next start, begins its first walk.
+            // The shop is registered even if this fails; the schedule or the next start begins its first walk.
             if let Err(error) = self.engine.walk(&shop, None, Mode::Full, Trigger::Schedule).await {
-                error.warn("the first walk of a new shop is begun later");
+                error.warn("failed to start the first walk of a new shop; the schedule starts it later");
             }
             Ok(shop)
         })
     }
 
-    fn shops(&self) -> Answer<'_, Vec<Shop>> {
+    fn shops(&self) -> BackendFuture<'_, Vec<Shop>> {
         Box::pin(async move { self.store.shops().map_err(store_error) })
     }
 
-    fn shops_health(&self, of: HashSet<String>) -> Answer<'_, Vec<ShopHealth>> {
+    fn shops_health(&self, of: HashSet<String>) -> BackendFuture<'_, Vec<ShopHealth>> {
         Box::pin(async move {
             let health = self.health_of(&of).map_err(store_error)?;
             Ok(health.shops.into_iter().map(Arc::unwrap_or_clone).collect())
         })
     }
 
-    fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
+    fn shop<'a>(&'a self, shop_id: &'a str) -> BackendFuture<'a, Option<Shop>> {
         Box::pin(async move { self.store.shop(shop_id).map_err(store_error) })
     }
 
-    fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
+    fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> BackendFuture<'a, Option<Shop>> {
         Box::pin(async move {
             let Some(known) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
             change.check(&self.definitions)?;
             if let Some(secret) = &change.client_secret {
-                self.prove(&known.client_id, secret).await?;
+                self.verify(&known.client_id, secret).await?;
             }
             if known.state == ShopState::Refused && change.paused.is_some() && change.client_secret.is_none() {
                 return Err(ApiError::Conflict(
-                    "the shop's credentials were refused, and nothing is called for it; give it a new secret first"
-                        .into(),
+                    "the shop's credentials were refused, so it is not called; give it a new secret first".into(),
                 ));
             }
             let state = match (change.paused, &known.state) {
@@ -166,8 +165,8 @@ impl Backend for Inner {
                 client_secret: change.client_secret,
                 account: change.account,
                 resources: change.resources.map(|takes| match takes {
-                    Takes::All => Vec::new(),
-                    Takes::Only(names) => names,
+                    ResourceSelection::All => Vec::new(),
+                    ResourceSelection::Only(names) => names,
                 }),
                 state,
             };
@@ -175,7 +174,7 @@ impl Backend for Inner {
             if let Some(shop) = &shop {
                 self.engine.wake_shop(shop, &known.account).map_err(store_error)?;
                 if known.state != ShopState::Active && shop.state == ShopState::Active {
-                    // Its runs were stopped when it ceased to be active.
+                    // Its runs were stopped while it was not active.
                     self.engine.walk(shop, None, Mode::Incremental, Trigger::Schedule).await.map_err(store_error)?;
                 } else {
                     self.engine.start_missing_runs(std::slice::from_ref(shop)).await.map_err(store_error)?;
@@ -185,7 +184,7 @@ impl Backend for Inner {
         })
     }
 
-    fn delete_shop<'a>(&'a self, shop_id: &'a str, purge: bool) -> Answer<'a, bool> {
+    fn delete_shop<'a>(&'a self, shop_id: &'a str, purge: bool) -> BackendFuture<'a, bool> {
         Box::pin(async move {
             if let Some(shop) = self.store.shop(shop_id).map_err(store_error)? {
                 self.source.forget(&shop.client_id);
@@ -194,7 +193,7 @@ impl Backend for Inner {
         })
     }
 
-    fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> Answer<'a, Vec<u64>> {
+    fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> BackendFuture<'a, Vec<u64>> {
         Box::pin(async move {
             let shop = self.store.shop(shop_id).map_err(store_error)?.ok_or(ApiError::NotFound)?;
             if let Some(why) = shop.state.hindrance() {
@@ -203,24 +202,26 @@ impl Backend for Inner {
             if let Some(resource) = &resource
                 && !shop.takes(resource)
             {
-                return Err(ApiError::Conflict(format!("the shop does not take the resource `{resource}`")));
+                return Err(ApiError::Conflict(format!(
+                    "the shop does not sync the resource `{resource}`; add it to its `resources`"
+                )));
             }
             self.engine.walk(&shop, resource.as_deref(), mode, Trigger::Request).await.map_err(store_error)
         })
     }
 
-    fn completeness<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Vec<Completeness>>> {
+    fn completeness<'a>(&'a self, shop_id: &'a str) -> BackendFuture<'a, Option<Vec<Completeness>>> {
         Box::pin(async move {
             let Some(shop) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
-            // A look reads the whole ledger of a shop: one after the other.
-            let _one = self.looks.lock().await;
-            Ok(Some(self.look_at_shop(&shop).await?))
+            // One at a time: a comparison reads the whole ledger of a shop.
+            let _one = self.completeness_lock.lock().await;
+            Ok(Some(self.compare_shop(&shop).await?))
         })
     }
 
     fn drift(&self, resource: &str) -> Drift {
         let found = self.engine.drift(resource);
-        let place = |(left, seen): (_, crate::sync::drift::Seen)| Place {
+        let place = |(left, seen): (_, crate::sync::drift::Seen)| DriftEntry {
             left,
             documents: seen.documents,
             first_seen: seen.first,
@@ -233,26 +234,31 @@ impl Backend for Inner {
         }
     }
 
-    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>> {
+    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> BackendFuture<'a, Option<u64>> {
         Box::pin(async move {
             let Some(shop) = self.store.shop(shop_id).map_err(store_error)? else { return Ok(None) };
-            let _one = self.looks.lock().await;
+            let _one = self.completeness_lock.lock().await;
             Ok(Some(Inner::close_gaps(self, &shop).await?))
         })
     }
 
-    fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage> {
+    fn documents<'a>(&'a self, resource: &'a str, query: DocumentQuery) -> BackendFuture<'a, DocumentPage> {
         Box::pin(async move {
             let query = self.list_query(resource, query)?;
             self.sink.list(resource, &query).await.map_err(sink_error)
         })
     }
 
-    fn document<'a>(&'a self, resource: &'a str, shop_id: &'a str, id: &'a str) -> Answer<'a, Option<DocumentItem>> {
+    fn document<'a>(
+        &'a self,
+        resource: &'a str,
+        shop_id: &'a str,
+        id: &'a str,
+    ) -> BackendFuture<'a, Option<DocumentItem>> {
         Box::pin(async move { self.sink.get(resource, shop_id, id).await.map_err(sink_error) })
     }
 
-    fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>> {
+    fn runs(&self, query: RunQuery) -> BackendFuture<'_, Vec<RunView>> {
         Box::pin(async move {
             let store = self.store.clone();
             let shops = query.shops.map(|shops| shops.into_iter().collect());
@@ -263,7 +269,7 @@ impl Backend for Inner {
         })
     }
 
-    fn run(&self, run_id: u64) -> Answer<'_, Option<RunView>> {
+    fn run(&self, run_id: u64) -> BackendFuture<'_, Option<RunView>> {
         Box::pin(async move {
             let run = self.store.run(run_id).map_err(store_error)?;
             let mut views = self.with_forecast(run.into_iter().collect()).map_err(store_error)?;
@@ -271,7 +277,7 @@ impl Backend for Inner {
         })
     }
 
-    fn parked(&self, query: ParkedQuery) -> Answer<'_, Vec<Parked>> {
+    fn parked(&self, query: ParkedQuery) -> BackendFuture<'_, Vec<Parked>> {
         Box::pin(async move {
             let store = self.store.clone();
             let read = move || {
@@ -283,19 +289,19 @@ impl Backend for Inner {
         })
     }
 
-    fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool> {
+    fn retry_parked(&self, parked_id: u64) -> BackendFuture<'_, bool> {
         Box::pin(async move { self.store.retry_parked(parked_id).await.map_err(store_error) })
     }
 
-    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> Answer<'a, u64> {
+    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> BackendFuture<'a, u64> {
         Box::pin(async move { self.store.retry_all_parked(shop_id, resource).await.map_err(store_error) })
     }
 
-    fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
+    fn status(&self, of: Option<StatusScope>) -> BackendFuture<'_, Status> {
         Box::pin(async move { self.status_now(of.as_ref()).map_err(store_error) })
     }
 
-    fn calls(&self, days: u64) -> Answer<'_, (Option<Millis>, Vec<CallDay>)> {
+    fn calls(&self, days: u64) -> BackendFuture<'_, (Option<Millis>, Vec<CallDay>)> {
         Box::pin(async move {
             let totals = self.store.call_totals().map_err(store_error)?;
             let since = totals.iter().map(|total| total.since).min();
@@ -313,12 +319,12 @@ impl Backend for Inner {
 }
 
 impl Inner {
-    /// A key for a shop that is not there would see it one day, when nobody remembers the key.
+    /// Rejects unknown shops: the key would see a shop that is registered under such an id later.
     fn check_shops(&self, ids: &[String]) -> Result<(), ApiError> {
         let mut wrong = Vec::new();
         for (index, id) in ids.iter().enumerate() {
             if self.store.shop(id).map_err(store_error)?.is_none() {
-                let message = format!("`{id}` is no shop; GET /api/v1/shops shows the ids");
+                let message = format!("there is no shop `{id}`; GET /api/v1/shops lists the ids");
                 wrong.push(FieldError { field: format!("shops[{index}]"), message });
             }
         }
@@ -331,15 +337,15 @@ impl Inner {
             return store_error(StoreError::DuplicateClient);
         };
         ApiError::Conflict(format!(
-            "this client id is registered already, as shop {id}; to give it another secret: PATCH /api/v1/shops/{id} with \
+            "this client id is registered already, as shop {id}; to change its secret: PATCH /api/v1/shops/{id} with \
              client_secret, or, with the service stopped, `waybill shops rotate {id}`",
             id = known.id
         ))
     }
 
-    async fn prove(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {
+    async fn verify(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ApiError> {
         if client_secret.expose_secret().is_empty() && !self.source.takes_empty_secrets() {
-            let (field, message) = ("client_secret".to_owned(), rules::SECRET.to_owned());
+            let (field, message) = ("client_secret".to_owned(), validation::SECRET.to_owned());
             return Err(ApiError::Invalid(vec![FieldError { field, message }]));
         }
         let credentials = Credentials {
@@ -350,7 +356,7 @@ impl Inner {
             Ok(()) => Ok(()),
             Err(SourceError::Refused { reason }) => Err(ApiError::Refused(reason)),
             Err(error) => {
-                // A blocked login host is blocked for minutes; who comes sooner is not even passed on.
+                // While logins are paused, earlier attempts are not even sent.
                 let after = match error.disposition() {
                     Disposition::Postpone { after } => after,
                     _ => RETRY_AFTER,
@@ -366,7 +372,8 @@ impl Inner {
         let mut filters = Vec::with_capacity(query.filters.len());
         for (name, value) in query.filters {
             let target = definition.table.filters.iter().find(|(filter, _)| *filter == name);
-            let (_, target) = target.ok_or_else(|| ApiError::Internal(format!("filter `{name}` passed unchecked")))?;
+            let (_, target) = target
+                .ok_or_else(|| ApiError::Internal(format!("unknown filter `{name}` was not rejected earlier")))?;
             filters.push((target.clone(), value));
         }
         Ok(ListQuery {
@@ -409,20 +416,20 @@ pub(super) fn store_error(error: StoreError) -> ApiError {
             detail: "the disk that holds the data directory is full".into(),
             retry_after: RETRY_AFTER,
         },
-        // The process is about to end and to be started again: passing, and not the request's fault.
+        // Temporary: the process is about to be restarted.
         StoreError::Failed | StoreError::Engine(_) | StoreError::Io { .. } => {
-            tracing::error!(%error, "a request met a store that failed");
-            ApiError::Unavailable { detail: "the store failed; restarting".into(), retry_after: RETRY_AFTER }
+            tracing::error!(%error, "a request failed because the store failed");
+            ApiError::Unavailable { detail: "the store failed; the service restarts".into(), retry_after: RETRY_AFTER }
         }
         other => ApiError::Internal(other.to_string()),
     }
 }
 
 pub(super) fn sink_error(error: SinkError) -> ApiError {
-    static TOLD: Mutex<Sparse> = Mutex::new(Sparse::new());
-    let due = TOLD.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
-    if let Some(untold) = due {
-        tracing::warn!(error = error.text, untold, "the sink could not be read");
+    static LOGGED: Mutex<Sparse> = Mutex::new(Sparse::new());
+    let due = LOGGED.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
+    if let Some(suppressed) = due {
+        tracing::warn!(error = error.text, suppressed, "failed to read from the sink");
     }
-    ApiError::Unavailable { detail: "the database cannot be read now".into(), retry_after: RETRY_AFTER }
+    ApiError::Unavailable { detail: "the database cannot be read now; try again".into(), retry_after: RETRY_AFTER }
 }

@@ -1,8 +1,8 @@
-//! The completeness ledger: what was listed against what the sink holds, and the closing of gaps.
+//! Completeness: compares listed documents with the sink, and repairs gaps.
 //!
-//! Asked for by the HTTP API and by `waybill verify`. The work goes on meanwhile, so one look may meet a
-//! document between two places: a gap is what two looks, one after the other, both miss. After each full walk but
-//! the first, gaps are closed without being asked: a database that was set back heals by itself.
+//! Used by the HTTP API and `waybill verify`. Sync continues meanwhile, so one comparison may miss a document that is
+//! moving between two places: a gap is what two consecutive comparisons both miss. After each full walk except the
+//! first, gaps are repaired automatically, for example after a restore of the database from a backup.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,65 +18,65 @@ use crate::sink::mysql::Range;
 use crate::sink::{Sink, SinkError};
 use crate::store::{Known, Listed, Store, StoreError, UnderWay, blocking};
 
-/// Ids compared at once.
+/// Ids compared per batch.
 const COMPARED_AT_ONCE: usize = 1_000;
-/// Between two looks at whether a full walk ended.
-const LOOK_PAUSE: Duration = Duration::from_secs(5);
-/// The same when the sink could not be read, which others tell too.
+/// Interval of checking for finished full walks.
+const CHECK_PAUSE: Duration = Duration::from_secs(5);
+/// The interval after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
-/// Between two looks at what MySQL has of the shops themselves.
+/// Interval of comparing the shop records in MySQL.
 const MIRROR_PAUSE: Duration = Duration::from_secs(20);
 
-/// Why it cannot be told.
+/// Error of a comparison.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub(super) enum CompareError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Sink(#[from] SinkError),
 }
 
-impl From<LookError> for ApiError {
-    fn from(error: LookError) -> ApiError {
+impl From<CompareError> for ApiError {
+    fn from(error: CompareError) -> ApiError {
         match error {
-            LookError::Store(error) => super::backend::store_error(error),
-            LookError::Sink(error) => super::backend::sink_error(error),
+            CompareError::Store(error) => super::backend::store_error(error),
+            CompareError::Sink(error) => super::backend::sink_error(error),
         }
     }
 }
 
-/// What one look found; the gaps with a stream that lists them.
+/// Result of a comparison; each gap with the list parameters of a stream that lists it.
 #[derive(Default)]
-struct Look {
+struct Comparison {
     counts: Completeness,
     gaps: BTreeMap<Gap, Combination>,
-    /// There are more than are named.
-    was_cut: bool,
+    /// There are more gaps than are named.
+    truncated: bool,
 }
 
-/// What was done about gaps.
+/// Number of repaired gaps.
 #[derive(Default)]
-struct Closed {
-    /// Told to the sink again.
-    told: u64,
-    /// To be read again.
-    asked: u64,
-    /// There are more.
-    was_cut: bool,
+struct Repaired {
+    /// Sent to the sink again.
+    resent: u64,
+    /// Queued for re-fetch.
+    queued: u64,
+    /// There are more gaps.
+    truncated: bool,
 }
 
 impl Inner {
-    /// How complete each resource of a shop is.
-    pub(super) async fn look_at_shop(&self, shop: &Shop) -> Result<Vec<Completeness>, LookError> {
+    /// The completeness of each resource of a shop.
+    pub(super) async fn compare_shop(&self, shop: &Shop) -> Result<Vec<Completeness>, CompareError> {
         let mut found = Vec::new();
         for definition in self.definitions_of(shop) {
-            found.push(self.look_twice(shop, definition).await?.counts);
+            found.push(self.compare_twice(shop, definition).await?.counts);
         }
         Ok(found)
     }
 
-    /// Asks for everything that is missing; how much that is.
-    pub(super) async fn close_gaps(&self, shop: &Shop) -> Result<u64, LookError> {
+    /// Repairs all gaps of a shop; returns their number.
+    pub(super) async fn close_gaps(&self, shop: &Shop) -> Result<u64, CompareError> {
         let mut asked = 0;
         for definition in self.definitions_of(shop) {
             asked += self.close_gaps_of(shop, definition).await?;
@@ -84,72 +84,73 @@ impl Inner {
         Ok(asked)
     }
 
-    async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, LookError> {
-        let (mut told, mut asked, mut rewritten) = (0, 0, BTreeSet::new());
-        // One look names a bounded number; those that are asked for are not missing in the next.
+    async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, CompareError> {
+        let (mut resent, mut queued, mut rewritten) = (0, 0, BTreeSet::new());
+        // A comparison names a bounded number of gaps; repaired ones are not in the next.
         loop {
-            let some = self.close_some_gaps(shop, definition, &mut rewritten).await?;
-            told += some.told;
-            asked += some.asked;
-            if !some.was_cut || some.told + some.asked == 0 {
+            let some = self.repair_some_gaps(shop, definition, &mut rewritten).await?;
+            resent += some.resent;
+            queued += some.queued;
+            if !some.truncated || some.resent + some.queued == 0 {
                 break;
             }
         }
-        if definition.detail.is_none() && asked > 0 {
+        if definition.detail.is_none() && queued > 0 {
             self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
         }
-        Ok(told + asked)
+        Ok(resent + queued)
     }
 
-    /// Child rows are written once: a trigger of the table may change them each time.
-    async fn close_some_gaps(
+    /// Repairs the gaps of one comparison. Rewrites the child rows of a document at most once (`rewritten`): a trigger
+    /// in the database may change them each time.
+    async fn repair_some_gaps(
         &self,
         shop: &Shop,
         definition: &Definition,
         rewritten: &mut BTreeSet<String>,
-    ) -> Result<Closed, LookError> {
-        // Most shops lack nothing, and to tell what is on its way means to look at all that waits, of all shops.
-        if self.compare(shop, definition, &UnderWay::default()).await?.gaps.is_empty() {
-            return Ok(Closed::default());
+    ) -> Result<Repaired, CompareError> {
+        // Most shops have no gaps, and finding what is in progress reads the jobs and the outbox of all shops.
+        if self.compare_with(shop, definition, &UnderWay::default()).await?.gaps.is_empty() {
+            return Ok(Repaired::default());
         }
-        let Look { gaps, was_cut, .. } = self.look_twice(shop, definition).await?;
+        let Comparison { gaps, truncated, .. } = self.compare_twice(shop, definition).await?;
         let (torn, gaps): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ChildrenInSink);
         let torn: Vec<String> =
             torn.into_iter().map(|(gap, _)| gap.id).filter(|id| rewritten.insert(id.clone())).collect();
         let restored = self.sink.rewrite_children(&definition.name, &shop.id, &torn).await?;
-        let (untold, unheld): (Vec<_>, Vec<_>) =
+        let (stale_listing, missing): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
         let named = |gaps: Vec<(Gap, Combination)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
-        let told = self.store.tell_listing(&shop.id, &definition.name, named(untold)).await?;
-        let count = unheld.len() as u64;
-        let asked = match &definition.detail {
+        let resent = self.store.tell_listing(&shop.id, &definition.name, named(stale_listing)).await?;
+        let count = missing.len() as u64;
+        let queued = match &definition.detail {
             Some(_) => {
-                self.store.read_again(&shop.id, &definition.name, named(unheld)).await?;
+                self.store.read_again(&shop.id, &definition.name, named(missing)).await?;
                 count
             }
-            // A whole walk brings what it takes as new.
-            None => self.store.forget_rows(&shop.id, &definition.name, named(unheld)).await?,
+            // The next full walk reads the forgotten rows as new.
+            None => self.store.forget_rows(&shop.id, &definition.name, named(missing)).await?,
         };
-        Ok(Closed { told: told + restored, asked, was_cut })
+        Ok(Repaired { resent: resent + restored, queued, truncated })
     }
 
-    /// Closes gaps after full walks, until the process ends.
-    pub(super) async fn mend_after_walks(self: Arc<Inner>) {
+    /// Repairs gaps after full walks, until the process ends.
+    pub(super) async fn repair_after_walks(self: Arc<Inner>) {
         let mut mirror_due = Instant::now();
         while !self.stop.is_cancelled() {
-            let mut pause = LOOK_PAUSE;
-            // Listened for from before the look: a walk may end while it looks or pauses.
+            let mut pause = CHECK_PAUSE;
+            // Subscribed first: a walk may end during the check or the pause.
             let progress = self.store.signals().progress.notified();
-            let mended = match self.mend_walked().await {
+            let repaired = match self.repair_walked().await {
                 Ok(true) if Instant::now() >= mirror_due => {
                     mirror_due = Instant::now() + MIRROR_PAUSE;
-                    self.mend_mirror().await
+                    self.repair_mirror().await
                 }
-                looked => looked.map(drop),
+                checked => checked.map(drop),
             };
-            if let Err(error) = mended {
-                tracing::warn!(%error, "whether a shop is complete could not be told; trying again");
+            if let Err(error) = repaired {
+                tracing::warn!(%error, "failed to check the completeness of shops; trying again");
                 pause = FAILED_PAUSE;
             }
             let due = async {
@@ -163,68 +164,68 @@ impl Inner {
         }
     }
 
-    /// Whether there was a full walk to look behind.
-    async fn mend_walked(&self) -> Result<bool, LookError> {
-        let mut looked = false;
+    /// Repairs the gaps of resources with a new full walk; returns whether there was one.
+    async fn repair_walked(&self) -> Result<bool, CompareError> {
+        let mut checked = false;
         for shop in self.store.shops()?.into_iter().filter(|shop| shop.state == ShopState::Active) {
             for definition in self.definitions_of(&shop) {
                 let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
                 let Some(walked) = full_walk_at(&self.store, &streams)? else { continue };
                 let known = self.store.mended_at(&shop.id, &definition.name)?;
-                // Other, not older: a clock that was ahead may have noted it.
+                // Compared for equality, since the clock may have been set back.
                 if known == Some(walked) {
                     continue;
                 }
-                // What the first walk found is only just being written.
+                // The documents of the first walk are still being written.
                 if known.is_some() {
-                    let _one = self.looks.lock().await;
-                    let asked = self.close_gaps_of(&shop, definition).await?;
-                    if asked > 0 {
-                        metrics::counter!("waybill_gaps_total").increment(asked);
+                    let _one = self.completeness_lock.lock().await;
+                    let repaired = self.close_gaps_of(&shop, definition).await?;
+                    if repaired > 0 {
+                        metrics::counter!("waybill_gaps_total").increment(repaired);
                         tracing::warn!(
                             shop.id = %shop.id,
                             resource = definition.name,
-                            documents = asked,
-                            "the sink lacked what was written; it is read or told again"
+                            documents = repaired,
+                            "documents were missing in the sink; sending or fetching them again"
                         );
                     }
                 }
                 self.store.keep_mended_at(&shop.id, &definition.name, walked).await?;
-                looked = true;
+                checked = true;
             }
         }
-        Ok(looked)
+        Ok(checked)
     }
 
-    /// Tells the mirror in MySQL again what it lacks of the shops themselves.
-    async fn mend_mirror(&self) -> Result<(), LookError> {
+    /// Re-sends shop records that MySQL lost, for example after a restore from a backup.
+    async fn repair_mirror(&self) -> Result<(), CompareError> {
         let Sink::Mysql(mysql) = &self.sink else { return Ok(()) };
-        let told = self.store.mend_mirror(mysql.mirrored_shops().await?).await?;
-        if told > 0 {
+        let resent = self.store.mend_mirror(mysql.mirrored_shops().await?).await?;
+        if resent > 0 {
             tracing::warn!(
-                shops = told,
-                "MySQL lacked what it had of shops, as after a backup was put back; it is told again"
+                shops = resent,
+                "MySQL lost shop records, as after a restore from a backup; sending them again"
             );
         }
         Ok(())
     }
 
-    /// The definitions of the resources that a shop takes.
+    /// The definitions of the resources that a shop syncs.
     pub(super) fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
         self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.takes(&definition.name))
     }
 
-    async fn look_twice(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {
-        let first = self.look(shop, definition).await?;
+    async fn compare_twice(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {
+        let first = self.compare_once(shop, definition).await?;
         if first.gaps.is_empty() {
             return Ok(first);
         }
-        let mut second = self.look(shop, definition).await?;
+        let mut second = self.compare_once(shop, definition).await?;
         let before: BTreeSet<&str> = first.gaps.keys().map(|gap| gap.id.as_str()).collect();
         let named = second.gaps.len() as u64;
-        second.was_cut |= first.was_cut;
+        second.truncated |= first.truncated;
         second.gaps.retain(|gap, _| before.contains(gap.id.as_str()));
-        // What only the second look missed is on its way between two places.
+        // Gaps of the second comparison only are documents in progress.
         let passing = named - second.gaps.len() as u64;
         second.counts.missing -= passing;
         second.counts.pending += passing;
@@ -232,23 +233,28 @@ impl Inner {
         Ok(second)
     }
 
-    async fn look(&self, shop: &Shop, definition: &Definition) -> Result<Look, LookError> {
-        // First what is on its way: what has arrived by the time that the sink is read was here before.
+    async fn compare_once(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {
+        // Reads what is in progress first: what reaches the sink meanwhile is then counted there.
         let (store, shop_id, resource) = (self.store.clone(), shop.id.clone(), definition.name.clone());
         let under_way = blocking(move || store.under_way(&shop_id, &resource)).await?;
-        self.compare(shop, definition, &under_way).await
+        self.compare_with(shop, definition, &under_way).await
     }
 
-    /// What was listed against what the sink holds.
-    async fn compare(&self, shop: &Shop, definition: &Definition, under_way: &UnderWay) -> Result<Look, LookError> {
+    /// Compares the listed documents with the sink, given what is in progress.
+    async fn compare_with(
+        &self,
+        shop: &Shop,
+        definition: &Definition,
+        under_way: &UnderWay,
+    ) -> Result<Comparison, CompareError> {
         let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
-        let mut look = Look::default();
-        look.counts.resource.clone_from(&definition.name);
-        look.counts.full_walk_at = full_walk_at(&self.store, &streams)?;
-        look.counts.unproved = unproved(&self.store, &streams)?;
+        let mut found = Comparison::default();
+        found.counts.resource.clone_from(&definition.name);
+        found.counts.full_walk_at = full_walk_at(&self.store, &streams)?;
+        found.counts.unproved = unproved(&self.store, &streams)?;
         let rejected = self.store.rejected(&streams)?;
-        look.counts.listed += rejected;
-        look.counts.parked += rejected;
+        found.counts.listed += rejected;
+        found.counts.parked += rejected;
         let mut after = String::new();
         loop {
             let (store, streams, from) = (self.store.clone(), streams.clone(), after.clone());
@@ -257,15 +263,15 @@ impl Inner {
             let held = self.held(&definition.name, &shop.id, &after, last.as_deref()).await?;
             let range = Range { shop: &shop.id, after: &after, last: last.as_deref() };
             let torn = self.sink.wrong_children(&definition.name, range).await?;
-            look.compare(listed, (held, torn), under_way);
+            found.add(listed, (held, torn), under_way);
             let Some(last) = last else { break };
             after = last;
         }
-        look.counts.gaps = look.gaps.keys().cloned().collect();
-        Ok(look)
+        found.counts.gaps = found.gaps.keys().cloned().collect();
+        Ok(found)
     }
 
-    /// What the sink holds above `after` and up to `last`; without a last one to the end.
+    /// The documents in the sink with ids above `after` and up to `last`; without `last`, to the end.
     async fn held(
         &self,
         resource: &str,
@@ -288,9 +294,9 @@ impl Inner {
     }
 }
 
-impl Look {
-    /// `held`: what the sink has, and of that the documents whose child rows are wrong.
-    fn compare(
+impl Comparison {
+    /// Adds a batch. The pair: the documents in the sink, and those of them with wrong child rows.
+    fn add(
         &mut self,
         listed: Vec<Listed>,
         (mut held, torn): (BTreeMap<String, Held>, BTreeSet<String>),
@@ -325,7 +331,7 @@ impl Look {
                 if self.gaps.len() < GAPS_MAX {
                     self.gaps.insert(Gap { id, reason }, combination);
                 } else {
-                    self.was_cut = true;
+                    self.truncated = true;
                 }
             }
         }
@@ -333,7 +339,7 @@ impl Look {
     }
 }
 
-/// Why it is not known whether all lists were read whole; None: all were, or never yet.
+/// Why the last walk of a stream could not prove that it read the whole list; none: each could, or there was none.
 fn unproved(store: &Store, streams: &[StreamId]) -> Result<Option<String>, StoreError> {
     for stream in streams {
         if let Some(doubt) = store.unproved(stream)? {
@@ -343,9 +349,9 @@ fn unproved(store: &Store, streams: &[StreamId]) -> Result<Option<String>, Store
     Ok(None)
 }
 
-/// When the last whole walk was, of the stream for which that is longest ago; None: of one there was none.
+/// The oldest among the last full walks of the streams; none: some stream had no full walk.
 fn full_walk_at(store: &Store, streams: &[StreamId]) -> Result<Option<Millis>, StoreError> {
     let walks = streams.iter().map(|stream| Ok(store.checkpoint(stream)?.full_walk_at));
-    // None is less than any time.
+    // `min`: None is less than any time.
     Ok(walks.collect::<Result<Vec<_>, StoreError>>()?.into_iter().min().flatten())
 }

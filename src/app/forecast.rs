@@ -1,7 +1,7 @@
-//! When a run will be done: its pages and its details, at the pace that the budgets allow.
+//! Estimates when a run will end: its remaining calls at the rate that the budgets allow.
 //!
-//! How many pages a walk reads is known from the last walk, from its own first pass, or from how far back in time it is.
-//! Where nothing is known, there is no forecast.
+//! The number of pages comes from the last walk, from the first pass, or from how far back in time the walk is. Without
+//! any of these there is no forecast.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 type BudgetKey = (String, String);
 
 impl Inner {
-    /// Runs with their forecast. Runs that wait for one budget are done when all of it is.
+    /// Adds forecasts to runs. Runs that share a budget end together, when all its calls are made.
     pub(super) fn with_forecast(&self, runs: Vec<Run>) -> Result<Vec<RunView>, StoreError> {
         let mut accounts = BTreeMap::new();
         let mut waiting = Waiting::default();
@@ -76,7 +76,7 @@ impl Inner {
                 let expected = pages_expected?;
                 let by_rule =
                     self.budget_of(account, &definition.list.path).and_then(|key| self.takes_ms(waiting, &key));
-                // Without a rule the walk goes on as fast as it went.
+                // Without a rate limit the walk continues at its past rate.
                 let so_far = u64::try_from(now.saturating_sub(run.started_at)).unwrap_or(0);
                 let at_pace = || so_far.saturating_mul(expected.saturating_sub(run.pages)) / run.pages.max(1);
                 by_rule.unwrap_or_else(at_pace).max(details.unwrap_or(0))
@@ -86,7 +86,7 @@ impl Inner {
         Some(now.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)))
     }
 
-    /// How long the calls that wait for a budget take; none: its rule is lifted.
+    /// How long the waiting calls of a budget take; none: no rate limit.
     fn takes_ms(&self, waiting: &Waiting, key: &BudgetKey) -> Option<u64> {
         let rule = self.engine.rules().rules().iter().find(|rule| rule.name == key.1)?;
         let limit = rule.limit?;
@@ -104,7 +104,7 @@ impl Inner {
         Some((account.to_owned(), self.engine.rules().find("GET", path)?.name.clone()))
     }
 
-    /// How many pages a walk reads in all, its passes together; none: not known yet.
+    /// Total number of pages of a walk, over all passes; none: unknown yet.
     fn pages_expected(&self, run: &Run) -> Result<Option<u64>, StoreError> {
         if run.state != RunState::Walking {
             return Ok(None);
@@ -128,7 +128,7 @@ impl Inner {
         Ok(a_pass.map(|pages| before + pages.max(run.pass.pages) + pages * passes.saturating_sub(number)))
     }
 
-    /// From how far back in time the pages have come, where the list shows the newest first and all of a known time.
+    /// Estimates the pages of a pass by time, for a list with the newest rows first and a known history.
     fn by_age(&self, run: &Run) -> Option<u64> {
         let definition = self.definitions.iter().find(|definition| definition.name == run.stream.resource)?;
         let history = i64::try_from(definition.list.history?.as_millis()).ok()?;
@@ -140,16 +140,16 @@ impl Inner {
     }
 }
 
-/// Details that the rest of a first pass will ask for, when its pages are like those before.
+/// Detail calls of the rest of a first pass, extrapolated from its pages so far.
 fn details_to_come(run: &Run, pages_expected: u64) -> u64 {
     if run.pass.number > 1 || run.pages == 0 {
         return 0;
     }
-    // A first walk passes twice; the second pass asks for nothing.
+    // A first walk has two passes; the second one needs no details.
     let a_pass = if run.new > 0 { pages_expected / 2 } else { pages_expected };
     run.to_fetch.saturating_mul(a_pass.saturating_sub(run.pages)) / run.pages
 }
 
-/// Calls that wait, by budget.
+/// Waiting calls by budget.
 #[derive(Default)]
 struct Waiting(BTreeMap<BudgetKey, u64>);

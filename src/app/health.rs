@@ -1,40 +1,40 @@
-//! Health as every surface shows it: gathers what is wrong with the installation as a whole, and logs changes.
+//! Health for every surface: collects faults of the installation as a whole, and logs changes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use super::keeper::LOGIN;
+use super::token_store::LOGIN;
 use crate::domain::clock::{Millis, rfc3339};
 use crate::domain::health::{Change, Code, Fault, Health, Known};
 use crate::sink::Sink;
 use crate::store::{StoreError, blocking};
 
-/// Between two looks for changes while there are many: what happens meanwhile is one change.
+/// Least time between two checks: changes within it are combined.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The disk, the outbox and the pauses of the login host send no signal: they are looked at so often.
+/// Check interval for the disk, the outbox and login pauses, which send no notification.
 const FAULTS_EVERY: Duration = Duration::from_secs(10);
-/// Changes logged one by one at one look; an outage of the API concerns every stream.
+/// Most changes logged one by one per check; an API outage affects every stream.
 const LOGGED_MAX: usize = 50;
 
-/// Since when the sink takes nothing, as the store keeps it: a restart must not make the streams look younger. 0: it does.
+/// Name of the stored time since when the sink accepts nothing, so that a restart does not reset it. 0: it accepts.
 const SINK_AWAY: &str = "sink_away";
 
 impl Inner {
-    /// How everything is now.
+    /// The current health.
     pub(super) fn health_now(&self) -> Result<Arc<Health>, StoreError> {
         self.health_book.look(self.faults())
     }
 
-    /// How some shops are. What is wrong with the installation is said without its names.
+    /// The health of some shops. Faults of the installation are shown without host and user names.
     pub(super) fn health_of(&self, of: &HashSet<String>) -> Result<Health, StoreError> {
         let faults = self.faults();
         let said: Vec<Fault> = faults.iter().map(without_names).collect();
         self.health_book.look_at(of, faults, &said)
     }
 
-    /// What is wrong with the installation as a whole, with what names its hosts and users.
+    /// Faults of the installation as a whole, including host and user names.
     fn faults(&self) -> Vec<Fault> {
         let now = self.store.clock().now();
         let mut found = Vec::new();
@@ -53,7 +53,7 @@ impl Inner {
         let is_mysql = matches!(self.sink, Sink::Mysql(_));
         if is_mysql && !self.health.is_known() {
             let (code, text) = match sink_away {
-                // What an earlier process found holds until MySQL answers.
+                // The state of the previous process holds until MySQL responds.
                 Some(_) => {
                     (Code::SinkUnavailable, "MySQL took no documents before the start, and has not answered since")
                 }
@@ -65,16 +65,16 @@ impl Inner {
         if bytes > self.outbox_bytes_max {
             add(Code::OutboxFull, format!("the outbox holds {bytes} bytes, so fetching pauses"));
         }
-        match self.unrestored() {
-            Some(why) => add(Code::RestorePending, format!("the shops that MySQL knows are not restored yet: {why}")),
+        match self.restore_error() {
+            Some(why) => add(Code::RestorePending, format!("the shops in MySQL are not restored yet: {why}")),
             None if is_mysql && self.store.is_blank().unwrap_or(false) => {
-                add(Code::RestorePending, "which shops MySQL knows could not be read yet".to_owned());
+                add(Code::RestorePending, "the shops in MySQL could not be read yet".to_owned());
             }
             None => {}
         }
         if let Some(left) = self.store.pause_left("", LOGIN).ok().filter(|left| !left.is_zero()) {
             let until = now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
-            add(Code::LoginsPaused, format!("the login host wants no logins until {}", rfc3339(until)));
+            add(Code::LoginsPaused, format!("logins are paused until {}, as the login host asked", rfc3339(until)));
         }
         if let Some(ahead) = self.source.clock_ahead() {
             add(Code::ClockWrong, clock_text(ahead));
@@ -86,12 +86,12 @@ impl Inner {
         found
     }
 
-    /// Since when the sink takes nothing; none: it took documents when that was last known.
+    /// Since when the sink accepts nothing; none: it accepted documents when last checked.
     fn sink_away(&self) -> Result<Option<Millis>, StoreError> {
         Ok(self.store.kept_time(SINK_AWAY)?.filter(|at| *at > 0))
     }
 
-    /// Stores when the sink began to take nothing, and that it takes documents again. Writes at a change only.
+    /// Stores since when the sink accepts nothing, or that it accepts again. Writes only on a change.
     async fn store_sink_away(&self) -> Result<(), StoreError> {
         let away = self.health.error().is_some();
         match self.sink_away()? {
@@ -101,11 +101,11 @@ impl Inner {
         }
     }
 
-    /// Logs what changes, until the process ends. Looks when something was recorded, when the sink's state changes, and when
-    /// something becomes late.
+    /// Logs changes of the health until the process ends. Checks when a record or the sink's state changes, and when
+    /// something becomes overdue.
     pub(super) async fn watch_health(self: Arc<Inner>) {
         let mut known = Known::default();
-        // What an earlier process knew is said too, though the first call may end it: so each end has its beginning.
+        // Logs the state at the start too, so that each recovery in the log has its beginning.
         if let Some(health) = self.health_book.take_first() {
             log_changes(known.changes(&health));
         }
@@ -113,10 +113,10 @@ impl Inner {
             let inner = Arc::clone(&self);
             match blocking(move || inner.health_now()).await {
                 Ok(health) => log_changes(known.changes(&health)),
-                Err(error) => error.warn("the health could not be computed; trying again"),
+                Err(error) => error.warn("failed to compute the health; trying again"),
             }
             if let Err(error) = self.store_sink_away().await {
-                error.warn("the time since which the sink takes nothing could not be stored; trying again");
+                error.warn("failed to store the time of the sink outage; trying again");
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -138,7 +138,7 @@ impl Inner {
     }
 }
 
-/// For who sees some shops only: the sink's error names hosts and users.
+/// A fault for a restricted key: the sink's error names hosts and users.
 fn without_names(fault: &Fault) -> Fault {
     let text = match fault.code {
         Code::SinkUnavailable => "MySQL takes no documents now; they wait in the outbox".to_owned(),
@@ -147,7 +147,7 @@ fn without_names(fault: &Fault) -> Fault {
     Fault { text, ..fault.clone() }
 }
 
-/// Without a number that moves by itself: the text of a reason is what it is about.
+/// Text about a wrong clock, rounded: a reason with a new text counts as a change.
 fn clock_text(ahead: Millis) -> String {
     let minutes = ahead.unsigned_abs() / 60_000;
     let (count, unit) = match minutes {
@@ -178,6 +178,6 @@ fn log_changes(changes: Vec<Change>) {
         }
     }
     if count > LOGGED_MAX {
-        tracing::warn!(more = count - LOGGED_MAX, "more changes of health; `waybill status` shows how all is now");
+        tracing::warn!(more = count - LOGGED_MAX, "more health changes; `waybill status` shows the current health");
     }
 }

@@ -1,5 +1,4 @@
-//! The health of all shops, kept current by what changed: a look reads the records of shops of which something was
-//! recorded since the last one, or of which something has become late; never all of them again.
+//! Incrementally updated health of all shops: each update reads only shops that changed or became overdue.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,30 +12,30 @@ use crate::domain::{Run, Shop, StreamId};
 use crate::store::{Changed, Changes, Store, StoreError};
 use crate::sync::schedule::Schedule;
 
-/// What the health of shops is computed from, and what is remembered of it.
+/// Inputs of the health computation, and its last result.
 pub(super) struct HealthBook {
     store: Store,
     definitions: Vec<Arc<Definition>>,
     schedule: Schedule,
     stale_after: Option<Millis>,
-    /// What remedies may name.
+    /// Whether remedies name endpoints or commands.
     means: Means,
-    /// None: nobody has looked yet.
-    pages: Mutex<Option<Pages>>,
-    /// What was found before any work began, until it is logged.
+    /// None before the first computation.
+    snapshot: Mutex<Option<Snapshot>>,
+    /// The health at the start, until it is logged.
     first: Mutex<Option<Arc<Health>>>,
     /// When each fault of the installation was first seen.
     since: Mutex<BTreeMap<Code, Millis>>,
 }
 
-/// What was found at the last look.
-struct Pages {
+/// Result of the last computation.
+struct Snapshot {
     at: Millis,
     ticks: Ticks,
     faults: Vec<Fault>,
     open: OpenRuns,
     found: BTreeMap<String, Arc<ShopFound>>,
-    /// When something of a shop changes by time alone.
+    /// When the health of a shop changes by time alone.
     due: BTreeSet<(Millis, String)>,
     health: Arc<Health>,
 }
@@ -49,7 +48,7 @@ struct OpenRuns {
 }
 
 impl OpenRuns {
-    /// Notes how a run is now; none: it is gone. The shop that it is of, or was.
+    /// Updates a run; `None`: it was deleted. Returns its shop.
     fn note(&mut self, id: u64, run: Option<Run>) -> Option<String> {
         let before = self.shops.remove(&id);
         if let Some(runs) = before.as_ref().and_then(|shop| self.by_shop.get_mut(shop)) {
@@ -78,62 +77,62 @@ impl HealthBook {
         schedule: Schedule,
         (stale_after, means): (Option<Millis>, Means),
     ) -> HealthBook {
-        let (pages, first, since) = (Mutex::default(), Mutex::default(), Mutex::default());
-        HealthBook { store, definitions, schedule, stale_after, means, pages, first, since }
+        let (snapshot, first, since) = (Mutex::default(), Mutex::default(), Mutex::default());
+        HealthBook { store, definitions, schedule, stale_after, means, snapshot, first, since }
     }
 
-    /// Notes how the shops are before any work begins.
+    /// Records the health before any work begins.
     pub(super) fn look_first(&self) -> Result<(), StoreError> {
         let found = self.look(Vec::new())?;
         self.first.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
         Ok(())
     }
 
-    /// What was noted then, once.
+    /// Returns that health once.
     pub(super) fn take_first(&self) -> Option<Arc<Health>> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// How everything is now, from what is durable. `faults`: what is wrong with the installation as a whole.
+    /// The current health, from durable state. `faults`: of the installation as a whole.
     pub(super) fn look(&self, faults: Vec<Fault>) -> Result<Arc<Health>, StoreError> {
-        self.looked(faults, |pages| Arc::clone(&pages.health))
+        self.looked(faults, |snapshot| Arc::clone(&snapshot.health))
     }
 
-    /// How some shops are, by the same look. `said`: how the faults are told.
+    /// The health of some shops. `said`: the faults as they are shown.
     pub(super) fn look_at(
         &self,
         of: &HashSet<String>,
         faults: Vec<Fault>,
         said: &[Fault],
     ) -> Result<Health, StoreError> {
-        self.looked(faults, |pages| {
+        self.looked(faults, |snapshot| {
             let every = |name: &str| self.definitions.iter().find(|one| one.name == name).and_then(|one| every(one));
-            let due = |name: &str, success| pages.ticks.due_after(success, every(name));
-            let found = pages.found.iter().filter(|(shop, _)| of.contains(*shop));
-            let found: Vec<ShopFound> = found.map(|(_, found)| found.shown(pages.at, said, due)).collect();
+            let due = |name: &str, success| snapshot.ticks.due_after(success, every(name));
+            let found = snapshot.found.iter().filter(|(shop, _)| of.contains(*shop));
+            let found: Vec<ShopFound> = found.map(|(_, found)| found.shown(snapshot.at, said, due)).collect();
             health::whole(self.means, said, found.iter())
         })
     }
 
-    fn looked<R>(&self, faults: Vec<Fault>, then: impl FnOnce(&Pages) -> R) -> Result<R, StoreError> {
+    fn looked<R>(&self, faults: Vec<Fault>, then: impl FnOnce(&Snapshot) -> R) -> Result<R, StoreError> {
         let now = self.store.clock().now();
-        let mut pages = self.pages();
-        // Before anything is read: what changes meanwhile is read again at the next look.
+        let mut snapshot = self.snapshot();
+        // Taken before reading: later changes are read next time.
         let changes = self.store.signals().take_changes();
-        let looked = match pages.take() {
+        let looked = match snapshot.take() {
             Some(known) if !changes.all && known.is_good(now, &faults) => self.look_again(known, changes, faults, now),
             _ => self.look_at_all(faults, now),
         };
-        // After an error everything is read again.
-        Ok(then(pages.insert(looked?)))
+        // After an error the next call reads everything.
+        Ok(then(snapshot.insert(looked?)))
     }
 
-    /// When something changes next by time alone.
+    /// When the health changes next by time alone.
     pub(super) fn next_change(&self) -> Option<Millis> {
-        self.pages().as_ref().and_then(|pages| pages.due.first().map(|(at, _)| *at))
+        self.snapshot().as_ref().and_then(|snapshot| snapshot.due.first().map(|(at, _)| *at))
     }
 
-    /// Since when each of these faults is known.
+    /// Sets since when each of these faults is known.
     pub(super) fn note_since(&self, faults: &mut [Fault], now: Millis) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.retain(|code, _| faults.iter().any(|fault| fault.code == *code));
@@ -143,8 +142,8 @@ impl HealthBook {
         }
     }
 
-    fn look_at_all(&self, faults: Vec<Fault>, now: Millis) -> Result<Pages, StoreError> {
-        let mut pages = Pages {
+    fn look_at_all(&self, faults: Vec<Fault>, now: Millis) -> Result<Snapshot, StoreError> {
+        let mut snapshot = Snapshot {
             at: now,
             ticks: self.ticks(now),
             faults,
@@ -154,60 +153,65 @@ impl HealthBook {
             health: Arc::default(),
         };
         for run in self.store.open_runs()? {
-            pages.open.note(run.id, Some(run));
+            snapshot.open.note(run.id, Some(run));
         }
         for shop in self.store.shops()? {
-            self.read(&mut pages, &shop.id.clone(), Some(shop), now)?;
+            self.read(&mut snapshot, &shop.id.clone(), Some(shop), now)?;
         }
-        pages.compose(self.means);
-        Ok(pages)
+        snapshot.compose(self.means);
+        Ok(snapshot)
     }
 
     fn look_again(
         &self,
-        mut pages: Pages,
+        mut snapshot: Snapshot,
         changes: Changes,
         faults: Vec<Fault>,
         now: Millis,
-    ) -> Result<Pages, StoreError> {
+    ) -> Result<Snapshot, StoreError> {
         let mut shops = BTreeSet::new();
         for changed in changes.what {
             match changed {
                 Changed::Shop(shop) => drop(shops.insert(shop)),
-                Changed::Run(id) => shops.extend(pages.open.note(id, self.store.run(id)?)),
+                Changed::Run(id) => shops.extend(snapshot.open.note(id, self.store.run(id)?)),
             }
         }
         let is_late = |(at, _): &(Millis, String)| *at <= now;
-        shops.extend(pages.due.iter().take_while(|due| is_late(due)).map(|(_, shop)| shop.clone()));
-        let is_same = shops.is_empty() && pages.faults == faults;
-        (pages.at, pages.faults) = (now, faults);
-        if !pages.ticks.is_current(now) {
-            pages.ticks = self.ticks(now);
+        shops.extend(snapshot.due.iter().take_while(|due| is_late(due)).map(|(_, shop)| shop.clone()));
+        let is_same = shops.is_empty() && snapshot.faults == faults;
+        (snapshot.at, snapshot.faults) = (now, faults);
+        if !snapshot.ticks.is_current(now) {
+            snapshot.ticks = self.ticks(now);
         }
         if is_same {
-            return Ok(pages);
+            return Ok(snapshot);
         }
         for shop in shops {
             let record = self.store.shop(&shop)?;
-            self.read(&mut pages, &shop, record, now)?;
+            self.read(&mut snapshot, &shop, record, now)?;
         }
-        pages.compose(self.means);
-        Ok(pages)
+        snapshot.compose(self.means);
+        Ok(snapshot)
     }
 
-    /// Reads one shop anew; none: it is gone.
-    fn read(&self, pages: &mut Pages, id: &str, shop: Option<Shop>, now: Millis) -> Result<(), StoreError> {
-        if let Some(before) = pages.found.remove(id)
+    /// Recomputes one shop; `None`: it was deleted.
+    fn read(&self, snapshot: &mut Snapshot, id: &str, shop: Option<Shop>, now: Millis) -> Result<(), StoreError> {
+        if let Some(before) = snapshot.found.remove(id)
             && let Some(at) = before.changes_at
         {
-            pages.due.remove(&(at, id.to_owned()));
+            snapshot.due.remove(&(at, id.to_owned()));
         }
         let Some(shop) = shop else { return Ok(()) };
-        let facts =
-            Facts { now, means: self.means, stale_after: self.stale_after, ticks: &pages.ticks, faults: &pages.faults };
-        let found = health::assess_shop(&facts, &self.facts_of(shop, &pages.open)?);
-        pages.due.extend(found.changes_at.map(|at| (at, id.to_owned())));
-        pages.found.insert(id.to_owned(), Arc::new(found));
+        let facts = Facts {
+            now,
+            means: self.means,
+            stale_after: self.stale_after,
+            ticks: &snapshot.ticks,
+            faults: &snapshot.faults,
+        };
+        let found = health::assess_shop(&facts, &self.facts_of(shop, &snapshot.open)?);
+        snapshot.due.extend(found.changes_at.map(|at| (at, id.to_owned())));
+        snapshot.found.insert(id.to_owned(), Arc::new(found));
         Ok(())
     }
 
@@ -236,19 +240,19 @@ impl HealthBook {
         Ticks::at(now, move |after| schedule.next(after))
     }
 
-    fn pages(&self) -> MutexGuard<'_, Option<Pages>> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn snapshot(&self) -> MutexGuard<'_, Option<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Walks of a resource for news follow each other no sooner.
+/// Least interval between two incremental walks of a resource, in milliseconds.
 fn every(definition: &Definition) -> Option<Millis> {
     definition.list.every.map(|every| i64::try_from(every.as_millis()).unwrap_or(i64::MAX))
 }
 
-impl Pages {
-    /// Whether only what changed must be read. A clock that was set back changes what counts as late; a fault that keeps
-    /// every document from where people look for it concerns all shops.
+impl Snapshot {
+    /// Whether an incremental update suffices: not after the clock was set back, nor when a fault that affects all
+    /// shops appeared or ended.
     fn is_good(&self, now: Millis, faults: &[Fault]) -> bool {
         self.at <= now && health::blocking(&self.faults) == health::blocking(faults)
     }

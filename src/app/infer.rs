@@ -1,7 +1,7 @@
-//! `waybill schema infer`: a definition for a resource that has none, from a few calls of the API.
+//! `waybill schema infer`: writes a definition for a new resource from a few API calls.
 //!
-//! One list page and some details, each within the budget. Nothing is kept but the slots used and the token. What
-//! is handed out was read by the same reader that will read it in the configuration.
+//! Reads one list page and some details, within the rate budget. Stores only the used slots and the token. The result
+//! is validated by the reader of the configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 
-use super::call::{Caller, told};
+use super::single_call::{Caller, to_error};
 use crate::catalog::infer::{self, Sample, guess};
 use crate::catalog::{Definition, Rule, RuleTable, reader};
 use crate::config::Config;
@@ -17,15 +17,15 @@ use crate::domain::{Json, Shop};
 use crate::sink::mysql;
 use crate::source::{Call, Credentials, Outcome, pages};
 
-/// What is asked for.
+/// Arguments of the command.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// A name that no resource has yet.
+    /// Name of the new resource.
     pub resource: String,
     pub path: String,
-    /// Pointer to the rows; found in the answer else.
+    /// JSON pointer to the rows; none: guessed from the response.
     pub items: Option<String>,
-    /// Pointer to the id; found in the rows else.
+    /// JSON pointer to the id in a row; none: guessed from the rows.
     pub id: Option<String>,
     /// Path of one document, with `{id}`; without it the row is the document.
     pub detail: Option<String>,
@@ -33,20 +33,20 @@ pub struct Wanted {
     /// Parameters of the list, each with its values. The sample is read with the first of each.
     pub parameters: Vec<(String, Vec<String>)>,
     pub shop: Option<String>,
-    /// Documents read at most.
+    /// Most documents that are read.
     pub rows: usize,
-    /// For paths without a rate rule.
+    /// Rate limit for paths without a rate rule.
     pub limit: Option<String>,
 }
 
-/// A definition as text.
+/// The inferred definition as TOML.
 #[derive(Clone, Debug)]
 pub struct Inferred {
     pub toml: String,
     pub calls: usize,
 }
 
-/// The paths among those of `wanted` that no rate rule is for, as patterns of rules.
+/// The paths of `wanted` without a rate rule, as rule patterns.
 pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
     let paths = std::iter::once(&wanted.path).chain(&wanted.detail);
     let lacking = paths.filter(|path| config.rules.find("GET", path).is_none());
@@ -56,37 +56,39 @@ pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
 /// Reads a sample and writes the definition that fits it.
 ///
 /// # Errors
-/// The store's, the API's, or that the sample does not tell enough; each with the mend.
+/// Errors of the store or the API, or an insufficient sample; each names the remedy.
 pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred> {
     let config = Config { rules: rules(config, wanted)?, ..config.clone() };
     let caller = Caller::open(&config)?;
     let shop = caller.shop(wanted.shop.as_deref(), None)?;
     let credentials = caller.credentials(&shop)?;
-    let asking = Asking { caller: &caller, shop, credentials };
-    let list = asking.list(wanted).await?;
-    let answer = Json::parse(&list.body).map_err(|_| anyhow!("the answer of {} is not JSON", wanted.path))?;
+    let sampler = Sampler { caller: &caller, shop, credentials };
+    let list = sampler.list(wanted).await?;
+    let answer = Json::parse(&list.body).map_err(|_| anyhow!("the response of {} is not JSON", wanted.path))?;
     let items = match &wanted.items {
         Some(items) => items.clone(),
         None => guess::items(&answer).ok_or_else(|| {
             anyhow!(
-                "no array of objects is in the answer of {}; is the list empty? Else say where: --items /POINTER",
+                "there is no array of objects in the response of {}; if the list is not empty, give its place: --items /POINTER",
                 wanted.path
             )
         })?,
     };
     let rows = match answer.pointer(&items) {
         Some(Json::Array(rows)) if !rows.is_empty() => rows.as_slice(),
-        Some(Json::Array(_)) => bail!("{} has no rows now; nothing can be told from them", wanted.path),
-        _ => bail!("--items {items}: there is no array in the answer of {}", wanted.path),
+        Some(Json::Array(_)) => {
+            bail!("{} has no rows now, so nothing can be inferred; try again when it has some", wanted.path)
+        }
+        _ => bail!("--items {items}: there is no array at this place in the response of {}", wanted.path),
     };
     let id = match &wanted.id {
         Some(id) if guess::tells_apart(rows, id) => id.clone(),
-        Some(id) => bail!("--id {id}: it is not another text or whole number in each of the {} rows", rows.len()),
+        Some(id) => bail!("--id {id}: it is not a unique text or whole number in each of the {} rows", rows.len()),
         None => guess::id(rows, &wanted.resource)
-            .context("nothing in the rows is called like an id and different in each; say which: --id /POINTER")?,
+            .context("no field of the rows looks like a unique id; give one: --id /POINTER")?,
     };
     let details = match &wanted.detail {
-        Some(path) => Some((path.as_str(), asking.details(wanted, (path, &id), rows).await?)),
+        Some(path) => Some((path.as_str(), sampler.details(wanted, (path, &id), rows).await?)),
         None => None,
     };
     let documents: Vec<Json<'_>> = match &details {
@@ -106,13 +108,13 @@ pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred>
         documents: &documents,
     };
     let toml = infer::definition(&sample);
-    sound(&wanted.resource, &toml)?;
+    validate(&wanted.resource, &toml)?;
     let calls = 1 + details.as_ref().map_or(0, |(_, details)| details.bodies.len());
     let toml = format!("{}\n{toml}", preface(&config, wanted, (rows.len(), documents.len())));
     Ok(Inferred { toml, calls })
 }
 
-/// The rules, and one for each path that has none.
+/// The rate rules, with an added one for each path without.
 fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
     let known: BTreeMap<String, String> =
         config.rules.rules().iter().map(|rule| (rule.name.clone(), rule.limit_text())).collect();
@@ -121,12 +123,12 @@ fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
     RuleTable::build([&known, &more]).map_err(|problems| anyhow!(problems.join("; ")))
 }
 
-/// What was not said in the definition itself.
+/// Comment lines above the definition: its origin and rate rules.
 fn preface(config: &Config, wanted: &Wanted, (rows, documents): (usize, usize)) -> String {
     let name = &wanted.resource;
     let mut lines = vec![
-        format!("# {name}: made from {rows} rows and {documents} documents of GET {}.", wanted.path),
-        "# Read it before use: what the sample did not show is not here. Then name it in `resources`.".to_owned(),
+        format!("# {name}: inferred from {rows} rows and {documents} documents of GET {}.", wanted.path),
+        "# Review it: fields that the sample did not contain are missing. Then add it to `resources`.".to_owned(),
     ];
     for path in std::iter::once(&wanted.path).chain(&wanted.detail) {
         let Some(rule) = config.rules.find("GET", path) else { continue };
@@ -143,9 +145,9 @@ fn preface(config: &Config, wanted: &Wanted, (rows, documents): (usize, usize)) 
     text
 }
 
-/// Reads the text like a configuration would, and lays out its tables.
-fn sound(name: &str, text: &str) -> anyhow::Result<Definition> {
-    let fault = "the definition that was made from this sample is not sound, which is a fault of Waybill";
+/// Parses the definition like the configuration does, and builds its tables.
+fn validate(name: &str, text: &str) -> anyhow::Result<Definition> {
+    let fault = "internal error: the inferred definition is invalid; please report it";
     let file: toml::Table = toml::from_str(text).context(fault)?;
     let own = file.get("resource").and_then(|all| all.get(name)).and_then(toml::Value::as_table).context(fault)?;
     let definition = reader::read(name, own).map_err(|problems| anyhow!("{fault}: {}", problems.join("; ")))?;
@@ -154,8 +156,8 @@ fn sound(name: &str, text: &str) -> anyhow::Result<Definition> {
     Ok(definition)
 }
 
-/// Calls for one shop.
-struct Asking<'a> {
+/// Makes the calls for one shop.
+struct Sampler<'a> {
     caller: &'a Caller<'a>,
     shop: Shop,
     credentials: Credentials,
@@ -166,28 +168,31 @@ struct ListAnswer {
     has_next_link: bool,
 }
 
-/// Answers of detail calls.
+/// Responses of detail calls.
 struct Details {
     bodies: Vec<Bytes>,
-    /// Where the document is in each.
+    /// JSON pointer to the document in each.
     document: String,
 }
 
 impl Details {
     fn read(&self) -> anyhow::Result<Vec<Json<'_>>> {
         let read = |body| {
-            let answer = Json::parse(body).map_err(|_| anyhow!("a detail's answer is not JSON"))?;
-            answer.pointer(&self.document).cloned().context("not all details have their document at the same place")
+            let answer = Json::parse(body).map_err(|_| anyhow!("a detail response is not JSON"))?;
+            answer
+                .pointer(&self.document)
+                .cloned()
+                .context("the detail responses do not all have their document at the same place")
         };
         self.bodies.iter().map(|body| read(body)).collect()
     }
 }
 
-impl Asking<'_> {
+impl Sampler<'_> {
     async fn get(&self, path: String, query: Vec<(String, String)>, media_type: &str) -> anyhow::Result<(Bytes, bool)> {
         let call = Call { path, query, media_type: media_type.to_owned() };
         let Outcome { result, next_link, .. } = self.caller.call(&self.shop, &self.credentials, &call).await?;
-        let body = result.map_err(|error| told(&error)).with_context(|| format!("GET {}", call.path))?;
+        let body = result.map_err(|error| to_error(&error)).with_context(|| format!("GET {}", call.path))?;
         Ok((body, next_link.is_some()))
     }
 
@@ -198,16 +203,16 @@ impl Asking<'_> {
         Ok(ListAnswer { body, has_next_link })
     }
 
-    /// The documents of the first rows.
+    /// Reads the documents of the first rows.
     async fn details(&self, wanted: &Wanted, (path, id): (&str, &str), rows: &[Json<'_>]) -> anyhow::Result<Details> {
         let mut details = Details { bodies: Vec::new(), document: String::new() };
         for row in rows.iter().take(wanted.rows) {
             let Some(own) = row.pointer(id).and_then(pages::id_text) else { continue };
             let (body, _) = self.get(pages::fill(path, None, &own), Vec::new(), &wanted.media_type).await?;
             if details.bodies.is_empty() {
-                let answer = Json::parse(&body).map_err(|_| anyhow!("the answer of GET {path} is not JSON"))?;
+                let answer = Json::parse(&body).map_err(|_| anyhow!("the response of GET {path} is not JSON"))?;
                 details.document = guess::document(&answer, id, &own)
-                    .with_context(|| format!("the answer of GET {path} has no document with the row's {id}"))?;
+                    .with_context(|| format!("the response of GET {path} has no document with the row's {id}"))?;
             }
             details.bodies.push(body);
         }

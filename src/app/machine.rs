@@ -1,36 +1,36 @@
-//! Limits that the system sets for this process: met at the start with a message, not later with a crash.
+//! Resource limits of the process: checked at the start with a clear message, instead of a crash later.
 
 use std::thread;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Files that a start asks for: connections, calls, the store and the database, with room to spare.
+/// Limit of open files to raise to: connections, calls, store and database, with a reserve.
 const FILES_WANTED: u64 = 4_096;
-/// Fewer are not enough to work at all.
+/// Least number of open files.
 const FILES_MIN: u64 = 64;
-/// Files of the store, the log, the runtime and the database.
+/// Open files of the store, the log, the runtime and the database.
 const FILES_OWN: u64 = 32;
-/// Address space, most of it never used: stacks of threads, arenas of the allocator, the engine's cache.
+/// Least address space in bytes, mostly unused: thread stacks, allocator arenas, the store's cache.
 const ADDRESSES_MIN: u64 = 1 << 30;
-/// Threads beside those of the runtime: the engine's, the log's, and blocking reads.
+/// Threads beside those of the runtime: the store's, the log's, and blocking reads.
 const THREADS_BESIDE: usize = 8;
-/// Connections to the API at once, as long as there are files for them.
+/// Most connections to the HTTP API, if there are enough files.
 const CONNECTIONS_MAX: usize = 1_000;
 
-/// Raises the limit of open files as far as it may, and looks whether the process can work within its limits.
+/// Raises the limit of open files and checks all limits.
 ///
 /// # Errors
-/// Which limit is too low, and how to raise it.
+/// Names the limit that is too low, and how to raise it.
 pub fn prepare() -> Result<(), String> {
     let files = getrlimit(Resource::Nofile);
     let most = files.maximum.unwrap_or(FILES_WANTED).min(FILES_WANTED);
     if files.current.is_some_and(|current| current < most) {
-        // What is refused here is met below.
+        // If this fails, the check below reports it.
         setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(most), ..files }).ok();
     }
     if let Some(files) = open_files().filter(|files| *files < FILES_MIN) {
         return Err(format!(
-            "only {files} files may be open at once, and at least {FILES_MIN} are needed; raise the limit to \
+            "the limit of open files is {files}, and at least {FILES_MIN} are needed; raise it to \
              {FILES_WANTED} (`ulimit -n`, or LimitNOFILE= of the systemd unit)"
         ));
     }
@@ -38,7 +38,7 @@ pub fn prepare() -> Result<(), String> {
         if let Some(bytes) = getrlimit(resource).current.filter(|bytes| *bytes < ADDRESSES_MIN) {
             return Err(format!(
                 "the address space is limited to {} MiB, and at least {} MiB are needed; raise the limit (`{option}`), and \
-                 bound the memory that is used by MemoryMax= of the systemd unit",
+                 limit memory with MemoryMax= of the systemd unit instead",
                 bytes >> 20,
                 ADDRESSES_MIN >> 20
             ));
@@ -47,7 +47,7 @@ pub fn prepare() -> Result<(), String> {
     can_start_threads()
 }
 
-/// Starts as many threads as the runtime will, which itself can only panic.
+/// Starts as many threads as the runtime will: the runtime itself would panic on failure.
 fn can_start_threads() -> Result<(), String> {
     let count = thread::available_parallelism().map_or(1, usize::from) + THREADS_BESIDE;
     let started: Vec<_> = (0..count).map(|_| thread::Builder::new().spawn(thread::park)).collect();
@@ -63,8 +63,8 @@ fn can_start_threads() -> Result<(), String> {
     }
     refused.map_or(Ok(()), |error| {
         Err(format!(
-            "{count} threads are needed, and the system does not give them: {error}; raise the limit (`ulimit -u`, or \
-             TasksMax= of the systemd unit)"
+            "failed to start {count} threads: {error}; raise the limit (`ulimit -u`, or TasksMax= of the systemd \
+             unit)"
         ))
     })
 }
@@ -73,48 +73,48 @@ fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How much may be open at once within the limit of open files.
+/// Most connections and calls within the limit of open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct OpenFileBudget {
     pub(super) connections: usize,
     pub(super) calls: usize,
 }
 
-impl Room {
-    /// The wanted number of calls, or fewer with a warning where files are few.
-    pub(super) fn for_calls(wanted: usize) -> Room {
+impl OpenFileBudget {
+    /// The wanted number of calls, or fewer with a warning.
+    pub(super) fn for_calls(wanted: usize) -> OpenFileBudget {
         let files = open_files();
-        let room = Room::within(files, wanted);
-        if let Some(files) = files.filter(|_| room != Room::within(None, wanted)) {
+        let budget = OpenFileBudget::within(files, wanted);
+        if let Some(files) = files.filter(|_| budget != OpenFileBudget::within(None, wanted)) {
             tracing::warn!(
                 files,
-                connections = room.connections,
-                calls = room.calls,
-                "few files may be open at once, so fewer connections are taken and fewer calls made; raise the limit \
-                 (`ulimit -n`, or LimitNOFILE= of the systemd unit)"
+                connections = budget.connections,
+                calls = budget.calls,
+                "the limit of open files reduces connections and concurrent calls; raise it (`ulimit -n`, or \
+                 LimitNOFILE= of the systemd unit)"
             );
         }
-        room
+        budget
     }
 
-    fn within(files: Option<u64>, wanted: usize) -> Room {
+    fn within(files: Option<u64>, wanted: usize) -> OpenFileBudget {
         let free =
             files.map_or(usize::MAX, |files| usize::try_from(files.saturating_sub(FILES_OWN)).unwrap_or(usize::MAX));
-        Room { connections: (free / 2).clamp(1, CONNECTIONS_MAX), calls: wanted.min((free / 4).max(1)) }
+        OpenFileBudget { connections: (free / 2).clamp(1, CONNECTIONS_MAX), calls: wanted.min((free / 4).max(1)) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Room;
+    use super::OpenFileBudget;
 
     #[test]
-    fn few_files_are_shared_out() {
-        let room = |files, calls| Room::within(files, calls);
-        assert_eq!(room(None, 256), Room { connections: 1_000, calls: 256 });
-        assert_eq!(room(Some(4_096), 256), Room { connections: 1_000, calls: 256 });
-        assert_eq!(room(Some(1_024), 256), Room { connections: 496, calls: 248 });
-        assert_eq!(room(Some(64), 256), Room { connections: 16, calls: 8 });
-        assert_eq!(room(Some(64), 2), Room { connections: 16, calls: 2 });
+    fn a_low_file_limit_is_divided_between_connections_and_calls() {
+        let budget = |files, calls| OpenFileBudget::within(files, calls);
+        assert_eq!(budget(None, 256), OpenFileBudget { connections: 1_000, calls: 256 });
+        assert_eq!(budget(Some(4_096), 256), OpenFileBudget { connections: 1_000, calls: 256 });
+        assert_eq!(budget(Some(1_024), 256), OpenFileBudget { connections: 496, calls: 248 });
+        assert_eq!(budget(Some(64), 256), OpenFileBudget { connections: 16, calls: 8 });
+        assert_eq!(budget(Some(64), 2), OpenFileBudget { connections: 16, calls: 2 });
     }
 }

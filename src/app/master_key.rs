@@ -1,4 +1,4 @@
-//! The master key: from the environment, or from a file that the first start makes.
+//! Reads the master key from the environment or a file, which the first start creates.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,13 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::private;
+use super::secret_file;
 use crate::config::MasterKeySource;
 
-/// The key. A new file gets mode 0600 and is on the disk before anything is sealed with it.
+/// Reads or creates the key. A new file has mode 0600 and is durable before anything is sealed with it.
 ///
 /// # Errors
-/// The file is unreadable or no key, or is missing although the store exists: a new key would open nothing.
+/// The file is unreadable or invalid, or is missing although the store exists: a new key could decrypt nothing.
 pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     match source {
         MasterKeySource::Env(text) => given(text),
@@ -26,7 +26,7 @@ pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Resul
     }
 }
 
-/// Whether the key is there; if not, the first start makes its file.
+/// Whether the key exists; if not, the first start creates its file.
 ///
 /// # Errors
 /// As [`obtain`].
@@ -41,14 +41,14 @@ fn given(text: &SecretString) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     decode(text.expose_secret()).context("WAYBILL_MASTER_KEY")
 }
 
-/// None: there is no file, and nothing that was sealed with one.
+/// Reads the key file. None: there is no file, and no sealed data.
 fn read(path: &Path, data_dir: &Path) -> anyhow::Result<Option<Zeroizing<[u8; 32]>>> {
     match std::fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => decode(&text).map(Some).with_context(|| format!("master key file {}", path.display())),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if data_dir.join("sled").join("db").exists() {
                 bail!(
-                    "the master key file {} is missing, but {} holds data that was sealed with it; bring the file back",
+                    "the master key file {} is missing, but {} holds data that is sealed with it; restore the file",
                     path.display(),
                     data_dir.display()
                 );
@@ -67,21 +67,21 @@ fn decode(text: &str) -> anyhow::Result<Zeroizing<[u8; 32]>> {
 
 fn create(path: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *key).map_err(|error| anyhow::anyhow!("no random bytes from the system: {error}"))?;
-    std::fs::create_dir_all(private::folder(path))?;
-    // Under another name first: a crash in between must not leave half a key. And under one of its own: of two starts at
-    // once one makes the key, and the other takes it.
+    getrandom::fill(&mut *key).map_err(|error| anyhow::anyhow!("the system provides no random bytes: {error}"))?;
+    std::fs::create_dir_all(secret_file::folder(path))?;
+    // Written under a temporary name, so that a crash leaves no partial key. The name has the process id: of two
+    // concurrent starts one creates the key and the other reads it.
     let fresh = path.with_extension(format!("key.new.{}", std::process::id()));
-    private::write(&fresh, &Zeroizing::new(STANDARD.encode(*key)))?;
+    secret_file::write(&fresh, &Zeroizing::new(STANDARD.encode(*key)))?;
     match std::fs::hard_link(&fresh, path) {
         Ok(()) => std::fs::remove_file(&fresh)?,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             std::fs::remove_file(&fresh)?;
             key = decode(&Zeroizing::new(std::fs::read_to_string(path)?))?;
         }
-        // A file system without links.
+        // The file system has no hard links.
         Err(_) => std::fs::rename(&fresh, path)?,
     }
-    private::sync_folder(path)?;
+    secret_file::sync_folder(path)?;
     Ok(key)
 }

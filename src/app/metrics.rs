@@ -1,6 +1,6 @@
-//! The metrics: what each is called and means, and the page that shows them.
+//! Descriptions of all metrics, and the Prometheus page.
 //!
-//! Labels hold ids, names of resources and rules, and words of ours; never a secret, nor anything of a document.
+//! Labels are ids, resource and rule names, and fixed words; never a secret or a part of a document.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,48 +10,48 @@ use metrics::{describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::Inner;
-use super::keeper::LOGIN;
+use super::token_store::LOGIN;
 use crate::domain::clock::Millis;
 use crate::domain::health::{Health, State};
 use crate::sink::Sink;
 
-/// Counters, with what they count.
+/// Counters with their help texts.
 const COUNTERS: [(&str, &str); 12] = [
-    ("waybill_calls_total", "Calls that left for the API, by rate rule and class of status, over restarts."),
+    ("waybill_calls_total", "Calls sent to the API, by rate rule and status class, over restarts."),
     ("waybill_refused_429_total", "Calls that the API answered with 429."),
     ("waybill_runs_total", "Runs that ended, by resource and result."),
-    ("waybill_documents_written_total", "Documents whose commit in the sink is confirmed."),
-    ("waybill_gaps_total", "Documents missing in the sink that were asked for again."),
+    ("waybill_documents_written_total", "Documents committed in the sink."),
+    ("waybill_gaps_total", "Documents missing in the sink that were sent or fetched again."),
     ("waybill_misfits_total", "Values that did not fit the type of their column."),
-    ("waybill_tolerated_total", "Documents whose JSON was read in spite of an error in it."),
-    ("waybill_unreadable_times_total", "Documents with a time that could not be read as one."),
-    ("waybill_unreadable_total", "Documents and rows that were given up because they could not be read."),
-    ("waybill_panics_total", "Panics, by the part of the process."),
-    ("waybill_invariant_breaches_total", "Checks of our own books that failed; each is a bug."),
-    ("waybill_log_lines_lost_total", "Lines of the log that were dropped because they were not read in time."),
+    ("waybill_tolerated_total", "Documents with a tolerated JSON error."),
+    ("waybill_unreadable_times_total", "Documents with an unparseable time."),
+    ("waybill_unreadable_total", "Documents and rows that could not be parsed and were given up."),
+    ("waybill_panics_total", "Panics, by component."),
+    ("waybill_invariant_breaches_total", "Failed internal consistency checks; each is a bug."),
+    ("waybill_log_lines_lost_total", "Log lines dropped because the log could not be written fast enough."),
 ];
 
-/// Gauges, with what they measure.
+/// Gauges with their help texts.
 const GAUGES: [(&str, &str); 13] = [
     ("waybill_open_runs", "Runs that are walking or fetching."),
-    ("waybill_ready_jobs", "Jobs that could run now, those under way included."),
-    ("waybill_waiting_jobs", "Jobs that wait for their time."),
-    ("waybill_leased_jobs", "Jobs with an attempt under way."),
-    ("waybill_outbox_entries", "Entries that wait for the sink."),
-    ("waybill_outbox_bytes", "Bytes that wait for the sink."),
+    ("waybill_ready_jobs", "Jobs that are due, including those in progress."),
+    ("waybill_waiting_jobs", "Delayed jobs."),
+    ("waybill_leased_jobs", "Jobs with an attempt in progress."),
+    ("waybill_outbox_entries", "Entries in the outbox, waiting for the sink."),
+    ("waybill_outbox_bytes", "Bytes in the outbox, waiting for the sink."),
     ("waybill_store_bytes", "Bytes of the embedded store on disk."),
-    ("waybill_sink_healthy", "1 while the sink takes documents, else 0."),
-    ("waybill_logins_paused_seconds", "How long the login host wants no logins; 0: it takes them."),
+    ("waybill_sink_healthy", "1 while the sink accepts documents, else 0."),
+    ("waybill_logins_paused_seconds", "Seconds until logins resume, as the login host asked; 0: not paused."),
     (
         "waybill_clock_ahead_seconds",
-        "How far this machine's clock is ahead of the dates on the API's answers, negative: behind; 0: they agree.",
+        "Seconds that this machine's clock is ahead of the Date header of the API; negative: behind.",
     ),
-    ("waybill_overdue_streams", "Streams whose rows may soon fall out of the API's reach."),
-    ("waybill_unmapped_fields", "Fields of documents that no column takes, by resource."),
-    ("waybill_health_level", "How the installation is: 0 ok, 1 attention, 2 failing."),
+    ("waybill_overdue_streams", "Streams whose rows may soon leave the API's history."),
+    ("waybill_unmapped_fields", "Fields of documents that no column covers, by resource."),
+    ("waybill_health_level", "Health of the installation: 0 ok, 1 attention, 2 failing."),
 ];
 
-/// One recorder a process; tests start several apps in one.
+/// The recorder of the process; tests start several apps in one process.
 pub(super) fn recorder() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     if let Some(handle) = HANDLE.get() {
@@ -60,7 +60,7 @@ pub(super) fn recorder() -> PrometheusHandle {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
     if metrics::set_global_recorder(recorder).is_err() {
-        tracing::debug!("another recorder is in place; its numbers are shown there");
+        tracing::debug!("another metrics recorder is installed; metrics are shown there");
     }
     for (name, help) in COUNTERS {
         describe_counter!(name, help);
@@ -72,7 +72,7 @@ pub(super) fn recorder() -> PrometheusHandle {
 }
 
 impl Inner {
-    fn takes_documents(&self) -> bool {
+    fn accepts_documents(&self) -> bool {
         let is_known = self.health.is_known() || !matches!(self.sink, Sink::Mysql(_));
         is_known && self.health.error().is_none()
     }
@@ -87,7 +87,7 @@ impl Inner {
                 ("waybill_outbox_entries", counters.outbox),
                 ("waybill_outbox_bytes", counters.outbox_bytes),
                 ("waybill_store_bytes", self.store.size()),
-                ("waybill_sink_healthy", u64::from(self.takes_documents())),
+                ("waybill_sink_healthy", u64::from(self.accepts_documents())),
             ] {
                 metrics::gauge!(name).set(value as f64);
             }
@@ -106,7 +106,7 @@ impl Inner {
         if let Ok(parked) = self.store.parked_by_resource() {
             write_parked(&mut text, parked.into_iter().map(|((_, resource), count)| (resource, count)));
         }
-        write_family(&mut text, "waybill_build_info", "The version that runs; always 1.");
+        write_family(&mut text, "waybill_build_info", "The running version; always 1.");
         line(&mut text, "waybill_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
         let mut page = self.metrics.render();
         page.push_str(&text);
@@ -114,9 +114,9 @@ impl Inner {
     }
 }
 
-/// What the recorder would keep of shops that are gone is written here, as it is now.
+/// Writes metrics per shop directly: the recorder would keep those of deleted shops.
 fn write_health(text: &mut String, health: &Health, now: Millis) {
-    let help = "Seconds since the last run of a shop's resource that ended well; before the first, since the shop was \
+    let help = "Seconds since the last successful run of a shop's resource; before the first, since the shop was \
                 registered.";
     write_family(text, "waybill_stream_age_seconds", help);
     for shop in &health.shops {
@@ -137,14 +137,14 @@ fn write_health(text: &mut String, health: &Health, now: Millis) {
 fn write_parked(text: &mut String, parked: impl Iterator<Item = (String, u64)>) {
     let mut by_resource: BTreeMap<String, u64> = BTreeMap::new();
     parked.for_each(|(resource, count)| *by_resource.entry(resource).or_default() += count);
-    write_family(text, "waybill_parked", "Pages and documents that were given up after their attempts.");
+    write_family(text, "waybill_parked", "Pages and documents that failed after all attempts.");
     for (resource, count) in by_resource {
         line(text, "waybill_parked", &[("resource", &resource)], count);
     }
 }
 
 fn write_family(text: &mut String, name: &str, help: &str) {
-    // Writing into a text does not fail.
+    // Writing to a string does not fail.
     writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge").ok();
 }
 

@@ -1,47 +1,62 @@
-//! The composition root: builds every part, joins them, starts and stops them. The only module that
-//! sees all of them; nothing but `cli` calls it.
+//! The composition root: builds, connects, starts, supervises and stops all components. Only `cli` calls it.
+//!
+//! Implementation of [`App`] and of the HTTP API's backend:
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `backend` | the HTTP API's questions, answered by store, sink and engine |
-//! | `completeness` | what was listed against what the sink holds, and the closing of gaps |
-//! | `forecast` | when a run will be done |
-//! | `health` | how all is, for every surface; its changes in the log |
-//! | `health_book` | the health of all shops, kept current by what changed |
-//! | `keeper` | tokens kept, sealed, in the store |
-//! | `master_key` | the key file, made at the first start |
-//! | `metrics` | what each metric means, and their page |
-//! | `overdue` | the alarm before rows fall out of the API's reach |
-//! | `probe` | what `waybill check` asks of the outside |
-//! | `ready` | whether it can do its work, and what is missing |
-//! | `restore` | an empty data directory heals from MySQL |
-//! | `story` | the log's lines about the start and about runs that end |
-//! | `uses` | when each API key was last used |
+//! | `backend` | implements the HTTP API's `Backend` over store, sink and engine |
+//! | `completeness` | compares listed documents with the sink, repairs gaps |
+//! | `forecast` | estimates when a run will end |
+//! | `health` | health for every surface; logs its changes |
+//! | `health_book` | incrementally updated health of all shops |
+//! | `key_usage` | when each API key was last used |
+//! | `machine` | checks and raises the system's resource limits |
+//! | `master_key` | reads the key file, creates it at the first start |
+//! | `metrics` | descriptions of the metrics, and the Prometheus page |
+//! | `ready` | readiness, with reasons |
+//! | `restore` | restores an empty data directory from MySQL |
+//! | `secret_file` | files that only their owner can read |
+//! | `staleness` | alarm before rows leave the API's history |
+//! | `status` | the status page, and whether all work is done |
+//! | `story` | log lines about the start and about runs that end |
+//! | `token_store` | tokens sealed in the store |
 //! | `waits` | what open runs wait for |
+//!
+//! Bodies of commands:
+//!
+//! | file | command |
+//! | --- | --- |
+//! | `check` | `waybill check`: tokens, first pages, MySQL |
+//! | `infer` | `waybill schema infer` |
+//! | `plan` | `waybill plan` |
+//! | `preview` | `waybill preview` |
+//! | `schema` | `waybill schema`: tables, replay |
+//! | `single_call` | single API calls of such commands, within the budget |
+//! | `state` | `waybill state` |
 
 mod backend;
-mod call;
+mod check;
 mod completeness;
 mod forecast;
 mod health;
 mod health_book;
 pub mod infer;
-mod keeper;
+mod key_usage;
 pub mod machine;
 mod master_key;
 mod metrics;
-mod overdue;
 pub mod plan;
 pub mod preview;
-pub(crate) mod private;
-mod probe;
 mod ready;
 mod restore;
 pub mod schema;
+pub(crate) mod secret_file;
+mod single_call;
+mod staleness;
 pub mod state;
+mod status;
 mod story;
-mod uses;
-mod view;
+mod token_store;
 mod waits;
 
 use std::path::{Path, PathBuf};
@@ -66,23 +81,23 @@ use crate::source::{Auth, Source, SourceConfig};
 use crate::store::{self, Store, StoreError};
 use crate::sync::schedule::{Schedule, Timetable, tick};
 use crate::sync::{Engine, EngineDeps};
-use keeper::StoreKeeper;
+use token_store::PersistentTokens;
 
 pub(crate) use master_key::is_made as is_master_key_made;
 
 pub use crate::store::Holder;
-pub use probe::{CheckLevel, Finding};
+pub use check::{CheckLevel, Finding};
 
-/// Attempts of one lane that may be prepared or in flight: a window of most rules, and not all of the
-/// places that the shops share.
+/// Most attempts of one lane that are prepared or in flight: a window of most rules, and a fraction of all in-flight
+/// calls.
 const LANE_WIDTH: u32 = 64;
-/// After a rest the logins of so many seconds may leave at once.
+/// Burst of logins, in seconds of their rate.
 const LOGIN_BURST_S: u32 = 2;
-/// How often somebody who waits for idleness looks, should no signal come.
+/// Poll interval of [`App::idle`] in case no notification arrives.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
-/// Between two times that what no column takes is put into the store.
+/// Interval of persisting the drift report.
 const DRIFT_PAUSE: Duration = Duration::from_secs(60);
-/// How long the writer may take to end its transaction at a stop.
+/// Time for the writer to finish its transaction during shutdown.
 const WRITER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running program without its HTTP side.
@@ -103,74 +118,74 @@ struct Inner {
     started_at: i64,
     http: http::Limits,
     data_dir: PathBuf,
-    /// Held by who looks at the completeness of a shop.
-    looks: tokio::sync::Mutex<()>,
-    uses: uses::Uses,
+    /// Serializes completeness comparisons: each reads the whole ledger of a shop.
+    completeness_lock: tokio::sync::Mutex<()>,
+    key_usage: key_usage::KeyUsage,
     health_book: health_book::HealthBook,
     timetable: Timetable,
-    /// Why the mirror in MySQL was not taken over yet, if that is to be done.
-    unrestored: std::sync::Mutex<Option<String>>,
+    /// Why the shops in MySQL are not restored yet; none: they are, or need not be.
+    restore_error: std::sync::Mutex<Option<String>>,
     overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
-    /// Fetching pauses while the outbox holds more.
+    /// Fetching pauses while the outbox is larger.
     outbox_bytes_max: u64,
     drain: Duration,
-    /// A stop was asked for: not ready any more, no new connections.
+    /// Shutdown has begun: not ready any more, no new connections.
     closing: CancellationToken,
-    /// The writer shall end after its transaction.
+    /// The writer and the background tasks must end.
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl App {
-    /// Opens the store and starts the engine, the schedule and the writer. No port is opened, and
-    /// neither the marketplace nor MySQL needs to be there.
+    /// Opens the store and starts the engine, the schedule and the writer. Opens no port, and succeeds even if the
+    /// marketplace or MySQL is down.
     ///
     /// # Errors
-    /// The store does not open, the master key does not fit, or an address is unusable.
+    /// The store does not open, the master key is wrong, or a URL is unusable.
     pub async fn start(config: Config) -> anyhow::Result<App> {
-        App::working(config, Means::Api).await
+        App::start_with(config, Means::Api).await
     }
 
-    /// The same for a command that ends and serves no API: remedies name commands.
+    /// As [`App::start`], for a command that ends and serves no API: remedies name commands instead of endpoints.
     ///
     /// # Errors
     /// As [`App::start`].
     pub async fn start_pass(config: Config) -> anyhow::Result<App> {
-        App::working(config, Means::Commands).await
+        App::start_with(config, Means::Commands).await
     }
 
-    async fn working(config: Config, means: Means) -> anyhow::Result<App> {
+    async fn start_with(config: Config, means: Means) -> anyhow::Result<App> {
         let app = App::open(config, true, means).await?;
         if let Err(error) = app.inner.restore().await {
-            app.inner.spawn("the taking over from MySQL", Arc::clone(&app.inner).restore_later(error));
+            app.inner.spawn("restore from MySQL", Arc::clone(&app.inner).restore_later(error));
         }
         app.inner.spawn_tasks();
         Ok(app)
     }
 
-    /// The same at rest, for commands that look at the books or change them: no job runs, nothing is written to
-    /// the sink, and the marketplace is called only to prove credentials.
+    /// Opens everything without running it, for commands that read or change the store: no job runs, nothing is written
+    /// to the sink, and the marketplace is called only to verify credentials.
     ///
     /// # Errors
     /// As [`App::start`].
     pub async fn at_rest(config: Config) -> anyhow::Result<App> {
         let app = App::open(config, false, Means::Commands).await?;
         if let Err(error) = app.inner.restore().await {
-            tracing::warn!(%error, "the shops of an earlier data directory, if there are any, are not taken over yet");
+            tracing::warn!(%error, "failed to restore from MySQL; shops of an earlier data directory, if any, are not known yet");
         }
         Ok(app)
     }
 
-    async fn open(config: Config, works: bool, means: Means) -> anyhow::Result<App> {
+    async fn open(config: Config, runs: bool, means: Means) -> anyhow::Result<App> {
         let timetable = timetable(&config)?;
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
         store.bound_parked(config.limits.parked_max);
-        let keeper = Arc::new(StoreKeeper::new(store.clone()));
-        let room = machine::Room::for_calls(config.source.in_flight_max);
-        let source_config = SourceConfig { in_flight_max: room.calls, ..source_config(&config.source) };
-        let source = Arc::new(Source::new(source_config, keeper, clock.clone())?);
+        let tokens = Arc::new(PersistentTokens::new(store.clone()));
+        let open_files = machine::OpenFileBudget::for_calls(config.source.in_flight_max);
+        let source_config = SourceConfig { in_flight_max: open_files.calls, ..source_config(&config.source) };
+        let source = Arc::new(Source::new(source_config, tokens, clock.clone())?);
         let deps = EngineDeps {
             store: store.clone(),
             source: Arc::<Source>::clone(&source),
@@ -183,10 +198,10 @@ impl App {
         let stale_after = config.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         let (definitions, sync) = (config.definitions.clone(), timetable.sync.clone());
         let health_book = health_book::HealthBook::new(store.clone(), definitions, sync, (stale_after, means));
-        if works {
+        if runs {
             health_book.look_first()?;
         }
-        let engine = if works { Engine::start(deps).await? } else { Engine::at_rest(deps) };
+        let engine = if runs { Engine::start(deps).await? } else { Engine::at_rest(deps) };
         let sink = match &config.mysql_url {
             Some(url) => {
                 Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?))
@@ -203,13 +218,13 @@ impl App {
             admin_key: config.admin_key.as_ref().map(digest),
             metrics: metrics::recorder(),
             started_at: clock.now(),
-            http: http_limits(config.behind_proxy, room.connections),
+            http: http_limits(config.behind_proxy, open_files.connections),
             data_dir: config.data_dir,
-            looks: tokio::sync::Mutex::default(),
-            uses: uses::Uses::default(),
+            completeness_lock: tokio::sync::Mutex::default(),
+            key_usage: key_usage::KeyUsage::default(),
             health_book,
             timetable,
-            unrestored: std::sync::Mutex::default(),
+            restore_error: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),
             outbox_bytes_max: config.limits.outbox_max_bytes,
             drain: config.limits.drain,
@@ -220,8 +235,7 @@ impl App {
         Ok(App { inner })
     }
 
-    /// Asks MySQL once whether it answers and its tables can be written to, for the health of an app at rest, which has
-    /// no writer.
+    /// Checks once whether MySQL responds and its tables can be written to, for the health of an app without a writer.
     pub async fn look_at_sink(&self) {
         let Sink::Mysql(mysql) = &self.inner.sink else { return };
         let error = match mysql.inspect().await {
@@ -231,21 +245,21 @@ impl App {
         self.inner.health.note(error.map(|fault| fault.text));
     }
 
-    /// The time by the clock that records carry.
+    /// The time of the store's clock, in milliseconds since 1970.
     pub fn now(&self) -> i64 {
         self.inner.store.clock().now()
     }
 
-    /// What the HTTP API and the commands ask.
+    /// The backend of the HTTP API and of the commands.
     pub fn backend(&self) -> Arc<dyn Backend> {
         Arc::<Inner>::clone(&self.inner)
     }
 
-    /// Serves the HTTP API until [`App::stop`] or until the store fails. When the returned future is
-    /// dropped the API goes on; [`App::stop`] lets its open requests end.
+    /// Serves the HTTP API until [`App::stop`] or until a component fails. If the returned future is dropped, the API
+    /// goes on; [`App::stop`] drains its open requests.
     ///
     /// # Errors
-    /// The store or another part failed: the process must end, so that the next start opens it anew.
+    /// The store or another component failed: the process must be restarted.
     pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
         let closing = self.inner.closing.clone().cancelled_owned();
         let mut failed = self.inner.store.failed();
@@ -258,67 +272,70 @@ impl App {
         self.failure()
     }
 
-    /// Serves `/metrics` alone, without a key, on a listener of its own, until [`App::stop`].
+    /// Serves `/metrics` without a key, on a listener of its own, until [`App::stop`].
     pub fn serve_metrics(&self, listener: TcpListener) {
         let closing = self.inner.closing.clone().cancelled_owned();
         let serving = http::serve_metrics(listener, self.backend(), self.inner.http, closing);
         self.inner.spawn("the metrics listener", serving);
     }
 
-    /// Whether a part failed that nothing can go on without.
+    /// Whether an essential component failed.
     ///
     /// # Errors
-    /// Which one: the process must end, so that the next start opens it anew.
+    /// Names the component; the process must be restarted.
     pub fn failure(&self) -> anyhow::Result<()> {
         if !*self.inner.store.failed().borrow() {
             return Ok(());
         }
         if let Some(part) = self.inner.store.failed_part() {
-            anyhow::bail!("a fault of Waybill: a part of it failed ({part}); see the log. The next start goes on");
+            anyhow::bail!(
+                "internal error: {part} failed; see the log, and restart: the next start continues where this one stopped"
+            );
         }
         anyhow::bail!(
-            "the store in {} failed; see the log. The next start opens it anew; if it fails again, move the \
-             directory aside and start again: with MySQL everything comes back from it, without it shops must be \
-             registered anew and everything is read again",
+            "the store in {} failed; see the log, and restart. If it fails again, move the directory aside and start \
+             again: with MySQL everything is restored from it; without MySQL the shops must be registered again and all \
+             their data is read again",
             self.inner.data_dir.display()
         )
     }
 
-    /// Returns when nothing is left to do now: no open run, no job due or in retry, nothing in the
-    /// outbox. Returns too when there is a [`App::failure`]. Cancel safe.
+    /// Waits until there is nothing to do now: no open run, no job due or in retry, an empty outbox. Also returns on
+    /// [`App::failure`]. Cancel safe.
     pub async fn idle(&self) {
         let failed = self.inner.store.failed();
         loop {
-            // Listened for from before the look.
+            // Subscribed before the check, so that no notification is missed.
             let progress = self.inner.store.signals().progress.notified();
             if *failed.borrow() || self.inner.is_idle().unwrap_or(false) {
                 return;
             }
-            // The answer does not matter: either way it looks again.
+            // On a timeout it checks again too.
             drop(tokio::time::timeout(IDLE_LOOK, progress).await);
         }
     }
 
-    /// Takes no more requests and leases no more jobs; waits for open requests, for calls in flight and
-    /// for the writer's transaction, each within bounds. What is left is durable and goes on at the next
-    /// start.
+    /// Stops accepting requests and leasing jobs; waits for open requests, calls in flight and the writer's
+    /// transaction, each for a bounded time. Unfinished work is durable and continues at the next start.
     ///
     /// # Errors
-    /// None at present; callers must be ready for some.
+    /// None at present.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.inner.closing.cancel();
         self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
-        self.inner.keep_drift().await;
-        self.inner.keep_uses(0).await;
+        self.inner.persist_drift().await;
+        self.inner.store_key_usage(0).await;
         self.inner.stop.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("open requests or the writer's transaction were cut off; what was not durable is repeated");
+            tracing::warn!(
+                "aborted open requests or the writer's transaction at the shutdown deadline; unfinished work is repeated"
+            );
         }
         if let Sink::Mysql(mysql) = &self.inner.sink
             && let Ok(Err(error)) = tokio::time::timeout(WRITER_PATIENCE, mysql.disconnect()).await
         {
-            tracing::debug!(%error, "closing the connections to MySQL");
+            tracing::debug!(%error, "failed to close the connections to MySQL");
         }
         Ok(())
     }
@@ -337,9 +354,9 @@ impl Inner {
         self.spawn("the health", Arc::clone(self).watch_health());
         self.spawn("old runs", self.store.clone().trim_runs(self.stop.clone()));
         self.spawn("overdue walks", Arc::clone(self).watch_overdue());
-        self.spawn("completeness", Arc::clone(self).mend_after_walks());
-        self.spawn("drift", Arc::clone(self).keep_drift_often());
-        self.spawn("housekeeping", Arc::clone(self).keep_house());
+        self.spawn("completeness", Arc::clone(self).repair_after_walks());
+        self.spawn("drift", Arc::clone(self).persist_drift_periodically());
+        self.spawn("housekeeping", Arc::clone(self).run_housekeeping());
         if let Some(ended) = self.store.take_ended_runs() {
             self.spawn("the log of runs", Arc::clone(self).log_runs(ended));
         }
@@ -352,30 +369,30 @@ impl Inner {
         });
     }
 
-    /// Starts a part that works for as long as the process does.
+    /// Spawns a supervised task that runs as long as the process.
     fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.tasks.spawn(self.store.watched(part, work))
     }
 }
 
 impl Inner {
-    async fn keep_drift_often(self: Arc<Inner>) {
+    async fn persist_drift_periodically(self: Arc<Inner>) {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(DRIFT_PAUSE) => self.keep_drift().await,
+                () = tokio::time::sleep(DRIFT_PAUSE) => self.persist_drift().await,
             }
         }
     }
 
-    async fn keep_drift(&self) {
+    async fn persist_drift(&self) {
         if let Err(error) = self.engine.save_drift().await {
-            error.warn("what no column takes could not be put into the store; trying again later");
+            error.warn("failed to persist the drift report; trying again later");
         }
     }
 }
 
-/// A damaged store is moved aside where MySQL can fill a new one; else it is refused, with the mend.
+/// Opens the store. A damaged one is moved aside if MySQL can restore it; otherwise the error names the remedy.
 fn open_store(config: &Config, master: &[u8; 32], clock: &Clock) -> Result<Store, StoreError> {
     match Store::open(&config.data_dir, master, clock.clone()) {
         Err(StoreError::Damaged { detail, .. }) if config.mysql_url.is_some() => {
@@ -383,7 +400,7 @@ fn open_store(config: &Config, master: &[u8; 32], clock: &Clock) -> Result<Store
             tracing::error!(
                 detail,
                 aside = %aside.display(),
-                "the store is damaged; its files were moved aside, and a new one is filled from MySQL"
+                "the store is damaged; moved its files aside, restoring a new one from MySQL"
             );
             Store::open(&config.data_dir, master, clock.clone())
         }
@@ -399,7 +416,7 @@ fn digest(key: &secrecy::SecretString) -> [u8; 32] {
 fn http_limits(behind_proxy: bool, connections: usize) -> http::Limits {
     let limits = http::Limits::default();
     let connections_max = limits.connections_max.min(connections);
-    // All clients have the proxy's address then.
+    // Behind a proxy all clients have its address.
     let per_peer_max = if behind_proxy { connections_max } else { limits.connections_per_peer_max };
     http::Limits { connections_max, connections_per_peer_max: per_peer_max, ..limits }
 }
@@ -429,16 +446,16 @@ fn timetable(config: &Config) -> anyhow::Result<Timetable> {
     })
 }
 
-/// Whether there is anything in the data directory. A command that only looks must not begin one; what cannot be read
-/// counts as there, so that whoever opens it tells why.
-pub fn is_begun(data_dir: &Path) -> bool {
+/// Whether the data directory has any content; read-only commands must not create one. An unreadable directory counts
+/// too, so that opening it reports the error.
+pub fn is_initialized(data_dir: &Path) -> bool {
     match std::fs::read_dir(data_dir) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
 }
 
-/// A command named a shop by an id that none has.
+/// The shop id given to a command does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("--shop {0}: there is no such shop; `waybill shops list` shows the ids")]
 pub(crate) struct NoSuchShop(pub(crate) String);
@@ -451,7 +468,7 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_part_that_panics_ends_the_service_and_whoever_waits() {
+    async fn a_panic_in_a_task_ends_serve_and_idle() {
         let folder = tempfile::tempdir().unwrap();
         let set = |name: &str, value: String| (format!("WAYBILL_{name}"), value);
         let dir = folder.path().join("data").display().to_string();
@@ -459,9 +476,9 @@ mod tests {
         let app = App::start(config).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         assert!(app.failure().is_ok() && app.inner.readiness(None).unready.is_empty());
-        app.inner.spawn("of a test", async { panic!("said to nobody") });
+        app.inner.spawn("a test task", async { panic!("secret payload") });
         let ended = app.serve(listener).await.unwrap_err().to_string();
-        assert!(ended.contains("(of a test)") && !ended.contains("said to nobody"), "{ended}");
+        assert!(ended.contains("a test task failed") && !ended.contains("secret payload"), "{ended}");
         assert!(!app.inner.readiness(None).unready.is_empty());
         app.idle().await;
         app.stop().await.unwrap();

@@ -1,8 +1,8 @@
-//! `waybill plan`: which calls the next walk would make, and how long they take. From what earlier walks cost and what
-//! the ledger holds; makes no call itself.
+//! `waybill plan`: estimates the calls and the duration of the next walk, from earlier walks and the ledger. Makes no
+//! call.
 //!
-//! Each pass of a walk counts: a first walk passes over its list twice. What is new or changed in the marketplace since the
-//! last walk is not known here, and not in the plan.
+//! Each pass of a walk counts: a first walk passes over its list twice. Documents that are new or changed in the
+//! marketplace since the last walk are unknown and not in the plan.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::domain::{Mode, Shop, ShopState, StreamId};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
 
-/// Rows of a page, where neither the definition nor an earlier walk says it.
+/// Assumed page size if neither the definition nor an earlier walk gives it.
 const PAGE_ROWS: u64 = 50;
-/// Parameters of a list by which its page size is often asked for.
+/// Common names of the page size parameter.
 const SIZE_PARAMETERS: [&str; 7] = ["page-size", "page_size", "pageSize", "per_page", "per-page", "limit", "size"];
 
-/// What to plan.
+/// Arguments of the plan.
 #[derive(Clone, Debug, Default)]
 pub struct Ask {
     pub shop: Option<String>,
     pub resource: Option<String>,
     pub full: bool,
-    /// Rows of streams that were never walked.
+    /// Number of rows of streams that were never walked.
     pub rows: Rows,
 }
 
-/// How many rows lists have that were never walked.
+/// Numbers of rows of streams that were never walked.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    /// Of each stream that is not named.
+    /// For each stream that is not named.
     pub each: Option<u64>,
     /// By resource, or by resource and parameters as the plan shows them.
     pub of: BTreeMap<String, u64>,
@@ -45,7 +45,7 @@ impl Rows {
     }
 }
 
-/// Resource and parameters, as the plan shows them.
+/// Name of a stream in the plan: resource and parameters.
 pub fn stream_name(stream: &StreamId) -> String {
     format!("{} {}", stream.resource, stream.combination).trim().to_owned()
 }
@@ -56,25 +56,25 @@ pub struct StreamPlan {
     pub shop: String,
     pub stream: StreamId,
     pub mode: Mode,
-    /// None: it was never walked so, and nothing says how much there is.
+    /// List calls; none: unknown, because there was no such walk and no number of rows is given.
     pub lists: Option<u64>,
     pub details: Option<u64>,
-    /// Where the numbers come from.
+    /// Source of the numbers.
     pub basis: &'static str,
 }
 
-/// The calls that share one budget.
+/// The calls of one budget.
 #[derive(Clone, Debug)]
 pub struct BudgetPlan {
     pub account: String,
     pub rule: String,
     pub limit: String,
     pub calls: u64,
-    /// Zero: the rule is lifted.
+    /// Estimated duration; zero: no rate limit.
     pub takes: Duration,
 }
 
-/// The whole plan.
+/// Estimate for all streams and budgets.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub streams: Vec<StreamPlan>,
@@ -82,10 +82,10 @@ pub struct Plan {
 }
 
 impl App {
-    /// Plans the next walk of the shops that are active, or of the one that is named.
+    /// Plans the next walk of the active shops, or of the named one.
     ///
     /// # Errors
-    /// The store's read errors; a shop that is not there.
+    /// Store errors; an unknown shop.
     pub fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
         let inner = &self.inner;
         let mut shops = inner.store.shops()?;
@@ -120,7 +120,7 @@ impl App {
         for ((account, name), calls) in calls {
             let limit = inner.engine.rules().rules().iter().find(|rule| rule.name == name).and_then(|rule| rule.limit);
             let takes = limit.map_or(Duration::ZERO, |limit| {
-                // A whole window's calls may leave at once; the last ones need not wait for theirs to end.
+                // The calls of a window may leave at once; the last window need not end.
                 let windows = calls.saturating_sub(1) / u64::from(limit.calls);
                 limit.window * u32::try_from(windows).unwrap_or(u32::MAX)
             });
@@ -131,7 +131,7 @@ impl App {
     }
 }
 
-/// The calls of a walk of one stream.
+/// The calls of one walk of one stream.
 struct Calls {
     lists: Option<u64>,
     details: Option<u64>,
@@ -154,30 +154,30 @@ impl Inner {
         } else {
             self.later_walk(definition, (&stream, mode), &rows)?
         };
-        // Planned reads that are due leave beside the walk; a full one on request has them among its own.
+        // Due refreshes come on top of the walk; a repeated full walk includes them.
         let due = if mode == Mode::Full && !first { 0 } else { rows.due };
         let details = details.map(|details| if definition.detail.is_some() { details + due } else { 0 });
         Ok(StreamPlan { shop: shop.name.clone(), stream, mode, lists, details, basis })
     }
 
-    /// A walk over a list that was never read whole.
+    /// Plans a walk over a list that was never read completely.
     fn first_walk(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Calls, StoreError> {
         let unknown = |basis| Calls { lists: None, details: None, basis };
         let Some(rows) = asked.of(stream) else {
             return Ok(unknown("never walked; give --rows"));
         };
         let Some(parents) = self.parents(definition, stream, asked)? else {
-            return Ok(unknown("its parents are not known; give their --rows too"));
+            return Ok(unknown("its parents are unknown; give their --rows too"));
         };
         let now = self.store.clock().now();
         let walk = Walk { mode: Mode::Full, started_at: now, since: None, parent: None };
         let pages = pages_of(definition, stream, rows, parents.saturating_mul(stretches(definition, walk)));
-        // The first pass is held against a second one, unless all stood on one page.
+        // A second pass confirms the first one, unless there is only one page.
         let passes = if pages > 1 || rows == 0 { 2 } else { 1 };
-        Ok(Calls { lists: Some(pages * passes), details: Some(rows), basis: "the rows that were given" })
+        Ok(Calls { lists: Some(pages * passes), details: Some(rows), basis: "the given rows" })
     }
 
-    /// How many lists of a parent's the stream has: 1 without a parent; none: not known.
+    /// Number of lists of a stream, one per parent: 1 without a parent resource; none: unknown.
     fn parents(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Option<u64>, StoreError> {
         let Some(parent) = &definition.parent else { return Ok(Some(1)) };
         let Some(parent) = self.definitions.iter().find(|one| one.name == *parent) else { return Ok(None) };
@@ -192,7 +192,7 @@ impl Inner {
         Ok(Some(count))
     }
 
-    /// A walk over a list that was read whole before.
+    /// Plans a walk over a list that was read completely before.
     fn later_walk(
         &self,
         definition: &Definition,
@@ -206,7 +206,7 @@ impl Inner {
         if mode == Mode::Full {
             return Ok(calls(
                 whole(),
-                if costs.full.is_some() { "the pages of the last walk" } else { "its pages are not known" },
+                if costs.full.is_some() { "the pages of the last walk" } else { "its number of pages is unknown" },
             ));
         }
         if definition.newest_first(&stream.combination) {
@@ -217,7 +217,7 @@ impl Inner {
             let walked_at = self.store.checkpoint(stream)?.walked_at.unwrap_or(0);
             let overlap = i64::try_from(definition.list.overlap.as_millis()).unwrap_or(i64::MAX);
             let pages = pages_to_known(&rows.times, size, walked_at.saturating_sub(overlap));
-            return Ok(calls(Some(pages), "the rows that are younger than the overlap"));
+            return Ok(calls(Some(pages), "the rows within the overlap"));
         }
         if definition.list.windows.is_some() || definition.list.recent.is_some() {
             if let Some(cost) = costs.incremental {
@@ -230,17 +230,16 @@ impl Inner {
             return Ok(calls(Some(lists + u64::from(ends_empty(definition))), "the days since the last walk"));
         }
         let pages = costs.incremental.map(|cost| cost.pages).or_else(whole);
-        Ok(calls(pages, if pages.is_some() { "the pages of the last walk" } else { "its pages are not known" }))
+        Ok(calls(pages, if pages.is_some() { "the pages of the last walk" } else { "its number of pages is unknown" }))
     }
 }
 
-/// Whether each list ends with an empty page.
+/// Whether the last page of a list is empty.
 fn ends_empty(definition: &Definition) -> bool {
     matches!(definition.list.pages, Pages::Number { .. } | Pages::Offset { .. })
 }
 
-/// Pages of one pass over a number of rows. In several lists they are taken to be spread: the last page of each is half full
-/// then, and as many lists as can be have rows.
+/// Number of pages of one pass. Rows are assumed to be spread over all lists, with the last page of each half full.
 fn pages_of(definition: &Definition, stream: &StreamId, rows: u64, lists: u64) -> u64 {
     if matches!(definition.list.pages, Pages::None) {
         return lists;
@@ -258,8 +257,8 @@ fn page_size(definition: &Definition, stream: &StreamId) -> u64 {
     asked.and_then(|(_, value)| value.parse().ok()).filter(|size| *size > 0).unwrap_or(PAGE_ROWS)
 }
 
-/// Pages from the newest row on, up to the first without a row that is younger than this; the empty one behind the last
-/// row counts too.
+/// Number of pages from the newest row to the first page without a row younger than `young_from`, or to the empty page
+/// at the end.
 fn pages_to_known(times: &[Option<i64>], size: u64, young_from: i64) -> u64 {
     let mut times = times.to_vec();
     times.sort_by(|a, b| b.cmp(a));
@@ -268,7 +267,7 @@ fn pages_to_known(times: &[Option<i64>], size: u64, young_from: i64) -> u64 {
     } else {
         times.iter().filter(|time| time.is_some_and(|time| time > young_from)).count()
     };
-    // Those behind the last young one are the page where the walk stops.
+    // Plus the page where the walk stops.
     (young as u64).div_ceil(size) + 1
 }
 
@@ -277,13 +276,13 @@ mod tests {
     use super::pages_to_known;
 
     #[test]
-    fn a_walk_for_news_stops_at_the_first_page_that_is_old() {
+    fn an_incremental_walk_stops_at_the_first_page_without_a_young_row() {
         let times = |young: i64, old: i64| -> Vec<Option<i64>> {
             (0..old).map(Some).chain((0..young).map(|n| Some(1_000 + n))).collect()
         };
         let pages = |young, old| pages_to_known(&times(young, old), 50, 999);
         assert_eq!([pages(0, 200), pages(1, 200), pages(50, 200), pages(51, 200)], [1, 2, 2, 3]);
-        assert_eq!([pages(0, 0), pages(3, 0)], [1, 2], "and the empty page");
-        assert_eq!(pages_to_known(&[None; 60], 50, 999), 3, "their age is not known");
+        assert_eq!([pages(0, 0), pages(3, 0)], [1, 2], "with the empty page");
+        assert_eq!(pages_to_known(&[None; 60], 50, 999), 3, "of unknown age");
     }
 }

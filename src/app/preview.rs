@@ -1,9 +1,10 @@
-//! `waybill preview`: the first rows of a resource as its tables would have them, and what each column got. Reads the
-//! API within the budget; writes nothing.
+//! `waybill preview`: shows the first rows of a resource as they would be stored, and the origin of each column.
+//!
+//! Calls the API within the rate budget; stores no documents.
 
 use bytes::Bytes;
 
-use super::call::{Caller, told};
+use super::single_call::{Caller, to_error};
 use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time};
 use crate::catalog::definition::{Column, ColumnKind, ColumnSource, Definition};
 use crate::catalog::extract::{Cell, extract};
@@ -11,29 +12,29 @@ use crate::config::Config;
 use crate::domain::{Combination, Json, Mode, Shop};
 use crate::source::{Credentials, Position, Walk, pages};
 
-/// List calls made to find a first row: windows of days and other combinations may be empty.
-const LOOKS_MAX: usize = 10;
-/// Parents looked at for a first row: some have none.
+/// Most list calls to find a first row: some windows and parameters have none.
+const CALLS_MAX: usize = 10;
+/// Most parents tried to find a first row: some have none.
 const PARENTS_MAX: usize = 5;
 const DAY_MS: i64 = 86_400_000;
 
-/// What was found.
+/// Result of the preview.
 #[derive(Debug)]
 pub struct Preview {
     pub shop: String,
-    /// The id's column and those of the table.
+    /// The id column and the columns of the table.
     pub names: Vec<String>,
-    /// Each: the id and the cells, as text.
+    /// Rows: the id and the cells, as text.
     pub rows: Vec<Vec<String>>,
-    /// Of the first row.
+    /// Columns of the first row.
     pub columns: Vec<Got>,
-    /// Child tables and how many rows they get from the first row.
+    /// Child tables, and the number of their rows for the first row.
     pub children: Vec<(String, usize)>,
-    /// Places that no column takes.
+    /// Fields that no column covers.
     pub unmapped: Vec<String>,
 }
 
-/// What one column got.
+/// Type, origin and value of one column.
 #[derive(Debug)]
 pub struct Got {
     pub column: String,
@@ -45,7 +46,7 @@ pub struct Got {
 /// Reads the first `rows` documents of a resource.
 ///
 /// # Errors
-/// No shop takes it, the API does not answer, or has no row.
+/// No shop syncs it, the API fails, or it has no row.
 pub async fn preview(
     config: &Config,
     definition: &Definition,
@@ -60,8 +61,9 @@ pub async fn preview(
         None => first_rows(&caller, who, definition, None).await?,
         Some(parent) => {
             let parent = config.definitions.iter().find(|other| other.name == *parent);
-            let parent = parent.ok_or_else(|| anyhow::anyhow!("its parent is not configured"))?;
-            of_some_parent(&caller, who, definition, parent).await?
+            let parent = parent
+                .ok_or_else(|| anyhow::anyhow!("its parent resource is not configured; add it to `resources`"))?;
+            first_rows_of_parents(&caller, who, definition, parent).await?
         }
     };
     let mut documents = Vec::new();
@@ -75,8 +77,8 @@ pub async fn preview(
     Ok(lay_out(definition, &shop, &combination, &documents))
 }
 
-/// The rows of the first of a few parents that has some.
-async fn of_some_parent(
+/// The rows of the first parent that has some.
+async fn first_rows_of_parents(
     caller: &Caller<'_>,
     who: (&Shop, &Credentials),
     definition: &Definition,
@@ -95,7 +97,7 @@ async fn of_some_parent(
 
 type Row = (String, Option<Bytes>);
 
-/// The rows of the first page that has some: of the latest days first, and of any combination.
+/// The rows of the first page that has some: the latest days first, with any list parameters.
 async fn first_rows(
     caller: &Caller<'_>,
     who: (&Shop, &Credentials),
@@ -103,7 +105,7 @@ async fn first_rows(
     parent: Option<String>,
 ) -> anyhow::Result<(Combination, Vec<Row>)> {
     let now = caller.store.clock().now();
-    let mut looks = 0;
+    let mut calls = 0;
     for days in [0, 1, 3, 7, 30, 90] {
         for combination in &definition.list.combinations {
             let since = definition.list.windows.is_some().then_some(now - days * DAY_MS);
@@ -111,12 +113,12 @@ async fn first_rows(
             let walk = Walk { mode, started_at: now, since, parent: parent.clone() };
             let position = Position::begin(definition, walk);
             let page = caller.page(who, definition, combination, &position).await?;
-            looks += 1;
+            calls += 1;
             if !page.rows.is_empty() {
                 return Ok((combination.clone(), page.rows.into_iter().map(|row| (row.id, row.body)).collect()));
             }
-            if looks >= LOOKS_MAX {
-                anyhow::bail!("{}: no row on the first {looks} pages that were looked at", definition.name);
+            if calls >= CALLS_MAX {
+                anyhow::bail!("{}: no row on the first {calls} pages", definition.name);
             }
         }
         if definition.list.windows.is_none() {
@@ -134,7 +136,7 @@ async fn document(
 ) -> anyhow::Result<Bytes> {
     let call = pages::detail_call(definition, id).ok_or_else(|| anyhow::anyhow!("the row has no body"))?;
     let outcome = caller.call(shop, credentials, &call).await?;
-    let body = outcome.result.map_err(|error| told(&error))?;
+    let body = outcome.result.map_err(|error| to_error(&error))?;
     Ok(pages::detail(definition, id, &body, || None, caller.store.clock().now())?.body)
 }
 
@@ -188,10 +190,10 @@ fn got(column: &Column, cell: &Cell, document: &Json<'_>) -> Got {
             if kind == WITHOUT_OFFSET {
                 format!("NULL: {WITHOUT_OFFSET_HINT}")
             } else {
-                format!("NULL: the {kind} there does not fit")
+                format!("NULL: a value of type {kind} does not fit")
             }
         }
-        (Cell::Null, None) => "NULL: not there".to_owned(),
+        (Cell::Null, None) => "NULL: the field is absent".to_owned(),
         (cell, _) => shown(cell),
     };
     Got { column: column.name.clone(), kind: column.kind.to_string(), from, value }

@@ -1,7 +1,7 @@
-//! Whether the installation can do its work: what `/readyz` tells, and what the registering of shops waits for.
+//! Readiness, for `/readyz`; and whether shops may be registered yet.
 //!
-//! A sink that is away is borne for long: documents wait in the outbox, so it is degraded only, until the outbox is
-//! nearly full and fetching is about to pause.
+//! A MySQL outage is tolerated: documents wait in the outbox, and the state is only degraded until the outbox is nearly
+//! full and fetching is about to pause.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::http::backend::Readiness;
 use crate::sink::Sink;
 use crate::store::StoreError;
 
-/// So much of the outbox, in percent, may fill before a sink that is away keeps us from our work.
+/// Fill level of the outbox, in percent, above which an outage of the sink makes the service unready.
 const OUTBOX_PERCENT_MAX: u64 = 90;
 
 impl Inner {
-    /// From the health: what keeps it from its work, and what it does without. Of some shops: without other shops.
+    /// Readiness by the current health. With `of`: by the health of these shops only.
     pub(super) fn readiness(&self, of: Option<Vec<String>>) -> Readiness {
         let mut unready = Vec::new();
         if self.closing.is_cancelled() {
@@ -34,16 +34,14 @@ impl Inner {
             }
         };
         let percent = self.store.outbox_bytes().unwrap_or(0).saturating_mul(100) / self.outbox_bytes_max.max(1);
-        let (stops, bears): (Vec<&Reason>, Vec<&Reason>) = health
-            .reasons
-            .iter()
-            .partition(|reason| keeps_from_work(reason.code, percent, self.unrestored().is_some()));
-        unready.extend(stops.into_iter().map(line));
-        Readiness { unready, degraded: bears.into_iter().map(line).collect() }
+        let (blocking, degrading): (Vec<&Reason>, Vec<&Reason>) =
+            health.reasons.iter().partition(|reason| blocks_work(reason.code, percent, self.restore_error().is_some()));
+        unready.extend(blocking.into_iter().map(line));
+        Readiness { unready, degraded: degrading.into_iter().map(line).collect() }
     }
 
-    /// Why nothing may be registered now, if so: MySQL may know shops of an earlier data directory that were not taken
-    /// over. Who registers one of them anew would get another id, and its rows of before would belong to nobody.
+    /// Why no shop may be registered yet, if so: MySQL may hold shops of an earlier data directory that are not
+    /// restored. Registering one of them again would give it a new id and orphan its rows.
     pub(super) async fn shops_to_restore(&self) -> Result<Option<String>, StoreError> {
         let Sink::Mysql(mysql) = &self.sink else { return Ok(None) };
         if !self.store.is_blank()? {
@@ -51,28 +49,28 @@ impl Inner {
         }
         let known = match mysql.has_mirror().await {
             Ok(true) => mysql.shops().await.map(|shops| shops.len()),
-            // As on a server that had no room for its tables yet.
+            // The tables do not exist yet.
             Ok(false) => Ok(0),
             Err(error) => Err(error),
         };
-        let why = match (self.unrestored(), known) {
+        let why = match (self.restore_error(), known) {
             (_, Ok(0)) => return Ok(None),
-            (Some(why), _) => format!("shops that MySQL knows are not taken over yet: {why}"),
-            (None, Ok(shops)) => format!("{shops} shops that MySQL knows are about to be taken over; ask again then"),
-            (None, Err(_)) => "MySQL could not be asked yet which shops it knows, and one that it knows would get \
-                               another id; try again when it can be reached (`waybill check` says what is wrong)"
+            (Some(why), _) => format!("the shops in MySQL are not restored yet: {why}"),
+            (None, Ok(shops)) => format!("{shops} shops are being restored from MySQL; try again when that is done"),
+            (None, Err(_)) => "MySQL cannot be reached to see which shops it holds, and registering one of them \
+                               again would give it a new id; try again when MySQL is up (`waybill check` says what is wrong)"
                 .to_owned(),
         };
         Ok(Some(why))
     }
 }
 
-/// Whether nothing useful can be done before a person acts. A stream that fails is none of that: others go on.
-fn keeps_from_work(code: Code, outbox_percent: u64, unrestored: bool) -> bool {
+/// Whether the service can do no useful work until someone acts. A failing stream does not count: others go on.
+fn blocks_work(code: Code, outbox_percent: u64, restore_error: bool) -> bool {
     match code {
         Code::PartFailed | Code::NoRoom => true,
         Code::SinkUnavailable | Code::OutboxFull => outbox_percent >= OUTBOX_PERCENT_MAX,
-        Code::RestorePending => unrestored,
+        Code::RestorePending => restore_error,
         _ => false,
     }
 }
@@ -84,13 +82,13 @@ fn line(reason: &Reason) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::keeps_from_work;
+    use super::blocks_work;
     use crate::domain::health::Code;
 
     #[test]
-    fn a_sink_that_is_away_is_borne_until_the_outbox_is_nearly_full() {
-        let away = |percent| keeps_from_work(Code::SinkUnavailable, percent, false);
+    fn a_sink_outage_is_tolerated_until_the_outbox_is_90_percent_full() {
+        let away = |percent| blocks_work(Code::SinkUnavailable, percent, false);
         assert_eq!([0, 89, 90, 101].map(away), [false, false, true, true]);
-        assert!(keeps_from_work(Code::NoRoom, 0, false) && !keeps_from_work(Code::Refused, 100, true));
+        assert!(blocks_work(Code::NoRoom, 0, false) && !blocks_work(Code::Refused, 100, true));
     }
 }

@@ -1,9 +1,8 @@
-//! An empty data directory heals from MySQL: shops come back with their ids, and what is there unchanged is not
-//! read again.
+//! Restores an empty data directory from MySQL: shops keep their ids, and unchanged documents are not read again.
 //!
-//! Runs at the first start of a store that was made new: once before the rest begins, and again in the background
-//! while MySQL cannot be reached. Each shop's documents are noted before the shop is known, so a crash in the
-//! middle only repeats it, and no walk begins too early.
+//! Runs at the first start of a new store: once before everything else, then in the background until MySQL can be
+//! reached. The documents of a shop are restored before the shop itself, so a crash only repeats the restore, and no
+//! walk begins early.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +17,14 @@ use crate::sink::{Mysql, Sink, SinkError};
 use crate::source::pages;
 use crate::store::{Mirrored, Restored, StoreError};
 
-/// Ledger rows read at once.
+/// Ledger rows per batch.
 const ROWS_AT_ONCE: usize = 1_000;
-/// Between two tries.
+/// Pause between two attempts.
 pub(super) const PAUSE: Duration = Duration::from_secs(15);
-/// A document may have been listed a little later than its own time says.
+/// Slack on the age of documents: one may be listed later than its own time says.
 const YOUNG_SLACK: Duration = Duration::from_secs(2 * 86_400);
 
-/// Why the mirror was not taken over; it stays to be done.
+/// Why the restore failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RestoreError {
     #[error(transparent)]
@@ -34,13 +33,13 @@ pub(super) enum RestoreError {
     Store(#[from] StoreError),
     #[error(
         "{0} shops in waybill_shops are sealed with another master key: start with an empty data directory and the \
-         key that they were registered with, or delete their rows and register them anew"
+         key that they were registered with, or delete their rows and register them again"
     )]
     OtherKey(usize),
 }
 
 impl Inner {
-    /// Takes the mirror over if that is still to be done.
+    /// Restores from MySQL, unless it was done or is not needed.
     pub(super) async fn restore(&self) -> Result<(), RestoreError> {
         if !self.store.is_blank()? {
             return Ok(());
@@ -52,19 +51,19 @@ impl Inner {
         Ok(self.store.end_blank().await?)
     }
 
-    /// Tries until it is done or the process ends.
+    /// Retries the restore until it succeeds or the process ends.
     pub(super) async fn restore_later(self: Arc<Inner>, first: RestoreError) {
         let mut error = first;
         loop {
-            tracing::warn!(%error, "the shops of an earlier data directory, if there are any, are not taken over yet");
-            // A server that is away comes back; a key does not change by itself.
-            self.set_unrestored(matches!(error, RestoreError::OtherKey(_)).then(|| error.to_string()));
+            tracing::warn!(%error, "failed to restore from MySQL; trying again. Shops of an earlier data directory, if any, are not known yet");
+            // An outage ends by itself; a wrong key needs an operator.
+            self.set_restore_error(matches!(error, RestoreError::OtherKey(_)).then(|| error.to_string()));
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
             match self.restore().await {
-                Ok(()) => return self.set_unrestored(None),
+                Ok(()) => return self.set_restore_error(None),
                 Err(again) => error = again,
             }
         }
@@ -77,7 +76,7 @@ impl Inner {
                 Ok(Restored::Yes) => {}
                 Ok(Restored::Here) => continue,
                 Ok(Restored::Superseded) => {
-                    tracing::warn!(shop.id = %shop.id, "its client id was registered anew: the rows of the old one stay");
+                    tracing::warn!(shop.id = %shop.id, "not restored: its client id is registered as a newer shop. The rows of the old one stay");
                     continue;
                 }
                 Err(StoreError::Sealed { .. }) => {
@@ -91,10 +90,10 @@ impl Inner {
                 documents += self.restore_ledger(mysql, &shop, definition).await?;
             }
             if !self.store.restore_shop(&shop, &sealed, self.budgets_in_use(&shop)).await? {
-                tracing::warn!(shop.id = %shop.id, "its client id was registered anew: the rows of the old one stay");
+                tracing::warn!(shop.id = %shop.id, "not restored: its client id is registered as a newer shop. The rows of the old one stay");
                 continue;
             }
-            tracing::info!(shop.id = %shop.id, documents, "took a shop over from MySQL");
+            tracing::info!(shop.id = %shop.id, documents, "restored a shop from MySQL");
             restored += 1;
             if shop.state == ShopState::Active {
                 self.engine.start_missing_runs(std::slice::from_ref(&shop)).await?;
@@ -103,7 +102,7 @@ impl Inner {
         if restored > 0 {
             tracing::warn!(
                 shops = restored,
-                "the data directory was empty: shops came back from MySQL, API keys did not; make new ones"
+                "the data directory was empty: restored shops from MySQL. API keys are not in MySQL; create new ones"
             );
         }
         if other_key > 0 { Err(RestoreError::OtherKey(other_key)) } else { Ok(()) }
@@ -124,24 +123,24 @@ impl Inner {
         }
     }
 
-    /// The lost process may have used all slots a moment ago.
+    /// All rate slots as used: the lost process may have used them a moment ago.
     fn budgets_in_use(&self, shop: &Shop) -> Vec<(String, u32)> {
         let paths = self.definitions_of(shop).flat_map(Definition::paths);
         let rules = paths.filter_map(|path| self.engine.rules().find("GET", path));
         rules.filter_map(|rule| rule.limit.map(|limit| (rule.name.clone(), limit.calls))).collect()
     }
 
-    pub(super) fn unrestored(&self) -> Option<String> {
-        self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    pub(super) fn restore_error(&self) -> Option<String> {
+        self.restore_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    fn set_unrestored(&self, why: Option<String>) {
-        *self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = why;
+    fn set_restore_error(&self, why: Option<String>) {
+        *self.restore_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = why;
     }
 }
 
 fn mirrored(definition: &Definition, row: LedgerRow, now: i64) -> Mirrored {
-    // A document that cannot be read any more is left as final; a changed row has it read again.
+    // An unreadable document counts as final; a changed row is read again.
     let read = row.document.as_ref().and_then(|document| {
         let first_seen = || Some(row.first_listed_at);
         pages::document(definition, &row.id, &Bytes::copy_from_slice(document), first_seen, now).ok()

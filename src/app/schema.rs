@@ -1,5 +1,6 @@
-//! `waybill schema`: the tables as SQL, and stored documents laid out again. Calls no marketplace and needs no data
-//! directory, so it works beside a running server.
+//! `waybill schema`: prints the tables as SQL, and fills new columns from stored documents (replay).
+//!
+//! Calls no marketplace and opens no data directory, so it can run while the service does.
 
 use std::time::Duration;
 
@@ -9,27 +10,27 @@ use crate::config::Config;
 use crate::sink::mysql::Scope;
 use crate::sink::{Mysql, SinkErrorClass, mysql};
 
-/// Tries of one batch that lost a race or its connection.
+/// Attempts per batch, after a conflict or a lost connection.
 const TRIES_MAX: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How far the replay of one resource has come.
+/// Progress of the replay of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
     pub resource: String,
-    /// Documents done, with those of earlier calls.
+    /// Documents done, including earlier calls.
     pub documents: u64,
-    /// Of them, those of earlier calls.
+    /// Of them, done by earlier calls.
     pub before: u64,
-    /// How many there are, about; 0: nobody knows.
+    /// Estimated number of documents; 0: unknown.
     pub about: u64,
     pub ended: bool,
 }
 
-/// The statements that make the tables of one resource, or of all with our own.
+/// The statements that create the tables of one resource, or of all including Waybill's own.
 ///
 /// # Errors
-/// A definition that cannot be a table.
+/// A definition does not fit a table.
 pub fn ddl(config: &Config, resource: Option<&str>) -> anyhow::Result<Vec<String>> {
     let wanted = config.definitions.iter().filter(|definition| resource.is_none_or(|name| definition.name == name));
     let definitions: Vec<_> = wanted.cloned().collect();
@@ -38,22 +39,23 @@ pub fn ddl(config: &Config, resource: Option<&str>) -> anyhow::Result<Vec<String
     Ok(statements)
 }
 
-/// What is to be filled.
+/// What to replay.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// None: all.
     pub resource: Option<&'a str>,
-    /// Of this shop, by id; None: of all.
+    /// Id of a shop; None: all.
     pub shop: Option<&'a str>,
-    /// From the first document on, whatever earlier calls did.
+    /// Start from the first document, ignoring the progress of earlier calls.
     pub again: bool,
 }
 
-/// Fills columns and tables that were added later from the stored documents. `show` hears of each step. What was done is kept: another call goes on where this one ended. None: there is no MySQL, and so
-/// nothing to fill.
+/// Fills columns and tables that were added later from the stored documents; resumes where an earlier call ended.
+///
+/// `show` is called with the progress after each batch. None: no MySQL is configured, so there is nothing to fill.
 ///
 /// # Errors
-/// The server's; what was done until then stays.
+/// Errors of MySQL; the progress is kept.
 pub async fn replay(
     config: &Config,
     wanted: Wanted<'_>,
@@ -61,7 +63,7 @@ pub async fn replay(
 ) -> anyhow::Result<Option<Vec<Replay>>> {
     let Some(url) = &config.mysql_url else { return Ok(None) };
     let mysql = Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?;
-    mysql.prepare().await.context("the tables could not be brought to what the definitions say")?;
+    mysql.prepare().await.context("failed to update the tables to the definitions")?;
     let mut done = Vec::new();
     let names = config.definitions.iter().map(|definition| definition.name.as_str());
     for name in names.filter(|name| wanted.resource.is_none_or(|wanted| wanted == *name)) {
@@ -79,8 +81,11 @@ pub async fn replay(
         };
         let mut batch = before.next;
         while !state.ended {
-            let next = some(&mysql, scope, batch).await.with_context(|| {
-                format!("{name}: stopped after {} documents; the same command goes on from there", state.documents)
+            let next = replay_batch(&mysql, scope, batch).await.with_context(|| {
+                format!(
+                    "{name}: stopped after {} documents; repeat the command to continue from there",
+                    state.documents
+                )
             })?;
             (state.documents, state.ended, batch) = (next.documents, next.ended, next.next);
             show(&state);
@@ -91,9 +96,9 @@ pub async fn replay(
     Ok(Some(done))
 }
 
-/// The next batch; a race with a writer, or a connection that broke, is tried again. With fewer documents each time:
-/// there may be too many of them for the time that a batch has.
-async fn some(mysql: &Mysql, scope: Scope<'_>, mut batch: u64) -> anyhow::Result<mysql::Replayed> {
+/// Replays the next batch. Retries after a conflict with the writer or a lost connection, with half the documents: the
+/// batch may be too large for its time limit.
+async fn replay_batch(mysql: &Mysql, scope: Scope<'_>, mut batch: u64) -> anyhow::Result<mysql::Replayed> {
     let mut tries = 1;
     loop {
         match mysql.replay_some(scope, batch).await {
@@ -107,7 +112,7 @@ async fn some(mysql: &Mysql, scope: Scope<'_>, mut batch: u64) -> anyhow::Result
                             | SinkErrorClass::Unconfirmed
                     ) =>
             {
-                tracing::debug!(%error, tries, "the batch is tried again");
+                tracing::debug!(%error, tries, "retrying the batch");
                 tokio::time::sleep(PAUSE * tries).await;
                 tries += 1;
                 batch = (batch / 2).max(1);

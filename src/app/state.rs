@@ -1,5 +1,4 @@
-//! `waybill state`: what the data directory holds, as a value that prints as JSON. Reads only; secrets, tokens and
-//! documents are not in it.
+//! `waybill state`: the content of the data directory as JSON. Read-only; without secrets, tokens and documents.
 
 use std::path::Path;
 
@@ -11,14 +10,14 @@ use crate::domain::document::RunView;
 use crate::domain::{Run, Shop, StreamId};
 use crate::http;
 
-/// Open runs shown.
+/// Most open runs shown.
 const RUNS_SHOWN: usize = 500;
 
-/// The same of a data directory that is not begun.
+/// The state of an empty data directory.
 ///
 /// # Errors
-/// A shop is named: there is none.
-pub fn nothing(data_dir: &Path, shop: Option<&str>) -> anyhow::Result<Value> {
+/// A shop is named, which cannot exist.
+pub fn empty(data_dir: &Path, shop: Option<&str>) -> anyhow::Result<Value> {
     if let Some(id) = shop {
         anyhow::bail!(super::NoSuchShop(id.to_owned()));
     }
@@ -34,10 +33,10 @@ pub fn nothing(data_dir: &Path, shop: Option<&str>) -> anyhow::Result<Value> {
 }
 
 impl App {
-    /// All of it, or of one shop.
+    /// The state of all shops, or of one.
     ///
     /// # Errors
-    /// The store's read errors; a shop that is not there.
+    /// Store errors; an unknown shop.
     pub fn state(&self, shop: Option<&str>) -> anyhow::Result<Value> {
         let store = &self.inner.store;
         let mut shops = store.shops()?;

@@ -1,4 +1,4 @@
-//! The log lines that tell an operator what happened: the start, and the end of each run.
+//! Log lines for the operator: the start, and the end of each run.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::{App, Inner};
 use crate::domain::clock::rfc3339;
 use crate::domain::{Run, RunState};
 
-/// How long the line of a run waits for the documents of that run to reach the sink.
+/// How long the log line of a run waits for its documents to reach the sink.
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(10);
-/// How often it looks whether they have.
+/// Interval of checking whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl App {
-    /// Logs what this process works with. `file`: its configuration file.
+    /// Logs the start with the main settings. `file`: the configuration file.
     pub fn log_start(&self, file: Option<&Path>) {
         let inner = &self.inner;
         let resources: Vec<&str> = inner.definitions.iter().map(|definition| definition.name.as_str()).collect();
@@ -38,7 +38,7 @@ impl App {
 }
 
 impl Inner {
-    /// Logs each run that ends, once its documents are in the sink or have had time for it.
+    /// Logs each run that ends, once its documents are in the sink or [`WRITTEN_PATIENCE`] has passed.
     pub(super) async fn log_runs(self: Arc<Inner>, mut ended: UnboundedReceiver<u64>) {
         let mut waiting: Vec<(u64, Instant)> = Vec::new();
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -62,9 +62,9 @@ impl Inner {
         }
     }
 
-    /// Logs a run, unless it may be waited for. Whether it was, or there is nothing to log.
+    /// Logs a run, unless it should wait for its documents; false if so.
     fn log_run(&self, id: u64, at_once: bool) -> bool {
-        // A run that was opened again, by a retry of what it parked, ends once more later.
+        // A run that a retry reopened is logged when it ends again.
         let Some(run) = self.store.run(id).ok().flatten().filter(|run| !run.is_open()) else { return true };
         if run.state == RunState::Done && run.written + run.refused < run.fetched && !at_once {
             return false;
@@ -104,7 +104,7 @@ fn log(run: &Run) {
     }
 }
 
-/// The name that JSON has for it.
+/// The JSON name of a value.
 fn text(value: &impl serde::Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! What open runs wait for: a rate rule, a pause that the API asked for, calls that fail, or the sink.
+//! What open runs wait for: a rate limit, a pause that the API asked for, failing calls, or the sink.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::domain::{Run, RunState, Wait, WaitReason};
 use crate::store::StoreError;
 use crate::sync::{LaneKey, LaneView};
 
-/// The budgets of all lanes at one moment, and whether the outbox has room.
+/// Snapshot of the budgets of all lanes, and whether the outbox has room.
 pub(super) struct Waits {
     lanes: HashMap<LaneKey, LaneView>,
     now: Millis,
@@ -24,7 +24,7 @@ impl Inner {
         })
     }
 
-    /// None: it is not open, or nothing holds it up.
+    /// What a run waits for; none: it is not open, or does not wait.
     pub(super) fn waits_for(&self, waits: &Waits, run: &Run, account: &str) -> Result<Option<Wait>, StoreError> {
         let Some(definition) = self.definitions.iter().find(|one| one.name == run.stream.resource) else {
             return Ok(None);

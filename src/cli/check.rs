@@ -1,7 +1,7 @@
 //! `waybill check`: is everything in place? Each finding names its mend.
 //!
 //! What can be seen from here (folder, key file, port) is looked at here; what needs the other parts
-//! (tokens, one page, MySQL rights, the clock) is asked of `App::probe`. Nothing is changed.
+//! (tokens, one page, MySQL rights, the clock) is asked of `App::check`. Nothing is changed.
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         show(&findings, &mut out)?;
     }
     if !args.offline {
-        let probed = App::probe(&config).await;
+        let probed = App::check(&config).await;
         if !args.json {
             show(&probed, &mut out)?;
         }
@@ -237,7 +237,7 @@ mod tests {
         let data = folder.path().join("data");
         assert!(master_key(&source, &data).unwrap().ends_with("is made at the first start"));
         fs::create_dir_all(data.join("sled/db")).unwrap();
-        assert!(master_key(&source, &data).unwrap_err().contains("bring the file back"));
+        assert!(master_key(&source, &data).unwrap_err().contains("restore the file"));
         fs::remove_dir_all(&data).unwrap();
         fs::write(&key, "k").unwrap();
         assert!(master_key(&source, &data).unwrap_err().contains("32 bytes in base64"));

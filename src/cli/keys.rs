@@ -13,7 +13,7 @@ use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
 use crate::http;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
-use crate::http::rules;
+use crate::http::validation;
 
 /// Make, list and revoke API keys.
 ///
@@ -44,8 +44,8 @@ enum Act {
         #[arg(long = "shop", value_name = "ID")]
         shops: Vec<String>,
         /// Days from now until it ends
-        #[arg(long, value_name = "N", default_value_t = rules::KEY_DAYS)]
-        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(rules::KEY_DAYS_MAX)))]
+        #[arg(long, value_name = "N", default_value_t = validation::KEY_DAYS)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(validation::KEY_DAYS_MAX)))]
         expires_days: u32,
         /// Print the key with all that is known of it as one JSON document
         #[arg(long)]
@@ -75,7 +75,7 @@ enum ScopeArg {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let instead = Instead::Call(match &args.act {
         Act::Create { name, scope, .. } => {
-            ruled("--name", name, rules::name)?;
+            ruled("--name", name, validation::name)?;
             match scope {
                 ScopeArg::Read => r#"POST /api/v1/keys {"name": "...", "scope": "read"}"#,
                 ScopeArg::Admin => r#"POST /api/v1/keys {"name": "...", "scope": "admin"}"#,
@@ -85,7 +85,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",
     });
     let config = configure(path, Voice::Command)?;
-    if !app::is_begun(&config.data_dir) {
+    if !app::is_initialized(&config.data_dir) {
         match &args.act {
             Act::Create { .. } => {}
             Act::List { json: true } => return Ok(out.json(&json!({ "items": [] }))?),

@@ -42,7 +42,7 @@ use tracing::Level;
 use crate::app::{self, App, Holder, NoSuchShop};
 use crate::config::{Config, ConfigError, Draft};
 use crate::http::backend::ApiError;
-use crate::http::rules::TextRule;
+use crate::http::validation::TextRule;
 use crate::sink::mysql;
 use held::Instead;
 use log::Voice;
@@ -275,7 +275,7 @@ const NO_SHOPS: &str = "no shops yet; register one with `waybill shops add`";
 /// For commands that only look, and must not make a data directory: what to say when there is none yet. `shop` is the
 /// one that was asked for.
 fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Failure> {
-    if app::is_begun(&config.data_dir) {
+    if app::is_initialized(&config.data_dir) {
         return Ok(None);
     }
     if let Some(id) = shop {

@@ -13,7 +13,7 @@ use super::held::{self, Instead};
 use super::log::{self, Voice};
 use super::out::Out;
 use super::{Failure, Outcome, configure, stop};
-use crate::app::{App, Holder, private};
+use crate::app::{App, Holder, secret_file};
 use crate::config::{Config, ConfigError, Draft};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let drain = config.limits.drain;
     let file = config.file.clone();
     let has_admin_key = config.admin_key.is_some();
-    let key_file = private::beside(&config.data_dir, ".admin-key");
+    let key_file = secret_file::beside(&config.data_dir, ".admin-key");
     let mut signals = stop::Signals::listen()?;
     // Before the work begins: a port that is taken must not start a second engine.
     let listener = TcpListener::bind(config.listen)
@@ -127,7 +127,7 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
     let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
     // The file is made before the key, and says so until the key is told: one that nobody can read would lock
     // everybody out, whenever we end.
-    private::replace(file, UNTOLD).with_context(|| format!("cannot write an admin key to {}", file.display()))?;
+    secret_file::replace(file, UNTOLD).with_context(|| format!("cannot write an admin key to {}", file.display()))?;
     let minted = backend.create_key(new).await?;
     if out.is_terminal() {
         out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
@@ -137,7 +137,7 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
             fs::remove_file(file)?;
         }
     } else {
-        private::replace(file, minted.key.expose_secret())?;
+        secret_file::replace(file, minted.key.expose_secret())?;
         notice(out, format_args!("{why}: an admin API key is in {}", file.display()))?;
     }
     Ok(())
@@ -172,7 +172,7 @@ fn warn_of_end(key: &KeyView) {
 #[cfg(test)]
 mod tests {
     use super::ends_soon;
-    use crate::app::private::beside;
+    use crate::app::secret_file::beside;
     use crate::http::backend::{KeyView, Scope};
     use std::path::Path;
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use url::{Host, Url};
 
 use super::{Failure, environment, table};
-use crate::app::private;
+use crate::app::secret_file;
 
 /// Variables that hold an API key, the first that is set counts.
 const KEY_VARIABLES: [&str; 2] = ["WAYBILL_API_KEY", "WAYBILL_ADMIN_KEY"];
@@ -56,7 +56,7 @@ impl Key {
 
     /// The admin key that `serve` has put beside a data directory, if it is there.
     pub(super) fn beside(data_dir: &Path) -> Option<Key> {
-        let file = private::beside(data_dir, ".admin-key");
+        let file = secret_file::beside(data_dir, ".admin-key");
         let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != NOT_MADE)?;
         Key::read(text, file.display().to_string()).ok()
     }

@@ -22,7 +22,7 @@ use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http;
 use crate::http::backend::{Backend, NewShop, ShopChange};
-use crate::http::rules;
+use crate::http::validation;
 
 /// Longer than any secret; a wrong file must not be read whole.
 const SECRET_MAX: u64 = 4096;
@@ -97,10 +97,10 @@ enum Act {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let instead = Instead::Call(match &args.act {
         Act::Add { name, client_id, account, .. } => {
-            ruled("--name", name, rules::name)?;
-            ruled("--client-id", client_id, rules::id)?;
+            ruled("--name", name, validation::name)?;
+            ruled("--client-id", client_id, validation::id)?;
             if let Some(account) = account {
-                ruled("--account", account, rules::id)?;
+                ruled("--account", account, validation::id)?;
             }
             r#"POST /api/v1/shops {"name": "...", "client_id": "...", "client_secret": "..."}"#
         }
@@ -118,7 +118,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     match &args.act {
         // What MySQL knows of an earlier data directory is taken over first, and may be changed then.
         Act::Pause { id } | Act::Resume { id } | Act::Rotate { id, .. } | Act::Remove { id, .. }
-            if !app::is_begun(&config.data_dir) && config.mysql_url.is_none() =>
+            if !app::is_initialized(&config.data_dir) && config.mysql_url.is_none() =>
         {
             return Err(unknown(id));
         }

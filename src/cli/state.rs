@@ -34,8 +34,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         state if args.json => Ok(out.json(&state)?),
         state => show(&state, &mut out),
     };
-    if !app::is_begun(&config.data_dir) {
-        return tell(app::state::nothing(&config.data_dir, args.shop.as_deref()));
+    if !app::is_initialized(&config.data_dir) {
+        return tell(app::state::empty(&config.data_dir, args.shop.as_deref()));
     }
     let app = at_rest(config, Instead::Call("GET /api/v1/status")).await?;
     let shown = tell(app.state(args.shop.as_deref()));

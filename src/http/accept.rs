@@ -1,15 +1,15 @@
-//! Whether a client takes a media type (RFC 9110, 12.5.1).
+//! Content negotiation: whether `Accept` allows a media type (RFC 9110, 12.5.1).
 
 use warp::http::HeaderMap;
 use warp::http::header::ACCEPT;
 
-/// Whether `Accept` lets `media` through. Absent, empty or unreadable it lets everything through: only who
-/// excludes an answer clearly shall go without it.
+/// Whether `Accept` allows `media`. A header that is absent, empty or unreadable allows everything: only an explicit
+/// exclusion counts.
 pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
     let values: Option<Vec<&str>> = headers.get_all(ACCEPT).iter().map(|value| value.to_str().ok()).collect();
     let ranges: Vec<&str> = values.iter().flatten().flat_map(|value| value.split(',')).map(str::trim).collect();
     let ranges = ranges.into_iter().filter(|range| !range.is_empty());
-    // The range that says most about the type decides, wherever it stands.
+    // The most specific range decides, wherever it occurs.
     let mut decisive = None;
     let mut any = false;
     for range in ranges {
@@ -17,7 +17,7 @@ pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
         let (essence, parameters) = range.split_once(';').unwrap_or((range, ""));
         let closeness = match essence.trim() {
             essence if essence.eq_ignore_ascii_case(media) => 3,
-            essence if is_whole_kind(essence, media) => 2,
+            essence if is_wildcard_subtype(essence, media) => 2,
             "*/*" => 1,
             _ => continue,
         };
@@ -29,7 +29,7 @@ pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
 }
 
 /// `application/*` for `application/json`.
-fn is_whole_kind(range: &str, media: &str) -> bool {
+fn is_wildcard_subtype(range: &str, media: &str) -> bool {
     let kinds = range.strip_suffix("/*").zip(media.split_once('/'));
     kinds.is_some_and(|(range, (kind, _))| range.eq_ignore_ascii_case(kind))
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::accepts;
 
     #[test]
-    fn only_who_excludes_json_goes_without() {
+    fn json_is_refused_only_if_accept_excludes_it() {
         let json = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

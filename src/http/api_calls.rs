@@ -1,4 +1,4 @@
-//! `/api/v1/calls`: how many calls the marketplace got, by day and rate rule, and how it answered them.
+//! `/api/v1/calls`: calls to the marketplace by day, rate rule and status class.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::auth::Need;
-use super::reply::{Outcome, Problem, Reply, time, time_opt};
-use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use super::auth::RequiredScope;
+use super::reply::{ApiResult, Problem, Reply, time, time_opt};
+use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::calls::{CallCounts, CallDay};
 use crate::domain::clock::Millis;
 use crate::store::CALL_DAYS_KEPT;
 
-/// Days shown when the client does not say.
+/// Default number of days.
 const DAYS_DEFAULT: u64 = 7;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let calls = warp::path!("api" / "v1" / "calls").and(reads()).map(|| ()).boxed();
-    guarded(api, Endpoint { name: "calls", need: Need::ReadAll, gives: JSON }, calls, list_calls)
+    let calls = warp::path!("api" / "v1" / "calls").and(get_or_head()).map(|| ()).boxed();
+    endpoint(api, Endpoint { name: "calls", scope: RequiredScope::ReadAll, media_type: JSON }, calls, list_calls)
 }
 
 #[derive(Serialize)]
 struct Form<'a> {
-    /// The day, as its midnight in UTC.
+    /// Midnight UTC of the day.
     #[serde(serialize_with = "time")]
     day: Millis,
     rule: &'a str,
@@ -36,7 +36,7 @@ struct Form<'a> {
 #[derive(Serialize)]
 struct Since(#[serde(serialize_with = "time_opt")] Option<Millis>);
 
-async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["days"])?;
     let days = params.get("days").map_or(Some(DAYS_DEFAULT), |text| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! `/api/v1/shops/{shop_id}/completeness`: whether all that was listed is there, and closing what is not.
+//! `/api/v1/shops/{shop_id}/completeness`: compares listed documents with the sink, and re-fetches missing ones.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
-use super::auth::Need;
+use super::auth::RequiredScope;
 use super::query::Segment;
-use super::reply::{Outcome, Problem, Reply, time_opt};
-use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use super::reply::{ApiResult, Problem, Reply, time_opt};
+use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::Completeness;
 use crate::domain::clock::Millis;
 
-/// Gaps named in one answer; all are counted.
+/// Most gaps named in one response; all are counted.
 const GAPS_SHOWN: usize = 100;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let path = warp::path!("api" / "v1" / "shops" / Segment / "completeness").map(|Segment(id)| id).boxed();
-    let at = |name, need| Endpoint { name, need, gives: JSON };
-    let show = path.clone().and(reads()).boxed();
+    let at = |name, scope| Endpoint { name, scope, media_type: JSON };
+    let show = path.clone().and(get_or_head()).boxed();
     let close = path.and(warp::post()).boxed();
-    guarded(api, at("show completeness", Need::Read), show, show_completeness)
-        .or(guarded(api, at("close gaps", Need::Admin), close, close_gaps))
+    endpoint(api, at("show completeness", RequiredScope::Read), show, show_completeness)
+        .or(endpoint(api, at("close gaps", RequiredScope::Admin), close, close_gaps))
         .unify()
         .boxed()
 }
@@ -32,7 +32,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[derive(Serialize)]
 struct Form {
     shop_id: String,
-    /// Of every resource.
+    /// Whether every resource is complete.
     complete: bool,
     resources: Vec<ResourceForm>,
 }
@@ -45,7 +45,7 @@ struct ResourceForm {
     counts: Completeness,
 }
 
-async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     call.params(&[])?;
     if !call.grant.sees(&shop_id) {
         return Err(Problem::not_found());
@@ -54,7 +54,7 @@ async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> Outcom
     Reply::json(&completeness_form(shop_id, found))
 }
 
-/// What the API shows of a shop's completeness, for commands that print the same.
+/// The JSON form of a shop's completeness; also printed by commands.
 pub(crate) fn completeness_form(shop_id: String, found: Vec<Completeness>) -> impl Serialize {
     let complete = found.iter().all(Completeness::is_complete);
     let form = |mut counts: Completeness| {
@@ -64,17 +64,17 @@ pub(crate) fn completeness_form(shop_id: String, found: Vec<Completeness>) -> im
     Form { shop_id, complete, resources: found.into_iter().map(form).collect() }
 }
 
-/// How much was asked for again.
+/// Number of documents queued for re-fetch.
 #[derive(Serialize)]
 struct Asked {
     asked: u64,
 }
 
-async fn close_gaps(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn close_gaps(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     api.has_shop(&call.grant, &shop_id).await?;
     let (grant, fields) = call.fields(&api.limits).await?;
-    fields.done()?;
+    fields.finish()?;
     let asked = api.backend.close_gaps(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "closes gaps");
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "queued missing documents for re-fetch");
     Reply::json_with(StatusCode::ACCEPTED, &Asked { asked })
 }

@@ -1,7 +1,6 @@
-//! `/api/v1/{resource}`: the documents that were read, by filters, page by page, and one by one.
+//! `/api/v1/{resource}`: lists documents by filters, page by page, and shows single ones.
 //!
-//! A document's JSON is put into the answer as the sink has it, byte for byte: no number is rounded
-//! and no field is lost.
+//! A document's JSON is copied from the sink byte for byte: no number is rounded and no field is lost.
 
 use std::sync::Arc;
 
@@ -12,38 +11,38 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::auth::Need;
+use super::auth::RequiredScope;
 use super::backend::{ApiError, DocumentItem, DocumentQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
-use super::reply::{Outcome, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, filters, guarded, reads};
+use super::reply::{ApiResult, Page, Problem, Reply};
+use super::{Api, Call, Endpoint, JSON, endpoint, filters, get_or_head};
 use crate::catalog::Definition;
 use crate::domain::clock::rfc3339;
 
-/// Parameters of listings; a definition adds its filters.
+/// Parameters of every list; a definition adds its filters.
 const PARAMETERS: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
-/// Longest `q`, in characters: a search is a name or a number, not a text.
+/// Longest `q`, in characters: enough for a name or a number.
 pub(super) const SEARCH_CHARS_MAX: usize = 200;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let resource = warp::path("api").and(warp::path("v1")).and(resource(api));
-    let list = resource.clone().and(warp::path::end()).and(reads()).boxed();
+    let list = resource.clone().and(warp::path::end()).and(get_or_head()).boxed();
     let one = resource
         .and(warp::path::param())
         .and(warp::path::param())
         .and(warp::path::end())
-        .and(reads())
+        .and(get_or_head())
         .map(|definition, Segment(shop_id), Segment(id)| (definition, shop_id, id))
         .boxed();
-    let at = |name| Endpoint { name, need: Need::Read, gives: JSON };
-    guarded(api, at("list documents"), list, list_documents)
-        .or(guarded(api, at("show document"), one, show_document))
+    let at = |name| Endpoint { name, scope: RequiredScope::Read, media_type: JSON };
+    endpoint(api, at("list documents"), list, list_documents)
+        .or(endpoint(api, at("show document"), one, show_document))
         .unify()
         .boxed()
 }
 
-/// Matches the name of a configured resource; all other names are left to the routes behind.
+/// Matches the name of a configured resource; other names fall through to the next routes.
 fn resource(api: &Arc<Api>) -> impl Filter<Extract = (Arc<Definition>,), Error = warp::Rejection> + Clone + use<> {
     let api = Arc::clone(api);
     warp::path::param().and_then(move |Segment(name)| {
@@ -52,7 +51,7 @@ fn resource(api: &Arc<Api>) -> impl Filter<Extract = (Arc<Definition>,), Error =
     })
 }
 
-/// A document as the API shows it: fixed fields, typed columns, then the document.
+/// JSON form of a document: fixed fields, typed columns, then the document itself.
 struct DocumentForm<'a> {
     item: &'a DocumentItem,
     document: &'a RawValue,
@@ -84,9 +83,9 @@ impl Serialize for DocumentForm<'_> {
     }
 }
 
-async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) -> Outcome {
+async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) -> ApiResult {
     let params = call.params(&parameters(&definition))?;
-    let after = api.open_cursor(&definition.name, &params)?;
+    let after = api.decode_cursor(&definition.name, &params)?;
     let query = DocumentQuery {
         shops: call.grant.visible(params.get("shop")),
         after: after.and_then(pair),
@@ -96,24 +95,24 @@ async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) 
         Some(shops) if shops.is_empty() => super::backend::DocumentPage::default(),
         _ => api.backend.documents(&definition.name, query).await?,
     };
-    let seal = |(shop, id): &(String, String)| api.cursors.seal(&definition.name, &params.filters(), &[shop, id]);
+    let seal = |(shop, id): &(String, String)| api.cursors.encode(&definition.name, &params.filters(), &[shop, id]);
     let next_cursor = page.next.as_ref().map(seal);
     let items = page.items.iter().map(DocumentForm::new).collect::<Result<Vec<_>, _>>()?;
     Reply::json(&Page { items, next_cursor })
 }
 
-/// What goes with a definition: not every one has a time or a search.
+/// The parameters of a resource: not every one has a time column or a search.
 pub(super) fn parameters(definition: &Definition) -> Vec<&str> {
     let table = &definition.table;
-    let goes = |name: &&str| match *name {
+    let applies = |name: &&str| match *name {
         "from" | "to" => table.time.is_some(),
         "q" => !table.search.is_empty(),
         _ => true,
     };
-    PARAMETERS.into_iter().filter(goes).chain(table.filters.iter().map(|(name, _)| name.as_str())).collect()
+    PARAMETERS.into_iter().filter(applies).chain(table.filters.iter().map(|(name, _)| name.as_str())).collect()
 }
 
-/// The conditions that the client set.
+/// Reads the filters, times, search and limit of the query.
 fn document_query(definition: &Definition, params: &Params) -> Result<DocumentQuery, Problem> {
     let table = &definition.table;
     let (from, to) = (params.time("from")?, params.time("to")?);
@@ -122,7 +121,7 @@ fn document_query(definition: &Definition, params: &Params) -> Result<DocumentQu
     }
     let q = params.get("q").map(str::to_owned);
     if q.as_ref().is_some_and(|q| q.chars().count() > SEARCH_CHARS_MAX) {
-        return Err(Problem::parameter("q", format!("must have at most {SEARCH_CHARS_MAX} characters")));
+        return Err(Problem::parameter("q", format!("must not have more than {SEARCH_CHARS_MAX} characters")));
     }
     let filters = filters::read(table, params)?;
     Ok(DocumentQuery { filters, from, to, q, limit: params.limit(LIMIT_DEFAULT)?, ..DocumentQuery::default() })
@@ -137,7 +136,7 @@ async fn show_document(
     api: Arc<Api>,
     call: Call,
     (definition, shop_id, id): (Arc<Definition>, String, String),
-) -> Outcome {
+) -> ApiResult {
     call.params(&[])?;
     if !call.grant.sees(&shop_id) {
         return Err(Problem::not_found());

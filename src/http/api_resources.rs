@@ -1,4 +1,4 @@
-//! `/api/v1/resources`: what is configured, and what documents hold beside it.
+//! `/api/v1/resources`: configured resources, and the fields of documents that their columns do not cover.
 
 use std::sync::Arc;
 
@@ -8,27 +8,28 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::auth::Need;
-use super::backend::Place;
+use super::auth::RequiredScope;
+use super::backend::DriftEntry;
 use super::query::Segment;
-use super::reply::{Outcome, Problem, Reply, time};
-use super::{Api, Call, Endpoint, JSON, at_once, guarded, reads};
+use super::reply::{ApiResult, Problem, Reply, time};
+use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head, sync_handler};
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
 use crate::catalog::definition::Column;
 use crate::domain::clock::Millis;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let at = |name, need| Endpoint { name, need, gives: JSON };
-    let all = warp::path!("api" / "v1" / "resources").and(reads()).map(|| ()).boxed();
-    let drift = warp::path!("api" / "v1" / "resources" / Segment / "drift").map(|Segment(name)| name).and(reads());
-    guarded(api, at("list resources", Need::Read), all, at_once(list_resources))
-        .or(guarded(api, at("show drift", Need::ReadAll), drift.boxed(), show_drift))
+    let at = |name, scope| Endpoint { name, scope, media_type: JSON };
+    let all = warp::path!("api" / "v1" / "resources").and(get_or_head()).map(|| ()).boxed();
+    let drift =
+        warp::path!("api" / "v1" / "resources" / Segment / "drift").map(|Segment(name)| name).and(get_or_head());
+    endpoint(api, at("list resources", RequiredScope::Read), all, sync_handler(list_resources))
+        .or(endpoint(api, at("show drift", RequiredScope::ReadAll), drift.boxed(), show_drift))
         .unify()
         .boxed()
 }
 
-fn list_resources(api: &Api, call: &Call) -> Outcome {
+fn list_resources(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
     let items: Vec<Value> = api.definitions.iter().map(|definition| resource(definition)).collect();
     Reply::json(&json!({ "items": items }))
@@ -54,21 +55,21 @@ fn resource(definition: &Definition) -> Value {
 #[derive(Serialize)]
 struct Form {
     resource: String,
-    /// Counted from then on.
+    /// Start of counting.
     #[serde(serialize_with = "time")]
     since: Millis,
-    unmapped: Vec<PlaceForm>,
-    misfits: Vec<PlaceForm>,
-    /// What strict readers refuse, by place.
-    tolerated: Vec<PlaceForm>,
-    /// Where a definition's own `time` cannot be read.
-    untimed: Vec<PlaceForm>,
-    /// Meetings with places beyond those that are named.
+    unmapped: Vec<DriftEntryForm>,
+    misfits: Vec<DriftEntryForm>,
+    /// JSON errors that were tolerated, by path.
+    tolerated: Vec<DriftEntryForm>,
+    /// Paths where the definition's `time` could not be parsed.
+    untimed: Vec<DriftEntryForm>,
+    /// Occurrences at further paths, which are not named.
     more: u64,
 }
 
 #[derive(Serialize)]
-struct PlaceForm {
+struct DriftEntryForm {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,20 +84,20 @@ struct PlaceForm {
     last_seen: Millis,
 }
 
-impl From<Place> for PlaceForm {
-    fn from(place: Place) -> PlaceForm {
-        let Place { left, documents, first_seen, last_seen } = place;
+impl From<DriftEntry> for DriftEntryForm {
+    fn from(place: DriftEntry) -> DriftEntryForm {
+        let DriftEntry { left, documents, first_seen, last_seen } = place;
         let (path, table, column, kind) = match left {
             Left::Unmapped { path, kind } | Left::Tolerated { path, kind } | Left::Untimed { path, kind } => {
                 (Some(path), None, None, kind)
             }
             Left::Misfit { table, column, kind } => (None, Some(table), Some(column), kind),
         };
-        PlaceForm { path, table, column, kind, documents, first_seen, last_seen }
+        DriftEntryForm { path, table, column, kind, documents, first_seen, last_seen }
     }
 }
 
-async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> Outcome {
+async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> ApiResult {
     call.params(&[])?;
     if api.definition(&resource).is_none() {
         return Err(Problem::not_found());
@@ -112,7 +113,7 @@ async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> Outcome {
             Left::Tolerated { .. } => &mut form.tolerated,
             Left::Untimed { .. } => &mut form.untimed,
         };
-        list.push(PlaceForm::from(place));
+        list.push(DriftEntryForm::from(place));
     }
     Reply::json(&form)
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/runs` and `/api/v1/parked`: how far the work is, and what was given up.
+//! `/api/v1/runs` and `/api/v1/parked`: progress of runs, and jobs that failed for good.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::auth::Need;
+use super::auth::RequiredScope;
 use super::backend::{ParkedQuery, RunQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
-use super::reply::{Outcome, Page, Problem, Reply, time, time_opt};
-use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use super::reply::{ApiResult, Page, Problem, Reply, time, time_opt};
+use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState, Wait};
 
-/// What `state` may be.
+/// Values of `state`.
 pub(super) const STATES: [(&str, RunState); 7] = [
     ("walking", RunState::Walking),
     ("fetching", RunState::Fetching),
@@ -29,29 +29,34 @@ pub(super) const STATES: [(&str, RunState); 7] = [
 ];
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let runs = warp::path!("api" / "v1" / "runs").and(reads()).map(|| ()).boxed();
-    let run = warp::path!("api" / "v1" / "runs" / Segment).and(reads()).map(|Segment(id)| id).boxed();
-    let parked = warp::path!("api" / "v1" / "parked").and(reads()).map(|| ()).boxed();
+    let runs = warp::path!("api" / "v1" / "runs").and(get_or_head()).map(|| ()).boxed();
+    let run = warp::path!("api" / "v1" / "runs" / Segment).and(get_or_head()).map(|Segment(id)| id).boxed();
+    let parked = warp::path!("api" / "v1" / "parked").and(get_or_head()).map(|| ()).boxed();
     let retry =
         warp::path!("api" / "v1" / "parked" / Segment / "retry").and(warp::post()).map(|Segment(id)| id).boxed();
     let retry_all = warp::path!("api" / "v1" / "shops" / Segment / "parked" / "retry")
         .and(warp::post())
         .map(|Segment(id)| id)
         .boxed();
-    let at = |name, need| Endpoint { name, need, gives: JSON };
-    guarded(api, at("list runs", Need::Read), runs, list_runs)
-        .or(guarded(api, at("show run", Need::Read), run, show_run))
+    let at = |name, scope| Endpoint { name, scope, media_type: JSON };
+    endpoint(api, at("list runs", RequiredScope::Read), runs, list_runs)
+        .or(endpoint(api, at("show run", RequiredScope::Read), run, show_run))
         .unify()
-        .or(guarded(api, at("list parked", Need::Read), parked, list_parked))
+        .or(endpoint(api, at("list parked", RequiredScope::Read), parked, list_parked))
         .unify()
-        .or(guarded(api, Endpoint { gives: None, ..at("retry parked", Need::AdminAll) }, retry, retry_parked))
+        .or(endpoint(
+            api,
+            Endpoint { media_type: None, ..at("retry parked", RequiredScope::AdminAll) },
+            retry,
+            retry_parked,
+        ))
         .unify()
-        .or(guarded(api, at("retry all parked", Need::AdminAll), retry_all, retry_all_parked))
+        .or(endpoint(api, at("retry all parked", RequiredScope::AdminAll), retry_all, retry_all_parked))
         .unify()
         .boxed()
 }
 
-/// A run as the API shows it.
+/// JSON form of a run.
 #[derive(Serialize)]
 struct RunForm {
     id: u64,
@@ -73,11 +78,11 @@ struct RunForm {
     to_fetch: u64,
     fetched: u64,
     gone: u64,
-    /// All that is parked of it.
+    /// Its parked jobs and documents.
     parked: u64,
     pending: u64,
     written: u64,
-    /// Of those that are parked, the documents that were fetched and that the sink refused.
+    /// Of the parked ones: documents that were fetched and that the sink refused.
     refused: u64,
     error: Option<String>,
     #[serde(serialize_with = "time_opt")]
@@ -126,7 +131,7 @@ impl From<RunView> for RunForm {
     }
 }
 
-async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["shop", "resource", "state", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let before = id_cursor(&api, "runs", &params)?;
@@ -144,7 +149,7 @@ async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     let more = runs.len() > limit;
     runs.truncate(limit);
     let last = runs.last().filter(|_| more).map(|view| view.run.id.to_string());
-    let next_cursor = last.map(|last| api.cursors.seal("runs", &params.filters(), &[&last]));
+    let next_cursor = last.map(|last| api.cursors.encode("runs", &params.filters(), &[&last]));
     Reply::json(&Page { items: runs.into_iter().map(RunForm::from).collect(), next_cursor })
 }
 
@@ -155,19 +160,19 @@ fn state(text: &str) -> Result<RunState, Problem> {
     })
 }
 
-async fn show_run(api: Arc<Api>, call: Call, run_id: String) -> Outcome {
+async fn show_run(api: Arc<Api>, call: Call, run_id: String) -> ApiResult {
     call.params(&[])?;
     let view = api.backend.run(number(&run_id)?).await?;
     let view = view.filter(|view| call.grant.sees(&view.run.stream.shop)).ok_or_else(Problem::not_found)?;
     Reply::json(&RunForm::from(view))
 }
 
-/// A run as the API shows it, for commands that print the same.
+/// The JSON form of a run; also printed by commands.
 pub(crate) fn run_form(view: RunView) -> impl Serialize {
     RunForm::from(view)
 }
 
-/// A parked job as the API shows it.
+/// JSON form of a parked job.
 #[derive(Serialize)]
 struct ParkedForm {
     id: u64,
@@ -196,7 +201,7 @@ impl From<Parked> for ParkedForm {
     }
 }
 
-async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["shop", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let after = id_cursor(&api, "parked", &params)?;
@@ -208,43 +213,43 @@ async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     let more = parked.len() > limit;
     parked.truncate(limit);
     let last = parked.last().filter(|_| more).map(|parked| parked.id.to_string());
-    let next_cursor = last.map(|last| api.cursors.seal("parked", &params.filters(), &[&last]));
+    let next_cursor = last.map(|last| api.cursors.encode("parked", &params.filters(), &[&last]));
     Reply::json(&Page { items: parked.into_iter().map(ParkedForm::from).collect(), next_cursor })
 }
 
-async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> Outcome {
+async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> ApiResult {
     let (grant, fields) = call.fields(&api.limits).await?;
-    fields.done()?;
+    fields.finish()?;
     let parked_id = number(&parked_id)?;
     if !api.backend.retry_parked(parked_id).await? {
         return Err(Problem::not_found());
     }
-    tracing::info!(parked.id = parked_id, key.id = %grant.key_id, "put a parked job back to work");
+    tracing::info!(parked.id = parked_id, key.id = %grant.key_id, "requeued a parked job");
     Reply::empty()
 }
 
-/// How much was put back.
+/// Number of requeued jobs.
 #[derive(Serialize)]
 struct Retried {
     retried: u64,
 }
 
-async fn retry_all_parked(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn retry_all_parked(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     api.has_shop(&call.grant, &shop_id).await?;
     let resource = call.params(&["resource"])?.get("resource").map(str::to_owned);
     let (grant, fields) = call.only_body(&api.limits).await?;
-    fields.done()?;
+    fields.finish()?;
     let retried = api.backend.retry_all_parked(&shop_id, resource.as_deref()).await?;
-    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, resource, retried, "put parked jobs back to work");
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, resource, retried, "requeued parked jobs");
     Reply::json(&Retried { retried })
 }
 
-/// Ids of runs and parked jobs are numbers; anything else names nothing.
+/// The number of a run or parked job; 404 for anything else.
 fn number(text: &str) -> Result<u64, Problem> {
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(Problem::not_found)
 }
 
 fn id_cursor(api: &Api, of: &str, params: &Params) -> Result<Option<u64>, Problem> {
-    Ok(api.open_cursor(of, params)?.and_then(|last| last.first()?.parse().ok()))
+    Ok(api.decode_cursor(of, params)?.and_then(|last| last.first()?.parse().ok()))
 }

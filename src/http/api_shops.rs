@@ -1,4 +1,4 @@
-//! `/api/v1/shops`: register, look at, change, remove, sync now.
+//! `/api/v1/shops`: registers, shows, changes, deletes and syncs shops.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,59 +10,64 @@ use warp::http::StatusCode;
 use warp::http::header::{HeaderValue, LOCATION};
 use warp::reply::Response;
 
-use super::auth::Need;
-use super::backend::{ApiError, Backend, NewShop, ShopChange, Takes};
+use super::auth::RequiredScope;
+use super::backend::{ApiError, Backend, NewShop, ResourceSelection, ShopChange};
 use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
-use super::reply::{Kind, Outcome, Page, Problem, Reply, time};
+use super::reply::{ApiResult, Page, Problem, ProblemKind, Reply, time};
 use super::resource_health::ResourceForm;
-use super::rules::{self, RESOURCES_MAX};
-use super::{Api, Call, Endpoint, JSON, guarded, reads};
+use super::validation::{self, RESOURCES_MAX};
+use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::health::ResourceHealth;
 use crate::domain::{Mode, Shop, ShopState};
 
-/// What `mode` may be.
+/// Values of `mode`.
 pub(super) const MODES: [(&str, Mode); 2] = [("incremental", Mode::Incremental), ("full", Mode::Full)];
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let all = warp::path!("api" / "v1" / "shops").map(|| ()).boxed();
     let one = warp::path!("api" / "v1" / "shops" / Segment).map(|Segment(id)| id).boxed();
     let sync = warp::path!("api" / "v1" / "shops" / Segment / "sync").map(|Segment(id)| id);
-    let at = |name, need| Endpoint { name, need, gives: JSON };
+    let at = |name, scope| Endpoint { name, scope, media_type: JSON };
 
-    let list = all.clone().and(reads()).boxed();
+    let list = all.clone().and(get_or_head()).boxed();
     let create = all.and(warp::post()).boxed();
-    let show = one.clone().and(reads()).boxed();
+    let show = one.clone().and(get_or_head()).boxed();
     let update = one.clone().and(warp::patch()).boxed();
     let delete = one.and(warp::delete()).boxed();
     let sync = sync.and(warp::post()).boxed();
 
-    guarded(api, at("list shops", Need::Read), list, list_shops)
-        .or(guarded(api, at("create shop", Need::AdminAll), create, create_shop))
+    endpoint(api, at("list shops", RequiredScope::Read), list, list_shops)
+        .or(endpoint(api, at("create shop", RequiredScope::AdminAll), create, create_shop))
         .unify()
-        .or(guarded(api, at("show shop", Need::Read), show, show_shop))
+        .or(endpoint(api, at("show shop", RequiredScope::Read), show, show_shop))
         .unify()
-        .or(guarded(api, at("update shop", Need::Admin), update, update_shop))
+        .or(endpoint(api, at("update shop", RequiredScope::Admin), update, update_shop))
         .unify()
-        .or(guarded(api, Endpoint { gives: None, ..at("delete shop", Need::Admin) }, delete, delete_shop))
+        .or(endpoint(
+            api,
+            Endpoint { media_type: None, ..at("delete shop", RequiredScope::Admin) },
+            delete,
+            delete_shop,
+        ))
         .unify()
-        .or(guarded(api, at("sync shop", Need::Admin), sync, sync_shop))
+        .or(endpoint(api, at("sync shop", RequiredScope::Admin), sync, sync_shop))
         .unify()
         .boxed()
 }
 
-/// A shop as the API shows it: never the secret, only that there is one.
+/// JSON form of a shop; never contains the secret.
 #[derive(Serialize)]
 struct ShopForm {
     id: String,
     name: String,
     client_id: String,
     account: String,
-    /// The names of what it takes now.
+    /// The resources that it syncs now.
     resources: Vec<String>,
-    /// It takes what is configured, whatever that will be.
+    /// Whether it syncs all configured resources, including ones added later.
     all_resources: bool,
     state: ShopState,
     reason: Option<String>,
@@ -95,7 +100,7 @@ impl ShopForm {
     }
 }
 
-/// Shops with how their resources are, as the API shows them, and commands that print the same.
+/// The JSON forms of shops with their health; also printed by commands.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -115,43 +120,43 @@ async fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
     shop_forms(&*api.backend, vec![shop]).await?.pop().ok_or_else(Problem::not_found)
 }
 
-async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["limit", "cursor"])?;
     let limit = params.limit(LIMIT_MAX)?;
-    let after = api.open_cursor("shops", &params)?.and_then(|last| last.into_iter().next());
+    let after = api.decode_cursor("shops", &params)?.and_then(|last| last.into_iter().next());
     let mut shops = api.backend.shops().await?;
     shops.retain(|shop| call.grant.sees(&shop.id) && after.as_ref().is_none_or(|after| shop.id > *after));
     shops.sort_by(|a, b| a.id.cmp(&b.id));
     let more = shops.len() > limit;
     shops.truncate(limit);
     let last = shops.last().filter(|_| more);
-    let next_cursor = last.map(|shop| api.cursors.seal("shops", &params.filters(), &[&shop.id]));
+    let next_cursor = last.map(|shop| api.cursors.encode("shops", &params.filters(), &[&shop.id]));
     Reply::json(&Page { items: shop_forms(&*api.backend, shops).await?, next_cursor })
 }
 
-async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let (grant, mut fields) = call.fields(&api.limits).await?;
-    let name = fields.take_text("name", rules::name);
-    let client_id = fields.take_text("client_id", rules::id);
-    let client_secret = fields.take_secret("client_secret", rules::secret);
-    let account = fields.take_text("account", rules::id);
+    let name = fields.take_text("name", validation::name);
+    let client_id = fields.take_text("client_id", validation::id);
+    let client_secret = fields.take_secret("client_secret", validation::secret);
+    let account = fields.take_text("account", validation::id);
     let resources = take_resources(&api, &mut fields);
     let name = fields.require("name", name);
     let client_id = fields.require("client_id", client_id);
     let client_secret = fields.require("client_secret", client_secret);
-    fields.done()?;
+    fields.finish()?;
     let shop = api.backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, "registered a shop");
     let location = HeaderValue::from_str(&format!("/api/v1/shops/{}", shop.id));
     let reply = Reply::json_with(StatusCode::CREATED, &shop_form(&api, shop).await?)?;
     Ok(match location {
         Ok(location) => reply.with(LOCATION, location),
-        // An id of ours is letters and digits; were it not, the shop would still be registered.
+        // Ids are letters and digits; if one were not, the shop is registered all the same.
         Err(_) => reply,
     })
 }
 
-async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     call.params(&[])?;
     if !call.grant.sees(&shop_id) {
         return Err(Problem::not_found());
@@ -160,31 +165,31 @@ async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
     Reply::json(&shop_form(&api, shop).await?)
 }
 
-async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     api.has_shop(&call.grant, &shop_id).await?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
     if fields.is_empty() {
-        let what = "the body changes nothing; give at least one of: name, client_secret, account, resources, paused";
-        return Err(Problem::new(Kind::Invalid, what));
+        let what = "the body has no fields; give at least one of: name, client_secret, account, resources, paused";
+        return Err(Problem::new(ProblemKind::Invalid, what));
     }
     let change = ShopChange {
-        name: fields.take_text("name", rules::name),
-        client_secret: fields.take_secret("client_secret", rules::secret),
-        account: fields.take_text("account", rules::id),
+        name: fields.take_text("name", validation::name),
+        client_secret: fields.take_secret("client_secret", validation::secret),
+        account: fields.take_text("account", validation::id),
         resources: match fields.take_null("resources") {
-            true => Some(Takes::All),
-            false => take_resources(&api, &mut fields).map(Takes::Only),
+            true => Some(ResourceSelection::All),
+            false => take_resources(&api, &mut fields).map(ResourceSelection::Only),
         },
         paused: fields.take_bool("paused"),
     };
-    fields.done()?;
+    fields.finish()?;
     let changes_secret = change.client_secret.is_some();
     let shop = api.backend.update_shop(&shop_id, change).await?.ok_or_else(Problem::not_found)?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, changes_secret, "changed a shop");
     Reply::json(&shop_form(&api, shop).await?)
 }
 
-async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     let purge = call.params(&["purge"])?.flag("purge")?;
     if !call.grant.sees(&shop_id) || !api.backend.delete_shop(&shop_id, purge).await? {
         return Err(Problem::not_found());
@@ -193,26 +198,26 @@ async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
     Reply::empty()
 }
 
-/// Where to watch what was started.
+/// The runs to watch.
 #[derive(Serialize)]
 struct Started {
     run_ids: Vec<u64>,
 }
 
-async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> Outcome {
+async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     api.has_shop(&call.grant, &shop_id).await?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
     let resource = fields.take_text("resource", |_| Ok(()));
-    if let Some(Err(message)) = resource.as_deref().map(|name| rules::resource(name, &api.definitions)) {
-        fields.offend("resource", message);
+    if let Some(Err(message)) = resource.as_deref().map(|name| validation::resource(name, &api.definitions)) {
+        fields.add_error("resource", message);
     }
     let mode = fields.take_choice("mode", &MODES).unwrap_or(Mode::Incremental);
-    fields.done()?;
+    fields.finish()?;
     let run_ids = api.backend.start_sync(&shop_id, resource, mode).await?;
-    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, ?run_ids, "walks on request");
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, ?run_ids, "started runs on request");
     Reply::json_with(StatusCode::ACCEPTED, &Started { run_ids })
 }
 
 fn take_resources(api: &Api, fields: &mut Fields) -> Option<Vec<String>> {
-    fields.take_list("resources", RESOURCES_MAX, |name| rules::resource(name, &api.definitions))
+    fields.take_list("resources", RESOURCES_MAX, |name| validation::resource(name, &api.definitions))
 }

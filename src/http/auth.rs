@@ -1,7 +1,7 @@
-//! Who calls, and whether they may: keys, scopes, shops, and our own rate limits.
+//! Authentication, authorization and rate limits of API requests.
 //!
-//! Every request that is not for a page without data passes [`Gate::admit`] before anything else of
-//! it is looked at, so without a key nobody learns what exists. What a key may not see looks absent.
+//! Every request, except for static files and probes, passes [`AccessControl::admit`] before anything else of it is
+//! read, so a caller without a key cannot probe what exists. Shops that a key may not see look absent.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -14,25 +14,25 @@ use warp::http::header::AUTHORIZATION;
 use warp::http::{HeaderMap, Method};
 
 use super::backend::{Backend, KeyGrant, Scope};
-use super::peers::Peer;
-use super::reply::{Kind, Problem};
-use super::{Head, Limits};
+use super::connection_limits::Peer;
+use super::reply::{Problem, ProblemKind};
+use super::{Limits, RequestHead};
 
-/// Longest key that is worth a look; ours are much shorter.
+/// Longest key that is looked up; ours are much shorter.
 const KEY_BYTES_MAX: usize = 256;
-/// Keys or peers whose pace is kept in memory. Above it all are forgotten, which only gives each a new burst.
-const PACED_MAX: usize = 4096;
+/// Most keys or clients with a limiter in memory. Above it all are dropped, which only gives each a new burst.
+const LIMITERS_MAX: usize = 4096;
 
-/// A steady rate with room for bursts. Zero counts as one.
+/// A rate limit with bursts (token bucket). Zero counts as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     pub per_second: u64,
     pub burst: u64,
 }
 
-/// What an endpoint asks of a key.
+/// The scope that an endpoint requires of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(super) enum RequiredScope {
     /// Any key: the endpoint itself shows only what the key may see.
     Read,
     /// Any key that may see all shops.
@@ -43,127 +43,127 @@ pub(super) enum Need {
     AdminAll,
 }
 
-/// Turns a request into a grant, or into the reason why not.
-pub(super) struct Gate {
+/// Authenticates requests and applies rate limits.
+pub(super) struct AccessControl {
     backend: Arc<dyn Backend>,
-    reads: Paces<String>,
-    writes: Paces<String>,
-    strangers: Paces<Peer>,
+    reads: KeyedLimiter<String>,
+    writes: KeyedLimiter<String>,
+    unauthenticated: KeyedLimiter<Peer>,
 }
 
-impl Gate {
-    pub(super) fn new(backend: Arc<dyn Backend>, limits: &Limits) -> Gate {
-        Gate {
+impl AccessControl {
+    pub(super) fn new(backend: Arc<dyn Backend>, limits: &Limits) -> AccessControl {
+        AccessControl {
             backend,
-            reads: Paces::new(limits.reads),
-            writes: Paces::new(limits.writes),
-            strangers: Paces::new(limits.strangers),
+            reads: KeyedLimiter::new(limits.reads),
+            writes: KeyedLimiter::new(limits.writes),
+            unauthenticated: KeyedLimiter::new(limits.unauthenticated),
         }
     }
 
-    /// Lets a request without a key pass, if its peer does not come too fast.
+    /// Applies the rate limit for requests without a key.
     ///
     /// # Errors
     /// 429.
-    pub(super) fn pace(&self, head: &Head) -> Result<(), Problem> {
-        head.peer.map_or(Ok(()), |peer| self.strangers.take(&peer))
+    pub(super) fn limit_unauthenticated(&self, head: &RequestHead) -> Result<(), Problem> {
+        head.peer.map_or(Ok(()), |peer| self.unauthenticated.take(&peer))
     }
 
-    /// The grant of the request's key, if it satisfies `need` and its pace.
+    /// The grant of the request's key, if it has the scope and is within its rate limit.
     ///
     /// # Errors
-    /// 401 no valid key, 429 too fast, 403 not enough; in this order.
-    pub(super) fn admit(&self, head: &Head, need: Need) -> Result<KeyGrant, Problem> {
+    /// 401 no valid key, 429 rate limit exceeded, 403 insufficient scope; in this order.
+    pub(super) fn admit(&self, head: &RequestHead, required: RequiredScope) -> Result<KeyGrant, Problem> {
         let key = bearer(&head.headers);
         let known = key.map_or(Ok(None), |key| self.backend.verify_key(key))?;
         let Some(grant) = known else { return Err(self.unauthorized(head, key.is_some())) };
-        let paces = if is_read(&head.method) { &self.reads } else { &self.writes };
-        paces.take(grant.key_id.as_str())?;
-        let admin = matches!(need, Need::Admin | Need::AdminAll);
-        let all = matches!(need, Need::ReadAll | Need::AdminAll);
+        let limiter = if is_read(&head.method) { &self.reads } else { &self.writes };
+        limiter.take(grant.key_id.as_str())?;
+        let admin = matches!(required, RequiredScope::Admin | RequiredScope::AdminAll);
+        let all = matches!(required, RequiredScope::ReadAll | RequiredScope::AdminAll);
         if (admin && grant.scope != Scope::Admin) || (all && grant.shops.is_some()) {
-            tracing::warn!(key.id = %grant.key_id, ?need, "request beyond the scope of its api key");
-            let needed = match need {
-                Need::ReadAll => "this needs an API key that is not bound to shops",
-                _ => "this needs an API key with the scope `admin`",
+            tracing::warn!(key.id = %grant.key_id, ?required, "request exceeds the scope of its api key");
+            let needed = match required {
+                RequiredScope::ReadAll => "this requires an API key that is not limited to certain shops",
+                _ => "this requires an API key with the scope `admin`",
             };
-            return Err(Problem::new(Kind::Forbidden, needed));
+            return Err(Problem::new(ProblemKind::Forbidden, needed));
         }
         Ok(grant)
     }
 
-    /// 401; or 429, without a line in the log, for a peer that has failed too often. A valid key is looked
-    /// at before, so that a neighbour behind the same address cannot shut others out. Nothing is lost by
-    /// that: a key of 256 random bits is not found by trying.
-    fn unauthorized(&self, head: &Head, has_key: bool) -> Problem {
+    /// 401; or 429, which is not logged, for a client with too many failures. Valid keys are checked before, so that a
+    /// client behind the same address cannot lock others out; a key of 256 random bits cannot be guessed anyway.
+    fn unauthorized(&self, head: &RequestHead, has_key: bool) -> Problem {
         if let Some(peer) = &head.peer
-            && let Err(too_fast) = self.strangers.take(peer)
+            && let Err(rate_limited) = self.unauthenticated.take(peer)
         {
-            return too_fast;
+            return rate_limited;
         }
         if !has_key {
-            return Problem::new(Kind::Unauthorized, "send `Authorization: Bearer <api key>`");
+            return Problem::new(ProblemKind::Unauthorized, "send `Authorization: Bearer <api key>`");
         }
         let peer = head.peer.as_ref().map(tracing::field::display);
         tracing::warn!(peer, "request with an unknown, expired or revoked api key");
-        let what = "this API key is unknown, expired or revoked; make one (POST /api/v1/keys, or `waybill keys create`) \
+        let what = "this API key is unknown, expired or revoked; create one (POST /api/v1/keys, or `waybill keys create`) \
                     and send it as `Authorization: Bearer <api key>`";
-        Problem::new(Kind::Unauthorized, what)
+        Problem::new(ProblemKind::Unauthorized, what)
     }
 }
 
-/// One pace, for each of many apart.
-struct Paces<K> {
+/// A separate rate limiter for each key.
+struct KeyedLimiter<K> {
     pace: Pace,
     limiters: Mutex<HashMap<K, Ratelimiter>>,
 }
 
-impl<K: Eq + Hash> Paces<K> {
-    fn new(pace: Pace) -> Paces<K> {
-        Paces { pace, limiters: Mutex::new(HashMap::new()) }
+impl<K: Eq + Hash> KeyedLimiter<K> {
+    fn new(pace: Pace) -> KeyedLimiter<K> {
+        KeyedLimiter { pace, limiters: Mutex::new(HashMap::new()) }
     }
 
     /// # Errors
-    /// 429 when this one is too fast.
+    /// 429 when the rate limit is exceeded.
     fn take<Q>(&self, who: &Q) -> Result<(), Problem>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        // A panic cannot leave the map half-changed, so a poisoned lock is still good.
+        // A panic cannot leave the map half changed.
         let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
         if !limiters.contains_key(who) {
-            if limiters.len() >= PACED_MAX {
+            if limiters.len() >= LIMITERS_MAX {
                 limiters.clear();
             }
             limiters.insert(who.to_owned(), limiter(self.pace));
         }
         match limiters.get(who).map(Ratelimiter::try_wait) {
             Some(Ok(())) | None => Ok(()),
-            Some(Err(TryWaitError::Insufficient(wait))) => Err(too_fast(wait)),
-            // Never with a burst of at least one; the crate may add reasons.
-            Some(Err(_)) => Err(too_fast(Duration::from_secs(1))),
+            Some(Err(TryWaitError::Insufficient(wait))) => Err(rate_limited(wait)),
+            // Does not happen with a burst of at least one; the enum is non-exhaustive.
+            Some(Err(_)) => Err(rate_limited(Duration::from_secs(1))),
         }
     }
 }
 
-fn too_fast(wait: Duration) -> Problem {
-    Problem::new(Kind::TooManyRequests, "slow down").retry_after(wait)
+fn rate_limited(wait: Duration) -> Problem {
+    Problem::new(ProblemKind::TooManyRequests, "the rate limit is exceeded; wait as long as `Retry-After` says")
+        .retry_after(wait)
 }
 
-/// GET and HEAD change nothing.
+/// Whether the method is GET or HEAD, which change nothing.
 pub(super) fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
 fn limiter(pace: Pace) -> Ratelimiter {
-    // A rate of zero would mean "without limit" to the crate.
+    // To the crate a rate of zero means unlimited.
     let (rate, burst) = (pace.per_second.max(1), pace.burst.max(1));
     let full = Ratelimiter::builder(rate).max_tokens(burst).initial_available(burst).build();
     full.unwrap_or_else(|_| Ratelimiter::new(rate))
 }
 
-/// The key of exactly one `Authorization: Bearer` header.
+/// The key of an `Authorization: Bearer` header, which must be given exactly once.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -174,13 +174,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl KeyGrant {
-    /// Whether this key may know of the shop.
+    /// Whether this key may see the shop.
     pub fn sees(&self, shop_id: &str) -> bool {
         self.shops.as_ref().is_none_or(|shops| shops.iter().any(|shop| shop == shop_id))
     }
 
-    /// The shops that a listing may show: all (`None`), or these; narrowed to `asked` when given.
-    /// An empty list means that there is nothing to show.
+    /// The shops that a list may show: all (`None`), or these; narrowed to `asked` if given. Empty: nothing to show.
     pub(super) fn visible(&self, asked: Option<&str>) -> Option<Vec<String>> {
         match asked {
             Some(shop) if self.sees(shop) => Some(vec![shop.to_owned()]),
@@ -198,7 +197,7 @@ mod tests {
     use super::{Pace, bearer, limiter};
 
     #[test]
-    fn one_bearer_header_with_a_plausible_key() {
+    fn a_key_is_read_from_exactly_one_well_formed_bearer_header() {
         let key = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_starts_with_its_burst_and_zero_is_not_unlimited() {
+    fn a_limiter_starts_with_its_burst_and_zero_is_not_unlimited() {
         let limiter = limiter(Pace { per_second: 0, burst: 2 });
         assert!(limiter.try_wait().is_ok() && limiter.try_wait().is_ok());
         assert!(limiter.try_wait().is_err());

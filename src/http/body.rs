@@ -1,8 +1,8 @@
-//! Request bodies: read with a cap and a deadline, then taken apart field by field.
+//! Request bodies: read with a size limit and a deadline, then parsed field by field.
 //!
-//! [`capped_json`] is the only reader of bodies (clippy.toml bans warp's uncapped ones). [`Fields`]
-//! collects every offence, so that one answer names them all. Nothing of a body is ever logged, and
-//! its bytes are wiped, because it may hold a secret.
+//! [`capped_json`] and [`capped`] are the only readers of bodies (clippy.toml bans warp's unlimited ones). [`Fields`]
+//! collects all errors, so that one response names them all. A body may hold a secret: it is never logged, and wiped on
+//! drop.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::Limits;
 use super::backend::FieldError;
-use super::reply::{Kind, Problem};
-use super::rules::TextRule;
+use super::reply::{Problem, ProblemKind};
+use super::validation::TextRule;
 
 /// An unread request body.
 pub(super) type Body = BoxStream<'static, Result<Bytes, warp::Error>>;
 
-/// Extracts the body without reading it. Comes after path and method.
+/// Extracts the body without reading it. Must come after path and method.
 pub(super) fn body() -> impl Filter<Extract = (Body,), Error = warp::Rejection> + Clone {
     warp::body::stream().map(|stream| {
         let chunks = futures_util::TryStreamExt::map_ok(stream, |mut chunk| {
@@ -38,11 +38,11 @@ pub(super) fn body() -> impl Filter<Extract = (Body,), Error = warp::Rejection> 
     })
 }
 
-/// Reads a JSON object of at most `bytes_max` bytes, however it is sent (chunked too). An empty body
-/// without content type reads as `{}`: whether fields are missing is for [`Fields`] to say.
+/// Reads a JSON object of at most `bytes_max` bytes, chunked or not. An empty body without content type reads as `{}`:
+/// [`Fields`] reports missing fields.
 ///
 /// # Errors
-/// 415 not JSON, 413 too large, 408 slower than `deadline`, 400 cut, malformed, or a field twice.
+/// 415 not JSON, 413 too large, 408 slower than `deadline`, 400 incomplete, malformed, or a repeated field.
 pub(super) async fn capped_json(
     headers: &HeaderMap,
     body: Body,
@@ -53,7 +53,7 @@ pub(super) async fn capped_json(
     if length.is_some_and(|length| length > bytes_max as u64) {
         return Err(too_large(bytes_max));
     }
-    // A client that sends nothing need not say what kind of nothing it is.
+    // An empty body needs no content type.
     let typed = headers.contains_key(CONTENT_TYPE) || length.is_some_and(|length| length > 0);
     if typed {
         expect_json(headers)?;
@@ -64,17 +64,20 @@ pub(super) async fn capped_json(
     }
     expect_json(headers)?;
     let Object(map) = serde_json::from_slice(&text).map_err(|error| {
-        // Position only: serde's text may quote the value, and the value may be a secret.
-        let what = if error.is_data() { "not a JSON object with each field once" } else { "malformed JSON" };
-        Problem::new(Kind::BadRequest, format!("the body is {what} (line {}, column {})", error.line(), error.column()))
+        // Position only: serde's message may quote the value, which may be a secret.
+        let what = if error.is_data() { "not a JSON object with unique fields" } else { "malformed JSON" };
+        Problem::new(
+            ProblemKind::BadRequest,
+            format!("the body is {what} (line {}, column {})", error.line(), error.column()),
+        )
     })?;
     Ok(Fields { map, errors: Vec::new(), known: Vec::new() })
 }
 
-/// A body as it came, whatever it is; what it must be is for who takes it apart.
+/// Reads a raw body; the caller parses it.
 ///
 /// # Errors
-/// 413, 408, and 400 for one that broke off, as [`capped_json`].
+/// 413, 408 and 400 as [`capped_json`].
 pub(super) async fn capped(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Zeroizing<Vec<u8>>, Problem> {
     if content_length(headers).is_some_and(|length| length > limits.body_bytes_max as u64) {
         return Err(too_large(limits.body_bytes_max));
@@ -84,14 +87,19 @@ pub(super) async fn capped(headers: &HeaderMap, body: Body, limits: &Limits) -> 
 
 async fn collect_in_time(body: Body, bytes_max: usize, deadline: Duration) -> Result<Zeroizing<Vec<u8>>, Problem> {
     tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(|_| {
-        Problem::new(Kind::RequestTimeout, format!("the body must be complete within {} s", deadline.as_secs()))
+        Problem::new(
+            ProblemKind::RequestTimeout,
+            format!("the request body must arrive within {} s", deadline.as_secs()),
+        )
     })?
 }
 
 async fn collect(mut body: Body, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let mut text = Zeroizing::new(Vec::new());
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|_| Problem::new(Kind::BadRequest, "the body broke off"))?;
+        let chunk = chunk.map_err(|_| {
+            Problem::new(ProblemKind::BadRequest, "the request body is incomplete: the connection broke")
+        })?;
         if text.len() + chunk.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
@@ -101,7 +109,7 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>,
 }
 
 fn too_large(bytes_max: usize) -> Problem {
-    Problem::new(Kind::TooLarge, format!("a body may have at most {bytes_max} bytes"))
+    Problem::new(ProblemKind::TooLarge, format!("the request body must not be larger than {bytes_max} bytes"))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -112,15 +120,15 @@ fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "send `Content-Type: application/json`"));
+        return Err(Problem::new(ProblemKind::UnsupportedMediaType, "send `Content-Type: application/json`"));
     }
     if headers.contains_key(CONTENT_ENCODING) {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "send the body without a content encoding"));
+        return Err(Problem::new(ProblemKind::UnsupportedMediaType, "send the body without a content encoding"));
     }
     Ok(())
 }
 
-/// A JSON object in which no field stands twice: readers disagree about which one counts.
+/// A JSON object with unique fields: parsers disagree about which of two counts.
 struct Object(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Object {
@@ -137,7 +145,7 @@ impl<'de> Deserialize<'de> for Object {
                 let mut map = Map::new();
                 while let Some((name, value)) = access.next_entry::<String, Value>()? {
                     if map.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a field stands twice"));
+                        return Err(A::Error::custom("a field is repeated"));
                     }
                 }
                 Ok(Object(map))
@@ -147,7 +155,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// The fields of a request body. Each `take_*` removes one; [`Fields::done`] refuses what is left.
+/// The fields of a request body. Each `take_*` removes one; [`Fields::finish`] rejects the rest.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     map: Map<String, Value>,
@@ -160,15 +168,15 @@ impl Fields {
         self.map.is_empty()
     }
 
-    /// Notes an offence.
-    pub(super) fn offend(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    /// Records an error.
+    pub(super) fn add_error(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.errors.push(FieldError { field: field.into(), message: message.into() });
     }
 
-    /// Notes that a field is needed when `value` is none and nothing worse was said about it.
+    /// Records a missing field, unless it has an error already.
     pub(super) fn require<T: Default>(&mut self, field: &'static str, value: Option<T>) -> T {
         if value.is_none() && !self.errors.iter().any(|error| error.field == field) {
-            self.offend(field, "is missing");
+            self.add_error(field, "is missing");
         }
         value.unwrap_or_default()
     }
@@ -179,7 +187,7 @@ impl Fields {
             Value::String(text) => match rule(&text) {
                 Ok(()) => Some(text),
                 Err(message) => {
-                    self.offend(field, message);
+                    self.add_error(field, message);
                     None
                 }
             },
@@ -187,7 +195,7 @@ impl Fields {
         }
     }
 
-    /// As [`Fields::take_text`]; the text is wiped after use.
+    /// As [`Fields::take_text`]; the text is wiped on drop.
     pub(super) fn take_secret(&mut self, field: &'static str, rule: TextRule) -> Option<SecretString> {
         self.take_text(field, rule).map(SecretString::from)
     }
@@ -208,11 +216,11 @@ impl Fields {
         if let (Some(number), true) = (number, within) {
             return Some(number as u32);
         }
-        self.offend(field, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
+        self.add_error(field, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
         None
     }
 
-    /// One of a few words.
+    /// One of the given words.
     pub(super) fn take_choice<T: Copy>(&mut self, field: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let value = self.take(field)?;
         let found = value.as_str().and_then(|text| choices.iter().find(|(name, _)| *name == text));
@@ -220,11 +228,11 @@ impl Fields {
             return Some(*choice);
         }
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        self.offend(field, format!("must be one of: {}", names.join(", ")));
+        self.add_error(field, format!("must be one of: {}", names.join(", ")));
         None
     }
 
-    /// A list of 1 to `length_max` different texts that `rule` accepts.
+    /// A list of 1 to `length_max` distinct texts that `rule` accepts.
     pub(super) fn take_list(
         &mut self,
         field: &'static str,
@@ -236,7 +244,7 @@ impl Fields {
             other => return self.wrong(field, "a list of texts", &other),
         };
         if values.is_empty() || values.len() > length_max {
-            self.offend(field, format!("must have 1 to {length_max} entries"));
+            self.add_error(field, format!("must have 1 to {length_max} entries"));
             return None;
         }
         let mut list: Vec<String> = Vec::with_capacity(values.len());
@@ -244,18 +252,18 @@ impl Fields {
         for (index, value) in values.into_iter().enumerate() {
             let at = format!("{field}[{index}]");
             match value {
-                Value::String(text) if list.contains(&text) => self.offend(at, "stands here twice"),
+                Value::String(text) if list.contains(&text) => self.add_error(at, "is given twice"),
                 Value::String(text) => match rule(&text) {
                     Ok(()) => list.push(text),
-                    Err(message) => self.offend(at, message),
+                    Err(message) => self.add_error(at, message),
                 },
-                _ => self.offend(at, "must be text"),
+                _ => self.add_error(at, "must be text"),
             }
         }
         (self.errors.len() == before).then_some(list)
     }
 
-    /// Whether the field is there as `null`; it is taken then.
+    /// Whether the field is `null`; removes it if so.
     pub(super) fn take_null(&mut self, field: &'static str) -> bool {
         let is_null = self.map.get(field).is_some_and(Value::is_null);
         if is_null {
@@ -265,12 +273,12 @@ impl Fields {
     }
 
     /// # Errors
-    /// 422 with every offence, fields that nobody asked for among them.
-    pub(super) fn done(mut self) -> Result<(), Problem> {
+    /// 422 with all errors, including unknown fields.
+    pub(super) fn finish(mut self) -> Result<(), Problem> {
         let unknown: Vec<String> = self.map.keys().map(|name| name.chars().take(64).collect()).collect();
-        let known = if self.known.is_empty() { "nothing".to_owned() } else { self.known.join(", ") };
+        let known = if self.known.is_empty() { "none".to_owned() } else { self.known.join(", ") };
         for name in unknown {
-            self.offend(name, format!("is not known here; known: {known}"));
+            self.add_error(name, format!("is not a field of this request; allowed: {known}"));
         }
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors)) }
     }
@@ -289,7 +297,7 @@ impl Fields {
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
-        self.offend(field, format!("must be {wanted}, not {found}"));
+        self.add_error(field, format!("must be {wanted}, not {found}"));
         None
     }
 }

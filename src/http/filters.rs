@@ -1,6 +1,6 @@
-//! The filters of a listing of documents, by the type of the column that each looks at.
+//! Filters of document lists, parsed by the type of their column.
 //!
-//! A value that no row can have is a mistake of the client, not an empty page.
+//! A value that no row can have is a client error, not an empty page.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,10 @@ use super::reply::Problem;
 use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::sink::filter::held;
 
-/// What the client filters by, each value one that its column can hold.
+/// Reads the filters of a request.
 ///
 /// # Errors
-/// 400 for another.
+/// 400 for a value that the column cannot hold.
 pub(super) fn read(table: &Table, params: &Params) -> Result<Vec<(String, String)>, Problem> {
     let mut filters = Vec::new();
     for (name, place) in &table.filters {
@@ -27,7 +27,7 @@ pub(super) fn read(table: &Table, params: &Params) -> Result<Vec<(String, String
     Ok(filters)
 }
 
-/// The type of what a filter looks at. A place that is not there takes any text, and finds nothing.
+/// The type of the filtered column. An unknown column accepts any text and matches nothing.
 fn kind_at(table: &Table, place: &Place) -> ColumnKind {
     let (columns, name) = match place {
         Place::Id => return ColumnKind::Text(None),
@@ -49,12 +49,14 @@ fn wanted(kind: ColumnKind) -> String {
         ColumnKind::Datetime => "must be a time in RFC 3339 like 2026-01-31T12:00:00Z".to_owned(),
         ColumnKind::Decimal { digits, scale } => {
             let whole = digits.saturating_sub(scale);
-            format!("must be a number like 12.5, with at most {whole} digits before its point and {scale} behind it")
+            format!(
+                "must be a number like 12.5, with at most {whole} digits before the decimal point and {scale} after it"
+            )
         }
     }
 }
 
-/// The same for the description.
+/// OpenAPI schema of a filter.
 pub(super) fn schema(table: &Table, place: &Place) -> Value {
     match kind_at(table, place) {
         ColumnKind::Text(_) | ColumnKind::Json => super::openapi::text(VALUE_CHARS_MAX),

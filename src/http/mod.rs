@@ -1,19 +1,18 @@
-//! The REST API, its description, and two small pages for people.
+//! The REST API, its OpenAPI description, and two HTML pages.
 //!
-//! `app` calls [`serve`]; tests call [`routes`]. Everything behind the API comes through
-//! [`Backend`]. Each endpoint is a triple: a filter (what matches), a plain async fn (what it does),
-//! and the shared ending in this file that admits the caller and makes the response.
+//! `app` calls [`serve`]; tests call [`routes`]. All data comes through [`Backend`]. Each endpoint is a triple: a
+//! filter (which requests match), a plain async fn (the handler), and [`endpoint`], which authorizes the caller, bounds
+//! the time and builds the response.
 //!
 //! What always holds:
-//! - Path and method first, then the key, then the request: nobody without a key learns what exists.
-//! - A failure is a value, not a warp rejection. A rejection only means "not this route"; what no
-//!   route took ends in `unmatched`, which knows 404 from 405 by the API's own description.
-//! - Everything is bounded: connections, heads, addresses, bodies, each wait for a client, the time of an
-//!   answer, the time to stop. [`Limits`] has all of it.
-//! - No secret, no query and no path of a request is logged; routes are logged by their template.
+//! - The key is checked before anything else of the request, so a caller without one cannot probe what exists.
+//! - An error is a value ([`Problem`]), not a warp rejection. A rejection means "no match"; a request that matches no
+//!   route ends in `unmatched`, which looks up in the OpenAPI description whether it is a 404 or a 405.
+//! - Everything is bounded: connections, heads, URIs, bodies, waits for the client, response time, shutdown. See
+//!   [`Limits`].
+//! - No secret, query or path of a request is logged; routes are logged by name.
 
 mod accept;
-mod again;
 mod api_calls;
 mod api_completeness;
 mod api_documents;
@@ -24,18 +23,19 @@ mod api_shops;
 mod auth;
 pub mod backend;
 mod body;
+mod connection_limits;
 mod cursor;
 mod filters;
 mod framing;
+mod health;
+mod idempotency;
 mod openapi;
-mod pages;
-mod peers;
 mod query;
 mod reply;
 mod resource_health;
-pub mod rules;
 mod server;
-mod system;
+mod static_files;
+pub mod validation;
 mod wire;
 
 use std::future::Future;
@@ -58,64 +58,64 @@ pub use backend::{ApiError, Backend};
 
 use crate::catalog::Definition;
 use crate::store::{count_panic, how_it_ended};
-use auth::{Gate, Need};
+use auth::{AccessControl, RequiredScope};
 use backend::KeyGrant;
 use body::{Body, Fields, body};
+use connection_limits::Peer;
 use cursor::Cursors;
 use openapi::Description;
-use peers::Peer;
-use reply::{Kind, Outcome, Problem, REQUEST_ID, finish};
+use reply::{ApiResult, Problem, ProblemKind, REQUEST_ID, finish};
 
-/// The bounds of the API.
+/// Limits of the HTTP server and API.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; one more is told 503, or closed.
+    /// Concurrent connections. One more is answered 503, or closed.
     pub connections_max: usize,
-    /// The same for one peer: an IPv4 address, or an IPv6 network of 64 bits.
+    /// Concurrent connections of one client: an IPv4 address, or an IPv6 /64.
     pub connections_per_peer_max: usize,
-    /// Largest head of a request: its first line and its headers, in bytes.
+    /// Largest request head (request line and headers), in bytes.
     pub head_bytes_max: usize,
-    /// Header lines of a request. hyper stops at 100 by itself.
+    /// Header lines of a request. hyper itself accepts at most 100.
     pub headers_max: usize,
-    /// Time for a head to arrive: for the first from the connection on, then from its first byte on.
+    /// Time for a head to arrive: from the start of the connection, later from its first byte.
     pub head_time_max: Duration,
-    /// A connection that asks nothing more for so long is closed.
+    /// Idle time after which a keep-alive connection is closed.
     pub idle_time_max: Duration,
-    /// Time for a client to take an answer.
+    /// Time for a client to receive a response.
     pub send_time_max: Duration,
-    /// Time for a client that was cut off in its sending to hear why.
+    /// Time to discard a rejected upload, so that the client can read the response.
     pub linger_time_max: Duration,
-    /// Longest path with query, in bytes.
+    /// Longest URI (path and query), in bytes.
     pub uri_bytes_max: usize,
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
     /// Time for a request body to arrive.
     pub body_time_max: Duration,
-    /// Time for an answer: longer than the login host may take to prove credentials.
+    /// Time to handle a request: longer than a credential check at the login host may take.
     pub answer_time_max: Duration,
-    /// Time for open requests to end after the signal to stop.
+    /// Time for open requests to finish during shutdown.
     pub drain_time_max: Duration,
-    /// Pace of one key for GET and HEAD.
+    /// Rate limit of one key for GET and HEAD.
     pub reads: Pace,
-    /// Pace of one key for everything else.
+    /// Rate limit of one key for all other methods.
     pub writes: Pace,
-    /// Pace of one peer for requests without a valid key.
-    pub strangers: Pace,
+    /// Rate limit of one client for requests without a valid key.
+    pub unauthenticated: Pace,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            // A kilobyte or two each when idle, and far from the files that a process may open.
+            // An idle connection holds 1 to 2 KiB, and 1000 stay well below the limit of open files.
             connections_max: 1_000,
-            // A browser opens 6, a client's pool some tens.
+            // A browser opens 6, a connection pool some tens.
             connections_per_peer_max: 50,
-            // Eight times what other servers take: cookies of neighbours on one host name add up.
+            // Eight times the usual 8 KiB: cookies of other services on the same host name add up.
             head_bytes_max: 64 * 1024,
             headers_max: 100,
             head_time_max: Duration::from_secs(10),
             idle_time_max: Duration::from_secs(60),
-            // The largest page over a slow mobile line.
+            // Enough for the largest page over a slow mobile connection.
             send_time_max: Duration::from_secs(120),
             linger_time_max: Duration::from_secs(1),
             uri_bytes_max: 8 * 1024,
@@ -125,12 +125,12 @@ impl Default for Limits {
             drain_time_max: Duration::from_secs(10),
             reads: Pace { per_second: 100, burst: 200 },
             writes: Pace { per_second: 20, burst: 40 },
-            strangers: Pace { per_second: 50, burst: 50 },
+            unauthenticated: Pace { per_second: 50, burst: 50 },
         }
     }
 }
 
-/// Serves until `shutdown` ends, then lets open requests end for `limits.drain_time_max` and cuts the rest.
+/// Serves the API until `shutdown` completes, then drains open requests for at most `limits.drain_time_max`.
 pub async fn serve(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
@@ -140,21 +140,21 @@ pub async fn serve(
     server::run(listener, routes(backend, limits), limits, shutdown).await;
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz` without a key until `shutdown` ends; bounded as [`serve`].
+/// Serves `/metrics`, `/livez` and `/readyz` without a key; bounds and shutdown as in [`serve`].
 pub async fn serve_metrics(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    server::run(listener, system::keyless_routes(backend, limits), limits, shutdown).await;
+    server::run(listener, health::keyless_routes(backend, limits), limits, shutdown).await;
 }
 
 /// All routes; never rejects.
 pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Response,)> {
     let api = Arc::new(Api::new(backend, limits));
-    system::routes(&api)
-        .or(pages::routes())
+    health::routes(&api)
+        .or(static_files::routes())
         .unify()
         .or(api_completeness::routes(&api))
         .unify()
@@ -175,15 +175,15 @@ pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Respons
         .boxed()
 }
 
-/// What all endpoints share.
+/// State shared by all endpoints.
 pub(crate) struct Api {
     backend: Arc<dyn Backend>,
     limits: Limits,
     definitions: Vec<Arc<Definition>>,
     description: Description,
     cursors: Cursors,
-    gate: Gate,
-    flights: again::Flights,
+    access: AccessControl,
+    in_flight: idempotency::InFlightKeys,
 }
 
 impl Api {
@@ -192,8 +192,8 @@ impl Api {
         Api {
             description: Description::new(&definitions),
             cursors: Cursors::new(backend.cursor_key()),
-            gate: Gate::new(Arc::clone(&backend), &limits),
-            flights: again::Flights::default(),
+            access: AccessControl::new(Arc::clone(&backend), &limits),
+            in_flight: idempotency::InFlightKeys::default(),
             definitions,
             limits,
             backend,
@@ -204,65 +204,65 @@ impl Api {
         self.definitions.iter().find(|definition| definition.name == resource)
     }
 
-    fn admit(&self, head: &Head, need: Need) -> Result<KeyGrant, Problem> {
+    fn admit(&self, head: &RequestHead, required: RequiredScope) -> Result<KeyGrant, Problem> {
         if head.path.len() + head.query.len() > self.limits.uri_bytes_max {
-            let detail = format!("an address may have at most {} bytes", self.limits.uri_bytes_max);
-            return Err(Problem::new(Kind::UriTooLong, detail));
+            let detail = format!("the URI must not be longer than {} bytes", self.limits.uri_bytes_max);
+            return Err(Problem::new(ProblemKind::UriTooLong, detail));
         }
-        self.gate.admit(head, need)
+        self.access.admit(head, required)
     }
 
-    /// A shop that is not there, or not this key's to see, is absent whatever the body holds.
+    /// 404 unless the shop exists and the key may see it; checked before the body is read.
     async fn has_shop(&self, grant: &KeyGrant, shop_id: &str) -> Result<(), Problem> {
         let is_there = grant.sees(shop_id) && self.backend.shop(shop_id).await?.is_some();
         if is_there { Ok(()) } else { Err(Problem::not_found()) }
     }
 
-    /// Checks `cursor` against the other parameters.
-    fn open_cursor(&self, of: &str, params: &query::Params) -> Result<Option<Vec<String>>, Problem> {
+    /// Decodes the `cursor` parameter and checks that it belongs to this list and these filters.
+    fn decode_cursor(&self, of: &str, params: &query::Params) -> Result<Option<Vec<String>>, Problem> {
         let Some(text) = params.get("cursor") else { return Ok(None) };
-        let last = self.cursors.open(of, &params.filters(), text);
-        last.map(Some).map_err(|cursor::Foreign| {
-            Problem::parameter("cursor", "is not valid here; use `next_cursor` with the filters it came with")
+        let last = self.cursors.decode(of, &params.filters(), text);
+        last.map(Some).map_err(|cursor::InvalidCursor| {
+            Problem::parameter("cursor", "is invalid for this list; use `next_cursor` with the same filters")
         })
     }
 }
 
-/// The request without its body.
+/// A request without its body.
 #[derive(Clone, Debug)]
-pub(crate) struct Head {
+pub(crate) struct RequestHead {
     method: Method,
     path: String,
     /// Without the question mark; empty when there is none.
     query: String,
     headers: HeaderMap,
     request_id: String,
-    /// Only a socket has one.
+    /// None in tests without a socket.
     peer: Option<Peer>,
 }
 
-fn head() -> impl Filter<Extract = (Head,), Error = std::convert::Infallible> + Clone {
+fn head() -> impl Filter<Extract = (RequestHead,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let line = warp::method().and(warp::path::full()).and(query);
     line.and(warp::header::headers_cloned()).and(warp::ext::optional()).map(
         |method, path: warp::path::FullPath, query, headers: HeaderMap, peer| {
             let request_id = request_id(&headers);
-            Head { method, path: path.as_str().to_owned(), query, headers, request_id, peer }
+            RequestHead { method, path: path.as_str().to_owned(), query, headers, request_id, peer }
         },
     )
 }
 
-/// The client's own id when it is harmless in a log and in a header, else a new one.
+/// The client's `X-Request-Id` if it is safe to log and echo, else a new UUID.
 fn request_id(headers: &HeaderMap) -> String {
-    let harmless =
+    let is_safe =
         |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(harmless);
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_safe);
     given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 
-/// An admitted request.
+/// An authorized request.
 pub(crate) struct Call {
-    head: Head,
+    head: RequestHead,
     grant: KeyGrant,
     body: Body,
 }
@@ -272,60 +272,59 @@ impl Call {
         query::Params::read(&self.head.query, known)
     }
 
-    /// Reads the body. Refuses query parameters: an endpoint that takes a body takes none, and a
-    /// secret must never come in an address.
+    /// Reads the JSON body and rejects query parameters: a secret must never be sent in a URI.
     async fn fields(self, limits: &Limits) -> Result<(KeyGrant, Fields), Problem> {
         self.params(&[])?;
         self.only_body(limits).await
     }
 
-    /// The same where the query was read before.
+    /// Reads the JSON body; for endpoints that have read the query themselves.
     async fn only_body(self, limits: &Limits) -> Result<(KeyGrant, Fields), Problem> {
         let fields = body::capped_json(&self.head.headers, self.body, limits.body_bytes_max, limits.body_time_max);
         Ok((self.grant, fields.await?))
     }
 }
 
-/// What an endpoint is called in the log, and what it asks of a key.
+/// Name in the log, required scope and media type of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Endpoint {
     name: &'static str,
-    need: Need,
-    /// The media type of a good answer; none where there is never one.
-    gives: Option<&'static str>,
+    scope: RequiredScope,
+    /// Media type of a successful response; none if it has no body.
+    media_type: Option<&'static str>,
 }
 
-/// The media type of most answers.
+/// The media type of most responses.
 const JSON: Option<&str> = Some("application/json");
 
-/// Joins a filter and a plain async fn: admits the caller, bounds the time, makes the response.
-fn guarded<T, F, Fut>(api: &Arc<Api>, at: Endpoint, matching: BoxedFilter<(T,)>, answer: F) -> BoxedFilter<(Response,)>
+/// Joins a filter and a handler: authorizes the caller, bounds the time, builds the response.
+fn endpoint<T, F, Fut>(api: &Arc<Api>, at: Endpoint, matching: BoxedFilter<(T,)>, answer: F) -> BoxedFilter<(Response,)>
 where
     T: Send + 'static,
     F: Fn(Arc<Api>, Call, T) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Outcome> + Send + 'static,
+    Fut: Future<Output = ApiResult> + Send + 'static,
 {
     let api = Arc::clone(api);
     matching
         .and(head())
         .and(body())
-        .then(move |target: T, head: Head, body: Body| {
+        .then(move |target: T, head: RequestHead, body: Body| {
             let (api, answer, started) = (Arc::clone(&api), answer.clone(), Instant::now());
             let request_id = head.request_id.clone();
-            // Every line that is logged on behalf of the request carries its id.
+            // Every log line of the request carries its id.
             let span = tracing::info_span!("request", request.id = %request_id, method = %head.method, route = at.name);
             let answering = async move {
-                let outcome = match api.admit(&head, at.need).and_then(|grant| acceptable(&head, at).map(|()| grant)) {
+                let outcome = match api.admit(&head, at.scope).and_then(|grant| acceptable(&head, at).map(|()| grant)) {
                     Ok(grant) => {
                         let time_max = api.limits.answer_time_max;
                         let doing = move |api, call| answer(api, call, target);
-                        bounded(time_max, Box::pin(done(api, Call { head, grant, body }, doing))).await
+                        bounded(time_max, Box::pin(run_handler(api, Call { head, grant, body }, doing))).await
                     }
                     Err(problem) => Err(problem),
                 };
                 let response = finish(&request_id, outcome);
                 let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::debug!(status = response.status().as_u16(), elapsed_ms, "answered a request");
+                tracing::debug!(status = response.status().as_u16(), elapsed_ms, "handled a request");
                 response
             };
             answering.instrument(span)
@@ -333,60 +332,65 @@ where
         .boxed()
 }
 
-/// 406 for a client that would not take the answer. A problem is sent whatever the client accepts.
-fn acceptable(head: &Head, at: Endpoint) -> Result<(), Problem> {
-    match at.gives {
+/// 406 if the client does not accept the media type. Problems are sent regardless of `Accept`.
+fn acceptable(head: &RequestHead, at: Endpoint) -> Result<(), Problem> {
+    match at.media_type {
         Some(media) if !accept::accepts(&head.headers, media) => Err(Problem::new(
-            Kind::NotAcceptable,
-            format!("the answer here is `{media}`; accept that, or leave out `Accept`"),
+            ProblemKind::NotAcceptable,
+            format!("this endpoint responds with `{media}`; accept that, or leave out `Accept`"),
         )),
         _ => Ok(()),
     }
 }
 
-/// Does what is asked for; once, where it has a name. What changes something is done to its end, whether or not the client
-/// waits for the answer: half of it may be a state that nobody looks after.
-async fn done<F, Fut>(api: Arc<Api>, call: Call, doing: F) -> Outcome
+/// Runs the handler, at most once per `Idempotency-Key`. Unsafe methods run to completion even if the client
+/// disconnects, so that no change is left half made.
+async fn run_handler<F, Fut>(api: Arc<Api>, call: Call, doing: F) -> ApiResult
 where
     F: FnOnce(Arc<Api>, Call) -> Fut + Send + 'static,
-    Fut: Future<Output = Outcome> + Send + 'static,
+    Fut: Future<Output = ApiResult> + Send + 'static,
 {
-    if let Some(name) = again::name(&call.head.method, &call.head.headers)?.map(str::to_owned) {
-        return again::once(api, call, name, doing).await;
+    if let Some(name) = idempotency::name(&call.head.method, &call.head.headers)?.map(str::to_owned) {
+        return idempotency::once(api, call, name, doing).await;
     }
     if call.head.method.is_safe() {
         return doing(api, call).await;
     }
-    carried_through(doing(api, call)).await
+    run_detached(doing(api, call)).await
 }
 
-/// Goes on when whoever waits for it is dropped.
-async fn carried_through(doing: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+/// Runs a future to completion, even if the returned one is dropped.
+async fn run_detached(doing: impl Future<Output = ApiResult> + Send + 'static) -> ApiResult {
     let done = tokio::spawn(doing.in_current_span()).await;
     done.unwrap_or_else(|error| {
         if error.is_panic() {
             count_panic("a request");
         }
-        Err(ApiError::Internal(format!("a request ended badly: {}", how_it_ended(&error))).into())
+        Err(ApiError::Internal(format!("a request handler failed: {}", how_it_ended(&error))).into())
     })
 }
 
-async fn bounded(time_max: Duration, answering: impl Future<Output = Outcome>) -> Outcome {
+async fn bounded(time_max: Duration, answering: impl Future<Output = ApiResult>) -> ApiResult {
     tokio::time::timeout(time_max, answering).await.unwrap_or_else(|_| {
-        let detail = format!("no answer within {} s", time_max.as_secs());
-        Err(Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(5)))
+        let detail = format!("the request was not handled within {} s; try again", time_max.as_secs());
+        Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(Duration::from_secs(5)))
     })
 }
 
-/// What no route took: 404, or 405 with the methods that the path does have.
+/// The last route: 404, or 405 with the methods that the path supports.
 fn unmatched_route(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let matching = warp::any().map(|| ()).boxed();
-    guarded(api, Endpoint { name: "unmatched", need: Need::Read, gives: None }, matching, at_once(unmatched))
+    endpoint(
+        api,
+        Endpoint { name: "unmatched", scope: RequiredScope::Read, media_type: None },
+        matching,
+        sync_handler(unmatched),
+    )
 }
 
-fn unmatched(api: &Api, call: &Call) -> Outcome {
+fn unmatched(api: &Api, call: &Call) -> ApiResult {
     match api.description.allowed(&call.head.path) {
-        // A path that has the method did not match for its content: an id that is not UTF-8.
+        // The path supports the method but did not match: it holds an id that is not UTF-8.
         Some(allow) if !allow.split(", ").any(|method| method == call.head.method.as_str()) => {
             Err(Problem::method_not_allowed(allow))
         }
@@ -394,14 +398,14 @@ fn unmatched(api: &Api, call: &Call) -> Outcome {
     }
 }
 
-/// An endpoint that has nothing to wait for.
-fn at_once(
-    answer: fn(&Api, &Call) -> Outcome,
-) -> impl Fn(Arc<Api>, Call, ()) -> std::future::Ready<Outcome> + Clone + Send + Sync + 'static {
+/// Adapts a synchronous handler.
+fn sync_handler(
+    answer: fn(&Api, &Call) -> ApiResult,
+) -> impl Fn(Arc<Api>, Call, ()) -> std::future::Ready<ApiResult> + Clone + Send + Sync + 'static {
     move |api, call, ()| std::future::ready(answer(&api, &call))
 }
 
-/// GET or HEAD.
-fn reads() -> impl Filter<Extract = (), Error = warp::Rejection> + Copy {
+/// Matches GET and HEAD.
+fn get_or_head() -> impl Filter<Extract = (), Error = warp::Rejection> + Copy {
     warp::get().or(warp::head()).unify()
 }

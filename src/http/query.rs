@@ -1,53 +1,55 @@
-//! Query strings and path parts: decoded once, strictly.
+//! Strict parsing of query strings and path segments; each is percent-decoded once.
 //!
-//! Unknown and doubled parameters are refused, because a filter with a typing error would otherwise
-//! give an answer to another question.
+//! Unknown and repeated parameters are rejected: a misspelled filter would otherwise be ignored silently.
 
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use super::reply::{Kind, Problem};
+use super::reply::{Problem, ProblemKind};
 use crate::domain::clock::Millis;
 use crate::domain::datetime::{self, Written};
 
 /// Longest value of a parameter, in characters.
 pub(super) const VALUE_CHARS_MAX: usize = 512;
-/// Longest cursor: it holds two ids.
+/// Longest cursor, in characters: it holds two ids.
 const CURSOR_CHARS_MAX: usize = 2048;
-/// The years 1 to 9999: what every sink can compare.
+/// The years 1 to 9999, which every sink can compare.
 const TIME_RANGE: std::ops::Range<Millis> = -62_135_596_800_000..253_402_300_800_000;
 
-/// Items of a page when the client does not say.
+/// Default page size.
 pub(super) const LIMIT_DEFAULT: usize = 50;
-/// Most items of a page.
+/// Largest page size.
 pub(super) const LIMIT_MAX: usize = 500;
 
-/// The parameters of a request; each stands once.
+/// The query parameters of a request, each given once.
 #[derive(Debug)]
 pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
     /// # Errors
-    /// 400 for a name that is not in `known`, a name that stands twice, or a value that is empty, too
-    /// long, not UTF-8 or holds control characters.
+    /// 400 for a name that is not in `known` or is repeated, and for a value that is empty, too long, not UTF-8 or has
+    /// control characters.
     pub(super) fn read(query: &str, known: &[&str]) -> Result<Params, Problem> {
         let mut params: Vec<(String, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let malformed = || Problem::new(Kind::BadRequest, "the query is not percent-encoded UTF-8");
+            let malformed = || Problem::new(ProblemKind::BadRequest, "the query is not percent-encoded UTF-8");
             let name = decode(name, Space::Plus).ok_or_else(malformed)?;
             let value = decode(value, Space::Plus).ok_or_else(malformed)?;
             if !known.contains(&name.as_str()) {
                 let name: String = name.chars().take(64).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::parameter(&name, format!("is not known here; known: {known}")));
+                return Err(Problem::parameter(
+                    &name,
+                    format!("is not a parameter of this endpoint; allowed: {known}"),
+                ));
             }
             if params.iter().any(|(present, _)| *present == name) {
-                return Err(Problem::parameter(&name, "stands here twice"));
+                return Err(Problem::parameter(&name, "is given twice"));
             }
             let chars_max = if name == "cursor" { CURSOR_CHARS_MAX } else { VALUE_CHARS_MAX };
             if value.is_empty() || value.chars().count() > chars_max || value.chars().any(char::is_control) {
-                let message = format!("must have 1 to {chars_max} characters, none of them a control character");
+                let message = format!("must have 1 to {chars_max} characters and no control characters");
                 return Err(Problem::parameter(&name, message));
             }
             params.push((name, value));
@@ -59,7 +61,7 @@ impl Params {
         self.0.iter().find(|(present, _)| present == name).map(|(_, value)| value.as_str())
     }
 
-    /// Everything that decides which items there are: all but `limit` and `cursor`.
+    /// The parameters that select items: all but `limit` and `cursor`.
     pub(super) fn filters(&self) -> Vec<(String, String)> {
         self.0.iter().filter(|(name, _)| name != "limit" && name != "cursor").cloned().collect()
     }
@@ -67,7 +69,7 @@ impl Params {
     /// `limit`, or `default`.
     pub(super) fn limit(&self, default: usize) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else { return Ok(default) };
-        // `parse` alone would take `+5`.
+        // `parse` alone would accept `+5`.
         let number = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         number
             .and_then(|number| number.parse().ok())
@@ -75,7 +77,7 @@ impl Params {
             .ok_or_else(|| Problem::parameter("limit", format!("must be a whole number from 1 to {LIMIT_MAX}")))
     }
 
-    /// `true` or `false`; false when absent.
+    /// A boolean; false if absent.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.get(name) {
             None | Some("false") => Ok(false),
@@ -90,7 +92,7 @@ impl Params {
         let at = point_in_time(text).filter(|at| TIME_RANGE.contains(at));
         at.map(Some).ok_or_else(|| {
             let what =
-                "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC), of the years 1 to 9999";
+                "must be RFC 3339 like 2026-01-31T12:00:00Z, or a date like 2026-01-31 (UTC), in the years 1 to 9999";
             Problem::parameter(name, what)
         })
     }
@@ -103,7 +105,7 @@ fn point_in_time(text: &str) -> Option<Millis> {
     Written::parse(&with_plus(text))?.utc(None).map(datetime::millis)
 }
 
-/// A time whose `+01:00` was sent without percent-encoding arrives with ` 01:00`.
+/// Restores the plus sign of an offset: `+01:00` without percent-encoding arrives as ` 01:00`.
 pub(super) fn with_plus(text: &str) -> Cow<'_, str> {
     match text.rsplit_once(' ') {
         Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}").into(),
@@ -111,14 +113,14 @@ pub(super) fn with_plus(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a plus sign means: a space in a query, itself in a path.
+/// The meaning of a plus sign: a space in a query, itself in a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Space {
     Plus,
     Plain,
 }
 
-/// None: a broken escape, or not UTF-8.
+/// Percent-decodes a text. None: an invalid escape, or not UTF-8.
 fn decode(text: &str, space: Space) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -136,7 +138,7 @@ fn decode(text: &str, space: Space) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// One part of a path, decoded once, so an id may hold `/` (sent as `%2F`).
+/// One path segment, decoded once; an id may contain `/`, sent as `%2F`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment(pub(super) String);
 
@@ -153,7 +155,7 @@ mod tests {
     use super::{Params, Segment, point_in_time};
 
     #[test]
-    fn only_known_parameters_each_once() {
+    fn unknown_repeated_and_malformed_parameters_are_rejected() {
         let read = |query| Params::read(query, &["shop", "q"]).map_err(|problem| format!("{problem:?}"));
         let params = read("shop=a&q=caf%C3%A9+ol%C3%A9").unwrap();
         assert_eq!(params.get("q"), Some("café olé"));
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_plain_numbers_in_bounds() {
+    fn a_limit_is_digits_only_and_from_1_to_500() {
         let limit = |text: &str| Params::read(&format!("limit={text}"), &["limit"]).unwrap().limit(50).ok();
         assert_eq!((limit("1"), limit("500")), (Some(1), Some(500)));
         for bad in ["0", "501", "-1", "%2B5", "1.0", "x", "99999999999999999999999"] {
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_instants_or_dates() {
+    fn a_time_is_rfc_3339_or_a_date() {
         let day = 86_400_000;
         assert_eq!(point_in_time("1970-01-02"), Some(day));
         assert_eq!(point_in_time("1970-01-02T00:00:00Z"), Some(day));

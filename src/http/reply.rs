@@ -1,8 +1,8 @@
-//! The one answer form and the one error form.
+//! Responses: one form for success and one for errors.
 //!
-//! An endpoint returns an [`Outcome`]: a [`Reply`] or a [`Problem`]. [`finish`] makes the response of
-//! either, with the headers that every response carries. A problem is `application/problem+json`
-//! (RFC 9457) and never holds internals; the request id ties it to the log.
+//! A handler returns an [`ApiResult`]: a [`Reply`] or a [`Problem`]. [`finish`] builds the response of either, with the
+//! common headers. A problem is `application/problem+json` (RFC 9457) and never exposes internals; the request id links
+//! it to the log.
 
 use std::time::Duration;
 
@@ -19,18 +19,18 @@ use warp::reply::Response;
 use super::backend::{ApiError, FieldError, KeptAnswer};
 use crate::domain::clock::{Millis, rfc3339};
 
-/// Ties a response to the log; taken over from the client when it sent a harmless one.
+/// Links a response to the log; the client may choose it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// On an answer that was kept from an earlier request with the same `Idempotency-Key`.
+/// Marks a stored response of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// How an endpoint ends.
-pub(super) type Outcome = Result<Reply, Problem>;
+/// The result of a handler.
+pub(super) type ApiResult = Result<Reply, Problem>;
 
-/// A good answer.
+/// A successful response.
 #[derive(Debug)]
 pub(super) struct Reply {
     status: StatusCode,
@@ -40,17 +40,18 @@ pub(super) struct Reply {
 
 impl Reply {
     /// 200 with JSON.
-    pub(super) fn json(value: &impl Serialize) -> Outcome {
+    pub(super) fn json(value: &impl Serialize) -> ApiResult {
         Reply::json_with(StatusCode::OK, value)
     }
 
-    pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> Outcome {
-        let body = serde_json::to_vec(value).map_err(|error| ApiError::Internal(format!("answer: {error}")))?;
+    pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> ApiResult {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| ApiError::Internal(format!("failed to serialize the response: {error}")))?;
         Ok(Reply { status, ..Reply::text(JSON, body) })
     }
 
     /// 204.
-    pub(super) fn empty() -> Outcome {
+    pub(super) fn empty() -> ApiResult {
         Ok(Reply { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Bytes::new() })
     }
 
@@ -60,22 +61,22 @@ impl Reply {
         Reply { status: StatusCode::OK, headers, body: body.into() }
     }
 
-    /// What was answered before, and that it was.
-    pub(super) fn again(kept: KeptAnswer) -> Outcome {
-        let broken = |what: &str| ApiError::Internal(format!("a kept answer has no {what}"));
+    /// A stored response, marked as replayed.
+    pub(super) fn replayed(stored: KeptAnswer) -> ApiResult {
+        let broken = |what: &str| ApiError::Internal(format!("a stored response has an invalid {what}"));
         let mut headers = HeaderMap::from_iter([(REPLAYED, HeaderValue::from_static("true"))]);
-        if !kept.body.is_empty() {
+        if !stored.body.is_empty() {
             headers.insert(CONTENT_TYPE, JSON);
         }
-        if let Some(location) = &kept.location {
-            headers.insert(LOCATION, HeaderValue::from_str(location).map_err(|_| broken("plain location"))?);
+        if let Some(location) = &stored.location {
+            headers.insert(LOCATION, HeaderValue::from_str(location).map_err(|_| broken("location"))?);
         }
-        let status = StatusCode::from_u16(kept.status).map_err(|_| broken("status"))?;
-        Ok(Reply { status, headers, body: Bytes::from(kept.body) })
+        let status = StatusCode::from_u16(stored.status).map_err(|_| broken("status"))?;
+        Ok(Reply { status, headers, body: Bytes::from(stored.body) })
     }
 
-    /// All of it that is not the same for every answer.
-    pub(super) fn to_keep(&self, request: [u8; 32]) -> KeptAnswer {
+    /// The form to store: all but the common headers.
+    pub(super) fn to_stored(&self, request: [u8; 32]) -> KeptAnswer {
         let location = self.headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = String::from_utf8_lossy(&self.body).into_owned();
         KeptAnswer { request, status: self.status.as_u16(), location, body }
@@ -87,9 +88,9 @@ impl Reply {
     }
 }
 
-/// The kinds of errors that the API knows. Stable: clients branch on `type`.
+/// The error types of the API. Stable: clients branch on `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ProblemKind {
     BadRequest,
     Unauthorized,
     Forbidden,
@@ -111,71 +112,71 @@ pub(super) enum Kind {
     NoRoom,
 }
 
-impl Kind {
-    /// Status, the last part of `type`, `title`.
+impl ProblemKind {
+    /// Status, last part of `type`, and title.
     pub(super) fn parts(self) -> (u16, &'static str, &'static str) {
         match self {
-            Kind::BadRequest => (400, "bad-request", "The request cannot be understood"),
-            Kind::Unauthorized => (401, "unauthorized", "A valid API key is needed"),
-            Kind::Forbidden => (403, "forbidden", "This API key may not do that"),
-            Kind::NotFound => (404, "not-found", "Not found"),
-            Kind::MethodNotAllowed => (405, "method-not-allowed", "The method does not fit this path"),
-            Kind::NotAcceptable => (406, "not-acceptable", "The answer has no form that the client accepts"),
-            Kind::RequestTimeout => (408, "request-timeout", "The request came too slowly"),
-            Kind::Conflict => (409, "conflict", "The present state does not allow it"),
-            Kind::TooLarge => (413, "too-large", "The request body is too large"),
-            Kind::UriTooLong => (414, "uri-too-long", "The request address is too long"),
-            Kind::UnsupportedMediaType => (415, "unsupported-media-type", "The request body must be JSON"),
-            Kind::Invalid => (422, "invalid", "Some fields are not acceptable"),
-            Kind::CredentialsRefused => (422, "credentials-refused", "The login host refused the credentials"),
-            Kind::TooManyRequests => (429, "too-many-requests", "Too many requests"),
-            Kind::HeadersTooLarge => (431, "headers-too-large", "The head of the request is too large"),
-            Kind::Internal => (500, "internal", "Internal server error"),
-            Kind::LoginUnreachable => (502, "login-unreachable", "The login host cannot be reached"),
-            Kind::Unavailable => (503, "unavailable", "Not available right now"),
-            Kind::NoRoom => (507, "no-room", "Insufficient storage"),
+            ProblemKind::BadRequest => (400, "bad-request", "Bad request"),
+            ProblemKind::Unauthorized => (401, "unauthorized", "Unauthorized"),
+            ProblemKind::Forbidden => (403, "forbidden", "Forbidden"),
+            ProblemKind::NotFound => (404, "not-found", "Not found"),
+            ProblemKind::MethodNotAllowed => (405, "method-not-allowed", "Method not allowed"),
+            ProblemKind::NotAcceptable => (406, "not-acceptable", "Not acceptable"),
+            ProblemKind::RequestTimeout => (408, "request-timeout", "Request timeout"),
+            ProblemKind::Conflict => (409, "conflict", "Conflict"),
+            ProblemKind::TooLarge => (413, "too-large", "Content too large"),
+            ProblemKind::UriTooLong => (414, "uri-too-long", "URI too long"),
+            ProblemKind::UnsupportedMediaType => (415, "unsupported-media-type", "Unsupported media type"),
+            ProblemKind::Invalid => (422, "invalid", "Unprocessable content"),
+            ProblemKind::CredentialsRefused => (422, "credentials-refused", "Credentials refused"),
+            ProblemKind::TooManyRequests => (429, "too-many-requests", "Too many requests"),
+            ProblemKind::HeadersTooLarge => (431, "headers-too-large", "Request header fields too large"),
+            ProblemKind::Internal => (500, "internal", "Internal server error"),
+            ProblemKind::LoginUnreachable => (502, "login-unreachable", "Login host unreachable"),
+            ProblemKind::Unavailable => (503, "unavailable", "Service unavailable"),
+            ProblemKind::NoRoom => (507, "no-room", "Insufficient storage"),
         }
     }
 }
 
-/// A bad answer.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct Problem {
-    kind: Kind,
+    kind: ProblemKind,
     detail: String,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
-    /// The methods of a 405.
+    /// `Allow` of a 405.
     allow: Option<String>,
 }
 
 impl Problem {
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Problem {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Problem {
         Problem { kind, detail: detail.into(), errors: Vec::new(), retry_after: None, allow: None }
     }
 
-    /// Absent, or not this key's to see: both read the same.
+    /// 404; the same for what does not exist and what the key may not see.
     pub(super) fn not_found() -> Problem {
-        Problem::new(Kind::NotFound, "no such thing, or this API key may not see it")
+        Problem::new(ProblemKind::NotFound, "it does not exist, or this API key may not see it")
     }
 
     /// 400 for one query parameter.
     pub(super) fn parameter(name: &str, message: impl Into<String>) -> Problem {
         let message = message.into();
-        let mut problem = Problem::new(Kind::BadRequest, format!("parameter `{name}` {message}"));
+        let mut problem = Problem::new(ProblemKind::BadRequest, format!("parameter `{name}` {message}"));
         problem.errors.push(FieldError { field: name.to_owned(), message });
         problem
     }
 
-    /// 422 with every offence.
+    /// 422 with all invalid fields.
     pub(super) fn invalid(errors: Vec<FieldError>) -> Problem {
         let all: Vec<String> = errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
-        Problem { errors, ..Problem::new(Kind::Invalid, all.join("; ")) }
+        Problem { errors, ..Problem::new(ProblemKind::Invalid, all.join("; ")) }
     }
 
     pub(super) fn method_not_allowed(allow: String) -> Problem {
-        let detail = format!("allowed here: {allow}");
-        Problem { allow: Some(allow), ..Problem::new(Kind::MethodNotAllowed, detail) }
+        let detail = format!("this path supports: {allow}");
+        Problem { allow: Some(allow), ..Problem::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     pub(super) fn retry_after(self, after: Duration) -> Problem {
@@ -189,11 +190,11 @@ impl Problem {
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-        if self.kind == Kind::Unauthorized {
+        if self.kind == ProblemKind::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(after) = self.retry_after {
-            // Rounded up: a client that waits exactly this long must not come too early.
+            // Rounded up: a client that waits exactly this long must not be too early.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
@@ -204,7 +205,7 @@ impl Problem {
     }
 }
 
-/// The error form on the wire.
+/// JSON form of a problem.
 struct ProblemForm<'a> {
     problem: &'a Problem,
     request_id: &'a str,
@@ -226,35 +227,39 @@ impl Serialize for ProblemForm<'_> {
     }
 }
 
-/// The one table from the backend's errors to the API's.
+/// Maps the errors of the backend to problems.
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Problem {
         match error {
             ApiError::NotFound => Problem::not_found(),
-            ApiError::Conflict(detail) => Problem::new(Kind::Conflict, detail),
+            ApiError::Conflict(detail) => Problem::new(ProblemKind::Conflict, detail),
             ApiError::Invalid(errors) => Problem::invalid(errors),
             ApiError::Refused(reason) => {
-                let detail = format!("the login host says: {reason}; give the right client id and client secret");
-                Problem::new(Kind::CredentialsRefused, detail)
+                let detail = format!(
+                    "the login host refused the credentials: {reason}; check the client id and the client secret"
+                );
+                Problem::new(ProblemKind::CredentialsRefused, detail)
             }
             ApiError::LoginUnreachable { detail, retry_after } => {
-                Problem { retry_after, ..Problem::new(Kind::LoginUnreachable, detail) }
+                Problem { retry_after, ..Problem::new(ProblemKind::LoginUnreachable, detail) }
             }
             ApiError::Unavailable { detail, retry_after } => {
-                Problem::new(Kind::Unavailable, detail).retry_after(retry_after)
+                Problem::new(ProblemKind::Unavailable, detail).retry_after(retry_after)
             }
-            ApiError::NoRoom { detail, retry_after } => Problem::new(Kind::NoRoom, detail).retry_after(retry_after),
+            ApiError::NoRoom { detail, retry_after } => {
+                Problem::new(ProblemKind::NoRoom, detail).retry_after(retry_after)
+            }
             ApiError::Internal(cause) => {
-                // The one place where the cause is seen; the client gets the request id only.
-                tracing::error!(error = %cause, "request failed on our side");
-                Problem::new(Kind::Internal, "the log has the cause under this request id")
+                // The cause is logged here only; the client gets the request id.
+                tracing::error!(error = %cause, "request failed with an internal error");
+                Problem::new(ProblemKind::Internal, "see the log of the service for this request id")
             }
         }
     }
 }
 
-/// Makes the response, with the headers that every response carries.
-pub(super) fn finish(request_id: &str, outcome: Outcome) -> Response {
+/// Builds the response, with the common headers.
+pub(super) fn finish(request_id: &str, outcome: ApiResult) -> Response {
     let mut response = match outcome {
         Ok(reply) => {
             let mut response = Response::new(reply.body.into());
@@ -273,7 +278,7 @@ pub(super) fn finish(request_id: &str, outcome: Outcome) -> Response {
     response
 }
 
-/// A page of a listing.
+/// A page of a list.
 #[derive(Serialize)]
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,

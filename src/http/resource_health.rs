@@ -1,4 +1,4 @@
-//! How one resource of a shop is, as the API shows it, and the commands that print the same.
+//! JSON form of the health of one resource of a shop.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::domain::ErrorClass;
 use crate::domain::clock::Millis;
 use crate::domain::health::{ResourceHealth, State};
 
-/// One resource of a shop. Field names are the JSON's.
+/// Health of one resource of a shop. Field names are those of the JSON.
 #[derive(Serialize)]
 pub(super) struct ResourceForm {
     resource: String,
@@ -22,7 +22,7 @@ pub(super) struct ResourceForm {
     next_due_at: Option<Millis>,
     age_seconds: Option<u64>,
     last_error: Option<ErrorForm>,
-    /// Why it is not fresh, and what to do about it.
+    /// Why it is not fresh; `remedy` says what to do.
     reason: Option<String>,
     remedy: Option<String>,
 }

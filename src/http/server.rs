@@ -1,10 +1,10 @@
-//! The accept loop: places, one task per connection, and a stop that nobody can hold up.
+//! The accept loop: connection limits, one task per connection, bounded shutdown.
 //!
-//! HTTP/1.1 and 1.0 only: what speaks HTTP/2 to browsers is the TLS proxy before us, and without
-//! streams there is no flood of them. Requests are answered by warp's routes; `wire` bounds the waits.
+//! HTTP/1.1 and 1.0 only: the TLS proxy in front speaks HTTP/2 to browsers, and without streams there is no stream
+//! flood. warp's routes handle the requests; `wire` bounds all waits for the client.
 //!
-//! At the stop no connection is taken any more, those without a request close at once, those with one
-//! have [`Limits::drain_time_max`], and then the rest is cut.
+//! On shutdown no connection is accepted any more, idle ones close at once, busy ones have [`Limits::drain_time_max`],
+//! and the rest are aborted.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,35 +29,34 @@ use warp::http::header::{CONNECTION, HeaderValue};
 use warp::reply::Response;
 
 use super::Limits;
-use super::peers::{Peer, Places};
-use super::reply::{Kind, Problem, finish};
-use super::wire::{Exchange, Verdict, Wire};
+use super::connection_limits::{ConnectionLimits, Peer};
+use super::reply::{Problem, ProblemKind, finish};
+use super::wire::{ConnectionControl, Verdict, Wire};
 use crate::store::count_panic;
 
-/// Connections that are told at once that there is no place for them; more are closed without a word.
-const TURNED_AWAY_MAX: usize = 64;
-/// A connection without a place shall ask quickly or go.
-const TURNED_AWAY_TIME_MAX: Duration = Duration::from_secs(1);
-/// When somebody without a place may come again.
-const PLACE_RETRY: Duration = Duration::from_secs(5);
-/// After a failure to accept that is ours, mostly for want of file descriptors: they come free with
-/// connections that end.
+/// Connections answered with 503 when full; beyond this they are closed without a response.
+const REJECTED_MAX: usize = 64;
+/// Time for a connection over the limit to send its request.
+const REJECTED_TIME_MAX: Duration = Duration::from_secs(1);
+/// `Retry-After` when all connections are in use.
+const FULL_RETRY: Duration = Duration::from_secs(5);
+/// Pause after an accept error on our side, mostly too many open files: closing connections frees some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// How often such failures are told.
-const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(60);
-/// All methods that some path has.
+/// Least time between two log lines about such errors.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// All methods that some path supports.
 const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
-/// hyper asks for at least as much.
+/// The least that hyper accepts.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
-/// Serves until `shutdown` ends and every connection has ended or was cut.
+/// Serves until `shutdown` completes and every connection has ended or was aborted.
 pub(super) async fn run(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut door = Door::new(listener, routes, limits);
+    let mut acceptor = Acceptor::new(listener, routes, limits);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -68,11 +67,11 @@ pub(super) async fn run(
                 note(ended);
                 continue;
             }
-            accepted = door.accept() => accepted,
+            accepted = acceptor.accept() => accepted,
         };
-        door.admit(stream, address, &mut connections);
+        acceptor.admit(stream, address, &mut connections);
     }
-    let stopping = door.close();
+    let stopping = acceptor.close();
     stopping.cancel();
     let drained = timeout(limits.drain_time_max, async {
         while let Some(ended) = connections.join_next().await {
@@ -80,7 +79,7 @@ pub(super) async fn run(
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(open = connections.len(), "http requests were cut off at the deadline for stopping");
+        tracing::warn!(open = connections.len(), "http requests were aborted at the shutdown deadline");
         connections.shutdown().await;
     }
 }
@@ -89,49 +88,49 @@ fn note(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        // The payload may hold what a client sent.
+        // The panic payload is not logged: it may hold request data.
         count_panic("a connection");
         tracing::error!("the task of an http connection panicked; the connection is closed");
     }
 }
 
-/// Where connections come in.
-struct Door {
+/// Accepts connections and spawns a task for each.
+struct Acceptor {
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
     limits: Limits,
-    places: Places,
-    turned_away: Arc<Semaphore>,
+    slots: ConnectionLimits,
+    rejected: Arc<Semaphore>,
     stopping: CancellationToken,
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
-impl Door {
-    fn new(listener: TcpListener, routes: BoxedFilter<(Response,)>, limits: Limits) -> Door {
-        Door {
+impl Acceptor {
+    fn new(listener: TcpListener, routes: BoxedFilter<(Response,)>, limits: Limits) -> Acceptor {
+        Acceptor {
             listener,
             routes,
             limits,
-            places: Places::new(limits.connections_max, limits.connections_per_peer_max),
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            slots: ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max),
+            rejected: Arc::new(Semaphore::new(REJECTED_MAX)),
             stopping: CancellationToken::new(),
-            told_at: None,
+            logged_at: None,
         }
     }
 
-    /// The next connection. Cancel safe. No failure ends it, and none makes it spin.
+    /// The next connection. Retries on every error, with a pause if it is ours. Cancel safe.
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             let error = match self.listener.accept().await {
                 Ok(accepted) => return accepted,
                 Err(error) => error,
             };
-            if is_the_clients(&error) {
+            if is_client_error(&error) {
                 continue;
             }
-            if self.told_at.is_none_or(|at| at.elapsed() >= ACCEPT_TOLD_EVERY) {
-                self.told_at = Some(Instant::now());
-                tracing::warn!(%error, "a connection could not be accepted; trying again");
+            if self.logged_at.is_none_or(|at| at.elapsed() >= ACCEPT_LOG_INTERVAL) {
+                self.logged_at = Some(Instant::now());
+                tracing::warn!(%error, "failed to accept a connection; trying again");
             }
             sleep(ACCEPT_PAUSE).await;
         }
@@ -139,55 +138,55 @@ impl Door {
 
     fn admit(&self, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection was gone before it was served");
+            tracing::debug!(%error, "a connection closed before it was served");
             return;
         }
         let peer = Peer::of(address.ip());
-        let place = self.places.take(peer);
-        let is_too_many = place.is_none();
-        // Held for as long as the connection.
-        let turned_away = is_too_many.then(|| Arc::clone(&self.turned_away).try_acquire_owned());
-        if matches!(turned_away, Some(Err(_))) {
+        let slot = self.slots.take(peer);
+        let is_over_limit = slot.is_none();
+        // The permit is held as long as the connection.
+        let rejected = is_over_limit.then(|| Arc::clone(&self.rejected).try_acquire_owned());
+        if matches!(rejected, Some(Err(_))) {
             return;
         }
-        let head_time_max = if is_too_many { TURNED_AWAY_TIME_MAX } else { self.limits.head_time_max };
+        let head_time_max = if is_over_limit { REJECTED_TIME_MAX } else { self.limits.head_time_max };
         let limits = Limits { head_time_max, ..self.limits };
-        let conversation = Conversation { routes: self.routes.clone(), peer, limits, is_too_many };
+        let connection = Connection { routes: self.routes.clone(), peer, limits, is_over_limit };
         let stopping = self.stopping.clone();
         connections.spawn(async move {
-            Box::pin(conversation.hold(stream, stopping)).await;
-            drop((place, turned_away));
+            Box::pin(connection.hold(stream, stopping)).await;
+            drop((slot, rejected));
         });
     }
 
-    /// Closes the socket that listens.
+    /// Closes the listening socket.
     fn close(self) -> CancellationToken {
         self.stopping
     }
 }
 
-/// Failures of one connection that was in the queue; the next may be good.
-fn is_the_clients(error: &io::Error) -> bool {
+/// Whether the error is about one queued connection, so that the next accept may succeed.
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind as Cause;
     matches!(error.kind(), Cause::ConnectionAborted | Cause::ConnectionReset | Cause::ConnectionRefused)
 }
 
-/// All requests of one connection, one after the other.
+/// Serves the requests of one connection in sequence.
 #[derive(Clone)]
-struct Conversation {
+struct Connection {
     routes: BoxedFilter<(Response,)>,
     peer: Peer,
     limits: Limits,
-    /// It found no place: whatever it asks, the answer is 503 and the end.
-    is_too_many: bool,
+    /// Over the limit: its first request is answered 503 and the connection closed.
+    is_over_limit: bool,
 }
 
-impl Conversation {
+impl Connection {
     async fn hold(self, stream: TcpStream, stopping: CancellationToken) {
         let wire = Wire::new(stream, self.limits);
-        let exchange = wire.exchange();
+        let control = wire.control();
         let bytes_max = self.limits.head_bytes_max.max(BUFFER_BYTES_MIN);
-        let service = service_fn(move |request| self.clone().answer(Arc::clone(&exchange), request));
+        let service = service_fn(move |request| self.clone().answer(Arc::clone(&control), request));
         let mut connection = pin!(http1::Builder::new().max_buf_size(bytes_max).serve_connection(wire, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -197,18 +196,25 @@ impl Conversation {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "an http connection broke off");
+            tracing::debug!(%error, "an http connection ended with an error");
         }
     }
 
-    async fn answer(self, exchange: Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response, Infallible> {
-        let response = match exchange.verdict() {
-            _ if self.is_too_many => {
-                let problem = Problem::new(Kind::Unavailable, "there are too many open connections");
-                last(refusal(problem.retry_after(PLACE_RETRY)))
+    async fn answer(
+        self,
+        control: Arc<ConnectionControl>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Infallible> {
+        let response = match control.verdict() {
+            _ if self.is_over_limit => {
+                let problem = Problem::new(
+                    ProblemKind::Unavailable,
+                    "there are too many open connections; close some, or try again later",
+                );
+                last(refusal(problem.retry_after(FULL_RETRY)))
             }
             Verdict::Refuse(problem) => last(refusal(problem)),
-            // CONNECT names a host and no path, on which warp's paths panic.
+            // CONNECT has no path, and warp's path filters panic without one.
             Verdict::Serve { .. } if request.uri().path_and_query().is_none() => {
                 last(refusal(Problem::method_not_allowed(METHODS.to_owned())))
             }
@@ -218,19 +224,19 @@ impl Conversation {
                 if is_last { last(response) } else { response }
             }
         };
-        exchange.answered(Instant::now() + self.limits.send_time_max);
+        control.answered(Instant::now() + self.limits.send_time_max);
         Ok(response)
     }
 }
 
-/// The answer to a request that no route sees.
+/// The response to a request that is rejected before routing.
 fn refusal(problem: Problem) -> Response {
     let response = finish(&uuid::Uuid::new_v4().to_string(), Err(problem));
-    tracing::debug!(status = response.status().as_u16(), "refused a request by its head or for want of a place");
+    tracing::debug!(status = response.status().as_u16(), "rejected a request before routing");
     response
 }
 
-/// No request is read behind this one.
+/// Closes the connection after this response.
 fn last(mut response: Response) -> Response {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response

@@ -1,12 +1,12 @@
-//! One connection, as hyper reads and writes it: every wait has an end, and every head is judged first.
+//! The socket that hyper reads and writes: adds timeouts and validates each request head first.
 //!
-//! [`Wire`] stands between the socket and hyper. It hands over one whole head at a time, then exactly the
-//! bytes of its body. A head that is refused is replaced by a stand-in, and [`Exchange`] tells the service
-//! to answer that one with the refusal: so hyper writes every answer, in order, and all have one form.
+//! [`Wire`] sits between the socket and hyper. It passes on one complete head at a time, then exactly the bytes of its
+//! body. A rejected head is replaced by a placeholder, and [`ConnectionControl`] has the service answer that one with
+//! the problem: hyper still writes every response, in order and in one form.
 //!
-//! How a client can be slow, and what ends it: says nothing or half a head ([`Limits::head_time_max`]),
-//! half a body (`body`), nothing more ([`Limits::idle_time_max`]), does not take its answer
-//! ([`Limits::send_time_max`]), or does not close its side ([`Limits::linger_time_max`]).
+//! Timeouts: no or half a head ([`Limits::head_time_max`]), half a body (`body`), no next request
+//! ([`Limits::idle_time_max`]), a response that is not received ([`Limits::send_time_max`]), a client that does not
+//! close its side ([`Limits::linger_time_max`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,118 +22,118 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Limits;
-use super::framing::{BodyLength, HeadBounds, Judgement, judge};
-use super::reply::{Kind, Problem};
+use super::framing::{BodyLength, HeadBounds, HeadCheck, check_head};
+use super::reply::{Problem, ProblemKind};
 
-/// Read at once from a socket.
+/// Bytes per read from the socket.
 const READ_BYTES: usize = 8 * 1024;
-/// Read and thrown away at the end, so that a client in the middle of sending hears its answer: closing
-/// with unread bytes would reset the connection. Holds a head and a body far beyond their bounds.
+/// Bytes discarded before closing, so that a client that is still sending can read its response: closing with unread
+/// bytes would reset the connection. Far more than a head and a body within their limits.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What hyper reads instead of a head that is refused.
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+/// What hyper reads instead of a rejected head.
+const PLACEHOLDER: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
-/// What the service shall do with a request that hyper hands it.
+/// What the service does with the next request from hyper.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// `last`: its framing leaves no sure place for a request behind it.
+    /// `last`: close afterwards, because the end of the body is not tracked.
     Serve {
         last: bool,
     },
     Refuse(Problem),
 }
 
-/// What the two ends of hyper, the socket and the service, must know of each other.
-pub(super) struct Exchange(Mutex<Talk>);
+/// State shared by the two sides of hyper: the socket and the service.
+pub(super) struct ConnectionControl(Mutex<ConnectionState>);
 
-struct Talk {
-    /// Of heads that hyper has and the service has not.
+struct ConnectionState {
+    /// For heads that were passed to hyper and not yet to the service.
     verdicts: VecDeque<Verdict>,
-    /// Heads that hyper has and that have no answer yet.
+    /// Heads that were passed to hyper and have no response yet.
     unanswered: usize,
-    /// The last answer, or the last part of one that the client took.
+    /// When the last response, or part of one, was sent.
     quiet_since: Instant,
     send_due: Option<Instant>,
 }
 
-impl Exchange {
-    fn new() -> Exchange {
+impl ConnectionControl {
+    fn new() -> ConnectionControl {
         let (verdicts, quiet_since) = (VecDeque::new(), Instant::now());
-        Exchange(Mutex::new(Talk { verdicts, unanswered: 0, quiet_since, send_due: None }))
+        ConnectionControl(Mutex::new(ConnectionState { verdicts, unanswered: 0, quiet_since, send_due: None }))
     }
 
-    fn talk(&self) -> MutexGuard<'_, Talk> {
-        // A panic cannot leave it half-changed.
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
+        // A panic cannot leave the state half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hand_over(&self, verdict: Verdict) {
-        let mut talk = self.talk();
-        talk.verdicts.push_back(verdict);
-        talk.unanswered += 1;
+        let mut state = self.state();
+        state.verdicts.push_back(verdict);
+        state.unanswered += 1;
     }
 
-    /// The verdict on the request that hyper just handed over: heads are judged and handed over in order.
+    /// The verdict on the request that hyper just passed to the service. Both keep the order of the heads.
     pub(super) fn verdict(&self) -> Verdict {
-        self.talk().verdicts.pop_front().unwrap_or(Verdict::Serve { last: true })
+        self.state().verdicts.pop_front().unwrap_or(Verdict::Serve { last: true })
     }
 
-    /// The service has an answer; the client must have taken it by `send_due`.
+    /// Notes that the service has a response, which the client must have received by `send_due`.
     pub(super) fn answered(&self, send_due: Instant) {
-        let mut talk = self.talk();
-        talk.unanswered = talk.unanswered.saturating_sub(1);
-        talk.quiet_since = Instant::now();
-        talk.send_due = Some(send_due);
+        let mut state = self.state();
+        state.unanswered = state.unanswered.saturating_sub(1);
+        state.quiet_since = Instant::now();
+        state.send_due = Some(send_due);
     }
 
     fn taken(&self) {
-        self.talk().quiet_since = Instant::now();
+        self.state().quiet_since = Instant::now();
     }
 
-    /// Since when the client owes a request; none while we owe an answer.
+    /// Since when no request is open; none while one is.
     fn idle_since(&self) -> Option<Instant> {
-        let talk = self.talk();
-        (talk.unanswered == 0).then_some(talk.quiet_since)
+        let state = self.state();
+        (state.unanswered == 0).then_some(state.quiet_since)
     }
 
     fn send_due(&self) -> Option<Instant> {
-        self.talk().send_due
+        self.state().send_due
     }
 }
 
-/// Whose bytes come next.
+/// What the next bytes belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Head,
-    /// So many of a body.
+    /// A body with this many bytes left.
     Body(u64),
-    /// A chunked body's. hyper reads to its end, and past it: so nothing behind it is a request.
+    /// A chunked body. hyper may read past its end, so the connection closes after it.
     Rest,
-    /// Nobody's: a refusal is on its way.
+    /// Nothing: the request was rejected.
     Shut,
 }
 
-/// How long silence may last, and what follows.
-enum Silence {
+/// What to do while the client sends nothing.
+enum Timeout {
     Allowed,
-    /// Nothing was asked: close without a word.
+    /// No request was begun: close without a response.
     Close,
-    /// In the middle of a head.
+    /// A head is incomplete: answer 408.
     Refuse,
 }
 
-/// A socket for hyper.
+/// A socket for hyper, with limits.
 pub(super) struct Wire {
     stream: TcpStream,
-    exchange: Arc<Exchange>,
+    control: Arc<ConnectionControl>,
     limits: Limits,
     phase: Phase,
     buffer: BytesMut,
-    /// Bytes at the front of the buffer that were a partial head when last looked at.
+    /// Bytes at the front of the buffer that are known to be an incomplete head.
     scanned: usize,
-    /// Bytes at the front of the buffer that are a judged head.
+    /// Bytes at the front of the buffer that are a validated head.
     head: usize,
-    /// None before the first byte of a head; the first head of all is due from the start.
+    /// None before the first byte of a head, except for the first head of the connection.
     head_due: Option<Instant>,
     silence: Pin<Box<Sleep>>,
     sending: Option<Pin<Box<Sleep>>>,
@@ -150,7 +150,7 @@ impl Wire {
         let head_due = Instant::now() + limits.head_time_max;
         Wire {
             stream,
-            exchange: Arc::new(Exchange::new()),
+            control: Arc::new(ConnectionControl::new()),
             limits,
             phase: Phase::Head,
             buffer: BytesMut::new(),
@@ -163,11 +163,11 @@ impl Wire {
         }
     }
 
-    pub(super) fn exchange(&self) -> Arc<Exchange> {
-        Arc::clone(&self.exchange)
+    pub(super) fn control(&self) -> Arc<ConnectionControl> {
+        Arc::clone(&self.control)
     }
 
-    /// How much of the buffer hyper may have.
+    /// How many bytes of the buffer may be passed to hyper.
     fn deliverable(&self) -> usize {
         match self.phase {
             _ if self.head > 0 => self.head,
@@ -182,7 +182,7 @@ impl Wire {
         out.put_slice(self.buffer.get(..length).unwrap_or_default());
         self.buffer.advance(length);
         if self.buffer.is_empty() {
-            // An idle connection holds no memory.
+            // Frees the memory of an idle connection.
             self.buffer = BytesMut::new();
         }
         if self.head > 0 {
@@ -193,8 +193,8 @@ impl Wire {
         }
     }
 
-    /// Looks at the bytes of a head; true when hyper has something to read.
-    fn judge_head(&mut self) -> bool {
+    /// Validates the buffered head; true when hyper has something to read.
+    fn take_head(&mut self) -> bool {
         if self.buffer.is_empty() {
             return false;
         }
@@ -204,34 +204,34 @@ impl Wire {
             headers_max: self.limits.headers_max,
             uri_bytes_max: self.limits.uri_bytes_max,
         };
-        match judge(&self.buffer, self.scanned, bounds) {
-            Judgement::Partial => {
+        match check_head(&self.buffer, self.scanned, bounds) {
+            HeadCheck::Partial => {
                 self.scanned = self.buffer.len();
                 return false;
             }
-            Judgement::Whole { length, body } => {
+            HeadCheck::Whole { length, body } => {
                 self.phase = match body {
                     BodyLength::Known(0) => Phase::Head,
                     BodyLength::Known(left) => Phase::Body(left),
                     BodyLength::Chunked => Phase::Rest,
                 };
                 self.head = length;
-                self.exchange.hand_over(Verdict::Serve { last: body == BodyLength::Chunked });
+                self.control.hand_over(Verdict::Serve { last: body == BodyLength::Chunked });
             }
-            Judgement::Refused(problem) => self.refuse(problem),
+            HeadCheck::Refused(problem) => self.refuse(problem),
         }
         (self.scanned, self.head_due) = (0, None);
         true
     }
 
     fn refuse(&mut self, problem: Problem) {
-        self.buffer = BytesMut::from(STAND_IN);
-        self.head = STAND_IN.len();
+        self.buffer = BytesMut::from(PLACEHOLDER);
+        self.head = PLACEHOLDER.len();
         self.phase = Phase::Shut;
-        self.exchange.hand_over(Verdict::Refuse(problem));
+        self.control.hand_over(Verdict::Refuse(problem));
     }
 
-    /// Reads what is there into the buffer; zero at the end.
+    /// Reads available bytes into the buffer; zero at the end of the stream.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
         let mut read = ReadBuf::uninit(&mut bytes);
@@ -240,13 +240,13 @@ impl Wire {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// Whether silence in [`Phase::Head`] has lasted too long; else arranges to be asked again in time.
-    fn judge_silence(&mut self, cx: &mut Context<'_>) -> Silence {
+    /// Whether [`Phase::Head`] has timed out; else registers a wake-up for the deadline.
+    fn check_timeout(&mut self, cx: &mut Context<'_>) -> Timeout {
         loop {
-            match self.head_due.or_else(|| Some(self.exchange.idle_since()? + self.limits.idle_time_max)) {
+            match self.head_due.or_else(|| Some(self.control.idle_since()? + self.limits.idle_time_max)) {
                 Some(due) if self.silence.deadline() != due => self.silence.as_mut().reset(due),
                 None => {
-                    // hyper does not ask again when the answer is sent: so ask in time for the earliest idleness.
+                    // hyper does not poll when the response is sent: wake up at the earliest idle deadline.
                     let look = Instant::now() + self.limits.idle_time_max;
                     if self.silence.is_elapsed() || self.silence.deadline() > look {
                         self.silence.as_mut().reset(look);
@@ -255,17 +255,13 @@ impl Wire {
                 Some(_) => {}
             }
             if self.silence.as_mut().poll(cx).is_pending() {
-                return Silence::Allowed;
+                return Timeout::Allowed;
             }
             match self.head_due {
-                Some(_) if !self.buffer.is_empty() => return Silence::Refuse,
-                Some(_) => return Silence::Close,
-                None if self
-                    .exchange
-                    .idle_since()
-                    .is_some_and(|since| since.elapsed() >= self.limits.idle_time_max) =>
-                {
-                    return Silence::Close;
+                Some(_) if !self.buffer.is_empty() => return Timeout::Refuse,
+                Some(_) => return Timeout::Close,
+                None if self.control.idle_since().is_some_and(|since| since.elapsed() >= self.limits.idle_time_max) => {
+                    return Timeout::Close;
                 }
                 None => {}
             }
@@ -273,21 +269,21 @@ impl Wire {
     }
 
     fn too_slow(&self) -> Problem {
-        let detail = format!("the head must be complete within {} s", self.limits.head_time_max.as_secs());
-        Problem::new(Kind::RequestTimeout, detail)
+        let detail = format!("the request head must arrive within {} s", self.limits.head_time_max.as_secs());
+        Problem::new(ProblemKind::RequestTimeout, detail)
     }
 
-    /// Bounds the time in which a client takes an answer.
+    /// Bounds the time for the client to receive a response.
     fn sent<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.sending = None;
-            self.exchange.taken();
+            self.control.taken();
             return outcome;
         }
-        let (exchange, time_max) = (&self.exchange, self.limits.send_time_max);
-        let due = || Box::pin(sleep_until(exchange.send_due().unwrap_or_else(|| Instant::now() + time_max)));
+        let (control, time_max) = (&self.control, self.limits.send_time_max);
+        let due = || Box::pin(sleep_until(control.send_due().unwrap_or_else(|| Instant::now() + time_max)));
         ready!(self.sending.get_or_insert_with(due).as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not receive its response")))
     }
 }
 
@@ -303,18 +299,18 @@ impl Read for Wire {
             if wire.phase == Phase::Shut {
                 return Poll::Pending;
             }
-            if wire.phase == Phase::Head && wire.judge_head() {
+            if wire.phase == Phase::Head && wire.take_head() {
                 continue;
             }
             match wire.fill(cx)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(())),
                 Poll::Ready(_) => {}
-                // The time of a body is bounded where it is read.
+                // The `body` module bounds the time of a body.
                 Poll::Pending if wire.phase != Phase::Head => return Poll::Pending,
-                Poll::Pending => match wire.judge_silence(cx) {
-                    Silence::Allowed => return Poll::Pending,
-                    Silence::Close => return Poll::Ready(Ok(())),
-                    Silence::Refuse => {
+                Poll::Pending => match wire.check_timeout(cx) {
+                    Timeout::Allowed => return Poll::Pending,
+                    Timeout::Close => return Poll::Ready(Ok(())),
+                    Timeout::Refuse => {
                         let problem = wire.too_slow();
                         wire.refuse(problem);
                     }

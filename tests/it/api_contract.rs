@@ -300,7 +300,7 @@ async fn what_is_refused_says_what_would_be_right() {
     let door = Door::new();
     let told = |got: Got| got.json()["detail"].as_str().unwrap().to_owned();
     let refused = told(door.send("POST", "/api/v1/shops", &SHOP.replace("c-9", "refused")).await);
-    assert!(refused.contains("invalid_client; give the right client id and client secret"), "{refused}");
+    assert!(refused.contains("invalid_client; check the client id and the client secret"), "{refused}");
     let empty = door.send("PATCH", "/api/v1/shops/one", "{}").await;
     assert!(
         empty.json().get("errors").is_none() && empty.text.contains("give at least one of: name"),
@@ -308,7 +308,7 @@ async fn what_is_refused_says_what_would_be_right() {
         empty.text
     );
     let unknown = told(door.get("/api/v1/shops", "wb_expired").await);
-    assert!(unknown.contains("unknown, expired or revoked; make one"), "{unknown}");
+    assert!(unknown.contains("unknown, expired or revoked; create one"), "{unknown}");
     let none = told(door.call("GET", "/api/v1/shops", None, None).await);
     assert!(none.starts_with("send `Authorization"), "{none}");
 }

@@ -95,10 +95,10 @@ async fn a_command_takes_no_more_than_the_api() {
     says(&verified.err, &["1 of 1 not complete, as `complete` says"]);
     let create = |more: &[&str]| folder.run(&[&["keys", "create", "--name", "k"], more].concat());
     refused(create(&["--scope", "admin", "--shop", &shop]), 2, &["`shops`", "an admin key is for all shops"]);
-    refused(create(&["--shop", &shop, "--shop", &shop]), 2, &["`shops[1]` stands here twice"]);
+    refused(create(&["--shop", &shop, "--shop", &shop]), 2, &["`shops[1]` is given twice"]);
     let twice =
         ["shops", "add", "--name", "A", "--client-id", "a", "--resource", "shipments", "--resource", "shipments"];
-    refused(folder.feed(&twice, SECRET), 2, &["`resources[1]` stands here twice"]);
+    refused(folder.feed(&twice, SECRET), 2, &["`resources[1]` is given twice"]);
     let long = "s".repeat(257);
     refused(folder.feed(&["shops", "rotate", &shop], &long), 2, &["`client_secret` must have 1 to 256"]);
     assert!(!folder.run(&["keys", "list"]).expect(0).out.contains("admin"), "nothing was made");
@@ -189,7 +189,7 @@ async fn the_log_in_json_has_numbers_as_numbers_and_says_who_did_what() {
     let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let lines: Vec<_> = lines.collect();
     let line = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{said}"));
-    let answered = line("answered a request");
+    let answered = line("handled a request");
     assert!(answered["elapsed_ms"].is_u64() && answered["spans"][0]["request.id"].is_string(), "{answered}");
     assert!(answered.get("span").is_none(), "{answered}");
     assert_eq!(line("registered a shop")["key.id"], "config");
@@ -320,7 +320,7 @@ async fn a_second_process_is_turned_away_and_told_the_call_over_http() {
         refused(folder.run(arguments), 1, &["is already in use", "curl -X", "Authorization: Bearer $KEY", call]);
     }
     let check = folder.run(&["check"]).expect(0);
-    says(&check.out, &["ok    shops: a running waybill has it"]);
+    says(&check.out, &["ok    shops: not checked: a running waybill uses the store"]);
     assert_eq!(serving.get("/api/v1/status").await["shops"]["active"], 1);
     // The port of a running server, with data of another.
     let mut other = Folder::at(&market.base, "");
@@ -418,7 +418,7 @@ async fn check_names_each_broken_thing_and_its_mend() {
     check(&folder, 1, &["FAIL  data directory", "chmod 700"]);
     fs::set_permissions(folder.path("data"), Permissions::from_mode(0o700)).unwrap();
     fs::rename(folder.path("data.key"), folder.path("lost.key")).unwrap();
-    check(&folder, 1, &["FAIL  store", "bring the file back"]);
+    check(&folder, 1, &["FAIL  store", "restore the file"]);
     fs::rename(folder.path("lost.key"), folder.path("data.key")).unwrap();
     folder.run(&["check"]).expect(0);
 

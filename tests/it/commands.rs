@@ -106,7 +106,7 @@ async fn a_plan_makes_no_call_and_knows_what_the_last_walk_took() {
     says(&first, &["never walked; give --rows", "?", "and what is not known yet"]);
     let given = folder.run(&["plan", "--resource", "shipments", "--rows", "5000"]).expect(0).out;
     // 5,000 rows in each of two streams: 101 pages, passed twice, and 10,000 details at 600 a minute.
-    says(&given, &["202", "5000", "the rows that were given", "10000", "16 min"]);
+    says(&given, &["202", "5000", "the given rows", "10000", "16 min"]);
     assert_eq!(market.sandbox.audit().calls, 0);
     folder.run(&["sync", "--quiet", "--resource", "shipments", "--full"]).expect(0);
     let calls = market.sandbox.audit().calls;
@@ -114,7 +114,7 @@ async fn a_plan_makes_no_call_and_knows_what_the_last_walk_took() {
     says(&next, &["the pages of the last walk", "GET /retailer/shipments/*"]);
     assert_eq!(market.sandbox.audit().calls, calls);
     let news = folder.run(&["plan", "--resource", "shipments"]).expect(0).out;
-    says(&news, &["the rows that are younger than the overlap"]);
+    says(&news, &["the rows within the overlap"]);
     says(&folder.run(&["plan", "--rows", "many"]).expect(2).err, &["--rows many: write it like 10000"]);
     says(&folder.run(&["plan", "--resource", "shipment"]).expect(2).err, &["did you mean `shipments`?"]);
 }

@@ -203,11 +203,11 @@ async fn a_service_without_file_descriptors_waits_for_some() {
             clients.push(socket.connect(address).await.unwrap());
         }
     }
-    let told = async || folder.said().contains("could not be accepted").then_some(());
+    let told = async || folder.said().contains("failed to accept a connection").then_some(());
     eventually("it to have no descriptor left", told).await;
     drop(clients);
     assert_eq!(serving.get("/api/v1/status").await["idle"], true);
-    assert_eq!(folder.said().matches("could not be accepted").count(), 1, "{}", folder.said());
+    assert_eq!(folder.said().matches("failed to accept a connection").count(), 1, "{}", folder.said());
     assert_eq!(serving.terminate().0, Some(0));
 }
 
@@ -217,7 +217,7 @@ async fn a_start_with_few_file_descriptors_takes_fewer_connections_and_says_so()
     let folder = Folder::at(&market.base, LIFTED);
     let mut serving = folder.spawn_serve_with_files(64);
     serving.listening();
-    assert!(folder.said().contains("few files may be open at once"), "{}", folder.said());
+    assert!(folder.said().contains("the limit of open files reduces"), "{}", folder.said());
     let address = serving.base.strip_prefix("http://").unwrap().to_owned();
     let mut clients = Vec::new();
     for _ in 0..16 {
@@ -230,7 +230,7 @@ async fn a_start_with_few_file_descriptors_takes_fewer_connections_and_says_so()
     drop(clients);
     eventually("room for a client again", async || answered(200).await).await;
     assert_eq!(serving.get("/api/v1/status").await["idle"], true);
-    assert!(!folder.said().contains("could not be accepted"), "{}", folder.said());
+    assert!(!folder.said().contains("failed to accept a connection"), "{}", folder.said());
     assert_eq!(serving.terminate().0, Some(0));
 }
 
@@ -239,7 +239,7 @@ fn a_limit_of_the_machine_that_is_too_low_is_named() {
     for (limit, parts) in [
         ("ulimit -v 500000", ["the address space is limited to 488 MiB", "`ulimit -v`"]),
         ("ulimit -d 500000", ["the address space is limited to 488 MiB", "`ulimit -d`"]),
-        ("ulimit -n 48", ["only 48 files may be open at once", "`ulimit -n`"]),
+        ("ulimit -n 48", ["the limit of open files is 48", "`ulimit -n`"]),
     ] {
         let mut folder = Folder::bare();
         folder.run_under(&["sh", "-c", &format!("{limit} && exec \"$0\" \"$@\"")]);

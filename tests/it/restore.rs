@@ -75,7 +75,7 @@ async fn no_shop_is_registered_while_it_is_not_known_which_there_are() {
     let body = json!({"name": "first", "client_id": "first", "client_secret": secret("first")});
     let (status, answer) = app.call(Verb::POST, "/api/v1/shops", Some(body.clone())).await;
     assert_eq!(status, 503, "{answer}");
-    assert!(answer["detail"].as_str().unwrap().contains("MySQL could not be asked yet"), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("MySQL cannot be reached to see"), "{answer}");
     let ready = app.get("/readyz").await;
     assert_eq!(ready["status"], "degraded", "{ready}");
     tokio::task::block_in_place(|| server.run());

@@ -257,7 +257,7 @@ async fn a_peer_has_so_many_places_and_all_together_have_so_many() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_slowed_and_those_with_a_key_are_not() {
-    let limits = Limits { strangers: Pace { per_second: 1, burst: 3 }, ..Limits::default() };
+    let limits = Limits { unauthenticated: Pace { per_second: 1, burst: 3 }, ..Limits::default() };
     let server = Server::with(limits).await;
     let with = |key: &str| format!("GET /api/v1/shops HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\n\r\n");
     let mut client = server.client().await;

@@ -279,7 +279,7 @@ by('shop-form').addEventListener('submit', async (event) => {
 session(async (leaveSession) => {
   leave = leaveSession;
   shown.clear();
-  // Only an admin key may list keys, so this tells which buttons to offer.
+  // Only an admin key may list keys, so this decides which buttons are shown.
   admin = await call('GET', '/api/v1/keys').then(() => true, (problem) => {
     if (problem.status === 403) return false;
     throw problem;

@@ -1,8 +1,7 @@
-//! The API's description of itself (OpenAPI 3.1), built from the endpoints and the configured
-//! resources.
+//! The OpenAPI 3.1 description, built from the endpoints and the configured resources.
 //!
-//! It is more than paper: [`Description::allowed`] answers from it which methods a path has, so an
-//! endpoint that is not described has no 405, and a test calls every operation that stands here.
+//! The document is also used at run time: [`Description::allowed`] looks up the methods of a path for 405 responses. A
+//! test calls every operation in it.
 
 mod health;
 mod schemas;
@@ -18,10 +17,10 @@ use crate::catalog::Definition;
 use crate::store::CALL_DAYS_KEPT;
 use schemas::{item_schema, reference, schemas};
 
-/// The description, ready to be sent.
+/// The serialized description, and the methods of each path.
 pub(super) struct Description {
     text: Bytes,
-    /// Path templates in parts, with the methods of each.
+    /// Path templates as segments, with the methods of each.
     methods: Vec<(Vec<String>, String)>,
 }
 
@@ -37,7 +36,7 @@ impl Description {
         self.text.clone()
     }
 
-    /// The methods of a path, as `Allow` wants them; none when there is no such path.
+    /// The methods of a path, in the form of the `Allow` header; none: no such path.
     pub(super) fn allowed(&self, path: &str) -> Option<String> {
         let path = parts(path);
         let fits = |template: &Vec<String>| {
@@ -94,7 +93,7 @@ fn document(definitions: &[Arc<Definition>]) -> Value {
     })
 }
 
-/// One operation, short.
+/// Compact operation descriptor.
 struct Operation {
     path: String,
     method: &'static str,
@@ -105,17 +104,17 @@ struct Operation {
     /// Name of the schema of the request body.
     body: Option<&'static str>,
     body_required: bool,
-    /// Status and schema of a good answer.
+    /// Status and schema of a successful response.
     answer: (&'static str, Option<String>),
-    /// Statuses beside those that every operation has.
+    /// Error statuses beside those of every operation.
     problems: &'static [(&'static str, &'static str)],
 }
 
-const ABSENT: (&str, &str) = ("404", "Absent, or not this key's to see");
-const CONFLICT: (&str, &str) = ("409", "The present state does not allow it");
-const INVALID: (&str, &str) = ("422", "Some fields are not acceptable");
+const ABSENT: (&str, &str) = ("404", "Not found, or this key may not see it");
+const CONFLICT: (&str, &str) = ("409", "Conflict with the present state");
+const INVALID: (&str, &str) = ("422", "Invalid fields");
 const NO_ROOM: (&str, &str) = ("507", "Insufficient storage: the disk is full; see `Retry-After`");
-const PROVED: [(&str, &str); 3] = [CONFLICT, INVALID, ("502", "The login host cannot be reached; see `Retry-After`")];
+const VERIFIED: [(&str, &str); 3] = [CONFLICT, INVALID, ("502", "The login host cannot be reached; see `Retry-After`")];
 
 fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operation {
     Operation {
@@ -147,35 +146,35 @@ fn operations() -> Vec<Operation> {
 
 fn system_operations() -> Vec<Operation> {
     let days = json!({"type": "integer", "minimum": 1, "maximum": CALL_DAYS_KEPT, "default": 7});
-    let days = parameter("days", "How many days, today included.", &days);
+    let days = parameter("days", "Number of days, including today.", &days);
     vec![
-        get("/livez", "livez", "system", "Whether the process answers. Needs no key.", "Health"),
+        get("/livez", "livez", "system", "Liveness: the process responds. Requires no key.", "Health"),
         get("/healthz", "healthz", "system", "The older name of `/livez`.", "Health"),
         get(
             "/readyz",
             "readyz",
             "system",
-            "Whether it can do its work, else 503. `degraded`: it does, and something is not well. Without a key only the \
-             word; with one, the reasons.",
+            "Readiness; 503 if the service cannot work. `degraded`: it works, but something is wrong. Without a key only the \
+             state; with one, the reasons.",
             "Readiness",
         ),
         get(
             "/metrics",
             "metrics",
             "system",
-            "Metrics as Prometheus text. For keys that see all shops; without a key on `http.metrics_listen`.",
+            "Metrics in the Prometheus text format. Requires a key that sees all shops; no key on `http.metrics_listen`.",
             "",
         ),
         get("/openapi.json", "openapi", "system", "This description.", "Any"),
-        get("/api/v1/status", "status", "system", "What the installation is doing.", "Status"),
+        get("/api/v1/status", "status", "system", "Status of the installation: work, budgets, sink, health.", "Status"),
         Operation {
             parameters: vec![days],
             ..get(
                 "/api/v1/calls",
                 "calls",
                 "system",
-                "Calls to the marketplace by day (UTC) and rate rule, newest day first; logins have the rule `login`. For \
-                 keys that see all shops.",
+                "Calls to the marketplace by day (UTC) and rate rule, newest day first; logins have the rule `login`. \
+                 Requires a key that sees all shops.",
                 "Calls",
             )
         },
@@ -187,7 +186,7 @@ fn shop_operations() -> Vec<Operation> {
     let shop = "/api/v1/shops/{shop_id}";
     let sync = "/api/v1/shops/{shop_id}/sync";
     let completeness = "/api/v1/shops/{shop_id}/completeness";
-    let purge = parameter("purge", "Remove the shop's rows too.", &json!({"type": "boolean", "default": false}));
+    let purge = parameter("purge", "Delete the shop's rows too.", &json!({"type": "boolean", "default": false}));
     vec![
         Operation {
             parameters: paging(LIMIT_MAX),
@@ -197,32 +196,43 @@ fn shop_operations() -> Vec<Operation> {
             body: Some("NewShop"),
             body_required: true,
             answer: ("201", Some("Shop".to_owned())),
-            problems: &PROVED,
-            ..change("post", shops, "create_shop", "Register a shop. Its credentials are proved; a first sync starts.")
+            problems: &VERIFIED,
+            ..change(
+                "post",
+                shops,
+                "create_shop",
+                "Register a shop. Its credentials are verified, and a first sync starts.",
+            )
         },
         get(shop, "show_shop", "shops", "One shop.", "Shop"),
         Operation {
             body: Some("ShopChange"),
             body_required: true,
             answer: ("200", Some("Shop".to_owned())),
-            problems: &[ABSENT, CONFLICT, INVALID, PROVED[2]],
+            problems: &[ABSENT, CONFLICT, INVALID, VERIFIED[2]],
             ..change("patch", shop, "update_shop", "Rename, rotate the secret, pause or resume.")
         },
         Operation {
             parameters: [path_parameters(shop), vec![purge]].concat(),
-            ..change("delete", shop, "delete_shop", "Remove a shop. Its rows stay unless `purge=true`.")
+            ..change("delete", shop, "delete_shop", "Delete a shop. Its rows stay unless `purge=true`.")
         },
         Operation {
             body: Some("Sync"),
             answer: ("202", Some("SyncStarted".to_owned())),
             problems: &[ABSENT, CONFLICT, INVALID],
-            ..change("post", sync, "sync_shop", "Sync now. A stream that is being walked keeps its run.")
+            ..change("post", sync, "sync_shop", "Sync now. A stream with an open run keeps it.")
         },
-        get(completeness, "show_completeness", "shops", "Whether all that was listed is there.", "Completeness"),
+        get(
+            completeness,
+            "show_completeness",
+            "shops",
+            "Compare what was listed with what the sink holds.",
+            "Completeness",
+        ),
         Operation {
             answer: ("202", Some("Asked".to_owned())),
             problems: &[ABSENT, INVALID],
-            ..change("post", completeness, "close_gaps", "Read again what is missing.")
+            ..change("post", completeness, "close_gaps", "Re-fetch missing documents.")
         },
     ]
 }
@@ -238,29 +248,32 @@ fn run_operations() -> Vec<Operation> {
             parameters: [vec![shop.clone(), resource.clone(), state], paging(LIMIT_DEFAULT)].concat(),
             ..get("/api/v1/runs", "list_runs", "runs", "Runs, newest first.", "Run_page")
         },
-        get("/api/v1/resources", "list_resources", "resources", "What is configured, and its tables.", "Resource_list"),
+        get(
+            "/api/v1/resources",
+            "list_resources",
+            "resources",
+            "Configured resources and their tables.",
+            "Resource_list",
+        ),
         get(
             "/api/v1/resources/{resource}/drift",
             "show_drift",
             "resources",
-            "What documents hold and no column takes, and what does not fit its column. Names, never values.",
+            "Fields of documents that no column covers, and values that do not fit their column. Names, never values.",
             "Drift",
         ),
-        get("/api/v1/runs/{run_id}", "show_run", "runs", "One run: how far it is.", "Run"),
+        get("/api/v1/runs/{run_id}", "show_run", "runs", "One run and its progress.", "Run"),
         Operation {
             parameters: [vec![shop], paging(LIMIT_DEFAULT)].concat(),
-            ..get("/api/v1/parked", "list_parked", "parked", "Jobs given up after all attempts.", "Parked_page")
+            ..get("/api/v1/parked", "list_parked", "parked", "Jobs that failed after all attempts.", "Parked_page")
         },
-        Operation {
-            problems: &[ABSENT, INVALID],
-            ..change("post", retry, "retry_parked", "Put a parked job back to work.")
-        },
+        Operation { problems: &[ABSENT, INVALID], ..change("post", retry, "retry_parked", "Requeue a parked job.") },
         Operation {
             tag: "parked".to_owned(),
             parameters: [path_parameters(retry_all), vec![resource]].concat(),
             answer: ("200", Some("Retried".to_owned())),
             problems: &[ABSENT, INVALID],
-            ..change("post", retry_all, "retry_all_parked", "Put all parked jobs of a shop back to work.")
+            ..change("post", retry_all, "retry_all_parked", "Requeue all parked jobs of a shop.")
         },
     ]
 }
@@ -274,9 +287,9 @@ fn key_operations() -> Vec<Operation> {
             body_required: true,
             answer: ("201", Some("MintedKey".to_owned())),
             problems: &[INVALID],
-            ..change("post", keys, "create_key", "Make an API key. It is shown this once.")
+            ..change("post", keys, "create_key", "Create an API key. Its text is shown only once.")
         },
-        change("delete", "/api/v1/keys/{key_id}", "revoke_key", "Revoke an API key at once."),
+        change("delete", "/api/v1/keys/{key_id}", "revoke_key", "Revoke an API key with immediate effect."),
     ]
 }
 
@@ -291,12 +304,12 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
         let time = json!({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]});
         parameters.push(parameter(
             "from",
-            &format!("`{column}` at or after: RFC 3339 or a date (its midnight, UTC), of the years 1 to 9999."),
+            &format!("`{column}` at or after: RFC 3339 or a date (its midnight, UTC), in the years 1 to 9999."),
             &time,
         ));
         parameters.push(parameter(
             "to",
-            &format!("`{column}` before: RFC 3339 or a date (its midnight, UTC), of the years 1 to 9999."),
+            &format!("`{column}` before: RFC 3339 or a date (its midnight, UTC), in the years 1 to 9999."),
             &time,
         ));
     }
@@ -330,7 +343,7 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
             &format!("/api/v1/{name}/{{shop_id}}/{{id}}"),
             &format!("show_{name}"),
             name,
-            "One document. An id that holds `/` is sent with `%2F`.",
+            "One document. Encode a `/` in its id as `%2F`.",
             schema,
         ),
     ]
@@ -339,10 +352,10 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
 fn paging(limit_default: usize) -> Vec<Value> {
     let limit = json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": limit_default});
     vec![
-        parameter("limit", "Items of a page.", &limit),
+        parameter("limit", "Page size.", &limit),
         parameter(
             "cursor",
-            "`next_cursor` of the page before, with the same filters.",
+            "`next_cursor` of the previous page, with the same filters.",
             &json!({"type": "string", "minLength": 1}),
         ),
     ]
@@ -369,8 +382,8 @@ impl Operation {
             self.parameters.push(json!({
                 "name": "Idempotency-Key",
                 "in": "header",
-                "description": "The same request again with the same key, within 24 h, is answered as the first time and \
-                                not done again. Another request with it: 422. The first still under way: 409.",
+                "description": "A repeated request with the same key within 24 h returns the stored response and is not \
+                                run again. 422: the key was used for a different request. 409: the first one is in progress.",
                 "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
             }));
         }
@@ -399,9 +412,11 @@ impl Operation {
     fn responses(&self) -> Value {
         let (status, schema) = &self.answer;
         let good = match schema.as_deref() {
-            None => json!({"description": "Done"}),
+            None => json!({"description": "No content"}),
             Some("") => json!({"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}),
-            Some(name) => json!({"description": "Good", "content": {"application/json": {"schema": reference(name)}}}),
+            Some(name) => {
+                json!({"description": "Success", "content": {"application/json": {"schema": reference(name)}}})
+            }
         };
         let mut responses = Map::from_iter([((*status).to_owned(), good)]);
         let mut bad = |status: &str, description: &str| {
@@ -429,15 +444,16 @@ impl Operation {
 }
 
 const EVERYWHERE: [(&str, &str); 10] = [
-    ("400", "The request cannot be understood"),
+    ("400", "Bad request"),
     ("401", "No valid API key"),
-    ("403", "This API key may not do that"),
-    ("406", "The answer has no form that the client accepts"),
-    ("408", "The request came too slowly"),
-    ("414", "The address is too long"),
+    ("403", "The API key lacks the required scope"),
+    ("406", "`Accept` excludes the media type of the response"),
+    ("408", "Request timeout"),
+    ("414", "URI too long"),
     ("429", "Too many requests; see `Retry-After`"),
-    ("431", "The head of the request is too large"),
-    ("500", "Internal server error; the log has the cause under the request id"),
-    ("503", "Not available right now; see `Retry-After`"),
+    ("431", "Request header fields too large"),
+    ("500", "Internal server error; the log has the cause, by request id"),
+    ("503", "Service unavailable; see `Retry-After`"),
 ];
-const BODY: [(&str, &str); 2] = [("413", "The body is too large"), ("415", "The body is not JSON")];
+const BODY: [(&str, &str); 2] =
+    [("413", "Content too large"), ("415", "Unsupported media type: the body must be JSON")];

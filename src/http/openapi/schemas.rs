@@ -1,4 +1,4 @@
-//! The schemas of the description: what bodies and answers look like.
+//! OpenAPI schemas of request bodies and responses.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::health;
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
 use crate::http::backend::BUDGETS_SHOWN_MAX;
-use crate::http::rules::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
+use crate::http::validation::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
 use crate::http::{api_keys, api_runs, api_shops};
 
 /// `$ref` to a named schema.
@@ -16,7 +16,7 @@ pub(super) fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-/// A page of a listing.
+/// Schema of a page of a list.
 pub(super) fn page(item: &str) -> Value {
     object(
         &json!({
@@ -27,14 +27,14 @@ pub(super) fn page(item: &str) -> Value {
     )
 }
 
-/// An object with all of its fields present, but for those in `optional`.
+/// Schema of an object whose fields are all required, except those in `optional`.
 pub(super) fn object(properties: &Value, optional: &[&str]) -> Value {
     let names = properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
     let required: Vec<&str> = names.filter(|name| !optional.contains(name)).collect();
     json!({"type": "object", "properties": properties, "required": required})
 }
 
-/// A request body: only `required` is needed, and nothing else than `properties` is taken.
+/// Schema of a request body: `required` fields are required, others than `properties` are rejected.
 fn form(properties: &Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
@@ -64,7 +64,7 @@ fn words<T>(choices: &[(&str, T)]) -> Value {
     json!({"type": "string", "enum": names})
 }
 
-/// All named schemas but those of documents.
+/// All named schemas, except those of documents.
 pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     let mut all = Map::new();
     let mut add = |name: &str, schema: Value| all.insert(name.to_owned(), schema);
@@ -145,9 +145,9 @@ fn shop() -> Value {
             "id": text(),
             "name": text(),
             "client_id": text(),
-            "account": {"type": "string", "description": "Whose call budget it uses."},
+            "account": {"type": "string", "description": "The account whose call budget it uses."},
             "resources": {"type": "array", "items": text()},
-            "all_resources": {"type": "boolean", "description": "It takes whatever is configured; `resources` is that now."},
+            "all_resources": {"type": "boolean", "description": "It syncs all configured resources, including ones added later; `resources` lists the present ones."},
             "state": {"type": "string", "enum": ["active", "paused", "refused"]},
             "reason": {"type": ["string", "null"], "description": "Why it is not active."},
             "client_secret_set": {"type": "boolean"},
@@ -175,7 +175,7 @@ fn new_shop(definitions: &[Arc<Definition>]) -> Value {
 fn shop_change(definitions: &[Arc<Definition>]) -> Value {
     let mut resources = resource_list(definitions);
     resources["type"] = json!(["array", "null"]);
-    resources["description"] = json!("Null: all that are configured, those of tomorrow too.");
+    resources["description"] = json!("Null: all configured resources, including ones added later.");
     let properties = json!({
         "name": name(),
         "client_secret": secret(),
@@ -208,12 +208,12 @@ fn run() -> Value {
         "forecast_at": {
             "type": ["string", "null"],
             "format": "date-time",
-            "description": "When it will be done, about. Null: it is, or that is not known.",
+            "description": "Estimated end. Null: unknown, or it has ended.",
         },
         "pages_expected": {
             "type": ["integer", "null"],
             "minimum": 0,
-            "description": "While it walks: how many pages it reads in all, about. Null: that is not known.",
+            "description": "Estimated total number of pages, while it walks. Null: unknown.",
         },
         "waits_for": {
             "oneOf": [{"type": "null"}, {
@@ -225,13 +225,13 @@ fn run() -> Value {
                     "text": text(),
                 },
             }],
-            "description": "Why an open run makes no call now. Null: it makes calls, or is not open.",
+            "description": "Why an open run makes no calls now. Null: it makes calls, or has ended.",
         },
         "error": text_or_null(),
         "drift": {
             "type": "boolean",
-            "description": "The list kept moving while it was walked: the last pass still found rows that had been \
-                            missed. The next run walks it whole again.",
+            "description": "The list changed while it was walked: the last pass still found rows that earlier ones \
+                            had missed. The next run walks it completely again.",
         },
     });
     let counters = [
@@ -242,7 +242,7 @@ fn run() -> Value {
         properties[counter] = count();
     }
     properties["refused"]["description"] = json!(
-        "Of `parked`, the documents that were fetched and that the sink refused: to_fetch = fetched + gone + \
+        "Of `parked`: documents that were fetched and that the sink refused. to_fetch = fetched + gone + \
                pending + parked - refused."
     );
     object(&properties, &[])
@@ -256,9 +256,9 @@ fn completeness() -> Value {
         "full_walk_at": time_or_null(),
         "unproved": {
             "type": ["string", "null"],
-            "description": "Why the last walk of a stream does not prove that it saw the whole list.",
+            "description": "Why the last walk of a stream could not prove that it read the whole list.",
         },
-        "gaps": {"type": "array", "items": gap, "description": "The missing ones by name, the first hundred."},
+        "gaps": {"type": "array", "items": gap, "description": "The first hundred missing documents."},
     });
     let counts = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing", "only_in_sink"];
     for name in counts {
@@ -267,7 +267,7 @@ fn completeness() -> Value {
     let resources = json!({
         "type": "array",
         "items": object(&resource, &[]),
-        "description": "Of each: listed = in_sink + pending + parked + gone + missing. Without a whole walk nothing is complete.",
+        "description": "For each: listed = in_sink + pending + parked + gone + missing. Without a full walk a resource is not complete.",
     });
     object(&json!({"shop_id": text(), "complete": {"type": "boolean"}, "resources": resources}), &[])
 }
@@ -342,7 +342,7 @@ fn key() -> Value {
 
 fn minted_key() -> Value {
     let mut properties = key_properties();
-    properties["key"] = json!({"type": "string", "description": "Shown this once."});
+    properties["key"] = json!({"type": "string", "description": "The text of the key; shown only once."});
     object(&properties, &[])
 }
 
@@ -365,24 +365,24 @@ fn new_key() -> Value {
 
 fn status() -> Value {
     let mut properties = json!({
-        "idle": {"type": "boolean", "description": "Nothing is left to do now."},
+        "idle": {"type": "boolean", "description": "Nothing to do now."},
         "budgets": {
             "type": "array",
             "items": budget(),
             "maxItems": BUDGETS_SHOWN_MAX,
-            "description": "Those that are blocked, then those with the most calls under way or in their window.",
+            "description": "Blocked budgets first, then those with the most calls in flight or in their window.",
         },
         "budgets_left_out": count(),
         "sink": object(&json!({"kind": text(), "healthy": {"type": "boolean"}, "error": text_or_null()}), &[]),
         "logins_paused_until": {
             "type": ["string", "null"],
             "format": "date-time",
-            "description": "The login host blocks this address or asked to wait: no login before then. Null: it takes them.",
+            "description": "No login before then: the login host blocks this address or asked to wait. Null: logins are not paused.",
         },
         "overdue": {
             "type": "array",
             "items": object(&json!({"shop_id": text(), "stream": text(), "walked_at": time_or_null()}), &[]),
-            "description": "Streams whose last walk is so long ago that rows may soon fall out of the API's reach.",
+            "description": "Streams whose last run is so long ago that rows may soon leave the API's history.",
         },
         "shops": object(&json!({"active": count(), "paused": count(), "refused": count()}), &[]),
         "health": health::health(),
@@ -406,11 +406,11 @@ fn status() -> Value {
         properties[counter] = count();
     }
     properties["calls"]["description"] =
-        json!("Calls to the marketplace since `calls_since`, over all starts; without logins.");
-    properties["refused_429"]["description"] = json!("Of the calls, those that were answered 429.");
-    properties["pending_jobs"]["description"] = json!("Could run now, or failed and are tried again at their time.");
+        json!("Calls to the marketplace since `calls_since`, over all restarts; without logins.");
+    properties["refused_429"]["description"] = json!("Of the calls, those answered 429.");
+    properties["pending_jobs"]["description"] = json!("Due now, or failed and to be retried.");
     properties["waiting_jobs"]["description"] =
-        json!("Wait for their time: tried again, or later reads of what may still change.");
+        json!("Delayed: retries, and later reads of documents that may still change.");
     object(&properties, &[])
 }
 
@@ -426,7 +426,7 @@ fn calls() -> Value {
                 "type": "object",
                 "properties": Map::from_iter(counts),
                 "additionalProperties": false,
-                "description": "By class of status, 429 apart; `none`: no answer began. Without those that are 0.",
+                "description": "By status class, 429 separately; `none`: no response began. Zero counts are left out.",
             },
         }),
         &[],
@@ -439,7 +439,7 @@ fn budget() -> Value {
         &json!({
             "account": text(),
             "rule": text(),
-            "limit": {"type": ["integer", "null"], "description": "Null: lifted."},
+            "limit": {"type": ["integer", "null"], "description": "Null: unlimited."},
             "window_s": {"type": ["number", "null"]},
             "in_flight": count(),
             "cooling": count(),
@@ -452,7 +452,7 @@ fn budget() -> Value {
     )
 }
 
-/// One document of a resource, with its typed columns.
+/// Schema of one document of a resource, with its typed columns.
 pub(super) fn item_schema(definition: &Definition) -> Value {
     let mut properties = json!({
         "shop_id": text(),
@@ -463,8 +463,8 @@ pub(super) fn item_schema(definition: &Definition) -> Value {
         "no_longer_listed_at": time_or_null(),
         "document": {
             "type": "object",
-            "description": "As received from the marketplace: from the archive byte for byte, from MySQL with its keys in \
-                            another order and numbers of more than 17 digits rounded.",
+            "description": "As received from the marketplace. The archive keeps it byte for byte; MySQL reorders its keys and \
+                            rounds numbers of more than 17 digits.",
         },
     });
     for column in &definition.table.columns {
@@ -480,7 +480,9 @@ fn column_schema(kind: ColumnKind) -> Value {
         ColumnKind::Datetime => time_or_null(),
         ColumnKind::Date => json!({"type": ["string", "null"], "format": "date"}),
         ColumnKind::Integer => json!({"type": ["integer", "null"]}),
-        ColumnKind::Decimal { .. } => json!({"type": ["string", "null"], "description": "A plain decimal numeral."}),
+        ColumnKind::Decimal { .. } => {
+            json!({"type": ["string", "null"], "description": "A decimal number without exponent."})
+        }
         ColumnKind::Boolean => json!({"type": ["boolean", "null"]}),
         ColumnKind::Json => json!({}),
     }

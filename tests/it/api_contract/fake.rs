@@ -17,9 +17,9 @@ use waybill::domain::health::{ResourceHealth, ShopHealth};
 use waybill::domain::stream::Combination;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId, Wait, WaitReason};
 use waybill::http::backend::{
-    Answer, AnswerName, ApiError, Backend, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift, KeptAnswer,
-    KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Part, Place, Readiness, RunQuery, Scope, ShopChange,
-    SinkStatus, Status, Takes,
+    AnswerName, ApiError, Backend, BackendFuture, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift,
+    DriftEntry, KeptAnswer, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection,
+    RunQuery, Scope, ShopChange, SinkStatus, Status, StatusScope,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -190,8 +190,8 @@ impl FakeBackend {
             shop.state = if paused { ShopState::Paused } else { ShopState::Active };
         }
         match change.resources {
-            Some(Takes::All) => shop.resources = Vec::new(),
-            Some(Takes::Only(names)) => shop.resources = names,
+            Some(ResourceSelection::All) => shop.resources = Vec::new(),
+            Some(ResourceSelection::Only(names)) => shop.resources = names,
             None => {}
         }
         Some(shop.clone())
@@ -230,7 +230,7 @@ fn seen(shops: Option<&Vec<String>>, shop: &String) -> bool {
     shops.is_none_or(|shops| shops.contains(shop))
 }
 
-fn now<'a, T: Send + 'a>(value: Result<T, ApiError>) -> Answer<'a, T> {
+fn now<'a, T: Send + 'a>(value: Result<T, ApiError>) -> BackendFuture<'a, T> {
     std::future::ready(value).boxed()
 }
 
@@ -251,16 +251,16 @@ impl Backend for FakeBackend {
         Ok(self.state().keys.get(key).map(|(grant, _)| grant.clone()))
     }
 
-    fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
+    fn load_response(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
         Ok(self.state().answers.get(name).cloned())
     }
 
-    fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Answer<'_, ()> {
+    fn store_response(&self, name: AnswerName, answer: KeptAnswer) -> BackendFuture<'_, ()> {
         self.state().answers.insert(name, answer);
         now(Ok(()))
     }
 
-    fn create_key(&self, key: NewKey) -> Answer<'_, MintedKey> {
+    fn create_key(&self, key: NewKey) -> BackendFuture<'_, MintedKey> {
         if let Err(offences) = key.check() {
             return now(Err(offences));
         }
@@ -280,7 +280,7 @@ impl Backend for FakeBackend {
         now(Ok(MintedKey { view, key: SecretString::from(text) }))
     }
 
-    fn list_keys(&self) -> Answer<'_, Vec<KeyView>> {
+    fn list_keys(&self) -> BackendFuture<'_, Vec<KeyView>> {
         let state = self.state();
         let views = state.keys.values().map(|(grant, name)| KeyView {
             id: grant.key_id.clone(),
@@ -294,7 +294,7 @@ impl Backend for FakeBackend {
         now(Ok(views.collect()))
     }
 
-    fn revoke_key<'a>(&'a self, key_id: &'a str) -> Answer<'a, bool> {
+    fn revoke_key<'a>(&'a self, key_id: &'a str) -> BackendFuture<'a, bool> {
         let mut state = self.state();
         let before = state.keys.len();
         // The three keys of the tests stay, whatever a fuzzer thinks of.
@@ -302,15 +302,15 @@ impl Backend for FakeBackend {
         now(Ok(state.keys.len() < before))
     }
 
-    fn create_shop(&self, shop: NewShop) -> Answer<'_, Shop> {
+    fn create_shop(&self, shop: NewShop) -> BackendFuture<'_, Shop> {
         now(self.add_shop(shop))
     }
 
-    fn shops(&self) -> Answer<'_, Vec<Shop>> {
+    fn shops(&self) -> BackendFuture<'_, Vec<Shop>> {
         now(Ok(self.state().shops.values().cloned().collect()))
     }
 
-    fn shops_health(&self, of: HashSet<String>) -> Answer<'_, Vec<ShopHealth>> {
+    fn shops_health(&self, of: HashSet<String>) -> BackendFuture<'_, Vec<ShopHealth>> {
         let one = |shop_id| {
             let resource = ResourceHealth { resource: "shipments".to_owned(), ..ResourceHealth::default() };
             ShopHealth { shop_id, resources: vec![resource], ..ShopHealth::default() }
@@ -318,11 +318,11 @@ impl Backend for FakeBackend {
         now(Ok(of.into_iter().map(one).collect()))
     }
 
-    fn shop<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Shop>> {
+    fn shop<'a>(&'a self, shop_id: &'a str) -> BackendFuture<'a, Option<Shop>> {
         now(Ok(self.state().shops.get(shop_id).cloned()))
     }
 
-    fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> Answer<'a, Option<Shop>> {
+    fn update_shop<'a>(&'a self, shop_id: &'a str, change: ShopChange) -> BackendFuture<'a, Option<Shop>> {
         Box::pin(async move {
             if change.name.as_deref() == Some("slow") {
                 self.begun.notify_one();
@@ -332,11 +332,16 @@ impl Backend for FakeBackend {
         })
     }
 
-    fn delete_shop<'a>(&'a self, shop_id: &'a str, _purge: bool) -> Answer<'a, bool> {
+    fn delete_shop<'a>(&'a self, shop_id: &'a str, _purge: bool) -> BackendFuture<'a, bool> {
         now(Ok(self.state().shops.remove(shop_id).is_some()))
     }
 
-    fn start_sync<'a>(&'a self, shop_id: &'a str, _resource: Option<String>, _mode: Mode) -> Answer<'a, Vec<u64>> {
+    fn start_sync<'a>(
+        &'a self,
+        shop_id: &'a str,
+        _resource: Option<String>,
+        _mode: Mode,
+    ) -> BackendFuture<'a, Vec<u64>> {
         now(match self.state().shops.get(shop_id).map(|shop| &shop.state) {
             None => Err(ApiError::NotFound),
             Some(ShopState::Active) => Ok(vec![1, 2]),
@@ -347,11 +352,12 @@ impl Backend for FakeBackend {
     fn drift(&self, _: &str) -> Drift {
         let left = Left::Unmapped { path: "/items/*/new".to_owned(), kind: "text" };
         let misfit = Left::Misfit { table: "shipments".to_owned(), column: "order_id".to_owned(), kind: "number" };
-        let place = |left| Place { left, documents: 3, first_seen: 1_700_000_000_000, last_seen: 1_700_000_100_000 };
+        let place =
+            |left| DriftEntry { left, documents: 3, first_seen: 1_700_000_000_000, last_seen: 1_700_000_100_000 };
         Drift { since: 1_699_000_000_000, places: vec![place(left), place(misfit)], more: 0 }
     }
 
-    fn completeness<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<Vec<Completeness>>> {
+    fn completeness<'a>(&'a self, shop_id: &'a str) -> BackendFuture<'a, Option<Vec<Completeness>>> {
         let known = self.state().shops.contains_key(shop_id);
         let gap = Gap { id: "a b é😀".to_owned(), reason: GapReason::NotInSink };
         let found = Completeness {
@@ -366,19 +372,24 @@ impl Backend for FakeBackend {
         now(Ok(known.then(|| vec![found])))
     }
 
-    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> Answer<'a, Option<u64>> {
+    fn close_gaps<'a>(&'a self, shop_id: &'a str) -> BackendFuture<'a, Option<u64>> {
         now(Ok(self.state().shops.contains_key(shop_id).then_some(1)))
     }
 
-    fn documents<'a>(&'a self, _resource: &'a str, query: DocumentQuery) -> Answer<'a, DocumentPage> {
+    fn documents<'a>(&'a self, _resource: &'a str, query: DocumentQuery) -> BackendFuture<'a, DocumentPage> {
         now(Ok(self.page(&query)))
     }
 
-    fn document<'a>(&'a self, _resource: &'a str, shop_id: &'a str, id: &'a str) -> Answer<'a, Option<DocumentItem>> {
+    fn document<'a>(
+        &'a self,
+        _resource: &'a str,
+        shop_id: &'a str,
+        id: &'a str,
+    ) -> BackendFuture<'a, Option<DocumentItem>> {
         now(Ok(self.documents.iter().find(|item| item.shop_id == shop_id && item.id == id).cloned()))
     }
 
-    fn runs(&self, query: RunQuery) -> Answer<'_, Vec<RunView>> {
+    fn runs(&self, query: RunQuery) -> BackendFuture<'_, Vec<RunView>> {
         let all = [(3, "one"), (2, "two"), (1, "one")].map(|(id, shop)| run_view(id, shop));
         let wanted = |view: &RunView| {
             seen(query.shops.as_ref(), &view.run.stream.shop)
@@ -388,7 +399,7 @@ impl Backend for FakeBackend {
         now(Ok(all.into_iter().filter(wanted).take(query.limit).collect()))
     }
 
-    fn run(&self, run_id: u64) -> Answer<'_, Option<RunView>> {
+    fn run(&self, run_id: u64) -> BackendFuture<'_, Option<RunView>> {
         now(Ok(match run_id {
             1 | 3 => Some(run_view(run_id, "one")),
             2 => Some(run_view(2, "two")),
@@ -396,7 +407,7 @@ impl Backend for FakeBackend {
         }))
     }
 
-    fn parked(&self, query: ParkedQuery) -> Answer<'_, Vec<Parked>> {
+    fn parked(&self, query: ParkedQuery) -> BackendFuture<'_, Vec<Parked>> {
         let state = self.state();
         let wanted = |parked: &&Parked| {
             seen(query.shops.as_ref(), &parked.shop_id) && query.after.is_none_or(|after| parked.id > after)
@@ -404,11 +415,11 @@ impl Backend for FakeBackend {
         now(Ok(state.parked.values().filter(wanted).take(query.limit).cloned().collect()))
     }
 
-    fn retry_parked(&self, parked_id: u64) -> Answer<'_, bool> {
+    fn retry_parked(&self, parked_id: u64) -> BackendFuture<'_, bool> {
         now(Ok(self.state().parked.remove(&parked_id).is_some()))
     }
 
-    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> Answer<'a, u64> {
+    fn retry_all_parked<'a>(&'a self, shop_id: &'a str, resource: Option<&'a str>) -> BackendFuture<'a, u64> {
         let mut state = self.state();
         let before = state.parked.len();
         state.parked.retain(|_, parked| {
@@ -417,7 +428,7 @@ impl Backend for FakeBackend {
         now(Ok((before - state.parked.len()) as u64))
     }
 
-    fn calls(&self, _days: u64) -> Answer<'_, (Option<Millis>, Vec<CallDay>)> {
+    fn calls(&self, _days: u64) -> BackendFuture<'_, (Option<Millis>, Vec<CallDay>)> {
         let mut counts = CallCounts::default();
         counts.add(CallStatus::Success, 41);
         counts.add(CallStatus::TooMany, 1);
@@ -425,7 +436,7 @@ impl Backend for FakeBackend {
         now(Ok((Some(1_796_000_000_000), vec![day])))
     }
 
-    fn status(&self, of: Option<Part>) -> Answer<'_, Status> {
+    fn status(&self, of: Option<StatusScope>) -> BackendFuture<'_, Status> {
         let budget = |account: &str| BudgetStatus {
             account: account.to_owned(),
             rule: "GET /retailer/shipments/*".to_owned(),

@@ -1,7 +1,7 @@
-//! When each API key was last used: noted in memory at each request, and stored once an hour and at a stop.
+//! When each API key was last used: recorded in memory per request, stored once an hour and at shutdown.
 //!
-//! A crash forgets the last hour. A dashboard or a monitor that asks every few seconds so causes 24 commits a day, and
-//! no request waits for one.
+//! A crash loses the last hour. A dashboard that polls every few seconds thus causes 24 commits a day, and no request
+//! waits for one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,12 @@ use super::Inner;
 use crate::domain::clock::Millis;
 use crate::store::StoreError;
 
-/// Between two rounds of housekeeping.
+/// Interval of housekeeping.
 const PAUSE: Duration = Duration::from_secs(60);
-/// A stored time of a key that is in use may be this old.
+/// Most age of a stored time, in milliseconds, while the key is in use.
 const STORED_EVERY: Millis = 60 * 60 * 1000;
 
-/// Under which name the store keeps a key's time.
+/// Name of the stored time of a key.
 fn name(key_id: &str) -> String {
     format!("used.{key_id}")
 }
@@ -24,17 +24,17 @@ fn name(key_id: &str) -> String {
 #[derive(Clone, Copy)]
 struct Use {
     at: Millis,
-    /// The time that is in the store; none: none of this process.
+    /// The time that this process stored last.
     stored: Option<Millis>,
 }
 
-/// Uses since the start, by the key's id.
+/// Last use of each key since the start, by key id.
 #[derive(Default)]
-pub(super) struct Uses(Mutex<HashMap<String, Use>>);
+pub(super) struct KeyUsage(Mutex<HashMap<String, Use>>);
 
-impl Uses {
+impl KeyUsage {
     pub(super) fn note(&self, key_id: &str, at: Millis) {
-        let mut uses = self.uses();
+        let mut uses = self.entries();
         match uses.get_mut(key_id) {
             Some(last) => last.at = at,
             None => drop(uses.insert(key_id.to_owned(), Use { at, stored: None })),
@@ -42,65 +42,65 @@ impl Uses {
     }
 
     pub(super) fn forget(&self, key_id: &str) {
-        self.uses().remove(key_id);
+        self.entries().remove(key_id);
     }
 
     fn last(&self, key_id: &str) -> Option<Millis> {
-        self.uses().get(key_id).map(|last| last.at)
+        self.entries().get(key_id).map(|last| last.at)
     }
 
-    /// The uses whose stored time is older than they are by at least `age`.
+    /// Keys whose stored time is at least `age` milliseconds behind their last use.
     fn unstored(&self, age: Millis) -> Vec<(String, Millis)> {
         let is_old = |last: &Use| match last.stored {
             None => true,
-            // A clock that was set back counts too.
+            // `abs`: the clock may have been set back.
             Some(stored) => last.at != stored && (last.at - stored).abs() >= age,
         };
-        self.uses().iter().filter(|(_, last)| is_old(last)).map(|(id, last)| (id.clone(), last.at)).collect()
+        self.entries().iter().filter(|(_, last)| is_old(last)).map(|(id, last)| (id.clone(), last.at)).collect()
     }
 
     fn set_stored(&self, key_id: &str, at: Millis) {
-        if let Some(last) = self.uses().get_mut(key_id) {
+        if let Some(last) = self.entries().get_mut(key_id) {
             last.stored = Some(at);
         }
     }
 
-    fn uses(&self) -> MutexGuard<'_, HashMap<String, Use>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Use>> {
         // Each change is one assignment, so a poisoned lock holds sound data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// None: never, as far as is known.
+    /// When a key was last used; none: never, as far as is known.
     pub(super) fn last_used_at(&self, key_id: &str) -> Result<Option<Millis>, StoreError> {
-        match self.uses.last(key_id) {
+        match self.key_usage.last(key_id) {
             Some(at) => Ok(Some(at)),
             None => self.store.kept_time(&name(key_id)),
         }
     }
 
-    /// What is done once a minute, until the process ends.
-    pub(super) async fn keep_house(self: Arc<Inner>) {
+    /// Runs periodic cleanup once a minute until the process ends.
+    pub(super) async fn run_housekeeping(self: Arc<Inner>) {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(PAUSE) => {
-                    self.keep_uses(STORED_EVERY).await;
+                    self.store_key_usage(STORED_EVERY).await;
                     if let Err(error) = self.store.forget_answers().await {
-                        error.warn("answers that were kept for a day could not be removed; trying again later");
+                        error.warn("failed to remove expired responses of requests with an Idempotency-Key; trying again later");
                     }
                 }
             }
         }
     }
 
-    /// Stores the uses whose stored time is older by at least `age`.
-    pub(super) async fn keep_uses(&self, age: Millis) {
-        for (key_id, at) in self.uses.unstored(age) {
+    /// Stores the last use of keys whose stored time is at least `age` milliseconds behind.
+    pub(super) async fn store_key_usage(&self, age: Millis) {
+        for (key_id, at) in self.key_usage.unstored(age) {
             match self.store.keep_time(&name(&key_id), at).await {
-                Ok(()) => self.uses.set_stored(&key_id, at),
-                Err(error) => return error.warn("when keys were used could not be kept; trying again later"),
+                Ok(()) => self.key_usage.set_stored(&key_id, at),
+                Err(error) => return error.warn("failed to store when api keys were used; trying again later"),
             }
         }
     }
@@ -108,13 +108,13 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use super::{STORED_EVERY, Uses};
+    use super::{KeyUsage, STORED_EVERY};
 
     #[test]
-    fn a_key_in_use_is_stored_once_an_hour_and_at_a_stop() {
-        let uses = Uses::default();
+    fn the_last_use_of_a_key_is_stored_once_an_hour_and_at_shutdown() {
+        let uses = KeyUsage::default();
         let mut stored = Vec::new();
-        // Two hours, with a request each second and a look each minute.
+        // Two hours with a request per second and housekeeping per minute.
         for second in 0..7_200 {
             uses.note("a", second * 1000);
             if second % 60 == 59 {
@@ -125,7 +125,7 @@ mod tests {
             }
         }
         assert_eq!(stored, [59, 3_659]);
-        assert_eq!(uses.unstored(0), [("a".to_owned(), 7_199_000)], "at a stop");
+        assert_eq!(uses.unstored(0), [("a".to_owned(), 7_199_000)], "at shutdown");
         uses.set_stored("a", 7_199_000);
         assert!(uses.unstored(0).is_empty());
         uses.note("a", 1);

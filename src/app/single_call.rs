@@ -1,12 +1,11 @@
-//! Single calls of the API outside of the engine, for commands that look at it: within the budget that all others
-//! keep to, on disk before the call.
+//! Single API calls without the engine, for commands. They use the same persistent rate budget as the service.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{keeper::StoreKeeper, master_key, source_config};
+use super::{master_key, source_config, token_store::PersistentTokens};
 use crate::catalog::{Definition, Rule};
 use crate::config::Config;
 use crate::domain::{Clock, Combination, Shop, ShopState};
@@ -14,7 +13,7 @@ use crate::source::pages::{self, ParsedPage};
 use crate::source::{Budget, Call, Credentials, Outcome, Position, Source, SourceError};
 use crate::store::{Store, StoreError};
 
-/// The store and the marketplace, without an engine.
+/// The store and the marketplace client, without the engine.
 pub(super) struct Caller<'a> {
     pub(super) config: &'a Config,
     pub(super) store: Store,
@@ -25,25 +24,25 @@ impl<'a> Caller<'a> {
     /// Opens the data directory.
     ///
     /// # Errors
-    /// The store does not open, the master key does not fit, or an address is unusable.
+    /// The store does not open, the master key is wrong, or a URL is unusable.
     pub(super) fn open(config: &'a Config) -> anyhow::Result<Caller<'a>> {
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = Store::open(&config.data_dir, &master, Clock::system())?;
-        let keeper = Arc::new(StoreKeeper::new(store.clone()));
-        let source = Source::new(source_config(&config.source), keeper, Clock::system())?;
+        let tokens = Arc::new(PersistentTokens::new(store.clone()));
+        let source = Source::new(source_config(&config.source), tokens, Clock::system())?;
         Ok(Caller { config, store, source })
     }
 
-    /// The shop that is named, or the first active one that takes the resource; any that is active, without one.
+    /// The named shop, or the first active one that syncs the resource; without a resource, any active one.
     ///
     /// # Errors
-    /// There is none; says what to do.
+    /// There is none; names the remedy.
     pub(super) fn shop(&self, id: Option<&str>, resource: Option<&str>) -> anyhow::Result<Shop> {
         let shops = self.store.shops()?;
-        let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
+        let syncs = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
         let found = match id {
             Some(id) => shops.into_iter().find(|shop| shop.id == id),
-            None => shops.into_iter().find(|shop| shop.state == ShopState::Active && takes(shop)),
+            None => shops.into_iter().find(|shop| shop.state == ShopState::Active && syncs(shop)),
         };
         if let Some(why) = found.as_ref().and_then(|shop| shop.state.hindrance()) {
             anyhow::bail!(why);
@@ -51,7 +50,7 @@ impl<'a> Caller<'a> {
         found.ok_or_else(|| match id {
             Some(id) => super::NoSuchShop(id.to_owned()).into(),
             None => {
-                let wanted = resource.map(|resource| format!(" takes `{resource}`")).unwrap_or(" is there".to_owned());
+                let wanted = resource.map(|resource| format!(" syncs `{resource}`")).unwrap_or(" exists".to_owned());
                 anyhow::anyhow!("no active shop{wanted}; add one: waybill shops add --name NAME --client-id ID")
             }
         })
@@ -66,11 +65,10 @@ impl<'a> Caller<'a> {
         Ok(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret })
     }
 
-    /// Makes one call, when its budget allows it. A wish to wait in the answer is kept: whoever calls next, another
-    /// command or `serve`, obeys it.
+    /// Makes one call when its budget allows it. Persists a `Retry-After`, which later processes honour.
     ///
     /// # Errors
-    /// The store cannot keep the slot or the pause; what the API answered stands in the outcome.
+    /// Store errors; errors of the API are in the outcome.
     pub(super) async fn call(
         &self,
         shop: &Shop,
@@ -89,7 +87,7 @@ impl<'a> Caller<'a> {
         self.counted(&rule.name, outcome).await
     }
 
-    /// Counts a call, and a login before it, durably.
+    /// Persists the count of a call, and of a login before it.
     async fn counted(&self, rule: &str, outcome: Outcome) -> Result<Outcome, StoreError> {
         if let Some(status) = outcome.call_status() {
             self.store.count_call(rule, status);
@@ -98,10 +96,10 @@ impl<'a> Caller<'a> {
         Ok(outcome)
     }
 
-    /// How long it is until a path may be called, as far as is known.
+    /// How long until the budget allows a call of a path.
     ///
     /// # Errors
-    /// The store's read errors.
+    /// Store errors.
     pub(super) fn wait_for(&self, shop: &Shop, path: &str) -> Result<Duration, StoreError> {
         let Some(rule) = self.config.rules.find("GET", path) else { return Ok(Duration::ZERO) };
         let (store, now) = (&self.store, Instant::now());
@@ -113,7 +111,7 @@ impl<'a> Caller<'a> {
     /// Reads one list page.
     ///
     /// # Errors
-    /// The call's, or what is wrong with its answer.
+    /// Errors of the call, or of reading its response.
     pub(super) async fn page(
         &self,
         (shop, credentials): (&Shop, &Credentials),
@@ -123,13 +121,13 @@ impl<'a> Caller<'a> {
     ) -> anyhow::Result<ParsedPage> {
         let call = pages::list_call(definition, combination, position, self.store.clock().now());
         let outcome = self.call(shop, credentials, &call).await?;
-        let body = outcome.result.map_err(|error| told(&error))?;
+        let body = outcome.result.map_err(|error| to_error(&error))?;
         let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref(), previous: None };
         Ok(pages::page(definition, position, answer, |_| None)?)
     }
 
-    /// Takes a slot of the call's budget, on disk before the call like every other: whoever starts next must
-    /// know of it. Waits when the last process may have used them all.
+    /// Takes a slot of the call's budget and persists it before the call, for the next process. Waits until one is
+    /// free.
     async fn take_slot(&self, account: &str, rule: &Rule) -> Result<Budget, StoreError> {
         let store = &self.store;
         let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
@@ -138,7 +136,7 @@ impl<'a> Caller<'a> {
             let now = Instant::now();
             let until = budget.next_free(now).unwrap_or(now).max(now + Duration::from_secs(1));
             let wait = (until - now).as_secs() + 1;
-            tracing::warn!("waiting {wait} s: `{}` allows no call before, as far as is known", rule.name);
+            tracing::warn!("waiting {wait} s for the rate rule `{}`", rule.name);
             tokio::time::sleep_until(until).await;
         }
         store.occupy(account, &rule.name, budget.occupied(Instant::now())).await?;
@@ -146,11 +144,13 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// An error of the API in words, with what it may mean here.
-pub(super) fn told(error: &SourceError) -> anyhow::Error {
+/// Converts an error of the API, with a likely cause.
+pub(super) fn to_error(error: &SourceError) -> anyhow::Error {
     match error {
         SourceError::Throttled { .. } => {
-            anyhow::anyhow!("{error}; another program uses this account's budget, or this ran too often")
+            anyhow::anyhow!(
+                "{error}; another program uses the rate limit of this account, or this command ran too often"
+            )
         }
         error => anyhow::anyhow!("{error}"),
     }

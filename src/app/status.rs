@@ -1,23 +1,23 @@
-//! What the installation is doing, put together from all parts: status, idleness, metrics.
+//! The status of the installation, whether it is idle, and call metrics.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Inner;
-use super::keeper::LOGIN;
+use super::token_store::LOGIN;
 use crate::domain::calls::{CallStatus, CallTotal};
 use crate::domain::clock::Millis;
 use crate::domain::{Run, Shop, ShopState};
-use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, Part, ShopCounts, SinkStatus, Status};
+use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, ShopCounts, SinkStatus, Status, StatusScope};
 use crate::store::{Counters, LOGIN_RULE, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
 
-/// Jobs counted per queue for the status page.
+/// Most jobs counted per queue.
 const COUNTED_MAX: usize = 100_000;
 
 impl Inner {
-    pub(super) fn status_now(&self, of: Option<&Part>) -> Result<Status, StoreError> {
+    pub(super) fn status_now(&self, of: Option<&StatusScope>) -> Result<Status, StoreError> {
         let counters = self.store.counters()?;
         let mut shops = ShopCounts::default();
         for shop in self.store.shops()? {
@@ -32,10 +32,10 @@ impl Inner {
             None => (counters.open_runs, counters.parked),
             Some(part) => self.counted(part)?,
         };
-        // It names users and hosts of the installation.
-        let told = error.as_ref().map(|error| match of {
+        // The error names users and hosts, which a restricted key must not see.
+        let shown = error.as_ref().map(|error| match of {
             None => error.clone(),
-            Some(_) => "the database takes no documents now".to_owned(),
+            Some(_) => "the database accepts no documents now".to_owned(),
         });
         let totals = self.store.call_totals()?;
         let calls_since = totals.iter().map(|total| total.since).min();
@@ -43,7 +43,7 @@ impl Inner {
         let logins = logins.iter().map(|total| total.counts.total()).sum();
         let (budgets, budgets_left_out) = self.budgets(of.map(|part| &part.accounts))?;
         Ok(Status {
-            // By the same counters: a status that is idle has nothing else in it.
+            // From the same counters, so that an idle status is consistent.
             idle: self.is_idle_by(&counters)?,
             open_runs,
             pending_jobs: counters.ready_jobs.saturating_sub(counters.leased_jobs) + counters.retrying_jobs,
@@ -58,7 +58,7 @@ impl Inner {
             calls_since,
             budgets,
             budgets_left_out,
-            sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error: told },
+            sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error: shown },
             logins_paused_until: self.logins_paused_until()?,
             overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,
@@ -68,7 +68,7 @@ impl Inner {
         })
     }
 
-    fn health_view(&self, of: Option<&Part>) -> Result<HealthView, StoreError> {
+    fn health_view(&self, of: Option<&StatusScope>) -> Result<HealthView, StoreError> {
         let health = match of {
             None => self.health_now()?,
             Some(part) => Arc::new(self.health_of(&part.shops)?),
@@ -76,21 +76,21 @@ impl Inner {
         Ok(HealthView { level: health.level, reasons: health.reasons.clone() })
     }
 
-    /// Open runs, and what is parked, of some shops.
-    fn counted(&self, part: &Part) -> Result<(u64, u64), StoreError> {
+    /// Number of open runs and parked jobs of some shops.
+    fn counted(&self, part: &StatusScope) -> Result<(u64, u64), StoreError> {
         let open = self.store.open_runs()?.iter().filter(|run| part.shops.contains(&run.stream.shop)).count();
         let parked: Result<u64, StoreError> = part.shops.iter().map(|shop| self.store.parked_of(shop)).sum();
         Ok((open as u64, parked?))
     }
 
-    /// None: the login host wants no pause.
+    /// Until when logins are paused; none: they are not.
     fn logins_paused_until(&self) -> Result<Option<Millis>, StoreError> {
         let left = self.store.pause_left("", LOGIN)?.as_millis();
         let left = i64::try_from(left).unwrap_or(i64::MAX);
         Ok((left > 0).then(|| self.store.clock().now().saturating_add(left)))
     }
 
-    /// Nothing is left to do now. What a paused or refused shop has waits for somebody, not for us.
+    /// Whether there is nothing to do now. Work of paused and refused shops does not count: it waits for an operator.
     pub(super) fn is_idle(&self) -> Result<bool, StoreError> {
         self.is_idle_by(&self.store.counters()?)
     }
@@ -102,34 +102,34 @@ impl Inner {
         if counters.ready_jobs == 0 && counters.open_runs == 0 {
             return Ok(true);
         }
-        // Nobody works for a shop that is not active, nor on a resource that it does not take or that is not configured
-        // any more.
+        // Work is dormant if its shop is not active, or if its resource is not synced or not configured any more.
         let shops = self.store.shops()?;
         let active: HashMap<&str, &Shop> =
             shops.iter().filter(|shop| shop.state == ShopState::Active).map(|shop| (shop.id.as_str(), shop)).collect();
-        let sleeps = |shop: &str, resource: &str| {
+        let is_dormant = |shop: &str, resource: &str| {
             !active.get(shop).is_some_and(|shop| shop.takes(resource))
                 || self.definitions.iter().all(|definition| definition.name != resource)
         };
-        // An open run that somebody works on is soon found; counting what sleeps looks at every shop.
-        let open = |run: &Run| run.is_open() && !sleeps(&run.stream.shop, &run.stream.resource);
+        // Checked first because it is cheap; counting dormant jobs reads every shop.
+        let open = |run: &Run| run.is_open() && !is_dormant(&run.stream.shop, &run.stream.resource);
         if counters.open_runs > 0 && self.store.open_runs()?.iter().any(open) {
             return Ok(false);
         }
-        let mut asleep_jobs = 0;
+        let mut dormant_jobs = 0;
         for shop in &shops {
-            for resource in self.store.resources_with_jobs(&shop.id)?.into_iter().filter(|name| sleeps(&shop.id, name))
+            for resource in
+                self.store.resources_with_jobs(&shop.id)?.into_iter().filter(|name| is_dormant(&shop.id, name))
             {
                 for kind in [QueueKind::List, QueueKind::Detail] {
                     let queue = Queue { shop: shop.id.clone(), resource: resource.clone(), kind };
-                    asleep_jobs += self.store.count_jobs(&queue, COUNTED_MAX)? as u64;
+                    dormant_jobs += self.store.count_jobs(&queue, COUNTED_MAX)? as u64;
                 }
             }
         }
-        Ok(asleep_jobs >= counters.ready_jobs)
+        Ok(dormant_jobs >= counters.ready_jobs)
     }
 
-    /// The budgets with the most to tell, by account and rule, and how many more there are.
+    /// The busiest budgets, by account and rule, and how many more there are.
     fn budgets(&self, accounts: Option<&HashSet<String>>) -> Result<(Vec<BudgetStatus>, u64), StoreError> {
         let mut lanes = self.engine.lanes();
         lanes.retain(|lane| accounts.is_none_or(|accounts| accounts.contains(&lane.key.account)));
@@ -165,7 +165,7 @@ impl Inner {
         Ok((shown?, left_out as u64))
     }
 
-    /// The calls ever, as far as they are counted. A counter of metrics only grows, so that they are set to what is kept.
+    /// Sets the call counters of the metrics to the stored totals, which survive restarts.
     pub(super) fn set_call_metrics(&self) {
         for CallTotal { rule, counts, .. } in self.store.call_totals().unwrap_or_default() {
             for (status, calls) in counts.iter() {

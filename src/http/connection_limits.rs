@@ -1,11 +1,11 @@
-//! Who is on the other side of a connection, and how many connections each of them may have.
+//! Limits concurrent connections, in total and per client.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whom we count as one: an IPv4 address, or the 64 bits of an IPv6 address that one customer has whole.
+/// Client identity for per-client limits: IPv4 address or IPv6 /64, which one customer has whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Peer(IpAddr);
 
@@ -27,8 +27,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The places for connections: some in all, and fewer for each peer.
-pub(super) struct Places {
+/// Counts open connections, in total and per client.
+pub(super) struct ConnectionLimits {
     taken: Arc<Mutex<Taken>>,
     all_max: usize,
     per_peer_max: usize,
@@ -40,19 +40,19 @@ struct Taken {
     by_peer: HashMap<Peer, usize>,
 }
 
-/// A place in use; free again when dropped.
-pub(super) struct Place {
+/// One counted connection; released on drop.
+pub(super) struct ConnectionSlot {
     taken: Arc<Mutex<Taken>>,
     peer: Peer,
 }
 
-impl Places {
-    pub(super) fn new(all_max: usize, per_peer_max: usize) -> Places {
-        Places { taken: Arc::default(), all_max, per_peer_max }
+impl ConnectionLimits {
+    pub(super) fn new(all_max: usize, per_peer_max: usize) -> ConnectionLimits {
+        ConnectionLimits { taken: Arc::default(), all_max, per_peer_max }
     }
 
-    /// None when all places are taken, or all that this peer may have.
-    pub(super) fn take(&self, peer: Peer) -> Option<Place> {
+    /// None when the total or this client's limit is reached.
+    pub(super) fn take(&self, peer: Peer) -> Option<ConnectionSlot> {
         let mut taken = lock(&self.taken);
         let own = taken.by_peer.get(&peer).copied().unwrap_or(0);
         if taken.all >= self.all_max || own >= self.per_peer_max {
@@ -60,11 +60,11 @@ impl Places {
         }
         taken.all += 1;
         taken.by_peer.insert(peer, own + 1);
-        Some(Place { taken: Arc::clone(&self.taken), peer })
+        Some(ConnectionSlot { taken: Arc::clone(&self.taken), peer })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         taken.all = taken.all.saturating_sub(1);
@@ -78,20 +78,20 @@ impl Drop for Place {
 }
 
 fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    // A panic cannot leave the counts half-changed.
+    // A panic cannot leave the counts half changed.
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Peer, Places, lock};
+    use super::{ConnectionLimits, Peer, lock};
 
     fn peer(text: &str) -> Peer {
         Peer::of(text.parse().unwrap())
     }
 
     #[test]
-    fn one_peer_is_an_ipv4_address_or_half_an_ipv6_address() {
+    fn a_client_is_an_ipv4_address_or_an_ipv6_64() {
         assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
         assert_eq!(peer("10.0.0.1"), peer("::ffff:10.0.0.1"));
         assert_eq!(peer("2001:db8:1:2:3::1"), peer("2001:db8:1:2:ffff::2"));
@@ -99,19 +99,19 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_and_come_free() {
-        let places = Places::new(3, 2);
+    fn a_dropped_slot_is_free_again() {
+        let slots = ConnectionLimits::new(3, 2);
         let (a, b, c) = (peer("10.0.0.1"), peer("10.0.0.2"), peer("10.0.0.3"));
-        let first = places.take(a);
-        let held = [places.take(a), places.take(b)];
+        let first = slots.take(a);
+        let held = [slots.take(a), slots.take(b)];
         assert!(first.is_some() && held.iter().all(Option::is_some));
-        assert!(places.take(a).is_none() && places.take(c).is_none());
+        assert!(slots.take(a).is_none() && slots.take(c).is_none());
         drop(first);
-        let again = places.take(a);
+        let again = slots.take(a);
         assert!(again.is_some());
-        assert!(places.take(a).is_none());
+        assert!(slots.take(a).is_none());
         drop((held, again));
-        let taken = lock(&places.taken);
+        let taken = lock(&slots.taken);
         assert_eq!((taken.all, taken.by_peer.len()), (0, 0));
     }
 }

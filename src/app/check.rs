@@ -1,12 +1,12 @@
-//! `waybill check`, the outside half: tokens, the first pages of each list, MySQL rights, the clock. Changes nothing but the
-//! tokens it keeps.
+//! `waybill check`, the external checks: tokens, first pages of each list, MySQL privileges, clock. Stores tokens,
+//! nothing else.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::call::{Caller, told};
-use super::{App, is_begun};
+use super::single_call::{Caller, to_error};
+use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
@@ -20,22 +20,22 @@ use crate::store::StoreError;
 const NO_SHOPS: &str =
     "none yet; register one with `waybill shops add`, or with POST /api/v1/shops while `waybill serve` runs";
 
-/// What a statement holds beside a document, and the columns that repeat parts of it.
+/// Size of a statement beside the document itself, in bytes: columns repeat parts of it.
 const SPARE_BYTES: u64 = 1 << 20;
-/// A list that may not be called sooner is not looked at.
+/// A list whose budget requires a longer wait is skipped.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// How a check ended; the names are part of the JSON.
+/// Result of a check. The names are part of the JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckLevel {
     Ok,
-    /// It works, and is worth a look.
+    /// It works, but deserves attention.
     Warn,
     Fail,
 }
 
-/// What was looked at, and how it is; or what is wrong and the remedy.
+/// A checked subject and its result; a failure names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub subject: String,
@@ -60,7 +60,7 @@ impl Finding {
         Finding::new(subject, CheckLevel::Fail, text)
     }
 
-    /// Ok or fail.
+    /// A finding from a result: ok or fail.
     pub fn of(subject: impl Into<String>, found: Result<String, String>) -> Finding {
         match found {
             Ok(text) => Finding::ok(subject, text),
@@ -70,22 +70,23 @@ impl Finding {
 }
 
 impl App {
-    /// Asks the marketplace and MySQL whether this configuration would work.
-    pub async fn probe(config: &Config) -> Vec<Finding> {
+    /// Checks the configuration against the marketplace and MySQL.
+    pub async fn check(config: &Config) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let opened = is_begun(&config.data_dir).then(|| Caller::open(config));
+        let opened = is_initialized(&config.data_dir).then(|| Caller::open(config));
         match opened {
             None => findings.push(Finding::ok("shops", NO_SHOPS)),
-            Some(Ok(caller)) => probe_shops(&caller, &mut findings).await,
+            Some(Ok(caller)) => check_shops(&caller, &mut findings).await,
             Some(Err(error)) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {
-                let what = "a running waybill has it, whose GET /api/v1/shops and /api/v1/status tell of them";
+                let what =
+                    "not checked: a running waybill uses the store; ask its GET /api/v1/shops and /api/v1/status";
                 findings.push(Finding::ok("shops", what));
             }
             Some(Err(error)) => findings.push(Finding::fail("store", format!("{error:#}"))),
         }
         if let Some(url) = &config.mysql_url {
             match Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone()) {
-                Ok(mysql) => probe_mysql(&mysql, &mut findings).await,
+                Ok(mysql) => check_mysql(&mysql, &mut findings).await,
                 Err(error) => findings.push(Finding::fail("mysql", error.text)),
             }
         } else {
@@ -95,7 +96,7 @@ impl App {
     }
 }
 
-async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
+async fn check_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
     let shops = match caller.store.shops() {
         Ok(shops) => shops,
         Err(error) => return findings.push(Finding::fail("shops", error.to_string())),
@@ -104,16 +105,16 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding::ok("shops", NO_SHOPS));
     }
     for shop in shops {
-        // Nothing is called for it, by nobody; and a refused client may be blocked if it is asked for again and again.
+        // Paused and refused shops are never called; repeated logins of a refused client may get it blocked.
         match shop.state {
             ShopState::Active => {}
             ShopState::Paused => {
-                findings.push(Finding::ok(format!("shop {}", shop.name), "paused, and so not asked for"));
+                findings.push(Finding::ok(format!("shop {}", shop.name), "paused, so it is not called"));
                 continue;
             }
             ShopState::Refused => {
-                let mend = "its client was refused, and is not asked for again before it has a new secret: waybill shops rotate {id}";
-                findings.push(Finding::fail(format!("shop {}", shop.name), mend.replace("{id}", &shop.id)));
+                let remedy = "its credentials were refused; it is not called until it has a new secret: waybill shops rotate {id}";
+                findings.push(Finding::fail(format!("shop {}", shop.name), remedy.replace("{id}", &shop.id)));
                 continue;
             }
         }
@@ -126,22 +127,22 @@ async fn probe_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
         };
         let proved = caller.source.prove(&credentials).await;
         let is_proved = proved.is_ok();
-        // Where there is no login host, the page shows whether they are good.
+        // Without a login host, the first page shows whether the credentials work.
         if caller.source.has_logins() {
-            let token = proved.map(|()| "the login host gave one".to_owned());
+            let token = proved.map(|()| "the login host issued one".to_owned());
             findings.push(Finding::of(format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
         }
         if is_proved {
-            probe_pages(caller, &credentials, &shop, findings).await;
+            check_pages(caller, &credentials, &shop, findings).await;
         }
     }
 }
 
-/// The first pages of the shop's lists; the answers' clock comes with them.
-async fn probe_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
+/// Checks the first pages of the shop's lists, and the clock by their `Date`.
+async fn check_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
     let mut skew = None;
     for definition in caller.config.definitions.iter().filter(|definition| shop.takes(&definition.name)) {
-        // The list of a parent that is not known yet cannot be asked for.
+        // A child list needs the id of a parent, which is not known.
         if definition.parent.is_some() {
             continue;
         }
@@ -163,14 +164,14 @@ async fn probe_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop
     }
 }
 
-/// What is wrong with the times of a page; none: nothing.
+/// A problem with the times of a page, if there is one.
 fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
     let name = &definition.name;
     if let Some(at) = &definition.list.time
         && !page.rows.is_empty()
         && page.rows.iter().all(|row| row.time.is_none())
     {
-        let what = format!("{name}: no row on its first page has a time that can be read at {at} (list.time)");
+        let what = format!("{name}: no row on its first page has a readable time at {at} (list.time)");
         let lacks_offset = |left: &Left| matches!(left, Left::Untimed { kind, .. } if *kind == WITHOUT_OFFSET);
         return Some(if page.left.iter().any(lacks_offset) {
             format!("{what}: {WITHOUT_OFFSET_HINT}, in [resource.{name}]")
@@ -186,7 +187,7 @@ fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
     })
 }
 
-/// Whether a list answers as its definition says, and leads from its first page to the second.
+/// Checks that a list matches its definition and that its first page leads to a second.
 struct PageTest<'a> {
     caller: &'a Caller<'a>,
     credentials: &'a Credentials,
@@ -203,11 +204,11 @@ impl PageTest<'_> {
         let position = Position::begin(self.definition, walk);
         let wait = self.caller.wait_for(self.shop, &self.definition.list.path).map_err(|error| error.to_string())?;
         if wait > WAIT_MAX {
-            return Ok(format!("not asked for: its rate rule allows no call for {} s", wait.as_secs()));
+            return Ok(format!("not checked: its rate rule allows no call for {} s", wait.as_secs()));
         }
         let first = self.page(combination, &position, None).await?;
         if let (true, Some(rejected)) = (first.rows.is_empty(), first.rejected.first()) {
-            let what = format!("none of the {} rows on the first page can be kept: ", first.rejected.len());
+            let what = format!("none of the {} rows on the first page can be stored: ", first.rejected.len());
             return Err(what + &rejected.reason);
         }
         if let Some(wrong) = times(self.definition, &first) {
@@ -217,7 +218,7 @@ impl PageTest<'_> {
         let found = format!("{rows} rows on the first page of {}", self.definition.name);
         let Next::More { cursor } = first.next else { return Ok(found) };
         let position = Position::read(2, cursor.as_deref()).map_err(|error| error.to_string())?;
-        // Another stretch of days is another list.
+        // The next window of days is a different list.
         if position.is_first() {
             return Ok(found);
         }
@@ -226,8 +227,8 @@ impl PageTest<'_> {
         if second.digest == first.digest && rows > 0 {
             let line = format!("end = {{ repeat = true }} to [resource.{}.list]", self.definition.name);
             return Err(wrong(format!(
-                "it is the first one again: is the parameter right? If the API shows its last page again behind the \
-                 end, add {line}"
+                "it repeats the first page; check the page parameter. If the API repeats its last page after the end, \
+                 add {line}"
             )));
         }
         Ok(format!("{found}, {} on the second", second.rows.len() + second.rejected.len()))
@@ -250,7 +251,7 @@ impl PageTest<'_> {
             }
             Err(error) => pages::end_by_status(self.definition, position, error, |_| None).ok_or_else(|| error.clone()),
         };
-        let page = page.map_err(|error| told(&error).to_string())?;
+        let page = page.map_err(|error| to_error(&error).to_string())?;
         match page.doubt {
             Some(doubt) => Err(doubt),
             None => Ok(page),
@@ -258,17 +259,17 @@ impl PageTest<'_> {
     }
 }
 
-async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
+async fn check_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
     match mysql.rights().await {
         Ok(rights) => {
             let found = format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet);
             findings.push(Finding::ok("mysql", found));
             findings.push(Finding::of("mysql: rights", user_rights(&rights)));
             findings.extend(packet_room(&rights));
-            // What a missing right refuses is one failure, not two.
+            // A missing privilege is reported once.
             if rights.lacks_for_rows.is_empty() {
                 match mysql.inspect().await {
-                    Ok(inspection) => probe_tables(inspection, findings),
+                    Ok(inspection) => check_tables(inspection, findings),
                     Err(error) => findings.push(Finding::fail("mysql: writes", error.text)),
                 }
             }
@@ -276,53 +277,53 @@ async fn probe_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
         Err(error) => findings.push(Finding::fail("mysql", error.text)),
     }
     if let Err(error) = mysql.disconnect().await {
-        tracing::debug!(%error, "closing the connections to MySQL");
+        tracing::debug!(%error, "failed to close the connections to MySQL");
     }
 }
 
-/// What is wrong with the tables that are there, and whether they take what the writer writes.
-fn probe_tables(inspection: Inspection, findings: &mut Vec<Finding>) {
+/// Reports faults of the tables, and whether test rows can be written.
+fn check_tables(inspection: Inspection, findings: &mut Vec<Finding>) {
     for Fault { severity, text, .. } in inspection.faults {
         let level = if severity == Severity::Notice { CheckLevel::Warn } else { CheckLevel::Fail };
         findings.push(Finding::new("mysql: table", level, text));
     }
     if !inspection.written.is_empty() {
-        let text = format!("made-up documents of {} were taken, and rolled back", inspection.written.join(", "));
+        let text = format!("test rows were written to {} and rolled back", inspection.written.join(", "));
         findings.push(Finding::ok("mysql: writes", text));
     }
 }
 
-/// Whether the server takes documents as large as we read them.
+/// Warns if the server accepts smaller packets than the largest document.
 fn packet_room(rights: &Rights) -> Option<Finding> {
     let read_max = SourceConfig::BODY_MAX as u64;
     let text = format!(
-        "max_allowed_packet is {} bytes, and documents of up to {read_max} are read: larger ones than the server \
-         takes are parked; run SET GLOBAL max_allowed_packet = {}",
+        "max_allowed_packet is {} bytes, but documents may have up to {read_max} bytes: those that the server rejects \
+         are parked; run SET GLOBAL max_allowed_packet = {}",
         rights.max_allowed_packet,
         2 * read_max,
     );
     (rights.max_allowed_packet < read_max + SPARE_BYTES).then(|| Finding::warn("mysql: packets", text))
 }
 
-/// A user who may not make tables can do without, once an administrator made them.
+/// Checks the privileges of the user, who needs none to create tables once they all exist.
 fn user_rights(rights: &Rights) -> Result<String, String> {
     let missing = rights.missing_tables.first();
-    // Only what is needed now, and all of it in one statement.
+    // Only the privileges that are needed now, in one statement.
     let for_tables = rights.lacks_for_tables.iter().filter(|_| missing.is_some());
     let lacks: Vec<&str> = rights.lacks_for_rows.iter().chain(for_tables).copied().collect();
     let statement = |lacks: &[&str]| grant(&lacks.join(", "), &rights.database, &rights.account);
     match (lacks.as_slice(), missing) {
         ([], _) if rights.lacks_for_tables.is_empty() => {
-            Ok("the user may read and write rows, and make and change tables".to_owned())
+            Ok("the user may read and write rows, and create and change tables".to_owned())
         }
         ([], _) => Ok(format!(
-            "the user may read and write rows; all tables are there; the user lacks {}, so what a definition gains is to be \
-             made by hand: `waybill schema print` shows it",
+            "the user may read and write rows; all tables are there; the user lacks {}, so new columns and tables \
+             must be created by hand: `waybill schema print` shows them",
             rights.lacks_for_tables.join(" and ")
         )),
         (lacks, Some(first)) if !rights.lacks_for_tables.is_empty() => Err(format!(
-            "table `{first}` is missing, and the user lacks {}; run {}; or make the tables as another user with what \
-             `waybill schema print` prints",
+            "table `{first}` is missing, and the user lacks {}; run {}; or create the tables as another user with the output of \
+             `waybill schema print`",
             lacks.join(", "),
             statement(lacks)
         )),
@@ -336,7 +337,7 @@ mod tests {
     use crate::sink::mysql::Rights;
 
     #[test]
-    fn missing_rights_are_one_failure_with_one_statement() {
+    fn missing_privileges_are_one_failure_with_one_grant() {
         let rights = |rows: &[&'static str], tables: &[&'static str], missing: &[&str]| {
             user_rights(&Rights {
                 server_version: "10.11".into(),

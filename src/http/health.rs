@@ -1,7 +1,8 @@
-//! How the installation is: `/livez`, `/readyz`, `/metrics`, `/openapi.json`, `/api/v1/status`.
+//! Probes, metrics and status: `/livez`, `/readyz`, `/metrics`, `/openapi.json`, `/api/v1/status`.
 //!
-//! `/livez` (and `/healthz`, its older name) and `/readyz` answer without a key; without one they give a word and no
-//! reasons. `/metrics` needs a key, but not on the listener of `http.metrics_listen`, which has these three paths only.
+//! `/livez` is liveness only (`/healthz` is its older name). `/livez` and `/readyz` work without a key; `/readyz` then
+//! gives no reasons. `/metrics` requires a key, except on the listener of `http.metrics_listen`, which serves these
+//! three only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,50 +13,51 @@ use warp::filters::BoxedFilter;
 use warp::http::header::{AUTHORIZATION, HeaderValue};
 use warp::reply::Response;
 
-use super::auth::Need;
-use super::backend::{Backend, KeyGrant, Part, Readiness, ShopCounts, Status};
-use super::reply::{Kind, Outcome, Problem, Reply, finish};
-use super::{Api, Call, Endpoint, Limits, at_once, guarded, head, reads};
+use super::auth::RequiredScope;
+use super::backend::{Backend, KeyGrant, Readiness, ShopCounts, Status, StatusScope};
+use super::reply::{ApiResult, Problem, ProblemKind, Reply, finish};
+use super::{Api, Call, Endpoint, Limits, endpoint, get_or_head, head, sync_handler};
 use crate::domain::ShopState;
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// When a caller may ask again whether the installation is ready.
+/// `Retry-After` while the service is not ready.
 const READY_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").or(warp::path!("healthz")).unify();
-    let health = live.and(reads()).and(head()).map(|head: super::Head| finish(&head.request_id, Ok(alive())));
+    let health =
+        live.and(get_or_head()).and(head()).map(|head: super::RequestHead| finish(&head.request_id, Ok(alive())));
     let keyless = Arc::clone(api);
-    let without_key = |head: super::Head| {
+    let without_key = |head: super::RequestHead| {
         let result = if head.headers.contains_key(AUTHORIZATION) { Err(warp::reject::not_found()) } else { Ok(head) };
         std::future::ready(result)
     };
-    let word = warp::path!("readyz")
-        .and(reads())
+    let keyless_ready = warp::path!("readyz")
+        .and(get_or_head())
         .and(head())
         .and_then(without_key)
-        .map(move |head: super::Head| finish(&head.request_id, show_word(&keyless, &head)));
-    let ready = warp::path!("readyz").and(reads()).map(|| ()).boxed();
-    let metrics = warp::path!("metrics").and(reads()).map(|| ()).boxed();
-    let openapi = warp::path!("openapi.json").and(reads()).map(|| ()).boxed();
-    let status = warp::path!("api" / "v1" / "status").and(reads()).map(|| ()).boxed();
-    let at = |name, need| Endpoint { name, need, gives: super::JSON };
+        .map(move |head: super::RequestHead| finish(&head.request_id, show_state(&keyless, &head)));
+    let ready = warp::path!("readyz").and(get_or_head()).map(|| ()).boxed();
+    let metrics = warp::path!("metrics").and(get_or_head()).map(|| ()).boxed();
+    let openapi = warp::path!("openapi.json").and(get_or_head()).map(|| ()).boxed();
+    let status = warp::path!("api" / "v1" / "status").and(get_or_head()).map(|| ()).boxed();
+    let at = |name, scope| Endpoint { name, scope, media_type: super::JSON };
     health
-        .or(word)
+        .or(keyless_ready)
         .unify()
-        .or(guarded(api, at("readiness", Need::Read), ready, at_once(show_ready)))
+        .or(endpoint(api, at("readiness", RequiredScope::Read), ready, sync_handler(show_ready)))
         .unify()
-        .or(guarded(
+        .or(endpoint(
             api,
-            Endpoint { gives: Some("text/plain"), ..at("metrics", Need::ReadAll) },
+            Endpoint { media_type: Some("text/plain"), ..at("metrics", RequiredScope::ReadAll) },
             metrics,
-            at_once(show_metrics),
+            sync_handler(show_metrics),
         ))
         .unify()
-        .or(guarded(api, at("description", Need::Read), openapi, at_once(show_description)))
+        .or(endpoint(api, at("description", RequiredScope::Read), openapi, sync_handler(show_description)))
         .unify()
-        .or(guarded(api, at("status", Need::Read), status, show_status))
+        .or(endpoint(api, at("status", RequiredScope::Read), status, show_status))
         .unify()
         .boxed()
 }
@@ -64,25 +66,31 @@ fn alive() -> Reply {
     Reply::text(JSON, &br#"{"status":"ok"}"#[..])
 }
 
-/// The word alone, for probes.
-fn show_word(api: &Api, head: &super::Head) -> Outcome {
-    api.gate.pace(head)?;
+/// `/readyz` without a key: the state, no reasons.
+fn show_state(api: &Api, head: &super::RequestHead) -> ApiResult {
+    api.access.limit_unauthenticated(head)?;
     let Readiness { unready, degraded } = api.backend.ready(None);
     if !unready.is_empty() {
-        return Err(Problem::new(Kind::Unavailable, "not ready; with an API key it says why").retry_after(READY_RETRY));
+        return Err(Problem::new(
+            ProblemKind::Unavailable,
+            "the service is not ready; send an API key to see the reasons",
+        )
+        .retry_after(READY_RETRY));
     }
     Reply::json(&json!({"status": if degraded.is_empty() { "ready" } else { "degraded" }}))
 }
 
-/// What the listener without keys answers; anything else is absent. A peer has the pace of one without a key.
+/// The routes of the listener that requires no key. The rate limit for unauthenticated requests applies.
 pub(super) fn keyless_routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Response,)> {
     let api = Arc::new(Api::new(backend, limits));
-    let show = move |head: super::Head| {
+    let show = move |head: super::RequestHead| {
         let outcome = match (head.path.as_str(), super::auth::is_read(&head.method)) {
             ("/metrics" | "/livez" | "/readyz", false) => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
-            ("/metrics", true) => api.gate.pace(&head).map(|()| Reply::text(PROMETHEUS, api.backend.metrics())),
+            ("/metrics", true) => {
+                api.access.limit_unauthenticated(&head).map(|()| Reply::text(PROMETHEUS, api.backend.metrics()))
+            }
             ("/livez", true) => Ok(alive()),
-            ("/readyz", true) => show_word(&api, &head),
+            ("/readyz", true) => show_state(&api, &head),
             _ => Err(Problem::not_found()),
         };
         finish(&head.request_id, outcome)
@@ -90,12 +98,12 @@ pub(super) fn keyless_routes(backend: Arc<dyn Backend>, limits: Limits) -> Boxed
     head().map(show).boxed()
 }
 
-fn show_ready(api: &Api, call: &Call) -> Outcome {
+fn show_ready(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
     let Readiness { unready, degraded } = api.backend.ready(call.grant.shops.clone());
     if !unready.is_empty() {
         let reasons = [unready, degraded].concat();
-        return Err(Problem::new(Kind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
+        return Err(Problem::new(ProblemKind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
     }
     match degraded.as_slice() {
         [] => Reply::json(&json!({"status": "ready"})),
@@ -103,17 +111,17 @@ fn show_ready(api: &Api, call: &Call) -> Outcome {
     }
 }
 
-fn show_metrics(api: &Api, call: &Call) -> Outcome {
+fn show_metrics(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
     Ok(Reply::text(PROMETHEUS, api.backend.metrics()))
 }
 
-fn show_description(api: &Api, call: &Call) -> Outcome {
+fn show_description(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
     Ok(Reply::text(JSON, api.description.text()))
 }
 
-async fn show_status(api: Arc<Api>, call: Call, (): ()) -> Outcome {
+async fn show_status(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     call.params(&[])?;
     if call.grant.shops.is_none() {
         return Reply::json(&api.backend.status(None).await?);
@@ -121,11 +129,11 @@ async fn show_status(api: Arc<Api>, call: Call, (): ()) -> Outcome {
     Reply::json(&narrowed(&api, &call.grant).await?)
 }
 
-/// Without what a key that is bound to shops may not know: other shops, their accounts and how many there are.
+/// The status for a key that is limited to shops: without other shops, their accounts and their number.
 async fn narrowed(api: &Api, grant: &KeyGrant) -> Result<Status, Problem> {
     let mut shops = api.backend.shops().await?;
     shops.retain(|shop| grant.sees(&shop.id));
-    let part = Part {
+    let part = StatusScope {
         shops: shops.iter().map(|shop| shop.id.clone()).collect(),
         accounts: shops.iter().map(|shop| shop.account.clone()).collect(),
     };

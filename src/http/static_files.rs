@@ -1,23 +1,22 @@
-//! Two pages for people: the dashboard (`/`) and the reference (`/docs`).
+//! The static files of two pages: the dashboard (`/`) and the API reference (`/docs`).
 //!
-//! They hold no data: they ask for an API key, keep it for the browser tab and call the API with it.
-//! Everything is served from the binary, nothing from elsewhere, and the content security policy says
-//! so to the browser.
+//! They contain no data: they ask for an API key, keep it for the browser tab and call the API with it. All files are
+//! embedded in the binary, and the content security policy forbids other sources.
 
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY};
 use warp::reply::Response;
 
-use super::reply::{Outcome, Problem, Reply, finish};
-use super::{Head, head};
+use super::reply::{ApiResult, Problem, Reply, finish};
+use super::{RequestHead, head};
 
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// The pages need nothing of the device.
+/// Denies the pages every device feature.
 const PERMISSIONS: HeaderValue = HeaderValue::from_static(
     "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), \
      midi=(), payment=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), usb=(), xr-spatial-tracking=()",
@@ -28,7 +27,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Path, content type, text.
+/// Path, content type, content.
 const FILES: [(&str, &str, &str); 7] = [
     ("/", HTML, include_str!("assets/dashboard.html")),
     ("/docs", HTML, include_str!("assets/docs.html")),
@@ -39,20 +38,20 @@ const FILES: [(&str, &str, &str); 7] = [
     ("/assets/docs.js", SCRIPT, include_str!("assets/docs.js")),
 ];
 
-/// Paths without data, which answer without a key; so does their 405.
-const OPEN: [&str; 3] = ["/livez", "/healthz", "/readyz"];
+/// Probe paths, whose 405 needs no key either.
+const KEYLESS: [&str; 3] = ["/livez", "/healthz", "/readyz"];
 
 pub(super) fn routes() -> BoxedFilter<(Response,)> {
     head()
-        .and_then(|head: Head| {
-            let known = FILES.iter().any(|(path, ..)| *path == head.path) || OPEN.contains(&head.path.as_str());
+        .and_then(|head: RequestHead| {
+            let known = FILES.iter().any(|(path, ..)| *path == head.path) || KEYLESS.contains(&head.path.as_str());
             std::future::ready(if known { Ok(head) } else { Err(warp::reject::not_found()) })
         })
-        .map(|head: Head| finish(&head.request_id, show(&head)))
+        .map(|head: RequestHead| finish(&head.request_id, show(&head)))
         .boxed()
 }
 
-fn show(head: &Head) -> Outcome {
+fn show(head: &RequestHead) -> ApiResult {
     let file = FILES.iter().find(|(path, ..)| *path == head.path);
     match file {
         Some((_, content_type, text)) if super::auth::is_read(&head.method) => {

@@ -1,16 +1,16 @@
-//! Files that only their owner reads: the master key, the first admin key. Each is on the disk whole, or not there.
+//! Files that only their owner can read: the master key, the first admin key. Writes are atomic and durable.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Writes a line into a new file and waits until the disk has it; a file of that name that is there goes.
+/// Writes a line into a new file with mode 0600 and syncs it; replaces an existing file.
 ///
 /// # Errors
-/// The system's.
+/// I/O errors.
 pub(super) fn write(file: &Path, line: &str) -> io::Result<()> {
-    // Made anew: one that is there may be open to others.
+    // An existing file may be readable by others, or open.
     match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -21,10 +21,10 @@ pub(super) fn write(file: &Path, line: &str) -> io::Result<()> {
     made.sync_all()
 }
 
-/// Puts a line in the place of what a file holds. A crash leaves the one or the other.
+/// Replaces the content of a file atomically.
 ///
 /// # Errors
-/// The system's.
+/// I/O errors.
 pub(crate) fn replace(file: &Path, line: &str) -> io::Result<()> {
     let fresh = beside(file, ".new");
     write(&fresh, line)?;
@@ -32,10 +32,10 @@ pub(crate) fn replace(file: &Path, line: &str) -> io::Result<()> {
     sync_folder(file)
 }
 
-/// Waits until the disk has the names in a file's folder.
+/// Syncs the folder of a file, so that its name is durable.
 ///
 /// # Errors
-/// The system's.
+/// I/O errors.
 pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
     File::open(folder(file))?.sync_all()
 }
@@ -45,7 +45,7 @@ pub(super) fn folder(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// `data` becomes `data.admin-key`.
+/// Appends a suffix to the file name: `data` becomes `data.admin-key`.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(suffix);

@@ -1,5 +1,4 @@
-//! Tokens over restarts: the source's keeper, over the store. Losing one costs a login, nothing else. And the
-//! login host's wish for no logins at all, which holds over a restart too.
+//! Persists tokens, and the login host's pause, over restarts. Losing a token costs one login, nothing else.
 
 use std::time::Duration;
 
@@ -9,19 +8,19 @@ use crate::domain::calls::CallStatus;
 use crate::source::{StoredToken, TokenStore};
 use crate::store::{LOGIN_RULE, Store};
 
-/// Under which rule, of no account, the store keeps the login host's pause.
+/// Rule under which the store keeps the login host's pause; its account is empty.
 pub(super) const LOGIN: &str = "login";
 
-/// Keeps tokens sealed in the store.
-pub(super) struct StoreKeeper(Store);
+/// Stores tokens sealed.
+pub(super) struct PersistentTokens(Store);
 
-impl StoreKeeper {
-    pub(super) fn new(store: Store) -> StoreKeeper {
-        StoreKeeper(store)
+impl PersistentTokens {
+    pub(super) fn new(store: Store) -> PersistentTokens {
+        PersistentTokens(store)
     }
 }
 
-impl TokenStore for StoreKeeper {
+impl TokenStore for PersistentTokens {
     fn load(&self, client_id: &str) -> Option<StoredToken> {
         self.0.token(client_id).map(|(token, expires_at)| StoredToken { token, expires_at })
     }
@@ -29,7 +28,7 @@ impl TokenStore for StoreKeeper {
     fn store<'a>(&'a self, client_id: &'a str, kept: StoredToken) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if let Err(error) = self.0.keep_token(client_id, &kept.token, kept.expires_at).await {
-                error.warn("a token could not be kept; the next start logs in again");
+                error.warn("failed to store a token; the next start logs in again");
             }
         })
     }
@@ -40,7 +39,7 @@ impl TokenStore for StoreKeeper {
 
     fn load_pause(&self) -> Duration {
         self.0.pause_left("", LOGIN).unwrap_or_else(|error| {
-            error.warn("the login host's pause could not be read; it is taken as over");
+            error.warn("failed to read the login host's pause; treating it as over");
             Duration::ZERO
         })
     }
@@ -48,7 +47,7 @@ impl TokenStore for StoreKeeper {
     fn store_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Err(error) = self.0.keep_pause("", LOGIN, length).await {
-                error.warn("the login host's pause could not be kept; it holds until this process ends");
+                error.warn("failed to store the login host's pause; it is obeyed until this process ends");
             }
         })
     }

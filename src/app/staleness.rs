@@ -1,7 +1,6 @@
-//! The alarm before rows fall out of reach: streams that were not walked for so long that what they listed
-//! meanwhile may soon not be listed any more.
+//! Reports streams whose last run is so long ago that rows may soon leave the API's history.
 //!
-//! A shop that is paused or refused sounds it too: nobody walks it, and that is when it matters.
+//! Includes paused and refused shops: they are not synced, and that is when it matters.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -13,24 +12,24 @@ use crate::domain::clock::Millis;
 use crate::http::backend::Overdue;
 use crate::store::{StoreError, blocking};
 
-/// Looks within the time that a list reaches back; and the bounds of the pause between two.
-const LOOKS: u32 = 100;
+/// Checks per history of a list; and the bounds of the interval between two.
+const CHECKS: u32 = 100;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
-/// Overdue streams that are named.
+/// Most overdue streams that are named.
 const NAMED_MAX: usize = 100;
 
 impl Inner {
-    /// Looks again and again until the process ends. Returns at once where no list ends in time.
+    /// Checks periodically until the process ends. Returns at once if no list has a limited history.
     pub(super) async fn watch_overdue(self: Arc<Inner>) {
         let histories = self.definitions.iter().filter_map(|definition| definition.list.history);
         let Some(shortest) = histories.min() else { return };
-        let pause = (shortest / LOOKS).clamp(PAUSE_MIN, PAUSE_MAX);
+        let pause = (shortest / CHECKS).clamp(PAUSE_MIN, PAUSE_MAX);
         while !self.stop.is_cancelled() {
             let (inner, now) = (Arc::clone(&self), self.store.clock().now());
             match blocking(move || inner.find_overdue(now, None)).await {
-                Ok(found) => self.tell_overdue(found),
-                Err(error) => error.warn("whether walks are overdue could not be told; trying again"),
+                Ok(found) => self.report_overdue(found),
+                Err(error) => error.warn("failed to check for overdue streams; trying again"),
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -39,7 +38,7 @@ impl Inner {
         }
     }
 
-    /// Streams, of these shops or of all, whose last walk is more than two thirds of their list's history ago.
+    /// Streams, of these shops or of all, whose last run is more than two thirds of their list's history ago.
     fn find_overdue(&self, now: Millis, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
         let mut found = Vec::new();
         let wanted = |shop: &Shop| of.is_none_or(|shops| shops.contains(&shop.id));
@@ -48,7 +47,7 @@ impl Inner {
                 let Some(history) = definition.list.history else { continue };
                 let patience = i64::try_from((history * 2 / 3).as_millis()).unwrap_or(i64::MAX);
                 for stream in definition.streams(&shop.id) {
-                    // Of a clock that was ahead it says nothing.
+                    // A time in the future comes from a wrong clock and is ignored.
                     let walked_at = self.store.checkpoint(&stream)?.walked_at.filter(|at| *at <= now);
                     if now.saturating_sub(walked_at.unwrap_or(shop.created_at)) > patience {
                         found.push(Overdue { stream: stream.to_string(), shop_id: shop.id.clone(), walked_at });
@@ -59,7 +58,7 @@ impl Inner {
         Ok(found)
     }
 
-    fn tell_overdue(&self, mut found: Vec<Overdue>) {
+    fn report_overdue(&self, mut found: Vec<Overdue>) {
         metrics::gauge!("waybill_overdue_streams").set(found.len() as f64);
         let count = found.len();
         found.truncate(NAMED_MAX);
@@ -68,13 +67,13 @@ impl Inner {
             tracing::error!(
                 stream = new.stream,
                 overdue = count,
-                "was not walked for long: what it lists may fall out of the API's reach soon; see why its shop does not sync"
+                "stream is overdue: rows may leave the API's history before they are read; see why its shop does not sync"
             );
         }
         *known = found;
     }
 
-    /// The first of them. Those of some shops are looked for anew: among the first of all there may be none of theirs.
+    /// The first overdue streams. With `of` it checks again: the first of all shops may include none of theirs.
     pub(super) fn overdue(&self, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
         if of.is_none() {
             return Ok(self.overdue.lock().unwrap_or_else(PoisonError::into_inner).clone());
