@@ -6,20 +6,19 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 /// Length of the truncated signature: 128 bits.
 const TAG_BYTES: usize = 16;
 /// Longest cursor that is decoded: it holds two ids of at most 128 characters.
 const TEXT_BYTES_MAX: usize = 2048;
-/// SHA-256 works on blocks of this many bytes.
-const BLOCK_BYTES: usize = 64;
 
 /// Encodes and decodes the cursors of one installation.
 #[derive(Clone)]
 pub(super) struct Cursors {
-    key: [u8; 32],
+    /// Holds the key; cloned for each signature.
+    keyed: Hmac<Sha256>,
 }
 
 /// The cursor is forged, or belongs to another list or other filters.
@@ -28,13 +27,17 @@ pub(super) struct InvalidCursor;
 
 impl Cursors {
     pub(super) fn new(key: [u8; 32]) -> Cursors {
-        Cursors { key }
+        // HMAC pads short keys with zeros to the block length.
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(&key);
+        Cursors { keyed: Hmac::new(&block.into()) }
     }
 
     /// The cursor after `last` in the list `of` with these filters, in any order.
     pub(super) fn encode(&self, of: &str, filters: &[(String, String)], last: &[&str]) -> String {
         let payload = serde_json::json!([of, digest(filters), last]).to_string();
-        let mut bytes = self.tag(payload.as_bytes()).to_vec();
+        let tag = self.mac(payload.as_bytes()).finalize().into_bytes();
+        let mut bytes = tag.iter().copied().take(TAG_BYTES).collect::<Vec<u8>>();
         bytes.extend_from_slice(payload.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -54,28 +57,14 @@ impl Cursors {
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
         let (tag, payload) = bytes.split_at_checked(TAG_BYTES).ok_or(InvalidCursor)?;
-        if !bool::from(self.tag(payload).ct_eq(tag)) {
-            return Err(InvalidCursor);
-        }
+        self.mac(payload).verify_truncated_left(tag).map_err(|_| InvalidCursor)?;
         let (made_for, made_with, last): (String, String, Vec<String>) =
             serde_json::from_slice(payload).map_err(|_| InvalidCursor)?;
         if made_for == of && made_with == digest(filters) { Ok(last) } else { Err(InvalidCursor) }
     }
 
-    /// HMAC-SHA-256, cut.
-    fn tag(&self, payload: &[u8]) -> [u8; TAG_BYTES] {
-        let pad = |with: u8| {
-            let mut block = [with; BLOCK_BYTES];
-            for (byte, key) in block.iter_mut().zip(self.key) {
-                *byte ^= key;
-            }
-            block
-        };
-        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(payload).finalize();
-        let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
-        let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(&outer[..TAG_BYTES]);
-        tag
+    fn mac(&self, payload: &[u8]) -> Hmac<Sha256> {
+        self.keyed.clone().chain_update(payload)
     }
 }
 
