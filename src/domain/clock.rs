@@ -65,13 +65,21 @@ fn system_now() -> Millis {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// RFC 3339 in JSON: `#[serde(serialize_with = "clock::serialize")]`.
+///
+/// # Errors
+/// The serializer's own.
+pub fn serialize<S: serde::Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
+}
+
 /// RFC 3339 in JSON, or null.
 ///
 /// # Errors
 /// The serializer's own.
 pub fn serialize_opt<S: serde::Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
     match at {
-        Some(at) => serializer.serialize_str(&rfc3339(*at)),
+        Some(at) => serialize(at, serializer),
         None => serializer.serialize_none(),
     }
 }

@@ -9,10 +9,10 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::auth::RequiredScope;
-use super::reply::{ApiResult, Problem, Reply, time, time_opt};
+use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::calls::{CallCounts, CallDay};
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 use crate::store::CALL_DAYS_KEPT;
 
 /// Default number of days.
@@ -26,7 +26,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[derive(Serialize)]
 struct Form<'a> {
     /// Midnight UTC of the day.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     day: Millis,
     rule: &'a str,
     calls: u64,
@@ -34,7 +34,7 @@ struct Form<'a> {
 }
 
 #[derive(Serialize)]
-struct Since(#[serde(serialize_with = "time_opt")] Option<Millis>);
+struct Since(#[serde(serialize_with = "clock::serialize_opt")] Option<Millis>);
 
 async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["days"])?;

@@ -10,10 +10,10 @@ use warp::reply::Response;
 
 use super::auth::RequiredScope;
 use super::query::Segment;
-use super::reply::{ApiResult, Problem, Reply, time_opt};
+use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::Completeness;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 
 /// Most gaps named in one response; all are counted.
 const GAPS_SHOWN: usize = 100;
@@ -39,7 +39,7 @@ struct Form {
 
 #[derive(Serialize)]
 struct ResourceForm {
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     full_walk_at: Option<Millis>,
     #[serde(flatten)]
     counts: Completeness,

@@ -13,17 +13,12 @@ use warp::reply::Response;
 
 use super::auth::RequiredScope;
 use super::backend::{ApiError, DocumentItem, DocumentQuery};
+use super::params::{SEARCH_CHARS_MAX, of_documents};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{ApiResult, Page, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, filters, get_or_head};
 use crate::catalog::Definition;
 use crate::domain::clock::rfc3339;
-
-/// Parameters of every list; a definition adds its filters.
-const PARAMETERS: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
-
-/// Longest `q`, in characters: enough for a name or a number.
-pub(super) const SEARCH_CHARS_MAX: usize = 200;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let resource = warp::path("api").and(warp::path("v1")).and(resource(api));
@@ -84,7 +79,7 @@ impl Serialize for DocumentForm<'_> {
 }
 
 async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) -> ApiResult {
-    let params = call.params(&parameters(&definition))?;
+    let params = call.params(&of_documents(&definition))?;
     let after = api.decode_cursor(&definition.name, &params)?;
     let query = DocumentQuery {
         shops: call.grant.visible(params.get("shop")),
@@ -99,17 +94,6 @@ async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) 
     let next_cursor = page.next.as_ref().map(seal);
     let items = page.items.iter().map(DocumentForm::new).collect::<Result<Vec<_>, _>>()?;
     Reply::json(&Page { items, next_cursor })
-}
-
-/// The parameters of a resource: not every one has a time column or a search.
-pub(super) fn parameters(definition: &Definition) -> Vec<&str> {
-    let table = &definition.table;
-    let applies = |name: &&str| match *name {
-        "from" | "to" => table.time.is_some(),
-        "q" => !table.search.is_empty(),
-        _ => true,
-    };
-    PARAMETERS.into_iter().filter(applies).chain(table.filters.iter().map(|(name, _)| name.as_str())).collect()
 }
 
 /// Reads the filters, times, search and limit of the query.

@@ -12,10 +12,10 @@ use warp::reply::Response;
 use super::auth::RequiredScope;
 use super::backend::{KeyView, NewKey, Scope};
 use super::query::Segment;
-use super::reply::{ApiResult, Page, Problem, Reply, time, time_opt};
+use super::reply::{ApiResult, Page, Problem, Reply};
 use super::validation::{self, KEY_DAYS_MAX, SHOPS_MAX};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 
 /// Values of `scope`.
 pub(super) const SCOPES: [(&str, Scope); 2] = [("read", Scope::Read), ("admin", Scope::Admin)];
@@ -42,11 +42,11 @@ struct KeyForm<'a> {
     name: String,
     scope: Scope,
     shops: Option<Vec<String>>,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     created_at: Millis,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     expires_at: Option<Millis>,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     last_used_at: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,

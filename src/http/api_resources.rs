@@ -11,12 +11,12 @@ use warp::reply::Response;
 use super::auth::RequiredScope;
 use super::backend::DriftEntry;
 use super::query::Segment;
-use super::reply::{ApiResult, Problem, Reply, time};
+use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head, sync_handler};
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
 use crate::catalog::definition::Column;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let at = |name, scope| Endpoint { name, scope, media_type: JSON };
@@ -56,7 +56,7 @@ fn resource(definition: &Definition) -> Value {
 struct Form {
     resource: String,
     /// Start of counting.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     since: Millis,
     unmapped: Vec<DriftEntryForm>,
     misfits: Vec<DriftEntryForm>,
@@ -78,9 +78,9 @@ struct DriftEntryForm {
     column: Option<String>,
     kind: &'static str,
     documents: u64,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     first_seen: Millis,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     last_seen: Millis,
 }
 

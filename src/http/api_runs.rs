@@ -11,9 +11,9 @@ use warp::reply::Response;
 use super::auth::RequiredScope;
 use super::backend::{ParkedQuery, RunQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
-use super::reply::{ApiResult, Page, Problem, Reply, time, time_opt};
+use super::reply::{ApiResult, Page, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState, Wait};
 
@@ -66,9 +66,9 @@ struct RunForm {
     parameters: Map<String, Value>,
     mode: Mode,
     state: RunState,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     started_at: Millis,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     ended_at: Option<Millis>,
     pages: u64,
     listed: u64,
@@ -85,11 +85,11 @@ struct RunForm {
     /// Of the parked ones: documents that were fetched and that the sink refused.
     refused: u64,
     error: Option<String>,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     newest: Option<Millis>,
     passes: u32,
     drift: bool,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     forecast_at: Option<Millis>,
     pages_expected: Option<u64>,
     waits_for: Option<Wait>,
@@ -182,7 +182,7 @@ struct ParkedForm {
     job: String,
     reason: String,
     attempts: u32,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     parked_at: Millis,
 }
 

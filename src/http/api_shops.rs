@@ -14,12 +14,12 @@ use super::auth::RequiredScope;
 use super::backend::{ApiError, Backend, NewShop, ResourceSelection, ShopChange};
 use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
-use super::reply::{ApiResult, Page, Problem, ProblemKind, Reply, time};
+use super::reply::{ApiResult, Page, Problem, ProblemKind, Reply};
 use super::resource_health::ResourceForm;
 use super::validation::{self, RESOURCES_MAX};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::catalog::Definition;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 use crate::domain::health::ResourceHealth;
 use crate::domain::{Mode, Shop, ShopState};
 
@@ -72,9 +72,9 @@ struct ShopForm {
     state: ShopState,
     reason: Option<String>,
     client_secret_set: bool,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     created_at: Millis,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     updated_at: Millis,
     resources_health: Vec<ResourceForm>,
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::catalog::Definition;
 use crate::catalog::coverage::Left;
 use crate::domain::calls::CallDay;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 use crate::domain::document::{Parked, RunView};
 use crate::domain::health::{Level, Reason, ShopHealth};
 use crate::domain::{Completeness, Mode, RunState, Shop};
@@ -376,7 +376,7 @@ pub struct Status {
     /// Logins since `calls_since`.
     pub logins: u64,
     /// When counting began; none: no call was made yet.
-    #[serde(serialize_with = "super::reply::time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     pub calls_since: Option<Millis>,
     /// The [`BUDGETS_SHOWN_MAX`] busiest budgets, by account and rule.
     pub budgets: Vec<BudgetStatus>,
@@ -384,14 +384,14 @@ pub struct Status {
     pub budgets_left_out: u64,
     pub sink: SinkStatus,
     /// Until when logins are paused, as the login host asked; none: they are not.
-    #[serde(serialize_with = "super::reply::time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     pub logins_paused_until: Option<Millis>,
     /// The first hundred streams whose last run is so long ago that rows may soon leave the API's history.
     pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,
     pub health: HealthView,
     pub version: String,
-    #[serde(serialize_with = "super::reply::time")]
+    #[serde(serialize_with = "clock::serialize")]
     pub started_at: Millis,
 }
 
@@ -423,7 +423,7 @@ pub struct BudgetStatus {
     pub waiting: u64,
     pub blocked_for_ms: u64,
     /// When the next slot is free, if all are in use.
-    #[serde(serialize_with = "super::reply::time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     pub next_free_at: Option<Millis>,
 }
 
@@ -434,7 +434,7 @@ pub struct Overdue {
     /// Shop, resource and list parameters.
     pub stream: String,
     /// None: never.
-    #[serde(serialize_with = "super::reply::time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     pub walked_at: Option<Millis>,
 }
 

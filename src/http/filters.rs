@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::params;
 use super::query::{Params, VALUE_CHARS_MAX, with_plus};
 use super::reply::Problem;
 use crate::catalog::definition::{ColumnKind, Place, Table};
@@ -59,7 +60,7 @@ fn wanted(kind: ColumnKind) -> String {
 /// OpenAPI schema of a filter.
 pub(super) fn schema(table: &Table, place: &Place) -> Value {
     match kind_at(table, place) {
-        ColumnKind::Text(_) | ColumnKind::Json => super::openapi::text(VALUE_CHARS_MAX),
+        ColumnKind::Text(_) | ColumnKind::Json => params::text(VALUE_CHARS_MAX),
         ColumnKind::Boolean => json!({"type": "boolean"}),
         ColumnKind::Integer => json!({"type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX}),
         ColumnKind::Date => json!({"type": "string", "format": "date"}),

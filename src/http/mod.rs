@@ -30,6 +30,7 @@ mod framing;
 mod health;
 mod idempotency;
 mod openapi;
+mod params;
 mod query;
 mod reply;
 mod resource_health;

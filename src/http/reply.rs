@@ -17,7 +17,6 @@ use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
 use super::backend::{ApiError, FieldError, KeptAnswer};
-use crate::domain::clock::{Millis, rfc3339};
 
 /// Links a response to the log; the client may choose it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -283,17 +282,4 @@ pub(super) fn finish(request_id: &str, outcome: ApiResult) -> Response {
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     pub(super) next_cursor: Option<String>,
-}
-
-/// RFC 3339 of a point in time.
-pub(super) fn time<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*at))
-}
-
-/// RFC 3339, or null.
-pub(super) fn time_opt<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => time(at, serializer),
-        None => serializer.serialize_none(),
-    }
 }

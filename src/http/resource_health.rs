@@ -2,9 +2,8 @@
 
 use serde::Serialize;
 
-use super::reply::{time, time_opt};
 use crate::domain::ErrorClass;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{self, Millis};
 use crate::domain::health::{ResourceHealth, State};
 
 /// Health of one resource of a shop. Field names are those of the JSON.
@@ -12,13 +11,13 @@ use crate::domain::health::{ResourceHealth, State};
 pub(super) struct ResourceForm {
     resource: String,
     state: State,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     since: Option<Millis>,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     last_success_at: Option<Millis>,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     last_attempt_at: Option<Millis>,
-    #[serde(serialize_with = "time_opt")]
+    #[serde(serialize_with = "clock::serialize_opt")]
     next_due_at: Option<Millis>,
     age_seconds: Option<u64>,
     last_error: Option<ErrorForm>,
@@ -31,7 +30,7 @@ pub(super) struct ResourceForm {
 struct ErrorForm {
     class: ErrorClass,
     text: String,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "clock::serialize")]
     at: Millis,
 }
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::params::text;
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
-use super::{api_documents, filters};
+use super::{filters, params};
 use crate::catalog::Definition;
 use crate::store::CALL_DAYS_KEPT;
 use schemas::{item_schema, reference, schemas};
@@ -316,16 +317,12 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
     if !definition.table.search.is_empty() {
         let places = definition.table.search.iter().map(|place| definition.table.name_of(place));
         let columns = places.collect::<Vec<_>>().join(", ");
-        parameters.push(parameter(
-            "q",
-            &format!("Text within any of: {columns}."),
-            &text(api_documents::SEARCH_CHARS_MAX),
-        ));
+        parameters.push(parameter("q", &format!("Text within any of: {columns}."), &text(params::SEARCH_CHARS_MAX)));
     }
     parameters.extend(paging(LIMIT_DEFAULT));
     debug_assert!(parameters.iter().all(|parameter| {
         let name = parameter["name"].as_str().unwrap_or_default();
-        api_documents::parameters(definition).contains(&name)
+        params::of_documents(definition).contains(&name)
     }));
     let page = format!("{schema}_page");
     [
@@ -359,11 +356,6 @@ fn paging(limit_default: usize) -> Vec<Value> {
             &json!({"type": "string", "minLength": 1}),
         ),
     ]
-}
-
-pub(super) fn text(length_max: usize) -> Value {
-    let no_controls = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
-    json!({"type": "string", "minLength": 1, "maxLength": length_max, "pattern": no_controls})
 }
 
 fn parameter(name: &str, description: &str, schema: &Value) -> Value {
