@@ -79,7 +79,7 @@ impl Drifts {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the saved schema drift could not be read; counting restarts from zero")
+                    tracing::warn!(%error, "the saved schema drift could not be read; counting restarts from zero");
                 }
             }
         }

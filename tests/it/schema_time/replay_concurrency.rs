@@ -158,7 +158,7 @@ async fn a_start_adds_columns_at_once_takes_none_away_and_says_how_to_fill_them(
     let serving = folder.serve();
     let begun = Instant::now();
     // Nothing is there to be written.
-    while !lossy(&folder.path("serve.stderr")).contains("`waybill schema replay things` fills them") {
+    while !lossy(&folder.path("serve.stderr")).contains("run `waybill schema replay things` to fill them") {
         assert!(begun.elapsed() < PATIENCE, "{}", folder.said());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
