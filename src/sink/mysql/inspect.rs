@@ -10,9 +10,11 @@ use mysql_async::prelude::{FromRow, Queryable};
 
 use crate::sink::SinkError;
 
+use super::execute::soon;
 use super::layout::{SqlColumn, SqlTable};
-use super::schema::{MIGRATIONS_TABLE_NAME, soon};
 
+/// The table of applied migrations.
+pub(super) const MIGRATIONS_TABLE_NAME: &str = "waybill_migrations";
 /// Tables of ours that belong to no definition, with their primary keys.
 pub(super) const OWN_KEYS: [(&str, &[&str]); 4] = [
     (MIGRATIONS_TABLE_NAME, &["number"]),

@@ -11,6 +11,7 @@
 mod alike;
 mod children;
 mod errors;
+mod execute;
 mod inspect;
 mod layout;
 mod mirror;

@@ -14,13 +14,12 @@ use crate::domain::stream::{Checkpoint, Combination, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
+use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, soon};
 use super::inspect::{self, Fault, Found, Severity};
 use super::layout::Layout;
 use super::plan::{Mirror, Reading, Rows};
 use super::replace::replace;
-use super::schema::soon;
 use super::value::{optional_datetime_value, text_value};
-use super::write::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 use super::{Mysql, READ_TIME_MAX, mirror};
 use mysql_async::Value;
 

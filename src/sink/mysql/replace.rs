@@ -12,11 +12,11 @@ use mysql_async::{Transaction, Value};
 
 use crate::sink::{SinkError, SinkErrorClass};
 
+use super::execute::Bounds;
 use super::layout::{ID_CHARS_MAX, Layout, SHOP_CHARS_MAX, SqlTable};
 use super::plan::{ChildRows, DocumentKey, Rows};
 use super::statements::Sized;
 use super::value::{RowBuffer, There, text_value};
-use super::write::Bounds;
 
 /// What the server returned for documents, by shop and id.
 struct ByDocument<T>(HashMap<String, HashMap<String, T>>);

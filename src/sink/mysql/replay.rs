@@ -19,11 +19,11 @@ use crate::sink::SinkError;
 
 use super::Mysql;
 use super::errors::sink_error;
+use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, commit, execute};
 use super::layout::Layout;
 use super::plan::{ChildRows, DocumentKey};
 use super::replace::{replace_all_children, send};
 use super::value::{RowBuffer, cell_value, text_value};
-use super::write::{self, Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE};
 
 /// Documents per batch: few enough not to delay a writer that waits for one of them.
 const BATCH_MAX: u64 = 500;
@@ -162,7 +162,7 @@ impl Mysql {
             fresh.push(layout, one, &self.combination(&layout.definition.name, &one.2));
         }
         fresh.write(&mut transaction, layout, bytes_max).await?;
-        write::commit(transaction).await?;
+        commit(transaction).await?;
         Ok(stored.len() as u64)
     }
 
@@ -197,8 +197,8 @@ impl Mysql {
             Value::UInt(documents),
             Value::from(ended),
         ];
-        write::execute(&mut transaction, text, values).await?;
-        write::commit(transaction).await?;
+        execute(&mut transaction, text, values).await?;
+        commit(transaction).await?;
         let next = if fit < met { fit } else { batch.saturating_mul(2) };
         Ok(Replayed { documents, ended, next: next.clamp(1, BATCH_MAX) })
     }

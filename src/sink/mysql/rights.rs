@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
-use super::schema::{MIGRATIONS, MIGRATIONS_TABLE_NAME, tables_of};
+use super::inspect::MIGRATIONS_TABLE_NAME;
+use super::schema::{MIGRATIONS, tables_of};
 use super::{Mysql, READ_TIME_MAX};
 
 /// The table to probe, if it exists.

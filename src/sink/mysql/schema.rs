@@ -18,7 +18,8 @@ use crate::catalog::Definition;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
-use super::inspect::{self, Fault, OWN_KEYS, Severity};
+use super::execute::soon;
+use super::inspect::{self, Fault, MIGRATIONS_TABLE_NAME, OWN_KEYS, Severity};
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
 use super::replay::forget_other_layouts;
 use super::types::{Fit, fit, is_long_text};
@@ -36,7 +37,6 @@ pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
     (3, "waybill_replays", include_str!("../../../sql/0003_waybill_replays.sql")),
 ];
 
-pub(super) const MIGRATIONS_TABLE_NAME: &str = "waybill_migrations";
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` (\
      `number` INT UNSIGNED NOT NULL PRIMARY KEY, `name` VARCHAR(64) NOT NULL, `applied_at` DATETIME(6) NOT NULL\
      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
@@ -177,11 +177,6 @@ pub fn own_ddl() -> Vec<String> {
         statements.push(format!("{MIGRATION_DONE} ({number},'{name}',UTC_TIMESTAMP(6))"));
     }
     statements
-}
-
-/// Applies the short timeout, for statements that change nothing.
-pub(super) async fn soon<T>(answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, SinkError> {
-    answered(ANSWER_TIME_MAX, async { answer.await.map_err(|error| sink_error(&error)) }).await
 }
 
 async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {
