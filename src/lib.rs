@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`domain`] | the shared types: shop, stream, run, job, document, retry; pure |
 //! | [`catalog`] | the resources that ship with the binary, their rate rules, and the reader of definitions |
+//! | [`supervisor`] | a part that panics stops the process; the store holds the one of each process |
 //! | [`config`] | file and environment in, a checked configuration out |
 //! | [`source`] | the marketplace side: tokens, budgets, calls, pagination and the meaning of failures |
 //! | [`store`] | the embedded side: one encrypted tree behind a write-ahead log; jobs, ledger, outbox, checkpoints |
@@ -72,7 +73,7 @@
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, what is parked, drain. `it::outage`, `it::quiet_stop`
 //! - **Nothing is half alive.** A panic in a long-running part ends the process.
-//!   `store::alive::tests`
+//!   `supervisor::tests`
 //! - **Quiet.** No secret and no customer data in a log, an error or a file in clear text.
 //!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`
 //! - **The engine knows no marketplace's words.** `it::tidy::the_engine_has_never_heard_of_a_marketplace`
@@ -87,4 +88,5 @@ pub mod sandbox;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod supervisor;
 pub mod sync;

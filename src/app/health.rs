@@ -40,7 +40,7 @@ impl Inner {
         let mut found = Vec::new();
         let mut add = |code, text: String| found.push(Fault { code, since: None, text });
         if *self.store.failed().borrow() {
-            let part = self.store.failed_part().unwrap_or("the store");
+            let part = self.store.supervisor().failed_part().unwrap_or("the store");
             add(Code::PartFailed, format!("{part} failed; the process must be restarted"));
         }
         if let Err(error) = self.store.has_room() {

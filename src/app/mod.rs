@@ -287,7 +287,7 @@ impl App {
         if !*self.inner.store.failed().borrow() {
             return Ok(());
         }
-        if let Some(part) = self.inner.store.failed_part() {
+        if let Some(part) = self.inner.store.supervisor().failed_part() {
             anyhow::bail!(
                 "internal error: {part} failed; see the log, and restart: the next start continues where this one stopped"
             );
@@ -364,14 +364,14 @@ impl Inner {
         self.spawn("the schedule", async move {
             if let Err(error) = tick(engine, timetable).await {
                 tracing::error!(%error, "the schedule stopped");
-                store.part_failed("the schedule");
+                store.supervisor().part_failed("the schedule");
             }
         });
     }
 
     /// Spawns a supervised task that runs as long as the process.
     fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        self.tasks.spawn(self.store.watched(part, work))
+        self.tasks.spawn(self.store.supervisor().supervise(part, work))
     }
 }
 

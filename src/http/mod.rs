@@ -58,7 +58,7 @@ pub use auth::Pace;
 pub use backend::{ApiError, Backend};
 
 use crate::catalog::Definition;
-use crate::store::{count_panic, how_it_ended};
+use crate::supervisor::{count_panic, describe_join_error};
 use auth::{AccessControl, RequiredScope};
 use backend::KeyGrant;
 use body::{Body, Fields, body};
@@ -367,7 +367,7 @@ async fn run_detached(doing: impl Future<Output = ApiResult> + Send + 'static) -
         if error.is_panic() {
             count_panic("a request");
         }
-        Err(ApiError::Internal(format!("a request handler failed: {}", how_it_ended(&error))).into())
+        Err(ApiError::Internal(format!("a request handler failed: {}", describe_join_error(&error))).into())
     })
 }
 

@@ -32,7 +32,7 @@ use super::Limits;
 use super::connection_limits::{ConnectionLimits, Peer};
 use super::reply::{Problem, ProblemKind, finish};
 use super::wire::{ConnectionControl, Verdict, Wire};
-use crate::store::count_panic;
+use crate::supervisor::count_panic;
 
 /// Connections answered with 503 when full; beyond this they are closed without a response.
 const REJECTED_MAX: usize = 64;

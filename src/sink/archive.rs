@@ -16,7 +16,8 @@ use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
 use crate::domain::clock::sql_datetime;
 use crate::domain::{Held, Json};
-use crate::store::{Archived, Store, StoreError, how_it_ended};
+use crate::store::{Archived, Store, StoreError};
+use crate::supervisor::describe_join_error;
 
 /// Timeout of the scan for one page; the HTTP answer's own limit is not much longer.
 const SCAN_TIME_MAX: Duration = Duration::from_secs(30);
@@ -226,7 +227,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, SinkError> {
     let failed = |error: tokio::task::JoinError| {
-        SinkError::new(SinkErrorClass::Unknown, format!("reading the archive: {}", how_it_ended(&error)))
+        SinkError::new(SinkErrorClass::Unknown, format!("reading the archive: {}", describe_join_error(&error)))
     };
     tokio::task::spawn_blocking(work).await.map_err(failed)?
 }

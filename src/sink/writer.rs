@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::{Entry, Sparse};
-use crate::store::{Slot, Store, StoreError, Waiting, blocking, how_it_ended};
+use crate::store::{Slot, Store, StoreError, Waiting, blocking};
+use crate::supervisor::describe_join_error;
 
 /// Entries per transaction: beyond a few hundred the server gains nothing.
 const BATCH_MAX: usize = 128;
@@ -180,7 +181,7 @@ impl Writer {
         let error = match read {
             Ok(Ok(batch)) => return batch,
             Ok(Err(error)) => error.to_string(),
-            Err(error) => how_it_ended(&error).to_owned(),
+            Err(error) => describe_join_error(&error).to_owned(),
         };
         tracing::warn!(error, "the outbox could not be read; trying again");
         pause(&self.stop, STORE_PAUSE).await;

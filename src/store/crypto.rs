@@ -4,13 +4,14 @@
 //! that must be given again to open it, so that values cannot be swapped. Destroying a shop's data key
 //! makes everything of that shop unreadable at once. Nonces are random: with 24 bytes they do not meet.
 
+use std::cell::RefCell;
+
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
-use std::cell::RefCell;
 use zeroize::Zeroizing;
 
-use super::StoreError;
+use crate::store::error::StoreError;
 
 thread_local! {
     static TABLE: RefCell<CompressTable> = RefCell::new(CompressTable::default());
@@ -116,6 +117,11 @@ pub(super) fn random_text(length: usize) -> Result<String, StoreError> {
     let mut bytes = vec![0; length];
     random(&mut bytes)?;
     Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+}
+
+/// What a document is sealed for; the same in the outbox and in the archive.
+pub(crate) fn document_context(shop: &str, resource: &str, id: &str) -> String {
+    format!("document|{shop}|{resource}|{id}")
 }
 
 #[cfg(test)]

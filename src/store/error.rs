@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::holder::{Holder, Shown};
+use crate::store::holder::{Holder, Shown};
 
 /// An error of the embedded store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

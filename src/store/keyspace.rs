@@ -69,7 +69,7 @@ impl Queue {
     }
 
     pub(super) fn prefix(&self) -> Vec<u8> {
-        let mut key = texts(b'j', &[&self.shop, &self.resource]);
+        let mut key = ready_of(&self.shop, &self.resource);
         key.push(match self.kind {
             QueueKind::List => b'L',
             QueueKind::Detail => b'D',
@@ -83,6 +83,148 @@ impl Queue {
         key.extend(record.to_be_bytes());
         key
     }
+}
+
+/// Ready jobs of all queues.
+pub(super) const READY: u8 = b'j';
+pub(super) const API_KEYS: &[u8] = b"a";
+pub(super) const ANSWERS_BY_AGE: &[u8] = b"n";
+pub(super) const ARCHIVE: &[u8] = b"x";
+pub(super) const CALLS: &[u8] = b"C";
+pub(super) const DELAYED_JOBS: &[u8] = b"w";
+pub(super) const LEASES: &[u8] = b"l";
+pub(super) const OUTBOX: &[u8] = b"o";
+pub(super) const PARKED: &[u8] = b"p";
+pub(super) const PARKED_BY_RESOURCE: &[u8] = b"Y";
+pub(super) const PARKED_BY_SHOP: &[u8] = b"y";
+pub(super) const REMOVALS: &[u8] = b"e";
+pub(super) const RUNS: &[u8] = b"u";
+pub(super) const RUN_INDEX: &[u8] = b"U";
+pub(super) const RUNS_BY_RESOURCE: &[u8] = b"Ur";
+pub(super) const RUNS_BY_STREAM: &[u8] = b"Us";
+pub(super) const SHOPS: &[u8] = b"s";
+
+/// The records whose keys begin with their shop, and which go with it.
+const OF_A_SHOP: [u8; 10] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D'];
+/// The records of all shops that are kept in another order: delayed jobs, parked records, runs.
+pub(super) const OF_ALL_SHOPS: [&[u8]; 3] = [DELAYED_JOBS, PARKED, RUNS];
+
+/// The prefixes of all that begins with a shop, each with its kind.
+pub(super) fn of_shop(shop: &str) -> impl Iterator<Item = (u8, Vec<u8>)> {
+    OF_A_SHOP.into_iter().map(move |kind| (kind, texts(kind, &[shop])))
+}
+
+/// The shop whose health a record is about: a shop, a stream's status or doubt, a count of parked records.
+pub(super) fn shop_of_health(key: &[u8]) -> Option<String> {
+    let (b's' | b'S' | b'D' | b'Y', rest) = key.split_first()? else { return None };
+    let shop = rest.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(shop).into_owned())
+}
+
+/// The run of a run's record; none for other keys.
+pub(super) fn run_of(key: &[u8]) -> Option<u64> {
+    if key.starts_with(RUNS) { number_of(key) } else { None }
+}
+
+macro_rules! of_texts {
+    ($($name:ident($($part:ident),+) = $prefix:literal;)+) => {
+        $(pub(super) fn $name($($part: &str),+) -> Vec<u8> {
+            texts($prefix, &[$($part),+])
+        })+
+    };
+}
+of_texts! {
+    archive_of(resource) = b'x';
+    archive_of_shop(resource, shop) = b'x';
+    checkpoints_of(shop, resource) = b'k';
+    client(client_id) = b'c';
+    deleted_shop(shop) = b'z';
+    drift(resource) = b'f';
+    gaps(shop, resource) = b'g';
+    parked_of_resource(shop, resource) = b'Y';
+    parked_of_shop(shop) = b'y';
+    pause(account, rule) = b'q';
+    pauses_of(account) = b'q';
+    purged(shop) = b'P';
+    ready_of(shop, resource) = b'j';
+    ready_of_shop(shop) = b'j';
+    removal(shop) = b'e';
+    shop(id) = b's';
+    slots(account, rule) = b'b';
+    slots_of(account) = b'b';
+    token(client_id) = b't';
+    walks_of(shop, resource) = b'v';
+}
+
+macro_rules! of_stream {
+    ($($name:ident = $prefix:literal;)+) => {
+        $(pub(super) fn $name(of: &StreamId) -> Vec<u8> {
+            stream($prefix, of)
+        })+
+    };
+}
+of_stream! {
+    checkpoint = b'k';
+    doubt = b'D';
+    parked_jobs = b'h';
+    rows = b'r';
+    stream_status = b'S';
+    walk = b'v';
+    walk_costs = b'W';
+}
+
+macro_rules! of_number {
+    ($($name:ident = $prefix:literal;)+) => {
+        $(pub(super) fn $name(number: u64) -> Vec<u8> {
+            numbered($prefix, number)
+        })+
+    };
+}
+of_number! {
+    calls_of_day = b'C';
+    lease = b'l';
+    outbox = b'o';
+    parked = b'p';
+    run = b'u';
+}
+
+/// The rows of the stream that a checkpoint's key names.
+pub(super) fn rows_of_checkpoint(mut checkpoint: Vec<u8>) -> Vec<u8> {
+    if let Some(kind) = checkpoint.first_mut() {
+        *kind = b'r';
+    }
+    checkpoint
+}
+
+pub(super) fn api_key(digest: &[u8]) -> Vec<u8> {
+    [API_KEYS, digest].concat()
+}
+
+pub(super) fn answer(name: &[u8]) -> Vec<u8> {
+    [b"i", name].concat()
+}
+
+pub(super) fn answer_by_age(at: i64, name: &[u8]) -> Vec<u8> {
+    [ANSWERS_BY_AGE, &u64::try_from(at).unwrap_or(0).to_be_bytes(), name].concat()
+}
+
+/// Index of runs by stream.
+pub(super) fn run_of_stream(of: &StreamId, run: u64) -> Vec<u8> {
+    [RUN_INDEX, &stream(b's', of), &run.to_be_bytes()].concat()
+}
+
+/// Index of runs by resource and class of state.
+pub(super) fn run_of_resource(resource: &str, class: u8, run: u64) -> Vec<u8> {
+    [&runs_of_resource(Some(resource)), [class].as_slice(), &run.to_be_bytes()].concat()
+}
+
+pub(super) fn runs_of_shop(shop: &str, resource: Option<&str>) -> Vec<u8> {
+    let parts: Vec<&str> = std::iter::once(shop).chain(resource).collect();
+    [RUN_INDEX, &texts(b's', &parts)].concat()
+}
+
+pub(super) fn runs_of_resource(resource: Option<&str>) -> Vec<u8> {
+    [RUN_INDEX, &texts(b'r', resource.as_slice())].concat()
 }
 
 pub(super) fn texts(prefix: u8, parts: &[&str]) -> Vec<u8> {

@@ -25,10 +25,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::engine::memory::MemoryKv;
+use super::engine::{kv::Kv, memory::MemoryKv};
 use super::keyspace::texts;
 use super::{
-    Failure, Kv, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
+    Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
 };
 use crate::domain::{
     Clock, Combination, Effects, Entry, JobKind, Lease, Mode, Next, Rejected, Row, RunState, ShopState, StreamId,

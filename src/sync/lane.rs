@@ -17,7 +17,8 @@ use super::step::{self, AttemptResult, Backoff};
 use super::{Inner, STORE_PAUSE};
 use crate::domain::{Lease, Shop, Sparse};
 use crate::source::{Outcome, SourceError};
-use crate::store::{Failure, Queue, Settlement, StoreError, count_panic, how_it_ended};
+use crate::store::{Failure, Queue, Settlement, StoreError};
+use crate::supervisor::{count_panic, describe_join_error};
 
 /// Upper bound of a lane's sleep: some wake-up conditions have no notification.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -237,7 +238,7 @@ impl Loop {
             let pause = self.asked_pause.take().map(|length| (self.lane.key.clone(), length));
             // A panic would leave its leases open, so it ends the process.
             let settling = settle(Arc::clone(&self.inner), batch, pause);
-            self.settling.spawn(self.inner.deps.store.watched("finished attempts", settling));
+            self.settling.spawn(self.inner.deps.store.supervisor().supervise("finished attempts", settling));
         }
     }
 
@@ -292,7 +293,7 @@ impl Loop {
 
     /// Settles an attempt that panicked: its slot counts as used, the attempt as failed.
     fn panicked(&mut self, error: &tokio::task::JoinError) {
-        tracing::error!(error = how_it_ended(error), "an attempt panicked");
+        tracing::error!(error = describe_join_error(error), "an attempt panicked");
         if error.is_panic() {
             count_panic("an attempt");
         }

@@ -206,7 +206,7 @@ async fn report_failures(inner: Arc<Inner>) {
 impl Inner {
     /// Starts a task that runs as long as the engine does.
     fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.deps.store.watched(part, work));
+        self.tasks.spawn(self.deps.store.supervisor().supervise(part, work));
     }
 
     pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {

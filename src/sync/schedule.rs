@@ -179,7 +179,7 @@ impl Ticker {
                 error.warn("failed to start a scheduled walk; the next tick retries");
             }
         };
-        store.watched("the schedule", served).await;
+        store.supervisor().supervise("the schedule", served).await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ const LINES_MAX: usize = 500;
 
 /// A name, and the only places below `src` where it may stand.
 const ONLY_IN: [(&str, &[&str]); 9] = [
-    ("sled::", &["store"]),
+    ("sled::", &["store/engine"]),
     ("reqwest::", &["source", "cli/server.rs"]),
     ("mysql_async::", &["sink/mysql"]),
     ("warp::", &["http", "sandbox"]),
@@ -35,6 +36,10 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("sandbox", &["catalog", "domain"]),
     ("app", &["sync", "sink", "http", "source", "store", "config", "catalog", "domain"]),
 ];
+
+/// The layers of the store, from the bottom. A file imports from its own layer and from those below it; files beside the
+/// layers are below all of them.
+const STORE_LAYERS: [&str; 4] = ["engine", "tx", "records", "ops"];
 
 /// Words of one marketplace, and the places that may know them.
 const MARKET_WORDS: [&str; 5] = ["shipment", "fbr", "fbb", "bol.com", "bol_"];
@@ -131,6 +136,83 @@ fn imports_point_one_way() {
         let is_ours = MAY_IMPORT.iter().any(|(name, _)| *name == imported) || imported == "cli";
         (is_ours && imported != own && !allowed.contains(&imported)).then(|| format!("{own} may not know {imported}"))
     }));
+}
+
+/// The program of the store: files and their lines of code, without those that only tests use.
+fn store_program() -> Vec<(String, Vec<(usize, String)>)> {
+    let is_test = |file: &str, text: &str| part(file) == "tests" || text.starts_with("//! Tests:");
+    let code = |text: &str| -> Vec<(usize, String)> {
+        program(text).filter(|(_, line)| !is_comment(line)).map(|(at, line)| (at, line.to_owned())).collect()
+    };
+    let files = files("src/store", ".rs").into_iter().filter(|(file, text)| !is_test(file, text));
+    files.map(|(file, text)| (file, code(&text))).collect()
+}
+
+/// Which files of the store a file imports. What it takes from `mod.rs` counts as of the top: there stand re-exports only.
+fn store_imports(lines: &[(usize, String)], known: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for path in lines.iter().flat_map(|(_, line)| line.split("crate::store::").skip(1)) {
+        let mut parts = path.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':');
+        let names: Vec<&str> = parts.next().unwrap().split("::").collect();
+        let file = |length: usize| Some(format!("{}.rs", names.get(..length)?.join("/")));
+        let of = [2, 1].into_iter().filter_map(file).find(|file| known.contains(file));
+        found.insert(of.unwrap_or_else(|| "mod.rs".to_owned()));
+    }
+    found
+}
+
+fn store_layer(file: &str) -> usize {
+    match STORE_LAYERS.iter().position(|layer| file.split('/').next() == Some(*layer)) {
+        Some(at) => at + 1,
+        None if file == "mod.rs" => STORE_LAYERS.len() + 1,
+        None => 0,
+    }
+}
+
+#[test]
+fn files_of_the_store_import_downwards_and_in_no_circle() {
+    let program = store_program();
+    let known: BTreeSet<String> = program.iter().map(|(file, _)| file.clone()).collect();
+    let mut imports: BTreeMap<String, BTreeSet<String>> =
+        program.iter().map(|(file, lines)| (file.clone(), store_imports(lines, &known))).collect();
+    let mut found = Vec::new();
+    for (file, imported) in &imports {
+        let upwards = imported.iter().filter(|other| store_layer(other) > store_layer(file));
+        found.extend(upwards.map(|other| format!("src/store/{file} is below {other} and imports it")));
+        let is_sibling = |other: &&String| file.starts_with("records/") && other.starts_with("records/");
+        found.extend(
+            imported.iter().filter(is_sibling).map(|other| format!("src/store/{file} imports its sibling {other}")),
+        );
+    }
+    // Takes away what imports nothing that is left; a circle stays.
+    while let Some(free) = imports.iter().find(|(_, of)| !of.iter().any(|file| imports.contains_key(file))) {
+        let free = free.0.clone();
+        imports.remove(&free);
+    }
+    found.extend(imports.keys().map(|file| format!("src/store/{file} is in a circle of imports, or above one")));
+    assert_none(&found);
+}
+
+#[test]
+fn prefixes_of_keys_stand_in_the_table_of_keys_only() {
+    let mut found = Vec::new();
+    for (file, lines) in
+        store_program().iter().filter(|(file, _)| file != "keyspace.rs" && !file.starts_with("engine/"))
+    {
+        for (number, line) in lines {
+            let is_prefix = |(at, _): (usize, &str)| {
+                let (before, rest) = line.split_at(at);
+                let rest = rest.get(2..).unwrap_or_default();
+                let letters = rest.chars().take_while(char::is_ascii_alphabetic).count();
+                let is_closed = rest.get(letters..).is_some_and(|end| end.starts_with(['\'', '"']));
+                before.ends_with(['(', '[', '&']) && (1..=2).contains(&letters) && is_closed
+            };
+            if line.match_indices("b'").chain(line.match_indices("b\"")).any(is_prefix) {
+                found.push(format!("src/store/{file}:{number}: a prefix belongs to keyspace.rs: {}", line.trim()));
+            }
+        }
+    }
+    assert_none(&found);
 }
 
 #[test]

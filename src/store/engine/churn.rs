@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::store::StoreError;
-use crate::store::engine::sled::{Change, Kv, SledKv};
+use crate::store::engine::kv::{Change, Kv};
+use crate::store::engine::sled::SledKv;
+use crate::store::error::StoreError;
 
 /// Days of the month.
 const DAYS: u64 = 30;

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 /// Bytes of the log that are always allocated beyond its end: the engine writes a change several times over,
 /// and moves pages.

@@ -4,7 +4,7 @@
 //!
 //! Called by `kv`, which shows the whole value again to everybody.
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 /// A page of the engine holds up to 17 values and spills at 128 KiB: smaller values never make it spill.
 pub(crate) const PART_BYTES: usize = 7_000;

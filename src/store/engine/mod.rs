@@ -6,7 +6,9 @@
 pub(crate) mod churn;
 pub(crate) mod collect;
 pub(crate) mod disk_space;
+pub(crate) mod format;
 pub(crate) mod integrity;
+pub(crate) mod kv;
 pub(crate) mod large_values;
 #[cfg(test)]
 pub(crate) mod memory;

@@ -11,56 +11,12 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::store::StoreError;
 use crate::store::engine::collect::Collector;
 use crate::store::engine::disk_space::{self, Room};
 use crate::store::engine::integrity;
+use crate::store::engine::kv::{self, Change, Kv, Pairs};
 use crate::store::engine::large_values::{self, Head, PART_BYTES};
-
-/// One change to one key.
-pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
-
-/// A key and its value.
-pub(crate) type Pair = (Vec<u8>, Vec<u8>);
-
-/// Keys and values in the order of the keys.
-pub(crate) type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>;
-
-/// An ordered map of bytes with durable, atomic batches.
-pub(crate) trait Kv: Send + Sync + 'static {
-    /// The value of a key.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// All pairs from `from` on (inclusive) whose key begins with `prefix`, ascending.
-    fn scan<'a>(&'a self, prefix: &[u8], from: &[u8]) -> Pairs<'a>;
-
-    /// The same, descending, from below `before` (exclusive).
-    fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a>;
-
-    /// Whether a batch finds room. Asked before [`Kv::apply`], which must not run out of it.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`]: not now; nothing was done.
-    fn has_room(&self, changes: &[Change]) -> Result<(), StoreError>;
-
-    /// Applies all changes or none, and returns when they are on the disk.
-    ///
-    /// # Errors
-    /// After an error nothing is known about the batch: the process must stop and open the store anew.
-    fn apply(&self, changes: &[Change]) -> Result<(), StoreError>;
-
-    /// Looks at the next `limit` keys from `from` on for damage. Where to go on.
-    ///
-    /// # Errors
-    /// As [`integrity::look`].
-    fn look(&self, from: &[u8], limit: usize) -> Result<integrity::Next, StoreError>;
-
-    /// Bytes on disk.
-    fn size(&self) -> u64;
-}
+use crate::store::error::StoreError;
 
 /// sled with our own fdatasync.
 pub(crate) struct SledKv {
@@ -330,7 +286,7 @@ impl Kv for SledKv {
         written
     }
 
-    fn look(&self, from: &[u8], limit: usize) -> Result<integrity::Next, StoreError> {
+    fn look(&self, from: &[u8], limit: usize) -> Result<kv::Next, StoreError> {
         integrity::look(self.engine.db()?, from, limit)
     }
 

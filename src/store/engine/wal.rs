@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::StoreError;
-use crate::store::engine::sled::Change;
+use crate::store::engine::kv::Change;
+use crate::store::error::StoreError;
 
 /// Bytes of the file.
 pub(crate) const WAL_BYTES: u64 = 8 * 1024 * 1024;

@@ -23,10 +23,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::store::StoreError;
 use crate::store::crypto::SealKey;
-use crate::store::engine::sled::Kv;
-use crate::store::tx::counters;
+use crate::store::engine::format;
+use crate::store::engine::kv::Kv;
+use crate::store::error::StoreError;
 
 const NAME: &str = "made-by-waybill";
 const TEXT: &str = "A store of waybill was made in this directory. Leave this file where it is.\n";
@@ -50,15 +50,15 @@ impl Mark {
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(crate) fn make(kv: &dyn Kv, directory: &Path, master: &SealKey) -> Result<Mark, StoreError> {
+    pub(crate) fn make(directory: &Path, master: &SealKey, durable: u64) -> Result<Mark, StoreError> {
         let path = directory.join(NAME);
         let there = read(&path)?;
-        let key = match there.as_deref().and_then(made_with).filter(|made| made.format == counters::FORMAT) {
+        let key = match there.as_deref().and_then(made_with).filter(|made| made.format == format::FORMAT) {
             Some(made) => made.key,
             None => master.seal(KEY_CONTEXT, &[])?,
         };
-        let made = format!("format {}, key {}", counters::FORMAT, STANDARD.encode(key));
-        let text = format!("{TEXT}{}{}", commits(counters::commits(kv)?), line(&made));
+        let made = format!("format {}, key {}", format::FORMAT, STANDARD.encode(key));
+        let text = format!("{TEXT}{}{}", commits(durable), line(&made));
         let opened = File::options().create(true).truncate(false).write(true).open(&path).and_then(|file| {
             if there.as_ref() != Some(&text) {
                 // One write in place: a crash leaves the old text or the new one, and neither counts too much.
@@ -107,16 +107,20 @@ impl Mark {
 ///
 /// # Errors
 /// [`StoreError::Damaged`]: the store forgot what was durable.
-pub(crate) fn check(kv: &dyn Kv, directory: &Path) -> Result<(), StoreError> {
+pub(crate) fn check(
+    kv: &dyn Kv,
+    directory: &Path,
+    commits: impl FnOnce(&dyn Kv) -> Result<u64, StoreError>,
+) -> Result<(), StoreError> {
     let Some(text) = read(&directory.join(NAME))? else { return Ok(()) };
     let damaged = |detail: &str| StoreError::Damaged { path: directory.to_owned(), detail: detail.to_owned() };
-    if !counters::has_format(kv)? {
+    if !format::has_format(kv)? {
         return Err(damaged("its log is empty, though a store was made here"));
     }
     if text.lines().nth(3).and_then(trusted) == Some(CONDEMNED) {
         return Err(damaged("damage was found in it while it was open"));
     }
-    let held = counters::commits(kv)?;
+    let held = commits(kv)?;
     match noted(&text) {
         Some(noted) if held < noted => Err(damaged(&format!(
             "its log was cut or changed: {noted} commits were on the disk, and it tells of {held}"
@@ -132,7 +136,7 @@ pub(crate) fn check(kv: &dyn Kv, directory: &Path) -> Result<(), StoreError> {
 pub(crate) fn admit(directory: &Path, master: &SealKey) -> Result<(), StoreError> {
     let Some(made) = read(&directory.join(NAME))?.as_deref().and_then(made_with) else { return Ok(()) };
     let path = directory.to_owned();
-    if made.format > counters::FORMAT {
+    if made.format > format::FORMAT {
         return Err(StoreError::NewerFormat { path, found: made.format });
     }
     master.open(KEY_CONTEXT, &made.key).map(drop).map_err(|_| StoreError::WrongMasterKey { path })
@@ -202,14 +206,17 @@ mod tests {
     fn a_mark_that_cannot_be_read_or_taken_away_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let (path, kv) = (directory.path().join(NAME), MemoryKv::default());
-        assert!(check(&kv, directory.path()).is_ok(), "none is there");
+        assert!(check(&kv, directory.path(), |_| Ok(0)).is_ok(), "none is there");
         assert!(remove(directory.path()).is_ok());
         std::fs::create_dir(&path).unwrap();
-        assert!(matches!(check(&kv, directory.path()), Err(StoreError::Io { .. })));
+        assert!(matches!(check(&kv, directory.path(), |_| Ok(0)), Err(StoreError::Io { .. })));
         assert!(matches!(remove(directory.path()), Err(StoreError::Io { .. })));
         std::fs::remove_dir(&path).unwrap();
         std::fs::write(&path, "anything").unwrap();
-        assert!(matches!(check(&kv, directory.path()), Err(StoreError::Damaged { .. })), "the store is empty");
+        assert!(
+            matches!(check(&kv, directory.path(), |_| Ok(0)), Err(StoreError::Damaged { .. })),
+            "the store is empty"
+        );
         remove(directory.path()).unwrap();
         assert!(!path.exists());
     }

@@ -16,11 +16,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::store::StoreError;
-use crate::store::engine::integrity;
-use crate::store::engine::sled::{Change, Kv, Pair, Pairs, SledKv};
+use crate::store::engine::format;
+use crate::store::engine::kv::{self, Change, Kv, Pair, Pairs};
+use crate::store::engine::sled::SledKv;
 use crate::store::engine::wal::{self, TakenOver, WAL_BYTES, Wal};
-use crate::store::tx::counters;
+use crate::store::error::StoreError;
 
 /// Which records of the log the engine has taken over.
 const TAKEN_OVER: &[u8] = b"mwal";
@@ -128,7 +128,7 @@ impl<K: Kv> Logged<K> {
     /// Notes in the engine which log it belongs to, and that programs without such a log must not open it any more.
     fn bind(&self, wal: &Wal) -> Result<(), StoreError> {
         let mut changes = vec![(TAKEN_OVER.to_vec(), Some(wal.all().bytes()))];
-        changes.extend(counters::has_format(&self.engine)?.then(counters::format));
+        changes.extend(format::has_format(&self.engine)?.then(format::format));
         self.engine.apply(&changes)?;
         self.is_bound.store(true, Ordering::Relaxed);
         Ok(())
@@ -290,7 +290,7 @@ impl<K: Kv> Kv for Logged<K> {
     }
 
     /// Of the engine alone: the log has a checksum for each commit.
-    fn look(&self, from: &[u8], limit: usize) -> Result<integrity::Next, StoreError> {
+    fn look(&self, from: &[u8], limit: usize) -> Result<kv::Next, StoreError> {
         self.engine.look(from, limit)
     }
 

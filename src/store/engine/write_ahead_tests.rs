@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof};
 
-use super::{Change, Kv, Logged, NAME, Pairs, TAKEN_OVER, integrity};
+use super::{Change, Kv, Logged, NAME, Pairs, TAKEN_OVER, kv};
 use crate::store::StoreError;
+use crate::store::engine::format;
 use crate::store::engine::memory::MemoryKv;
-use crate::store::tx::counters;
 
 /// An engine that outlives its log, as a disk does.
 #[derive(Clone, Default)]
@@ -38,7 +38,7 @@ impl Kv for Shared {
         self.0.apply(changes)
     }
 
-    fn look(&self, _: &[u8], _: usize) -> Result<integrity::Next, StoreError> {
+    fn look(&self, _: &[u8], _: usize) -> Result<kv::Next, StoreError> {
         Ok(None)
     }
 
@@ -238,11 +238,11 @@ fn large_commits_and_a_full_log_reach_the_engine() {
 #[test]
 fn an_engine_of_an_older_format_is_of_this_one_before_its_first_commit() {
     let (engine, directory) = (Shared::default(), tempfile::tempdir().unwrap());
-    let (key, _) = counters::format();
+    let (key, _) = format::format();
     engine.apply(&[(key.clone(), Some(1u32.to_be_bytes().to_vec()))]).unwrap();
     let logged = open(&engine, directory.path()).unwrap();
     assert_eq!(engine.get(&key).unwrap().unwrap(), 1u32.to_be_bytes(), "opening changes nothing");
     logged.apply(&[put("a", "1")]).unwrap();
-    assert_eq!(engine.get(&key).unwrap(), counters::format().1);
+    assert_eq!(engine.get(&key).unwrap(), format::format().1);
     assert_eq!(engine.get(b"a").unwrap(), None);
 }

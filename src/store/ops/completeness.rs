@@ -4,17 +4,18 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::domain::{Class, Combination, Job, JobKind, StreamId};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue, QueueKind};
-use crate::store::ops::detail::{self, DocumentNote};
-use crate::store::ops::list_page::RowNote;
-use crate::store::ops::listing_state;
-use crate::store::ops::listing_state::Standing;
-use crate::store::ops::settle;
-use crate::store::ops::settle::new_job;
+use crate::store::ops::detail;
+use crate::store::ops::listing_state::{self, Standing};
+use crate::store::records::jobs::{new_job, waiting_job};
+use crate::store::records::ledger::{self, DocumentNote, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{self, enqueue};
 use crate::store::records::shops;
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 /// Jobs added by one transaction.
 const WANTED_AT_ONCE: usize = 500;
@@ -57,7 +58,7 @@ impl Store {
     pub fn listed(&self, streams: &[StreamId], after: &str, limit: usize) -> Result<Vec<Listed>, StoreError> {
         let mut found: BTreeMap<String, (&StreamId, bool)> = BTreeMap::new();
         for stream in streams {
-            let prefix = keyspace::stream(b'r', stream);
+            let prefix = keyspace::rows(stream);
             let mut from = prefix.clone();
             if after.is_empty() {
                 // Marks of rows without a usable id begin with a control character.
@@ -83,31 +84,12 @@ impl Store {
                 let note: Option<DocumentNote> = bytes.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
                 let known = match note {
                     None => Known::Unread,
-                    Some(note) if note.version == detail::GONE => Known::Gone,
+                    Some(note) if note.version == ledger::GONE => Known::Gone,
                     Some(note) => Known::Version(note.version),
                 };
                 Ok(Listed { id, combination: stream.combination.clone(), is_listed, known })
             })
             .collect()
-    }
-
-    /// How many rows the streams listed that cannot be kept: each is parked.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    pub fn rejected(&self, streams: &[StreamId]) -> Result<u64, StoreError> {
-        let mut rejected = 0;
-        for stream in streams {
-            let prefix = keyspace::stream(b'r', stream);
-            for pair in self.0.kv.scan(&prefix, &prefix) {
-                // Their marks come first, and begin with a control character.
-                if pair?.0.get(prefix.len()).is_none_or(|first| *first >= b' ') {
-                    break;
-                }
-                rejected += 1;
-            }
-        }
-        Ok(rejected)
     }
 
     /// What of a shop's resource is on its way. Looks at its jobs, at all that wait, at the outbox and at what is
@@ -122,8 +104,8 @@ impl Store {
         for pair in self.0.kv.scan(&prefix, &prefix) {
             under_way.pending.extend(ready_queue::document_ids(&pair?.1)?);
         }
-        for pair in self.0.kv.scan(b"w", b"w") {
-            let job: Job = settle::waiting_job(&pair?.1)?;
+        for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
+            let job: Job = waiting_job(&pair?.1)?;
             let asked_for = job.run().is_some() || job.last_error.is_some();
             if let JobKind::FetchDetail { id, .. } = job.kind
                 && (job.shop == shop && job.resource == resource && asked_for)
@@ -131,7 +113,7 @@ impl Store {
                 under_way.pending.insert(id);
             }
         }
-        for pair in self.0.kv.scan(b"o", b"o") {
+        for pair in self.0.kv.scan(keyspace::OUTBOX, keyspace::OUTBOX) {
             under_way.pending.extend(outbox::document_ids(&pair?.1, shop, resource)?);
         }
         let ours = self.parked(None, usize::MAX, |parked| parked.shop_id == shop && parked.resource == resource)?;
@@ -241,7 +223,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn mended_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
-        let bytes = self.0.kv.get(&keyspace::texts(b'g', &[shop, resource]))?;
+        let bytes = self.0.kv.get(&keyspace::gaps(shop, resource))?;
         bytes.map(|bytes| decode("the last mending", &bytes)).transpose()
     }
 
@@ -250,7 +232,7 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn keep_mended_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
-        let (shop, key) = (shop.to_owned(), keyspace::texts(b'g', &[shop, resource]));
+        let (shop, key) = (shop.to_owned(), keyspace::gaps(shop, resource));
         self.transact(move |tx| {
             // A shop may have been deleted meanwhile.
             if shops::is_known(tx, &shop)? {

@@ -1,22 +1,18 @@
 //! What a detail changes: the ledger of documents, an outbox entry, the next re-read.
 
-use serde::{Deserialize, Serialize};
-
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
+use crate::store::codec::{decode, encode};
+use crate::store::entry::{self, DocumentHead};
+use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
 use crate::store::ops::invariants;
-use crate::store::ops::list_page::RowNote;
-use crate::store::ops::listing_state;
-use crate::store::ops::listing_state::Standing;
-use crate::store::ops::settle::{CLOCK_AHEAD_MS, new_job, unwait, wait};
+use crate::store::ops::listing_state::{self, Standing};
+use crate::store::ops::run_progress::RunCounts;
+use crate::store::records::jobs::{CLOCK_AHEAD_MS, new_job, unwait, wait};
+use crate::store::records::ledger::{DocumentNote, GONE, RowNote};
 use crate::store::records::outbox;
-use crate::store::records::outbox::DocumentHead;
 use crate::store::records::ready_queue::{self, enqueue};
-use crate::store::records::runs::RunCounts;
-use crate::store::{StoreError, Tx, decode, encode};
-
-/// The version of a document that the API does not know: never written.
-pub(crate) const GONE: u64 = 0;
+use crate::store::tx::transaction::Tx;
 
 /// A document as fetched, sealed.
 pub(crate) struct Fetched {
@@ -32,24 +28,6 @@ pub(crate) struct Place<'a> {
     pub(crate) run: Option<u64>,
     pub(crate) id: &'a str,
     pub(crate) row: &'a RowNote,
-}
-
-/// The ledger's note of a document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DocumentNote {
-    /// Digest of its content.
-    #[serde(rename = "h")]
-    pub(crate) hash: u64,
-    #[serde(rename = "v")]
-    pub(crate) version: u64,
-    #[serde(rename = "f")]
-    pub(crate) fetched_at: i64,
-    /// The waiting job that reads it again: due time and seq. None: final.
-    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) refresh: Option<(i64, u64)>,
-    /// The API did not know it when it was last asked for.
-    #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) unknown: bool,
 }
 
 pub(crate) fn apply(
@@ -85,7 +63,7 @@ pub(crate) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
     let version = match unchanged {
         Some(note) => note.version,
         None => {
-            let head = outbox::DocumentHead {
+            let head = entry::DocumentHead {
                 shop: stream.shop.clone(),
                 resource: stream.resource.clone(),
                 combination: stream.combination.clone(),

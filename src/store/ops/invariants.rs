@@ -1,10 +1,11 @@
 //! What must always hold is looked at in release builds too. A breach is a fault of ours: the shop whose books it
 //! concerns is paused, and says so, before more is built on it. Nothing is undone, and all other shops go on.
 
-use crate::store::records::shops;
-
 use crate::domain::ShopState;
-use crate::store::{Store, StoreError, Tx};
+use crate::store::error::StoreError;
+use crate::store::ops::shop_state;
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 /// Pauses a shop whose books do not add up; part of the transaction that found it. Its runs end behind that transaction.
 pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> Result<(), StoreError> {
@@ -12,7 +13,7 @@ pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> R
     metrics::counter!("waybill_invariant_breaches_total").increment(1);
     tx.breached.insert(shop.to_owned());
     let reason = format!("paused by Waybill, a fault of its own: {what}. Please report it; resuming the shop goes on");
-    shops::set_state(tx, shop, ShopState::Paused, Some(reason), now)
+    shop_state::set_state(tx, shop, ShopState::Paused, Some(reason), now)
 }
 
 impl Store {

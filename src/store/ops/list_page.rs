@@ -5,19 +5,23 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::domain::{Class, Doubt, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::detail;
+use crate::store::ops::park;
 use crate::store::ops::parse_alert;
-use crate::store::ops::passes;
-use crate::store::ops::settle::new_job;
-use crate::store::records::dead_letters;
+use crate::store::ops::passes::{self, WalkRule};
+use crate::store::ops::run_progress;
+use crate::store::ops::start_run;
+use crate::store::records::checkpoints;
+use crate::store::records::jobs::new_job;
+use crate::store::records::ledger::RowNote;
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{enqueue, enqueue_alike};
 use crate::store::records::runs;
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::tx::transaction::Tx;
 
 /// Pages of one walk; an API that never ends a list must not keep us for ever.
 const PAGES_MAX: u64 = 100_000;
@@ -25,17 +29,6 @@ const PAGES_MAX: u64 = 100_000;
 const LOOKED_MAX: usize = 500;
 /// Pages that one walk goes on behind although it cannot read them.
 const SKIPPED_MAX: usize = 20;
-
-/// What a page's transaction must know of the resource's definition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WalkRule {
-    /// Rows come newest first, so an incremental walk may stop early.
-    pub newest_first: bool,
-    /// How old a page must be, in milliseconds, before the walk may stop at it.
-    pub overlap_ms: i64,
-    /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
-    pub news_are_partial: bool,
-}
 
 /// A page whose row bodies, if any, are sealed.
 pub(crate) struct Page {
@@ -53,86 +46,6 @@ pub(crate) struct SealedRow {
     pub(crate) time: Option<i64>,
     /// Present when the row is the document.
     pub(crate) sealed: Option<Vec<u8>>,
-}
-
-/// The ledger's note of a list row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RowNote {
-    /// Digest of its content.
-    #[serde(rename = "h")]
-    pub(crate) hash: u64,
-    #[serde(rename = "f")]
-    pub(crate) first_listed_at: i64,
-    /// The last full walk that saw it.
-    #[serde(rename = "s")]
-    pub(crate) seen: u64,
-    /// The pass of that walk that saw it last.
-    #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
-    pub(crate) pass: u32,
-    /// Its own time, as the list told it.
-    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) time: Option<i64>,
-    /// Since when full walks no longer see it.
-    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gone_at: Option<i64>,
-    /// Digest of another row with the same id, which a later page of the list shows.
-    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) other: Option<u64>,
-    /// Of a row that cannot be kept: the parked record that says so.
-    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) parked: Option<u64>,
-}
-
-impl Default for RowNote {
-    fn default() -> RowNote {
-        let (hash, first_listed_at, seen, pass) = (0, 0, 0, first_pass());
-        RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
-    }
-}
-
-fn first_pass() -> u32 {
-    1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
-fn is_first_pass(pass: &u32) -> bool {
-    *pass == 1
-}
-
-impl Store {
-    /// When a row was first listed in a stream.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    pub fn first_listed_at(&self, stream: &StreamId, id: &str) -> Result<Option<i64>, StoreError> {
-        let bytes = self.0.kv.get(&keyspace::row(stream, id))?;
-        Ok(bytes.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?.map(|note| note.first_listed_at))
-    }
-}
-
-impl Store {
-    /// The first row after an id, in the order of ids, that the last whole walk of one of the streams still saw.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    pub fn next_listed(&self, streams: &[StreamId], after: Option<&str>) -> Result<Option<String>, StoreError> {
-        let mut first: Option<String> = None;
-        for stream in streams {
-            let prefix = keyspace::stream(b'r', stream);
-            let from = after.map_or_else(Vec::new, |after| [prefix.as_slice(), after.as_bytes(), &[0]].concat());
-            for pair in self.0.kv.scan(&prefix, &from) {
-                let (key, bytes) = pair?;
-                let note: RowNote = decode("a ledger row", &bytes)?;
-                let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
-                // Marks of rows that cannot be followed begin with a control character.
-                if note.gone_at.is_none() && !id.starts_with(char::is_control) {
-                    first = [first, Some(id.into_owned())].into_iter().flatten().min();
-                    break;
-                }
-            }
-        }
-        Ok(first)
-    }
 }
 
 /// What a page taught, for the run's counters and for the decision to go on.
@@ -169,7 +82,7 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
     let stream = job.stream();
     if let Some(error) = repeats(job, &page) {
-        return runs::fail(tx, run.id, &stream, error, now);
+        return start_run::fail(tx, run.id, &stream, error, now);
     }
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let Refused { rejected, parked } = note_rejected(tx, &run, &page.rejected, now)?;
@@ -181,7 +94,7 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
     // What comes below a page at which the walk may stop is not asked for.
     let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: *number, reason, skipped: false });
-    runs::update(tx, Some(run.id), now, |run| {
+    run_progress::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
         run.listed += tally.listed;
         run.rejected += rejected;
@@ -197,7 +110,13 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     match page.next {
         Next::More { cursor } if !settled => {
             if *number >= PAGES_MAX {
-                return runs::fail(tx, run.id, &stream, format!("the list did not end within {PAGES_MAX} pages"), now);
+                return start_run::fail(
+                    tx,
+                    run.id,
+                    &stream,
+                    format!("the list did not end within {PAGES_MAX} pages"),
+                    now,
+                );
             }
             let kind = JobKind::ListPage {
                 run: run.id,
@@ -230,7 +149,7 @@ pub(crate) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, no
         return Ok(false);
     }
     let doubt = Doubt { page: *number, reason: reason.to_owned(), skipped: true };
-    runs::update(tx, Some(run.id), now, |run| run.doubts.push(doubt))?;
+    run_progress::update(tx, Some(run.id), now, |run| run.doubts.push(doubt))?;
     let stream = job.stream();
     let kind = JobKind::ListPage {
         run: run.id,
@@ -253,9 +172,9 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
     // It may not even have come down to where the last walk began.
-    let newest = runs::checkpoint(tx, &run.stream)?.newest;
+    let newest = checkpoints::checkpoint(tx, &run.stream)?.newest;
     if newest.is_some_and(|newest| oldest > newest) || stands_below(tx, &run.stream, oldest)? {
-        runs::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
+        start_run::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
     }
     Ok(())
 }
@@ -263,7 +182,7 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
 /// Whether a row that is still listed is older than this. A list that was cut lacks many, so one of them is among the
 /// first.
 fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
-    let prefix = keyspace::stream(b'r', stream);
+    let prefix = keyspace::rows(stream);
     for pair in tx.pairs(&prefix, &prefix).take(LOOKED_MAX) {
         let note: RowNote = decode("a ledger row", &pair?.1)?;
         if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
@@ -274,7 +193,7 @@ fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, Sto
 }
 
 fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
-    let checkpoint = runs::checkpoint(tx, &run.stream)?;
+    let checkpoint = checkpoints::checkpoint(tx, &run.stream)?;
     let first_walk = checkpoint.full_walk_at.is_none();
     // From the last walk that ended well on: what one that failed has noted since says nothing of what is below it.
     let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
@@ -405,7 +324,7 @@ fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: i64) -> Res
             Some(note) => RowNote { seen: run.id, ..note },
             None => {
                 refused.parked += 1;
-                let parked = Some(dead_letters::park_row(tx, run, row, now)?);
+                let parked = Some(park::park_row(tx, run, row, now)?);
                 RowNote { first_listed_at: now, seen: run.id, parked, ..RowNote::default() }
             }
         };

@@ -4,13 +4,15 @@
 //! walked so far.
 
 use crate::domain::StreamId;
+use crate::store::codec::decode;
+use crate::store::error::StoreError;
 use crate::store::keyspace;
-use crate::store::ops::list_page::RowNote;
-use crate::store::{StoreError, Tx, decode};
+use crate::store::records::ledger::RowNote;
+use crate::store::tx::transaction::Tx;
 
 /// How the ledger's rows of the resource's other streams begin. What left one list may stand on another.
 pub(crate) fn siblings(tx: &Tx<'_>, stream: &StreamId) -> Result<Vec<Vec<u8>>, StoreError> {
-    let own = keyspace::stream(b'r', stream);
+    let own = keyspace::rows(stream);
     let mut others = walked(tx, &stream.shop, &stream.resource)?;
     others.retain(|other| *other != own);
     Ok(others)
@@ -18,13 +20,8 @@ pub(crate) fn siblings(tx: &Tx<'_>, stream: &StreamId) -> Result<Vec<Vec<u8>>, S
 
 /// How the ledger's rows of the streams begin that were walked so far.
 fn walked(tx: &Tx<'_>, shop: &str, resource: &str) -> Result<Vec<Vec<u8>>, StoreError> {
-    let walked = keyspace::texts(b'k', &[shop, resource]);
-    let rows = tx.scan(&walked, &walked, usize::MAX)?.into_iter().map(|(mut key, _)| {
-        if let Some(kind) = key.first_mut() {
-            *kind = b'r';
-        }
-        key
-    });
+    let walked = keyspace::checkpoints_of(shop, resource);
+    let rows = tx.scan(&walked, &walked, usize::MAX)?.into_iter().map(|(key, _)| keyspace::rows_of_checkpoint(key));
     Ok(rows.collect())
 }
 

@@ -1,15 +1,29 @@
 //! What the store does: each file is one operation over several kinds of records.
 
+pub(crate) mod acknowledge;
+pub(crate) mod archive;
 pub(crate) mod completeness;
 pub(crate) mod detail;
+pub(crate) mod end_unproved;
 pub(crate) mod invariants;
+pub(crate) mod lease;
 pub(crate) mod list_page;
+pub(crate) mod list_runs;
 pub(crate) mod listing_state;
+pub(crate) mod open;
+pub(crate) mod park;
 pub(crate) mod parse_alert;
 pub(crate) mod passes;
+pub(crate) mod promote;
 pub(crate) mod purge;
 pub(crate) mod repair_mirror;
 pub(crate) mod restore;
+pub(crate) mod retry;
+pub(crate) mod run_progress;
+pub(crate) mod scrub;
 pub(crate) mod settle;
+pub(crate) mod shop_state;
+pub(crate) mod shops;
+pub(crate) mod start_run;
 pub(crate) mod stop_runs;
-pub(crate) mod unproved;
+pub(crate) mod stream_status;

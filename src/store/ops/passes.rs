@@ -9,17 +9,24 @@
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
 use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Pass, Run, RunState, StreamId};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
 use crate::store::keyspace;
-use crate::store::ops::list_page::{RowNote, WalkRule};
+use crate::store::ops::end_unproved;
 use crate::store::ops::listing_state;
-use crate::store::ops::settle::new_job;
-use crate::store::ops::unproved;
+use crate::store::ops::retry;
+use crate::store::ops::run_progress;
+use crate::store::ops::start_run;
+use crate::store::records::checkpoints;
 use crate::store::records::dead_letters;
+use crate::store::records::jobs::new_job;
+use crate::store::records::ledger::RowNote;
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
+use crate::store::records::unproved;
 use crate::store::records::walk_costs;
-use crate::store::{StoreError, Tx, decode, encode};
+use crate::store::tx::transaction::Tx;
 
 /// Passes of one walk; a list that still moves then is reported as drift.
 const PASSES_MAX: u32 = 3;
@@ -30,26 +37,30 @@ const SWEPT_MAX: usize = 500;
 pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     if !run.doubts.is_empty() {
-        return unproved::end(tx, &run, now);
+        return end_unproved::end(tx, &run, now);
     }
     if run.mode == Mode::Incremental {
         // A list of news may be empty; one of everything was not.
         let is_empty = !rule.news_are_partial && run.listed == 0;
-        return if is_empty && unproved::end_if_vanished(tx, &run, now)? { Ok(()) } else { end_walk(tx, run_id, now) };
+        return if is_empty && end_unproved::end_if_vanished(tx, &run, now)? {
+            Ok(())
+        } else {
+            end_walk(tx, run_id, now)
+        };
     }
-    let first_walk = runs::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
+    let first_walk = checkpoints::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
     // Against the first pass of all nothing can be held; what stood on one page cannot have moved, unless it was none.
     let untested = first_walk && run.pass.number == 1 && (pages > 1 || run.listed == 0);
     if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
         return pass_again(tx, &run, now);
     }
-    runs::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
+    run_progress::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
     // Of a first walk on one page there is nothing to look for.
     if first_walk && run.pass.number == 1 {
         return end_walk(tx, run_id, now);
     }
     // What the first pass does not show another one may.
-    if run.pass.number > 1 && unproved::end_if_vanished(tx, &run, now)? {
+    if run.pass.number > 1 && end_unproved::end_if_vanished(tx, &run, now)? {
         return Ok(());
     }
     sweep_from(tx, &run, String::new())
@@ -57,15 +68,15 @@ pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule,
 
 fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
     let pass = Pass { number: run.pass.number + 1, ..Pass::default() };
-    runs::update(tx, Some(run.id), now, |run| run.pass = pass)?;
-    runs::first_page(tx, run.id, &run.stream)
+    run_progress::update(tx, Some(run.id), now, |run| run.pass = pass)?;
+    start_run::first_page(tx, run.id, &run.stream)
 }
 
 fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let stream = &run.stream;
     // What a clock noted that was ahead once must not stand for ever.
-    let before = runs::checkpoint(tx, stream)?.until(now);
+    let before = checkpoints::checkpoint(tx, stream)?.until(now);
     // A walk that lost its race with the list does not count as whole: the next one is full again.
     let whole = run.mode == Mode::Full && !run.drift;
     let checkpoint = before.advance(&Checkpoint {
@@ -74,16 +85,16 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
         full_walk_at: whole.then_some(run.started_at.min(now)),
         newest: run.newest,
     });
-    tx.put(keyspace::stream(b'k', stream), encode("a checkpoint", &checkpoint)?);
+    tx.put(keyspace::checkpoint(stream), encode("a checkpoint", &checkpoint)?);
     runs::leave(tx, stream);
     outbox::append_checkpoint(tx, stream, &checkpoint, now)?;
     walk_costs::note(tx, &run)?;
     if run.mode == Mode::Full {
         unproved::clear(tx, stream)?;
     }
-    runs::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
-    dead_letters::revive(tx, &run, true, now)?;
-    runs::follow(tx, &run, now)
+    run_progress::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
+    retry::revive(tx, &run, true, now)?;
+    start_run::follow(tx, &run, now)
 }
 
 fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreError> {
@@ -100,7 +111,7 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
     let JobKind::Sweep { run: run_id, after, .. } = &job.kind else { return Ok(()) };
     let Some(mut run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
     let stream = run.stream.clone();
-    let prefix = keyspace::stream(b'r', &stream);
+    let prefix = keyspace::rows(&stream);
     let mut from = [prefix.as_slice(), after.as_bytes()].concat();
     if !after.is_empty() {
         from.push(0);
@@ -137,7 +148,7 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
         last = Some(id);
     }
     let drift = run.drift;
-    runs::update(tx, Some(run.id), now, |run| run.drift = drift)?;
+    run_progress::update(tx, Some(run.id), now, |run| run.drift = drift)?;
     match last {
         Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
         _ => end_walk(tx, run.id, now),
@@ -168,4 +179,15 @@ fn absence(note: &RowNote, run: &Run) -> Absence {
         return Absence::None;
     }
     if run.pass.number == 1 { Absence::Once } else { Absence::Whole }
+}
+
+/// What a page's transaction must know of the resource's definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkRule {
+    /// Rows come newest first, so an incremental walk may stop early.
+    pub newest_first: bool,
+    /// How old a page must be, in milliseconds, before the walk may stop at it.
+    pub overlap_ms: i64,
+    /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
+    pub news_are_partial: bool,
 }

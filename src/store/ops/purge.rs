@@ -7,26 +7,23 @@
 use serde::Deserialize;
 
 use crate::domain::{Parked, Run, RunState};
-use crate::store::keyspace::{self, texts};
-use crate::store::ops::settle::{unwait, waiting_job};
+use crate::store::codec::decode;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::ops::run_progress;
 use crate::store::records::dead_letters;
+use crate::store::records::jobs::{unwait, waiting_job};
 use crate::store::records::ready_queue;
-use crate::store::records::runs;
 use crate::store::tx::counters::Counter;
-use crate::store::{StoreError, Tx, decode};
+use crate::store::tx::transaction::Tx;
 
 /// Records that one step looks at.
 const STEP_MAX: usize = 1000;
 
-/// What is kept by shop, so that a step finds nothing else.
-const OF_A_SHOP: [u8; 10] = [b'j', b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D'];
-/// What stands in another order: waiting jobs, parked records, runs.
-const OF_ALL: [u8; 3] = [b'w', b'p', b'u'];
-
 /// Where the next step goes on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Left {
-    /// In [`OF_ALL`].
+    /// In [`keyspace::OF_ALL_SHOPS`].
     kind: usize,
     /// The last key that was looked at.
     after: Vec<u8>,
@@ -34,12 +31,11 @@ pub(crate) struct Left {
 
 /// One step. None: nothing is left, and the note that the shop is being removed is gone too.
 pub(crate) fn some(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<Option<Left>, StoreError> {
-    for prefix in OF_A_SHOP {
-        let prefix_key = texts(prefix, &[shop]);
-        let found = tx.scan(&prefix_key, &prefix_key, STEP_MAX)?;
+    for (kind, prefix) in keyspace::of_shop(shop) {
+        let found = tx.scan(&prefix, &prefix, STEP_MAX)?;
         let is_full = found.len() == STEP_MAX;
         for (key, value) in found {
-            if prefix == b'j' {
+            if kind == keyspace::READY {
                 tx.count(Counter::Ready, -i64::try_from(ready_queue::count(&value)?).unwrap_or(i64::MAX));
             }
             tx.delete(key);
@@ -48,14 +44,18 @@ pub(crate) fn some(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<
             return Ok(Some(left));
         }
     }
-    let Some(prefix) = OF_ALL.get(left.kind).copied() else {
-        tx.delete(texts(b'e', &[shop]));
+    let Some(prefix) = keyspace::OF_ALL_SHOPS.get(left.kind).copied() else {
+        tx.delete(keyspace::removal(shop));
         return Ok(None);
     };
     let mut from = left.after.clone();
     // The key right behind it; at first the prefix itself.
-    from.push(if from.is_empty() { prefix } else { 0 });
-    let found = tx.scan(&[prefix], &from, STEP_MAX)?;
+    if from.is_empty() {
+        from.extend_from_slice(prefix);
+    } else {
+        from.push(0);
+    }
+    let found = tx.scan(prefix, &from, STEP_MAX)?;
     let is_full = found.len() == STEP_MAX;
     let mut after = left.after;
     for (key, value) in found {
@@ -65,21 +65,21 @@ pub(crate) fn some(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<
     Ok(Some(if is_full { Left { after, ..left } } else { Left { kind: left.kind + 1, after: Vec::new() } }))
 }
 
-/// Removes one record of [`OF_ALL`], if it is the shop's.
+/// Removes one record of [`keyspace::OF_ALL_SHOPS`], if it is the shop's.
 fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -> Result<(), StoreError> {
     #[derive(Deserialize)]
     struct Record {
         parked: Parked,
     }
-    match key.first() {
-        Some(b'w') => {
+    match key.get(..1) {
+        Some(keyspace::DELAYED_JOBS) => {
             if waiting_job(value)?.shop == shop
                 && let Some((due, seq)) = keyspace::due_and_seq(key)
             {
                 unwait(tx, due, seq)?;
             }
         }
-        Some(b'p') => {
+        Some(keyspace::PARKED) => {
             let parked = decode::<Record>("a parked record", value)?.parked;
             if parked.shop_id == shop {
                 tx.delete(key.to_vec());
@@ -89,7 +89,7 @@ fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -
         _ => {
             let run: Run = decode("a run", value)?;
             if run.stream.shop == shop && run.is_open() {
-                runs::update(tx, Some(run.id), now, |run| run.state = RunState::Canceled)?;
+                run_progress::update(tx, Some(run.id), now, |run| run.state = RunState::Canceled)?;
             }
         }
     }

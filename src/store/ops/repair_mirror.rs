@@ -5,20 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::keyspace::texts;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
 use crate::store::records::outbox;
 use crate::store::records::shops;
-use crate::store::{Store, StoreError, Tx};
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 /// What a mirror is to be told again.
 enum Told {
     Shop(String),
     Deleted { shop: String, purge: bool },
-}
-
-/// Notes that a shop's rows were deleted for good, for when a backup brings them back.
-pub(crate) fn note_purged(tx: &mut Tx<'_>, shop: &str) {
-    tx.put(texts(b'P', &[shop]), Vec::new());
 }
 
 impl Store {
@@ -35,8 +32,8 @@ impl Store {
             }
         }
         for shop in held.into_keys() {
-            let purge = self.0.kv.get(&texts(b'P', &[&shop]))?.is_some();
-            if purge || self.0.kv.get(&texts(b'z', &[&shop]))?.is_some() {
+            let purge = self.0.kv.get(&keyspace::purged(&shop))?.is_some();
+            if purge || self.0.kv.get(&keyspace::deleted_shop(&shop))?.is_some() {
                 told.push(Told::Deleted { shop, purge });
             }
         }

@@ -5,13 +5,18 @@
 //! outbox, parked, checkpoints, API keys) is gone; the first walk, which is whole, finds the documents again.
 
 use crate::domain::{Combination, Shop, StreamId};
-use crate::store::keyspace::{self, texts};
-use crate::store::ops::detail::{self, DocumentNote};
-use crate::store::ops::list_page::RowNote;
+use crate::store::codec::encode;
+use crate::store::engine::kv::Change;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::ops::detail;
+use crate::store::ops::shop_state;
+use crate::store::records::ledger::{DocumentNote, RowNote};
 use crate::store::records::rate_slots;
-use crate::store::records::shops::{self, ShopRecord};
-use crate::store::tx::counters;
-use crate::store::{Store, StoreError, Tx, encode};
+use crate::store::records::shops::ShopRecord;
+use crate::store::tx::handle::Store;
+use crate::store::tx::sequences;
+use crate::store::tx::transaction::Tx;
 
 /// Stands in a store from its making until it was filled, or until it was decided that there is nothing to fill
 /// it from.
@@ -45,7 +50,7 @@ pub enum Restored {
 }
 
 /// A fresh store is blank.
-pub(crate) fn mark_blank() -> crate::store::engine::sled::Change {
+pub(crate) fn mark_blank() -> Change {
     (BLANK.to_vec(), Some(Vec::new()))
 }
 
@@ -118,17 +123,17 @@ impl Store {
         budgets: Vec<(String, u32)>,
     ) -> Result<bool, StoreError> {
         let (record, now) = (ShopRecord::from_parts(shop.clone(), sealed)?, self.now());
-        let client = texts(b'c', &[&record.shop.client_id]);
+        let client = keyspace::client(&record.shop.client_id);
         let restored = self.transact(move |tx| {
             if tx.get(&client)?.is_some() {
-                tx.put(texts(b'e', &[&record.shop.id]), Vec::new());
+                tx.put(keyspace::removal(&record.shop.id), Vec::new());
                 return Ok(false);
             }
             for (rule, used) in budgets {
                 rate_slots::put(tx, &record.shop.account, &rule, used);
             }
             tx.put(client, record.shop.id.clone().into_bytes());
-            shops::put(tx, &record, now)?;
+            shop_state::put(tx, &record, now)?;
             Ok(true)
         });
         let restored = restored.await?;
@@ -146,7 +151,7 @@ fn note(tx: &mut Tx<'_>, (shop, resource): (&str, &str), one: Mirrored, now: i64
         return Ok(());
     }
     // A younger document must get a greater version, whatever the clock says.
-    counters::raise_version(tx, one.version)?;
+    sequences::raise_version(tx, one.version)?;
     let row = RowNote {
         hash: one.row_hash,
         first_listed_at: one.first_listed_at,

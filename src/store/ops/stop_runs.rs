@@ -4,13 +4,16 @@
 //! again its streams are walked again from their heads.
 
 use crate::domain::{ErrorClass, Run, RunState, ShopState};
-use crate::store::keyspace::Queue;
+use crate::store::error::StoreError;
+use crate::store::keyspace::{Queue, QueueKind};
+use crate::store::ops::run_progress;
 use crate::store::records::ready_queue;
 use crate::store::records::runs;
 use crate::store::records::shops;
 use crate::store::tx::counters::Counter;
+use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
-use crate::store::{QueueKind, Store, StoreError, Tx};
+use crate::store::tx::transaction::Tx;
 
 /// Runs ended by one commit.
 const STOPPED_AT_ONCE: usize = 64;
@@ -46,7 +49,7 @@ fn stop(tx: &mut Tx<'_>, shop: &str, id: u64, now: i64) -> Result<(), StoreError
         (None, _) => "the shop's credentials were refused".to_owned(),
     };
     runs::leave(tx, &run.stream);
-    runs::update(tx, Some(id), now, |run| {
+    run_progress::update(tx, Some(id), now, |run| {
         run.state = RunState::Stopped;
         (run.error, run.error_class) = (Some(reason), Some(class));
         (run.next, run.followers) = (None, Vec::new());

@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::store::codec::{decode, encode};
 use crate::store::crypto::random_text;
-use crate::store::{Store, StoreError, decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
 
 /// So that secret scanners know it.
 const PREFIX: &str = "wb_";
@@ -34,9 +37,7 @@ pub struct KeyRecord {
 }
 
 fn stored_under(key: &str) -> Vec<u8> {
-    let mut out = vec![b'a'];
-    out.extend(Sha256::digest(key.as_bytes()));
-    out
+    keyspace::api_key(&Sha256::digest(key.as_bytes()))
 }
 
 impl Store {
@@ -78,7 +79,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        let records = self.0.kv.scan(b"a", b"a").map(|pair| decode("an API key", &pair?.1));
+        let records = self.0.kv.scan(keyspace::API_KEYS, keyspace::API_KEYS).map(|pair| decode("an API key", &pair?.1));
         let mut records = records.collect::<Result<Vec<KeyRecord>, _>>()?;
         records.sort_by_key(|record| record.created_at);
         Ok(records)
@@ -91,7 +92,7 @@ impl Store {
     pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
         let id = id.to_owned();
         self.transact_given(move |tx| {
-            for (key, value) in tx.scan(b"a", b"a", usize::MAX)? {
+            for (key, value) in tx.scan(keyspace::API_KEYS, keyspace::API_KEYS, usize::MAX)? {
                 if decode::<KeyRecord>("an API key", &value)?.id == id {
                     tx.delete(key);
                     return Ok(true);

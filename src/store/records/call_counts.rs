@@ -4,15 +4,15 @@
 //! is made for it alone. So a kill loses at most the calls that were in flight. Records are small, and a group of
 //! commits writes each once.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
 
-use crate::store::keyspace;
-
 use crate::domain::calls::{CallCounts, CallDay, CallStatus, CallTotal};
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
+use crate::store::tx::uncommitted_calls::Calls;
 
 const DAY_MS: i64 = 86_400_000;
 /// Days of which the counts are kept.
@@ -22,32 +22,6 @@ const EVER: u64 = 0;
 /// The rule under which logins are counted.
 pub const LOGIN_RULE: &str = "login";
 
-/// Calls that no commit holds yet, by rule.
-pub(crate) type Calls = BTreeMap<String, CallCounts>;
-
-/// Where they wait for the next commit.
-#[derive(Default)]
-pub(crate) struct Uncommitted(Mutex<Calls>);
-
-impl Uncommitted {
-    fn with<T>(&self, change: impl FnOnce(&mut Calls) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn take(&self) -> Calls {
-        self.with(std::mem::take)
-    }
-
-    /// Returns calls whose commit was refused.
-    pub(crate) fn put_back(&self, calls: Calls) {
-        self.with(|waiting| {
-            for (rule, counts) in calls {
-                waiting.entry(rule).or_default().merge(&counts);
-            }
-        });
-    }
-}
-
 #[derive(Serialize, Deserialize)]
 struct Record {
     /// When the first of them was counted.
@@ -56,7 +30,7 @@ struct Record {
 }
 
 fn key(day: u64, rule: &str) -> Vec<u8> {
-    [keyspace::numbered(b'C', day).as_slice(), rule.as_bytes()].concat()
+    [keyspace::calls_of_day(day).as_slice(), rule.as_bytes()].concat()
 }
 
 /// Adds calls to the records of their day and of all time.
@@ -79,9 +53,9 @@ pub(crate) fn add(tx: &mut Tx<'_>, calls: &Calls, now: i64) -> Result<(), StoreE
 
 /// Removes the records of days before this one.
 fn forget_before(tx: &mut Tx<'_>, day: u64) -> Result<(), StoreError> {
-    let first = keyspace::numbered(b'C', EVER + 1);
+    let first = keyspace::calls_of_day(EVER + 1);
     let mut old = Vec::new();
-    for pair in tx.pairs(b"C", &first) {
+    for pair in tx.pairs(keyspace::CALLS, &first) {
         let key = pair?.0;
         match day_and_rule(&key) {
             Some((of, _)) if of < day => old.push(key),
@@ -125,7 +99,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn call_totals(&self) -> Result<Vec<CallTotal>, StoreError> {
-        let prefix = keyspace::numbered(b'C', EVER);
+        let prefix = keyspace::calls_of_day(EVER);
         let mut found = Vec::new();
         for pair in self.0.kv.scan(&prefix, &prefix) {
             let (key, bytes) = pair?;
@@ -142,9 +116,9 @@ impl Store {
     /// The engine's read errors.
     pub fn call_days(&self, days: u64) -> Result<Vec<CallDay>, StoreError> {
         let today = u64::try_from(self.now().div_euclid(DAY_MS)).unwrap_or(EVER);
-        let first = keyspace::numbered(b'C', today.saturating_sub(days.saturating_sub(1)).max(EVER + 1));
+        let first = keyspace::calls_of_day(today.saturating_sub(days.saturating_sub(1)).max(EVER + 1));
         let mut found = Vec::new();
-        for pair in self.0.kv.scan(b"C", &first) {
+        for pair in self.0.kv.scan(keyspace::CALLS, &first) {
             let (key, bytes) = pair?;
             let Some((day, rule)) = day_and_rule(&key) else { continue };
             let Record { calls, .. } = decode("a count of calls", &bytes)?;

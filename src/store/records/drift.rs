@@ -4,8 +4,10 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::store::keyspace::texts;
-use crate::store::{Store, StoreError, decode, encode};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
 
 const WHAT: &str = "what no column takes";
 
@@ -15,7 +17,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors, or a record of another form.
     pub fn drift<T: DeserializeOwned>(&self, resource: &str) -> Result<Option<T>, StoreError> {
-        let bytes = self.0.kv.get(&texts(b'f', &[resource]))?;
+        let bytes = self.0.kv.get(&keyspace::drift(resource))?;
         bytes.map(|bytes| decode(WHAT, &bytes)).transpose()
     }
 
@@ -24,7 +26,7 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn keep_drift<T: Serialize>(&self, resource: &str, drift: &T) -> Result<(), StoreError> {
-        let (key, record) = (texts(b'f', &[resource]), encode(WHAT, drift)?);
+        let (key, record) = (keyspace::drift(resource), encode(WHAT, drift)?);
         self.transact(move |tx| {
             tx.put(key, record);
             Ok(())

@@ -6,8 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::tx::counters::number;
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::codec::{decode, encode, number};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 /// How long an answer is kept.
 const LIFE_MS: i64 = 86_400_000;
@@ -38,16 +41,16 @@ struct Record {
 }
 
 fn key(name: &AnswerName) -> Vec<u8> {
-    [&b"i"[..], name].concat()
+    keyspace::answer(name)
 }
 
 fn order(at: i64, name: &AnswerName) -> Vec<u8> {
-    [&b"n"[..], &u64::try_from(at).unwrap_or(0).to_be_bytes(), name].concat()
+    keyspace::answer_by_age(at, name)
 }
 
 /// Time and name of a place in the order.
 fn at_and_name(order: &[u8]) -> Option<(i64, AnswerName)> {
-    let (at, name) = order.strip_prefix(b"n")?.split_first_chunk::<8>()?;
+    let (at, name) = order.strip_prefix(keyspace::ANSWERS_BY_AGE)?.split_first_chunk::<8>()?;
     Some((i64::try_from(u64::from_be_bytes(*at)).ok()?, name.try_into().ok()?))
 }
 
@@ -100,7 +103,7 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn forget_answers(&self) -> Result<(), StoreError> {
-        let oldest = self.0.kv.scan(b"n", b"n").next().transpose()?;
+        let oldest = self.0.kv.scan(keyspace::ANSWERS_BY_AGE, keyspace::ANSWERS_BY_AGE).next().transpose()?;
         let now = self.now();
         if oldest.and_then(|(order, _)| at_and_name(&order)).is_none_or(|(at, _)| !is_over(at, now)) {
             return Ok(());
@@ -119,7 +122,7 @@ fn count(tx: &Tx<'_>) -> Result<u64, StoreError> {
 
 /// Removes what is over, and the oldest of too many; `count` is how many places there are in the order.
 fn remove_old(tx: &mut Tx<'_>, now: i64, mut count: u64) -> Result<(), StoreError> {
-    for (place, _) in tx.scan(b"n", b"n", REMOVED_AT_ONCE)? {
+    for (place, _) in tx.scan(keyspace::ANSWERS_BY_AGE, keyspace::ANSWERS_BY_AGE, REMOVED_AT_ONCE)? {
         let Some((at, name)) = at_and_name(&place) else { continue };
         if !is_over(at, now) && count <= KEPT_MAX {
             break;

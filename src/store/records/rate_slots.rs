@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::keyspace::texts;
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 /// A pause, by the wall clock. Its length bounds what is left of it, should the clock have been set back.
 #[derive(Serialize, Deserialize)]
@@ -21,7 +24,7 @@ struct Pause {
 }
 
 pub(crate) fn put(tx: &mut Tx<'_>, account: &str, rule: &str, occupied: u32) {
-    tx.put(texts(b'b', &[account, rule]), occupied.to_be_bytes().to_vec());
+    tx.put(keyspace::slots(account, rule), occupied.to_be_bytes().to_vec());
 }
 
 fn occupied(bytes: Option<Vec<u8>>) -> u32 {
@@ -30,17 +33,17 @@ fn occupied(bytes: Option<Vec<u8>>) -> u32 {
 
 /// A shop changes its account: the API goes on counting what was called before, and its pauses hold.
 pub(crate) fn take_over(tx: &mut Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
-    let old = texts(b'b', &[from]);
+    let old = keyspace::slots_of(from);
     for (key, bytes) in tx.scan(&old, &old, usize::MAX)? {
         let rule = key.get(old.len()..).unwrap_or_default();
-        let new = [texts(b'b', &[to]).as_slice(), rule].concat();
+        let new = [keyspace::slots_of(to).as_slice(), rule].concat();
         let sum = occupied(Some(bytes)).saturating_add(occupied(tx.get(&new)?));
         tx.put(new, sum.to_be_bytes().to_vec());
     }
-    let old = texts(b'q', &[from]);
+    let old = keyspace::pauses_of(from);
     for (key, bytes) in tx.scan(&old, &old, usize::MAX)? {
         let rule = key.get(old.len()..).unwrap_or_default();
-        let new = [texts(b'q', &[to]).as_slice(), rule].concat();
+        let new = [keyspace::pauses_of(to).as_slice(), rule].concat();
         let until = |bytes: &[u8]| decode::<Pause>("a pause", bytes).map(|pause| pause.until);
         let known = tx.get(&new)?.map(|bytes| until(&bytes)).transpose()?;
         if known.is_none_or(|known| until(&bytes).is_ok_and(|until| until > known)) {
@@ -56,7 +59,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn occupied(&self, account: &str, rule: &str) -> Result<u32, StoreError> {
-        Ok(occupied(self.0.kv.get(&texts(b'b', &[account, rule]))?))
+        Ok(occupied(self.0.kv.get(&keyspace::slots(account, rule))?))
     }
 
     /// Notes that so many slots of a budget are in use, for a caller that runs without the lanes. Durable
@@ -84,7 +87,7 @@ impl Store {
         rule: &str,
         idle: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<(), StoreError> {
-        let keys = [texts(b'b', &[account, rule]), texts(b'q', &[account, rule])];
+        let keys = [keyspace::slots(account, rule), keyspace::pause(account, rule)];
         let mut known = Vec::new();
         for key in keys {
             if self.0.kv.get(&key)?.is_some() {
@@ -108,7 +111,7 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn keep_pause(&self, account: &str, rule: &str, length: Duration) -> Result<(), StoreError> {
-        let key = texts(b'q', &[account, rule]);
+        let key = keyspace::pause(account, rule);
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
         let (now, known) = (self.now(), self.pause_left(account, rule)?);
         if known >= length {
@@ -127,7 +130,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn pause_left(&self, account: &str, rule: &str) -> Result<Duration, StoreError> {
-        let Some(bytes) = self.0.kv.get(&texts(b'q', &[account, rule]))? else { return Ok(Duration::ZERO) };
+        let Some(bytes) = self.0.kv.get(&keyspace::pause(account, rule))? else { return Ok(Duration::ZERO) };
         let Pause { until, length_ms } = decode("a pause", &bytes)?;
         let left = until.saturating_sub(self.now()).clamp(0, length_ms.max(0));
         Ok(Duration::from_millis(u64::try_from(left).unwrap_or(0)))

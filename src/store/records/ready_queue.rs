@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Class, Job, JobKind, Lease};
-use crate::store::keyspace::Queue;
-use crate::store::records::leases::Claims;
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace::{self, Queue};
+use crate::store::tx::active_leases::Claims;
 use crate::store::tx::counters::Counter;
+use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
-use crate::store::{StoreError, Tx, decode, encode};
+use crate::store::tx::transaction::Tx;
 
 /// Jobs of one record: a page or two, and about a kilobyte.
 const JOBS_MAX: usize = 64;
@@ -195,5 +198,50 @@ impl Job {
             *id = of;
         }
         job
+    }
+}
+
+impl Store {
+    /// Whether a queue holds jobs, leased ones included.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn has_jobs(&self, queue: &Queue) -> Result<bool, StoreError> {
+        let prefix = queue.prefix();
+        Ok(self.0.kv.scan(&prefix, &prefix).next().transpose()?.is_some())
+    }
+
+    /// The resources of which a shop has ready jobs, configured or not.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn resources_with_jobs(&self, shop: &str) -> Result<Vec<String>, StoreError> {
+        let prefix = keyspace::ready_of_shop(shop);
+        let (mut found, mut from) = (Vec::new(), prefix.clone());
+        while let Some(pair) = self.0.kv.scan(&prefix, &from).next() {
+            let (key, _) = pair?;
+            let rest = key.get(prefix.len()..).unwrap_or_default();
+            let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            from = keyspace::after(&keyspace::ready_of(shop, &name));
+            found.push(name);
+        }
+        Ok(found)
+    }
+
+    /// Ready jobs of a queue, up to `limit`.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn count_jobs(&self, queue: &Queue, limit: usize) -> Result<usize, StoreError> {
+        let prefix = queue.prefix();
+        let mut found = 0;
+        for pair in self.0.kv.scan(&prefix, &prefix) {
+            found += count(&pair?.1)?;
+            if found >= limit {
+                return Ok(limit);
+            }
+        }
+        Ok(found)
     }
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{Kv, MemoryKv};
 use crate::store::StoreError;
-use crate::store::engine::integrity::Next;
-use crate::store::engine::sled::{Change, Pairs};
+use crate::store::engine::kv::Next;
+use crate::store::engine::kv::{Change, Pairs};
 
 /// In memory.
 #[derive(Default)]

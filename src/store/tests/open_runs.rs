@@ -25,7 +25,7 @@ async fn open_runs_are_those_of_the_books_however_they_come_and_go() {
     // One that is opened again is not among those that are known.
     let now = f.clock.now();
     let reopen = move |tx: &mut crate::store::Tx<'_>| {
-        crate::store::records::runs::update(tx, Some(first), now, |run| {
+        crate::store::ops::run_progress::update(tx, Some(first), now, |run| {
             run.to_fetch += 1;
             run.state = crate::domain::RunState::Fetching;
         })

@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
 use crate::domain::{Effects, Entry, Mode, Next, Rejected, ShopState, StreamId};
+use crate::store::codec::number;
 use crate::store::keyspace::texts;
 use crate::store::ops::completeness::Known;
-use crate::store::tx::counters;
 use crate::store::{Failure, QueueKind, SealKey, Settlement, ShopChange, Store, StoreError};
 
 /// Another shop of the same store.
@@ -41,9 +41,7 @@ fn counted(store: &Store, kv: &dyn super::Kv) -> BTreeMap<String, u64> {
     let noted: BTreeMap<String, u64> = kv
         .scan(b"y", b"y")
         .map(|pair| {
-            pair.map(|(key, value)| {
-                (String::from_utf8_lossy(&key[1..key.len() - 1]).into(), counters::number(Some(value)))
-            })
+            pair.map(|(key, value)| (String::from_utf8_lossy(&key[1..key.len() - 1]).into(), number(Some(value))))
         })
         .collect::<Result<_, StoreError>>()
         .unwrap();

@@ -10,13 +10,13 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use super::faulty::Faulty;
 use super::{NOW, fixture};
 use crate::domain::{Clock, Combination, Mode, Next, Run, RunState, StreamId, Trigger};
+use crate::store::codec::{decode, encode};
+use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
-use crate::store::engine::sled::Kv;
 use crate::store::keyspace;
-use crate::store::records::run_index;
 use crate::store::records::runs;
 use crate::store::tx::committer::run_once;
-use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx, decode, encode};
+use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx};
 
 const STATES: [RunState; 7] = [
     RunState::Walking,
@@ -89,7 +89,7 @@ fn built(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pairs = kv.scan(b"u", b"u").chain(kv.scan(b"mseq.run", b"mseq.run"));
     let changes: Vec<_> = pairs.map(|pair| pair.map(|(key, value)| (key, Some(value))).unwrap()).collect();
     other.apply(&changes).unwrap();
-    run_index::build(&other).unwrap();
+    runs::build(&other).unwrap();
     index(&other)
 }
 
@@ -97,15 +97,15 @@ fn apply(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
     match step {
         Step::Start(of) => {
             let id = tx.next("run")?;
-            run_index::put(tx, None, &run(id, *of, RunState::Walking))?;
-            run_index::note_started(tx, id);
+            runs::put(tx, None, &run(id, *of, RunState::Walking))?;
+            runs::note_started(tx, id);
         }
         Step::Change { run, state } => {
             if let Some(before) = runs::read(tx, u64::from(*run % 20))? {
-                run_index::put(tx, Some(&before), &Run { state: *state, pages: before.pages + 1, ..before.clone() })?;
+                runs::put(tx, Some(&before), &Run { state: *state, pages: before.pages + 1, ..before.clone() })?;
             }
         }
-        Step::Delete(run) => drop(run_index::delete_if_unneeded(tx, u64::from(*run % 20), |_| false)?),
+        Step::Delete(run) => drop(runs::delete_if_unneeded(tx, u64::from(*run % 20), |_| false)?),
     }
     Ok(())
 }
@@ -159,10 +159,10 @@ fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
     })
     .unwrap();
     assert_ne!(index(kv), built(kv));
-    run_index::build(kv).unwrap();
+    runs::build(kv).unwrap();
     assert_eq!(index(kv), built(kv));
     let commits = crate::store::tx::counters::commits(kv).unwrap();
-    run_index::build(kv).unwrap();
+    runs::build(kv).unwrap();
     assert_eq!(crate::store::tx::counters::commits(kv).unwrap(), commits, "what is up to date is left alone");
 }
 
@@ -172,8 +172,8 @@ fn plant(tx: &mut Tx<'_>, count: u64, of: u8, change: impl Fn(&mut Run)) -> Resu
         let id = tx.next("run")?;
         let mut planted = run(id, of, RunState::Done);
         change(&mut planted);
-        run_index::put(tx, None, &planted)?;
-        run_index::note_started(tx, id);
+        runs::put(tx, None, &planted)?;
+        runs::note_started(tx, id);
     }
     Ok(())
 }

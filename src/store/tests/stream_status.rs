@@ -6,8 +6,9 @@ use secrecy::SecretString;
 
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
 use crate::domain::{Cause, Checkpoint, ErrorClass, Mode, Next, RunState, ShopState, StreamStatus};
+use crate::store::codec::encode;
 use crate::store::keyspace::stream as stream_key;
-use crate::store::{Changed, Failure, QueueKind, Settlement, ShopChange, encode};
+use crate::store::{Changed, Failure, QueueKind, Settlement, ShopChange};
 
 impl Fixture {
     async fn fails(&self, kind: QueueKind, failure: Failure) {
@@ -154,7 +155,7 @@ async fn runs_of_a_shop_that_is_paused_for_a_breach_end_at_once() {
     let run = f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], MORE).await;
     let spoilt =
-        f.store.transact(move |tx| crate::store::records::runs::update(tx, Some(run), NOW, |run| run.to_fetch = 0));
+        f.store.transact(move |tx| crate::store::ops::run_progress::update(tx, Some(run), NOW, |run| run.to_fetch = 0));
     spoilt.await.unwrap();
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", None)).await;

@@ -5,27 +5,25 @@
 //! is refused before the engine sees it. After an engine error or a panic the committer stops for good: what is on the disk
 //! is then unknown, and only a fresh opening may tell.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-use std::iter::Peekable;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::store::StoreError;
-use crate::store::engine::integrity;
-use crate::store::engine::sled::{Change, Kv, Pair};
+use crate::store::engine::kv::{Change, Kv};
 use crate::store::engine::watermark::Mark;
-use crate::store::tx::counters::{self, Counter, Counts};
-use crate::store::tx::notify::{Changed, Signal, Signals};
+use crate::store::error::StoreError;
+use crate::store::tx::counters::{self, Counts};
+use crate::store::tx::notify::{Signal, Signals};
+use crate::store::tx::transaction::{Overlay, Tx};
+use crate::supervisor::Supervisor;
 
 /// A group closes when its changes reach this size; larger ones gain nothing and delay answers.
 const GROUP_BYTES_MAX: usize = 256 * 1024;
 /// Transactions waiting for the thread; beyond it callers wait.
 const WAITING_MAX: usize = 4096;
 
-type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 type Work = Box<dyn FnOnce(&mut Tx<'_>) -> Answer + Send>;
 /// Sends the caller its answer, once the group's fate is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -33,8 +31,7 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// The handle to the committer's thread.
 pub(crate) struct Committer {
     sender: mpsc::Sender<Work>,
-    /// Told by the thread, and by who must end the process for another reason.
-    pub(crate) fail: watch::Sender<bool>,
+    pub(crate) supervisor: Supervisor,
     /// What the thread notes its commits in; none: a store in memory.
     pub(crate) mark: Option<Arc<Mark>>,
     /// Works in the caller's thread instead: a simulation's time must not run on while another thread works.
@@ -67,15 +64,15 @@ impl Committer {
 
     fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>, mark: Option<Arc<Mark>>) -> (Committer, Worker) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let fail = watch::Sender::new(false);
+        let supervisor = Supervisor::default();
         let committer = Committer {
             sender,
-            fail: fail.clone(),
+            supervisor: supervisor.clone(),
             mark: mark.clone(),
             #[cfg(test)]
             inline: None,
         };
-        (committer, Worker { kv, mark, receiver, signals, fail, full: false, unnoted: false })
+        (committer, Worker { kv, mark, receiver, signals, supervisor, full: false, unnoted: false })
     }
 
     /// Runs a transaction and returns when it is durable.
@@ -104,7 +101,7 @@ impl Committer {
 
     /// Turns true when the engine failed; the process should end then.
     pub(crate) fn failed(&self) -> watch::Receiver<bool> {
-        self.fail.subscribe()
+        self.supervisor.failed()
     }
 }
 
@@ -114,7 +111,7 @@ struct Worker {
     mark: Option<Arc<Mark>>,
     receiver: mpsc::Receiver<Work>,
     signals: Arc<Signals>,
-    fail: watch::Sender<bool>,
+    supervisor: Supervisor,
     full: bool,
     /// The mark could not be written the last time.
     unnoted: bool,
@@ -123,7 +120,7 @@ struct Worker {
 impl Drop for Worker {
     /// However the thread ends: without it nothing is taken in any more.
     fn drop(&mut self) {
-        self.fail.send_replace(true);
+        self.supervisor.stop_process();
     }
 }
 
@@ -176,7 +173,7 @@ impl Worker {
         };
         if let Err(error) = &outcome {
             tracing::error!(%error, "the store failed; stopping, to open it anew");
-            self.fail.send_replace(true);
+            self.supervisor.stop_process();
         }
         outcome.is_ok()
     }
@@ -261,147 +258,6 @@ fn run_group(kv: &dyn Kv, first: Work, receiver: &mut mpsc::Receiver<Work>) -> G
     Group { answers, changes: group.into_iter().collect(), counts, raised }
 }
 
-/// A transaction in progress.
-pub struct Tx<'a> {
-    kv: &'a dyn Kv,
-    group: &'a Overlay,
-    own: Overlay,
-    counts: Counts,
-    raised: BTreeSet<Signal>,
-    bytes: usize,
-    refused: bool,
-    /// Shops of which it parked something.
-    pub(crate) parked: BTreeSet<String>,
-    /// Shops that it paused for a breach; their runs end behind it.
-    pub(crate) breached: BTreeSet<String>,
-    /// The outbox record that takes further entries of this transaction, and its size.
-    pub(crate) open_record: Option<(u64, usize)>,
-}
-
-impl<'a> Tx<'a> {
-    /// Over what is on the disk and what the group committed before.
-    pub(crate) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
-        let (own, counts, raised) = (Overlay::new(), Counts::new(), BTreeSet::new());
-        let (parked, breached) = (BTreeSet::new(), BTreeSet::new());
-        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, parked, breached, open_record: None }
-    }
-}
-
-impl Tx<'_> {
-    /// The value of a key, own changes included.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.own.get(key).or_else(|| self.group.get(key)) {
-            Some(value) => Ok(value.clone()),
-            None => self.kv.get(key),
-        }
-    }
-
-    /// Looks at what is on the disk for damage, while nobody writes.
-    pub(crate) fn look(&self, from: &[u8], limit: usize) -> Result<integrity::Next, StoreError> {
-        self.kv.look(from, limit)
-    }
-
-    /// Sets a key.
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.bytes += key.len() + value.len();
-        self.raised.extend(Changed::by(&key).map(Signal::Changed));
-        self.own.insert(key, Some(value));
-    }
-
-    /// Adds to the value that this transaction has set; false when it has set none.
-    pub(crate) fn extend(&mut self, key: &[u8], more: &[u8]) -> bool {
-        let Some(Some(value)) = self.own.get_mut(key) else { return false };
-        value.extend_from_slice(more);
-        self.bytes += more.len();
-        true
-    }
-
-    /// Bytes of its changes.
-    pub(crate) fn size(&self) -> usize {
-        self.bytes
-    }
-
-    /// Changes a counter together with what it counts.
-    pub(crate) fn count(&mut self, counter: Counter, by: i64) {
-        *self.counts.entry(counter).or_default() += by;
-    }
-
-    /// Removes a key, present or not.
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.bytes += key.len();
-        self.raised.extend(Changed::by(&key).map(Signal::Changed));
-        self.own.insert(key, None);
-    }
-
-    /// The first `limit` pairs from `from` on with `prefix`, own changes included.
-    pub fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
-        self.pairs(prefix, from).take(limit).collect()
-    }
-
-    /// The pairs from `from` on with `prefix`, own changes included, read one by one.
-    pub fn pairs<'s>(&'s self, prefix: &'s [u8], from: &'s [u8]) -> impl Iterator<Item = Result<Pair, StoreError>> {
-        let start = from.max(prefix);
-        let own = layer(&self.own, prefix, start);
-        let group = layer(self.group, prefix, start);
-        let mut fresh = Merged { upper: own.peekable(), lower: group.peekable() }.peekable();
-        let mut below = self.kv.scan(prefix, start).peekable();
-        std::iter::from_fn(move || {
-            loop {
-                let order = match (fresh.peek(), below.peek()) {
-                    (None, None) => return None,
-                    (Some(_), None) => Ordering::Less,
-                    (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
-                    (Some((key, _)), Some(Ok((under, _)))) => key.as_slice().cmp(under),
-                };
-                if order == Ordering::Greater {
-                    return below.next();
-                }
-                if order == Ordering::Equal {
-                    below.next();
-                }
-                if let Some((key, Some(value))) = fresh.next() {
-                    return Some(Ok((key.clone(), value.clone())));
-                }
-            }
-        })
-    }
-
-    /// Tells somebody who waits, once the transaction is durable.
-    pub fn raise(&mut self, signal: Signal) {
-        self.raised.insert(signal);
-    }
-}
-
-type Layered<'a> = (&'a Vec<u8>, &'a Option<Vec<u8>>);
-
-fn layer<'a>(overlay: &'a Overlay, prefix: &'a [u8], start: &[u8]) -> impl Iterator<Item = Layered<'a>> {
-    overlay.range(start.to_vec()..).take_while(move |(key, _)| key.starts_with(prefix))
-}
-
-/// Two layers in the order of keys; the upper one wins.
-struct Merged<U: Iterator, L: Iterator> {
-    upper: Peekable<U>,
-    lower: Peekable<L>,
-}
-
-impl<'a, U: Iterator<Item = Layered<'a>>, L: Iterator<Item = Layered<'a>>> Iterator for Merged<U, L> {
-    type Item = Layered<'a>;
-
-    fn next(&mut self) -> Option<Layered<'a>> {
-        let (Some((above, _)), Some((under, _))) = (self.upper.peek(), self.lower.peek()) else {
-            return self.upper.next().or_else(|| self.lower.next());
-        };
-        match above.cmp(under) {
-            Ordering::Greater => self.lower.next(),
-            Ordering::Equal => {
-                self.lower.next();
-                self.upper.next()
-            }
-            Ordering::Less => self.upper.next(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -409,8 +265,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::{Committer, GROUP_BYTES_MAX, Overlay, Tx, Work, run_group, run_once};
+    use crate::store::engine::kv::Kv;
     use crate::store::engine::memory::MemoryKv;
-    use crate::store::engine::sled::Kv;
     use crate::store::tx::counters::{self, Counter};
     use crate::store::tx::notify::Signals;
     use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::store::keyspace::Queue;
+use crate::store::keyspace::{self, Queue};
 
 /// Changes kept for who computes the health; with more of them everything is read again.
 const CHANGES_MAX: usize = 50_000;
@@ -22,14 +22,9 @@ pub enum Changed {
 impl Changed {
     /// What a change of a key means to the health.
     pub(crate) fn by(key: &[u8]) -> Option<Changed> {
-        let (prefix, rest) = key.split_first()?;
-        match prefix {
-            b's' | b'S' | b'D' | b'Y' => {
-                let shop = rest.split(|byte| *byte == 0).next()?;
-                Some(Changed::Shop(String::from_utf8_lossy(shop).into_owned()))
-            }
-            b'u' => crate::store::keyspace::number_of(key).map(Changed::Run),
-            _ => None,
+        match keyspace::shop_of_health(key) {
+            Some(shop) => Some(Changed::Shop(shop)),
+            None => keyspace::run_of(key).map(Changed::Run),
         }
     }
 }

@@ -3,17 +3,16 @@
 //! Changed only inside transactions that commit anyway: the one that ends a run, and those that settle calls. A call
 //! that fails as the one before did writes nothing.
 
-use std::collections::HashMap;
-
-use crate::store::keyspace;
-
-use crate::store::records::runs;
-
 use crate::domain::{CallKind, Cause, Checkpoint, Job, JobKind, Run, StreamId, StreamStatus};
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::records::checkpoints;
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 fn read(tx: &Tx<'_>, stream: &StreamId) -> Result<StreamStatus, StoreError> {
-    decoded(tx.get(&keyspace::stream(b'S', stream))?, || runs::checkpoint(tx, stream))
+    decoded(tx.get(&keyspace::stream_status(stream))?, || checkpoints::checkpoint(tx, stream))
 }
 
 /// A stream's record. One without a record was not walked by a version that keeps them: there the start of the last
@@ -29,13 +28,13 @@ fn decoded(
 }
 
 fn put(tx: &mut Tx<'_>, stream: &StreamId, status: &StreamStatus) -> Result<(), StoreError> {
-    tx.put(keyspace::stream(b'S', stream), encode("a stream's status", status)?);
+    tx.put(keyspace::stream_status(stream), encode("a stream's status", status)?);
     Ok(())
 }
 
 /// Makes the record of a stream that has none when a run starts: the checkpoint moves before the run is done.
 pub(crate) fn run_starts(tx: &mut Tx<'_>, stream: &StreamId) -> Result<(), StoreError> {
-    if tx.get(&keyspace::stream(b'S', stream))?.is_some() {
+    if tx.get(&keyspace::stream_status(stream))?.is_some() {
         return Ok(());
     }
     let status = read(tx, stream)?;
@@ -78,29 +77,6 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn stream_status(&self, stream: &StreamId) -> Result<StreamStatus, StoreError> {
-        decoded(self.0.kv.get(&keyspace::stream(b'S', stream))?, || self.checkpoint(stream))
-    }
-
-    /// How much is parked of a resource of a shop.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    pub fn parked_of_resource(&self, shop: &str, resource: &str) -> Result<u64, StoreError> {
-        Ok(crate::store::tx::counters::number(self.0.kv.get(&keyspace::texts(b'Y', &[shop, resource]))?))
-    }
-
-    /// How much is parked of each resource of each shop; those without anything are left out.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    pub fn parked_by_resource(&self) -> Result<HashMap<(String, String), u64>, StoreError> {
-        let mut found = HashMap::new();
-        for pair in self.0.kv.scan(b"Y", b"Y") {
-            let (key, bytes) = pair?;
-            let mut parts = key.get(1..).unwrap_or_default().split(|byte| *byte == 0);
-            let mut part = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-            found.insert((part(), part()), crate::store::tx::counters::number(Some(bytes)));
-        }
-        Ok(found)
+        decoded(self.0.kv.get(&keyspace::stream_status(stream))?, || self.checkpoint(stream))
     }
 }

@@ -4,43 +4,21 @@
 //! the rows that it showed before is in doubt too, until another walk, an hour later, finds the same. Called by the end
 //! of a pass.
 
-use crate::domain::{Doubt, Run, RunState, StreamId, Unproved};
+use crate::domain::{Doubt, Run, RunState, Unproved};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
 use crate::store::keyspace;
-use crate::store::ops::list_page::RowNote;
 use crate::store::ops::listing_state;
-use crate::store::records::dead_letters;
+use crate::store::ops::retry;
+use crate::store::ops::run_progress;
+use crate::store::ops::start_run;
+use crate::store::records::ledger::RowNote;
 use crate::store::records::runs;
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::records::unproved;
+use crate::store::tx::transaction::Tx;
 
 /// How long a list must show nothing of what it showed before until that counts.
 const VANISHED_FOR_MS: i64 = 60 * 60 * 1000;
-
-impl Store {
-    /// Why it is not known whether a stream's list was read whole; none: it was, or was never read.
-    ///
-    /// # Errors
-    /// The engine's read errors.
-    pub fn unproved(&self, stream: &StreamId) -> Result<Option<Unproved>, StoreError> {
-        self.0.kv.get(&keyspace::stream(b'D', stream))?.map(|bytes| decode("a doubt", &bytes)).transpose()
-    }
-}
-
-fn read(tx: &Tx<'_>, stream: &StreamId) -> Result<Option<Unproved>, StoreError> {
-    tx.get(&keyspace::stream(b'D', stream))?.map(|bytes| decode("a doubt", &bytes)).transpose()
-}
-
-/// Whether the last walk of a stream ended in doubt.
-pub(crate) fn is_unproved(tx: &Tx<'_>, stream: &StreamId) -> Result<bool, StoreError> {
-    Ok(read(tx, stream)?.is_some())
-}
-
-/// A full walk proved that it saw the whole list.
-pub(crate) fn clear(tx: &mut Tx<'_>, stream: &StreamId) -> Result<(), StoreError> {
-    if is_unproved(tx, stream)? {
-        tx.delete(keyspace::stream(b'D', stream));
-    }
-    Ok(())
-}
 
 /// Ends a run whose pages gave reason to doubt that they are the whole list.
 pub(crate) fn end(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
@@ -67,7 +45,7 @@ pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bo
         return Ok(false);
     }
     // A clock that was ahead must not confirm it now.
-    let first = read(tx, &run.stream)?.and_then(|doubt| doubt.vanished_at).filter(|at| *at <= now);
+    let first = unproved::read(tx, &run.stream)?.and_then(|doubt| doubt.vanished_at).filter(|at| *at <= now);
     if first.is_some_and(|at| now - at >= VANISHED_FOR_MS) {
         return Ok(false);
     }
@@ -81,7 +59,7 @@ pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bo
 
 /// Whether a row was listed before this run, which did not meet it, and is on no other list of the resource.
 fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
-    let prefix = keyspace::stream(b'r', &run.stream);
+    let prefix = keyspace::rows(&run.stream);
     // Marks of rows that cannot be kept come before all ids.
     let from = [prefix.as_slice(), b" "].concat();
     let siblings = listing_state::siblings(tx, &run.stream)?;
@@ -100,15 +78,15 @@ fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
 
 fn end_as(tx: &mut Tx<'_>, run: &Run, reason: String, vanished_at: Option<i64>, now: i64) -> Result<(), StoreError> {
     let stream = &run.stream;
-    let since = read(tx, stream)?.map_or(now, |doubt| doubt.since.min(now));
+    let since = unproved::read(tx, stream)?.map_or(now, |doubt| doubt.since.min(now));
     let doubt = Unproved { reason: reason.clone(), since, vanished_at };
-    tx.put(keyspace::stream(b'D', stream), encode("a doubt", &doubt)?);
+    tx.put(keyspace::doubt(stream), encode("a doubt", &doubt)?);
     runs::leave(tx, stream);
-    runs::update(tx, Some(run.id), now, |run| {
+    run_progress::update(tx, Some(run.id), now, |run| {
         run.state = RunState::Unproved;
         run.error = Some(reason);
     })?;
     // The API answers: what was given up while it did not may work now.
-    dead_letters::revive(tx, run, false, now)?;
-    runs::follow(tx, run, now)
+    retry::revive(tx, run, false, now)?;
+    start_run::follow(tx, run, now)
 }

@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Combination, Held};
-use crate::store::keyspace::{self, texts};
-use crate::store::records::outbox::{DocumentHead, Head};
-use crate::store::{Store, StoreError, Tx, decode_with, document_context, encode_with};
+use crate::store::codec::{decode_with, encode_with};
+use crate::store::crypto::document_context;
+use crate::store::entry::{DocumentHead, Head};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 #[derive(Serialize, Deserialize)]
 struct ArchiveHead {
@@ -87,19 +91,19 @@ fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[
 
 /// Of each resource some of the shop's documents; those of others are passed over unread. Whether these were all.
 fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
-    let (mut from, mut room) = (vec![b'x'], PURGED_MAX);
+    let (mut from, mut room) = (keyspace::ARCHIVE.to_vec(), PURGED_MAX);
     loop {
-        let Some((key, _)) = tx.pairs(b"x", &from).next().transpose()? else { return Ok(true) };
+        let Some((key, _)) = tx.pairs(keyspace::ARCHIVE, &from).next().transpose()? else { return Ok(true) };
         let resource = key.get(1..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
         let resource = String::from_utf8_lossy(resource).into_owned();
-        let prefix = texts(b'x', &[&resource, shop]);
+        let prefix = keyspace::archive_of_shop(&resource, shop);
         let found = tx.scan(&prefix, &prefix, room)?;
         room -= found.len();
         found.into_iter().for_each(|(key, _)| tx.delete(key));
         if room == 0 {
             return Ok(false);
         }
-        from = keyspace::after(&texts(b'x', &[&resource]));
+        from = keyspace::after(&keyspace::archive_of(&resource));
     }
 }
 
@@ -123,8 +127,8 @@ impl Store {
         look: usize,
     ) -> Result<ArchivePage, StoreError> {
         let prefix = match shop {
-            Some(shop) => texts(b'x', &[resource, shop]),
-            None => texts(b'x', &[resource]),
+            Some(shop) => keyspace::archive_of_shop(resource, shop),
+            None => keyspace::archive_of(resource),
         };
         let mut from = match after {
             Some((shop, id)) => keyspace::archived(resource, shop, id),
@@ -195,7 +199,7 @@ impl Store {
         after: &str,
         limit: usize,
     ) -> Result<Vec<(String, Held)>, StoreError> {
-        let prefix = texts(b'x', &[resource, shop]);
+        let prefix = keyspace::archive_of_shop(resource, shop);
         let mut from = keyspace::archived(resource, shop, after);
         from.push(0);
         let found = self.0.kv.scan(&prefix, if after.is_empty() { &prefix } else { &from }).take(limit);

@@ -12,26 +12,18 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Run, RunState};
-use crate::store::engine::sled::{Kv, Pair};
+use crate::store::engine::kv::{Kv, Pair};
+use crate::store::error::StoreError;
 use crate::store::keyspace;
-use crate::store::tx::committer::run_once;
-use crate::store::tx::counters;
-use crate::store::{Store, StoreError, Tx, decode, encode};
+use crate::store::records::runs::{self, KEPT_OF_STREAM, OPEN};
+use crate::store::tx::handle::{Store, blocking};
 
-/// Runs of a stream that are kept whatever their age.
-const KEPT_OF_STREAM: usize = 200;
-/// Runs that need attention are kept at least so long.
-const ATTENTION_MS: i64 = 30 * 24 * 60 * 60 * 1000;
-/// Old runs looked at when one starts.
-const LOOKED_AT: usize = 64;
 /// Runs looked at or indexed in one transaction.
 const STEP: usize = 500;
 /// Between two steps in the background.
 const PAUSE: Duration = Duration::from_millis(20);
 /// With more shops than this their lists are not merged: the runs of all shops are looked through.
 const SHOPS_MERGED_MAX: usize = 64;
-/// The last run that the index knows of. Older programs start runs without it.
-const INDEXED: &[u8] = b"mruns";
 
 /// Which runs a listing shows.
 #[derive(Clone, Debug, Default)]
@@ -47,146 +39,6 @@ impl RunFilter {
             && self.resource.as_ref().is_none_or(|resource| *resource == run.stream.resource)
             && self.state.is_none_or(|state| state == run.state)
     }
-}
-
-/// The letter of a state in an index; part of the stored format.
-fn letter(state: RunState) -> u8 {
-    match state {
-        RunState::Walking => b'w',
-        RunState::Fetching => b'f',
-        RunState::Done => b'd',
-        RunState::Failed => b'x',
-        RunState::Canceled => b'c',
-        RunState::Unproved => b'u',
-        RunState::Stopped => b's',
-    }
-}
-
-/// The class of open runs.
-const OPEN: u8 = b'o';
-
-fn class(state: RunState) -> u8 {
-    match state {
-        RunState::Walking | RunState::Fetching => OPEN,
-        ended => letter(ended),
-    }
-}
-
-fn by_stream(run: &Run) -> Vec<u8> {
-    let mut key = [b"U".as_slice(), &keyspace::stream(b's', &run.stream)].concat();
-    key.extend(run.id.to_be_bytes());
-    key
-}
-
-fn by_resource(run: &Run) -> Vec<u8> {
-    let mut key = [b"U".as_slice(), &keyspace::texts(b'r', &[&run.stream.resource])].concat();
-    key.push(class(run.state));
-    key.extend(run.id.to_be_bytes());
-    key
-}
-
-/// Writes a run with its index entries. `before`: the run as it is stored.
-pub(crate) fn put(tx: &mut Tx<'_>, before: Option<&Run>, run: &Run) -> Result<(), StoreError> {
-    tx.put(keyspace::numbered(b'u', run.id), encode("a run", run)?);
-    if before.is_some_and(|before| before.state == run.state) {
-        return Ok(());
-    }
-    match before {
-        Some(before) if class(before.state) == class(run.state) => {}
-        before => {
-            if let Some(before) = before {
-                tx.delete(by_resource(before));
-            }
-            tx.put(by_resource(run), Vec::new());
-        }
-    }
-    tx.put(by_stream(run), vec![letter(run.state)]);
-    Ok(())
-}
-
-/// Notes that a run was started by a program that keeps the index.
-pub(crate) fn note_started(tx: &mut Tx<'_>, id: u64) {
-    tx.put(INDEXED.to_vec(), id.to_be_bytes().to_vec());
-}
-
-/// Deletes a run with its index entries, unless it is needed.
-pub(crate) fn delete_if_unneeded(
-    tx: &mut Tx<'_>,
-    id: u64,
-    is_needed: impl FnOnce(&Run) -> bool,
-) -> Result<bool, StoreError> {
-    let key = keyspace::numbered(b'u', id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
-    let run: Run = decode("a run", &bytes)?;
-    if run.is_open() || is_needed(&run) {
-        return Ok(false);
-    }
-    tx.delete(by_stream(&run));
-    tx.delete(by_resource(&run));
-    tx.delete(key);
-    Ok(true)
-}
-
-/// Jobs of the run are still to come, or people may want to look at it.
-fn is_needed(run: &Run, now: i64) -> bool {
-    let needs_attention =
-        run.parked > 0 || matches!(run.state, RunState::Failed | RunState::Unproved | RunState::Stopped);
-    let ended = run.ended_at.unwrap_or(run.started_at);
-    run.pending() > 0 || (needs_attention && ended > now.saturating_sub(ATTENTION_MS))
-}
-
-/// Deletes old runs of a stream of which one starts; a bounded step.
-pub(crate) fn trim_stream(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
-    let own = by_stream(run);
-    let Some(prefix) = own.len().checked_sub(8).and_then(|length| own.get(..length)) else { return Ok(()) };
-    let found = tx.scan(prefix, prefix, KEPT_OF_STREAM + LOOKED_AT)?;
-    for (key, _) in found.iter().take(found.len().saturating_sub(KEPT_OF_STREAM)) {
-        if let Some(id) = keyspace::number_of(key) {
-            delete_if_unneeded(tx, id, |run| is_needed(run, now))?;
-        }
-    }
-    Ok(())
-}
-
-/// Builds the index of a data directory whose last program kept none. Again from the beginning after a crash.
-///
-/// # Errors
-/// The engine's errors.
-pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
-    let last = counters::last(kv, "run")?;
-    let indexed = kv.get(INDEXED)?;
-    if indexed.is_some() && counters::number(indexed) == last {
-        return Ok(());
-    }
-    loop {
-        let stale: Vec<Vec<u8>> =
-            kv.scan(b"U", b"U").take(STEP).map(|pair| Ok(pair?.0)).collect::<Result<_, StoreError>>()?;
-        if stale.is_empty() {
-            break;
-        }
-        run_once(kv, |tx| {
-            stale.into_iter().for_each(|key| tx.delete(key));
-            Ok(())
-        })?;
-    }
-    let mut from = b"u".to_vec();
-    loop {
-        let runs: Vec<Run> =
-            kv.scan(b"u", &from).take(STEP).map(|pair| decode("a run", &pair?.1)).collect::<Result<_, StoreError>>()?;
-        let Some(newest) = runs.last() else { break };
-        from = keyspace::numbered(b'u', newest.id + 1);
-        run_once(kv, |tx| {
-            for run in &runs {
-                tx.put(by_resource(run), Vec::new());
-                tx.put(by_stream(run), vec![letter(run.state)]);
-            }
-            Ok(())
-        })?;
-    }
-    run_once(kv, |tx| {
-        note_started(tx, last);
-        Ok(())
-    })
 }
 
 /// The lists under a prefix: the beginnings of their keys, without the run's number.
@@ -216,7 +68,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn open_runs(&self) -> Result<Vec<Run>, StoreError> {
-        let mut lists = lists(&*self.0.kv, b"Ur")?;
+        let mut lists = lists(&*self.0.kv, keyspace::RUNS_BY_RESOURCE)?;
         lists.retain(|list| list.last() == Some(&OPEN));
         self.merge(&lists, None, usize::MAX, Run::is_open)
     }
@@ -227,17 +79,15 @@ impl Store {
         if let Some(shops) = filter.shops.as_ref().filter(|shops| shops.len() <= SHOPS_MERGED_MAX) {
             let mut found = Vec::new();
             for shop in shops {
-                let texts: Vec<&str> = std::iter::once(shop.as_str()).chain(filter.resource.as_deref()).collect();
-                found.extend(lists(kv, &[b"U".as_slice(), &keyspace::texts(b's', &texts)].concat())?);
+                found.extend(lists(kv, &keyspace::runs_of_shop(shop, filter.resource.as_deref()))?);
             }
             return Ok(Some(found));
         }
         if filter.resource.is_none() && filter.state.is_none() {
             return Ok(None);
         }
-        let texts: Vec<&str> = filter.resource.as_deref().into_iter().collect();
-        let mut found = lists(kv, &[b"U".as_slice(), &keyspace::texts(b'r', &texts)].concat())?;
-        let wanted = filter.state.map(class);
+        let mut found = lists(kv, &keyspace::runs_of_resource(filter.resource.as_deref()))?;
+        let wanted = filter.state.map(runs::class);
         found.retain(|list| wanted.is_none() || list.last().copied() == wanted);
         Ok(Some(found))
     }
@@ -291,7 +141,7 @@ impl Store {
     }
 
     async fn trim_all(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        let mut from = b"Us".to_vec();
+        let mut from = keyspace::RUNS_BY_STREAM.to_vec();
         while let Some((list, old)) = self.old_runs(from).await? {
             for some in old.chunks(STEP).map(<[u64]>::to_vec) {
                 tokio::select! {
@@ -301,7 +151,7 @@ impl Store {
                 let now = self.now();
                 self.transact(move |tx| {
                     for id in some {
-                        delete_if_unneeded(tx, id, |run| is_needed(run, now))?;
+                        runs::delete_if_unneeded(tx, id, |run| runs::is_needed(run, now))?;
                     }
                     Ok(())
                 })
@@ -315,8 +165,8 @@ impl Store {
     /// The first stream at or behind a key that has more runs than are kept of one, and those beyond.
     async fn old_runs(&self, mut from: Vec<u8>) -> Result<Option<(Vec<u8>, Vec<u64>)>, StoreError> {
         let store = self.clone();
-        crate::store::blocking(move || {
-            while let Some(pair) = store.0.kv.scan(b"Us", &from).next() {
+        blocking(move || {
+            while let Some(pair) = store.0.kv.scan(keyspace::RUNS_BY_STREAM, &from).next() {
                 let mut list = pair?.0;
                 list.truncate(list.len().saturating_sub(8));
                 let newest = store.0.kv.scan_back(&list, &keyspace::after(&list)).skip(KEPT_OF_STREAM);

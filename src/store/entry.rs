@@ -1,0 +1,31 @@
+//! The stored head of an outbox entry; a parked entry keeps it too.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Checkpoint, Combination, StreamId};
+
+/// All of a document but its body.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DocumentHead {
+    pub(crate) shop: String,
+    pub(crate) resource: String,
+    pub(crate) combination: Combination,
+    pub(crate) id: String,
+    pub(crate) fetched_at: i64,
+    pub(crate) first_listed_at: i64,
+    pub(crate) row_hash: u64,
+    pub(crate) document_hash: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<u64>,
+}
+
+/// The head of an outbox record; a sealed part may follow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Head {
+    Document(DocumentHead),
+    Listing { shop: String, resource: String, id: String, no_longer_listed_at: Option<i64> },
+    Checkpoint { stream: StreamId, checkpoint: Checkpoint },
+    Shop { shop: String },
+    ShopDeleted { shop: String, purge: bool },
+}

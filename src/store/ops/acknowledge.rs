@@ -1,0 +1,196 @@
+//! The way out of the outbox: read a batch, and acknowledge, archive or park it.
+//!
+//! Called by the writer. An entry leaves only in one of these three ways, so a crash before that repeats the write,
+//! which is harmless.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::domain::{Document, Entry};
+use crate::store::crypto::document_context;
+use crate::store::entry::{DocumentHead, Head};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::ops::archive;
+use crate::store::ops::park;
+use crate::store::ops::run_progress::RunCounts;
+use crate::store::records::outbox::{self, Slot, Waiting};
+use crate::store::records::shops;
+use crate::store::tx::handle::Store;
+use crate::store::tx::notify::Signal;
+use crate::store::tx::transaction::Tx;
+
+/// Entries that settling moves into the archive at once, and about how many bytes as stored.
+pub(crate) const ARCHIVED_MAX: usize = 256;
+
+pub(crate) const ARCHIVED_BYTES_MAX: usize = 512 * 1024;
+
+/// Moves the oldest entries into the archive; no more than one commit should.
+pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+    let (mut slots, mut size) = (Vec::new(), 0);
+    for pair in tx.pairs(keyspace::OUTBOX, keyspace::OUTBOX) {
+        let (key, stored) = pair?;
+        let record = keyspace::number_of(&key).unwrap_or(0);
+        slots.extend(outbox::entries(&stored)?.iter().map(|entry| Slot { record, version: entry.version }));
+        size += stored.len();
+        if slots.len() >= ARCHIVED_MAX || size >= ARCHIVED_BYTES_MAX {
+            break;
+        }
+    }
+    if slots.is_empty() { Ok(()) } else { move_to_archive(tx, &slots, now) }
+}
+
+pub(crate) fn move_to_archive(tx: &mut Tx<'_>, slots: &[Slot], now: i64) -> Result<(), StoreError> {
+    let mut counts = RunCounts::default();
+    for (version, head, sealed) in outbox::remove(tx, slots)? {
+        if !archive::apply(tx, version, &head, &sealed)? {
+            outbox::append(tx, &head, &sealed, now)?;
+            continue;
+        }
+        // What stays in the archive of a deleted shop needs its key.
+        if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
+            acknowledged(tx, head, &mut counts);
+        }
+    }
+    counts.apply(tx, now)?;
+    tx.raise(Signal::Progress);
+    Ok(())
+}
+
+pub(crate) fn acknowledged(tx: &mut Tx<'_>, head: Head, counts: &mut RunCounts) {
+    match head {
+        Head::Document(head) => {
+            metrics::counter!("waybill_documents_written_total", "resource" => head.resource.clone()).increment(1);
+            counts.written(head.run);
+        }
+        Head::ShopDeleted { shop, purge } => shops::forget_key(tx, &shop, purge),
+        Head::Listing { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
+    }
+}
+
+pub(crate) fn document(version: u64, head: DocumentHead, body: Vec<u8>) -> Document {
+    Document {
+        shop: head.shop,
+        resource: head.resource,
+        combination: head.combination,
+        id: head.id,
+        version,
+        fetched_at: head.fetched_at,
+        first_listed_at: head.first_listed_at,
+        row_hash: head.row_hash,
+        document_hash: head.document_hash,
+        run: head.run,
+        body: Bytes::from(body),
+    }
+}
+
+impl Store {
+    /// The oldest entries in records above that of `after`, about `count` and about `bytes` (as stored):
+    /// records are read whole. Their documents are opened; one that cannot be is told and left out, so that it holds
+    /// up no other: the sink lacks it, and what it lacks is read again after the next full walk.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn outbox_batch(&self, after: Option<Slot>, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
+        let from =
+            after.map_or_else(|| keyspace::OUTBOX.to_vec(), |after| keyspace::outbox(after.record.saturating_add(1)));
+        let mut batch = Vec::new();
+        let mut size = 0;
+        for pair in self.0.kv.scan(keyspace::OUTBOX, &from) {
+            let (key, record) = pair?;
+            let number = keyspace::number_of(&key).unwrap_or(0);
+            for stored in outbox::entries(&record)? {
+                size += stored.len();
+                let (slot, bytes) = (Slot { record: number, version: stored.version }, stored.len());
+                let entry = match self.open_entry(stored.version, stored.head()?, stored.sealed) {
+                    Err(StoreError::Sealed { context }) => {
+                        tracing::error!(context, "a document cannot be opened and is left out until it is read again");
+                        None
+                    }
+                    opened => opened?,
+                };
+                batch.push(Waiting { slot, entry, bytes });
+            }
+            if batch.len() >= count || size >= bytes {
+                break;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn open_entry(&self, version: u64, head: Head, sealed: &[u8]) -> Result<Option<Entry>, StoreError> {
+        Ok(Some(match head {
+            Head::Document(head) => {
+                let key = match self.shop_key(&head.shop) {
+                    Ok(key) => key,
+                    Err(StoreError::Absent { .. }) => return Ok(None),
+                    Err(error) => return Err(error),
+                };
+                let body = key.open_document(&document_context(&head.shop, &head.resource, &head.id), sealed)?;
+                Entry::Document(document(version, head, body))
+            }
+            Head::Listing { shop, resource, id, no_longer_listed_at } => {
+                Entry::Listing { shop, resource, id, version, no_longer_listed_at }
+            }
+            Head::Checkpoint { stream, checkpoint } => Entry::Checkpoint { stream, checkpoint },
+            // The mirror shows the shop as it is now; an older state need not be written first.
+            Head::Shop { shop } => match self.shop_record(&shop)? {
+                Some(record) => Entry::Shop { sealed: record.sealed_parts(), shop: record.shop },
+                None => return Ok(None),
+            },
+            Head::ShopDeleted { shop, purge } => Entry::ShopDeleted { shop, purge },
+        }))
+    }
+
+    /// Removes entries whose commit in the sink is confirmed.
+    ///
+    /// # Errors
+    /// The engine's errors; then nothing is removed and the batch will be written again.
+    pub async fn acknowledge(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        let now = self.now();
+        self.transact(move |tx| {
+            let mut counts = RunCounts::default();
+            for (_, head, _) in outbox::remove(tx, &slots)? {
+                acknowledged(tx, head, &mut counts);
+            }
+            counts.apply(tx, now)?;
+            tx.raise(Signal::Progress);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Moves entries into the embedded archive: its write and its acknowledgement are one commit.
+    ///
+    /// # Errors
+    /// The engine's errors; then nothing has moved.
+    pub async fn archive(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        let now = self.now();
+        self.transact(move |tx| move_to_archive(tx, &slots, now)).await
+    }
+
+    /// From now on what settling adds to the outbox moves into the archive in the same commit. What else is added waits
+    /// for [`Store::archive`].
+    pub fn archive_when_settling(&self) {
+        self.0.archives_when_settling.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives up on an entry that the sink refuses; it can be retried later.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn park_entry(&self, slot: Slot, reason: String, attempts: u32) -> Result<(), StoreError> {
+        let (now, parked_max) = (self.now(), self.parked_max());
+        let paused = self.transact(move |tx| {
+            for (_, head, sealed) in outbox::remove(tx, &[slot])? {
+                park::park_entry(tx, head, sealed, (reason.clone(), attempts), now)?;
+            }
+            park::pause_full(tx, parked_max, now)
+        });
+        for shop in paused.await? {
+            self.stop_runs(&shop).await?;
+        }
+        Ok(())
+    }
+}

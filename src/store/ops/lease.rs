@@ -1,0 +1,104 @@
+//! Leasing: takes ready jobs for one attempt each, and gives them back.
+//!
+//! The record of a lease and the occupied rate slots are one commit, made before any call leaves.
+
+use crate::domain::Lease;
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace::{self, Queue};
+use crate::store::records::leases::Begun;
+use crate::store::records::rate_slots;
+use crate::store::records::ready_queue::{self, Picked};
+use crate::store::tx::handle::{Claimed, Store, claimed};
+use crate::store::tx::notify::Signal;
+use crate::store::tx::transaction::Tx;
+
+pub(crate) fn begun(picked: &[Picked]) -> Vec<Begun> {
+    let mut begun: Vec<Begun> = Vec::new();
+    for Picked { queue, record, job } in picked {
+        if let Some(known) = begun.iter_mut().find(|begun| begun.record == *record && begun.queue == *queue) {
+            known.seqs.insert(job.seq);
+        } else {
+            begun.push(Begun { queue: queue.clone(), class: job.class, record: *record, seqs: [job.seq].into() });
+        }
+    }
+    begun
+}
+
+/// Ends claims, current or late. The answers tell which were current.
+pub(crate) fn release<'a>(tx: &mut Tx<'_>, claims: &Claimed, leases: impl Iterator<Item = &'a Lease>) -> Vec<bool> {
+    let mut claims = claimed(claims);
+    leases
+        .map(|lease| {
+            let released = claims.release(lease);
+            if released == Some(true) {
+                tx.delete(keyspace::lease(lease.claim));
+            }
+            released.is_some()
+        })
+        .collect()
+}
+
+/// Counts the attempts that the process before this one did not end.
+pub(crate) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    for (key, bytes) in tx.scan(keyspace::LEASES, keyspace::LEASES, usize::MAX)? {
+        for Begun { queue, class, record, seqs } in decode::<Vec<Begun>>("a claim", &bytes)? {
+            ready_queue::count_attempts(tx, queue.key(class, record), &seqs)?;
+        }
+        tx.delete(key);
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Takes up to `want` jobs of the queues for one attempt each, most urgent class first and queues
+    /// of one class in turn (beginning with the first). Durable before it returns, together with the
+    /// budget's `occupied` slots, which counts the calls of these jobs already.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn lease(
+        &self,
+        queues: Vec<Queue>,
+        want: usize,
+        budget: Option<(String, String, u32)>,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let claims = Claimed::clone(&self.0.claims);
+        let claim = claimed(&claims).draw();
+        let leased = self.transact(move |tx| {
+            let mut claims = claimed(&claims);
+            let picked = ready_queue::pick(tx, &queues, want, &claims)?;
+            if picked.is_empty() {
+                return Ok(Vec::new());
+            }
+            let under_way = encode("a claim", &begun(&picked))?;
+            claims.hold(claim, &picked.iter().map(|picked| (&picked.queue, &picked.job)).collect::<Vec<_>>());
+            tx.put(keyspace::lease(claim), under_way);
+            if let Some((account, rule, occupied)) = budget {
+                let unused = u32::try_from(want - picked.len()).unwrap_or(0);
+                rate_slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
+            }
+            let lease = |Picked { record, mut job, .. }| {
+                job.attempts += 1;
+                Lease { attempt: job.attempts, job, claim, record }
+            };
+            Ok(picked.into_iter().map(lease).collect())
+        });
+        let leased = leased.await;
+        if leased.is_err() {
+            claimed(&self.0.claims).forget(claim);
+        }
+        leased
+    }
+
+    /// Gives up claims without an answer (a step that was cut off, a commit that failed): the jobs are
+    /// ready again.
+    pub fn abandon(&self, leases: &[Lease]) {
+        let mut claims = claimed(&self.0.claims);
+        for lease in leases {
+            // The claim's record stays until the next start; it does no harm.
+            claims.release(lease);
+            self.0.signals.raise([Signal::Queue(Queue::of(&lease.job))].into());
+        }
+    }
+}

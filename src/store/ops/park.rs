@@ -1,0 +1,175 @@
+//! Parking: gives up on a job, a row or an outbox entry, and keeps why.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::domain::{Cause, Job, JobKind, Mode, Parked, Rejected, Run, ShopState, StreamId};
+use crate::store::codec::{decode, encode, number};
+use crate::store::entry::Head;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::ops::parse_alert;
+use crate::store::ops::run_progress;
+use crate::store::ops::shop_state;
+use crate::store::ops::start_run;
+use crate::store::records::dead_letters::{self, MayPass, Record, SEQUENCE, What};
+use crate::store::records::runs;
+use crate::store::records::shops;
+use crate::store::tx::transaction::Tx;
+
+/// The pause before a read that may work later is put back unasked; twice as long each time.
+pub(crate) const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
+
+pub(crate) const REVIVE_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Looked at, and so put back at most, by one walk.
+pub(crate) const REVIVED_MAX: usize = 500;
+
+/// Pauses shops of which the transaction parked something, and that have as much parked as may be: a fault that
+/// lasts must end, and what it parks must stay a list that somebody can look through. What comes after, from calls
+/// that were under way, is parked too. A shop that is not active has its own reason, and keeps it. Returns the shops that
+/// the transaction paused, those for a breach too: their runs are to be ended.
+pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<Vec<String>, StoreError> {
+    let mut paused = Vec::new();
+    for shop in std::mem::take(&mut tx.parked) {
+        let parked = number(tx.get(&keyspace::parked_of_shop(&shop))?);
+        if parked < parked_max || !shops::is_active(tx, &shop)? {
+            continue;
+        }
+        tracing::warn!(shop.id = shop, parked, parked_max, "so much of the shop is parked that it is paused");
+        let reason = format!(
+            "paused by Waybill: {parked} pages and documents of this shop are parked, and limits.parked_max allows \
+             {parked_max}. While `waybill serve` runs, GET /api/v1/parked?shop={shop} says why; correct that, put them back \
+             with POST /api/v1/shops/{shop}/parked/retry, and resume the shop"
+        );
+        shop_state::set_state(tx, &shop, ShopState::Paused, Some(reason), now)?;
+        paused.push(shop);
+    }
+    paused.extend(std::mem::take(&mut tx.breached));
+    Ok(paused)
+}
+
+/// Why a job is given up.
+pub(crate) struct Parking {
+    pub(crate) cause: Cause,
+    /// It may succeed later without a change by anybody: such a read is retried automatically.
+    pub(crate) may_pass: bool,
+    /// Of a list page: the walk continues with the page after it.
+    pub(crate) goes_on: bool,
+}
+
+/// Parks a job; a page whose walk does not go on fails its run.
+pub(crate) fn park_job(
+    tx: &mut Tx<'_>,
+    mut job: Job,
+    Parking { cause, may_pass, goes_on }: Parking,
+    now: i64,
+) -> Result<(), StoreError> {
+    let Cause { class, text: reason } = cause;
+    let (name, document_id) = match &job.kind {
+        JobKind::ListPage { .. } => ("list_page", None),
+        JobKind::Sweep { .. } => ("sweep", None),
+        JobKind::FetchDetail { id, .. } => ("fetch_detail", Some(id.clone())),
+    };
+    let parked = Parked {
+        id: tx.next(SEQUENCE)?,
+        shop_id: job.shop.clone(),
+        resource: job.resource.clone(),
+        document_id,
+        job: name.to_owned(),
+        reason: reason.clone(),
+        attempts: job.attempts,
+        parked_at: now,
+    };
+    match &job.kind {
+        JobKind::ListPage { run, page, .. } => {
+            let mode = runs::read(tx, *run)?.map_or(Mode::Full, |run| run.mode);
+            forget_page(tx, &job.stream(), (mode, *page))?;
+            if !goes_on {
+                let cause = Cause::new(class, format!("page {page} was given up: {reason}"));
+                start_run::fail(tx, *run, &job.stream(), cause, now)?;
+            }
+        }
+        JobKind::FetchDetail { run, .. } => {
+            parse_alert::count(&job.resource);
+            run_progress::update(tx, *run, now, |run| run.parked += 1)?;
+        }
+        JobKind::Sweep { run, .. } => {
+            let cause = Cause::new(class, format!("marking rows as no longer listed was given up: {reason}"));
+            start_run::fail(tx, *run, &job.stream(), cause, now)?;
+        }
+    }
+    let is_page = job.document().is_none();
+    if may_pass || is_page {
+        let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
+        let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
+        let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
+        let note = MayPass { parked: parked.id, not_before: now.saturating_add(pause), page_of };
+        tx.put(keyspace::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
+    }
+    job.attempts = 0;
+    job.last_error = Some(reason);
+    dead_letters::put(tx, &Record { parked, what: What::Job { job } })
+}
+
+/// Forgets the parked record of a page that an earlier walk gave up, when another walk does: one says it all.
+pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, (mode, number): (Mode, u64)) -> Result<(), StoreError> {
+    let prefix = keyspace::parked_jobs(stream);
+    for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
+        let note: MayPass = decode("a parked job", &bytes)?;
+        if note.page_of != Some(mode) {
+            continue;
+        }
+        let record: Option<Record> =
+            tx.get(&keyspace::parked(note.parked))?.map(|bytes| decode("a parked record", &bytes)).transpose()?;
+        if let Some(Record { what: What::Job { job }, .. }) = record
+            && matches!(job.kind, JobKind::ListPage { page, .. } if page == number)
+        {
+            dead_letters::forget(tx, note.parked)?;
+            tx.delete(key);
+        }
+    }
+    Ok(())
+}
+
+/// Parks a row that cannot be kept; returns the record's id.
+pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<u64, StoreError> {
+    let id = tx.next(SEQUENCE)?;
+    let parked = Parked {
+        id,
+        shop_id: run.stream.shop.clone(),
+        resource: run.stream.resource.clone(),
+        document_id: row.id.clone(),
+        job: "list_page".to_owned(),
+        reason: row.reason.clone(),
+        attempts: 1,
+        parked_at: now,
+    };
+    parse_alert::count(&parked.resource);
+    let mark = format!("\u{1}{}", row.mark());
+    let key = STANDARD.encode(keyspace::row(&run.stream, &mark));
+    dead_letters::put(tx, &Record { parked, what: What::Row { key } })?;
+    Ok(id)
+}
+
+pub(crate) fn park_entry(
+    tx: &mut Tx<'_>,
+    head: Head,
+    sealed: Vec<u8>,
+    (reason, attempts): (String, u32),
+    now: i64,
+) -> Result<(), StoreError> {
+    let (shop_id, resource, document_id) = match &head {
+        Head::Document(head) => (head.shop.clone(), head.resource.clone(), Some(head.id.clone())),
+        Head::Listing { shop, resource, id, .. } => (shop.clone(), resource.clone(), Some(id.clone())),
+        Head::Checkpoint { stream, .. } => (stream.shop.clone(), stream.resource.clone(), None),
+        Head::Shop { shop } | Head::ShopDeleted { shop, .. } => (shop.clone(), String::new(), None),
+    };
+    if let Head::Document(head) = &head {
+        run_progress::update(tx, head.run, now, |run| run.refused += 1)?;
+    }
+    let id = tx.next(SEQUENCE)?;
+    let parked =
+        Parked { id, shop_id, resource, document_id, job: "write".to_owned(), reason, attempts, parked_at: now };
+    dead_letters::put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
+}

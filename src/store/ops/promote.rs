@@ -1,0 +1,104 @@
+//! Makes delayed jobs ready when they are due, and repairs their dates after the wall clock was set back.
+
+use crate::domain::{Job, JobKind, RunState};
+use crate::store::codec::decode;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::ops::detail;
+use crate::store::records::jobs::{CLOCK_AHEAD_MS, Waiter, unwait, wait};
+use crate::store::records::ready_queue::enqueue;
+use crate::store::records::runs;
+use crate::store::tx::handle::{Store, blocking};
+use crate::store::tx::transaction::Tx;
+
+/// Waiting jobs made ready in one transaction.
+pub(crate) const PROMOTED_MAX: usize = 500;
+
+/// Attempts that a job makes from its place in the queue. One that failed so often goes behind what waits by then: it may
+/// fail over and over, and each try takes a slot that others wait for.
+pub(crate) const ATTEMPTS_IN_PLACE: u32 = 2;
+
+/// Whether a page is for a run that ended meanwhile: its shop was refused or paused.
+pub(crate) fn is_of_ended_run(tx: &Tx<'_>, job: &Job) -> Result<bool, StoreError> {
+    match job.kind {
+        JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
+            Ok(runs::read(tx, run)?.is_some_and(|run| run.state == RunState::Stopped))
+        }
+        JobKind::FetchDetail { .. } => Ok(false),
+    }
+}
+
+impl Store {
+    /// Makes waiting jobs ready whose time has come. Returns when the next one is due.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn promote(&self) -> Result<Option<i64>, StoreError> {
+        let now = self.now();
+        match self.next_due()? {
+            Some(due) if due <= now => {}
+            other => return Ok(other),
+        }
+        self.transact(move |tx| {
+            // Only what is due is read: there may be as many planned re-reads as documents.
+            let mut found = Vec::new();
+            for pair in tx.pairs(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).take(PROMOTED_MAX) {
+                let Some(at) = keyspace::due_and_seq(&pair?.0).filter(|(due, _)| *due <= now) else { break };
+                found.push(at);
+            }
+            for (due, seq) in found {
+                if let Some(mut job) = unwait(tx, due, seq)? {
+                    if is_of_ended_run(tx, &job)? {
+                        continue;
+                    }
+                    if job.attempts >= ATTEMPTS_IN_PLACE {
+                        job.seq = tx.next("job")?;
+                        detail::replan(tx, &job, seq, due)?;
+                    }
+                    enqueue(tx, &job)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.next_due()
+    }
+
+    /// Gives what was put aside later than now, so before the wall clock was set back, its pause anew from now on; else
+    /// it would wait for a time that is far away. A planned re-read keeps its date if the clock was not ahead by much.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn mend_waits(&self) -> Result<(), StoreError> {
+        let (store, now) = (self.clone(), self.now());
+        let found = blocking(move || store.put_aside_after(now)).await?;
+        for some in found.chunks(PROMOTED_MAX).map(<[_]>::to_vec) {
+            self.transact(move |tx| {
+                for (due, seq, pause) in some {
+                    if let Some(job) = unwait(tx, due, seq)? {
+                        detail::replan(tx, &job, seq, now + pause)?;
+                        wait(tx, job, now + pause, now)?;
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// What was put aside after `now`: due time, seq and pause. Looks at every waiting job.
+    fn put_aside_after(&self, now: i64) -> Result<Vec<(i64, u64, i64)>, StoreError> {
+        let mut found = Vec::new();
+        for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
+            let (key, bytes) = pair?;
+            let Some((due, seq)) = keyspace::due_and_seq(&key) else { continue };
+            let Waiter { job, since } = decode("a waiting job", &bytes)?;
+            let ahead = if job.last_error.is_some() { 0 } else { CLOCK_AHEAD_MS };
+            if since > now + ahead {
+                found.push((due, seq, (due - since).max(0)));
+            }
+        }
+        Ok(found)
+    }
+}

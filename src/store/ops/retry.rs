@@ -1,0 +1,177 @@
+//! Retrying what was parked: on request, or automatically after a walk.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::domain::{Job, JobKind, Mode, Parked, Run, RunState};
+use crate::store::codec::{decode, encode};
+use crate::store::entry::Head;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::ops::detail;
+use crate::store::ops::listing_state::{self, Standing};
+use crate::store::ops::park::{REVIVE_AFTER_MAX_MS, REVIVED_MAX};
+use crate::store::ops::run_progress;
+use crate::store::records::dead_letters::{self, MayPass, Record, SEQUENCE, What};
+use crate::store::records::outbox;
+use crate::store::records::ready_queue::enqueue;
+use crate::store::records::runs;
+use crate::store::tx::handle::{Store, blocking};
+use crate::store::tx::sequences;
+use crate::store::tx::transaction::Tx;
+
+/// Put back by one commit, when all of a shop are: so many, or so many bytes.
+pub(crate) const RETRIED_MAX: usize = 500;
+
+pub(crate) const RETRIED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// After a walk to the end of a list: puts reads of its stream back that may work by now, and, when the walk saw the
+/// whole list, forgets pages that were given up. What was parked while the API was away needs no request.
+pub(crate) fn revive(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64) -> Result<(), StoreError> {
+    let prefix = keyspace::parked_jobs(&walked.stream);
+    for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
+        let note: MayPass = decode("a parked job", &bytes)?;
+        // A clock that was ahead once must not put it off for ever.
+        let is_due = note.not_before <= now || note.not_before > now.saturating_add(REVIVE_AFTER_MAX_MS);
+        match note.page_of {
+            None if is_due => drop(retry(tx, note.parked, true, now)?),
+            // A walk for news does not read what a whole one gave up.
+            Some(mode) if is_whole && (walked.mode == Mode::Full || mode == Mode::Incremental) => {
+                dead_letters::forget(tx, note.parked)?;
+                tx.delete(key);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, StoreError> {
+    let key = keyspace::parked(id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
+    let record: Record = decode("a parked record", &bytes)?;
+    match record.what {
+        What::Job { mut job } => {
+            tx.delete(keyspace::parked_job(&job.stream(), id));
+            job.revived = if unasked { job.revived.saturating_add(1) } else { 0 };
+            retry_job(tx, &job, now)?;
+        }
+        What::Entry { head, sealed } => {
+            if let Head::Document(head) = &head {
+                run_progress::update(tx, head.run, now, |run| run.refused = run.refused.saturating_sub(1))?;
+            }
+            let sealed = STANDARD
+                .decode(sealed)
+                .map_err(|error| StoreError::Record { what: format!("parked {id}"), detail: error.to_string() })?;
+            put_back(tx, head, &sealed, now)?;
+        }
+        What::Row { key } => {
+            if let Ok(key) = STANDARD.decode(key) {
+                tx.delete(key);
+            }
+        }
+    }
+    tx.delete(key);
+    dead_letters::count(tx, (&record.parked.shop_id, &record.parked.resource), -1)?;
+    Ok(true)
+}
+
+/// Puts back what the sink refused, unless something newer is known by now: that is on its way, in the sink, or parked
+/// itself, and must not be overwritten.
+pub(crate) fn put_back(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+    match head {
+        Head::Document(head) => detail::put_back(tx, head, sealed, now),
+        Head::Listing { shop, resource, id, no_longer_listed_at } => {
+            let no_longer_listed_at = match listing_state::standing(tx, &shop, &resource, &id)? {
+                Standing::Unknown => no_longer_listed_at,
+                Standing::Listed => None,
+                Standing::Gone(at) => Some(at),
+            };
+            outbox::append(tx, &Head::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
+        }
+        other => outbox::append(tx, &other, sealed, now).map(drop),
+    }
+}
+
+/// Puts the first of these back, as many as one commit takes. The last one that was looked at, and how many were
+/// there still.
+pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<(u64, u64), StoreError> {
+    let (mut done, mut retried) = (0, 0);
+    for parked in found {
+        // Documents may be large, and one of any size must pass.
+        if retried > 0 && tx.size() > RETRIED_BYTES_MAX {
+            break;
+        }
+        retried += u64::from(retry(tx, parked.id, false, now)?);
+        done = parked.id;
+    }
+    Ok((done, retried))
+}
+
+pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
+    match &job.kind {
+        JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
+            // Its run is not kept any more: the next walk reads the page.
+            if runs::read(tx, *run)?.is_none() {
+                return Ok(());
+            }
+            // A newer walk reads this page too, and sweeps.
+            if runs::walking(tx, &job.stream())?.is_some() {
+                return Ok(());
+            }
+            tx.put(keyspace::walk(&job.stream()), encode("a walk", run)?);
+            let from = if let JobKind::ListPage { page, .. } = &job.kind { Some(*page) } else { None };
+            run_progress::update(tx, Some(*run), now, |run| {
+                run.state = RunState::Walking;
+                (run.error, run.error_class) = (None, None);
+                // It reads the pages from here on again.
+                run.doubts.retain(|doubt| from.is_some_and(|from| doubt.page < from));
+            })?;
+        }
+        JobKind::FetchDetail { run, .. } => run_progress::update(tx, *run, now, |run| {
+            run.parked = run.parked.saturating_sub(1);
+            if run.state == RunState::Done {
+                run.state = RunState::Fetching;
+            }
+        })?,
+    }
+    enqueue(tx, job)
+}
+
+impl Store {
+    /// Puts all back that is parked of a shop, or of one resource of it, as [`Store::retry_parked`] does one; in
+    /// bounded steps, so that it holds up nobody. How many. What is parked meanwhile is not looked at: it would go
+    /// round and round.
+    ///
+    /// # Errors
+    /// The engine's errors; what was put back by then stays so.
+    pub async fn retry_all_parked(&self, shop: &str, resource: Option<&str>) -> Result<u64, StoreError> {
+        let last = sequences::last(&*self.0.kv, SEQUENCE)?;
+        let (mut after, mut retried) = (None, 0);
+        loop {
+            let (store, shop, resource) = (self.clone(), shop.to_owned(), resource.map(str::to_owned));
+            let found = blocking(move || {
+                let is_asked = |parked: &Parked| resource.as_ref().is_none_or(|name| parked.resource == *name);
+                store.parked(after, RETRIED_MAX, |parked| {
+                    parked.id <= last && parked.shop_id == shop && is_asked(parked)
+                })
+            });
+            let found = found.await?;
+            if found.is_empty() {
+                return Ok(retried);
+            }
+            let now = self.now();
+            let (done, some) = self.transact(move |tx| retry_some(tx, &found, now)).await?;
+            (after, retried) = (Some(done), retried + some);
+        }
+    }
+
+    /// Puts a parked job or document back with fresh attempts. False: no such record.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn retry_parked(&self, id: u64) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.transact(move |tx| retry(tx, id, false, now)).await
+    }
+}

@@ -1,0 +1,107 @@
+//! Changes to a run's record: its counters, its end, and what follows from both.
+//!
+//! Called inside transactions by everything that works for a run.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{Run, RunState};
+use crate::store::error::StoreError;
+use crate::store::ops::invariants;
+use crate::store::ops::parse_alert;
+use crate::store::ops::stream_status;
+use crate::store::records::runs;
+use crate::store::tx::counters::Counter;
+use crate::store::tx::notify::Signal;
+use crate::store::tx::transaction::Tx;
+
+/// Changes a run's record, and closes it when nothing is left to do. A run that is not kept any more
+/// is no error.
+pub(crate) fn update(
+    tx: &mut Tx<'_>,
+    id: Option<u64>,
+    now: i64,
+    change: impl FnOnce(&mut Run),
+) -> Result<(), StoreError> {
+    let Some(id) = id else { return Ok(()) };
+    let Some(mut run) = runs::read(tx, id)? else { return Ok(()) };
+    let before = run.clone();
+    change(&mut run);
+    if run.fetched + run.gone + run.parked > run.to_fetch {
+        let what = format!(
+            "run {id} asked for {} details and has {} fetched, {} gone and {} parked",
+            run.to_fetch, run.fetched, run.gone, run.parked
+        );
+        invariants::pause_shop(tx, &run.stream.shop, &what, now)?;
+    }
+    if run.state == RunState::Fetching && run.pending() == 0 {
+        run.state = RunState::Done;
+    }
+    if before.is_open() && !run.is_open() {
+        run.alarmed = parse_alert::tell_details(&run);
+        run.ended_at = Some(now);
+        tx.count(Counter::OpenRuns, -1);
+        tx.raise(Signal::Ended(id));
+        stream_status::run_ended(tx, &run, now)?;
+        count_end(&run);
+    } else if !before.is_open() && run.is_open() {
+        run.ended_at = None;
+        tx.count(Counter::OpenRuns, 1);
+    }
+    runs::put(tx, Some(&before), &run)
+}
+
+/// Counts a run that ended, for the metrics.
+pub(crate) fn count_end(run: &Run) {
+    let result = match run.state {
+        RunState::Walking | RunState::Fetching => return,
+        RunState::Done => "done",
+        RunState::Failed => "failed",
+        RunState::Canceled => "canceled",
+        RunState::Unproved => "unproved",
+        RunState::Stopped => "stopped",
+    };
+    metrics::counter!("waybill_runs_total", "resource" => run.stream.resource.clone(), "result" => result).increment(1);
+}
+
+/// What the jobs of one transaction did to the counters of their runs.
+#[derive(Default)]
+pub(crate) struct RunCounts(BTreeMap<u64, Counts>);
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    fetched: u64,
+    gone: u64,
+    written: u64,
+}
+
+impl RunCounts {
+    pub(crate) fn fetched(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.fetched += 1);
+    }
+
+    pub(crate) fn gone(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.gone += 1);
+    }
+
+    pub(crate) fn written(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.written += 1);
+    }
+
+    fn of(&mut self, run: Option<u64>, change: impl FnOnce(&mut Counts)) {
+        if let Some(run) = run {
+            change(self.0.entry(run).or_default());
+        }
+    }
+
+    /// Writes them down, one record a run; part of the same transaction.
+    pub(crate) fn apply(self, tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+        for (id, counts) in self.0 {
+            update(tx, Some(id), now, |run| {
+                run.fetched += counts.fetched;
+                run.gone += counts.gone;
+                run.written += counts.written;
+            })?;
+        }
+        Ok(())
+    }
+}

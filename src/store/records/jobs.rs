@@ -1,0 +1,74 @@
+//! Jobs that wait for a due time (`w`): retries after a failure, and planned re-reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Class, Job, JobKind};
+use crate::store::codec::{decode, encode};
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::counters::Counter;
+use crate::store::tx::handle::Store;
+use crate::store::tx::notify::Signal;
+use crate::store::tx::transaction::Tx;
+
+/// A new job of a stream's run.
+pub(crate) fn new_job(
+    tx: &mut Tx<'_>,
+    shop: &str,
+    resource: &str,
+    class: Class,
+    kind: JobKind,
+) -> Result<Job, StoreError> {
+    let seq = tx.next("job")?;
+    Ok(Job::new(seq, shop, resource, class, kind))
+}
+
+/// So much ahead the clock was when a planned re-read is given another date.
+pub(crate) const CLOCK_AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
+
+/// A job as it waits.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Waiter {
+    #[serde(flatten)]
+    pub(crate) job: Job,
+    /// When it was put aside.
+    #[serde(default)]
+    pub(crate) since: i64,
+}
+
+/// Puts a job aside, now, until `due`.
+pub(crate) fn wait(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), StoreError> {
+    let waiter = Waiter { job, since: now };
+    tx.put(keyspace::waiting(due, waiter.job.seq), encode("a job", &waiter)?);
+    tx.count(Counter::Waiting, 1);
+    if waiter.job.last_error.is_some() {
+        tx.count(Counter::Retrying, 1);
+    }
+    tx.raise(Signal::Timer);
+    Ok(())
+}
+
+/// The job of a waiting record.
+pub(crate) fn waiting_job(bytes: &[u8]) -> Result<Job, StoreError> {
+    decode::<Waiter>("a waiting job", bytes).map(|waiter| waiter.job)
+}
+
+/// Takes a waiting job out; None when it is not there any more.
+pub(crate) fn unwait(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>, StoreError> {
+    let key = keyspace::waiting(due, seq);
+    let Some(bytes) = tx.get(&key)? else { return Ok(None) };
+    let job: Job = decode("a waiting job", &bytes)?;
+    tx.delete(key);
+    tx.count(Counter::Waiting, -1);
+    if job.last_error.is_some() {
+        tx.count(Counter::Retrying, -1);
+    }
+    Ok(Some(job))
+}
+
+impl Store {
+    pub(crate) fn next_due(&self) -> Result<Option<i64>, StoreError> {
+        let first = self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).next().transpose()?;
+        Ok(first.and_then(|(key, _)| keyspace::due_and_seq(&key)).map(|(due, _)| due))
+    }
+}

@@ -1,0 +1,170 @@
+//! The ledger: what is known of each list row (`r`) and of each document (`d`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::StreamId;
+use crate::store::codec::decode;
+use crate::store::error::StoreError;
+use crate::store::keyspace;
+use crate::store::tx::handle::Store;
+
+/// The ledger's note of a list row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowNote {
+    /// Digest of its content.
+    #[serde(rename = "h")]
+    pub(crate) hash: u64,
+    #[serde(rename = "f")]
+    pub(crate) first_listed_at: i64,
+    /// The last full walk that saw it.
+    #[serde(rename = "s")]
+    pub(crate) seen: u64,
+    /// The pass of that walk that saw it last.
+    #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
+    pub(crate) pass: u32,
+    /// Its own time, as the list told it.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time: Option<i64>,
+    /// Since when full walks no longer see it.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gone_at: Option<i64>,
+    /// Digest of another row with the same id, which a later page of the list shows.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) other: Option<u64>,
+    /// Of a row that cannot be kept: the parked record that says so.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parked: Option<u64>,
+}
+
+impl Default for RowNote {
+    fn default() -> RowNote {
+        let (hash, first_listed_at, seen, pass) = (0, 0, 0, first_pass());
+        RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
+    }
+}
+
+pub(crate) fn first_pass() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+pub(crate) fn is_first_pass(pass: &u32) -> bool {
+    *pass == 1
+}
+
+impl Store {
+    /// When a row was first listed in a stream.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn first_listed_at(&self, stream: &StreamId, id: &str) -> Result<Option<i64>, StoreError> {
+        let bytes = self.0.kv.get(&keyspace::row(stream, id))?;
+        Ok(bytes.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?.map(|note| note.first_listed_at))
+    }
+
+    /// The first row after an id, in the order of ids, that the last whole walk of one of the streams still saw.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn next_listed(&self, streams: &[StreamId], after: Option<&str>) -> Result<Option<String>, StoreError> {
+        let mut first: Option<String> = None;
+        for stream in streams {
+            let prefix = keyspace::rows(stream);
+            let from = after.map_or_else(Vec::new, |after| [prefix.as_slice(), after.as_bytes(), &[0]].concat());
+            for pair in self.0.kv.scan(&prefix, &from) {
+                let (key, bytes) = pair?;
+                let note: RowNote = decode("a ledger row", &bytes)?;
+                let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
+                // Marks of rows that cannot be followed begin with a control character.
+                if note.gone_at.is_none() && !id.starts_with(char::is_control) {
+                    first = [first, Some(id.into_owned())].into_iter().flatten().min();
+                    break;
+                }
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// The version of a document that the API does not know: never written.
+pub(crate) const GONE: u64 = 0;
+
+/// The ledger's note of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DocumentNote {
+    /// Digest of its content.
+    #[serde(rename = "h")]
+    pub(crate) hash: u64,
+    #[serde(rename = "v")]
+    pub(crate) version: u64,
+    #[serde(rename = "f")]
+    pub(crate) fetched_at: i64,
+    /// The waiting job that reads it again: due time and seq. None: final.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refresh: Option<(i64, u64)>,
+    /// The API did not know it when it was last asked for.
+    #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unknown: bool,
+}
+
+/// What the ledger knows of a stream's list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedRows {
+    /// The own time of each row that is listed; none where the list has none.
+    pub times: Vec<Option<i64>>,
+    /// Rows whose document may still change, so that a full walk on request reads it again.
+    pub may_change: u64,
+    /// Documents whose planned read is due.
+    pub due: u64,
+}
+
+impl Store {
+    /// The rows of a stream that are listed. Looks at all of them and at their documents.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn listed_rows(&self, stream: &StreamId) -> Result<ListedRows, StoreError> {
+        let prefix = keyspace::rows(stream);
+        let now = self.now();
+        let mut found = ListedRows::default();
+        for pair in self.0.kv.scan(&prefix, &prefix) {
+            let (key, bytes) = pair?;
+            let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
+            // Marks of rows that cannot be followed begin with a control character.
+            if id.starts_with(char::is_control) {
+                continue;
+            }
+            let row: RowNote = decode("a ledger row", &bytes)?;
+            if row.gone_at.is_none() {
+                found.times.push(row.time);
+            }
+            let document = self.0.kv.get(&keyspace::document(&stream.shop, &stream.resource, &id))?;
+            let note = document.map(|bytes| decode::<DocumentNote>("a ledger document", &bytes)).transpose()?;
+            let Some(note) = note else { continue };
+            found.due += u64::from(note.refresh.is_some_and(|(due, _)| due <= now));
+            found.may_change += u64::from(row.gone_at.is_none() && (note.refresh.is_some() || note.unknown));
+        }
+        Ok(found)
+    }
+}
+
+impl Store {
+    /// How many rows the streams listed that cannot be kept: each is parked.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn rejected(&self, streams: &[StreamId]) -> Result<u64, StoreError> {
+        let mut rejected = 0;
+        for stream in streams {
+            let prefix = keyspace::rows(stream);
+            for pair in self.0.kv.scan(&prefix, &prefix) {
+                // Their marks come first, and begin with a control character.
+                if pair?.0.get(prefix.len()).is_none_or(|first| *first >= b' ') {
+                    break;
+                }
+                rejected += 1;
+            }
+        }
+        Ok(rejected)
+    }
+}

@@ -1,0 +1,172 @@
+//! The handle to the store that all callers share: engine, committer, keys and clock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
+
+use crate::domain::Clock;
+use crate::store::crypto::SealKey;
+use crate::store::engine::kv::{self, Kv};
+use crate::store::error::StoreError;
+use crate::store::keyspace::Queue;
+use crate::store::tx::active_leases::Claims;
+use crate::store::tx::committer::Committer;
+use crate::store::tx::counters::{self, Counter, Counters};
+use crate::store::tx::notify::Signals;
+use crate::store::tx::transaction::Tx;
+use crate::store::tx::uncommitted_calls::UncommittedCalls;
+use crate::supervisor::{Supervisor, describe_join_error};
+
+/// The embedded store. Cheap to clone; the last handle closes it.
+#[derive(Clone)]
+pub struct Store(pub(in crate::store) Arc<Inner>);
+
+pub(in crate::store) struct Inner {
+    pub(in crate::store) kv: Arc<dyn Kv>,
+    pub(in crate::store) committer: Committer,
+    pub(in crate::store) signals: Arc<Signals>,
+    pub(in crate::store) queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
+    pub(in crate::store) ended_runs: Mutex<Option<mpsc::UnboundedReceiver<u64>>>,
+    /// Jobs with an attempt under way.
+    pub(in crate::store) claims: Claimed,
+    pub(in crate::store) calls: UncommittedCalls,
+    pub(in crate::store) shop_keys: RwLock<HashMap<String, SealKey>>,
+    pub(in crate::store) master: SealKey,
+    pub(in crate::store) clock: Clock,
+    pub(in crate::store) cursor_key: Zeroizing<Vec<u8>>,
+    /// A shop of which so much is parked is paused.
+    pub(in crate::store) parked_max: AtomicU64,
+    pub(in crate::store) archives_when_settling: AtomicBool,
+    /// From which key on nobody looked for damage when it was opened; none: all was looked at.
+    pub(in crate::store) unseen: kv::Next,
+}
+
+pub(crate) type Claimed = Arc<Mutex<Claims>>;
+
+pub(crate) fn claimed(claims: &Claimed) -> MutexGuard<'_, Claims> {
+    claims.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Runs a transaction and returns when it is durable.
+    ///
+    /// Cancel safety: a caller that goes away does not stop the transaction.
+    pub(crate) async fn transact<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        self.0.committer.transact(work).await
+    }
+
+    /// The same for what people give and only people can give again: the mark knows of it before the caller goes on.
+    ///
+    /// Cancel safety: the transaction stands; the mark may not know of it, which does no harm.
+    pub(crate) async fn transact_given<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let given = self.transact(work).await?;
+        if let Some(mark) = self.0.committer.mark.clone()
+            && let Err(error) = blocking(move || mark.sync()).await
+        {
+            // The change is durable; only a log that is cut later might not be noticed.
+            tracing::warn!(%error, "a change could not be noted beside the store");
+        }
+        Ok(given)
+    }
+
+    /// Turns true when the engine failed, or a supervised part; the process must stop then.
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        self.0.committer.failed()
+    }
+
+    /// Supervises the parts of the process; a failure of the store counts as one of them.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.0.committer.supervisor
+    }
+
+    /// Whether the disk has room for what comes next; else changes are refused with [`StoreError::Full`].
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], or why that cannot be told.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        self.0.kv.has_room(&[])
+    }
+
+    /// Who is woken after commits.
+    pub fn signals(&self) -> &Signals {
+        &self.0.signals
+    }
+
+    /// The names of queues that got work; given out once, to the lanes.
+    pub fn take_queue_signals(&self) -> Option<mpsc::UnboundedReceiver<Queue>> {
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The runs that end, each once its end is durable; given out once.
+    pub fn take_ended_runs(&self) -> Option<mpsc::UnboundedReceiver<u64>> {
+        self.0.ended_runs.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The wall clock that records carry.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Authenticates the cursors of the HTTP API; made at the first start, kept sealed.
+    pub fn cursor_key(&self) -> &[u8] {
+        &self.0.cursor_key
+    }
+
+    /// Bytes on disk.
+    pub fn size(&self) -> u64 {
+        self.0.kv.size()
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.0.clock.now()
+    }
+}
+
+impl Store {
+    /// How much work there is now.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn counters(&self) -> Result<Counters, StoreError> {
+        let books = counters::stored(&*self.0.kv)?;
+        Ok(Counters {
+            ready_jobs: books.count(Counter::Ready),
+            waiting_jobs: books.count(Counter::Waiting),
+            retrying_jobs: books.count(Counter::Retrying),
+            leased_jobs: claimed(&self.0.claims).len() as u64,
+            outbox: books.count(Counter::Outbox),
+            outbox_bytes: books.count(Counter::OutboxBytes),
+            parked: books.count(Counter::Parked),
+            open_runs: books.count(Counter::OpenRuns),
+        })
+    }
+
+    /// Sealed bytes in the outbox; of [`Store::counters`] the one that lanes ask for at each turn.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn outbox_bytes(&self) -> Result<u64, StoreError> {
+        Ok(counters::stored(&*self.0.kv)?.count(Counter::OutboxBytes))
+    }
+}
+
+/// Reads on a thread that may block.
+///
+/// # Errors
+/// The read's own, and [`StoreError::Engine`] when it panicked. Cancel safe: it goes on, and nobody hears of it.
+pub async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|error| StoreError::Engine(describe_join_error(&error).to_owned()))?
+}
