@@ -122,7 +122,7 @@ impl Inner {
         let (stale_listing, missing): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
         let named = |gaps: Vec<(Gap, Combination)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
-        let resent = self.store.tell_listing(&shop.id, &definition.name, named(stale_listing)).await?;
+        let resent = self.store.resend_listing(&shop.id, &definition.name, named(stale_listing)).await?;
         let count = missing.len() as u64;
         let queued = match &definition.detail {
             Some(_) => {
@@ -171,7 +171,7 @@ impl Inner {
             for definition in self.definitions_of(&shop) {
                 let streams: Vec<StreamId> = definition.streams(&shop.id).collect();
                 let Some(walked) = full_walk_at(&self.store, &streams)? else { continue };
-                let known = self.store.mended_at(&shop.id, &definition.name)?;
+                let known = self.store.repaired_at(&shop.id, &definition.name)?;
                 // Compared for equality, since the clock may have been set back.
                 if known == Some(walked) {
                     continue;
@@ -190,7 +190,7 @@ impl Inner {
                         );
                     }
                 }
-                self.store.keep_mended_at(&shop.id, &definition.name, walked).await?;
+                self.store.store_repaired_at(&shop.id, &definition.name, walked).await?;
                 checked = true;
             }
         }
@@ -200,7 +200,7 @@ impl Inner {
     /// Re-sends shop records that MySQL lost, for example after a restore from a backup.
     async fn repair_mirror(&self) -> Result<(), CompareError> {
         let Sink::Mysql(mysql) = &self.sink else { return Ok(()) };
-        let resent = self.store.mend_mirror(mysql.mirrored_shops().await?).await?;
+        let resent = self.store.repair_mirror(mysql.mirrored_shops().await?).await?;
         if resent > 0 {
             tracing::warn!(
                 shops = resent,

@@ -1,4 +1,4 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ pub enum StoreError {
     InUse { path: PathBuf, holder: Option<Holder> },
     #[error(
         "the store in {path} does not open: {detail}; move the directory aside and start again: shops must then be \
-         registered anew and everything is read again", path = path.display()
+         registered again and everything is read again", path = path.display()
     )]
     Damaged { path: PathBuf, detail: String },
-    /// Two ways to read the same do not tell the same.
+    /// Integrity check failed: forward and reverse scans disagree.
     #[error("the store is damaged: {0}")]
     Unsound(String),
     #[error("the store in {path} was written by a newer waybill (format {found}); use that version", path = path.display())]
@@ -34,7 +34,7 @@ pub enum StoreError {
     Full,
     #[error("store engine: {0}")]
     Engine(String),
-    #[error("the store has failed before; restart the program")]
+    #[error("the store failed earlier; restart the program")]
     Failed,
     #[error("the record of {what} is unreadable: {detail}")]
     Record { what: String, detail: String },
@@ -50,8 +50,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Says that something will be tried again. A full disk was told of once by the committer; each loop that
-    /// meets it would say so again and again, and logs need room too.
+    /// Logs that something will be tried again. A full disk goes to the debug log only: the committer has reported it once,
+    /// each loop that meets it would repeat it, and logs need room too.
     pub fn warn(&self, what: &str) {
         match self {
             StoreError::Full => tracing::debug!(error = %self, "{what}"),

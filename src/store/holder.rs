@@ -1,7 +1,7 @@
-//! Which process holds a data directory: a note in its lock file, for the message of the next one.
+//! Which process holds a data directory: a note in its lock file, for the error message of the next one.
 //!
-//! The lock is the system's, and the note decides nothing. Only the holder writes it, as soon as it has the lock; a note
-//! of a process that is gone counts as none.
+//! The system's file lock decides; the note only informs. Only the holder writes it, as soon as it has the lock; the note
+//! of a process that is gone is ignored.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -29,7 +29,7 @@ struct Ours {
     listen: Option<SocketAddr>,
 }
 
-/// A process that holds a data directory, by its own account.
+/// A process that holds a data directory, as its note says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub pid: u32,
@@ -42,7 +42,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Sets what the lock files that this process takes from now on say of it.
+    /// Sets the note for the lock files that this process takes from now on.
     pub fn introduce(command: &str, listen: Option<SocketAddr>) {
         let ours = Ours { command: command.to_owned(), listen };
         *OURS.write().unwrap_or_else(PoisonError::into_inner) = Some(ours);
@@ -56,7 +56,7 @@ impl Holder {
         let text = serde_json::to_vec(&holder).unwrap_or_default();
         let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(&text));
         if let Err(error) = written {
-            tracing::debug!(%error, "the lock file could not say who holds it");
+            tracing::debug!(%error, "failed to note the holder in the lock file");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The layout of keys in the one tree. A prefix byte, then parts; texts end with a zero byte, which
+//! The table of keys: the only file that knows their bytes. A prefix byte, then parts; texts end with a zero byte, which
 //! no id may hold, and numbers are big-endian, so that the order of keys is the order of meaning.
 //!
 //! | prefix | key | value |
@@ -6,7 +6,7 @@
 //! | `C` | day (0: ever), rule | calls, by how they were answered |
 //! | `P` | shop | its rows were deleted for good |
 //! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
-//! | `S` | shop, resource, combination | what its last runs and calls came to, for the health |
+//! | `S` | shop, resource, combination | the results of its last runs and calls, for the health |
 //! | `Us` | shop, resource, combination, run | index of runs: the letter of its state |
 //! | `Ur` | resource, class of state, run | index of runs: nothing |
 //! | `W` | shop, resource, combination | what its last walks cost |
@@ -17,14 +17,14 @@
 //! | `d` | shop, resource, id | ledger: the document |
 //! | `e` | shop | a shop whose state is being removed |
 //! | `f` | resource | fields of documents that no column takes |
-//! | `g` | shop, resource | up to which full walk gaps in the sink are closed |
-//! | `h` | shop, resource, combination, parked id | a parked job that the next walk that ends well does away with |
-//! | `i` | digest of a request's name | the answer to it, sealed |
-//! | `j` | shop, resource, L or D, class, record | jobs that are ready, alike but for seq and id |
+//! | `g` | shop, resource | the full walk after which gaps in the sink were last repaired |
+//! | `h` | shop, resource, combination, parked id | a parked job that a later successful walk resolves |
+//! | `i` | digest of a request's name | the stored response, sealed |
+//! | `j` | shop, resource, L or D, class, record | ready jobs, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |
 //! | `m` | name | store-wide values and counters |
-//! | `n` | time, digest of a request's name | the order of kept answers |
+//! | `n` | time, digest of a request's name | stored responses by age |
 //! | `o` | version of the first | outbox entries |
 //! | `p` | id | parked |
 //! | `q` | account, rule | a pause that the API, or (no account, `login`) the login host, asked for |
@@ -33,7 +33,7 @@
 //! | `t` | client id | sealed token |
 //! | `u` | run | run |
 //! | `v` | shop, resource, combination | the run that walks the stream |
-//! | `w` | due time, seq | a job that waits |
+//! | `w` | due time, seq | a delayed job |
 //! | `x` | resource, shop, id | archived document |
 //! | `y` | shop | how much of it is parked; none: nothing |
 //! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
@@ -59,7 +59,7 @@ pub enum QueueKind {
 }
 
 impl Queue {
-    /// The queue that a job stands in.
+    /// The queue of a job.
     pub fn of(job: &Job) -> Queue {
         let kind = match job.kind {
             JobKind::ListPage { .. } | JobKind::Sweep { .. } => QueueKind::List,
@@ -247,13 +247,13 @@ pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.split_last_chunk::<8>().map(|(_, number)| u64::from_be_bytes(*number))
 }
 
-pub(super) fn waiting(due: i64, seq: u64) -> Vec<u8> {
+pub(super) fn delayed(due: i64, seq: u64) -> Vec<u8> {
     let mut key = numbered(b'w', u64::try_from(due).unwrap_or(0));
     key.extend(seq.to_be_bytes());
     key
 }
 
-/// Due time and seq of a waiting job's key.
+/// Due time and seq in a delayed job's key.
 pub(super) fn due_and_seq(key: &[u8]) -> Option<(i64, u64)> {
     let (rest, seq) = key.split_last_chunk::<8>()?;
     let due = i64::try_from(number_of(rest)?).ok()?;
@@ -270,7 +270,7 @@ pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
     key
 }
 
-/// Of a parked job that a walk may do away with.
+/// A parked job that a walk may resolve.
 pub(super) fn parked_job(of: &StreamId, parked: u64) -> Vec<u8> {
     let mut key = stream(b'h', of);
     key.extend_from_slice(&parked.to_be_bytes());

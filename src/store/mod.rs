@@ -4,19 +4,20 @@
 //! | layer | what it is |
 //! | --- | --- |
 //! | `ops` | what the store does: settle an attempt, apply a list page, restore, purge |
-//! | `records` | what is stored: one file a kind of record |
-//! | `tx` | transactions: the committer, counters, who is woken after a commit |
+//! | `records` | what is stored: one file a kind of record; no file knows another |
+//! | `tx` | transactions: the handle, the committer, counters, notifications after a commit |
 //! | `engine` | an ordered map of bytes with durable batches: sled, behind a write-ahead log |
 //!
-//! Beside them lie what all layers use: `keyspace` (the table of keys), `crypto`, `error`, `holder`.
+//! A file imports from its own layer and those below it, in no circle (`it::tidy`). Below all layers are `keyspace` (the
+//! table of keys), `codec`, `crypto`, `entry`, `error` and `holder`.
 //!
-//! Every change is a transaction run by the one committer (`tx::committer`) and durable before its caller
-//! goes on. Reading needs no transaction. Client secrets, tokens and documents are sealed (`crypto`)
-//! before they reach the engine. Reading order: `keyspace`, `tx::committer`, `records::leases`,
-//! `records::ready_queue`, `ops::settle`, `ops::list_page`, `ops::detail`, `records::outbox`.
+//! Every change is a transaction run by the one committer (`tx::committer`) and durable before its caller continues.
+//! Reading needs no transaction. Client secrets, tokens and documents are sealed (`crypto`) before they reach the engine.
+//! Reading order: `keyspace`, `tx::handle`, `tx::transaction`, `ops::lease`, `records::ready_queue`, `ops::settle`,
+//! `ops::list_page`, `ops::passes`, `ops::detail`, `records::outbox`, `ops::acknowledge`.
 //!
-//! A crash at any instant leaves the state after some transaction, whole. A new process starts without
-//! leases, and the attempts that were under way count as made.
+//! A crash at any instant leaves the state after some transaction, whole. A new process starts without leases, and the
+//! attempts that were under way count as made.
 
 mod codec;
 mod crypto;

@@ -1,4 +1,4 @@
-//! The store's rules, over the engine in memory with a clock set by hand.
+//! Tests: the store's rules, over the engine in memory with a clock set by hand.
 
 mod answers;
 mod archived;
@@ -421,7 +421,7 @@ async fn a_client_id_registers_once_and_its_secret_rotates() {
     assert_eq!(shop.state, ShopState::Paused);
     assert!(f.store.token("client-1").is_none(), "the old secret's token is gone");
     assert_eq!(f.store.secrets(&f.stream.shop).unwrap().client_secret.expose_secret(), "new");
-    assert!(f.store.update_shop("nobody", ShopChange::default()).await.unwrap().is_none());
+    assert!(f.store.update_shop("unknown", ShopChange::default()).await.unwrap().is_none());
 }
 
 #[tokio::test]

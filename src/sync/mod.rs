@@ -275,7 +275,7 @@ async fn promote_delayed(inner: Arc<Inner>) {
 async fn promote(store: &Store, seen: &mut i64) -> Result<Option<i64>, StoreError> {
     let now = store.clock().now();
     if now < *seen {
-        store.mend_waits().await?;
+        store.repair_delays().await?;
     }
     *seen = now;
     store.promote().await

@@ -1,13 +1,13 @@
 //! Garbage collection of the engine's log, paid for by the commits that make the garbage.
 //!
-//! sled collects in two places. One is its flusher thread, twice a second; once the file was large it moves pages to and
-//! fro without end, megabytes a second while nothing happens, so that thread is not started. The other is the
+//! sled collects in two places. One is its flusher thread, twice a second; once the file was large it moves pages back
+//! and forth without end, megabytes a second while nothing happens, so that thread is not started. The other is the
 //! replacement of a page, which moves one page out of a segment that is at least half garbage. There are too few of
 //! those when most changes are small: without more, the log grows to ten times what it holds. So after a commit this
 //! collector replaces a page of its own until as many bytes were moved as were written, or nothing is left to move.
 //! Without commits it does nothing.
 //!
-//! Called by `kv` after each durable batch.
+//! Called by `sled` after each durable batch.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -34,7 +34,7 @@ pub(crate) struct Collector(Mutex<Written>);
 struct Written {
     /// Offset in the endless log up to which everything was counted; none: the process has just begun.
     until: Option<i64>,
-    /// Bytes written that no moved bytes stand against yet.
+    /// Bytes written that are not balanced by moved bytes yet.
     owed: i64,
 }
 

@@ -1,11 +1,11 @@
-//! Room on the disk, held ahead of need: a disk that others fill up ends nothing and loses nothing.
+//! Disk space, reserved ahead of need, so that a disk that fills up loses nothing and stops nothing for good.
 //!
 //! The engine's log is allocated some way beyond its end, so that what is appended next has its blocks
 //! already. When no more can be had, or the disk has nearly nothing left, the committer refuses transactions before
-//! the engine sees them: reading goes on, and writing too once there is room. A reserve file is let go for a start
-//! on a full disk, where the engine writes a snapshot before anything else.
+//! the engine sees them: reading goes on, and writing too once there is room. A reserve file is deleted so that the
+//! store can start on a full disk, where the engine writes a snapshot first.
 //!
-//! Called by `kv`. Where the file system cannot allocate ahead, its free space is asked instead.
+//! Called by `sled`. Where the file system cannot allocate ahead, its free space is asked instead.
 
 use std::fs::{self, File};
 use std::io;
@@ -26,9 +26,9 @@ const STEP: u64 = 4 * 1024 * 1024;
 /// What must be free all the same: the engine gives the end of its file back when it likes, with what was allocated
 /// beyond it, and on a disk without any room others have that before its next write.
 const FREE_MIN: u64 = 1024 * 1024;
-/// A disk that was full is not when it has so much free again: else it would be, and not be, at each commit.
+/// Free space at which a full disk counts as usable again; the gap to the limit keeps it from flipping at each commit.
 const AGAIN: u64 = 16 * 1024 * 1024;
-/// In which the system counts what a file has.
+/// Unit in which the system counts a file's blocks.
 const BLOCK: u64 = 512;
 /// How many bytes one changed byte may cost the log.
 const GROWTH: u64 = 8;
@@ -58,7 +58,7 @@ impl Room {
         Room { directory: directory.to_owned(), log, ahead: Mutex::default() }
     }
 
-    /// Makes sure that a batch of so many bytes finds room in the log.
+    /// Reserves room in the log for a batch of that many bytes.
     ///
     /// # Errors
     /// [`StoreError::Full`]: not now.
@@ -91,7 +91,7 @@ impl Room {
         }
     }
 
-    /// Whether the file system says that so much is free.
+    /// Whether the file system reports that many bytes as free.
     fn free_space(&self, bytes: u64) -> Result<(), StoreError> {
         let system = statvfs(&self.directory).map_err(|error| StoreError::io(&self.directory, error.into()))?;
         if system.f_bavail.saturating_mul(system.f_frsize) < bytes { Err(StoreError::Full) } else { Ok(()) }
@@ -133,8 +133,8 @@ fn allocate(_: &File, _: u64, _: u64) -> Result<(), Errno> {
     Err(Errno::OPNOTSUPP)
 }
 
-/// Lets the reserve go. False: there was none.
-pub(crate) fn let_reserve_go(directory: &Path) -> bool {
+/// Deletes the reserve file. False: there was none.
+pub(crate) fn release_reserve(directory: &Path) -> bool {
     fs::remove_file(directory.join(RESERVE)).is_ok()
 }
 

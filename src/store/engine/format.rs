@@ -4,7 +4,7 @@ use crate::store::engine::kv::{Change, Kv};
 use crate::store::error::StoreError;
 
 /// Rises when the layout of keys or records changes so that older programs could not read it.
-/// 2: commits are in a write-ahead log before they are in the engine (`logged`).
+/// 2: commits are in a write-ahead log before they are in the engine (`write_ahead`).
 pub(crate) const FORMAT: u32 = 2;
 
 pub(crate) const FORMAT_KEY: &[u8] = b"mformat";

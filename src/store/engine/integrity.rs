@@ -1,12 +1,11 @@
-//! Looks through the engine for damage that no read meets as an error.
+//! Finds damage in the engine that no read meets as an error.
 //!
-//! What the engine cannot read of the middle of its log it skips without a word when it opens. Some of its pages are
-//! then as they once were, beside others that point to what is not there: keys are missing from a scan and found one
-//! by one, or missing from a scan upwards and not downwards. So each range is read in all three ways. (That a page is
-//! whole but old shows in none of them. What it lacks is noticed like anything that a market or a sink lacks: by the
-//! next whole walk, and by who compares behind it.)
+//! When the engine opens, it silently skips unreadable parts in the middle of its log. Some pages are then older than
+//! others that refer to them: keys are missing from a scan and found one by one, or missing from a forward scan and not
+//! from a reverse one. So each range is read in all three ways. (A page that is whole but old shows in none of them; what
+//! it lacks is found by the next full walk and by the completeness check after it.)
 //!
-//! Called by `Store`: for the first keys when it opens, which is all of a small store, and for the others at leisure.
+//! Called by `ops::scrub`, when the store opens and in the background.
 
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
@@ -14,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use crate::store::engine::kv::Next;
 use crate::store::error::StoreError;
 
-/// Looks at the next `limit` keys from `from` on. Exact as long as nobody writes meanwhile.
+/// Looks at the next `limit` keys from `from` on. Exact while nothing is written.
 ///
 /// # Errors
 /// [`StoreError::Unsound`], or the engine's read errors.
@@ -42,7 +41,7 @@ fn look_bare(db: &sled::Db, from: &[u8], limit: usize) -> Result<Next, StoreErro
     Ok(last.map(|last| [last.as_ref(), &[0]].concat()))
 }
 
-/// Whether a scan downwards finds what one upwards found.
+/// Whether a reverse scan finds what a forward scan found.
 fn same(
     upwards: &[sled::IVec],
     downwards: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
@@ -58,7 +57,7 @@ fn same(
 
 fn met(error: sled::Error) -> StoreError {
     match error {
-        // A system that fails now may not later.
+        // An error of the system may be temporary.
         sled::Error::Io(error) => StoreError::Engine(error.to_string()),
         error => unsound(&error.to_string()),
     }

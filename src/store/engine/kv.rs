@@ -36,13 +36,13 @@ pub(crate) trait Kv: Send + Sync + 'static {
     /// Applies all changes or none, and returns when they are on the disk.
     ///
     /// # Errors
-    /// After an error nothing is known about the batch: the process must stop and open the store anew.
+    /// After an error nothing is known about the batch: the process must stop and open the store again.
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Looks at the next `limit` keys from `from` on for damage. Where to go on.
     ///
     /// # Errors
-    /// As [`integrity::look`].
+    /// As [`crate::store::engine::integrity::look`].
     fn look(&self, from: &[u8], limit: usize) -> Result<Next, StoreError>;
 
     /// Bytes on disk.

@@ -22,7 +22,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Of a value of so many bytes.
+    /// The head of a value of `bytes` bytes.
     pub(crate) fn new(tag: u64, bytes: usize) -> Head {
         Head { tag, count: u32::try_from(bytes.div_ceil(PART_BYTES)).unwrap_or(u32::MAX) }
     }

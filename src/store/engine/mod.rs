@@ -1,6 +1,6 @@
 //! The lowest layer: an ordered map of bytes with durable, atomic batches, and all that sled needs to be one.
 //!
-//! Only files in here know sled. What is above sees [`sled::Kv`]: `get`, `scan`, `apply`.
+//! Only files in here know sled. What is above sees [`kv::Kv`]: `get`, `scan`, `apply`.
 
 #[cfg(test)]
 pub(crate) mod churn;

@@ -1,6 +1,6 @@
-//! The key-value seam: what the store needs of an engine, and the engine we have (sled 0.34).
+//! The engine: sled 0.34 with our own fdatasync.
 //!
-//! The engine is called through `logged` alone, which keeps its commits in a log first. [`Kv::apply`] returns only
+//! Called through `write_ahead` alone, which keeps commits in a log first. [`Kv::apply`] returns only
 //! when the batch is durable: sled's `flush` does not call fsync on Linux, so this file does, on its
 //! own handle to the log, after every batch.
 
@@ -35,7 +35,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Reads of a large value that was changed meanwhile, before it counts as damaged.
 const READS_MAX: usize = 10;
-/// Stands in the store since its first large value.
+/// Set with the first large value.
 const LARGE_MARK: &[u8] = b"mlarge";
 
 impl SledKv {
@@ -69,7 +69,7 @@ impl SledKv {
         Ok(SledKv { engine, log, has_large, room, collector: Collector::default(), _lock: lock })
     }
 
-    /// What sled finds, as long as the keys begin so.
+    /// The pairs that sled finds, as long as the keys begin with `prefix`.
     fn pairs<'a>(
         &'a self,
         found: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + 'a,
@@ -79,7 +79,7 @@ impl SledKv {
         let pairs = found.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(failure));
         let ours = pairs.take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
         Box::new(ours.filter_map(|pair| match pair {
-            // Read anew, with its parts; it may be gone by now.
+            // Read again, with its parts; it may be gone by now.
             Ok((key, value)) if Head::read(&value).is_some() => {
                 self.get(&key).map(|value| value.map(|value| (key, value))).transpose()
             }
@@ -130,12 +130,12 @@ impl Drop for SledKv {
     }
 }
 
-/// sled's handle. It syncs once more when it closes, and panics when that fails. All that was promised is on the
-/// disk by then, so the end of a process must not hang on it.
+/// sled's handle. It syncs once more when it closes, and panics when that fails. All commits are on the disk by then, so
+/// the failure is logged and ignored.
 struct Engine {
     /// Taken at the end only.
     db: Option<sled::Db>,
-    /// It is not open whole yet, or a write failed: what it holds is not to be trusted, nor its closing.
+    /// Not fully open yet, or a write failed: neither its content nor its closing can be trusted.
     broken: AtomicBool,
 }
 
@@ -157,10 +157,10 @@ impl Drop for Engine {
     }
 }
 
-/// On a full disk the engine has no room for the snapshot that it begins with: the reserve is for that.
+/// Opens on a full disk: the reserve makes room for the snapshot that the engine writes first.
 fn open_full(directory: &Path, path: &PathBuf) -> Result<sled::Db, StoreError> {
-    if disk_space::let_reserve_go(directory) {
-        tracing::warn!("the disk is full; opening the store with the room that was kept for this");
+    if disk_space::release_reserve(directory) {
+        tracing::warn!("the disk is full; opening the store with the reserved space");
         remove_half_written_snapshots(path)?;
         if let Ok(db) = open_caught(path) {
             return Ok(db);
@@ -195,10 +195,10 @@ fn remove_files(path: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(), Stor
     Ok(())
 }
 
-/// Why the engine does not open. What the system refuses is no damage: nothing may be moved aside for it.
+/// Why the engine does not open. An error of the system is no damage: no file may be moved aside for it.
 enum Unopened {
     Full,
-    /// An engine that was closed a moment ago in this process, or somebody else, still has the files.
+    /// The files are still open: by an engine closed a moment ago in this process, or by another process.
     Busy,
     System(String),
     Broken(String),
@@ -217,7 +217,7 @@ impl Unopened {
 
 fn open_caught(path: &PathBuf) -> Result<sled::Db, Unopened> {
     // Without sled's flusher: every batch is flushed and synced by `write`, and at rest the flusher's collector would
-    // move pages to and fro without end. What `write` replaces collects as much as it needs.
+    // move pages back and forth without end. What `write` replaces collects as much as it needs.
     let opened = std::panic::catch_unwind(|| {
         sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()
     });
@@ -234,7 +234,7 @@ fn unopened(error: sled::Error) -> Unopened {
         sled::Error::Io(error) => match error.kind() {
             ErrorKind::StorageFull => Unopened::Full,
             _ if error.to_string().contains("could not acquire lock") => Unopened::Busy,
-            // How the engine tells of files that it cannot make sense of.
+            // The engine's errors for files that it cannot parse.
             ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other => {
                 Unopened::Broken(error.to_string())
             }
@@ -299,7 +299,7 @@ fn is_large((_, value): &Change) -> bool {
     value.as_ref().is_some_and(|value| large_values::must_split(value))
 }
 
-/// Never [`StoreError::Full`]: the engine has begun, and what became of the batch nobody knows.
+/// Never [`StoreError::Full`]: the engine has started, so the fate of the batch is unknown.
 fn failure(error: sled::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }

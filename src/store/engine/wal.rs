@@ -1,15 +1,15 @@
-//! The write-ahead log: a file beside the engine's that holds the commits which the engine has not taken over yet.
+//! The write-ahead log file: the commits that the engine lacks so far.
 //!
 //! A commit is one record: a magic number, its sequence number, the length of its payload, a checksum over all of it, and
 //! the changes, compressed. Each record begins at a block of its own, so that none is written again with the next one.
 //! The file's blocks are written with zeros before they are used: a sync then writes data and no metadata.
 //!
-//! When the engine has taken everything over it holds the sequence number of the last record, and the file is written from
-//! its beginning again. What is left of earlier records has numbers that the engine knows. A power cut can only tear the
+//! After a checkpoint the engine holds the sequence number of the last record, and the file is written from its beginning
+//! again. Leftovers of earlier records have numbers that the engine knows. A power cut can only tear the
 //! last record, for it was synced before the next one was written: a record that cannot be read although a later one can
 //! is damage.
 //!
-//! Called by `logged`.
+//! Called by `write_ahead`.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use crate::store::engine::kv::Change;
 use crate::store::error::StoreError;
 
-/// Bytes of the file.
+/// Size at which the file is full.
 pub(crate) const WAL_BYTES: u64 = 8 * 1024 * 1024;
 /// Records begin at multiples of this; what a device writes at least.
 const BLOCK: usize = 4096;
@@ -33,7 +33,7 @@ const SUM: usize = 16;
 const HEAD: usize = 8 + 8 + 4 + SUM;
 /// The length of a value that is none: the key is removed.
 const REMOVED: u32 = u32::MAX;
-/// Tells the records of one store from those of any other.
+/// Length of the id that separates the records of one store from those of another.
 const ID: usize = 16;
 
 /// What the engine has taken over.
@@ -72,9 +72,9 @@ pub(crate) struct Wal {
     last: u64,
     /// Where the next record begins.
     end: u64,
-    /// So far the file's blocks are written.
+    /// Bytes of the file whose blocks are written.
     size: u64,
-    /// What the opening read. When the sync of an earlier process failed, the system may show what the disk lacks.
+    /// What the opening read. If the sync of an earlier process failed, the page cache may hold what the disk lacks.
     unproved: Option<Vec<u8>>,
 }
 
@@ -118,7 +118,7 @@ impl Wal {
         TakenOver { id: self.id, sequence: self.last }
     }
 
-    /// Whether a record of so many bytes fits without a start from the beginning.
+    /// Whether a record of that many bytes fits behind the last one.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.end + bytes as u64 <= WAL_BYTES
     }

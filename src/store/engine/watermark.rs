@@ -1,18 +1,16 @@
-//! A small file beside the engine's, which knows how much the engine must at least remember.
+//! Commit watermark: detects a log that lost committed batches.
 //!
 //! An engine whose log was emptied, cut or damaged opens without complaint: as an older state, or as a mixture of
 //! older ones in which whole ranges of keys are missing. So each commit has a number, in the store and, once durable
-//! there, in the mark: a store that knows fewer is damaged. The system keeps what is written through a kill. After a
-//! power cut the mark may know of fewer commits than it could; those with what only people can give again (shops,
-//! credentials, keys) are synced to it.
+//! there, in this file: a store with fewer is damaged. A kill loses nothing of the file; a power cut may lose its last
+//! numbers, so commits of what only people can enter again (shops, credentials, keys) are synced to it.
 //!
-//! It says too which format the store has and which master key it was made with, as the engine writes when it opens:
-//! a program that must not open a store must know before. And whether damage was found while it was open. Its lines:
-//! what this is; `commits N, sum S`; `format F, key K, sum S`, where K is nothing sealed with the key and S tells that
-//! no bit of the line has rotted; and for a damaged store `damaged, sum S`. A line that is not there, as in a mark of
-//! an older release, or that has rotted, says nothing.
+//! It also holds the store's format and a check of its master key, since the engine writes when it opens and a program
+//! that must not open a store has to know before; and whether damage was found while it was open. Its lines: a notice; `commits N, sum S`; `format F, key K, sum S`, where K is nothing sealed with the key and S is the
+//! line's checksum; and for a damaged store `damaged, sum S`. A line that is missing or whose
+//! checksum is wrong is ignored.
 //!
-//! Called by `Store`, and by the committer. The mark never counts more than what is durable in the store.
+//! Called when a store opens, and by the committer. The watermark never counts more than what is durable in the store.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -30,27 +28,27 @@ use crate::store::error::StoreError;
 
 const NAME: &str = "made-by-waybill";
 const TEXT: &str = "A store of waybill was made in this directory. Leave this file where it is.\n";
-/// Of the number, so that writing it never moves a byte.
+/// Digits of the number; fixed, so that writing it never moves a byte.
 const DIGITS: usize = 20;
-/// What nothing is sealed for.
+/// AEAD context of the key check value.
 const KEY_CONTEXT: &str = "mark";
-/// Says that the store is damaged.
-const CONDEMNED: &str = "damaged";
-/// Letters of a sum.
+/// Marks a damaged store.
+const DAMAGED: &str = "damaged";
+/// Hex digits of a checksum.
 const SUM: usize = 16;
 
-/// The mark of one open store.
-pub(crate) struct Mark {
+/// The watermark file of one open store.
+pub(crate) struct Watermark {
     path: PathBuf,
     file: File,
 }
 
-impl Mark {
-    /// Makes the mark of a store that holds its format, or completes the one that is there, durably.
+impl Watermark {
+    /// Creates the watermark of a store that holds its format, or completes an existing one, durably.
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(crate) fn make(directory: &Path, master: &SealKey, durable: u64) -> Result<Mark, StoreError> {
+    pub(crate) fn make(directory: &Path, master: &SealKey, durable: u64) -> Result<Watermark, StoreError> {
         let path = directory.join(NAME);
         let there = read(&path)?;
         let key = match there.as_deref().and_then(made_with).filter(|made| made.format == format::FORMAT) {
@@ -70,13 +68,13 @@ impl Mark {
             Ok(file)
         });
         let file = opened.map_err(|error| StoreError::io(&path, error))?;
-        Ok(Mark { path, file })
+        Ok(Watermark { path, file })
     }
 
     /// Notes how many commits are durable by now. A power cut may take it back.
     ///
     /// # Errors
-    /// The file cannot be written; the commit itself stands.
+    /// The file cannot be written; the commit itself is durable.
     pub(crate) fn note(&self, number: u64) -> Result<(), StoreError> {
         let written = self.file.write_all_at(commits(number).as_bytes(), TEXT.len() as u64);
         written.map_err(|error| StoreError::io(&self.path, error))
@@ -86,9 +84,9 @@ impl Mark {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn condemn(&self) -> Result<(), StoreError> {
+    pub(crate) fn mark_damaged(&self) -> Result<(), StoreError> {
         let added = self.file.metadata().and_then(|file| {
-            self.file.write_all_at(line(CONDEMNED).as_bytes(), file.len())?;
+            self.file.write_all_at(line(DAMAGED).as_bytes(), file.len())?;
             self.file.sync_all()
         });
         added.map_err(|error| StoreError::io(&self.path, error))
@@ -97,16 +95,16 @@ impl Mark {
     /// Makes what was noted durable.
     ///
     /// # Errors
-    /// It cannot be; what it is about stands.
+    /// The sync failed; the commits themselves are durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
     }
 }
 
-/// Reads the mark before the store is written to.
+/// Compares the store with its watermark, before anything is written.
 ///
 /// # Errors
-/// [`StoreError::Damaged`]: the store forgot what was durable.
+/// [`StoreError::Damaged`]: the store lacks durable commits, or was marked as damaged.
 pub(crate) fn check(
     kv: &dyn Kv,
     directory: &Path,
@@ -115,25 +113,25 @@ pub(crate) fn check(
     let Some(text) = read(&directory.join(NAME))? else { return Ok(()) };
     let damaged = |detail: &str| StoreError::Damaged { path: directory.to_owned(), detail: detail.to_owned() };
     if !format::has_format(kv)? {
-        return Err(damaged("its log is empty, though a store was made here"));
+        return Err(damaged("its log is empty, although a store was created here"));
     }
-    if text.lines().nth(3).and_then(trusted) == Some(CONDEMNED) {
+    if text.lines().nth(3).and_then(trusted) == Some(DAMAGED) {
         return Err(damaged("damage was found in it while it was open"));
     }
     let held = commits(kv)?;
     match noted(&text) {
-        Some(noted) if held < noted => Err(damaged(&format!(
-            "its log was cut or changed: {noted} commits were on the disk, and it tells of {held}"
-        ))),
+        Some(noted) if held < noted => {
+            Err(damaged(&format!("log truncated: expected at least {noted} commits, found {held}")))
+        }
         _ => Ok(()),
     }
 }
 
-/// Refuses a store of a newer program, or of another master key, as far as its mark tells. Touches nothing.
+/// Checks format and master key against the watermark file, before the engine writes anything.
 ///
 /// # Errors
-/// [`StoreError::NewerFormat`], [`StoreError::WrongMasterKey`], or the mark cannot be read.
-pub(crate) fn admit(directory: &Path, master: &SealKey) -> Result<(), StoreError> {
+/// [`StoreError::NewerFormat`], [`StoreError::WrongMasterKey`], or the file cannot be read.
+pub(crate) fn precheck(directory: &Path, master: &SealKey) -> Result<(), StoreError> {
     let Some(made) = read(&directory.join(NAME))?.as_deref().and_then(made_with) else { return Ok(()) };
     let path = directory.to_owned();
     if made.format > format::FORMAT {
@@ -142,10 +140,10 @@ pub(crate) fn admit(directory: &Path, master: &SealKey) -> Result<(), StoreError
     master.open(KEY_CONTEXT, &made.key).map(drop).map_err(|_| StoreError::WrongMasterKey { path })
 }
 
-/// What the third line says.
+/// Content of the third line.
 struct Made {
     format: u32,
-    /// Nothing, sealed with the master key.
+    /// An empty text, sealed with the master key.
     key: Vec<u8>,
 }
 
@@ -156,7 +154,7 @@ fn made_with(text: &str) -> Option<Made> {
     Some(Made { format: format.parse().ok()?, key: STANDARD.decode(key).ok()? })
 }
 
-/// How many commits the second line tells of, in the same way.
+/// The number of commits in the second line, in the same way.
 fn noted(text: &str) -> Option<u64> {
     trusted(text.lines().nth(1)?)?.strip_prefix("commits ")?.parse().ok()
 }
@@ -165,13 +163,13 @@ fn commits(number: u64) -> String {
     line(&format!("commits {number:0DIGITS$}"))
 }
 
-/// With the sum that guards it.
+/// A line with its checksum.
 fn line(said: &str) -> String {
     let sum: String = Sha256::digest(said.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{said}, sum {}\n", sum.get(..SUM).unwrap_or_default())
 }
 
-/// What a line says, unless it has rotted.
+/// The content of a line whose checksum is right.
 fn trusted(found: &str) -> Option<&str> {
     let (said, _) = found.rsplit_once(", sum ")?;
     (line(said).trim_end() == found).then_some(said)
@@ -180,14 +178,14 @@ fn trusted(found: &str) -> Option<&str> {
 fn read(path: &Path) -> Result<Option<String>, StoreError> {
     match std::fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // Bits that rotted make no text any more; then it says nothing.
+        // Damaged bytes may be no UTF-8; such a line fails its checksum.
         text => text
             .map(|text| Some(String::from_utf8_lossy(&text).into_owned()))
             .map_err(|error| StoreError::io(path, error)),
     }
 }
 
-/// Takes the mark away, before a new store is made in the place of a damaged one.
+/// Removes the watermark, before a new store replaces a damaged one.
 pub(crate) fn remove(directory: &Path) -> Result<(), StoreError> {
     let path = directory.join(NAME);
     match std::fs::remove_file(&path) {
@@ -203,7 +201,7 @@ mod tests {
     use crate::store::engine::memory::MemoryKv;
 
     #[test]
-    fn a_mark_that_cannot_be_read_or_taken_away_is_told() {
+    fn a_watermark_that_cannot_be_read_or_removed_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let (path, kv) = (directory.path().join(NAME), MemoryKv::default());
         assert!(check(&kv, directory.path(), |_| Ok(0)).is_ok(), "none is there");

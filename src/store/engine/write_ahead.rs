@@ -1,12 +1,12 @@
 //! The engine behind a write-ahead log: a commit costs one synced write of its changes, and the engine takes them over
 //! later, many commits at once.
 //!
-//! The engine's log is several times as large as what changes: it writes a whole page anew after ten changes, and most
-//! of our records change several times within a minute, or are removed again. Here they do so in memory. What is pending
-//! is in the write-ahead log (`wal`), durably, and in a map that all reads look into first. The engine takes it over when
-//! the log is full, when the map is large, and when the store closes. A start reads the log back into the map.
+//! The engine's log is several times as large as what changes: it rewrites a whole page after ten changes, and most
+//! of our records change several times within a minute, or are removed again. Here they do so in memory. Pending changes
+//! are durable in the log file (`wal`), and in a map that all reads look into first. The engine takes them over when the
+//! file is full, when the map is large, and when the store closes. A start reads the file back into the map.
 //!
-//! Called as [`Kv`] by the committer for writing and by everybody for reading.
+//! Called as [`Kv`]: by the committer for writing, by all readers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(crate) struct Logged<K: Kv> {
     pending: RwLock<Pending>,
     /// The engine holds which log it belongs to.
     is_bound: AtomicBool,
-    /// The log could not be written: what is pending is not to be trusted.
+    /// The log could not be written: the pending changes cannot be trusted.
     has_failed: AtomicBool,
 }
 
@@ -211,7 +211,7 @@ impl<K: Kv> Logged<K> {
     }
 }
 
-/// Of a scan.
+/// Direction of a scan.
 #[derive(Clone, Copy)]
 enum Direction {
     /// From a key on, that one included.
@@ -295,7 +295,7 @@ impl<K: Kv> Kv for Logged<K> {
     }
 
     fn size(&self) -> u64 {
-        // Whoever asks does not wait for the engine to take over.
+        // Does not wait for the engine to take over.
         self.engine.size() + self.wal.try_lock().map_or(WAL_BYTES, |wal| wal.size())
     }
 }

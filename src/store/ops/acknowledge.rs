@@ -21,12 +21,12 @@ use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
-/// Entries that settling moves into the archive at once, and about how many bytes as stored.
+/// Entries that one settlement moves into the archive, and their stored bytes, roughly.
 pub(crate) const ARCHIVED_MAX: usize = 256;
 
 pub(crate) const ARCHIVED_BYTES_MAX: usize = 512 * 1024;
 
-/// Moves the oldest entries into the archive; no more than one commit should.
+/// Moves the oldest entries into the archive, as many as fit one commit.
 pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
     let (mut slots, mut size) = (Vec::new(), 0);
     for pair in tx.pairs(keyspace::OUTBOX, keyspace::OUTBOX) {
@@ -87,8 +87,8 @@ pub(crate) fn document(version: u64, head: DocumentHead, body: Vec<u8>) -> Docum
 
 impl Store {
     /// The oldest entries in records above that of `after`, about `count` and about `bytes` (as stored):
-    /// records are read whole. Their documents are opened; one that cannot be is told and left out, so that it holds
-    /// up no other: the sink lacks it, and what it lacks is read again after the next full walk.
+    /// records are read whole. Their documents are opened; one that cannot be is logged and left out, so that it holds
+    /// up no other: the sink lacks it, and gaps are read again after the next full walk.
     ///
     /// # Errors
     /// The engine's read errors.
@@ -170,8 +170,8 @@ impl Store {
         self.transact(move |tx| move_to_archive(tx, &slots, now)).await
     }
 
-    /// From now on what settling adds to the outbox moves into the archive in the same commit. What else is added waits
-    /// for [`Store::archive`].
+    /// Makes settling move what it adds to the outbox into the archive, in the same commit. Other entries wait for
+    /// [`Store::archive`].
     pub fn archive_when_settling(&self) {
         self.0.archives_when_settling.store(true, Ordering::Relaxed);
     }

@@ -44,12 +44,12 @@ pub struct ArchivePage {
     pub more: bool,
 }
 
-/// Opened for one page; a page that has so much ends before its number of documents.
+/// Bytes opened for one page; a page with more ends before its number of documents.
 const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Documents of a purged shop that one commit removes.
 const PURGED_MAX: usize = 1000;
 
-/// Applies an outbox entry. Older never over newer. False: a part of it, and it is to be applied again.
+/// Applies an outbox entry; an older one never overwrites a newer one. False: only a part was applied, apply it again.
 pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -> Result<bool, StoreError> {
     match head {
         Head::ShopDeleted { shop, purge: true } => return purge(tx, shop),
@@ -89,7 +89,7 @@ fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[
     Ok(())
 }
 
-/// Of each resource some of the shop's documents; those of others are passed over unread. Whether these were all.
+/// Deletes some of the shop's documents of each resource, without reading those of other shops; returns whether all are gone.
 fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
     let (mut from, mut room) = (keyspace::ARCHIVE.to_vec(), PURGED_MAX);
     loop {
@@ -147,8 +147,8 @@ impl Store {
             let (key, record) = pair?;
             page.last = place(resource, &key);
             match self.open_archived(resource, &key, &record) {
-                // The shop's own trouble, which its state tells of: it must not hide the documents of others. One
-                // damaged document of a sound shop is told, not passed over.
+                // A lost data key shows in the shop's own state and must not hide other shops' documents. A damaged
+                // document of a shop whose key opens is an error.
                 Err(StoreError::Sealed { context }) if shop.is_none() && self.lacks_key(page.last.as_ref()) => {
                     passed_over = Some(context);
                 }

@@ -1,5 +1,5 @@
-//! What the ledger says of everything that was ever listed, and what is on its way: for the check whether
-//! all of it is in the sink, and for closing gaps.
+//! Completeness: what the ledger knows of everything that was ever listed, and what is still under way; and re-reading
+//! what the sink lacks.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,8 +8,8 @@ use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue, QueueKind};
 use crate::store::ops::detail;
-use crate::store::ops::listing_state::{self, Standing};
-use crate::store::records::jobs::{new_job, waiting_job};
+use crate::store::ops::listing_state::{self, ListingState};
+use crate::store::records::jobs::{delayed_job, new_job};
 use crate::store::records::ledger::{self, DocumentNote, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{self, enqueue};
@@ -27,7 +27,7 @@ pub enum Known {
     Unread,
     /// The API does not know it.
     Gone,
-    /// Read; the version of what was last handed to the sink.
+    /// Read; the version that the sink got last.
     Version(u64),
 }
 
@@ -42,7 +42,7 @@ pub struct Listed {
     pub known: Known,
 }
 
-/// Ids that are on their way, or were given up.
+/// Ids that are under way, or were given up.
 #[derive(Clone, Debug, Default)]
 pub struct UnderWay {
     pub pending: HashSet<String>,
@@ -92,8 +92,8 @@ impl Store {
             .collect()
     }
 
-    /// What of a shop's resource is on its way. Looks at its jobs, at all that wait, at the outbox and at what is
-    /// parked; blocks on reads. Planned re-reads are not counted.
+    /// The documents of a shop's resource that are under way. Reads its ready jobs, all delayed jobs, the outbox and all dead
+    /// letters; blocks on reads. Planned re-reads are not counted.
     ///
     /// # Errors
     /// The engine's read errors.
@@ -105,7 +105,7 @@ impl Store {
             under_way.pending.extend(ready_queue::document_ids(&pair?.1)?);
         }
         for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
-            let job: Job = waiting_job(&pair?.1)?;
+            let job: Job = delayed_job(&pair?.1)?;
             let asked_for = job.run().is_some() || job.last_error.is_some();
             if let JobKind::FetchDetail { id, .. } = job.kind
                 && (job.shop == shop && job.resource == resource && asked_for)
@@ -121,8 +121,8 @@ impl Store {
         Ok(under_way)
     }
 
-    /// Forgets what was read of these documents and asks for them again, so that they are written whatever they
-    /// hold. For resources with details.
+    /// Forgets the ledger's notes of these documents and queues them for another read, so that they are written even if
+    /// unchanged. For resources with details.
     ///
     /// # Errors
     /// The engine's errors; what was asked for before stays asked for.
@@ -139,12 +139,12 @@ impl Store {
             enqueue(tx, &job)?;
             Ok(true)
         };
-        self.each(shop, resource, documents, again).await.map(drop)
+        self.for_each_document(shop, resource, documents, again).await.map(drop)
     }
 
     /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
-    /// their documents. What is no longer listed stays noted: no walk would bring it, and nobody would know of it. How
-    /// many were forgotten.
+    /// their documents. Rows that are no longer listed stay: no walk would bring them back. Returns how many were
+    /// forgotten.
     ///
     /// # Errors
     /// The engine's errors.
@@ -164,34 +164,34 @@ impl Store {
             }
             Ok(is_listed)
         };
-        self.each(shop, resource, documents, row).await
+        self.for_each_document(shop, resource, documents, row).await
     }
 
-    /// Hands to the outbox again whether these documents are still listed. How many.
+    /// Puts into the outbox again whether these documents are still listed; returns how many.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn tell_listing(
+    pub async fn resend_listing(
         &self,
         shop: &str,
         resource: &str,
         documents: Vec<(String, Combination)>,
     ) -> Result<u64, StoreError> {
         let now = self.now();
-        let tell = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
-            let gone_at = match listing_state::standing(tx, &stream.shop, &stream.resource, id)? {
-                Standing::Unknown => return Ok(false),
-                Standing::Listed => None,
-                Standing::Gone(at) => Some(at),
+        let resend = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let gone_at = match listing_state::listing_state(tx, &stream.shop, &stream.resource, id)? {
+                ListingState::Unknown => return Ok(false),
+                ListingState::Listed => None,
+                ListingState::Gone(at) => Some(at),
             };
             outbox::append_listing(tx, stream, id, gone_at, now)?;
             Ok(true)
         };
-        self.each(shop, resource, documents, tell).await
+        self.for_each_document(shop, resource, documents, resend).await
     }
 
-    /// Does something with each of the documents, in bounded steps. To how many it was done, as `step` says.
-    async fn each(
+    /// Applies `step` to each document, in bounded transactions; returns the number of documents changed.
+    async fn for_each_document(
         &self,
         shop: &str,
         resource: &str,
@@ -218,25 +218,25 @@ impl Store {
         Ok(done)
     }
 
-    /// Up to which full walk the gaps of a shop's resource are closed.
+    /// The full walk after which the gaps of a shop's resource were last repaired.
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn mended_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
+    pub fn repaired_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
         let bytes = self.0.kv.get(&keyspace::gaps(shop, resource))?;
-        bytes.map(|bytes| decode("the last mending", &bytes)).transpose()
+        bytes.map(|bytes| decode("the last repair", &bytes)).transpose()
     }
 
-    /// Notes it.
+    /// Stores it.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn keep_mended_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
+    pub async fn store_repaired_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
         let (shop, key) = (shop.to_owned(), keyspace::gaps(shop, resource));
         self.transact(move |tx| {
             // A shop may have been deleted meanwhile.
             if shops::is_known(tx, &shop)? {
-                tx.put(key, encode("the last mending", &walk)?);
+                tx.put(key, encode("the last repair", &walk)?);
             }
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! What a detail changes: the ledger of documents, an outbox entry, the next re-read.
+//! Applies a fetched document: its ledger entry, an outbox entry, the next re-read.
 
 use crate::domain::{Class, Job, JobKind, Run, StreamId};
 use crate::store::codec::{decode, encode};
@@ -6,9 +6,9 @@ use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
 use crate::store::ops::invariants;
-use crate::store::ops::listing_state::{self, Standing};
+use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::ops::run_progress::RunCounts;
-use crate::store::records::jobs::{CLOCK_AHEAD_MS, new_job, unwait, wait};
+use crate::store::records::jobs::{CLOCK_AHEAD_MS, delay, new_job, undelay};
 use crate::store::records::ledger::{DocumentNote, GONE, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{self, enqueue};
@@ -93,7 +93,7 @@ pub(crate) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
     Ok(())
 }
 
-/// Plans a re-read so many milliseconds from now; when, and its job's seq.
+/// Plans a re-read `pause` milliseconds from now; returns its due time and seq.
 pub(crate) fn plan_refresh(
     tx: &mut Tx<'_>,
     stream: &StreamId,
@@ -104,13 +104,13 @@ pub(crate) fn plan_refresh(
     let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
     let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, kind)?;
     let planned = (now.saturating_add(pause), job.seq);
-    wait(tx, job, planned.0, now)?;
+    delay(tx, job, planned.0, now)?;
     Ok(planned)
 }
 
-/// Takes back a planned re-read, waiting or ready.
+/// Cancels a planned re-read, delayed or ready.
 fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> Result<bool, StoreError> {
-    if unwait(tx, due, seq)?.is_some() {
+    if undelay(tx, due, seq)?.is_some() {
         return Ok(true);
     }
     let queue =
@@ -118,8 +118,8 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> R
     ready_queue::remove(tx, &queue, Class::Refresh, seq)
 }
 
-/// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be taken back. Nothing for
-/// other jobs.
+/// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be canceled. Does
+/// nothing for other jobs.
 pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Result<(), StoreError> {
     let Some(id) = job.document().filter(|_| job.class == Class::Refresh) else { return Ok(()) };
     let key = keyspace::document(&job.shop, &job.resource, id);
@@ -132,14 +132,14 @@ pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Resul
     Ok(())
 }
 
-/// Moves a planned re-read to now, for a full run that somebody asked for. False when the document is
+/// Moves a planned re-read to now, for a full run on request. False when the document is
 /// final or its read is under way.
 pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, StoreError> {
     let key = keyspace::document(&run.stream.shop, &run.stream.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(false) };
     let mut note: DocumentNote = decode("a ledger document", &bytes)?;
     let Some((due, seq)) = note.refresh else { return Ok(false) };
-    if unwait(tx, due, seq)?.is_none() {
+    if undelay(tx, due, seq)?.is_none() {
         return Ok(false);
     }
     let kind =
@@ -151,7 +151,7 @@ pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
     Ok(true)
 }
 
-/// Forgets that a document was read, and takes its planned re-read back.
+/// Forgets that a document was read, and cancels its planned re-read.
 pub(crate) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(), StoreError> {
     let key = keyspace::document(&stream.shop, &stream.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
@@ -163,8 +163,8 @@ pub(crate) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(),
     Ok(())
 }
 
-/// Hands a document that the sink refused to the outbox again, unless another one was read since.
-pub(crate) fn put_back(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+/// Requeues a document that the sink refused, unless another version was read since.
+pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
     let DocumentHead { shop, resource, combination, id, .. } = head.clone();
     let stream = StreamId { shop, resource, combination };
     let key = keyspace::document(&stream.shop, &stream.resource, &id);
@@ -177,9 +177,9 @@ pub(crate) fn put_back(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: 
         tx.put(key, encode("a ledger document", &DocumentNote { version, ..note })?);
     }
     // A newer version counts as listed.
-    match listing_state::standing(tx, &stream.shop, &stream.resource, &id)? {
-        Standing::Gone(at) => outbox::append_listing(tx, &stream, &id, Some(at), now),
-        Standing::Listed | Standing::Unknown => Ok(()),
+    match listing_state::listing_state(tx, &stream.shop, &stream.resource, &id)? {
+        ListingState::Gone(at) => outbox::append_listing(tx, &stream, &id, Some(at), now),
+        ListingState::Listed | ListingState::Unknown => Ok(()),
     }
 }
 

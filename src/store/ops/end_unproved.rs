@@ -1,4 +1,4 @@
-//! Streams whose last walk could not prove that it saw the whole list.
+//! Ends walks that could not prove that they saw the whole list.
 //!
 //! Such a walk moves no checkpoint and marks nothing as no longer listed; the next one is full. A list that shows none of
 //! the rows that it showed before is in doubt too, until another walk, an hour later, finds the same. Called by the end
@@ -17,7 +17,7 @@ use crate::store::records::runs;
 use crate::store::records::unproved;
 use crate::store::tx::transaction::Tx;
 
-/// How long a list must show nothing of what it showed before until that counts.
+/// How long a list must show none of its earlier rows until that counts as true.
 const VANISHED_FOR_MS: i64 = 60 * 60 * 1000;
 
 /// Ends a run whose pages gave reason to doubt that they are the whole list.
@@ -38,7 +38,7 @@ fn text(doubt: &Doubt) -> String {
 }
 
 /// Ends a run in doubt when its list shows none of the rows that it showed before, unless a walk found the same long
-/// enough ago. Whether it did.
+/// enough ago; returns whether it ended it.
 pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bool, StoreError> {
     // Rows that the run met and that were known before it.
     if run.listed > run.new + run.rejected || !hides_some(tx, run)? {
@@ -87,6 +87,6 @@ fn end_as(tx: &mut Tx<'_>, run: &Run, reason: String, vanished_at: Option<i64>, 
         run.error = Some(reason);
     })?;
     // The API answers: what was given up while it did not may work now.
-    retry::revive(tx, run, false, now)?;
+    retry::auto_retry(tx, run, false, now)?;
     start_run::follow(tx, run, now)
 }

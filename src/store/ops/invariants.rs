@@ -1,5 +1,5 @@
-//! What must always hold is looked at in release builds too. A breach is a fault of ours: the shop whose books it
-//! concerns is paused, and says so, before more is built on it. Nothing is undone, and all other shops go on.
+//! Invariants, checked in release builds too. A broken one is a bug of Waybill: its shop is paused, with that reason, before
+//! more is built on wrong records. Nothing is undone, and all other shops continue.
 
 use crate::domain::ShopState;
 use crate::store::error::StoreError;
@@ -7,7 +7,7 @@ use crate::store::ops::shop_state;
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
-/// Pauses a shop whose books do not add up; part of the transaction that found it. Its runs end behind that transaction.
+/// Pauses a shop whose records are inconsistent; part of the transaction that found it. Its runs end in a later one.
 pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> Result<(), StoreError> {
     tracing::error!(shop.id = shop, what, "an invariant does not hold; the shop is paused");
     metrics::counter!("waybill_invariant_breaches_total").increment(1);
@@ -17,7 +17,7 @@ pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> R
 }
 
 impl Store {
-    /// Pauses shops for which something does not hold that always must. Durable when it returns.
+    /// Pauses shops with a broken invariant. Durable when it returns.
     ///
     /// # Errors
     /// The engine's write errors.

@@ -6,28 +6,32 @@ use crate::domain::Lease;
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
-use crate::store::records::leases::Begun;
+use crate::store::records::leases::LeaseRecord;
 use crate::store::records::rate_slots;
-use crate::store::records::ready_queue::{self, Picked};
-use crate::store::tx::handle::{Claimed, Store, claimed};
+use crate::store::records::ready_queue::{self, SelectedJob};
+use crate::store::tx::handle::{SharedLeases, Store, lock_leases};
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
-pub(crate) fn begun(picked: &[Picked]) -> Vec<Begun> {
-    let mut begun: Vec<Begun> = Vec::new();
-    for Picked { queue, record, job } in picked {
+pub(crate) fn records_of(picked: &[SelectedJob]) -> Vec<LeaseRecord> {
+    let mut begun: Vec<LeaseRecord> = Vec::new();
+    for SelectedJob { queue, record, job } in picked {
         if let Some(known) = begun.iter_mut().find(|begun| begun.record == *record && begun.queue == *queue) {
             known.seqs.insert(job.seq);
         } else {
-            begun.push(Begun { queue: queue.clone(), class: job.class, record: *record, seqs: [job.seq].into() });
+            begun.push(LeaseRecord { queue: queue.clone(), class: job.class, record: *record, seqs: [job.seq].into() });
         }
     }
     begun
 }
 
-/// Ends claims, current or late. The answers tell which were current.
-pub(crate) fn release<'a>(tx: &mut Tx<'_>, claims: &Claimed, leases: impl Iterator<Item = &'a Lease>) -> Vec<bool> {
-    let mut claims = claimed(claims);
+/// Ends leases, current or late; returns which were current.
+pub(crate) fn release<'a>(
+    tx: &mut Tx<'_>,
+    claims: &SharedLeases,
+    leases: impl Iterator<Item = &'a Lease>,
+) -> Vec<bool> {
+    let mut claims = lock_leases(claims);
     leases
         .map(|lease| {
             let released = claims.release(lease);
@@ -39,10 +43,10 @@ pub(crate) fn release<'a>(tx: &mut Tx<'_>, claims: &Claimed, leases: impl Iterat
         .collect()
 }
 
-/// Counts the attempts that the process before this one did not end.
+/// Counts the attempts that the previous process did not finish.
 pub(crate) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     for (key, bytes) in tx.scan(keyspace::LEASES, keyspace::LEASES, usize::MAX)? {
-        for Begun { queue, class, record, seqs } in decode::<Vec<Begun>>("a claim", &bytes)? {
+        for LeaseRecord { queue, class, record, seqs } in decode::<Vec<LeaseRecord>>("a claim", &bytes)? {
             ready_queue::count_attempts(tx, queue.key(class, record), &seqs)?;
         }
         tx.delete(key);
@@ -63,22 +67,22 @@ impl Store {
         want: usize,
         budget: Option<(String, String, u32)>,
     ) -> Result<Vec<Lease>, StoreError> {
-        let claims = Claimed::clone(&self.0.claims);
-        let claim = claimed(&claims).draw();
+        let claims = SharedLeases::clone(&self.0.claims);
+        let claim = lock_leases(&claims).draw();
         let leased = self.transact(move |tx| {
-            let mut claims = claimed(&claims);
+            let mut claims = lock_leases(&claims);
             let picked = ready_queue::pick(tx, &queues, want, &claims)?;
             if picked.is_empty() {
                 return Ok(Vec::new());
             }
-            let under_way = encode("a claim", &begun(&picked))?;
+            let under_way = encode("a claim", &records_of(&picked))?;
             claims.hold(claim, &picked.iter().map(|picked| (&picked.queue, &picked.job)).collect::<Vec<_>>());
             tx.put(keyspace::lease(claim), under_way);
             if let Some((account, rule, occupied)) = budget {
                 let unused = u32::try_from(want - picked.len()).unwrap_or(0);
                 rate_slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
             }
-            let lease = |Picked { record, mut job, .. }| {
+            let lease = |SelectedJob { record, mut job, .. }| {
                 job.attempts += 1;
                 Lease { attempt: job.attempts, job, claim, record }
             };
@@ -86,15 +90,14 @@ impl Store {
         });
         let leased = leased.await;
         if leased.is_err() {
-            claimed(&self.0.claims).forget(claim);
+            lock_leases(&self.0.claims).forget(claim);
         }
         leased
     }
 
-    /// Gives up claims without an answer (a step that was cut off, a commit that failed): the jobs are
-    /// ready again.
+    /// Gives up leases without a result (a step that was cut off, a commit that failed): the jobs are ready again.
     pub fn abandon(&self, leases: &[Lease]) {
-        let mut claims = claimed(&self.0.claims);
+        let mut claims = lock_leases(&self.0.claims);
         for lease in leases {
             // The claim's record stays until the next start; it does no harm.
             claims.release(lease);

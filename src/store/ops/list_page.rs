@@ -1,4 +1,4 @@
-//! What a page changes: the ledger of rows, jobs for new and changed ones, and the next page, or the end of the pass
+//! Applies a list page: ledger rows, jobs for new and changed ones, and the next page or the end of the pass
 //! ([`crate::store::ops::passes`]).
 //!
 //! Called inside a transaction when a page's attempt settles.
@@ -23,11 +23,11 @@ use crate::store::records::ready_queue::{enqueue, enqueue_alike};
 use crate::store::records::runs;
 use crate::store::tx::transaction::Tx;
 
-/// Pages of one walk; an API that never ends a list must not keep us for ever.
+/// Pages of one walk; bounds an API that never ends a list.
 const PAGES_MAX: u64 = 100_000;
 /// Rows looked at for one that is below the end of a walk for news.
 const LOOKED_MAX: usize = 500;
-/// Pages that one walk goes on behind although it cannot read them.
+/// Unreadable pages that one walk skips.
 const SKIPPED_MAX: usize = 20;
 
 /// A page whose row bodies, if any, are sealed.
@@ -48,9 +48,9 @@ pub(crate) struct SealedRow {
     pub(crate) sealed: Option<Vec<u8>>,
 }
 
-/// What a page taught, for the run's counters and for the decision to go on.
+/// Counts of one page, for the run's counters and for the decision whether the walk continues.
 #[derive(Default)]
-struct Tally {
+struct PageStats {
     /// Rows that this run had not met yet.
     listed: u64,
     pass: Pass,
@@ -58,7 +58,7 @@ struct Tally {
     changed: u64,
     to_fetch: u64,
     newest: Option<i64>,
-    /// Something on the page is younger than the overlap, or nothing tells its age.
+    /// Some row is younger than the overlap, or no row has a time.
     young: bool,
 }
 
@@ -86,13 +86,13 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     }
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let Refused { rejected, parked } = note_rejected(tx, &run, &page.rejected, now)?;
-    // Those that were parked before were logged then.
-    let alarmed = parse_alert::tell_rows(&run, parked, (page.rows.len() + page.rejected.len()) as u64);
+    // Rows that were parked earlier were logged then.
+    let alarmed = parse_alert::warn_of_rows(&run, parked, (page.rows.len() + page.rejected.len()) as u64);
     tally.to_fetch += rejected;
     tally.listed += rejected;
     tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
     let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
-    // What comes below a page at which the walk may stop is not asked for.
+    // Pages below the stopping point are not read, so a doubt about them does not matter.
     let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: *number, reason, skipped: false });
     run_progress::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
@@ -137,8 +137,8 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     }
 }
 
-/// Goes on behind a page that is given up, as one bad page must not close all those after it. False: the walk ends
-/// here, since the page before was given up too, or too many were.
+/// Continues behind a page that is given up: one bad page must not hide all those after it. False: the walk ends here,
+/// since the page before was given up too, or too many were.
 pub(crate) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, now: i64) -> Result<bool, StoreError> {
     let (JobKind::ListPage { run, page: number, mark, .. }, Next::More { cursor }) = (&job.kind, next) else {
         return Ok(false);
@@ -164,24 +164,23 @@ pub(crate) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, no
     Ok(true)
 }
 
-/// A walk for news came to the end of a list that shows the newest first, and to no page where it may stop. When the
-/// list showed rows below that end before, it may have answered with nothing for one call: a whole walk follows, which
-/// finds what is there, or notes what went. Without news the next walk goes as far as this one should have; so do
-/// walks over lists in no order, whatever they met.
+/// Starts a full walk when an incremental one reached the end of a newest-first list too early: without a page where it
+/// may stop, although older rows were listed before. The API may have answered one page with nothing. If no row was new or
+/// changed, the next incremental walk goes as far as this one should have.
 fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
-    // It may not even have come down to where the last walk began.
+    // It may have ended above the newest row of the last walk.
     let newest = checkpoints::checkpoint(tx, &run.stream)?.newest;
-    if newest.is_some_and(|newest| oldest > newest) || stands_below(tx, &run.stream, oldest)? {
+    if newest.is_some_and(|newest| oldest > newest) || has_older_row(tx, &run.stream, oldest)? {
         start_run::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
     }
     Ok(())
 }
 
-/// Whether a row that is still listed is older than this. A list that was cut lacks many, so one of them is among the
-/// first.
-fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
+/// Whether a row that is still listed is older than `oldest`. A truncated list lacks many rows, so one of them is among
+/// the first.
+fn has_older_row(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
     let prefix = keyspace::rows(stream);
     for pair in tx.pairs(&prefix, &prefix).take(LOOKED_MAX) {
         let note: RowNote = decode("a ledger row", &pair?.1)?;
@@ -192,14 +191,20 @@ fn stands_below(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, Sto
     Ok(false)
 }
 
-fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now: i64) -> Result<Tally, StoreError> {
+fn note_rows(
+    tx: &mut Tx<'_>,
+    run: &Run,
+    rows: &[SealedRow],
+    rule: WalkRule,
+    now: i64,
+) -> Result<PageStats, StoreError> {
     let checkpoint = checkpoints::checkpoint(tx, &run.stream)?;
     let first_walk = checkpoint.full_walk_at.is_none();
-    // From the last walk that ended well on: what one that failed has noted since says nothing of what is below it.
+    // Counted from the last successful walk: rows noted by a failed one prove nothing about those below them.
     let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
     let mut wanted: BTreeMap<Class, Vec<String>> = BTreeMap::new();
     let young = rows.iter().all(|row| row.time.is_none());
-    let mut tally = Tally { young, pass: run.pass, ..Tally::default() };
+    let mut tally = PageStats { young, pass: run.pass, ..PageStats::default() };
     for row in rows {
         tally.newest = tally.newest.max(row.time);
         let is_young = row.time.is_some_and(|time| time > young_from);
@@ -213,13 +218,13 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
             Some(_) => Some(Class::Changed),
         };
         let met = known.as_ref().is_some_and(|note| note.seen == run.id);
-        // While rows arrive, the tail of one page comes again at the head of the next: that is not known before.
+        // While rows arrive, the tail of one page repeats at the head of the next: that was not known before.
         let met_in_pass = known.as_ref().is_some_and(|note| met && note.pass == run.pass.number);
         tally.listed += u64::from(!met);
         tally.pass.met_known |= known.is_some() && !met_in_pass;
         tally.pass.oldest = [tally.pass.oldest, row.time].into_iter().flatten().min();
-        // Where new rows come at the head, one below a known row was there before: the last pass missed it. Or it came
-        // late, as young ones may; those are gone over by walks for news.
+        // Where new rows come at the head, an unknown one below a known one was there before: the last pass missed it. Or
+        // it arrived late, as young ones may; incremental walks read those again.
         let is_missed = rule.newest_first && known.is_none() && tally.pass.met_known && !is_young;
         tally.pass.missed += u64::from(is_missed);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
@@ -233,7 +238,7 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
         }
         if let Some(class) = class {
             match &row.sealed {
-                Some(sealed) => keep_row(tx, run, (row, sealed), &note, now)?,
+                Some(sealed) => store_row(tx, run, (row, sealed), &note, now)?,
                 None => wanted.entry(class).or_default().push(row.id.clone()),
             }
         } else if run.mode == Mode::Full
@@ -241,8 +246,8 @@ fn note_rows(tx: &mut Tx<'_>, run: &Run, rows: &[SealedRow], rule: WalkRule, now
             && row.sealed.is_none()
             && detail::is_doubtful(tx, &run.stream, &row.id, now)?
         {
-            // The API did not know it when it was asked for, and lists it all the same: that may have passed. Or nobody
-            // knows whether it is final.
+            // The API answered that it does not know the document, and still lists it: try again. Or it was read by a clock
+            // that was ahead, so it may not be final.
             wanted.entry(Class::Changed).or_default().push(row.id.clone());
         } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
             tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
@@ -272,8 +277,8 @@ fn want(tx: &mut Tx<'_>, run: &Run, class: Class, ids: Vec<String>) -> Result<()
     enqueue_alike(tx, &Job::new(0, shop, resource, class, kind), ids)
 }
 
-/// Takes a row as the document that it is.
-fn keep_row(
+/// Stores a row that is the document itself.
+fn store_row(
     tx: &mut Tx<'_>,
     run: &Run,
     (row, sealed): (&SealedRow, &[u8]),
@@ -285,17 +290,17 @@ fn keep_row(
     detail::store(tx, &place, fetched, now)
 }
 
-/// Whether a row is as it was known. An id may be on several pages with another row on each; rows of one page are one.
+/// Whether a row is unchanged. An id may have different rows on several pages; rows of one page are merged.
 fn is_same(note: &RowNote, row: &SealedRow) -> bool {
     note.hash == row.hash || note.other == Some(row.hash) || row.legacy == Some(note.hash)
 }
 
-/// The digests that are known of an id after one of its rows: of the first one of a pass, and of the last other one.
+/// The digests to store for an id after one of its rows: of its first row in a pass, and of its last different one.
 fn marks(met: Option<&RowNote>, known: Option<&RowNote>, row: &SealedRow) -> (u64, Option<u64>) {
     match (met, known) {
         (Some(met), _) if met.hash == row.hash => (met.hash, met.other),
         (Some(met), _) => (met.hash, Some(row.hash)),
-        // What comes first now is not what came first before.
+        // The first row of this pass differs from the first of the last one.
         (None, known) => (row.hash, known.and_then(|known| known.other).filter(|other| *other != row.hash)),
     }
 }

@@ -1,10 +1,8 @@
-//! Indexes of runs, changed in the transaction that changes the run, and the rule by which old runs go.
+//! Filtered listings of runs over their indexes, and the deletion of old runs.
 //!
-//! Two kinds of entries stand beside each run: by stream, with the run's state as the value, and by resource and class,
-//! where open runs are one class and each way of ending is one. A filtered listing merges the few lists that fit, newest
-//! first, and reads no other run.
-//!
-//! Called by `runs` for every change. The lists of an older data directory are built when it is opened.
+//! Each run has two index entries (`records::runs`): by stream, and by resource and class of state, where open runs are
+//! one class and each way of ending is one. A filtered listing merges the few lists that fit, newest first, and reads no
+//! other run. Called by the API, the status and the housekeeping.
 
 use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;

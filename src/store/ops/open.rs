@@ -15,7 +15,7 @@ use crate::store::engine::format::{self, FORMAT, FORMAT_KEY};
 use crate::store::engine::kv::Kv;
 #[cfg(test)]
 use crate::store::engine::memory::MemoryKv;
-use crate::store::engine::watermark::{self, Mark};
+use crate::store::engine::watermark::{self, Watermark};
 use crate::store::engine::write_ahead::Logged;
 use crate::store::error::StoreError;
 use crate::store::holder::Holder;
@@ -26,7 +26,7 @@ use crate::store::records::dead_letters;
 use crate::store::records::runs;
 use crate::store::tx::committer::{self, Committer};
 use crate::store::tx::counters;
-use crate::store::tx::handle::{Claimed, Inner, Store};
+use crate::store::tx::handle::{Inner, SharedLeases, Store};
 use crate::store::tx::notify::Signals;
 use crate::store::tx::uncommitted_calls::UncommittedCalls;
 
@@ -64,7 +64,7 @@ impl Default for Memory {
     }
 }
 
-/// Moves the files of a damaged store aside, for people to look at, so that a new one can be made. Where to.
+/// Moves the files of a damaged store aside, for inspection, so that a new one can be created; returns where to.
 ///
 /// # Errors
 /// They cannot be moved.
@@ -109,7 +109,7 @@ impl Store {
     pub fn open(directory: &Path, master: &[u8; 32], clock: Clock) -> Result<Store, StoreError> {
         let master = SealKey::new(master);
         // The engine writes when it opens.
-        watermark::admit(directory, &master)?;
+        watermark::precheck(directory, &master)?;
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(Logged::open(directory, lock)?);
@@ -117,7 +117,7 @@ impl Store {
         let unseen = scrub::at_open(&*kv, directory)?;
         let key = master.clone();
         let start = |kv: Arc<dyn Kv>, signals| {
-            let mark = Mark::make(directory, &key, counters::commits(&*kv)?)?;
+            let mark = Watermark::make(directory, &key, counters::commits(&*kv)?)?;
             Committer::start(kv, signals, Some(Arc::new(mark)))
         };
         let mut inner = Store::with_committer(kv, master, clock, directory, start)?;
@@ -145,7 +145,7 @@ impl Store {
             signals,
             queues: Mutex::new(Some(receiver)),
             ended_runs: Mutex::new(Some(ended_runs)),
-            claims: Claimed::default(),
+            claims: SharedLeases::default(),
             calls: UncommittedCalls::default(),
             shop_keys: RwLock::default(),
             master,
@@ -165,7 +165,7 @@ impl Store {
         Ok(Store(Arc::new(Store::with_committer(kv, master, clock, Path::new("memory"), inline)?)))
     }
 
-    /// A store without a mark.
+    /// A store without a watermark.
     #[cfg(test)]
     pub(in crate::store) fn over(
         kv: Arc<dyn Kv>,

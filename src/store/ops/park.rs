@@ -12,23 +12,23 @@ use crate::store::ops::parse_alert;
 use crate::store::ops::run_progress;
 use crate::store::ops::shop_state;
 use crate::store::ops::start_run;
-use crate::store::records::dead_letters::{self, MayPass, Record, SEQUENCE, What};
+use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
 use crate::store::records::runs;
 use crate::store::records::shops;
 use crate::store::tx::transaction::Tx;
 
-/// The pause before a read that may work later is put back unasked; twice as long each time.
-pub(crate) const REVIVE_AFTER_MS: i64 = 10 * 60 * 1000;
+/// The pause before an automatic retry; doubles each time.
+pub(crate) const AUTO_RETRY_AFTER_MS: i64 = 10 * 60 * 1000;
 
-pub(crate) const REVIVE_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+pub(crate) const AUTO_RETRY_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Looked at, and so put back at most, by one walk.
-pub(crate) const REVIVED_MAX: usize = 500;
+/// Dead letters that one walk looks at, and so retries at most.
+pub(crate) const AUTO_RETRIED_MAX: usize = 500;
 
-/// Pauses shops of which the transaction parked something, and that have as much parked as may be: a fault that
-/// lasts must end, and what it parks must stay a list that somebody can look through. What comes after, from calls
-/// that were under way, is parked too. A shop that is not active has its own reason, and keeps it. Returns the shops that
-/// the transaction paused, those for a breach too: their runs are to be ended.
+/// Pauses shops whose parked records have reached the limit in this transaction: a fault that
+/// lasts must end, and the parked records must stay few enough to review. Calls that are
+/// under way may still park more. A shop that is not active has its own reason, and keeps it. Returns the shops that
+/// the transaction paused, those for a broken invariant too: the caller ends their runs.
 pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<Vec<String>, StoreError> {
     let mut paused = Vec::new();
     for shop in std::mem::take(&mut tx.parked) {
@@ -36,7 +36,12 @@ pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<V
         if parked < parked_max || !shops::is_active(tx, &shop)? {
             continue;
         }
-        tracing::warn!(shop.id = shop, parked, parked_max, "so much of the shop is parked that it is paused");
+        tracing::warn!(
+            shop.id = shop,
+            parked,
+            parked_max,
+            "the shop is paused: its number of parked records reached limits.parked_max"
+        );
         let reason = format!(
             "paused by Waybill: {parked} pages and documents of this shop are parked, and limits.parked_max allows \
              {parked_max}. While `waybill serve` runs, GET /api/v1/parked?shop={shop} says why; correct that, put them back \
@@ -101,10 +106,10 @@ pub(crate) fn park_job(
     }
     let is_page = job.document().is_none();
     if may_pass || is_page {
-        let pause = REVIVE_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(REVIVE_AFTER_MAX_MS);
+        let pause = AUTO_RETRY_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(AUTO_RETRY_AFTER_MAX_MS);
         let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
         let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
-        let note = MayPass { parked: parked.id, not_before: now.saturating_add(pause), page_of };
+        let note = AutoRetry { parked: parked.id, not_before: now.saturating_add(pause), page_of };
         tx.put(keyspace::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
@@ -112,11 +117,11 @@ pub(crate) fn park_job(
     dead_letters::put(tx, &Record { parked, what: What::Job { job } })
 }
 
-/// Forgets the parked record of a page that an earlier walk gave up, when another walk does: one says it all.
+/// Deletes the dead letter of a page that an earlier walk gave up, when another walk gives it up too: one is enough.
 pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, (mode, number): (Mode, u64)) -> Result<(), StoreError> {
     let prefix = keyspace::parked_jobs(stream);
-    for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
-        let note: MayPass = decode("a parked job", &bytes)?;
+    for (key, bytes) in tx.scan(&prefix, &prefix, AUTO_RETRIED_MAX)? {
+        let note: AutoRetry = decode("a parked job", &bytes)?;
         if note.page_of != Some(mode) {
             continue;
         }

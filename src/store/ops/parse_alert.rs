@@ -1,11 +1,11 @@
-//! Tells that much of what a run met cannot be read. A single row or document that is odd is parked and waits; many
-//! of them mean that the API changed, and somebody should look before the shop's list is full of gaps.
+//! Warns when a run meets many rows or documents that cannot be parsed.
 //!
-//! Called by `walk` and `runs`, within the transaction that parks.
+//! A single one is parked and waits; many of them mean that the API changed, and an operator should look before the copy
+//! is full of gaps. Called by `list_page` and `run_progress`, within the transaction that parks.
 
 use crate::domain::{Run, RunState};
 
-/// Of so many one may be unreadable before it is told.
+/// One unparseable row in this many is tolerated.
 const ONE_IN: u64 = 100;
 
 /// Counts a row or a document that could not be read and is parked.
@@ -13,8 +13,8 @@ pub(crate) fn count(resource: &str) {
     metrics::counter!("waybill_unreadable_total", "resource" => resource.to_owned()).increment(1);
 }
 
-/// After a page: tells of its rows, unless the run was told of before. Whether the run was told of by now.
-pub(crate) fn tell_rows(run: &Run, unreadable: u64, rows: u64) -> bool {
+/// Warns once per run if more than 1 % of a page's rows failed to parse; returns whether it has.
+pub(crate) fn warn_of_rows(run: &Run, unreadable: u64, rows: u64) -> bool {
     if !run.alarmed && is_much(unreadable, rows) {
         warn(run, unreadable, rows, "more than one in a hundred rows of a page cannot be read");
         return true;
@@ -22,10 +22,9 @@ pub(crate) fn tell_rows(run: &Run, unreadable: u64, rows: u64) -> bool {
     run.alarmed
 }
 
-/// At a run's end: tells of its details, in the same way.
-pub(crate) fn tell_details(run: &Run) -> bool {
-    // Of a shop that is gone nobody wants to know.
-    // Rows were looked at page by page.
+/// The same for a run's details, at its end.
+pub(crate) fn warn_of_details(run: &Run) -> bool {
+    // Rows were checked page by page. A deleted shop's run is canceled and needs no warning.
     let parked = run.parked.saturating_sub(run.rejected);
     if !run.alarmed && run.state != RunState::Canceled && is_much(parked, run.listed) {
         warn(run, parked, run.listed, "more than one in a hundred documents of a run cannot be read");

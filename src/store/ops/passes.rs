@@ -1,10 +1,10 @@
-//! The end of a pass over a list: another pass, or the end of the walk with its checkpoint; and the sweep that notes
-//! what a full walk no longer saw.
+//! The end of a pass over a list: another pass, or the end of the walk with its checkpoint; and the sweep that marks
+//! rows as no longer listed.
 //!
-//! A full walk passes over the list again, [`PASSES_MAX`] times in all: after the very first pass; after one that
-//! found rows below known ones which were not known; after one that lacks rows of the pass before, other than at
-//! the old end; and when rows are absent that were known before the walk. What is noted as no longer listed was
-//! so absent from two passes at least.
+//! A full walk reads the list up to [`PASSES_MAX`] times. It reads it again after the very first pass; after a pass that
+//! found unknown rows below known ones; after one that lacks rows of the pass before, other than at the old end; and when
+//! rows are missing that were known before the walk. So a row that is marked as no longer listed was missing from two
+//! passes at least.
 //!
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
@@ -28,7 +28,7 @@ use crate::store::records::unproved;
 use crate::store::records::walk_costs;
 use crate::store::tx::transaction::Tx;
 
-/// Passes of one walk; a list that still moves then is reported as drift.
+/// Passes of one walk; a list that still moves after the last one is reported.
 const PASSES_MAX: u32 = 3;
 /// Rows looked at by one sweep job.
 const SWEPT_MAX: usize = 500;
@@ -40,7 +40,7 @@ pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule,
         return end_unproved::end(tx, &run, now);
     }
     if run.mode == Mode::Incremental {
-        // A list of news may be empty; one of everything was not.
+        // A partial list may be empty; an empty whole list is suspicious.
         let is_empty = !rule.news_are_partial && run.listed == 0;
         return if is_empty && end_unproved::end_if_vanished(tx, &run, now)? {
             Ok(())
@@ -49,17 +49,17 @@ pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule,
         };
     }
     let first_walk = checkpoints::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
-    // Against the first pass of all nothing can be held; what stood on one page cannot have moved, unless it was none.
+    // The very first pass has nothing to be compared with. A list of one page cannot have moved, unless it is empty.
     let untested = first_walk && run.pass.number == 1 && (pages > 1 || run.listed == 0);
     if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
         return pass_again(tx, &run, now);
     }
     run_progress::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
-    // Of a first walk on one page there is nothing to look for.
+    // A first walk of one page has no older rows to sweep.
     if first_walk && run.pass.number == 1 {
         return end_walk(tx, run_id, now);
     }
-    // What the first pass does not show another one may.
+    // Rows that the first pass misses may show in another one.
     if run.pass.number > 1 && end_unproved::end_if_vanished(tx, &run, now)? {
         return Ok(());
     }
@@ -75,9 +75,9 @@ fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
 fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let stream = &run.stream;
-    // What a clock noted that was ahead once must not stand for ever.
+    // A time from a clock that was ahead must not stay in the checkpoint.
     let before = checkpoints::checkpoint(tx, stream)?.until(now);
-    // A walk that lost its race with the list does not count as whole: the next one is full again.
+    // A walk whose list kept moving does not count as whole: the next one is full again.
     let whole = run.mode == Mode::Full && !run.drift;
     let checkpoint = before.advance(&Checkpoint {
         walked_at: Some(run.started_at.min(now)),
@@ -93,7 +93,7 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
         unproved::clear(tx, stream)?;
     }
     run_progress::update(tx, Some(run_id), now, |run| run.state = RunState::Fetching)?;
-    retry::revive(tx, &run, true, now)?;
+    retry::auto_retry(tx, &run, true, now)?;
     start_run::follow(tx, &run, now)
 }
 
@@ -104,9 +104,8 @@ fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreErro
     enqueue(tx, &job)
 }
 
-/// Looks through the ledger for rows that the last pass did not meet. Asks for another pass when that means that
-/// the list moved; else notes those that no pass met as no longer listed, and ends the walk. Only changes are
-/// written.
+/// Scans the ledger for rows that the last pass did not meet. Starts another pass when the list moved; else marks rows
+/// that no pass met as no longer listed, and ends the walk. Only changes are written.
 pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
     let JobKind::Sweep { run: run_id, after, .. } = &job.kind else { return Ok(()) };
     let Some(mut run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
@@ -122,7 +121,7 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
     for (key, bytes) in &rows {
         let mut note: RowNote = decode("a ledger row", bytes)?;
         let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-        // A row that could not be kept, and is not on the list any more: there is nothing left to look at.
+        // An unusable row that is not on the list any more: its dead letter is resolved.
         if id.starts_with(char::is_control) {
             if note.seen < run.id
                 && let Some(parked) = note.parked
@@ -133,11 +132,11 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
             last = Some(id);
             continue;
         }
-        match absence(&note, &run) {
-            Absence::None => {}
-            Absence::Once if run.pass.number < PASSES_MAX => return pass_again(tx, &run, now),
-            Absence::Once => run.drift = true,
-            Absence::Whole => {
+        match missing(&note, &run) {
+            Missing::None => {}
+            Missing::Once if run.pass.number < PASSES_MAX => return pass_again(tx, &run, now),
+            Missing::Once => run.drift = true,
+            Missing::Whole => {
                 note.gone_at = Some(now);
                 tx.put(key.clone(), encode("a ledger row", &note)?);
                 if !listing_state::is_listed(tx, &siblings, &id)? {
@@ -155,33 +154,32 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), St
     }
 }
 
-/// How a row is absent.
-enum Absence {
+/// Whether a row is missing from the list.
+enum Missing {
     None,
-    /// From one pass only: it went while the list was walked, and may have pulled others out of sight; or a page
-    /// slipped.
+    /// From one pass only: it was removed during the walk, which may have hidden others, or a page shifted.
     Once,
-    /// From all of several passes.
+    /// From every one of several passes.
     Whole,
 }
 
-fn absence(note: &RowNote, run: &Run) -> Absence {
+fn missing(note: &RowNote, run: &Run) -> Missing {
     if run.pass.unreadable {
-        // It may be one of those.
-        return Absence::None;
+        // It may be one of the unreadable rows.
+        return Missing::None;
     }
     if note.seen == run.id && note.pass + 1 == run.pass.number {
-        // What reaches the age at which the API drops it goes at the end, and moves nothing.
+        // Rows that age out disappear from the tail and do not shift others.
         let came_of_age = note.time.zip(run.pass.oldest).is_some_and(|(time, oldest)| time <= oldest);
-        return if came_of_age { Absence::None } else { Absence::Once };
+        return if came_of_age { Missing::None } else { Missing::Once };
     }
     if note.seen >= run.id || note.gone_at.is_some() {
-        return Absence::None;
+        return Missing::None;
     }
-    if run.pass.number == 1 { Absence::Once } else { Absence::Whole }
+    if run.pass.number == 1 { Missing::Once } else { Missing::Whole }
 }
 
-/// What a page's transaction must know of the resource's definition.
+/// The parts of a resource's definition that decide how its pages are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalkRule {
     /// Rows come newest first, so an incremental walk may stop early.

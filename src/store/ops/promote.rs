@@ -5,7 +5,7 @@ use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::detail;
-use crate::store::records::jobs::{CLOCK_AHEAD_MS, Waiter, unwait, wait};
+use crate::store::records::jobs::{CLOCK_AHEAD_MS, DelayedJob, delay, undelay};
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
 use crate::store::tx::handle::{Store, blocking};
@@ -14,11 +14,11 @@ use crate::store::tx::transaction::Tx;
 /// Waiting jobs made ready in one transaction.
 pub(crate) const PROMOTED_MAX: usize = 500;
 
-/// Attempts that a job makes from its place in the queue. One that failed so often goes behind what waits by then: it may
-/// fail over and over, and each try takes a slot that others wait for.
+/// Attempts that a job makes from its place in the queue. One that failed as often goes to the end: it may fail again and
+/// again, and each attempt takes a slot that others wait for.
 pub(crate) const ATTEMPTS_IN_PLACE: u32 = 2;
 
-/// Whether a page is for a run that ended meanwhile: its shop was refused or paused.
+/// Whether a list job's run has ended meanwhile, because its shop was refused or paused.
 pub(crate) fn is_of_ended_run(tx: &Tx<'_>, job: &Job) -> Result<bool, StoreError> {
     match job.kind {
         JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
@@ -29,7 +29,7 @@ pub(crate) fn is_of_ended_run(tx: &Tx<'_>, job: &Job) -> Result<bool, StoreError
 }
 
 impl Store {
-    /// Makes waiting jobs ready whose time has come. Returns when the next one is due.
+    /// Makes delayed jobs ready that are due; returns when the next one is.
     ///
     /// # Errors
     /// The engine's errors.
@@ -47,7 +47,7 @@ impl Store {
                 found.push(at);
             }
             for (due, seq) in found {
-                if let Some(mut job) = unwait(tx, due, seq)? {
+                if let Some(mut job) = undelay(tx, due, seq)? {
                     if is_of_ended_run(tx, &job)? {
                         continue;
                     }
@@ -64,20 +64,20 @@ impl Store {
         self.next_due()
     }
 
-    /// Gives what was put aside later than now, so before the wall clock was set back, its pause anew from now on; else
-    /// it would wait for a time that is far away. A planned re-read keeps its date if the clock was not ahead by much.
+    /// Restarts the pause of jobs that were delayed at a time later than now, which is before the wall clock was set back;
+    /// else they would wait for a date far away. A planned re-read keeps its date if the clock was not ahead by much.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn mend_waits(&self) -> Result<(), StoreError> {
+    pub async fn repair_delays(&self) -> Result<(), StoreError> {
         let (store, now) = (self.clone(), self.now());
-        let found = blocking(move || store.put_aside_after(now)).await?;
+        let found = blocking(move || store.delayed_after(now)).await?;
         for some in found.chunks(PROMOTED_MAX).map(<[_]>::to_vec) {
             self.transact(move |tx| {
                 for (due, seq, pause) in some {
-                    if let Some(job) = unwait(tx, due, seq)? {
+                    if let Some(job) = undelay(tx, due, seq)? {
                         detail::replan(tx, &job, seq, now + pause)?;
-                        wait(tx, job, now + pause, now)?;
+                        delay(tx, job, now + pause, now)?;
                     }
                 }
                 Ok(())
@@ -87,13 +87,13 @@ impl Store {
         Ok(())
     }
 
-    /// What was put aside after `now`: due time, seq and pause. Looks at every waiting job.
-    fn put_aside_after(&self, now: i64) -> Result<Vec<(i64, u64, i64)>, StoreError> {
+    /// Jobs delayed after `now`: due time, seq and pause. Reads every delayed job.
+    fn delayed_after(&self, now: i64) -> Result<Vec<(i64, u64, i64)>, StoreError> {
         let mut found = Vec::new();
         for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
             let (key, bytes) = pair?;
             let Some((due, seq)) = keyspace::due_and_seq(&key) else { continue };
-            let Waiter { job, since } = decode("a waiting job", &bytes)?;
+            let DelayedJob { job, since } = decode("a waiting job", &bytes)?;
             let ahead = if job.last_error.is_some() { 0 } else { CLOCK_AHEAD_MS };
             if since > now + ahead {
                 found.push((due, seq, (due - since).max(0)));

@@ -1,8 +1,8 @@
-//! Removes what the store holds of a shop that was deleted, or begins anew: jobs, ledger, checkpoints, walks, parked
-//! records, and ends its runs.
+//! Purges a shop that was deleted, or starts over with a new data key: jobs, ledger, checkpoints, walks and parked records
+//! go, and its runs end.
 //!
 //! Called by `shops`, in steps: each looks at a bounded number of records, those of other shops too, so that a
-//! deletion holds up nobody and takes no memory. A step that a crash cut off is done again.
+//! deletion blocks no other work and takes no memory. After a crash the deletion starts over.
 
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::run_progress;
 use crate::store::records::dead_letters;
-use crate::store::records::jobs::{unwait, waiting_job};
+use crate::store::records::jobs::{delayed_job, undelay};
 use crate::store::records::ready_queue;
 use crate::store::tx::counters::Counter;
 use crate::store::tx::transaction::Tx;
@@ -29,8 +29,8 @@ pub(crate) struct Left {
     after: Vec<u8>,
 }
 
-/// One step. None: nothing is left, and the note that the shop is being removed is gone too.
-pub(crate) fn some(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<Option<Left>, StoreError> {
+/// Deletes one bounded batch; None when all is gone, the note that the shop is being removed included.
+pub(crate) fn purge_step(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<Option<Left>, StoreError> {
     for (kind, prefix) in keyspace::of_shop(shop) {
         let found = tx.scan(&prefix, &prefix, STEP_MAX)?;
         let is_full = found.len() == STEP_MAX;
@@ -73,10 +73,10 @@ fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -
     }
     match key.get(..1) {
         Some(keyspace::DELAYED_JOBS) => {
-            if waiting_job(value)?.shop == shop
+            if delayed_job(value)?.shop == shop
                 && let Some((due, seq)) = keyspace::due_and_seq(key)
             {
-                unwait(tx, due, seq)?;
+                undelay(tx, due, seq)?;
             }
         }
         Some(keyspace::PARKED) => {

@@ -1,7 +1,7 @@
-//! What the sink's mirror of the shops lacks, as after its database was set back to a backup: shops that were registered
-//! or changed since, and the news that one was deleted.
+//! Re-sends shop records that MySQL lost, for example after a restore from backup: shops that were registered or changed
+//! since, and deletions.
 //!
-//! Called by the app after full walks. It goes through the outbox like all that the sink gets.
+//! Called by the app after full walks. The records go through the outbox like everything that the sink gets.
 
 use std::collections::BTreeMap;
 
@@ -12,46 +12,46 @@ use crate::store::records::shops;
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
-/// What a mirror is to be told again.
-enum Told {
+/// A record to send again.
+enum Resend {
     Shop(String),
     Deleted { shop: String, purge: bool },
 }
 
 impl Store {
-    /// Puts into the outbox what a mirror lacks that holds these shops, each as of a change. How many that are.
-    /// Shops of others, which we never had, are left alone.
+    /// Puts into the outbox what a mirror lacks that holds these shops, each with the time of its last change; returns how
+    /// many records. Shops that this store never had are left alone.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn mend_mirror(&self, mut held: BTreeMap<String, i64>) -> Result<usize, StoreError> {
-        let mut told = Vec::new();
+    pub async fn repair_mirror(&self, mut held: BTreeMap<String, i64>) -> Result<usize, StoreError> {
+        let mut resends = Vec::new();
         for shop in self.shops()? {
             if held.remove(&shop.id).is_none_or(|at| at < shop.updated_at) {
-                told.push(Told::Shop(shop.id));
+                resends.push(Resend::Shop(shop.id));
             }
         }
         for shop in held.into_keys() {
             let purge = self.0.kv.get(&keyspace::purged(&shop))?.is_some();
             if purge || self.0.kv.get(&keyspace::deleted_shop(&shop))?.is_some() {
-                told.push(Told::Deleted { shop, purge });
+                resends.push(Resend::Deleted { shop, purge });
             }
         }
-        let (count, now) = (told.len(), self.now());
+        let (count, now) = (resends.len(), self.now());
         if count > 0 {
-            self.transact(move |tx| told.iter().try_for_each(|one| tell(tx, one, now))).await?;
+            self.transact(move |tx| resends.iter().try_for_each(|one| resend(tx, one, now))).await?;
         }
         Ok(count)
     }
 }
 
-/// Only what still is so: a shop may have come or gone since it was looked at.
-fn tell(tx: &mut Tx<'_>, told: &Told, now: i64) -> Result<(), StoreError> {
-    match told {
-        Told::Shop(shop) if shops::read(tx, shop)?.is_some() => outbox::append_shop(tx, shop, now),
-        Told::Deleted { shop, purge } if shops::read(tx, shop)?.is_none() => {
+/// Sends a record if it still applies: the shop may have been registered or deleted meanwhile.
+fn resend(tx: &mut Tx<'_>, record: &Resend, now: i64) -> Result<(), StoreError> {
+    match record {
+        Resend::Shop(shop) if shops::read(tx, shop)?.is_some() => outbox::append_shop(tx, shop, now),
+        Resend::Deleted { shop, purge } if shops::read(tx, shop)?.is_none() => {
             outbox::append_shop_deleted(tx, shop, *purge, now)
         }
-        Told::Shop(_) | Told::Deleted { .. } => Ok(()),
+        Resend::Shop(_) | Resend::Deleted { .. } => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! Filling an empty store from the sink's mirror: shops as they were sealed, and the ledger of what the sink
-//! holds, so that nothing is read again that is there unchanged.
+//! Restore: fills an empty store from the sink's mirror, with the sealed shops and a ledger of what the sink holds, so that
+//! unchanged documents are not read again.
 //!
 //! Called by `app` once, for a store that was just made. What was in the lost store and not in the sink yet (jobs,
 //! outbox, parked, checkpoints, API keys) is gone; the first walk, which is whole, finds the documents again.
@@ -18,13 +18,12 @@ use crate::store::tx::handle::Store;
 use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
 
-/// Stands in a store from its making until it was filled, or until it was decided that there is nothing to fill
-/// it from.
+/// Set at creation; cleared once restore from MySQL has finished or is not needed.
 const BLANK: &[u8] = b"mblank";
 /// Documents noted in one transaction.
 const NOTED_AT_ONCE: usize = 500;
 
-/// What the sink tells of one document.
+/// One document as the sink's mirror has it.
 #[derive(Clone, Debug)]
 pub struct Mirrored {
     pub id: String,
@@ -39,17 +38,17 @@ pub struct Mirrored {
     pub refresh_after_ms: Option<i64>,
 }
 
-/// What became of a mirrored shop.
+/// Result of restoring one shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restored {
     Yes,
     /// It is here already.
     Here,
-    /// Its client id was registered anew, as another shop.
+    /// Its client id was registered again, as another shop.
     Superseded,
 }
 
-/// A fresh store is blank.
+/// The change that marks a new store as blank.
 pub(crate) fn mark_blank() -> Change {
     (BLANK.to_vec(), Some(Vec::new()))
 }
@@ -63,7 +62,7 @@ impl Store {
         Ok(self.0.kv.get(BLANK)?.is_some())
     }
 
-    /// There is nothing (more) to fill it from.
+    /// Ends the restore: nothing is left to fill the store from.
     ///
     /// # Errors
     /// The engine's errors.
@@ -111,8 +110,8 @@ impl Store {
     }
 
     /// Makes the shop known; its documents are noted by then. `budgets` names accounts' rules, and how many slots
-    /// of each the lost process may have used a moment ago. False: its client id was registered anew meanwhile, and
-    /// what was noted is gone again.
+    /// of each the lost process may have used a moment ago. False: its client id was registered again meanwhile, and
+    /// the noted documents are removed.
     ///
     /// # Errors
     /// The engine's errors.

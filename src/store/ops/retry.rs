@@ -9,10 +9,10 @@ use crate::store::entry::Head;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::detail;
-use crate::store::ops::listing_state::{self, Standing};
-use crate::store::ops::park::{REVIVE_AFTER_MAX_MS, REVIVED_MAX};
+use crate::store::ops::listing_state::{self, ListingState};
+use crate::store::ops::park::{AUTO_RETRIED_MAX, AUTO_RETRY_AFTER_MAX_MS};
 use crate::store::ops::run_progress;
-use crate::store::records::dead_letters::{self, MayPass, Record, SEQUENCE, What};
+use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
@@ -20,19 +20,19 @@ use crate::store::tx::handle::{Store, blocking};
 use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
 
-/// Put back by one commit, when all of a shop are: so many, or so many bytes.
+/// Records requeued by one commit when all of a shop are retried, and their bytes.
 pub(crate) const RETRIED_MAX: usize = 500;
 
 pub(crate) const RETRIED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// After a walk to the end of a list: puts reads of its stream back that may work by now, and, when the walk saw the
-/// whole list, forgets pages that were given up. What was parked while the API was away needs no request.
-pub(crate) fn revive(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64) -> Result<(), StoreError> {
+/// Automatic retry after a walk to the end of a list: requeues reads of its stream that may succeed by now, and deletes
+/// dead letters of pages that the walk has read. What was parked during an outage needs no request.
+pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64) -> Result<(), StoreError> {
     let prefix = keyspace::parked_jobs(&walked.stream);
-    for (key, bytes) in tx.scan(&prefix, &prefix, REVIVED_MAX)? {
-        let note: MayPass = decode("a parked job", &bytes)?;
+    for (key, bytes) in tx.scan(&prefix, &prefix, AUTO_RETRIED_MAX)? {
+        let note: AutoRetry = decode("a parked job", &bytes)?;
         // A clock that was ahead once must not put it off for ever.
-        let is_due = note.not_before <= now || note.not_before > now.saturating_add(REVIVE_AFTER_MAX_MS);
+        let is_due = note.not_before <= now || note.not_before > now.saturating_add(AUTO_RETRY_AFTER_MAX_MS);
         match note.page_of {
             None if is_due => drop(retry(tx, note.parked, true, now)?),
             // A walk for news does not read what a whole one gave up.
@@ -63,7 +63,7 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result
             let sealed = STANDARD
                 .decode(sealed)
                 .map_err(|error| StoreError::Record { what: format!("parked {id}"), detail: error.to_string() })?;
-            put_back(tx, head, &sealed, now)?;
+            requeue(tx, head, &sealed, now)?;
         }
         What::Row { key } => {
             if let Ok(key) = STANDARD.decode(key) {
@@ -76,16 +76,16 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result
     Ok(true)
 }
 
-/// Puts back what the sink refused, unless something newer is known by now: that is on its way, in the sink, or parked
-/// itself, and must not be overwritten.
-pub(crate) fn put_back(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+/// Requeues an entry that the sink refused, unless something newer is known by now: that is under way, in the sink, or
+/// parked itself, and must not be overwritten.
+pub(crate) fn requeue(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> Result<(), StoreError> {
     match head {
-        Head::Document(head) => detail::put_back(tx, head, sealed, now),
+        Head::Document(head) => detail::requeue(tx, head, sealed, now),
         Head::Listing { shop, resource, id, no_longer_listed_at } => {
-            let no_longer_listed_at = match listing_state::standing(tx, &shop, &resource, &id)? {
-                Standing::Unknown => no_longer_listed_at,
-                Standing::Listed => None,
-                Standing::Gone(at) => Some(at),
+            let no_longer_listed_at = match listing_state::listing_state(tx, &shop, &resource, &id)? {
+                ListingState::Unknown => no_longer_listed_at,
+                ListingState::Listed => None,
+                ListingState::Gone(at) => Some(at),
             };
             outbox::append(tx, &Head::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
         }
@@ -93,8 +93,7 @@ pub(crate) fn put_back(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> 
     }
 }
 
-/// Puts the first of these back, as many as one commit takes. The last one that was looked at, and how many were
-/// there still.
+/// Retries the first of these, as many as one commit takes; returns the last one looked at, and how many still existed.
 pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<(u64, u64), StoreError> {
     let (mut done, mut retried) = (0, 0);
     for parked in found {
@@ -140,8 +139,8 @@ pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), Stor
 
 impl Store {
     /// Puts all back that is parked of a shop, or of one resource of it, as [`Store::retry_parked`] does one; in
-    /// bounded steps, so that it holds up nobody. How many. What is parked meanwhile is not looked at: it would go
-    /// round and round.
+    /// bounded steps, so that it blocks no other work. Returns how many. What is parked meanwhile is not retried: that could
+    /// go on for ever.
     ///
     /// # Errors
     /// The engine's errors; what was put back by then stays so.

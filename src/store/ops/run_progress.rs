@@ -1,6 +1,6 @@
 //! Changes to a run's record: its counters, its end, and what follows from both.
 //!
-//! Called inside transactions by everything that works for a run.
+//! Called inside the transactions of all work for a run.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub(crate) fn update(
         run.state = RunState::Done;
     }
     if before.is_open() && !run.is_open() {
-        run.alarmed = parse_alert::tell_details(&run);
+        run.alarmed = parse_alert::warn_of_details(&run);
         run.ended_at = Some(now);
         tx.count(Counter::OpenRuns, -1);
         tx.raise(Signal::Ended(id));
@@ -63,7 +63,7 @@ pub(crate) fn count_end(run: &Run) {
     metrics::counter!("waybill_runs_total", "resource" => run.stream.resource.clone(), "result" => result).increment(1);
 }
 
-/// What the jobs of one transaction did to the counters of their runs.
+/// Changes of one transaction to the counters of its runs.
 #[derive(Default)]
 pub(crate) struct RunCounts(BTreeMap<u64, Counts>);
 

@@ -13,13 +13,13 @@ use crate::store::engine::kv::{Kv, Next};
 use crate::store::error::StoreError;
 use crate::store::tx::handle::{Store, blocking};
 
-/// Keys that are looked at before a store is open.
+/// Keys that are read before a store is open.
 pub(crate) const AT_OPEN: usize = 50_000;
 
-/// Keys that are looked at in one go; a commit may have to wait for so many.
+/// Keys that are read at once; a commit may have to wait for them.
 pub(crate) const AT_ONCE: usize = 1_000;
 
-/// Between two goes, so that those who work do not feel it.
+/// Pause between two steps, so that other work is not slowed.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks at the first keys of a store that opens.
@@ -47,9 +47,9 @@ impl Store {
             }
             match self.look_from(from).await {
                 Ok(then) => next = then,
-                Err(StoreError::Unsound(detail)) => return self.condemn(detail).await,
-                // Whoever needs what cannot be read tells of it.
-                Err(error) => return tracing::warn!(%error, "the store could not be looked through to its end"),
+                Err(StoreError::Unsound(detail)) => return self.mark_damaged(detail).await,
+                // A read that needs the same data reports the error.
+                Err(error) => return tracing::warn!(%error, "the integrity scan stopped before its end"),
             }
         }
     }
@@ -57,18 +57,18 @@ impl Store {
     async fn look_from(&self, from: Vec<u8>) -> Result<Next, StoreError> {
         let (kv, start) = (Arc::clone(&self.0.kv), from.clone());
         match blocking(move || kv.look(&start, AT_ONCE)).await {
-            // Somebody may have written meanwhile. Within a transaction nobody does.
+            // A write may have come between. Inside a transaction none can.
             Err(StoreError::Unsound(_)) => self.transact(move |tx| tx.look(&from, AT_ONCE)).await,
             looked => looked,
         }
     }
 
-    pub(crate) async fn condemn(&self, detail: String) {
-        tracing::error!(detail, "the store is damaged; stopping. The next start will not open it");
+    pub(crate) async fn mark_damaged(&self, detail: String) {
+        tracing::error!(detail, "the store is damaged: stopping; the next start will refuse to open it");
         if let Some(mark) = self.0.committer.mark.clone()
-            && let Err(error) = blocking(move || mark.condemn()).await
+            && let Err(error) = blocking(move || mark.mark_damaged()).await
         {
-            tracing::error!(%error, "that could not be noted beside the store: the next start finds out by itself");
+            tracing::error!(%error, "failed to mark the store as damaged; the next start detects it itself");
         }
         self.0.committer.supervisor.stop_process();
     }

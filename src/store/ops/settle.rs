@@ -1,7 +1,7 @@
-//! The job queue: settle, wait, promote.
+//! Settling: applies the results of attempts, all of a batch in one commit.
 //!
-//! A job is ready (`j`, see `ready`), or waits for a due time (`w`). Settling is fenced: it applies only
-//! while the lease's claim is the current one (`lease`).
+//! Called by the lanes. It is fenced: a result is applied only while its lease is the current one, so a late attempt
+//! changes nothing. It alone calls what a result leads to: a list page, a document, a sweep, a delay, a dead letter.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
@@ -21,10 +21,10 @@ use crate::store::ops::run_progress::RunCounts;
 use crate::store::ops::shop_state;
 use crate::store::ops::stream_status;
 use crate::store::records::call_counts;
-use crate::store::records::jobs::wait;
+use crate::store::records::jobs::delay;
 use crate::store::records::ready_queue;
 use crate::store::records::shops;
-use crate::store::tx::handle::{Claimed, Store};
+use crate::store::tx::handle::{SharedLeases, Store};
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
@@ -35,21 +35,21 @@ pub enum Settlement {
     Failed(Failure),
 }
 
-/// What becomes of a job whose attempt failed.
+/// What happens to a job whose attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Try again so long after the commit. Not at a time: the clock may be set meanwhile.
+    /// Retry that long after the commit; a duration, since the clock may be set meanwhile.
     Retry { after: Duration, error: Cause },
     /// Ready again at once and the attempt not counted; the lane itself waits.
     Postpone { error: Cause },
-    /// Given up. `may_pass`: it may work by itself later, and is tried again when the API answers for its list.
-    /// `next`: of a page, where the walk goes on behind it.
+    /// Given up. `may_pass`: it may succeed later without a change, and is retried when the API answers for its list.
+    /// `next`: of a page, where the walk continues behind it.
     Park { reason: Cause, may_pass: bool, next: Option<Next> },
     /// The credentials that the shop had at its change of `read_at` are refused: it stops, the job stays.
     StopShop { reason: String, read_at: i64 },
 }
 
-/// What settling did, for those who count.
+/// Result of settling one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
     Applied,
@@ -60,9 +60,9 @@ pub enum Settled {
 /// Applies settlements in their order; those whose claim is not the current one change nothing.
 fn settle(
     tx: &mut Tx<'_>,
-    settlements: Vec<(Lease, Prepared)>,
+    settlements: Vec<(Lease, SealedResult)>,
     now: i64,
-    claims: &Claimed,
+    claims: &SharedLeases,
 ) -> Result<Vec<Settled>, StoreError> {
     let current = lease::release(tx, claims, settlements.iter().map(|(lease, _)| lease));
     let leaving = settlements.iter().zip(&current).filter(|((_, prepared), current)| **current && prepared.ends_job());
@@ -72,7 +72,7 @@ fn settle(
     let mut settled = Vec::with_capacity(settlements.len());
     for ((lease, prepared), current) in settlements.into_iter().zip(current) {
         let valid = current && (!prepared.ends_job() || taken.contains(&lease.job.seq));
-        // A deleted shop's jobs are cleared in steps after it; no document of theirs may come behind its purge.
+        // A deleted shop's jobs are purged in later steps; none of their documents may be written after that.
         if !valid || !is_known(tx, &mut known, &lease.job.shop)? {
             settled.push(Settled::LeaseLost);
             continue;
@@ -94,18 +94,24 @@ fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Resul
     Ok(is_known)
 }
 
-fn apply(tx: &mut Tx<'_>, job: Job, settlement: Prepared, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
+fn apply(
+    tx: &mut Tx<'_>,
+    job: Job,
+    settlement: SealedResult,
+    counts: &mut RunCounts,
+    now: i64,
+) -> Result<(), StoreError> {
     if settlement.was_answered() {
         stream_status::call_answered(tx, &job)?;
     }
     match settlement {
-        Prepared::Page { page, rule } => list_page::apply_page(tx, &job, page, rule, now),
-        Prepared::Sweep => passes::apply_sweep(tx, &job, now),
-        Prepared::Detail { sealed, hash, refresh_after_ms } => {
+        SealedResult::Page { page, rule } => list_page::apply_page(tx, &job, page, rule, now),
+        SealedResult::Sweep => passes::apply_sweep(tx, &job, now),
+        SealedResult::Detail { sealed, hash, refresh_after_ms } => {
             detail::apply(tx, &job, detail::Fetched { sealed, hash, refresh_after_ms }, counts, now)
         }
-        Prepared::Gone => detail::apply_gone(tx, &job, counts, now),
-        Prepared::Failed(failure) => apply_failure(tx, job, failure, now),
+        SealedResult::Gone => detail::apply_gone(tx, &job, counts, now),
+        SealedResult::Failed(failure) => apply_failure(tx, job, failure, now),
     }
 }
 
@@ -117,9 +123,9 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
         Failure::Retry { after, error } => {
             job.last_error = Some(error.text);
             let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-            wait(tx, job, now.saturating_add(pause), now)
+            delay(tx, job, now.saturating_add(pause), now)
         }
-        // Both stay in their place, as they were before the lease.
+        // The job stays in its place, as before the lease.
         Failure::Postpone { .. } => {
             tx.raise(Signal::Queue(Queue::of(&job)));
             Ok(())
@@ -141,7 +147,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
 }
 
 /// A settlement whose documents are sealed, ready for the committer's thread.
-enum Prepared {
+enum SealedResult {
     Page { page: list_page::Page, rule: WalkRule },
     Sweep,
     Detail { sealed: Vec<u8>, hash: u64, refresh_after_ms: Option<i64> },
@@ -149,15 +155,15 @@ enum Prepared {
     Failed(Failure),
 }
 
-impl Prepared {
+impl SealedResult {
     /// Whether the job leaves its queue.
     fn ends_job(&self) -> bool {
-        !matches!(self, Prepared::Failed(Failure::Postpone { .. } | Failure::StopShop { .. }))
+        !matches!(self, SealedResult::Failed(Failure::Postpone { .. } | Failure::StopShop { .. }))
     }
 
-    /// Whether the API answered the call as it should.
+    /// Whether the API gave a valid answer.
     fn was_answered(&self) -> bool {
-        matches!(self, Prepared::Page { .. } | Prepared::Detail { .. } | Prepared::Gone)
+        matches!(self, SealedResult::Page { .. } | SealedResult::Detail { .. } | SealedResult::Gone)
     }
 }
 
@@ -172,13 +178,13 @@ impl Store {
             let settlement = self.prepare(&lease, settlement)?;
             prepared.push((lease, settlement));
         }
-        let stops = |prepared: &Prepared| matches!(prepared, Prepared::Failed(Failure::StopShop { .. }));
+        let stops = |prepared: &SealedResult| matches!(prepared, SealedResult::Failed(Failure::StopShop { .. }));
         let stopping: BTreeSet<String> = prepared
             .iter()
             .filter(|(_, prepared)| stops(prepared))
-            .map(|(lease, _): &(Lease, Prepared)| lease.job.shop.clone())
+            .map(|(lease, _): &(Lease, SealedResult)| lease.job.shop.clone())
             .collect();
-        let (now, claims, parked_max) = (self.now(), Claimed::clone(&self.0.claims), self.parked_max());
+        let (now, claims, parked_max) = (self.now(), SharedLeases::clone(&self.0.claims), self.parked_max());
         let counted = self.0.calls.take();
         let adding = counted.clone();
         let archives = self.0.archives_when_settling.load(Ordering::Relaxed);
@@ -197,14 +203,14 @@ impl Store {
         }
         let (settled, paused) = settled?;
         for shop in stopping.into_iter().chain(paused) {
-            // What a failure leaves open the next start ends.
+            // If this fails, the next start ends the runs.
             self.stop_runs(&shop).await?;
         }
         Ok(settled)
     }
 
     /// Seals what must be sealed, on the caller's thread.
-    fn prepare(&self, lease: &Lease, settlement: Settlement) -> Result<Prepared, StoreError> {
+    fn prepare(&self, lease: &Lease, settlement: Settlement) -> Result<SealedResult, StoreError> {
         let (shop, resource) = (lease.job.shop.as_str(), lease.job.resource.as_str());
         let seal = |id: &str, body: &[u8]| match self.shop_key(shop) {
             Ok(key) => key.seal_document(&document_context(shop, resource, id), body),
@@ -213,12 +219,12 @@ impl Store {
             Err(error) => Err(error),
         };
         Ok(match settlement {
-            Settlement::Failed(failure) => Prepared::Failed(failure),
-            Settlement::Done { effects: Effects::Gone, .. } => Prepared::Gone,
-            Settlement::Done { effects: Effects::Local, .. } => Prepared::Sweep,
+            Settlement::Failed(failure) => SealedResult::Failed(failure),
+            Settlement::Done { effects: Effects::Gone, .. } => SealedResult::Gone,
+            Settlement::Done { effects: Effects::Local, .. } => SealedResult::Sweep,
             Settlement::Done { effects: Effects::Detail { body, hash, refresh_after_ms }, .. } => {
-                let JobKind::FetchDetail { id, .. } = &lease.job.kind else { return Ok(Prepared::Sweep) };
-                Prepared::Detail { sealed: seal(id, &body)?, hash, refresh_after_ms }
+                let JobKind::FetchDetail { id, .. } = &lease.job.kind else { return Ok(SealedResult::Sweep) };
+                SealedResult::Detail { sealed: seal(id, &body)?, hash, refresh_after_ms }
             }
             Settlement::Done { effects: Effects::Page { rows, rejected, digest, next, doubt }, rule } => {
                 let rows = rows
@@ -229,7 +235,7 @@ impl Store {
                         Ok(list_page::SealedRow { id, hash, legacy, time, sealed })
                     })
                     .collect::<Result<Vec<_>, StoreError>>()?;
-                Prepared::Page { page: list_page::Page { rows, rejected, digest, next, doubt }, rule }
+                SealedResult::Page { page: list_page::Page { rows, rejected, digest, next, doubt }, rule }
             }
         })
     }

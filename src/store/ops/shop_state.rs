@@ -13,7 +13,7 @@ pub(crate) fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: i64) -> Result<(), 
     outbox::append_shop(tx, &record.shop.id, now)
 }
 
-/// When a change is noted: each later than the one before, whatever the clock says, as the mirror keeps the latest.
+/// The time of a change: always later than the one before, whatever the clock says, since the mirror keeps the latest.
 pub(crate) fn changed_at(shop: &Shop, now: i64) -> i64 {
     now.max(shop.updated_at.saturating_add(1))
 }

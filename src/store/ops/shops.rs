@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// Changes a shop. None: no such shop. When a new secret meets a data key that cannot be opened any more, the
-    /// shop gets a new one and begins anew: what was sealed with the old one is lost to us.
+    /// shop gets a new one and starts over: what was sealed with the old key is lost.
     ///
     /// # Errors
     /// The engine's errors.
@@ -104,7 +104,7 @@ impl Store {
                 "the shop's data key cannot be read: it gets a new one, and all is read again"
             );
             self.clear_shop(id).await?;
-            // Nobody can open them any more.
+            // No key opens them any more.
             self.forget_archived(id).await?;
         }
         let (id, now) = (id.to_owned(), self.now());
@@ -112,14 +112,14 @@ impl Store {
             let Some(mut record) = shops::read(tx, &id)? else { return Ok(None) };
             let shop = &mut record.shop;
             if let Some(account) = change.account.as_ref().filter(|account| **account != shop.account) {
-                rate_slots::take_over(tx, &shop.account, account)?;
+                rate_slots::merge_from(tx, &shop.account, account)?;
             }
             shop.name = change.name.unwrap_or_else(|| shop.name.clone());
             shop.account = change.account.unwrap_or_else(|| shop.account.clone());
             shop.resources = change.resources.unwrap_or_else(|| shop.resources.clone());
-            // It may have been refused since somebody looked.
-            let mended = (sealed.is_some() && shop.state == ShopState::Refused).then_some(ShopState::Active);
-            if let Some(state) = change.state.or(mended) {
+            // It may have been refused since the caller looked.
+            let reactivated = (sealed.is_some() && shop.state == ShopState::Refused).then_some(ShopState::Active);
+            if let Some(state) = change.state.or(reactivated) {
                 shop.state = state;
                 shop.reason = None;
             }
@@ -177,7 +177,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Goes on with deletions that a crash cut off. Called at start.
+    /// Resumes deletions that a crash interrupted. Called at start.
     ///
     /// # Errors
     /// The engine's errors.
@@ -201,7 +201,7 @@ impl Store {
         let mut left = purge::Left::default();
         loop {
             let (shop, now) = (shop.to_owned(), self.now());
-            match self.transact(move |tx| purge::some(tx, &shop, left, now)).await? {
+            match self.transact(move |tx| purge::purge_step(tx, &shop, left, now)).await? {
                 Some(next) => left = next,
                 None => return Ok(()),
             }

@@ -17,8 +17,8 @@ use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
-/// Runs kept of all streams together; older ones go when new ones start, unless they are open. See `run_index` for
-/// those of one stream.
+/// Runs kept of all streams together; older ones are deleted when new ones start, unless they are open. See
+/// `records::runs` for those of one stream.
 pub(crate) const RUNS_KEPT: u64 = 100_000;
 
 /// A walk to be started.
@@ -35,7 +35,7 @@ impl From<StreamId> for Start {
     }
 }
 
-/// What a request to walk a stream came to.
+/// Result of a request to walk a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     Run(u64),
@@ -72,19 +72,19 @@ pub(crate) fn fail(
     }
 }
 
-/// From the head of its list on.
+/// Starts at the head of its list.
 pub(crate) fn begin(tx: &mut Tx<'_>, id: u64, stream: &StreamId) -> Result<(), StoreError> {
     tx.put(keyspace::walk(stream), encode("a walk", &id)?);
     first_page(tx, id, stream)
 }
 
-/// Begins the run that waited for this one's walk to end. And starts the walks of other streams that did, unless
-/// another of their resource is still under way: that one has the same behind it, or the next one has.
+/// Starts the run that waited for this one's walk to end, and the walks of other streams that did, unless another walk
+/// of their resource is still under way: they follow that one.
 pub(crate) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
     if let Some(next) = run.next {
         run_progress::update(tx, Some(run.id), now, |run| run.next = None)?;
         if runs::read(tx, next)?.is_some_and(|next| next.state == RunState::Walking) {
-            // What it meets is told from what the walk before it met, and its days end now.
+            // Its start separates its rows from those of the walk before it, and its date window ends now.
             run_progress::update(tx, Some(next), now, |run| run.started_at = now)?;
             begin(tx, next, &run.stream)?;
         }
@@ -109,7 +109,7 @@ pub(crate) fn start(
     if !shops::is_known(tx, &stream.shop)? {
         return Ok(None);
     }
-    // Without a whole history there is nothing an early stop could rest on.
+    // Only a complete earlier walk allows an early stop.
     let is_known = checkpoints::checkpoint(tx, stream)?.full_walk_at.is_some() && !unproved::is_unproved(tx, stream)?;
     let mode = if is_known { mode } else { Mode::Full };
     let walking = runs::walking(tx, stream)?;
@@ -168,7 +168,7 @@ pub(crate) fn start(
     runs::trim_stream(tx, &run, now)?;
     tx.count(Counter::OpenRuns, 1);
     match walking {
-        // A walk for news does not look at all: the whole one that is wanted comes after it.
+        // The walk under way is incremental: the full one that is wanted comes after it.
         Some(before) => run_progress::update(tx, Some(before.id), now, |run| run.next = Some(id))?,
         None => begin(tx, id, stream)?,
     }

@@ -1,4 +1,4 @@
-//! Ends the runs of a shop that is refused or paused: nothing may be called for them, so they would stay open for ever.
+//! Ends the runs of a shop that is refused or paused: no call may be made for them, so they would stay open for ever.
 //!
 //! Their list jobs go; the details that they found stay queued, without keeping a run open. When the shop is active
 //! again its streams are walked again from their heads.

@@ -1,4 +1,4 @@
-//! What is recorded of each stream's last runs and calls, for the health.
+//! The status of each stream (`S`): results of its last runs and calls, for the health.
 //!
 //! Changed only inside transactions that commit anyway: the one that ends a run, and those that settle calls. A call
 //! that fails as the one before did writes nothing.

@@ -64,7 +64,7 @@ impl Store {
         Ok((record, text))
     }
 
-    /// What a key grants. Looked up by its digest, so the time tells nothing about other keys.
+    /// What a key grants. Looked up by its digest, so the response time reveals nothing about other keys.
     ///
     /// # Errors
     /// The engine's read errors.

@@ -15,7 +15,7 @@ use crate::store::tx::transaction::Tx;
 use crate::store::tx::uncommitted_calls::Calls;
 
 const DAY_MS: i64 = 86_400_000;
-/// Days of which the counts are kept.
+/// Days whose counts are kept.
 pub const CALL_DAYS_KEPT: u64 = 90;
 /// The day of a rule's record for all time.
 const EVER: u64 = 0;
@@ -77,7 +77,7 @@ impl Store {
         self.0.calls.with(|calls| calls.entry(rule.to_owned()).or_default().add(status, 1));
     }
 
-    /// Makes durable what no settlement did: at a stop, and for callers without jobs.
+    /// Makes calls durable that no settlement did: at a stop, and for callers without jobs.
     ///
     /// # Errors
     /// The engine's write errors; the calls wait for the next try then.

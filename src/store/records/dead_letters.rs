@@ -1,5 +1,6 @@
-//! The parking lot: what was given up on, with its reason, until somebody retries it. Reads that failed as they do
-//! while an API is away are put back after a walk, ever less often; pages go with the next walk that ends well.
+//! Dead-letter records: what was given up on, with the reason, until it is retried (`ops::retry`).
+//!
+//! Also how many there are, by shop (`y`) and by resource (`Y`), and which of them a walk retries automatically (`h`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ pub(crate) struct Record {
     pub(crate) what: What,
 }
 
-/// What a retry puts back.
+/// What a retry requeues.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(crate) enum What {
@@ -62,8 +63,7 @@ pub(crate) fn count(tx: &mut Tx<'_>, (shop, resource): (&str, &str), by: i64) ->
     Ok(())
 }
 
-/// Counts anew by shop when what is noted does not add up: a store of before has no such notes, and a program of
-/// before may have been at work since. Part of the opening.
+/// Recounts by shop when the stored counts do not add up: an older program did not keep them. Part of the opening.
 pub(crate) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let total = tx.counted_before(Counter::Parked)?;
     let mut noted = Vec::new();
@@ -90,9 +90,9 @@ pub(crate) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     parked.into_iter().try_for_each(|((shop, resource), parked)| count(tx, (&shop, &resource), parked))
 }
 
-/// What a walk that ends well does away with: a parked read that may work by now, a page that it has read again.
+/// Dead letters that a later successful walk resolves: a read that may succeed by now, a page that it has read again.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct MayPass {
+pub(crate) struct AutoRetry {
     pub(crate) parked: u64,
     pub(crate) not_before: i64,
     /// Of a page or a sweep: how far its walk was to go.
@@ -100,7 +100,7 @@ pub(crate) struct MayPass {
     pub(crate) page_of: Option<Mode>,
 }
 
-/// Deletes a parked record that there is nothing left to do about.
+/// Deletes a resolved dead letter.
 pub(crate) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<(), StoreError> {
     let key = keyspace::parked(id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
@@ -110,7 +110,7 @@ pub(crate) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<(), StoreError> {
 }
 
 impl Store {
-    /// From now on a shop of which so much is parked is paused.
+    /// Sets the number of parked records at which a shop is paused.
     pub fn bound_parked(&self, parked_max: u64) {
         self.0.parked_max.store(parked_max, Ordering::Relaxed);
     }

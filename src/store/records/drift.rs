@@ -1,5 +1,4 @@
-//! What documents hold and no column takes, as the engine counts it: a small record a resource, so that a restart does
-//! not forget what was seen.
+//! Schema drift (`f`): the fields of documents that no column takes, one small record a resource, kept over restarts.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +11,7 @@ use crate::store::tx::handle::Store;
 const WHAT: &str = "what no column takes";
 
 impl Store {
-    /// What was kept of a resource.
+    /// The stored drift of a resource.
     ///
     /// # Errors
     /// The engine's read errors, or a record of another form.
@@ -21,7 +20,7 @@ impl Store {
         bytes.map(|bytes| decode(WHAT, &bytes)).transpose()
     }
 
-    /// Keeps it.
+    /// Stores the drift of a resource.
     ///
     /// # Errors
     /// The engine's errors.

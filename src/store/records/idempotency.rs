@@ -1,8 +1,8 @@
-//! Answers that a client may ask for again by sending the same request once more.
+//! Idempotency: responses that a client gets again when it repeats a request.
 //!
-//! Sealed as a whole, since an answer may hold an API key and the request's digest comes from a secret. Forgotten
-//! after a day, or before, the oldest first, when there are too many. A crash between the doing of a request and the
-//! keeping of its answer loses the answer, not what was done.
+//! Sealed as a whole, since a response may hold an API key and the request's digest comes from a secret. Deleted after a
+//! day, or earlier, the oldest first, when there are too many. A crash between a request and storing its response loses
+//! the response, not the change.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ const REMOVED_AT_ONCE: usize = 500;
 /// How many there are.
 const COUNT: &[u8] = b"mkept_answers";
 
-/// Digest of whose request it was and what it was called.
+/// Digest of the client and its idempotency key.
 pub type AnswerName = [u8; 32];
 
 /// An answer and the request that it belongs to.
@@ -66,7 +66,7 @@ impl Store {
     /// The answer of that name, for a day.
     ///
     /// # Errors
-    /// The engine's read errors; a record that somebody changed.
+    /// The engine's read errors; a record that was tampered with.
     pub fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, StoreError> {
         let record = self.answer_record(name)?;
         Ok(record.filter(|record| !is_over(record.at, self.now())).map(|record| record.answer))
@@ -98,7 +98,7 @@ impl Store {
         .await
     }
 
-    /// Removes what is over.
+    /// Removes expired responses.
     ///
     /// # Errors
     /// The engine's errors.
@@ -120,7 +120,7 @@ fn count(tx: &Tx<'_>) -> Result<u64, StoreError> {
     Ok(number(tx.get(COUNT)?))
 }
 
-/// Removes what is over, and the oldest of too many; `count` is how many places there are in the order.
+/// Removes expired responses, and the oldest of too many; `count` is how many are stored.
 fn remove_old(tx: &mut Tx<'_>, now: i64, mut count: u64) -> Result<(), StoreError> {
     for (place, _) in tx.scan(keyspace::ANSWERS_BY_AGE, keyspace::ANSWERS_BY_AGE, REMOVED_AT_ONCE)? {
         let Some((at, name)) = at_and_name(&place) else { continue };

@@ -1,4 +1,4 @@
-//! Jobs that wait for a due time (`w`): retries after a failure, and planned re-reads.
+//! Delayed jobs (`w`): retries after a failure, and planned re-reads.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,23 +23,23 @@ pub(crate) fn new_job(
     Ok(Job::new(seq, shop, resource, class, kind))
 }
 
-/// So much ahead the clock was when a planned re-read is given another date.
+/// How far ahead the clock must have been for a planned re-read to get another date.
 pub(crate) const CLOCK_AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
 
-/// A job as it waits.
+/// A delayed job as stored.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Waiter {
+pub(crate) struct DelayedJob {
     #[serde(flatten)]
     pub(crate) job: Job,
-    /// When it was put aside.
+    /// When it was delayed.
     #[serde(default)]
     pub(crate) since: i64,
 }
 
-/// Puts a job aside, now, until `due`.
-pub(crate) fn wait(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), StoreError> {
-    let waiter = Waiter { job, since: now };
-    tx.put(keyspace::waiting(due, waiter.job.seq), encode("a job", &waiter)?);
+/// Delays a job until `due`.
+pub(crate) fn delay(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), StoreError> {
+    let waiter = DelayedJob { job, since: now };
+    tx.put(keyspace::delayed(due, waiter.job.seq), encode("a job", &waiter)?);
     tx.count(Counter::Waiting, 1);
     if waiter.job.last_error.is_some() {
         tx.count(Counter::Retrying, 1);
@@ -48,14 +48,14 @@ pub(crate) fn wait(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), 
     Ok(())
 }
 
-/// The job of a waiting record.
-pub(crate) fn waiting_job(bytes: &[u8]) -> Result<Job, StoreError> {
-    decode::<Waiter>("a waiting job", bytes).map(|waiter| waiter.job)
+/// The job of a delayed job's record.
+pub(crate) fn delayed_job(bytes: &[u8]) -> Result<Job, StoreError> {
+    decode::<DelayedJob>("a waiting job", bytes).map(|waiter| waiter.job)
 }
 
-/// Takes a waiting job out; None when it is not there any more.
-pub(crate) fn unwait(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>, StoreError> {
-    let key = keyspace::waiting(due, seq);
+/// Removes a delayed job; None when it is not there any more.
+pub(crate) fn undelay(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>, StoreError> {
+    let key = keyspace::delayed(due, seq);
     let Some(bytes) = tx.get(&key)? else { return Ok(None) };
     let job: Job = decode("a waiting job", &bytes)?;
     tx.delete(key);

@@ -1,8 +1,7 @@
-//! Leases: which jobs have an attempt under way, and what a crash must know of them.
+//! Leases (`l`): which jobs have an attempt under way, for the start after a crash.
 //!
-//! A claim lives in memory; one process has the directory. What is on disk is one record a claim, written
-//! with the budget's occupied slots before any call leaves, so that attempts that a crash cut off are
-//! counted at the next start. A late attempt's claim is not the current one, and its result is dropped.
+//! Leases live in memory (`tx::active_leases`). On disk is one record a claim, written with the budget's occupied slots
+//! before any call leaves, so that attempts that a crash cut off are counted at the next start. A late attempt's claim is not the current one, and its result is dropped.
 
 use std::collections::HashSet;
 
@@ -13,7 +12,7 @@ use crate::store::keyspace::Queue;
 
 /// Jobs of one record whose attempt is under way.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Begun {
+pub(crate) struct LeaseRecord {
     pub(crate) queue: Queue,
     pub(crate) class: Class,
     pub(crate) record: u64,

@@ -22,7 +22,7 @@ pub(crate) struct RowNote {
     /// The pass of that walk that saw it last.
     #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
     pub(crate) pass: u32,
-    /// Its own time, as the list told it.
+    /// Its own time, from the list.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub(crate) time: Option<i64>,
     /// Since when full walks no longer see it.

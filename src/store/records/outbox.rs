@@ -21,10 +21,10 @@ use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
-/// What fits one value of the engine; a larger entry stands alone, in parts.
+/// What fits one value of the engine; a larger entry gets a record of its own, in parts.
 const RECORD_BYTES_MAX: usize = PART_BYTES;
 
-/// Where an entry stands.
+/// Position of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
     /// The record's number: the version of its first entry.
@@ -191,7 +191,7 @@ pub(crate) fn remove(tx: &mut Tx<'_>, slots: &[Slot]) -> Result<Vec<(u64, Head, 
 }
 
 impl Store {
-    /// Where the oldest entries stand, about `count` of them and about `bytes` (as stored).
+    /// Positions of the oldest entries, about `count` of them and about `bytes` (as stored).
     ///
     /// # Errors
     /// The engine's read errors.

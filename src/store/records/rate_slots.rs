@@ -31,8 +31,8 @@ fn occupied(bytes: Option<Vec<u8>>) -> u32 {
     bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(u32::from_be_bytes)).unwrap_or(0)
 }
 
-/// A shop changes its account: the API goes on counting what was called before, and its pauses hold.
-pub(crate) fn take_over(tx: &mut Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
+/// Merges the slots and pauses of a shop's old account into its new one: the API still counts the old calls.
+pub(crate) fn merge_from(tx: &mut Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
     let old = keyspace::slots_of(from);
     for (key, bytes) in tx.scan(&old, &old, usize::MAX)? {
         let rule = key.get(old.len()..).unwrap_or_default();
@@ -62,8 +62,8 @@ impl Store {
         Ok(occupied(self.0.kv.get(&keyspace::slots(account, rule))?))
     }
 
-    /// Notes that so many slots of a budget are in use, for a caller that runs without the lanes. Durable
-    /// when it returns, so the call may leave.
+    /// Stores how many slots of a budget are in use, for a caller that runs without the lanes. Durable when it returns, so
+    /// the call may leave.
     ///
     /// # Errors
     /// The engine's write errors.

@@ -1,5 +1,5 @@
-//! Ready jobs as the engine holds them: the details that one page asked for stand in one record, since
-//! they differ in seq and id only. A write costs the engine much the same whatever its size.
+//! Ready jobs (`j`). The details that one page asked for share a record, since they differ in seq and id only: a write costs
+//! the engine much the same whatever its size.
 //!
 //! Called inside transactions by the queue, the walk and the ledger. A record's key never changes; a
 //! record without jobs is removed with the last of them. The key of a job alone is its seq; the key of a
@@ -13,7 +13,7 @@ use crate::domain::{Class, Job, JobKind, Lease};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
-use crate::store::tx::active_leases::Claims;
+use crate::store::tx::active_leases::ActiveLeases;
 use crate::store::tx::counters::Counter;
 use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
@@ -30,8 +30,8 @@ struct Record {
     more: Vec<(u64, String)>,
 }
 
-/// A job that may be leased, and where it stands.
-pub(crate) struct Picked {
+/// A job that may be leased, and its record.
+pub(crate) struct SelectedJob {
     pub(crate) queue: Queue,
     pub(crate) record: u64,
     pub(crate) job: Job,
@@ -97,7 +97,7 @@ pub(crate) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) ->
     Ok(())
 }
 
-/// Removes a job that stands in a record of its own, if it is there.
+/// Removes a job that has a record of its own, if it is there.
 pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, class: Class, seq: u64) -> Result<bool, StoreError> {
     let key = queue.key(class, seq);
     let present = tx.get(&key)?.is_some();
@@ -120,13 +120,18 @@ pub(crate) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
     Ok(jobs.filter_map(id).collect())
 }
 
-/// The most urgent jobs that nobody has claimed, and of each document one at a time: the answer of a slow attempt must
-/// not come behind that of a later one. Equal classes take turns between the queues.
-pub(crate) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) -> Result<Vec<Picked>, StoreError> {
+/// Selects the most urgent jobs without an attempt under way, and one job a document: the answer of a slow attempt must
+/// not overwrite that of a later one. Queues take turns within a class.
+pub(crate) fn pick(
+    tx: &Tx<'_>,
+    queues: &[Queue],
+    want: usize,
+    claims: &ActiveLeases,
+) -> Result<Vec<SelectedJob>, StoreError> {
     let mut candidates = Vec::new();
     for (turn, queue) in queues.iter().enumerate() {
         for (place, (record, job)) in first_free(tx, queue, want, claims)?.into_iter().enumerate() {
-            candidates.push(((job.class, place, turn), Picked { queue: queue.clone(), record, job }));
+            candidates.push(((job.class, place, turn), SelectedJob { queue: queue.clone(), record, job }));
         }
     }
     candidates.sort_by_key(|(rank, _)| *rank);
@@ -134,7 +139,7 @@ pub(crate) fn pick(tx: &Tx<'_>, queues: &[Queue], want: usize, claims: &Claims) 
     Ok(candidates.into_iter().map(|(_, picked)| picked).collect())
 }
 
-fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &Claims) -> Result<Vec<(u64, Job)>, StoreError> {
+fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &ActiveLeases) -> Result<Vec<(u64, Job)>, StoreError> {
     let prefix = queue.prefix();
     let under_way = claims.documents(queue);
     let mut found = Vec::new();
@@ -180,7 +185,7 @@ fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<J
     Ok(taken)
 }
 
-/// Counts an attempt that a crash cut off: its job stands in a record of its own from now on.
+/// Counts an attempt that a crash cut off; its job moves to a record of its own.
 pub(crate) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<(), StoreError> {
     for mut job in take_from(tx, key, seqs)? {
         job.attempts += 1;

@@ -56,7 +56,7 @@ impl Store {
         limit: usize,
         wanted: impl Fn(&Run) -> bool,
     ) -> Result<Vec<Run>, StoreError> {
-        let end = before.map_or_else(|| keyspace::after(keyspace::RUNS), |before| keyspace::run(before));
+        let end = before.map_or_else(|| keyspace::after(keyspace::RUNS), keyspace::run);
         let mut found = Vec::new();
         for pair in self.0.kv.scan_back(keyspace::RUNS, &end) {
             if found.len() == limit {

@@ -44,7 +44,7 @@ async fn the_oldest_of_too_many_go_first() {
     };
     let there = |number: u8| f.store.kept_answer(&[number; 32]).unwrap().is_some();
     keep(1).await;
-    // As if so many more were there.
+    // As if that many more were stored.
     f.kv.apply(&[(b"mkept_answers".to_vec(), Some(9_999u64.to_be_bytes().to_vec()))]).unwrap();
     keep(2).await;
     assert!(there(1) && there(2));

@@ -1,4 +1,4 @@
-//! Books that do not add up pause their shop, and what outlives a restart of the process is kept.
+//! StoredCounters that do not add up pause their shop, and what outlives a restart of the process is kept.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -27,8 +27,8 @@ async fn a_refusal_of_credentials_that_were_changed_meanwhile_stops_nobody() {
     assert!(changed.updated_at > shop.updated_at, "in the same millisecond too");
     assert_eq!(refused(shop.updated_at).await, ShopState::Active);
     assert_eq!(refused(changed.updated_at).await, ShopState::Refused);
-    let mended = f.store.update_shop(&f.stream.shop, right()).await.unwrap().unwrap();
-    assert_eq!((mended.state, mended.reason), (ShopState::Active, None));
+    let reactivated = f.store.update_shop(&f.stream.shop, right()).await.unwrap().unwrap();
+    assert_eq!((reactivated.state, reactivated.reason), (ShopState::Active, None));
 }
 
 #[tokio::test]
@@ -90,17 +90,17 @@ async fn a_mirror_that_was_set_back_is_told_again_what_it_lacks() {
     f.drain().await;
     let (here, now) = (f.stream.shop.clone(), f.store.shop(&f.stream.shop).unwrap().unwrap().updated_at);
     let mirror = |shops: &[(&str, i64)]| shops.iter().map(|(id, at)| ((*id).to_owned(), *at)).collect();
-    assert_eq!(f.store.mend_mirror(mirror(&[(&here, now), ("a-stranger", now)])).await.unwrap(), 0);
-    assert_eq!(f.store.mend_mirror(mirror(&[(&here, now - 1)])).await.unwrap(), 1, "older");
-    assert_eq!(f.store.mend_mirror(mirror(&[])).await.unwrap(), 1, "missing");
+    assert_eq!(f.store.repair_mirror(mirror(&[(&here, now), ("a-stranger", now)])).await.unwrap(), 0);
+    assert_eq!(f.store.repair_mirror(mirror(&[(&here, now - 1)])).await.unwrap(), 1, "older");
+    assert_eq!(f.store.repair_mirror(mirror(&[])).await.unwrap(), 1, "missing");
     assert!(matches!(f.drain().await.as_slice(), [Entry::Shop { .. }, Entry::Shop { .. }]));
     for purge in [false, true] {
         f.store.delete_shop(&here, purge).await.unwrap();
         f.drain().await;
-        assert_eq!(f.store.mend_mirror(mirror(&[])).await.unwrap(), 0);
-        assert_eq!(f.store.mend_mirror(mirror(&[(&here, now)])).await.unwrap(), 1, "it is back");
-        let told = f.drain().await;
-        assert!(matches!(told.as_slice(), [Entry::ShopDeleted { purge: again, .. }] if *again == purge), "{told:?}");
+        assert_eq!(f.store.repair_mirror(mirror(&[])).await.unwrap(), 0);
+        assert_eq!(f.store.repair_mirror(mirror(&[(&here, now)])).await.unwrap(), 1, "it is back");
+        let sent = f.drain().await;
+        assert!(matches!(sent.as_slice(), [Entry::ShopDeleted { purge: again, .. }] if *again == purge), "{sent:?}");
     }
 }
 

@@ -89,7 +89,7 @@ async fn a_log_that_lost_its_last_commit_is_damaged_whatever_that_was_about() {
     let before = reopen(|| open(at)).await;
     let files = ["sled/db", "sled/wal"].map(|name| at.join(name));
     let before_it = files.clone().map(|file| std::fs::read(file).unwrap());
-    // Nobody gave this; it is of the work alone.
+    // Not given by a person: it comes from the work alone.
     before.keep_token("client-1", &"token".to_owned().into(), NOW).await.unwrap();
     drop(before);
     // Once it is closed nothing writes there any more.
@@ -101,7 +101,7 @@ async fn a_log_that_lost_its_last_commit_is_damaged_whatever_that_was_about() {
     drop(lock);
     let refused = open(at).map(drop).unwrap_err();
     let StoreError::Damaged { detail, .. } = refused else { panic!("{refused}") };
-    assert!(detail.contains("its log was cut or changed"), "{detail}");
+    assert!(detail.contains("log truncated: expected at least"), "{detail}");
 }
 
 #[tokio::test]

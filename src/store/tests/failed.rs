@@ -20,8 +20,8 @@ async fn after_a_batch_that_failed_nothing_more_reaches_the_engine() {
     assert!(!*failed.borrow());
     let before = kv.batches.load(Ordering::SeqCst);
     kv.fail.store(true, Ordering::SeqCst);
-    let told = store.keep_time("lost", 2).await.unwrap_err();
-    assert_eq!(told, StoreError::Engine("fdatasync: Input/output error".to_owned()), "whoever waits hears why");
+    let error = store.keep_time("lost", 2).await.unwrap_err();
+    assert_eq!(error, StoreError::Engine("fdatasync: Input/output error".to_owned()), "whoever waits hears why");
     tokio::time::timeout(Duration::from_secs(10), failed.wait_for(|failed| *failed)).await.unwrap().unwrap();
     for name in ["lost", "after"] {
         assert_eq!(store.keep_time(name, 3).await, Err(StoreError::Failed));

@@ -14,7 +14,7 @@ pub(super) struct Faulty {
     /// The next batch fails, as on a disk whose `fdatasync` failed.
     pub fail: AtomicBool,
     pub batches: AtomicUsize,
-    /// It seems damaged so many times.
+    /// Number of reads that still report damage.
     pub unsound: AtomicUsize,
     pub looks: AtomicUsize,
     /// Records that were read, one by one or by scans.

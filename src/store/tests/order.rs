@@ -147,7 +147,7 @@ async fn what_was_parked_while_the_api_was_away_comes_back_by_itself_ever_less_o
     minute(32);
     assert_eq!(revived().await, 1);
     assert_eq!(f.read_details().await, ["2"]);
-    assert_eq!(f.store.counters().unwrap().parked, 1, "what cannot pass waits for somebody");
+    assert_eq!(f.store.counters().unwrap().parked, 1, "what cannot pass waits for a retry");
     assert!(f.kv.scan(b"h", b"h").next().is_none());
 }
 
@@ -179,7 +179,7 @@ async fn a_walk_for_news_does_not_do_away_with_what_a_whole_one_gave_up() {
     f.start(Mode::Incremental).await;
     f.page(&[("2", 1, 0)], Next::End).await;
     let parked = f.store.parked(None, 9, |_| true).unwrap();
-    assert_eq!(parked.len(), 1, "nobody has read it");
+    assert_eq!(parked.len(), 1, "no walk has read it");
     assert!(f.store.retry_parked(parked[0].id).await.unwrap());
     f.page(&[("1", 1, 9)], Next::End).await;
     f.sweep().await;
@@ -206,7 +206,7 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     assert!(next > whole);
 }
 
-/// The page, with rows besides that nobody can read: their digests.
+/// The page, with unreadable rows besides; their digests.
 pub(super) fn with_unreadable(mut page: Effects, digests: &[u64]) -> Effects {
     let Effects::Page { rejected, .. } = &mut page else { panic!("no page") };
     let unreadable =
@@ -263,7 +263,7 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
     let Effects::Detail { body, .. } = detail("1", None) else { return };
     let again = Effects::Detail { body, hash: 8, refresh_after_ms: None };
     f.store.settle(vec![(lease, Settlement::Done { effects: again, rule: RULE })]).await.unwrap();
-    let told: Vec<bool> = f
+    let listed: Vec<bool> = f
         .drain()
         .await
         .into_iter()
@@ -273,7 +273,7 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
             _ => None,
         })
         .collect();
-    assert_eq!(told, [false, true], "behind the document");
+    assert_eq!(listed, [false, true], "behind the document");
 }
 
 /// Fails a read and makes it ready again.

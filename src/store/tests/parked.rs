@@ -27,7 +27,7 @@ async fn list(f: &Fixture, ids: std::ops::Range<usize>) {
     f.page(&ids.iter().map(|id| (id.as_str(), 1, 0)).collect::<Vec<_>>(), Next::End).await;
 }
 
-/// Parks so many details, one after another.
+/// Parks a number of details, one after another.
 async fn park(f: &Fixture, count: usize) {
     for lease in f.lease(QueueKind::Detail, count).await {
         let failure = Failure::Park { reason: "unreadable".into(), may_pass: document_id(&lease) == "2", next: None };
@@ -76,7 +76,7 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     park(&f, 4).await;
     park(&other, 2).await;
     assert_eq!((of(&f), of(&other)), (4, 2));
-    // A document that the sink refuses, and a row that nobody can follow.
+    // A document that the sink refuses, and a row without a usable id.
     f.read_details().await;
     let slot = f.store.outbox_slots(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
     f.store.park_entry(slot, "refused".into(), 1).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_store_without_the_count_or_with_a_wrong_one_counts_when_it_opens() {
     for changes in [
         vec![(key(&f), None), (key(&other), None)],
         vec![(key(&f), wrong(7))],
-        vec![(key(&f), None), (texts(b'y', &["nobody"]), wrong(9))],
+        vec![(key(&f), None), (texts(b'y', &["unknown"]), wrong(9))],
         Vec::new(),
     ] {
         f.kv.apply(&changes).unwrap();

@@ -9,7 +9,7 @@ use crate::domain::{Effects, Lease, Mode, Next, Trigger};
 use crate::store::keyspace::texts;
 use crate::store::{Failure, QueueKind, SealKey, Settled, Settlement, Store};
 
-/// Applies a last page of so many new rows; their ids.
+/// Applies a last page with that many new rows; returns their ids.
 async fn numbered_page(f: &Fixture, count: usize) -> Vec<String> {
     let ids: Vec<String> = (0..count).map(|id| format!("{id:03}")).collect();
     let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
@@ -33,7 +33,7 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     assert_eq!(f.store.count_jobs(&f.queue(QueueKind::Detail), 1000).unwrap(), 150);
     let mut first = f.lease(QueueKind::Detail, 70).await;
     let second = f.lease(QueueKind::Detail, 200).await;
-    assert_eq!((first.len(), second.len()), (70, 80), "nobody gets what another has");
+    assert_eq!((first.len(), second.len()), (70, 80), "no job is leased twice");
     let named: Vec<String> = first.iter().chain(&second).map(document_id).collect();
     assert_eq!(named, ids, "in the order of the page");
     // One waits, one is put back, the others are done.
@@ -138,15 +138,15 @@ async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
     let reread = Settlement::Done { effects: detail("2", Some(DAY)), rule: RULE };
     f.store.settle(vec![(leases.remove(0), reread), (leases.remove(0), retry(2))]).await.unwrap();
     f.clock.set(NOW + 1000);
-    f.store.mend_waits().await.unwrap();
-    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3000), "its pause of two seconds begins anew");
+    f.store.repair_delays().await.unwrap();
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3000), "its pause of two seconds starts over");
     f.clock.set(NOW + 3000);
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 5000), "the one from before keeps its time");
     f.clock.set(NOW + 5000);
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000 + DAY), "a day from then on, as the planned re-read");
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.retrying_jobs), (2, 1, 0));
-    // Its document knows the new date: a read that somebody asks for takes the planned one back.
+    // Its document knows the new date: a read on request takes the planned one back.
     f.store.start_runs(vec![f.stream.clone()], Mode::Full, Trigger::Request).await.unwrap();
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     assert_eq!(f.store.counters().unwrap().waiting_jobs, 0);

@@ -31,8 +31,8 @@ async fn looked_through(seems_unsound: usize) -> (bool, usize) {
 #[tokio::test]
 async fn what_seems_damaged_is_looked_at_again_while_nobody_writes() {
     assert_eq!(looked_through(0).await, (false, 2), "both parts are sound");
-    assert_eq!(looked_through(1).await, (false, 3), "somebody wrote meanwhile");
-    assert_eq!(looked_through(2).await, (true, 2), "nobody did");
+    assert_eq!(looked_through(1).await, (false, 3), "a write came between");
+    assert_eq!(looked_through(2).await, (true, 2), "no write did");
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_store_that_was_found_damaged_is_not_opened_again() {
     drop(store);
     let store = reopen(open).await;
     let failed = store.failed();
-    store.condemn("of a test".to_owned()).await;
+    store.mark_damaged("of a test".to_owned()).await;
     assert!(*failed.borrow());
     drop(store);
     let Err(StoreError::Damaged { detail, .. }) = reopened(open).await else { panic!("it was opened") };

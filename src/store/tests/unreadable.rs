@@ -1,4 +1,4 @@
-//! Sealed parts that cannot be opened any more: the shop's own trouble, and mended by a new secret.
+//! Tests: sealed parts that cannot be opened any more affect their shop alone, and a new secret repairs it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::domain::{Entry, Mode, Next};
 use crate::store::keyspace::texts;
 use crate::store::{SealKey, ShopChange, Store, StoreError};
 
-/// The store opened anew after the shop's data key was replaced by another shop's.
+/// The store reopened after the shop's data key was replaced by another shop's.
 fn damaged(f: &Fixture, other: &str) -> Store {
     let (key, foreign) = (texts(b's', &[&f.stream.shop]), texts(b's', &[other]));
     let record =
@@ -40,10 +40,10 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_wit
     assert!(batch.iter().any(|waiting| waiting.entry.is_none()), "left out");
     assert!(batch.iter().all(|waiting| !matches!(waiting.entry, Some(Entry::Document(_)))));
     assert!(store.archived("things", None, None, 10).unwrap().documents.is_empty(), "passed over");
-    assert!(store.archived("things", Some(shop), None, 10).is_err(), "told when the shop itself is asked for");
+    assert!(store.archived("things", Some(shop), None, 10).is_err(), "an error when the shop itself is asked for");
     let change = ShopChange { client_secret: Some(SecretString::from("new")), ..ShopChange::default() };
     store.update_shop(shop, change).await.unwrap().unwrap();
     assert_eq!(store.secrets(shop).unwrap().client_secret.expose_secret(), "new");
-    assert!(store.archived("things", Some(shop), None, 10).unwrap().documents.is_empty(), "nobody can open them");
+    assert!(store.archived("things", Some(shop), None, 10).unwrap().documents.is_empty(), "no key opens them");
     assert_eq!(store.checkpoint(&f.stream).unwrap().full_walk_at, None, "it is walked from the beginning");
 }

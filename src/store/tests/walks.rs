@@ -100,14 +100,14 @@ fn sibling(f: &Fixture) -> StreamId {
     StreamId { combination: Combination(vec![("kind".into(), "b".into())]), ..f.stream.clone() }
 }
 
-/// Times since when rows are no longer listed, as the sink is told.
+/// Times since when rows are no longer listed, as the sink gets them.
 async fn listings(f: &Fixture) -> Vec<(String, bool)> {
     let entries = f.drain().await.into_iter();
-    let told = |entry| match entry {
+    let gone_at = |entry| match entry {
         Entry::Listing { id, no_longer_listed_at, .. } => Some((id, no_longer_listed_at.is_some())),
         _ => None,
     };
-    entries.filter_map(told).collect()
+    entries.filter_map(gone_at).collect()
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn a_list_that_ends_above_rows_that_it_showed_before_is_walked_whole() {
     assert_eq!((whole.mode, whole.id > news), (Mode::Full, true));
     f.page(&[("7", 1, 2), ("6", 1, 2), ("5", 1, 3), ("4", 1, 4)], MORE).await;
     f.page(&[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)], Next::End).await;
-    // What nobody had seen stood below what was known.
+    // The unknown row was below known ones.
     f.page(&[("7", 1, 2), ("6", 1, 2), ("5", 1, 3), ("4", 1, 4)], MORE).await;
     f.page(&[("3", 1, 5), ("2", 1, 8), ("1", 1, 9)], Next::End).await;
     f.sweep().await;

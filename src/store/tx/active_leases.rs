@@ -9,7 +9,7 @@ use crate::store::keyspace::Queue;
 
 /// The claims of this process.
 #[derive(Default)]
-pub(crate) struct Claims {
+pub(crate) struct ActiveLeases {
     last: u64,
     /// The claim on each job, by seq.
     of: HashMap<u64, u64>,
@@ -19,13 +19,13 @@ pub(crate) struct Claims {
     documents: HashMap<Queue, HashMap<String, u64>>,
 }
 
-impl Claims {
+impl ActiveLeases {
     /// Attempts under way.
     pub(crate) fn len(&self) -> usize {
         self.of.len()
     }
 
-    /// Whether somebody works on the job.
+    /// Whether the job has an attempt under way.
     pub(crate) fn holds(&self, seq: u64) -> bool {
         self.of.contains_key(&seq)
     }

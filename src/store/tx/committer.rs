@@ -3,7 +3,7 @@
 //! A transaction is a function over [`Tx`]. It sees everything that was committed before it and its own changes, and takes
 //! effect whole or not at all. Callers get their answer after the group is on the disk, never before. On a full disk a group
 //! is refused before the engine sees it. After an engine error or a panic the committer stops for good: what is on the disk
-//! is then unknown, and only a fresh opening may tell.
+//! is then unknown, and only opening the store again can tell.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::engine::kv::{Change, Kv};
-use crate::store::engine::watermark::Mark;
+use crate::store::engine::watermark::Watermark;
 use crate::store::error::StoreError;
 use crate::store::tx::counters::{self, Counts};
 use crate::store::tx::notify::{Signal, Signals};
@@ -25,15 +25,15 @@ const GROUP_BYTES_MAX: usize = 256 * 1024;
 const WAITING_MAX: usize = 4096;
 
 type Work = Box<dyn FnOnce(&mut Tx<'_>) -> Answer + Send>;
-/// Sends the caller its answer, once the group's fate is known.
+/// Sends the caller its answer after the group is durable or failed.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// The handle to the committer's thread.
 pub(crate) struct Committer {
     sender: mpsc::Sender<Work>,
     pub(crate) supervisor: Supervisor,
-    /// What the thread notes its commits in; none: a store in memory.
-    pub(crate) mark: Option<Arc<Mark>>,
+    /// Where the thread notes its commits; none: a store in memory.
+    pub(crate) mark: Option<Arc<Watermark>>,
     /// Works in the caller's thread instead: a simulation's time must not run on while another thread works.
     #[cfg(test)]
     inline: Option<std::sync::Mutex<Worker>>,
@@ -44,7 +44,7 @@ impl Committer {
     pub(crate) fn start(
         kv: Arc<dyn Kv>,
         signals: Arc<Signals>,
-        mark: Option<Arc<Mark>>,
+        mark: Option<Arc<Watermark>>,
     ) -> Result<Committer, StoreError> {
         let (committer, mut worker) = Committer::with_worker(kv, signals, mark);
         std::thread::Builder::new()
@@ -62,7 +62,7 @@ impl Committer {
         committer
     }
 
-    fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>, mark: Option<Arc<Mark>>) -> (Committer, Worker) {
+    fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>, mark: Option<Arc<Watermark>>) -> (Committer, Worker) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let supervisor = Supervisor::default();
         let committer = Committer {
@@ -87,7 +87,7 @@ impl Committer {
             let result = work(tx);
             tx.refused = result.is_err();
             Box::new(move |durable| {
-                // The caller may have gone away; the transaction stands all the same.
+                // The caller may be gone; the transaction is durable all the same.
                 drop(reply.send(durable.and(result)));
             })
         });
@@ -105,20 +105,20 @@ impl Committer {
     }
 }
 
-/// What the thread has.
+/// State of the thread.
 struct Worker {
     kv: Arc<dyn Kv>,
-    mark: Option<Arc<Mark>>,
+    mark: Option<Arc<Watermark>>,
     receiver: mpsc::Receiver<Work>,
     signals: Arc<Signals>,
     supervisor: Supervisor,
     full: bool,
-    /// The mark could not be written the last time.
+    /// The last write of the watermark failed.
     unnoted: bool,
 }
 
 impl Drop for Worker {
-    /// However the thread ends: without it nothing is taken in any more.
+    /// However the thread ends: without it no change is accepted.
     fn drop(&mut self) {
         self.supervisor.stop_process();
     }
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Works off what waits.
+    /// Runs all queued transactions.
     #[cfg(test)]
     fn catch_up(&mut self) {
         while let Ok(first) = self.receiver.try_recv() {
@@ -145,7 +145,7 @@ impl Worker {
     /// Runs a group of transactions and answers it. False: the engine failed.
     fn group(&mut self, first: Work) -> bool {
         let kv = &*self.kv;
-        // The engine's own code too: a panic must end the process well, whoever caused it.
+        // The engine may panic too; any panic must stop the process in order.
         let group = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let Group { answers, changes, counts, raised } = run_group(kv, first, &mut self.receiver);
             (answers, raised, commit(kv, changes, &counts))
@@ -159,7 +159,7 @@ impl Worker {
                 let refused = matches!(durable, Err(StoreError::Full));
                 if self.full != refused {
                     self.full = refused;
-                    tell_room(refused);
+                    log_room(refused);
                 }
                 if durable.is_ok() {
                     self.signals.raise(raised);
@@ -172,19 +172,19 @@ impl Worker {
             Err(_) => Err(StoreError::Engine("a transaction panicked".to_owned())),
         };
         if let Err(error) = &outcome {
-            tracing::error!(%error, "the store failed; stopping, to open it anew");
+            tracing::error!(%error, "the store failed: stopping, so that a restart opens it again");
             self.supervisor.stop_process();
         }
         outcome.is_ok()
     }
 
-    /// Notes a commit that is durable, before anybody hears of it.
+    /// Notes a durable commit in the watermark, before its callers get their answers.
     fn note(&mut self, number: u64) {
         let noted = self.mark.as_ref().map_or(Ok(()), |mark| mark.note(number));
         let failed = std::mem::replace(&mut self.unnoted, noted.is_err());
         if let (Err(error), false) = (noted, failed) {
-            // Only a log that is cut later might not be noticed.
-            tracing::warn!(%error, "a commit could not be noted beside the store");
+            // The commit is durable; only a later truncation of the log might go unnoticed.
+            tracing::warn!(%error, "failed to update the commit watermark");
         }
     }
 }
@@ -217,11 +217,11 @@ fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &Counts) -> Result<Option<u
     apply(kv, changes, counts)
 }
 
-fn tell_room(full: bool) {
+fn log_room(full: bool) {
     if full {
-        tracing::error!("the disk that holds the data directory is full: nothing is taken in until there is room");
+        tracing::error!("the disk that holds the data directory is full: changes are refused until space is free");
     } else {
-        tracing::info!("there is room on the disk again");
+        tracing::info!("the disk has free space again");
     }
 }
 
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_group_takes_what_waits_until_it_is_large() {
         let kv = MemoryKv::default();
-        // Of transactions of these sizes, so many are one group.
+        // That many transactions of these sizes are one group.
         for (sizes, grouped) in [
             (&[10, 10, 10][..], 3),
             (&[100 * 1024, 200 * 1024, 1], 2),

@@ -8,7 +8,7 @@ use crate::store::codec::number;
 use crate::store::engine::kv::{Change, Kv};
 use crate::store::error::StoreError;
 
-pub(crate) const BOOKS_KEY: &[u8] = b"mbooks";
+pub(crate) const COUNTERS_KEY: &[u8] = b"mbooks";
 
 /// How much work there is, store-wide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,24 +49,24 @@ const COUNTERS: usize = 7;
 /// How many commits there were, and what the counters are after the last one. One value, written by every commit: a
 /// log that lost a part of it lost all that came after, and the number of commits shows that.
 #[derive(Default)]
-pub(crate) struct Books {
+pub(crate) struct StoredCounters {
     commits: u64,
     counts: [u64; COUNTERS],
 }
 
-impl Books {
+impl StoredCounters {
     /// None yet: all are 0.
-    pub(crate) fn read(bytes: Option<Vec<u8>>) -> Result<Books, StoreError> {
-        let Some(bytes) = bytes else { return Ok(Books::default()) };
-        let (numbers, []) = bytes.as_chunks::<8>() else { return Err(Books::unreadable()) };
-        let [commits, counts @ ..] = numbers else { return Err(Books::unreadable()) };
-        let counts: &[[u8; 8]; COUNTERS] = counts.try_into().map_err(|_| Books::unreadable())?;
-        Ok(Books { commits: u64::from_be_bytes(*commits), counts: counts.map(u64::from_be_bytes) })
+    pub(crate) fn read(bytes: Option<Vec<u8>>) -> Result<StoredCounters, StoreError> {
+        let Some(bytes) = bytes else { return Ok(StoredCounters::default()) };
+        let (numbers, []) = bytes.as_chunks::<8>() else { return Err(StoredCounters::unreadable()) };
+        let [commits, counts @ ..] = numbers else { return Err(StoredCounters::unreadable()) };
+        let counts: &[[u8; 8]; COUNTERS] = counts.try_into().map_err(|_| StoredCounters::unreadable())?;
+        Ok(StoredCounters { commits: u64::from_be_bytes(*commits), counts: counts.map(u64::from_be_bytes) })
     }
 
-    /// Before they were one value each counter had a key of its own.
-    fn of_before(kv: &dyn Kv) -> Result<Books, StoreError> {
-        let mut books = Books::default();
+    /// Reads the counters of an older build, which had a key each.
+    fn of_older_build(kv: &dyn Kv) -> Result<StoredCounters, StoreError> {
+        let mut books = StoredCounters::default();
         let names = ["ready", "waiting", "retrying", "outbox", "outbox_bytes", "parked", "open_runs"];
         for (count, name) in books.counts.iter_mut().zip(names) {
             *count = number(kv.get(&[b"mcount.", name.as_bytes()].concat())?);
@@ -87,32 +87,32 @@ impl Books {
     }
 }
 
-/// Takes the counters over from a store of an older build.
+/// Migrates the counters of an older build.
 pub(crate) fn carry_over(kv: &dyn Kv) -> Result<(), StoreError> {
-    match kv.get(BOOKS_KEY)? {
+    match kv.get(COUNTERS_KEY)? {
         Some(_) => Ok(()),
-        None => kv.apply(&[(BOOKS_KEY.to_vec(), Some(Books::of_before(kv)?.bytes()))]),
+        None => kv.apply(&[(COUNTERS_KEY.to_vec(), Some(StoredCounters::of_older_build(kv)?.bytes()))]),
     }
 }
 
 /// The number of the commit to come, and the change that keeps it and the counters.
 pub(crate) fn committed(kv: &dyn Kv, counts: &Counts) -> Result<(u64, Change), StoreError> {
-    let mut books = Books::read(kv.get(BOOKS_KEY)?)?;
+    let mut books = StoredCounters::read(kv.get(COUNTERS_KEY)?)?;
     books.commits += 1;
     for (counter, by) in counts {
         if let Some(count) = books.counts.get_mut(*counter as usize) {
             *count = count.saturating_add_signed(*by);
         }
     }
-    Ok((books.commits, (BOOKS_KEY.to_vec(), Some(books.bytes()))))
+    Ok((books.commits, (COUNTERS_KEY.to_vec(), Some(books.bytes()))))
 }
 
 /// The counters as of the last commit.
-pub(crate) fn stored(kv: &dyn Kv) -> Result<Books, StoreError> {
-    Books::read(kv.get(BOOKS_KEY)?)
+pub(crate) fn stored(kv: &dyn Kv) -> Result<StoredCounters, StoreError> {
+    StoredCounters::read(kv.get(COUNTERS_KEY)?)
 }
 
 /// How many commits are durable.
 pub(crate) fn commits(kv: &dyn Kv) -> Result<u64, StoreError> {
-    Ok(Books::read(kv.get(BOOKS_KEY)?)?.commits)
+    Ok(StoredCounters::read(kv.get(COUNTERS_KEY)?)?.commits)
 }

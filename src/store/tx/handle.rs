@@ -12,7 +12,7 @@ use crate::store::crypto::SealKey;
 use crate::store::engine::kv::{self, Kv};
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
-use crate::store::tx::active_leases::Claims;
+use crate::store::tx::active_leases::ActiveLeases;
 use crate::store::tx::committer::Committer;
 use crate::store::tx::counters::{self, Counter, Counters};
 use crate::store::tx::notify::Signals;
@@ -31,22 +31,22 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
     pub(in crate::store) ended_runs: Mutex<Option<mpsc::UnboundedReceiver<u64>>>,
     /// Jobs with an attempt under way.
-    pub(in crate::store) claims: Claimed,
+    pub(in crate::store) claims: SharedLeases,
     pub(in crate::store) calls: UncommittedCalls,
     pub(in crate::store) shop_keys: RwLock<HashMap<String, SealKey>>,
     pub(in crate::store) master: SealKey,
     pub(in crate::store) clock: Clock,
     pub(in crate::store) cursor_key: Zeroizing<Vec<u8>>,
-    /// A shop of which so much is parked is paused.
+    /// Number of parked records at which a shop is paused.
     pub(in crate::store) parked_max: AtomicU64,
     pub(in crate::store) archives_when_settling: AtomicBool,
-    /// From which key on nobody looked for damage when it was opened; none: all was looked at.
+    /// First key that the opening did not check for damage; none: all were checked.
     pub(in crate::store) unseen: kv::Next,
 }
 
-pub(crate) type Claimed = Arc<Mutex<Claims>>;
+pub(crate) type SharedLeases = Arc<Mutex<ActiveLeases>>;
 
-pub(crate) fn claimed(claims: &Claimed) -> MutexGuard<'_, Claims> {
+pub(crate) fn lock_leases(claims: &SharedLeases) -> MutexGuard<'_, ActiveLeases> {
     claims.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -61,9 +61,9 @@ impl Store {
         self.0.committer.transact(work).await
     }
 
-    /// The same for what people give and only people can give again: the mark knows of it before the caller goes on.
+    /// The same for input that only people can enter again: the watermark knows of it before the caller continues.
     ///
-    /// Cancel safety: the transaction stands; the mark may not know of it, which does no harm.
+    /// Cancel safety: the transaction is durable; the watermark may lack it, which does no harm.
     pub(crate) async fn transact_given<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
@@ -72,8 +72,8 @@ impl Store {
         if let Some(mark) = self.0.committer.mark.clone()
             && let Err(error) = blocking(move || mark.sync()).await
         {
-            // The change is durable; only a log that is cut later might not be noticed.
-            tracing::warn!(%error, "a change could not be noted beside the store");
+            // The change is durable; only a later truncation of the log might go unnoticed.
+            tracing::warn!(%error, "failed to update the commit watermark");
         }
         Ok(given)
     }
@@ -88,25 +88,25 @@ impl Store {
         &self.0.committer.supervisor
     }
 
-    /// Whether the disk has room for what comes next; else changes are refused with [`StoreError::Full`].
+    /// Whether the disk has room for further changes; else changes are refused with [`StoreError::Full`].
     ///
     /// # Errors
-    /// [`StoreError::Full`], or why that cannot be told.
+    /// [`StoreError::Full`], or the error of asking the file system.
     pub fn has_room(&self) -> Result<(), StoreError> {
         self.0.kv.has_room(&[])
     }
 
-    /// Who is woken after commits.
+    /// Notifications after commits.
     pub fn signals(&self) -> &Signals {
         &self.0.signals
     }
 
-    /// The names of queues that got work; given out once, to the lanes.
+    /// The queues that get work; handed out once, to the lanes.
     pub fn take_queue_signals(&self) -> Option<mpsc::UnboundedReceiver<Queue>> {
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The runs that end, each once its end is durable; given out once.
+    /// The runs that end, each once its end is durable; handed out once.
     pub fn take_ended_runs(&self) -> Option<mpsc::UnboundedReceiver<u64>> {
         self.0.ended_runs.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -142,7 +142,7 @@ impl Store {
             ready_jobs: books.count(Counter::Ready),
             waiting_jobs: books.count(Counter::Waiting),
             retrying_jobs: books.count(Counter::Retrying),
-            leased_jobs: claimed(&self.0.claims).len() as u64,
+            leased_jobs: lock_leases(&self.0.claims).len() as u64,
             outbox: books.count(Counter::Outbox),
             outbox_bytes: books.count(Counter::OutboxBytes),
             parked: books.count(Counter::Parked),
@@ -162,7 +162,7 @@ impl Store {
 /// Reads on a thread that may block.
 ///
 /// # Errors
-/// The read's own, and [`StoreError::Engine`] when it panicked. Cancel safe: it goes on, and nobody hears of it.
+/// The read's own, and [`StoreError::Engine`] when it panicked. Cancel safe: the read goes on, and its result is dropped.
 pub async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

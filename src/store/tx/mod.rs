@@ -1,4 +1,4 @@
-//! Transactions: one thread that commits them in groups, the store-wide counters, and who is woken after a commit.
+//! Transactions: the handle to the store, one thread that commits in groups, store-wide counters, notifications.
 
 pub(crate) mod active_leases;
 pub(crate) mod committer;

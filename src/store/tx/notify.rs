@@ -1,5 +1,5 @@
-//! Who is woken after a commit: the lanes (work came), the writer (documents came), the timer (an
-//! earlier due time came). Raised inside transactions, sent only once these are durable.
+//! Notifications after a commit: to the lanes (new work), the writer (new outbox entries), the timer (an earlier due time).
+//! Raised inside transactions, sent only once these are durable.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::store::keyspace::{self, Queue};
 
-/// Changes kept for who computes the health; with more of them everything is read again.
+/// Changes kept for the health; with more of them everything is read again.
 const CHANGES_MAX: usize = 50_000;
 
 /// Something that the health depends on, and that changed.
@@ -20,7 +20,7 @@ pub enum Changed {
 }
 
 impl Changed {
-    /// What a change of a key means to the health.
+    /// The part of the health that a changed key belongs to.
     pub(crate) fn by(key: &[u8]) -> Option<Changed> {
         match keyspace::shop_of_health(key) {
             Some(shop) => Some(Changed::Shop(shop)),
@@ -29,7 +29,7 @@ impl Changed {
     }
 }
 
-/// What changed since it was last asked for.
+/// Changes since the last call of [`Signals::take_changes`].
 #[derive(Debug, Default)]
 pub struct Changes {
     pub what: BTreeSet<Changed>,
@@ -37,7 +37,7 @@ pub struct Changes {
     pub all: bool,
 }
 
-/// Something that a durable transaction wants others to know.
+/// A notification that a transaction raises once it is durable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// A queue has work.
@@ -93,7 +93,7 @@ impl Signals {
     pub(crate) fn raise(&self, signals: BTreeSet<Signal>) {
         for signal in signals {
             match signal {
-                // Without lanes (a command that only looks) nobody listens; that is no error.
+                // Commands without lanes have no receiver; that is no error.
                 Signal::Queue(queue) => drop(self.queues.send(queue)),
                 Signal::Ended(run) => drop(self.ended.send(run)),
                 Signal::Outbox => self.outbox.notify_one(),
@@ -115,7 +115,7 @@ impl Signals {
         self.changed.notify_one();
     }
 
-    /// What changed since the last time. All of it is durable.
+    /// The changes since the last call. All of them are durable.
     pub fn take_changes(&self) -> Changes {
         std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -9,7 +9,7 @@ use std::iter::Peekable;
 
 use crate::store::engine::kv::{self, Kv, Pair};
 use crate::store::error::StoreError;
-use crate::store::tx::counters::{BOOKS_KEY, Books, Counter, Counts};
+use crate::store::tx::counters::{COUNTERS_KEY, Counter, Counts, StoredCounters};
 use crate::store::tx::notify::{Changed, Signal};
 
 pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -23,9 +23,9 @@ pub struct Tx<'a> {
     pub(crate) raised: BTreeSet<Signal>,
     pub(crate) bytes: usize,
     pub(crate) refused: bool,
-    /// Shops of which it parked something.
+    /// Shops with newly parked records.
     pub(crate) parked: BTreeSet<String>,
-    /// Shops that it paused for a breach; their runs end behind it.
+    /// Shops that it paused for a broken invariant; their runs end in later transactions.
     pub(crate) breached: BTreeSet<String>,
     /// The outbox record that takes further entries of this transaction, and its size.
     pub(crate) open_record: Option<(u64, usize)>,
@@ -49,7 +49,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Looks at what is on the disk for damage, while nobody writes.
+    /// Checks the engine for damage while nothing is written.
     pub(crate) fn look(&self, from: &[u8], limit: usize) -> Result<kv::Next, StoreError> {
         self.kv.look(from, limit)
     }
@@ -81,7 +81,7 @@ impl Tx<'_> {
 
     /// What a counter was before the group.
     pub(crate) fn counted_before(&self, counter: Counter) -> Result<u64, StoreError> {
-        Ok(Books::read(self.get(BOOKS_KEY)?)?.count(counter))
+        Ok(StoredCounters::read(self.get(COUNTERS_KEY)?)?.count(counter))
     }
 
     /// Removes a key, present or not.
@@ -124,7 +124,7 @@ impl Tx<'_> {
         })
     }
 
-    /// Tells somebody who waits, once the transaction is durable.
+    /// Raises a signal once the transaction is durable.
     pub fn raise(&mut self, signal: Signal) {
         self.raised.insert(signal);
     }
