@@ -1,8 +1,8 @@
 //! Configuration: file and environment in, a checked [`Config`] out.
 //!
-//! `main` reads it once and hands sections down by value; no other part reads the environment. Every
-//! default is a constant here and stands in `config.example.toml`. A wrong configuration never starts:
-//! all problems are told at once, each with its place and its mend. `Debug` shows no secret.
+//! Read once by the command line, which passes sections down by value; nothing else reads the environment. Every
+//! default is a constant here and is shown in `config.example.toml`. Nothing starts with an invalid configuration: all
+//! problems are reported at once, each with its place and the fix. `Debug` shows no secret.
 
 mod draft;
 mod foreign;
@@ -31,66 +31,66 @@ pub use draft::Draft;
 pub use limits::Limits;
 pub use settings::Problem;
 
-/// The file that is read when it exists and no other is named.
+/// The file read if it exists and no other is named.
 pub const FILE_DEFAULT: &str = "waybill.toml";
 const DATA_DIR_DEFAULT: &str = "data";
-/// Loopback: the first start must not open a door.
+/// Loopback: the first start must not be reachable from outside.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
-/// Enough to keep a thousand accounts at their limits with answers of a quarter second; one shop takes a
-/// quarter of it at most.
+/// Enough to keep a thousand accounts at their limits with answers of a quarter second; one shop uses a quarter of it
+/// at most.
 const IN_FLIGHT_MAX_DEFAULT: u64 = 256;
-/// Zero: no ceiling of our own, the rate rules of each account are enough.
+/// Zero: no global limit, only the rate rules of each account.
 const CALLS_PER_SECOND_DEFAULT: u64 = 0;
-/// The login host blocks addresses that ask for tokens too often.
+/// The login host blocks addresses that request tokens too often.
 const LOGINS_PER_SECOND_DEFAULT: u64 = 5;
 const LOG_LEVEL_DEFAULT: &str = "info";
-/// Shorter admin keys can be guessed; the ones we make have 256 bits.
+/// Shorter admin keys could be guessed; generated ones have 256 bits.
 const ADMIN_KEY_MIN: usize = 12;
 
-/// The checked form. A value of this type can be started with.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file that was read; none: defaults and environment only.
+    /// The file that was read; None: defaults and environment only.
     pub file: Option<PathBuf>,
     pub(crate) lines: settings::Lines,
-    /// Why nothing may be synced with this source.
+    /// Why nothing can be synced from this source.
     pub(crate) unnamed: Option<Problem>,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
     pub master_key: MasterKeySource,
-    /// An admin API key that is valid as long as the process runs.
+    /// An admin API key that is valid while the process runs.
     pub admin_key: Option<SecretString>,
     /// The resources to sync, in the order they were named. Each of their paths has a rate rule.
     pub definitions: Vec<Arc<Definition>>,
     /// The built-in rules, overlaid with `[source.limits]`.
     pub rules: RuleTable,
     pub listen: SocketAddr,
-    /// Where `/metrics` answers without a key; none: only with one, at `listen`.
+    /// Where `/metrics` answers without a key; None: only with one, at `listen`.
     pub metrics_listen: Option<SocketAddr>,
-    /// A proxy before us speaks TLS; only then may `listen` be reachable from outside.
+    /// A reverse proxy terminates TLS; only then may `listen` be reachable from outside.
     pub behind_proxy: bool,
     /// None: the embedded archive is the sink.
     pub mysql_url: Option<SecretString>,
-    /// Certificates of the authorities that sign for the database; then the connection is encrypted.
+    /// CA certificates for the database; if set, the connection uses TLS.
     pub mysql_ca_file: Option<PathBuf>,
     pub source: SourceSettings,
     pub schedule: Schedule,
     pub limits: Limits,
-    /// A stream is behind when its last success is longer ago; none: when three schedules were missed.
+    /// A stream is behind when its last success is longer ago; None: when three schedules were missed.
     pub stale_after: Option<std::time::Duration>,
     pub log: Log,
 }
 
-/// Where the key comes from that seals secrets at rest.
+/// Source of the master key, which encrypts secrets at rest.
 #[derive(Clone, Debug)]
 pub enum MasterKeySource {
     /// 32 bytes in base64, checked.
     Env(SecretString),
-    /// A file that is made at the first start, mode 0600.
+    /// A file, created with mode 0600 at the first start.
     File(PathBuf),
 }
 
-/// The marketplace's side. Both addresses are https, or on loopback.
+/// The marketplace's API. Both addresses are https, or on loopback.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
     pub base_url: Url,
@@ -98,43 +98,43 @@ pub struct SourceSettings {
     pub auth: Auth,
     /// Calls in flight over all shops, at least 1.
     pub in_flight_max: usize,
-    /// Ceiling over all shops, beside the rate rules; none: no ceiling.
+    /// Limit over all shops, in addition to the rate rules; None: no limit.
     pub calls_per_second: Option<u32>,
     /// Logins over all shops, at least 1.
     pub logins_per_second: u32,
 }
 
-/// How calls show whose they are.
+/// Authentication scheme of API calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// A token from the token address, for client id and secret.
+    /// OAuth client credentials: a token from the token address.
     ClientCredentials,
-    /// Client id and secret in each call.
+    /// Basic authentication with client id and secret.
     Basic,
-    /// The secret in each call, as a bearer token.
+    /// The secret as a bearer token.
     Bearer,
-    /// The secret in each call, in the header of this name.
+    /// The secret in the header of this name.
     ApiKey(String),
 }
 
-/// When runs start. Cron texts have six fields, seconds first.
+/// When runs start. Cron expressions have six fields, seconds first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// Incremental runs.
     pub sync: String,
     /// Full runs.
     pub reconcile: String,
-    /// IANA name; it is known.
+    /// A valid IANA name.
     pub timezone: String,
 }
 
-/// How the program logs, to standard error.
+/// Logging, to standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     pub format: LogFormat,
     /// A level, or a list like `info,waybill::source=debug`.
     pub level: String,
-    /// Whether file or environment named the level; commands that draw progress keep quiet else.
+    /// Whether file or environment set the level; otherwise commands that draw progress do not log.
     pub level_is_set: bool,
 }
 
@@ -144,13 +144,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why there is no configuration to start with.
+/// Why the configuration is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The named file is not there or cannot be read.
-    #[error("{}: cannot read the configuration file: {error}; name one that can be read with --config or WAYBILL_CONFIG", path.display())]
+    /// The named file does not exist or cannot be read.
+    #[error("{}: cannot read the configuration file: {error}; name a readable one with --config or WAYBILL_CONFIG", path.display())]
     File { path: PathBuf, error: io::Error },
-    /// Everything that is wrong with it.
+    /// Every problem found.
     #[error("{}", Listed(.0))]
     Problems(Vec<Problem>),
 }
@@ -166,20 +166,19 @@ impl fmt::Display for Listed<'_> {
 }
 
 impl Config {
-    /// Reads `path`, else the file that `WAYBILL_CONFIG` names, else `waybill.toml` if it is there,
-    /// and lays the environment over it.
+    /// Reads `path`, else the file that `WAYBILL_CONFIG` names, else `waybill.toml` if it exists. Environment variables
+    /// override the file.
     ///
     /// # Errors
-    /// [`ConfigError::File`] when a named file cannot be read; [`ConfigError::Problems`] with every
-    /// problem found, else.
+    /// [`ConfigError::File`] if a named file cannot be read, otherwise [`ConfigError::Problems`] with every problem.
     pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
         Draft::read(path, environment)?.finish()
     }
 
-    /// Whether a sync may start: there are definitions that belong to the source.
+    /// Checks that a sync may start: the definitions belong to the source.
     ///
     /// # Errors
-    /// [`ConfigError::Problems`] when another source is named and `resources` is not.
+    /// [`ConfigError::Problems`] if another source is configured and `resources` is not.
     pub fn check_resources(&self) -> Result<(), ConfigError> {
         self.unnamed.clone().map_or(Ok(()), |problem| Err(ConfigError::Problems(vec![problem])))
     }
@@ -189,14 +188,14 @@ fn master_key(settings: &mut Settings, data_dir: Option<&Path>, variable: Option
     if let Some(key) = variable.filter(|key| !key.is_empty()) {
         let bytes = base64::engine::general_purpose::STANDARD.decode(key.trim()).map(|bytes| bytes.len());
         if bytes != Ok(32) {
-            let mend = "is not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64";
-            settings.problem("WAYBILL_MASTER_KEY".to_owned(), mend.to_owned());
+            let what = "is not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64";
+            settings.problem("WAYBILL_MASTER_KEY".to_owned(), what.to_owned());
             return None;
         }
         return Some(MasterKeySource::Env(key.trim().into()));
     }
     let named = paths::file(settings, "master_key_file")?;
-    // Beside the data directory, not in it: a copy of the data alone opens nothing.
+    // Beside the data directory, not in it: a copy of the data alone does not reveal the secrets.
     let beside = || {
         let mut name = data_dir?.file_name()?.to_os_string();
         name.push(".key");
@@ -224,13 +223,13 @@ fn admin_key(settings: &mut Settings, variable: Option<&String>) -> Option<Optio
 
 fn listen(settings: &mut Settings, key: &str, text: &str, behind_proxy: bool) -> Option<SocketAddr> {
     let Ok(listen) = text.parse::<SocketAddr>() else {
-        settings.problem_at(key, format!("`{text}` is no address with a port; write it like \"127.0.0.1:8080\""));
+        settings.problem_at(key, format!("`{text}` is not an address with a port; write it like \"127.0.0.1:8080\""));
         return None;
     };
     if !listen.ip().is_loopback() && !behind_proxy {
         settings.problem_at(
             key,
-            format!("{listen} can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy before it and set http.behind_proxy = true"),
+            format!("{listen} can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true"),
         );
         return None;
     }
@@ -244,13 +243,13 @@ fn metrics_listen(settings: &mut Settings, behind_proxy: bool) -> Option<Option<
         return Some(None);
     }
     if text == settings.text("http.listen", LISTEN_DEFAULT) && !text.ends_with(":0") {
-        settings.problem_at("http.metrics_listen", format!("{text} is http.listen; name another port"));
+        settings.problem_at("http.metrics_listen", format!("{text} is also http.listen; use another port"));
         return None;
     }
     listen(settings, "http.metrics_listen", &text, behind_proxy).map(Some)
 }
 
-/// `Some(None)`: not set. The messages never quote the address: it holds a password.
+/// `Some(None)`: not set. The messages never quote the address, as it contains a password.
 fn mysql_url(settings: &mut Settings) -> Option<Option<SecretString>> {
     if !settings.is_set("mysql.url") {
         return Some(None);
@@ -259,7 +258,7 @@ fn mysql_url(settings: &mut Settings) -> Option<Option<SecretString>> {
     let example = "write it like mysql://user:password@127.0.0.1:3306/waybill";
     let what = match Url::parse(&text) {
         Err(error) => {
-            format!("is no address ({error}); {example}, and # / ? @ % in a password like %23 %2F %3F %40 %25")
+            format!("is not an address ({error}); {example}, and # / ? @ % in a password like %23 %2F %3F %40 %25")
         }
         Ok(url) if url.scheme() != "mysql" => format!("must begin with mysql://; {example}"),
         Ok(url) if url.host_str().is_none_or(str::is_empty) => format!("names no host; {example}"),
@@ -291,7 +290,7 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
     const STYLES: [&str; 4] = ["client-credentials", "basic", "bearer", "api-key"];
     let (style, header) = (settings.text("source.auth", STYLES[0]), settings.text("source.api_key_header", ""));
     if STYLES.contains(&style.as_str()) && style != "api-key" && !header.is_empty() {
-        settings.problem_at("source.api_key_header", "goes with auth = \"api-key\" only");
+        settings.problem_at("source.api_key_header", "needs auth = \"api-key\"");
         return None;
     }
     match style.as_str() {
@@ -306,8 +305,8 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
             }
             let what = match header.as_str() {
                 "" => "auth = \"api-key\" needs the name of the header that takes the key".to_owned(),
-                header if is_name => format!("`{header}` has a meaning of its own; name the header that takes the key"),
-                header => format!("`{header}` is no name of a header: letters, digits and -"),
+                header if is_name => format!("`{header}` is reserved; name the header that takes the key"),
+                header => format!("`{header}` is not a header name (letters, digits and -)"),
             };
             settings.problem_at("source.api_key_header", format!("{what}, like \"X-Api-Key\""));
             None
@@ -321,13 +320,13 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
     }
 }
 
-/// Tokens and secrets travel there: https, or loopback.
+/// Reads an address. It receives tokens and secrets, so it must be https, or on loopback.
 fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
     let text = settings.text(key, default);
-    // What may hold a password is not quoted.
+    // An address that may contain a password is not quoted.
     let shown = if text.contains('@') { "this".to_owned() } else { format!("`{text}`") };
     let what = match Url::parse(&text) {
-        Err(error) => format!("{shown} is no address ({error}); write it like \"{default}\""),
+        Err(error) => format!("{shown} is not an address ({error}); write it like \"{default}\""),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             "must not hold a user or password; the credentials belong to each shop".to_owned()
         }
@@ -337,7 +336,7 @@ fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
         Ok(url) => match (url.scheme(), is_loopback(&url)) {
             ("https", _) | ("http", true) => return Some(url),
             ("http", false) => format!("{shown} would send secrets in clear text; use https (http only on loopback)"),
-            _ => format!("{shown} is no web address; write it like \"{default}\""),
+            _ => format!("{shown} is not a web address; write it like \"{default}\""),
         },
     };
     settings.problem_at(key, what);
@@ -368,7 +367,7 @@ fn log(settings: &mut Settings) -> Option<Log> {
         "text" => Some(LogFormat::Text),
         "json" => Some(LogFormat::Json),
         _ => {
-            settings.problem_at("log.format", format!("`{text}` is no format; use \"text\" or \"json\""));
+            settings.problem_at("log.format", format!("`{text}` is not a format; use \"text\" or \"json\""));
             None
         }
     };
@@ -379,7 +378,7 @@ fn log(settings: &mut Settings) -> Option<Log> {
     if !sound {
         settings.problem_at(
             "log.level",
-            format!("`{level}` is no level; use error, warn, info, debug or trace, or \"info,waybill::sync=debug\""),
+            format!("`{level}` is not a level; use error, warn, info, debug or trace, or \"info,waybill::sync=debug\""),
         );
         return None;
     }

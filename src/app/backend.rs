@@ -14,7 +14,7 @@ use crate::catalog::Definition;
 use crate::domain::calls::CallDay;
 use crate::domain::clock::Millis;
 use crate::domain::health::ShopHealth;
-use crate::domain::{Completeness, Disposition, Mode, Parked, RunView, Shop, ShopState, Sparse, Trigger};
+use crate::domain::{Completeness, Disposition, LogThrottle, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     AnswerName, ApiError, Backend, BackendFuture, DocumentItem, DocumentPage, DocumentQuery, Drift, DriftEntry,
     FieldError, KeptAnswer, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection,
@@ -196,11 +196,11 @@ impl Backend for Inner {
     fn start_sync<'a>(&'a self, shop_id: &'a str, resource: Option<String>, mode: Mode) -> BackendFuture<'a, Vec<u64>> {
         Box::pin(async move {
             let shop = self.store.shop(shop_id).map_err(store_error)?.ok_or(ApiError::NotFound)?;
-            if let Some(why) = shop.state.hindrance() {
+            if let Some(why) = shop.state.inactive_reason() {
                 return Err(ApiError::Conflict(why.into()));
             }
             if let Some(resource) = &resource
-                && !shop.takes(resource)
+                && !shop.syncs(resource)
             {
                 return Err(ApiError::Conflict(format!(
                     "the shop does not sync the resource `{resource}`; add it to its `resources`"
@@ -426,9 +426,9 @@ pub(super) fn store_error(error: StoreError) -> ApiError {
 }
 
 pub(super) fn sink_error(error: SinkError) -> ApiError {
-    static LOGGED: Mutex<Sparse> = Mutex::new(Sparse::new());
-    let due = LOGGED.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
-    if let Some(suppressed) = due {
+    static LOGGED: Mutex<LogThrottle> = Mutex::new(LogThrottle::new());
+    let allowed = LOGGED.lock().unwrap_or_else(PoisonError::into_inner).allow(Instant::now());
+    if let Some(suppressed) = allowed {
         tracing::warn!(error = error.text, suppressed, "failed to read from the sink");
     }
     ApiError::Unavailable { detail: "the database cannot be read now; try again".into(), retry_after: RETRY_AFTER }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::single_call::{Caller, to_error};
 use super::{App, is_initialized};
 use crate::catalog::Definition;
-use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
+use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
 use crate::domain::{Combination, Mode, Next, Shop, ShopState};
 use crate::sink::Mysql;
@@ -141,7 +141,7 @@ async fn check_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
 /// Checks the first pages of the shop's lists, and the clock by their `Date`.
 async fn check_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
     let mut skew = None;
-    for definition in caller.config.definitions.iter().filter(|definition| shop.takes(&definition.name)) {
+    for definition in caller.config.definitions.iter().filter(|definition| shop.syncs(&definition.name)) {
         // A child list needs the id of a parent, which is not known.
         if definition.parent.is_some() {
             continue;
@@ -172,7 +172,8 @@ fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
         && page.rows.iter().all(|row| row.time.is_none())
     {
         let what = format!("{name}: no row on its first page has a readable time at {at} (list.time)");
-        let lacks_offset = |left: &Left| matches!(left, Left::Untimed { kind, .. } if *kind == WITHOUT_OFFSET);
+        let lacks_offset =
+            |left: &FieldDrift| matches!(left, FieldDrift::Untimed { kind, .. } if *kind == WITHOUT_OFFSET);
         return Some(if page.left.iter().any(lacks_offset) {
             format!("{what}: {WITHOUT_OFFSET_HINT}, in [resource.{name}]")
         } else {
@@ -180,7 +181,7 @@ fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
         });
     }
     page.left.iter().find_map(|left| match left {
-        Left::Misfit { table, column, kind } if *kind == WITHOUT_OFFSET => Some(format!(
+        FieldDrift::TypeMismatch { table, column, kind } if *kind == WITHOUT_OFFSET => Some(format!(
             "{table}.{column} would be NULL: {WITHOUT_OFFSET_HINT}, in the column or in [resource.{name}]"
         )),
         _ => None,

@@ -12,7 +12,9 @@ use super::Inner;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
-use crate::domain::{Combination, Completeness, Gap, GapReason, Held, Mode, Shop, ShopState, StreamId, Trigger};
+use crate::domain::{
+    Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StoredVersion, StreamId, Trigger,
+};
 use crate::http::backend::ApiError;
 use crate::sink::mysql::Range;
 use crate::sink::{Sink, SinkError};
@@ -212,7 +214,7 @@ impl Inner {
 
     /// The definitions of the resources that a shop syncs.
     pub(super) fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
-        self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.takes(&definition.name))
+        self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.syncs(&definition.name))
     }
 
     async fn compare_twice(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {
@@ -278,7 +280,7 @@ impl Inner {
         shop: &str,
         after: &str,
         last: Option<&str>,
-    ) -> Result<BTreeMap<String, Held>, SinkError> {
+    ) -> Result<BTreeMap<String, StoredVersion>, SinkError> {
         let mut held = BTreeMap::new();
         let mut from = after.to_owned();
         loop {
@@ -299,7 +301,7 @@ impl Comparison {
     fn add(
         &mut self,
         listed: Vec<Listed>,
-        (mut held, torn): (BTreeMap<String, Held>, BTreeSet<String>),
+        (mut held, torn): (BTreeMap<String, StoredVersion>, BTreeSet<String>),
         under_way: &UnderWay,
     ) {
         let counts = &mut self.counts;

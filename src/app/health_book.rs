@@ -222,7 +222,7 @@ impl HealthBook {
             runs.entry(&run.stream).or_default().push(open);
         }
         let mut resources = Vec::new();
-        for definition in self.definitions.iter().filter(|definition| shop.takes(&definition.name)) {
+        for definition in self.definitions.iter().filter(|definition| shop.syncs(&definition.name)) {
             let streams = definition.streams(&shop.id).map(|stream| {
                 let (status, unproved) = (self.store.stream_status(&stream)?, self.store.unproved(&stream)?);
                 Ok(StreamFacts { status, unproved, open: runs.remove(&stream).unwrap_or_default() })

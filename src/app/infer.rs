@@ -82,7 +82,7 @@ pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred>
         _ => bail!("--items {items}: there is no array at this place in the response of {}", wanted.path),
     };
     let id = match &wanted.id {
-        Some(id) if guess::tells_apart(rows, id) => id.clone(),
+        Some(id) if guess::is_unique(rows, id) => id.clone(),
         Some(id) => bail!("--id {id}: it is not a unique text or whole number in each of the {} rows", rows.len()),
         None => guess::id(rows, &wanted.resource)
             .context("no field of the rows looks like a unique id; give one: --id /POINTER")?,
@@ -120,7 +120,7 @@ fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
         config.rules.rules().iter().map(|rule| (rule.name.clone(), rule.limit_text())).collect();
     let limit = wanted.limit.clone().unwrap_or_default();
     let more = without_rule(config, wanted).into_iter().map(|pattern| (pattern, limit.clone())).collect();
-    RuleTable::build([&known, &more]).map_err(|problems| anyhow!(problems.join("; ")))
+    RuleTable::build([&known, &more]).map_err(|problems| anyhow!(problems))
 }
 
 /// Comment lines above the definition: its origin and rate rules.
@@ -150,7 +150,7 @@ fn validate(name: &str, text: &str) -> anyhow::Result<Definition> {
     let fault = "internal error: the inferred definition is invalid; please report it";
     let file: toml::Table = toml::from_str(text).context(fault)?;
     let own = file.get("resource").and_then(|all| all.get(name)).and_then(toml::Value::as_table).context(fault)?;
-    let definition = reader::read(name, own).map_err(|problems| anyhow!("{fault}: {}", problems.join("; ")))?;
+    let definition = reader::read(name, own).map_err(|problems| anyhow!("{fault}: {problems}"))?;
     let tables = mysql::ddl(&[Arc::new(definition.clone())]);
     tables.map_err(|what| anyhow!("the documents do not fit a table: {what}"))?;
     Ok(definition)

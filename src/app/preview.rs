@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::single_call::{Caller, to_error};
-use crate::catalog::coverage::{Left, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time};
+use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time};
 use crate::catalog::definition::{Column, ColumnKind, ColumnSource, Definition};
 use crate::catalog::extract::{Cell, extract};
 use crate::config::Config;
@@ -156,8 +156,8 @@ fn lay_out(definition: &Definition, shop: &Shop, combination: &Combination, docu
         let found = extract(definition, id, &document, combination);
         let cells = found.cells.iter().map(shown);
         preview.rows.push(std::iter::once(id.clone()).chain(cells).collect());
-        for left in definition.coverage.look(&document) {
-            if let Left::Unmapped { path, kind } = left {
+        for left in definition.coverage.drift(&document) {
+            if let FieldDrift::Unmapped { path, kind } = left {
                 preview.unmapped.push(format!("{path} ({kind})"));
             }
         }

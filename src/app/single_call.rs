@@ -39,12 +39,12 @@ impl<'a> Caller<'a> {
     /// There is none; names the remedy.
     pub(super) fn shop(&self, id: Option<&str>, resource: Option<&str>) -> anyhow::Result<Shop> {
         let shops = self.store.shops()?;
-        let syncs = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
+        let syncs = |shop: &Shop| resource.is_none_or(|resource| shop.syncs(resource));
         let found = match id {
             Some(id) => shops.into_iter().find(|shop| shop.id == id),
             None => shops.into_iter().find(|shop| shop.state == ShopState::Active && syncs(shop)),
         };
-        if let Some(why) = found.as_ref().and_then(|shop| shop.state.hindrance()) {
+        if let Some(why) = found.as_ref().and_then(|shop| shop.state.inactive_reason()) {
             anyhow::bail!(why);
         }
         found.ok_or_else(|| match id {

@@ -107,7 +107,7 @@ impl Inner {
         let active: HashMap<&str, &Shop> =
             shops.iter().filter(|shop| shop.state == ShopState::Active).map(|shop| (shop.id.as_str(), shop)).collect();
         let is_dormant = |shop: &str, resource: &str| {
-            !active.get(shop).is_some_and(|shop| shop.takes(resource))
+            !active.get(shop).is_some_and(|shop| shop.syncs(resource))
                 || self.definitions.iter().all(|definition| definition.name != resource)
         };
         // Checked first because it is cheap; counting dormant jobs reads every shop.

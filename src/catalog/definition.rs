@@ -1,21 +1,21 @@
-//! The checked form of a resource definition: what the engine works with.
+//! The checked form of a resource definition, which the engine works with.
 //!
-//! Built only by [`super::reader`], so a value of these types is known to be sound: identifiers are
-//! SQL identifiers, pointers begin with `/`, filters and indexes name columns that exist.
+//! Built only by [`super::reader`], so values of these types are valid: identifiers are SQL identifiers, pointers begin
+//! with `/`, filters and indexes name columns that exist.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::coverage::Coverage;
 use crate::domain::{Combination, StreamId};
 
-/// Stands between the parent's id and the own one.
+/// Separates the parent's id from a row's own id.
 const PARENT_END: char = ':';
 
-/// A resource: how to list it, read its details and lay it out in tables.
+/// A resource: how to list it, read its details and map it to tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub name: String,
@@ -23,15 +23,15 @@ pub struct Definition {
     pub media_type: String,
     /// JSON pointer to the id within a list row.
     pub id: String,
-    /// Whose clock times without an offset are of, unless a column says otherwise.
+    /// Time zone of times without an offset, unless a column names its own.
     pub zone: Option<TimeZone>,
-    /// The resource whose documents each have a list of their own.
+    /// The parent resource: each of its documents has a list of this one.
     pub parent: Option<String>,
     pub list: List,
-    /// None: the list row is the document.
+    /// None: the list row itself is the document.
     pub detail: Option<Detail>,
     pub table: Table,
-    /// What of a document the table's columns take.
+    /// Which parts of a document the columns cover.
     pub coverage: Coverage,
 }
 
@@ -53,15 +53,15 @@ pub struct List {
     pub combinations: Vec<Combination>,
     /// JSON pointer to the row's own time, if rows have one.
     pub time: Option<String>,
-    /// What makes a known row a changed one (`*` for any array index); empty: all of it.
+    /// Pointers to the values whose change makes a row a changed one (`*` for any array index); empty: all of it.
     pub changed_by: Vec<String>,
-    /// Scheduled walks for news follow each other no sooner than this.
+    /// Shortest time between two scheduled incremental walks.
     pub every: Option<Duration>,
-    /// Top-level keys that may stand in an answer without rows.
+    /// Top-level keys that an answer without rows may have.
     pub harmless: Vec<String>,
-    /// An incremental walk goes on until a whole page is known and older than this.
+    /// An incremental walk continues until a whole page is known and older than this.
     pub overlap: Duration,
-    /// How far back the API shows rows.
+    /// How far back the API lists rows.
     pub history: Option<Duration>,
 }
 
@@ -75,35 +75,35 @@ pub enum Order {
     Unordered,
 }
 
-/// How the pages of a list hang together.
+/// Pagination style of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pages {
     /// `?page=1`, `?page=2`, ... until an empty answer.
     Number { parameter: String, first: u64 },
     /// The same, while the flag at the pointer is true.
     HasMoreFlag { parameter: String, first: u64, flag: String },
-    /// The cursor of the next page stands at the first of these pointers that has one.
+    /// The cursor of the next page is at the first of these pointers that has a value.
     Cursor { parameter: String, next: Vec<String> },
     /// `?offset=0&limit=100`, ... until an empty answer.
     Offset { parameter: String, limit: Option<String>, size: u64 },
-    /// The address of the next page stands at the pointer, or in the header `Link`.
+    /// The address of the next page is at the pointer, or in the header `Link`.
     NextLink { at: Option<String> },
-    /// One answer holds all.
+    /// A single page.
     None,
 }
 
-/// What proves that a list was read to its end, beside what its page style says by itself.
+/// What proves that a list was read to its end, beyond its pagination style.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
     /// JSON pointer to the count of all rows.
     pub total: Option<String>,
-    /// JSON pointer to whether more pages follow.
+    /// JSON pointer to a flag: whether more pages follow.
     pub more: Option<String>,
     /// Rows of a full page: a shorter one is the last.
     pub size: Option<u64>,
 }
 
-/// Answers that end a list, beside an empty page.
+/// Answers other than an empty page that end a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
     /// Statuses of the page after the last one.
@@ -112,12 +112,12 @@ pub struct Ends {
     pub null: bool,
     /// `[]` in place of the object that holds the rows.
     pub empty_array: bool,
-    /// The last page once more.
+    /// The last page repeated.
     pub repeat: bool,
 }
 
 impl List {
-    /// The parameters of its calls, and the keys of the list that they stand under.
+    /// The query parameters of its calls, each with the key that defines it.
     pub fn sent(&self) -> Vec<(String, &str)> {
         let choices = self.combinations.first().into_iter().flat_map(|combination| &combination.0);
         let mut sent: Vec<(String, &str)> =
@@ -148,31 +148,31 @@ impl List {
     }
 }
 
-/// A list that shows a stretch of days at a time.
+/// Date-windowed list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windows {
     pub span: Span,
-    /// How many days back a whole walk begins.
+    /// How many days back a full walk begins.
     pub reach_days: u32,
-    /// Whose days.
+    /// Time zone of the days.
     pub timezone: TimeZone,
-    /// After the days the list is asked for once without any: it then shows what no day does.
+    /// After the last window, request the list once without dates, for rows that no window shows.
     pub undated: bool,
 }
 
-/// How a stretch of days is asked for.
+/// How one window is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Span {
     /// One day, by one parameter.
     Day { parameter: String },
-    /// So many days, by their first and last.
+    /// Several days, by the first and the last.
     Days { from: String, to: String, days: u32 },
 }
 
-/// A list that can tell what changed in the last minutes.
+/// A list that can be limited to the changes of the last minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recent {
-    /// Gets whole minutes.
+    /// Takes whole minutes.
     pub parameter: String,
     pub max: Duration,
     pub margin: Duration,
@@ -181,23 +181,23 @@ pub struct Recent {
 /// How one document is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detail {
-    /// Holds `{id}`.
+    /// Contains `{id}`.
     pub path: String,
     /// JSON pointer to the document in the answer; empty: the answer itself.
     pub document: String,
     pub refresh: Option<Refresh>,
 }
 
-/// When a document is read again although its list row did not change.
+/// When to re-read a document although its list row did not change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refresh {
     /// What makes the document final.
     pub until: Option<Until>,
-    /// Pointer to the document's time; without it, the time of its first reading counts.
+    /// Pointer to the document's time; None: the time of its first read counts.
     pub time: Option<String>,
     /// The shortest pause between two reads; pauses grow to half of the document's age.
     pub every: Duration,
-    /// Beyond this age it is left alone.
+    /// Older documents are not re-read.
     pub max_age: Duration,
 }
 
@@ -207,119 +207,12 @@ pub struct Until {
     /// Pointer, with `*` for any array index.
     pub at: String,
     pub values: Vec<String>,
-    /// Each value there must be one of them, not just any.
+    /// All values there must match, not just one.
     pub all: bool,
 }
 
-/// How documents are laid out in SQL tables.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Table {
-    pub name: String,
-    /// Name of the id's column; the primary key is `(shop_id, <id>)`.
-    pub id_column: String,
-    pub columns: Vec<Column>,
-    pub children: Vec<ChildTable>,
-    /// Query parameter of the listing -> where it looks.
-    pub filters: Vec<(String, Place)>,
-    /// Column that `from` and `to` of the listing look at.
-    pub time: Option<String>,
-    /// Where `q` of the listing looks.
-    pub search: Vec<Place>,
-    pub indexes: Vec<String>,
-}
-
-/// Where a filter or the search of the listing looks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The document's id.
-    Id,
-    Column(String),
-    /// Any row of a child table.
-    Child {
-        table: String,
-        column: String,
-    },
-}
-
-/// One typed column.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Column {
-    pub name: String,
-    pub source: ColumnSource,
-    pub kind: ColumnKind,
-    /// Whose clock a datetime without an offset is of.
-    pub zone: Option<TimeZone>,
-}
-
-/// Where a column's value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ColumnSource {
-    /// JSON pointer into the document (or into the child element).
-    Pointer(String),
-    /// A parameter of the stream that listed the document.
-    Stream(String),
-    /// The id of the parent's document.
-    Parent,
-    /// JSON pointer into what holds the array of a child table, `up` arrays further out (from 1).
-    Above { pointer: String, up: usize },
-}
-
-/// The type of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColumnKind {
-    /// `VARCHAR(n)`, or `TEXT` without a length.
-    Text(Option<u16>),
-    Datetime,
-    Date,
-    Integer,
-    Decimal {
-        digits: u8,
-        scale: u8,
-    },
-    Boolean,
-    Json,
-}
-
-/// As it is written in a definition.
-impl fmt::Display for ColumnKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ColumnKind::Text(None) => f.write_str("text"),
-            ColumnKind::Text(Some(length)) => write!(f, "text({length})"),
-            ColumnKind::Datetime => f.write_str("datetime"),
-            ColumnKind::Date => f.write_str("date"),
-            ColumnKind::Integer => f.write_str("integer"),
-            ColumnKind::Decimal { digits, scale } => write!(f, "decimal({digits},{scale})"),
-            ColumnKind::Boolean => f.write_str("boolean"),
-            ColumnKind::Json => f.write_str("json"),
-        }
-    }
-}
-
-/// A table with one row per element of an array in the document; the primary key is
-/// `(shop_id, <id>, position)`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChildTable {
-    pub name: String,
-    /// JSON pointer to the array; `*` goes through arrays on the way.
-    pub from: String,
-    pub columns: Vec<Column>,
-    pub indexes: Vec<String>,
-}
-
-impl Table {
-    /// A place as a definition names it.
-    pub fn name_of(&self, place: &Place) -> String {
-        match place {
-            Place::Id => self.id_column.clone(),
-            Place::Column(name) => name.clone(),
-            Place::Child { table, column } => format!("{table}.{column}"),
-        }
-    }
-}
-
 impl Definition {
-    /// The streams of a shop: one a combination of list parameters.
+    /// The streams of a shop: one per combination of list parameters.
     pub fn streams<'a>(&'a self, shop: &'a str) -> impl Iterator<Item = StreamId> + 'a {
         let of = |combination: &Combination| StreamId {
             shop: shop.to_owned(),
@@ -337,7 +230,7 @@ impl Definition {
         self.list.order == Order::NewestFirst && !self.list.unordered_when.iter().any(excepted)
     }
 
-    /// The id under which a row is kept: with the parent's in front, where there is one.
+    /// The id under which a row is stored: prefixed with the parent's, if there is one.
     pub fn kept_id(&self, parent: Option<&str>, own: &str) -> String {
         match parent {
             Some(parent) => {
@@ -347,7 +240,7 @@ impl Definition {
         }
     }
 
-    /// A kept id's parent, where there is one, and own part.
+    /// Splits a stored id into the parent's id, if there is one, and the row's own.
     pub fn split_id<'a>(&self, kept: &'a str) -> (Option<Cow<'a, str>>, &'a str) {
         match kept.split_once(PARENT_END).filter(|_| self.parent.is_some()) {
             Some((parent, own)) if parent.contains('%') => {
@@ -358,12 +251,12 @@ impl Definition {
         }
     }
 
-    /// The queue of a definition's jobs differs by list and detail; both need a rate rule.
+    /// The paths of the list and the detail. Each needs a rate rule.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.keyed_paths().map(|(_, path)| path)
     }
 
-    /// The same, each with the key of the definition that it stands under.
+    /// Like [`Definition::paths`], each with its key in the definition.
     pub fn keyed_paths(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let detail = self.detail.iter().map(|detail| ("detail.path", detail.path.as_str()));
         std::iter::once(("list.path", self.list.path.as_str())).chain(detail)

@@ -1,32 +1,13 @@
-//! From a document to typed cells, as a definition lays it out. Pure.
+//! Extracts typed cells from a document, as its definition maps it. Pure.
 //!
-//! A value that does not fit its column becomes `Null`, which [`super::coverage`] counts; the document itself is always
-//! kept whole beside the columns. The listing and both sinks use the same cells, so they agree.
+//! A value that does not fit its column becomes `Null`, which [`super::coverage`] reports; the whole document is stored
+//! beside the columns. The listing and both sinks use the same cells, so they agree.
 
-use jiff::tz::TimeZone;
-use serde::ser::{Error as _, Serialize, Serializer};
-use serde_json::value::RawValue;
-
-use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Definition};
-use crate::domain::datetime::{self, Written};
+use super::cell::cell;
+pub use super::cell::{Cell, millis_of, text_cell};
+use super::columns::{ChildTable, Column, ColumnKind, ColumnSource};
+use super::definition::Definition;
 use crate::domain::{Combination, Json};
-
-/// One typed value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
-    Null,
-    Text(String),
-    Integer(i64),
-    Boolean(bool),
-    /// A plain decimal numeral, like `1234.50`.
-    Decimal(String),
-    /// `YYYY-MM-DD HH:MM:SS.ffffff`, UTC.
-    Datetime(String),
-    /// `YYYY-MM-DD`.
-    Date(String),
-    /// JSON text.
-    Json(String),
-}
 
 /// The typed form of one document.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,18 +18,18 @@ pub struct Extract {
     pub children: Vec<Vec<Vec<Cell>>>,
 }
 
-/// What a document's columns are taken from.
+/// The source of a document's columns.
 #[derive(Clone, Copy)]
 struct Within<'a> {
     /// The document, or the element of a child table.
     value: &'a Json<'a>,
-    /// What holds it: the document first, the nearest last.
+    /// Its ancestors: the document first, the nearest last.
     above: &'a [&'a Json<'a>],
     combination: &'a Combination,
     parent: Option<&'a str>,
 }
 
-/// Lays a document out; `id` is the one that it is kept under.
+/// Extracts the cells of a document; `id` is its stored id.
 pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combination: &Combination) -> Extract {
     let mut out = Extract::default();
     let (parent, _) = definition.split_id(id);
@@ -62,7 +43,7 @@ pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combinati
     out
 }
 
-/// Adds the rows of the arrays at `path` within a value, in the order of the document.
+/// Appends the rows of the arrays at `path` within a value, in document order.
 fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, rows: &mut Vec<Vec<Cell>>) {
     let (head, rest) = path.split_once("/*").map_or((path, None), |(head, rest)| (head, Some(rest)));
     let Some(Json::Array(elements)) = within.value.pointer(head) else { return };
@@ -100,131 +81,6 @@ fn known(kind: ColumnKind, text: Option<&str>) -> Cell {
     text.and_then(|text| text_cell(kind, text)).unwrap_or(Cell::Null)
 }
 
-/// The cell of what is not in a document, and known as a text: a list parameter, a parent's id, a filter. None: it does
-/// not fit the type.
-pub fn text_cell(kind: ColumnKind, text: &str) -> Option<Cell> {
-    match (kind, text) {
-        (ColumnKind::Boolean, "true") => Some(Cell::Boolean(true)),
-        (ColumnKind::Boolean, "false") => Some(Cell::Boolean(false)),
-        _ => cell(kind, None, &Json::Text(text.into())),
-    }
-}
-
-/// Whether a value can stand in a column of this type.
-pub(super) fn fits(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) -> bool {
-    // Asked for each value of each document: where no cell is needed to tell, none is made.
-    match (kind, value) {
-        (ColumnKind::Json, _) => true,
-        (ColumnKind::Text(length), Json::Text(text)) => text_fits(length, text),
-        _ => cell(kind, zone, value).is_some(),
-    }
-}
-
-fn text_fits(length: Option<u16>, text: &str) -> bool {
-    match length {
-        Some(length) => text.len() <= usize::from(length) || text.chars().count() <= usize::from(length),
-        None => text.len() <= 65_535,
-    }
-}
-
-/// None: the value does not fit the type.
-fn cell(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) -> Option<Cell> {
-    match kind {
-        ColumnKind::Text(length) => {
-            let text = match value {
-                Json::Text(text) => text.clone().into_owned(),
-                Json::Number(number) => number.plain()?.into_owned(),
-                _ => return None,
-            };
-            text_fits(length, &text).then_some(Cell::Text(text))
-        }
-        ColumnKind::Datetime => {
-            let utc = match value {
-                Json::Text(text) => Written::parse(text)?.utc(zone),
-                Json::Number(number) => datetime::civil(epoch_millis(number.whole()?)?),
-                _ => None,
-            };
-            utc.map(|utc| Cell::Datetime(datetime::sql_text(utc)))
-        }
-        ColumnKind::Date => Written::parse(value.as_str()?).map(|written| Cell::Date(written.date.to_string())),
-        ColumnKind::Integer => match value {
-            Json::Number(number) => number.whole().map(Cell::Integer),
-            Json::Text(text) => text.parse().ok().map(Cell::Integer),
-            _ => None,
-        },
-        ColumnKind::Decimal { digits, scale } => {
-            let text = match value {
-                Json::Number(number) => number.plain()?.into_owned(),
-                Json::Text(text) => text.clone().into_owned(),
-                _ => return None,
-            };
-            decimal_fits(&text, usize::from(digits - scale), usize::from(scale)).then_some(Cell::Decimal(text))
-        }
-        ColumnKind::Boolean => match value {
-            Json::Bool(flag) => Some(Cell::Boolean(*flag)),
-            _ => None,
-        },
-        ColumnKind::Json => serde_json::to_string(value).ok().map(Cell::Json),
-    }
-}
-
-/// Seconds or milliseconds since 1970, whichever gives a time near ours: a hundred thousand million seconds
-/// are three thousand years.
-fn epoch_millis(number: i64) -> Option<i64> {
-    const SECONDS_MAX: u64 = 100_000_000_000;
-    if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000) } else { Some(number) }
-}
-
-/// Milliseconds since 1970 of what a datetime column takes.
-pub fn millis_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<i64> {
-    match value {
-        Json::Text(text) => Written::parse(text)?.utc(zone).map(datetime::millis),
-        Json::Number(number) => number.whole().and_then(epoch_millis),
-        _ => None,
-    }
-}
-
-/// Whether a text is a plain numeral (no exponent) of at most the given number of digits before and behind its point. Zeros at
-/// either end do not count.
-fn decimal_fits(text: &str, whole: usize, scale: usize) -> bool {
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let (before, after) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
-    let numeral = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let fits = before.trim_start_matches('0').len() <= whole && after.trim_end_matches('0').len() <= scale;
-    numeral(before) && numeral(after) && fits
-}
-
-impl Cell {
-    /// The cell as text, for comparing with a filter; None for null.
-    pub fn as_text(&self) -> Option<String> {
-        match self {
-            Cell::Null => None,
-            Cell::Text(text) | Cell::Decimal(text) | Cell::Date(text) | Cell::Datetime(text) | Cell::Json(text) => {
-                Some(text.clone())
-            }
-            Cell::Integer(number) => Some(number.to_string()),
-            Cell::Boolean(flag) => Some(flag.to_string()),
-        }
-    }
-}
-
-/// As the HTTP API shows it: times in RFC 3339, decimals as text so that nothing is rounded, JSON as it is.
-impl Serialize for Cell {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Cell::Null => serializer.serialize_none(),
-            Cell::Text(text) | Cell::Decimal(text) | Cell::Date(text) => serializer.serialize_str(text),
-            Cell::Integer(number) => serializer.serialize_i64(*number),
-            Cell::Boolean(flag) => serializer.serialize_bool(*flag),
-            Cell::Datetime(text) => serializer.serialize_str(&format!("{}Z", text.replacen(' ', "T", 1))),
-            Cell::Json(text) => {
-                let raw: &RawValue = serde_json::from_str(text).map_err(S::Error::custom)?;
-                raw.serialize(serializer)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Cell, extract, text_cell};
@@ -259,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_fit_are_misfits_not_errors() {
+    fn values_that_do_not_fit_become_null() {
         let decimal = ColumnKind::Decimal { digits: 14, scale: 4 };
         assert_eq!(cell(decimal, &read("1234.5")), Some(Cell::Decimal("1234.5".into())));
         assert_eq!(cell(decimal, &read("1e30")), None);
@@ -301,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_as_a_text_is_typed_like_the_rest() {
+    fn texts_from_outside_the_document_are_typed_like_its_values() {
         assert_eq!(text_cell(ColumnKind::Boolean, "false"), Some(Cell::Boolean(false)));
         assert_eq!(text_cell(ColumnKind::Integer, "7"), Some(Cell::Integer(7)));
         assert_eq!(text_cell(ColumnKind::Text(Some(3)), "abcd"), None);
@@ -309,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn child_tables_reach_any_depth_and_know_what_holds_them() {
+    fn child_tables_reach_any_depth_and_their_ancestors() {
         let text = r#"
             id = "/id"
             parent = "shelves"

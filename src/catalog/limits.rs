@@ -1,14 +1,15 @@
-//! Rate rules: `"GET /retailer/shipments/*" = "50/min"`, and which of them a call falls under.
+//! Rate rules: `"GET /retailer/shipments/*" = "50/min"`, and which rule applies to a call.
 //!
-//! The most specific rule wins (the API's conventions page): more literal path parts first, then
-//! the longer pattern. A `*` in the middle stands for one path part, at the end for one or more; a placeholder like
-//! `{id}` for one.
+//! The most specific rule wins, as in the API's own conventions: more literal path parts first, then the longer
+//! pattern. A `*` in the middle matches one path part, at the end one or more; a placeholder like `{id}` matches one.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// `calls` in any stretch of `window`.
+use super::{Problem, Problems};
+
+/// At most `calls` in any interval of length `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub calls: u32,
@@ -19,10 +20,10 @@ impl Limit {
     /// Reads `25/min`, `50/s`, `9/h`, `7/3min`, `50/10s`; `none` lifts the rule.
     ///
     /// # Errors
-    /// The text of what was expected.
+    /// What was expected instead.
     pub fn parse(text: &str) -> Result<Option<Limit>, String> {
         let wrong =
-            || format!("`{text}` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"");
+            || format!("`{text}` is not a limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"");
         if text == "none" {
             return Ok(None);
         }
@@ -57,7 +58,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// One rule: its name is its pattern.
+/// One rate rule; its name is its pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// `GET /retailer/shipments/*`
@@ -67,12 +68,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Its limit as it is written in a configuration.
+    /// The limit as written in a configuration.
     pub fn limit_text(&self) -> String {
         self.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
     }
 
-    /// The name of a rule for just this path, whose placeholders may be anything.
+    /// The name of the rule for exactly this path, with placeholders as wildcards.
     pub fn name_for(method: &str, path: &str) -> String {
         format!("{method} {}", path.replace("{id}", "*").replace("{parent}", "*"))
     }
@@ -86,24 +87,25 @@ impl RuleTable {
     /// Builds the table from `pattern -> limit` texts; later maps override earlier ones.
     ///
     /// # Errors
-    /// One text per bad entry, naming it.
-    pub fn build<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> Result<RuleTable, Vec<String>> {
+    /// Every bad entry.
+    pub fn build<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> Result<RuleTable, Problems> {
         let (rules, problems) = RuleTable::draft(layers);
-        if problems.is_empty() { Ok(rules) } else { Err(problems) }
+        if problems.is_empty() { Ok(rules) } else { Err(Problems(problems)) }
     }
 
-    /// The same as far as it can be read, and what is wrong with it. Only one without problems may be used; others
-    /// tell which paths have a rule at all: a rule whose limit cannot be read stands there without one.
-    pub fn draft<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> (RuleTable, Vec<String>) {
+    /// Like [`RuleTable::build`], but returns an incomplete table too. With problems it may only be used to check which
+    /// paths have a rule at all: a rule with an unreadable limit is included without a limit.
+    pub fn draft<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> (RuleTable, Vec<Problem>) {
         let mut rules: BTreeMap<String, Option<Limit>> = BTreeMap::new();
         let mut problems = Vec::new();
         for (pattern, text) in layers.into_iter().flatten() {
+            let key = || format!("source.limits.{pattern}");
             if !is_pattern(pattern) {
-                let mend = "write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`";
-                problems.push(format!("limit \"{pattern}\": {mend}"));
+                let hint = "write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`";
+                problems.push(Problem::new(key(), hint));
             }
-            let limit = Limit::parse(text).unwrap_or_else(|problem| {
-                problems.push(format!("limit \"{pattern}\": {problem}"));
+            let limit = Limit::parse(text).unwrap_or_else(|what| {
+                problems.push(Problem::new(key(), what));
                 None
             });
             rules.insert(pattern.clone(), limit);
@@ -111,7 +113,7 @@ impl RuleTable {
         (RuleTable(rules.into_iter().map(|(name, limit)| Rule { name, limit }).collect()), problems)
     }
 
-    /// The most specific rule for a call; `path` without query, placeholders allowed.
+    /// The most specific rule for a call. `path` has no query and may contain placeholders.
     pub fn find(&self, method: &str, path: &str) -> Option<&Rule> {
         self.0
             .iter()
@@ -138,7 +140,7 @@ fn is_pattern(pattern: &str) -> bool {
     })
 }
 
-/// Whether a part of a pattern stands for any.
+/// Whether a part of a pattern matches any path part.
 fn is_open(part: &str) -> bool {
     part == "*" || (part.starts_with('{') && part.ends_with('}'))
 }
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_read_and_print_alike() {
+    fn a_limit_prints_as_it_was_written() {
         for text in ["25/min", "50/s", "9/h", "7/3min", "50/10s"] {
             assert_eq!(Limit::parse(text).unwrap().unwrap().to_string(), text);
         }

@@ -1,20 +1,23 @@
-//! What ships with the binary: the marketplace's address, its rate rules and its resources.
+//! The built-in marketplace (address, rate rules, resource definitions) and the reader of definitions.
 //!
-//! This folder, the sandbox and the tests are the only places that know a marketplace's words.
-//! [`resources`] merges the built-in definitions with what the configuration adds.
+//! This folder, the sandbox and the tests are the only places that know a marketplace's words. [`resources`] merges
+//! the built-in definitions with those of the configuration.
 
+mod cell;
+pub mod columns;
 pub mod coverage;
 pub mod definition;
-pub mod description;
-mod drafts;
 pub mod extract;
-mod fields;
+mod field_drift;
 pub mod infer;
-mod layout;
-mod left;
 pub mod limits;
+pub mod openapi_check;
 mod paging;
+mod problem;
 pub mod reader;
+mod resolve;
+mod table_reader;
+mod toml_fields;
 mod views;
 
 use std::collections::BTreeMap;
@@ -22,10 +25,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub use definition::Definition;
-pub use drafts::{Draft, drafts, idle_rules, resources, wanted_of};
-pub use fields::{did_you_mean, nearest, unknown_key};
-pub use layout::is_identifier;
 pub use limits::{Limit, Rule, RuleTable};
+pub use problem::{Problem, Problems};
+pub use resolve::{Draft, drafts, idle_rules, resources, wanted_of};
+pub use table_reader::is_identifier;
+pub use toml_fields::{did_you_mean, nearest, unknown_key};
 pub use views::views;
 
 const SOURCE: &str = include_str!("bol.toml");

@@ -1,16 +1,14 @@
-//! Reads how the pages of a list hang together, and what proves its end.
-//!
-//! Called by [`super::reader`] for `pages` and `end` of a list.
+//! Reads the `pages` and `end` of a list: its pagination style, and what proves its end. Called by [`super::reader`].
 
 use super::definition::{Ends, Pages, Proof};
-use super::fields::{Fields, did_you_mean};
+use super::toml_fields::{Fields, did_you_mean};
 
 const STYLES: [&str; 6] = ["number", "has-more-flag", "cursor", "offset", "next-link", "none"];
 
-/// Statuses that say something about the call or the client, never about the list.
+/// Statuses about the call or the client, which never mean the end of a list.
 const NEVER_ENDS: [u64; 5] = [401, 403, 408, 425, 429];
 
-/// Reads `pages`. None: there is no style, and what else may be there depends on it.
+/// Reads `pages`. None: `style` is missing or unknown, and all other keys depend on it.
 pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
     let Some(style) = fields.text("style") else {
         if !fields.has("style") {
@@ -19,8 +17,8 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
         return None;
     };
     let parameter = |example: &str| {
-        let mend = format!("give the parameter that chooses the page, like parameter = \"{example}\"");
-        fields.needed("parameter", fields.text("parameter"), &mend)
+        let hint = format!("give the parameter that selects the page, like parameter = \"{example}\"");
+        fields.needed("parameter", fields.text("parameter"), &hint)
     };
     let first = || fields.number("first").unwrap_or(1);
     let mut proof = Proof { total: fields.pointer_to_one("total", false), ..Proof::default() };
@@ -31,14 +29,14 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
         }
         "has-more-flag" => {
             let (parameter, first) = (parameter("page"), first());
-            let mend = "give the pointer to the flag, like flag = \"/hasNextPage\"";
-            let flag = fields.needed("flag", fields.pointer_to_one("flag", false), mend);
+            let hint = "give the pointer to the flag, like flag = \"/hasNextPage\"";
+            let flag = fields.needed("flag", fields.pointer_to_one("flag", false), hint);
             parameter.map(|parameter| Pages::HasMoreFlag { parameter, first, flag: flag.unwrap_or_default() })
         }
         "cursor" => {
             let parameter = parameter("cursor");
-            let mend = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
-            let next = fields.needed("next", fields.some_texts("next"), mend);
+            let hint = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
+            let next = fields.needed("next", fields.some_texts("next"), hint);
             for pointer in next.iter().flatten() {
                 fields.is_pointer("next", pointer, false);
                 fields.is_to_one("next", pointer);
@@ -51,7 +49,7 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
             let (parameter, limit) = (parameter("offset"), fields.text("limit"));
             let size = fields.needed("size", fields.number("size"), "say how many rows a page has, like size = 100");
             if size == Some(0) {
-                fields.problem("size", "a page of no rows never ends; give the number of rows");
+                fields.problem("size", "must not be 0; give the number of rows of a page");
             }
             parameter.map(|parameter| Pages::Offset { parameter, limit, size: size.unwrap_or_default() })
         }
@@ -67,7 +65,7 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
         }
         other => {
             let (hint, all) = (did_you_mean(other, STYLES), STYLES.join(", "));
-            fields.problem("style", format!("`{other}` is no style{hint} There are {all}"));
+            fields.problem("style", format!("`{other}` is not a style{hint} There are {all}"));
             return None;
         }
     };
@@ -75,21 +73,21 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
     pages.map(|pages| (pages, proof))
 }
 
-/// Adds what proves an end where no empty page does.
+/// Adds the proofs for styles that do not end with an empty page.
 fn whole_proof(fields: &Fields<'_>, proof: Proof) -> Proof {
     let size = fields.number("size");
     if size == Some(0) {
-        fields.problem("size", "no page has fewer rows than 0; give the number of rows of a full page");
+        fields.problem("size", "must not be 0; give the number of rows of a full page");
     }
     Proof { more: fields.pointer_to_one("more", false), size, ..proof }
 }
 
-/// A page that names no next one may be the last, or may come from a pointer that is misspelt.
+/// Requires a proof of the end: a page without a next one may be the last, or the pointer may be misspelt.
 fn needs_proof(fields: &Fields<'_>) {
     if !["total", "more", "size"].iter().any(|key| fields.has(key)) {
         fields.problem(
             "",
-            "nothing proves that the list was read to its end: a page without a next one may be one of many. Name at \
+            "nothing proves that the list was read to its end: a page without a next one may not be the last. Name at \
              least one of `total` (pointer to the count of all rows: total = \"/meta/total\"), `more` (pointer to \
              whether more pages follow: more = \"/hasMore\") and `size` (rows of a full page: size = 100)",
         );
@@ -107,8 +105,8 @@ pub(super) fn ends(fields: &Fields<'_>) -> Ends {
             _ => fields.problem(
                 "status",
                 format!(
-                    "{status} never says that a list has ended; use those that the API answers a page after the last \
-                         one with, like status = [404]"
+                    "{status} never means that a list has ended; name the status of a page after the last one, like \
+                     status = [404]"
                 ),
             ),
         }

@@ -1,6 +1,6 @@
-//! Reads definitions: the user's additions laid over the built-in ones, and the checks of all but the tables.
+//! Reads resource definitions: merges the user's with the built-in ones, and checks all but the tables.
 //!
-//! All problems are collected, so that one look shows them all. The language is described in `docs/resources.md`.
+//! All problems are collected and reported together. The language is described in `docs/resources.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,35 +9,34 @@ use jiff::tz::TimeZone;
 
 use super::coverage::Coverage;
 use super::definition::{Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows};
-use super::fields::{Fields, Problems};
-use super::{layout, paging};
+use super::toml_fields::{Collector, Fields};
+use super::{Problem, Problems, paging, table_reader};
 use crate::domain::Combination;
 
-/// Parts of the HTTP API that stand where a resource's listing would, and those that its description calls by the same
-/// names.
+/// Names taken by paths of the HTTP API or by schemas of its OpenAPI document.
 const RESERVED: [&str; 10] =
     ["completeness", "drift", "keys", "parked", "resources", "run", "runs", "shop", "shops", "status"];
 
-/// What a definition may hold.
+/// The keys of a definition.
 pub const KEYS: [&str; 7] = ["media_type", "id", "zone", "parent", "list", "detail", "table"];
 
-/// Default of `overlap`: a day, so that rows which a list shows late are still found.
+/// Default of `overlap`: a day, so that rows that appear late in a list are still found.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const MARGIN_DEFAULT: Duration = Duration::from_secs(120);
 const MEDIA_TYPE_DEFAULT: &str = "application/json";
 const DAY: u64 = 86_400;
-/// A hundred years, for all that counts days.
+/// A hundred years, the upper bound of everything counted in days.
 const DAYS_MAX: u32 = 36_500;
-/// Streams that one definition may make of a shop.
+/// Upper bound of the streams per shop of one definition.
 const COMBINATIONS_MAX: usize = 64;
 
-/// Lays `over` upon `base`, table by table; other values replace. Where a table makes one choice among several, another
-/// choice takes its place, as the keys of one mean nothing beside those of another.
+/// Merges `over` into `base`, table by table; other values replace. A table that selects one of several styles replaces
+/// the style as a whole, as the keys of one mean nothing with another.
 pub fn merge(base: &mut toml::Table, over: &toml::Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
             (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
-                make_way(key, below, above);
+                clear_other_style(key, below, above);
                 merge(below, above);
             }
             _ => {
@@ -47,8 +46,8 @@ pub fn merge(base: &mut toml::Table, over: &toml::Table) {
     }
 }
 
-/// Takes out of `below` what belongs to another choice than that of `above`.
-fn make_way(key: &str, below: &mut toml::Table, above: &toml::Table) {
+/// Removes from `below` the keys of another style than the one `above` selects.
+fn clear_other_style(key: &str, below: &mut toml::Table, above: &toml::Table) {
     const SOURCES: [&str; 5] = ["from", "stream", "parent", "above", "up"];
     let chooses = |name: &&str| above.get(*name).is_some_and(|value| !value.is_table());
     match key {
@@ -70,28 +69,28 @@ fn make_way(key: &str, below: &mut toml::Table, above: &toml::Table) {
 /// Reads and checks one definition.
 ///
 /// # Errors
-/// Every problem found, each naming the resource, the key and the mend.
-pub fn read(name: &str, table: &toml::Table) -> Result<Definition, Vec<String>> {
+/// Every problem found, with its key and the fix.
+pub fn read(name: &str, table: &toml::Table) -> Result<Definition, Problems> {
     let (definition, problems) = draft(name, table);
-    if problems.is_empty() { Ok(definition) } else { Err(problems) }
+    if problems.is_empty() { Ok(definition) } else { Err(Problems(problems)) }
 }
 
-/// A definition as far as it can be read, and what is wrong with it. Only one without problems may be used; others
-/// are there to be looked at further, so that all is told at once. What could not be read is empty.
-pub fn draft(name: &str, table: &toml::Table) -> (Definition, Vec<String>) {
-    let problems = Problems::default();
+/// Reads as much of a definition as possible, and returns its problems. With problems it may only be checked further,
+/// so that all are reported at once; the parts that could not be read are empty.
+pub fn draft(name: &str, table: &toml::Table) -> (Definition, Vec<Problem>) {
+    let problems = Collector::default();
     let definition = definition(name, &Fields::new(format!("resource.{name}"), table, &problems));
     (definition, problems.into_inner())
 }
 
 fn definition(name: &str, fields: &Fields<'_>) -> Definition {
-    layout::identifier(fields, "", name);
+    table_reader::identifier(fields, "", name);
     if RESERVED.contains(&name) {
-        fields.problem("", format!("/api/v1/{name} means something else; choose another name"));
+        fields.problem("", format!("/api/v1/{name} is another endpoint; choose another name"));
     }
     let media_type = fields.text("media_type").unwrap_or_else(|| MEDIA_TYPE_DEFAULT.to_owned());
     if !media_type.contains('/') || !media_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        fields.problem("media_type", format!("`{media_type}` is no media type; write it like {MEDIA_TYPE_DEFAULT}"));
+        fields.problem("media_type", format!("`{media_type}` is not a media type; write it like {MEDIA_TYPE_DEFAULT}"));
     }
     let id = fields.needed(
         "id",
@@ -103,35 +102,36 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
     if parent.as_deref() == Some(name) {
         fields.problem("parent", "is the resource itself");
     }
-    // A section that is missing is told once, not key by key.
-    let (nothing, untold) = (toml::Table::new(), Problems::default());
-    let absent = |key: &str| Fields::new(fields.at(key), &nothing, &untold);
-    let mend = "it says how the resource is listed: [resource.NAME.list]";
-    let list = fields.needed("list", fields.table("list"), mend).unwrap_or_else(|| absent("list"));
+    // A missing section is reported once, not key by key.
+    let (nothing, discarded) = (toml::Table::new(), Collector::default());
+    let absent = |key: &str| Fields::new(fields.at(key), &nothing, &discarded);
+    let hint = "it says how the resource is listed: [resource.NAME.list]";
+    let list = fields.needed("list", fields.table("list"), hint).unwrap_or_else(|| absent("list"));
     let list = self::list(list, parent.is_some());
     let detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
-    let mend = "it says what the columns are; [resource.NAME.table] may be empty";
-    let table = fields.needed("table", fields.table("table"), mend).unwrap_or_else(|| absent("table"));
-    let around = layout::Around { combinations: &list.combinations, has_parent: parent.is_some(), zone: zone.as_ref() };
-    let table = layout::read(name, table, &around);
+    let hint = "it says what the columns are; [resource.NAME.table] may be empty";
+    let table = fields.needed("table", fields.table("table"), hint).unwrap_or_else(|| absent("table"));
+    let around =
+        table_reader::Around { combinations: &list.combinations, has_parent: parent.is_some(), zone: zone.as_ref() };
+    let table = table_reader::read(name, table, &around);
     fields.end();
     let id = id.unwrap_or_default();
     let coverage = Coverage::new(&id, &table, zone.is_some());
     Definition { name: name.to_owned(), media_type, id, zone, parent, list, detail, table, coverage }
 }
 
-/// What cannot be read is empty; that was told.
+/// Parts that cannot be read are reported and left empty.
 fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let path = fields.needed("path", fields.text("path"), "give the path of the list, like path = \"/v1/orders\"");
     let path = path.filter(|path| {
         let holds_id = path.contains("{id}");
         if holds_id {
-            fields.problem("path", "holds {id}, which only the path of a detail can; a parent's id is {parent}");
+            fields.problem("path", "contains {id}, which only the path of a detail may; a parent's id is {parent}");
         }
         is_path(&fields, path, has_parent) && !holds_id
     });
-    let mend = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
-    let items = fields.needed("items", fields.pointer_to_one("items", true), mend);
+    let hint = "give the pointer to the array of rows, like items = \"/orders\", or \"\" where the answer is the array";
+    let items = fields.needed("items", fields.pointer_to_one("items", true), hint);
     let time = fields.pointer_to_one("time", false);
     let windows = fields.table("windows").map(self::windows);
     let order = order(&fields, time.is_some() || windows.is_some());
@@ -143,26 +143,27 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let longest = combinations.iter().map(|one| one.to_string().chars().count()).max().unwrap_or(0);
     if longest > Combination::CHARS_MAX {
         let most = Combination::CHARS_MAX;
-        fields.problem("parameters", format!("make texts of up to {longest} characters; at most {most} can be kept"));
+        fields.problem("parameters", format!("combine to up to {longest} characters; at most {most} are allowed"));
     }
     let unordered_when = fields.named_texts("unordered_when");
     for (name, values) in &unordered_when {
         let known = choices.get(name);
         for value in values.iter().filter(|value| known.is_none_or(|known| !known.contains(*value))) {
-            fields.problem(&format!("unordered_when.{name}"), format!("`{value}` is no value of a parameter `{name}`"));
+            fields.problem(
+                &format!("unordered_when.{name}"),
+                format!("`{value}` is not a value of a parameter `{name}`"),
+            );
         }
     }
     let changed_by = fields.texts("changed_by").unwrap_or_default();
     changed_by.iter().for_each(|pointer| fields.is_pointer("changed_by", pointer, false));
     let pages = fields.table("pages").map(paging::pages);
-    let pages =
-        fields.needed("pages", pages, "say how its pages hang together, like pages = { style = \"none\" }").flatten();
+    let pages = fields.needed("pages", pages, "say how the list is paged, like pages = { style = \"none\" }").flatten();
     let (pages, proof) = pages.map_or_else(|| (None, Proof::default()), |(pages, proof)| (Some(pages), proof));
     let ends = fields.table("end").map(|end| paging::ends(&end)).unwrap_or_default();
     let recent = fields.table("recent").map(self::recent);
     if matches!((&pages, &recent), (Some(Pages::Cursor { .. }), Some(Some(_)))) {
-        fields
-            .problem("recent", "does not go with a cursor, which belongs to what was asked for at first; leave it out");
+        fields.problem("recent", "cannot be combined with a cursor, which belongs to its first request; leave it out");
     }
     let list = List {
         path: path.unwrap_or_default(),
@@ -187,14 +188,14 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
     list
 }
 
-/// Each parameter has one place where its value comes from.
+/// Reports parameters that two keys would set.
 fn clashes(fields: &Fields<'_>, list: &List) {
     let sent = list.sent();
     for (at, (key, name)) in sent.iter().enumerate() {
         if name.is_empty() {
             fields.problem(key, "a parameter needs a name");
         } else if let Some((other, _)) = sent.iter().take(at).find(|(_, earlier)| earlier == name) {
-            fields.problem(key, format!("`{name}` is the parameter of `{other}` too, and can have one value only"));
+            fields.problem(key, format!("`{name}` is also the parameter of `{other}`, and can have one value only"));
         }
     }
 }
@@ -208,7 +209,7 @@ fn order(fields: &Fields<'_>, has_time: bool) -> Order {
             Order::NewestFirst
         }
         Some(other) => {
-            fields.problem("order", format!("`{other}` is no order; use \"newest-first\" or \"unordered\""));
+            fields.problem("order", format!("`{other}` is not an order; use \"newest-first\" or \"unordered\""));
             Order::Unordered
         }
     }
@@ -238,12 +239,12 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
     let given = (fields.text("day"), fields.text("from"), fields.text("to"));
     let days = fields.number("days");
     if has_day && !has_from && !has_to && days.is_some() {
-        fields.problem("days", "goes with `from` and `to`; a `day` is one day long");
+        fields.problem("days", "needs `from` and `to`; a `day` is one day long");
     }
     let span = match given {
         (Some(parameter), None, None) => Some(Span::Day { parameter }),
         (None, Some(from), Some(to)) => {
-            let days = fields.needed("days", days, "say how many days a stretch has, like days = 31");
+            let days = fields.needed("days", days, "say how many days one window has, like days = 31");
             let fit = days.and_then(|days| u32::try_from(days).ok()).filter(|days| (1..=DAYS_MAX).contains(days));
             if days.is_some() && fit.is_none() {
                 fields.problem("days", format!("must be from 1 to {DAYS_MAX}"));
@@ -254,7 +255,7 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
             match (has_day, has_from, has_to) {
                 (false, true, false) => fields.problem("", "`to` is missing; it is the parameter for the last day"),
                 (false, false, true) => fields.problem("", "`from` is missing; it is the parameter for the first day"),
-                // Those that cannot be read were told.
+                // Present but unreadable: already reported.
                 (true, false, false) | (false, true, true) => {}
                 _ => fields.problem("", "needs either `day`, or `from` and `to`: the parameters that choose the days"),
             }
@@ -262,7 +263,7 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
         }
     };
     let reach =
-        fields.needed("reach", fields.duration("reach"), "say how far back a whole walk begins: reach = \"90d\"");
+        fields.needed("reach", fields.duration("reach"), "say how far back a full walk begins: reach = \"90d\"");
     let timezone = fields.zone("timezone").unwrap_or(TimeZone::UTC);
     let undated = fields.flag("undated").unwrap_or(false);
     fields.end();
@@ -274,8 +275,8 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
 }
 
 fn recent(fields: Fields<'_>) -> Option<Recent> {
-    let mend = "give the parameter that takes the minutes";
-    let parameter = fields.needed("parameter", fields.text("parameter"), mend);
+    let hint = "give the parameter that takes the minutes";
+    let parameter = fields.needed("parameter", fields.text("parameter"), hint);
     let max = fields.needed("max", fields.duration("max"), "say the most it may ask for: max = \"60min\"");
     let margin = fields.duration("margin").unwrap_or(MARGIN_DEFAULT);
     if max.is_some_and(|max| max <= margin) {
@@ -292,7 +293,7 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
         let holds_id = path.contains("{id}");
         let is_path = is_path(&fields, path, has_parent);
         if !holds_id && is_path {
-            fields.problem("path", "must hold {id}, the place of the document's id");
+            fields.problem("path", "must contain {id}, the place of the document's id");
         }
         is_path && holds_id
     });
@@ -304,18 +305,18 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
 
 fn refresh(fields: Fields<'_>) -> Option<Refresh> {
     let until = fields.table("until").and_then(|until| {
-        let at = until.needed("at", until.pointer("at", false), "give the pointer to the value that ends it");
-        let values = until.needed("in", until.some_texts("in"), "name the values that end it: in = [\"DELIVERED\"]");
+        let at = until.needed("at", until.pointer("at", false), "give the pointer to the value that ends the re-reads");
+        let values = until.needed("in", until.some_texts("in"), "name the final values: in = [\"DELIVERED\"]");
         let all = until.flag("all").unwrap_or_default();
         until.end();
         Some(Until { at: at?, values: values?, all })
     });
     let every = fields.needed("every", fields.duration("every"), "say the first pause: every = \"1h\"");
     if every.is_some_and(|every| every.is_zero()) {
-        fields.problem("every", "a pause of nothing reads without end; write it like \"1h\"");
+        fields.problem("every", "must not be zero; write it like \"1h\"");
     }
-    let mend = "say at what age it ends: max_age = \"30d\"";
-    let max_age = fields.needed("max_age", fields.duration("max_age"), mend);
+    let hint = "say at what age the re-reads end: max_age = \"30d\"";
+    let max_age = fields.needed("max_age", fields.duration("max_age"), hint);
     if every.zip(max_age).is_some_and(|(every, max_age)| every > max_age) {
         fields.problem("max_age", "is less than `every`, so nothing would ever be read again");
     }
@@ -324,47 +325,31 @@ fn refresh(fields: Fields<'_>) -> Option<Refresh> {
     Some(Refresh { until, time, every: every?, max_age: max_age? })
 }
 
-/// Whether a text is a path without parameters; placeholders may stand in it.
+/// Whether a text is a path without query parameters. Placeholders are allowed.
 pub fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '\\');
     let climbs = path.split('/').any(|part| matches!(part, "." | ".."));
     path.starts_with('/') && !path.starts_with("//") && path.chars().all(plain) && !climbs
 }
 
-/// Whether it is one for this resource; what is wrong with it is told.
+/// Whether it is a valid path for this resource; reports what is wrong.
 fn is_path(fields: &Fields<'_>, path: &str, has_parent: bool) -> bool {
     let inner = path.replace("{id}", "").replace("{parent}", "");
     let wrong = [
         (!is_plain_path(path)).then(|| {
-            format!("`{path}` is no path; it begins with one / and holds no parameters (those go into `parameters`)")
+            format!("`{path}` is not a path; it begins with one / and has no parameters (those go into `parameters`)")
         }),
         inner.contains(['{', '}']).then(|| format!("`{path}` has a placeholder that is neither {{id}} nor {{parent}}")),
         match (path.contains("{parent}"), has_parent) {
             (false, true) => {
-                Some("must hold {parent}, the place of the parent's id, as there is a `parent`".to_owned())
+                Some("must contain {parent}, the place of the parent's id, as there is a `parent`".to_owned())
             }
-            (true, false) => Some("holds {parent}, but no `parent` says whose id that is".to_owned()),
+            (true, false) => Some("contains {parent}, but no `parent` says whose id that is".to_owned()),
             _ => None,
         },
     ];
     wrong.iter().flatten().for_each(|what| fields.problem("path", what));
     wrong.iter().all(Option::is_none)
-}
-
-/// Reads `500ms`, `90s`, `15min`, `24h`, `30d`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.chars().take_while(char::is_ascii_digit).count();
-    let (count, unit) = text.split_at(digits);
-    let count: u64 = count.parse().ok()?;
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => DAY * 1_000,
-        _ => return None,
-    };
-    count.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
 /// All combinations of the parameters' values, in a fixed order.
@@ -380,7 +365,7 @@ fn combinations(parameters: &BTreeMap<String, Vec<String>>) -> Vec<Combination> 
             })
         };
         all = all.iter().flat_map(longer).collect();
-        // More than that is a problem that was told already.
+        // A larger product was already reported.
         all.truncate(COMBINATIONS_MAX);
     }
     all

@@ -1,7 +1,7 @@
-//! The views that ship with the binary: everyday questions in SQL, `sql/views`.
+//! The SQL views that ship with the binary (`sql/views`): everyday questions across resources.
 //!
-//! Each begins with what it answers and which resources it looks at. Printed by `waybill schema print --views`; nothing
-//! makes them by itself, as they look across resources.
+//! The first line of each says what it answers and which resources it needs. `waybill schema print --views` prints
+//! them; Waybill never creates them.
 
 use std::sync::Arc;
 
@@ -18,8 +18,7 @@ const VIEWS: [&str; 8] = [
     include_str!("../../sql/views/v_stock_without_sales.sql"),
 ];
 
-/// The statements of the views that look at nothing but these resources, under the names that their tables have by
-/// themselves.
+/// The views that need only these resources, with default table names.
 pub fn views(definitions: &[Arc<Definition>]) -> impl Iterator<Item = &'static str> {
     let has_table =
         |name: &str| definitions.iter().any(|definition| definition.name == name && definition.table.name == name);
@@ -38,7 +37,7 @@ mod tests {
     use crate::catalog::{RuleTable, resources, ships, source_defaults};
 
     #[test]
-    fn each_view_is_here_and_names_what_it_needs() {
+    fn each_view_file_is_included_and_names_the_resources_it_needs() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views");
         let files =
             std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
@@ -53,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_configured_resources_have_is_looked_at() {
+    fn views_that_need_a_missing_resource_are_left_out() {
         let rules = RuleTable::build([&source_defaults().unwrap().limits]).unwrap();
         let of = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

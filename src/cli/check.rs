@@ -1,7 +1,7 @@
-//! `waybill check`: is everything in place? Each finding names its mend.
+//! `waybill check`: checks the installation. Each finding names the fix.
 //!
-//! What can be seen from here (folder, key file, port) is looked at here; what needs the other parts
-//! (tokens, one page, MySQL rights, the clock) is asked of `App::check`. Nothing is changed.
+//! Local checks (folder, key file, port) are made here; those that need other parts (tokens, one page, MySQL rights, the
+//! clock) by `App::check`. Nothing is changed.
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
@@ -11,35 +11,35 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::out::Out;
+use super::output::Out;
 use super::table::{self, Mark};
 use super::{Failure, Outcome, Voice, log};
 use crate::app::{self, App, CheckLevel, Finding};
-use crate::catalog::description::{Description, Unknown};
-use crate::catalog::{self, Draft};
+use crate::catalog::openapi_check::ApiDescription;
+use crate::catalog::{self, Draft, Problem};
 use crate::config::{self, Config, MasterKeySource};
 use crate::domain::Clock;
 use crate::domain::clock::rfc3339;
 use crate::sync::schedule::Schedule;
 
-/// Columns of a label and the gap behind it.
+/// Width of a label and the gap after it.
 const INDENT: usize = 6;
 
 /// Check configuration, data directory, tokens, one page, MySQL rights and the clock.
 ///
-/// Each line says what was looked at, and what to do. It reads up to two pages of each list of each shop, which uses that
+/// Each line says what was checked, and what to do. It reads up to two pages of each list of each shop, which uses that
 /// much of its budget, and changes nothing.
 #[derive(clap::Args)]
 #[command(
-    after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # asks neither the marketplace nor MySQL\n  \
+    after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # contacts neither the marketplace nor MySQL\n  \
     waybill check --offline --openapi api.json\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
 pub(super) struct Args {
-    /// Look only at what is on this machine
+    /// Check only this machine
     #[arg(long)]
     offline: bool,
-    /// The API's description (OpenAPI 3, JSON): is each path and parameter of the definitions known to it?
+    /// Check each path and parameter of the definitions against the API's OpenAPI 3 document (JSON)
     #[arg(long, value_name = "FILE")]
     openapi: Option<PathBuf>,
     /// Print one JSON document instead of the lines
@@ -48,14 +48,14 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let description = args.openapi.as_deref().map(description).transpose()?;
+    let api = args.openapi.as_deref().map(read_openapi).transpose()?;
     let mut draft = super::draft(path, &super::environment())?;
-    let described: Vec<Described> =
-        description.iter().flat_map(|api| draft.definitions().iter().map(|one| described(one, api))).collect();
+    let compared: Vec<Compared> =
+        api.iter().flat_map(|api| draft.definitions().iter().map(|one| Compared::new(one, api))).collect();
     if !draft.is_sound() {
-        // Told together with all else that is wrong.
-        let unknown = described.iter().flat_map(|described| &described.unknown);
-        unknown.for_each(|Unknown { key, what }| draft.add(key, what));
+        // Reported together with the other problems.
+        let problems = compared.iter().flat_map(|compared| &compared.problems);
+        problems.for_each(|Problem { key, what }| draft.add(key, what));
     }
     let definitions = draft.definitions().to_vec();
     let config = draft.finish()?;
@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     log::start(&config.log, Voice::Command)?;
     let mut findings = local(&config);
     findings.extend(without_effect(&config, &definitions)?);
-    findings.extend(described.into_iter().flat_map(|described| described.findings(&config)));
+    findings.extend(compared.into_iter().flat_map(|compared| compared.findings(&config)));
     if !args.json {
         show(&findings, &mut out)?;
     }
@@ -84,45 +84,44 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     Ok(())
 }
 
-fn description(file: &Path) -> Result<Description, Failure> {
+fn read_openapi(file: &Path) -> Result<ApiDescription, Failure> {
     let wrong = |what: String| Failure::Usage(format!("--openapi {}: {what}", file.display()));
     let text = fs::read(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    Description::read(&text).map_err(wrong)
+    ApiDescription::read(&text).map_err(wrong)
 }
 
-/// What was written and does nothing.
+/// Definitions and rate rules of the configuration that have no effect.
 fn without_effect(config: &Config, drafts: &[Draft]) -> anyhow::Result<Vec<Finding>> {
     let off = drafts.iter().filter(|draft| !draft.is_wanted).map(|draft| {
-        let what = "is defined, and not among `resources`: it is not synced".to_owned();
+        let what = "is defined but not among `resources`: it is not synced".to_owned();
         Finding::ok(format!("resource {}", draft.definition.name), what)
     });
     let rules = catalog::idle_rules(&config.rules, drafts).map_err(anyhow::Error::msg)?;
     let idle = rules.into_iter().map(|(rule, hint)| {
-        let what = format!("limit \"{rule}\": no list or detail of the configured resources falls under it{hint}");
+        let what = format!("source.limits.\"{rule}\": matches no list or detail of the configured resources{hint}");
         Finding::fail(config.place(&format!("source.limits.{rule}")), what)
     });
     Ok(off.chain(idle).collect())
 }
 
-/// A resource, and what of it the API's description does not know: parameters that an API does not know are ignored by
-/// it without a word.
-struct Described {
+/// A resource, and where it contradicts the API's OpenAPI document: APIs silently ignore unknown parameters.
+struct Compared {
     name: String,
-    unknown: Vec<Unknown>,
+    problems: Vec<Problem>,
 }
 
-fn described(draft: &Draft, description: &Description) -> Described {
-    Described { name: draft.definition.name.clone(), unknown: description.unknown(draft) }
-}
+impl Compared {
+    fn new(draft: &Draft, api: &ApiDescription) -> Compared {
+        Compared { name: draft.definition.name.clone(), problems: api.check(draft) }
+    }
 
-impl Described {
     fn findings(self, config: &Config) -> Vec<Finding> {
-        if self.unknown.is_empty() {
-            let what = "its paths and parameters are known to the API's description".to_owned();
+        if self.problems.is_empty() {
+            let what = "its paths and parameters are in the API's OpenAPI document".to_owned();
             return vec![Finding::ok(format!("resource {}", self.name), what)];
         }
-        let told = |Unknown { key, what }| Finding::fail(config.place(&key), format!("{key}: {what}"));
-        self.unknown.into_iter().map(told).collect()
+        let finding = |problem: Problem| Finding::fail(config.place(&problem.key), problem.to_string());
+        self.problems.into_iter().map(finding).collect()
     }
 }
 
@@ -163,7 +162,7 @@ fn local(config: &Config) -> Vec<Finding> {
     ]
 }
 
-/// When the walks come next: what a schedule means is best seen by its times.
+/// The next times of each schedule, which show best what it means.
 fn schedule(config: &Config) -> Result<String, String> {
     let config::Schedule { sync, reconcile, timezone } = &config.schedule;
     let next = |what: &str, expression: &String| {
@@ -173,7 +172,7 @@ fn schedule(config: &Config) -> Result<String, String> {
     };
     let (sync, reconcile) = (next("sync", sync)?, next("reconcile", reconcile)?);
     Ok(format!(
-        "{sync}, {reconcile} (second minute hour day month weekday, in {timezone}; five fields are without the second)"
+        "{sync}, {reconcile} (second minute hour day month weekday, in {timezone}; with five fields there is no second)"
     ))
 }
 
@@ -185,7 +184,7 @@ fn data_dir(dir: &Path) -> Result<String, String> {
             Err(format!("{shown} is read-only; give it to the service's user"))
         }
         Ok(found) => private(&found, dir, 0o700).map(|()| format!("{shown} is there")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(format!("{shown} is made at the first start")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(format!("{shown} is created at the first start")),
         Err(error) => Err(format!("{shown}: {error}")),
     }
 }
@@ -197,26 +196,26 @@ fn master_key(source: &MasterKeySource, data_dir: &Path) -> Result<String, Strin
         MasterKeySource::File(file) => file,
     };
     if !is_made {
-        return Ok(format!("{} is made at the first start", file.display()));
+        return Ok(format!("{} is created at the first start", file.display()));
     }
     let found = fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    private(&found, file, 0o600).map(|()| format!("in {}; keep a copy apart from the data", file.display()))
+    private(&found, file, 0o600).map(|()| format!("in {}; keep a copy separate from the data", file.display()))
 }
 
-/// Nobody but the owner may look in.
+/// Checks that only the owner has access.
 fn private(found: &Metadata, path: &Path, mode: u32) -> Result<(), String> {
     let open = found.permissions().mode() & 0o077;
     if open == 0 {
         return Ok(());
     }
-    Err(format!("others may read {}; mend: chmod {mode:o} {}", path.display(), path.display()))
+    Err(format!("other users can access {}; fix: chmod {mode:o} {}", path.display(), path.display()))
 }
 
 fn port(config: &Config) -> Result<String, String> {
     match TcpListener::bind(config.listen) {
         Ok(_) => Ok(format!("{} is free", config.listen)),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Ok(format!("{} is taken: by a running waybill, or choose another with http.listen", config.listen))
+            Ok(format!("{} is in use; unless by a running waybill, choose another with http.listen", config.listen))
         }
         Err(error) => Err(format!("cannot listen on {}: {error}; choose another with http.listen", config.listen)),
     }
@@ -230,12 +229,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
-    fn what_others_can_read_is_found_with_its_mend() {
+    fn files_that_others_can_access_are_reported_with_the_fix() {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("data.key");
         let source = MasterKeySource::File(key.clone());
         let data = folder.path().join("data");
-        assert!(master_key(&source, &data).unwrap().ends_with("is made at the first start"));
+        assert!(master_key(&source, &data).unwrap().ends_with("is created at the first start"));
         fs::create_dir_all(data.join("sled/db")).unwrap();
         assert!(master_key(&source, &data).unwrap_err().contains("restore the file"));
         fs::remove_dir_all(&data).unwrap();
@@ -243,10 +242,10 @@ mod tests {
         assert!(master_key(&source, &data).unwrap_err().contains("32 bytes in base64"));
         fs::write(&key, format!("{}=\n", "A".repeat(43))).unwrap();
         fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
-        assert!(master_key(&source, &data).unwrap_err().contains("mend: chmod 600 "));
+        assert!(master_key(&source, &data).unwrap_err().contains("fix: chmod 600 "));
         fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
         assert!(master_key(&source, &data).is_ok());
         assert!(data_dir(&key).unwrap_err().contains("is a file"));
-        assert!(data_dir(&folder.path().join("data")).unwrap().ends_with("is made at the first start"));
+        assert!(data_dir(&folder.path().join("data")).unwrap().ends_with("is created at the first start"));
     }
 }

@@ -1,4 +1,4 @@
-//! Colours: wanted by `--color`, else by the usual variables, else on a terminal.
+//! Decides about colours: by `--color`, else by the usual variables, else only on a terminal.
 
 use std::io::{IsTerminal as _, stderr, stdout};
 
@@ -16,7 +16,7 @@ pub(super) enum When {
     Never,
 }
 
-/// Sets for the whole process what `console` and everything on top of it asks.
+/// Sets it for `console` and everything based on it, for the whole process.
 pub(super) fn choose(when: When) {
     let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     let wanted = |is_terminal: bool| decide(when, set("NO_COLOR"), set("CLICOLOR_FORCE"), is_terminal && !is_dumb);
@@ -24,7 +24,7 @@ pub(super) fn choose(when: When) {
     console::set_colors_enabled_stderr(wanted(stderr().is_terminal()));
 }
 
-/// The variable has a value; `CLICOLOR_FORCE=0` is the one that means no.
+/// Whether a variable is set; `CLICOLOR_FORCE=0` counts as unset.
 fn set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::{When, decide};
 
     #[test]
-    fn the_flag_counts_before_the_variables_and_these_before_the_terminal() {
+    fn the_flag_overrides_the_variables_which_override_the_terminal() {
         assert!(decide(When::Always, true, false, false));
         assert!(!decide(When::Never, false, true, true));
         assert!(decide(When::Auto, false, false, true) && !decide(When::Auto, false, false, false));

@@ -1,7 +1,7 @@
-//! `waybill demo`: the whole path, from a sandbox to the archive, in a folder of its own.
+//! `waybill demo`: the whole path from a sandbox to the archive, in its own folder.
 //!
-//! It never touches the user's configuration, variables or database: it writes its own file into its
-//! own folder and loads only that. A folder that a demo did not make is refused, not emptied.
+//! It never touches the user's configuration, variables or database: it writes a configuration into its folder and loads
+//! only that. A folder that no demo created is refused, not emptied.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -13,10 +13,10 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 
-use super::out::Out;
+use super::output::Out;
 use super::progress::Bars;
 use super::watch::{Ended, Watched, until_idle};
-use super::{Failure, Outcome, Voice, log, sandbox, stop};
+use super::{Failure, Outcome, Voice, log, sandbox, shutdown};
 use crate::app::App;
 use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
@@ -25,9 +25,9 @@ use crate::domain::Clock;
 use crate::http::backend::{Backend, DocumentItem, DocumentQuery, NewKey, NewShop, Scope};
 use crate::sandbox::{Options, Sandbox};
 
-/// First line of the file that a demo writes; a folder without it is not ours to empty.
-const MARK: &str = "# Written by `waybill demo`. The next demo in this folder begins anew.";
-/// Quick enough to watch, slow enough to see the budget at work.
+/// First line of the demo's configuration; a folder without it is never emptied.
+const MARK: &str = "# Written by `waybill demo`. The next demo in this folder starts over.";
+/// Fast enough to watch, slow enough to see the budget at work.
 const QUICK_LIMIT: &str = "20/s";
 /// Rows of the closing table.
 const ROWS_SHOWN: usize = 10;
@@ -36,9 +36,9 @@ const COLUMNS_SHOWN: usize = 7;
 
 /// See it work, without an account: a sandbox, an embedded archive and one shop.
 ///
-/// Starts a sandbox, registers its shop, syncs it into the archive while showing the progress, and ends
-/// with the first rows and where to look. Everything lives in one folder, which the next demo empties. Your own configuration, variables and
-/// database are not touched.
+/// Starts a sandbox, registers its shop, syncs it into the archive while showing the progress, and ends with the first
+/// rows and where to look. Everything is in one folder, which the next demo empties. Your own configuration, variables
+/// and database are not touched.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill demo\n  waybill demo --stay          # then open the dashboard\n  \
     waybill demo --rows 60 --real-limits\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
@@ -49,7 +49,7 @@ pub(super) struct Args {
     /// Documents in the shop
     #[arg(long, default_value_t = 240, value_name = "N")]
     rows: usize,
-    /// The marketplace's real rate limits: truer, and minutes slower
+    /// Use the marketplace's real rate limits, which takes minutes longer
     #[arg(long)]
     real_limits: bool,
     /// Keep the API and the dashboard running afterwards, until Ctrl-C
@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let _lock = fresh(&args.dir)?;
     let limits = if args.real_limits { BTreeMap::new() } else { quick_limits().map_err(anyhow::Error::msg)? };
     let shop = sandbox::shop(1, args.rows);
-    // Who sees Waybill for the first time sees what a shop usually has.
+    // A first demo shows ordinary values, not edge cases.
     let options = Options { shops: vec![shop.clone()], limits: limits.clone(), odd: false, ..Options::default() };
     let stand_in = Sandbox::new(options, Clock::system()).context("sandbox")?;
     let api = TcpListener::bind("127.0.0.1:0").await.context("sandbox")?;
@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     };
     let demo = Demo { app: &app, stand_in: &stand_in, definitions: &definitions, file: &file, rows: args.rows };
     let played = Box::pin(demo.play(new, args.stay, listener, &mut out)).await;
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     stop_sandbox.cancel();
     served.await.context("sandbox")?;
     played.and(stopped)
@@ -127,8 +127,8 @@ impl Demo<'_> {
         out.line("")?;
         let (calls, refused, took) = (audit.calls, audit.refused_429, took.as_secs_f64());
         let counts = format!(
-            "{calls} calls in {took:.1} s, {refused} refused for their rate, {breaches} budgets overdrawn (the sandbox \
-             counts)."
+            "{calls} calls in {took:.1} s, {refused} refused for their rate, {breaches} budgets exceeded (counted by the \
+             sandbox)."
         );
         out.sentence(&counts, 0)?;
         let parked = backend.status(None).await?.parked;
@@ -172,12 +172,12 @@ impl Demo<'_> {
         }
         tokio::select! {
             served = self.app.serve(listener) => Ok(served?),
-            stopped = stop::requested() => stopped,
+            stopped = shutdown::requested() => stopped,
         }
     }
 }
 
-/// The usual port, or any other when it is taken.
+/// Listens on the default port, or on any free one.
 async fn listener() -> Result<TcpListener, Failure> {
     match TcpListener::bind("127.0.0.1:8080").await {
         Ok(listener) => Ok(listener),
@@ -185,18 +185,17 @@ async fn listener() -> Result<TcpListener, Failure> {
     }
 }
 
-/// Makes the folder, or empties the one that a demo made. The lock keeps a second demo out as long
-/// as it is held.
+/// Creates the folder, or empties that of an earlier demo. The lock keeps other demos out while it is held.
 fn fresh(dir: &Path) -> Result<File, Failure> {
     let file = dir.join("waybill.toml");
     let is_empty = fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
     let is_ours = fs::read_to_string(&file).is_ok_and(|text| text.starts_with(MARK));
     if !is_empty && !is_ours {
-        let what = format!("--dir {}: not empty, and no demo made it; name another folder", dir.display());
+        let what = format!("--dir {}: not empty, and not created by a demo; name another folder", dir.display());
         return Err(Failure::Usage(what));
     }
     fs::create_dir_all(dir).with_context(|| format!("--dir {}", dir.display()))?;
-    // The mark is first, so that a demo which ends half-way leaves a folder that the next one takes.
+    // Written first, so that the next demo accepts the folder of an interrupted one.
     if is_empty {
         fs::write(&file, format!("{MARK}\n"))?;
     }
@@ -218,7 +217,7 @@ fn fresh(dir: &Path) -> Result<File, Failure> {
     Ok(lock)
 }
 
-/// Every built-in rule, made quick.
+/// Every built-in rule, with a fast limit.
 fn quick_limits() -> Result<BTreeMap<String, String>, String> {
     let rules = catalog::source_defaults()?.limits;
     Ok(rules.into_keys().map(|rule| (rule, QUICK_LIMIT.to_owned())).collect())
@@ -243,8 +242,7 @@ fn configuration(
     Ok(text)
 }
 
-/// The columns worth showing first: the time, what people filter by, what they search in; without
-/// those that are empty in all rows.
+/// The columns worth showing first: the time, the filters, the search columns; without those empty in all rows.
 fn columns<'a>(definition: &'a Definition, items: &[DocumentItem]) -> Vec<&'a str> {
     let layout = &definition.table;
     let places = layout.filters.iter().map(|(_, place)| place).chain(&layout.search);

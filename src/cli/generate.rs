@@ -1,4 +1,4 @@
-//! `waybill generate`: completions and man pages, made from the arguments themselves.
+//! `waybill generate`: completions and man pages, generated from the argument definitions.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use clap_complete::Shell;
 
-use super::out::Out;
+use super::output::Out;
 use super::{Outcome, arguments};
 
 /// Write shell completions or man pages.
 ///
-/// `scripts/install` puts both in place. They are made from the arguments of this very version.
+/// `scripts/install` puts both in place. They are generated from the arguments of this version.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(after_long_help = "Examples:\n  waybill generate completions bash > /etc/bash_completion.d/waybill\n  \
@@ -26,7 +26,7 @@ pub(super) struct Args {
 enum Act {
     /// Print the completions of a shell
     Completions { shell: Shell },
-    /// Write a man page for each command into a folder, which is made
+    /// Write a man page for each command into a folder, which is created
     Man { dir: PathBuf },
 }
 

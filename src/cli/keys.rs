@@ -1,4 +1,4 @@
-//! `waybill keys`: the API keys, without a running server.
+//! `waybill keys`: manages the API keys without a running server.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::held::Instead;
-use super::out::{Out, tell};
-use super::{Failure, Outcome, Voice, at_rest, configure, ruled, stop, table};
+use super::in_use::Alternative;
+use super::output::{Out, print_stderr};
+use super::{Failure, Outcome, Voice, at_rest, configure, ruled, shutdown, table};
 use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
 use crate::http;
 use crate::http::backend::{Backend, KeyView, NewKey, Scope};
 use crate::http::validation;
 
-/// Make, list and revoke API keys.
+/// Create, list and revoke API keys.
 ///
-/// A key's text is shown once, when it is made; only a digest is kept (and, sealed and for a day, the answer to a
-/// request with an `Idempotency-Key`). Each key ends, after a year unless told otherwise: make the next one before. A
-/// running server does the same under /api/v1/keys.
+/// A key is shown once, when it is created; only a digest is stored (and, encrypted and for a day, the response to a
+/// request with an `Idempotency-Key`). Each key expires, by default after a year: create the next one before. A running
+/// server offers the same under /api/v1/keys.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(after_long_help = "Examples:\n  waybill keys create --name dashboard --scope read\n  \
@@ -32,32 +32,32 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Act {
-    /// Make a key and show it, once
+    /// Create a key and show it, once
     Create {
-        /// What it is for, to find it again in the list
+        /// A name that says what it is for
         #[arg(long)]
         name: String,
         /// What it may do
         #[arg(long, value_enum, default_value = "read")]
         scope: ScopeArg,
-        /// Only this shop, by id, and for reading only. May be given many times; all shops else
+        /// Limit it to this shop, by id, read only; repeatable [default: all shops]
         #[arg(long = "shop", value_name = "ID")]
         shops: Vec<String>,
-        /// Days from now until it ends
+        /// Days until it expires
         #[arg(long, value_name = "N", default_value_t = validation::KEY_DAYS)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(validation::KEY_DAYS_MAX)))]
         expires_days: u32,
-        /// Print the key with all that is known of it as one JSON document
+        /// Print the key and its properties as one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Show all keys, without their text
+    /// Show all keys, without their secret text
     List {
         /// Print one JSON document instead of the table
         #[arg(long)]
         json: bool,
     },
-    /// Make a key useless, at once
+    /// Revoke a key, with immediate effect
     Revoke {
         /// The key's id, from the list
         id: String,
@@ -73,7 +73,7 @@ enum ScopeArg {
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let instead = Instead::Call(match &args.act {
+    let alternative = Alternative::Call(match &args.act {
         Act::Create { name, scope, .. } => {
             ruled("--name", name, validation::name)?;
             match scope {
@@ -90,15 +90,15 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             Act::Create { .. } => {}
             Act::List { json: true } => return Ok(out.json(&json!({ "items": [] }))?),
             Act::List { json: false } => {
-                return Ok(out.line("no API keys yet; the first `waybill serve` makes one")?);
+                return Ok(out.line("no API keys yet; the first `waybill serve` creates one")?);
             }
             Act::Revoke { id } => return Err(unknown(id)),
         }
     }
     let drain = config.limits.drain;
-    let app = at_rest(config, instead).await?;
+    let app = at_rest(config, alternative).await?;
     let acted = act(&*app.backend(), args.act, &mut out).await;
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)
 }
 
@@ -119,8 +119,12 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
             if json {
                 return Ok(out.json(&http::key_form(minted.view, Some(minted.key.expose_secret())))?);
             }
-            // Only the key on standard output, so that a script can take it.
-            tell(format_args!("key {} ({}); it is shown only now:", minted.view.id, table::clean(&minted.view.name)));
+            // Only the key goes to standard output, so that a script can capture it.
+            print_stderr(format_args!(
+                "key {} ({}); it is shown only now:",
+                minted.view.id,
+                table::clean(&minted.view.name)
+            ));
             out.line(minted.key.expose_secret())?;
         }
         Act::List { json: true } => {
@@ -137,7 +141,7 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
             if !backend.revoke_key(&id).await? {
                 return Err(unknown(&id));
             }
-            tell(format_args!("key {} is revoked", table::clean(&id)));
+            print_stderr(format_args!("key {} is revoked", table::clean(&id)));
         }
     }
     Ok(())

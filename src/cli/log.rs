@@ -1,8 +1,8 @@
-//! The log, and everything else that a service writes to its standard streams. Writing never blocks.
+//! Non-blocking output of the log and of everything else that a service writes to its standard streams.
 //!
-//! Both streams may be pipes that nothing reads. Each line goes into a bounded queue that a thread of its own writes
-//! out; a line that finds the queue full is dropped and counted. The count is a metric
-//! (`waybill_log_lines_lost_total`), and a line of the log once lines get through again.
+//! Both streams may be pipes that nothing reads. Each line goes into a bounded queue, which a thread writes out; if the
+//! queue is full, the line is dropped and counted. The count is a metric (`waybill_log_lines_lost_total`), and is logged
+//! once lines get through again.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -15,25 +15,25 @@ use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Outcome, drawn};
+use super::{Failure, Outcome, bars_stderr};
 use crate::config::{Log, LogFormat};
 use crate::domain::Clock;
 use crate::domain::clock::rfc3339;
 
-/// Lines that may wait for a stream: a few megabytes of memory when nothing reads it.
+/// Lines that a stream may queue: a few megabytes of memory if nothing reads it.
 const WAITING_MAX: usize = 4096;
-/// How long the exit of the process waits for lines that are not written yet.
+/// How long the process waits at exit for unwritten lines.
 const EXIT_PATIENCE: Duration = Duration::from_secs(1);
-/// Between two looks at whether they are.
+/// Poll interval while waiting for that.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// Between two readings of the count of lost lines into its metric.
+/// How often the metric of lost lines is updated.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// Standard error of this process, once the log has begun or a service has.
+/// Standard error of this process, once the log or a service has started.
 static STDERR: OnceLock<Stream> = OnceLock::new();
 /// Standard output of a service.
 static STDOUT: OnceLock<Stream> = OnceLock::new();
-/// The form of lines of a service that are not log events; unset in other commands.
+/// The format of a service's lines that are not log events; unset in other commands.
 static SERVICE: OnceLock<Service> = OnceLock::new();
 
 /// How a service writes lines to standard error.
@@ -42,14 +42,14 @@ struct Service {
     is_json: OnceLock<bool>,
 }
 
-/// Who watches the log of a command.
+/// How much a command logs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Voice {
-    /// A service: the level as configured.
+    /// A service: the configured level.
     Service,
-    /// A command that prints its own results: warnings only, unless a level was asked for.
+    /// A command that prints its own results: warnings only, unless a level is configured.
     Command,
-    /// A command that says nothing when all is well: errors only, unless a level was asked for.
+    /// A command that is silent on success: errors only, unless a level is configured.
     Quiet,
 }
 
@@ -71,9 +71,9 @@ pub(super) struct Stream {
 
 #[derive(Default)]
 struct Counts {
-    /// Lines handed in, lost ones included.
+    /// Lines submitted, including lost ones.
     sent: AtomicU64,
-    /// Lines that the stream has taken or refused.
+    /// Lines written, or refused by the stream.
     written: AtomicU64,
 }
 
@@ -94,7 +94,7 @@ impl Stream {
     }
 
     fn stderr() -> Stream {
-        STDERR.get_or_init(|| Stream::new("stderr", drawn::Stderr)).clone()
+        STDERR.get_or_init(|| Stream::new("stderr", bars_stderr::Stderr)).clone()
     }
 
     /// Lines dropped so far.
@@ -102,13 +102,13 @@ impl Stream {
         self.lost.dropped_lines() as u64
     }
 
-    /// Whether every line that was not dropped is written.
+    /// Whether every line that was not dropped has been written.
     fn is_drained(&self) -> bool {
         let written = self.counts.written.load(Ordering::Acquire);
         self.counts.sent.load(Ordering::Acquire).saturating_sub(self.lost()) <= written
     }
 
-    /// Waits until every line is written, at most so long; whether they are.
+    /// Waits up to `at_most` until every line is written; returns whether they are.
     pub(super) async fn drained(&self, at_most: Duration) -> bool {
         let begun = Instant::now();
         while !self.is_drained() && begun.elapsed() < at_most {
@@ -147,9 +147,12 @@ impl<W: Write> Write for Writer<W> {
         let written = self.to.write_all(line).and_then(|()| self.to.flush());
         self.counts.written.fetch_add(1, Ordering::AcqRel);
         let lost = self.lost.get().map_or(0, ErrorCounter::dropped_lines);
-        // While lines are still being dropped, so would this one.
+        // While lines are still being dropped, this one would be too.
         if lost > self.reported && lost == self.seen {
-            tracing::warn!(lines = lost - self.reported, "log lines were lost: they came faster than they were read");
+            tracing::warn!(
+                lines = lost - self.reported,
+                "log lines were dropped: the reader of the stream is too slow"
+            );
             if self.lost.get().map_or(0, ErrorCounter::dropped_lines) == lost {
                 self.reported = lost;
             }
@@ -163,7 +166,7 @@ impl<W: Write> Write for Writer<W> {
     }
 }
 
-/// From now on no line of this process waits for a reader.
+/// Makes all output of this process non-blocking.
 pub(super) fn begin_service() {
     Stream::stderr();
     SERVICE.get_or_init(Service::default);
@@ -181,7 +184,7 @@ pub(super) fn start(log: &Log, voice: Voice) -> Outcome {
     let stream = Stream::stderr();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || stream.clone()).with_target(true);
     let started = match log.format {
-        // The list of spans has the current one too.
+        // The list of spans includes the current one.
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Text => lines.with_ansi(console::colors_enabled_stderr()).try_init(),
     };
@@ -192,8 +195,8 @@ pub(super) fn start(log: &Log, voice: Voice) -> Outcome {
     Ok(())
 }
 
-/// A plain level, without what other crates say about every bad connection, which any passer-by could
-/// fill the log with, and about their own start. A list of directives is taken as it is.
+/// The filter of a level: without other crates' messages about every bad connection, with which any stranger could
+/// flood the log, and about their own start. A list of directives is used as it is.
 fn directives(level: &str) -> String {
     if level.contains(['=', ',']) {
         return level.to_owned();
@@ -201,10 +204,10 @@ fn directives(level: &str) -> String {
     format!("{level},warp=off,tokio_cron_scheduler=error")
 }
 
-/// A line on standard error, whatever the level of the log. In a service it is JSON when the log is.
+/// Prints a line to standard error, whatever the log level. In a service it is JSON if the log is.
 pub(super) fn say(level: Level, text: impl Display) {
     let Some(service) = SERVICE.get() else {
-        // When even that is closed, there is no reader left.
+        // If stderr is closed, there is nowhere left to report it.
         writeln!(io::stderr(), "{text}").ok();
         return;
     };
@@ -212,13 +215,13 @@ pub(super) fn say(level: Level, text: impl Display) {
     Stream::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }
 
-/// The text as an event, if the log of this process is JSON.
+/// The text as a JSON event, if this process logs JSON.
 pub(super) fn in_json(text: impl Display) -> Option<String> {
     let is_json = SERVICE.get().is_some_and(|service| service.is_json.get() == Some(&true));
     is_json.then(|| json_line(Level::INFO, text))
 }
 
-/// One event, in the form of the JSON log.
+/// One event in the format of the JSON log.
 fn json_line(level: Level, text: impl Display) -> String {
     let event = serde_json::json!({
         "timestamp": rfc3339(Clock::system().now()),
@@ -239,7 +242,7 @@ pub(super) async fn count_lost() -> Infallible {
     }
 }
 
-/// Waits until what this process has said is written, for a second at most: its reader may be gone.
+/// Waits until all lines are written, for a second at most, as nothing may read them.
 pub(super) fn flush() {
     let begun = Instant::now();
     let drained = || STDERR.get().into_iter().chain(STDOUT.get()).all(Stream::is_drained);
@@ -248,15 +251,15 @@ pub(super) fn flush() {
     }
 }
 
-/// Runs work that writes to a standard stream by itself, and waits a second for it at most.
+/// Runs work that writes to a standard stream directly, and waits for it for a second at most.
 pub(super) fn bounded(work: impl FnOnce() + Send + 'static) {
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         work();
-        // After the wait there is no receiver.
+        // After a timeout there is no receiver.
         done.send(()).ok();
     });
-    // Either way the process ends now.
+    // The process ends either way.
     ended.recv_timeout(EXIT_PATIENCE).ok();
 }
 
@@ -268,7 +271,7 @@ mod tests {
 
     use super::{Stream, WAITING_MAX, directives};
 
-    /// A stream that takes a line whenever the test does.
+    /// A stream that accepts a line only when the test reads one.
     struct Reluctant(SyncSender<Vec<u8>>);
 
     impl Write for Reluctant {
@@ -288,13 +291,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_that_no_reader_takes_are_dropped_and_counted_and_never_waited_for() {
+    async fn unread_lines_are_dropped_and_counted_without_blocking() {
         let (mut stream, reader) = reluctant();
         let sent = WAITING_MAX as u64 + 100;
         for number in 0..sent {
             stream.write_all(number.to_string().as_bytes()).unwrap();
         }
-        // The thread may hold one line beside those that wait.
+        // The thread may hold one line in addition to the queue.
         assert!((99..=100).contains(&stream.lost()), "{}", stream.lost());
         assert!(!stream.drained(Duration::ZERO).await);
         for _ in 0..sent - stream.lost() {
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_level_leaves_out_what_strangers_could_write() {
+    fn a_plain_level_omits_messages_that_strangers_could_trigger() {
         for level in ["error", "info", "trace", "info,waybill::sync=debug", "warn,warp=debug"] {
             assert!(tracing_subscriber::EnvFilter::try_new(directives(level)).is_ok(), "{level}");
         }

@@ -1,32 +1,37 @@
 //! The command line: arguments in, exit code out. `main` calls [`run`] and nothing else.
 //!
-//! One file a subcommand; each is thin over `App` and the same `Backend` that the HTTP API asks, so
-//! both ways in act alike. Results go to standard output, everything else to standard error.
+//! One file per subcommand; each is a thin layer over `App` and the same `Backend` that serves the HTTP API, so both
+//! behave alike. Results go to standard output, everything else to standard error.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod bars_stderr;
 mod check;
 mod color;
 mod demo;
-mod drawn;
+
 mod generate;
-mod held;
+mod in_use;
+
 mod keys;
-mod left;
+
 mod log;
-mod out;
-mod panics;
+mod output;
+mod panic_hook;
+
 mod plan;
 mod preview;
 mod progress;
+mod remaining;
 mod sandbox;
 mod schema;
 mod schema_infer;
 mod serve;
 mod server;
 mod shops;
+mod shutdown;
 mod state;
 mod status;
-mod stop;
+
 mod sync;
 mod table;
 mod verify;
@@ -44,23 +49,23 @@ use crate::config::{Config, ConfigError, Draft};
 use crate::http::backend::ApiError;
 use crate::http::validation::TextRule;
 use crate::sink::mysql;
-use held::Instead;
+use in_use::Alternative;
 use log::Voice;
-use out::{Out, tell};
+use output::{Out, print_stderr};
 
 /// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
 #[derive(Parser)]
 #[command(name = "waybill", version, max_term_width = 100)]
 #[command(long_about = "Keeps a complete, queryable copy of what a marketplace knows about a seller's shop, \
-    in MySQL or in an embedded archive. It lists, reads the details, writes them, and keeps them up to date, \
-    within the marketplace's rate limits and without losing anything in a crash.")]
+    in MySQL or in an embedded archive. It lists documents, reads their details, writes them and keeps them up to \
+    date, within the marketplace's rate limits and without losing anything in a crash.")]
 #[command(after_long_help = "See it work, without an account:\n  waybill demo\n\nFor real:\n  \
     waybill shops add --name \"My shop\" --client-id ID --secret-file secret.txt\n  waybill check\n  waybill serve\n\n\
-    Configuration: ./waybill.toml if it is there, or --config; each key has a variable that lies over the file\n\
-    (http.listen is WAYBILL_HTTP_LISTEN). config.example.toml lists every key with its default.\n\n\
+    Configuration: ./waybill.toml if it exists, or --config. Environment variables override the file:\n\
+    WAYBILL_HTTP_LISTEN overrides http.listen. config.example.toml lists every key with its default.\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 struct Arguments {
-    /// The configuration file [default: waybill.toml, if it is there]
+    /// The configuration file [default: waybill.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
@@ -91,7 +96,7 @@ enum Command {
     Version,
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 enum Failure {
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
@@ -130,9 +135,9 @@ impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Failure {
         match error {
             ApiError::Invalid(fields) => {
-                let told: Vec<String> =
+                let lines: Vec<String> =
                     fields.iter().map(|wrong| format!("`{}` {}", wrong.field, wrong.message)).collect();
-                Failure::Usage(told.join("\n"))
+                Failure::Usage(lines.join("\n"))
             }
             other => Failure::Failed(other.into()),
         }
@@ -141,34 +146,34 @@ impl From<ApiError> for Failure {
 
 type Outcome = Result<(), Failure>;
 
-/// Reads the arguments, runs the command to its end and says how it went.
+/// Reads the arguments, runs the command and returns its exit code.
 pub fn run() -> ExitCode {
-    panics::tell_place_only();
+    panic_hook::install();
     let parsed = arguments().try_get_matches().and_then(|matches| {
         matches.subcommand_name().inspect(|name| Holder::introduce(name, None));
         Arguments::from_arg_matches(&matches)
     });
     let arguments = match parsed {
         Ok(arguments) => arguments,
-        Err(told) => {
-            // Help and version come this way too, with code 0. A closed pipe is nobody's failure.
-            let code = if told.exit_code() == 0 { 0 } else { 2 };
-            log::bounded(move || drop(told.print()));
+        Err(error) => {
+            // Help and version come this way too, with code 0. A closed pipe is not an error.
+            let code = if error.exit_code() == 0 { 0 } else { 2 };
+            log::bounded(move || drop(error.print()));
             return ExitCode::from(code);
         }
     };
     color::choose(arguments.color);
     let is_small = matches!(arguments.command, Command::Generate(_) | Command::Version);
     if let Some(what) = app::machine::prepare().err().filter(|_| !is_small) {
-        tell(format_args!("waybill: {what}"));
+        print_stderr(format_args!("waybill: {what}"));
         return ExitCode::from(1);
     }
-    // A second install fails only because the first holds; both are the same provider.
+    // A second install fails because the same provider is already installed.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tell(format_args!("waybill: cannot start its threads: {error}"));
+            print_stderr(format_args!("waybill: cannot start its threads: {error}"));
             return ExitCode::from(1);
         }
     };
@@ -176,9 +181,9 @@ pub fn run() -> ExitCode {
         log::begin_service();
     }
     let outcome = runtime.block_on(Box::pin(dispatch(arguments)));
-    // What was not drained by now is repeated at the next start; a stuck call must not hold the exit.
+    // Work that did not drain is repeated at the next start; a stuck call must not delay the exit.
     runtime.shutdown_background();
-    // What was logged comes before the last word.
+    // Log lines come before the final message.
     log::flush();
     let code = match outcome {
         Ok(()) => 0,
@@ -195,7 +200,7 @@ pub fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The arguments; the commands that read no configuration do not offer it in their help.
+/// The arguments. Commands that read no configuration hide `--config` in their help.
 fn arguments() -> clap::Command {
     let hidden = || {
         clap::Arg::new("config").long("config").value_name("FILE").hide(true).value_parser(clap::value_parser!(PathBuf))
@@ -235,8 +240,8 @@ fn version(mut out: Out) -> Outcome {
     Ok(())
 }
 
-/// The process's variables that are ours, and HOME. A value that is no text reads as its readable part, which
-/// the checks then refuse by name.
+/// Our environment variables, and HOME. A value that is not UTF-8 is converted lossily, and the checks then refuse it
+/// by name.
 fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| {
@@ -253,27 +258,28 @@ fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// The configuration with what only the sink can tell of it, before anything of it begins.
+/// The configuration, including the checks that only the sink can make, before anything starts.
 fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
     let mut draft = Draft::read(path, environment)?;
     let definitions = draft.definitions().iter().map(|one| one.definition.as_ref());
-    let unfit = draft.mysql_url().map(|url| mysql::unfit(url, draft.mysql_ca_file(), definitions)).unwrap_or_default();
-    unfit.into_iter().for_each(|(key, what)| draft.add(&key, what));
+    let problems =
+        draft.mysql_url().map(|url| mysql::unfit(url, draft.mysql_ca_file(), definitions)).unwrap_or_default();
+    problems.into_iter().for_each(|(key, what)| draft.add(&key, what));
     Ok(draft)
 }
 
-/// Opens the books and starts nothing, for commands that look at them or change them. `instead`: how a running server
-/// does the same.
-async fn at_rest(config: Config, instead: Instead) -> Result<App, Failure> {
+/// Opens the store without starting the engine, for commands that read or change it. `alternative`: how a running
+/// server does the same.
+async fn at_rest(config: Config, alternative: Alternative) -> Result<App, Failure> {
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::at_rest(config).await.map_err(|error| Failure::Failed(held::explain(error, &data_dir, listen, instead)))
+    App::at_rest(config).await.map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, alternative)))
 }
 
-/// What a command says that finds no shop.
+/// Message of commands that find no shop.
 const NO_SHOPS: &str = "no shops yet; register one with `waybill shops add`";
 
-/// For commands that only look, and must not make a data directory: what to say when there is none yet. `shop` is the
-/// one that was asked for.
+/// For read-only commands, which must not create a data directory: the message if there is none yet. `shop` is the
+/// requested one.
 fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Failure> {
     if app::is_initialized(&config.data_dir) {
         return Ok(None);
@@ -282,18 +288,20 @@ fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Fa
         return Err(NoSuchShop(id.to_owned()).into());
     }
     let more =
-        if config.mysql_url.is_some() { "; the first `waybill serve` takes over those that MySQL knows" } else { "" };
+        if config.mysql_url.is_some() { "; the first `waybill serve` restores those that MySQL has" } else { "" };
     Ok(Some(format!("{NO_SHOPS}{more}")))
 }
 
-/// Starts everything but the HTTP side, for a command that ends. `instead` as in [`at_rest`].
-async fn start(config: Config, instead: Instead) -> Result<App, Failure> {
+/// Starts everything but the HTTP server, for a command that ends. `alternative` as in [`at_rest`].
+async fn start(config: Config, alternative: Alternative) -> Result<App, Failure> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start_pass(config).await.map_err(|error| Failure::Failed(held::explain(error, &data_dir, listen, instead)))
+    App::start_pass(config)
+        .await
+        .map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, alternative)))
 }
 
-/// An argument that goes by one of the API's rules, looked at before anything is opened.
+/// Checks an argument by one of the API's rules, before anything is opened.
 fn ruled(what: &str, text: &str, rule: TextRule) -> Outcome {
     rule(text).map_err(|message| Failure::Usage(format!("{what} {message}")))
 }
@@ -304,7 +312,7 @@ mod tests {
     use clap::Parser as _;
 
     #[test]
-    fn the_arguments_are_sound_and_every_command_teaches() {
+    fn the_arguments_are_valid_and_every_command_has_help_with_an_example() {
         let mut command = arguments();
         command.clone().debug_assert();
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "version") {
@@ -312,7 +320,7 @@ mod tests {
             assert!(help.contains("Exit codes: 0 done"), "{} names no exit codes", sub.get_name());
             assert!(
                 help.lines().take_while(|line| !line.starts_with("Usage:")).count() >= 3,
-                "{} is not told",
+                "{} has no long description",
                 sub.get_name()
             );
             assert!(help.contains(&format!("waybill {}", sub.get_name())), "{} shows no example", sub.get_name());
@@ -320,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn config_may_stand_before_and_behind_the_command() {
+    fn config_may_come_before_or_after_the_command() {
         for line in ["waybill --config a.toml sync", "waybill sync --config a.toml"] {
             let arguments = Arguments::try_parse_from(line.split(' ')).ok().unwrap();
             assert_eq!(arguments.config.unwrap().to_str(), Some("a.toml"));

@@ -1,27 +1,27 @@
-//! `waybill plan`: what the next walk would cost.
+//! `waybill plan`: estimates what the next walk would cost.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::held::Instead;
-use super::out::Out;
+use super::in_use::Alternative;
+use super::output::Out;
 use super::schema::known;
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, stop};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, shutdown};
 use crate::app::App;
 use crate::app::plan::{Ask, Plan, Rows, stream_name};
 use crate::domain::Mode;
 
-/// What a running server has instead.
-const BESIDE_SERVER: &str = "It has no call that plans; GET /api/v1/runs has the forecast of each walk that is under way. \
-    To plan, stop the server, run `waybill plan` and start it again";
+/// Advice while a server is running.
+const BESIDE_SERVER: &str = "It has no call for a plan; GET /api/v1/runs has a forecast of each walk in progress. To plan, \
+    stop the server, run `waybill plan` and start it again";
 
 /// Show which calls the next walk would make, and how long the rate limits make them take.
 ///
-/// Makes no call. Each pass of a walk counts: a first one reads its list twice. Pages are those of the last walk;
-/// for streams that were never walked give --rows. What is new or changed in the marketplace since the last walk is not
-/// known, and comes on top. Shops run side by side, so the longest budget is what the whole takes.
+/// Makes no call. Each pass of a walk counts: a first walk reads its list twice. Page counts are those of the last walk;
+/// for streams that were never walked give --rows. Documents that are new or changed since the last walk are unknown, and
+/// come on top. Shops run in parallel, so the longest budget determines the total time.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill plan\n  waybill plan --full\n  waybill plan --resource orders --rows 10000\n  \
@@ -29,16 +29,16 @@ const BESIDE_SERVER: &str = "It has no call that plans; GET /api/v1/runs has the
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
 pub(super) struct Args {
-    /// Only this shop, by id; all active shops else
+    /// Only this shop, by id [default: all active shops]
     #[arg(long, value_name = "ID")]
     shop: Option<String>,
-    /// Only this resource; all of the shop's resources else
+    /// Only this resource [default: all resources of the shop]
     #[arg(long, value_name = "NAME")]
     resource: Option<String>,
-    /// Of a walk over all pages
+    /// Plan a walk over all pages
     #[arg(long)]
     full: bool,
-    /// Rows of each stream that was never walked, or of those of one resource; may stand several times
+    /// Rows of each stream that was never walked, or of those of one resource; repeatable
     #[arg(long, value_name = "N|NAME=N")]
     rows: Vec<String>,
     /// Print one JSON document instead of the tables
@@ -46,7 +46,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Reads `--rows`: a number for all, or a number for what is named as the plan shows it.
+/// Reads `--rows`: a number for all streams, or for those of one resource.
 fn rows(arguments: &[String]) -> Result<Rows, Failure> {
     let mut rows = Rows::default();
     for argument in arguments {
@@ -67,11 +67,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let rows = rows(&args.rows)?;
     config.check_resources()?;
     known(&config, args.resource.as_deref())?;
-    if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
-        return if args.json { show_json(&Plan::default(), &mut out) } else { Ok(out.line(told)?) };
+    if let Some(message) = nothing_yet(&config, args.shop.as_deref())? {
+        return if args.json { show_json(&Plan::default(), &mut out) } else { Ok(out.line(message)?) };
     }
     let drain = config.limits.drain;
-    let app = at_rest(config, Instead::Nothing(BESIDE_SERVER)).await?;
+    let app = at_rest(config, Alternative::Advice(BESIDE_SERVER)).await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
     let shown = match app.plan(&ask) {
         Ok(plan) if args.json => show_json(&plan, &mut out),
@@ -79,17 +79,15 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Ok(plan) => show(&plan, &mut out),
         Err(error) => Err(error.into()),
     };
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     shown.and(stopped)
 }
 
-/// Why no walk would begin.
+/// Explains why no walk would start.
 async fn nothing_planned(app: &App, out: &mut Out) -> Outcome {
     let why = match app.backend().shops().await?.is_empty() {
         true => super::NO_SHOPS,
-        false => {
-            "no shop that is active takes any of this; `waybill shops list` shows the state of each and what it takes"
-        }
+        false => "no active shop syncs any of this; `waybill shops list` shows the state and the resources of each",
     };
     Ok(out.line(why)?)
 }
@@ -142,19 +140,19 @@ fn show(plan: &Plan, out: &mut Out) -> Outcome {
                 budget.rule.clone(),
                 budget.limit.clone(),
                 budget.calls.to_string(),
-                told(budget.takes),
+                duration_text(budget.takes),
             ]
         })
         .collect();
     out.table(&["account", "rule", "limit", "calls", "takes"], &rows)?;
     let longest = plan.budgets.iter().map(|budget| budget.takes).max().unwrap_or_default();
     let unknown = plan.streams.iter().any(|planned| planned.lists.is_none() || planned.details.is_none());
-    let rest = if unknown { ", and what is not known yet" } else { "" };
-    out.line(format_args!("\nAll of it: {}{rest}.", told(longest)))?;
+    let rest = if unknown { ", plus what is not known yet" } else { "" };
+    out.line(format_args!("\nIn total: {}{rest}.", duration_text(longest)))?;
     Ok(())
 }
 
-fn told(time: Duration) -> String {
+fn duration_text(time: Duration) -> String {
     match time.as_secs() {
         0 => "at once".to_owned(),
         s if s < 120 => format!("{s} s"),

@@ -1,19 +1,19 @@
-//! `waybill preview`: try a definition before it is trusted.
+//! `waybill preview`: tries out a definition.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::held::{self, AT_REST_ONLY};
-use super::out::Out;
+use super::in_use::{self, AT_REST_ONLY};
+use super::output::Out;
 use super::schema::known;
 use super::{Failure, Outcome, Voice, configure, nothing_yet, table};
 use crate::app::preview::{self, Preview};
 
-/// Show the first rows of a resource, and what each column gets.
+/// Show the first rows of a resource, and the value of each column.
 ///
-/// Reads one list page and a few documents from the marketplace, within its rate limits, and lays them out as the
-/// definition says. Writes nothing: neither to MySQL nor to the archive.
+/// Reads one list page and a few documents from the marketplace, within its rate limits, and maps them as the definition
+/// says. Writes nothing, neither to MySQL nor to the archive.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill preview orders\n  waybill preview orders --shop k3v9x0q2m1ab --rows 20\n\n\
@@ -22,7 +22,7 @@ use crate::app::preview::{self, Preview};
 pub(super) struct Args {
     /// The resource, as the configuration names it
     resource: String,
-    /// Whose, by id; the first shop that takes it else
+    /// The shop, by id [default: the first that syncs the resource]
     #[arg(long, value_name = "ID")]
     shop: Option<String>,
     /// How many documents to read
@@ -36,13 +36,13 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     known(&config, Some(&args.resource))?;
-    if let Some(told) = nothing_yet(&config, args.shop.as_deref())? {
-        return Err(Failure::Failed(anyhow::anyhow!(told)));
+    if let Some(message) = nothing_yet(&config, args.shop.as_deref())? {
+        return Err(Failure::Failed(anyhow::anyhow!(message)));
     }
     let definition = config.definitions.iter().find(|definition| definition.name == args.resource);
     let Some(definition) = definition else { return Ok(()) };
     let found = preview::preview(&config, definition, args.shop.as_deref(), usize::from(args.rows)).await;
-    let found = found.map_err(|error| held::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
+    let found = found.map_err(|error| in_use::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
     if args.json { show_json(&args.resource, &found, &mut out) } else { show(&args.resource, &found, &mut out) }
 }
 
@@ -67,7 +67,7 @@ fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
     out.line(format_args!("{resource} of {}: {} documents\n", table::clean(shop), rows.len()))?;
     let heads: Vec<&str> = names.iter().map(String::as_str).collect();
     out.table(&heads, rows)?;
-    out.line("\nWhat the columns get of the first one:\n")?;
+    out.line("\nColumns of the first document:\n")?;
     let got: Vec<Vec<String>> = columns
         .iter()
         .map(|got| vec![got.column.clone(), got.kind.clone(), got.from.clone(), got.value.clone()])
@@ -77,8 +77,8 @@ fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
         out.line(format_args!("\n{child}: {rows} rows"))?;
     }
     if unmapped.is_empty() {
-        return Ok(out.line("\nEach field has a column.")?);
+        return Ok(out.line("\nEvery field has a column.")?);
     }
-    out.line(format_args!("\nNo column takes these; they stay in `document`:\n  {}", unmapped.join("\n  ")))?;
+    out.line(format_args!("\nFields without a column (they are kept in `document`):\n  {}", unmapped.join("\n  ")))?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Progress of runs: the words, and the bars that show them.
+//! Progress of runs, as text and as bars.
 //!
-//! What is shown is worked out by plain functions over [`RunView`]s; [`Bars`] only draws. Bars go to
-//! standard error, and only to a terminal; else a plain line tells the sums now and then.
+//! Plain functions over [`RunView`]s make the text; [`Bars`] only draws. Bars go to standard error, and only to a
+//! terminal; otherwise a plain line shows the totals from time to time.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::drawn;
-use super::out::tell;
+use super::bars_stderr;
+use super::output::print_stderr;
 use super::table::{Mark, clean};
 use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
 use crate::domain::{Run, RunState, Wait};
 
-/// More bars than this would scroll; the last line tells how many are not shown.
+/// More bars than this would scroll; the last line counts those not shown.
 const BARS_MAX: usize = 12;
-/// Fewer columns of a shop's name say nothing.
+/// A shop's name shorter than this is left out.
 const SHOP_MIN: usize = 4;
-/// Kinds of waits that one line names.
+/// Most kinds of waits that one line names.
 const WAITS_MAX: usize = 3;
-/// Without a terminal a line this often is enough for a log.
+/// Interval of the plain lines without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// One line of progress.
@@ -31,7 +31,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Line {
     /// The shop's name, which may be cut. Empty: all shops.
     pub(super) shop: String,
-    /// What it is.
+    /// The stream's name.
     pub(super) stream: String,
     pub(super) done: u64,
     pub(super) of: u64,
@@ -40,7 +40,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Position and length of the bar: full only for work that was there and is done.
+    /// Position and length of the bar: full only if there was work and all of it is done.
     fn bar(&self) -> (u64, u64) {
         match (self.of, self.mark) {
             (0, _) => (0, 1),
@@ -49,7 +49,7 @@ impl Line {
         }
     }
 
-    /// Both names within a width: the stream first, then as much of the shop as fits.
+    /// Both names within a width: all of the stream, and as much of the shop as fits.
     fn label(&self, columns: usize) -> String {
         let room = columns.saturating_sub(measure_text_width(&self.stream) + 1);
         let shop = if room < SHOP_MIN { "" } else { &truncate_str(&self.shop, room, "…") };
@@ -62,7 +62,7 @@ impl Line {
     }
 }
 
-/// What one run shows. `shop` is its shop's name, as people know it.
+/// The progress line of one run. `shop` is the shop's name.
 pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
     let run = &view.run;
     let ended = |word: &str| format!("{word}: {}", clean(run.error.as_deref().unwrap_or("no reason given")));
@@ -94,7 +94,7 @@ pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
     }
 }
 
-/// `the rate limit until 14:05:09`, by the clock of this machine's time zone.
+/// `the rate limit until 14:05:09`, in this machine's time zone.
 fn waiting(wait: &Wait) -> String {
     waiting_in(wait, &TimeZone::system())
 }
@@ -102,7 +102,7 @@ fn waiting(wait: &Wait) -> String {
 fn waiting_in(Wait { until, text, .. }: &Wait, zone: &TimeZone) -> String {
     let at = until.and_then(|at| Timestamp::from_millisecond(at).ok());
     match at {
-        // Up to the second in which it is over.
+        // Rounded up to whole seconds.
         Some(at) => format!(
             "{text} until {}",
             (at + SignedDuration::from_millis(999)).to_zoned(zone.clone()).strftime("%H:%M:%S")
@@ -111,7 +111,7 @@ fn waiting_in(Wait { until, text, .. }: &Wait, zone: &TimeZone) -> String {
     }
 }
 
-/// What open runs wait for, those that are over first, for the line below the bars and for logs; empty: nothing.
+/// What open runs wait for, the shortest waits first, for the line below the bars and for logs; empty: nothing.
 pub(super) fn waits(runs: &[RunView]) -> String {
     let mut waits: Vec<(&Wait, u64)> = Vec::new();
     for wait in runs.iter().filter_map(|view| view.waits_for.as_ref()) {
@@ -148,7 +148,7 @@ fn values(run: &Run) -> String {
     format!("{} {}", run.stream.resource, values.join(" "))
 }
 
-/// When a run will be done, for people.
+/// When a run will be done, in words.
 pub(super) fn forecast(at: Option<Millis>, now: Millis) -> String {
     let Some(at) = at else { return "fetching".to_owned() };
     match (at - now).max(0) / 1000 {
@@ -160,7 +160,7 @@ pub(super) fn forecast(at: Option<Millis>, now: Millis) -> String {
     }
 }
 
-/// The sums over runs, in one sentence.
+/// The totals over runs, in one sentence.
 pub(super) fn sums(runs: &[RunView]) -> String {
     let sum = |part: fn(&Run) -> u64| runs.iter().map(|view| part(&view.run)).sum::<u64>();
     let open = runs.iter().filter(|view| view.run.is_open()).count();
@@ -176,7 +176,7 @@ pub(super) fn sums(runs: &[RunView]) -> String {
     )
 }
 
-/// How a line is laid out on a terminal of a width; nothing of it ever wraps.
+/// Widths of a progress line's parts, so that it never wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     label: usize,
@@ -205,38 +205,38 @@ impl Layout {
     }
 }
 
-/// Bars on the terminal, one a run, and a line with the sums below.
+/// Bars on the terminal, one per run, and a line with the totals below.
 pub(super) struct Bars {
     group: MultiProgress,
     bars: Vec<ProgressBar>,
     foot: ProgressBar,
-    told: Option<Instant>,
+    printed_at: Option<Instant>,
     quiet: bool,
-    /// Of the terminal, when it was last drawn on.
+    /// Width of the terminal at the last draw.
     width: usize,
 }
 
 impl Bars {
-    /// `quiet`: draw and tell nothing.
+    /// `quiet`: draws and prints nothing.
     pub(super) fn new(quiet: bool) -> Bars {
         let group = MultiProgress::new();
         let foot = group.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
-        Bars { group, bars: Vec::new(), foot, told: None, quiet, width: 0 }
+        Bars { group, bars: Vec::new(), foot, printed_at: None, quiet, width: 0 }
     }
 
-    /// Shows the present state; open runs first.
+    /// Shows the current state; open runs come first.
     pub(super) fn show(&mut self, lines: &[Line], sums: &str) {
         if self.quiet {
             return;
         }
         if self.group.is_hidden() {
-            if self.told.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
-                self.told = Some(Instant::now());
-                tell(sums);
+            if self.printed_at.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
+                self.printed_at = Some(Instant::now());
+                print_stderr(sums);
             }
             return;
         }
-        drawn::set(Some(self.group.clone()));
+        bars_stderr::set(Some(self.group.clone()));
         let (rows, columns) = Term::stderr().size();
         self.resized(usize::from(columns));
         let layout = Layout::of(self.width);
@@ -258,8 +258,8 @@ impl Bars {
         self.foot.tick();
     }
 
-    /// Clears the screen of a terminal that has become narrower: it may have wrapped the lines that were drawn, into
-    /// more than will be taken back.
+    /// Clears the screen if the terminal became narrower: it may have wrapped the bars into more lines than will be
+    /// erased.
     fn resized(&mut self, width: usize) {
         if width < self.width {
             Term::stderr().clear_screen().ok();
@@ -269,14 +269,14 @@ impl Bars {
 
     /// Leaves the last state on the screen.
     pub(super) fn finish(self) {
-        drawn::set(None);
+        bars_stderr::set(None);
         self.bars.iter().for_each(ProgressBar::abandon);
         self.foot.finish_and_clear();
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are constants; a broken one falls back to the plain bar rather than to a panic.
+    // The templates are constants; an invalid one falls back to the default bar instead of a panic.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_told_in_words() {
+    fn a_run_is_described_by_state_counts_and_forecast() {
         let text = |state| line("Winkel", &view(state), 1_000).text;
         assert_eq!(text(RunState::Walking), "page 3, 150 listed, 120 to fetch, about 60 s to go, 2 parked");
         assert_eq!(text(RunState::Fetching), "about 60 s to go, 2 parked");

@@ -1,6 +1,6 @@
-//! `waybill sandbox`: the stand-in for the marketplace, on loopback, until a stop signal.
+//! `waybill sandbox`: runs the stand-in for the marketplace on loopback, until a stop signal.
 //!
-//! With `demo` it is the only command that knows how a sandbox shop is filled; both use [`shop`].
+//! `demo` fills its sandbox shop with [`shop`] too.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,60 +9,59 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::out::Out;
-use super::{Failure, Outcome, stop};
+use super::output::Out;
+use super::{Failure, Outcome, shutdown};
 use crate::catalog::Limit;
-use crate::catalog::reader::parse_duration;
-use crate::domain::Clock;
+use crate::domain::{Clock, parse_duration};
 use crate::sandbox::{Options, Sandbox, ShopOptions};
 
 /// Run a strict local stand-in for the marketplace's API.
 ///
-/// Tokens that end, rate windows with their headers and refusals, pages that drift, odd but legal
-/// values, and faults on demand (POST /_sandbox/faults). What it serves follows from the seed. It counts every call: GET /_sandbox/audit. It asks nobody
-/// who they are, so it listens on loopback only.
+/// It has tokens that expire, rate windows with their headers and refusals, pages that shift, unusual but legal values,
+/// and faults on demand (POST /_sandbox/faults). The seed determines what it serves. It counts every call: GET
+/// /_sandbox/audit. It does not authenticate its own endpoints, so it listens on loopback only.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill sandbox\n  waybill sandbox --shops 3 --rows 500 --arrivals 5s\n  \
     waybill sandbox --limit 'GET /retailer/shipments/*=none'\n\nIt prints the lines for waybill.toml and the \
     credentials for `waybill shops add`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub(super) struct Args {
-    /// Where it answers
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// What it serves follows from this
+    /// Seed of everything it serves
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many shops it knows
+    /// Number of shops
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     shops: u32,
     /// Documents in each shop
     #[arg(long, default_value_t = 240)]
     rows: usize,
-    /// Lies over the real rate rules; "none" lifts one. May be given many times
+    /// Override a real rate rule; "none" lifts it; repeatable
     #[arg(long = "limit", value_name = "RULE=LIMIT", value_parser = limit)]
     limits: Vec<(String, String)>,
-    /// How long a token works
+    /// How long a token is valid
     #[arg(long, default_value = "599s", value_name = "TIME", value_parser = duration)]
     token_life: Duration,
-    /// A pause before every answer, like 80ms
+    /// Latency of every response, like 80ms
     #[arg(long, value_name = "TIME", value_parser = duration)]
     latency: Option<Duration>,
-    /// A new document this often, like 5s
+    /// Add a new document this often, like 5s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     arrivals: Option<Duration>,
-    /// Refuse without telling when to come back
+    /// Refuse calls without a Retry-After header
     #[arg(long)]
     no_retry_after: bool,
     /// End lists with an empty array instead of an empty object
     #[arg(long)]
     empty_array: bool,
-    /// Serve tidy values only
+    /// Serve ordinary values only
     #[arg(long)]
     tidy: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("`{text}` is no time; write it like 80ms, 5s or 10min"))
+    parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; write it like 80ms, 5s or 10min"))
 }
 
 fn limit(text: &str) -> Result<(String, String), String> {
@@ -74,7 +73,7 @@ fn limit(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     if !args.listen.ip().is_loopback() {
         let what = format!(
-            "--listen {}: it asks nobody who they are; use a loopback address like 127.0.0.1:8090",
+            "--listen {}: the sandbox has no authentication; use a loopback address like 127.0.0.1:8090",
             args.listen
         );
         return Err(Failure::Usage(what));
@@ -96,7 +95,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let sandbox = Sandbox::new(options, Clock::system()).map_err(|error| Failure::Usage(error.to_string()))?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("--listen: cannot listen on {}", args.listen))?;
-    let mut signals = stop::Signals::listen()?;
+    let mut signals = shutdown::Signals::listen()?;
     for line in directions(listener.local_addr()?, &shops) {
         out.line(line)?;
     }
@@ -111,7 +110,7 @@ pub(super) fn shop(number: u32, rows: usize) -> ShopOptions {
     ShopOptions { client_secret: format!("secret-of-{client_id}"), client_id, fbr: rows - fbb, fbb }
 }
 
-/// What to write where, to sync from it.
+/// Instructions for syncing from it.
 fn directions(address: SocketAddr, shops: &[ShopOptions]) -> Vec<String> {
     let mut lines = vec![
         format!("sandbox listens on http://{address}"),
@@ -125,10 +124,10 @@ fn directions(address: SocketAddr, shops: &[ShopOptions]) -> Vec<String> {
     ];
     lines.extend(shops.iter().take(10).map(|shop| format!("  {}  {}", shop.client_id, shop.client_secret)));
     if shops.len() > 10 {
-        lines.push(format!("  and so on, to sandbox-{}", shops.len()));
+        lines.push(format!("  and so on, up to sandbox-{}", shops.len()));
     }
     lines.push(String::new());
-    lines.push(format!("What was called: curl http://{address}/_sandbox/audit"));
+    lines.push(format!("Calls so far: curl http://{address}/_sandbox/audit"));
     lines
 }
 

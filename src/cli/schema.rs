@@ -1,11 +1,11 @@
-//! `waybill schema`: what the tables look like, and filling what was added to them.
+//! `waybill schema`: prints the tables, and backfills columns that were added to them.
 
 use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::out::{Out, tell};
+use super::output::{Out, print_stderr};
 use super::progress::{Bars, Line};
 use super::table::Mark;
 use super::{Failure, Outcome, Voice, configure, schema_infer};
@@ -13,10 +13,10 @@ use crate::app::schema::{self, Replay, Wanted};
 use crate::catalog::{self, did_you_mean};
 use crate::config::Config;
 
-/// Show the tables of the resources, or fill what was added to them.
+/// Show the tables of the resources, or fill columns that were added to them.
 ///
-/// `serve` makes new tables and columns by itself, and never drops or narrows one. What was there before is filled
-/// from the stored documents, without a call of the marketplace's API.
+/// `serve` creates new tables and columns, and never drops or narrows one. `replay` fills them for existing documents
+/// from the stored JSON, without a call to the marketplace's API.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(
@@ -31,33 +31,32 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Act {
-    /// Print the SQL of the tables, as it would be run; asks nobody
+    /// Print the SQL of the tables, as it would be run; contacts no server
     Print {
-        /// Only this resource; all, and Waybill's own tables, else
+        /// Only this resource [default: all, and Waybill's own tables]
         resource: Option<String>,
-        /// Print the views for people instead, those whose resources are all configured
+        /// Print the ready-made views instead: those whose resources are all configured
         #[arg(long, conflicts_with = "resource")]
         views: bool,
     },
     Infer(Box<schema_infer::Args>),
     /// Fill columns and tables that were added later, from the documents in MySQL
     ///
-    /// Makes no call of the marketplace's API, works beside a running server, and goes on where an earlier one
-    /// was stopped. `serve` adds new columns and tables by itself; they stay empty for what was there before until
-    /// this is run.
+    /// Makes no call to the marketplace's API, works beside a running server, and resumes where an earlier replay was
+    /// stopped. `serve` adds new columns and tables; for existing documents they stay empty until this is run.
     Replay {
-        /// Only this resource; all else
+        /// Only this resource [default: all]
         resource: Option<String>,
-        /// Only this shop, by id; all else
+        /// Only this shop, by id [default: all]
         #[arg(long, value_name = "ID")]
         shop: Option<String>,
-        /// Begin with the first document, though all were done
+        /// Start over with the first document
         #[arg(long)]
         again: bool,
-        /// Print nothing unless something went wrong, and that to standard error
+        /// Print nothing but errors, to standard error
         #[arg(long, short)]
         quiet: bool,
-        /// Print one JSON document; also with --quiet
+        /// Print one JSON document, even with --quiet
         #[arg(long)]
         json: bool,
     },
@@ -83,20 +82,20 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Act::Replay { resource, shop, again, quiet, json } => {
             known(&config, resource.as_deref())?;
             let mut bars = Bars::new(quiet);
-            let show = |state: &Replay| bars.show(&[line(state)], &told(state));
+            let show = |state: &Replay| bars.show(&[line(state)], &progress_text(state));
             let wanted = Wanted { resource: resource.as_deref(), shop: shop.as_deref(), again };
             let replayed = schema::replay(&config, wanted, show).await;
             bars.finish();
             let replayed = replayed?;
             if replayed.is_none() && !quiet {
-                tell("nothing to fill: without mysql.url the columns are worked out when they are read");
+                print_stderr("nothing to fill: without mysql.url the columns are computed when they are read");
             }
             let replayed = replayed.unwrap_or_default();
             if json {
                 let items: Vec<_> = replayed.iter().map(item).collect();
                 out.json(&json!({ "items": items }))?;
             } else if !quiet {
-                replayed.iter().try_for_each(|state| out.line(told(state)))?;
+                replayed.iter().try_for_each(|state| out.line(progress_text(state)))?;
             }
             Ok(())
         }
@@ -120,17 +119,15 @@ fn line(state: &Replay) -> Line {
     }
 }
 
-fn told(state: &Replay) -> String {
+fn progress_text(state: &Replay) -> String {
     let Replay { resource, documents, before, ended, .. } = state;
     let end = if *ended { "" } else { " so far" };
     match before {
         0 => format!("{resource}: {documents} documents{end}"),
         before if before == documents && *ended => {
-            format!(
-                "{resource}: nothing is left, {documents} documents were done by an earlier call; --again lays all out again"
-            )
+            format!("{resource}: nothing left to do, {documents} documents were done earlier; --again starts over")
         }
-        before => format!("{resource}: {documents} documents{end}, {before} of them by an earlier call"),
+        before => format!("{resource}: {documents} documents{end}, {before} of them earlier"),
     }
 }
 
@@ -141,7 +138,7 @@ pub(super) fn known(config: &Config, resource: Option<&str>) -> Result<(), Failu
         None => Ok(()),
         Some(resource) => {
             let hint = did_you_mean(resource, names.iter().copied());
-            let what = format!("`{resource}` is not configured{hint} There is {}", names.join(", "));
+            let what = format!("`{resource}` is not configured{hint} Configured: {}", names.join(", "));
             Err(Failure::Usage(what))
         }
     }

@@ -1,67 +1,66 @@
-//! `waybill schema infer`: a definition for a resource that has none.
+//! `waybill schema infer`: drafts a definition for an unknown resource.
 
-use super::held::{self, AT_REST_ONLY};
-use super::out::{Out, tell};
+use super::in_use::{self, AT_REST_ONLY};
+use super::output::{Out, print_stderr};
 use super::{Failure, Outcome, nothing_yet};
 use crate::app::infer::{self, Wanted};
 use crate::catalog::reader::is_plain_path;
 use crate::catalog::{self, Limit};
 use crate::config::Config;
 
-/// Write a definition for a resource that has none, from a sample of the API
+/// Draft a definition for an unknown resource, from a sample of the API
 ///
-/// Reads one page of a list and a few details, within the rate rules, and prints a definition ready for the
-/// configuration: typed columns, tables for the arrays, and what it takes the id and the pages to be, with what that
-/// was guessed from. Nothing is stored.
+/// Reads one page of a list and a few details, within the rate rules, and prints a definition for the configuration:
+/// typed columns, tables for the arrays, and its guess of the id and the pagination, with what that is based on. Nothing
+/// is stored.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  \
     waybill schema infer returns --path /v1/returns --detail /v1/returns/{id} --limit 20/min\n  \
     waybill schema infer labels --path /v1/labels --items /data --id /labelId --rows 50 >> waybill.toml\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub(super) struct Args {
-    /// What to call it; a name that is not in use
+    /// Name of the new resource, not in use yet
     resource: String,
     /// Path of the list, like /v1/things
     #[arg(long)]
     path: String,
-    /// JSON pointer to the array of rows; found in the answer else
+    /// JSON pointer to the array of rows [default: guessed]
     #[arg(long, value_name = "POINTER")]
     items: Option<String>,
-    /// JSON pointer to a row's id; found in the rows else
+    /// JSON pointer to a row's id [default: guessed]
     #[arg(long, value_name = "POINTER")]
     id: Option<String>,
-    /// Path of one document, like /v1/things/{id}; the rows are the documents else
+    /// Path of one document, like /v1/things/{id} [default: the rows are the documents]
     #[arg(long, value_name = "PATH")]
     detail: Option<String>,
-    /// What to ask for with Accept
+    /// The media type to request with Accept
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     media_type: String,
-    /// A parameter of the list, like status=OPEN. May be given many times; the sample is read with the first value of
-    /// each
+    /// A parameter of the list, like status=OPEN; repeatable. The sample is read with the first value of each
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
-    /// Whose documents, by id; those of the first active shop else
+    /// The shop, by id [default: the first active one]
     #[arg(long, value_name = "ID")]
     shop: Option<String>,
-    /// Documents looked at, at most
+    /// Most documents to sample
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=500))]
     rows: u16,
-    /// The rate limit of paths that have no rule, like 20/min
+    /// The rate limit of paths without a rule, like 20/min
     #[arg(long, value_name = "LIMIT", value_parser = limit)]
     limit: Option<String>,
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
-    let (name, value) = parts.ok_or_else(|| format!("`{text}` is no parameter; write it like status=OPEN"))?;
+    let (name, value) = parts.ok_or_else(|| format!("`{text}` is not a parameter; write it like status=OPEN"))?;
     let plain = |text: &str| text.chars().all(|letter| !letter.is_control());
     if !plain(name) || !plain(value) {
-        return Err("no control characters, please".to_owned());
+        return Err("must not contain control characters".to_owned());
     }
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// The values of each parameter, as a definition has them.
+/// Groups the values by parameter.
 fn grouped(given: Vec<(String, String)>) -> Vec<(String, Vec<String>)> {
     let mut parameters: Vec<(String, Vec<String>)> = Vec::new();
     for (name, value) in given {
@@ -76,7 +75,7 @@ fn grouped(given: Vec<(String, String)>) -> Vec<(String, Vec<String>)> {
 
 fn limit(text: &str) -> Result<String, String> {
     Limit::parse(text)?
-        .map_or_else(|| Err("none is no limit here; write it like 20/min".to_owned()), |limit| Ok(limit.to_string()))
+        .map_or_else(|| Err("a limit is needed here; write it like 20/min".to_owned()), |limit| Ok(limit.to_string()))
 }
 
 pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
@@ -98,22 +97,22 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
         let what = format!("no rate rule for {pattern}; give --limit, like --limit 20/min");
         return Err(Failure::Usage(what));
     }
-    if let Some(told) = nothing_yet(config, wanted.shop.as_deref())? {
-        return Err(Failure::Failed(anyhow::anyhow!(told)));
+    if let Some(message) = nothing_yet(config, wanted.shop.as_deref())? {
+        return Err(Failure::Failed(anyhow::anyhow!(message)));
     }
     let inferred = infer::infer(config, &wanted).await;
-    let inferred = inferred.map_err(|error| held::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
+    let inferred = inferred.map_err(|error| in_use::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
     out.line(inferred.toml.trim_end())?;
-    tell(format_args!("{} calls", inferred.calls));
+    print_stderr(format_args!("{} calls", inferred.calls));
     Ok(())
 }
 
 fn unused(config: &Config, name: &str) -> Result<(), Failure> {
     if !catalog::is_identifier(name) {
-        return Err(Failure::Usage(format!("`{name}` is no name; use a-z, 0-9 and _, a letter first, at most 60")));
+        return Err(Failure::Usage(format!("`{name}` is not a name; use a-z, 0-9 and _, a letter first, at most 60")));
     }
     if config.definitions.iter().any(|definition| definition.name == name) {
-        let what = format!("`{name}` has a definition; `waybill preview {name}` shows what it does");
+        let what = format!("`{name}` already has a definition; `waybill preview {name}` shows what it does");
         return Err(Failure::Usage(what));
     }
     if catalog::ships(name) {
@@ -131,7 +130,7 @@ fn paths(args: &Args) -> Result<(), Failure> {
     if let Some(detail) = &args.detail
         && (!is_plain_path(detail) || !detail.contains("{id}") || detail.replace("{id}", "").contains(['{', '}']))
     {
-        return wrong("--detail", "must be a path with {id} in it, like /v1/things/{id}");
+        return wrong("--detail", "must be a path with {id}, like /v1/things/{id}");
     }
     for (option, pointer) in [("--items", &args.items), ("--id", &args.id)] {
         let is_sound = |pointer: &String| pointer.starts_with('/') || pointer.is_empty() && option == "--items";

@@ -1,7 +1,7 @@
-//! Asks a running Waybill server over its HTTP API, for `waybill status`.
+//! HTTP client for a running Waybill server, for `waybill status`.
 //!
-//! The API key comes from a file or from the environment, never from an argument, and leaves only over TLS or to this
-//! machine. It is sent after the server has answered `/livez` as Waybill does.
+//! The API key comes from a file or from the environment, never from an argument, and is sent only over TLS or to this
+//! machine, and only after the server has answered `/livez` like a Waybill server.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
@@ -16,34 +16,32 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-use super::{Failure, environment, table};
+use super::{Failure, environment, serve, table};
 use crate::app::secret_file;
 
-/// Variables that hold an API key, the first that is set counts.
+/// Variables for the API key; the first that is set is used.
 const KEY_VARIABLES: [&str; 2] = ["WAYBILL_API_KEY", "WAYBILL_ADMIN_KEY"];
-/// What `serve` leaves in the file of its admin key until there is one.
-const NOT_MADE: &str = "not made yet";
-/// Longer than any key; a wrong file must not be read whole.
+/// Longer than any key; bounds the read of a wrong file.
 const KEY_MAX: u64 = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than a server takes for its answer.
+/// Longer than any answer of the server takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of an answer: a page of shops has less than 2 MB.
+/// Longest body in bytes; a page of shops has less than 2 MB.
 const BODY_MAX: usize = 32 * 1024 * 1024;
-/// Shops asked for at a time.
+/// Shops per request.
 const SHOPS_PAGE: usize = 500;
 
-/// An API key, and where it is from.
+/// An API key, and where it came from.
 pub(super) struct Key {
     text: SecretString,
     from: String,
 }
 
 impl Key {
-    /// The key in a file (`-`: standard input), else in the environment.
+    /// Reads the key from a file (`-`: standard input), else from the environment.
     ///
     /// # Errors
-    /// The named file cannot be read, or holds no key.
+    /// The named file cannot be read, or has no key.
     pub(super) fn given(file: Option<&Path>) -> Result<Option<Key>, Failure> {
         if let Some(file) = file {
             return Key::of_file(file).map(Some);
@@ -54,10 +52,10 @@ impl Key {
         Key::read(text, name.to_owned()).map(Some)
     }
 
-    /// The admin key that `serve` has put beside a data directory, if it is there.
+    /// The admin key that `serve` wrote beside a data directory, if there is one.
     pub(super) fn beside(data_dir: &Path) -> Option<Key> {
         let file = secret_file::beside(data_dir, ".admin-key");
-        let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != NOT_MADE)?;
+        let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != serve::PLACEHOLDER)?;
         Key::read(text, file.display().to_string()).ok()
     }
 
@@ -65,7 +63,7 @@ impl Key {
         let mut text = String::new();
         if file == Path::new("-") {
             if std::io::stdin().is_terminal() {
-                let what = "--key-file -: the key is piped into standard input, like: waybill status ... < FILE";
+                let what = "--key-file -: pipe the key into standard input, like: waybill status ... < FILE";
                 return Err(Failure::Usage(what.to_owned()));
             }
             std::io::stdin().take(KEY_MAX).read_to_string(&mut text).context("API key on standard input")?;
@@ -81,7 +79,7 @@ impl Key {
         let first = text.lines().next().unwrap_or_default().trim();
         if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
             let what = format!(
-                "{from} holds no API key: one line of visible ASCII characters, as `waybill keys create` prints"
+                "{from} has no API key: it needs one line of visible ASCII characters, as `waybill keys create` prints"
             );
             return Err(Failure::Usage(what));
         }
@@ -96,7 +94,7 @@ pub(super) struct Server {
     client: Client,
 }
 
-/// What a server says of its health and its shops, and when by its own clock.
+/// A server's health and shops, with the time by its own clock.
 pub(super) struct Answer {
     /// As `waybill status --json` prints it.
     pub(super) status: Value,
@@ -105,16 +103,16 @@ pub(super) struct Answer {
 }
 
 impl Server {
-    /// The server at an address that a person gave.
+    /// The server at an address from the command line.
     ///
     /// # Errors
-    /// It is no address, or one to which a key must not go.
+    /// The address is invalid, or a key must not be sent there.
     pub(super) fn at(address: &str, key: Key) -> Result<Server, Failure> {
         let usage = |what: &str| Failure::Usage(format!("--server {}: {what}", table::clean(address)));
         let example = "write it like https://waybill.example.com or http://127.0.0.1:8080";
-        let base = Url::parse(address).map_err(|error| usage(&format!("is no address ({error}); {example}")))?;
+        let base = Url::parse(address).map_err(|error| usage(&format!("is not an address ({error}); {example}")))?;
         if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
-            return Err(Failure::Usage(format!("--server: holds a user, a password or parameters; {example}")));
+            return Err(Failure::Usage(format!("--server: contains a user, a password or parameters; {example}")));
         }
         let is_local = match base.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -128,21 +126,21 @@ impl Server {
                 "would send the API key in clear text; use https, or a tunnel (ssh -L 8080:127.0.0.1:8080 HOST) and \
                  http://127.0.0.1:8080",
             )),
-            _ => Err(usage(&format!("is no web address; {example}"))),
+            _ => Err(usage(&format!("is not a web address; {example}"))),
         }
     }
 
     /// A server on this machine.
     ///
     /// # Errors
-    /// No client can be made.
+    /// No HTTP client can be created.
     pub(super) fn here(address: SocketAddr, key: Key) -> Result<Server, Failure> {
         let base = Url::parse(&format!("http://{address}")).map_err(anyhow::Error::from)?;
         Server::new(base, key)
     }
 
     fn new(mut base: Url, key: Key) -> Result<Server, Failure> {
-        // So that what is joined to it lies below it.
+        // Joined paths must go below it.
         if !base.path().ends_with('/') {
             let below = format!("{}/", base.path());
             base.set_path(&below);
@@ -162,10 +160,10 @@ impl Server {
         Ok(Server { base, key, client: client.map_err(anyhow::Error::from)? })
     }
 
-    /// Asks for the health and all shops.
+    /// Requests the health and all shops.
     ///
     /// # Errors
-    /// What went wrong and what to do about it.
+    /// What went wrong, and what to do about it.
     pub(super) async fn status(&self) -> Result<Answer, Failure> {
         self.greet().await?;
         let (mut status, date) = self.get("api/v1/status").await?;
@@ -186,7 +184,7 @@ impl Server {
         Ok(Answer { status: json!({"health": health, "shops": shops}), date })
     }
 
-    /// Whether a Waybill is there, before it is shown a key.
+    /// Checks that it is a Waybill server before it gets a key.
     async fn greet(&self) -> Result<(), Failure> {
         let (status, headers, body) = self.send("livez", None).await?;
         let word: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -217,7 +215,7 @@ impl Server {
         let (base, from) = (&self.base, &self.key.from);
         Err(Failure::Failed(match status {
             StatusCode::UNAUTHORIZED => anyhow!(
-                "{base} does not accept the API key from {from} (401): it is unknown, revoked or at its end; give another \
+                "{base} does not accept the API key from {from} (401): it is unknown, revoked or expired; give another \
                  with --key-file or WAYBILL_API_KEY"
             ),
             StatusCode::FORBIDDEN => anyhow!(
@@ -254,7 +252,7 @@ impl Server {
     fn is_no_waybill(&self, what: &str) -> Failure {
         let (base, what) = (&self.base, table::clean(what));
         Failure::Failed(anyhow!(
-            "what answers at {base} is no Waybill server of this kind ({what}); give the address that `waybill serve` says \
+            "{base} is not a Waybill server, or not of this version ({what}); give the address that `waybill serve` says \
              it listens on"
         ))
     }
@@ -282,7 +280,7 @@ impl Server {
                  listens on"
             )
         } else {
-            anyhow!("{base} does not answer as an HTTP server does: {why}; if it speaks TLS, write https://")
+            anyhow!("{base} does not answer like an HTTP server: {why}; if it speaks TLS, write https://")
         })
     }
 }
@@ -297,15 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_first_line() {
+    fn the_key_is_the_first_line() {
         assert_eq!(key(" abc \nmore\n").ok().unwrap().text.expose_secret(), "abc");
         for wrong in ["", "\n", "two words", "sch\u{f6}n"] {
-            assert!(matches!(key(wrong), Err(Failure::Usage(what)) if what.contains("holds no API key")), "{wrong:?}");
+            assert!(matches!(key(wrong), Err(Failure::Usage(what)) if what.contains("has no API key")), "{wrong:?}");
         }
     }
 
     #[test]
-    fn a_key_goes_over_tls_or_to_this_machine_only() {
+    fn a_key_is_sent_only_over_tls_or_to_this_machine() {
         drop(rustls::crypto::ring::default_provider().install_default());
         let at = |address: &str| Server::at(address, key("abc").ok().unwrap());
         for sound in [
@@ -319,9 +317,9 @@ mod tests {
         }
         for (wrong, what) in [
             ("http://a.example", "clear text"),
-            ("a.example", "is no address"),
-            ("ftp://a.example", "is no web address"),
-            ("https://u:p@a.example", "holds a user"),
+            ("a.example", "is not an address"),
+            ("ftp://a.example", "is not a web address"),
+            ("https://u:p@a.example", "contains a user"),
             ("unix:/run/waybill", "names no host"),
         ] {
             assert!(matches!(at(wrong), Err(Failure::Usage(said)) if said.contains(what)), "{wrong}");

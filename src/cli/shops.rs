@@ -1,7 +1,7 @@
-//! `waybill shops`: the shops, without a running server.
+//! `waybill shops`: manages the shops without a running server.
 //!
-//! A client secret is read from a file or from standard input, never from an argument: arguments
-//! stand in the process list and in the shell's history.
+//! A client secret is read from a file or from standard input, never from an argument: arguments show in the process
+//! list and in the shell's history.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use console::Term;
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::held::Instead;
-use super::out::{Out, tell};
+use super::in_use::Alternative;
+use super::output::{Out, print_stderr};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, stop};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, shutdown};
 use crate::app;
 use crate::config::Auth;
 use crate::domain::clock::rfc3339;
@@ -24,15 +24,15 @@ use crate::http;
 use crate::http::backend::{Backend, NewShop, ShopChange};
 use crate::http::validation;
 
-/// Longer than any secret; a wrong file must not be read whole.
+/// Longer than any secret; bounds the read of a wrong file.
 const SECRET_MAX: u64 = 4096;
 /// Longer than any answer to a question.
 const ANSWER_MAX: u64 = 64;
 
 /// List, add, pause, resume and remove shops, and give them a new secret.
 ///
-/// The secret comes from a file or standard input, never from an argument. Adding a shop asks the login host whether the credentials are right, keeps the secret sealed, and
-/// its first sync starts with the next `serve` or `sync`.
+/// The secret comes from a file or standard input, never from an argument. Adding a shop verifies the credentials with
+/// the login host and stores the secret encrypted; the first sync starts with the next `serve` or `sync`.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(
@@ -53,49 +53,49 @@ pub(super) struct Args {
 enum Act {
     /// Show all shops
     List,
-    /// Register a shop, after its credentials were proved
+    /// Register a shop, after verifying its credentials
     Add {
-        /// How people call it
+        /// A name for people
         #[arg(long)]
         name: String,
-        /// The client id that the marketplace gave
+        /// The client id issued by the marketplace
         #[arg(long, value_name = "ID")]
         client_id: String,
-        /// Whose rate budget it uses, when several client ids share one
+        /// The account whose rate budget it uses, if several client ids share one
         #[arg(long)]
         account: Option<String>,
-        /// Only this resource. May be given many times; all configured ones else
+        /// Only this resource; repeatable [default: all configured resources]
         #[arg(long = "resource", value_name = "NAME")]
         resources: Vec<String>,
-        /// The file with the client secret; standard input else
+        /// The file with the client secret [default: standard input]
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
-    /// Call nothing for it until it is resumed
+    /// Make no calls for it until it is resumed
     Pause { id: String },
     /// Sync it again
     Resume { id: String },
-    /// Give it a new client secret, after it was proved
+    /// Give it a new client secret, after verifying it
     Rotate {
         id: String,
-        /// The file with the client secret; standard input else
+        /// The file with the client secret [default: standard input]
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
-    /// Forget it; its rows stay unless --purge is given
+    /// Remove it; its rows stay unless --purge is given
     Remove {
         id: String,
-        /// Delete its rows too; on a terminal this is asked for once more
+        /// Delete its rows too; asks for confirmation on a terminal
         #[arg(long)]
         purge: bool,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
-    let instead = Instead::Call(match &args.act {
+    let alternative = Alternative::Call(match &args.act {
         Act::Add { name, client_id, account, .. } => {
             ruled("--name", name, validation::name)?;
             ruled("--client-id", client_id, validation::id)?;
@@ -112,11 +112,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         Act::Remove { purge: false, .. } => "DELETE /api/v1/shops/<id>",
     });
     let config = configure(path, Voice::Command)?;
-    if let (Act::List, Some(told)) = (&args.act, nothing_yet(&config, None)?) {
-        return if args.json { Ok(out.json(&json!({ "items": [] }))?) } else { Ok(out.line(told)?) };
+    if let (Act::List, Some(message)) = (&args.act, nothing_yet(&config, None)?) {
+        return if args.json { Ok(out.json(&json!({ "items": [] }))?) } else { Ok(out.line(message)?) };
     }
     match &args.act {
-        // What MySQL knows of an earlier data directory is taken over first, and may be changed then.
+        // With MySQL, the shops of an earlier data directory are restored first, and can then be changed.
         Act::Pause { id } | Act::Resume { id } | Act::Rotate { id, .. } | Act::Remove { id, .. }
             if !app::is_initialized(&config.data_dir) && config.mysql_url.is_none() =>
         {
@@ -131,9 +131,9 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         _ => None,
     };
     let drain = config.limits.drain;
-    let app = at_rest(config, instead).await?;
+    let app = at_rest(config, alternative).await?;
     let acted = act(&*app.backend(), args, secret, &mut out).await;
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)
 }
 
@@ -146,7 +146,7 @@ async fn act(backend: &dyn Backend, args: Args, secret: Option<SecretString>, ou
             if args.json {
                 return show_json(backend, shop, out).await;
             }
-            tell(format_args!("{} is registered; its id:", table::clean(&shop.name)));
+            print_stderr(format_args!("{} is registered; its id:", table::clean(&shop.name)));
             return Ok(out.line(shop.id)?);
         }
         (Act::Remove { id, purge, yes }, _) => return remove(backend, &id, purge, yes).await,
@@ -162,7 +162,7 @@ async fn act(backend: &dyn Backend, args: Args, secret: Option<SecretString>, ou
     if args.json {
         return show_json(backend, shop, out).await;
     }
-    tell(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
+    print_stderr(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
     Ok(())
 }
 
@@ -174,12 +174,12 @@ async fn remove(backend: &dyn Backend, id: &str, purge: bool, yes: bool) -> Outc
     if !backend.delete_shop(id, purge).await? {
         return Err(unknown(id));
     }
-    let rows = if purge { "its rows go too" } else { "its rows stay" };
-    tell(format_args!("{} is removed; {rows}", table::clean(id)));
+    let rows = if purge { "its rows are deleted too" } else { "its rows stay" };
+    print_stderr(format_args!("{} is removed; {rows}", table::clean(id)));
     Ok(())
 }
 
-/// Asks a person on a terminal; a script that gives no answer is taken at its word.
+/// Asks for confirmation on a terminal; a script needs none.
 fn is_confirmed(shop: &Shop) -> Result<bool, Failure> {
     let terminal = Term::stderr();
     if !std::io::stdin().is_terminal() || !terminal.is_term() {
@@ -213,7 +213,7 @@ async fn list(backend: &dyn Backend, json: bool, out: &mut Out) -> Outcome {
     if shops.is_empty() {
         return Ok(out.line(super::NO_SHOPS)?);
     }
-    // What a person must act on comes first.
+    // Shops that need attention come first.
     shops.sort_by_key(|shop| std::cmp::Reverse(urgency(&shop.state)));
     let configured: Vec<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
     let resources = |shop: &Shop| match shop.resources.as_slice() {
@@ -267,7 +267,8 @@ fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failu
                 .with_context(|| format!("--secret-file {}", file.display()))?;
         }
         None if std::io::stdin().is_terminal() => {
-            let what = "the client secret comes from a file (--secret-file FILE) or from standard input (waybill shops ... < FILE), never from an argument";
+            let what =
+                "give the client secret in a file (--secret-file FILE) or on standard input (waybill shops ... < FILE)";
             return Err(Failure::Usage(what.to_owned()));
         }
         None => {
@@ -280,15 +281,15 @@ fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failu
 fn secret_line(text: String, from: &str, may_be_empty: bool) -> Result<SecretString, Failure> {
     let first = text.lines().next().unwrap_or_default().trim();
     if first.is_empty() && !may_be_empty {
-        let what = "the client secret is its first line; write it there, without an empty line before it";
-        return Err(Failure::Usage(format!("{from} holds no client secret: {what}")));
+        let what = "its first line is empty; write the secret there";
+        return Err(Failure::Usage(format!("{from} has no client secret: {what}")));
     }
     if !first.bytes().all(|byte| byte.is_ascii_graphic()) {
         let what = "its first line must be visible ASCII characters without spaces; is it the right file?";
-        return Err(Failure::Usage(format!("{from} holds no client secret: {what}")));
+        return Err(Failure::Usage(format!("{from} has no client secret: {what}")));
     }
     let secret = SecretString::from(first);
-    // The buffer that held it goes to the allocator wiped.
+    // Wipes the buffer before it is freed.
     drop(zeroize::Zeroizing::new(text));
     Ok(secret)
 }
@@ -299,7 +300,7 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     #[test]
-    fn a_secret_is_the_first_line() {
+    fn the_secret_is_the_first_line() {
         let read = |text: &str| {
             secret_line(text.to_owned(), "stdin", false).ok().map(|secret| secret.expose_secret().to_owned())
         };
@@ -308,6 +309,6 @@ mod tests {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
         let none = secret_line(String::new(), "stdin", true).ok().unwrap();
-        assert!(none.expose_secret().is_empty(), "an API key as user of basic authentication has none");
+        assert!(none.expose_secret().is_empty(), "basic authentication with an API key as user has no secret");
     }
 }

@@ -1,18 +1,18 @@
-//! `waybill state`: what the data directory holds.
+//! `waybill state`: shows the content of the data directory.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::held::Instead;
-use super::out::Out;
-use super::{Outcome, Voice, at_rest, configure, stop};
+use super::in_use::Alternative;
+use super::output::Out;
+use super::{Outcome, Voice, at_rest, configure, shutdown};
 use crate::app;
 
-/// Show what the data directory holds: shops, checkpoints, open runs, jobs, outbox, budgets.
+/// Show the content of the data directory: shops, checkpoints, open runs, jobs, outbox, budgets.
 ///
-/// For a data directory that no server uses; a running server tells the same under /api/v1/status. No secret, token
-/// or document is shown.
+/// For a data directory that no server uses; a running server shows the same under /api/v1/status. Shows no secret,
+/// token or document.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill state\n  waybill state --shop k3v9x0q2m1ab\n  waybill state --json\n\n\
@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// Only this shop, by id
     #[arg(long, value_name = "ID")]
     shop: Option<String>,
-    /// All of it as JSON
+    /// Print everything as JSON
     #[arg(long)]
     json: bool,
 }
@@ -30,23 +30,23 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
-    let mut tell = |state: anyhow::Result<Value>| match state? {
+    let mut print = |state: anyhow::Result<Value>| match state? {
         state if args.json => Ok(out.json(&state)?),
         state => show(&state, &mut out),
     };
     if !app::is_initialized(&config.data_dir) {
-        return tell(app::state::empty(&config.data_dir, args.shop.as_deref()));
+        return print(app::state::empty(&config.data_dir, args.shop.as_deref()));
     }
-    let app = at_rest(config, Instead::Call("GET /api/v1/status")).await?;
-    let shown = tell(app.state(args.shop.as_deref()));
-    let stopped = stop::stop(app, drain).await;
+    let app = at_rest(config, Alternative::Call("GET /api/v1/status")).await?;
+    let shown = print(app.state(args.shop.as_deref()));
+    let stopped = shutdown::stop(app, drain).await;
     shown.and(stopped)
 }
 
 fn show(state: &Value, out: &mut Out) -> Outcome {
     let jobs = &state["jobs"];
     out.line(format_args!(
-        "{}: {} bytes; jobs: {} ready, {} waiting ({} to be tried again); outbox: {} entries; parked: {}\n",
+        "{}: {} bytes; jobs: {} ready, {} waiting ({} to be retried); outbox: {} entries; parked: {}\n",
         text(&state["data_dir"]),
         state["bytes"],
         jobs["ready"],

@@ -1,18 +1,18 @@
-//! `waybill status`: how old each shop's data is, and whether anything is not well.
+//! `waybill status`: shows the age of each shop's data, and all problems.
 //!
-//! At rest it reads the data directory; a running server is asked over its API. Both give the same JSON, and the table is
-//! made from that.
+//! It reads the data directory, or asks the running server over its API. Both give the same JSON, from which the table
+//! is made.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::held::{self, Instead};
-use super::out::Out;
+use super::in_use::{self, Alternative};
+use super::output::Out;
 use super::server::{Answer, Key, Server};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Voice, configure, nothing_yet, stop};
+use super::{Failure, Outcome, Voice, configure, nothing_yet, shutdown};
 use crate::app::App;
 use crate::config::Config;
 use crate::domain::Clock;
@@ -20,21 +20,21 @@ use crate::domain::clock::Millis;
 use crate::http;
 use crate::http::backend::HealthView;
 
-/// Show how old each shop's data is, and what is not well.
+/// Show the age of each shop's data, and all problems.
 ///
-/// Reads the data directory, or asks the server that runs on it, which this command finds by itself on the same machine.
-/// --server asks any other. An API key (scope read is enough) comes from --key-file, else from WAYBILL_API_KEY or
-/// WAYBILL_ADMIN_KEY; for a server on this machine also from the file of its admin key beside the data directory.
+/// Reads the data directory, or asks the server that uses it, which is found automatically on the same machine. --server
+/// asks any other. The API key (scope read is enough) comes from --key-file, else from WAYBILL_API_KEY or
+/// WAYBILL_ADMIN_KEY; for a server on this machine also from its admin key file beside the data directory.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill status\n  waybill status --json\n  \
     WAYBILL_API_KEY=... waybill status --server https://waybill.example.com\n  \
     waybill status --server http://127.0.0.1:8080 --key-file key.txt\n\n\
     Exit codes: 0 done and all well, 1 failed or not well, 2 wrong usage or configuration.")]
 pub(super) struct Args {
-    /// Ask this server; no configuration is read then
+    /// Ask this server, without reading a configuration
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// The file with the API key for the server; - is standard input
+    /// The file with the API key for the server; - reads standard input
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Print JSON instead of a table
@@ -42,10 +42,10 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Columns by which the lines of a reason after its first are indented.
+/// Hanging indent of a reason.
 const INDENT: usize = 2;
 
-/// The status, and the time by the clock of the one who gave it.
+/// The status, and the time by its source's clock.
 struct Given {
     status: Value,
     now: Millis,
@@ -79,20 +79,20 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         }
     };
     let seen = Box::pin(at_rest(&app)).await;
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     seen.and_then(|seen| show(&seen, args.json, &mut out)).and(stopped)
 }
 
-/// Asks the server that holds the data directory. Any other holder is named.
+/// Asks the server that holds the data directory; fails with the name of any other holder.
 async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path>) -> Result<Answer, Failure> {
-    let call = Instead::Call("GET /api/v1/status");
-    let address = held::holder(&error).and_then(held::server);
-    let explained = || held::explain(error, &config.data_dir, config.listen, call);
+    let call = Alternative::Call("GET /api/v1/status");
+    let address = in_use::holder(&error).and_then(in_use::server);
+    let explained = || in_use::explain(error, &config.data_dir, config.listen, call);
     let Some(address) = address else { return Err(Failure::Failed(explained())) };
     match Key::given(key_file)?.or_else(|| Key::beside(&config.data_dir)) {
         Some(key) => Server::here(address, key)?.status().await,
         None => Err(Failure::Failed(anyhow::anyhow!(
-            "{}\nWith an API key in WAYBILL_API_KEY, or in a file (--key-file FILE), `waybill status` asks it by itself",
+            "{}\nWith an API key in WAYBILL_API_KEY, or in a file (--key-file FILE), `waybill status` asks the server",
             explained()
         ))),
     }
@@ -114,7 +114,7 @@ async fn at_rest(app: &App) -> Result<Given, Failure> {
     Ok(Given { status: json!({"health": health, "shops": forms}), now: app.now() })
 }
 
-/// What the table needs of the status.
+/// The parts of the status that the table shows.
 #[derive(Deserialize)]
 struct Shown {
     health: Health,
@@ -220,7 +220,7 @@ fn line(reason: &Reason) -> String {
     format!("{about}: {}. Remedy: {}", reason.text, reason.remedy)
 }
 
-/// A length of time in its greatest unit, from milliseconds.
+/// A duration in its largest unit, from milliseconds.
 pub(super) fn span(ms: i64) -> String {
     let seconds = ms.max(0) / 1000;
     match seconds {
@@ -236,7 +236,7 @@ mod tests {
     use super::span;
 
     #[test]
-    fn a_length_of_time_is_shown_in_its_greatest_unit() {
+    fn a_duration_is_shown_in_its_largest_unit() {
         let minute = 60_000;
         let shown = [-5, 119_000, 2 * minute, 119 * minute, 120 * minute, 47 * 60 * minute, 48 * 60 * minute].map(span);
         assert_eq!(shown, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);

@@ -1,60 +1,58 @@
-//! `waybill sync`: one pass, with progress and an exit code, for people and for cron.
+//! `waybill sync`: one pass with progress and an exit code, for people and for cron.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::held::Instead;
-use super::left::Left;
-use super::out::{Out, tell};
+use super::in_use::Alternative;
+use super::output::{Out, print_stderr};
 use super::progress::Bars;
+use super::remaining::Remaining;
 use super::table::{self, Cell, Mark};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
-use super::{Failure, Outcome, Voice, configure, start, stop};
+use super::{Failure, Outcome, Voice, configure, shutdown, start};
 use crate::app::{App, NoSuchShop};
-use crate::catalog::reader::parse_duration;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState};
+use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, parse_duration};
 use crate::http;
 use crate::http::backend::{Backend, ParkedQuery};
 
 /// Sync once, show the progress, and end.
 ///
-/// It ends when nothing is left to do now. An incremental pass reads what is new or changed; --full
-/// walks all pages. A pass that is stopped goes on where it was at the next `sync` or `serve`. Ends with code 0 when all
-/// that the pass read is in the sink, and with code 1 when a run failed, something was parked, the sink takes nothing,
-/// or a shop's credentials were refused.
+/// It ends when nothing is left to do now. An incremental pass reads what is new or changed; --full walks all pages. A
+/// stopped pass resumes at the next `sync` or `serve`. The exit code is 0 if everything that the pass read is in the
+/// sink, and 1 if a run failed, something was parked, the sink is unavailable, or a shop's credentials were refused.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill sync\n  waybill sync --shop k3v9x0q2m1ab --full\n  \
     waybill sync --quiet --at-most 30min   # for cron\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub(super) struct Args {
-    /// Only this shop, by id; all active shops else
+    /// Only this shop, by id [default: all active shops]
     #[arg(long, value_name = "ID")]
     shop: Option<String>,
-    /// Only this resource; all of the shop's resources else
+    /// Only this resource [default: all resources of the shop]
     #[arg(long, value_name = "NAME")]
     resource: Option<String>,
     /// Walk all pages
     #[arg(long)]
     full: bool,
-    /// Print nothing unless something went wrong, and that to standard error
+    /// Print nothing but errors, to standard error
     #[arg(long, short)]
     quiet: bool,
-    /// Print one JSON document instead of the table; also with --quiet
+    /// Print one JSON document instead of the table, even with --quiet
     #[arg(long)]
     json: bool,
-    /// Stop after this time, like 90s, 30min or 2h; the rest goes on next time
+    /// Stop after this time, like 90s, 30min or 2h; the next pass resumes
     #[arg(long, value_name = "TIME", value_parser = duration)]
     at_most: Option<Duration>,
 }
 
-/// Parked records asked for at a time.
+/// Parked records per query.
 const PARKED_PAGE: usize = 500;
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("`{text}` is no time; write it like 90s, 30min or 2h"))
+    parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; write it like 90s, 30min or 2h"))
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
@@ -63,17 +61,17 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         && !config.definitions.iter().any(|definition| definition.name == *resource)
     {
         let known: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
-        let what = format!("--resource {resource}: not configured; `resources` names {}", known.join(", "));
+        let what = format!("--resource {resource}: not configured; configured: {}", known.join(", "));
         return Err(Failure::Usage(what));
     }
     let drain = config.limits.drain;
-    let instead = Instead::Call(match args.full {
+    let alternative = Alternative::Call(match args.full {
         true => r#"POST /api/v1/shops/<id>/sync {"mode": "full"}"#,
         false => r#"POST /api/v1/shops/<id>/sync {"mode": "incremental"}"#,
     });
-    let app = start(config, instead).await?;
+    let app = start(config, alternative).await?;
     let passed = Box::pin(pass(&app, &args, &mut out)).await;
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     passed.and(stopped)
 }
 
@@ -83,17 +81,17 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
     let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
     let configured: BTreeSet<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
-    // What an earlier pass left open is this pass's work too, and its verdict; unless its resource is not configured
-    // any more.
+    // Runs that an earlier pass left open belong to this pass and its verdict, unless their resource is no longer
+    // configured.
     let mut watched = Watched { names, runs: None };
-    let left: Vec<RunView> = runs(&*backend, &watched).await?;
+    let earlier: Vec<RunView> = runs(&*backend, &watched).await?;
     let is_ours = |view: &&RunView| {
         let stream = &view.run.stream;
         let takes = args.resource.as_ref().is_none_or(|resource| *resource == stream.resource);
         view.run.is_open() && takes && configured.contains(&stream.resource) && watched.names.contains_key(&stream.shop)
     };
     let begun = Clock::system().now();
-    let mut ours: BTreeSet<u64> = left.iter().filter(is_ours).map(|view| view.run.id).collect();
+    let mut ours: BTreeSet<u64> = earlier.iter().filter(is_ours).map(|view| view.run.id).collect();
     for shop in &shops {
         ours.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
     }
@@ -114,14 +112,13 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
         (false, false) => summary(&runs, &watched, out)?,
         (false, true) => complain(&runs, &watched),
     }
-    refused.iter().for_each(tell);
+    refused.iter().for_each(print_stderr);
     let parked = parked(&*backend, &watched, args.resource.as_deref(), begun).await?;
-    let left = Left::of(&*backend, &watched, &runs, Clock::system().now()).await?;
-    verdict(&ended, &runs, (refused.len(), parked), &left)
+    let remaining = Remaining::of(&*backend, &watched, &runs, Clock::system().now()).await?;
+    verdict(&ended, &runs, (refused.len(), parked), &remaining)
 }
 
-/// How much was parked since a time, with what belongs to no run: later reads of what may still change, and what the
-/// sink refused of them.
+/// The number of items parked since a time, including those of no run: re-reads, and documents that the sink refused.
 async fn parked(
     backend: &dyn Backend,
     watched: &Watched,
@@ -142,38 +139,38 @@ async fn parked(
     }
 }
 
-/// The shops to sync: the named one, or all that are active and take the resource.
+/// The shops to sync: the named one, or all active ones that sync the resource.
 fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<Vec<Shop>, Failure> {
     if shops.is_empty() {
-        let mend = "no shop is registered; add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
-        return Err(Failure::Failed(anyhow::anyhow!(mend)));
+        let what = "no shop is registered; add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
+        return Err(Failure::Failed(anyhow::anyhow!(what)));
     }
     if let Some(id) = id {
         let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
         return if found.is_empty() { Err(NoSuchShop(id.to_owned()).into()) } else { Ok(found) };
     }
-    let takes = |shop: &Shop| resource.is_none_or(|resource| shop.takes(resource));
+    let takes = |shop: &Shop| resource.is_none_or(|resource| shop.syncs(resource));
     let (active, others): (Vec<Shop>, Vec<Shop>) =
         shops.into_iter().filter(takes).partition(|shop| shop.state == ShopState::Active);
     if active.is_empty() {
-        // What an earlier pass left goes on as soon as the engine runs, so a refusal may come before this look.
+        // Work of an earlier pass resumes as soon as the engine runs, so a refusal may come before this check.
         let refused = refusals(&others);
-        refused.iter().for_each(tell);
+        refused.iter().for_each(print_stderr);
         let shops = if refused.is_empty() { String::new() } else { format!(": {} shops were refused", refused.len()) };
-        let what = format!("no shop is active for this{shops}; `waybill shops list` shows why");
+        let what = format!("no active shop to sync{shops}; `waybill shops list` shows why");
         return Err(Failure::Failed(anyhow::anyhow!(what)));
     }
     Ok(active)
 }
 
-/// The shops whose credentials the login host refused, in words.
+/// A message for each shop whose credentials the login host refused.
 fn refusals<'a>(shops: impl IntoIterator<Item = &'a Shop>) -> Vec<String> {
     shops
         .into_iter()
         .filter(|shop| shop.state == ShopState::Refused)
         .map(|shop| {
             let reason = shop.reason.as_deref().unwrap_or("the credentials were refused");
-            table::clean(&format!("{} ({}): {reason}; mend: waybill shops rotate {}", shop.name, shop.id, shop.id))
+            table::clean(&format!("{} ({}): {reason}; fix: waybill shops rotate {}", shop.name, shop.id, shop.id))
         })
         .collect()
 }
@@ -202,7 +199,7 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
     Ok(())
 }
 
-/// The runs that a person must look at, for those who see no table.
+/// Prints the runs that need attention, if there is no table.
 fn complain(runs: &[RunView], watched: &Watched) {
     for view in runs {
         let run = &view.run;
@@ -213,11 +210,11 @@ fn complain(runs: &[RunView], watched: &Watched) {
             _ => continue,
         };
         let stream = format!("{} {}", run.stream.resource, run.stream.combination);
-        tell(table::clean(&format!("run {}, {}, {}: {what}", run.id, name(view, watched), stream.trim())));
+        print_stderr(table::clean(&format!("run {}, {}, {}: {what}", run.id, name(view, watched), stream.trim())));
     }
 }
 
-/// How much a run needs a person.
+/// How much a run needs attention.
 fn urgency(run: &Run) -> Mark {
     match run.state {
         RunState::Failed | RunState::Stopped => Mark::Bad,
@@ -238,22 +235,22 @@ fn state(state: RunState) -> &'static str {
     }
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], (refused, parked): (usize, u64), left: &Left) -> Outcome {
-    let whole = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
-    let failed = runs.iter().filter(|view| !whole(view.run.state)).count();
+fn verdict(ended: &Ended, runs: &[RunView], (refused, parked): (usize, u64), remaining: &Remaining) -> Outcome {
+    let is_well = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
+    let failed = runs.iter().filter(|view| !is_well(view.run.state)).count();
     let open = runs.iter().filter(|view| view.run.is_open()).count();
-    // What an earlier pass left open may have been parked before this one.
+    // Items of runs left open by an earlier pass may have been parked before this one.
     let parked = runs.iter().map(|view| view.run.parked_in_all()).sum::<u64>().max(parked);
     let what = match ended {
-        Ended::Stopped => "stopped; the rest goes on at the next start".to_owned(),
-        Ended::TimedOut => format!("the time ran out{left}"),
+        Ended::Stopped => "stopped; the rest resumes at the next start".to_owned(),
+        Ended::TimedOut => format!("the time ran out{remaining}"),
         Ended::SinkAway { waiting, error } => return Err(sink_away(*waiting, error)),
         Ended::Idle if refused > 0 => format!("{refused} shops were refused"),
         Ended::Idle if failed > 0 => format!("{failed} of {} runs failed", runs.len()),
         Ended::Idle if parked > 0 => {
             format!("{parked} pages or documents were parked; GET /api/v1/parked shows why, while `waybill serve` runs")
         }
-        Ended::Idle if open > 0 => format!("{open} of {} runs wait for a later try{left}", runs.len()),
+        Ended::Idle if open > 0 => format!("{open} of {} runs wait for a retry{remaining}", runs.len()),
         Ended::Idle => return Ok(()),
     };
     Err(Failure::Failed(anyhow::anyhow!(what)))

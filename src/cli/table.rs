@@ -1,30 +1,30 @@
-//! Tables for terminals: they wrap to the width, hide nothing, and are safe to print.
+//! Tables for terminals: wrapped to the width, complete, and safe to print.
 //!
-//! A word is never broken, so that an id can be copied. Where even the longest words do not fit side by side, each row
-//! becomes a block of `column: value` lines. What is no terminal gets each row as one whole line.
+//! Words are never broken, so that an id can be copied. If even the longest words do not fit side by side, each row
+//! becomes a block of `column: value` lines. Without a terminal each row is one line.
 //!
-//! Cells hold text from the marketplace and from clients, so control and direction characters never
-//! reach the terminal: an escape sequence in a name must not move the cursor or set a title.
+//! Cells contain text from the marketplace and from clients, so control and direction characters never reach the
+//! terminal: an escape sequence in a name must not move the cursor or set a title.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{Color, ColumnConstraint, ContentArrangement, ContentLineStyle, LineStyle, Table, Width};
 use console::{Style, measure_text_width};
 
-use crate::domain::text::acts_on_a_terminal;
+use crate::domain::terminal::is_unsafe;
 
-/// Columns of a gap: the padding of a cell and the separator.
+/// Width of a gap: the padding of a cell and the separator.
 const GAP: usize = 2;
-/// Text is not wrapped narrower than this: a block reads better.
+/// Text is not wrapped narrower than this; a block reads better.
 const TEXT_MIN: usize = 16;
 
-/// What a cell says about its row, the worst last. The words say it too, never the colour alone.
+/// Severity of a row, shown as a colour; the worst last. The text says it too, never the colour alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mark {
     #[default]
     Plain,
     /// Green.
     Good,
-    /// Yellow: not proved, behind, on its way.
+    /// Yellow: unproved, behind, pending.
     Unsure,
     /// Red: a person must act.
     Bad,
@@ -71,15 +71,15 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// Where a table goes.
+/// Output properties of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    /// None: no terminal, no limit.
+    /// None: no terminal, so no limit.
     pub(super) width: Option<usize>,
     pub(super) has_colors: bool,
 }
 
-/// Lays rows out under their heads, or as blocks. No line of a table is wider than the page.
+/// Renders rows as a table, or as blocks if a table would be too wide.
 pub(super) fn render(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
     let least = |at: usize| {
         let texts = || std::iter::once(heads.get(at).copied().unwrap_or_default()).chain(column(rows, at));
@@ -93,7 +93,7 @@ pub(super) fn render(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<Stri
         return blocks(heads, rows, page);
     }
     let lines = table(heads, rows, &least, page);
-    // The library decides about the widths; blocks are always right.
+    // The library decides on widths; if it got them wrong, use blocks.
     match page.width.is_some_and(|width| lines.iter().any(|line| measure_text_width(line) > width)) {
         true => blocks(heads, rows, page),
         false => lines,
@@ -129,7 +129,7 @@ fn table(heads: &[&str], rows: &[Vec<Cell>], least: &[usize], page: Page) -> Vec
     for (column, (at, least)) in table.column_iter_mut().zip(least.iter().enumerate()) {
         let padding = u16::from(at + 1 < heads.len());
         column.set_padding((0, padding));
-        // The bound counts the padding too.
+        // The bound includes the padding.
         let least = u16::try_from(*least).unwrap_or(u16::MAX).saturating_add(padding);
         column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
     }
@@ -137,12 +137,12 @@ fn table(heads: &[&str], rows: &[Vec<Cell>], least: &[usize], page: Page) -> Vec
     if lines.len() <= rows.len() + 2 {
         return lines;
     }
-    // Where cells wrap, a line between the rows keeps them apart.
+    // If cells wrap, an empty line separates the rows.
     table.style_mut().row_separator = LineStyle::none().fill(' ').junction(' ');
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// A row a block. Values are not wrapped: a terminal does that, and they stay whole when they are copied.
+/// Renders each row as a block. Values are left to the terminal to wrap, so that they can be copied.
 fn blocks(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
     let widest = heads.iter().map(|head| measure_text_width(head)).max().unwrap_or(0);
     let mut lines = Vec::new();
@@ -159,7 +159,7 @@ fn blocks(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
     lines
 }
 
-/// Wraps a sentence between words; what follows the first line is indented. A word that does not fit stays whole.
+/// Wraps a sentence between words, with a hanging indent. A word that does not fit stays whole.
 pub(super) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -176,9 +176,9 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
     lines
 }
 
-/// The text without anything that acts on a terminal.
+/// Replaces characters that are unsafe on a terminal.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|letter| if acts_on_a_terminal(letter) { '·' } else { letter }).collect()
+    text.chars().map(|letter| if is_unsafe(letter) { '·' } else { letter }).collect()
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
     const WHOLE: Page = Page { width: None, has_colors: false };
 
     #[test]
-    fn columns_line_up_and_text_wraps_between_words() {
+    fn columns_align_and_text_wraps_between_words() {
         let rows = [row(&["1", "Kaas 🧀", "Dam"]), row(&["22", "een heel lange naam", "Zuiderzeestraatweg"])];
         assert_eq!(
             render(&["id", "name", "street"], &rows, WHOLE),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_gets_a_block_a_row() {
+    fn a_narrow_terminal_gets_one_block_per_row() {
         let rows = [row(&["k3v9x0q2m1ab", "Kaas", ""]), row(&["a", "b", "no: 3 missing, of a long reason"])];
         assert_eq!(
             render(&["id", "name", "complete"], &rows, plain(20)),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_colours_only_where_colours_are_wanted() {
+    fn marks_are_coloured_only_if_colours_are_enabled() {
         let rows = [vec![Cell::from("x"), Cell::new("failed", Mark::Bad)]];
         for width in [None, Some(80), Some(3)] {
             let colored = render(&["a", "state"], &rows, Page { width, has_colors: true });

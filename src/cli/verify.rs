@@ -1,42 +1,42 @@
-//! `waybill verify`: is everything that was listed in the sink? And if not, what is missing.
+//! `waybill verify`: checks that everything listed is in the sink, and repairs what is missing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::held::Instead;
-use super::out::{Out, tell};
+use super::in_use::Alternative;
+use super::output::{Out, print_stderr};
 use super::progress::Bars;
 use super::table::{self, Cell, Mark};
 use super::watch::{Ended, Watched, sink_away, until_idle};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, start, stop};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, shutdown, start};
 use crate::app::{App, NoSuchShop};
 use crate::domain::{Completeness, Shop};
 use crate::http;
 
-/// Gaps printed of one resource; all are counted.
+/// Gaps printed per resource; all are counted.
 const GAPS_SHOWN: usize = 20;
 
 /// Compare what was listed with what the sink holds, id by id.
 ///
-/// Every id that the marketplace has listed is in the sink, on its way, parked with a reason, or unknown to the
-/// marketplace itself; anything else is missing, and named. So is a document whose rows in child tables are not those
-/// of the stored document. --mend reads what is missing again, and writes child rows again without a call.
+/// Every id that the marketplace has listed is in the sink, pending, parked with a reason, or unknown to the marketplace
+/// itself; anything else is missing, and named. So is a document whose rows in child tables differ from the stored
+/// document. --mend re-reads missing documents, and rewrites child rows without a call.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill verify\n  waybill verify --shop k3v9x0q2m1ab\n  waybill verify --mend\n\n\
     Exit codes: 0 done and complete, 1 failed or not complete, 2 wrong usage or configuration."
 )]
 pub(super) struct Args {
-    /// Only this shop, by id; all shops else
+    /// Only this shop, by id [default: all shops]
     #[arg(long, value_name = "ID")]
     shop: Option<String>,
-    /// Read again what is missing, and compare once more
-    #[arg(long)]
-    mend: bool,
-    /// Print nothing unless something is not complete, and that to standard error
+    /// Repair: re-read missing documents, and compare again
+    #[arg(long = "mend")]
+    repair: bool,
+    /// Print nothing unless something is incomplete, and that to standard error
     #[arg(long, short)]
     quiet: bool,
-    /// Print one JSON document instead of the table; also with --quiet
+    /// Print one JSON document instead of the table, even with --quiet
     #[arg(long)]
     json: bool,
 }
@@ -52,12 +52,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         };
     }
     let drain = config.limits.drain;
-    let app = match args.mend {
-        true => start(config, Instead::Call("POST /api/v1/shops/<id>/completeness")).await?,
-        false => at_rest(config, Instead::Call("GET /api/v1/shops/<id>/completeness")).await?,
+    let app = match args.repair {
+        true => start(config, Alternative::Call("POST /api/v1/shops/<id>/completeness")).await?,
+        false => at_rest(config, Alternative::Call("GET /api/v1/shops/<id>/completeness")).await?,
     };
     let verified = Box::pin(verify(&app, &args, &mut out)).await;
-    let stopped = stop::stop(app, drain).await;
+    let stopped = shutdown::stop(app, drain).await;
     verified.and(stopped)
 }
 
@@ -73,13 +73,13 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     if shops.is_empty() && !args.json && !args.quiet {
         return Ok(out.line(super::NO_SHOPS)?);
     }
-    if args.mend {
-        let mut asked = 0;
+    if args.repair {
+        let mut queued = 0;
         for shop in &shops {
-            asked += backend.close_gaps(&shop.id).await?.unwrap_or(0);
+            queued += backend.close_gaps(&shop.id).await?.unwrap_or(0);
         }
         if !args.quiet {
-            tell(format_args!("{asked} documents are read or written again"));
+            print_stderr(format_args!("{queued} documents are re-read or rewritten"));
         }
         let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
         let mut bars = Bars::new(args.quiet);
@@ -89,7 +89,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
             Ended::Idle => {}
             Ended::SinkAway { waiting, error } => return Err(sink_away(waiting, &error)),
             Ended::Stopped | Ended::TimedOut => {
-                let what = "stopped before it was compared again; what is asked for is read at the next start";
+                let what = "stopped before the second comparison; the queued documents are read at the next start";
                 return Err(Failure::Failed(anyhow::anyhow!(what)));
             }
         }
@@ -99,39 +99,40 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
         let of_shop = backend.completeness(&shop.id).await?.unwrap_or_default();
         found.extend(of_shop.into_iter().map(|resource| (shop.clone(), resource)));
     }
-    // What a person must act on comes first.
+    // Resources that need attention come first.
     found.sort_by_key(|(_, resource)| std::cmp::Reverse(urgency(resource)));
     match (args.json, args.quiet) {
         (true, _) => show_json(found.clone(), out)?,
         (false, false) => show(&found, out)?,
         (false, true) => complain(&found),
     }
-    verdict(&found, args.mend)
+    verdict(&found, args.repair)
 }
 
-fn verdict(found: &[(Shop, Completeness)], is_mended: bool) -> Outcome {
-    let lacking: Vec<&Completeness> =
+fn verdict(found: &[(Shop, Completeness)], is_repaired: bool) -> Outcome {
+    let incomplete: Vec<&Completeness> =
         found.iter().map(|(_, resource)| resource).filter(|resource| !resource.is_complete()).collect();
-    if lacking.is_empty() {
+    if incomplete.is_empty() {
         return Ok(());
     }
-    let mut what = format!("{} of {} not complete, as `complete` says", lacking.len(), found.len());
-    let any = |count: fn(&Completeness) -> u64| lacking.iter().any(|resource| count(resource) > 0);
-    if any(|resource| resource.missing) && !is_mended {
+    let mut what =
+        format!("{} of {} resources are incomplete (see the column `complete`)", incomplete.len(), found.len());
+    let any = |count: fn(&Completeness) -> u64| incomplete.iter().any(|resource| count(resource) > 0);
+    if any(|resource| resource.missing) && !is_repaired {
         what.push_str("; `waybill verify --mend` reads what is missing");
     }
-    if any(|resource| resource.pending) || lacking.iter().any(|resource| resource.full_walk_at.is_none()) {
-        what.push_str("; `waybill sync` goes on with what is not read yet");
+    if any(|resource| resource.pending) || incomplete.iter().any(|resource| resource.full_walk_at.is_none()) {
+        what.push_str("; `waybill sync` reads the rest");
     }
     if any(|resource| resource.parked) {
         what.push_str(
-            "; GET /api/v1/parked shows why something is parked, and POST retries it, while `waybill serve` runs",
+            "; while `waybill serve` runs, GET /api/v1/parked shows why items are parked, and POST retries them",
         );
     }
     Err(Failure::Failed(anyhow::anyhow!(what)))
 }
 
-/// How much a resource needs a person.
+/// How much a resource needs attention.
 fn urgency(resource: &Completeness) -> Mark {
     match resource {
         complete if complete.is_complete() => Mark::Good,
@@ -150,35 +151,24 @@ fn show_json(found: Vec<(Shop, Completeness)>, out: &mut Out) -> Outcome {
     Ok(out.json(&serde_json::json!({ "complete": complete, "shops": shops }))?)
 }
 
-/// The resources that are not complete, for those who see no table.
+/// Prints the incomplete resources, if there is no table.
 fn complain(found: &[(Shop, Completeness)]) {
     for (shop, resource) in found {
-        if let Some(why) = resource.lacks() {
-            tell(table::clean(&format!("{} ({}), {}: {why}", shop.name, shop.id, resource.resource)));
+        if let Some(why) = resource.incomplete_reason() {
+            print_stderr(table::clean(&format!("{} ({}), {}: {why}", shop.name, shop.id, resource.resource)));
         }
     }
 }
 
 fn show(found: &[(Shop, Completeness)], out: &mut Out) -> Outcome {
-    let heads = [
-        "shop",
-        "name",
-        "resource",
-        "listed",
-        "read",
-        "in sink",
-        "on its way",
-        "parked",
-        "gone",
-        "missing",
-        "complete",
-    ];
+    let heads =
+        ["shop", "name", "resource", "listed", "read", "in sink", "pending", "parked", "gone", "missing", "complete"];
     let rows: Vec<Vec<Cell>> = found
         .iter()
         .map(|(shop, of)| {
             let counts = [of.listed, of.stored, of.in_sink, of.pending, of.parked, of.gone, of.missing];
             let names = [shop.id.clone(), shop.name.clone(), of.resource.clone()];
-            let complete = of.lacks().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
+            let complete = of.incomplete_reason().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
             let plain = names.into_iter().chain(counts.map(|count| count.to_string())).map(Cell::from);
             plain.chain([Cell::new(complete, urgency(of))]).collect()
         })

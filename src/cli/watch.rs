@@ -1,39 +1,38 @@
-//! Watches runs until nothing is left to do. `sync` and `demo` share it.
+//! Watches runs until nothing is left to do, for `sync`, `verify` and `demo`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::progress::{Bars, Line, line, sums, waits};
-use super::{Failure, stop};
+use super::{Failure, shutdown};
 use crate::app::App;
 use crate::domain::document::RunView;
 use crate::domain::{Clock, ShopId};
 use crate::http::backend::Status;
 use crate::http::backend::{Backend, RunQuery};
 
-/// As often as the eye can follow.
+/// Refresh interval of the progress.
 const SHOW_EVERY: Duration = Duration::from_millis(250);
-/// How long a command waits for a sink that takes nothing, once all else is done. What waits is kept: the next start
-/// writes it.
+/// How long a command waits for an unavailable sink once all else is done. The entries are kept for the next start.
 const SINK_PATIENCE: Duration = Duration::from_secs(120);
-/// Runs asked for at a time.
+/// Runs per query.
 const RUNS_PAGE: usize = 500;
 
-/// Which runs, and how their shops are called.
+/// The runs to watch, and the names of their shops.
 pub(super) struct Watched {
     pub(super) names: BTreeMap<ShopId, String>,
     /// None: all.
     pub(super) runs: Option<Chosen>,
 }
 
-/// Some runs.
+/// A selection of runs.
 pub(super) struct Chosen {
     pub(super) ids: BTreeSet<u64>,
-    /// And all that start later: those that follow others.
+    /// Runs with a greater id are included too: they follow others.
     pub(super) after: u64,
 }
 
-/// How the watching ended.
+/// Why watching ended.
 pub(super) enum Ended {
     /// Nothing is left to do now.
     Idle,
@@ -41,16 +40,16 @@ pub(super) enum Ended {
     Stopped,
     /// The given time ran out.
     TimedOut,
-    /// All is read, and the sink takes nothing: how many entries wait for it, and why.
+    /// Everything is read, but the sink is unavailable: the number of waiting entries, and why.
     SinkAway { waiting: u64, error: String },
 }
 
-/// Since when nothing but a sink that takes nothing holds up the end.
+/// Since when only an unavailable sink delays the end.
 #[derive(Default)]
 struct SinkWait(Option<Instant>);
 
 impl SinkWait {
-    /// Whether that has lasted too long.
+    /// Whether the patience is used up.
     fn is_over(&mut self, status: &Status, now: Instant) -> bool {
         let is_read = status.pending_jobs + status.leased_jobs == 0;
         if status.sink.healthy || !is_read || status.outbox == 0 {
@@ -61,11 +60,11 @@ impl SinkWait {
     }
 }
 
-/// Shows the runs until the engine is idle, a stop is asked for, `at_most` has passed, or a sink that takes nothing is
-/// all that is waited for.
+/// Shows the runs until the engine is idle, a stop is requested, `at_most` has passed, or only an unavailable sink is
+/// left to wait for.
 ///
 /// # Errors
-/// When the runs or the status cannot be read, or a part failed that nothing can go on without.
+/// The runs or the status cannot be read, or an essential part failed.
 pub(super) async fn until_idle(
     app: &App,
     watched: &Watched,
@@ -73,7 +72,7 @@ pub(super) async fn until_idle(
     at_most: Option<Duration>,
 ) -> Result<Ended, Failure> {
     let backend = app.backend();
-    let mut signals = stop::Signals::listen()?;
+    let mut signals = shutdown::Signals::listen()?;
     let stop_requested = signals.requested();
     let idle = app.idle();
     let time_out = async {
@@ -106,11 +105,11 @@ pub(super) async fn until_idle(
     }
 }
 
-/// What a command says that ends before the sink took all.
+/// The failure of a command that ends before the sink has accepted everything.
 pub(super) fn sink_away(waiting: u64, error: &str) -> Failure {
     Failure::Failed(anyhow::anyhow!(
-        "{waiting} entries wait for the sink, which takes nothing: {error}; they are kept, and written at the next start. Remedy: `waybill check` shows which step \
-         fails"
+        "{waiting} entries wait for the sink, which is unavailable: {error}; they are kept, and written at the next \
+         start. Remedy: `waybill check` shows which step fails"
     ))
 }
 
@@ -124,7 +123,7 @@ async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Resu
     let sink = &status.sink;
     let trouble = match (sink.healthy, sink.error.as_deref()) {
         (true, _) => String::new(),
-        (false, error) => format!("; the {} does not take rows: {}", sink.kind, error.unwrap_or_default()),
+        (false, error) => format!("; the {} does not accept rows: {}", sink.kind, error.unwrap_or_default()),
     };
     bars.show(&lines, &format!("{}{}{trouble}", sums(&runs), waits(&runs)));
     Ok(status)
@@ -133,7 +132,7 @@ async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Resu
 /// All watched runs, oldest first.
 ///
 /// # Errors
-/// When the runs cannot be read.
+/// The runs cannot be read.
 pub(super) async fn runs(backend: &dyn Backend, watched: &Watched) -> Result<Vec<RunView>, Failure> {
     let oldest = watched.runs.as_ref().and_then(|chosen| chosen.ids.first().copied()).unwrap_or(0);
     let mut all = Vec::new();
@@ -152,7 +151,7 @@ pub(super) async fn runs(backend: &dyn Backend, watched: &Watched) -> Result<Vec
     Ok(all)
 }
 
-/// The shop's name, or its id when it has none.
+/// The shop's name, or its id if it has none.
 pub(super) fn name<'a>(view: &'a RunView, watched: &'a Watched) -> &'a str {
     let shop = &view.run.stream.shop;
     watched.names.get(shop).unwrap_or(shop)
@@ -173,7 +172,7 @@ mod tests {
     use crate::http::backend::Status;
 
     #[test]
-    fn a_sink_that_takes_nothing_is_waited_for_as_long_as_there_is_something_to_read_and_a_while_longer() {
+    fn an_unavailable_sink_is_waited_for_while_there_is_something_to_read_and_a_limited_time_after() {
         let status = |leased_jobs, outbox, healthy| {
             let mut status = Status { leased_jobs, outbox, ..Status::default() };
             status.sink.healthy = healthy;
@@ -185,7 +184,7 @@ mod tests {
         assert!(!wait.is_over(&status(1, 5, false), at(0)));
         assert!(!wait.is_over(&status(1, 5, false), at(10 * patience)), "there is something to read");
         assert!(!wait.is_over(&status(0, 5, false), at(11 * patience)));
-        assert!(!wait.is_over(&status(0, 5, true), at(12 * patience)), "it takes rows again");
+        assert!(!wait.is_over(&status(0, 5, true), at(12 * patience)), "it accepts rows again");
         assert!(!wait.is_over(&status(0, 5, false), at(12 * patience)));
         assert!(!wait.is_over(&status(0, 5, false), at(13 * patience - 1)));
         assert!(wait.is_over(&status(0, 5, false), at(13 * patience)));

@@ -1,7 +1,7 @@
-//! A configuration that is read but not yet judged to its end.
+//! A configuration under construction: what could be read, and the problems so far.
 //!
-//! Each part reads on after a problem, and others may look at what could be read (the sink at its tables, `waybill check`
-//! at an API's own description), so that one look shows all that is wrong. Only [`Draft::finish`] makes a [`Config`].
+//! Reading continues after a problem, and other parts may check what could be read (the sink its tables, `waybill check`
+//! an OpenAPI document), so that all problems are reported at once. Only [`Draft::finish`] makes a [`Config`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +14,10 @@ use super::settings::Settings;
 use super::{Config, ConfigError, DATA_DIR_DEFAULT, FILE_DEFAULT, foreign, paths};
 use crate::catalog::{self, RuleTable};
 
-/// What could be read, and what is wrong with it.
+/// A configuration under construction.
 pub struct Draft {
     settings: Settings,
-    /// None only beside at least one problem.
+    /// None only if there is at least one problem.
     config: Option<Config>,
     definitions: Vec<catalog::Draft>,
     mysql_url: Option<SecretString>,
@@ -28,7 +28,7 @@ impl Draft {
     /// Reads like [`Config::load`].
     ///
     /// # Errors
-    /// [`ConfigError::File`] when a named file cannot be read.
+    /// [`ConfigError::File`] if a named file cannot be read.
     pub fn read(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
         let from_variable = environment.get("WAYBILL_CONFIG").filter(|text| !text.is_empty()).map(PathBuf::from);
         let named = path.map(Path::to_path_buf).or(from_variable);
@@ -47,37 +47,39 @@ impl Draft {
         Ok(drafted(settings, file, environment))
     }
 
-    /// The definitions of the resources to sync, and others that the file has, as far as they could be read.
+    /// The definitions of the resources to sync and all others in the file, as far as they could be read.
     pub fn definitions(&self) -> &[catalog::Draft] {
         &self.definitions
     }
 
-    /// The database, if one is named and its address could be read.
+    /// The database address, if it is set and valid.
     pub fn mysql_url(&self) -> Option<&SecretString> {
         self.mysql_url.as_ref()
     }
 
-    /// The certificates for it, if a file is named.
+    /// The database's CA certificates, if a file is set.
     pub fn mysql_ca_file(&self) -> Option<&Path> {
         self.mysql_ca_file.as_deref()
     }
 
-    /// Whether nothing is wrong so far.
+    /// Whether there are no problems so far.
     pub fn is_sound(&self) -> bool {
         self.settings.problems.is_empty()
     }
 
-    /// Adds what somebody else found: the dotted key that it is about; what is wrong, and the mend.
+    /// Adds a problem found elsewhere: its dotted key, and what is wrong and how to fix it.
     pub fn add(&mut self, key: &str, what: impl fmt::Display) {
         self.settings.problem_at(key, what);
     }
 
+    /// The configuration, if there are no problems.
+    ///
     /// # Errors
-    /// [`ConfigError::Problems`] with every problem found: those of the file from its top down, then the others.
+    /// [`ConfigError::Problems`] with every problem: those of the file in line order, then the others.
     pub fn finish(self) -> Result<Config, ConfigError> {
         match self.config {
             Some(config) if self.settings.problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::Problems(self.settings.told())),
+            _ => Err(ConfigError::Problems(self.settings.sorted_problems())),
         }
     }
 }
@@ -97,12 +99,12 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
     };
     let unnamed = foreign::unnamed(&mut settings, &defaults);
     let wanted = if unnamed.is_some() { Vec::new() } else { wanted(&mut settings) };
-    // Rate rules of one marketplace say nothing about another's paths.
+    // Built-in rate rules do not apply to another marketplace's paths.
     let has_built_in = !foreign::is_foreign(&settings, &defaults) || wanted.iter().any(|name| catalog::ships(name));
     let built_in = if has_built_in { defaults.limits.clone() } else { BTreeMap::new() };
-    let (rules, unread) = RuleTable::draft([&built_in, &settings.map("source.limits")]);
-    let (definitions, unfit) = catalog::drafts(&wanted, &settings.resources, &rules);
-    unread.into_iter().chain(unfit).for_each(|problem| settings.catalog_problem(problem));
+    let (rules, bad_rules) = RuleTable::draft([&built_in, &settings.map("source.limits")]);
+    let (definitions, bad_definitions) = catalog::drafts(&wanted, &settings.resources, &rules);
+    bad_rules.into_iter().chain(bad_definitions).for_each(|problem| settings.catalog_problem(problem));
     let data_dir = paths::data_dir(&mut settings, DATA_DIR_DEFAULT);
     let master_key = super::master_key(&mut settings, data_dir.as_deref(), environment.get("WAYBILL_MASTER_KEY"));
     let admin_key = super::admin_key(&mut settings, environment.get("WAYBILL_ADMIN_KEY"));
@@ -144,18 +146,18 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
     Draft { settings, config, definitions, mysql_url: named, mysql_ca_file: named_ca_file }
 }
 
-/// The resources to sync. A name that stands there twice is told, and taken once.
+/// The resources to sync. Duplicates are reported and dropped.
 fn wanted(settings: &mut Settings) -> Vec<String> {
     let mut wanted: Vec<String> = Vec::new();
     for name in settings.list("resources", &catalog::RESOURCES_DEFAULT) {
         if wanted.contains(&name) {
-            settings.problem_at("resources", format!("`{name}` stands there twice"));
+            settings.problem_at("resources", format!("`{name}` is listed twice; leave one out"));
         } else {
             wanted.push(name);
         }
     }
     if wanted.is_empty() {
-        settings.problem_at("resources", "names nothing to sync; name at least one");
+        settings.problem_at("resources", "is empty; name at least one resource to sync");
     }
     wanted
 }

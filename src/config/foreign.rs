@@ -1,7 +1,7 @@
-//! Another marketplace than the built-in one: which built-in parts may be used with it.
+//! Guards against using built-in parts with another marketplace.
 //!
-//! Definitions, rate rules and the login address that ship with the binary are those of one marketplace. With
-//! another host they count only where the configuration names them. Loopback is a sandbox of the built-in one.
+//! The built-in definitions, rate rules and login address are those of one marketplace. With another host they apply
+//! only where the configuration names them. Loopback counts as a sandbox of the built-in one.
 
 use url::Url;
 
@@ -11,14 +11,14 @@ use crate::catalog::{self, SourceDefaults};
 
 const BASE: &str = "source.base_url";
 
-/// Whether calls go to another host than the built-in marketplace's.
+/// Whether `source.base_url` is another host than the built-in marketplace's.
 pub(super) fn is_foreign(settings: &Settings, defaults: &SourceDefaults) -> bool {
     let ours = Url::parse(&defaults.base_url);
     let (Ok(ours), Ok(url)) = (ours, Url::parse(&settings.text(BASE, &defaults.base_url))) else { return false };
     url.host() != ours.host() && !is_loopback(&url)
 }
 
-/// Why nothing may be synced: the default resources are another marketplace's.
+/// Why nothing can be synced: the default resources belong to the built-in marketplace.
 pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Option<Problem> {
     if settings.is_set("resources") || !is_foreign(settings, defaults) {
         return None;
@@ -32,7 +32,7 @@ pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Opt
     Some(settings.problem_with(BASE, what))
 }
 
-/// Refuses a login or a way of authentication that belongs to the other marketplace.
+/// Refuses a login address or an authentication scheme that belongs to the other marketplace.
 pub(super) fn check_login(settings: &mut Settings, source: &SourceSettings, defaults: &SourceDefaults) {
     let has_logins = source.auth == Auth::ClientCredentials;
     if has_logins && !settings.is_set("source.token_url") && is_foreign(settings, defaults) {
@@ -45,7 +45,7 @@ pub(super) fn check_login(settings: &mut Settings, source: &SourceSettings, defa
     }
     if !has_logins && !settings.is_set(BASE) {
         let what = format!(
-            "{} takes client credentials only; name the host that takes this with source.base_url",
+            "{} accepts client credentials only; name the host that accepts this with source.base_url",
             defaults.base_url
         );
         settings.problem_at("source.auth", what);

@@ -1,8 +1,8 @@
-//! The table of configuration keys: the file, the environment and the example all go by it.
+//! The table of configuration keys, for the file, the environment and the example.
 //!
-//! One row a key, so that a key without a variable, or a variable without a key, cannot exist.
+//! One row per key, so that every key has a variable and every variable a key.
 
-/// What a key's value looks like.
+/// The form of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -10,16 +10,16 @@ pub(super) enum Kind {
     Number,
     /// Bytes: a number, or text like `256MiB`.
     Size,
-    /// An array of texts; in the environment separated by commas.
+    /// An array of texts; separated by commas in the environment.
     List,
-    /// A table of texts; in the environment `name=value`, separated by commas.
+    /// A table of texts; `name=value`, separated by commas, in the environment.
     Map,
 }
 
 /// Prefix of every variable that is ours.
 pub(super) const PREFIX: &str = "WAYBILL_";
 
-/// Every key that a file may set, with its kind. `[resource.*]` stands beside this table.
+/// Every key that a file may set, with its kind; `[resource.*]` is not in this table.
 pub(super) const KEYS: [(&str, Kind); 26] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
@@ -49,7 +49,7 @@ pub(super) const KEYS: [(&str, Kind); 26] = [
     ("log.level", Kind::Text),
 ];
 
-/// Variables that no file may hold: secrets, and the file's own name.
+/// Variables without a key in the file: secrets, and the file's own name.
 pub(super) const VARIABLES_ONLY: [&str; 4] =
     ["WAYBILL_CONFIG", "WAYBILL_MASTER_KEY", "WAYBILL_ADMIN_KEY", "WAYBILL_API_KEY"];
 
@@ -64,7 +64,7 @@ mod tests {
     use crate::catalog::nearest;
 
     #[test]
-    fn names_that_were_meant_are_found() {
+    fn a_misspelt_section_is_recognized_and_keys_map_to_variables() {
         assert_eq!(nearest("htpp", ["mysql", "http", "log"]), Some("http"));
         assert_eq!(variable("source.limits"), "WAYBILL_SOURCE_LIMITS");
     }

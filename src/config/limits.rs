@@ -1,27 +1,27 @@
-//! `[limits]`: what is bounded by configuration.
+//! Reads `[limits]` and `alerts.stale_after`.
 
 use std::time::Duration;
 
 use super::bounded;
 use super::settings::Settings;
-use crate::catalog::reader::parse_duration;
+use crate::domain::parse_duration;
 
-/// About 100,000 documents of 2 KB; beyond it fetching pauses.
+/// About 100,000 documents of 2 KB; above it fetching pauses.
 const OUTBOX_MAX_BYTES_DEFAULT: u64 = 256 << 20;
 const ATTEMPTS_MAX_DEFAULT: u64 = 8;
-/// More than a bad day leaves behind, and still a list that somebody can look through.
+/// More than a bad day parks, yet few enough to look through.
 const PARKED_MAX_DEFAULT: u64 = 10_000;
 /// A service supervisor waits 30 to 90 s before it kills.
 const DRAIN_DEFAULT: &str = "20s";
 
-/// What is bounded by configuration.
+/// Configurable limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Fetching pauses while the outbox holds more.
     pub outbox_max_bytes: u64,
     /// Attempts before a job is parked, at least 1.
     pub attempts_max: u32,
-    /// A shop of which so much is parked is paused; at least 1.
+    /// A shop with this many parked items is paused; at least 1.
     pub parked_max: u64,
     /// How long a stop waits for work in flight.
     pub drain: Duration,
@@ -35,20 +35,20 @@ pub(super) fn stale_after(settings: &mut Settings) -> Option<Option<Duration>> {
     }
     let stale_after = parse_duration(&text).filter(|limit| !limit.is_zero());
     if stale_after.is_none() {
-        settings.problem_at("alerts.stale_after", format!("`{text}` is no duration; write it like \"2h\""));
+        settings.problem_at("alerts.stale_after", format!("`{text}` is not a duration; write it like \"2h\""));
     }
     stale_after.map(Some)
 }
 
 pub(super) fn limits(settings: &mut Settings) -> Option<Limits> {
-    // A smaller outbox than one page of documents would stop the work for good.
+    // An outbox smaller than one page of documents would block forever.
     let outbox = bounded(settings, "limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, (1 << 20, 1 << 40));
     let attempts = bounded(settings, "limits.attempts_max", ATTEMPTS_MAX_DEFAULT, (1, 100));
     let parked = bounded(settings, "limits.parked_max", PARKED_MAX_DEFAULT, (1, 10_000_000));
     let text = settings.text("limits.drain", DRAIN_DEFAULT);
     let drain = parse_duration(&text).filter(|drain| *drain <= Duration::from_secs(600));
     if drain.is_none() {
-        settings.problem_at("limits.drain", format!("`{text}` is no duration up to 10 min; write it like \"20s\""));
+        settings.problem_at("limits.drain", format!("`{text}` is not a duration up to 10 min; write it like \"20s\""));
     }
     let attempts_max = u32::try_from(attempts?).ok()?;
     Some(Limits { outbox_max_bytes: outbox?, attempts_max, parked_max: parked?, drain: drain? })

@@ -1,15 +1,15 @@
-//! Paths in a configuration: the folder they start from, `~`, and what blocks them.
+//! Resolves paths of the configuration, expands `~`, and reports what blocks them.
 //!
-//! A path that the file holds starts from the file's folder, so that the folder of the caller does not
-//! matter. One from a variable starts from the current folder, as a path in a flag does.
+//! A relative path in the file is relative to the file's folder, so that the caller's folder does not matter. One from
+//! a variable is relative to the current folder, like a path in a flag.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::settings::Settings;
 
-/// What the store makes in its folder first.
-const BEGUN: &str = "sled";
+/// The store creates this in its folder first.
+const STORE_MARKER: &str = "sled";
 
 /// The folder of the embedded store.
 pub(super) fn data_dir(settings: &mut Settings, default: &str) -> Option<PathBuf> {
@@ -17,20 +17,20 @@ pub(super) fn data_dir(settings: &mut Settings, default: &str) -> Option<PathBuf
     let text = settings.text(KEY, default);
     let is_named = Path::new(&text).file_name().is_some() && !matches!(text.as_str(), "~" | "~/");
     if !is_named {
-        settings.problem_at(KEY, format!("`{text}` is no directory of our own; name one like \"data\""));
+        settings.problem_at(KEY, format!("`{text}` cannot be a data directory; name one like \"data\""));
         return None;
     }
     let found = resolve(settings, KEY, &text)?;
-    // Up to version 0.1 a relative path was taken from the current folder.
+    // Up to version 0.1 a relative path was relative to the current folder.
     let before = Path::new(&text);
     let is_moved = !settings.is_from_environment(KEY) && before.is_relative() && !text.starts_with('~');
-    if is_moved && found != before && !found.join(BEGUN).exists() && before.join(BEGUN).exists() {
+    if is_moved && found != before && !found.join(STORE_MARKER).exists() && before.join(STORE_MARKER).exists() {
         let here = std::path::absolute(before).unwrap_or_else(|_| before.to_path_buf());
         settings.problem_at(
             KEY,
             format!(
-                "`{text}` is taken from the configuration file's folder, and {} is not there; an earlier version took it \
-                 from the current folder, and {} holds data: write its full path, or move it",
+                "`{text}` is relative to the configuration file's folder, and {} does not exist; in earlier versions it \
+                 was relative to the current folder, and {} contains data: write its full path, or move it",
                 found.display(),
                 here.display()
             ),
@@ -40,7 +40,7 @@ pub(super) fn data_dir(settings: &mut Settings, default: &str) -> Option<PathBuf
     Some(found)
 }
 
-/// The path of a key that is set; `Some(None)`: it is not set, or is empty.
+/// The path of a key; `Some(None)`: not set, or empty.
 pub(super) fn file(settings: &mut Settings, key: &str) -> Option<Option<PathBuf>> {
     let text = settings.text(key, "");
     if text.is_empty() {
@@ -49,7 +49,7 @@ pub(super) fn file(settings: &mut Settings, key: &str) -> Option<Option<PathBuf>
     resolve(settings, key, &text).map(Some)
 }
 
-/// Reports what keeps a path from being used.
+/// The path, unless something blocks it, which is reported.
 pub(super) fn unblocked(settings: &mut Settings, key: &str, path: PathBuf) -> Option<PathBuf> {
     match obstacle(&path) {
         None => Some(path),
@@ -73,7 +73,7 @@ fn resolve(settings: &mut Settings, key: &str, text: &str) -> Option<PathBuf> {
     unblocked(settings, key, path)
 }
 
-/// `~` and `~/x` as a shell reads them.
+/// Expands `~` and `~/x` like a shell.
 fn expand(text: &str, home: Option<&str>) -> Result<PathBuf, String> {
     let Some(rest) = text.strip_prefix('~') else { return Ok(PathBuf::from(text)) };
     if !rest.is_empty() && !rest.starts_with('/') {
@@ -85,7 +85,7 @@ fn expand(text: &str, home: Option<&str>) -> Result<PathBuf, String> {
     Ok(Path::new(home).join(rest.trim_start_matches('/')))
 }
 
-/// A link that leads nowhere, or a file where a folder should be, on the way to a path.
+/// A broken link, or a file where a folder should be, on the way to a path.
 fn obstacle(path: &Path) -> Option<String> {
     let parts = path.ancestors().filter(|part| !part.as_os_str().is_empty());
     let found = parts.map(|part| (part, fs::symlink_metadata(part))).find(|(_, found)| found.is_ok());
@@ -107,7 +107,7 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
-    fn a_tilde_is_the_home_folder_and_never_a_folder_of_that_name() {
+    fn a_tilde_expands_to_the_home_folder() {
         let home = Some("/home/anna");
         assert_eq!(expand("~", home), Ok(PathBuf::from("/home/anna")));
         assert_eq!(expand("~/x/y", home), Ok(PathBuf::from("/home/anna/x/y")));

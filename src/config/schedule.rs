@@ -1,4 +1,4 @@
-//! `[schedule]`: when runs start. A schedule that never comes is refused.
+//! Reads `[schedule]`. A schedule that never fires is refused.
 
 use chrono::{DateTime, Datelike as _};
 use croner::Cron;
@@ -11,7 +11,7 @@ const SYNC_DEFAULT: &str = "0 */15 * * * *";
 /// At night, when the budget is not needed for new rows.
 const RECONCILE_DEFAULT: &str = "0 30 3 * * *";
 const TIMEZONE_DEFAULT: &str = "Europe/Amsterdam";
-/// 2000-01-01. Days repeat from there on: no year has one that the next ten lack.
+/// 2000-01-01. A day that none of the next ten years has does not exist.
 const FIRST_DAY_S: i64 = 946_684_800;
 const YEARS_LOOKED: i32 = 10;
 
@@ -45,19 +45,19 @@ fn cron(settings: &mut Settings, key: &str, default: &str) -> Option<String> {
     let cron = match CronParser::builder().build().parse(&six) {
         Ok(cron) => cron,
         Err(error) => {
-            settings.problem_at(key, format!("`{text}` is no schedule: {error}; write it like \"0 */15 * * * *\""));
+            settings.problem_at(key, format!("`{text}` is not a schedule: {error}; write it like \"0 */15 * * * *\""));
             return None;
         }
     };
-    if !comes_ever(&cron) {
-        settings.problem_at(key, format!("`{text}` never comes: no year has such a day; name one that exists"));
+    if !ever_fires(&cron) {
+        settings.problem_at(key, format!("`{text}` never fires: no year has such a day; name one that exists"));
         return None;
     }
     Some(six)
 }
 
-/// Whether an expression has an instant at all; the last day of February is in it every fourth year.
-fn comes_ever(cron: &Cron) -> bool {
+/// Whether an expression ever fires; 29 February comes every fourth year.
+fn ever_fires(cron: &Cron) -> bool {
     let first = DateTime::from_timestamp(FIRST_DAY_S, 0);
     let next = first.and_then(|first| cron.find_next_occurrence(&first, true).ok());
     first.zip(next).is_some_and(|(first, next)| next.year() < first.year() + YEARS_LOOKED)

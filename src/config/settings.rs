@@ -1,7 +1,7 @@
-//! From file text and environment to plain settings, each with the place it came from.
+//! Reads file and environment into plain settings, each with the place it came from.
 //!
-//! Nothing is judged here but form: unknown names, wrong types, broken TOML. The walk goes on after a
-//! problem, so that one look shows them all (serde would stop at the first).
+//! Only the form is checked here: unknown names, wrong types, broken TOML. Reading continues after a problem, so that
+//! all are reported at once (serde would stop at the first).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,29 +12,29 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
 use super::{Config, values};
-use crate::catalog::{did_you_mean, nearest, unknown_key};
-use crate::domain::text::acts_on_a_terminal;
+use crate::catalog::{self, did_you_mean, nearest, unknown_key};
+use crate::domain::terminal::is_unsafe;
 
-/// Problems told of a file that is no TOML: most follow from the first.
+/// Cap on reported TOML syntax errors; most follow from the first.
 const SYNTAX_PROBLEMS_MAX: usize = 5;
 
-/// One thing wrong: where, what, and the mend.
+/// One problem: where, what, and the fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// `waybill.toml:7`, a variable's name, or `built-in`.
     pub place: String,
-    /// In the file, if it is a line of it.
+    /// The line in the file, if it concerns one.
     line: Option<usize>,
-    /// What is wrong and how to mend it. Never holds the value of a secret.
+    /// What is wrong and how to fix it. Never contains a secret.
     pub what: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What the file holds may be quoted; nothing of it acts upon a terminal.
+        // The text may quote the file, so unsafe characters are escaped.
         let letters = self.place.chars().chain(": ".chars()).chain(self.what.chars());
         letters.into_iter().try_for_each(|letter| {
-            if acts_on_a_terminal(letter) { write!(f, "{}", letter.escape_default()) } else { write!(f, "{letter}") }
+            if is_unsafe(letter) { write!(f, "{}", letter.escape_default()) } else { write!(f, "{letter}") }
         })
     }
 }
@@ -55,12 +55,12 @@ struct Setting {
     line: Option<usize>,
 }
 
-/// The line of each key of a file. They say nothing of the configuration itself, so they are not shown with it.
+/// The line of each key of a file. `Debug` hides them: they are not part of the configuration.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(BTreeMap<String, usize>);
 
 impl Lines {
-    /// The line of a dotted key, or of the nearest table around it that the file has.
+    /// The line of a dotted key, or of the nearest enclosing table in the file.
     fn of(&self, key: &str) -> Option<usize> {
         let around = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(outer, _)| outer));
         around.filter_map(|key| self.0.get(key).copied()).next()
@@ -73,24 +73,24 @@ impl fmt::Debug for Lines {
     }
 }
 
-/// All that was set, by key. The environment lies over the file.
+/// All values that were set, by key. The environment overrides the file.
 #[derive(Default)]
 pub(super) struct Settings {
     file: String,
-    /// Where relative paths of the file start.
+    /// Base of relative paths in the file.
     pub(super) folder: PathBuf,
     /// The user's home folder.
     pub(super) home: Option<String>,
     values: BTreeMap<&'static str, Setting>,
     /// Line of each key of the file, `[resource.*]` and limits included.
     pub(super) lines: Lines,
-    /// The `[resource.*]` tables as they stand.
+    /// The `[resource.*]` tables, unchecked.
     pub(super) resources: toml::Table,
     pub(super) problems: Vec<Problem>,
 }
 
 impl Settings {
-    /// Reads what the file holds. `file` is its name in messages.
+    /// Reads the file's bytes. `file` is its name in messages.
     pub(super) fn read_file(&mut self, file: &str, bytes: &[u8]) {
         self.file = file.to_owned();
         let text = match std::str::from_utf8(bytes) {
@@ -98,7 +98,7 @@ impl Settings {
             Err(error) => {
                 let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
                 let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-                let what = "holds letters that are not UTF-8; save the file as UTF-8".to_owned();
+                let what = "contains characters that are not UTF-8; save the file as UTF-8".to_owned();
                 self.problems.push(self.at_line(line, what));
                 return;
             }
@@ -107,9 +107,9 @@ impl Settings {
         if !errors.is_empty() {
             for error in errors {
                 let line = line_of(text, &error.span().unwrap_or(0..0));
-                // Only the message: the full form quotes the line, which may hold a password.
+                // Only the message: the full form quotes the line, which may contain a password.
                 let problem = self.at_line(line, format!("not TOML: {}", error.message().replace('\n', ", ")));
-                // One slip may be met many times over.
+                // One mistake may be reported many times.
                 if !self.problems.contains(&problem) && self.problems.len() < SYNTAX_PROBLEMS_MAX {
                     self.problems.push(problem);
                 }
@@ -121,11 +121,12 @@ impl Settings {
         if let Some(DeValue::Table(resources)) = document.get_ref().get("resource").map(toml::Spanned::get_ref) {
             let (resources, too_large) = values::plain("resource", resources);
             self.resources = resources;
-            too_large.iter().for_each(|key| self.unfit(key, "is too large a number; at most 9223372036854775807 fits"));
+            let what = "is too large a number; the maximum is 9223372036854775807";
+            too_large.iter().for_each(|key| self.unfit(key, what));
         }
     }
 
-    /// Reads the variables that begin with `WAYBILL_`. An empty one counts as not set.
+    /// Reads the variables that begin with `WAYBILL_`. An empty one counts as unset.
     pub(super) fn read_environment(&mut self, environment: &BTreeMap<String, String>) {
         self.home = environment.get("HOME").cloned();
         let known: BTreeMap<String, (&'static str, Kind)> =
@@ -154,19 +155,19 @@ impl Settings {
         self.problems.push(Problem { place, line: None, what });
     }
 
-    /// All problems: those of the file from its top down, then the others.
-    pub(super) fn told(mut self) -> Vec<Problem> {
+    /// All problems: those of the file in line order, then the others.
+    pub(super) fn sorted_problems(mut self) -> Vec<Problem> {
         self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         self.problems
     }
 
-    /// A problem with the value of a key, placed where the value came from.
+    /// Adds a problem with the value of a key, at the place the value came from.
     pub(super) fn problem_at(&mut self, key: &str, what: impl fmt::Display) {
         let problem = self.problem_with(key, what);
         self.problems.push(problem);
     }
 
-    /// The same, and not yet among the problems.
+    /// The same problem, without adding it.
     pub(super) fn problem_with(&self, key: &str, what: impl fmt::Display) -> Problem {
         match self.values.get(key) {
             Some(setting) => {
@@ -177,25 +178,20 @@ impl Settings {
         }
     }
 
-    /// A problem told by the catalog, whose text begins with the dotted key it is about.
-    pub(super) fn catalog_problem(&mut self, text: String) {
-        let key = match text.strip_prefix("limit \"").and_then(|rest| rest.split_once('"')) {
-            Some((pattern, _)) => format!("source.limits.{pattern}"),
-            None => text.split_once(": ").map_or("", |(key, _)| key).to_owned(),
-        };
-        if key.starts_with("source.limits.") && self.values.get("source.limits").is_some_and(from_environment) {
-            self.problem_at("source.limits", text);
-            return;
+    /// Adds a problem of the catalog.
+    pub(super) fn catalog_problem(&mut self, problem: catalog::Problem) {
+        let catalog::Problem { key, what } = problem;
+        let Some(pattern) = key.strip_prefix("source.limits.") else { return self.problem_at(&key, what) };
+        // A pattern has spaces and slashes, so it is a quoted key.
+        if self.is_from_environment("source.limits") {
+            self.problem_at("source.limits", format!("\"{pattern}\": {what}"));
+        } else {
+            let problem = self.placed(&key, format!("source.limits.\"{pattern}\": {what}"));
+            self.problems.push(problem);
         }
-        if key == "resources" {
-            self.problem_at("resources", text.trim_start_matches("resources: "));
-            return;
-        }
-        let problem = self.placed(&key, text);
-        self.problems.push(problem);
     }
 
-    /// The line of the key, or of the nearest table around it that the file has.
+    /// Places a problem at the line of the key, or of the nearest enclosing table in the file.
     fn placed(&self, key: &str, what: String) -> Problem {
         match self.lines.of(key) {
             Some(line) => self.at_line(line, what),
@@ -272,17 +268,14 @@ impl Settings {
                         self.values.insert(key, Setting { raw, place, line });
                     }
                     Err(_) if path == "resources" && matches!(value, DeValue::Table(_)) => {
-                        self.unfit(
-                            &path,
-                            "is the list of the resources to sync; a definition stands under [resource.NAME]",
-                        );
+                        self.unfit(&path, "is the list of resources to sync; a definition goes under [resource.NAME]");
                     }
                     Err(what) => self.unfit(&path, &what),
                 },
                 (None, DeValue::Table(_)) if path == "resource" => {}
                 (None, DeValue::Table(inner)) if is_section => self.walk(&path, inner),
                 (None, _) if path == "resource" => {
-                    self.unfit(&path, "is a section, [resource.NAME]; what to sync is named by `resources`");
+                    self.unfit(&path, "is a section, [resource.NAME]; to choose what to sync, use `resources`");
                 }
                 (None, _) if is_section => self.unfit(&path, &format!("is a section; write it as [{path}]")),
                 (None, _) => self.unknown(prefix, &path, key.get_ref()),
@@ -311,21 +304,21 @@ impl Settings {
             section => format!("in [{section}]"),
         });
         let what = unknown_key(nearest(name, known.iter().copied()), home, &known);
-        // Where key and value were exchanged, the key may hold a password.
+        // If key and value were swapped, the key may contain a password.
         let shown = if name.contains('@') { prefix } else { path };
         self.unfit(shown, &what);
     }
 }
 
 impl Config {
-    /// Where a dotted key stands: file and line, or `built-in`.
+    /// Where a dotted key is set: file and line, or `built-in`.
     pub fn place(&self, key: &str) -> String {
         let line = self.file.as_ref().zip(self.lines.of(key));
         line.map_or_else(|| "built-in".to_owned(), |(file, line)| format!("{}:{line}", file.display()))
     }
 }
 
-/// The section of a key, empty for the top of the file; none: no section, or more than one, has it.
+/// The section of a key (empty: the top of the file); None: no section has it, or more than one.
 fn home(name: &str) -> Option<&'static str> {
     let mut homes = KEYS.iter().filter_map(|(key, _)| match key.rsplit_once('.') {
         Some((section, last)) => (last == name).then_some(section),
@@ -382,7 +375,7 @@ fn from_file(kind: Kind, value: &DeValue<'_>) -> Result<Raw, String> {
     }
 }
 
-/// A text; a number as it is written, which whoever reads it refuses by its name.
+/// A text, or a number as written, which the reader of limits then refuses by its name.
 fn as_written(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -424,7 +417,7 @@ fn size(text: &str) -> Result<Raw, String> {
         _ => None,
     };
     let bytes = shift.and_then(|shift| count.parse::<u64>().ok().and_then(|count| count.checked_mul(1u64 << shift)));
-    bytes.map(Raw::Number).ok_or_else(|| format!("`{text}` is no size; write it like \"256MiB\" or in bytes"))
+    bytes.map(Raw::Number).ok_or_else(|| format!("`{text}` is not a size; write it like \"256MiB\" or in bytes"))
 }
 
 #[cfg(test)]
@@ -446,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_stands_in_the_example_and_has_its_own_variable() {
+    fn every_key_is_in_the_example_and_has_its_own_variable() {
         let example = include_str!("../../config.example.toml");
         let mut variables: Vec<String> = KEYS.iter().map(|(key, _)| variable(key)).collect();
         for (key, _) in KEYS {

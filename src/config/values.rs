@@ -1,18 +1,18 @@
-//! From the file's own form of values to plain ones, for the `[resource.*]` tables.
+//! Converts parsed TOML values to plain ones, for the `[resource.*]` tables.
 //!
-//! Called by [`super::settings`]. TOML knows numbers of any length, plain values know 64 bits: what does not fit is told
-//! by its key, and everything else is still read.
+//! Called by [`super::settings`]. TOML allows integers of any length, plain values hold 64 bits: the keys of integers
+//! that do not fit are returned, and everything else is still read.
 
 use toml::Value;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// A table as plain values, and the dotted keys under `path` whose numbers are too large; those read as 0.
+/// A table as plain values, and the dotted keys under `path` whose integers are too large; those read as 0.
 pub(super) fn plain(path: &str, table: &DeTable<'_>) -> (toml::Table, Vec<String>) {
     let mut too_large = Vec::new();
     (plain_table(path, table, &mut too_large), too_large)
 }
 
-/// A number that 64 bits hold.
+/// An integer, if it fits 64 bits.
 fn integer(digits: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(&digits.as_str().replace('_', ""), digits.radix()).ok()
 }
@@ -32,7 +32,7 @@ fn plain_value(path: &str, value: &DeValue<'_>, too_large: &mut Vec<String>) -> 
             too_large.push(path.to_owned());
             0
         })),
-        // The parser has seen that it is one, or `inf` or `nan`.
+        // The parser has checked that it is a number, `inf` or `nan`.
         DeValue::Float(digits) => Value::Float(digits.as_str().replace('_', "").parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(flag) => Value::Boolean(*flag),
         DeValue::Datetime(time) => Value::Datetime(*time),

@@ -19,13 +19,13 @@ pub enum CallStatus {
     TooMany,
     #[serde(rename = "5xx")]
     ServerError,
-    /// No answer began: the connection broke, or it took too long.
+    /// No answer began: the connection broke, or the call timed out.
     #[serde(rename = "none")]
     NoAnswer,
 }
 
 impl CallStatus {
-    /// The class of a status code; none: there was no answer.
+    /// The class of a status code; None: there was no answer.
     pub fn of(code: Option<u16>) -> CallStatus {
         match code {
             Some(429) => CallStatus::TooMany,
@@ -77,11 +77,11 @@ impl CallCounts {
     }
 }
 
-/// The calls of one rule ever.
+/// All calls of one rule since counting began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallTotal {
     pub rule: String,
-    /// Counted from then on.
+    /// When counting began.
     pub since: Millis,
     pub counts: CallCounts,
 }

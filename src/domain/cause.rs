@@ -1,4 +1,4 @@
-//! Why something failed: a class that programs can act on, and a text for people.
+//! Why something failed: a class for programs, and a text for people.
 
 use std::fmt;
 
@@ -31,25 +31,25 @@ pub enum ErrorClass {
     Interrupted,
     /// 3xx.
     Redirected,
-    /// The answer cannot be read.
+    /// The answer cannot be parsed.
     Malformed,
-    /// The answer has another shape than the definition says.
+    /// The answer does not have the shape that the definition describes.
     Shape,
     TooLarge,
     /// The end of the list is not proved.
     Unproved,
-    /// The list shows none of the rows that it showed before.
+    /// The list contains none of the rows that it contained before.
     Vanished,
-    /// The process stops.
+    /// The process is shutting down.
     Stopping,
-    /// Anything else, and classes of a newer version.
+    /// Anything else, including classes of a newer version.
     #[default]
     #[serde(other)]
     Other,
 }
 
 impl ErrorClass {
-    /// Whether it says nothing about one document but concerns every call of the resource.
+    /// Whether it concerns every call of the resource, not just one document.
     pub fn concerns_all_calls(self) -> bool {
         matches!(
             self,

@@ -1,8 +1,8 @@
 //! Time as an argument.
 //!
-//! [`Clock`] answers "what time is it" for records people read (milliseconds since 1970, UTC).
-//! Budgets and timeouts never use it: they run on the monotonic `tokio::time::Instant`, because the
-//! wall clock may jump. Tests hand in a clock that they set themselves.
+//! [`Clock`] gives the wall-clock time for stored records (milliseconds since 1970, UTC). Budgets and timeouts never
+//! use it: they run on the monotonic `tokio::time::Instant`, because the wall clock may jump. Tests pass in a clock
+//! that they set themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 /// A point on the wall clock: milliseconds since 1970-01-01T00:00:00Z.
 pub type Millis = i64;
 
-/// The wall clock, or a hand-set one. Cheap to clone.
+/// The wall clock, or one that tests set. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Clock(Hand);
+pub struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Hand {
+enum ClockSource {
     System,
     Manual(Arc<AtomicI64>),
-    /// Shows this at the instant, and moves with the runtime's time from there.
+    /// Started at this time at that instant; advances with the runtime's clock.
     #[cfg(test)]
     Runtime(Millis, tokio::time::Instant),
 }
@@ -26,23 +26,23 @@ enum Hand {
 impl Clock {
     /// The system's wall clock.
     pub fn system() -> Clock {
-        Clock(Hand::System)
+        Clock(ClockSource::System)
     }
 
-    /// A clock that stands still until [`Clock::set`] moves it.
+    /// A clock that only [`Clock::set`] moves.
     pub fn manual(now: Millis) -> Clock {
-        Clock(Hand::Manual(Arc::new(AtomicI64::new(now))))
+        Clock(ClockSource::Manual(Arc::new(AtomicI64::new(now))))
     }
 
-    /// A clock that moves with the time of the tokio runtime, which a test may have paused.
+    /// A clock that follows the tokio runtime's time, which a test may have paused.
     #[cfg(test)]
     pub fn of_runtime(now: Millis) -> Clock {
-        Clock(Hand::Runtime(now, tokio::time::Instant::now()))
+        Clock(ClockSource::Runtime(now, tokio::time::Instant::now()))
     }
 
-    /// Moves a manual clock; others stay as they are.
+    /// Sets a manual clock; no effect on others.
     pub fn set(&self, now: Millis) {
-        if let Hand::Manual(manual) = &self.0 {
+        if let ClockSource::Manual(manual) = &self.0 {
             manual.store(now, Ordering::SeqCst);
         }
     }
@@ -50,10 +50,10 @@ impl Clock {
     /// Milliseconds since 1970, UTC.
     pub fn now(&self) -> Millis {
         match &self.0 {
-            Hand::System => system_now(),
-            Hand::Manual(manual) => manual.load(Ordering::SeqCst),
+            ClockSource::System => system_now(),
+            ClockSource::Manual(manual) => manual.load(Ordering::SeqCst),
             #[cfg(test)]
-            Hand::Runtime(at, since) => {
+            ClockSource::Runtime(at, since) => {
                 at.saturating_add(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))
             }
         }

@@ -1,17 +1,17 @@
-//! Whether our clock is wrong, judged by the dates that servers put on their answers.
+//! Detects clock skew from the `Date` header of answers.
 //!
-//! One answer proves nothing: it may come out of a cache, or from a server whose own clock is wrong. So the least
-//! difference among the last answers counts. Only the health uses it.
+//! One answer proves nothing: it may come from a cache, or from a server whose own clock is wrong. So the smallest
+//! difference among the last answers counts. Only health uses it.
 
 use std::collections::VecDeque;
 
 use super::clock::Millis;
 
-/// Answers that must agree.
+/// Number of answers that must agree.
 const ANSWERS: usize = 6;
-/// A difference up to this is none: dates are of whole seconds, and clocks are never quite the same.
+/// Differences up to this are ignored: dates are whole seconds, and clocks never agree exactly.
 const BOUND_MS: Millis = 60_000;
-/// A date of a whole second may be so much behind its answer.
+/// How far a date, cut to whole seconds, may lag behind its answer.
 const DATE_STEP_MS: Millis = 999;
 
 /// The differences of the last answers.
@@ -22,8 +22,8 @@ pub struct ClockCheck {
 }
 
 impl ClockCheck {
-    /// Notes an answer: when our clock says that it was asked for and received, and the date that it carries. What the
-    /// time between explains is no difference.
+    /// Records an answer: the request and receive times by our clock, and the date it carries. A date within that
+    /// interval counts as no difference.
     pub fn note(&mut self, asked: Millis, received: Millis, date: Millis) {
         let ahead = if date.saturating_add(DATE_STEP_MS) < asked {
             asked.saturating_sub(date.saturating_add(DATE_STEP_MS))
@@ -34,8 +34,8 @@ impl ClockCheck {
         self.last.truncate(ANSWERS);
     }
 
-    /// How far our clock is ahead, or behind where negative; none: it agrees with one of the last answers, or there were
-    /// too few.
+    /// How far our clock is ahead (negative: behind). None: it agrees with one of the last answers, or there are too
+    /// few.
     pub fn ahead(&self) -> Option<Millis> {
         let least = self.last.iter().copied().min_by_key(|ahead| ahead.saturating_abs())?;
         let is_one_way = self.last.iter().all(|ahead| ahead.signum() == least.signum());
@@ -49,7 +49,7 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000;
 
-    /// Answers that took a second, with dates that are so many seconds off.
+    /// The skew in seconds after answers that took a second, with dates off by these seconds.
     fn check(dates: &[i64]) -> Option<i64> {
         let mut check = ClockCheck::default();
         dates.iter().for_each(|off| check.note(NOW, NOW + 1000, NOW + off * 1000));
@@ -57,23 +57,23 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_wrong_when_all_of_the_last_answers_say_so() {
+    fn the_clock_is_wrong_only_if_all_of_the_last_answers_agree() {
         assert_eq!(check(&[-300; 6]), Some(299), "ahead");
         assert_eq!(check(&[300; 6]), Some(-299), "behind");
         assert_eq!(check(&[-300; 5]), None, "too few");
         assert_eq!(check(&[-60; 6]), None, "within the bound");
         assert_eq!(check(&[-62; 6]), Some(61));
         assert_eq!(check(&[-300, -400, -9000, -300, -350, -500]), Some(299), "the least of them");
-        assert_eq!(check(&[-9000, -9000, 0, -9000, -9000, -9000]), None, "out of a cache, but for one");
+        assert_eq!(check(&[-9000, -9000, 0, -9000, -9000, -9000]), None, "all but one from a cache");
         assert_eq!(check(&[-300, -300, 300, -300, -300, -300]), None, "servers that disagree");
         assert_eq!(check(&[-300, -300, -300, -300, -300, -300, 0]), None, "over with the first that agrees");
         assert_eq!(check(&[0, -300, -300, -300, -300, -300, -300]), Some(299));
     }
 
     #[test]
-    fn a_slow_answer_is_no_wrong_clock() {
+    fn a_slow_answer_is_not_mistaken_for_a_wrong_clock() {
         let mut check = ClockCheck::default();
-        // Made at any moment of ten minutes that it took.
+        // Dated at any moment of the ten minutes that it took.
         (0..12).for_each(|step| check.note(NOW, NOW + 600_000, NOW + step * 50_000));
         assert_eq!(check.ahead(), None);
     }

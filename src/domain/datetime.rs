@@ -1,4 +1,4 @@
-//! Dates and times as ISO 8601 and RFC 3339 write them, and points in time for all years from 0 to 9999.
+//! Parses ISO 8601 and RFC 3339 dates and times, for all years from 0 to 9999.
 
 use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, Time};
@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::clock::Millis;
 
-/// A date, or a date and a time, as it was written.
+/// A date, or a date and time, as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The day as written, whatever the offset.
@@ -17,8 +17,8 @@ pub struct Written {
 }
 
 impl Written {
-    /// Reads a calendar date, alone or with a time and an offset. Week dates, ordinal dates, and what is behind a sound
-    /// date and is no part of one are not read.
+    /// Parses a calendar date, alone or with a time and an offset. Week dates, ordinal dates and trailing text are
+    /// refused.
     pub fn parse(text: &str) -> Option<Written> {
         let mut cursor = Cursor(text.as_bytes());
         let date = cursor.date()?;
@@ -29,19 +29,19 @@ impl Written {
             cursor.take(|byte| byte == b' ');
         }
         let offset = if matches!(cursor.0, [] | [b'[', ..]) { None } else { Some(cursor.offset()?) };
-        // RFC 9557 names the zone behind the offset, which says all.
+        // RFC 9557 appends the zone's name to the offset, which is enough by itself.
         let is_named = matches!(cursor.0, [b'[', .., b']']) && time.is_some() && offset.is_some();
         (cursor.0.is_empty() || is_named).then_some(Written { date, time, offset })
     }
 
-    /// Whether it is a date and a time of an unnamed clock.
+    /// Whether it is a date and a time without an offset.
     pub fn lacks_offset(&self) -> bool {
         self.time.is_some() && self.offset.is_none()
     }
 
-    /// The point in time, by the clock of UTC. `zone` is whose clock showed a time without an offset: one that the
-    /// clock skipped is read an hour later, one that it showed twice is the first. None: a date alone, a time of an
-    /// unnamed clock, or a year beyond 9999.
+    /// The point in time, in UTC. `zone` is the time zone of a time without an offset: a local time that a DST change
+    /// skips is read an hour later, one that it repeats is the first. None: a date alone, a time with neither offset
+    /// nor zone, or a year beyond 9999.
     pub fn utc(&self, zone: Option<&TimeZone>) -> Option<DateTime> {
         let local = self.date.to_datetime(self.time?);
         let utc = match (self.offset, zone) {
@@ -57,13 +57,13 @@ impl Written {
     }
 }
 
-/// A point in time by the clock of UTC. None: before the year 0 or after 9999.
+/// A point in time as a civil datetime in UTC. None: before the year 0 or after 9999.
 pub fn civil(at: Millis) -> Option<DateTime> {
     let civil = epoch().checked_add(SignedDuration::from_millis(at)).ok()?;
     (civil.year() >= 0).then_some(civil)
 }
 
-/// Milliseconds since 1970 of a time by the clock of UTC; what is finer is cut.
+/// Milliseconds since 1970 of a civil datetime in UTC, rounded down.
 pub fn millis(utc: DateTime) -> Millis {
     let millis = utc.duration_since(epoch()).as_nanos().div_euclid(1_000_000);
     Millis::try_from(millis).unwrap_or(Millis::MAX)
@@ -81,7 +81,7 @@ fn epoch() -> DateTime {
     DateTime::constant(1970, 1, 1, 0, 0, 0, 0)
 }
 
-/// What is left of a text.
+/// The unread rest of a text.
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {
@@ -139,7 +139,7 @@ impl Cursor<'_> {
                 nanos = self.fraction()?;
             }
         }
-        // A leap second is the last that clocks without one show.
+        // A leap second reads as the last instant before it.
         if second == 60 {
             (second, nanos) = (59, 999_999_999);
         }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_day_is_the_one_that_was_written() {
+    fn the_date_is_the_one_written_whatever_the_offset() {
         for text in [
             "2026-06-30",
             "20260630",
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_calendar_date_is_not_read() {
+    fn anything_but_a_calendar_date_is_refused() {
         for text in [
             "",
             "2026",
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_an_offset_is_of_the_clock_that_is_named() {
+    fn a_time_without_an_offset_is_read_in_the_given_zone() {
         let amsterdam = Some("Europe/Amsterdam");
         assert_eq!(utc("2026-06-30T22:30:00", Some("UTC")).unwrap(), "2026-06-30 22:30:00.000000");
         assert_eq!(utc("2026-06-30 22:30:00", amsterdam).unwrap(), "2026-06-30 20:30:00.000000");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_calendar_are_reached_and_not_passed() {
+    fn the_first_and_last_instants_of_the_calendar_are_accepted_and_none_beyond() {
         assert_eq!(utc("9999-12-31T23:59:59.999999Z", None).unwrap(), "9999-12-31 23:59:59.999999");
         assert_eq!(utc("0000-01-01T00:00:00Z", None).unwrap(), "0000-01-01 00:00:00.000000");
         assert_eq!(utc("9999-12-31T23:59:59-00:01", None), None);

@@ -1,4 +1,4 @@
-//! What goes to the sink: documents, and notes about them, in the order they were committed.
+//! Entries for the sink: documents and notes about them, in commit order.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -21,20 +21,20 @@ pub struct Document {
     pub version: u64,
     pub fetched_at: Millis,
     pub first_listed_at: Millis,
-    /// Digest of its list row and of itself, for a rebuild of the ledger.
+    /// Digests of its list row and of itself, for rebuilding the ledger.
     pub row_hash: u64,
     pub document_hash: u64,
     /// The run that asked for it.
     pub run: Option<u64>,
-    /// The JSON text, byte for byte as received but for what readers differ about.
+    /// The JSON text, byte for byte as received except where JSON parsers disagree.
     pub body: Bytes,
 }
 
-/// One thing for the sink to do. Applied in order; each may be applied again without harm.
+/// One change for the sink. Applied in order; each is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Document(Document),
-    /// A full walk no longer saw the document (`Some`), or saw it again (`None`).
+    /// A full walk no longer found the document (`Some`), or found it again (`None`).
     Listing {
         shop: String,
         resource: String,
@@ -53,14 +53,14 @@ pub enum Entry {
         shop: Shop,
         sealed: Vec<u8>,
     },
-    /// A shop is gone; with `purge` its rows go too.
+    /// A shop was deleted; with `purge` its rows are deleted too.
     ShopDeleted {
         shop: String,
         purge: bool,
     },
 }
 
-/// A job or document given up on, visible until it is retried.
+/// A dead letter: a job or document that was given up, listed until it is retried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
     pub id: u64,
@@ -75,14 +75,14 @@ pub struct Parked {
     pub parked_at: Millis,
 }
 
-/// A run as the API shows it: with a forecast.
+/// A run with its forecast, as the API shows it.
 #[derive(Clone, Debug)]
 pub struct RunView {
     pub run: Run,
-    /// When it will be done at the pace that the budgets allow; none: that is not known.
+    /// When it will be done at the pace that the budgets allow; None: unknown.
     pub forecast_at: Option<Millis>,
-    /// While it walks: how many pages it reads in all, about; none: that is not known.
+    /// While it walks: about how many pages it will read in all; None: unknown.
     pub pages_expected: Option<u64>,
-    /// Why it makes no call now; none: it does, or it is not open.
+    /// Why it makes no call now; None: it does, or it is not open.
     pub waits_for: Option<Wait>,
 }

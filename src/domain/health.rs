@@ -1,7 +1,7 @@
-//! Health: one pure function from what is recorded to what every surface says.
+//! Health: pure functions from the stored records to the state that every surface shows.
 //!
-//! The status, the shops, the metrics, the log, the dashboard and `waybill status` show the result of [`assess_shop`] and
-//! [`whole`] and compute nothing of their own.
+//! The API, the metrics, the log, the dashboard and `waybill status` show the result of [`assess_shop`] and [`whole`]
+//! and compute nothing of their own.
 
 mod changes;
 mod due;
@@ -22,14 +22,14 @@ pub use changes::{Change, Known};
 pub use reason::{Code, Means, Reason, class_remedy};
 pub use ticks::Ticks;
 
-/// A clock may be so much behind the one that wrote a record before that record is in doubt.
+/// Records further in the future than this are distrusted: a clock that was ahead wrote them.
 const AHEAD_MAX_MS: Millis = 60_000;
-/// Calls that fail count as an outage after this, or after half a schedule when that is shorter: one bad answer is none.
+/// Failing calls count as an outage after this, or after half a schedule if that is shorter: one bad answer does not.
 const OUTAGE_AFTER_MS: Millis = 60_000;
-/// Reasons that are listed; with thousands of shops all of them would be megabytes.
+/// Reasons listed; with thousands of shops all of them would be megabytes.
 pub const REASONS_MAX: usize = 200;
 
-/// How the whole installation is.
+/// The state of the whole installation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
@@ -42,7 +42,7 @@ pub enum Level {
     Failing,
 }
 
-/// How a stream, a resource of a shop, or a shop is. In the order of severity.
+/// The state of a stream, a resource of a shop, or a shop. In order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -89,7 +89,7 @@ impl Level {
 /// What the health of every shop depends on, beside its own records.
 pub struct Facts<'a> {
     pub now: Millis,
-    /// What remedies may name.
+    /// The means that remedies may name.
     pub means: Means,
     /// `alerts.stale_after`.
     pub stale_after: Option<Millis>,
@@ -115,7 +115,7 @@ pub struct ShopFacts {
 /// One resource of a shop.
 pub struct ResourceFacts {
     pub name: String,
-    /// Walks for news follow each other no sooner.
+    /// Shortest time between two incremental walks.
     pub every: Option<Millis>,
     pub streams: Vec<StreamFacts>,
     /// Pages and documents that were given up.
@@ -126,7 +126,7 @@ pub struct ResourceFacts {
 #[derive(Default)]
 pub struct StreamFacts {
     pub status: StreamStatus,
-    /// Why it is not known whether its list was read whole.
+    /// Why its list is not proved to have been read whole.
     pub unproved: Option<Unproved>,
     pub open: Vec<OpenRun>,
 }
@@ -139,30 +139,30 @@ pub struct OpenRun {
     pub pending: u64,
 }
 
-/// How the installation is, as a whole and in its parts.
+/// The health of the installation, as a whole and by part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     pub level: Level,
     /// The worst first, at most [`REASONS_MAX`].
     pub reasons: Vec<Reason>,
-    /// Those of them that are not the state of a stream, all of them.
+    /// All reasons that are not the state of a stream, not cut to [`REASONS_MAX`].
     pub faults: Vec<Reason>,
     pub shops: Vec<Arc<ShopHealth>>,
 }
 
-/// What was found of one shop.
+/// The assessment of one shop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShopFound {
     pub health: Arc<ShopHealth>,
     /// What was given up.
     parked: Vec<Reason>,
-    /// When something else may be found though nothing is recorded; none: never.
+    /// When the assessment may change by time alone; None: never.
     pub changes_at: Option<Millis>,
 }
 
 impl ShopFound {
-    /// The same at a later moment at which nothing else is found. `faults` are told as they are here; `due_after` gives
-    /// when a resource is due after its last success.
+    /// The same assessment, shown at a later moment: ages, due times and the texts of `faults` are brought up to date.
+    /// `due_after` gives when a resource is due after its last success.
     pub fn shown(
         &self,
         now: Millis,
@@ -176,8 +176,8 @@ impl ShopFound {
             if resource.next_due_at.is_some() {
                 resource.next_due_at = due_after(&resource.resource, resource.last_success_at);
             }
-            let told = blocking.filter(|fault| resource.reason.as_ref().is_some_and(|own| own.code == fault.code));
-            if let (Some(reason), Some(fault)) = (&mut resource.reason, told) {
+            let same = blocking.filter(|fault| resource.reason.as_ref().is_some_and(|own| own.code == fault.code));
+            if let (Some(reason), Some(fault)) = (&mut resource.reason, same) {
                 reason.text.clone_from(&fault.text);
             }
         }
@@ -189,7 +189,7 @@ fn age_seconds(success: Option<Millis>, now: Millis) -> Option<u64> {
     success.map(|at| u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0))
 }
 
-/// How a shop is.
+/// The health of a shop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShopHealth {
     pub shop_id: String,
@@ -199,14 +199,14 @@ pub struct ShopHealth {
     pub resources: Vec<ResourceHealth>,
 }
 
-/// How a resource of a shop is: as the worst of its streams.
+/// The health of a resource of a shop: that of the worst of its streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceHealth {
     pub resource: String,
     pub state: State,
-    /// Since when it is in this state, where that is known.
+    /// When it entered this state, if known.
     pub since: Option<Millis>,
-    /// Of the stream whose success is the oldest; none: one never had any.
+    /// Of the stream whose success is the oldest; None: some stream never had one.
     pub last_success_at: Option<Millis>,
     pub last_attempt_at: Option<Millis>,
     /// None: nothing is scheduled for it.
@@ -218,7 +218,7 @@ pub struct ResourceHealth {
     pub reason: Option<Reason>,
 }
 
-/// Computes how everything is, from how each shop is.
+/// Combines the assessments of all shops into the health of the installation.
 pub fn whole<'a>(means: Means, faults: &[Fault], found: impl Iterator<Item = &'a ShopFound>) -> Health {
     let code = blocking(faults).map(|fault| fault.code);
     let mut faults: Vec<Reason> = faults.iter().map(|fault| Reason::of_fault(fault, means)).collect();
@@ -243,12 +243,12 @@ pub fn whole<'a>(means: Means, faults: &[Fault], found: impl Iterator<Item = &'a
     Health { level, reasons, faults, shops }
 }
 
-/// The fault that keeps every document from where people look for it, if there is one.
+/// The fault that keeps every document from reaching the sink, if there is one.
 pub fn blocking(faults: &[Fault]) -> Option<&Fault> {
     faults.iter().filter(|fault| fault.code.blocks_all()).max_by_key(|fault| fault.code)
 }
 
-/// Computes how a shop is.
+/// Assesses one shop.
 pub fn assess_shop(facts: &Facts<'_>, of: &ShopFacts) -> ShopFound {
     let parked = of.resources.iter().filter(|resource| resource.parked > 0);
     let parked = parked.map(|resource| Reason::parked(&of.shop.id, resource, facts.means)).collect();
@@ -268,7 +268,7 @@ fn shop(facts: &Facts<'_>, of: &ShopFacts) -> ShopHealth {
     ShopHealth { shop_id: of.shop.id.clone(), state, created_at: of.shop.created_at, resources }
 }
 
-/// What is said of one stream.
+/// Why one stream is not fresh.
 struct Verdict {
     state: State,
     since: Option<Millis>,
@@ -283,7 +283,7 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
     let mut error: Option<&StreamError> = None;
     let (mut success, mut attempt, mut due) = (Some(Millis::MAX), None, None);
     for stream in &of.streams {
-        // A run that ended well while the sink took nothing has brought nothing to where people look.
+        // A run that ended well while the sink was blocked has not delivered anything yet.
         let cut_off = blocking.and_then(|fault| fault.since).unwrap_or(Millis::MAX);
         let succeeded_at = past(stream.status.last_success_at, now).map(|at| at.min(cut_off));
         success = success.zip(succeeded_at).map(|(a, b): (Millis, Millis)| a.min(b));
@@ -321,7 +321,7 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
     }
 }
 
-/// None: it is fresh.
+/// Why a stream is not fresh; None: it is.
 fn stream_verdict(
     facts: &Facts<'_>,
     shop: &Shop,
@@ -364,7 +364,7 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
     let list = status.list_trouble.as_ref().map(|trouble| ("list", trouble));
     let detail = status.detail_trouble.as_ref().map(|trouble| ("detail", trouble));
     let lasts = [list, detail].into_iter().flatten().find(|(_, trouble)| {
-        // Of a clock that was set back its age says nothing.
+        // A negative age means that the clock was set back: count it as lasting.
         !(0..patience).contains(&facts.now.saturating_sub(trouble.since))
     });
     lasts.map(|(kind, trouble)| Verdict {
@@ -376,7 +376,7 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
     })
 }
 
-/// Calls that fail for so long count as an outage.
+/// How long calls must fail to count as an outage.
 fn outage_after(facts: &Facts<'_>) -> Millis {
     facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS))
 }
@@ -387,7 +387,7 @@ fn unproved(stream: &StreamFacts) -> Option<Verdict> {
         state: State::Unproved,
         since: Some(unproved.since),
         code: Code::Unproved,
-        // Another remedy than a better definition.
+        // These two need different remedies.
         class: Some(if unproved.vanished_at.is_some() { ErrorClass::Vanished } else { ErrorClass::Unproved }),
         text: unproved.reason.clone(),
     })
@@ -398,7 +398,7 @@ fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFac
     let first_open = stream.open.iter().map(|run| run.started_at).min();
     let Some(success) = past(stream.status.last_success_at, facts.now) else {
         if stream.status.last_success_at.is_some() {
-            let text = "its last success is recorded for a time to come: the clock was ahead then".to_owned();
+            let text = "its last success lies in the future: the clock was ahead when it was recorded".to_owned();
             return verdict(Code::ClockAhead, None, text);
         }
         let since = first_open.or(Some(shop.created_at));

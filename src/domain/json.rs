@@ -1,9 +1,8 @@
-//! JSON read without copying: texts borrow from the bytes they were read from.
+//! Zero-copy JSON: texts borrow from the bytes they were parsed from.
 //!
-//! Documents are read twice on their way (when they come, and when they are laid out in columns), so
-//! this is a hot path: about a third of the cost of an owned tree. Objects are sorted by key and hold no
-//! key twice. Numbers are the digits that were sent. Called by the source for bodies and by
-//! [`crate::catalog::extract`] for columns.
+//! Documents are parsed twice (on arrival, and when they are laid out in columns), so this is a hot path: it costs
+//! about a third of an owned tree. Objects are sorted by key, without duplicate keys. Numbers keep the digits that
+//! were sent. Called by the source for bodies and by [`crate::catalog::extract`] for columns.
 
 mod number;
 mod reader;
@@ -29,11 +28,11 @@ pub enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-/// The index in an array of a given length that a token of a pointer names: `0` is the first, `-1` the last. None:
-/// it names none, or one that is not there.
+/// The array index that a pointer token names: `0` is the first element, `-1` the last. None: not an index, or out of
+/// range.
 pub fn element_at(token: &[u8], length: usize) -> Option<usize> {
     let (digits, from_end) = token.strip_prefix(b"-").map_or((token, false), |digits| (digits, true));
-    // A sign more or a zero too many makes another token of it.
+    // `+1` and `01` are keys, not indexes.
     if !digits.iter().all(u8::is_ascii_digit) || digits.len() > 1 && digits.first() == Some(&b'0') {
         return None;
     }
@@ -43,7 +42,7 @@ pub fn element_at(token: &[u8], length: usize) -> Option<usize> {
 }
 
 impl<'a> Json<'a> {
-    /// Reads a whole text, as tolerant readers do.
+    /// Parses a whole text leniently.
     ///
     /// # Errors
     /// Not JSON, nested deeper than 128, or a number beyond 64-bit floats.
@@ -51,7 +50,7 @@ impl<'a> Json<'a> {
         Json::read(text).map(|reading| reading.value)
     }
 
-    /// The same, with what was tolerated.
+    /// Parses a whole text leniently, and reports what it tolerated.
     ///
     /// # Errors
     /// As [`Json::parse`].
@@ -62,7 +61,7 @@ impl<'a> Json<'a> {
     /// The value at a JSON pointer; the empty pointer is the value itself. Beyond the standard, `-1` is the last element
     /// of an array.
     pub fn pointer(&self, pointer: &str) -> Option<&Json<'a>> {
-        // By bytes: asked for each column of each document.
+        // By bytes: this runs for each column of each document.
         let (mut rest, mut value) = (pointer.as_bytes(), self);
         while let [b'/', tail @ ..] = rest {
             let end = tail.iter().position(|byte| *byte == b'/').unwrap_or(tail.len());
@@ -95,8 +94,8 @@ impl<'a> Json<'a> {
         self.member(key.as_bytes())
     }
 
-    /// Writes the content in a form that is the same for equal content and different for any other: a
-    /// letter for the kind, lengths, texts as they are. Digests are taken of it; it is kept nowhere.
+    /// Writes a canonical form, equal only for equal content: a letter for the kind, lengths, texts as they are.
+    /// Digests are taken of it; it is never stored.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
         let length = |out: &mut Vec<u8>, kind: u8, length: usize| {
             out.push(kind);

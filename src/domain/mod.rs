@@ -1,7 +1,7 @@
-//! The words of the engine: shops, streams, runs, jobs, documents and what a failure means.
+//! The vocabulary of the engine: shops, streams, runs, jobs, documents and failure classes.
 //!
-//! Everything here is pure: no input, no output, no wall clock except [`clock`], which is the one
-//! reader of it. Every other module may import this one; it imports nobody of ours.
+//! Everything here is pure: no IO and no wall clock except [`clock`], the only reader of it. Every other module may
+//! import this one; it imports none of ours.
 
 pub mod backoff;
 pub mod calls;
@@ -11,36 +11,38 @@ pub mod clock_check;
 pub mod completeness;
 pub mod datetime;
 pub mod document;
+pub mod duration;
 pub mod health;
 pub mod job;
 pub mod json;
 #[cfg(test)]
 pub(crate) mod log_events;
+pub mod log_throttle;
 pub mod retry;
 pub mod run;
 pub mod shop;
-pub mod sparse;
 pub mod stream;
 pub mod stream_status;
-pub mod text;
+pub mod terminal;
 pub mod wait;
 
 pub use backoff::Backoff;
 pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
-pub use completeness::{Completeness, Gap, GapReason, Held};
+pub use completeness::{Completeness, Gap, GapReason, StoredVersion};
 pub use document::{Document, Entry, Parked, RunView};
+pub use duration::parse_duration;
 pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
 pub use json::Json;
+pub use log_throttle::LogThrottle;
 pub use retry::{Disposition, RetryPolicy};
 pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
-pub use sparse::Sparse;
 pub use stream::{Checkpoint, Combination, StreamId};
 pub use stream_status::{CallKind, StreamError, StreamStatus, Trouble, Unproved};
 pub use wait::{Wait, WaitReason};
 
-/// Whether a field need not be written down: reading gives the same without it.
+/// For `skip_serializing_if`: a default value reads back the same when it is absent.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

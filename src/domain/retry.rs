@@ -1,4 +1,4 @@
-//! What a failure means: the one table from error to disposition, and the pace of retries.
+//! What to do after a failed attempt, and the backoff between retries.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use super::Backoff;
 /// What to do after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Try again; after `Some(hint)` at the earliest, or at the policy's own pace. Counts as an attempt.
+    /// Try again, after `Some(hint)` at the earliest, or with the policy's own backoff. Counts as an attempt.
     Retry { after: Option<Duration> },
-    /// Try once more, at the policy's own pace: the answer itself is wrong, and more tries only cost budget.
+    /// Try once more, with the policy's backoff: the answer itself is wrong, and more tries only cost budget.
     RetryOnce,
-    /// Not the job's fault (throttled, login host blocked, stopping): try again after the pause
-    /// without counting it.
+    /// Not the job's fault (throttled, login host blocked, shutting down): try again after the pause without counting
+    /// it.
     Postpone { after: Duration },
-    /// Retrying cannot help now: park it with the reason. `may_pass`: it comes back by itself, ever less often, as what
-    /// failed too often does.
+    /// Retrying cannot help now: park it with the reason. With `may_pass` it is requeued automatically, at growing
+    /// intervals, like a job that failed too often.
     Park { may_pass: bool },
     /// The shop's credentials are refused: stop the shop, keep its jobs.
     StopShop,
@@ -24,7 +24,7 @@ pub enum Disposition {
 /// Attempts of what gets [`Disposition::RetryOnce`].
 pub const ATTEMPTS_OF_WRONG_ANSWERS: u32 = 2;
 
-/// The pace of retries: exponential with full jitter between `base` and `cap`.
+/// Exponential backoff with jitter, between `base` and `cap`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts before a job is parked.
@@ -34,16 +34,16 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Eight attempts within about a minute: longer than a restart of the API's front. What is parked in a longer
-    /// outage is put back by the walks after it.
+    /// Eight attempts within about a minute: longer than a restart of the API's front end. Jobs parked in a longer
+    /// outage are requeued by the walks after it.
     fn default() -> RetryPolicy {
         RetryPolicy { attempts_max: 8, base: Duration::from_millis(500), cap: Duration::from_secs(120) }
     }
 }
 
 impl RetryPolicy {
-    /// The pause after attempt number `attempt` (from 1) failed. `jitter` is a random number in
-    /// `0.0..1.0`. A hint of the server is never shortened, only lengthened.
+    /// The pause after attempt number `attempt` (from 1) failed. `jitter` is a random number in `0.0..1.0`. A hint from
+    /// the server is never shortened, only lengthened.
     pub fn delay(&self, attempt: u32, hint: Option<Duration>, jitter: f64) -> Duration {
         let ceiling = Backoff::new(self.base, self.cap).pause(attempt.saturating_sub(1));
         let own = ceiling.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_cap_and_chance_takes_half_at_most() {
+    fn pauses_double_up_to_the_cap_and_jitter_removes_half_at_most() {
         let ms = Duration::from_millis;
         let policy = RetryPolicy { attempts_max: 8, base: ms(100), cap: ms(1000) };
         let pauses = |jitter| [1, 2, 3, 4, 5, 40].map(|attempt| policy.delay(attempt, None, jitter).as_millis());

@@ -1,13 +1,13 @@
-//! A shop: one seller registration. Its secret never stands in this type; the store keeps it sealed.
+//! A shop: one seller registration. This type never holds its secret; the store keeps that sealed.
 
 use serde::{Deserialize, Serialize};
 
 use super::clock::Millis;
 
-/// Random, opaque, 12 letters and digits. Not a count, so that it tells nothing.
+/// Random and opaque: 12 letters and digits. Not a sequence number, which would reveal how many shops there are.
 pub type ShopId = String;
 
-/// Whether a shop's streams are walked, and if not, whose turn it is.
+/// Whether a shop is synced, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShopState {
@@ -20,8 +20,8 @@ pub enum ShopState {
 }
 
 impl ShopState {
-    /// Why nothing may be called for the shop, and the mend; none: it may.
-    pub fn hindrance(&self) -> Option<&'static str> {
+    /// Why no call may be made for the shop, and the fix; None when it is active.
+    pub fn inactive_reason(&self) -> Option<&'static str> {
         match self {
             ShopState::Active => None,
             ShopState::Paused => Some("the shop is paused; resume it first"),
@@ -36,12 +36,12 @@ pub struct Shop {
     pub id: ShopId,
     pub name: String,
     pub client_id: String,
-    /// Whose budget its calls use; shops that name the same account share one. Default: `client_id`.
+    /// The account whose rate budget its calls use; shops of one account share it. Default: `client_id`.
     pub account: String,
-    /// Names of the resources that are synced for it; none: all that are configured, those of tomorrow too.
+    /// Names of the resources to sync; None: all configured resources, including ones added later.
     pub resources: Vec<String>,
     pub state: ShopState,
-    /// Why it is not active, for people; never holds a secret.
+    /// Why it is not active, for people. Never holds a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub created_at: Millis,
@@ -49,8 +49,8 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Whether a resource is synced for it.
-    pub fn takes(&self, resource: &str) -> bool {
+    /// Whether a resource is synced for this shop.
+    pub fn syncs(&self, resource: &str) -> bool {
         self.resources.is_empty() || self.resources.iter().any(|name| name == resource)
     }
 }

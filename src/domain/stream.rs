@@ -1,5 +1,4 @@
-//! A stream: shop x resource x one combination of list parameters. The unit of walking and of
-//! checkpoints.
+//! A stream: shop x resource x one combination of list parameters. Each has its own walks and checkpoint.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +14,7 @@ use super::shop::ShopId;
 pub struct Combination(pub Vec<(String, String)>);
 
 impl Combination {
-    /// Characters of its text form that a sink has room for.
+    /// Longest text form that a sink can store, in characters.
     pub const CHARS_MAX: usize = 255;
 
     /// The parameters by name.
@@ -40,7 +39,7 @@ impl fmt::Display for Combination {
     }
 }
 
-/// What one walk goes over.
+/// Identifies a stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId {
     pub shop: ShopId,
@@ -58,8 +57,8 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// Durable progress of a stream. Everything listed by the walk that set it is in the sink, in the
-/// outbox, has a live job, or is parked. It never moves back, but to now where a clock was ahead.
+/// Durable progress of a stream. Everything listed by the walk that set it is in the sink, in the outbox, has a live
+/// job, or is parked. It never moves back, except to now after a clock was ahead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Start of the last walk of any mode that ended well.
@@ -67,14 +66,14 @@ pub struct Checkpoint {
     /// Start of the one before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walked_before: Option<Millis>,
-    /// Start of the last full walk that ended well; none: the stream has no whole history yet.
+    /// Start of the last full walk that ended well; None: the stream has no whole history yet.
     pub full_walk_at: Option<Millis>,
-    /// Greatest row time seen by a walk that ended well.
+    /// Latest row time seen by a walk that ended well.
     pub newest: Option<Millis>,
 }
 
 impl Checkpoint {
-    /// Without times that are still to come: a clock that was ahead noted them.
+    /// The checkpoint without future times, which a clock that was ahead recorded.
     #[must_use]
     pub fn until(&self, now: Millis) -> Checkpoint {
         Checkpoint {
@@ -85,7 +84,7 @@ impl Checkpoint {
         }
     }
 
-    /// The later of both, field by field: a checkpoint only moves forward.
+    /// The later of both, field by field: a checkpoint never moves back.
     pub fn advance(&self, by: &Checkpoint) -> Checkpoint {
         Checkpoint {
             walked_at: self.walked_at.max(by.walked_at),

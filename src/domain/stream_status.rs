@@ -1,4 +1,4 @@
-//! What is recorded of a stream's last runs and calls; health is computed from it.
+//! The record of a stream's last runs and calls, from which health is computed.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::cause::{Cause, ErrorClass};
 use super::clock::Millis;
 use super::run::{Run, RunState};
 
-/// The durable record of one stream. Changed only in transactions that commit anyway.
+/// The durable record of one stream. Changed only in transactions that commit other changes anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamStatus {
     /// When a run last ended, or a call last began to fail.
@@ -15,7 +15,7 @@ pub struct StreamStatus {
     /// When a run last ended `done`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_at: Option<Millis>,
-    /// Kept after the stream is well again.
+    /// Kept after the stream has recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<StreamError>,
     /// Runs in a row that ended `failed`.
@@ -24,10 +24,10 @@ pub struct StreamStatus {
     /// End of the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Millis>,
-    /// List calls fail now.
+    /// Set while list calls fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list_trouble: Option<Trouble>,
-    /// Detail calls fail now, all of them.
+    /// Set while all detail calls fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail_trouble: Option<Trouble>,
 }
@@ -40,25 +40,25 @@ pub struct StreamError {
     pub at: Millis,
 }
 
-/// Calls that fail one after the other.
+/// An unbroken series of failed calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     pub since: Millis,
     pub cause: Cause,
 }
 
-/// Why it is not known whether a stream's list was read whole. A record of its own, until a full walk is proved.
+/// Why a stream's list is not proved to have been read whole. Its own record, kept until a full walk is proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unproved {
     pub reason: String,
     /// The end of the first walk that could not prove it.
     pub since: Millis,
-    /// The end of the first walk that met none of the rows known before.
+    /// The end of the first walk that found none of the known rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished_at: Option<Millis>,
 }
 
-/// Which calls of a stream.
+/// The two kinds of calls of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
     List,
@@ -66,7 +66,7 @@ pub enum CallKind {
 }
 
 impl StreamStatus {
-    /// Notes the end of a run.
+    /// Records the end of a run.
     pub fn run_ended(&mut self, run: &Run, now: Millis) {
         let text = || run.error.clone().unwrap_or_default();
         let class = run.error_class.unwrap_or_default();
@@ -95,7 +95,7 @@ impl StreamStatus {
         self.last_attempt_at = Some(now);
     }
 
-    /// Notes a call that failed. False: nothing new, so nothing to write.
+    /// Records a failed call. False: nothing new, so nothing to write.
     pub fn call_failed(&mut self, kind: CallKind, cause: &Cause, now: Millis) -> bool {
         if cause.class == ErrorClass::Stopping || (kind == CallKind::Detail && !cause.class.concerns_all_calls()) {
             return false;
@@ -111,7 +111,7 @@ impl StreamStatus {
         true
     }
 
-    /// Notes a call that was answered well. False: nothing new, so nothing to write.
+    /// Records a successful call. False: nothing new, so nothing to write.
     pub fn call_answered(&mut self, kind: CallKind) -> bool {
         self.trouble_mut(kind).take().is_some()
     }

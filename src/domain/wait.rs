@@ -10,11 +10,11 @@ use super::clock::Millis;
 pub enum WaitReason {
     /// All slots of its rate rule are in use.
     RateLimit,
-    /// The API asked for a pause: `Retry-After`, or a budget that its headers call used up.
+    /// The API asked for a pause: `Retry-After`, or headers that report a spent budget.
     RetryAfter,
-    /// Its calls fail, and are made again.
+    /// Its calls fail and are being retried.
     Api,
-    /// The outbox is full, as the sink takes less than is read.
+    /// The outbox is full: the sink is slower than the API, or down.
     Sink,
 }
 

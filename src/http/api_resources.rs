@@ -14,7 +14,7 @@ use super::query::Segment;
 use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head, sync_handler};
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::FieldDrift;
 use crate::catalog::definition::Column;
 use crate::domain::clock::{self, Millis};
 
@@ -88,10 +88,10 @@ impl From<DriftEntry> for DriftEntryForm {
     fn from(place: DriftEntry) -> DriftEntryForm {
         let DriftEntry { left, documents, first_seen, last_seen } = place;
         let (path, table, column, kind) = match left {
-            Left::Unmapped { path, kind } | Left::Tolerated { path, kind } | Left::Untimed { path, kind } => {
-                (Some(path), None, None, kind)
-            }
-            Left::Misfit { table, column, kind } => (None, Some(table), Some(column), kind),
+            FieldDrift::Unmapped { path, kind }
+            | FieldDrift::Tolerated { path, kind }
+            | FieldDrift::Untimed { path, kind } => (Some(path), None, None, kind),
+            FieldDrift::TypeMismatch { table, column, kind } => (None, Some(table), Some(column), kind),
         };
         DriftEntryForm { path, table, column, kind, documents, first_seen, last_seen }
     }
@@ -108,10 +108,10 @@ async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> ApiResult {
         Form { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], untimed: vec![], more };
     for place in drift.places {
         let list = match place.left {
-            Left::Unmapped { .. } => &mut form.unmapped,
-            Left::Misfit { .. } => &mut form.misfits,
-            Left::Tolerated { .. } => &mut form.tolerated,
-            Left::Untimed { .. } => &mut form.untimed,
+            FieldDrift::Unmapped { .. } => &mut form.unmapped,
+            FieldDrift::TypeMismatch { .. } => &mut form.misfits,
+            FieldDrift::Tolerated { .. } => &mut form.tolerated,
+            FieldDrift::Untimed { .. } => &mut form.untimed,
         };
         list.push(DriftEntryForm::from(place));
     }

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::FieldDrift;
 use crate::domain::calls::CallDay;
 use crate::domain::clock::{self, Millis};
 use crate::domain::document::{Parked, RunView};
@@ -291,7 +291,7 @@ pub struct Drift {
 /// One field, and where it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriftEntry {
-    pub left: Left,
+    pub left: FieldDrift,
     pub documents: u64,
     pub first_seen: Millis,
     pub last_seen: Millis,

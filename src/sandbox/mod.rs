@@ -164,8 +164,8 @@ pub struct ShopOptions {
 /// Options or a control that cannot be applied; the text names the cause and the remedy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SandboxError {
-    #[error("limits: {}", .0.join("; "))]
-    Limits(Vec<String>),
+    #[error("limits: {0}")]
+    Limits(catalog::Problems),
     #[error("no shop has the client id `{0}`; add it with POST /_sandbox/shops")]
     UnknownShop(String),
     #[error("there is already a shop with the client id `{0}`; give each shop its own")]

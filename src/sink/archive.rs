@@ -15,7 +15,7 @@ use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
 use crate::domain::clock::sql_datetime;
-use crate::domain::{Held, Json};
+use crate::domain::{Json, StoredVersion};
 use crate::store::{Archived, Store, StoreError};
 use crate::supervisor::describe_join_error;
 
@@ -79,7 +79,7 @@ impl Archive {
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, Held)>, SinkError> {
+    ) -> Result<Vec<(String, StoredVersion)>, SinkError> {
         let (archive, resource) = (self.clone(), resource.to_owned());
         let (shop, after) = (shop.to_owned(), after.to_owned());
         blocking(move || archive.store.archive_held(&resource, &shop, &after, limit).map_err(broken)).await

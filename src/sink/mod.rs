@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::catalog::definition::Place;
 use crate::catalog::extract::Cell;
-use crate::domain::Held;
+use crate::domain::StoredVersion;
 use crate::domain::clock::Millis;
 
 pub use archive::Archive;
@@ -192,7 +192,7 @@ impl Sink {
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, Held)>, SinkError> {
+    ) -> Result<Vec<(String, StoredVersion)>, SinkError> {
         match self {
             Sink::Mysql(mysql) => mysql.held(resource, shop, after, limit).await,
             Sink::Archive(archive) => archive.held(resource, shop, after, limit).await,

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
-use crate::domain::{Entry, Sparse};
+use crate::domain::{Entry, LogThrottle};
 use crate::store::{Slot, Store, StoreError, Waiting, blocking};
 use crate::supervisor::describe_join_error;
 
@@ -152,7 +152,7 @@ struct Writer {
     /// others.
     suspects: BTreeMap<Slot, u32>,
     /// Throttles the warnings about refused documents, by class.
-    refusals: BTreeMap<SinkErrorClass, Sparse>,
+    refusals: BTreeMap<SinkErrorClass, LogThrottle>,
 }
 
 /// Decrypts the outbox entries after a position, on a blocking thread.
@@ -319,7 +319,7 @@ impl Writer {
             return;
         }
         self.suspects.remove(&one.slot);
-        if let Some(untold) = self.refusals.entry(error.class).or_default().due(Instant::now()) {
+        if let Some(untold) = self.refusals.entry(error.class).or_default().allow(Instant::now()) {
             tracing::warn!(error = error.text, untold, "the sink refuses a document; it is parked");
         }
         if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {

@@ -21,7 +21,7 @@ use super::problem::SourceError;
 pub use super::rows::ID_MAX;
 use super::rows::{Rows, time_at};
 use crate::catalog::Definition;
-use crate::catalog::coverage::{Left, tolerated};
+use crate::catalog::coverage::{FieldDrift, tolerated};
 use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::domain::clock::Millis;
 use crate::domain::job::{Next, Rejected, Row};
@@ -41,7 +41,7 @@ pub struct ParsedPage {
     /// Why the list may have more rows although this is its last page.
     pub doubt: Option<String>,
     /// What no column takes of the rows, where they are the documents.
-    pub left: Vec<Left>,
+    pub left: Vec<FieldDrift>,
 }
 
 /// One parsed document.
@@ -53,7 +53,7 @@ pub struct ParsedDetail {
     /// Independent of white space and key order.
     pub hash: u64,
     /// What no column takes.
-    pub left: Vec<Left>,
+    pub left: Vec<FieldDrift>,
     /// When the refresh rule reads it again; none: final, too old, or no rule.
     pub refresh_after_ms: Option<i64>,
 }
@@ -200,7 +200,7 @@ pub fn detail(
 }
 
 /// The byte order mark of an answer, if it has one.
-fn marked(body: &[u8]) -> impl Iterator<Item = Left> {
+fn marked(body: &[u8]) -> impl Iterator<Item = FieldDrift> {
     let noted = Tolerated { what: Tolerance::ByteOrderMark, path: Vec::new() };
     tolerated(without_mark(body).1.then_some(noted).into_iter().collect())
 }
@@ -228,7 +228,7 @@ pub fn document(
         return Err(shape(format!("the document's {} is not the id that was requested", definition.id)));
     }
     let rule = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
-    let (hash, mut left) = (hash(&document), definition.coverage.look(&document));
+    let (hash, mut left) = (hash(&document), definition.coverage.drift(&document));
     left.extend(tolerated(noted));
     let time = rule.and_then(|rule| time_at(definition, rule.time.as_deref()?, &document, &mut left));
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, time.or_else(first_seen), now));

@@ -7,7 +7,7 @@ use super::SourceError;
 use super::pages::{Answer, ParsedPage, detail, detail_call, document, list_call, no_list, page};
 use super::position::{Position, Walk};
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::FieldDrift;
 use crate::catalog::reader;
 use crate::domain::job::Next;
 use crate::domain::{Combination, Mode};
@@ -117,9 +117,9 @@ fn an_unparseable_row_is_rejected_and_the_others_are_read() {
 
 #[test]
 fn ambiguous_json_is_normalised_and_counted() {
-    let kinds = |left: &[Left]| -> Vec<String> {
-        let tolerated = |left: &Left| match left {
-            Left::Tolerated { path, kind } => Some(format!("{path} {kind}")),
+    let kinds = |left: &[FieldDrift]| -> Vec<String> {
+        let tolerated = |left: &FieldDrift| match left {
+            FieldDrift::Tolerated { path, kind } => Some(format!("{path} {kind}")),
             _ => None,
         };
         left.iter().filter_map(tolerated).collect()
@@ -160,7 +160,7 @@ fn an_unparseable_time_is_counted_by_its_kind() {
     let body = r#"{"things":[{"id":"a","at":"2026-01-01T00:00:00"},{"id":"b","at":"gisteren"},{"id":"c"},{"id":"d","at":null}]}"#;
     let page = read(&listed(), body).unwrap();
     assert!(page.rows.iter().all(|row| row.time.is_none()));
-    let untimed = |kind| Left::Untimed { path: "/at".to_owned(), kind };
+    let untimed = |kind| FieldDrift::Untimed { path: "/at".to_owned(), kind };
     assert_eq!(page.left, [untimed("text"), untimed("time_without_offset")]);
     let mut zoned = listed();
     zoned.zone = Some(jiff::tz::TimeZone::UTC);

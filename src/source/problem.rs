@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 
-use crate::domain::text::acts_on_a_terminal;
+use crate::domain::terminal::is_unsafe;
 use crate::domain::{Cause, Disposition, ErrorClass};
 
 /// Longest text, in bytes, taken from a server.
@@ -207,7 +207,7 @@ pub(super) fn problem_text(body: &[u8]) -> String {
 pub(super) fn clean(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        let c = if acts_on_a_terminal(c) { ' ' } else { c };
+        let c = if is_unsafe(c) { ' ' } else { c };
         if out.len() + c.len_utf8() > TEXT_MAX {
             break;
         }

@@ -11,7 +11,7 @@ use super::pointer::{each_value, id_text, kind, tokens};
 use super::position::Position;
 use super::problem::clean;
 use crate::catalog::Definition;
-use crate::catalog::coverage::{Left, kind_for_time, tolerated};
+use crate::catalog::coverage::{FieldDrift, kind_for_time, tolerated};
 use crate::catalog::extract::millis_of;
 use crate::domain::Json;
 use crate::domain::clock::Millis;
@@ -30,7 +30,7 @@ pub(super) struct Rows {
     /// Digest of every row as received.
     pub(super) hashes: Vec<u64>,
     /// What no column takes, where rows are documents, and what was tolerated; each place once.
-    pub(super) left: BTreeSet<Left>,
+    pub(super) left: BTreeSet<FieldDrift>,
     /// Index into `rows` of each id, and the digests of all its rows on this page.
     ids: BTreeMap<String, (usize, BTreeSet<u64>)>,
 }
@@ -74,7 +74,7 @@ impl Rows {
         let time = definition.list.time.as_deref().and_then(|at| time_at(definition, at, &value, &mut self.left));
         let is_document = definition.detail.is_none();
         if is_document {
-            self.left.extend(definition.coverage.look(&value));
+            self.left.extend(definition.coverage.drift(&value));
         }
         let sent = || body.slice_ref(raw);
         let body = is_document.then(|| normalised.map_or_else(sent, Bytes::from));
@@ -102,12 +102,12 @@ pub(super) fn time_at(
     definition: &Definition,
     at: &str,
     value: &Json<'_>,
-    left: &mut impl Extend<Left>,
+    left: &mut impl Extend<FieldDrift>,
 ) -> Option<Millis> {
     let found = value.pointer(at).filter(|found| **found != Json::Null)?;
     let time = millis_of(definition.zone.as_ref(), found);
     if time.is_none() {
-        left.extend([Left::Untimed { path: at.to_owned(), kind: kind_for_time(found) }]);
+        left.extend([FieldDrift::Untimed { path: at.to_owned(), kind: kind_for_time(found) }]);
     }
     time
 }

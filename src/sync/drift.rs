@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::FieldDrift;
 use crate::domain::clock::Millis;
 use crate::store::{Store, StoreError};
 
@@ -31,7 +31,7 @@ pub struct Drift {
     /// When drift was first seen.
     pub since: Option<Millis>,
     #[serde(with = "pairs")]
-    pub places: BTreeMap<Left, Seen>,
+    pub places: BTreeMap<FieldDrift, Seen>,
     /// Occurrences of paths beyond those recorded.
     pub more: u64,
     /// When it was last logged.
@@ -51,14 +51,16 @@ mod pairs {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::{Left, Seen};
+    use super::{FieldDrift, Seen};
 
-    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<Left, Seen>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<FieldDrift, Seen>, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Left, Seen>, D::Error> {
-        Ok(Vec::<(Left, Seen)>::deserialize(deserializer)?.into_iter().collect())
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<FieldDrift, Seen>, D::Error> {
+        Ok(Vec::<(FieldDrift, Seen)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 
@@ -73,7 +75,7 @@ impl Drifts {
         for definition in definitions {
             match store.drift::<Drift>(&definition.name) {
                 Ok(Some(mut drift)) => {
-                    drift.places.retain(|left, _| definition.coverage.still_leaves(left));
+                    drift.places.retain(|left, _| definition.coverage.still_drifts(left));
                     drift.unlogged.retain(|path| drift.places.keys().any(|left| name(left) == *path));
                     all.insert(definition.name.clone(), drift);
                 }
@@ -111,7 +113,7 @@ impl Drifts {
 
     /// Counts the drift of one document, or of a page of them. Some: it was logged, which is to be saved at once, so
     /// that it is logged once a day and not once per process.
-    pub(super) fn note(&self, resource: &str, mut left: Vec<Left>, now: Millis) -> Option<Drift> {
+    pub(super) fn note(&self, resource: &str, mut left: Vec<FieldDrift>, now: Millis) -> Option<Drift> {
         if left.is_empty() {
             return None;
         }
@@ -126,16 +128,16 @@ impl Drifts {
         drift.since.get_or_insert(now);
         drift.is_unsaved = true;
         for one in left {
-            if let Left::Misfit { table, column, .. } = &one {
+            if let FieldDrift::TypeMismatch { table, column, .. } = &one {
                 let column = format!("{table}.{column}");
                 metrics::counter!("waybill_misfits_total", "resource" => resource.to_owned(), "column" => column)
                     .increment(1);
             }
-            if let Left::Tolerated { kind, .. } = &one {
+            if let FieldDrift::Tolerated { kind, .. } = &one {
                 metrics::counter!("waybill_tolerated_total", "resource" => resource.to_owned(), "kind" => *kind)
                     .increment(1);
             }
-            if let Left::Untimed { .. } = &one {
+            if let FieldDrift::Untimed { .. } = &one {
                 metrics::counter!("waybill_unreadable_times_total", "resource" => resource.to_owned()).increment(1);
             }
             if let Some(seen) = drift.places.get_mut(&one) {
@@ -146,7 +148,7 @@ impl Drifts {
             } else {
                 drift.unlogged.push(name(&one));
                 drift.places.insert(one, Seen { documents: 1, first: now, last: now });
-                let unmapped = drift.places.keys().filter(|left| matches!(left, Left::Unmapped { .. })).count();
+                let unmapped = drift.places.keys().filter(|left| matches!(left, FieldDrift::Unmapped { .. })).count();
                 metrics::gauge!("waybill_unmapped_fields", "resource" => resource.to_owned()).set(unmapped as f64);
             }
         }
@@ -171,12 +173,12 @@ impl Drifts {
     }
 }
 
-fn name(left: &Left) -> String {
+fn name(left: &FieldDrift) -> String {
     match left {
-        Left::Unmapped { path, kind } => format!("{path} ({kind})"),
-        Left::Misfit { table, column, kind } => format!("{table}.{column} ({kind} does not fit)"),
-        Left::Tolerated { path, kind } => format!("{path} ({kind} tolerated)"),
-        Left::Untimed { path, kind } => {
+        FieldDrift::Unmapped { path, kind } => format!("{path} ({kind})"),
+        FieldDrift::TypeMismatch { table, column, kind } => format!("{table}.{column} ({kind} does not fit)"),
+        FieldDrift::Tolerated { path, kind } => format!("{path} ({kind} tolerated)"),
+        FieldDrift::Untimed { path, kind } => {
             format!("{path} ({kind}, not the time that the definition expects, so incremental walks cannot stop early)")
         }
     }
@@ -185,10 +187,10 @@ fn name(left: &Left) -> String {
 #[cfg(test)]
 mod tests {
     use super::{DAY_MS, Drifts, PLACES_MAX};
-    use crate::catalog::coverage::Left;
+    use crate::catalog::coverage::FieldDrift;
 
-    fn unmapped(path: &str) -> Left {
-        Left::Unmapped { path: path.to_owned(), kind: "text" }
+    fn unmapped(path: &str) -> FieldDrift {
+        FieldDrift::Unmapped { path: path.to_owned(), kind: "text" }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::failure_log::CallSite;
 use super::lane_registry::{Lane, LaneKey};
 use super::step::{self, AttemptResult, Backoff};
 use super::{Inner, STORE_PAUSE};
-use crate::domain::{Lease, Shop, Sparse};
+use crate::domain::{Lease, LogThrottle, Shop};
 use crate::source::{Outcome, SourceError};
 use crate::store::{Failure, Queue, Settlement, StoreError};
 use crate::supervisor::{count_panic, describe_join_error};
@@ -45,7 +45,7 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
         finished: Vec::new(),
         settling: JoinSet::new(),
         paused_until: Instant::now(),
-        throttled: Sparse::new(),
+        throttled: LogThrottle::new(),
         shops_paused: HashMap::new(),
         asked_pause: None,
         took: None,
@@ -82,7 +82,7 @@ struct Loop {
     /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
-    throttled: Sparse,
+    throttled: LogThrottle,
     /// Shops without a token for now: their logins do not delay others that share the account.
     shops_paused: HashMap<String, Instant>,
     /// A longer pause that the API asked for, stored with the next batch.
@@ -270,7 +270,7 @@ impl Loop {
             self.inner.deps.store.count_call(&self.lane.key.rule, status);
         }
         if matches!(outcome.result, Err(SourceError::Throttled { .. }))
-            && let Some(suppressed) = self.throttled.due(done.at.into_std())
+            && let Some(suppressed) = self.throttled.allow(done.at.into_std())
         {
             let (account, rule) = (&self.lane.key.account, &self.lane.key.rule);
             tracing::warn!(account, rule, suppressed, "the API answered 429: too many calls");

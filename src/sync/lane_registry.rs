@@ -78,7 +78,7 @@ impl Lane {
 
     /// Whether a shop's jobs of a queue may run here: it is active, syncs the resource, and this is its account's lane.
     pub(super) fn is_for(&self, shop: &Shop, queue: &Queue) -> bool {
-        shop.state == ShopState::Active && shop.takes(&queue.resource) && shop.account == self.key.account
+        shop.state == ShopState::Active && shop.syncs(&queue.resource) && shop.account == self.key.account
     }
 
     /// Removes queues without jobs. Work that arrives meanwhile raises a signal, which adds its queue
@@ -197,7 +197,7 @@ fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
 
 /// Adds a queue to its lane, which is started if necessary.
 fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
-    if shop.state != ShopState::Active || !shop.takes(&queue.resource) || inner.stop.is_cancelled() {
+    if shop.state != ShopState::Active || !shop.syncs(&queue.resource) || inner.stop.is_cancelled() {
         return;
     }
     let Some(key) = lane_of(inner, shop, &queue) else {

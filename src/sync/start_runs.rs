@@ -78,7 +78,7 @@ impl Inner {
         wanted: impl Fn(&Definition, &StreamId) -> Result<bool, StoreError>,
     ) -> Result<Vec<Start>, StoreError> {
         let taken = |definition: &&Definition| {
-            shop.takes(&definition.name) && resource.is_none_or(|resource| resource == definition.name)
+            shop.syncs(&definition.name) && resource.is_none_or(|resource| resource == definition.name)
         };
         let mut streams: BTreeMap<&str, Vec<StreamId>> = BTreeMap::new();
         let definitions: Vec<&Definition> = self.deps.definitions.iter().map(|found| &**found).filter(taken).collect();

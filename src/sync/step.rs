@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::catalog::Definition;
-use crate::catalog::coverage::Left;
+use crate::catalog::coverage::FieldDrift;
 use crate::domain::clock::Millis;
 use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
 use crate::domain::{Cause, Disposition, Effects, JobKind, Lease, Mode, Next, Shop, StreamId};
@@ -200,7 +200,7 @@ fn read(
 }
 
 /// Counts fields that no column takes.
-fn note_drift(inner: &Inner, definition: &Definition, left: Vec<Left>) {
+fn note_drift(inner: &Inner, definition: &Definition, left: Vec<FieldDrift>) {
     let now = inner.deps.store.clock().now();
     if let Some(drift) = inner.drifts.note(&definition.name, left, now) {
         let (store, resource) = (inner.deps.store.clone(), definition.name.clone());

@@ -65,19 +65,19 @@ name = "things"
         )
     };
     let expected = [
-        "waybill.toml:1: resources: `things` stands there twice".to_owned(),
-        "waybill.toml:5: limit \"GET /v1/things\": `20` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \
+        "waybill.toml:1: resources: `things` is listed twice; leave one out".to_owned(),
+        "waybill.toml:5: source.limits.\"GET /v1/things\": `20` is not a limit; write it like \"25/min\", \"50/s\", \"9/h\", \
          \"7/3min\" or \"none\""
             .to_owned(),
         rule(13, "things.detail.path", "/v2/things/{id}", "/v2/things/*"),
-        format!("waybill.toml:15: resource.things.table.columns.at.type: `datetim` is no type; use {types}"),
-        "waybill.toml:17: resource.things.table.filters.no: `item.ean` is no column of this table or its children"
+        format!("waybill.toml:15: resource.things.table.columns.at.type: `datetim` is not a type; use {types}"),
+        "waybill.toml:17: resource.things.table.filters.no: `item.ean` is not a column of this table or its children"
             .to_owned(),
         "waybill.toml:20: resource.things.table.children.items: must be a table, not 5".to_owned(),
         "waybill.toml:23: resource.boxes.parent: `thing` is not among `resources`; add it there, its list is needed"
             .to_owned(),
         rule(25, "boxes.list.path", "/v1/things/{parent}", "/v1/things/*"),
-        "waybill.toml:29: resource.boxes.table.name: `things` is the table of resource.things.table.name too; choose \
+        "waybill.toml:29: resource.boxes.table.name: `things` is also the table of resource.things.table.name; choose \
          another name"
             .to_owned(),
     ];
@@ -91,9 +91,9 @@ fn one_fault_is_one_problem() {
     assert_eq!(
         problems(&path),
         [
-            "waybill.toml:7: resource.things.list.path: `things` is no path; it begins with one / and holds no parameters \
+            "waybill.toml:7: resource.things.list.path: `things` is not a path; it begins with one / and has no parameters \
              (those go into `parameters`)",
-            "waybill.toml:12: resource.things.detail.path: must hold {id}, the place of the document's id",
+            "waybill.toml:12: resource.things.detail.path: must contain {id}, the place of the document's id",
         ]
     );
     let bare = "[source.limits]\n[resource.things]\n";
@@ -147,13 +147,13 @@ pages = { style = "number", parameter = "pag" }
         told,
         [
             "waybill: 6 problems in the configuration:",
-            "waybill.toml:10: resource.things.list.parameters.stat: `stat` is no parameter of GET /v1/things; did you mean \
+            "waybill.toml:10: resource.things.list.parameters.stat: `stat` is not a parameter of GET /v1/things; did you mean \
              `state`?",
-            "waybill.toml:11: resource.things.list.pages.style: `nmber` is no style; did you mean `number`? There are \
+            "waybill.toml:11: resource.things.list.pages.style: `nmber` is not a style; did you mean `number`? There are \
              number, has-more-flag, cursor, offset, next-link, none",
-            "waybill.toml:14: resource.things.detail.path: `/v1/things/{id}` is no path of this API; did you mean \
+            "waybill.toml:14: resource.things.detail.path: `/v1/things/{id}` is not a path of this API; did you mean \
              `/v1/things`?",
-            "waybill.toml:23: resource.boxes.list.pages.parameter: `pag` is no parameter of GET /v1/boxes; did you mean \
+            "waybill.toml:23: resource.boxes.list.pages.parameter: `pag` is not a parameter of GET /v1/boxes; did you mean \
              `page`?",
             "waybill.toml:24: resource.boxes.table: its 400 columns do not fit a row of MySQL; leave some out",
             "waybill.toml:427: mysql.url: Unknown connection URL parameter `pool_size'; write it like \
@@ -173,8 +173,8 @@ fn a_number_that_nothing_holds_is_one_problem() {
         problems(text),
         [
             "waybill.toml:3: resource.orders.table.columns.bogus: must be a table, not 5",
-            "waybill.toml:5: resource.returns.list.pages.first: is too large a number; at most 9223372036854775807 fits",
-            "waybill.toml:7: resource.orders.list.history: is too large a number; at most 9223372036854775807 fits",
+            "waybill.toml:5: resource.returns.list.pages.first: is too large a number; the maximum is 9223372036854775807",
+            "waybill.toml:7: resource.orders.list.history: is too large a number; the maximum is 9223372036854775807",
             "waybill.toml:7: resource.orders.list.history: must be a text, not a list",
         ]
     );

@@ -71,11 +71,11 @@ fn wrong_usage_ends_with_two_and_the_mend() {
     refused(folder.run(&[]), 2, &["Usage: waybill"]);
     refused(folder.run(&["snyc"]), 2, &["snyc", "sync"]);
     refused(folder.run(&["sync", "--at-most", "soon"]), 2, &["write it like 90s, 30min or 2h"]);
-    refused(folder.run(&["sync", "--resource", "nothing"]), 2, &["--resource nothing", "names shipments"]);
+    refused(folder.run(&["sync", "--resource", "nothing"]), 2, &["--resource nothing", "configured: shipments"]);
     refused(folder.run(&["sandbox", "--listen", "0.0.0.0:1"]), 2, &["loopback"]);
     refused(folder.run(&["demo", "--config", "x.toml"]), 2, &["leave it out"]);
     refused(folder.run(&["--config", "x.toml", "demo"]), 2, &["leave it out"]);
-    refused(folder.run(&["serve", "--listen", "foo"]), 2, &["--listen: ", "is no address with a port"]);
+    refused(folder.run(&["serve", "--listen", "foo"]), 2, &["--listen: ", "is not an address with a port"]);
     refused(folder.run(&["shops", "add", "--name", "A", "--client-id", "a b"]), 2, &["--client-id"]);
     refused(folder.feed(&["shops", "add", "--name", "A", "--client-id", "a"], ""), 2, &["no client secret"]);
     refused(folder.run(&["shops", "pause", "nobody"]), 2, &["no such shop", "waybill shops list"]);
@@ -91,8 +91,8 @@ async fn a_command_takes_no_more_than_the_api() {
     let market = market().await;
     let (folder, shop) = registered(&market, "");
     let verified = folder.run(&["verify"]).expect(1);
-    says(&verified.out, &["no: its list was not read whole yet"]);
-    says(&verified.err, &["1 of 1 not complete, as `complete` says"]);
+    says(&verified.out, &["no: its whole list has not been read yet"]);
+    says(&verified.err, &["1 of 1 resources are incomplete"]);
     let create = |more: &[&str]| folder.run(&[&["keys", "create", "--name", "k"], more].concat());
     refused(create(&["--scope", "admin", "--shop", &shop]), 2, &["`shops`", "an admin key is for all shops"]);
     refused(create(&["--shop", &shop, "--shop", &shop]), 2, &["`shops[1]` is given twice"]);
@@ -124,7 +124,7 @@ fn what_only_looks_begins_nothing() {
     for command in [&["plan"][..], &["verify"], &["verify", "--mend"], &["state"], &["shops", "list"]] {
         says(&folder.run(command).expect(0).out, none);
     }
-    says(&folder.run(&["check"]).expect(0).out, &["shops: none yet", "is made at the first start"]);
+    says(&folder.run(&["check"]).expect(0).out, &["shops: none yet", "is created at the first start"]);
     says(&folder.run(&["keys", "list"]).expect(0).out, &["no API keys yet"]);
     let state: serde_json::Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();
     assert_eq!((&state["shops"], &state["bytes"]), (&json!([]), &json!(0)));
@@ -149,13 +149,13 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     folder.run(&["keys", "create", "--name", "short", "--scope", "admin", "--expires-days", "1"]).expect(0);
     let serving = folder.serve();
     assert_eq!(serving.terminate().0, Some(0));
-    says(&folder.said(), &["an admin API key ends soon", "short"]);
+    says(&folder.said(), &["an admin API key expires soon", "short"]);
     assert!(!folder.path("data.admin-key").exists());
     let keys = folder.run(&["keys", "list"]).expect(0).out;
     let short = keys.lines().find(|line| line.contains("short")).unwrap();
     folder.run(&["keys", "revoke", short.split_whitespace().next().unwrap()]).expect(0);
     let serving = folder.serve();
-    says(&folder.said(), &["no admin API key is there: ", "data.admin-key"]);
+    says(&folder.said(), &["there is no admin API key: ", "data.admin-key"]);
     let works = async |folder: &Folder, serving: &Serving| {
         let key = fs::read_to_string(folder.path("data.admin-key")).unwrap();
         let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key.trim());
@@ -168,7 +168,7 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     folder.write("data.admin-key", "not made yet\n");
     fs::set_permissions(folder.path("data.admin-key"), Permissions::from_mode(0o644)).unwrap();
     let serving = folder.serve();
-    says(&folder.said(), &["cut off before it could show its key", "data.admin-key"]);
+    says(&folder.said(), &["interrupted before it could show its key", "data.admin-key"]);
     works(&folder, &serving).await;
     assert_eq!(fs::metadata(folder.path("data.admin-key")).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -279,7 +279,7 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     market.sandbox.set_latency(std::time::Duration::from_secs(20));
     folder.set("WAYBILL_LIMITS_DRAIN", "6s");
     let ended = folder.run(&["sync", "--quiet", "--full", "--at-most", "100ms"]).expect(1);
-    says(&ended.err, &["left to do; the rest goes on at the next start"]);
+    says(&ended.err, &["left to do; the rest resumes at the next start"]);
     market.sandbox.set_latency(std::time::Duration::ZERO);
     market.sandbox.set_secret("first", "another").unwrap();
     market.sandbox.kill_tokens();
@@ -288,12 +288,7 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     refused(
         folder.run(&["sync", "--quiet"]),
         1,
-        &[
-            "First shop",
-            "waybill shops rotate",
-            "no shop is active for this: 1 shops were refused",
-            "waybill shops list",
-        ],
+        &["First shop", "waybill shops rotate", "no active shop to sync: 1 shops were refused", "waybill shops list"],
     );
     folder.feed(&["shops", "rotate", &shop], "another").expect(0);
     folder.run(&["sync", "--quiet"]).expect(0);
@@ -375,11 +370,11 @@ async fn shops_are_added_paused_resumed_and_removed() {
     says(&folder.run(&["shops", "list"]).expect(0).out, &[&shop, "First shop", "active", "first", "shipments"]);
     says(&folder.run(&["shops", "pause", &shop]).expect(0).err, &["is paused"]);
     market.sandbox.reset_audit();
-    refused(folder.run(&["sync"]), 1, &["no shop is active"]);
+    refused(folder.run(&["sync"]), 1, &["no active shop to sync"]);
     assert_eq!(market.sandbox.audit().calls, 0, "a paused shop is left alone");
     says(&folder.run(&["shops", "resume", &shop]).expect(0).err, &["is active"]);
     folder.run(&["sync", "--quiet"]).expect(0);
-    says(&folder.run(&["shops", "remove", &shop, "--purge"]).expect(0).err, &["its rows go too"]);
+    says(&folder.run(&["shops", "remove", &shop, "--purge"]).expect(0).err, &["its rows are deleted too"]);
     assert!(!folder.run(&["shops", "list"]).expect(0).out.contains(&shop));
     let serving = folder.serve();
     serving.idle(std::time::Duration::from_secs(30)).await;
@@ -460,7 +455,7 @@ fn the_demo_runs_to_its_rows_and_minds_its_folder() {
     folder.set("WAYBILL_MYSQL_URL", "mysql://root@127.0.0.1:1/waybill");
     folder.set("WAYBILL_ADMIN_KEY", ADMIN_KEY);
     let demo = folder.run(&["demo", "--rows", "60"]).expect(0);
-    says(&demo.out, &["60 documents", "shipment_id", "0 refused for their rate, 0 budgets overdrawn", "waybill serve"]);
+    says(&demo.out, &["60 documents", "shipment_id", "0 refused for their rate, 0 budgets exceeded", "waybill serve"]);
     folder.run(&["demo", "--rows", "2"]).expect(0);
     fs::create_dir(folder.path("mine")).unwrap();
     folder.write("mine/thesis.txt", "years of work");

@@ -103,7 +103,7 @@ async fn a_plan_makes_no_call_and_knows_what_the_last_walk_took() {
     let market = market().await;
     let folder = registered(&market);
     let first = folder.run(&["plan"]).expect(0).out;
-    says(&first, &["never walked; give --rows", "?", "and what is not known yet"]);
+    says(&first, &["never walked; give --rows", "?", "plus what is not known yet"]);
     let given = folder.run(&["plan", "--resource", "shipments", "--rows", "5000"]).expect(0).out;
     // 5,000 rows in each of two streams: 101 pages, passed twice, and 10,000 details at 600 a minute.
     says(&given, &["202", "5000", "the given rows", "10000", "16 min"]);
@@ -176,7 +176,7 @@ async fn what_is_inferred_is_a_definition_that_works() {
     let shown = folder.run(&["preview", "sales", "--rows", "2"]).expect(0).out;
     says(&shown, &["sales of First shop: 2 documents", "sale_order_items: "]);
     let known = folder.run(&infer).expect(2).err;
-    says(&known, &["`sales` has a definition", "waybill preview sales"]);
+    says(&known, &["`sales` already has a definition", "waybill preview sales"]);
     let unruled = folder.run(&["schema", "infer", "x", "--path", "/other/x"]).expect(2).err;
     says(&unruled, &["no rate rule for GET /other/x; give --limit"]);
 }

@@ -70,13 +70,13 @@ format = "xml"
         "waybill.toml:2: data_dri: unknown key; did you mean `data_dir`? Known here: data_dir, master_key_file, resources, http, mysql, source, schedule, limits, alerts, log, resource",
         "waybill.toml:7: http.listne: unknown key; did you mean `listen`? Known here: listen, behind_proxy, metrics_listen",
         "waybill.toml:9: htpp: unknown key; did you mean `http`? Known here: data_dir, master_key_file, resources, http, mysql, source, schedule, limits, alerts, log, resource",
-        "waybill.toml:6: http.listen: `everywhere` is no address with a port; write it like \"127.0.0.1:8080\"",
-        "waybill.toml:24: log.format: `xml` is no format; use \"text\" or \"json\"",
+        "waybill.toml:6: http.listen: `everywhere` is not an address with a port; write it like \"127.0.0.1:8080\"",
+        "waybill.toml:24: log.format: `xml` is not a format; use \"text\" or \"json\"",
         "waybill.toml:20: schedule.sync: `every day` has 2 fields; a schedule has six: second minute hour day month weekday, like \"0 */15 * * * *\"",
         "waybill.toml:12: source.base_url: `http://api.example.com` would send secrets in clear text; use https (http only on loopback)",
         "waybill.toml:13: source.in_flight_max: 0 is out of range; use 1 to 10000",
-        "waybill.toml:17: limit \"GET /retailer/shipments\": `25 a minute` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
-        "waybill.toml:16: limit \"retailer\": write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`",
+        "waybill.toml:17: source.limits.\"GET /retailer/shipments\": `25 a minute` is not a limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
+        "waybill.toml:16: source.limits.\"retailer\": write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`",
     ];
     let found = problems(text);
     for line in expected {
@@ -100,16 +100,19 @@ fn wrong_types_name_what_is_needed() {
         ("http = 8080", "waybill.toml:1: http: is a section; write it as [http]"),
         (
             "[limits]\noutbox_max_bytes = \"1 MB\"",
-            "waybill.toml:2: limits.outbox_max_bytes: `1 MB` is no size; write it like \"256MiB\" or in bytes",
+            "waybill.toml:2: limits.outbox_max_bytes: `1 MB` is not a size; write it like \"256MiB\" or in bytes",
         ),
         (
             "[limits]\ndrain = \"soon\"",
-            "waybill.toml:2: limits.drain: `soon` is no duration up to 10 min; write it like \"20s\"",
+            "waybill.toml:2: limits.drain: `soon` is not a duration up to 10 min; write it like \"20s\"",
         ),
         ("[limits]\nparked_max = 0", "waybill.toml:2: limits.parked_max: 0 is out of range; use 1 to 10000000"),
-        ("resources = []", "waybill.toml:1: resources: names nothing to sync; name at least one"),
-        ("resources = [\"shipments\", \"shipments\"]", "waybill.toml:1: resources: `shipments` stands there twice"),
-        ("data_dir = \"..\"", "waybill.toml:1: data_dir: `..` is no directory of our own; name one like \"data\""),
+        ("resources = []", "waybill.toml:1: resources: is empty; name at least one resource to sync"),
+        (
+            "resources = [\"shipments\", \"shipments\"]",
+            "waybill.toml:1: resources: `shipments` is listed twice; leave one out",
+        ),
+        ("data_dir = \"..\"", "waybill.toml:1: data_dir: `..` cannot be a data directory; name one like \"data\""),
     ] {
         assert_eq!(problems(text), [want]);
     }
@@ -135,7 +138,7 @@ fn definitions_are_checked_with_their_line() {
     );
     let found = problems("[resource.shipments.list]\norder = \"newest-first\"\npath = \"retailer/shipments\"\n");
     assert!(
-        found[0].starts_with("waybill.toml:3: resource.shipments.list.path: `retailer/shipments` is no path"),
+        found[0].starts_with("waybill.toml:3: resource.shipments.list.path: `retailer/shipments` is not a path"),
         "{found:?}"
     );
     let own = "media_type = \"a/b\"\nid = \"/id\"\nlist = { path = \"/x\", items = \"/x\", pages = { style = \"none\" } }\ntable = {}\n";
@@ -143,7 +146,7 @@ fn definitions_are_checked_with_their_line() {
     assert_eq!(
         found,
         [
-            "waybill.toml:1: resource.runs: /api/v1/runs means something else; choose another name",
+            "waybill.toml:1: resource.runs: /api/v1/runs is another endpoint; choose another name",
             "waybill.toml:4: resource.runs.list.path: no rate rule for GET /x; add it under [source.limits], \
              like \"GET /x\" = \"20/min\""
         ]
@@ -200,7 +203,7 @@ fn variables_have_their_own_problems() {
         (
             "WAYBILL_HTTP_LISTEN",
             "0.0.0.0:80",
-            "WAYBILL_HTTP_LISTEN: 0.0.0.0:80 can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy before it and set http.behind_proxy = true",
+            "WAYBILL_HTTP_LISTEN: 0.0.0.0:80 can be reached from outside, in clear text; listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true",
         ),
         (
             "WAYBILL_MASTER_KEY",
@@ -210,7 +213,7 @@ fn variables_have_their_own_problems() {
         (
             "WAYBILL_SOURCE_LIMITS",
             "GET /x=often",
-            "WAYBILL_SOURCE_LIMITS: limit \"GET /x\": `often` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
+            "WAYBILL_SOURCE_LIMITS: \"GET /x\": `often` is not a limit; write it like \"25/min\", \"50/s\", \"9/h\", \"7/3min\" or \"none\"",
         ),
     ] {
         assert_eq!(load("", &[(name, value)]).unwrap_err(), [want]);
@@ -268,6 +271,6 @@ fn how_calls_show_whose_they_are_is_checked() {
     );
     assert_eq!(
         source("api_key_header = \"X-Api-Key\""),
-        ["waybill.toml:2: source.api_key_header: goes with auth = \"api-key\" only"]
+        ["waybill.toml:2: source.api_key_header: needs auth = \"api-key\""]
     );
 }

@@ -58,7 +58,7 @@ fn a_tilde_is_the_home_folder() {
     );
     for none in ["", ".", "..", "~", "a/.."] {
         let found = load(&format!("data_dir = {none:?}"), &[home]).unwrap_err();
-        assert!(found[0].starts_with("waybill.toml:1: data_dir: ") && found[0].contains("is no directory of our own"));
+        assert!(found[0].starts_with("waybill.toml:1: data_dir: ") && found[0].contains("cannot be a data directory"));
     }
 }
 
@@ -118,7 +118,7 @@ fn the_folder_of_the_caller_does_not_matter() {
     fs::rename(folder.path("data.key"), folder.path("elsewhere/data.key")).unwrap();
     let (code, out, err) = list(None);
     assert!(code == Some(2) && out.is_empty(), "{out}{err}");
-    assert!(err.contains("../waybill.toml:1: data_dir: ") && err.contains("elsewhere/data holds data"), "{err}");
+    assert!(err.contains("../waybill.toml:1: data_dir: ") && err.contains("elsewhere/data contains data"), "{err}");
     let (code, out, err) = list(Some("data"));
     assert!(code == Some(0) && out.contains("first"), "{out}{err}");
 }
@@ -128,7 +128,7 @@ fn a_schedule_that_never_comes_is_refused() {
     for never in ["0 0 0 31 2 *", "0 0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 0 30,31 FEB *"] {
         for key in ["sync", "reconcile"] {
             let found = problems(&format!("[schedule]\n{key} = \"{never}\""));
-            let want = format!("waybill.toml:2: schedule.{key}: `{never}` never comes: no year has such a day");
+            let want = format!("waybill.toml:2: schedule.{key}: `{never}` never fires: no year has such a day");
             assert!(found.len() == 1 && found[0].starts_with(&want), "{found:?}");
         }
     }
@@ -138,7 +138,7 @@ fn a_schedule_that_never_comes_is_refused() {
     let folder = Folder::bare();
     folder.write("waybill.toml", "[schedule]\nsync = \"0 0 0 31 2 *\"\n");
     for command in [&["check", "--offline"][..], &["serve"], &["sync"]] {
-        assert!(folder.run(command).expect(2).err.contains("never comes"), "{command:?}");
+        assert!(folder.run(command).expect(2).err.contains("never fires"), "{command:?}");
     }
 }
 
@@ -178,7 +178,7 @@ fn secrets_of_another_marketplace_do_not_go_to_the_built_in_login() {
     assert_eq!(
         problems("[source]\nauth = \"basic\"\n"),
         [
-            "waybill.toml:2: source.auth: https://api.bol.com takes client credentials only; name the host that takes this \
+            "waybill.toml:2: source.auth: https://api.bol.com accepts client credentials only; name the host that accepts this \
           with source.base_url"
         ]
     );

@@ -45,7 +45,7 @@ fn what_is_missing_or_misspelt() {
         "id",
         "id = \"orderId\"",
         &[
-            "waybill.toml:5: resource.things.id: `orderId` is no JSON pointer; it must begin with /, like /order/orderId",
+            "waybill.toml:5: resource.things.id: `orderId` is not a JSON pointer; it must begin with /, like /order/orderId",
         ],
     );
     says(
@@ -78,7 +78,7 @@ fn what_is_missing_or_misspelt() {
         "resource",
         "[resource.Things]\nid = \"/id\"\n[resource.things]",
         &[
-            "waybill.toml:4: resource.Things: `Things` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60",
+            "waybill.toml:4: resource.Things: `Things` is not a plain SQL name; use a-z, 0-9 and _, a letter first, at most 60",
             "waybill.toml:4: resource.Things: `list` is missing; it says how the resource is listed: [resource.NAME.list]",
             "waybill.toml:4: resource.Things: `table` is missing; it says what the columns are; [resource.NAME.table] may be empty",
         ],
@@ -91,9 +91,7 @@ fn what_could_not_be_kept_or_would_end_too_early() {
     says(
         "more",
         &format!("parameters = {{ state = [\"open\", \"{long}\"] }}"),
-        &[
-            "waybill.toml:10: resource.things.list.parameters: make texts of up to 256 characters; at most 255 can be kept",
-        ],
+        &["waybill.toml:10: resource.things.list.parameters: combine to up to 256 characters; at most 255 are allowed"],
     );
     says(
         "columns",
@@ -111,7 +109,7 @@ fn what_could_not_be_kept_or_would_end_too_early() {
         "pages",
         "pages = { style = \"cursor\", parameter = \"after\", next = [\"/page/next\", \"/links/*/next\"], size = 9 }",
         &[
-            "waybill.toml:9: resource.things.list.pages.next: `/links/*/next` would be many values: `*` has no meaning here; \
+            "waybill.toml:9: resource.things.list.pages.next: `/links/*/next` selects many values, but `*` is not allowed here; \
              name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array",
         ],
     );
@@ -119,8 +117,8 @@ fn what_could_not_be_kept_or_would_end_too_early() {
         "pages",
         "pages = { style = \"cursor\", parameter = \"c\", next = [\"/n\"], size = 9 }\nrecent = { parameter = \"m\", max = \"1h\" }",
         &[
-            "waybill.toml:10: resource.things.list.recent: does not go with a cursor, which belongs to what was asked for \
-         at first; leave it out",
+            "waybill.toml:10: resource.things.list.recent: cannot be combined with a cursor, which belongs to its first \
+         request; leave it out",
         ],
     );
     says(
@@ -139,7 +137,7 @@ fn paths_and_their_rules() {
         "path",
         "path = \"v1/things\"",
         &[
-            "waybill.toml:7: resource.things.list.path: `v1/things` is no path; it begins with one / and holds no parameters \
+            "waybill.toml:7: resource.things.list.path: `v1/things` is not a path; it begins with one / and has no parameters \
          (those go into `parameters`)",
         ],
     );
@@ -147,7 +145,7 @@ fn paths_and_their_rules() {
         "path",
         "path = \"/v1/things?state=open\"",
         &[
-            "waybill.toml:7: resource.things.list.path: `/v1/things?state=open` is no path; it begins with one / and holds \
+            "waybill.toml:7: resource.things.list.path: `/v1/things?state=open` is not a path; it begins with one / and has \
          no parameters (those go into `parameters`)",
         ],
     );
@@ -161,12 +159,12 @@ fn paths_and_their_rules() {
     says(
         "path",
         "path = \"/v1/{parent}/things\"",
-        &["waybill.toml:7: resource.things.list.path: holds {parent}, but no `parent` says whose id that is"],
+        &["waybill.toml:7: resource.things.list.path: contains {parent}, but no `parent` says whose id that is"],
     );
     says(
         "detail",
         "[resource.things.detail]\npath = \"/v1/things\"",
-        &["waybill.toml:12: resource.things.detail.path: must hold {id}, the place of the document's id"],
+        &["waybill.toml:12: resource.things.detail.path: must contain {id}, the place of the document's id"],
     );
     says(
         "path",
@@ -178,7 +176,7 @@ fn paths_and_their_rules() {
         "limits",
         "[source.limits]\n\"GET /v1/things\" = \"10 a second\"\n",
         &[
-            "waybill.toml:2: limit \"GET /v1/things\": `10 a second` is no limit; write it like \"25/min\", \"50/s\", \"9/h\", \
+            "waybill.toml:2: source.limits.\"GET /v1/things\": `10 a second` is not a limit; write it like \"25/min\", \"50/s\", \"9/h\", \
          \"7/3min\" or \"none\"",
             "waybill.toml:12: resource.things.detail.path: no rate rule for GET /v1/things/{id}; add it under \
              [source.limits], like \"GET /v1/things/*\" = \"20/min\"",
@@ -191,7 +189,7 @@ fn pages_and_parameters() {
     says(
         "pages",
         "pages = { style = \"numbers\", parameter = \"page\" }",
-        &["waybill.toml:9: resource.things.list.pages.style: `numbers` is no style; did you mean `number`? \
+        &["waybill.toml:9: resource.things.list.pages.style: `numbers` is not a style; did you mean `number`? \
          There are number, has-more-flag, cursor, offset, next-link, none"],
     );
     says(
@@ -209,7 +207,7 @@ fn pages_and_parameters() {
     says(
         "pages",
         "pages = { style = \"offset\", parameter = \"skip\", size = 0 }",
-        &["waybill.toml:9: resource.things.list.pages.size: a page of no rows never ends; give the number of rows"],
+        &["waybill.toml:9: resource.things.list.pages.size: must not be 0; give the number of rows of a page"],
     );
     says(
         "more",
@@ -224,7 +222,7 @@ fn pages_and_parameters() {
     says(
         "more",
         "parameters = { state = [\"open\"] }\nunordered_when = { state = \"closed\" }",
-        &["waybill.toml:11: resource.things.list.unordered_when.state: `closed` is no value of a parameter `state`"],
+        &["waybill.toml:11: resource.things.list.unordered_when.state: `closed` is not a value of a parameter `state`"],
     );
 }
 
@@ -241,14 +239,14 @@ fn order_days_and_durations() {
         "more",
         "order = \"oldest-first\"",
         &[
-            "waybill.toml:10: resource.things.list.order: `oldest-first` is no order; use \"newest-first\" or \"unordered\"",
+            "waybill.toml:10: resource.things.list.order: `oldest-first` is not an order; use \"newest-first\" or \"unordered\"",
         ],
     );
     says(
         "more",
         "overlap = \"a day\"",
         &[
-            "waybill.toml:10: resource.things.list.overlap: `a day` is no duration; write it like \"90s\", \"15min\", \"24h\" or \"30d\"",
+            "waybill.toml:10: resource.things.list.overlap: `a day` is not a duration; write it like \"90s\", \"15min\", \"24h\" or \"30d\"",
         ],
     );
     says(
@@ -260,7 +258,7 @@ fn order_days_and_durations() {
         "more",
         "windows = { day = \"on\", reach = \"90d\", timezone = \"Amsterdam\" }",
         &[
-            "waybill.toml:10: resource.things.list.windows.timezone: `Amsterdam` is no time zone; write it like \"UTC\" or \"Europe/Amsterdam\"",
+            "waybill.toml:10: resource.things.list.windows.timezone: `Amsterdam` is not a time zone; write it like \"UTC\" or \"Europe/Amsterdam\"",
         ],
     );
     says(
@@ -272,7 +270,7 @@ fn order_days_and_durations() {
         "detail",
         "[resource.things.detail]\npath = \"/v1/things/{id}\"\nrefresh = { every = \"1h\" }",
         &[
-            "waybill.toml:13: resource.things.detail.refresh: `max_age` is missing; say at what age it ends: max_age = \"30d\"",
+            "waybill.toml:13: resource.things.detail.refresh: `max_age` is missing; say at what age the re-reads end: max_age = \"30d\"",
         ],
     );
 }
@@ -283,21 +281,21 @@ fn tables_and_columns() {
         "columns",
         "columns = { Name = { from = \"/name\", type = \"text\" } }",
         &[
-            "waybill.toml:14: resource.things.table.columns.Name: `Name` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60",
+            "waybill.toml:14: resource.things.table.columns.Name: `Name` is not a plain SQL name; use a-z, 0-9 and _, a letter first, at most 60",
         ],
     );
     says(
         "columns",
         "columns = { version = { from = \"/version\", type = \"integer\" } }",
         &[
-            "waybill.toml:14: resource.things.table.columns.version: `version` is a name of Waybill's own columns; choose another one",
+            "waybill.toml:14: resource.things.table.columns.version: `version` is the name of a column that Waybill adds; choose another one",
         ],
     );
     says(
         "columns",
         "columns = { name = { from = \"/name\", type = \"varchar(64)\" } }",
         &[
-            "waybill.toml:14: resource.things.table.columns.name.type: `varchar(64)` is no type; use text, text(64), datetime, date, \
+            "waybill.toml:14: resource.things.table.columns.name.type: `varchar(64)` is not a type; use text, text(64), datetime, date, \
          integer, decimal(14,4), boolean or json",
         ],
     );
@@ -312,13 +310,15 @@ fn tables_and_columns() {
     says(
         "columns",
         "columns = { state = { stream = \"state\", type = \"text\" } }",
-        &["waybill.toml:14: resource.things.table.columns.state.stream: `state` is no list parameter of this resource"],
+        &[
+            "waybill.toml:14: resource.things.table.columns.state.stream: `state` is not a list parameter of this resource",
+        ],
     );
     says(
         "columns",
         "columns = { tags = { from = \"/tags\", type = \"json\" } }\nindexes = [\"tags\", \"tag\"]",
         &[
-            "waybill.toml:15: resource.things.table.indexes: `tag` is no column of this table",
+            "waybill.toml:15: resource.things.table.indexes: `tag` is not a column of this table",
             "waybill.toml:15: resource.things.table.indexes: `tags` is JSON and cannot have an index; leave it out",
         ],
     );
@@ -326,37 +326,37 @@ fn tables_and_columns() {
         "columns",
         "filters = { limit = \"name\" }\ncolumns = { name = { from = \"/name\", type = \"text\" } }",
         &[
-            "waybill.toml:14: resource.things.table.filters.limit: every listing has a parameter `limit`; choose another name",
+            "waybill.toml:14: resource.things.table.filters.limit: every listing already has a parameter `limit`; choose another name",
         ],
     );
     says(
         "columns",
         "filters = { tag = \"thing_tags.tag\" }",
         &[
-            "waybill.toml:14: resource.things.table.filters.tag: `thing_tags.tag` is no column of this table or its children",
+            "waybill.toml:14: resource.things.table.filters.tag: `thing_tags.tag` is not a column of this table or its children",
         ],
     );
     says(
         "end",
         "[resource.things.table.children.thing_tags]\nfrom = \"/tags/*\"\ncolumns = { tag = { from = \"\", type = \"text\" } }",
         &[
-            "waybill.toml:16: resource.things.table.children.thing_tags.from: ends with `*`; leave that out: each element of the \
-         array is a row anyway; one that is an array itself fits a json column with from = \"\"",
+            "waybill.toml:16: resource.things.table.children.thing_tags.from: ends with `*`; leave that out: each element is a \
+         row anyway; an element that is an array fits a json column with from = \"\"",
         ],
     );
     says(
         "columns",
         "columns = { tag = { from = \"/tags/*/name\", type = \"text\" } }",
         &[
-            "waybill.toml:14: resource.things.table.columns.tag.from: `/tags/*/name` would be many values: `*` has no meaning \
-         here; name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array",
+            "waybill.toml:14: resource.things.table.columns.tag.from: `/tags/*/name` selects many values, but `*` is not \
+         allowed here; name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array",
         ],
     );
     says(
         "end",
         "[resource.things.table.children.thing_tags]\nfrom = \"/tags\"\ncolumns = { thing = { above = \"/id\", up = 2, type = \"text\" } }",
         &[
-            "waybill.toml:17: resource.things.table.children.thing_tags.columns.thing.up: must be from 1 to 1: so many things hold this array",
+            "waybill.toml:17: resource.things.table.children.thing_tags.columns.thing.up: must be from 1 to 1, the depth of this array",
         ],
     );
 }
@@ -367,7 +367,7 @@ fn what_a_table_may_not_say_of_its_columns() {
         "columns",
         "columns = { tag = { from = \"/tag\", type = \"text\" } }\nindexes = [\"tag\", \"tag\"]\ntime = \"tag\"",
         &[
-            "waybill.toml:15: resource.things.table.indexes: `tag` stands twice; leave one out",
+            "waybill.toml:15: resource.things.table.indexes: `tag` is listed twice; leave one out",
             "waybill.toml:16: resource.things.table.time: `tag` is neither a datetime nor a date",
         ],
     );
@@ -381,7 +381,8 @@ fn what_a_table_may_not_say_of_its_columns() {
 #[test]
 fn a_parent_that_is_written_but_not_switched_on() {
     let text = "resources = [\"promotion_products\"]\n[resource.promotions.list]\nevery = \"6h\"\n";
-    let told = "waybill.toml:1: resources: `promotion_products` has a list for each of `promotions`, which is not there; add it";
+    let told =
+        "waybill.toml:1: resources: `promotion_products` needs the list of `promotions`, which is not there; add it";
     assert_eq!(problems(text), [told]);
 }
 
@@ -402,14 +403,14 @@ fn definitions_that_do_not_fit_together() {
         "end",
         &more("things", "things"),
         &[
-            "waybill.toml:13: resource.things.table.name: `things` is the table of resource.parts.table.name too; choose another name",
+            "waybill.toml:13: resource.things.table.name: `things` is also the table of resource.parts.table.name; choose another name",
         ],
     );
     says(
         "end",
         &more("things", "waybill_parts"),
         &[
-            "waybill.toml:23: resource.parts.table.name: tables that begin with `waybill_` are Waybill's own; choose another name",
+            "waybill.toml:23: resource.parts.table.name: names that begin with `waybill_` are reserved; choose another name",
         ],
     );
     says("end", &more("parts", "parts"), &["waybill.toml:17: resource.parts.parent: is the resource itself"]);
@@ -418,7 +419,7 @@ fn definitions_that_do_not_fit_together() {
     says(
         "end",
         &chain,
-        &["waybill.toml:26: resource.screws.parent: `parts` has a parent itself; only one step is possible"],
+        &["waybill.toml:26: resource.screws.parent: `parts` has a parent itself; only one level is supported"],
     );
 }
 

@@ -119,7 +119,7 @@ async fn a_service_whose_output_nothing_reads_answers_counts_the_lost_lines_and_
         let said = std::thread::spawn(move || {
             let mut said = Vec::new();
             let mut piece = [0; 4096];
-            while !String::from_utf8_lossy(&said).contains("log lines were lost") {
+            while !String::from_utf8_lossy(&said).contains("log lines were dropped") {
                 match reader.read(&mut piece).unwrap() {
                     0 => break,
                     size => said.extend_from_slice(&piece[..size]),
@@ -130,7 +130,7 @@ async fn a_service_whose_output_nothing_reads_answers_counts_the_lost_lines_and_
         });
         eventually("the line that says so", || async { said.is_finished().then_some(()) }).await;
         let (reader, said) = said.join().unwrap();
-        assert!(said.contains("log lines were lost"), "{said}");
+        assert!(said.contains("log lines were dropped"), "{said}");
         mute.readers.push(reader);
         signal("TERM", &mute.child.id().to_string());
         assert_eq!(ended(&mut mute.child), Some(0));

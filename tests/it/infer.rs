@@ -93,7 +93,7 @@ async fn what_is_inferred_is_pasted_checked_and_synced() {
     // A name in use is refused from now on.
     assert_eq!(serving.terminate().0, Some(0));
     let again = folder.run(&ORDERS).expect(2);
-    says(&again.err, &["`purchases` has a definition"]);
+    says(&again.err, &["`purchases` already has a definition"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,9 +149,9 @@ async fn what_cannot_be_told_is_asked_for() {
     };
     let orders = ["--path", "/retailer/orders", "--media-type", MEDIA_TYPE];
     let with = |name: &'static str, more: &[&'static str]| [&[name], &orders[..], more].concat();
-    refused(&with("shipments", &[]), 2, &["has a definition", "waybill preview shipments"]);
+    refused(&with("shipments", &[]), 2, &["already has a definition", "waybill preview shipments"]);
     refused(&with("orders", &[]), 2, &["is in the catalog"]);
-    refused(&with("Purchases", &[]), 2, &["is no name"]);
+    refused(&with("Purchases", &[]), 2, &["is not a name"]);
     refused(&with("purchases", &["--detail", "/retailer/orders"]), 2, &["{id}"]);
     refused(&with("purchases", &["--limit", "often"]), 2, &["25/min"]);
     refused(&with("purchases", &["--parameter", "status"]), 2, &["status=OPEN"]);

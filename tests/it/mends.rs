@@ -44,11 +44,11 @@ fn a_choice_replaces_the_one_that_ships() {
 #[test]
 fn a_fault_hides_none_beside_it() {
     let list = "windows = { day = \"page\", reach = \"soon\" }\nrecent = { parameter = \"page\" }";
-    let clash = "`page` is the parameter of `pages.parameter` too, and can have one value only";
+    let clash = "`page` is also the parameter of `pages.parameter`, and can have one value only";
     assert_eq!(
         told(&with("more", list)),
         [
-            "10: resource.things.list.windows.reach: `soon` is no duration; write it like \"90s\", \"15min\", \"24h\" or \
+            "10: resource.things.list.windows.reach: `soon` is not a duration; write it like \"90s\", \"15min\", \"24h\" or \
              \"30d\"",
             &format!("10: resource.things.list.windows.day: {clash}"),
             "11: resource.things.list.recent: `max` is missing; say the most it may ask for: max = \"60min\"",
@@ -61,8 +61,7 @@ fn a_fault_hides_none_beside_it() {
         [
             "9: resource.things.list.pages: `next` is missing; give the pointers to the next cursor, like next = \
              [\"/page/nextCursor\"]",
-            "10: resource.things.list.recent: does not go with a cursor, which belongs to what was asked for at first; \
-             leave it out",
+            "10: resource.things.list.recent: cannot be combined with a cursor, which belongs to its first request; leave it out",
         ]
     );
 }
@@ -88,11 +87,11 @@ fn what_stands_in_the_wrong_section_is_shown_its_own() {
     for (text, expected) in [
         (
             "[resources.things]\nid = \"/id\"\n",
-            "1: resources: is the list of the resources to sync; a definition stands under [resource.NAME]",
+            "1: resources: is the list of resources to sync; a definition goes under [resource.NAME]",
         ),
         (
             "[[resource]]\nid = \"/id\"\n",
-            "1: resource: is a section, [resource.NAME]; what to sync is named by `resources`",
+            "1: resource: is a section, [resource.NAME]; to choose what to sync, use `resources`",
         ),
         (
             "[resource]\nid = \"/id\"\nlist = { path = \"/x\" }\n",
@@ -100,12 +99,12 @@ fn what_stands_in_the_wrong_section_is_shown_its_own() {
         ),
         (
             "resources = [\"orders\"]\n[resource.order.table.columns.a]\nfrom = \"/a\"\ntype = \"text\"\n",
-            "2: resource.order: is not in the catalog, and has no `id` to be one of your own; did you mean \
+            "2: resource.order: is not in the catalog, and lacks the `id` that a definition of your own needs; did you mean \
              [resource.orders]?",
         ),
         (
             "resources = [\"promotion_products\"]\n",
-            "1: resources: `promotion_products` has a list for each of `promotions`, which is not there; add it",
+            "1: resources: `promotion_products` needs the list of `promotions`, which is not there; add it",
         ),
     ] {
         assert_eq!(told(text), [expected], "{text}");
@@ -135,15 +134,17 @@ fn one_slip_in_a_column_is_one_problem() {
         told(&with("columns", columns)),
         [
             at(
-                "a.type: `text(1024)` is no type; text(n) takes up to n characters, 1 to 1000; use text for longer ones"
+                "a.type: `text(1024)` is not a type; text(n) takes up to n characters, 1 to 1000; use text for longer ones"
             ),
-            at("b.type: `decimal(4,14)` is no type; decimal(d,s) takes d digits, 1 to 60, of which s, 0 to 30, stand \
-                behind the point"),
+            at(
+                "b.type: `decimal(4,14)` is not a type; decimal(d,s) takes d digits, 1 to 60, of which s, 0 to 30, after \
+                the point"
+            ),
             at("c.form: unknown key; did you mean `from`? .."),
             at("d.from: must be a text, not a list"),
-            at("e.above: only the columns of a child table have something above them; use `from`"),
-            at("e: takes one of from, stream, parent and above; leave the others out"),
-            at("f: `f` is the column of the id, which every table has; leave it out here"),
+            at("e.above: is only for the columns of a child table; use `from`"),
+            at("e: needs exactly one of from, stream, parent and above; leave the others out"),
+            at("f: `f` is the id column, which every table has; leave it out here"),
         ]
     );
     assert_eq!(
@@ -179,15 +180,13 @@ fn a_wrong_value_is_shown() {
     );
     assert_eq!(
         told(&with("more", "windows = { day = \"d\", days = 5, reach = \"9d\" }")),
-        ["10: resource.things.list.windows.days: goes with `from` and `to`; a `day` is one day long"]
+        ["10: resource.things.list.windows.days: needs `from` and `to`; a `day` is one day long"]
     );
     assert_eq!(
         told("[source]\nauth = \"oauth\"\napi_key_header = \"X Api Key\"\n"),
         ["2: source.auth: `oauth` is unknown. There are client-credentials, basic, bearer, api-key"]
     );
-    for (header, what) in
-        [("X Api Key:", "is no name of a header: letters, digits and -"), ("Host", "has a meaning of its own")]
-    {
+    for (header, what) in [("X Api Key:", "is not a header name (letters, digits and -)"), ("Host", "is reserved")] {
         let found = told(&format!("[source]\nauth = \"api-key\"\napi_key_header = \"{header}\"\n"));
         assert!(
             found.len() == 1 && found[0].starts_with(&format!("3: source.api_key_header: `{header}` {what}")),
@@ -204,7 +203,7 @@ fn a_file_that_is_none_is_told_briefly() {
     std::fs::write(folder.path("waybill.toml"), b"a = 1\nb = '\xe9'\n").unwrap();
     let ended = folder.run(&["check", "--offline"]).expect(2);
     assert!(
-        ended.err.contains("waybill.toml:2: holds letters that are not UTF-8; save the file as UTF-8"),
+        ended.err.contains("waybill.toml:2: contains characters that are not UTF-8; save the file as UTF-8"),
         "{}",
         ended.err
     );

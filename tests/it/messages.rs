@@ -86,7 +86,7 @@ async fn without_a_shop_each_command_says_how_to_register_one() {
     says(&folder.run(&["sync"]), 1, &["no shop is registered", "waybill shops add"]);
     let id = folder.feed(&ADD, SECRET).expect(0).out.trim().to_owned();
     folder.run(&["shops", "pause", &id]).expect(0);
-    says(&folder.run(&["plan"]), 0, &["no shop that is active", "`waybill shops list`"]);
+    says(&folder.run(&["plan"]), 0, &["no active shop syncs any of this", "`waybill shops list`"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +96,7 @@ async fn plan_beside_a_server_says_what_to_do_instead() {
     folder.feed(&ADD, SECRET).expect(0);
     let serving = folder.serve();
     let held = format!("`waybill serve` (process {})", serving.pid());
-    says(&folder.run(&["plan"]), 1, &[&held, "no call that plans", "GET /api/v1/runs", "stop the server"]);
+    says(&folder.run(&["plan"]), 1, &[&held, "no call for a plan", "GET /api/v1/runs", "stop the server"]);
     says(&folder.run(&["preview", "shipments"]), 1, &[&held, "stop it, run this command"]);
     says(&folder.run(&["state"]), 1, &[&held, &format!("{}/api/v1/status", serving.base)]);
 }
@@ -105,10 +105,10 @@ async fn plan_beside_a_server_says_what_to_do_instead() {
 async fn a_shop_that_cannot_be_registered_is_answered_with_the_remedy() {
     let market = market().await;
     let folder = folder(&market);
-    says(&folder.feed(&ADD, ""), 2, &["standard input holds no client secret", "first line"]);
+    says(&folder.feed(&ADD, ""), 2, &["standard input has no client secret", "first line"]);
     folder.write("secret.txt", "");
     let from_file = folder.run(&[&ADD[..], &["--secret-file", "secret.txt"]].concat());
-    says(&from_file, 2, &["--secret-file secret.txt holds no client secret"]);
+    says(&from_file, 2, &["--secret-file secret.txt has no client secret"]);
     says(&folder.feed(&ADD, "two words"), 2, &["visible ASCII characters", "right file"]);
     says(
         &folder.feed(&ADD, "wrong-secret"),
@@ -131,7 +131,7 @@ async fn check_shows_when_a_schedule_comes_next() {
         says(
             &said,
             0,
-            &[&format!("sync \"{six}\" next at "), next, "second minute hour", "five fields are without the second"],
+            &[&format!("sync \"{six}\" next at "), next, "second minute hour", "with five fields there is no second"],
         );
     }
 }

@@ -197,7 +197,7 @@ fn definitions() {
         match reader::read("shipments", table) {
             Ok(_) => true,
             Err(problems) => {
-                assert!(!problems.is_empty() && problems.iter().all(|problem| !problem.is_empty()));
+                assert!(!problems.0.is_empty() && problems.0.iter().all(|problem| !problem.what.is_empty()));
                 false
             }
         }

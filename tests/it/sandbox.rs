@@ -347,7 +347,7 @@ async fn equal_ids_in_two_shops_have_different_content_and_a_seed_repeats() {
     assert!(Sandbox::new(Options { shops: twice, ..Options::default() }, Clock::manual(NOW)).is_err());
     let limits = BTreeMap::from([("GET /x".to_owned(), "often".to_owned())]);
     let wrong = Sandbox::new(Options { limits, ..Options::default() }, Clock::manual(NOW)).unwrap_err().to_string();
-    assert!(wrong.contains("`often` is no limit"), "{wrong}");
+    assert!(wrong.contains("`often` is not a limit"), "{wrong}");
 }
 
 #[tokio::test]

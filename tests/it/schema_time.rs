@@ -90,7 +90,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     assert!(filled[0] > 0 && filled[0] < documents, "{filled:?} of {documents}");
 
     let ended = folder.run(&["schema", "replay"]).expect(0);
-    assert_eq!(ended.out, format!("things: {documents} documents, {} of them by an earlier call\n", noted[0]));
+    assert_eq!(ended.out, format!("things: {documents} documents, {} of them earlier\n", noted[0]));
     let columns: Vec<(u64, u64, u64)> = database
         .rows("SELECT COUNT(*), SUM(city = CONCAT('c', name + 0)), COUNT(sold) FROM (SELECT city, sold, SUBSTR(name, 2) % 7 AS name FROM things) t")
         .await;
@@ -104,9 +104,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     let again = folder.run(&["schema", "replay", "things"]).expect(0).out;
     assert_eq!(
         again,
-        format!(
-            "things: nothing is left, {documents} documents were done by an earlier call; --again lays all out again\n"
-        )
+        format!("things: nothing left to do, {documents} documents were done earlier; --again starts over\n")
     );
     let other = folder.run(&["schema", "replay", "thing"]).expect(2);
     assert!(other.err.contains("`thing` is not configured; did you mean `things`?"), "{}", other.err);

@@ -11,7 +11,7 @@ fn a_parameter_has_one_value() {
         "more",
         "parameters = { page = [\"1\"], \"\" = [\"x\"] }",
         &[
-            "waybill.toml:9: resource.things.list.pages.parameter: `page` is the parameter of `parameters.page` too, and \
+            "waybill.toml:9: resource.things.list.pages.parameter: `page` is also the parameter of `parameters.page`, and \
              can have one value only",
             "waybill.toml:10: resource.things.list.parameters.: a parameter needs a name",
         ],
@@ -19,16 +19,16 @@ fn a_parameter_has_one_value() {
     says(
         "pages",
         "pages = { style = \"offset\", parameter = \"n\", limit = \"n\", size = 5 }",
-        &["waybill.toml:9: resource.things.list.pages.limit: `n` is the parameter of `pages.parameter` too, and can \
+        &["waybill.toml:9: resource.things.list.pages.limit: `n` is also the parameter of `pages.parameter`, and can \
            have one value only"],
     );
     says(
         "more",
         "windows = { from = \"f\", to = \"f\", days = 3, reach = \"9d\" }\nrecent = { parameter = \"page\", max = \"1h\" }",
         &[
-            "waybill.toml:10: resource.things.list.windows.to: `f` is the parameter of `windows.from` too, and can have \
+            "waybill.toml:10: resource.things.list.windows.to: `f` is also the parameter of `windows.from`, and can have \
              one value only",
-            "waybill.toml:11: resource.things.list.recent.parameter: `page` is the parameter of `pages.parameter` too, \
+            "waybill.toml:11: resource.things.list.recent.parameter: `page` is also the parameter of `pages.parameter`, \
              and can have one value only",
         ],
     );
@@ -39,13 +39,15 @@ fn a_list_has_no_id_and_no_path_climbs() {
     says(
         "path",
         "path = \"/v1/things/{id}\"",
-        &["waybill.toml:7: resource.things.list.path: holds {id}, which only the path of a detail can; a parent's id \
-           is {parent}"],
+        &[
+            "waybill.toml:7: resource.things.list.path: contains {id}, which only the path of a detail may; a parent's id \
+           is {parent}",
+        ],
     );
     says(
         "path",
         "path = \"/v1/../things\"",
-        &["waybill.toml:7: resource.things.list.path: `/v1/../things` is no path; it begins with one / and holds no \
+        &["waybill.toml:7: resource.things.list.path: `/v1/../things` is not a path; it begins with one / and has no \
            parameters (those go into `parameters`)"],
     );
 }
@@ -57,10 +59,7 @@ fn a_refresh_reads_again_and_not_without_end() {
     says(
         "detail",
         &refresh("every = \"0s\", max_age = \"9d\""),
-        &[
-            "waybill.toml:13: resource.things.detail.refresh.every: a pause of nothing reads without end; write it like \
-           \"1h\"",
-        ],
+        &["waybill.toml:13: resource.things.detail.refresh.every: must not be zero; write it like \"1h\""],
     );
     says(
         "detail",
@@ -76,7 +75,7 @@ fn a_filter_can_be_named_in_an_address() {
         "table",
         "[resource.things.table]\nfilters = { \"A b\" = \"name\" }",
         &[
-            "waybill.toml:14: resource.things.table.filters.A b: a parameter of the listing has a plain name: a-z, 0-9 and _, a letter first",
+            "waybill.toml:14: resource.things.table.filters.A b: a filter needs a plain name: a-z, 0-9 and _, a letter first",
         ],
     );
 }
@@ -85,7 +84,7 @@ fn a_filter_can_be_named_in_an_address() {
 fn a_limits_pattern_is_one() {
     for pattern in ["GET /things/**", "GET /things?x=1", "GET /a b", "GET /a/b*", "GET /things/", "things", "LOOK /a"] {
         let told = format!(
-            "waybill.toml:2: limit \"{pattern}\": write the rule as \"GET /path/*\": a method, and a path whose parts are \
+            "waybill.toml:2: source.limits.\"{pattern}\": write the rule as \"GET /path/*\": a method, and a path whose parts are \
              names or `*`"
         );
         assert_eq!(problems(&format!("[source.limits]\n\"{pattern}\" = \"1/s\"\n")), [told]);
@@ -125,14 +124,14 @@ fn what_does_nothing_is_told_by_check() {
         .lines()
         .filter(|line| !["directory: ", "key: ", "schedule: "].iter().any(|part| line.contains(part)))
         .collect();
-    let none = "no list or detail of the configured resources falls under it";
+    let none = "matches no list or detail of the configured resources";
     assert_eq!(
         told[2..],
         [
-            "ok    resource things: is defined, and not among `resources`: it is not synced".to_owned(),
-            format!("FAIL  waybill.toml:6: limit \"GET /elsewhere\": {none}."),
+            "ok    resource things: is defined but not among `resources`: it is not synced".to_owned(),
+            format!("FAIL  waybill.toml:6: source.limits.\"GET /elsewhere\": {none}."),
             format!(
-                "FAIL  waybill.toml:4: limit \"GET /retailer/shipment\": {none}; did you mean `GET /retailer/shipments`?"
+                "FAIL  waybill.toml:4: source.limits.\"GET /retailer/shipment\": {none}; did you mean `GET /retailer/shipments`?"
             ),
         ],
         "{}",

@@ -110,17 +110,13 @@ async fn a_server_that_cannot_be_asked_is_named_with_the_remedy() {
     let mut other = Folder::bare();
     let ask = |folder: &Folder, address: &str| folder.run(&["status", "--server", address]);
     says(&ask(&other, &serving.base), 2, &["needs an API key", "WAYBILL_API_KEY", "--key-file FILE"]);
-    says(
-        &other.run(&["status", "--server", &serving.base, "--key-file", "-"]),
-        2,
-        &["standard input holds no API key"],
-    );
+    says(&other.run(&["status", "--server", &serving.base, "--key-file", "-"]), 2, &["standard input has no API key"]);
     other.set("WAYBILL_API_KEY", "not-a-key-of-this-server");
     says(&ask(&other, &serving.base), 1, &["does not accept the API key from WAYBILL_API_KEY", "--key-file"]);
     says(&ask(&other, &serving.base.replace("http", "https")), 1, &["did not answer in time", "plain HTTP", "http://"]);
-    says(&ask(&other, &market.base), 1, &["no Waybill server", "`waybill serve` says it listens on"]);
+    says(&ask(&other, &market.base), 1, &["not a Waybill server", "`waybill serve` says it listens on"]);
     says(&ask(&other, "http://waybill.example"), 2, &["clear text", "ssh -L"]);
-    says(&ask(&other, "waybill"), 2, &["is no address"]);
+    says(&ask(&other, "waybill"), 2, &["is not an address"]);
     let base = serving.base.clone();
     assert_eq!(serving.terminate().0, Some(0));
     says(&ask(&other, &base), 1, &["cannot be reached", "see whether `waybill serve` runs there"]);
@@ -150,8 +146,8 @@ async fn an_answer_that_is_no_status_is_said_to_be_none() {
         (429, problem, "{\"detail\":\"slowly\"}", &["too many requests", "try again later"]),
         (503, problem, "{\"detail\":\"the store \\u001b[2Jfailed\"}", &["503", "the store ·[2Jfailed"]),
         (302, "text/html", "", &["redirects to https://elsewhere.example/", "--server"]),
-        (401, "text/html", "<p>Login</p>", &["no Waybill server"]),
-        (200, "text/html", "<p>Welcome</p>", &["no Waybill server"]),
+        (401, "text/html", "<p>Login</p>", &["not a Waybill server"]),
+        (200, "text/html", "<p>Welcome</p>", &["not a Waybill server"]),
         (200, "application/json", "{\"items\":[]}", &["cannot be read", "of the server's version"]),
     ] {
         let base = imposter(status, kind, body).await;

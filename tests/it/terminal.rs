@@ -83,17 +83,7 @@ async fn no_column_and_no_id_is_hidden_at_any_width() {
         assert!(sync.text().contains("fulfilment-method=FBR"), "{}", sync.text());
         let verify = shown(&folder, &["verify"], width);
         let heads = [
-            "shop",
-            "name",
-            "resource",
-            "listed",
-            "read",
-            "in sink",
-            "on its way",
-            "parked",
-            "gone",
-            "missing",
-            "complete",
+            "shop", "name", "resource", "listed", "read", "in sink", "pending", "parked", "gone", "missing", "complete",
         ];
         has_columns(&verify, &heads, width);
         assert!(verify.code == Some(1) && verify.text().contains(&shop), "{}", verify.text());
@@ -300,7 +290,7 @@ async fn a_purge_is_confirmed_on_a_terminal() {
     }
     assert!(folder.run(&["shops", "list"]).expect(0).out.contains(&shop));
     let asked = terminal::run(folder.command(&purge), 80, "y\n");
-    assert!(asked.code == Some(0) && asked.text().contains("its rows go too"), "{}", asked.text());
+    assert!(asked.code == Some(0) && asked.text().contains("its rows are deleted too"), "{}", asked.text());
     assert!(!folder.run(&["shops", "list"]).expect(0).out.contains(&shop));
     // A script is taken at its word, and so is --yes.
     let (folder, shop) = registered(&market);

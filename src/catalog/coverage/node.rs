@@ -1,12 +1,12 @@
-//! What columns take of a document, as a tree of places.
+//! The tree of places in a document from which columns take values.
 
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use crate::catalog::definition::ColumnKind;
-use crate::catalog::extract::fits;
-use crate::catalog::left::{KindName, kind, kind_for_time};
+use crate::catalog::cell::fits;
+use crate::catalog::columns::ColumnKind;
+use crate::catalog::field_drift::{KindName, kind, kind_for_time};
 use crate::domain::Json;
 use crate::domain::json::element_at;
 
@@ -20,8 +20,8 @@ pub(super) struct Taker {
 }
 
 impl Taker {
-    /// The kind of a value that this column cannot hold.
-    pub(super) fn misfit(&self, value: &Json<'_>) -> Option<KindName> {
+    /// The kind of a value that this column cannot hold; None: it can.
+    pub(super) fn mismatch(&self, value: &Json<'_>) -> Option<KindName> {
         if *value == Json::Null || fits(self.kind, self.zone.as_ref(), value) {
             return None;
         }
@@ -39,17 +39,17 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A column takes it as it is; nothing below it is looked at.
+    /// Whether a column takes the whole value and no column takes parts of it.
     pub(super) fn is_whole(&self) -> bool {
         !self.taken.is_empty() && self.members.is_empty() && self.elements.is_none()
     }
 
-    /// A column has all that is below it, whatever other columns take of that.
+    /// Whether a JSON column takes everything below this place.
     pub(super) fn has_all(&self) -> bool {
         self.taken.iter().any(|taker| taker.kind == ColumnKind::Json)
     }
 
-    /// The places that columns take by their number in an array of this length: `/items/0`, `/items/-1`.
+    /// The elements that columns take by index in an array of this length: `/items/0`, `/items/-1`.
     pub(super) fn numbered(&self, length: usize) -> Vec<(usize, (&str, &Node))> {
         let numbered = |(token, inner)| {
             let token: &String = token;
@@ -58,12 +58,12 @@ impl Node {
         self.members.iter().filter_map(numbered).collect()
     }
 
-    /// Whether columns take elements by their number.
+    /// Whether columns take elements by index.
     pub(super) fn has_numbered(&self) -> bool {
         self.members.keys().any(|token| is_number(token))
     }
 
-    /// An element that columns take by its number is also one of all elements.
+    /// Merges the columns of all elements into those of elements taken by index.
     pub(super) fn settle(&mut self) {
         if let Some(elements) = self.elements.as_deref() {
             let numbered = self.members.iter_mut().filter(|(token, _)| is_number(token));
@@ -82,7 +82,7 @@ impl Node {
         }
     }
 
-    /// The column of that name, if it takes something here or below.
+    /// The column of that name, if it takes a value here or below.
     pub(super) fn taker(&self, table: &str, column: &str) -> Option<&Taker> {
         let here = self.taken.iter().find(|taker| taker.table == table && taker.column == column);
         here.or_else(|| {
@@ -104,7 +104,7 @@ impl Node {
     }
 }
 
-/// Whether a token of a pointer may be the number of an element.
+/// Whether a pointer token may be an array index.
 fn is_number(token: &str) -> bool {
     let digits = token.strip_prefix('-').unwrap_or(token);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! What a list's answer tells of itself: where the rows are, how pages hang together, what the id is.
+//! Guesses from a list's answer where its rows are, how it is paged, and what the id is.
 
 use std::collections::BTreeSet;
 
@@ -6,28 +6,28 @@ use jiff::tz::TimeZone;
 
 use super::names::{singular, snake};
 use super::token;
+use crate::catalog::cell::millis_of;
 use crate::catalog::coverage::is_name;
-use crate::catalog::extract::millis_of;
 use crate::domain::Json;
 
-/// How deep an answer is looked into.
+/// How deep objects are searched.
 const DEPTH_MAX: usize = 3;
 
-/// How a count of all rows is called.
+/// Common names of a count of all rows.
 const TOTALS: [&str; 5] = ["total", "total_count", "total_items", "total_elements", "total_results"];
-/// Rows of a full page, where the sample is a shorter one.
+/// Page size assumed when the sample is not a full page.
 const SIZE_DEFAULT: usize = 100;
 
-/// How the pages of a list seem to hang together.
+/// The guessed pagination of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pages {
-    /// As it stands behind `pages = `.
+    /// The TOML value after `pages = `.
     pub toml: String,
     /// What it was guessed from.
     pub why: String,
 }
 
-/// The pointer to the array with the most objects; none: there is no such array.
+/// The pointer to the array with the most objects, if there is one.
 pub fn items(answer: &Json<'_>) -> Option<String> {
     if matches!(answer, Json::Array(_)) {
         return Some(String::new());
@@ -44,7 +44,7 @@ pub fn items(answer: &Json<'_>) -> Option<String> {
     best.map(|(_, pointer)| pointer)
 }
 
-/// How pages hang together, from what stands beside the rows and from the header `Link`.
+/// Guesses the pagination from the values beside the rows and from the header `Link`.
 pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
     let mut cursor = None;
     let mut flag = None;
@@ -91,7 +91,7 @@ pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
         return Pages { toml, why: "the header Link".to_owned() };
     }
     let toml = "{ style = \"number\", parameter = \"page\" }".to_owned();
-    Pages { toml, why: "nothing: the answer does not tell; read the API's description".to_owned() }
+    Pages { toml, why: "nothing: the answer does not show it; see the API's documentation".to_owned() }
 }
 
 /// Rows of a full page: those of the sample, when another page follows it.
@@ -109,7 +109,7 @@ fn is_address(value: &Json<'_>) -> bool {
     }
 }
 
-/// The pointer to what is in each row, different in each, and called like an id.
+/// The pointer to a value that every row has, that is unique, and that is named like an id.
 pub fn id(rows: &[Json<'_>], resource: &str) -> Option<String> {
     let own = format!("{}_id", singular(resource));
     let mut best: Option<(usize, String)> = None;
@@ -122,17 +122,17 @@ pub fn id(rows: &[Json<'_>], resource: &str) -> Option<String> {
             "uuid" | "guid" => 3,
             _ => return,
         };
-        // What stands further in is of something else.
+        // Ids further in belong to other things.
         let rank = rank + 10 * pointer.matches('/').count();
-        if best.as_ref().is_none_or(|(least, _)| rank < *least) && tells_apart(rows, pointer) {
+        if best.as_ref().is_none_or(|(least, _)| rank < *least) && is_unique(rows, pointer) {
             best = Some((rank, pointer.to_owned()));
         }
     });
     best.map(|(_, pointer)| pointer)
 }
 
-/// Whether each row has another text or whole number there.
-pub fn tells_apart(rows: &[Json<'_>], pointer: &str) -> bool {
+/// Whether each row has a text or whole number there, all different.
+pub fn is_unique(rows: &[Json<'_>], pointer: &str) -> bool {
     let mut seen = BTreeSet::new();
     rows.iter().all(|row| scalar(row.pointer(pointer)).is_some_and(|id| seen.insert(id)))
 }
@@ -146,7 +146,7 @@ fn scalar(value: Option<&Json<'_>>) -> Option<String> {
     }
 }
 
-/// The pointer to a time that each row has, and that goes down from row to row.
+/// The pointer to a time that every row has and that descends from row to row.
 pub fn newest_first(rows: &[Json<'_>]) -> Option<String> {
     let mut found = None;
     each(rows.first()?, "", 0, &mut |pointer, value| {
@@ -174,8 +174,8 @@ pub fn document(answer: &Json<'_>, id: &str, wanted: &str) -> Option<String> {
     members.iter().find(|(name, value)| is_name(name) && has(value)).map(|(name, _)| format!("/{}", token(name)))
 }
 
-/// Each value within objects, with its pointer; an object before what is in it. What stands under a key that may be
-/// data is passed over: pointers go into texts that people keep and show.
+/// Visits each value within objects, with its pointer, parents first. Keys that may be data are skipped, as pointers go
+/// into texts that people store and share.
 fn each(value: &Json<'_>, pointer: &str, depth: usize, visit: &mut dyn FnMut(&str, &Json<'_>)) {
     let Json::Object(members) = value else { return };
     for (name, member) in members.iter().filter(|(name, _)| is_name(name)) {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_tells_where_its_rows_are_and_how_it_goes_on() {
+    fn rows_and_pagination_are_guessed_from_an_answer() {
         for (answer, at, style) in [
             (r#"{"things":[{"id":1}]}"#, "/things", "style = \"number\""),
             (r#"[{"id":1}]"#, "", "style = \"number\""),

@@ -1,8 +1,8 @@
-//! A definition for a resource that has none, written from a sample of its rows and documents.
+//! Drafts a definition for an unknown resource from a sample of its rows and documents.
 //!
-//! Called by `waybill schema infer`. Pure. What comes out is a text for people to read and mend: it says what was
-//! guessed and from what, and holds no value of a document, as values may be personal. Nor does it hold a key that may be
-//! a value: what stands under one is left to a `json` column, or out.
+//! Called by `waybill schema infer`. Pure. The result is a text for people to review and edit: it says what was guessed
+//! and from what, and contains no value of a document, as values may be personal. Nor does it contain a key that may be
+//! data: values under one go to a `json` column, or are left out.
 
 pub mod guess;
 mod names;
@@ -16,7 +16,7 @@ use crate::domain::Json;
 use names::{Names, singular, snake};
 use shape::{Form, Shape};
 
-/// What is known of a list, and a few of its rows and documents.
+/// A list, with a few of its rows and documents.
 pub struct Sample<'a> {
     pub resource: &'a str,
     pub media_type: &'a str,
@@ -122,7 +122,7 @@ fn lines(columns: &[Column], text: &mut String) {
     }
 }
 
-/// A column to be.
+/// A drafted column.
 struct Column {
     name: String,
     /// `from` or `above`.
@@ -138,14 +138,14 @@ impl Column {
     }
 }
 
-/// A child table to be.
+/// A drafted child table.
 struct Child {
     name: String,
     from: String,
     columns: Vec<Column>,
 }
 
-/// The tables of a resource while they are found.
+/// The tables drafted so far.
 #[derive(Default)]
 struct Tables<'a> {
     id: &'a str,
@@ -158,13 +158,13 @@ struct Tables<'a> {
     unnamed: BTreeSet<String>,
 }
 
-/// A table under way: the document itself, or an array in it.
+/// The table being drafted: the document itself, or an array in it.
 struct Level<'a> {
-    /// What one of its rows is called.
+    /// Name of one of its rows.
     one: &'a str,
     /// The pointer to its array, with `*`.
     from: String,
-    /// The ids of what holds the array, the nearest last: name, pointer, type.
+    /// The ids of the ancestors of the array, the nearest last: name, pointer, type.
     above: &'a [Option<(String, String, String)>],
 }
 
@@ -188,7 +188,7 @@ impl Tables<'_> {
             Form::Array => "json".to_owned(),
             Form::Nothing => return columns,
         };
-        // The elements are values themselves.
+        // The elements are plain values.
         let name = names.column(level.one, level.one);
         columns.push(Column { name, key: "from", pointer: String::new(), up: 1, kind: of_elements });
         columns
@@ -211,7 +211,7 @@ impl Tables<'_> {
                 continue;
             }
             let form = match member.form() {
-                // A table of data and values, and not a record.
+                // A map from data to values, not a record.
                 Form::Object if !member.members.keys().all(|key| is_name(key)) => Form::Value("json".to_owned()),
                 form => form,
             };
@@ -247,7 +247,7 @@ impl Tables<'_> {
             let begins = word.starts_with(&format!("{}_", level.one));
             let table = self.names.take(&if begins { word } else { format!("{}_{word}", level.one) });
             let one = singular(&table);
-            // Its place in the order of tables is before those of its own arrays.
+            // A table comes before those of its own arrays.
             let at = self.out.len();
             self.out.push(Child { name: table.clone(), from: from.clone(), columns: Vec::new() });
             let columns = self.read(&Level { one: &one, from, above: &above }, elements);
@@ -263,11 +263,11 @@ fn star(from: &str) -> &'static str {
     if from.is_empty() { "" } else { "/*" }
 }
 
-/// What tells the elements of an array apart, as a column of the tables within: name, pointer, type.
+/// The id of the elements of an array, as a column of the tables within: name, pointer, type.
 fn own_id(one: &str, shape: &Shape) -> Option<(String, String, String)> {
     let ids = shape.members.keys().filter(|name| is_name(name) && shape.is_in_all(name));
     let named = ids.filter(|name| snake(name) == "id" || snake(name).ends_with("_id"));
-    // Its own before that of something else.
+    // The element's own id is preferred to a reference to something else.
     let name = named.min_by_key(|name| (snake(name) != "id", !one.ends_with(snake(name).trim_end_matches("_id"))))?;
     let Form::Value(kind) = shape.members.get(name)?.form() else { return None };
     let column = if snake(name) == "id" { format!("{one}_id") } else { snake(name) };
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_an_answer_cannot_leave_its_place_in_the_text_and_no_data_is_in_it() {
+    fn a_hostile_answer_cannot_inject_toml_and_no_data_is_quoted() {
         let text = written(
             r#"{"x\n[admin]\nkey = 1\n#/nextCursor":"c","jan@example.org":[{"a":1},{"a":2}],"x\n[admin]":{"next_cursor":"c"},
             "rows":[{"id":"1","created":"2026-01-02T00:00:00Z","at\n[admin]\nk = 1":null,"by_email":{"piet@example.org":{"n":1}},

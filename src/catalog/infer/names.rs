@@ -1,26 +1,26 @@
-//! Names of tables and columns, made from names in JSON: legal, telling, and no two alike.
+//! Makes names of tables and columns from names in JSON: valid, descriptive and unique.
 
 use std::collections::BTreeSet;
 
-use super::super::layout::{META_COLUMNS, NAME_MAX};
+use super::super::table_reader::{META_COLUMNS, NAME_MAX};
 
-/// The names of one table's columns, or of all tables, so far.
+/// The names in use: of one table's columns, or of all tables.
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
-    /// Names that are taken from the start.
+    /// Starts with these names in use.
     pub(super) fn with<'a>(taken: impl IntoIterator<Item = &'a str>) -> Names {
         Names(taken.into_iter().map(str::to_owned).collect())
     }
 
-    /// A name for a column of a table; `own` is put before a name that every table has.
+    /// A name for a column; `own` is prefixed to a name that every table has.
     pub(super) fn column(&mut self, own: &str, wanted: &str) -> String {
         let clashes = META_COLUMNS.contains(&wanted);
         self.take(&if clashes { format!("{own}_{wanted}") } else { wanted.to_owned() })
     }
 
-    /// The name, or with a number behind it when it is taken.
+    /// The name, with a number appended if it is in use.
     pub(super) fn take(&mut self, wanted: &str) -> String {
         let legal = legal(wanted);
         let mut name = legal.clone();
@@ -35,7 +35,7 @@ impl Names {
     }
 }
 
-/// A plain SQL name that begins with a letter and is not too long.
+/// Makes a plain SQL name: begins with a letter, and is not too long.
 fn legal(name: &str) -> String {
     let starts_well = name.starts_with(|first: char| first.is_ascii_lowercase());
     let start = if starts_well { "" } else { "x_" };
@@ -65,7 +65,7 @@ pub(super) fn snake(name: &str) -> String {
     snake.trim_end_matches('_').to_owned()
 }
 
-/// One of many: `order_items` has each an `order_item`.
+/// The singular: `order_items` becomes `order_item`.
 pub(super) fn singular(name: &str) -> String {
     let whole = || name.to_owned();
     if let Some(stem) = name.strip_suffix("ies").filter(|stem| !stem.is_empty()) {
@@ -85,7 +85,7 @@ mod tests {
     use super::{Names, singular, snake};
 
     #[test]
-    fn names_are_legal_and_no_two_alike() {
+    fn names_are_valid_and_unique() {
         for (from, to) in [
             ("shipmentDateTime", "shipment_date_time"),
             ("EAN", "ean"),

@@ -1,28 +1,28 @@
-//! The shape of many JSON values laid over each other: what they have in common, and what column would hold it.
+//! The merged shape of many JSON values, and the column type that holds them all.
 
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::super::definition::ColumnKind;
-use super::super::extract::fits;
-use super::super::left::{WITHOUT_OFFSET, kind_for_time};
+use super::super::cell::fits;
+use super::super::columns::ColumnKind;
+use super::super::field_drift::{WITHOUT_OFFSET, kind_for_time};
 use crate::domain::Json;
 
-/// An object with more members than this is a table of names and values, not a record.
+/// An object with more members than this is a map, not a record.
 const MEMBERS_MAX: usize = 100;
-/// Lengths of texts; what needs more becomes free text.
+/// Lengths of text columns; longer values become free text.
 const LENGTHS: [usize; 5] = [16, 32, 64, 128, 255];
-/// Values to come may be longer than those of a sample.
+/// Factor for the length: later values may be longer than those of the sample.
 const GENEROSITY: usize = 2;
-/// Types of numbers with a fraction, or with more digits than an integer holds: the first that holds all is taken.
+/// Types for numbers with a fraction, or with more digits than an integer holds; the first that holds all is used.
 const DECIMALS: [ColumnKind; 3] = [
     ColumnKind::Decimal { digits: 14, scale: 4 },
     ColumnKind::Decimal { digits: 30, scale: 10 },
     ColumnKind::Decimal { digits: 60, scale: 30 },
 ];
 
-/// What was seen at one place.
+/// The values seen at one place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
     texts: usize,
@@ -34,7 +34,7 @@ pub(super) struct Shape {
     chars: usize,
     numbers: usize,
     integers: usize,
-    /// How many each of [`DECIMALS`] holds.
+    /// How many numbers each of [`DECIMALS`] holds.
     decimals: [usize; DECIMALS.len()],
     flags: usize,
     pub(super) objects: usize,
@@ -43,10 +43,10 @@ pub(super) struct Shape {
     pub(super) elements: Option<Box<Shape>>,
 }
 
-/// What is to be made of a place.
+/// What a place becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// It never had a value.
+    /// It never had a value: left out.
     Nothing,
     /// A column of this type.
     Value(String),
@@ -78,7 +78,7 @@ impl Shape {
                 self.texts += 1;
                 self.datetimes += count(ColumnKind::Datetime);
                 self.unzoned += usize::from(kind_for_time(value) == WITHOUT_OFFSET);
-                // A date reads the day of a time too.
+                // A date column would also accept a datetime.
                 self.dates += if text.len() == "2026-11-25".len() { count(ColumnKind::Date) } else { 0 };
                 self.chars = self.chars.max(text.chars().count());
             }
@@ -129,14 +129,14 @@ impl Shape {
         }
     }
 
-    /// Whether a datetime was seen here or below that says nothing of its clock.
+    /// Whether a datetime without an offset was seen here or below.
     pub(super) fn is_unzoned(&self) -> bool {
         let is_datetime = matches!(self.form(), Form::Value(kind) if kind == "datetime");
         let mut below = self.members.values().chain(self.elements.as_deref());
         is_datetime && self.unzoned > 0 || below.any(Shape::is_unzoned)
     }
 
-    /// Whether each of the objects seen has such a text or number.
+    /// Whether every object seen has this member as a text or whole number.
     pub(super) fn is_in_all(&self, member: &str) -> bool {
         let found = self.members.get(member).map_or(0, |shape| shape.texts + shape.integers);
         self.objects > 0 && found >= self.objects

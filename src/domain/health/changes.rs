@@ -1,10 +1,10 @@
-//! What changed since the last look, so that the log says each change once.
+//! Detects changes of health between two assessments, so that each is logged once.
 
 use std::collections::BTreeMap;
 
 use super::{Code, Health, Reason, State};
 
-/// What one line of the log is about: a shop's resource, a shop, or the installation.
+/// The subject of a log line: a shop's resource, a shop, or the installation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct About {
     shop_id: Option<String>,
@@ -13,21 +13,21 @@ struct About {
     code: Option<Code>,
 }
 
-/// What was not well at the last look.
+/// Everything that was not well at the last assessment.
 #[derive(Debug, Default)]
 pub struct Known(BTreeMap<About, State>);
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It got a state that it did not have, or a fault began.
+    /// Its state changed for another that is not well, or a fault began.
     Unwell { state: State, reason: Reason },
-    /// It is well again.
+    /// It has recovered.
     Well { shop_id: Option<String>, resource: Option<String>, was: &'static str },
 }
 
 impl Known {
-    /// Compares with the last look, and remembers this one. A first walk that is under way is no news.
+    /// Compares with the last assessment, and remembers this one. A first walk in progress is not reported.
     pub fn changes(&mut self, health: &Health) -> Vec<Change> {
         let mut now = BTreeMap::new();
         let mut changes = Vec::new();
@@ -37,7 +37,7 @@ impl Known {
             }
             now.insert(about, state);
         };
-        // At each start MySQL is asked; only its answer is news.
+        // The sink's state is unknown after each start until MySQL answers; only the answer is reported.
         for fault in health.faults.iter().filter(|fault| fault.code != Code::SinkUnknown) {
             let about =
                 About { shop_id: fault.shop_id.clone(), resource: fault.resource.clone(), code: Some(fault.code) };
@@ -55,7 +55,7 @@ impl Known {
                     code: None,
                 };
                 if reason.code.blocks_all() {
-                    // One line says it for all; how the stream itself is shows afterwards.
+                    // The fault has its own line; the stream's own state is reported once that is over.
                     kept.extend(self.0.get(&about).map(|state| (about, *state)));
                 } else {
                     note(about, resource.state, reason, &self.0);

@@ -1,10 +1,9 @@
-//! When the health of a shop changes by time alone: something becomes late, or counts as an outage.
+//! When the health of a shop changes by time alone: a run becomes late, or failing calls count as an outage.
 
 use super::{AHEAD_MAX_MS, Facts, ResourceFacts, ShopFacts, StreamFacts, outage_after};
 use crate::domain::clock::Millis;
 
-/// The first instant after now at which [`super::assess_shop`] may find something else though nothing was recorded; none:
-/// there is none.
+/// The first instant after now at which [`super::assess_shop`] may return another result although no record changed.
 pub(super) fn next_change(facts: &Facts<'_>, of: &ShopFacts) -> Option<Millis> {
     let streams =
         of.resources.iter().flat_map(|resource| resource.streams.iter().map(move |stream| (resource, stream)));
@@ -12,12 +11,12 @@ pub(super) fn next_change(facts: &Facts<'_>, of: &ShopFacts) -> Option<Millis> {
     instants.filter(|at| *at > facts.now).min()
 }
 
-/// Instants of which some may have passed.
+/// All such instants of one stream; some may have passed.
 fn instants(facts: &Facts<'_>, of: &ResourceFacts, stream: &StreamFacts) -> Vec<Millis> {
     let status = &stream.status;
     let mut found = Vec::new();
     let started = stream.open.iter().map(|run| run.started_at);
-    // What a clock that was ahead recorded is in doubt until the clock has nearly come there.
+    // A record from a clock that was ahead is distrusted until the clock has nearly caught up.
     for at in started.clone().chain(status.last_success_at).chain(status.last_attempt_at) {
         found.extend([at.saturating_sub(AHEAD_MAX_MS), at]);
     }

@@ -7,7 +7,7 @@ use crate::domain::cause::ErrorClass;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
 
-/// What a reason is about. Worse ones are greater; the names are part of the API.
+/// The kind of a reason. Worse ones are greater; the names are part of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -21,7 +21,7 @@ pub enum Code {
     Paused,
     /// Documents or pages were given up.
     Parked,
-    /// Listed documents wait for long.
+    /// Listed documents have been waiting for three schedules.
     Backlog,
     /// Three schedules were missed.
     Behind,
@@ -33,9 +33,9 @@ pub enum Code {
     ClockWrong,
     /// A walk ended without a proof.
     Unproved,
-    /// It is not known which shops MySQL knows.
+    /// It is unknown which shops MySQL has.
     RestorePending,
-    /// The login host wants no logins.
+    /// Logins pause: the login host throttles or blocks them.
     LoginsPaused,
     /// Calls of a stream fail.
     CallsFail,
@@ -105,7 +105,7 @@ impl Code {
         }
     }
 
-    /// Whether it keeps every document from where people look for it.
+    /// Whether it keeps every document from reaching the sink.
     pub(super) fn blocks_all(self) -> bool {
         matches!(self, Code::SinkUnknown | Code::SinkUnavailable | Code::OutboxFull | Code::NoRoom | Code::PartFailed)
     }
@@ -127,13 +127,13 @@ pub struct Reason {
     pub remedy: String,
 }
 
-/// By what means an operator acts on the installation. A remedy names only what is at hand.
+/// What an operator can act with. A remedy names only what is available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Means {
-    /// The API of the server that runs; commands that need the data directory to themselves do not work beside it.
+    /// The API of the running server. Commands that lock the data directory do not work beside it.
     #[default]
     Api,
-    /// Commands: no server runs, and nothing goes on but while `waybill serve` or `waybill sync` does.
+    /// Commands: no server runs, and nothing is synced unless `waybill serve` or `waybill sync` runs.
     Commands,
 }
 
@@ -166,7 +166,7 @@ impl Reason {
 
     pub(super) fn parked(shop: &str, of: &ResourceFacts, means: Means) -> Reason {
         let see = format!(
-            "see why in GET /api/v1/parked?shop={shop}; when it is repaired, have them tried again with POST \
+            "see why in GET /api/v1/parked?shop={shop}; when the cause is fixed, retry them with POST \
              /api/v1/shops/{shop}/parked/retry"
         );
         Reason {
@@ -197,7 +197,7 @@ impl Reason {
     }
 }
 
-/// What makes work go on where no server runs.
+/// How to resume work when no server runs.
 const START: &str = "start `waybill serve` or `waybill sync`";
 
 fn fault_remedy(code: Code, means: Means) -> String {
@@ -273,7 +273,7 @@ fn stream_remedy(shop: &str, resource: &str, verdict: &Verdict, means: Means) ->
     }
 }
 
-/// What to do about a walk of which it is not known whether it saw the whole list.
+/// The remedy for a walk that is not proved to have seen the whole list.
 fn unproved_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
     match class {
         ErrorClass::Vanished => format!(
@@ -291,11 +291,11 @@ fn unproved_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
     }
 }
 
-/// What to do about errors of a class.
+/// The remedy for errors of a class.
 pub fn class_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
     let again =
         means.choose("it is tried again by itself", "it is tried again while `waybill serve` or `waybill sync` runs");
-    // Beside a server it cannot ask for a shop.
+    // Beside a running server it cannot make calls for a shop.
     let check = means.choose("`waybill check`, with the service stopped,", "`waybill check`");
     match class {
         ErrorClass::Throttled => {

@@ -1,4 +1,4 @@
-//! Every transition, by value.
+//! Every transition of health, by value.
 
 use proptest::prelude::*;
 
@@ -128,7 +128,7 @@ fn a_stream_is_fresh_until_three_schedules_are_missed() {
 }
 
 #[test]
-fn stale_after_is_heard_before_three_schedules_are_missed() {
+fn stale_after_applies_before_three_schedules_are_missed() {
     let status = succeeded(20 * MINUTE);
     World { stale_after: Some(20 * MINUTE), ..world(status.clone()) }.is(State::Fresh, None, Level::Ok);
     World { stale_after: Some(20 * MINUTE - 1), ..world(status) }.is(
@@ -185,7 +185,7 @@ fn calls_that_fail_are_failing_after_a_minute_and_one_answer_ends_it() {
         let mut status = succeeded(MINUTE);
         let cause = |text: &str| Cause::new(ErrorClass::Throttled, text);
         assert!(status.call_failed(kind, &cause("429"), NOW - MINUTE + 1));
-        assert!(!status.call_failed(kind, &cause("429 again"), NOW), "nothing new, nothing to write");
+        assert!(!status.call_failed(kind, &cause("429 again"), NOW), "nothing new to write");
         world(status.clone()).is(State::Fresh, None, Level::Ok);
         status.list_trouble.iter_mut().chain(&mut status.detail_trouble).for_each(|trouble| trouble.since -= 1);
         world(status.clone()).is(State::Failing, Some(Code::CallsFail), Level::Failing);
@@ -258,7 +258,7 @@ fn while_no_document_reaches_the_sink_nothing_is_fresh_and_one_reason_says_it() 
 }
 
 #[test]
-fn what_is_parked_wants_attention() {
+fn parked_work_degrades_the_level_but_no_stream() {
     let parked = World { parked: 3, ..world(succeeded(MINUTE)) };
     parked.is(State::Fresh, None, Level::Attention);
     let health = parked.health();
@@ -268,7 +268,7 @@ fn what_is_parked_wants_attention() {
 }
 
 #[test]
-fn a_remedy_names_only_what_is_at_hand() {
+fn a_remedy_names_only_means_that_are_available() {
     let refused = || World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
     let paused = || World { shop: ShopState::Paused, ..world(succeeded(MINUTE)) };
     let unproved = Some(Unproved { reason: "no total".into(), since: NOW, vanished_at: None });
@@ -309,7 +309,7 @@ fn a_remedy_names_only_what_is_at_hand() {
 }
 
 #[test]
-fn a_success_in_the_future_counts_for_nothing() {
+fn a_success_in_the_future_does_not_count() {
     let ahead = world(succeeded(-2 * MINUTE)).is(State::Behind, Some(Code::ClockAhead), Level::Attention);
     assert_eq!((ahead.last_success_at, ahead.age_seconds), (None, None));
     world(succeeded(-MINUTE / 2)).is(State::Fresh, None, Level::Ok);
@@ -331,7 +331,7 @@ fn each_change_is_reported_once() {
     let changes = known.changes(&refused.health());
     assert!(matches!(&changes[..], [Change::Unwell { state: State::Refused, .. }]), "{changes:?}");
     assert_eq!(known.changes(&refused.health()), []);
-    // While the sink is away it is not said that the shop is well, nor again that it is refused.
+    // While the sink is down the shop is reported neither as well nor as refused again.
     let fault = Fault { code: Code::SinkUnavailable, since: None, text: "refused".into() };
     let away = World { faults: vec![fault], ..world(succeeded(MINUTE)) };
     let changes = known.changes(&away.health());
@@ -345,7 +345,7 @@ fn each_change_is_reported_once() {
     assert_eq!(known.changes(&first.health()), [], "a first walk under way is no news");
 }
 
-/// Instants around now, a clock that was ahead included.
+/// Instants around now, including the future.
 fn around() -> impl Strategy<Value = i64> {
     prop_oneof![NOW - 70 * MINUTE..NOW + 3 * MINUTE, Just(NOW), Just(NOW - 40 * MINUTE), Just(960 * MINUTE)]
 }
@@ -368,9 +368,9 @@ fn recorded() -> impl Strategy<Value = World> {
 }
 
 proptest! {
-    /// What is looked at only when it changes must not have changed in between.
+    /// Health is recomputed only at `changes_at`, so it must not change before.
     #[test]
-    fn nothing_changes_by_time_before_it_was_said_to(of in recorded(), later in 0..80 * MINUTE) {
+    fn nothing_changes_by_time_before_changes_at(of in recorded(), later in 0..80 * MINUTE) {
         let said = |health: &ShopHealth| {
             let said = |one: &ResourceHealth| (one.state, one.since, one.reason.clone(), one.last_success_at);
             health.resources.iter().map(said).collect::<Vec<_>>()
@@ -384,7 +384,7 @@ proptest! {
 }
 
 #[test]
-fn a_stream_that_becomes_late_is_looked_at_when_it_does() {
+fn changes_at_is_the_instant_at_which_a_stream_becomes_late() {
     let of = world(succeeded(35 * MINUTE));
     let at = of.found(NOW).changes_at.unwrap();
     assert_eq!(at, 1005 * MINUTE, "the third tick since");

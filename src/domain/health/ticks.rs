@@ -1,33 +1,33 @@
-//! The schedule around now, looked up once for all streams.
+//! Schedule ticks around now, looked up once for all streams.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::domain::clock::Millis;
 
-/// The first tick after an instant; none: there is none.
+/// The first tick after an instant, if there is one.
 type Next = dyn Fn(Millis) -> Option<Millis> + Send;
 
-/// How far back ticks are looked for.
+/// How far back to search for ticks.
 const LOOK_BACK_MAX_MS: Millis = 400 * 24 * 3600 * 1000;
-/// Ticks looked at in one stretch.
+/// Most ticks examined in one search.
 const TICKS_MAX: usize = 10_000;
 
-/// The schedule of walks for news, seen from now. Good until the next tick.
+/// The schedule of incremental walks, relative to now. Valid until the next tick.
 pub struct Ticks {
     now: Millis,
     next: Box<Next>,
-    /// The last three ticks up to now, as far as there were any, and the next three.
+    /// Up to three ticks before now, and the next three.
     around: Vec<Millis>,
     /// How many of them have passed.
     passed: usize,
-    /// No tick from here on is missing among them.
+    /// `around` holds every tick from here on.
     from: Millis,
     known: RefCell<HashMap<Millis, Option<Millis>>>,
 }
 
 impl Ticks {
-    /// Looks around `now`; `next` gives the first tick after an instant.
+    /// Looks up the ticks around `now`; `next` gives the first tick after an instant.
     pub fn at(now: Millis, next: impl Fn(Millis) -> Option<Millis> + Send + 'static) -> Ticks {
         let coming: Vec<Millis> = std::iter::successors(next(now), |tick| next(*tick)).take(3).collect();
         let gap = coming.first().zip(coming.get(1)).map(|(first, second)| second - first);
@@ -37,7 +37,7 @@ impl Ticks {
         Ticks { now, next: Box::new(next), around, passed, from, known: RefCell::default() }
     }
 
-    /// Whether it still is what looking again would find.
+    /// Whether a new lookup would find the same ticks.
     pub fn is_current(&self, now: Millis) -> bool {
         self.now <= now && self.first().is_none_or(|first| now < first)
     }
@@ -51,10 +51,10 @@ impl Ticks {
         Some(self.around.get(self.passed + 1)? - self.first()?)
     }
 
-    /// When three ticks will have passed since an instant, each of them due; none: never.
+    /// When three ticks will have passed since an instant, and three times `every`; None: never.
     pub(super) fn three_missed_at(&self, since: Millis, every: Option<Millis>) -> Option<Millis> {
         let third = if since < self.from {
-            // With three of them since it is long past; else ticks are rare.
+            // Three known ticks: all lie after `since`. Fewer: ticks are rare, so search.
             match self.passed {
                 3.. => self.around.get(2).copied(),
                 _ => std::iter::successors((self.next)(since), |tick| (self.next)(*tick)).nth(2),
@@ -70,14 +70,14 @@ impl Ticks {
     pub fn due_after(&self, success: Option<Millis>, every: Option<Millis>) -> Option<Millis> {
         let from = success.zip(every).map(|(success, every)| success.saturating_add(every) - 1);
         let Some(from) = from.filter(|from| *from > self.now) else { return self.first() };
-        // With thousands of shops most ask for the same stretch.
+        // Rounded, so that thousands of shops share a few lookups.
         let step = (self.gap().unwrap_or(1) / 4).max(1);
         let from = from - from.rem_euclid(step);
         *self.known.borrow_mut().entry(from).or_insert_with(|| (self.next)(from))
     }
 }
 
-/// The last three ticks up to now, now included, or as many as there are; and from when on none of them is missing.
+/// Up to three ticks until now (inclusive), and the instant from which on they are complete.
 fn last_three(now: Millis, gap: Millis, next: &Next) -> (Vec<Millis>, Millis) {
     let mut stretch = gap.saturating_mul(4).max(1);
     loop {

@@ -1,20 +1,20 @@
-//! Numbers as the digits that were sent, so that none is lost to a binary format on the way.
+//! Numbers as the digits that were sent, so that no precision is lost to a binary format.
 
 use std::borrow::Cow;
 
 use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Longest text that a number with an exponent is written out to: what a text column holds.
+/// Longest text that a number with an exponent is expanded to: what a text column holds.
 const PLAIN_MAX: usize = 65_535;
-/// A whole part of fewer digits without an exponent is below the greatest 64-bit float.
+/// An integer part with fewer digits, without an exponent, is below the largest 64-bit float.
 const DIGITS_SAFE: usize = 300;
 
-/// A JSON number: its text, of the form that RFC 8259 asks for.
+/// A JSON number: its text, valid by RFC 8259.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Number<'a>(Cow<'a, str>);
 
-/// What a number is worth: `digits` times ten to the power of `exponent`.
+/// The value of a number: `digits` times ten to the power of `exponent`.
 #[derive(Debug, PartialEq, Eq)]
 struct Worth {
     is_negative: bool,
@@ -24,8 +24,8 @@ struct Worth {
 }
 
 impl<'a> Number<'a> {
-    /// A text of the form of a JSON number. None: its magnitude is beyond 64-bit floats, so that databases and most
-    /// readers refuse it.
+    /// Wraps the text of a JSON number. None: its magnitude exceeds 64-bit floats, so databases and most parsers refuse
+    /// it.
     pub(super) fn new(text: &'a str) -> Option<Number<'a>> {
         let is_safe = text.len() <= DIGITS_SAFE && !text.contains(['e', 'E']);
         let is_finite = || text.parse::<f64>().is_ok_and(f64::is_finite);
@@ -54,7 +54,7 @@ impl<'a> Number<'a> {
         format!("{}{digits}{}", if is_negative { "-" } else { "" }, "0".repeat(zeros)).parse().ok()
     }
 
-    /// All its digits, without an exponent: as sent where it has none. None: too long to be of use.
+    /// All its digits, without an exponent; as sent where it has none. None: too long to be of use.
     pub fn plain(&self) -> Option<Cow<'_, str>> {
         let Some((mantissa, exponent)) = self.0.split_once(['e', 'E']) else {
             return Some(Cow::Borrowed(self.digits()));
@@ -62,7 +62,7 @@ impl<'a> Number<'a> {
         let exponent: i64 = exponent.parse().ok()?;
         let (sign, unsigned) = mantissa.strip_prefix('-').map_or(("", mantissa), |unsigned| ("-", unsigned));
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-        // Where the point is among the digits, and how many zeros are needed before or behind them.
+        // The position of the decimal point, and the zeros needed before or after the digits.
         let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
         let count = i64::try_from(whole.len() + fraction.len()).ok()?;
         let before = usize::try_from(1_i64.saturating_sub(point).max(0)).ok()?;
@@ -78,11 +78,11 @@ impl<'a> Number<'a> {
         Some(Cow::Owned(format!("{sign}{whole}{dot}{fraction}")))
     }
 
-    /// A text that is the same for numbers that digests take for the same.
+    /// The canonical text, the same for numbers that digests treat as equal.
     ///
-    /// Kept digests were once made from 64-bit values: whole numbers of 64 bits by their digits, all others by the
-    /// shortest text of the float. That text still represents each number that is worth exactly the same (so `1.0`,
-    /// `1e0` and `1.00` are one, and `1` is another). A number with digits beyond a float has a form of its own.
+    /// Stored digests were once made from 64-bit values: 64-bit integers by their digits, all others by the shortest
+    /// text of the float. That text still represents every number of exactly that value (so `1.0`, `1e0` and `1.00`
+    /// are one, and `1` is another). A number with more digits than a float holds has its own form.
     pub(super) fn canonical(&self) -> Cow<'_, str> {
         let text = self.digits();
         // At most 18 digits always fit.
@@ -120,7 +120,7 @@ impl Worth {
     }
 }
 
-/// A number of its digits, whatever wants it.
+/// Serializes the digits as they are.
 impl Serialize for Number<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let raw: &RawValue = serde_json::from_str(self.digits()).map_err(S::Error::custom)?;
@@ -175,11 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn digits_beyond_a_float_tell_numbers_apart() {
+    fn numbers_that_differ_beyond_float_precision_stay_distinct() {
         let same = |one, other| number(one).canonical().into_owned() == number(other).canonical();
         assert!(!same("9400110200881234567890", "9400110200881234567891"));
         assert!(!same("0.1234567890123456789", "0.1234567890123456788"));
-        assert!(!same("1", "1.0"), "as kept digests have it");
+        assert!(!same("1", "1.0"), "as in stored digests");
         assert!(
             same("1.0", "1e0") && same("1.0", "1.00") && same("94001102008812345678900e-1", "9400110200881234567890")
         );
@@ -188,9 +188,9 @@ mod tests {
     }
 
     proptest! {
-        /// Else an upgrade would read every document again.
+        /// Otherwise an upgrade would re-read every document.
         #[test]
-        fn canonical_texts_of_64_bit_values_are_those_of_kept_digests(
+        fn canonical_texts_of_64_bit_values_match_stored_digests(
             float in any::<f64>().prop_filter("finite", |float| float.is_finite()),
             signed in any::<i64>(), unsigned in any::<u64>(), short in -1_000_000i64..1_000_000, scale in 0u32..8,
         ) {

@@ -1,8 +1,8 @@
-//! Reads JSON as tolerant readers do, and notes what it tolerated.
+//! A lenient JSON parser that reports what it tolerated.
 //!
-//! Beyond RFC 8259 it takes a byte order mark before the text, half a surrogate pair (as U+FFFD), and equal keys in
-//! one object (the last). It keeps numbers as their digits. Everything else that is not JSON is refused, by kind and
-//! place and never by content.
+//! Beyond RFC 8259 it accepts a leading byte order mark, half a surrogate pair (as U+FFFD), and duplicate keys in one
+//! object (the last wins). It keeps numbers as their digits. Everything else that is not JSON is refused; errors name
+//! the kind and position and never quote content.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,18 +11,18 @@ use super::{Json, Number};
 
 /// How deep arrays and objects may be nested.
 const DEPTH_MAX: usize = 128;
-/// Places noted of one text; more of them say nothing new.
+/// Places reported per text; more would add no information.
 pub(super) const NOTED_MAX: usize = 100;
 /// The byte order mark that some editors and servers write before a text.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 const REPLACEMENT: char = '\u{fffd}';
 
-/// What was taken although a strict reader refuses it, or readers differ about it.
+/// Something accepted although a strict parser refuses it, or parsers disagree about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tolerance {
     /// Half of a surrogate pair, read as U+FFFD.
     HalfSurrogate,
-    /// A key twice in one object; the last counts.
+    /// A duplicate key in one object; the last wins.
     DuplicateKey,
     /// A byte order mark before the text.
     ByteOrderMark,
@@ -48,13 +48,13 @@ pub struct Tolerated {
 #[derive(Debug)]
 pub struct Reading<'a> {
     pub value: Json<'a>,
-    /// In the order of the text; of a heap of them only the first.
+    /// In the order of the text; only the first of many.
     pub tolerated: Vec<Tolerated>,
-    /// The text in which every reader sees this value. None: the text itself.
+    /// A text that every parser reads as this value. None: the text itself.
     pub normalised: Option<Vec<u8>>,
 }
 
-/// Why a text is no JSON that can be kept.
+/// Why a text cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonFault {
     Syntax,
@@ -64,7 +64,7 @@ pub enum JsonFault {
     NotUtf8,
 }
 
-/// A text that cannot be read: what is wrong, and where. Quotes nothing of it.
+/// A parse error: what is wrong, and where. Quotes none of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} (line {line}, column {column})", .fault.text())]
 pub struct JsonError {
@@ -79,13 +79,13 @@ impl JsonFault {
             JsonFault::Syntax => "it is not JSON",
             JsonFault::EndsEarly => "it ends too early",
             JsonFault::TooDeep => "it is nested deeper than 128",
-            JsonFault::NumberTooGreat => "a number in it is greater than can be held",
+            JsonFault::NumberTooGreat => "a number in it is out of range",
             JsonFault::NotUtf8 => "it is not UTF-8",
         }
     }
 }
 
-/// Takes a byte order mark off a text; true: there was one.
+/// Strips a leading byte order mark; true if there was one.
 pub fn without_mark(text: &[u8]) -> (&[u8], bool) {
     text.strip_prefix(BYTE_ORDER_MARK.as_bytes()).map_or((text, false), |rest| (rest, true))
 }
@@ -93,7 +93,7 @@ pub fn without_mark(text: &[u8]) -> (&[u8], bool) {
 /// Reads a whole text.
 pub(super) fn read(text: &[u8]) -> Result<Reading<'_>, JsonError> {
     let error = |fault, at| error(text, fault, at);
-    // One look at the whole is cheaper than one at each string.
+    // Checking the whole once is cheaper than checking each string.
     let sound = std::str::from_utf8(text).map_err(|fault| error(JsonFault::NotUtf8, fault.valid_up_to() + 1))?;
     let mut reader = Reader::new(sound);
     if sound.starts_with(BYTE_ORDER_MARK) {
@@ -118,7 +118,7 @@ fn error(text: &[u8], fault: JsonFault, at: usize) -> JsonError {
     JsonError { fault, line, column }
 }
 
-/// A stretch of the text that reads differently elsewhere, and its replacement.
+/// A part of the text that other parsers read differently, and its replacement.
 struct Cut {
     from: usize,
     to: usize,
@@ -131,7 +131,7 @@ fn normalised(text: &str, cuts: &mut [Cut]) -> Option<Vec<u8>> {
     }
     cuts.sort_unstable_by_key(|cut| cut.from);
     let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
-    // What lies within a stretch that is left out goes with it.
+    // A cut within a part that is left out goes with it.
     for cut in cuts {
         if cut.from >= at {
             out.extend_from_slice(text.as_bytes().get(at..cut.from).unwrap_or_default());
@@ -148,7 +148,7 @@ struct Reader<'a> {
     /// Bytes read so far.
     at: usize,
     depth: usize,
-    /// Where the members of the objects that are open begin.
+    /// Start positions of the members of the open objects.
     starts: Vec<usize>,
     /// Their paths from the inside out.
     noted: Vec<Tolerated>,
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The fault of what comes next, whose place is that of what comes next.
+    /// The fault of an unexpected next byte, at its position.
     fn unexpected(&mut self) -> JsonFault {
         if self.peek().is_none() {
             return JsonFault::EndsEarly;
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What was noted since then lies within this part.
+    /// Adds this part to the path of everything noted since then.
     fn within(&mut self, since: usize, part: &Part) {
         for noted in self.noted.iter_mut().skip(since) {
             noted.path.push(part.clone());
@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
             self.expect(b',')?;
             self.space();
         }
-        // Stable: of equal keys the last stays the last.
+        // Stable: the last of equal keys stays last.
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
         if members.windows(2).any(|pair| matches!(pair, [(one, _), (other, _)] if one == other)) {
             self.cut_earlier(base);
@@ -302,7 +302,7 @@ impl<'a> Reader<'a> {
         Ok(Json::Object(members))
     }
 
-    /// Leaves the earlier ones of equal keys out of the text, so that no reader takes them.
+    /// Cuts all but the last of equal keys from the text, so that no parser uses them.
     fn cut_earlier(&mut self, base: usize) {
         let starts = self.starts.split_off(base);
         let mut seen: BTreeMap<Cow<'a, str>, usize> = BTreeMap::new();
@@ -413,7 +413,7 @@ impl<'a> Reader<'a> {
                 let code = 0x1_0000 + ((unit - 0xd800) << 10) + (second - 0xdc00);
                 return Ok(char::from_u32(code).unwrap_or(REPLACEMENT));
             }
-            // What follows is read by itself.
+            // The next escape is parsed by itself.
             self.at = first_end;
         }
         self.note(Tolerance::HalfSurrogate);
@@ -421,7 +421,7 @@ impl<'a> Reader<'a> {
         Ok(REPLACEMENT)
     }
 
-    /// The four digits behind a `u`.
+    /// The four digits after a `u`.
     fn hex(&mut self) -> Result<u32, JsonFault> {
         self.at += 1;
         let mut unit = 0;

@@ -1,4 +1,4 @@
-//! What the reader takes, what it notes, and what it refuses.
+//! What the parser accepts, reports and refuses.
 
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 
@@ -12,7 +12,7 @@ fn member(name: &str) -> Part {
     Part::Member(name.to_owned())
 }
 
-/// What is read of a text, what was tolerated, and the text that is kept.
+/// The value read from a text, what was tolerated, and the text that is stored.
 fn read(sent: &str) -> (String, Vec<(Tolerance, Vec<Part>)>, String) {
     let reading = Json::read(sent.as_bytes()).unwrap();
     let kept = reading.normalised.clone().unwrap_or_else(|| sent.as_bytes().to_vec());
@@ -30,7 +30,7 @@ fn numbers_keep_the_digits_that_were_sent() {
 }
 
 #[test]
-fn half_a_pair_is_the_replacement_character_and_whole_pairs_are_letters() {
+fn half_a_surrogate_pair_reads_as_the_replacement_character() {
     let half = |path: Vec<Part>| (Tolerance::HalfSurrogate, path);
     for (sent, value, kept) in [
         (r#"{"a":"x\ud83d"}"#, "{\"a\":\"x\u{fffd}\"}", r#"{"a":"x\ufffd"}"#),
@@ -48,7 +48,7 @@ fn half_a_pair_is_the_replacement_character_and_whole_pairs_are_letters() {
 }
 
 #[test]
-fn the_last_of_equal_keys_counts_for_every_reader() {
+fn the_last_of_equal_keys_wins_for_every_parser() {
     let twice = |path: Vec<Part>| (Tolerance::DuplicateKey, path);
     for (sent, value, kept, noted) in [
         (r#"{"x":1,"x":2}"#, r#"{"x":2}"#, r#"{"x":2}"#, vec![twice(vec![member("x")])]),
@@ -80,7 +80,7 @@ fn the_last_of_equal_keys_counts_for_every_reader() {
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over_before_a_text_only() {
+fn a_byte_order_mark_is_skipped_only_at_the_start() {
     let (value, noted, kept) = read("\u{feff} {\"a\":\"\u{feff}\"}");
     assert_eq!((value.as_str(), kept.as_str()), ("{\"a\":\"\u{feff}\"}", " {\"a\":\"\u{feff}\"}"));
     assert_eq!(noted, [(Tolerance::ByteOrderMark, vec![])]);
@@ -137,11 +137,11 @@ fn errors_name_the_place_and_quote_nothing() {
     let error = Json::parse(b"{\"name\":\n \"Jansen\" 1}").unwrap_err();
     assert_eq!(error.to_string(), "it is not JSON (line 2, column 11)");
     let error = Json::parse(br#"{"name": 1e400}"#).unwrap_err();
-    assert_eq!(error.to_string(), "a number in it is greater than can be held (line 1, column 14)");
+    assert_eq!(error.to_string(), "a number in it is out of range (line 1, column 14)");
 }
 
 #[test]
-fn a_heap_of_what_is_tolerated_is_noted_in_part_and_replaced_in_whole() {
+fn many_tolerated_places_are_all_replaced_but_only_the_first_are_reported() {
     let many = format!("[{}]", vec![r#""\ud83d""#; 5_000].join(","));
     let reading = Json::read(many.as_bytes()).unwrap();
     assert_eq!(reading.tolerated.len(), super::reader::NOTED_MAX);
@@ -167,16 +167,16 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn sound_json_reads_as_serde_json_reads_it(value in json(), pretty in any::<bool>()) {
+    fn valid_json_parses_as_in_serde_json(value in json(), pretty in any::<bool>()) {
         let sent = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let reading = Json::read(sent.as_bytes()).unwrap();
         prop_assert_eq!(text(&reading.value), serde_json::to_string(&value).unwrap());
         prop_assert_eq!((reading.tolerated.len(), reading.normalised), (0, None));
     }
 
-    /// What a strict reader takes, this one takes; nothing panics.
+    /// Accepts everything that a strict parser accepts; never panics.
     #[test]
-    fn any_bytes_are_read_or_refused_as_a_strict_reader_does(bytes in "[\\[\\]{}\",:0-9eE.+\\\\untrlfaseé \n-]{0,24}") {
+    fn without_tolerances_the_parser_agrees_with_a_strict_one(bytes in "[\\[\\]{}\",:0-9eE.+\\\\untrlfaseé \n-]{0,24}") {
         let theirs = serde_json::from_str::<serde_json::Value>(&bytes);
         match Json::read(bytes.as_bytes()) {
             Ok(reading) if reading.tolerated.is_empty() => prop_assert_eq!(theirs.is_ok(), true, "{}", bytes),

@@ -374,7 +374,7 @@ mod tests {
         let rules = RuleTable::build([&rules]).unwrap();
         let own: toml::Table = toml::from_str(own).unwrap();
         let definitions =
-            catalog::resources(&["shipments".to_owned()], &own, &rules).map_err(|found| found.join("; "))?;
+            catalog::resources(&["shipments".to_owned()], &own, &rules).map_err(|found| found.to_string())?;
         Layout::new(Arc::clone(&definitions[0]))
     }
 

@@ -8,7 +8,7 @@ use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Params, Value};
 use tokio::time::timeout;
 
-use crate::domain::Held;
+use crate::domain::StoredVersion;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
 use crate::domain::stream::{Checkpoint, Combination, StreamId};
@@ -227,7 +227,7 @@ impl Mysql {
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, Held)>, SinkError> {
+    ) -> Result<Vec<(String, StoredVersion)>, SinkError> {
         let layout = self.layout(resource)?;
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let text = format!(
@@ -236,7 +236,7 @@ impl Mysql {
         );
         let values = vec![text_value(shop), text_value(after), Value::UInt(limit as u64)];
         let rows: Vec<(String, u64, bool)> = self.read(&text, Params::Positional(values)).await?;
-        Ok(rows.into_iter().map(|(id, version, is_listed)| (id, Held { version, is_listed })).collect())
+        Ok(rows.into_iter().map(|(id, version, is_listed)| (id, StoredVersion { version, is_listed })).collect())
     }
 
     /// One bounded read on a connection of its own, all rows.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Combination, Held};
+use crate::domain::{Combination, StoredVersion};
 use crate::store::codec::{decode_with, encode_with};
 use crate::store::crypto::document_context;
 use crate::store::entry::{DocumentHead, Head};
@@ -198,7 +198,7 @@ impl Store {
         shop: &str,
         after: &str,
         limit: usize,
-    ) -> Result<Vec<(String, Held)>, StoreError> {
+    ) -> Result<Vec<(String, StoredVersion)>, StoreError> {
         let prefix = keyspace::archive_of_shop(resource, shop);
         let mut from = keyspace::archived(resource, shop, after);
         from.push(0);
@@ -208,7 +208,7 @@ impl Store {
                 let (key, record) = pair?;
                 let (head, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
                 let id = key.get(prefix.len()..).unwrap_or_default();
-                let held = Held { version: head.version, is_listed: head.no_longer_listed_at.is_none() };
+                let held = StoredVersion { version: head.version, is_listed: head.no_longer_listed_at.is_none() };
                 Ok((String::from_utf8_lossy(id).into_owned(), held))
             })
             .collect()

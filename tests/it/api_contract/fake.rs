@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
-use waybill::catalog::coverage::Left;
+use waybill::catalog::coverage::FieldDrift;
 use waybill::catalog::{self, Definition, RuleTable};
 use waybill::domain::calls::{CallCounts, CallDay, CallStatus};
 use waybill::domain::clock::Millis;
@@ -350,8 +350,9 @@ impl Backend for FakeBackend {
     }
 
     fn drift(&self, _: &str) -> Drift {
-        let left = Left::Unmapped { path: "/items/*/new".to_owned(), kind: "text" };
-        let misfit = Left::Misfit { table: "shipments".to_owned(), column: "order_id".to_owned(), kind: "number" };
+        let left = FieldDrift::Unmapped { path: "/items/*/new".to_owned(), kind: "text" };
+        let misfit =
+            FieldDrift::TypeMismatch { table: "shipments".to_owned(), column: "order_id".to_owned(), kind: "number" };
         let place =
             |left| DriftEntry { left, documents: 3, first_seen: 1_700_000_000_000, last_seen: 1_700_000_100_000 };
         Drift { since: 1_699_000_000_000, places: vec![place(left), place(misfit)], more: 0 }

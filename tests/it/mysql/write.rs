@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use waybill::catalog::extract::Cell;
 use waybill::domain::clock::Millis;
-use waybill::domain::{Checkpoint, Entry, Held, Shop, ShopState, StreamId};
+use waybill::domain::{Checkpoint, Entry, Shop, ShopState, StoredVersion, StreamId};
 use waybill::sink::{ListQuery, Mysql, SinkErrorClass};
 
 use super::{NOW, checksums, class_of, combination, document, eans, entry, note, open, prepared, shipment};
@@ -224,7 +224,7 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     assert_eq!(rows[0].combination, combination());
     let rows = mysql.ledger(("shipments", "s"), "1", Some(0), 5).await.unwrap();
     assert_eq!((rows.len(), rows[0].document_hash, rows[0].document.is_some()), (1, 4, true));
-    let held = |id: &str, version| (id.to_owned(), Held { version, is_listed: true });
+    let held = |id: &str, version| (id.to_owned(), StoredVersion { version, is_listed: true });
     assert_eq!(mysql.held("shipments", "s", "", 5).await.unwrap(), [held("1", 3), held("2", 4)]);
     assert_eq!(mysql.held("shipments", "s", "1", 5).await.unwrap(), [held("2", 4)]);
     assert_eq!(mysql.held("shipments", "other", "", 5).await.unwrap(), []);

@@ -122,13 +122,13 @@ async fn one_shop_can_be_filled_by_itself_and_only_what_differs_changes() {
     assert_eq!(database.rows::<(String, u64)>(filled).await, [of("zzz", 300)]);
     assert_eq!(
         replay(&["--shop", "zzz"]),
-        "things: nothing is left, 300 documents were done by an earlier call; --again lays all out again\n"
+        "things: nothing left to do, 300 documents were done earlier; --again starts over\n"
     );
     assert_eq!(replay(&[]), "things: 1000 documents\n");
     assert_eq!(database.rows::<(String, u64)>(filled).await, [of(SHOP, 700), of("zzz", 300)]);
     assert_eq!(
         replay(&["--shop", SHOP]),
-        "things: nothing is left, 1000 documents were done by an earlier call; --again lays all out again\n"
+        "things: nothing left to do, 1000 documents were done earlier; --again starts over\n"
     );
     assert_eq!((kept(&database).await, differing(&database).await), (before, 0));
     // Rows of a child table that the document does not have, a column that somebody emptied, a document that is none
@@ -222,7 +222,7 @@ async fn columns_that_return_are_filled_from_the_first_document_on() {
     assert_eq!(replay(&[]), "things: 51 documents\n");
     assert_eq!(differing(&database).await, 0);
     let left = replay(&[]);
-    assert!(left.contains("nothing is left") && left.contains("--again"), "{left}");
+    assert!(left.contains("nothing left to do") && left.contains("--again"), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,31 +1,30 @@
-//! An API's own description (OpenAPI 3 as JSON), and what of a definition it does not know.
+//! Checks definitions against an API's own OpenAPI 3 document (JSON).
 //!
-//! APIs ignore parameters that they do not know, so a misspelt one brings the wrong rows without a word. Called by
-//! `waybill check --openapi`. Pure. What the description leaves open (references to other files) is never held
-//! against a definition.
+//! APIs ignore unknown parameters, so a misspelt one silently returns the wrong rows. Called by `waybill check
+//! --openapi`. Pure. What the document leaves open (references to other files) is never reported.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Draft, nearest};
+use super::{Draft, Problem, nearest};
 
-/// References that lead to references.
+/// Longest chain of references that is followed.
 const REFERENCES_MAX: usize = 8;
 
-/// What the API can be asked with GET.
-pub struct Description {
+/// The GET operations of an API.
+pub struct ApiDescription {
     paths: BTreeMap<String, Option<Operation>>,
-    /// Paths of the servers' addresses, which may stand before ours.
+    /// Paths of the server addresses, which our paths may begin with.
     prefixes: Vec<String>,
 }
 
-/// One GET.
+/// One GET operation.
 #[derive(Default)]
 struct Operation {
-    /// Parameters of the query.
+    /// Query parameters.
     parameters: BTreeMap<String, Parameter>,
-    /// Not all parameters could be read.
+    /// Some parameters could not be resolved.
     is_open: bool,
     media_types: Vec<String>,
 }
@@ -37,25 +36,18 @@ struct Parameter {
     values: Vec<String>,
 }
 
-/// What a description does not know: the dotted key of the definition; what is wrong, and the mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown {
-    pub key: String,
-    pub what: String,
-}
-
-impl Description {
+impl ApiDescription {
     /// Reads the file's text.
     ///
     /// # Errors
-    /// It is no OpenAPI 3 in JSON.
-    pub fn read(text: &[u8]) -> Result<Description, String> {
+    /// It is not OpenAPI 3 in JSON.
+    pub fn read(text: &[u8]) -> Result<ApiDescription, String> {
         let all: Value = serde_json::from_slice(text)
             .map_err(|error| format!("is not JSON ({error}); turn YAML into JSON first"))?;
         let version = all.get("openapi").and_then(Value::as_str).unwrap_or_default();
         let paths = all.get("paths").and_then(Value::as_object);
         let Some(paths) = paths.filter(|_| version.starts_with("3.")) else {
-            return Err("is no OpenAPI 3: it needs `openapi` (3.x) and `paths`".to_owned());
+            return Err("is not OpenAPI 3: it needs `openapi` (3.x) and `paths`".to_owned());
         };
         let read = |(path, item): (&String, &Value)| {
             let item = resolved(&all, item)?;
@@ -64,14 +56,13 @@ impl Description {
         };
         let servers = all.get("servers").and_then(Value::as_array).into_iter().flatten();
         let addresses = servers.filter_map(|server| server.get("url")?.as_str());
-        Ok(Description { paths: paths.iter().filter_map(read).collect(), prefixes: addresses.map(prefix).collect() })
+        Ok(ApiDescription { paths: paths.iter().filter_map(read).collect(), prefixes: addresses.map(prefix).collect() })
     }
 
-    /// What it does not know of a definition. One that could not be read whole may send more than is seen of it, so
-    /// that it leaves something out is not held against it.
-    pub fn unknown(&self, Draft { definition, is_whole, .. }: &Draft) -> Vec<Unknown> {
+    /// Where a definition contradicts the document. For an incomplete definition, missing parameters are not reported.
+    pub fn check(&self, Draft { definition, is_whole, .. }: &Draft) -> Vec<Problem> {
         let name = &definition.name;
-        let mut found = Found { at: format!("resource.{name}"), unknown: Vec::new() };
+        let mut found = Found { at: format!("resource.{name}"), problems: Vec::new() };
         if let Some((path, operation)) = self.get("list.path", &definition.list.path, &mut found) {
             let sent = definition.list.sent();
             for (key, parameter) in &sent {
@@ -94,10 +85,10 @@ impl Description {
         {
             operation.answers(&definition.media_type, path, &mut found);
         }
-        found.unknown
+        found.problems
     }
 
-    /// The GET of a path, as the description calls it; that there is none is noted, unless ours could not be read.
+    /// The GET operation of a path; reports it if there is none. An empty path could not be read and is skipped.
     fn get(&self, key: &str, ours: &str, found: &mut Found) -> Option<(&str, &Operation)> {
         if ours.is_empty() {
             return None;
@@ -110,12 +101,12 @@ impl Description {
         });
         match known {
             Some((path, Some(operation))) => return Some((path, operation)),
-            Some((path, None)) => found.add(key, format!("`{path}` is known, but not with GET")),
+            Some((path, None)) => found.add(key, format!("`{path}` exists, but not with GET")),
             None => {
-                // What stands between braces is named otherwise there.
+                // Placeholders may have other names there.
                 let distance = |known: &&String| strsim::levenshtein(&unnamed(ours), &unnamed(known));
-                let mend = self.paths.keys().min_by_key(distance).map(|near| format!("; did you mean `{near}`?"));
-                found.add(key, format!("`{ours}` is no path of this API{}", mend.unwrap_or_default()));
+                let hint = self.paths.keys().min_by_key(distance).map(|near| format!("; did you mean `{near}`?"));
+                found.add(key, format!("`{ours}` is not a path of this API{}", hint.unwrap_or_default()));
             }
         }
         None
@@ -125,15 +116,15 @@ impl Description {
 /// The problems of one definition.
 struct Found {
     at: String,
-    unknown: Vec<Unknown>,
+    problems: Vec<Problem>,
 }
 
 impl Found {
     fn add(&mut self, key: &str, what: String) {
-        let unknown = Unknown { key: format!("{}.{key}", self.at), what };
-        // Each combination may say the same.
-        if !self.unknown.contains(&unknown) {
-            self.unknown.push(unknown);
+        let problem = Problem::new(format!("{}.{key}", self.at), what);
+        // Several combinations may have the same problem.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
         }
     }
 }
@@ -144,20 +135,20 @@ impl Operation {
             return;
         }
         let all: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
-        let mend = match nearest(name, all.iter().copied()) {
+        let hint = match nearest(name, all.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if all.is_empty() => "it takes none".to_owned(),
             None => format!("there are {}", all.join(", ")),
         };
-        found.add(key, format!("`{name}` is no parameter of GET {path}; {mend}"));
+        found.add(key, format!("`{name}` is not a parameter of GET {path}; {hint}"));
     }
 
     fn knows_value(&self, name: &str, value: &str, found: &mut Found) {
         let values = self.parameters.get(name).map_or(&[][..], |parameter| parameter.values.as_slice());
         if !values.is_empty() && !values.iter().any(|known| known == value) {
             let all = values.join(", ");
-            found
-                .add(&format!("list.parameters.{name}"), format!("`{value}` is no value of `{name}`; there are {all}"));
+            let what = format!("`{value}` is not a value of `{name}`; there are {all}");
+            found.add(&format!("list.parameters.{name}"), what);
         }
     }
 
@@ -176,7 +167,7 @@ fn unnamed(path: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// Whether a path of ours is one of the description's: `{...}` there stands for any one part.
+/// Whether a path of ours matches one of the document's, in which `{...}` matches any one part.
 fn is_path(known: &str, ours: &str) -> bool {
     let (known, ours): (Vec<&str>, Vec<&str>) = (known.split('/').collect(), ours.split('/').collect());
     let fits = |(known, ours): (&&str, &&str)| known == ours || known.starts_with('{') && known.ends_with('}');
@@ -192,7 +183,7 @@ fn prefix(address: &str) -> String {
 
 fn operation(all: &Value, item: &Value, get: &Value) -> Operation {
     let mut operation = Operation::default();
-    // The operation's own come last, and take the place of those of the path.
+    // The operation's own parameters come last and override those of the path.
     for value in [item, get].iter().filter_map(|place| place.get("parameters")?.as_array()).flatten() {
         let read = resolved(all, value)
             .and_then(|value| Some((value, value.get("name")?.as_str()?, value.get("in")?.as_str()?)));
@@ -220,7 +211,7 @@ fn values(all: &Value, schema: &Value) -> Vec<String> {
     named.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect()
 }
 
-/// What a value is, or what its reference leads to; none: elsewhere.
+/// Follows references within the document; None: it leads elsewhere.
 fn resolved<'a>(all: &'a Value, value: &'a Value) -> Option<&'a Value> {
     let mut value = value;
     for _ in 0..REFERENCES_MAX {
@@ -234,7 +225,7 @@ fn resolved<'a>(all: &'a Value, value: &'a Value) -> Option<&'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Description, Draft};
+    use super::{ApiDescription, Draft};
 
     const TEXT: &str = r##"{
         "openapi": "3.0.1",
@@ -262,56 +253,56 @@ mod tests {
         }
     }"##;
 
-    fn unknown(text: &str) -> Vec<String> {
+    fn problems(text: &str) -> Vec<String> {
         let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
         let draft = Draft { definition: definition.into(), is_whole: true, is_wanted: true };
-        let found = Description::read(TEXT.as_bytes()).unwrap().unknown(&draft);
-        found.into_iter().map(|unknown| format!("{}: {}", unknown.key, unknown.what)).collect()
+        let found = ApiDescription::read(TEXT.as_bytes()).unwrap().check(&draft);
+        found.iter().map(ToString::to_string).collect()
     }
 
     fn things(list: &str, more: &str) -> Vec<String> {
-        unknown(&format!("id = \"/id\"\ntable = {{}}\nlist = {{ items = \"/things\", {list} }}\n{more}"))
+        problems(&format!("id = \"/id\"\ntable = {{}}\nlist = {{ items = \"/things\", {list} }}\n{more}"))
     }
 
     const SOUND: &str = "path = \"/v1/things\", parameters = { shop = [\"1\"], state = [\"OPEN\", \"DONE\"] }, \
         pages = { style = \"number\", parameter = \"page\" }";
 
     #[test]
-    fn what_the_api_knows_is_no_problem() {
+    fn a_definition_that_matches_the_document_has_no_problems() {
         assert_eq!(things(SOUND, "detail = { path = \"/things/{id}\" }"), Vec::<String>::new());
         let open = "path = \"/open\", parameters = { any = [\"1\"] }, pages = { style = \"none\" }";
-        assert_eq!(things(open, ""), Vec::<String>::new(), "not all of it can be read");
+        assert_eq!(things(open, ""), Vec::<String>::new(), "an unresolved reference");
     }
 
     #[test]
-    fn what_it_does_not_know_is_named_with_its_key_and_the_mend() {
+    fn contradictions_are_reported_with_key_and_hint() {
         let list = SOUND.replace("shop =", "shopp =").replace("\"page\"", "\"pgae\"").replace("DONE", "dun");
         let windows =
             ", windows = { day = \"chnaged\", reach = \"3d\" }, recent = { parameter = \"minutes\", max = \"60min\" }";
         assert_eq!(
             things(&format!("{list}{windows}"), "media_type = \"text/csv\"\ndetail = { path = \"/things/{id}/more\" }"),
             [
-                "resource.things.list.parameters.shopp: `shopp` is no parameter of GET /things; did you mean `shop`?",
-                "resource.things.list.pages.parameter: `pgae` is no parameter of GET /things; did you mean `page`?",
-                "resource.things.list.windows.day: `chnaged` is no parameter of GET /things; did you mean `changed`?",
-                "resource.things.list.recent.parameter: `minutes` is no parameter of GET /things; there are changed, page, shop, state",
-                "resource.things.list.parameters.state: `dun` is no value of `state`; there are OPEN, DONE",
+                "resource.things.list.parameters.shopp: `shopp` is not a parameter of GET /things; did you mean `shop`?",
+                "resource.things.list.pages.parameter: `pgae` is not a parameter of GET /things; did you mean `page`?",
+                "resource.things.list.windows.day: `chnaged` is not a parameter of GET /things; did you mean `changed`?",
+                "resource.things.list.recent.parameter: `minutes` is not a parameter of GET /things; there are changed, page, shop, state",
+                "resource.things.list.parameters.state: `dun` is not a value of `state`; there are OPEN, DONE",
                 "resource.things.list: GET /things needs the parameter `shop`, which is not sent",
                 "resource.things.media_type: GET /things does not answer with `text/csv`, but with application/json",
-                "resource.things.detail.path: `/things/{thing-id}/more` is known, but not with GET",
+                "resource.things.detail.path: `/things/{thing-id}/more` exists, but not with GET",
             ]
         );
         let lost = "path = \"/thinks\", pages = { style = \"none\" }";
         assert_eq!(
             things(lost, ""),
-            ["resource.things.list.path: `/thinks` is no path of this API; did you mean `/things`?"]
+            ["resource.things.list.path: `/thinks` is not a path of this API; did you mean `/things`?"]
         );
     }
 
     #[test]
-    fn other_files_are_refused() {
+    fn anything_but_openapi_3_in_json_is_refused() {
         for text in ["openapi: 3.0.1", "{}", r#"{"swagger":"2.0","paths":{}}"#, r#"{"openapi":"3.1.0"}"#] {
-            assert!(Description::read(text.as_bytes()).is_err(), "{text}");
+            assert!(ApiDescription::read(text.as_bytes()).is_err(), "{text}");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! What is drawn on standard error at the moment: lines of the log go above it, and leave no frame behind.
+//! Standard error while progress bars are drawn: log lines go above the bars without corrupting them.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::MultiProgress;
 
-/// The bars, as long as they are drawn.
+/// The bars currently drawn.
 static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-/// From now on lines go above these bars; None: there are none any more.
+/// Sets the bars above which lines are printed; None: no bars.
 pub(super) fn set(bars: Option<MultiProgress>) {
     *BARS.lock().unwrap_or_else(PoisonError::into_inner) = bars;
 }

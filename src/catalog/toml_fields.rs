@@ -1,7 +1,6 @@
-//! A table of a definition, read key by key: what is missing, of the wrong kind or unknown is a problem with
-//! its place, and reading goes on, so that one look shows all of them.
+//! Reads a TOML table of a definition key by key, collecting problems: missing, unknown and mistyped keys.
 //!
-//! Called by the readers of definitions.
+//! Reading continues after a problem, so that all are reported at once. Called by the readers of definitions.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -10,26 +9,29 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use toml::{Table, Value};
 
-/// The problems of one definition.
-#[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<String>>);
+use super::Problem;
+use crate::domain::parse_duration;
 
-impl Problems {
-    /// `at` is the dotted key that it is about. What was told is not told again.
-    pub(super) fn add(&self, at: &str, what: impl Display) {
-        let problem = format!("{at}: {what}");
-        let mut told = self.0.borrow_mut();
-        if !told.contains(&problem) {
-            told.push(problem);
+/// Collects the problems of one definition.
+#[derive(Default)]
+pub(super) struct Collector(RefCell<Vec<Problem>>);
+
+impl Collector {
+    /// Adds a problem with a dotted key, unless it is already there.
+    pub(super) fn add(&self, key: String, what: impl Display) {
+        let problem = Problem::new(key, what);
+        let mut problems = self.0.borrow_mut();
+        if !problems.contains(&problem) {
+            problems.push(problem);
         }
     }
 
-    pub(super) fn into_inner(self) -> Vec<String> {
+    pub(super) fn into_inner(self) -> Vec<Problem> {
         self.0.into_inner()
     }
 }
 
-/// Keys that people write one table too high or too low, and the table of the resource that they belong to.
+/// Keys that are often written one table too high or too low, and the table they belong in.
 const HOMES: [(&str, &str); 23] = [
     ("path", "list"),
     ("items", "list"),
@@ -56,18 +58,18 @@ const HOMES: [(&str, &str); 23] = [
     ("indexes", "table"),
 ];
 
-/// A table, the key it stands under, and the keys that were asked for.
+/// A table, its dotted key, and the keys read so far.
 pub(super) struct Fields<'a> {
     at: String,
     table: &'a Table,
     asked: RefCell<Vec<&'static str>>,
-    /// What must be there and is not, with the mend. Told at the end, as it may be there under a misspelt key.
+    /// Missing required keys, each with a hint. Reported at the end, as the key may be there under a misspelt name.
     missing: RefCell<Vec<(&'static str, String)>>,
-    pub(super) problems: &'a Problems,
+    pub(super) problems: &'a Collector,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(at: impl Into<String>, table: &'a Table, problems: &'a Problems) -> Fields<'a> {
+    pub(super) fn new(at: impl Into<String>, table: &'a Table, problems: &'a Collector) -> Fields<'a> {
         Fields { at: at.into(), table, asked: RefCell::default(), missing: RefCell::default(), problems }
     }
 
@@ -77,7 +79,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn problem(&self, key: &str, what: impl Display) {
-        self.problems.add(&self.at(key), what);
+        self.problems.add(self.at(key), what);
     }
 
     fn get(&self, key: &'static str) -> Option<&'a Value> {
@@ -92,15 +94,15 @@ impl<'a> Fields<'a> {
         self.problem(key, format!("must be {wanted}, not {}", kind(found)));
     }
 
-    /// Whether the key is there, whatever it holds.
+    /// Whether the key is there, whatever its value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// What somebody must have written; [`Fields::end`] tells what was not.
-    pub(super) fn needed<T>(&self, key: &'static str, found: Option<T>, mend: &str) -> Option<T> {
+    /// Marks a key as required: [`Fields::end`] reports it if it is missing.
+    pub(super) fn needed<T>(&self, key: &'static str, found: Option<T>, hint: &str) -> Option<T> {
         if found.is_none() && !self.has(key) {
-            self.missing.borrow_mut().push((key, mend.to_owned()));
+            self.missing.borrow_mut().push((key, hint.to_owned()));
         }
         found
     }
@@ -120,7 +122,7 @@ impl<'a> Fields<'a> {
         self.get(key).map(|value| self.texts_of(key, value))
     }
 
-    /// The same where none would mean nothing.
+    /// Like [`Fields::texts`], but the list must not be empty.
     pub(super) fn some_texts(&self, key: &'static str) -> Option<Vec<String>> {
         let texts = self.texts(key)?;
         if matches!(self.table.get(key), Some(Value::Array(elements)) if elements.is_empty()) {
@@ -140,7 +142,7 @@ impl<'a> Fields<'a> {
                 Value::String(text) => texts.push(text.clone()),
                 other => {
                     self.wrong(key, "a text or a list of texts", other);
-                    // It counts as a value, so that nothing else is told of it.
+                    // Counts as a value, so that it causes no further problem.
                     texts.push(other.to_string());
                 }
             }
@@ -187,11 +189,12 @@ impl<'a> Fields<'a> {
 
     pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
         let text = self.text(key)?;
-        let read = super::reader::parse_duration(&text);
-        if read.is_none() {
-            self.problem(key, format!("`{text}` is no duration; write it like \"90s\", \"15min\", \"24h\" or \"30d\""));
+        let duration = parse_duration(&text);
+        if duration.is_none() {
+            let examples = "write it like \"90s\", \"15min\", \"24h\" or \"30d\"";
+            self.problem(key, format!("`{text}` is not a duration; {examples}"));
         }
-        read
+        duration
     }
 
     /// The name of a time zone.
@@ -199,12 +202,12 @@ impl<'a> Fields<'a> {
         let name = self.text(key)?;
         let zone = TimeZone::get(&name).ok();
         if zone.is_none() {
-            self.problem(key, format!("`{name}` is no time zone; write it like \"UTC\" or \"Europe/Amsterdam\""));
+            self.problem(key, format!("`{name}` is not a time zone; write it like \"UTC\" or \"Europe/Amsterdam\""));
         }
         zone
     }
 
-    /// A JSON pointer, or the empty one where that makes sense.
+    /// A JSON pointer; `may_be_empty` allows the empty one.
     pub(super) fn pointer(&self, key: &'static str, may_be_empty: bool) -> Option<String> {
         let pointer = self.text(key)?;
         self.is_pointer(key, &pointer, may_be_empty);
@@ -213,11 +216,11 @@ impl<'a> Fields<'a> {
 
     pub(super) fn is_pointer(&self, key: &str, pointer: &str, may_be_empty: bool) {
         if !(pointer.starts_with('/') || pointer.is_empty() && may_be_empty) {
-            self.problem(key, format!("`{pointer}` is no JSON pointer; it must begin with /, like /order/orderId"));
+            self.problem(key, format!("`{pointer}` is not a JSON pointer; it must begin with /, like /order/orderId"));
         }
     }
 
-    /// A pointer to one value; `*` would be many.
+    /// A JSON pointer to one value: without `*`.
     pub(super) fn pointer_to_one(&self, key: &'static str, may_be_empty: bool) -> Option<String> {
         let pointer = self.pointer(key, may_be_empty)?;
         self.is_to_one(key, &pointer);
@@ -226,9 +229,9 @@ impl<'a> Fields<'a> {
 
     pub(super) fn is_to_one(&self, key: &str, pointer: &str) {
         if pointer.split('/').any(|token| token == "*") {
-            let mend =
+            let hint =
                 "name one element (/items/0/ean, or /items/-1/ean for the last), or make a child table of the array";
-            self.problem(key, format!("`{pointer}` would be many values: `*` has no meaning here; {mend}"));
+            self.problem(key, format!("`{pointer}` selects many values, but `*` is not allowed here; {hint}"));
         }
     }
 
@@ -243,13 +246,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A table whose keys are names that people chose; each with what stands under it.
+    /// The entries of a table whose keys are free names.
     pub(super) fn named(&self, key: &'static str) -> Vec<(String, &'a Value)> {
         let Some(fields) = self.table(key) else { return Vec::new() };
         fields.table.iter().map(|(name, value)| (name.clone(), value)).collect()
     }
 
-    /// The same where each is a table; none: it is not, and that was told.
+    /// Like [`Fields::named`], for tables. None: the value is not a table, which was reported.
     pub(super) fn named_tables(&self, key: &'static str) -> Vec<(String, Option<Fields<'a>>)> {
         let mut found = Vec::new();
         for (name, value) in self.named(key) {
@@ -266,7 +269,7 @@ impl<'a> Fields<'a> {
         found
     }
 
-    /// The same where each is a text, or a list of texts.
+    /// Like [`Fields::named`], for texts or lists of texts.
     pub(super) fn named_texts(&self, key: &'static str) -> Vec<(String, Vec<String>)> {
         let texts = |(name, value): (String, &Value)| {
             let texts = self.texts_of(&format!("{key}.{name}"), value);
@@ -275,7 +278,7 @@ impl<'a> Fields<'a> {
         self.named(key).into_iter().map(texts).collect()
     }
 
-    /// Whatever nobody asked for is a mistake, and so is what is not there.
+    /// Reports unknown keys and missing required ones. Call it after all keys were read.
     pub(super) fn end(&self) {
         let known = self.asked.borrow();
         let mut meant = Vec::new();
@@ -283,17 +286,17 @@ impl<'a> Fields<'a> {
             let free = known.iter().copied().filter(|known| !self.has(known));
             let near = nearest(key, free);
             meant.extend(near);
-            // What is there may have come from the catalog.
+            // A known key that is already set may come from the catalog.
             let near = near.or_else(|| nearest(key, known.iter().copied()));
             let home = self.home(key).map(|home| format!("in [{home}]"));
             self.problem(key, unknown_key(near, home, &known));
         }
-        for (key, mend) in self.missing.borrow().iter().filter(|(key, _)| !meant.contains(key)) {
-            self.problem("", format!("`{key}` is missing; {mend}"));
+        for (key, hint) in self.missing.borrow().iter().filter(|(key, _)| !meant.contains(key)) {
+            self.problem("", format!("`{key}` is missing; {hint}"));
         }
     }
 
-    /// The table that a key belongs to that stands here by mistake.
+    /// The table in which a misplaced key belongs.
     fn home(&self, key: &str) -> Option<String> {
         let (_, section) = HOMES.iter().find(|(known, _)| *known == key)?;
         let name = self.at.strip_prefix("resource.")?.split('.').next()?;
@@ -301,7 +304,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What a value is, for people.
+/// The kind of a value, for messages.
 fn kind(value: &Value) -> String {
     match value {
         Value::String(_) => "a text".to_owned(),
@@ -312,14 +315,14 @@ fn kind(value: &Value) -> String {
     }
 }
 
-/// The name that one most likely meant; none when it resembles none.
+/// The known name most similar to a misspelt one, if any is similar enough.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distances = known.into_iter().map(|name| (strsim::osa_distance(wrong, name), name));
     let (distance, near) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= (wrong.chars().count() / 3).max(1) && distance < near.chars().count()).then_some(near)
 }
 
-/// What is told of an unknown key: the known one that it resembles, else where it belongs, if anywhere.
+/// The message for an unknown key: the similar known one, or the table where it belongs.
 pub fn unknown_key(near: Option<&str>, home: Option<String>, known: &[&str]) -> String {
     let hint = match (near, home) {
         (Some(near), _) => format!("; did you mean `{near}`?"),
@@ -329,7 +332,7 @@ pub fn unknown_key(near: Option<&str>, home: Option<String>, known: &[&str]) -> 
     format!("unknown key{hint} Known here: {}", known.join(", "))
 }
 
-/// `; did you mean `x`?`, when a known name resembles it; else the sentence just ends.
+/// `; did you mean `x`?` if a known name is similar; otherwise a full stop.
 pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(wrong, known).map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"))
 }

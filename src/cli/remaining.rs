@@ -1,4 +1,4 @@
-//! What a pass that ended early was waiting for, and why: the last error, with its remedy.
+//! Describes what an early-ended pass left to do, with the last error and its remedy.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::domain::document::RunView;
 use crate::domain::health::{self, Level, Means};
 use crate::http::backend::Backend;
 
-/// What was left to do.
-pub(super) struct Left {
+/// The work that a pass left to do.
+pub(super) struct Remaining {
     runs: usize,
     reads: u64,
     entries: u64,
@@ -22,22 +22,22 @@ struct LastError {
     /// Shop and resource; empty: the installation.
     about: String,
     text: String,
-    /// How long ago it was, where that is known.
+    /// How long ago it happened, if known.
     age: Option<i64>,
     remedy: String,
 }
 
-impl Left {
-    /// Looks at the end of a pass.
+impl Remaining {
+    /// Collects it at the end of a pass.
     ///
     /// # Errors
-    /// When the status or the health cannot be read.
+    /// The status or the health cannot be read.
     pub(super) async fn of(
         backend: &dyn Backend,
         watched: &Watched,
         runs: &[RunView],
         now: Millis,
-    ) -> Result<Left, Failure> {
+    ) -> Result<Remaining, Failure> {
         let status = backend.status(None).await?;
         let is_ours = |shop: &String| watched.names.contains_key(shop);
         let named = |shop: &str, resource: &str| {
@@ -55,7 +55,7 @@ impl Left {
                 let (text, remedy) = (reason.text, reason.remedy);
                 Some(LastError { about: about.unwrap_or_default(), text, age: None, remedy })
             }
-            // What has failed for less than a minute is no reason yet.
+            // Failures of less than a minute are not yet a reason in the health.
             None => {
                 let mut last = None;
                 for shop in backend.shops_health(watched.names.keys().cloned().collect()).await? {
@@ -78,11 +78,11 @@ impl Left {
             }
         };
         let runs = runs.iter().filter(|view| view.run.is_open()).count();
-        Ok(Left { runs, reads: status.pending_jobs + status.leased_jobs, entries: status.outbox, error })
+        Ok(Remaining { runs, reads: status.pending_jobs + status.leased_jobs, entries: status.outbox, error })
     }
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for Remaining {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [(self.runs as u64, "open runs"), (self.reads, "calls"), (self.entries, "entries for the sink")];
         let left: Vec<String> =
@@ -90,7 +90,7 @@ impl fmt::Display for Left {
         if !left.is_empty() {
             write!(f, ", with {} left to do", left.join(", "))?;
         }
-        f.write_str("; the rest goes on at the next start")?;
+        f.write_str("; the rest resumes at the next start")?;
         let Some(LastError { about, text, age, remedy }) = &self.error else { return Ok(()) };
         let about = if about.is_empty() { String::new() } else { format!(" of {about}") };
         let age = age.map(|age| format!(" ({} ago)", status::span(age))).unwrap_or_default();
@@ -100,19 +100,19 @@ impl fmt::Display for Left {
 
 #[cfg(test)]
 mod tests {
-    use super::{LastError, Left};
+    use super::{LastError, Remaining};
 
     #[test]
-    fn what_is_left_is_counted_and_the_last_error_has_its_remedy() {
-        let nothing = Left { runs: 0, reads: 0, entries: 0, error: None };
-        assert_eq!(nothing.to_string(), "; the rest goes on at the next start");
+    fn remaining_work_is_counted_and_the_last_error_has_its_remedy() {
+        let nothing = Remaining { runs: 0, reads: 0, entries: 0, error: None };
+        assert_eq!(nothing.to_string(), "; the rest resumes at the next start");
         let (about, text, remedy) =
             ("A shop, orders".to_owned(), "the API is \u{1b}[2Jaway".to_owned(), "wait".to_owned());
         let error = Some(LastError { about, text, age: Some(5_000), remedy });
         assert_eq!(
-            Left { runs: 2, reads: 0, entries: 7, error }.to_string(),
-            ", with 2 open runs, 7 entries for the sink left to do; the rest goes on at the next start. Last error of A shop, \
-             orders (5 s ago): the API is ·[2Jaway. Remedy: wait"
+            Remaining { runs: 2, reads: 0, entries: 7, error }.to_string(),
+            ", with 2 open runs, 7 entries for the sink left to do; the rest resumes at the next start. Last error of A \
+             shop, orders (5 s ago): the API is ·[2Jaway. Remedy: wait"
         );
     }
 }

@@ -1,18 +1,16 @@
-//! Reads a definition's `table`: columns, child tables, filters, and that they fit together.
-//!
-//! Called by [`super::reader`].
+//! Reads and checks the `table` of a definition: columns, child tables, filters and indexes. Called by [`super::reader`].
 
 use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
 use toml::Value;
 
-use super::definition::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
-use super::extract::text_cell;
-use super::fields::Fields;
+use super::cell::text_cell;
+use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
+use super::toml_fields::Fields;
 use crate::domain::Combination;
 
-/// Columns that every table has; a definition may not name its own like them.
+/// Columns that Waybill adds to every table; a definition may not use these names.
 pub(super) const META_COLUMNS: [&str; 11] = [
     "shop_id",
     "document",
@@ -30,20 +28,20 @@ pub(super) const META_COLUMNS: [&str; 11] = [
 /// Longest name of a table or column.
 pub(super) const NAME_MAX: usize = 60;
 
-/// Parameters that every listing has.
+/// Parameters of every listing.
 const LISTING: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
-/// What of the definition around a table its columns depend on.
+/// The parts of the definition that its columns depend on.
 pub(super) struct Around<'a> {
     pub(super) combinations: &'a [Combination],
     pub(super) has_parent: bool,
     pub(super) zone: Option<&'a TimeZone>,
 }
 
-/// What a column may look at.
+/// Where a column may take its value from.
 struct Reach<'a> {
     around: &'a Around<'a>,
-    /// Arrays around the element of a child table; none: the document itself.
+    /// Arrays around the element of a child table; None: the document itself.
     depth: Option<usize>,
     id: &'a str,
 }
@@ -52,9 +50,9 @@ struct Reach<'a> {
 #[derive(Default)]
 struct Columns {
     read: Vec<Column>,
-    /// The names of those that could not be read. That was told, so nothing else is held against them.
+    /// Names of columns that could not be read. That was reported, so references to them are not.
     unread: BTreeSet<String>,
-    /// None could be read.
+    /// No column could be read.
     are_unread: bool,
 }
 
@@ -68,7 +66,7 @@ impl Columns {
     }
 }
 
-/// A child table with columns still to be looked up.
+/// A child table that filters and the search still refer to.
 struct Child {
     name: String,
     from: String,
@@ -85,7 +83,7 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, around: &Around<'_>) -> T
     let id_column = fields.text("id").unwrap_or_else(|| "document_id".to_owned());
     identifier(&fields, "id", &id_column);
     if META_COLUMNS.contains(&id_column.as_str()) {
-        fields.problem("id", format!("`{id_column}` is a name of Waybill's own columns; choose another one"));
+        fields.problem("id", format!("`{id_column}` is the name of a column that Waybill adds; choose another one"));
     }
     let reach = Reach { around, depth: None, id: &id_column };
     let columns = columns(&fields, &reach);
@@ -123,12 +121,12 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, around: &Around<'_>) -> T
 }
 
 fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Child {
-    let mend = "give the pointer to the array, like from = \"/orderItems\"";
-    let from = fields.needed("from", fields.pointer("from", false), mend);
+    let hint = "give the pointer to the array, like from = \"/orderItems\"";
+    let from = fields.needed("from", fields.pointer("from", false), hint);
     let depth = from.as_deref().map_or(0, |from| from.split('/').filter(|token| *token == "*").count());
     if from.as_deref().is_some_and(|from| from.ends_with("/*")) {
-        let mend = "each element of the array is a row anyway; one that is an array itself fits a json column with from = \"\"";
-        fields.problem("from", format!("ends with `*`; leave that out: {mend}"));
+        let hint = "each element is a row anyway; an element that is an array fits a json column with from = \"\"";
+        fields.problem("from", format!("ends with `*`; leave that out: {hint}"));
     }
     let reach = Reach { depth: Some(depth), ..*parent };
     let columns = columns(&fields, &reach);
@@ -156,27 +154,27 @@ fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Columns {
 fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
     identifier(&fields, "", name);
     if name == reach.id {
-        fields.problem("", format!("`{name}` is the column of the id, which every table has; leave it out here"));
+        fields.problem("", format!("`{name}` is the id column, which every table has; leave it out here"));
     } else if META_COLUMNS.contains(&name) {
-        fields.problem("", format!("`{name}` is a name of Waybill's own columns; choose another one"));
+        fields.problem("", format!("`{name}` is the name of a column that Waybill adds; choose another one"));
     }
     let from = fields.pointer_to_one("from", reach.depth.is_some());
     let (stream, parent) = (fields.text("stream"), fields.flag("parent"));
     let above = above(&fields, reach);
     let is_given = |key: &&&str| fields.has(key) && !(**key == "parent" && parent == Some(false));
     let count = ["from", "stream", "parent", "above"].iter().filter(is_given).count();
-    let mend =
+    let hint =
         "say where its value comes from: from (a JSON pointer), stream (a list parameter), parent = true, or above";
     let source = match (from, stream, parent, above) {
-        _ if count == 0 => fields.needed("from", None, mend),
+        _ if count == 0 => fields.needed("from", None, hint),
         _ if count > 1 => {
-            fields.problem("", "takes one of from, stream, parent and above; leave the others out");
+            fields.problem("", "needs exactly one of from, stream, parent and above; leave the others out");
             None
         }
         (Some(pointer), ..) => Some(ColumnSource::Pointer(pointer)),
         (_, Some(parameter), ..) => {
             if reach.around.combinations.iter().all(|combination| combination.get(&parameter).is_none()) {
-                fields.problem("stream", format!("`{parameter}` is no list parameter of this resource"));
+                fields.problem("stream", format!("`{parameter}` is not a list parameter of this resource"));
             }
             Some(ColumnSource::Stream(parameter))
         }
@@ -188,14 +186,14 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
         }
         (_, _, _, above) => above,
     };
-    let kind = fields.needed("type", fields.text("type"), "say what it holds, like type = \"text(64)\"");
+    let kind = fields.needed("type", fields.text("type"), "give its type, like type = \"text(64)\"");
     let read = kind.as_deref().and_then(column_kind);
     if let (Some(kind), None) = (&kind, read) {
-        fields.problem("type", format!("`{kind}` is no type; {}", types(kind)));
+        fields.problem("type", format!("`{kind}` is not a type; {}", types(kind)));
     }
     let own_zone = fields.zone("zone");
     if own_zone.is_some() && read.is_some_and(|kind| kind != ColumnKind::Datetime) {
-        fields.problem("zone", "goes with type = \"datetime\" only");
+        fields.problem("zone", "needs type = \"datetime\"");
     }
     fields.end();
     let (source, kind) = (source?, read?);
@@ -214,33 +212,33 @@ fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
     let up = fields.number("up");
     let Some(pointer) = pointer else {
         if up.is_some() {
-            fields.problem("up", "goes with `above` only");
+            fields.problem("up", "needs `above`");
         }
         return None;
     };
     let up = up.map_or(1, |up| usize::try_from(up).unwrap_or(usize::MAX));
     match reach.depth {
-        None => fields.problem("above", "only the columns of a child table have something above them; use `from`"),
+        None => fields.problem("above", "is only for the columns of a child table; use `from`"),
         // The document itself is above the outermost array.
         Some(depth) if up == 0 || up > depth + 1 => {
-            fields.problem("up", format!("must be from 1 to {}: so many things hold this array", depth + 1));
+            fields.problem("up", format!("must be from 1 to {}, the depth of this array", depth + 1));
         }
         Some(_) => {}
     }
     Some(ColumnSource::Above { pointer, up })
 }
 
-/// What filters and the search may name.
+/// The columns that filters and the search may name.
 struct Places<'a> {
     columns: &'a Columns,
     children: &'a [Child],
-    /// The names of child tables that could not be read.
+    /// Names of child tables that could not be read.
     unread: &'a BTreeSet<String>,
     id: &'a str,
 }
 
 impl Places<'_> {
-    /// None: there is nothing of that name, and that was told.
+    /// Finds a column by name; reports it if there is none.
     fn find(&self, fields: &Fields<'_>, at: &str, name: &str) -> Option<Place> {
         let found = match name.split_once('.') {
             None if name == self.id => Some(Place::Id),
@@ -252,7 +250,7 @@ impl Places<'_> {
             }
         };
         if found.is_none() {
-            fields.problem(at, format!("`{name}` is no column of this table or its children"));
+            fields.problem(at, format!("`{name}` is not a column of this table or its children"));
         }
         found
     }
@@ -267,10 +265,10 @@ fn filters(fields: &Fields<'_>, places: &Places<'_>) -> Vec<(String, Place)> {
             continue;
         };
         if !is_identifier(&name) {
-            fields.problem(&at, "a parameter of the listing has a plain name: a-z, 0-9 and _, a letter first");
+            fields.problem(&at, "a filter needs a plain name: a-z, 0-9 and _, a letter first");
         }
         if LISTING.contains(&name.as_str()) {
-            fields.problem(&at, format!("every listing has a parameter `{name}`; choose another name"));
+            fields.problem(&at, format!("every listing already has a parameter `{name}`; choose another name"));
         }
         filters.extend(places.find(fields, &at, target).map(|target| (name, target)));
     }
@@ -284,7 +282,7 @@ fn search(fields: &Fields<'_>, places: &Places<'_>) -> Vec<Place> {
 
 fn known(fields: &Fields<'_>, key: &str, names: &[String], columns: &Columns, id: &str) {
     for name in names.iter().filter(|name| *name != id && !columns.has(name)) {
-        fields.problem(key, format!("`{name}` is no column of this table"));
+        fields.problem(key, format!("`{name}` is not a column of this table"));
     }
 }
 
@@ -295,11 +293,11 @@ fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &Columns) {
     }
     let mut seen = BTreeSet::new();
     for index in indexes.iter().filter(|index| !seen.insert(*index)) {
-        fields.problem("indexes", format!("`{index}` stands twice; leave one out"));
+        fields.problem("indexes", format!("`{index}` is listed twice; leave one out"));
     }
 }
 
-/// Whether a text can be the name of a resource, table or column: `a-z`, `0-9` and `_`, a letter first, at most 60.
+/// Whether a text is a valid name of a resource, table or column: `a-z`, `0-9` and `_`, a letter first, at most 60.
 pub fn is_identifier(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     plain && name.starts_with(|first: char| first.is_ascii_lowercase()) && name.len() <= NAME_MAX
@@ -307,15 +305,16 @@ pub fn is_identifier(name: &str) -> bool {
 
 pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
     if !is_identifier(name) {
-        fields.problem(key, format!("`{name}` is no plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
+        fields
+            .problem(key, format!("`{name}` is not a plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));
     }
 }
 
-/// What to write instead.
+/// The valid types, for the message about an invalid one.
 fn types(wrong: &str) -> &'static str {
     match wrong.split_once('(') {
         Some(("text", _)) => "text(n) takes up to n characters, 1 to 1000; use text for longer ones",
-        Some(("decimal", _)) => "decimal(d,s) takes d digits, 1 to 60, of which s, 0 to 30, stand behind the point",
+        Some(("decimal", _)) => "decimal(d,s) takes d digits, 1 to 60, of which s, 0 to 30, after the point",
         _ => "use text, text(64), datetime, date, integer, decimal(14,4), boolean or json",
     }
 }

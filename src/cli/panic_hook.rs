@@ -1,16 +1,16 @@
-//! What is told of a panic: where it was, never what it says, which may quote a document.
+//! Panic hook: logs where a panic happened, never its message, which may quote a document.
 
 use std::fmt;
 use std::panic::{Location, PanicHookInfo};
 
 use super::log;
 
-/// Takes the place of the standard hook, which prints what a panic says, and as text whatever the log's form is.
-pub(super) fn tell_place_only() {
+/// Replaces the standard hook, which prints the message, and as text whatever the log's format.
+pub(super) fn install() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
         let thread = std::thread::current();
         let place = Place(panic.location());
-        // Before the log begins, or without one, somebody must hear of it all the same.
+        // If logging has not started, the panic must still be visible.
         if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!(thread = thread.name().unwrap_or("?"), %place, "a thread panicked");
         } else {
@@ -20,7 +20,7 @@ pub(super) fn tell_place_only() {
     }));
 }
 
-/// A file and a line of it.
+/// A source file and line.
 struct Place<'a>(Option<&'a Location<'a>>);
 
 impl fmt::Display for Place<'_> {
@@ -34,13 +34,13 @@ impl fmt::Display for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::tell_place_only;
+    use super::install;
     use crate::domain::log_events::logged;
 
     #[test]
-    fn of_a_panic_the_place_is_told_and_nothing_that_it_says() {
+    fn a_panic_is_logged_with_its_place_and_without_its_message() {
         let before = std::panic::take_hook();
-        tell_place_only();
+        install();
         let (events, caught) = logged(|| {
             std::panic::catch_unwind(|| {
                 let customer = "J. de Vries";
@@ -50,9 +50,9 @@ mod tests {
         std::panic::set_hook(before);
         assert!(caught.is_err());
         let [event] = events.as_slice() else { panic!("{events:?}") };
-        let told = event.to_string();
+        let text = event.to_string();
         assert_eq!(event["message"], "a thread panicked");
-        assert!(event["place"].as_str().unwrap().starts_with("src/cli/panics.rs:"), "{told}");
-        assert!(!told.contains("Vries") && !told.contains("lives"), "{told}");
+        assert!(event["place"].as_str().unwrap().starts_with("src/cli/panic_hook.rs:"), "{text}");
+        assert!(!text.contains("Vries") && !text.contains("lives"), "{text}");
     }
 }

@@ -1,5 +1,4 @@
-//! What documents hold beside what a definition takes of them, as it is counted and shown: by place and kind, never by
-//! value.
+//! Field drift: how documents deviate from their definition, by place and kind, never by value.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,39 +6,40 @@ use crate::domain::Json;
 use crate::domain::datetime::Written;
 use crate::domain::json::{Part, Tolerance, Tolerated};
 
-/// The kind of a time whose clock is not named.
+/// The kind of a time without an offset, when no zone is configured.
 pub const WITHOUT_OFFSET: &str = "time_without_offset";
-/// What to do about one.
+/// The fix for it.
 pub const WITHOUT_OFFSET_HINT: &str =
-    "its times have no offset; say whose clock they are of, like zone = \"UTC\" or zone = \"Europe/Amsterdam\"";
+    "its times have no offset; name their time zone, like zone = \"UTC\" or zone = \"Europe/Amsterdam\"";
 
-/// One of [`KINDS`]. By another name, because serde would want to borrow it from what it reads.
+/// One of [`KINDS`]. An alias, because serde would try to borrow a `&'static str` from its input.
 pub(super) type KindName = &'static str;
 
-/// A part of a document that no column has.
+/// One way in which a document deviates from its definition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Left {
-    /// No column takes it.
+pub enum FieldDrift {
+    /// No column takes the value.
     Unmapped {
         path: String,
         #[serde(deserialize_with = "known_kind")]
         kind: KindName,
     },
-    /// The column that takes it is of another type.
-    Misfit {
+    /// The value does not fit the type of its column.
+    #[serde(rename = "misfit")]
+    TypeMismatch {
         table: String,
         column: String,
         #[serde(deserialize_with = "known_kind")]
         kind: KindName,
     },
-    /// Was taken although strict readers refuse it, or readers differ about it.
+    /// Accepted although a strict JSON parser refuses it, or parsers disagree about it.
     Tolerated {
         path: String,
         #[serde(deserialize_with = "known_kind")]
         kind: KindName,
     },
-    /// The definition's own `time` is there, where no time can be read.
+    /// The value at the definition's `time` pointer is not a time.
     Untimed {
         path: String,
         #[serde(deserialize_with = "known_kind")]
@@ -47,7 +47,7 @@ pub enum Left {
     },
 }
 
-/// Of JSON values, and of what is tolerated in them.
+/// Kinds of JSON values, and of what is tolerated in them.
 const KINDS: [&str; 10] = [
     "null",
     "boolean",
@@ -67,12 +67,12 @@ fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindN
     known.ok_or_else(|| serde::de::Error::custom("not a known kind"))
 }
 
-/// Longer keys are hardly names.
+/// Longer keys are treated as data, not as names.
 const NAME_CHARS_MAX: usize = 64;
-/// Placeholder for keys that are no names.
+/// Placeholder for keys that may be data.
 const NO_NAME: &str = "{key}";
 
-/// The kind of a JSON value, for people.
+/// The kind of a JSON value.
 pub fn kind(value: &Json<'_>) -> &'static str {
     match value {
         Json::Null => "null",
@@ -84,14 +84,14 @@ pub fn kind(value: &Json<'_>) -> &'static str {
     }
 }
 
-/// The kind of a value where a time was looked for and none can be read.
+/// The kind of a value that should be a time but is not.
 pub fn kind_for_time(value: &Json<'_>) -> &'static str {
     let lacks_offset = |text| Written::parse(text).is_some_and(|written| written.lacks_offset());
     if value.as_str().is_some_and(lacks_offset) { WITHOUT_OFFSET } else { kind(value) }
 }
 
-/// What was tolerated of a document or row, for people: never a value, nor a key that may be one.
-pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = Left> {
+/// What was tolerated in a document or row. Never contains a value, nor a key that may be data.
+pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = FieldDrift> {
     noted.into_iter().map(|Tolerated { what, path }| {
         let mut text = String::new();
         for part in &path {
@@ -106,16 +106,16 @@ pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = Left> {
             Tolerance::DuplicateKey => "duplicate_key",
             Tolerance::ByteOrderMark => "byte_order_mark",
         };
-        Left::Tolerated { path: text, kind }
+        FieldDrift::Tolerated { path: text, kind }
     })
 }
 
-/// A key as it may be shown: as it is, or the placeholder for keys that may be data.
+/// A key as it may be shown: itself, or a placeholder if it may be data.
 pub fn shown(key: &str) -> &str {
     if is_name(key) { key } else { NO_NAME }
 }
 
-/// A key that looks like a chosen name. Never one that must be escaped in a path.
+/// Whether a key looks like a name. Such keys never need escaping in a pointer.
 pub(super) fn is_name(key: &str) -> bool {
     let mut letters = key.chars();
     letters.next().is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '$'))

@@ -1,7 +1,7 @@
-//! The one way the commands print: results go to standard output, one line at a time.
+//! Prints results to standard output, one line at a time. All commands print through it.
 //!
-//! A reader that went away (`waybill shops list | head -1`) is no failure: the rest is dropped
-//! silently. Any other write error is returned, so that a full disk behind a redirect shows.
+//! A closed pipe (`waybill shops list | head -1`) is not an error: the rest is dropped silently. Any other write error
+//! is returned, so that a full disk behind a redirect is noticed.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
@@ -14,7 +14,7 @@ use tracing::Level;
 use super::log::{self, Stream};
 use super::table::{self, Cell, Page};
 
-/// Columns of a terminal that does not say how many it has.
+/// Width of a terminal that does not report its own.
 const WIDTH_DEFAULT: usize = 80;
 
 /// Standard output, or a buffer in tests.
@@ -22,7 +22,7 @@ pub(super) struct Out {
     to: Box<dyn Write + Send>,
     reader_left: bool,
     is_terminal: bool,
-    /// Present in a service, whose lines wait for no reader.
+    /// Set in a service, whose output never blocks.
     stream: Option<Stream>,
 }
 
@@ -32,13 +32,13 @@ impl Out {
         Out { to: Box::new(io::stdout()), reader_left: false, is_terminal, stream: None }
     }
 
-    /// Standard output that never blocks: a line that its reader does not take is dropped.
+    /// Standard output that never blocks: lines that nothing reads are dropped.
     pub(super) fn service() -> Out {
         let stream = Stream::stdout();
         Out { to: Box::new(stream.clone()), stream: Some(stream), ..Out::stdout() }
     }
 
-    /// Whether all lines have been written, waiting at most so long.
+    /// Waits up to `at_most` for all lines to be written; returns whether they were.
     pub(super) async fn drained(&self, at_most: Duration) -> bool {
         match &self.stream {
             Some(stream) => stream.drained(at_most).await,
@@ -55,15 +55,15 @@ impl Out {
         self.is_terminal
     }
 
-    /// One line, and flushed: a script that waits for it gets it.
+    /// Prints one line and flushes it, so that a waiting script sees it.
     ///
     /// # Errors
-    /// What the system says, except for a reader that left.
+    /// Any write error but a closed pipe.
     pub(super) fn line(&mut self, text: impl Display) -> io::Result<()> {
         if self.reader_left {
             return Ok(());
         }
-        // One write a line: a service drops whole ones or none.
+        // One write per line: a service drops only whole lines.
         match self.to.write_all(format!("{text}\n").as_bytes()).and_then(|()| self.to.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.reader_left = true;
@@ -73,7 +73,7 @@ impl Out {
         }
     }
 
-    /// A sentence, which wraps between words on a terminal; what follows its first line is indented.
+    /// Prints a sentence, wrapped between words on a terminal, with a hanging indent.
     ///
     /// # Errors
     /// As [`Out::line`].
@@ -84,7 +84,7 @@ impl Out {
         }
     }
 
-    /// A table, as wide as the terminal; each row on one line where there is none.
+    /// Prints a table as wide as the terminal; without one, each row on one line.
     ///
     /// # Errors
     /// As [`Out::line`].
@@ -96,7 +96,7 @@ impl Out {
         lines.into_iter().try_for_each(|line| self.line(line))
     }
 
-    /// One JSON document.
+    /// Prints one JSON document.
     ///
     /// # Errors
     /// As [`Out::line`].
@@ -110,16 +110,15 @@ impl Out {
     }
 }
 
-/// The terminal's own word; then COLUMNS, which a shell may not keep up to date.
+/// The width that the terminal reports, else COLUMNS, which a shell may not keep up to date.
 fn terminal_width() -> usize {
     let said = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns)).filter(|columns| *columns > 0);
     let variable = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
     said.or_else(variable).unwrap_or(WIDTH_DEFAULT)
 }
 
-/// A line on standard error: what went wrong, or what is awaited. When even that is closed, there
-/// is nobody left to tell.
-pub(super) fn tell(text: impl Display) {
+/// Prints a line to standard error: a problem, or progress. Errors are ignored, as there is nowhere to report them.
+pub(super) fn print_stderr(text: impl Display) {
     log::say(Level::INFO, text);
 }
 
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_left_is_no_failure_and_a_full_disk_is_one() {
+    fn a_closed_pipe_is_no_error_but_a_full_disk_is() {
         let mut out = Out::to(Box::new(Fails(ErrorKind::BrokenPipe)));
         assert!(out.line("a").is_ok() && out.line("b").is_ok());
         let mut out = Out::to(Box::new(Fails(ErrorKind::StorageFull)));

@@ -1,4 +1,4 @@
-//! What a command says when another process holds the data directory.
+//! Explains what to do when another process has locked the data directory.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,20 +8,20 @@ use anyhow::anyhow;
 use crate::app::Holder;
 use crate::store::StoreError;
 
-/// How a running server does what a command does at rest.
+/// How a running server does the same as a command.
 #[derive(Clone, Copy)]
-pub(super) enum Instead {
-    /// By this call: method, path, and the body if it takes one.
+pub(super) enum Alternative {
+    /// With this call: method, path, and the body if it takes one.
     Call(&'static str),
-    /// By no call: what comes nearest.
-    Nothing(&'static str),
+    /// Not at all: advice on what to do instead.
+    Advice(&'static str),
 }
 
-/// Of commands that need the data directory to themselves, and that no call replaces.
-pub(super) const AT_REST_ONLY: Instead =
-    Instead::Nothing("It has no call for this: stop it, run this command, and start it again");
+/// For commands that lock the data directory and that no call replaces.
+pub(super) const AT_REST_ONLY: Alternative =
+    Alternative::Advice("It has no call for this: stop it, run this command, and start it again");
 
-/// The process that holds the data directory, where that is why a command could not begin; none when it is not known.
+/// The process that holds the data directory, if that is why a command failed; the inner None: unknown.
 pub(super) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(StoreError::InUse { holder, .. }) => Some(holder.as_ref()),
@@ -29,37 +29,42 @@ pub(super) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
     })
 }
 
-/// Where the server listens that holds the data directory, if it is one.
+/// The address of the holder, if it is a server.
 pub(super) fn server(holder: Option<&Holder>) -> Option<SocketAddr> {
     holder.filter(|holder| holder.command.as_deref() == Some("serve")).and_then(Holder::address)
 }
 
-/// Turns "already in use" into what to do about it; other errors stay as they are.
-pub(super) fn explain(error: anyhow::Error, data_dir: &Path, listen: SocketAddr, instead: Instead) -> anyhow::Error {
+/// Explains an "already in use" error; returns other errors unchanged.
+pub(super) fn explain(
+    error: anyhow::Error,
+    data_dir: &Path,
+    listen: SocketAddr,
+    alternative: Alternative,
+) -> anyhow::Error {
     let Some(holder) = holder(&error) else { return error };
     let data_dir = data_dir.display();
     match (holder, server(holder)) {
         (Some(holder), Some(address)) => {
-            let ask = ask(address, instead);
-            anyhow!("{data_dir} is already in use by {holder}, and one process at a time may use it. {ask}")
+            let advice = advice(address, alternative);
+            anyhow!("{data_dir} is already in use by {holder}, and one process at a time may use it. {advice}")
         }
         (Some(holder), None) => anyhow!(
             "{data_dir} is already in use by {holder}, and one process at a time may use it; wait until it ends, or stop it"
         ),
         (None, _) => {
-            let ask = ask(listen, instead);
+            let advice = advice(listen, alternative);
             anyhow!(
                 "{data_dir} is already in use by another Waybill process, and one at a time may use it; wait until it ends, \
-                 or stop it. If it is a server: {ask}"
+                 or stop it. If it is a server: {advice}"
             )
         }
     }
 }
 
-fn ask(address: SocketAddr, instead: Instead) -> String {
-    let call = match instead {
-        Instead::Call(call) => call,
-        Instead::Nothing(what) => return what.to_owned(),
+fn advice(address: SocketAddr, alternative: Alternative) -> String {
+    let call = match alternative {
+        Alternative::Call(call) => call,
+        Alternative::Advice(what) => return what.to_owned(),
     };
     let mut words = call.splitn(3, ' ');
     let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or_default());
@@ -72,19 +77,19 @@ fn ask(address: SocketAddr, instead: Instead) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Instead, explain};
+    use super::{Alternative, explain};
     use crate::app::Holder;
     use crate::store::StoreError;
 
-    fn said(holder: Option<Holder>, instead: Instead) -> String {
+    fn said(holder: Option<Holder>, alternative: Alternative) -> String {
         let error = anyhow::Error::from(StoreError::InUse { path: "data".into(), holder }).context("store");
-        explain(error, "data".as_ref(), ([127, 0, 0, 1], 8080).into(), instead).to_string()
+        explain(error, "data".as_ref(), ([127, 0, 0, 1], 8080).into(), alternative).to_string()
     }
 
-    const PAUSE: Instead = Instead::Call("PATCH /api/v1/shops/x {\"paused\": true}");
+    const PAUSE: Alternative = Alternative::Call("PATCH /api/v1/shops/x {\"paused\": true}");
 
     #[test]
-    fn a_server_that_holds_the_data_directory_is_named_with_the_call_to_it() {
+    fn if_a_server_holds_the_data_directory_its_call_is_shown() {
         let listen = Some("0.0.0.0:9000".parse().unwrap());
         let holder = Holder { pid: 7, command: Some("serve".into()), listen };
         let text = said(Some(holder.clone()), PAUSE);
@@ -93,12 +98,12 @@ mod tests {
             "curl -X PATCH -H \"Authorization: Bearer $KEY\" -H \"Content-Type: application/json\" \
                  -d '{\"paused\": true}' http://127.0.0.1:9000/api/v1/shops/x\n"
         ));
-        let text = said(Some(holder), Instead::Nothing("It has no call for this"));
+        let text = said(Some(holder), Alternative::Advice("It has no call for this"));
         assert!(text.ends_with("It has no call for this"), "{text}");
     }
 
     #[test]
-    fn a_command_that_holds_it_is_waited_for() {
+    fn if_a_command_holds_the_data_directory_waiting_is_advised() {
         let text = said(Some(Holder { pid: 7, command: Some("sync".into()), listen: None }), PAUSE);
         assert!(text.contains("`waybill sync` (process 7)") && text.contains("wait until it ends"), "{text}");
         assert!(!text.contains("server"), "{text}");
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_stay_as_they_are() {
+    fn other_errors_are_unchanged() {
         let error = explain(anyhow::anyhow!("no space left"), "data".as_ref(), ([127, 0, 0, 1], 1).into(), PAUSE);
         assert_eq!(error.to_string(), "no space left");
     }

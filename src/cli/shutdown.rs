@@ -1,4 +1,4 @@
-//! Stop signals, and a stop that cannot hang.
+//! Stop signals, and a shutdown that cannot hang.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::Failure;
 use super::log;
 use crate::app::App;
 
-/// SIGTERM and SIGINT (Ctrl-C), heard from [`Signals::listen`] on. Before it they end the process the
-/// hard way, so a service listens before it says that it is there.
+/// SIGTERM and SIGINT (Ctrl-C), handled from [`Signals::listen`] on. Before that they kill the process, so a service
+/// listens for them before it announces itself.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -18,12 +18,12 @@ pub(super) struct Signals {
 
 impl Signals {
     /// # Errors
-    /// The system refuses to hand the signals over.
+    /// The system refuses to install the handlers.
     pub(super) fn listen() -> Result<Signals, Failure> {
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for one that came since it listens. Cancel safe; each call takes one.
+    /// Waits for a signal received since [`Signals::listen`]. Cancel safe; each call consumes one.
     pub(super) async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -32,17 +32,17 @@ impl Signals {
     }
 }
 
-/// Waits for a signal that comes from now on. Cancel safe; each call waits for a new one.
+/// Waits for a signal received from now on. Cancel safe; each call waits for a new one.
 pub(super) async fn requested() -> Result<(), Failure> {
     Signals::listen()?.requested().await;
     Ok(())
 }
 
-/// Lets work in flight end, for `drain` at most; a second signal does not wait for it. What is left
-/// is durable and goes on at the next start, so running out of time is no failure.
+/// Drains work in flight for at most `drain`; a second signal ends the wait. The rest is durable and resumes at the
+/// next start, so a timeout is not a failure.
 ///
 /// # Errors
-/// What `App::stop` says, or that a second signal came: the command did not do what it was asked.
+/// Those of `App::stop`, or that a second signal cut the command off.
 pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
     tokio::select! {
         stopped = drained(app, drain) => stopped,
@@ -53,10 +53,10 @@ pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
     }
 }
 
-/// The same for a service, which was asked to end and does: a second of the `signals` is no failure.
+/// Like [`stop`], for a service, which was asked to end: a second signal is not a failure.
 ///
 /// # Errors
-/// What `App::stop` says.
+/// Those of `App::stop`.
 pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
     tokio::select! {
         stopped = drained(app, drain) => stopped,
