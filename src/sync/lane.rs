@@ -4,20 +4,22 @@
 //! the slots as occupied), starts their attempts, and commits the results in batches. It
 //! sleeps until the next slot is free, a call ends, or work arrives, and ends when it has no jobs.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
+use super::attempt::{self, AttemptResult, LeasePause};
+use super::drift::Drift;
 use super::failure_log::CallSite;
-use super::lane_registry::{Lane, LaneKey};
-use super::step::{self, AttemptResult, Backoff};
 use super::{Inner, STORE_PAUSE};
-use crate::domain::{Lease, LogThrottle, Shop};
-use crate::source::{Outcome, SourceError};
-use crate::store::{Failure, Queue, Settlement, StoreError};
+use crate::catalog::coverage::FieldDrift;
+use crate::domain::{Lease, LogThrottle, Shop, ShopState};
+use crate::source::{Budget, Outcome, SourceError};
+use crate::store::{Failure, Queue, Settlement, Store, StoreError};
 use crate::supervisor::{count_panic, describe_join_error};
 
 /// Upper bound of a lane's sleep: some wake-up conditions have no notification.
@@ -35,19 +37,88 @@ const TOOK_MAX: Duration = Duration::from_secs(30);
 /// Without a rate rule a lane leases at least a quarter of its width at once, so that a commit serves many jobs.
 const LEASED_AT_ONCE: u32 = 4;
 
+/// The account and the rule of a budget.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    pub account: String,
+    pub rule: String,
+}
+
+/// One lane: shared by its loop and the registry.
+pub(super) struct Lane {
+    pub(super) key: LaneKey,
+    pub(super) wake: Notify,
+    budget: Arc<Mutex<Budget>>,
+    queues: Mutex<BTreeSet<Queue>>,
+}
+
+impl Lane {
+    /// A lane with one queue.
+    pub(super) fn new(key: LaneKey, budget: Arc<Mutex<Budget>>, queue: Queue) -> Lane {
+        Lane { key, wake: Notify::new(), budget, queues: Mutex::new([queue].into()) }
+    }
+
+    pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn queues(&self) -> Vec<Queue> {
+        self.lock_queues().iter().cloned().collect()
+    }
+
+    fn has_queues(&self) -> bool {
+        !self.lock_queues().is_empty()
+    }
+
+    /// Removes a queue whose shop does not belong to this lane now; a signal adds it again. Checks again under the lock:
+    /// the shop may have come back since the lane looked, and its signal is used up.
+    fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
+        let mut open = self.lock_queues();
+        if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop, queue)) {
+            open.remove(queue);
+        }
+        Ok(())
+    }
+
+    /// Whether a shop's jobs of a queue may run here: it is active, syncs the resource, and this is its account's lane.
+    fn is_for(&self, shop: &Shop, queue: &Queue) -> bool {
+        shop.state == ShopState::Active && shop.syncs(&queue.resource) && shop.account == self.key.account
+    }
+
+    /// Removes queues without jobs. Work that arrives meanwhile raises a signal, which adds its queue
+    /// again, so no job is missed.
+    fn close_empty(&self, store: &Store, queues: &[Queue]) -> Result<(), StoreError> {
+        for queue in queues {
+            let mut open = self.lock_queues();
+            open.remove(queue);
+            if store.has_jobs(queue)? {
+                open.insert(queue.clone());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn lock_queues(&self) -> MutexGuard<'_, BTreeSet<Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a lane without queues from the registry; false: it has work again.
+pub(super) type RemoveIfEmpty = Box<dyn Fn(&Lane) -> bool + Send + Sync>;
+
 /// Runs a lane until it has no jobs or the engine stops.
-pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
+pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>, remove_if_empty: RemoveIfEmpty) {
     let mut state = Loop {
         inner,
         lane,
+        remove_if_empty,
         calls: JoinSet::new(),
         running: HashMap::new(),
-        finished: Vec::new(),
+        finished: Batch::default(),
         settling: JoinSet::new(),
         paused_until: Instant::now(),
         throttled: LogThrottle::new(),
         shops_paused: HashMap::new(),
-        asked_pause: None,
         took: None,
         turn: 0,
     };
@@ -71,22 +142,31 @@ enum Next {
     Ended,
 }
 
+/// Finished attempts, and what their answers leave to store.
+#[derive(Default)]
+struct Batch {
+    settlements: Vec<(Lease, Settlement)>,
+    /// A longer pause of the lane that the API asked for.
+    pause: Option<Duration>,
+    /// Drift that was logged, by resource.
+    drift: BTreeMap<String, Drift>,
+}
+
 struct Loop {
     inner: Arc<Inner>,
     lane: Arc<Lane>,
+    remove_if_empty: RemoveIfEmpty,
     calls: JoinSet<AttemptResult>,
     /// The leases of the running attempts, to settle them should one panic.
     running: HashMap<Id, Lease>,
     /// Finished attempts, collected while the previous batch is being committed.
-    finished: Vec<(Lease, Settlement)>,
+    finished: Batch,
     /// At most one batch.
     settling: JoinSet<()>,
     paused_until: Instant,
     throttled: LogThrottle,
     /// Shops without a token for now: their logins do not delay others that share the account.
     shops_paused: HashMap<String, Instant>,
-    /// A longer pause that the API asked for, stored with the next batch.
-    asked_pause: Option<Duration>,
     /// Moving average of how long calls take; none: none has ended.
     took: Option<Duration>,
     /// Index of the queue that comes first; rotates so that the shops of an account take turns.
@@ -159,7 +239,7 @@ impl Loop {
         self.lane.budget().give_back(want - count);
         for lease in leased? {
             let Some(shop) = shops.get(&lease.job.shop) else { continue };
-            let attempt = step::run(Arc::clone(&self.inner), Arc::clone(shop), lease.clone());
+            let attempt = attempt::run(Arc::clone(&self.inner), Arc::clone(shop), lease.clone());
             let id = self.calls.spawn(attempt).id();
             self.running.insert(id, lease);
         }
@@ -195,8 +275,8 @@ impl Loop {
     }
 
     fn end_or_wait(&self) -> Next {
-        let idle = self.calls.is_empty() && self.settling.is_empty() && self.finished.is_empty();
-        if idle && self.inner.lanes.remove_if_empty(&self.lane) { Next::Ended } else { Next::Wait(None) }
+        let idle = self.calls.is_empty() && self.settling.is_empty() && self.finished.settlements.is_empty();
+        if idle && (self.remove_if_empty)(&self.lane) { Next::Ended } else { Next::Wait(None) }
     }
 
     /// Waits for the next event, and settles finished attempts. `stopping` is the state that the loop
@@ -220,9 +300,12 @@ impl Loop {
         while let Some(done) = next {
             match done {
                 Ok((id, done)) => {
-                    self.running.remove(&id);
-                    self.account(&done);
-                    self.finished.push((done.lease, done.settlement));
+                    // There since its start.
+                    if let Some(lease) = self.running.remove(&id) {
+                        self.account(&lease, &done);
+                        self.note_drift(&lease, done.drift);
+                        self.finished.settlements.push((lease, done.settlement));
+                    }
                 }
                 Err(error) => self.panicked(&error),
             }
@@ -233,29 +316,28 @@ impl Loop {
 
     /// Starts to commit what is finished, unless a batch is being committed: its end calls this again.
     fn settle_finished(&mut self) {
-        if self.settling.is_empty() && !self.finished.is_empty() {
+        if self.settling.is_empty() && !self.finished.settlements.is_empty() {
             let batch = std::mem::take(&mut self.finished);
-            let pause = self.asked_pause.take().map(|length| (self.lane.key.clone(), length));
             // A panic would leave its leases open, so it ends the process.
-            let settling = settle(Arc::clone(&self.inner), batch, pause);
+            let settling = commit(Arc::clone(&self.inner), self.lane.key.clone(), batch);
             self.settling.spawn(self.inner.deps.store.supervisor().supervise("finished attempts", settling));
         }
     }
 
     /// Settles the slot in the budget, and updates pauses and metrics.
-    fn account(&mut self, done: &AttemptResult) {
-        match done.backoff {
-            Some(Backoff::Lane(pause)) => self.paused_until = self.paused_until.max(done.at + pause),
-            Some(Backoff::Shop(pause)) => drop(self.shops_paused.insert(done.lease.job.shop.clone(), done.at + pause)),
+    fn account(&mut self, lease: &Lease, done: &AttemptResult) {
+        match done.pause {
+            Some(LeasePause::Lane(pause)) => self.paused_until = self.paused_until.max(done.at + pause),
+            Some(LeasePause::Shop(pause)) => drop(self.shops_paused.insert(lease.job.shop.clone(), done.at + pause)),
             None => {}
         }
-        self.log_failure(done);
+        self.log_failure(lease, done);
         let mut budget = self.lane.budget();
         let Some(outcome) = &done.outcome else {
             budget.give_back(1);
             return;
         };
-        self.asked_pause = self.asked_pause.max(outcome.settle(&mut budget, done.at));
+        self.finished.pause = self.finished.pause.max(outcome.settle(&mut budget, done.at));
         drop(budget);
         if outcome.sent() {
             let took = done.took.min(TOOK_MAX);
@@ -264,7 +346,7 @@ impl Loop {
         if outcome.result.is_ok() {
             let took = i64::try_from(done.at.elapsed().saturating_add(done.took).as_millis()).unwrap_or(i64::MAX);
             let sent_at = self.inner.deps.store.clock().now().saturating_sub(took);
-            self.inner.last_success.note(&done.lease.job.shop, sent_at);
+            self.inner.last_success.note(&lease.job.shop, sent_at);
         }
         if let Some(status) = outcome.call_status() {
             self.inner.deps.store.count_call(&self.lane.key.rule, status);
@@ -278,7 +360,7 @@ impl Loop {
     }
 
     /// Logs a failure that is retried. A 429 has a line of its own.
-    fn log_failure(&self, done: &AttemptResult) {
+    fn log_failure(&self, lease: &Lease, done: &AttemptResult) {
         let error = match (&done.settlement, &done.outcome) {
             (Settlement::Failed(Failure::Retry { error, .. }), _) => error.text.clone(),
             (Settlement::Failed(Failure::Postpone { .. }), Some(Outcome { result: Err(error), .. })) => match error {
@@ -287,8 +369,16 @@ impl Loop {
             },
             _ => return,
         };
-        let (shop, resource) = (done.lease.job.shop.clone(), done.lease.job.resource.clone());
+        let (shop, resource) = (lease.job.shop.clone(), lease.job.resource.clone());
         self.inner.failures.note(CallSite { shop, resource, rule: self.lane.key.rule.clone() }, &error);
+    }
+
+    /// Counts what no column takes; a report that was logged is saved with the batch.
+    fn note_drift(&mut self, lease: &Lease, left: Vec<FieldDrift>) {
+        let (resource, now) = (&lease.job.resource, self.inner.deps.store.clock().now());
+        if let Some(report) = self.inner.drifts.note(resource, left, now) {
+            self.finished.drift.insert(resource.clone(), report);
+        }
     }
 
     /// Settles an attempt that panicked: its slot counts as used, the attempt as failed.
@@ -299,8 +389,8 @@ impl Loop {
         }
         self.lane.budget().lost(Instant::now());
         if let Some(lease) = self.running.remove(&error.id()) {
-            let settlement = step::panicked(&self.inner, &lease);
-            self.finished.push((lease, settlement));
+            let settlement = attempt::panicked(&self.inner.deps.retry, &lease);
+            self.finished.settlements.push((lease, settlement));
         }
     }
 }
@@ -320,18 +410,24 @@ impl Next {
     }
 }
 
-/// Commits a batch, and stores the pause that its answers asked for. When the commit fails, the leases are released
+/// Commits a batch, and stores the pause and the drift of its answers. When the commit fails, the leases are released
 /// and the jobs run again.
-async fn settle(inner: Arc<Inner>, batch: Vec<(Lease, Settlement)>, pause: Option<(LaneKey, Duration)>) {
-    if let Some((LaneKey { account, rule }, length)) = pause
-        && let Err(error) = inner.deps.store.keep_pause(&account, &rule, length).await
+async fn commit(inner: Arc<Inner>, LaneKey { account, rule }: LaneKey, batch: Batch) {
+    let store = &inner.deps.store;
+    if let Some(length) = batch.pause
+        && let Err(error) = store.keep_pause(&account, &rule, length).await
     {
         error.warn("failed to store a pause that the API asked for; it holds until this process ends");
     }
-    let leases: Vec<Lease> = batch.iter().map(|(lease, _)| lease.clone()).collect();
-    if let Err(error) = inner.deps.store.settle(batch).await {
+    let leases: Vec<Lease> = batch.settlements.iter().map(|(lease, _)| lease.clone()).collect();
+    if let Err(error) = store.settle(batch.settlements).await {
         error.warn("failed to commit finished attempts; they run again");
-        inner.deps.store.abandon(&leases);
+        store.abandon(&leases);
+    }
+    for (resource, drift) in batch.drift {
+        if let Err(error) = store.keep_drift(&resource, &drift).await {
+            error.warn("failed to persist the drift report");
+        }
     }
 }
 

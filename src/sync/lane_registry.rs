@@ -3,27 +3,21 @@
 //!
 //! A budget outlives its lane until all its slots are free.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Inner, lane};
+use super::Inner;
+use super::lane::{self, Lane, LaneKey};
 use crate::domain::{Shop, ShopState};
 use crate::source::{Budget, BudgetView};
-use crate::store::{Queue, QueueKind, Store, StoreError};
+use crate::store::{Queue, QueueKind, StoreError};
 
 /// Interval between searches for idle budgets.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// The account and the rule of a budget.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneKey {
-    pub account: String,
-    pub rule: String,
-}
 
 /// A budget and the queues that wait for it, for the API and the dashboard.
 #[derive(Clone, Debug)]
@@ -36,14 +30,6 @@ pub struct LaneView {
     pub queues: Vec<Queue>,
 }
 
-/// One lane: shared by its loop and the registry.
-pub(super) struct Lane {
-    pub(super) key: LaneKey,
-    pub(super) wake: Notify,
-    budget: Arc<Mutex<Budget>>,
-    queues: Mutex<BTreeSet<Queue>>,
-}
-
 #[derive(Default)]
 pub(super) struct LaneRegistry(Mutex<Map>);
 
@@ -53,52 +39,6 @@ struct Map {
     budgets: BTreeMap<LaneKey, Arc<Mutex<Budget>>>,
 }
 
-impl Lane {
-    pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn queues(&self) -> Vec<Queue> {
-        self.lock_queues().iter().cloned().collect()
-    }
-
-    pub(super) fn has_queues(&self) -> bool {
-        !self.lock_queues().is_empty()
-    }
-
-    /// Removes a queue whose shop does not belong to this lane now; a signal adds it again. Checks again under the lock:
-    /// the shop may have come back since the lane looked, and its signal is used up.
-    pub(super) fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
-        let mut open = self.lock_queues();
-        if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop, queue)) {
-            open.remove(queue);
-        }
-        Ok(())
-    }
-
-    /// Whether a shop's jobs of a queue may run here: it is active, syncs the resource, and this is its account's lane.
-    pub(super) fn is_for(&self, shop: &Shop, queue: &Queue) -> bool {
-        shop.state == ShopState::Active && shop.syncs(&queue.resource) && shop.account == self.key.account
-    }
-
-    /// Removes queues without jobs. Work that arrives meanwhile raises a signal, which adds its queue
-    /// again, so no job is missed.
-    pub(super) fn close_empty(&self, store: &Store, queues: &[Queue]) -> Result<(), StoreError> {
-        for queue in queues {
-            let mut open = self.lock_queues();
-            open.remove(queue);
-            if store.has_jobs(queue)? {
-                open.insert(queue.clone());
-            }
-        }
-        Ok(())
-    }
-
-    fn lock_queues(&self) -> MutexGuard<'_, BTreeSet<Queue>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl LaneRegistry {
     fn lock(&self) -> MutexGuard<'_, Map> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -106,7 +46,7 @@ impl LaneRegistry {
 
     /// Removes a lane without queues. Queues are added and lanes removed under one lock, so a lane
     /// never ends with work.
-    pub(super) fn remove_if_empty(&self, lane: &Lane) -> bool {
+    fn remove_if_empty(&self, lane: &Lane) -> bool {
         let mut map = self.lock();
         let empty = lane.lock_queues().is_empty();
         if empty {
@@ -221,9 +161,11 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
             budget
         }
     };
-    let lane = Arc::new(Lane { key: key.clone(), wake: Notify::new(), budget, queues: Mutex::new([queue].into()) });
+    let lane = Arc::new(Lane::new(key.clone(), budget, queue));
     map.lanes.insert(key, Arc::clone(&lane));
-    inner.spawn("a lane", lane::run(Arc::clone(inner), lane));
+    let registry = Arc::clone(inner);
+    let remove_if_empty = Box::new(move |lane: &Lane| registry.lanes.remove_if_empty(lane));
+    inner.spawn("a lane", lane::run(Arc::clone(inner), lane, remove_if_empty));
 }
 
 /// A budget as the last process left it.

@@ -6,15 +6,16 @@
 //! | `start_runs` | which streams are walked, and in which order |
 //! | [`lane`] | one loop per budget: free slots -> leases -> attempts -> one commit |
 //! | `lane_registry` | the lanes that exist; a lane lives only while it has jobs |
-//! | [`step`] | one job: one call, its result as a value |
+//! | `attempt` | one attempt of one job: at most one call, its result as a value |
 //! | [`drift`] | fields of documents that no column takes |
 //! | `last_success` | time of the last successful call per shop |
 //! | `failure_log` | log of failed calls that are retried |
 //! | `simulation` | tests: the whole engine on a paused clock, in worlds made from a seed |
 //!
 //! The engine does not know a marketplace's words: what it does with a resource is in its
-//! definition. A step never writes the store; the lane hands its effects to one commit.
+//! definition. An attempt never writes the store; the lane commits its result.
 
+mod attempt;
 pub mod drift;
 mod failure_log;
 pub mod lane;
@@ -24,7 +25,6 @@ pub mod schedule;
 #[cfg(test)]
 mod simulation;
 mod start_runs;
-pub mod step;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +34,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use lane_registry::{LaneKey, LaneView};
+pub use lane::LaneKey;
+pub use lane_registry::LaneView;
 
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop, ShopState};
