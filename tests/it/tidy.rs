@@ -45,6 +45,11 @@ const STORE_LAYERS: [&str; 4] = ["engine", "tx", "records", "ops"];
 const MARKET_WORDS: [&str; 5] = ["shipment", "fbr", "fbb", "bol.com", "bol_"];
 const MARKET_PLACES: [&str; 3] = ["catalog", "sandbox", "cli/sandbox.rs"];
 
+/// Words of a private language, for which the field has better ones; and how often they may be there in all.
+const PRIVATE_WORDS: [&str; 11] =
+    ["told", "tells", "mend", "mends", "nobody", "somebody", "stands", "anew", "of before", "comes to", "so many"];
+const PRIVATE_WORDS_MAX: usize = 40;
+
 /// Names that say nothing.
 const EMPTY_NAMES: [&str; 6] = ["manager", "helper", "util", "handler_", "process_", "do_"];
 
@@ -222,6 +227,32 @@ fn the_engine_has_never_heard_of_a_marketplace() {
         let word = MARKET_WORDS.iter().find(|word| begins(&lower, word) && !lies_in(file, &MARKET_PLACES))?;
         Some(format!("`{word}` belongs to the catalog"))
     }));
+}
+
+/// How often a word is in a text, whole.
+fn count(text: &str, word: &str) -> usize {
+    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let is_whole = |(at, _): &(usize, &str)| {
+        let before = text.get(..*at).is_some_and(|before| before.ends_with(is_letter));
+        let after = text.get(at + word.len()..).is_some_and(|after| after.starts_with(is_letter));
+        !before && !after
+    };
+    text.match_indices(word).filter(is_whole).count()
+}
+
+#[test]
+fn the_words_are_those_of_the_field() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let texts = [files("src", ".rs"), files("docs", ".md"), vec![("README.md".to_owned(), readme)]].concat();
+    let of = |(file, text): &(String, String)| {
+        let text = text.to_lowercase();
+        let found: usize = PRIVATE_WORDS.iter().map(|word| count(&text, word)).sum();
+        (found > 0).then(|| format!("{file}: {found}"))
+    };
+    let places: Vec<String> = texts.iter().filter_map(of).collect();
+    let sum: usize = places.iter().filter_map(|place| place.rsplit_once(": ")?.1.parse::<usize>().ok()).sum();
+    assert!(sum <= PRIVATE_WORDS_MAX, "{sum} private words, {PRIVATE_WORDS_MAX} are allowed:\n{}", places.join("\n"));
+    assert_eq!(count("he told it, untold; told_at", "told"), 1);
 }
 
 #[test]
