@@ -82,7 +82,7 @@ async fn a_shop_takes_no_resource_without_the_one_it_is_asked_for_by() {
     let (status, answer) =
         app.call(Verb::POST, "/api/v1/shops", Some(shop(&["shipments", "promotion_products"]))).await;
     assert_eq!(status, 422);
-    assert!(answer.to_string().contains("`promotion_products` needs `promotions` beside it"), "{answer}");
+    assert!(answer.to_string().contains("`promotion_products` requires `promotions`"), "{answer}");
     // With it the credentials are looked at.
     let (_, answer) = app.call(Verb::POST, "/api/v1/shops", Some(shop(&["promotions", "promotion_products"]))).await;
     assert_eq!(answer["type"], "urn:waybill:credentials-refused", "{answer}");
