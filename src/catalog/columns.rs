@@ -1,6 +1,6 @@
 //! The tables of a definition: columns, child tables, and what the listing filters by.
 //!
-//! The lowest layer of the checked form: [`super::definition`], [`super::cell`] and [`super::coverage`] build on it.
+//! The lowest layer of the checked form: `definition`, `cell` and `coverage` build on it.
 
 use std::fmt;
 

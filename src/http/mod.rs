@@ -1,12 +1,12 @@
 //! The REST API, its OpenAPI description, and two HTML pages.
 //!
 //! `app` calls [`serve`]; tests call [`routes`]. All data comes through [`Backend`]. Each endpoint is a triple: a
-//! filter (which requests match), a plain async fn (the handler), and [`endpoint`], which authorizes the caller, bounds
+//! filter (which requests match), a plain async fn (the handler), and `endpoint`, which authorizes the caller, bounds
 //! the time and builds the response.
 //!
 //! What always holds:
 //! - The key is checked before anything else of the request, so a caller without one cannot probe what exists.
-//! - An error is a value ([`Problem`]), not a warp rejection. A rejection means "no match"; a request that matches no
+//! - An error is a value (`Problem`), not a warp rejection. A rejection means "no match"; a request that matches no
 //!   route ends in `unmatched`, which looks up in the OpenAPI description whether it is a 404 or a 405.
 //! - Everything is bounded: connections, heads, URIs, bodies, waits for the client, response time, shutdown. See
 //!   [`Limits`].

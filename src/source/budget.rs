@@ -205,7 +205,7 @@ impl Budget {
     }
 
     /// Adds another budget's used slots and its pause, because the API counts by caller. The other's calls in flight end
-    /// there, so here each counts for [`IN_FLIGHT_MAX`].
+    /// there, so here each counts for `IN_FLIGHT_MAX`.
     pub fn merge_from(&mut self, other: &Budget, now: Instant) {
         self.cool(other.cooling.values().sum(), now);
         self.cool(other.in_flight, now + IN_FLIGHT_MAX);

@@ -239,7 +239,7 @@ async fn parked(serving: &Serving, unkept: &BTreeSet<String>) {
     for one in parked {
         let reason = one["reason"].as_str().unwrap();
         let about_the_id =
-            ["id is empty", "id holds", "id begins", "id is longer", "id cannot stand", "is out of range"];
+            ["id is empty", "id contains", "id begins", "id is longer", "id cannot be used", "is out of range"];
         assert!(about_the_id.iter().any(|words| reason.contains(words)), "{one}");
     }
 }
