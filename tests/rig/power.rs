@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::Method as Verb;
+use waybill::sandbox::Method;
 
 use crate::disk::Disk;
 use crate::mariadb::Database;
@@ -85,8 +86,11 @@ async fn until(world: &mut World, run: &mut Run, moment: Moment) {
         }
         Moment::Settled => {
             serving.idle(Duration::from_secs(60)).await;
+            add_large(world, run);
+            world.walk_all(&serving).await;
+            serving.idle(Duration::from_secs(60)).await;
             for client in world.clients.clone() {
-                world.market.sandbox.add_shipments(&client, waybill::sandbox::Method::Fbr, 5).unwrap();
+                world.market.sandbox.add_shipments(&client, Method::Fbr, 5).unwrap();
             }
             world.walk_all(&serving).await;
         }
@@ -94,9 +98,25 @@ async fn until(world: &mut World, run: &mut Run, moment: Moment) {
     world.kill(serving);
 }
 
+/// Adds a shipment that is too large for the write-ahead log: the engine takes over all commits before it, and the log is
+/// written from its beginning again.
+fn add_large(world: &World, run: &mut Run) {
+    let (sandbox, client) = (&world.market.sandbox, &world.clients[0]);
+    let (method, id, mut detail) = sandbox.truth(client).swap_remove(0);
+    let mut row = sandbox.row(client, &id).unwrap().unwrap();
+    let (method, new) = (if method == "FBR" { Method::Fbr } else { Method::Fbb }, "99999999901");
+    // It does not compress to less than a megabyte.
+    let text: String = (0..1_600_000).map(|_| run.random.alphanumeric()).collect();
+    for document in [&mut row, &mut detail] {
+        document["shipmentId"] = new.into();
+    }
+    detail["large"] = text.into();
+    sandbox.put(client, method, new, [row.to_string(), detail.to_string()]).unwrap();
+}
+
 /// Acknowledged is durable: every shop that got its 201 is there.
 async fn all_shops(world: &World, serving: &Serving) {
-    let (_, answer) = world.ask(serving, Method::GET, "/api/v1/shops?limit=500", None).await.unwrap();
+    let (_, answer) = world.ask(serving, Verb::GET, "/api/v1/shops?limit=500", None).await.unwrap();
     let known: Vec<&str> = answer["items"].as_array().unwrap().iter().filter_map(|shop| shop["id"].as_str()).collect();
     let gone: Vec<&String> =
         world.shops.iter().filter(|(_, id)| !known.contains(&id.as_str())).map(|(client, _)| client).collect();
