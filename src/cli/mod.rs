@@ -25,6 +25,7 @@ mod remaining;
 mod sandbox;
 mod schema;
 mod schema_infer;
+mod secret_input;
 mod serve;
 mod server;
 mod shops;

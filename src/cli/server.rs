@@ -3,26 +3,24 @@
 //! The API key comes from a file or from the environment, never from an argument, and is sent only over TLS or to this
 //! machine, and only after the server has answered `/livez` like a Waybill server.
 
-use std::fs::File;
-use std::io::{IsTerminal as _, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION};
 use reqwest::{Client, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use url::{Host, Url};
+use zeroize::Zeroizing;
 
-use super::{Failure, environment, serve, table};
+use super::{Failure, environment, secret_input, serve, table};
 use crate::app::secret_file;
+use crate::source;
 
 /// Variables for the API key; the first that is set is used.
 const KEY_VARIABLES: [&str; 2] = ["WAYBILL_API_KEY", "WAYBILL_ADMIN_KEY"];
-/// Longer than any key; bounds the read of a wrong file.
-const KEY_MAX: u64 = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any answer of the server takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,34 +47,26 @@ impl Key {
         let mut environment = environment();
         let mut found = KEY_VARIABLES.iter().filter_map(|name| Some((*name, environment.remove(*name)?)));
         let Some((name, text)) = found.find(|(_, text)| !text.is_empty()) else { return Ok(None) };
-        Key::read(text, name.to_owned()).map(Some)
+        Key::read(&Zeroizing::new(text), name.to_owned()).map(Some)
     }
 
     /// The admin key that `serve` wrote beside a data directory, if there is one.
     pub(super) fn beside(data_dir: &Path) -> Option<Key> {
         let file = secret_file::beside(data_dir, ".admin-key");
         let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != serve::PLACEHOLDER)?;
-        Key::read(text, file.display().to_string()).ok()
+        Key::read(&Zeroizing::new(text), file.display().to_string()).ok()
     }
 
     fn of_file(file: &Path) -> Result<Key, Failure> {
-        let mut text = String::new();
         if file == Path::new("-") {
-            if std::io::stdin().is_terminal() {
-                let what = "--key-file -: pipe the key into standard input, like: waybill status ... < FILE";
-                return Err(Failure::Usage(what.to_owned()));
-            }
-            std::io::stdin().take(KEY_MAX).read_to_string(&mut text).context("API key on standard input")?;
-            return Key::read(text, "standard input".to_owned());
+            let hint = "--key-file -: pipe the key into standard input, like: waybill status ... < FILE";
+            return Key::read(&secret_input::piped("API key", hint)?, "standard input".to_owned());
         }
-        let opened = File::open(file).with_context(|| format!("--key-file {}", file.display()))?;
-        opened.take(KEY_MAX).read_to_string(&mut text).with_context(|| format!("--key-file {}", file.display()))?;
-        Key::read(text, file.display().to_string())
+        Key::read(&secret_input::of_file("--key-file", file)?, file.display().to_string())
     }
 
-    fn read(text: String, from: String) -> Result<Key, Failure> {
-        let text = zeroize::Zeroizing::new(text);
-        let first = text.lines().next().unwrap_or_default().trim();
+    fn read(text: &str, from: String) -> Result<Key, Failure> {
+        let first = secret_input::first_line(text);
         if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
             let what = format!(
                 "{from} has no API key: it needs one line of visible ASCII characters, as `waybill keys create` prints"
@@ -154,10 +144,8 @@ impl Server {
                 .connect_timeout(CONNECT_TIMEOUT)
                 .timeout(TIMEOUT)
         };
-        let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-        let bundled = bundled.filter_map(|der| reqwest::Certificate::from_der(der).ok());
-        let client = builder().build().or_else(|_| builder().tls_certs_merge(bundled).build());
-        Ok(Server { base, key, client: client.map_err(anyhow::Error::from)? })
+        let client = source::build_client(builder).map_err(anyhow::Error::from)?;
+        Ok(Server { base, key, client })
     }
 
     /// Requests the health and all shops.
@@ -258,18 +246,12 @@ impl Server {
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> Failure {
-        let causes: Vec<String> = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
-            .map(ToString::to_string)
-            .collect();
-        let why = table::clean(causes.last().map_or("", String::as_str));
-        let all = causes.join(": ").to_lowercase();
-        let base = &self.base;
-        let is_tls = ["certificate", "tls", "invalidcontenttype", "handshake"].iter().any(|word| all.contains(word));
+        let (why, base) = (source::root_cause(error), &self.base);
         Failure::Failed(if error.is_timeout() {
             let hint =
                 if base.scheme() == "https" { "; if it speaks plain HTTP, on this machine, write http://" } else { "" };
             anyhow!("{base} did not answer in time; see whether the server is there and not too busy{hint}")
-        } else if is_tls && base.scheme() == "https" {
+        } else if base.scheme() == "https" && is_about_tls(error) {
             anyhow!(
                 "no TLS connection to {base}: {why}; for a certificate authority of your own, name its file in \
                  SSL_CERT_FILE; for a server that speaks plain HTTP on this machine, write http://"
@@ -285,13 +267,24 @@ impl Server {
     }
 }
 
+/// Whether the encryption failed, and not the connection below it.
+fn is_about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    // An I/O error leaves the error that it wraps out of the chain of causes.
+    let is_here = match error.downcast_ref::<std::io::Error>() {
+        Some(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => true,
+        Some(error) => error.get_ref().is_some_and(|inner| is_about_tls(inner)),
+        None => error.is::<rustls::Error>(),
+    };
+    is_here || error.source().is_some_and(is_about_tls)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Failure, Key, Server};
     use secrecy::ExposeSecret as _;
 
     fn key(text: &str) -> Result<Key, Failure> {
-        Key::read(text.to_owned(), "KEY".to_owned())
+        Key::read(text, "KEY".to_owned())
     }
 
     #[test]

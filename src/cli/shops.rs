@@ -6,7 +6,6 @@
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use console::Term;
 use secrecy::SecretString;
@@ -15,7 +14,7 @@ use serde_json::json;
 use super::in_use::Alternative;
 use super::output::{Out, print_stderr};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, shutdown};
+use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, secret_input, shutdown};
 use crate::app;
 use crate::config::Auth;
 use crate::domain::clock::rfc3339;
@@ -24,8 +23,6 @@ use crate::http;
 use crate::http::backend::{Backend, NewShop, ShopChange};
 use crate::http::validation;
 
-/// Longer than any secret; bounds the read of a wrong file.
-const SECRET_MAX: u64 = 4096;
 /// Longer than any answer to a question.
 const ANSWER_MAX: u64 = 64;
 
@@ -256,30 +253,17 @@ fn state(state: &ShopState) -> &'static str {
 
 /// The first line of the file, or of standard input when something is piped into it.
 fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failure> {
-    let mut text = String::new();
     let from = file.map_or("standard input".to_owned(), |file| format!("--secret-file {}", file.display()));
-    match file {
-        Some(file) => {
-            let opened = std::fs::File::open(file).with_context(|| format!("--secret-file {}", file.display()))?;
-            opened
-                .take(SECRET_MAX)
-                .read_to_string(&mut text)
-                .with_context(|| format!("--secret-file {}", file.display()))?;
-        }
-        None if std::io::stdin().is_terminal() => {
-            let what =
-                "give the client secret in a file (--secret-file FILE) or on standard input (waybill shops ... < FILE)";
-            return Err(Failure::Usage(what.to_owned()));
-        }
-        None => {
-            std::io::stdin().take(SECRET_MAX).read_to_string(&mut text).context("client secret on standard input")?;
-        }
-    }
-    secret_line(text, &from, may_be_empty)
+    let hint = "give the client secret in a file (--secret-file FILE) or on standard input (waybill shops ... < FILE)";
+    let text = match file {
+        Some(file) => secret_input::of_file("--secret-file", file)?,
+        None => secret_input::piped("client secret", hint)?,
+    };
+    secret_line(&text, &from, may_be_empty)
 }
 
-fn secret_line(text: String, from: &str, may_be_empty: bool) -> Result<SecretString, Failure> {
-    let first = text.lines().next().unwrap_or_default().trim();
+fn secret_line(text: &str, from: &str, may_be_empty: bool) -> Result<SecretString, Failure> {
+    let first = secret_input::first_line(text);
     if first.is_empty() && !may_be_empty {
         let what = "its first line is empty; write the secret there";
         return Err(Failure::Usage(format!("{from} has no client secret: {what}")));
@@ -288,10 +272,7 @@ fn secret_line(text: String, from: &str, may_be_empty: bool) -> Result<SecretStr
         let what = "its first line must be visible ASCII characters without spaces; is it the right file?";
         return Err(Failure::Usage(format!("{from} has no client secret: {what}")));
     }
-    let secret = SecretString::from(first);
-    // Wipes the buffer before it is freed.
-    drop(zeroize::Zeroizing::new(text));
-    Ok(secret)
+    Ok(SecretString::from(first))
 }
 
 #[cfg(test)]
@@ -301,14 +282,12 @@ mod tests {
 
     #[test]
     fn the_secret_is_the_first_line() {
-        let read = |text: &str| {
-            secret_line(text.to_owned(), "stdin", false).ok().map(|secret| secret.expose_secret().to_owned())
-        };
+        let read = |text: &str| secret_line(text, "stdin", false).ok().map(|secret| secret.expose_secret().to_owned());
         assert_eq!(read("  s3cret \r\nmore\n").as_deref(), Some("s3cret"));
         for wrong in ["", "\n", "two words\n", "geh\u{e9}im"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
-        let none = secret_line(String::new(), "stdin", true).ok().unwrap();
+        let none = secret_line("", "stdin", true).ok().unwrap();
         assert!(none.expose_secret().is_empty(), "basic authentication with an API key as user has no secret");
     }
 }

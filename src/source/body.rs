@@ -10,7 +10,7 @@ use flate2::write::MultiGzDecoder;
 use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
-use super::problem::{SourceError, cause};
+use super::problem::{SourceError, root_cause};
 
 /// The encoding that calls ask for.
 pub(super) const ENCODING: &str = "gzip";
@@ -35,7 +35,7 @@ pub(super) async fn read_whole(mut response: Response, limit: usize) -> Result<B
                 Err(error) => return Err(broken(error.to_string())),
             },
             Err(error) if error.is_timeout() => return Err(SourceError::TimedOut),
-            Err(error) => return Err(broken(cause(&error))),
+            Err(error) => return Err(broken(root_cause(&error))),
         }
     }
 }

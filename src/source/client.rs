@@ -22,10 +22,10 @@ use super::budget::Budget;
 use super::credentials::{Credentials, TokenStore};
 use super::dates::Dates;
 use super::headers::{Quota, next_link, retry_after};
-use super::http::encoded;
+use super::http::{build_client, encoded};
 use super::login::Login;
 use super::pace::Pace;
-use super::problem::{SourceError, cause, clean, content_type, from_status, is_json};
+use super::problem::{SourceError, clean, content_type, from_status, is_json, root_cause};
 use super::token::{Bearer, Tokens};
 use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
@@ -410,13 +410,8 @@ fn http_client(config: &SourceConfig, secure: bool) -> Result<reqwest::Client, S
         // An error means that another thread installed it first.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
-    // A machine without root certificates (a slim container) falls back to those of browsers.
-    let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-    let bundled = bundled.filter_map(|der| reqwest::Certificate::from_der(der).ok());
-    client_builder(config, secure)
-        .build()
-        .or_else(|_| client_builder(config, secure).tls_certs_merge(bundled).build())
-        .map_err(|error| wrong("source", format!("the HTTP client cannot be built: {}", cause(&error))))
+    build_client(|| client_builder(config, secure))
+        .map_err(|error| wrong("source", format!("the HTTP client cannot be built: {}", root_cause(&error))))
 }
 
 fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder {
@@ -467,9 +462,9 @@ fn wrong(key: &'static str, problem: impl Into<String>) -> SourceConfigError {
 
 fn no_answer(error: &reqwest::Error) -> Outcome {
     if error.is_connect() || error.is_builder() {
-        return Outcome::not_sent(SourceError::Unreachable(cause(error)));
+        return Outcome::not_sent(SourceError::Unreachable(root_cause(error)));
     }
-    let error = if error.is_timeout() { SourceError::TimedOut } else { SourceError::Interrupted(cause(error)) };
+    let error = if error.is_timeout() { SourceError::TimedOut } else { SourceError::Interrupted(root_cause(error)) };
     Outcome::plain(Err(error), Ending::Lost)
 }
 

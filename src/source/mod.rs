@@ -60,5 +60,7 @@ pub use budget::{Budget, BudgetView, Overdrawn};
 pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
 pub use credentials::{Credentials, StoredToken, TokenStore};
 pub use headers::Quota;
+pub(crate) use http::build_client;
 pub use position::{Position, Walk, news_since, stretches};
 pub use problem::SourceError;
+pub(crate) use problem::root_cause;

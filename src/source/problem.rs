@@ -217,7 +217,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// The innermost cause of a client library's error; the outer texts only repeat the address.
-pub(super) fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     let mut inner: &dyn std::error::Error = error;
     while let Some(next) = inner.source() {
         inner = next;
