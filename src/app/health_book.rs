@@ -75,7 +75,8 @@ impl HealthBook {
         store: Store,
         definitions: Vec<Arc<Definition>>,
         schedule: Schedule,
-        (stale_after, means): (Option<Millis>, Means),
+        stale_after: Option<Millis>,
+        means: Means,
     ) -> HealthBook {
         let (snapshot, first, since) = (Mutex::default(), Mutex::default(), Mutex::default());
         HealthBook { store, definitions, schedule, stale_after, means, snapshot, first, since }

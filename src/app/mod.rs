@@ -197,7 +197,7 @@ impl App {
         };
         let stale_after = config.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         let (definitions, sync) = (config.definitions.clone(), timetable.sync.clone());
-        let health_book = health_book::HealthBook::new(store.clone(), definitions, sync, (stale_after, means));
+        let health_book = health_book::HealthBook::new(store.clone(), definitions, sync, stale_after, means);
         if runs {
             health_book.look_first()?;
         }
