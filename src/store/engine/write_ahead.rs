@@ -136,6 +136,9 @@ impl<K: Kv> Logged<K> {
 
     /// Has the engine take over what is pending. When it has no room for a part of it, all stays pending.
     fn take_over(&self, wal: &mut Wal) -> Result<(), StoreError> {
+        if self.pending().changes.is_empty() {
+            return Ok(());
+        }
         let mut from = Vec::new();
         loop {
             let changes = self.pending().chunk(&from);
@@ -302,7 +305,7 @@ impl<K: Kv> Kv for Logged<K> {
 
 impl<K: Kv> Drop for Logged<K> {
     fn drop(&mut self) {
-        if self.has_failed.load(Ordering::Relaxed) || self.pending().changes.is_empty() {
+        if self.has_failed.load(Ordering::Relaxed) {
             return;
         }
         let mut wal = self.wal();
