@@ -319,8 +319,8 @@ impl Writer {
             return;
         }
         self.suspects.remove(&one.slot);
-        if let Some(untold) = self.refusals.entry(error.class).or_default().allow(Instant::now()) {
-            tracing::warn!(error = error.text, untold, "the sink refuses a document; it is parked");
+        if let Some(suppressed) = self.refusals.entry(error.class).or_default().allow(Instant::now()) {
+            tracing::warn!(error = error.text, suppressed, "the sink refuses a document; it is parked");
         }
         if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
             error.warn("a refused document could not be parked; trying again");

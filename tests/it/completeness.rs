@@ -20,7 +20,7 @@ async fn look(app: &TestApp, client: &str) -> (bool, Value) {
     (answer["complete"].as_bool().unwrap(), resource)
 }
 
-async fn mend(app: &TestApp, client: &str) -> Value {
+async fn repair(app: &TestApp, client: &str) -> Value {
     let path = format!("/api/v1/shops/{}/completeness", app.shops[client]);
     let (status, answer) = app.call(Verb::POST, &path, None).await;
     assert_eq!(status, 202, "{answer}");
@@ -35,7 +35,7 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
     let (complete, found) = look(&app, "lossy").await;
     assert!(complete, "{found}");
     assert_eq!((&found["listed"], &found["stored"], &found["in_sink"]), (&json!(150), &json!(150), &json!(150)));
-    assert_eq!(mend(&app, "lossy").await, json!({"asked": 0}));
+    assert_eq!(repair(&app, "lossy").await, json!({"asked": 0}));
 
     // As if the database had been set back to an older copy of itself.
     let shop = app.shops["lossy"].clone();
@@ -64,7 +64,7 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
     assert!(look(&app, "well").await.0, "the other shop lacks nothing");
 
     app.sandbox().reset_audit();
-    assert_eq!(mend(&app, "lossy").await, json!({"asked": 7}));
+    assert_eq!(repair(&app, "lossy").await, json!({"asked": 7}));
     app.run_until_idle().await;
     assert!(look(&app, "lossy").await.0);
     oracle::mysql(&database, &oracle::truth(&app)).await;
@@ -84,7 +84,7 @@ async fn more_than_one_look_can_name_is_asked_for_all_the_same() {
     let app = TestApp::builder().mysql(database.url()).shop("large", 10_150, 0).start().await;
     app.run_until_idle().await;
     database.run("DELETE FROM shipments").await;
-    assert_eq!(mend(&app, "large").await, json!({"asked": 10_150}));
+    assert_eq!(repair(&app, "large").await, json!({"asked": 10_150}));
     app.run_until_idle().await;
     assert!(look(&app, "large").await.0);
     app.finish().await;
@@ -115,7 +115,7 @@ async fn what_the_database_forgot_of_the_list_is_told_again_without_a_call() {
     assert_eq!((complete, gaps.collect::<BTreeSet<_>>()), (false, expected));
 
     app.sandbox().reset_audit();
-    assert_eq!(mend(&app, "marked").await, json!({"asked": 2}));
+    assert_eq!(repair(&app, "marked").await, json!({"asked": 2}));
     app.run_until_idle().await;
     assert_eq!(marked().await, [left.as_str()]);
     assert!(look(&app, "marked").await.0);
@@ -144,7 +144,7 @@ async fn what_is_parked_gone_or_on_its_way_is_told_apart() {
     assert!(!complete, "something is parked");
     let told = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing"].map(|name| found[name].clone());
     assert_eq!(told, [80, 78, 78, 0, 1, 1, 0].map(|count: u64| json!(count)));
-    assert_eq!(mend(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for somebody");
+    assert_eq!(repair(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for somebody");
     app.expect_parked(1);
     app.finish().await;
 }
@@ -199,7 +199,7 @@ async fn rows_of_child_tables_are_compared_with_the_stored_documents_and_written
     assert_eq!((&found["missing"], &found["in_sink"], &found["listed"]), (&json!(4), &json!(276), &json!(280)));
 
     app.sandbox().reset_audit();
-    assert_eq!(mend(&app, "torn").await, json!({"asked": 4}));
+    assert_eq!(repair(&app, "torn").await, json!({"asked": 4}));
     assert!(look(&app, "torn").await.0);
     // Columns that the copy left out are filled too.
     assert_eq!(sums().await, whole);

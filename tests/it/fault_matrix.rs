@@ -119,7 +119,7 @@ async fn row(fault: Fault, dashboard: &Dashboard) -> Row {
 enum Wanted {
     /// That something is wrong, as it is since; with the length of the log before.
     Unwell(Since, usize),
-    /// That all is well, as it is since, within so many schedules.
+    /// That all is well again, within this number of schedules.
     Well(Since, u64),
 }
 

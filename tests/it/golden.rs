@@ -25,7 +25,7 @@ fn golden() -> Settings {
 /// The names below `Commands:` in a text of help.
 fn commands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // A text that goes on in the next line stands further in.
+    // The continuation of a text is indented further.
     let name = |line: &str| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).map(first_word);
     listed.filter_map(name).filter(|name| name != "help").collect()
 }

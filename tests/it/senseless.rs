@@ -119,14 +119,14 @@ fn what_does_nothing_is_told_by_check() {
                 pages = { style = \"none\" }\n";
     folder.write("waybill.toml", text);
     let ended = folder.run(&["check", "--offline"]).expect(1);
-    let told: Vec<&str> = ended
+    let lines: Vec<&str> = ended
         .out
         .lines()
         .filter(|line| !["directory: ", "key: ", "schedule: "].iter().any(|part| line.contains(part)))
         .collect();
     let none = "matches no list or detail of the configured resources";
     assert_eq!(
-        told[2..],
+        lines[2..],
         [
             "ok    resource things: is defined but not among `resources`: it is not synced".to_owned(),
             format!("FAIL  waybill.toml:6: source.limits.\"GET /elsewhere\": {none}."),

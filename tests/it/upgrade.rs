@@ -1,7 +1,7 @@
 //! A data directory and a MySQL schema that an earlier build made open, show what they held, and go on.
 //!
 //! `tests/it/upgrade/` holds them. `WAYBILL_UPGRADE_MAKE=1` with `WAYBILL_RIG_BINARY` naming the earlier build makes them
-//! anew: work that was killed on its way, and documents that wait for a database that is away.
+//! again: work that was killed on its way, and documents that wait for a database that is away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

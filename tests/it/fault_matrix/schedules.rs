@@ -13,7 +13,7 @@ use crate::support::program::Serving;
 pub(super) struct Since(u64);
 
 impl Since {
-    /// Now: the newest run is the last one of before.
+    /// Now: the newest run is the last one that began earlier.
     pub(super) async fn now(serving: &Serving) -> Since {
         let runs = serving.get("/api/v1/runs?limit=1").await;
         Since(runs["items"][0]["id"].as_u64().unwrap_or(0))

@@ -229,7 +229,7 @@ fn is_about(line: &Value, about: &About) -> bool {
     }
 }
 
-/// The warning that a fault began, among the lines after the first `from`; it comes within so many schedules.
+/// The warning that a fault began, among the lines after the first `from`; it comes within this number of schedules.
 pub(super) fn log_unwell(folder: &Folder, from: usize, about: &About, (since, allowed): (Since, u64)) -> Said {
     let lines = log(folder);
     let new = lines.get(from..).unwrap_or_default();
@@ -240,7 +240,7 @@ pub(super) fn log_unwell(folder: &Folder, from: usize, about: &About, (since, al
     within(&new[..at], about, (since, allowed)).map(|()| format!("WARN {}", new[at]["code"].as_str().unwrap()))
 }
 
-/// The line that it is over; it comes within so many schedules.
+/// The line that it is over; it comes within this number of schedules.
 pub(super) fn log_well(folder: &Folder, from: usize, about: &About, (since, allowed): (Since, u64)) -> Said {
     let lines = log(folder);
     let new = lines.get(from..).unwrap_or_default();

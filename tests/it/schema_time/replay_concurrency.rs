@@ -196,9 +196,9 @@ async fn a_renamed_table_is_reported() {
         ))
         .await;
     folder.write("waybill.toml", &named("goods"));
-    let told = folder.run(&["schema", "replay"]).expect(0).err;
+    let said = folder.run(&["schema", "replay"]).expect(0).err;
     let statement = "RENAME TABLE `goods` TO `goods_unused`, `THE OLD NAME` TO `goods`";
-    assert!(told.contains(statement), "{told}");
+    assert!(said.contains(statement), "{said}");
     database.run(&statement.replace("THE OLD NAME", "things")).await;
     let again = folder.run(&["schema", "replay", "--again"]).expect(0);
     assert_eq!(again.out, "things: 30 documents\n");
@@ -275,16 +275,16 @@ async fn drift_is_kept_over_restarts_until_a_column_takes_it() {
     assert!(metrics.contains("waybill_unmapped_fields{resource=\"parcels\"}"), "{metrics}");
     assert_eq!(serving.get("/api/v1/status").await["parked"], 0);
     assert_eq!(serving.terminate().0, Some(0));
-    let told = lossy(&folder.path("serve.stderr"));
-    assert!(told.contains("fields that no column takes") && told.contains("/shipmentItems"), "{told}");
+    let log = lossy(&folder.path("serve.stderr"));
+    assert!(log.contains("fields that no column takes") && log.contains("/shipmentItems"), "{log}");
 
     let serving = folder.serve();
     assert_eq!(serving.get(path).await, first);
     assert_eq!(serving.terminate().0, Some(0));
     let again = lossy(&folder.path("serve.stderr"));
     assert!(
-        !again.get(told.len()..).unwrap_or_default().contains("fields that no column takes"),
-        "told once a day, restarts or not: {again}"
+        !again.get(log.len()..).unwrap_or_default().contains("fields that no column takes"),
+        "logged once a day, restarts or not: {again}"
     );
 
     let column = "[resource.parcels.table.children.parcel_items]\nfrom = \"/shipmentItems\"\n\
