@@ -10,7 +10,7 @@ use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
-use crate::domain::{Combination, Mode, Next, Shop, ShopState};
+use crate::domain::{ListParams, Mode, Next, Shop, ShopState};
 use crate::sink::Mysql;
 use crate::sink::mysql::{Fault, Inspection, Rights, Severity, grant};
 use crate::source::pages::{self, ParsedPage};
@@ -237,7 +237,7 @@ impl PageTest<'_> {
 
     async fn page(
         &mut self,
-        combination: &Combination,
+        combination: &ListParams,
         position: &Position,
         previous: Option<&str>,
     ) -> Result<ParsedPage, String> {

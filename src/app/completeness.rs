@@ -13,7 +13,7 @@ use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{
-    Combination, Completeness, Gap, GapReason, Mode, Shop, ShopState, StoredVersion, StreamId, Trigger,
+    Completeness, Gap, GapReason, ListParams, Mode, Shop, ShopState, StoredVersion, StreamId, Trigger,
 };
 use crate::http::backend::ApiError;
 use crate::sink::mysql::Range;
@@ -51,7 +51,7 @@ impl From<CompareError> for ApiError {
 #[derive(Default)]
 struct Comparison {
     counts: Completeness,
-    gaps: BTreeMap<Gap, Combination>,
+    gaps: BTreeMap<Gap, ListParams>,
     /// There are more gaps than are named.
     truncated: bool,
 }
@@ -123,7 +123,7 @@ impl Inner {
         let restored = self.sink.rewrite_children(&definition.name, &shop.id, &torn).await?;
         let (stale_listing, missing): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
-        let named = |gaps: Vec<(Gap, Combination)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
+        let named = |gaps: Vec<(Gap, ListParams)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
         let resent = self.store.resend_listing(&shop.id, &definition.name, named(stale_listing)).await?;
         let count = missing.len() as u64;
         let queued = match &definition.detail {

@@ -9,7 +9,7 @@ use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, 
 use crate::catalog::definition::{Column, ColumnKind, ColumnSource, Definition};
 use crate::catalog::extract::{Cell, extract};
 use crate::config::Config;
-use crate::domain::{Combination, Json, Mode, Shop};
+use crate::domain::{Json, ListParams, Mode, Shop};
 use crate::source::{Credentials, Position, Walk, pages};
 
 /// Most list calls to find a first row: some windows and parameters have none.
@@ -83,7 +83,7 @@ async fn first_rows_of_parents(
     who: (&Shop, &Credentials),
     definition: &Definition,
     parent: &Definition,
-) -> anyhow::Result<(Combination, Vec<Row>)> {
+) -> anyhow::Result<(ListParams, Vec<Row>)> {
     let (_, parents) = first_rows(caller, who, parent, None).await?;
     let mut last = Err(anyhow::anyhow!("{}: the list has no row", parent.name));
     for (id, _) in parents.into_iter().take(PARENTS_MAX) {
@@ -103,7 +103,7 @@ async fn first_rows(
     who: (&Shop, &Credentials),
     definition: &Definition,
     parent: Option<String>,
-) -> anyhow::Result<(Combination, Vec<Row>)> {
+) -> anyhow::Result<(ListParams, Vec<Row>)> {
     let now = caller.store.clock().now();
     let mut calls = 0;
     for days in [0, 1, 3, 7, 30, 90] {
@@ -140,7 +140,7 @@ async fn document(
     Ok(pages::detail(definition, id, &body, || None, caller.store.clock().now())?.body)
 }
 
-fn lay_out(definition: &Definition, shop: &Shop, combination: &Combination, documents: &[(String, Bytes)]) -> Preview {
+fn lay_out(definition: &Definition, shop: &Shop, combination: &ListParams, documents: &[(String, Bytes)]) -> Preview {
     let table = &definition.table;
     let names = std::iter::once(&table.id_column).chain(table.columns.iter().map(|column| &column.name));
     let mut preview = Preview {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{master_key, source_config, token_store::PersistentTokens};
 use crate::catalog::{Definition, Rule};
 use crate::config::Config;
-use crate::domain::{Clock, Combination, Shop, ShopState};
+use crate::domain::{Clock, ListParams, Shop, ShopState};
 use crate::source::pages::{self, ParsedPage};
 use crate::source::{Budget, Call, Credentials, Outcome, Position, Source, SourceError};
 use crate::store::{Store, StoreError};
@@ -116,7 +116,7 @@ impl<'a> Caller<'a> {
         &self,
         (shop, credentials): (&Shop, &Credentials),
         definition: &Definition,
-        combination: &Combination,
+        combination: &ListParams,
         position: &Position,
     ) -> anyhow::Result<ParsedPage> {
         let call = pages::list_call(definition, combination, position, self.store.clock().now());

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::coverage::Coverage;
-use crate::domain::{Combination, StreamId};
+use crate::domain::{ListParams, StreamId};
 
 /// Separates the parent's id from a row's own id.
 const PARENT_END: char = ':';
@@ -50,7 +50,7 @@ pub struct List {
     pub windows: Option<Windows>,
     pub recent: Option<Recent>,
     /// Each is a stream; at least one (the empty combination when the list takes no parameters).
-    pub combinations: Vec<Combination>,
+    pub combinations: Vec<ListParams>,
     /// JSON pointer to the row's own time, if rows have one.
     pub time: Option<String>,
     /// Pointers to the values whose change makes a row a changed one (`*` for any array index); empty: all of it.
@@ -214,7 +214,7 @@ pub struct Until {
 impl Definition {
     /// The streams of a shop: one per combination of list parameters.
     pub fn streams<'a>(&'a self, shop: &'a str) -> impl Iterator<Item = StreamId> + 'a {
-        let of = |combination: &Combination| StreamId {
+        let of = |combination: &ListParams| StreamId {
             shop: shop.to_owned(),
             resource: self.name.clone(),
             combination: combination.clone(),
@@ -223,7 +223,7 @@ impl Definition {
     }
 
     /// Whether the rows of a combination come newest first.
-    pub fn newest_first(&self, combination: &Combination) -> bool {
+    pub fn newest_first(&self, combination: &ListParams) -> bool {
         let excepted = |(name, values): &(String, Vec<String>)| {
             combination.get(name).is_some_and(|value| values.iter().any(|one| one == value))
         };

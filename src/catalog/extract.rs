@@ -7,7 +7,7 @@ use super::cell::cell;
 pub use super::cell::{Cell, millis_of, text_cell};
 use super::columns::{ChildTable, Column, ColumnKind, ColumnSource};
 use super::definition::Definition;
-use crate::domain::{Combination, Json};
+use crate::domain::{Json, ListParams};
 
 /// The typed form of one document.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,12 +25,12 @@ struct Within<'a> {
     value: &'a Json<'a>,
     /// Its ancestors: the document first, the nearest last.
     above: &'a [&'a Json<'a>],
-    combination: &'a Combination,
+    combination: &'a ListParams,
     parent: Option<&'a str>,
 }
 
 /// Extracts the cells of a document; `id` is its stored id.
-pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combination: &Combination) -> Extract {
+pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combination: &ListParams) -> Extract {
     let mut out = Extract::default();
     let (parent, _) = definition.split_id(id);
     let whole = Within { value: document, above: &[], combination, parent: parent.as_deref() };
@@ -85,7 +85,7 @@ fn known(kind: ColumnKind, text: Option<&str>) -> Cell {
 mod tests {
     use super::{Cell, extract, text_cell};
     use crate::catalog::definition::ColumnKind;
-    use crate::domain::{Combination, Json};
+    use crate::domain::{Json, ListParams};
 
     fn read(text: &str) -> Json<'_> {
         Json::parse(text.as_bytes()).unwrap()
@@ -185,7 +185,7 @@ mod tests {
         let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
         let document = br#"{"id":"1","name":"n","tags":["x","y"],"boxes":[
             {"b":"A","parts":[{"n":1},{"n":2}]}, {"b":"B"}, {"b":"C","parts":[{"n":3}]}, {"b":"D","parts":{}}]}"#;
-        let found = extract(&definition, "S:1", &Json::parse(document).unwrap(), &Combination::default());
+        let found = extract(&definition, "S:1", &Json::parse(document).unwrap(), &ListParams::default());
         let text = |text: &str| Cell::Text(text.to_owned());
         assert_eq!(found.cells, [text("S")]);
         let children = &definition.table.children;

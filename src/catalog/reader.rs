@@ -11,7 +11,7 @@ use super::coverage::Coverage;
 use super::definition::{Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows};
 use super::toml_fields::{Collector, Fields};
 use super::{Problem, Problems, paging, table_reader};
-use crate::domain::Combination;
+use crate::domain::ListParams;
 
 /// Names taken by paths of the HTTP API or by schemas of its OpenAPI document.
 const RESERVED: [&str; 10] =
@@ -141,8 +141,8 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let choices = choices(&fields);
     let combinations = combinations(&choices);
     let longest = combinations.iter().map(|one| one.to_string().chars().count()).max().unwrap_or(0);
-    if longest > Combination::CHARS_MAX {
-        let most = Combination::CHARS_MAX;
+    if longest > ListParams::CHARS_MAX {
+        let most = ListParams::CHARS_MAX;
         fields.problem("parameters", format!("combine to up to {longest} characters; at most {most} are allowed"));
     }
     let unordered_when = fields.named_texts("unordered_when");
@@ -353,10 +353,10 @@ fn is_path(fields: &Fields<'_>, path: &str, has_parent: bool) -> bool {
 }
 
 /// All combinations of the parameters' values, in a fixed order.
-fn combinations(parameters: &BTreeMap<String, Vec<String>>) -> Vec<Combination> {
-    let mut all = vec![Combination::default()];
+fn combinations(parameters: &BTreeMap<String, Vec<String>>) -> Vec<ListParams> {
+    let mut all = vec![ListParams::default()];
     for (name, values) in parameters {
-        let longer = |combination: &Combination| {
+        let longer = |combination: &ListParams| {
             let combination = combination.clone();
             values.iter().map(move |value| {
                 let mut longer = combination.clone();

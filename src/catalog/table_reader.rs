@@ -8,7 +8,7 @@ use toml::Value;
 use super::cell::text_cell;
 use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::toml_fields::Fields;
-use crate::domain::Combination;
+use crate::domain::ListParams;
 
 /// Columns that Waybill adds to every table; a definition may not use these names.
 pub(super) const META_COLUMNS: [&str; 11] = [
@@ -33,7 +33,7 @@ const LISTING: [&str; 6] = ["shop", "from", "to", "q", "limit", "cursor"];
 
 /// The parts of the definition that its columns depend on.
 pub(super) struct Around<'a> {
-    pub(super) combinations: &'a [Combination],
+    pub(super) combinations: &'a [ListParams],
     pub(super) has_parent: bool,
     pub(super) zone: Option<&'a TimeZone>,
 }

@@ -287,10 +287,10 @@ mod tests {
     use super::{Layout, Line, forecast, line, sums, waiting_in, waits};
     use crate::cli::table::Mark;
     use crate::domain::document::RunView;
-    use crate::domain::{Combination, Mode, Pass, Run, RunState, StreamId, Trigger, Wait, WaitReason};
+    use crate::domain::{ListParams, Mode, Pass, Run, RunState, StreamId, Trigger, Wait, WaitReason};
 
     fn view(state: RunState) -> RunView {
-        let combination = Combination(vec![("status".into(), "open".into())]);
+        let combination = ListParams(vec![("status".into(), "open".into())]);
         RunView {
             run: Run {
                 id: 7,

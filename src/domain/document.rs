@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::Millis;
 use super::run::Run;
 use super::shop::Shop;
-use super::stream::{Checkpoint, Combination, StreamId};
+use super::stream::{Checkpoint, ListParams, StreamId};
 use super::wait::Wait;
 
 /// One document as read from the API.
@@ -15,7 +15,7 @@ pub struct Document {
     pub shop: String,
     pub resource: String,
     /// The stream parameters under which it was listed; columns may be filled from them.
-    pub combination: Combination,
+    pub combination: ListParams,
     pub id: String,
     /// Rises with every read of any document of this installation; newer wins.
     pub version: u64,

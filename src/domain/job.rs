@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Millis;
-use super::stream::{Combination, StreamId};
+use super::stream::{ListParams, StreamId};
 
 /// Priority of a job: new before changed before history before routine re-reads.
 /// The number is part of the queue's keys; never renumber.
@@ -33,7 +33,7 @@ pub enum JobKind {
     /// Read one page of a stream.
     ListPage {
         run: u64,
-        combination: Combination,
+        combination: ListParams,
         /// Number of the page, from 1; counts up in every page style.
         page: u64,
         /// Position of the page, where the number alone is not enough.
@@ -49,7 +49,7 @@ pub enum JobKind {
     /// Record which rows a full walk did not see. Makes no call.
     Sweep {
         run: u64,
-        combination: Combination,
+        combination: ListParams,
         /// The last id looked at; empty at the start.
         after: String,
     },
@@ -58,7 +58,7 @@ pub enum JobKind {
         /// None for re-reads by the refresh rule.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<u64>,
-        combination: Combination,
+        combination: ListParams,
         id: String,
     },
 }

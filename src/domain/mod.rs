@@ -38,7 +38,7 @@ pub use log_throttle::LogThrottle;
 pub use retry::{Disposition, RetryPolicy};
 pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger};
 pub use shop::{Shop, ShopId, ShopState};
-pub use stream::{Checkpoint, Combination, StreamId};
+pub use stream::{Checkpoint, ListParams, StreamId};
 pub use stream_status::{CallKind, StreamError, StreamStatus, Trouble, Unproved};
 pub use wait::{Wait, WaitReason};
 

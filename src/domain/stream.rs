@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::clock::Millis;
 use super::shop::ShopId;
 
-/// One combination of list parameters, sorted by name: `[("status", "open")]`.
+/// List parameters of one stream, sorted by name: `[("status", "open")]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Combination(pub Vec<(String, String)>);
+pub struct ListParams(pub Vec<(String, String)>);
 
-impl Combination {
+impl ListParams {
     /// Longest text form that a sink can store, in characters.
     pub const CHARS_MAX: usize = 255;
 
@@ -22,14 +22,14 @@ impl Combination {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
-    /// The value of one parameter in this combination.
+    /// The value of one parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// `name=value&name=value`; empty when the list takes no parameters.
-impl fmt::Display for Combination {
+impl fmt::Display for ListParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, value)) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "&" };
@@ -44,7 +44,7 @@ impl fmt::Display for Combination {
 pub struct StreamId {
     pub shop: ShopId,
     pub resource: String,
-    pub combination: Combination,
+    pub combination: ListParams,
 }
 
 impl fmt::Display for StreamId {

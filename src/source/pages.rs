@@ -26,7 +26,7 @@ use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::domain::clock::Millis;
 use crate::domain::job::{Next, Rejected, Row};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
-use crate::domain::{Combination, Json};
+use crate::domain::{Json, ListParams};
 
 /// One list page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct ParsedDetail {
 }
 
 /// The call for one list page, made now.
-pub fn list_call(definition: &Definition, combination: &Combination, position: &Position, now: Millis) -> Call {
+pub fn list_call(definition: &Definition, combination: &ListParams, position: &Position, now: Millis) -> Call {
     let path = fill(&definition.list.path, position.parent.as_deref(), "");
     Call { path, query: position.query(definition, combination, now), media_type: definition.media_type.clone() }
 }

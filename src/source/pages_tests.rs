@@ -10,7 +10,7 @@ use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::catalog::reader;
 use crate::domain::job::Next;
-use crate::domain::{Combination, Mode};
+use crate::domain::{ListParams, Mode};
 
 const HOUR: i64 = 3_600_000;
 
@@ -254,11 +254,11 @@ fn a_refresh_rule_may_wait_until_all_values_are_final() {
 #[test]
 fn calls_are_built_from_the_definition() {
     let definition = listed();
-    let combination = Combination(vec![("kind".to_owned(), "B".to_owned())]);
+    let combination = ListParams(vec![("kind".to_owned(), "B".to_owned())]);
     let call = list_call(&definition, &combination, &Position::read(3, None).unwrap(), 0);
     let query: Vec<(&str, &str)> = call.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!((call.path.as_str(), query), ("/things", vec![("kind", "B"), ("page", "3")]));
-    assert!(list_call(&row_is_document(), &Combination::default(), &Position::default(), 0).query.is_empty());
+    assert!(list_call(&row_is_document(), &ListParams::default(), &Position::default(), 0).query.is_empty());
     let path = |id: &str| detail_call(&definition, id).unwrap().path;
     assert_eq!(path("A2K8290LP8"), "/things/A2K8290LP8");
     assert_eq!(path("../a/b?c#d%é{id}"), "/things/..%2Fa%2Fb%3Fc%23d%25%C3%A9%7Bid%7D");
@@ -284,7 +284,7 @@ pub(super) fn styled(pages: &str) -> Definition {
 pub(super) fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Option<String>) {
     let (mut position, mut queries) = (Position::default(), Vec::new());
     for (body, next_link) in answers {
-        let query = list_call(definition, &Combination::default(), &position, 0).query;
+        let query = list_call(definition, &ListParams::default(), &position, 0).query;
         queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
         let body = Bytes::copy_from_slice(body.as_bytes());
         let answer = Answer { body: &body, next_link: *next_link, previous: None };
@@ -401,7 +401,7 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     );
     let walk = Walk { mode: Mode::Full, started_at: 0, since: None, parent: Some("a:1/%".to_owned()) };
     let first = Position::begin(&child, walk);
-    let call = list_call(&child, &Combination::default(), &first, 0);
+    let call = list_call(&child, &ListParams::default(), &first, 0);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/a%3A1%2F%25/things", "1"));
     let answer = |position: &Position, body: &'static str| {
         let body = Bytes::from_static(body.as_bytes());
@@ -418,9 +418,9 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
         Next::End => panic!("the list ended too early"),
     };
     let second = position(&some.next);
-    assert_eq!(list_call(&child, &Combination::default(), &second, 0).query[0].1, "2");
+    assert_eq!(list_call(&child, &ListParams::default(), &second, 0).query[0].1, "2");
     let next = position(&answer(&second, "{}").next);
-    let call = list_call(&child, &Combination::default(), &next, 0);
+    let call = list_call(&child, &ListParams::default(), &next, 0);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/b/things", "1"), "from its first page on");
     // Equal lists of two parents are not a list that repeats itself.
     let row = r#"{"things":[{"id":"1"}]}"#;

@@ -14,7 +14,7 @@ use super::problem::SourceError;
 use crate::catalog::Definition;
 use crate::catalog::definition::{Pages, Recent, Span, Windows};
 use crate::domain::clock::Millis;
-use crate::domain::{Checkpoint, Combination, Mode};
+use crate::domain::{Checkpoint, ListParams, Mode};
 
 /// How long the call of a walk over the last minutes may be delayed without missing changes.
 const CALL_WAIT: Duration = Duration::from_secs(300);
@@ -120,7 +120,7 @@ impl Position {
     pub(super) fn query(
         &self,
         definition: &Definition,
-        combination: &Combination,
+        combination: &ListParams,
         now: Millis,
     ) -> Vec<(String, String)> {
         let list = &definition.list;
@@ -286,7 +286,7 @@ fn days(windows: &Windows, overlap: Duration, since: Option<Millis>, now: Millis
 mod tests {
     use super::{Position, Walk, news_since};
     use crate::catalog::Definition;
-    use crate::domain::{Checkpoint, Combination, Mode};
+    use crate::domain::{Checkpoint, ListParams, Mode};
 
     fn definition(list: &str) -> Definition {
         let text = format!("id = \"/id\"\nlist = {{ path = \"/things\", items = \"/things\", {list} }}\ntable = {{}}");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn asked(definition: &Definition, position: &Position, now: i64) -> String {
-        let query = position.query(definition, &Combination::default(), now);
+        let query = position.query(definition, &ListParams::default(), now);
         query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
     }
 

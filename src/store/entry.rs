@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Checkpoint, Combination, StreamId};
+use crate::domain::{Checkpoint, ListParams, StreamId};
 
 /// All of a document but its body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DocumentHead {
     pub(crate) shop: String,
     pub(crate) resource: String,
-    pub(crate) combination: Combination,
+    pub(crate) combination: ListParams,
     pub(crate) id: String,
     pub(crate) fetched_at: i64,
     pub(crate) first_listed_at: i64,

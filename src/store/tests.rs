@@ -31,7 +31,7 @@ use super::{
     Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
 };
 use crate::domain::{
-    Clock, Combination, Effects, Entry, JobKind, Lease, Mode, Next, Rejected, Row, RunState, ShopState, StreamId,
+    Clock, Effects, Entry, JobKind, Lease, ListParams, Mode, Next, Rejected, Row, RunState, ShopState, StreamId,
     Trigger,
 };
 
@@ -51,7 +51,7 @@ async fn fixture() -> Fixture {
     let clock = Clock::manual(NOW);
     let store = Store::over(Arc::clone(&kv), SealKey::new(&[1; 32]), clock.clone(), Path::new("memory")).unwrap();
     let shop = store.create_shop(new_shop("client-1")).await.unwrap();
-    let combination = Combination(vec![("kind".into(), "a".into())]);
+    let combination = ListParams(vec![("kind".into(), "a".into())]);
     let stream = StreamId { shop: shop.id, resource: "things".into(), combination };
     Fixture { store, clock, kv, stream }
 }
@@ -473,7 +473,7 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
     let store = open().unwrap();
     assert!(matches!(open(), Err(StoreError::InUse { .. })));
     let shop = store.create_shop(new_shop("client-1")).await.unwrap();
-    let stream = StreamId { shop: shop.id.clone(), resource: "things".into(), combination: Combination::default() };
+    let stream = StreamId { shop: shop.id.clone(), resource: "things".into(), combination: ListParams::default() };
     store.start_runs(vec![stream], Mode::Full, Trigger::Request).await.unwrap();
     let queue = Queue { shop: shop.id.clone(), resource: "things".into(), kind: QueueKind::List };
     let budget = Some(("client-1".to_owned(), "GET /things".to_owned(), 5));

@@ -9,7 +9,7 @@ use serde_json::Value;
 use waybill::catalog::definition::Place;
 use waybill::catalog::extract::extract;
 use waybill::catalog::{self, Definition, RuleTable, source_defaults};
-use waybill::domain::{Combination, Json};
+use waybill::domain::{Json, ListParams};
 use waybill::sandbox::Method;
 
 use crate::support::app::{Builder, TestApp};
@@ -60,7 +60,7 @@ fn values_at(definition: &Definition, place: &Place, item: &Value) -> Vec<String
         Place::Child { table, column } => {
             let text = item["document"].to_string();
             let document = Json::parse(text.as_bytes()).unwrap();
-            let cells = extract(definition, item["id"].as_str().unwrap(), &document, &Combination::default());
+            let cells = extract(definition, item["id"].as_str().unwrap(), &document, &ListParams::default());
             let at = definition.table.children.iter().position(|child| child.name == *table).unwrap();
             let columns = &definition.table.children[at].columns;
             let column = columns.iter().position(|known| known.name == *column).unwrap();

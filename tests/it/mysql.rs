@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use waybill::catalog::{self, Definition, RuleTable};
 use waybill::domain::clock::Millis;
-use waybill::domain::{Combination, Document, Entry};
+use waybill::domain::{Document, Entry, ListParams};
 use waybill::sink::{Mysql, SinkErrorClass};
 
 use crate::support::mariadb::Database;
@@ -41,8 +41,8 @@ async fn prepared(database: &Database) -> Mysql {
     mysql
 }
 
-fn combination() -> Combination {
-    Combination(vec![("fulfilment-method".to_owned(), "FBR".to_owned())])
+fn combination() -> ListParams {
+    ListParams(vec![("fulfilment-method".to_owned(), "FBR".to_owned())])
 }
 
 fn document(shop: &str, id: &str, version: u64, body: &Value) -> Document {

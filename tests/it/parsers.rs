@@ -14,7 +14,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use waybill::catalog::definition::Definition;
 use waybill::catalog::{self, Limit, RuleTable, extract, reader};
 use waybill::config::Config;
-use waybill::domain::Combination;
+use waybill::domain::ListParams;
 use waybill::domain::json::Json;
 use waybill::source::headers::retry_after;
 use waybill::source::{Position, Quota, pages};
@@ -140,7 +140,7 @@ fn pages() {
 #[test]
 fn documents() {
     let definition = shipments();
-    let combination = Combination(vec![("fulfilment-method".into(), "FBR".into())]);
+    let combination = ListParams(vec![("fulfilment-method".into(), "FBR".into())]);
     read_all("a document", &[DOCUMENT], |text| {
         let body = Bytes::copy_from_slice(text);
         let Ok(read) = pages::detail(&definition, "914587795", &body, || None, NOW) else { return false };

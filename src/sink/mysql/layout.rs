@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind};
-use crate::domain::Combination;
+use crate::domain::ListParams;
 
 use super::statements::{self, Sized, sizes};
 use super::types::is_long_text;
@@ -125,7 +125,7 @@ impl Layout {
 fn parent(definition: &Definition) -> Result<SqlTable, String> {
     let table = &definition.table;
     let mut columns = key_columns(&table.id_column);
-    let combination = format!("VARCHAR({}) {BYTES} NOT NULL DEFAULT ''", Combination::CHARS_MAX);
+    let combination = format!("VARCHAR({}) {BYTES} NOT NULL DEFAULT ''", ListParams::CHARS_MAX);
     columns.push(SqlColumn::new("combination", &combination, OnRepeat::Newest));
     columns.extend(own_columns(&table.name, &table.columns, OnRepeat::Newest)?);
     columns.push(SqlColumn::new("document", "JSON NOT NULL", OnRepeat::Newest));

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::domain::StoredVersion;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
-use crate::domain::stream::{Checkpoint, Combination, StreamId};
+use crate::domain::stream::{Checkpoint, ListParams, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
@@ -47,7 +47,7 @@ type LedgerTuple = (String, String, u64, u64, u64, Value, Value, Value, Option<V
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
     pub id: String,
-    pub combination: Combination,
+    pub combination: ListParams,
     pub version: u64,
     pub row_hash: u64,
     pub document_hash: u64,
@@ -278,7 +278,7 @@ impl Mysql {
     }
 
     /// The list parameters that a stored text denotes.
-    pub(super) fn combination(&self, resource: &str, text: &str) -> Combination {
+    pub(super) fn combination(&self, resource: &str, text: &str) -> ListParams {
         let layout = self.layouts.iter().find(|layout| layout.definition.name == resource);
         let known = layout.and_then(|layout| {
             layout.definition.list.combinations.iter().find(|combination| combination.to_string() == text)
@@ -286,7 +286,7 @@ impl Mysql {
         // No longer configured: parse its parts as far as possible.
         known.cloned().unwrap_or_else(|| {
             let parts = text.split('&').filter_map(|part| part.split_once('='));
-            Combination(parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+            ListParams(parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::Json;
 use crate::domain::clock::Millis;
 use crate::domain::document::{Document, Entry};
 use crate::domain::shop::Shop;
-use crate::domain::stream::{Checkpoint, Combination, StreamId};
+use crate::domain::stream::{Checkpoint, ListParams, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::layout::{ID_CHARS_MAX, Layout, SHOP_CHARS_MAX};
@@ -63,7 +63,7 @@ impl<'a> Plan<'a> {
             match entry.borrow() {
                 Entry::Document(document) => {
                     let layout = place(layouts, &document.resource, &document.shop, &document.id)?;
-                    if document.combination.to_string().chars().count() > Combination::CHARS_MAX {
+                    if document.combination.to_string().chars().count() > ListParams::CHARS_MAX {
                         return Err(poison(document, "its list parameters are longer than 255 characters"));
                     }
                     if let Some(documents) = plan.documents.get_mut(layout) {

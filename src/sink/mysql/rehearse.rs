@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::catalog::definition::{Column, ColumnKind};
 use crate::catalog::extract::{Cell, Extract};
 use crate::domain::document::Document;
-use crate::domain::stream::{Checkpoint, Combination, StreamId};
+use crate::domain::stream::{Checkpoint, ListParams, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
@@ -146,7 +146,7 @@ impl Mysql {
                 let stream = StreamId {
                     shop: shop.clone(),
                     resource: layout.definition.name.clone(),
-                    combination: Combination(vec![]),
+                    combination: ListParams(vec![]),
                 };
                 let checkpoint = Checkpoint { walked_at: Some(AT), ..Checkpoint::default() };
                 for (text, values) in
@@ -187,7 +187,7 @@ fn document(layout: &Layout, shop: &str, version: u64) -> Document {
     Document {
         shop: shop.to_owned(),
         resource: layout.definition.name.clone(),
-        combination: Combination(vec![]),
+        combination: ListParams(vec![]),
         id: "1".to_owned(),
         version,
         fetched_at: AT,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::catalog::definition::{Column, Table};
 use crate::catalog::extract::extract;
-use crate::domain::{Combination, Json};
+use crate::domain::{Json, ListParams};
 use crate::sink::SinkError;
 
 use super::Mysql;
@@ -273,7 +273,7 @@ impl<'a> Fresh<'a> {
     }
 
     /// Skips a document that was edited by hand and is no longer JSON.
-    fn push(&mut self, layout: &Layout, stored: &'a Stored, combination: &Combination) {
+    fn push(&mut self, layout: &Layout, stored: &'a Stored, combination: &ListParams) {
         let (shop, id, _, document, version) = stored;
         let Ok(value) = Json::parse(document) else {
             tracing::warn!(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Combination, StoredVersion};
+use crate::domain::{ListParams, StoredVersion};
 use crate::store::codec::{decode_with, encode_with};
 use crate::store::crypto::document_context;
 use crate::store::entry::{DocumentHead, Head};
@@ -13,7 +13,7 @@ use crate::store::tx::transaction::Tx;
 
 #[derive(Serialize, Deserialize)]
 struct ArchiveHead {
-    combination: Combination,
+    combination: ListParams,
     version: u64,
     fetched_at: i64,
     first_listed_at: i64,
@@ -26,7 +26,7 @@ struct ArchiveHead {
 pub struct Archived {
     pub shop_id: String,
     pub id: String,
-    pub combination: Combination,
+    pub combination: ListParams,
     pub version: u64,
     pub fetched_at: i64,
     pub first_listed_at: i64,

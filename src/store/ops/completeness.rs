@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{Class, Combination, Job, JobKind, StreamId};
+use crate::domain::{Class, Job, JobKind, ListParams, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue, QueueKind};
@@ -36,7 +36,7 @@ pub enum Known {
 pub struct Listed {
     pub id: String,
     /// Of a stream that lists it.
-    pub combination: Combination,
+    pub combination: ListParams,
     /// A stream still lists it.
     pub is_listed: bool,
     pub known: Known,
@@ -130,7 +130,7 @@ impl Store {
         &self,
         shop: &str,
         resource: &str,
-        documents: Vec<(String, Combination)>,
+        documents: Vec<(String, ListParams)>,
     ) -> Result<(), StoreError> {
         let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             detail::forget(tx, stream, id)?;
@@ -152,7 +152,7 @@ impl Store {
         &self,
         shop: &str,
         resource: &str,
-        documents: Vec<(String, Combination)>,
+        documents: Vec<(String, ListParams)>,
     ) -> Result<u64, StoreError> {
         let row = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             let key = keyspace::row(stream, id);
@@ -175,7 +175,7 @@ impl Store {
         &self,
         shop: &str,
         resource: &str,
-        documents: Vec<(String, Combination)>,
+        documents: Vec<(String, ListParams)>,
     ) -> Result<u64, StoreError> {
         let now = self.now();
         let resend = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
@@ -195,7 +195,7 @@ impl Store {
         &self,
         shop: &str,
         resource: &str,
-        documents: Vec<(String, Combination)>,
+        documents: Vec<(String, ListParams)>,
         step: impl Fn(&mut Tx<'_>, &StreamId, &str) -> Result<bool, StoreError> + Copy + Send + 'static,
     ) -> Result<u64, StoreError> {
         let mut done = 0;

@@ -4,7 +4,7 @@
 //! Called by `app` once, for a store that was just made. What was in the lost store and not in the sink yet (jobs,
 //! outbox, parked, checkpoints, API keys) is gone; the first walk, which is whole, finds the documents again.
 
-use crate::domain::{Combination, Shop, StreamId};
+use crate::domain::{ListParams, Shop, StreamId};
 use crate::store::codec::encode;
 use crate::store::engine::kv::Change;
 use crate::store::error::StoreError;
@@ -27,7 +27,7 @@ const NOTED_AT_ONCE: usize = 500;
 #[derive(Clone, Debug)]
 pub struct Mirrored {
     pub id: String,
-    pub combination: Combination,
+    pub combination: ListParams,
     pub version: u64,
     pub row_hash: u64,
     pub document_hash: u64,

@@ -1,7 +1,7 @@
 //! Open runs are found without a look at all.
 
 use super::fixture;
-use crate::domain::{Combination, Mode, Next, StreamId, Trigger};
+use crate::domain::{ListParams, Mode, Next, StreamId, Trigger};
 
 #[tokio::test]
 async fn open_runs_are_those_of_the_books_however_they_come_and_go() {
@@ -15,7 +15,7 @@ async fn open_runs_are_those_of_the_books_however_they_come_and_go() {
     assert_eq!(open(), [0; 0]);
     let first = f.start(Mode::Full).await;
     assert_eq!(open(), [first]);
-    let other = StreamId { combination: Combination(vec![("kind".into(), "b".into())]), ..f.stream.clone() };
+    let other = StreamId { combination: ListParams(vec![("kind".into(), "b".into())]), ..f.stream.clone() };
     let second = f.store.start_runs([other], Mode::Full, Trigger::Schedule).await.unwrap()[0].run();
     assert_eq!(open(), [second, first]);
     f.page(&[("1", 1, 0)], Next::End).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
-use crate::domain::{Combination, Effects, Entry, Lease, Mode, Next, Rejected, RunState, StreamId, Trigger};
+use crate::domain::{Effects, Entry, Lease, ListParams, Mode, Next, Rejected, RunState, StreamId, Trigger};
 use crate::store::keyspace;
 use crate::store::{Failure, QueueKind, Settlement, Start, Started};
 
@@ -57,7 +57,7 @@ async fn it_begins_when_that_walk_ends_or_fails() {
 #[tokio::test]
 async fn streams_that_wait_for_the_walk_for_news_wait_for_the_whole_one_behind_it() {
     let f = walked().await;
-    let child = StreamId { resource: "parts".into(), combination: Combination::default(), ..f.stream.clone() };
+    let child = StreamId { resource: "parts".into(), combination: ListParams::default(), ..f.stream.clone() };
     let news = Start { stream: f.stream.clone(), followers: vec![child.clone()] };
     f.store.start_runs([news], Mode::Incremental, Trigger::Schedule).await.unwrap();
     asked(&f, Mode::Full, Trigger::Request).await;

@@ -9,7 +9,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::faulty::Faulty;
 use super::{NOW, fixture};
-use crate::domain::{Clock, Combination, Mode, Next, Run, RunState, StreamId, Trigger};
+use crate::domain::{Clock, ListParams, Mode, Next, Run, RunState, StreamId, Trigger};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
@@ -34,7 +34,7 @@ fn stream(number: u8) -> StreamId {
     StreamId {
         shop: format!("shop{}", number % 2),
         resource: if number.is_multiple_of(3) { "orders" } else { "returns" }.to_owned(),
-        combination: Combination(vec![("kind".into(), (number % 3).to_string())]),
+        combination: ListParams(vec![("kind".into(), (number % 3).to_string())]),
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::order::with_unreadable;
 use super::{Fixture, MORE, NOW, RULE, detail, document_id, fixture, page};
-use crate::domain::{Class, Combination, Effects, Entry, JobKind, Mode, Next, Run, RunState, StreamId, Trigger};
+use crate::domain::{Class, Effects, Entry, JobKind, ListParams, Mode, Next, Run, RunState, StreamId, Trigger};
 use crate::store::{Failure, QueueKind, Settlement, Start, WalkRule};
 
 async fn details(f: &Fixture) -> Vec<Class> {
@@ -97,7 +97,7 @@ async fn only_who_asks_for_a_full_walk_has_planned_reads_made_early() {
 
 /// The other stream of the resource.
 fn sibling(f: &Fixture) -> StreamId {
-    StreamId { combination: Combination(vec![("kind".into(), "b".into())]), ..f.stream.clone() }
+    StreamId { combination: ListParams(vec![("kind".into(), "b".into())]), ..f.stream.clone() }
 }
 
 /// Times since when rows are no longer listed, as the sink gets them.
@@ -142,7 +142,7 @@ async fn what_moved_from_one_list_to_another_is_still_listed() {
 async fn streams_that_follow_are_walked_when_all_before_them_have_been() {
     let f = fixture().await;
     let (one, other) = (f.stream.clone(), sibling(&f));
-    let child = StreamId { resource: "parts".into(), combination: Combination::default(), ..f.stream.clone() };
+    let child = StreamId { resource: "parts".into(), combination: ListParams::default(), ..f.stream.clone() };
     let start = |stream: &StreamId| Start { stream: stream.clone(), followers: vec![child.clone()] };
     f.store.start_runs([start(&one), start(&other)], Mode::Full, Trigger::Schedule).await.unwrap();
     let resources = || -> Vec<String> {

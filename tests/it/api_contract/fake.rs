@@ -14,7 +14,7 @@ use waybill::domain::calls::{CallCounts, CallDay, CallStatus};
 use waybill::domain::clock::Millis;
 use waybill::domain::document::{Parked, RunView};
 use waybill::domain::health::{ResourceHealth, ShopHealth};
-use waybill::domain::stream::Combination;
+use waybill::domain::stream::ListParams;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId, Wait, WaitReason};
 use waybill::http::backend::{
     AnswerName, ApiError, Backend, BackendFuture, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift,
@@ -81,7 +81,7 @@ fn grant(key_id: &str, scope: Scope, shops: Option<&[&str]>) -> (KeyGrant, Strin
 }
 
 fn run_view(id: u64, shop: &str) -> RunView {
-    let combination = Combination(vec![("fulfilment-method".to_owned(), "FBR".to_owned())]);
+    let combination = ListParams(vec![("fulfilment-method".to_owned(), "FBR".to_owned())]);
     let stream = StreamId { shop: shop.to_owned(), resource: "shipments".to_owned(), combination };
     let run = Run {
         id,

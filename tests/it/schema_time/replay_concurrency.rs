@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use waybill::domain::{Combination, Document, Entry};
+use waybill::domain::{Document, Entry, ListParams};
 use waybill::sandbox::{Options, ShopOptions};
 use waybill::sink::Mysql;
 use waybill::sink::mysql::Scope;
@@ -51,7 +51,7 @@ fn newer(number: u64, round: u64) -> Entry {
     Entry::Document(Document {
         shop: SHOP.to_owned(),
         resource: "things".to_owned(),
-        combination: Combination::default(),
+        combination: ListParams::default(),
         id,
         version: 1_000_000 + round,
         fetched_at: 1_795_305_600_000,
