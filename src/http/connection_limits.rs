@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Client identity for per-client limits: IPv4 address or IPv6 /64, which one customer has whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,62 +31,34 @@ impl fmt::Display for Peer {
 
 /// Counts open connections, in total and per client.
 pub(super) struct ConnectionLimits {
-    taken: Arc<Mutex<Taken>>,
-    all_max: usize,
+    all: Arc<Semaphore>,
+    /// Of the clients that have a connection.
+    by_peer: HashMap<Peer, Arc<Semaphore>>,
     per_peer_max: usize,
 }
 
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    by_peer: HashMap<Peer, usize>,
-}
-
 /// One counted connection; released on drop.
-pub(super) struct ConnectionSlot {
-    taken: Arc<Mutex<Taken>>,
-    peer: Peer,
-}
+pub(super) type ConnectionSlot = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl ConnectionLimits {
     pub(super) fn new(all_max: usize, per_peer_max: usize) -> ConnectionLimits {
-        ConnectionLimits { taken: Arc::default(), all_max, per_peer_max }
+        ConnectionLimits { all: Arc::new(Semaphore::new(all_max)), by_peer: HashMap::new(), per_peer_max }
     }
 
     /// None when the total or this client's limit is reached.
-    pub(super) fn take(&self, peer: Peer) -> Option<ConnectionSlot> {
-        let mut taken = lock(&self.taken);
-        let own = taken.by_peer.get(&peer).copied().unwrap_or(0);
-        if taken.all >= self.all_max || own >= self.per_peer_max {
-            return None;
-        }
-        taken.all += 1;
-        taken.by_peer.insert(peer, own + 1);
-        Some(ConnectionSlot { taken: Arc::clone(&self.taken), peer })
+    pub(super) fn take(&mut self, peer: Peer) -> Option<ConnectionSlot> {
+        let per_peer_max = self.per_peer_max;
+        self.by_peer.retain(|_, own| own.available_permits() < per_peer_max);
+        let own = self.by_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(per_peer_max)));
+        let own = Arc::clone(own).try_acquire_owned().ok()?;
+        let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some((all, own))
     }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        let mut taken = lock(&self.taken);
-        taken.all = taken.all.saturating_sub(1);
-        if let Some(own) = taken.by_peer.get_mut(&self.peer) {
-            *own -= 1;
-            if *own == 0 {
-                taken.by_peer.remove(&self.peer);
-            }
-        }
-    }
-}
-
-fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    // A panic cannot leave the counts half changed.
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ConnectionLimits, Peer, lock};
+    use super::{ConnectionLimits, Peer};
 
     fn peer(text: &str) -> Peer {
         Peer::of(text.parse().unwrap())
@@ -100,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_dropped_slot_is_free_again() {
-        let slots = ConnectionLimits::new(3, 2);
+        let mut slots = ConnectionLimits::new(3, 2);
         let (a, b, c) = (peer("10.0.0.1"), peer("10.0.0.2"), peer("10.0.0.3"));
         let first = slots.take(a);
         let held = [slots.take(a), slots.take(b)];
@@ -111,7 +85,11 @@ mod tests {
         assert!(again.is_some());
         assert!(slots.take(a).is_none());
         drop((held, again));
-        let taken = lock(&slots.taken);
-        assert_eq!((taken.all, taken.by_peer.len()), (0, 0));
+        assert!(slots.take(c).is_some());
+        assert_eq!(
+            (slots.all.available_permits(), slots.by_peer.len()),
+            (3, 1),
+            "clients without connections are kept"
+        );
     }
 }

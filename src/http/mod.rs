@@ -26,7 +26,6 @@ mod body;
 mod connection_limits;
 mod cursor;
 mod filters;
-mod framing;
 mod health;
 mod idempotency;
 mod openapi;
@@ -37,7 +36,6 @@ mod resource_health;
 mod server;
 mod static_files;
 pub mod validation;
-mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -74,17 +72,14 @@ pub struct Limits {
     pub connections_max: usize,
     /// Concurrent connections of one client: an IPv4 address, or an IPv6 /64.
     pub connections_per_peer_max: usize,
-    /// Largest request head (request line and headers), in bytes.
+    /// Largest request head (request line and at most 100 headers), in bytes; at least 8 KiB.
     pub head_bytes_max: usize,
-    /// Header lines of a request. hyper itself accepts at most 100.
-    pub headers_max: usize,
-    /// Time for a head to arrive: from the start of the connection, later from its first byte.
+    /// Time for a head to arrive whole, from the start of the connection or the end of the response before it. One
+    /// limit for idle connections and slow heads: a client that may idle gains nothing by sending half a head.
     pub head_time_max: Duration,
-    /// Idle time after which a keep-alive connection is closed.
-    pub idle_time_max: Duration,
-    /// Time for a client to receive a response.
+    /// Time in which a client receives nothing of its response.
     pub send_time_max: Duration,
-    /// Time to discard a rejected upload, so that the client can read the response.
+    /// Time to discard what a client still sends when the connection ends, so that it can read its response.
     pub linger_time_max: Duration,
     /// Longest URI (path and query), in bytes.
     pub uri_bytes_max: usize,
@@ -113,11 +108,9 @@ impl Default for Limits {
             connections_per_peer_max: 50,
             // Eight times the usual 8 KiB: cookies of other services on the same host name add up.
             head_bytes_max: 64 * 1024,
-            headers_max: 100,
-            head_time_max: Duration::from_secs(10),
-            idle_time_max: Duration::from_secs(60),
-            // Enough for the largest page over a slow mobile connection.
-            send_time_max: Duration::from_secs(120),
+            // As long as proxies keep idle connections to us: one closed just as they use it would be an error.
+            head_time_max: Duration::from_secs(60),
+            send_time_max: Duration::from_secs(60),
             linger_time_max: Duration::from_secs(1),
             uri_bytes_max: 8 * 1024,
             body_bytes_max: 64 * 1024,

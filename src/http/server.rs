@@ -1,7 +1,10 @@
 //! The accept loop: connection limits, one task per connection, bounded shutdown.
 //!
-//! HTTP/1.1 and 1.0 only: the TLS proxy in front speaks HTTP/2 to browsers, and without streams there is no stream
-//! flood. warp's routes handle the requests; `wire` bounds all waits for the client.
+//! hyper reads requests and writes responses, warp's routes handle them. HTTP/1.1 and 1.0 only: the TLS proxy in front
+//! speaks HTTP/2 to browsers, and without streams there is no stream flood.
+//!
+//! A request whose length is ambiguous is rejected, by hyper or here, or is the last of its connection: nothing behind
+//! it is read as a request. hyper answers a malformed head (400) and a too large one (431) itself, without a body.
 //!
 //! On shutdown no connection is accepted any more, idle ones close at once, busy ones have [`Limits::drain_time_max`],
 //! and the rest are aborted.
@@ -18,20 +21,23 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
-use warp::http::header::{CONNECTION, HeaderValue};
+use warp::http::HeaderMap;
+use warp::http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use warp::reply::Response;
 
 use super::Limits;
 use super::connection_limits::{ConnectionLimits, Peer};
 use super::reply::{Problem, ProblemKind, finish};
-use super::wire::{ConnectionControl, Verdict, Wire};
 use crate::supervisor::count_panic;
 
 /// Connections answered with 503 when full; beyond this they are closed without a response.
@@ -48,6 +54,8 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 /// The least that hyper accepts.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
+/// Most bytes discarded before closing: far more than a head and a body within their limits.
+const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Serves until `shutdown` completes and every connection has ended or was aborted.
 pub(super) async fn run(
@@ -136,7 +144,7 @@ impl Acceptor {
         }
     }
 
-    fn admit(&self, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection closed before it was served");
             return;
@@ -149,9 +157,7 @@ impl Acceptor {
         if matches!(rejected, Some(Err(_))) {
             return;
         }
-        let head_time_max = if is_over_limit { REJECTED_TIME_MAX } else { self.limits.head_time_max };
-        let limits = Limits { head_time_max, ..self.limits };
-        let connection = Connection { routes: self.routes.clone(), peer, limits, is_over_limit };
+        let connection = Connection { routes: self.routes.clone(), peer, limits: self.limits, is_over_limit };
         let stopping = self.stopping.clone();
         connections.spawn(async move {
             Box::pin(connection.hold(stream, stopping)).await;
@@ -183,57 +189,70 @@ struct Connection {
 
 impl Connection {
     async fn hold(self, stream: TcpStream, stopping: CancellationToken) {
-        let wire = Wire::new(stream, self.limits);
-        let control = wire.control();
-        let bytes_max = self.limits.head_bytes_max.max(BUFFER_BYTES_MIN);
-        let service = service_fn(move |request| self.clone().answer(Arc::clone(&control), request));
-        let mut connection = pin!(http1::Builder::new().max_buf_size(bytes_max).serve_connection(wire, service));
+        let Limits { head_time_max, head_bytes_max, send_time_max, linger_time_max, .. } = self.limits;
+        let head_time_max = if self.is_over_limit { REJECTED_TIME_MAX } else { head_time_max };
+        let mut socket = TimeoutStream::new(stream);
+        socket.set_write_timeout(Some(send_time_max));
+        let service = service_fn(move |request| self.clone().answer(request));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_time_max)
+            .max_buf_size(head_bytes_max.max(BUFFER_BYTES_MIN))
+            .serve_connection(TokioIo::new(Box::pin(socket)), service);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = &mut connection => ended,
             () = stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "an http connection ended with an error");
         }
+        timeout(linger_time_max, linger(connection.into_parts().io.into_inner())).await.ok();
     }
 
-    async fn answer(
-        self,
-        control: Arc<ConnectionControl>,
-        mut request: Request<Incoming>,
-    ) -> Result<Response, Infallible> {
-        let response = match control.verdict() {
-            _ if self.is_over_limit => {
-                let problem = Problem::new(
-                    ProblemKind::Unavailable,
-                    "there are too many open connections; close some, or try again later",
-                );
-                last(refusal(problem.retry_after(FULL_RETRY)))
-            }
-            Verdict::Refuse(problem) => last(refusal(problem)),
-            // CONNECT has no path, and warp's path filters panic without one.
-            Verdict::Serve { .. } if request.uri().path_and_query().is_none() => {
-                last(refusal(Problem::method_not_allowed(METHODS.to_owned())))
-            }
-            Verdict::Serve { last: is_last } => {
-                request.extensions_mut().insert(self.peer);
-                let response = TowerToHyperService::new(warp::service(self.routes)).call(request).await?;
-                if is_last { last(response) } else { response }
-            }
-        };
-        control.answered(Instant::now() + self.limits.send_time_max);
-        Ok(response)
+    async fn answer(self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+        if self.is_over_limit {
+            let detail = "there are too many open connections; close some, or try again later";
+            return Ok(refusal(Problem::new(ProblemKind::Unavailable, detail).retry_after(FULL_RETRY)));
+        }
+        // CONNECT has no path, and warp's path filters panic without one.
+        if request.uri().path_and_query().is_none() {
+            return Ok(refusal(Problem::method_not_allowed(METHODS.to_owned())));
+        }
+        let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
+        if has_coding && !is_chunked_only(request.headers()) {
+            let detail = "the only supported transfer coding is `chunked`, given once";
+            return Ok(refusal(Problem::new(ProblemKind::BadRequest, detail)));
+        }
+        request.extensions_mut().insert(self.peer);
+        let response = TowerToHyperService::new(warp::service(self.routes)).call(request).await?;
+        // hyper lets a coding override a `Content-Length` and removes that, so it cannot be rejected here. A proxy may
+        // have gone by the length instead: what follows the body may be a request that it did not check.
+        Ok(if has_coding { last(response) } else { response })
     }
 }
 
-/// The response to a request that is rejected before routing.
+/// hyper also accepts other codings before `chunked`, and would pass on an encoded body.
+fn is_chunked_only(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
+/// Ends the sending side and discards what the client still sends: closing with unread bytes would reset the
+/// connection, and the client could lose its response.
+async fn linger(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    socket.shutdown().await?;
+    tokio::io::copy(&mut socket.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// The response to a request that is rejected before routing; closes the connection.
 fn refusal(problem: Problem) -> Response {
     let response = finish(&uuid::Uuid::new_v4().to_string(), Err(problem));
     tracing::debug!(status = response.status().as_u16(), "rejected a request before routing");
-    response
+    last(response)
 }
 
 /// Closes the connection after this response.

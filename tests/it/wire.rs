@@ -144,6 +144,14 @@ fn assert_problem(told: &str, expected: u16) {
     assert_eq!((&problem["status"], &problem["request_id"]), (&expected.into(), &header(head, "x-request-id").into()));
 }
 
+/// hyper answered this status itself, without a body, and nothing follows it.
+#[track_caller]
+fn assert_bare(told: &str, expected: u16) {
+    assert_eq!(status(told), expected, "{told}");
+    let (head, body) = told.split_once("\r\n\r\n").unwrap();
+    assert_eq!((header(head, "connection"), header(head, "content-length"), body), ("close", "0", ""), "{told}");
+}
+
 /// A request with a body for the admin's `POST /api/v1/shops`, and its headers after the usual ones.
 fn post(more: &str) -> String {
     format!(
@@ -156,12 +164,13 @@ const SHOP: &str = r#"{"name":"New","client_id":"c-9","client_secret":"s3cret"}"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_say_too_little_are_closed_in_time_and_nobody_else_waits() {
-    let limits = Limits { head_time_max: SHORT, idle_time_max: SHORT, body_time_max: SHORT, ..Limits::default() };
+    let limits = Limits { head_time_max: SHORT, body_time_max: SHORT, ..Limits::default() };
     let writes = Pace { per_second: 1, burst: CLIENTS as u64 };
     let server = Server::with(Limits { connections_per_peer_max: 4 * CLIENTS, writes, ..limits }).await;
     let half_body = post("Content-Length: 100\r\n\r\n{\"na");
     let mut kinds = Vec::new();
-    for text in ["", "GET /healthz HTTP/1.1\r\nHo", half_body.as_str(), GET] {
+    let half_head = "GET /healthz HTTP/1.1\r\nHo";
+    for text in ["", half_head, half_body.as_str(), GET] {
         for _ in 0..CLIENTS {
             kinds.push((text, server.client_that_sent(text).await));
         }
@@ -172,7 +181,8 @@ async fn clients_that_say_too_little_are_closed_in_time_and_nobody_else_waits() 
     for (text, client) in kinds {
         let told = client.rest().await;
         match text {
-            "" => assert_eq!(told, ""),
+            // Nothing can be said about a request that is not known.
+            _ if text.is_empty() || text == half_head => assert_eq!(told, ""),
             GET => assert_eq!((status(&told), told.matches("HTTP/1.1").count()), (200, 1), "{told}"),
             _ => assert_problem(&told, 408),
         }
@@ -198,14 +208,14 @@ async fn a_head_that_never_stops_growing_is_cut_at_its_time() {
     let mut told = String::new();
     // It may be reset for what it still sends.
     drop(within("the server to close", read.read_to_string(&mut told)).await);
-    assert!(told.is_empty() || status(&told) == 408, "{told}");
+    assert_eq!(told, "");
     drop(read);
     within("the writing to fail", dripping).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_may_be_used_again_and_again_until_it_is_idle() {
-    let server = Server::with(Limits { idle_time_max: SHORT, ..Limits::default() }).await;
+    let server = Server::with(Limits { head_time_max: SHORT, ..Limits::default() }).await;
     let mut client = server.client().await;
     for _ in 0..3 {
         assert_eq!(status(&client.ask(GET).await), 200);
