@@ -17,9 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use mysql_async::prelude::Queryable as _;
+use sandbox::{Clock, MEDIA_TYPE, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
-use waybill::domain::Clock;
-use waybill::sandbox::{MEDIA_TYPE, Options, Sandbox, ShopOptions};
 
 const CLIENT: &str = "bench-client";
 const SECRET: &str = "bench-secret";

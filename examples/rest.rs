@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use mysql_async::prelude::Queryable as _;
+use sandbox::{Clock, Method, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
-use waybill::domain::Clock;
-use waybill::sandbox::{Method, Options, Sandbox, ShopOptions};
 
 const KEY: &str = "rest-admin-key-0123456789";
 const SECRET: &str = "rest-secret";

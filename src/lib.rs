@@ -13,9 +13,11 @@
 //! | [`sink`] | where documents go: MySQL or the embedded archive; and the writer |
 //! | [`sync`] | schedules, lanes, and the steps that run jobs |
 //! | [`http`] | the API and the dashboard, over one trait |
-//! | [`sandbox`] | a strict local stand-in for the marketplace, for the demo and the tests |
 //! | [`app`] | builds, starts and stops the parts; the only module that sees them all |
 //! | [`cli`] | one file per subcommand |
+//!
+//! `crates/sandbox` is a crate of its own, which knows nothing of this one: a strict local stand-in for the marketplace,
+//! for the demo and the tests.
 //!
 //! # The path of one document
 //!
@@ -84,7 +86,6 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;
-pub mod sandbox;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -10,20 +10,20 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use sandbox::{Clock, Options, Sandbox};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 
 use super::output::Out;
 use super::progress::Bars;
+use super::sandbox::shop as sandbox_shop;
 use super::watch::{Ended, Watched, until_idle};
-use super::{Failure, Outcome, Voice, log, sandbox, shutdown};
+use super::{Failure, Outcome, Voice, log, shutdown};
 use crate::app::App;
 use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
 use crate::config::Config;
-use crate::domain::Clock;
 use crate::http::backend::{Backend, DocumentItem, DocumentQuery, NewKey, NewShop, Scope};
-use crate::sandbox::{Options, Sandbox};
 
 /// First line of the demo's configuration; a folder without it is never emptied.
 const MARK: &str = "# Written by `waybill demo`. The next demo in this folder starts over.";
@@ -60,7 +60,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let _lock = fresh(&args.dir)?;
     let limits = if args.real_limits { BTreeMap::new() } else { quick_limits().map_err(anyhow::Error::msg)? };
-    let shop = sandbox::shop(1, args.rows);
+    let shop = sandbox_shop(1, args.rows);
     // A first demo shows ordinary values, not edge cases.
     let options = Options { shops: vec![shop.clone()], limits: limits.clone(), odd: false, ..Options::default() };
     let stand_in = Sandbox::new(options, Clock::system()).context("sandbox")?;

@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sandbox::{Clock, Limit, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
 
 use super::output::Out;
 use super::{Failure, Outcome, shutdown};
-use crate::catalog::Limit;
-use crate::domain::{Clock, parse_duration};
-use crate::sandbox::{Options, Sandbox, ShopOptions};
+use crate::domain::parse_duration;
 
 /// Run a strict local stand-in for the marketplace's API.
 ///

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use sandbox::Method;
 use serde_json::Value;
 use waybill::catalog::definition::Place;
 use waybill::catalog::extract::extract;
 use waybill::catalog::{self, Definition, RuleTable, source_defaults};
 use waybill::domain::{Json, ListParams};
-use waybill::sandbox::Method;
 
 use crate::support::app::{Builder, TestApp};
 use crate::support::mariadb::Database;

@@ -3,7 +3,7 @@
 
 use crate::support::mariadb::{Database, MariaDb};
 use crate::support::program::{Folder, Market, lossy};
-use waybill::sandbox::{Options, ShopOptions};
+use sandbox::{Options, ShopOptions};
 
 /// The lines that failed.
 fn failures(folder: &Folder) -> Vec<String> {

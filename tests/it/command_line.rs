@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use reqwest::Method;
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::json;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::mariadb::Database;
 use crate::support::program::{ADMIN_KEY, Ended, Folder, Market, Serving};
@@ -247,7 +247,7 @@ async fn sync_ends_with_zero_when_all_is_there() {
         assert_eq!(folder.run(&["sync", "--quiet"]).expect(0).err, "");
     }
     assert_eq!(market.sandbox.audit().details_read, 0, "nothing had changed");
-    let new = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 3).unwrap();
+    let new = market.sandbox.add_shipments("first", sandbox::Method::Fbr, 3).unwrap();
     folder.run(&["sync", "--quiet"]).expect(0);
     assert_eq!(market.sandbox.audit().details_read, new.len() as u64);
     refused(folder.run(&["sync", "--shop", "nobody"]), 2, &["there is no such shop"]);
@@ -265,7 +265,7 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     let (mut folder, shop) = registered(&market, "");
     folder.run(&["sync", "--quiet"]).expect(0);
     // Two new documents that cannot be read.
-    let new = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 2).unwrap();
+    let new = market.sandbox.add_shipments("first", sandbox::Method::Fbr, 2).unwrap();
     let broken = |id: &String| {
         let kind = FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
         Fault::always(&format!("/retailer/shipments/{id}"), kind)

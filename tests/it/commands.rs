@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::Value;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::program::{Folder, Market};
 

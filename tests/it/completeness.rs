@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method as Verb;
+use sandbox::{Fault, FaultBody, FaultKind};
 use serde_json::{Value, json};
-use waybill::sandbox::{Fault, FaultBody, FaultKind};
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;

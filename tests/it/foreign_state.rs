@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sandbox::{Options, ShopOptions};
 use sha2::{Digest as _, Sha256};
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::no_limits;
 use crate::support::program::{Folder, Market};

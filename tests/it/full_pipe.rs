@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use reqwest::Client;
-use waybill::sandbox::Options;
+use sandbox::Options;
 
 use crate::support::app::eventually;
 use crate::support::program::{ADMIN_KEY, Folder, Market, signal};

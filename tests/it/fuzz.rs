@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reqwest::Method;
-use waybill::sandbox::{Options, ShopOptions};
+use sandbox::{Options, ShopOptions};
 
 use crate::support::is_full;
 use crate::support::program::{ADMIN_KEY, Folder, Market, lossy};

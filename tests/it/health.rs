@@ -1,8 +1,8 @@
 //! Health, through the front door: what fails is visible within a schedule, and its end too.
 
 use reqwest::Method as Verb;
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::app::{TestApp, eventually, secret};
 use crate::support::no_limits;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use waybill::sandbox::{MEDIA_TYPE, Options, ShopOptions};
+use sandbox::{MEDIA_TYPE, Options, ShopOptions};
 
 use crate::support::program::{Folder, Market};
 

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Method as Verb;
+use sandbox::{Fault, FaultBody, FaultKind, Method};
 use serde_json::{Value, json};
 use waybill::domain::Clock;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Method};
 
 use crate::support::app::{TestApp, eventually, secret};
 use crate::support::mariadb::Database;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::mariadb::Database;
 use crate::support::program::{Folder, Market, Serving};

@@ -1,7 +1,7 @@
 //! What commands say when they could not do all of it: what they waited for, the last error, and what to do.
 
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::Value;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::mariadb::Database;
 use crate::support::program::{Ended, Folder, Market};

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::no_limits;
 use crate::support::program::{Folder, Market};

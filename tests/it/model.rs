@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::is_full;
 use crate::support::program::{Folder, Market, Serving};

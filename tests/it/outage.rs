@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use reqwest::Method as Verb;
+use sandbox::{Fault, FaultBody, FaultKind};
 use serde_json::{Value, json};
-use waybill::sandbox::{Fault, FaultBody, FaultKind};
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::{Database, MariaDb};

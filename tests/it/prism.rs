@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sandbox::{MEDIA_TYPE, Options, ShopOptions};
 use serde_json::Value;
-use waybill::sandbox::{MEDIA_TYPE, Options, ShopOptions};
 
 use crate::support::program::{Folder, Market, lossy};
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::app::eventually;
 use crate::support::mariadb::Database;

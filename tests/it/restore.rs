@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use reqwest::Method as Verb;
+use sandbox::Method;
 use serde_json::{Value, json};
-use waybill::sandbox::Method;
 
 use crate::support::app::{TestApp, eventually, secret};
 use crate::support::mariadb::{Database, MariaDb};

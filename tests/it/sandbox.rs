@@ -4,6 +4,7 @@
 
 mod changes;
 mod controls;
+mod limits;
 mod resources;
 mod specification;
 
@@ -11,9 +12,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use sandbox::{Clock, Fault, FaultBody, FaultKind, MEDIA_TYPE, Method, Options, Sandbox, ShopOptions};
 use serde_json::{Value, json};
-use waybill::domain::Clock;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, MEDIA_TYPE, Method, Options, Sandbox, ShopOptions};
 
 use crate::support::no_limits;
 

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
+use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use warp::Filter as _;
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::app::eventually;
 use crate::support::program::{Ended, Folder, Market};

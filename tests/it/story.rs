@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::app::eventually;
 use crate::support::program::{Folder, Market, Serving, lossy};

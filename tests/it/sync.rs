@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use sandbox::{Audit, Call};
 use serde_json::Value;
-use waybill::sandbox::{Audit, Call};
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;

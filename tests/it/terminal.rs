@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::program::{Folder, Market};
 use crate::support::terminal::{self, Shown};
@@ -30,7 +30,7 @@ fn registered(market: &Market) -> (Folder, String) {
 
 /// Two documents cannot be read.
 fn break_two(market: &Market) {
-    let new = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 2).unwrap();
+    let new = market.sandbox.add_shipments("first", sandbox::Method::Fbr, 2).unwrap();
     let kind = || FaultKind::Status { code: 500, body: FaultBody::Html, headers: Default::default() };
     let faults = new.iter().map(|id| Fault::always(&format!("/retailer/shipments/{id}"), kind()));
     market.sandbox.set_faults(faults.collect());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox::{Fault, FaultKind, Options, ShopOptions};
 use serde_json::json;
-use waybill::sandbox::{Fault, FaultKind, Options, ShopOptions};
 
 use crate::support::app::eventually;
 use crate::support::mariadb::Database;

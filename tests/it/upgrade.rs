@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
+use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::mariadb::Database;
 use crate::support::no_limits;
@@ -162,7 +162,7 @@ async fn a_database_and_an_outbox_of_an_earlier_build_open_and_go_on() {
         let mut shown = shows(&folder, Some(&database.url())).await;
         dump(&database.url(), &place("mysql.sql"));
         // Read while the database is away, these wait in the outbox. No later marketplace has them.
-        let added = market.sandbox.add_shipments("first", waybill::sandbox::Method::Fbr, 3).unwrap();
+        let added = market.sandbox.add_shipments("first", sandbox::Method::Fbr, 3).unwrap();
         shown["waiting"] = json!(added);
         configure(&folder, &market.base, Some(NO_DATABASE));
         folder.run(&["sync", "--quiet", "--at-most", "5s"]).expect(1);

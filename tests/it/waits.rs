@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use reqwest::Method;
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
 use waybill::domain::Clock;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::{Database, MariaDb};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use sandbox::{Options, ShopOptions};
 use serde_json::Value;
-use waybill::sandbox::{Options, ShopOptions};
 
 use crate::support::mariadb::{Database, MariaDb};
 use crate::support::no_limits;

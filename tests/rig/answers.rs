@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
+use sandbox::{Fault, FaultBody, FaultKind};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use waybill::sandbox::{Fault, FaultBody, FaultKind};
 
 use crate::memory;
 use crate::oracle::{self, Allowed};

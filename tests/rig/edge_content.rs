@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use waybill::sandbox;
 
 use crate::mariadb::Database;
 use crate::oracle::{self, Allowed};

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sandbox::{Fault, FaultBody, FaultKind};
 use serde_json::{Value, json};
-use waybill::sandbox::{self, Fault, FaultBody, FaultKind};
 
 use crate::browser::Browser;
 use crate::edge_content::TEXTS;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use reqwest::Method as Verb;
-use waybill::sandbox::Method;
+use sandbox::Method;
 
 use crate::disk::Disk;
 use crate::mariadb::Database;

@@ -117,7 +117,7 @@ pub(crate) async fn two_processes(run: Run) {
 
 /// Suspended past the end of tokens and windows, and resumed.
 pub(crate) async fn stopped(mut run: Run) {
-    let options: fn(&mut waybill::sandbox::Options) = |options| options.token_life = TOKEN_LIFE;
+    let options: fn(&mut sandbox::Options) = |options| options.token_life = TOKEN_LIFE;
     let mut world = World::open(&run, Plan { options, ..Plan::of(3, [250, 50]) }).await;
     world.walk_often();
     let serving = world.start().await;

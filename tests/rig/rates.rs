@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use waybill::sandbox::{Fault, FaultBody, FaultKind};
+use sandbox::{Fault, FaultBody, FaultKind};
 
 use crate::oracle;
 use crate::proxy::{self, Proxy};

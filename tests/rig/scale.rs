@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sandbox::{Fault, FaultBody, FaultKind, Options, Sandbox, ShopOptions};
 use waybill::domain::Clock;
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Options, Sandbox, ShopOptions};
 use waybill::store::{NewShop, Store};
 
 use crate::memory;

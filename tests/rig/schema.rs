@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waybill::sandbox;
 
 use crate::mariadb::Database;
 use crate::oracle::{self, Allowed};

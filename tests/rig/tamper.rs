@@ -26,7 +26,7 @@ const SEALED: [&str; 2] = ["secret", "data_key"];
 /// Tampers, starts, checks and repairs, again and again on one directory.
 pub(crate) async fn tamper(mut run: Run) {
     // Each round needs new tokens; the host must not take that for an attack.
-    let options: fn(&mut waybill::sandbox::Options) = |options| options.logins_max = None;
+    let options: fn(&mut sandbox::Options) = |options| options.logins_max = None;
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, options, ..Plan::of(SHOPS, [20, 5]) }).await;
     let serving = world.start().await;
     world.register_all(&serving).await;

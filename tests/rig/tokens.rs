@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use sandbox::{Call, Fault, FaultBody, FaultKind};
 use serde_json::{Value, json};
-use waybill::sandbox::{Call, Fault, FaultBody, FaultKind};
 
 use crate::oracle::{self, Allowed};
 use crate::program::Serving;
@@ -25,7 +25,7 @@ const WAIT_S: u64 = 3;
 
 /// Everything that tokens can do, one after the other, to working shops.
 pub(crate) async fn tokens(mut run: Run) {
-    let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
+    let options: fn(&mut sandbox::Options) = |options| options.latency = ANSWER_TAKES;
     let list = Limit { calls: 10_000, seconds: 1 };
     let detail = Limit { calls: BURST as u32, seconds: 1 };
     let rounds = run.tier.pick(3, 4, 4);
@@ -214,7 +214,7 @@ async fn rotated(world: &World, serving: &Serving) {
 /// The login host answers 404, as to a blocked address: no shop logs in any more, also not after a kill and a start. A
 /// process that a supervisor keeps restarting must not prolong the block.
 pub(crate) async fn blocked(run: Run) {
-    let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = ANSWER_TAKES;
+    let options: fn(&mut sandbox::Options) = |options| options.latency = ANSWER_TAKES;
     let limit = Limit { calls: 10_000, seconds: 1 };
     let mut world = World::open(&run, Plan { list: limit, detail: limit, options, ..Plan::of(SHOPS, [60, 20]) }).await;
     let serving = world.start().await;

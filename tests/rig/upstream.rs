@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use waybill::sandbox::{Fault, FaultBody, FaultKind, Method};
+use sandbox::{Fault, FaultBody, FaultKind, Method};
 
 use crate::oracle::{self, Allowed};
 use crate::run::Run;
@@ -31,7 +31,7 @@ async fn shifting(mut run: Run, removals_max: u8) {
         let inserts = run.random.u8(1..50);
         let removals = run.random.u8(0..=removals_max);
         run.note(format!("round {round}: {inserts} arrivals and {removals} removals a second"));
-        let options: fn(&mut waybill::sandbox::Options) = |options| options.latency = Duration::from_millis(40);
+        let options: fn(&mut sandbox::Options) = |options| options.latency = Duration::from_millis(40);
         let plan = Plan { list: FREE, detail: FREE, options, ..Plan::of(1, [600, 100]) };
         let mut world = World::open(&part, plan).await;
         let serving = world.start().await;

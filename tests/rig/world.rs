@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
+use sandbox::{Options, Sandbox, ShopOptions};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use waybill::sandbox::{self, Options, Sandbox, ShopOptions};
 
 use crate::mariadb::Database;
 use crate::program::{Folder, Market, Serving};

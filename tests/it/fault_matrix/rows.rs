@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use reqwest::Method;
+use sandbox::{Fault as Rule, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
-use waybill::sandbox::{Fault as Rule, FaultBody, FaultKind, Options, ShopOptions};
 
 use super::disk::Disk;
 use super::network::{Certificates, Line, Mode};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use reqwest::Method as Http;
+use sandbox::Method;
 use serde_json::{Value, json};
-use waybill::sandbox::Method;
 
 use super::NOW;
 use super::resources::{by_id, one_shop, rows};

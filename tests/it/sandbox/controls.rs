@@ -1,8 +1,8 @@
 //! The sandbox's controls over HTTP.
 
 use reqwest::Method as Http;
+use sandbox::{Audit, Options};
 use serde_json::{Value, json};
-use waybill::sandbox::{Audit, Options};
 
 use super::{Stand, stand};
 use crate::support::no_limits;

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use reqwest::Response;
+use sandbox::{Clock, Options, Sandbox};
 use serde_json::{Value, json};
-use waybill::domain::Clock;
-use waybill::sandbox::{Options, Sandbox};
 
 use crate::support::CATALOG;
 

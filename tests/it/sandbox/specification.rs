@@ -3,8 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "a skipped check must be seen")]
 
+use sandbox::Options;
 use serde_json::Value;
-use waybill::sandbox::Options;
 
 use super::{shop, stand};
 use crate::support::no_limits;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
+use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
 use waybill::domain::{Document, Entry, ListParams};
-use waybill::sandbox::{Options, ShopOptions};
 use waybill::sink::Mysql;
 use waybill::sink::mysql::Scope;
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method};
+use sandbox::{Clock, Options, Sandbox, ShopOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -22,10 +23,8 @@ use tokio_util::sync::CancellationToken;
 use waybill::app::App;
 use waybill::app::plan::{Ask, Plan};
 use waybill::config::Config;
-use waybill::domain::Clock;
 use waybill::http;
 use waybill::http::backend::NewShop;
-use waybill::sandbox::{Options, Sandbox, ShopOptions};
 
 /// The longest that anything here may take; a test that waits longer waits for nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

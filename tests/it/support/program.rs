@@ -14,10 +14,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder};
+use sandbox::{Clock, Options, Sandbox};
 use serde_json::Value;
 use tempfile::TempDir;
-use waybill::domain::Clock;
-use waybill::sandbox::{Options, Sandbox};
 
 /// Nothing that a test asks of the binary takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

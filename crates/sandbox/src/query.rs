@@ -5,64 +5,63 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::Value;
 
-use super::audit::Call;
-use super::shop::PAGE_SIZE;
-use super::wire::{Answer, Request};
-use super::{Settings, problem};
-
-/// `Content-Type` of the application's own answers.
-pub(super) const ANSWER_TYPE: &str = "application/vnd.retailer.v10+json;charset=UTF-8";
+use crate::audit::Call;
+use crate::body::ANSWER_TYPE;
+use crate::problem;
+use crate::state::Settings;
+use crate::stock::PAGE_SIZE;
+use crate::wire::{Answer, Request};
 
 /// One API call on its way to the resource.
-pub(super) struct Asked<'a> {
-    pub(super) request: &'a Request,
-    pub(super) path: &'a str,
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) path: &'a str,
     /// Path and query without base.
-    pub(super) full: &'a str,
+    pub(crate) full: &'a str,
     /// Answer this page, whatever was requested.
-    pub(super) page: Option<u64>,
+    pub(crate) page: Option<u64>,
     /// Reverse the list.
-    pub(super) reversed: bool,
-    pub(super) call: &'a mut Call,
+    pub(crate) reversed: bool,
+    pub(crate) call: &'a mut Call,
 }
 
 impl Asked<'_> {
     /// Records the decoded id of a detail call.
-    pub(super) fn wants(&mut self, id: &str) -> String {
+    pub(crate) fn wants(&mut self, id: &str) -> String {
         let id = percent_decoded(id);
         self.call.id = Some(id.clone());
         id
     }
 
-    pub(super) fn not_found(&self, what: &str, id: &str) -> Answer {
+    pub(crate) fn not_found(&self, what: &str, id: &str) -> Answer {
         problem::problem(404, "Not Found", &format!("{what} {id} not found."), self.full)
     }
 }
 
 /// Parses query parameters and collects violations.
-pub(super) struct Query<'a, 'b> {
-    pub(super) asked: &'a mut Asked<'b>,
+pub(crate) struct Query<'a, 'b> {
+    pub(crate) asked: &'a mut Asked<'b>,
     violations: Vec<(Option<&'static str>, String)>,
 }
 
 impl<'a, 'b> Query<'a, 'b> {
     /// Names not in `known` are counted and otherwise ignored, as the API does.
-    pub(super) fn new(asked: &'a mut Asked<'b>, known: &[&str]) -> Query<'a, 'b> {
+    pub(crate) fn new(asked: &'a mut Asked<'b>, known: &[&str]) -> Query<'a, 'b> {
         let unknown = asked.request.query.iter().filter(|(name, _)| !known.contains(&name.as_str())).count();
         asked.call.unknown_parameters = u32::try_from(unknown).unwrap_or(u32::MAX);
         Query { asked, violations: Vec::new() }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.asked.request.parameter(name).map(str::to_owned)
     }
 
-    pub(super) fn violation(&mut self, name: Option<&'static str>, reason: String) {
+    pub(crate) fn violation(&mut self, name: Option<&'static str>, reason: String) {
         self.violations.push((name, reason));
     }
 
     /// The page to answer, from 1.
-    pub(super) fn page(&mut self) -> u64 {
+    pub(crate) fn page(&mut self) -> u64 {
         let asked = self.number("page", 1, i32::MAX.unsigned_abs().into()).unwrap_or(1);
         self.asked.call.page = Some(asked);
         self.asked.page.unwrap_or(asked)
@@ -70,12 +69,12 @@ impl<'a, 'b> Query<'a, 'b> {
 
     /// The page of a list without page numbers, for a request that skips `before` rows in pages of `size`. True if a
     /// fault forces the first page.
-    pub(super) fn unnumbered(&mut self, before: usize, size: usize) -> bool {
+    pub(crate) fn unnumbered(&mut self, before: usize, size: usize) -> bool {
         self.asked.call.page = Some(1 + u64::try_from(before / size.max(1)).unwrap_or_default());
         self.asked.page.is_some()
     }
 
-    pub(super) fn number(&mut self, name: &'static str, least: u64, most: u64) -> Option<u64> {
+    pub(crate) fn number(&mut self, name: &'static str, least: u64, most: u64) -> Option<u64> {
         let text = self.text(name)?;
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
         if number.is_none() {
@@ -88,7 +87,7 @@ impl<'a, 'b> Query<'a, 'b> {
     }
 
     /// A date as text, `YYYY-MM-DD`.
-    pub(super) fn date(&mut self, name: &'static str) -> Option<String> {
+    pub(crate) fn date(&mut self, name: &'static str) -> Option<String> {
         let day = self.text(name)?;
         if day.parse::<jiff::civil::Date>().is_err() {
             self.violation(Some(name), format!("'{day}' is no date, use YYYY-MM-DD."));
@@ -96,7 +95,7 @@ impl<'a, 'b> Query<'a, 'b> {
         Some(day)
     }
 
-    pub(super) fn choice(&mut self, name: &'static str, allowed: &[&str]) -> Option<String> {
+    pub(crate) fn choice(&mut self, name: &'static str, allowed: &[&str]) -> Option<String> {
         let text = self.text(name)?;
         if !allowed.contains(&text.as_str()) {
             let allowed = allowed.join(", ");
@@ -109,13 +108,13 @@ impl<'a, 'b> Query<'a, 'b> {
     }
 
     /// One or several values, separated by commas or repeated.
-    pub(super) fn several(&self, name: &str) -> Vec<String> {
+    pub(crate) fn several(&self, name: &str) -> Vec<String> {
         let given = self.asked.request.query.iter().filter(|(known, _)| known == name);
         given.flat_map(|(_, value)| value.split(',')).map(str::to_owned).collect()
     }
 
     /// The same, each validated.
-    pub(super) fn choices(&mut self, name: &'static str, allowed: &[&str]) -> Vec<String> {
+    pub(crate) fn choices(&mut self, name: &'static str, allowed: &[&str]) -> Vec<String> {
         let given = self.several(name);
         for text in given.iter().filter(|text| !allowed.contains(&text.as_str())) {
             let reason =
@@ -125,24 +124,24 @@ impl<'a, 'b> Query<'a, 'b> {
         given
     }
 
-    pub(super) fn refusal(&self) -> Option<Answer> {
+    pub(crate) fn refusal(&self) -> Option<Answer> {
         (!self.violations.is_empty()).then(|| problem::violations(&self.violations, self.asked.full))
     }
 }
 
 /// One page of `rows`.
-pub(super) fn cut<T>(rows: impl Iterator<Item = T>, page: u64) -> impl Iterator<Item = T> {
+pub(crate) fn cut<T>(rows: impl Iterator<Item = T>, page: u64) -> impl Iterator<Item = T> {
     let before = usize::try_from(page - 1).unwrap_or(usize::MAX).saturating_mul(PAGE_SIZE);
     rows.skip(before).take(PAGE_SIZE)
 }
 
 /// A list answer; without rows it is `{}` or has an empty array, as configured.
-pub(super) fn collection(key: &str, rows: impl ExactSizeIterator<Item = Bytes>, settings: &Settings) -> Answer {
+pub(crate) fn collection(key: &str, rows: impl ExactSizeIterator<Item = Bytes>, settings: &Settings) -> Answer {
     collection_and(key, rows, None, settings)
 }
 
 /// The same, with another field after the rows.
-pub(super) fn collection_and(
+pub(crate) fn collection_and(
     key: &str,
     rows: impl ExactSizeIterator<Item = Bytes>,
     more: Option<(&str, Value)>,
@@ -167,7 +166,7 @@ pub(super) fn collection_and(
     Answer::new(200, ANSWER_TYPE, body.freeze())
 }
 
-pub(super) fn percent_decoded(part: &str) -> String {
+pub(crate) fn percent_decoded(part: &str) -> String {
     // In a path, a plus is literal.
     let escaped = format!("x={}", part.replace('+', "%2B"));
     let mut fields = url::form_urlencoded::parse(escaped.as_bytes());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::RuleTable;
+use crate::limits::Rules;
 
 /// Maximum calls recorded; further ones are only counted ([`Audit::unrecorded`]), which bounds the memory of long
 /// runs.
@@ -103,13 +103,13 @@ impl Audit {
 
 /// The recorded calls. Callers record in the order of arrival as far as threads allow; totals sort.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     calls: Vec<Call>,
     unrecorded: u64,
 }
 
 impl Ledger {
-    pub(super) fn record(&mut self, call: Call) {
+    pub(crate) fn record(&mut self, call: Call) {
         if self.calls.len() < CALLS_MAX {
             self.calls.push(call);
         } else {
@@ -117,16 +117,16 @@ impl Ledger {
         }
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Ledger::default();
     }
 
-    pub(super) fn calls(&self) -> &[Call] {
+    pub(crate) fn calls(&self) -> &[Call] {
         &self.calls
     }
 
     /// The totals; `rules` holds the current limits.
-    pub(super) fn sums(&self, rules: &RuleTable) -> Audit {
+    pub(crate) fn sums(&self, rules: &Rules) -> Audit {
         let mut audit = Audit { unrecorded: self.unrecorded, ..Audit::default() };
         let mut seen: HashSet<(&str, &str)> = HashSet::new();
         let mut arrivals: HashMap<(&str, &str), (Vec<u64>, u64)> = HashMap::new();
@@ -171,12 +171,12 @@ fn count_token(audit: &mut Audit, call: &Call) {
     }
 }
 
-fn budgets(arrivals: HashMap<(&str, &str), (Vec<u64>, u64)>, rules: &RuleTable) -> Vec<Budget> {
+fn budgets(arrivals: HashMap<(&str, &str), (Vec<u64>, u64)>, rules: &Rules) -> Vec<Budget> {
     let mut budgets: Vec<Budget> = arrivals
         .into_iter()
         .map(|((account, rule), (mut times, refused_429))| {
             times.sort_unstable();
-            let limit = rules.rules().iter().find(|known| known.name == rule).and_then(|known| known.limit);
+            let limit = rules.limit(rule);
             let first_us = times.first().copied().unwrap_or_default();
             let last_us = times.last().copied().unwrap_or_default();
             Budget {

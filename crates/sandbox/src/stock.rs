@@ -1,8 +1,7 @@
 //! One seller's shipments: generated from the seed, listed newest first, changed on request and over time.
 //!
 //! Bodies are built on first use and kept. Arrivals and growth are applied on access, from the clock alone, so no
-//! background task is needed and a manual clock works too. [`super::Sandbox`] owns the shops and calls
-//! [`Stock::settle`] before every access.
+//! background task is needed and a manual clock works too. `state` calls [`Stock::settle`] before every access.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -10,16 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Method;
-use super::content::{self, Spec};
-use crate::domain::clock::Millis;
+use crate::clock::Millis;
+use crate::content::{self, Spec};
+use crate::document::Method;
+use crate::values;
 
 const DAY_MS: Millis = 24 * 3_600_000;
 /// The initial content lies within the three months that the list shows.
 const SPREAD_MS: Millis = 88 * DAY_MS;
-/// How long a shipment is listed: "up to 3 months old", says bol.com's documentation of the list.
+/// How long a shipment is listed: "up to 3 months old", says bol.com of the list.
 const LISTED_MS: Millis = 92 * DAY_MS;
-pub(super) const PAGE_SIZE: usize = 50;
+pub(crate) const PAGE_SIZE: usize = 50;
 /// Minimum number of open orders per method.
 const OPEN: usize = 3;
 /// How many minutes ago the first of them were placed.
@@ -30,16 +30,16 @@ const SETTLE_MAX: u64 = 1_000;
 
 /// One shipment with its bodies.
 #[derive(Debug)]
-pub(super) struct Shipment {
-    pub(super) id: String,
-    pub(super) spec: Spec,
+pub(crate) struct Shipment {
+    pub(crate) id: String,
+    pub(crate) spec: Spec,
     row: OnceLock<Bytes>,
     detail: OnceLock<Bytes>,
 }
 
 impl Shipment {
     fn new(spec: Spec) -> Shipment {
-        let id = content::shipment_id(spec.method, spec.index, spec.odd);
+        let id = values::shipment_id(spec.method, spec.index, spec.odd);
         Shipment { id, spec, row: OnceLock::new(), detail: OnceLock::new() }
     }
 
@@ -48,11 +48,11 @@ impl Shipment {
         Shipment { id, spec, row: OnceLock::from(row), detail: OnceLock::from(detail) }
     }
 
-    pub(super) fn row(&self) -> &Bytes {
+    pub(crate) fn row(&self) -> &Bytes {
         self.row.get_or_init(|| content::row_json(&self.spec).into())
     }
 
-    pub(super) fn detail(&self) -> &Bytes {
+    pub(crate) fn detail(&self) -> &Bytes {
         self.detail.get_or_init(|| content::detail_json(&self.spec).into())
     }
 
@@ -64,21 +64,21 @@ impl Shipment {
 
 /// How a shop changes over time by itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    pub(super) arrivals: Option<Duration>,
-    pub(super) growth: Option<Duration>,
+pub(crate) struct Pace {
+    pub(crate) arrivals: Option<Duration>,
+    pub(crate) growth: Option<Duration>,
 }
 
 /// A control's change of an order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OrderChange {
-    pub(super) at: Millis,
-    pub(super) times: u32,
+pub(crate) struct OrderChange {
+    pub(crate) at: Millis,
+    pub(crate) times: u32,
 }
 
 /// All shipments of one shop.
 #[derive(Debug)]
-pub(super) struct Stock {
+pub(crate) struct Stock {
     seed: u64,
     odd: bool,
     born: Millis,
@@ -99,7 +99,7 @@ pub(super) struct Stock {
 
 impl Stock {
     /// A shop with this many shipments per method, spread over the last three months before `now`.
-    pub(super) fn new(seed: u64, odd: bool, counts: [usize; 2], now: Millis) -> Stock {
+    pub(crate) fn new(seed: u64, odd: bool, counts: [usize; 2], now: Millis) -> Stock {
         let mut stock = Stock {
             seed,
             odd,
@@ -126,23 +126,23 @@ impl Stock {
         stock
     }
 
-    pub(super) fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
 
     /// When the shop was created.
-    pub(super) fn born(&self) -> Millis {
+    pub(crate) fn born(&self) -> Millis {
         self.born
     }
 
     /// The initial shipments that still exist, FBR first, newest first.
-    pub(super) fn first(&self) -> Vec<Spec> {
+    pub(crate) fn first(&self) -> Vec<Spec> {
         let first = self.all().filter(|shipment| shipment.spec.index < self.first[shipment.spec.method as usize]);
         first.map(|shipment| shipment.spec.clone()).collect()
     }
 
     /// Adds a shipment at the head of its list. Some have the same time as their predecessor.
-    pub(super) fn push(&mut self, method: Method, at: Millis, now: Millis) -> String {
+    pub(crate) fn push(&mut self, method: Method, at: Millis, now: Millis) -> String {
         let slot = method as usize;
         let index = self.next[slot];
         self.next[slot] += 1;
@@ -176,7 +176,7 @@ impl Stock {
     }
 
     /// Applies the arrivals and events since the last access.
-    pub(super) fn settle(&mut self, pace: Pace, now: Millis) {
+    pub(crate) fn settle(&mut self, pace: Pace, now: Millis) {
         let due = |every: Option<Duration>| {
             let every = every.map_or(0, |every| every.as_millis().max(1));
             let age = u128::try_from(now - self.born).unwrap_or_default();
@@ -195,22 +195,22 @@ impl Stock {
         }
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<Arc<Shipment>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Shipment>> {
         self.by_id.get(id).map(Arc::clone)
     }
 
     /// The listed shipments of one method, newest first.
-    pub(super) fn listed(&self, method: Method, now: Millis) -> impl Iterator<Item = &Arc<Shipment>> {
+    pub(crate) fn listed(&self, method: Method, now: Millis) -> impl Iterator<Item = &Arc<Shipment>> {
         self.lists[method as usize].iter().rev().take_while(move |shipment| shipment.spec.at >= now - LISTED_MS)
     }
 
     /// All shipments, FBR first, newest first.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Shipment>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Shipment>> {
         self.lists.iter().flat_map(|list| list.iter().rev())
     }
 
     /// The shipments of one method between two times, both included, oldest first.
-    pub(super) fn between(&self, method: Method, from: Millis, until: Millis) -> &[Arc<Shipment>] {
+    pub(crate) fn between(&self, method: Method, from: Millis, until: Millis) -> &[Arc<Shipment>] {
         let list = &self.lists[method as usize];
         let first = list.partition_point(|shipment| shipment.spec.at < from);
         let end = list.partition_point(|shipment| shipment.spec.at <= until);
@@ -218,20 +218,20 @@ impl Stock {
     }
 
     /// The shipment of that index, if the list shows it.
-    pub(super) fn shown(&self, method: Method, index: u64, now: Millis) -> Option<&Arc<Shipment>> {
+    pub(crate) fn shown(&self, method: Method, index: u64, now: Millis) -> Option<&Arc<Shipment>> {
         let list = &self.lists[method as usize];
         let place = list.binary_search_by_key(&index, |shipment| shipment.spec.index).ok()?;
         list.get(place).filter(|shipment| shipment.spec.at >= now - LISTED_MS)
     }
 
     /// The indices of future shipments whose orders are open.
-    pub(super) fn open(&self, method: Method) -> std::ops::Range<u64> {
+    pub(crate) fn open(&self, method: Method) -> std::ops::Range<u64> {
         let next = self.next[method as usize];
         next..next + self.open[method as usize].len() as u64
     }
 
     /// A future shipment: its order is still open.
-    pub(super) fn upcoming(&self, method: Method, index: u64) -> Option<Spec> {
+    pub(crate) fn upcoming(&self, method: Method, index: u64) -> Option<Spec> {
         let slot = method as usize;
         let ahead = usize::try_from(index.checked_sub(self.next[slot])?).ok()?;
         let placed = *self.open[slot].get(ahead)?;
@@ -240,7 +240,7 @@ impl Stock {
     }
 
     /// Places an open order; returns the index of its shipment.
-    pub(super) fn place_order(&mut self, method: Method, now: Millis) -> u64 {
+    pub(crate) fn place_order(&mut self, method: Method, now: Millis) -> u64 {
         loop {
             let index = self.open(method).end;
             self.open[method as usize].push_back(now - now.rem_euclid(1000));
@@ -252,23 +252,23 @@ impl Stock {
     }
 
     /// The control's change of the order whose first shipment has that index.
-    pub(super) fn order_change(&self, method: Method, index: u64) -> Option<OrderChange> {
+    pub(crate) fn order_change(&self, method: Method, index: u64) -> Option<OrderChange> {
         self.changed_orders[method as usize].get(&index).copied()
     }
 
     /// The first indices of all changed orders.
-    pub(super) fn changed_orders(&self, method: Method) -> impl Iterator<Item = u64> {
+    pub(crate) fn changed_orders(&self, method: Method) -> impl Iterator<Item = u64> {
         self.changed_orders[method as usize].keys().copied()
     }
 
     /// Changes an order now; each change has a distinct time.
-    pub(super) fn change_order(&mut self, method: Method, index: u64, now: Millis) {
+    pub(crate) fn change_order(&mut self, method: Method, index: u64, now: Millis) {
         let change = self.changed_orders[method as usize].entry(index).or_insert(OrderChange { at: 0, times: 0 });
         *change = OrderChange { at: now.max(change.at + 1), times: change.times + 1 };
     }
 
     /// Adds the next transport event; false if the id is unknown or its last event has happened.
-    pub(super) fn grow(&mut self, id: &str, now: Millis) -> bool {
+    pub(crate) fn grow(&mut self, id: &str, now: Millis) -> bool {
         let Some(shipment) = self.get(id).filter(|shipment| shipment.growing()) else { return false };
         let mut spec = shipment.spec.clone();
         let last = spec.events.last().copied().unwrap_or(spec.at);
@@ -278,7 +278,7 @@ impl Stock {
     }
 
     /// Adds an event to each of the newest `count` shipments in transit; returns their ids.
-    pub(super) fn grow_some(&mut self, count: usize, now: Millis) -> Vec<String> {
+    pub(crate) fn grow_some(&mut self, count: usize, now: Millis) -> Vec<String> {
         let ids: Vec<String> =
             self.all().filter(|shipment| shipment.growing()).take(count).map(|shipment| shipment.id.clone()).collect();
         for id in &ids {
@@ -288,7 +288,7 @@ impl Stock {
     }
 
     /// Changes the list row (and the detail with it); false if the id is unknown.
-    pub(super) fn change_row(&mut self, id: &str) -> bool {
+    pub(crate) fn change_row(&mut self, id: &str) -> bool {
         let Some(shipment) = self.get(id) else { return false };
         let mut spec = shipment.spec.clone();
         spec.revision += 1;
@@ -297,7 +297,7 @@ impl Stock {
     }
 
     /// Puts a shipment with exactly these bodies: replaces the one with its id, or adds it at the head of the list.
-    pub(super) fn put(&mut self, method: Method, id: &str, [row, detail]: [Bytes; 2], now: Millis) {
+    pub(crate) fn put(&mut self, method: Method, id: &str, [row, detail]: [Bytes; 2], now: Millis) {
         let known = self.get(id).map_or_else(|| self.push(method, now, now), |shipment| shipment.id.clone());
         let Some(shipment) = self.by_id.remove(&known) else { return };
         let spec = shipment.spec.clone();
@@ -310,7 +310,7 @@ impl Stock {
     }
 
     /// Removes a shipment from list and detail; false if the id is unknown.
-    pub(super) fn remove(&mut self, id: &str) -> bool {
+    pub(crate) fn remove(&mut self, id: &str) -> bool {
         let Some(shipment) = self.by_id.remove(id) else { return false };
         let list = &mut self.lists[shipment.spec.method as usize];
         if let Ok(place) = list.binary_search_by_key(&shipment.spec.index, |other| other.spec.index) {

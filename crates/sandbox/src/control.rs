@@ -3,45 +3,20 @@
 //! `admin` exposes the same over HTTP.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::audit::{Audit, Call};
-use super::content::mix;
-use super::shop::Stock;
-use super::{Fault, Method, Sandbox, SandboxError, Settings, Shop, ShopOptions, lock, rules};
+use crate::audit::{Audit, Call};
+use crate::document::Method;
+use crate::error::SandboxError;
+use crate::fault::Fault;
+use crate::limits::Rules;
+use crate::state::{Sandbox, lock};
 
 impl Sandbox {
-    /// Adds a shop with its content.
-    ///
-    /// # Errors
-    /// The client id is taken or unusable.
-    pub fn add_shop(&self, options: ShopOptions) -> Result<(), SandboxError> {
-        if options.client_id.is_empty() || options.client_id.contains(':') {
-            return Err(SandboxError::ClientId);
-        }
-        let account = self.0.accounts.get(&options.client_id).unwrap_or(&options.client_id).as_str().into();
-        let seed = options.client_id.bytes().fold(self.0.seed, |seed, byte| mix(seed, u64::from(byte)));
-        let stock = Stock::new(seed, self.0.odd, [options.fbr, options.fbb], self.0.clock.now());
-        let shop = Shop {
-            client_id: options.client_id.as_str().into(),
-            account,
-            secret: Mutex::new(options.client_secret),
-            active: AtomicBool::new(true),
-            stock: Mutex::new(stock),
-            other_resources: Mutex::new(None),
-        };
-        let mut shops = self.0.shops.write().unwrap_or_else(PoisonError::into_inner);
-        if shops.contains_key(&options.client_id) {
-            return Err(SandboxError::ShopExists(options.client_id));
-        }
-        shops.insert(options.client_id, Arc::new(shop));
-        Ok(())
-    }
-
     /// Rotates a shop's secret; existing tokens stay valid.
     ///
     /// # Errors
@@ -161,18 +136,18 @@ impl Sandbox {
         lock(&self.0.tokens).set_blocked(blocked);
     }
 
-    /// Replaces the limits that override the catalog's, and restarts all windows.
+    /// Replaces the limits that override the API's own, and restarts all windows.
     ///
     /// # Errors
     /// A limit that cannot be parsed; then nothing changes.
     pub fn set_limits(&self, limits: &BTreeMap<String, String>) -> Result<(), SandboxError> {
-        let rules = rules(limits)?;
+        let rules = Rules::with(limits).map_err(SandboxError::Limits)?;
         self.change(|settings| settings.rules = rules);
         lock(&self.0.limiter).clear();
         Ok(())
     }
 
-    /// Sets the lifetime of new tokens, and the announced `expires_in` (see [`super::Options`]).
+    /// Sets the lifetime of new tokens, and the announced `expires_in` (see [`crate::Options`]).
     pub fn set_token_life(&self, life: Duration, expires_in: Option<Value>) {
         self.change(|settings| {
             settings.token_life = life;
@@ -214,14 +189,5 @@ impl Sandbox {
     /// Forgets all calls.
     pub fn reset_audit(&self) {
         lock(&self.0.ledger).reset();
-    }
-
-    pub(super) fn known(&self, client_id: &str) -> Result<Arc<Shop>, SandboxError> {
-        self.shop(client_id).ok_or_else(|| SandboxError::UnknownShop(client_id.to_owned()))
-    }
-
-    fn change(&self, edit: impl FnOnce(&mut Settings)) {
-        let mut settings = self.0.settings.write().unwrap_or_else(PoisonError::into_inner);
-        edit(Arc::make_mut(&mut settings));
     }
 }

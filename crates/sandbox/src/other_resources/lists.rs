@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::content::{invoice_document, is_for_sale, is_handled};
-use super::types::{Kind, ShopDocument};
-use crate::domain::clock::Millis;
-use crate::sandbox::content::{local_date, mix};
-use crate::sandbox::query::{Asked, Query, collection, collection_and, cut, percent_decoded};
-use crate::sandbox::wire::Answer;
-use crate::sandbox::{Sandbox, Settings, Shop};
+use crate::clock::Millis;
+use crate::other_resources::content::{invoice_document, is_for_sale, is_handled};
+use crate::other_resources::types::{Kind, ShopDocument};
+use crate::query::{Asked, Query, collection, collection_and, cut, percent_decoded};
+use crate::shop::Shop;
+use crate::state::{Sandbox, Settings};
+use crate::values::{local_date, mix};
+use crate::wire::Answer;
 
 const DAY_MS: Millis = 24 * 3_600_000;
 const REPLENISHMENT_STATES: [&str; 6] =
@@ -38,7 +39,7 @@ fn has_text(value: &Value, key: &str, wanted: Option<&str>) -> bool {
 }
 
 /// Splits a path below the API into the kind of document, its name in error texts, and its encoded id.
-pub(in crate::sandbox) fn document_at(path: &str) -> Option<(Kind, &'static str, &str)> {
+pub(crate) fn document_at(path: &str) -> Option<(Kind, &'static str, &str)> {
     let (resource, id) = path.split_once('/')?;
     let (kind, what) = match resource {
         "returns" => (Kind::Returns, "Return for return id"),
@@ -53,7 +54,7 @@ pub(in crate::sandbox) fn document_at(path: &str) -> Option<(Kind, &'static str,
 
 impl Sandbox {
     /// Answers a list, if the path is one of these resources.
-    pub(in crate::sandbox) fn list_other_resource(
+    pub(crate) fn list_other_resource(
         &self,
         path: &str,
         shop: &Shop,
@@ -76,7 +77,7 @@ impl Sandbox {
     }
 
     /// The body of one document; None if there is no such id.
-    pub(in crate::sandbox) fn other_document(&self, shop: &Shop, kind: Kind, id: &str) -> Option<Bytes> {
+    pub(crate) fn other_document(&self, shop: &Shop, kind: Kind, id: &str) -> Option<Bytes> {
         self.other_resources(shop, |others, _| {
             let document = others.get(kind, id)?;
             match (kind, &document.detail) {

@@ -4,27 +4,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::fault::{FaultBody, FaultKind};
-use super::problem;
-use super::wire::{Answer, Delivery};
-use super::{MEDIA_TYPE, gzip_bomb};
+use crate::body::{ANSWER_TYPE, MEDIA_TYPE};
+use crate::fault::{FaultBody, FaultKind};
+use crate::wire::{Answer, Delivery};
+use crate::{gzip_bomb, problem};
 
 /// An answer and how it is delivered.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) answer: Answer,
-    pub(super) delivery: Delivery,
-    pub(super) pause: Duration,
+pub(crate) struct Outcome {
+    pub(crate) answer: Answer,
+    pub(crate) delivery: Delivery,
+    pub(crate) pause: Duration,
 }
 
 impl Outcome {
-    pub(super) fn whole(answer: Answer) -> Outcome {
+    pub(crate) fn whole(answer: Answer) -> Outcome {
         Outcome { answer, delivery: Delivery::Whole, pause: Duration::ZERO }
     }
 }
 
 /// Applies a fault. Made-up answers carry no rate headers, like those of a proxy in front of the API.
-pub(super) fn apply(kind: FaultKind, right: Answer) -> Outcome {
+pub(crate) fn apply(kind: FaultKind, right: Answer) -> Outcome {
     let mut outcome = Outcome::whole(right);
     match kind {
         FaultKind::Status { code, body, headers } => {
@@ -96,7 +96,7 @@ fn is_header(name: &str, value: &str) -> bool {
 }
 
 fn made_up(body: impl Into<Bytes>) -> Answer {
-    Answer::new(200, "application/vnd.retailer.v10+json;charset=UTF-8", body)
+    Answer::new(200, ANSWER_TYPE, body)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Orders, derived from the shipments: the order of each shipment is handled, and the next few future shipments are
-//! open orders ("Orders" in bol.com's Retailer API documentation).
+//! open orders (`docs/bol-api.md`, "Orders").
 //!
 //! An order changes when its shipment arrives, moving from open to handled under one id, and when a control changes
 //! it. The id encodes the order's index and shipments are sorted by time, so no call scans all of them.
@@ -9,13 +9,17 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::content::{Spec, json, local_date, local_time, money, place_of_order};
-use super::document::{Fulfilment, Order, OrderItem, OrderRow, OrderRowItem, ShipmentItem};
-use super::query::{Asked, Query, collection, cut};
-use super::shop::{OrderChange, Stock};
-use super::wire::Answer;
-use super::{Method, Sandbox, SandboxError, Settings, Shop};
-use crate::domain::clock::Millis;
+use crate::body::json;
+use crate::clock::Millis;
+use crate::content::Spec;
+use crate::document::{Fulfilment, Method, Order, OrderItem, OrderRow, OrderRowItem, ShipmentItem};
+use crate::error::SandboxError;
+use crate::query::{Asked, Query, collection, cut};
+use crate::shop::Shop;
+use crate::state::{Sandbox, Settings};
+use crate::stock::{OrderChange, Stock};
+use crate::values::{local_date, local_time, money, place_of_order};
+use crate::wire::Answer;
 
 /// How long handled orders are listed without `latest-change-date`.
 const SHOWN_MS: Millis = 48 * 3_600_000;
@@ -119,7 +123,7 @@ impl OrderOf {
 }
 
 impl Sandbox {
-    pub(super) fn list_orders(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
+    pub(crate) fn list_orders(&self, shop: &Shop, asked: &mut Asked<'_>, settings: &Settings) -> Answer {
         const KNOWN: [&str; 6] =
             ["page", "fulfilment-method", "status", "change-interval-minute", "latest-change-date", "vvb-only"];
         let mut query = Query::new(asked, &KNOWN);
@@ -167,7 +171,7 @@ impl Sandbox {
     }
 
     /// All orders that some list may show: id and detail, newest of each method first.
-    pub(super) fn all_orders(&self, shop: &Shop) -> Vec<(String, Value)> {
+    pub(crate) fn all_orders(&self, shop: &Shop) -> Vec<(String, Value)> {
         let now = self.0.clock.now();
         let stock = self.stock(shop);
         let all = METHODS.into_iter().flat_map(|method| orders(&stock, method, [Millis::MIN, Millis::MAX], now));
@@ -176,7 +180,7 @@ impl Sandbox {
     }
 
     /// The order's detail, if the shop has such an order.
-    pub(super) fn order(&self, shop: &Shop, id: &str) -> Option<Bytes> {
+    pub(crate) fn order(&self, shop: &Shop, id: &str) -> Option<Bytes> {
         let (method, index) = place_of_order(id)?;
         let order = order_at(&self.stock(shop), method, index, self.0.clock.now());
         order.filter(|order| order.first().order_id() == id).map(|order| order.detail())

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Sandbox;
-use super::wire::{Wire, WireError};
+use crate::state::Sandbox;
+use crate::wire::{Wire, WireError};
 
 /// Concurrent connections; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 4_096;

@@ -30,9 +30,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::content::json as text;
-use super::wire::{Answer, Request};
-use super::{Fault, Method, Sandbox, SandboxError, ShopOptions};
+use crate::body::json as text;
+use crate::document::Method;
+use crate::error::SandboxError;
+use crate::fault::Fault;
+use crate::options::ShopOptions;
+use crate::state::Sandbox;
+use crate::wire::{Answer, Request};
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -45,7 +49,7 @@ impl From<SandboxError> for Refusal {
         let status = match error {
             SandboxError::UnknownShop(_) | SandboxError::UnknownResource(_) => 404,
             SandboxError::ShopExists(_) | SandboxError::NothingFor(_) => 409,
-            SandboxError::Limits(_) | SandboxError::ClientId | SandboxError::Catalog(_) => 400,
+            SandboxError::Limits(_) | SandboxError::ClientId => 400,
         };
         Refusal(status, error.to_string())
     }
@@ -137,7 +141,7 @@ struct Changes {
 }
 
 /// Handles a control; `path` follows `/_sandbox/`.
-pub(super) fn answer(sandbox: &Sandbox, path: &str, request: &Request) -> Answer {
+pub(crate) fn answer(sandbox: &Sandbox, path: &str, request: &Request) -> Answer {
     control(sandbox, path, request)
         .unwrap_or_else(|Refusal(status, error)| Answer::new(status, JSON, text(&json!({ "error": error }))))
 }

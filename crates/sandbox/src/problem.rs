@@ -2,17 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::MEDIA_TYPE;
-use super::content::json as text;
-use super::wire::Answer;
+use crate::body::{MEDIA_TYPE, json as text};
+use crate::wire::Answer;
 
 /// A Problem of the application; `instance` is path and query of the request.
-pub(super) fn problem(status: u16, title: &str, detail: &str, instance: &str) -> Answer {
+pub(crate) fn problem(status: u16, title: &str, detail: &str, instance: &str) -> Answer {
     Answer::new(status, MEDIA_TYPE, text(&form(status, title, detail, instance)))
 }
 
 /// A 400 with its violations, each as (name, reason); a name may be missing.
-pub(super) fn violations(found: &[(Option<&str>, String)], instance: &str) -> Answer {
+pub(crate) fn violations(found: &[(Option<&str>, String)], instance: &str) -> Answer {
     let mut body = form(
         400,
         "Error validating request. Consult the bol.com API documentation for more information.",
@@ -28,12 +27,12 @@ pub(super) fn violations(found: &[(Option<&str>, String)], instance: &str) -> An
 }
 
 /// A gateway error: title, status and detail only.
-pub(super) fn gateway(status: u16, title: &str, detail: &str) -> Answer {
+pub(crate) fn gateway(status: u16, title: &str, detail: &str) -> Answer {
     Answer::new(status, MEDIA_TYPE, text(&json!({ "title": title, "status": status, "detail": detail })))
 }
 
 /// The answer for a deactivated shop; the login host answers the same.
-pub(super) fn not_active() -> Answer {
+pub(crate) fn not_active() -> Answer {
     let body = json!({
         "title": "Forbidden",
         "status": 403,

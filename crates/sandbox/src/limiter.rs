@@ -1,21 +1,21 @@
 //! The API's limiter: fixed windows aligned with the wall clock, one budget per account and rule, no smoothing inside
-//! a window ("Rate limits" in bol.com's Retailer API documentation).
+//! a window (`docs/bol-api.md`, "Rate limits").
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::catalog::Limit;
-use crate::domain::clock::Millis;
+use crate::clock::Millis;
+use crate::limits::Limit;
 
 /// State of a budget after a call, for the headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) limit: u32,
-    pub(super) remaining: u32,
+pub(crate) struct Standing {
+    pub(crate) limit: u32,
+    pub(crate) remaining: u32,
     /// Seconds until the window ends, at least 1.
-    pub(super) reset: u64,
+    pub(crate) reset: u64,
     /// The call exceeds the limit.
-    pub(super) refused: bool,
+    pub(crate) refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,13 +26,13 @@ struct Window {
 
 /// The windows of all accounts.
 #[derive(Debug, Default)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     windows: HashMap<(Arc<str>, String), Window>,
 }
 
 impl Limiter {
     /// Counts a call.
-    pub(super) fn count(&mut self, account: &Arc<str>, rule: &str, limit: Limit, now: Millis) -> Standing {
+    pub(crate) fn count(&mut self, account: &Arc<str>, rule: &str, limit: Limit, now: Millis) -> Standing {
         let length = Millis::try_from(limit.window.as_millis()).unwrap_or(Millis::MAX).max(1);
         let number = now.div_euclid(length);
         let window = self.windows.entry((Arc::clone(account), rule.to_owned())).or_default();
@@ -49,7 +49,7 @@ impl Limiter {
     }
 
     /// Restarts all windows, as after a change of the limits.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.windows.clear();
     }
 }
@@ -57,7 +57,7 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::{Limiter, Standing};
-    use crate::catalog::Limit;
+    use crate::limits::Limit;
     use std::time::Duration;
 
     const TWO_A_MINUTE: Limit = Limit { calls: 2, window: Duration::from_secs(60) };

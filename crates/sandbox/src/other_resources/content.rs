@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::types::{Kind, ShopDocument};
-use crate::domain::clock::Millis;
-use crate::sandbox::Method;
-use crate::sandbox::content::{Spec, ean, local_date, local_time, mix, shipment_id};
+use crate::clock::Millis;
+use crate::content::Spec;
+use crate::document::Method;
+use crate::other_resources::types::{Kind, ShopDocument};
+use crate::values::{ean, local_date, local_time, mix, shipment_id};
 
 const DAY_MS: Millis = 24 * 3_600_000;
 /// Maximum different products per shop; offers and stock refer to them.

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::domain::clock::Millis;
+use crate::clock::Millis;
 
 /// The resources, by their names in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::sandbox) enum Kind {
+pub(crate) enum Kind {
     Returns,
     Replenishments,
     Inventory,

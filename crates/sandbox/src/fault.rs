@@ -90,7 +90,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Whether the client misses the right answer; a delay only delays it.
-    pub(super) fn spoils(&self) -> bool {
+    pub(crate) fn spoils(&self) -> bool {
         !matches!(self, FaultKind::Slow { .. } | FaultKind::Drip { .. })
     }
 }
@@ -110,23 +110,23 @@ pub enum FaultBody {
 
 /// The rules with their counts and the seeded random generator.
 #[derive(Debug)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     rules: Vec<(Fault, u64)>,
     rng: fastrand::Rng,
 }
 
 impl Faults {
-    pub(super) fn new(seed: u64) -> Faults {
+    pub(crate) fn new(seed: u64) -> Faults {
         Faults { rules: Vec::new(), rng: fastrand::Rng::with_seed(seed) }
     }
 
     /// Replaces all rules and resets their counts.
-    pub(super) fn set(&mut self, faults: Vec<Fault>) {
+    pub(crate) fn set(&mut self, faults: Vec<Fault>) {
         self.rules = faults.into_iter().map(|fault| (fault, 0)).collect();
     }
 
     /// The fault for one call, if any. `path` is without base and query, `full` includes the query.
-    pub(super) fn take(&mut self, path: &str, full: &str, client_id: &str) -> Option<FaultKind> {
+    pub(crate) fn take(&mut self, path: &str, full: &str, client_id: &str) -> Option<FaultKind> {
         for (fault, matched) in &mut self.rules {
             let subject = if fault.prefix.contains('?') { full } else { path };
             let other = fault.client_id.as_deref().is_some_and(|only| only != client_id);

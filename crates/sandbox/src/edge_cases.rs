@@ -1,9 +1,9 @@
 //! Unusual but legal values: what the specification allows, or has been observed, and breaks careless readers.
-//! [`super::content`] adds them by index if `Options::odd` is set.
+//! `content` adds them by index if `Options::odd` is set.
 
 use serde_json::json;
 
-use super::document::Extra;
+use crate::document::Extra;
 
 /// Texts that break SQL, HTML, a log line or a spreadsheet unless they are treated as text.
 const TEXTS: [&str; 16] = [
@@ -26,18 +26,18 @@ const TEXTS: [&str; 16] = [
 ];
 
 /// The unusual text of one index.
-pub(super) fn text(index: u64) -> String {
+pub(crate) fn text(index: u64) -> String {
     let place = usize::try_from(index % TEXTS.len() as u64).unwrap_or_default();
     TEXTS.get(place).copied().unwrap_or_default().to_owned()
 }
 
 /// 2,000 characters, some of four bytes.
-pub(super) fn long_text() -> String {
+pub(crate) fn long_text() -> String {
     "A very long title, with \u{1F4E6}. ".chars().cycle().take(2_000).collect()
 }
 
 /// Unspecified fields, some with integers beyond 2^53.
-pub(super) fn extra(index: u64) -> Extra {
+pub(crate) fn extra(index: u64) -> Extra {
     Extra::from([
         ("loyaltyPoints".to_owned(), json!(9_007_199_254_740_993_u64 + index)),
         ("ledgerNumber".to_owned(), json!(u64::MAX - index)),

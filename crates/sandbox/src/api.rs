@@ -1,6 +1,6 @@
 //! The marketplace's side: answers a request, with authentication, limiter, faults and the record of calls around it.
 //!
-//! Called by [`super::server`] for every request; never waits and does no IO itself. Every call is recorded, whatever
+//! Called by `server` for every request; never waits and does no IO itself. Every call is recorded, whatever
 //! its outcome.
 
 use std::sync::Arc;
@@ -8,25 +8,26 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::apply_fault::{Outcome, apply};
-use super::audit::Call;
-use super::content::json as text;
-use super::fault::FaultKind;
-use super::limiter::Standing;
-use super::other_resources::document_at;
-use super::query::{ANSWER_TYPE, Asked, Query, collection, cut};
-use super::shop::Shipment;
-use super::wire::{Answer, Request};
-use super::{MEDIA_TYPE, Method, Sandbox, Settings, Shop, admin, lock, login, problem};
-use crate::domain::clock::Millis;
-
-/// Offers use the next API version.
-const OFFERS_MEDIA_TYPE: &str = "application/vnd.retailer.v11+json";
-const OFFERS_ANSWER_TYPE: &str = "application/vnd.retailer.v11+json;charset=UTF-8";
+use crate::apply_fault::{Outcome, apply};
+use crate::audit::Call;
+use crate::body::{ANSWER_TYPE, MEDIA_TYPE, OFFERS_ANSWER_TYPE, OFFERS_MEDIA_TYPE, json as text};
+use crate::clock::{Millis, http_date};
+use crate::document::Method;
+use crate::fault::FaultKind;
+use crate::limiter::Standing;
+use crate::limits::Unit;
+use crate::other_resources::lists::document_at;
+use crate::query::{Asked, Query, collection, cut};
+use crate::shop::Shop;
+use crate::state::{Sandbox, Settings, lock};
+use crate::stock::Shipment;
+use crate::values::mix;
+use crate::wire::{Answer, Request};
+use crate::{admin, login, problem};
 
 impl Sandbox {
     /// Answers one request.
-    pub(super) fn answer(&self, request: &Request) -> Outcome {
+    pub(crate) fn answer(&self, request: &Request) -> Outcome {
         let settings = self.settings();
         if let Some(control) = request.path.strip_prefix("/_sandbox/").filter(|_| self.0.admin) {
             return Outcome::whole(admin::answer(self, control, request));
@@ -229,7 +230,7 @@ fn too_many(standing: Standing, settings: &Settings) -> Answer {
 
 /// Adds the headers of every API response. Letter case differs by endpoint, as in the API.
 fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: Millis) -> Answer {
-    let request_id = super::content::mix(call.at_us, now.unsigned_abs());
+    let request_id = mix(call.at_us, now.unsigned_abs());
     let mut answer = answer.with("x-request-id", format_args!("{request_id:016x}{:016x}", call.at_us));
     if let Some(standing) = standing {
         let names = if call.page.is_some() {
@@ -243,28 +244,21 @@ fn decorate(answer: Answer, standing: Option<Standing>, call: &Call, now: Millis
     answer
 }
 
-/// `Thu, 27 Aug 2026 16:30:06 GMT`.
-fn http_date(at: Millis) -> String {
-    let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
-}
-
 /// The public table of limits: an array of objects with five texts.
 fn rate_table(settings: &Settings) -> Answer {
     let rows: Vec<_> = settings
         .rules
-        .rules()
         .iter()
         .filter_map(|rule| {
-            let (method, path) = rule.name.split_once(' ')?;
             let limit = rule.limit?;
-            let (count, unit) = match limit.window.as_secs() {
-                s if s % 3600 == 0 => (s / 3600, "HOURS"),
-                s if s % 60 == 0 => (s / 60, "MINUTES"),
-                s => (s, "SECONDS"),
+            let (count, unit) = limit.in_units();
+            let unit = match unit {
+                Unit::Seconds => "SECONDS",
+                Unit::Minutes => "MINUTES",
+                Unit::Hours => "HOURS",
             };
             Some(json!({
-                "path": path, "methods": method, "maxCapacity": limit.calls.to_string(),
+                "path": rule.pattern, "methods": rule.method, "maxCapacity": limit.calls.to_string(),
                 "timeToLive": count.to_string(), "timeUnit": unit,
             }))
         })

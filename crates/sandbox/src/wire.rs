@@ -17,7 +17,7 @@ const ONE_WRITE_MAX: usize = 64 * 1024;
 
 /// A request that could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Answered with this status; then the connection ends.
@@ -27,49 +27,49 @@ pub(super) enum WireError {
 
 /// One complete request.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// As sent, without the query.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// As sent, including its `?`; empty without one.
-    pub(super) query_text: String,
+    pub(crate) query_text: String,
     /// Decoded.
-    pub(super) query: Vec<(String, String)>,
+    pub(crate) query: Vec<(String, String)>,
     /// Names in lower case.
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
     /// When its last byte arrived.
-    pub(super) arrived: Instant,
+    pub(crate) arrived: Instant,
     keep_alive: bool,
 }
 
 impl Request {
     /// The first header of that lower-case name.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The first query parameter of that name.
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// One answer, before any fault is applied.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) content_type: &'static str,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub(super) fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
         Answer { status, content_type, headers: Vec::new(), body: body.into() }
     }
 
-    pub(super) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Answer {
+    pub(crate) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Answer {
         self.headers.push((name.to_owned(), value.to_string()));
         self
     }
@@ -77,7 +77,7 @@ impl Answer {
 
 /// How an answer is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     #[default]
     Whole,
     /// This many bytes of the body, then the end.
@@ -97,19 +97,19 @@ pub(super) enum Delivery {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> Wire {
+    pub(crate) fn new(stream: TcpStream) -> Wire {
         Wire { stream, buffer: BytesMut::with_capacity(4096) }
     }
 
     /// Reads the next request; None when the client is done. Not cancel safe: drop the connection after a cancelled
     /// call.
-    pub(super) async fn read(&mut self) -> Result<Option<Request>, WireError> {
+    pub(crate) async fn read(&mut self) -> Result<Option<Request>, WireError> {
         let head = loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 let head = self.buffer.split_to(end);
@@ -149,7 +149,7 @@ impl Wire {
     }
 
     /// Sends an answer; true if the connection can take another request.
-    pub(super) async fn send(&mut self, answer: &Answer, delivery: Delivery, request: &Request) -> io::Result<bool> {
+    pub(crate) async fn send(&mut self, answer: &Answer, delivery: Delivery, request: &Request) -> io::Result<bool> {
         let body = if request.method == "HEAD" { &[] } else { answer.body.as_ref() };
         let keep = delivery == Delivery::Whole && request.keep_alive || matches!(delivery, Delivery::Drip { .. });
         let framing = match delivery {
@@ -201,7 +201,7 @@ impl Wire {
     }
 
     /// Answers something that could not be parsed as a request.
-    pub(super) async fn refuse(&mut self, status: u16, reason: &str) -> io::Result<()> {
+    pub(crate) async fn refuse(&mut self, status: u16, reason: &str) -> io::Result<()> {
         let answer = Answer::new(status, "text/plain; charset=utf-8", format!("{reason}\n"));
         let mut out = head(&answer, &format!("content-length: {}\r\n", answer.body.len()), false);
         out.extend_from_slice(&answer.body);

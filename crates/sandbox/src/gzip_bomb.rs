@@ -2,7 +2,7 @@
 //! bytes.
 
 /// Gzip of zeros that unpacks to at least `bytes` bytes (rounded up to whole repeats).
-pub(super) fn gzip_zeros(bytes: u64) -> Vec<u8> {
+pub(crate) fn gzip_zeros(bytes: u64) -> Vec<u8> {
     let repeats = bytes.saturating_sub(1).div_ceil(258);
     let length = 1 + repeats * 258;
     let mut out = vec![0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255];
