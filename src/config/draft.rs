@@ -10,9 +10,26 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+use super::checked::Config;
+use super::problem::ConfigError;
 use super::settings::Settings;
-use super::{Config, ConfigError, DATA_DIR_DEFAULT, FILE_DEFAULT, foreign, paths};
+use super::{foreign, http, limits, log, mysql, paths, schedule, secrets, source};
 use crate::catalog::{self, RuleTable};
+
+/// The file read if it exists and no other is named.
+pub const FILE_DEFAULT: &str = "waybill.toml";
+const DATA_DIR_DEFAULT: &str = "data";
+
+impl Config {
+    /// Reads `path`, else the file that `WAYBILL_CONFIG` names, else `waybill.toml` if it exists. Environment variables
+    /// override the file.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] if a named file cannot be read, otherwise [`ConfigError::Problems`] with every problem.
+    pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+        Draft::read(path, environment)?.finish()
+    }
+}
 
 /// A configuration under construction.
 pub struct Draft {
@@ -85,7 +102,7 @@ impl Draft {
 }
 
 fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Draft {
-    let mysql_url = super::mysql_url(&mut settings);
+    let mysql_url = mysql::mysql_url(&mut settings);
     let named = mysql_url.clone().flatten();
     let mysql_ca_file = paths::file(&mut settings, "mysql.ca_file");
     let named_ca_file = mysql_ca_file.clone().flatten();
@@ -106,21 +123,19 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
     let (definitions, bad_definitions) = catalog::drafts(&wanted, &settings.resources, &rules);
     bad_rules.into_iter().chain(bad_definitions).for_each(|problem| settings.catalog_problem(problem));
     let data_dir = paths::data_dir(&mut settings, DATA_DIR_DEFAULT);
-    let master_key = super::master_key(&mut settings, data_dir.as_deref(), environment.get("WAYBILL_MASTER_KEY"));
-    let admin_key = super::admin_key(&mut settings, environment.get("WAYBILL_ADMIN_KEY"));
-    let behind_proxy = settings.flag("http.behind_proxy", false);
-    let address = settings.text("http.listen", super::LISTEN_DEFAULT);
-    let listen = super::listen(&mut settings, "http.listen", &address, behind_proxy);
-    let metrics_listen = super::metrics_listen(&mut settings, behind_proxy);
-    let limits = super::limits::limits(&mut settings);
-    let stale_after = super::limits::stale_after(&mut settings);
-    let log = super::log(&mut settings);
-    let schedule = super::schedule::schedule(&mut settings);
-    let source = super::source(&mut settings, &defaults);
+    let master_key = secrets::master_key(&mut settings, data_dir.as_deref(), environment.get("WAYBILL_MASTER_KEY"));
+    let admin_key = secrets::admin_key(&mut settings, environment.get("WAYBILL_ADMIN_KEY"));
+    let http = http::http(&mut settings);
+    let limits = limits::limits(&mut settings);
+    let stale_after = limits::stale_after(&mut settings);
+    let log = log::log(&mut settings);
+    let schedule = schedule::schedule(&mut settings);
+    let source = source::source(&mut settings, &defaults);
     if let Some(source) = &source {
         foreign::check_login(&mut settings, source, &defaults);
     }
     let complete = || {
+        let http = http?;
         Some(Config {
             file,
             lines: settings.lines.clone(),
@@ -130,9 +145,9 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
             admin_key: admin_key?,
             definitions: catalog::wanted_of(&definitions),
             rules,
-            listen: listen?,
-            metrics_listen: metrics_listen?,
-            behind_proxy,
+            listen: http.listen,
+            metrics_listen: http.metrics_listen,
+            behind_proxy: http.behind_proxy,
             mysql_url: mysql_url?,
             mysql_ca_file: mysql_ca_file?,
             source: source?,

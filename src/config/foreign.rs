@@ -5,8 +5,10 @@
 
 use url::Url;
 
-use super::settings::{Problem, Settings};
-use super::{Auth, SourceSettings, is_loopback};
+use super::checked::{Auth, SourceSettings};
+use super::problem::Problem;
+use super::settings::Settings;
+use super::source::is_loopback;
 use crate::catalog::{self, SourceDefaults};
 
 const BASE: &str = "source.base_url";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bounded;
+use super::checked::Limits;
 use super::settings::Settings;
 use crate::domain::parse_duration;
 
@@ -13,19 +13,6 @@ const ATTEMPTS_MAX_DEFAULT: u64 = 8;
 const PARKED_MAX_DEFAULT: u64 = 10_000;
 /// A service supervisor waits 30 to 90 s before it kills.
 const DRAIN_DEFAULT: &str = "20s";
-
-/// Configurable limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Fetching pauses while the outbox holds more.
-    pub outbox_max_bytes: u64,
-    /// Attempts before a job is parked, at least 1.
-    pub attempts_max: u32,
-    /// A shop with this many parked items is paused; at least 1.
-    pub parked_max: u64,
-    /// How long a stop waits for work in flight.
-    pub drain: Duration,
-}
 
 /// `alerts.stale_after`; `Some(None)`: not set.
 pub(super) fn stale_after(settings: &mut Settings) -> Option<Option<Duration>> {
@@ -42,9 +29,9 @@ pub(super) fn stale_after(settings: &mut Settings) -> Option<Option<Duration>> {
 
 pub(super) fn limits(settings: &mut Settings) -> Option<Limits> {
     // An outbox smaller than one page of documents would block forever.
-    let outbox = bounded(settings, "limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, (1 << 20, 1 << 40));
-    let attempts = bounded(settings, "limits.attempts_max", ATTEMPTS_MAX_DEFAULT, (1, 100));
-    let parked = bounded(settings, "limits.parked_max", PARKED_MAX_DEFAULT, (1, 10_000_000));
+    let outbox = settings.bounded("limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, 1 << 20..=1 << 40);
+    let attempts = settings.bounded("limits.attempts_max", ATTEMPTS_MAX_DEFAULT, 1..=100);
+    let parked = settings.bounded("limits.parked_max", PARKED_MAX_DEFAULT, 1..=10_000_000);
     let text = settings.text("limits.drain", DRAIN_DEFAULT);
     let drain = parse_duration(&text).filter(|drain| *drain <= Duration::from_secs(600));
     if drain.is_none() {

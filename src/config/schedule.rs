@@ -4,7 +4,7 @@ use chrono::{DateTime, Datelike as _};
 use croner::Cron;
 use croner::parser::CronParser;
 
-use super::Schedule;
+use super::checked::Schedule;
 use super::settings::Settings;
 
 const SYNC_DEFAULT: &str = "0 */15 * * * *";

@@ -1,0 +1,98 @@
+//! Reads `[source]`: the addresses of the marketplace, how its calls are authenticated, and limits over all shops.
+
+use url::{Host, Url};
+
+use super::checked::{Auth, SourceSettings};
+use super::settings::Settings;
+use crate::catalog::{self, SourceDefaults};
+
+/// Enough to keep a thousand accounts at their limits with answers of a quarter second; one shop uses a quarter of it
+/// at most.
+const IN_FLIGHT_MAX_DEFAULT: u64 = 256;
+/// Zero: no global limit, only the rate rules of each account.
+const CALLS_PER_SECOND_DEFAULT: u64 = 0;
+/// The login host blocks addresses that request tokens too often.
+const LOGINS_PER_SECOND_DEFAULT: u64 = 5;
+
+pub(super) fn source(settings: &mut Settings, defaults: &SourceDefaults) -> Option<SourceSettings> {
+    let base_url = address(settings, "source.base_url", &defaults.base_url);
+    let token_url = address(settings, "source.token_url", &defaults.token_url);
+    let in_flight_max = settings.bounded("source.in_flight_max", IN_FLIGHT_MAX_DEFAULT, 1..=10_000);
+    let calls = settings.bounded("source.calls_per_second", CALLS_PER_SECOND_DEFAULT, 0..=1_000_000);
+    let auth = auth(settings);
+    let logins = settings.bounded("source.logins_per_second", LOGINS_PER_SECOND_DEFAULT, 1..=1_000);
+    Some(SourceSettings {
+        base_url: base_url?,
+        token_url: token_url?,
+        auth: auth?,
+        in_flight_max: usize::try_from(in_flight_max?).ok()?,
+        calls_per_second: u32::try_from(calls?).ok().filter(|calls| *calls > 0),
+        logins_per_second: u32::try_from(logins?).ok()?,
+    })
+}
+
+fn auth(settings: &mut Settings) -> Option<Auth> {
+    const STYLES: [&str; 4] = ["client-credentials", "basic", "bearer", "api-key"];
+    let (style, header) = (settings.text("source.auth", STYLES[0]), settings.text("source.api_key_header", ""));
+    if STYLES.contains(&style.as_str()) && style != "api-key" && !header.is_empty() {
+        settings.problem_at("source.api_key_header", "needs auth = \"api-key\"");
+        return None;
+    }
+    match style.as_str() {
+        "client-credentials" => Some(Auth::ClientCredentials),
+        "basic" => Some(Auth::Basic),
+        "bearer" => Some(Auth::Bearer),
+        "api-key" => {
+            let is_name = !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let ours = ["host", "accept", "content-length", "connection", "user-agent", "accept-encoding"];
+            if is_name && !ours.contains(&header.to_ascii_lowercase().as_str()) {
+                return Some(Auth::ApiKey(header));
+            }
+            let what = match header.as_str() {
+                "" => "auth = \"api-key\" needs the name of the header that takes the key".to_owned(),
+                header if is_name => format!("`{header}` is reserved; name the header that takes the key"),
+                header => format!("`{header}` is not a header name (letters, digits and -)"),
+            };
+            settings.problem_at("source.api_key_header", format!("{what}, like \"X-Api-Key\""));
+            None
+        }
+        other => {
+            let hint = catalog::did_you_mean(other, STYLES);
+            let what = format!("`{other}` is unknown{hint} There are {}", STYLES.join(", "));
+            settings.problem_at("source.auth", what);
+            None
+        }
+    }
+}
+
+/// Reads an address. It receives tokens and secrets, so it must be https, or on loopback.
+fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
+    let text = settings.text(key, default);
+    // An address that may contain a password is not quoted.
+    let shown = if text.contains('@') { "this".to_owned() } else { format!("`{text}`") };
+    let what = match Url::parse(&text) {
+        Err(error) => format!("{shown} is not an address ({error}); write it like \"{default}\""),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "must not hold a user or password; the credentials belong to each shop".to_owned()
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            format!("must end with its path, without ? or #; write it like \"{default}\"")
+        }
+        Ok(url) => match (url.scheme(), is_loopback(&url)) {
+            ("https", _) | ("http", true) => return Some(url),
+            ("http", false) => format!("{shown} would send secrets in clear text; use https (http only on loopback)"),
+            _ => format!("{shown} is not a web address; write it like \"{default}\""),
+        },
+    };
+    settings.problem_at(key, what);
+    None
+}
+
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
