@@ -8,9 +8,9 @@ use crate::domain::clock::Millis;
 use crate::domain::health::{
     self, Code, Facts, Fault, Health, Means, OpenRun, ResourceFacts, ShopFacts, ShopFound, StreamFacts, Ticks,
 };
+use crate::domain::schedule::Schedule;
 use crate::domain::{Run, Shop, StreamId};
 use crate::store::{Changed, Changes, Store, StoreError};
-use crate::sync::schedule::Schedule;
 
 /// Inputs of the health computation, and its last result.
 pub(super) struct HealthBook {

@@ -5,14 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::Inner;
 use crate::domain::clock::Millis;
 use crate::store::StoreError;
+use crate::sync::schedule::Work;
 
-/// Interval of housekeeping.
-const PAUSE: Duration = Duration::from_secs(60);
 /// Most age of a stored time, in milliseconds, while the key is in use.
 const STORED_EVERY: Millis = 60 * 60 * 1000;
 
@@ -80,18 +78,25 @@ impl Inner {
         }
     }
 
-    /// Runs periodic cleanup once a minute until the process ends.
-    pub(super) async fn run_housekeeping(self: Arc<Inner>) {
-        while !self.stop.is_cancelled() {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(PAUSE) => {
-                    self.store_key_usage(STORED_EVERY).await;
-                    if let Err(error) = self.store.forget_answers().await {
-                        error.warn("failed to remove expired responses of requests with an Idempotency-Key; trying again later");
-                    }
+    /// Cleans up, once a minute. What it looks for is old by the wall clock, so it may pause while that is set back.
+    pub(super) fn housekeeping(self: &Arc<Inner>) -> Work {
+        let (inner, supervisor) = (Arc::downgrade(self), self.store.supervisor().clone());
+        Box::new(move || {
+            // Weak, because the scheduler drops its jobs late.
+            let cleanup = inner.upgrade().map(|inner| async move { inner.clean_up().await });
+            let work = supervisor.supervise("housekeeping", async {
+                if let Some(cleanup) = cleanup {
+                    cleanup.await;
                 }
-            }
+            });
+            Box::pin(work)
+        })
+    }
+
+    async fn clean_up(&self) {
+        self.store_key_usage(STORED_EVERY).await;
+        if let Err(error) = self.store.forget_answers().await {
+            error.warn("failed to remove expired responses of requests with an Idempotency-Key; trying again later");
         }
     }
 

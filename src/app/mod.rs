@@ -71,15 +71,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Definition;
-use crate::config::{self, Config, SourceSettings};
+use crate::config::{Config, SourceSettings};
 use crate::domain::health::Means;
+use crate::domain::schedule::Timetable;
 use crate::domain::{Clock, RetryPolicy};
 use crate::http::{self, backend::Backend};
 use crate::sink::mysql::{Inspection, Severity};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
-use crate::source::{Auth, Source, SourceConfig};
+use crate::source::{Source, SourceConfig};
 use crate::store::{self, Store, StoreError};
-use crate::sync::schedule::{Schedule, Timetable, tick};
+use crate::sync::schedule::run_jobs;
 use crate::sync::{Engine, EngineDeps};
 use token_store::PersistentTokens;
 
@@ -177,7 +178,7 @@ impl App {
     }
 
     async fn open(config: Config, runs: bool, means: Means) -> anyhow::Result<App> {
-        let timetable = timetable(&config)?;
+        let timetable = config.schedule.clone();
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
@@ -356,13 +357,13 @@ impl Inner {
         self.spawn("overdue walks", Arc::clone(self).watch_overdue());
         self.spawn("completeness", Arc::clone(self).repair_after_walks());
         self.spawn("drift", Arc::clone(self).persist_drift_periodically());
-        self.spawn("housekeeping", Arc::clone(self).run_housekeeping());
         if let Some(ended) = self.store.take_ended_runs() {
             self.spawn("the log of runs", Arc::clone(self).log_runs(ended));
         }
         let (engine, store, timetable) = (self.engine.clone(), self.store.clone(), self.timetable.clone());
+        let housekeeping = self.housekeeping();
         self.spawn("the schedule", async move {
-            if let Err(error) = tick(engine, timetable).await {
+            if let Err(error) = run_jobs(engine, timetable, housekeeping).await {
                 tracing::error!(%error, "the schedule stopped");
                 store.supervisor().part_failed("the schedule");
             }
@@ -422,28 +423,13 @@ fn http_limits(behind_proxy: bool, connections: usize) -> http::Limits {
 }
 
 fn source_config(settings: &SourceSettings) -> SourceConfig {
-    let mut config = SourceConfig::new(settings.base_url.as_str(), settings.token_url.as_str());
-    config.auth = match &settings.auth {
-        config::Auth::ClientCredentials => Auth::ClientCredentials,
-        config::Auth::Basic => Auth::Basic,
-        config::Auth::Bearer => Auth::Bearer,
-        config::Auth::ApiKey(header) => Auth::ApiKey(header.clone()),
-    };
+    let mut config = SourceConfig::new(settings.base_url.clone(), settings.token_url.clone());
+    config.auth = settings.auth.clone();
     config.in_flight_max = settings.in_flight_max;
     config.calls_per_second = settings.calls_per_second;
     config.logins_per_second = settings.logins_per_second;
     config.login_burst = settings.logins_per_second.saturating_mul(LOGIN_BURST_S);
     config
-}
-
-fn timetable(config: &Config) -> anyhow::Result<Timetable> {
-    let read = |key: &str, text: &str| {
-        Schedule::parse(text, &config.schedule.timezone).map_err(|what| anyhow::anyhow!("schedule.{key}: {what}"))
-    };
-    Ok(Timetable {
-        sync: read("sync", &config.schedule.sync)?,
-        reconcile: read("reconcile", &config.schedule.reconcile)?,
-    })
 }
 
 /// Whether the data directory has any content; read-only commands must not create one. An unreadable directory counts

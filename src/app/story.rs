@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{App, Inner};
 use crate::domain::clock::rfc3339;
+use crate::domain::schedule::Schedule;
 use crate::domain::{Run, RunState};
 
 /// How long the log line of a run waits for its documents to reach the sink.
@@ -22,7 +23,7 @@ impl App {
         let inner = &self.inner;
         let resources: Vec<&str> = inner.definitions.iter().map(|definition| definition.name.as_str()).collect();
         let now = inner.store.clock().now();
-        let next = |schedule: &crate::sync::schedule::Schedule| schedule.next(now).map(rfc3339).unwrap_or_default();
+        let next = |schedule: &Schedule| schedule.next(now).map(rfc3339).unwrap_or_default();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             configuration = %file.map_or_else(|| "none".into(), |file| file.display().to_string()),

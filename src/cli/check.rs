@@ -17,10 +17,10 @@ use super::{Failure, Outcome, Voice, log};
 use crate::app::{self, App, CheckLevel, Finding};
 use crate::catalog::openapi_check::ApiDescription;
 use crate::catalog::{self, Draft, Problem};
-use crate::config::{self, Config, MasterKeySource};
+use crate::config::{Config, MasterKeySource};
 use crate::domain::Clock;
 use crate::domain::clock::rfc3339;
-use crate::sync::schedule::Schedule;
+use crate::domain::schedule::{Schedule, Timetable};
 
 /// Width of a label and the gap after it.
 const INDENT: usize = 6;
@@ -158,22 +158,23 @@ fn local(config: &Config) -> Vec<Finding> {
         Finding::of("data directory", data_dir(&config.data_dir)),
         Finding::of("master key", master_key(&config.master_key, &config.data_dir)),
         Finding::of("port", port(config)),
-        Finding::of("schedule", schedule(config)),
+        Finding::ok("schedule", schedule(config)),
     ]
 }
 
 /// The next times of each schedule, which show best what it means.
-fn schedule(config: &Config) -> Result<String, String> {
-    let config::Schedule { sync, reconcile, timezone } = &config.schedule;
-    let next = |what: &str, expression: &String| {
-        let next = Schedule::parse(expression, timezone)?.next(Clock::system().now());
-        let next = next.map_or("never".to_owned(), rfc3339);
-        Ok::<_, String>(format!("{what} \"{expression}\" next at {next}"))
+fn schedule(config: &Config) -> String {
+    let next = |what: &str, schedule: &Schedule| {
+        let next = schedule.next(Clock::system().now()).map_or("never".to_owned(), rfc3339);
+        format!("{what} \"{}\" next at {next}", schedule.expression())
     };
-    let (sync, reconcile) = (next("sync", sync)?, next("reconcile", reconcile)?);
-    Ok(format!(
-        "{sync}, {reconcile} (second minute hour day month weekday, in {timezone}; with five fields there is no second)"
-    ))
+    let Timetable { sync, reconcile } = &config.schedule;
+    format!(
+        "{}, {} (second minute hour day month weekday, in {}; with five fields there is no second)",
+        next("sync", sync),
+        next("reconcile", reconcile),
+        sync.zone()
+    )
 }
 
 fn data_dir(dir: &Path) -> Result<String, String> {

@@ -16,7 +16,7 @@ use super::output::{Out, print_stderr};
 use super::table::{self, Cell, Mark};
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, secret_input, shutdown};
 use crate::app;
-use crate::config::Auth;
+use crate::domain::Auth;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http;

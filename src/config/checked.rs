@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::Url;
 
 use super::problem::{ConfigError, Problem};
 use super::settings::Lines;
 use crate::catalog::{Definition, RuleTable};
+use crate::domain::schedule::Timetable;
+use crate::domain::{Auth, SourceUrl};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -41,7 +42,8 @@ pub struct Config {
     /// CA certificates for the database; if set, the connection uses TLS.
     pub mysql_ca_file: Option<PathBuf>,
     pub source: SourceSettings,
-    pub schedule: Schedule,
+    /// When runs start.
+    pub schedule: Timetable,
     pub limits: Limits,
     /// A stream is behind when its last success is longer ago; None: when three schedules were missed.
     pub stale_after: Option<Duration>,
@@ -57,11 +59,11 @@ pub enum MasterKeySource {
     File(PathBuf),
 }
 
-/// The marketplace's API. Both addresses are https, or on loopback.
+/// The marketplace's API.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
-    pub base_url: Url,
-    pub token_url: Url,
+    pub base_url: SourceUrl,
+    pub token_url: SourceUrl,
     pub auth: Auth,
     /// Calls in flight over all shops, at least 1.
     pub in_flight_max: usize,
@@ -69,30 +71,6 @@ pub struct SourceSettings {
     pub calls_per_second: Option<u32>,
     /// Logins over all shops, at least 1.
     pub logins_per_second: u32,
-}
-
-/// Authentication scheme of API calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Auth {
-    /// OAuth client credentials: a token from the token address.
-    ClientCredentials,
-    /// Basic authentication with client id and secret.
-    Basic,
-    /// The secret as a bearer token.
-    Bearer,
-    /// The secret in the header of this name.
-    ApiKey(String),
-}
-
-/// When runs start. Cron expressions have six fields, seconds first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule {
-    /// Incremental runs.
-    pub sync: String,
-    /// Full runs.
-    pub reconcile: String,
-    /// A valid IANA name.
-    pub timezone: String,
 }
 
 /// Logging, to standard error.

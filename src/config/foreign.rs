@@ -5,11 +5,12 @@
 
 use url::Url;
 
-use super::checked::{Auth, SourceSettings};
+use super::checked::SourceSettings;
 use super::problem::Problem;
 use super::settings::Settings;
-use super::source::is_loopback;
 use crate::catalog::{self, SourceDefaults};
+use crate::domain::Auth;
+use crate::domain::source_access::is_loopback;
 
 const BASE: &str = "source.base_url";
 

@@ -25,6 +25,6 @@ mod settings;
 mod source;
 mod values;
 
-pub use checked::{Auth, Config, Limits, Log, LogFormat, MasterKeySource, Schedule, SourceSettings};
+pub use checked::{Config, Limits, Log, LogFormat, MasterKeySource, SourceSettings};
 pub use draft::{Draft, FILE_DEFAULT};
 pub use problem::{ConfigError, Problem};

@@ -1,10 +1,9 @@
 //! Reads `[source]`: the addresses of the marketplace, how its calls are authenticated, and limits over all shops.
 
-use url::{Host, Url};
-
-use super::checked::{Auth, SourceSettings};
+use super::checked::SourceSettings;
 use super::settings::Settings;
 use crate::catalog::{self, SourceDefaults};
+use crate::domain::{Auth, SourceUrl};
 
 /// Enough to keep a thousand accounts at their limits with answers of a quarter second; one shop uses a quarter of it
 /// at most.
@@ -65,34 +64,8 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
     }
 }
 
-/// Reads an address. It receives tokens and secrets, so it must be https, or on loopback.
-fn address(settings: &mut Settings, key: &str, default: &str) -> Option<Url> {
-    let text = settings.text(key, default);
-    // An address that may contain a password is not quoted.
-    let shown = if text.contains('@') { "this".to_owned() } else { format!("`{text}`") };
-    let what = match Url::parse(&text) {
-        Err(error) => format!("{shown} is not an address ({error}); write it like \"{default}\""),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "must not hold a user or password; the credentials belong to each shop".to_owned()
-        }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            format!("must end with its path, without ? or #; write it like \"{default}\"")
-        }
-        Ok(url) => match (url.scheme(), is_loopback(&url)) {
-            ("https", _) | ("http", true) => return Some(url),
-            ("http", false) => format!("{shown} would send secrets in clear text; use https (http only on loopback)"),
-            _ => format!("{shown} is not a web address; write it like \"{default}\""),
-        },
-    };
-    settings.problem_at(key, what);
-    None
-}
-
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
+/// Reads an address.
+fn address(settings: &mut Settings, key: &str, default: &str) -> Option<SourceUrl> {
+    let parsed = SourceUrl::parse(&settings.text(key, default), default);
+    parsed.map_err(|what| settings.problem_at(key, what)).ok()
 }

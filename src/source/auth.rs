@@ -13,20 +13,7 @@ use zeroize::Zeroizing;
 use super::credentials::Credentials;
 use super::http::sensitive;
 use super::problem::SourceError;
-
-/// Authentication scheme.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// OAuth 2 client credentials: a short-lived token from the token address.
-    #[default]
-    ClientCredentials,
-    /// `Authorization: Basic` with client id and secret.
-    Basic,
-    /// `Authorization: Bearer` with the secret itself.
-    Bearer,
-    /// The secret in a header of this name.
-    ApiKey(String),
-}
+use crate::domain::Auth;
 
 impl Auth {
     /// Whether each call carries the shop's own credentials, so that no token is needed.

@@ -14,22 +14,21 @@ use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use url::{Host, Url};
+use url::Url;
 
-use super::auth::Auth;
 use super::body::{ENCODING, read_some, read_whole};
 use super::budget::Budget;
 use super::credentials::{Credentials, TokenStore};
 use super::dates::Dates;
 use super::headers::{Quota, next_link, retry_after};
 use super::http::{build_client, encoded};
-use super::login::Login;
+use super::login::{Login, LoginDeps};
 use super::pace::Pace;
 use super::problem::{SourceError, clean, content_type, from_status, is_json, root_cause};
 use super::token::{Bearer, Tokens};
-use crate::domain::Clock;
 use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
+use crate::domain::{Auth, Clock, SourceUrl};
 
 /// Bytes read of an error's body; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
@@ -44,9 +43,8 @@ const REFUSED_MIN: Duration = Duration::from_secs(1);
 /// How to reach the marketplace.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
-    /// Like `https://api.example.com`; plain http only for a loopback host.
-    pub base_url: String,
-    pub token_url: String,
+    pub base_url: SourceUrl,
+    pub token_url: SourceUrl,
     pub auth: Auth,
     pub connect_timeout: Duration,
     /// From the request's start to the end of its body.
@@ -68,10 +66,10 @@ impl SourceConfig {
     pub const BODY_MAX: usize = 8 * 1024 * 1024;
 
     /// The addresses with the default limits.
-    pub fn new(base_url: impl Into<String>, token_url: impl Into<String>) -> SourceConfig {
+    pub fn new(base_url: SourceUrl, token_url: SourceUrl) -> SourceConfig {
         SourceConfig {
-            base_url: base_url.into(),
-            token_url: token_url.into(),
+            base_url,
+            token_url,
             auth: Auth::default(),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(30),
@@ -223,8 +221,6 @@ impl Source {
     /// # Errors
     /// An invalid setting, with its key.
     pub fn new(config: SourceConfig, store: Arc<dyn TokenStore>, clock: Clock) -> Result<Source, SourceConfigError> {
-        let base = address("source.base_url", &config.base_url)?;
-        let token_url = address("source.token_url", &config.token_url)?;
         if config.in_flight_max == 0 {
             return Err(wrong("source.in_flight_max", "0 would never make a call; use 1 or more"));
         }
@@ -236,15 +232,20 @@ impl Source {
         };
         let login_pace = Pace::new(config.logins_per_second, config.login_burst, config.login_burst)
             .map_err(|problem| wrong("source.logins_per_second", problem))?;
-        let secure = [&base, &token_url].iter().all(|url| url.scheme() == "https");
+        let secure = config.base_url.is_https() && config.token_url.is_https();
         let http = http_client(&config, secure)?;
         let closed = CancellationToken::new();
         let dates = Arc::new(Dates::new(clock.clone()));
-        let login =
-            Login::new(http.clone(), token_url, (login_pace, closed.clone()), (Arc::clone(&dates), Arc::clone(&store)));
+        let deps = LoginDeps {
+            pace: login_pace,
+            closed: closed.clone(),
+            dates: Arc::clone(&dates),
+            store: Arc::clone(&store),
+        };
+        let login = Login::new(http.clone(), config.token_url.into_url(), deps);
         Ok(Source {
             http,
-            base: base.as_str().trim_end_matches('/').to_owned(),
+            base: config.base_url.as_str().trim_end_matches('/').to_owned(),
             body_max: config.body_max,
             in_flight: Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)),
             pace,
@@ -432,28 +433,6 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .tcp_keepalive(Duration::from_secs(30))
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(10))
-}
-
-/// Parses an address that may be called: https, or http on this machine.
-fn address(key: &'static str, text: &str) -> Result<Url, SourceConfigError> {
-    let url = Url::parse(text).map_err(|error| {
-        wrong(key, format!("`{}` is not an address ({error}); write it like https://api.example.com", clean(text)))
-    })?;
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => return Err(wrong(key, "has no host; write it like https://api.example.com")),
-    };
-    match url.scheme() {
-        "https" => {}
-        "http" if loopback => {}
-        _ => return Err(wrong(key, "must begin with https:// (http:// only for a server on this machine)")),
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong(key, "contains a user, a password or parameters; give the plain address"));
-    }
-    Ok(url)
 }
 
 fn wrong(key: &'static str, problem: impl Into<String>) -> SourceConfigError {

@@ -70,13 +70,17 @@ pub(super) struct Login {
     store: Arc<dyn TokenStore>,
 }
 
+/// What a login shares with the rest of the source.
+pub(super) struct LoginDeps {
+    pub(super) pace: Pace,
+    pub(super) closed: CancellationToken,
+    pub(super) dates: Arc<Dates>,
+    pub(super) store: Arc<dyn TokenStore>,
+}
+
 impl Login {
-    pub(super) fn new(
-        http: reqwest::Client,
-        url: Url,
-        (pace, closed): (Pace, CancellationToken),
-        (dates, store): (Arc<Dates>, Arc<dyn TokenStore>),
-    ) -> Login {
+    pub(super) fn new(http: reqwest::Client, url: Url, deps: LoginDeps) -> Login {
+        let LoginDeps { pace, closed, dates, store } = deps;
         Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), dates, store }
     }
 

@@ -55,7 +55,6 @@ pub mod token;
 #[cfg(test)]
 mod token_tests;
 
-pub use auth::Auth;
 pub use budget::{Budget, BudgetView, Overdrawn};
 pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
 pub use credentials::{Credentials, StoredToken, TokenStore};

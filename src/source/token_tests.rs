@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::test_server::{Server, answer, json};
 use super::{Call, Credentials, Source, SourceConfig, SourceError, StoredToken, TokenStore};
-use crate::domain::Clock;
+use crate::domain::{Clock, SourceUrl};
 
 /// A token store in memory, which notifies after each store.
 #[derive(Default)]
@@ -46,6 +46,10 @@ pub(super) fn credentials(client_id: &str, secret: &str) -> Credentials {
     Credentials { client_id: client_id.to_owned(), client_secret: SecretString::from(secret) }
 }
 
+pub(super) fn url(text: String) -> SourceUrl {
+    SourceUrl::parse(&text, "").unwrap()
+}
+
 pub(super) fn call() -> Call {
     Call { path: "/things".to_owned(), query: Vec::new(), media_type: "application/vnd.any.v1+json".to_owned() }
 }
@@ -54,7 +58,7 @@ pub(super) fn source(server: &Server, store: &Arc<MemoryStore>) -> Source {
     let config = SourceConfig {
         // Tests run side by side on few cores; the pace is tested elsewhere.
         logins_per_second: 1_000,
-        ..SourceConfig::new(server.url("/api"), server.url("/token"))
+        ..SourceConfig::new(url(server.url("/api")), url(server.url("/token")))
     };
     let store: Arc<dyn TokenStore> = Arc::clone(store) as Arc<dyn TokenStore>;
     Source::new(config, store, Clock::manual(1_000_000)).unwrap()

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`schedule`] | cron expressions, correct over both DST changes; missed ticks collapse into one |
+//! | [`schedule`] | the jobs of the cron scheduler; missed ticks collapse into one |
 //! | `start_runs` | which streams are walked, and in which order |
 //! | [`lane`] | one loop per budget: free slots -> leases -> attempts -> one commit |
 //! | `lane_registry` | the lanes that exist; a lane lives only while it has jobs |

@@ -15,10 +15,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::schedule::{Schedule, Timetable, serve_due};
+use super::schedule::serve_due;
 use super::{Engine, EngineDeps};
 use crate::catalog::{Definition, RuleTable, reader};
 use crate::domain::clock::Millis;
+use crate::domain::schedule::{Schedule, Timetable};
 use crate::domain::{Clock, Mode, RetryPolicy, RunState, Trigger};
 use crate::source::Upstream;
 use crate::store::{Memory, NewShop, Store};
@@ -231,7 +232,7 @@ fn millis(time: Duration) -> Millis {
 }
 
 async fn tick(engine: &Engine) {
-    let read = |text: &str| Schedule::parse(text, "Europe/Amsterdam").unwrap();
+    let read = |text: &str| Schedule::parse(text, chrono_tz::Europe::Amsterdam).unwrap();
     let timetable = Timetable { sync: read("0 */30 * * * *"), reconcile: read("0 0 */6 * * *") };
     loop {
         serve_due(engine, &timetable).await.unwrap();
@@ -327,8 +328,8 @@ fn served(expression: &str, from: &str, hours: u64, asleep: Option<(u64, u64)>) 
         let mut world = world(1, Some(0));
         world.now = from;
         let process = world.start(0).await;
-        let schedule = Schedule::parse(expression, "Europe/Amsterdam").unwrap();
-        let never = Schedule::parse("0 0 0 1 1 *", "Europe/Amsterdam").unwrap();
+        let schedule = Schedule::parse(expression, chrono_tz::Europe::Amsterdam).unwrap();
+        let never = Schedule::parse("0 0 0 1 1 *", chrono_tz::Europe::Amsterdam).unwrap();
         let timetable = Timetable { sync: schedule, reconcile: never };
         let (mut count, mut last) = (0, None);
         for half_minute in 0..hours * 120 {

@@ -178,7 +178,7 @@ fn the_environment_lies_over_the_file() {
     .unwrap();
     assert_eq!(config.data_dir, Path::new("b"));
     assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
-    assert_eq!(config.schedule.sync, "0 */5 * * * *");
+    assert_eq!(config.schedule.sync.expression(), "0 */5 * * * *");
     assert_eq!(config.limits.outbox_max_bytes, 1 << 30);
     assert_eq!(config.source.calls_per_second, Some(20));
     assert_eq!(config.source.logins_per_second, 50);

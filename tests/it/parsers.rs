@@ -16,9 +16,9 @@ use waybill::catalog::{self, Limit, RuleTable, extract, reader};
 use waybill::config::Config;
 use waybill::domain::ListParams;
 use waybill::domain::json::Json;
+use waybill::domain::schedule::Schedule;
 use waybill::source::headers::retry_after;
 use waybill::source::{Position, Quota, pages};
-use waybill::sync::schedule::Schedule;
 
 const RUNS: usize = 3_000;
 /// A text that takes longer than this hangs; it is no measure of speed.
@@ -171,7 +171,7 @@ fn headers() {
 fn cron_lines() {
     read_all("a cron line", &CRONS, |text| {
         let Ok(text) = std::str::from_utf8(text) else { return false };
-        let Ok(schedule) = Schedule::parse(text, "Europe/Amsterdam") else { return false };
+        let Ok(schedule) = Schedule::parse(text, chrono_tz::Europe::Amsterdam) else { return false };
         assert!(schedule.next(NOW).is_none_or(|next| next > NOW));
         true
     });
