@@ -8,6 +8,7 @@ use super::Inner;
 use super::token_store::LOGIN;
 use crate::domain::clock::{Millis, rfc3339};
 use crate::domain::health::{Change, Code, Fault, Health, Known};
+use crate::domain::rough_duration;
 use crate::sink::Sink;
 use crate::store::{StoreError, blocking};
 
@@ -147,16 +148,13 @@ fn without_names(fault: &Fault) -> Fault {
     Fault { text, ..fault.clone() }
 }
 
-/// Text about a wrong clock, rounded: a reason with a new text counts as a change.
+/// Text about a wrong clock, in whole minutes: a reason with a new text counts as a change.
 fn clock_text(ahead: Millis) -> String {
-    let minutes = ahead.unsigned_abs() / 60_000;
-    let (count, unit) = match minutes {
-        ..120 => (minutes, "minutes"),
-        120..2880 => (minutes / 60, "hours"),
-        _ => (minutes / 1440, "days"),
-    };
     let way = if ahead > 0 { "ahead of" } else { "behind" };
-    format!("the clock of this machine is more than {count} {unit} {way} the dates on the API's answers")
+    format!(
+        "the clock of this machine is more than {} {way} the dates on the API's answers",
+        rough_duration(ahead.abs() / 60_000 * 60_000)
+    )
 }
 
 fn log_changes(changes: Vec<Change>) {

@@ -15,7 +15,7 @@ use super::output::print_stderr;
 use super::table::{Mark, clean};
 use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
-use crate::domain::{Run, RunState, Wait};
+use crate::domain::{Run, RunState, Wait, rough_duration};
 
 /// More bars than this would scroll; the last line counts those not shown.
 const BARS_MAX: usize = 12;
@@ -151,12 +151,9 @@ fn values(run: &Run) -> String {
 /// When a run will be done, in words.
 pub(super) fn forecast(at: Option<Millis>, now: Millis) -> String {
     let Some(at) = at else { return "fetching".to_owned() };
-    match (at - now).max(0) / 1000 {
-        0..=1 => "nearly done".to_owned(),
-        seconds @ 2..=89 => format!("about {seconds} s to go"),
-        seconds @ 90..=5_399 => format!("about {} min to go", (seconds + 30) / 60),
-        seconds @ 5_400..=172_799 => format!("about {} h to go", (seconds + 1_800) / 3_600),
-        seconds => format!("about {} days to go", (seconds + 43_200) / 86_400),
+    match (at - now).max(0) {
+        0..2_000 => "nearly done".to_owned(),
+        left => format!("about {} to go", rough_duration(left)),
     }
 }
 
@@ -389,13 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn forecasts_round_to_what_people_say() {
+    fn a_forecast_is_a_rough_duration() {
         for (seconds, want) in [
             (-5, "nearly done"),
             (1, "nearly done"),
             (45, "about 45 s to go"),
-            (90, "about 2 min to go"),
-            (5_400, "about 2 h to go"),
+            (119, "about 119 s to go"),
+            (5_400, "about 90 min to go"),
             (200_000, "about 2 days to go"),
         ] {
             assert_eq!(forecast(Some(seconds * 1000), 0), want);

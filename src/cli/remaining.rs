@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use super::Failure;
 use super::table;
 use super::watch::Watched;
-use super::{Failure, status};
 use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
 use crate::domain::health::{self, Level, Means};
+use crate::domain::rough_duration;
 use crate::http::backend::Backend;
 
 /// The work that a pass left to do.
@@ -93,7 +94,7 @@ impl fmt::Display for Remaining {
         f.write_str("; the rest resumes at the next start")?;
         let Some(LastError { about, text, age, remedy }) = &self.error else { return Ok(()) };
         let about = if about.is_empty() { String::new() } else { format!(" of {about}") };
-        let age = age.map(|age| format!(" ({} ago)", status::span(age))).unwrap_or_default();
+        let age = age.map(|age| format!(" ({} ago)", rough_duration(age))).unwrap_or_default();
         f.write_str(&table::clean(&format!(". Last error{about}{age}: {text}. Remedy: {remedy}")))
     }
 }

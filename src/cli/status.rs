@@ -15,8 +15,8 @@ use super::table::{self, Cell, Mark};
 use super::{Failure, Outcome, Voice, configure, nothing_yet, shutdown};
 use crate::app::App;
 use crate::config::Config;
-use crate::domain::Clock;
 use crate::domain::clock::Millis;
+use crate::domain::{Clock, rough_duration};
 use crate::http;
 use crate::http::backend::HealthView;
 
@@ -192,7 +192,7 @@ fn print_table(shown: &Shown, now: Millis, out: &mut Out) -> Outcome {
 }
 
 fn row(shop: &Shop, resource: &Resource, now: Millis) -> Vec<Cell> {
-    let ago = |ms: i64| format!("{} ago", span(ms));
+    let ago = |ms: i64| format!("{} ago", rough_duration(ms));
     let error = resource.last_error.as_ref();
     let error = error.map(|error| format!("{}: {}", ago(now.saturating_sub(error.at.as_millisecond())), error.text));
     let age = resource.age_seconds.and_then(|age| i64::try_from(age).ok());
@@ -218,27 +218,4 @@ fn line(reason: &Reason) -> String {
     let of: Vec<&str> = [&reason.shop_id, &reason.resource].into_iter().flatten().map(String::as_str).collect();
     let about = if of.is_empty() { reason.code.clone() } else { of.join(" ") };
     format!("{about}: {}. Remedy: {}", reason.text, reason.remedy)
-}
-
-/// A duration in its largest unit, from milliseconds.
-pub(super) fn span(ms: i64) -> String {
-    let seconds = ms.max(0) / 1000;
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::span;
-
-    #[test]
-    fn a_duration_is_shown_in_its_largest_unit() {
-        let minute = 60_000;
-        let shown = [-5, 119_000, 2 * minute, 119 * minute, 120 * minute, 47 * 60 * minute, 48 * 60 * minute].map(span);
-        assert_eq!(shown, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);
-    }
 }

@@ -1,8 +1,10 @@
-//! Durations as definitions, configuration and command lines write them.
+//! Durations as people read and write them.
 
 use std::time::Duration;
 
-/// Parses `500ms`, `90s`, `15min`, `24h` or `30d`.
+use super::clock::Millis;
+
+/// Parses a duration of a definition, the configuration or a command line: `500ms`, `90s`, `15min`, `24h` or `30d`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.chars().take_while(char::is_ascii_digit).count();
     let (count, unit) = text.split_at(digits);
@@ -16,4 +18,28 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     count.checked_mul(unit_ms).map(Duration::from_millis)
+}
+
+/// A duration in the largest unit of which it has two or more, rounded down; a negative one counts as none.
+pub fn rough_duration(time: Millis) -> String {
+    let seconds = time.max(0) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rough_duration;
+
+    #[test]
+    fn a_rough_duration_has_two_or_more_of_its_unit() {
+        let minute = 60_000;
+        let times = [-5, 119_000, 2 * minute, 119 * minute, 120 * minute, 47 * 60 * minute, 48 * 60 * minute];
+        let shown = times.map(rough_duration);
+        assert_eq!(shown, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
 }

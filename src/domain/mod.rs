@@ -33,7 +33,7 @@ pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
 pub use completeness::{Completeness, Gap, GapReason, StoredVersion};
 pub use document::{Document, Entry, Parked, RunView};
-pub use duration::parse_duration;
+pub use duration::{parse_duration, rough_duration};
 pub use job::{Attempt, Class, Effects, Job, JobKind, Lease, Next, Rejected, Row};
 pub use json::Json;
 pub use log_throttle::LogThrottle;
