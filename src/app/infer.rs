@@ -88,7 +88,7 @@ pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred>
             .context("no field of the rows looks like a unique id; give one: --id /POINTER")?,
     };
     let details = match &wanted.detail {
-        Some(path) => Some((path.as_str(), sampler.details(wanted, (path, &id), rows).await?)),
+        Some(path) => Some((path.as_str(), sampler.details(wanted, path, &id, rows).await?)),
         None => None,
     };
     let documents: Vec<Json<'_>> = match &details {
@@ -110,7 +110,7 @@ pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred>
     let toml = infer::definition(&sample);
     validate(&wanted.resource, &toml)?;
     let calls = 1 + details.as_ref().map_or(0, |(_, details)| details.bodies.len());
-    let toml = format!("{}\n{toml}", preface(&config, wanted, (rows.len(), documents.len())));
+    let toml = format!("{}\n{toml}", preface(&config, wanted, rows.len(), documents.len()));
     Ok(Inferred { toml, calls })
 }
 
@@ -124,7 +124,7 @@ fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
 }
 
 /// Comment lines above the definition: its origin and rate rules.
-fn preface(config: &Config, wanted: &Wanted, (rows, documents): (usize, usize)) -> String {
+fn preface(config: &Config, wanted: &Wanted, rows: usize, documents: usize) -> String {
     let name = &wanted.resource;
     let mut lines = vec![
         format!("# {name}: inferred from {rows} rows and {documents} documents of GET {}.", wanted.path),
@@ -204,7 +204,7 @@ impl Sampler<'_> {
     }
 
     /// Reads the documents of the first rows.
-    async fn details(&self, wanted: &Wanted, (path, id): (&str, &str), rows: &[Json<'_>]) -> anyhow::Result<Details> {
+    async fn details(&self, wanted: &Wanted, path: &str, id: &str, rows: &[Json<'_>]) -> anyhow::Result<Details> {
         let mut details = Details { bodies: Vec::new(), document: String::new() };
         for row in rows.iter().take(wanted.rows) {
             let Some(own) = row.pointer(id).and_then(pages::id_text) else { continue };

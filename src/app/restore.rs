@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::Inner;
 use crate::catalog::Definition;
 use crate::domain::{Shop, ShopState};
-use crate::sink::mysql::LedgerRow;
+use crate::sink::mysql::{LedgerPart, LedgerRow};
 use crate::sink::{Mysql, Sink, SinkError};
 use crate::source::pages;
 use crate::store::{Mirrored, Restored, StoreError};
@@ -114,7 +114,14 @@ impl Inner {
         let young_since = refresh.map(|rule| now.saturating_sub_unsigned(millis(rule.max_age + YOUNG_SLACK)));
         let (mut after, mut count) = (String::new(), 0);
         loop {
-            let rows = mysql.ledger((&definition.name, &shop.id), &after, young_since, ROWS_AT_ONCE).await?;
+            let part = LedgerPart {
+                resource: &definition.name,
+                shop: &shop.id,
+                after: &after,
+                young_since,
+                limit: ROWS_AT_ONCE,
+            };
+            let rows = mysql.ledger(part).await?;
             let Some(last) = rows.last() else { return Ok(count) };
             after.clone_from(&last.id);
             count += rows.len() as u64;

@@ -115,7 +115,7 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     refused.iter().for_each(print_stderr);
     let parked = parked(&*backend, &watched, args.resource.as_deref(), begun).await?;
     let remaining = Remaining::of(&*backend, &watched, &runs, Clock::system().now()).await?;
-    verdict(&ended, &runs, (refused.len(), parked), &remaining)
+    verdict(&ended, &runs, refused.len(), parked, &remaining)
 }
 
 /// The number of items parked since a time, including those of no run: re-reads, and documents that the sink refused.
@@ -235,7 +235,7 @@ fn state(state: RunState) -> &'static str {
     }
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], (refused, parked): (usize, u64), remaining: &Remaining) -> Outcome {
+fn verdict(ended: &Ended, runs: &[RunView], refused: usize, parked: u64, remaining: &Remaining) -> Outcome {
     let is_well = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
     let failed = runs.iter().filter(|view| !is_well(view.run.state)).count();
     let open = runs.iter().filter(|view| view.run.is_open()).count();

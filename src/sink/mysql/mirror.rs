@@ -103,6 +103,18 @@ fn shop_values(shop: &Shop, sealed: &[u8]) -> Result<Vec<Value>, SinkError> {
     ])
 }
 
+/// Which rows of the ledger to read.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerPart<'a> {
+    pub resource: &'a str,
+    pub shop: &'a str,
+    /// The last id of the part before; empty: from the beginning.
+    pub after: &'a str,
+    /// Documents first listed then or later are read too; None: no documents.
+    pub young_since: Option<Millis>,
+    pub limit: usize,
+}
+
 impl Mysql {
     /// Whether the table of mirrored shops exists, as far as this user can see.
     ///
@@ -179,18 +191,12 @@ impl Mysql {
             .collect())
     }
 
-    /// Reads the ledger state of a shop's resource, with ids above `after`, by id, at most `limit`. Includes the
-    /// documents of those first listed at `young_since` or later; None: no documents.
+    /// Reads a part of the ledger state, by id.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
-    pub async fn ledger(
-        &self,
-        (resource, shop): (&str, &str),
-        after: &str,
-        young_since: Option<Millis>,
-        limit: usize,
-    ) -> Result<Vec<LedgerRow>, SinkError> {
+    pub async fn ledger(&self, part: LedgerPart<'_>) -> Result<Vec<LedgerRow>, SinkError> {
+        let LedgerPart { resource, shop, after, young_since, limit } = part;
         let layout = self.layout(resource)?;
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let text = format!(

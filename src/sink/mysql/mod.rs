@@ -49,7 +49,7 @@ use layout::Layout;
 
 pub use children::Range;
 pub use inspect::{Fault, Severity};
-pub use mirror::LedgerRow;
+pub use mirror::{LedgerPart, LedgerRow};
 pub use rehearse::Inspection;
 pub use remedy::grant;
 pub use replay::{Replayed, Scope};
@@ -344,7 +344,7 @@ fn options(url: &SecretString, ca_file: Option<&Path>) -> Result<Opts, (&'static
 
 #[cfg(test)]
 mod tests {
-    use super::{Mysql, unfit};
+    use super::{LedgerPart, Mysql, unfit};
     use crate::sink::{ListQuery, SinkErrorClass};
 
     #[test]
@@ -383,7 +383,7 @@ mod tests {
             mysql.rights(),
             mysql.inspect(),
             mysql.shops(),
-            mysql.ledger(("r", "s"), "", None, 1),
+            mysql.ledger(LedgerPart { resource: "r", shop: "s", after: "", young_since: None, limit: 1 }),
             mysql.held("r", "s", "", 1),
             mysql.replay_some(super::Scope { resource: "r", shop: None }, 1),
         ));

@@ -174,7 +174,8 @@ impl ChildRows {
     /// Adds the rows of one document; returns the bytes of the largest.
     pub(super) fn push(
         &mut self,
-        (place, document): (usize, DocumentKey<'_>),
+        place: usize,
+        document: DocumentKey<'_>,
         child: &ChildTable,
         rows: Vec<Vec<Cell>>,
     ) -> usize {
@@ -237,7 +238,7 @@ impl<'a> Rows<'a> {
         let place = self.documents.len();
         for ((rows, child), of_child) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
             let key = DocumentKey { shop: &document.shop, id: &document.id, version: document.version };
-            bytes = bytes.max(of_child.push((place, key), child, rows));
+            bytes = bytes.max(of_child.push(place, key, child, rows));
         }
         if bytes > packet {
             return Err(poison(

@@ -99,8 +99,8 @@ impl Mysql {
 
     /// Tries the writes of one resource; returns what was refused.
     async fn rehearse(&self, conn: &mut Conn, layout: &Layout, is_mirrored: bool) -> Result<Option<Fault>, SinkError> {
-        let full = self.try_sample(conn, layout, (Sample::Full, is_mirrored)).await;
-        let empty = self.try_sample(conn, layout, (Sample::Empty, is_mirrored)).await;
+        let full = self.try_sample(conn, layout, Sample::Full, is_mirrored).await;
+        let empty = self.try_sample(conn, layout, Sample::Empty, is_mirrored).await;
         let table = layout.parent.name.clone();
         let fault = |severity: Severity, what: &str, error: SinkError| {
             let text = format!("table `{table}`: {what}: {}", error.text);
@@ -125,7 +125,8 @@ impl Mysql {
         &self,
         conn: &mut Conn,
         layout: &Layout,
-        (sample, is_mirrored): (Sample, bool),
+        sample: Sample,
+        is_mirrored: bool,
     ) -> Result<(), SinkError> {
         let packet = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE);
         let bounds = Bounds { bytes: STATEMENT_BYTES_MAX.min(packet), alone: true };

@@ -67,15 +67,22 @@ pub(super) async fn replace(
     send(transaction, known, &layout.parent.upserts, bounds).await?;
     let is_ours = |place: &usize| there.get(*place).is_some_and(|there| *there != There::Newer);
     let ours: Vec<usize> = (0..documents.len()).filter(is_ours).collect();
-    replace_all_children(transaction, layout, children, (&documents, &ours), bounds).await
+    replace_all_children(transaction, layout, children, Locked { documents: &documents, ours: &ours }, bounds).await
 }
 
-/// Replaces the child rows, in all tables, of the documents at the indices in `ours`, whose own rows are locked.
+/// Documents whose own rows are locked, and the indices of those whose child rows are replaced.
+#[derive(Clone, Copy)]
+pub(super) struct Locked<'a> {
+    pub documents: &'a [DocumentKey<'a>],
+    pub ours: &'a [usize],
+}
+
+/// Replaces the child rows, in all tables.
 pub(super) async fn replace_all_children(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
     children: Vec<ChildRows>,
-    of: (&[DocumentKey<'_>], &[usize]),
+    of: Locked<'_>,
     bounds: Bounds,
 ) -> Result<(), SinkError> {
     let statements = layout.child_counts.iter().zip(&layout.surpluses);
@@ -125,10 +132,11 @@ async fn replace_children(
     transaction: &mut Transaction<'_>,
     child: &Child<'_>,
     of_child: ChildRows,
-    (documents, ours): (&[DocumentKey<'_>], &[usize]),
+    of: Locked<'_>,
     bounds: Bounds,
 ) -> Result<(), SinkError> {
     let ChildRows { rows, places, counts } = of_child;
+    let Locked { documents, ours } = of;
     let ours_of = || ours.iter().filter_map(|place| Some((*place, documents.get(*place)?)));
     let keys = ours_of().map(|(_, document)| document);
     let found: Vec<(String, String, u64, u64)> = read_by_key(transaction, child.counts, keys, bounds).await?;

@@ -22,7 +22,7 @@ use super::errors::sink_error;
 use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, commit, execute};
 use super::layout::Layout;
 use super::plan::{ChildRows, DocumentKey};
-use super::replace::{replace_all_children, send};
+use super::replace::{Locked, replace_all_children, send};
 use super::value::{RowBuffer, cell_value, text_value};
 
 /// Documents per batch: few enough not to delay a writer that waits for one of them.
@@ -121,7 +121,12 @@ impl Mysql {
     pub async fn replay_some(&self, scope: Scope<'_>, batch: u64) -> Result<Replayed, SinkError> {
         let layout = self.layout(scope.resource)?;
         let mut conn = self.connection().await?;
-        let outcome = timeout(BATCH_TIME_MAX, self.replay_batch(&mut conn, layout, (scope, batch))).await;
+        let replay = async {
+            let mut refill = Refill::begin(self, &mut conn, layout).await?;
+            let replayed = refill.next_batch(scope, batch).await?;
+            commit(refill.transaction).await.map(|()| replayed)
+        };
+        let outcome = timeout(BATCH_TIME_MAX, replay).await;
         self.settle(conn, outcome).await
     }
 
@@ -134,54 +139,56 @@ impl Mysql {
         let mut documents = 0;
         for some in ids.chunks(REWRITTEN_AT_ONCE) {
             let mut conn = self.connection().await?;
-            let outcome = timeout(BATCH_TIME_MAX, self.rewrite_some(&mut conn, layout, (shop, some))).await;
+            let rewrite = async {
+                let mut refill = Refill::begin(self, &mut conn, layout).await?;
+                let found = refill.named(shop, some).await?;
+                commit(refill.transaction).await.map(|()| found)
+            };
+            let outcome = timeout(BATCH_TIME_MAX, rewrite).await;
             documents += self.settle(conn, outcome).await?;
         }
         Ok(documents)
     }
+}
 
-    async fn rewrite_some(
-        &self,
-        conn: &mut Conn,
-        layout: &Layout,
-        (shop, ids): (&str, &[String]),
-    ) -> Result<u64, SinkError> {
-        let bytes_max = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
-        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
-        let id = &layout.definition.table.id_column;
+/// A transaction that fills columns and child rows from stored documents.
+struct Refill<'a> {
+    mysql: &'a Mysql,
+    layout: &'a Layout,
+    transaction: Transaction<'a>,
+    /// Size limit of a statement.
+    bytes_max: usize,
+}
+
+impl<'a> Refill<'a> {
+    async fn begin(mysql: &'a Mysql, conn: &'a mut Conn, layout: &'a Layout) -> Result<Refill<'a>, SinkError> {
+        let bytes_max = mysql.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
+        let transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        Ok(Refill { mysql, layout, transaction, bytes_max })
+    }
+
+    /// Refills the named documents of a shop; returns how many were found.
+    async fn named(&mut self, shop: &str, ids: &[String]) -> Result<u64, SinkError> {
+        let id = &self.layout.definition.table.id_column;
         let text = format!(
             "SELECT `shop_id`,`{id}`,`combination`,`document`,`version` FROM `{}` WHERE `shop_id` = ? AND `{id}` IN ({}) \
              ORDER BY `{id}` FOR UPDATE",
-            layout.parent.name,
+            self.layout.parent.name,
             vec!["?"; ids.len()].join(",")
         );
         let values: Vec<Value> = [shop].into_iter().chain(ids.iter().map(String::as_str)).map(text_value).collect();
-        let stored: Vec<Stored> = transaction.exec(text, values).await.map_err(|error| sink_error(&error))?;
-        let mut fresh = Fresh::new(layout);
-        for one in &stored {
-            fresh.push(layout, one, &self.combination(&layout.definition.name, &one.2));
-        }
-        fresh.write(&mut transaction, layout, bytes_max).await?;
-        commit(transaction).await?;
+        let stored: Vec<Stored> = self.read(text, values).await?;
+        self.write(&stored).await?;
         Ok(stored.len() as u64)
     }
 
-    async fn replay_batch(
-        &self,
-        conn: &mut Conn,
-        layout: &Layout,
-        (scope, batch): (Scope<'_>, u64),
-    ) -> Result<Replayed, SinkError> {
-        let bytes_max = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
-        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
-        let before = place(&mut transaction, layout, scope).await?;
-        let (fit, met) = fitting(&mut transaction, layout, &before, (scope, batch)).await?;
-        let stored: Vec<Stored> = after(&mut transaction, layout, &before, (scope, &Part::Locked, fit)).await?;
-        let mut fresh = Fresh::new(layout);
-        for one in &stored {
-            fresh.push(layout, one, &self.combination(scope.resource, &one.2));
-        }
-        fresh.write(&mut transaction, layout, bytes_max).await?;
+    /// Refills the next documents, and stores the new position.
+    async fn next_batch(&mut self, scope: Scope<'_>, batch: u64) -> Result<Replayed, SinkError> {
+        let before = place(&mut self.transaction, self.layout, scope).await?;
+        let lengths: Vec<u64> = self.after(&before, scope, &Part::Length, batch).await?;
+        let (fit, met) = (fitting(&lengths), lengths.len() as u64);
+        let stored: Vec<Stored> = self.after(&before, scope, &Part::Locked, fit).await?;
+        self.write(&stored).await?;
         let documents = before.documents + stored.len() as u64;
         let ended = met < batch && fit == met;
         let (shop, id) = stored.last().map_or((&before.shop, &before.id), |(shop, id, ..)| (shop, id));
@@ -191,34 +198,76 @@ impl Mysql {
         let values = vec![
             text_value(scope.resource),
             scope.shop_text(),
-            text_value(&fingerprint(&layout.definition.table)),
+            text_value(&fingerprint(&self.layout.definition.table)),
             text_value(shop),
             text_value(id),
             Value::UInt(documents),
             Value::from(ended),
         ];
-        execute(&mut transaction, text, values).await?;
-        commit(transaction).await?;
+        execute(&mut self.transaction, text, values).await?;
         let next = if fit < met { fit } else { batch.saturating_mul(2) };
         Ok(Replayed { documents, ended, next: next.clamp(1, BATCH_MAX) })
     }
+
+    /// Reads at most `limit` documents after a place.
+    async fn after<T: FromRow + Send + 'static>(
+        &mut self,
+        after: &Place,
+        scope: Scope<'_>,
+        part: &Part,
+        limit: u64,
+    ) -> Result<Vec<T>, SinkError> {
+        let (table, id) = (&self.layout.parent.name, &self.layout.definition.table.id_column);
+        let (columns, lock) = match part {
+            Part::Length => ("LENGTH(`document`)".to_owned(), ""),
+            Part::Locked => (format!("`shop_id`,`{id}`,`combination`,`document`,`version`"), "FOR UPDATE"),
+        };
+        // In two ranges: a comparison of pairs would not use the key.
+        let columns = format!("SELECT {columns} FROM `{table}`");
+        let order = format!("ORDER BY `shop_id`,`{id}` LIMIT ? {lock}");
+        let same = format!("{columns} WHERE `shop_id` = ? AND `{id}` > ? {order}");
+        let values = vec![text_value(scope.shop.unwrap_or(&after.shop)), text_value(&after.id), Value::UInt(limit)];
+        let mut found: Vec<T> = self.read(same, values).await?;
+        let left = limit.saturating_sub(found.len() as u64);
+        if left > 0 && scope.shop.is_none() {
+            let next = format!("{columns} WHERE `shop_id` > ? {order}");
+            found.extend(self.read::<T>(next, vec![text_value(&after.shop), Value::UInt(left)]).await?);
+        }
+        Ok(found)
+    }
+
+    async fn read<T: FromRow + Send + 'static>(
+        &mut self,
+        text: String,
+        values: Vec<Value>,
+    ) -> Result<Vec<T>, SinkError> {
+        self.transaction.exec(text, values).await.map_err(|error| sink_error(&error))
+    }
+
+    /// Lays out documents whose rows this transaction has locked, and writes their columns and child rows.
+    async fn write(&mut self, stored: &[Stored]) -> Result<(), SinkError> {
+        let mut fresh = Fresh::new(self.layout);
+        for one in stored {
+            fresh.push(self.layout, one, &self.mysql.combination(&self.layout.definition.name, &one.2));
+        }
+        let Fresh { own, children, documents } = fresh;
+        let bounds = Bounds { bytes: self.bytes_max, alone: documents.len() == 1 };
+        send(&mut self.transaction, own, &self.layout.refills, bounds).await?;
+        let all: Vec<usize> = (0..documents.len()).collect();
+        let locked = Locked { documents: &documents, ours: &all };
+        replace_all_children(&mut self.transaction, self.layout, children, locked, bounds).await
+    }
 }
 
-/// How many of the next documents fit a batch by their bytes, and how many were considered.
-async fn fitting(
-    transaction: &mut Transaction<'_>,
-    layout: &Layout,
-    place: &Place,
-    (scope, batch): (Scope<'_>, u64),
-) -> Result<(u64, u64), SinkError> {
-    let lengths: Vec<u64> = after(transaction, layout, place, (scope, &Part::Length, batch)).await?;
+/// How many of the next documents fit a batch by their lengths: at least one, if there is one.
+fn fitting(lengths: &[u64]) -> u64 {
     let mut bytes = 0_u64;
     let fits = |length: &&u64| {
         bytes = bytes.saturating_add(**length);
         bytes <= BATCH_BYTES
     };
-    let fit = lengths.iter().take_while(fits).count() as u64;
-    Ok((fit.max(1).min(lengths.len() as u64), lengths.len() as u64))
+    let fit = lengths.iter().take_while(fits).count();
+    fit.max(1).min(lengths.len()) as u64
 }
 
 /// What to read of each document.
@@ -226,34 +275,6 @@ enum Part {
     Length,
     /// All of it, locked until the transaction ends.
     Locked,
-}
-
-/// Reads the next documents.
-async fn after<T: FromRow + Send + 'static>(
-    transaction: &mut Transaction<'_>,
-    layout: &Layout,
-    after: &Place,
-    (scope, part, batch): (Scope<'_>, &Part, u64),
-) -> Result<Vec<T>, SinkError> {
-    let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
-    let (columns, lock) = match part {
-        Part::Length => ("LENGTH(`document`)".to_owned(), ""),
-        Part::Locked => (format!("`shop_id`,`{id}`,`combination`,`document`,`version`"), "FOR UPDATE"),
-    };
-    // In two ranges: a comparison of pairs would not use the key.
-    let columns = format!("SELECT {columns} FROM `{table}`");
-    let order = format!("ORDER BY `shop_id`,`{id}` LIMIT ? {lock}");
-    let same = format!("{columns} WHERE `shop_id` = ? AND `{id}` > ? {order}");
-    let values = vec![text_value(scope.shop.unwrap_or(&after.shop)), text_value(&after.id), Value::UInt(batch)];
-    let mut found: Vec<T> = transaction.exec(same, values).await.map_err(|error| sink_error(&error))?;
-    let left = batch.saturating_sub(found.len() as u64);
-    if left > 0 && scope.shop.is_none() {
-        let next = format!("{columns} WHERE `shop_id` > ? {order}");
-        let values = vec![text_value(&after.shop), Value::UInt(left)];
-        let more: Vec<T> = transaction.exec(next, values).await.map_err(|error| sink_error(&error))?;
-        found.extend(more);
-    }
-    Ok(found)
 }
 
 /// Documents laid out again.
@@ -289,17 +310,9 @@ impl<'a> Fresh<'a> {
         self.own.push([text_value(shop), text_value(id)].into_iter().chain(own));
         let key = DocumentKey { shop, id, version: *version };
         for ((rows, child), of_child) in laid_out.children.into_iter().zip(&table.children).zip(&mut self.children) {
-            of_child.push((self.documents.len(), key), child, rows);
+            of_child.push(self.documents.len(), key, child, rows);
         }
         self.documents.push(key);
-    }
-
-    /// For documents whose rows this transaction has locked.
-    async fn write(self, transaction: &mut Transaction<'_>, layout: &Layout, bytes: usize) -> Result<(), SinkError> {
-        let bounds = Bounds { bytes, alone: self.documents.len() == 1 };
-        send(transaction, self.own, &layout.refills, bounds).await?;
-        let all: Vec<usize> = (0..self.documents.len()).collect();
-        replace_all_children(transaction, layout, self.children, (&self.documents, &all), bounds).await
     }
 }
 

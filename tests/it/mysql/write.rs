@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use waybill::catalog::extract::Cell;
 use waybill::domain::clock::Millis;
 use waybill::domain::{Checkpoint, Entry, Shop, ShopState, StoredVersion, StreamId};
+use waybill::sink::mysql::LedgerPart;
 use waybill::sink::{ListQuery, Mysql, SinkErrorClass};
 
 use super::{NOW, checksums, class_of, combination, document, eans, entry, note, open, prepared, shipment};
@@ -219,10 +220,11 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     assert_eq!(mysql.checkpoints().await.unwrap(), [(stream.clone(), want)]);
 
     mysql.write(&[entry("s", "1", 3, &json!({})), entry("s", "2", 4, &json!({}))]).await.unwrap();
-    let rows = mysql.ledger(("shipments", "s"), "", None, 1).await.unwrap();
+    let part = |after, young_since, limit| LedgerPart { resource: "shipments", shop: "s", after, young_since, limit };
+    let rows = mysql.ledger(part("", None, 1)).await.unwrap();
     assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].version, rows[0].row_hash), (1, "1", 3, u64::MAX));
     assert_eq!(rows[0].combination, combination());
-    let rows = mysql.ledger(("shipments", "s"), "1", Some(0), 5).await.unwrap();
+    let rows = mysql.ledger(part("1", Some(0), 5)).await.unwrap();
     assert_eq!((rows.len(), rows[0].document_hash, rows[0].document.is_some()), (1, 4, true));
     let held = |id: &str, version| (id.to_owned(), StoredVersion { version, is_listed: true });
     assert_eq!(mysql.held("shipments", "s", "", 5).await.unwrap(), [held("1", 3), held("2", 4)]);
