@@ -88,8 +88,3 @@ pub fn serialize_opt<S: serde::Serializer>(at: &Option<Millis>, serializer: S) -
 pub fn rfc3339(at: Millis) -> String {
     jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
-
-/// `2026-11-22 15:04:05.123000`, the form MySQL's `DATETIME(6)` takes.
-pub fn sql_datetime(at: Millis) -> String {
-    super::datetime::civil(at).map_or_else(|| sql_datetime(0), super::datetime::sql_text)
-}

@@ -63,6 +63,11 @@ pub fn civil(at: Millis) -> Option<DateTime> {
     (civil.year() >= 0).then_some(civil)
 }
 
+/// `2026-11-22 15:04:05.123000`, the form MySQL's `DATETIME(6)` takes.
+pub fn sql_datetime(at: Millis) -> String {
+    civil(at).map_or_else(|| sql_datetime(0), sql_text)
+}
+
 /// Milliseconds since 1970 of a civil datetime in UTC, rounded down.
 pub fn millis(utc: DateTime) -> Millis {
     let millis = utc.duration_since(epoch()).as_nanos().div_euclid(1_000_000);

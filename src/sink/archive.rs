@@ -10,11 +10,12 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::filter::equals;
-use super::{Item, ItemPage, ListQuery, PageBuilder, SinkError, SinkErrorClass};
+use super::page::PageBuilder;
+use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
-use crate::domain::clock::sql_datetime;
+use crate::domain::datetime::sql_datetime;
 use crate::domain::{Json, StoredVersion};
 use crate::store::{Archived, Store, StoreError};
 use crate::supervisor::describe_join_error;

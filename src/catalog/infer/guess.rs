@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
 
-use super::names::{singular, snake};
-use super::token;
+use super::names::{quoted, singular, snake, token};
 use crate::catalog::cell::millis_of;
 use crate::catalog::coverage::is_name;
 use crate::domain::Json;
@@ -68,22 +67,22 @@ pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
         }
     });
     let proof = |at: Option<&str>| match (&total, &flag) {
-        (Some(total), _) => format!("total = {}", super::quoted(total)),
-        (None, Some(flag)) => format!("more = {}", super::quoted(flag)),
+        (Some(total), _) => format!("total = {}", quoted(total)),
+        (None, Some(flag)) => format!("more = {}", quoted(flag)),
         (None, None) => format!("size = {}", size(answer, items, at)),
     };
     if let Some(at) = cursor {
         let parameter = if snake(&at).ends_with("token") { "pageToken" } else { "cursor" };
-        let (next, proof) = (super::quoted(&at), proof(Some(&at)));
+        let (next, proof) = (quoted(&at), proof(Some(&at)));
         let toml = format!("{{ style = \"cursor\", parameter = \"{parameter}\", next = [{next}], {proof} }}");
         return Pages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
     }
     if let Some(at) = flag {
-        let toml = format!("{{ style = \"has-more-flag\", parameter = \"page\", flag = {} }}", super::quoted(&at));
+        let toml = format!("{{ style = \"has-more-flag\", parameter = \"page\", flag = {} }}", quoted(&at));
         return Pages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
     }
     if let Some(at) = link {
-        let toml = format!("{{ style = \"next-link\", at = {}, {} }}", super::quoted(&at), proof(Some(&at)));
+        let toml = format!("{{ style = \"next-link\", at = {}, {} }}", quoted(&at), proof(Some(&at)));
         return Pages { toml, why: format!("the address at {at}") };
     }
     if has_next_link {

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use crate::catalog::coverage::{is_name, shown};
 use crate::domain::Json;
-use names::{Names, singular, snake};
+use names::{Names, key, quoted, singular, snake, token};
 use shape::{Form, Shape};
 
 /// A list, with a few of its rows and documents.
@@ -168,39 +168,41 @@ struct Level<'a> {
     above: &'a [Option<(String, String, String)>],
 }
 
+/// What a table has so far.
+struct Drafted<'s> {
+    names: Names,
+    columns: Vec<Column>,
+    /// The arrays in it, by pointer.
+    arrays: Vec<(String, &'s Shape)>,
+}
+
 impl Tables<'_> {
     /// The columns of a table; its arrays become tables of their own.
     fn read(&mut self, level: &Level<'_>, shape: &Shape) -> Vec<Column> {
-        let mut names = Names::with([self.id_column]);
-        let mut columns = Vec::new();
+        let mut drafted = Drafted { names: Names::with([self.id_column]), columns: Vec::new(), arrays: Vec::new() };
         for (up, holder) in level.above.iter().rev().enumerate() {
             let Some((name, pointer, kind)) = holder else { continue };
-            let (name, pointer, kind) = (names.column(level.one, name), pointer.clone(), kind.clone());
-            columns.push(Column { name, key: "above", pointer, up: up + 1, kind });
+            let (name, pointer, kind) = (drafted.names.column(level.one, name), pointer.clone(), kind.clone());
+            drafted.columns.push(Column { name, key: "above", pointer, up: up + 1, kind });
         }
-        let mut arrays = Vec::new();
         let of_elements = match shape.form() {
             Form::Object => {
-                self.members(level, (shape, ""), (&mut names, &mut columns), &mut arrays);
-                return self.children(level, shape, columns, arrays);
+                self.members(level, shape, "", &mut drafted);
+                return self.children(level, shape, drafted);
             }
             Form::Value(kind) => kind,
             Form::Array => "json".to_owned(),
-            Form::Nothing => return columns,
+            Form::Nothing => return drafted.columns,
         };
         // The elements are plain values.
+        let Drafted { mut names, mut columns, .. } = drafted;
         let name = names.column(level.one, level.one);
         columns.push(Column { name, key: "from", pointer: String::new(), up: 1, kind: of_elements });
         columns
     }
 
-    fn members<'s>(
-        &mut self,
-        level: &Level<'_>,
-        (shape, at): (&'s Shape, &str),
-        (names, columns): (&mut Names, &mut Vec<Column>),
-        arrays: &mut Vec<(String, &'s Shape)>,
-    ) {
+    /// Adds the members of an object `at` a pointer.
+    fn members<'s>(&mut self, level: &Level<'_>, shape: &'s Shape, at: &str, drafted: &mut Drafted<'s>) {
         for (name, member) in &shape.members {
             if !is_name(name) {
                 self.unnamed.insert(format!("{}{}{at}/{}", level.from, star(&level.from), shown(name)));
@@ -218,26 +220,20 @@ impl Tables<'_> {
             match form {
                 Form::Nothing => _ = self.empty.insert(format!("{}{}{pointer}", level.from, star(&level.from))),
                 Form::Value(kind) => {
-                    let name = names.column(level.one, &snake(&pointer));
-                    columns.push(Column { name, key: "from", pointer, up: 1, kind });
+                    let name = drafted.names.column(level.one, &snake(&pointer));
+                    drafted.columns.push(Column { name, key: "from", pointer, up: 1, kind });
                 }
-                Form::Object => self.members(level, (member, &pointer), (&mut *names, &mut *columns), arrays),
-                Form::Array => arrays.push((pointer, member)),
+                Form::Object => self.members(level, member, &pointer, drafted),
+                Form::Array => drafted.arrays.push((pointer, member)),
             }
         }
     }
 
-    fn children(
-        &mut self,
-        level: &Level<'_>,
-        shape: &Shape,
-        columns: Vec<Column>,
-        arrays: Vec<(String, &Shape)>,
-    ) -> Vec<Column> {
+    fn children(&mut self, level: &Level<'_>, shape: &Shape, drafted: Drafted<'_>) -> Vec<Column> {
         // The outermost table has the document's id as part of its key.
         let own = if level.from.is_empty() { None } else { own_id(level.one, shape) };
         let above: Vec<_> = level.above.iter().cloned().chain([own]).collect();
-        for (pointer, array) in arrays {
+        for (pointer, array) in drafted.arrays {
             let from = format!("{}{}{pointer}", level.from, star(&level.from));
             let Some(elements) = array.elements.as_deref().filter(|elements| elements.form() != Form::Nothing) else {
                 self.empty.insert(from);
@@ -255,7 +251,7 @@ impl Tables<'_> {
                 child.columns = columns;
             }
         }
-        columns
+        drafted.columns
     }
 }
 
@@ -272,21 +268,6 @@ fn own_id(one: &str, shape: &Shape) -> Option<(String, String, String)> {
     let Form::Value(kind) = shape.members.get(name)?.form() else { return None };
     let column = if snake(name) == "id" { format!("{one}_id") } else { snake(name) };
     Some((column, format!("/{}", token(name)), kind))
-}
-
-/// A name as a part of a JSON pointer.
-fn token(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
-
-/// A key, in quotes where it needs them.
-fn key(name: &str) -> String {
-    let is_bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    if is_bare { name.to_owned() } else { quoted(name) }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! When the health of a shop changes by time alone: a run becomes late, or failing calls count as an outage.
 
-use super::{AHEAD_MAX_MS, Facts, ResourceFacts, ShopFacts, StreamFacts, outage_after};
+use super::facts::{AHEAD_MAX_MS, Facts, ResourceFacts, ShopFacts, StreamFacts, outage_after};
 use crate::domain::clock::Millis;
 
 /// The first instant after now at which [`super::assess_shop`] may return another result although no record changed.

@@ -2,114 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Fault, Level, ResourceFacts, Verdict};
+use super::code::{Code, Means};
+use super::facts::{Fault, ResourceFacts, Verdict};
 use crate::domain::cause::ErrorClass;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
-
-/// The kind of a reason. Worse ones are greater; the names are part of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// There are more reasons than are listed.
-    More,
-    /// The first walk of a stream has not ended yet.
-    FirstWalk,
-    /// MySQL has not answered yet since the start.
-    SinkUnknown,
-    /// A shop is paused.
-    Paused,
-    /// Documents or pages were given up.
-    Parked,
-    /// Listed documents have been waiting for three schedules.
-    Backlog,
-    /// Three schedules were missed.
-    Behind,
-    /// `alerts.stale_after` has passed.
-    Stale,
-    /// The clock was ahead when something was recorded.
-    ClockAhead,
-    /// The clock of this machine is wrong now, by the dates on the answers of the API and the login host.
-    ClockWrong,
-    /// A walk ended without a proof.
-    Unproved,
-    /// It is unknown which shops MySQL has.
-    RestorePending,
-    /// Logins pause: the login host throttles or blocks them.
-    LoginsPaused,
-    /// Calls of a stream fail.
-    CallsFail,
-    /// Runs of a stream fail.
-    RunFailed,
-    /// The login host refuses a shop's credentials.
-    Refused,
-    /// MySQL takes no documents.
-    SinkUnavailable,
-    /// Fetching pauses until documents have left the outbox.
-    OutboxFull,
-    /// Nothing can be written.
-    NoRoom,
-    /// A part of the process failed.
-    PartFailed,
-}
-
-impl Code {
-    pub fn level(self) -> Level {
-        match self {
-            Code::More
-            | Code::FirstWalk
-            | Code::SinkUnknown
-            | Code::Paused
-            | Code::Parked
-            | Code::Backlog
-            | Code::Behind
-            | Code::Stale
-            | Code::ClockAhead
-            | Code::ClockWrong
-            | Code::Unproved => Level::Attention,
-            Code::RestorePending
-            | Code::LoginsPaused
-            | Code::CallsFail
-            | Code::RunFailed
-            | Code::Refused
-            | Code::SinkUnavailable
-            | Code::OutboxFull
-            | Code::NoRoom
-            | Code::PartFailed => Level::Failing,
-        }
-    }
-
-    /// Its name in JSON and in the log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Code::More => "more",
-            Code::FirstWalk => "first_walk",
-            Code::SinkUnknown => "sink_unknown",
-            Code::Paused => "paused",
-            Code::Parked => "parked",
-            Code::Backlog => "backlog",
-            Code::Behind => "behind",
-            Code::Stale => "stale",
-            Code::ClockAhead => "clock_ahead",
-            Code::ClockWrong => "clock_wrong",
-            Code::Unproved => "unproved",
-            Code::RestorePending => "restore_pending",
-            Code::LoginsPaused => "logins_paused",
-            Code::CallsFail => "calls_fail",
-            Code::RunFailed => "run_failed",
-            Code::Refused => "refused",
-            Code::SinkUnavailable => "sink_unavailable",
-            Code::OutboxFull => "outbox_full",
-            Code::NoRoom => "no_room",
-            Code::PartFailed => "part_failed",
-        }
-    }
-
-    /// Whether it keeps every document from reaching the sink.
-    pub(super) fn blocks_all(self) -> bool {
-        matches!(self, Code::SinkUnknown | Code::SinkUnavailable | Code::OutboxFull | Code::NoRoom | Code::PartFailed)
-    }
-}
 
 /// One reason why the installation is not well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -125,25 +22,6 @@ pub struct Reason {
     pub text: String,
     /// What to do about it.
     pub remedy: String,
-}
-
-/// What an operator can act with. A remedy names only what is available.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Means {
-    /// The API of the running server. Commands that lock the data directory do not work beside it.
-    #[default]
-    Api,
-    /// Commands: no server runs, and nothing is synced unless `waybill serve` or `waybill sync` runs.
-    Commands,
-}
-
-impl Means {
-    fn choose(self, api: impl Into<String>, commands: impl Into<String>) -> String {
-        match self {
-            Means::Api => api.into(),
-            Means::Commands => commands.into(),
-        }
-    }
 }
 
 impl Reason {

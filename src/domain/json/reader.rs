@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Json, Number};
+use super::number::Number;
+use super::value::Json;
 
 /// How deep arrays and objects may be nested.
 const DEPTH_MAX: usize = 128;
@@ -16,6 +17,24 @@ pub(super) const NOTED_MAX: usize = 100;
 /// The byte order mark that some editors and servers write before a text.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 const REPLACEMENT: char = '\u{fffd}';
+
+impl<'a> Json<'a> {
+    /// Parses a whole text leniently.
+    ///
+    /// # Errors
+    /// Not JSON, nested deeper than 128, or a number beyond 64-bit floats.
+    pub fn parse(text: &'a [u8]) -> Result<Json<'a>, JsonError> {
+        Json::read(text).map(|reading| reading.value)
+    }
+
+    /// Parses a whole text leniently, and reports what it tolerated.
+    ///
+    /// # Errors
+    /// As [`Json::parse`].
+    pub fn read(text: &'a [u8]) -> Result<Reading<'a>, JsonError> {
+        read(text)
+    }
+}
 
 /// Something accepted although a strict parser refuses it, or parsers disagree about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::extract;
 use crate::domain::Json;
 use crate::sink::filter::held;
-use crate::sink::{Item, ItemPage, ListQuery, PageBuilder, SinkError, SinkErrorClass};
+use crate::sink::page::PageBuilder;
+use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
 use super::Mysql;
 use super::layout::Layout;

@@ -1,20 +1,10 @@
-//! Zero-copy JSON: texts borrow from the bytes they were parsed from.
-//!
-//! Documents are parsed twice (on arrival, and when they are laid out in columns), so this is a hot path: it costs
-//! about a third of an owned tree. Objects are sorted by key, without duplicate keys. Numbers keep the digits that
-//! were sent. Called by the source for bodies and by [`crate::catalog::extract`] for columns.
-
-mod number;
-mod reader;
-#[cfg(test)]
-mod reader_tests;
+//! A JSON value that borrows its texts.
 
 use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-pub use number::Number;
-pub use reader::{JsonError, JsonFault, Part, Reading, Tolerance, Tolerated, without_mark};
+use super::number::Number;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,22 +32,6 @@ pub fn element_at(token: &[u8], length: usize) -> Option<usize> {
 }
 
 impl<'a> Json<'a> {
-    /// Parses a whole text leniently.
-    ///
-    /// # Errors
-    /// Not JSON, nested deeper than 128, or a number beyond 64-bit floats.
-    pub fn parse(text: &'a [u8]) -> Result<Json<'a>, JsonError> {
-        Json::read(text).map(|reading| reading.value)
-    }
-
-    /// Parses a whole text leniently, and reports what it tolerated.
-    ///
-    /// # Errors
-    /// As [`Json::parse`].
-    pub fn read(text: &'a [u8]) -> Result<Reading<'a>, JsonError> {
-        reader::read(text)
-    }
-
     /// The value at a JSON pointer; the empty pointer is the value itself. Beyond the standard, `-1` is the last element
     /// of an array.
     pub fn pointer(&self, pointer: &str) -> Option<&Json<'a>> {

@@ -4,7 +4,10 @@
 //! and compute nothing of their own.
 
 mod changes;
+mod code;
 mod due;
+mod facts;
+mod level;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -12,132 +15,21 @@ mod ticks;
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::cause::ErrorClass;
 use super::clock::Millis;
 use super::shop::{Shop, ShopState};
-use super::stream_status::{StreamError, StreamStatus, Unproved};
+use super::stream_status::{StreamError, StreamStatus};
+use facts::{Verdict, outage_after, past};
+
 pub use changes::{Change, Known};
-pub use reason::{Code, Means, Reason, class_remedy};
+pub use code::{Code, Means};
+pub use facts::{Facts, Fault, OpenRun, ResourceFacts, ShopFacts, StreamFacts};
+pub use level::{Level, State};
+pub use reason::{Reason, class_remedy};
 pub use ticks::Ticks;
 
-/// Records further in the future than this are distrusted: a clock that was ahead wrote them.
-const AHEAD_MAX_MS: Millis = 60_000;
-/// Failing calls count as an outage after this, or after half a schedule if that is shorter: one bad answer does not.
-const OUTAGE_AFTER_MS: Millis = 60_000;
 /// Reasons listed; with thousands of shops all of them would be megabytes.
 pub const REASONS_MAX: usize = 200;
-
-/// The state of the whole installation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// Every stream is fresh.
-    #[default]
-    Ok,
-    /// Nothing fails, but not all of it is current or complete.
-    Attention,
-    /// Something fails.
-    Failing,
-}
-
-/// The state of a stream, a resource of a shop, or a shop. In order of severity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    #[default]
-    Fresh,
-    Paused,
-    /// Three schedules were missed, or `alerts.stale_after` has passed.
-    Behind,
-    /// The last walk ended without a proof that it was whole.
-    Unproved,
-    Failing,
-    /// The login host refuses the credentials.
-    Refused,
-}
-
-impl State {
-    pub const ALL: [State; 6] =
-        [State::Fresh, State::Paused, State::Behind, State::Unproved, State::Failing, State::Refused];
-
-    /// Its name in JSON, metrics and the log.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Fresh => "fresh",
-            State::Paused => "paused",
-            State::Behind => "behind",
-            State::Unproved => "unproved",
-            State::Failing => "failing",
-            State::Refused => "refused",
-        }
-    }
-}
-
-impl Level {
-    /// Its name in JSON and in the log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Ok => "ok",
-            Level::Attention => "attention",
-            Level::Failing => "failing",
-        }
-    }
-}
-
-/// What the health of every shop depends on, beside its own records.
-pub struct Facts<'a> {
-    pub now: Millis,
-    /// The means that remedies may name.
-    pub means: Means,
-    /// `alerts.stale_after`.
-    pub stale_after: Option<Millis>,
-    pub ticks: &'a Ticks,
-    /// What is wrong with the installation as a whole.
-    pub faults: &'a [Fault],
-}
-
-/// Something wrong with the installation as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub code: Code,
-    pub since: Option<Millis>,
-    pub text: String,
-}
-
-/// One shop and what it syncs.
-pub struct ShopFacts {
-    pub shop: Shop,
-    pub resources: Vec<ResourceFacts>,
-}
-
-/// One resource of a shop.
-pub struct ResourceFacts {
-    pub name: String,
-    /// Shortest time between two incremental walks.
-    pub every: Option<Millis>,
-    pub streams: Vec<StreamFacts>,
-    /// Pages and documents that were given up.
-    pub parked: u64,
-}
-
-/// One stream.
-#[derive(Default)]
-pub struct StreamFacts {
-    pub status: StreamStatus,
-    /// Why its list is not proved to have been read whole.
-    pub unproved: Option<Unproved>,
-    pub open: Vec<OpenRun>,
-}
-
-/// A run that is walking or fetching.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenRun {
-    pub started_at: Millis,
-    /// Detail reads not yet done.
-    pub pending: u64,
-}
 
 /// The health of the installation, as a whole and by part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -268,15 +160,6 @@ fn shop(facts: &Facts<'_>, of: &ShopFacts) -> ShopHealth {
     ShopHealth { shop_id: of.shop.id.clone(), state, created_at: of.shop.created_at, resources }
 }
 
-/// Why one stream is not fresh.
-struct Verdict {
-    state: State,
-    since: Option<Millis>,
-    code: Code,
-    class: Option<ErrorClass>,
-    text: String,
-}
-
 fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking: Option<&Fault>) -> ResourceHealth {
     let now = facts.now;
     let mut worst: Option<Verdict> = None;
@@ -376,11 +259,6 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
     })
 }
 
-/// How long calls must fail to count as an outage.
-fn outage_after(facts: &Facts<'_>) -> Millis {
-    facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS))
-}
-
 fn unproved(stream: &StreamFacts) -> Option<Verdict> {
     let unproved = stream.unproved.as_ref()?;
     Some(Verdict {
@@ -428,9 +306,4 @@ fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFac
         return verdict(Code::Backlog, first_open, format!("{left} documents that it listed are still to be read"));
     }
     None
-}
-
-/// A recorded time, unless a clock that was ahead wrote it.
-fn past(at: Option<Millis>, now: Millis) -> Option<Millis> {
-    at.filter(|at| *at <= now.saturating_add(AHEAD_MAX_MS)).map(|at| at.min(now))
 }

@@ -33,9 +33,9 @@ impl Coverage {
         let mut top = Node::default();
         let (name, column) = (table.name.clone(), table.id_column.clone());
         top.at(id).taken.push(Taker { table: name, column, kind: ColumnKind::Json, zone: None });
-        take_all(&mut top, (&table.name, &table.columns), "");
+        take_all(&mut top, &table.name, &table.columns, "");
         for child in &table.children {
-            take_all(&mut top, (&child.name, &child.columns), &format!("{}/*", child.from));
+            take_all(&mut top, &child.name, &child.columns, &format!("{}/*", child.from));
         }
         top.settle();
         Coverage { top, has_zone }
@@ -114,7 +114,7 @@ struct Walk<'a> {
     found: Found<'a>,
 }
 
-fn take_all(top: &mut Node, (table, columns): (&str, &[Column]), within: &str) {
+fn take_all(top: &mut Node, table: &str, columns: &[Column], within: &str) {
     for column in columns {
         let path = match &column.source {
             ColumnSource::Pointer(pointer) => format!("{within}{pointer}"),

@@ -1,0 +1,87 @@
+//! What health is computed from, and the verdict on one stream.
+
+use super::code::{Code, Means};
+use super::level::State;
+use super::ticks::Ticks;
+use crate::domain::cause::ErrorClass;
+use crate::domain::clock::Millis;
+use crate::domain::shop::Shop;
+use crate::domain::stream_status::{StreamStatus, Unproved};
+
+/// Records further in the future than this are distrusted: a clock that was ahead wrote them.
+pub(super) const AHEAD_MAX_MS: Millis = 60_000;
+
+/// Failing calls count as an outage after this, or after half a schedule if that is shorter: one bad answer does not.
+const OUTAGE_AFTER_MS: Millis = 60_000;
+
+/// What the health of every shop depends on, beside its own records.
+pub struct Facts<'a> {
+    pub now: Millis,
+    /// The means that remedies may name.
+    pub means: Means,
+    /// `alerts.stale_after`.
+    pub stale_after: Option<Millis>,
+    pub ticks: &'a Ticks,
+    /// What is wrong with the installation as a whole.
+    pub faults: &'a [Fault],
+}
+
+/// Something wrong with the installation as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub code: Code,
+    pub since: Option<Millis>,
+    pub text: String,
+}
+
+/// One shop and what it syncs.
+pub struct ShopFacts {
+    pub shop: Shop,
+    pub resources: Vec<ResourceFacts>,
+}
+
+/// One resource of a shop.
+pub struct ResourceFacts {
+    pub name: String,
+    /// Shortest time between two incremental walks.
+    pub every: Option<Millis>,
+    pub streams: Vec<StreamFacts>,
+    /// Pages and documents that were given up.
+    pub parked: u64,
+}
+
+/// One stream.
+#[derive(Default)]
+pub struct StreamFacts {
+    pub status: StreamStatus,
+    /// Why its list is not proved to have been read whole.
+    pub unproved: Option<Unproved>,
+    pub open: Vec<OpenRun>,
+}
+
+/// A run that is walking or fetching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRun {
+    pub started_at: Millis,
+    /// Detail reads not yet done.
+    pub pending: u64,
+}
+
+/// Why one stream is not fresh.
+pub(super) struct Verdict {
+    pub(super) state: State,
+    pub(super) since: Option<Millis>,
+    pub(super) code: Code,
+    pub(super) class: Option<ErrorClass>,
+    pub(super) text: String,
+}
+
+/// How long calls must fail to count as an outage.
+pub(super) fn outage_after(facts: &Facts<'_>) -> Millis {
+    facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS))
+}
+
+/// A recorded time, unless a clock that was ahead wrote it.
+pub(super) fn past(at: Option<Millis>, now: Millis) -> Option<Millis> {
+    at.filter(|at| *at <= now.saturating_add(AHEAD_MAX_MS)).map(|at| at.min(now))
+}
