@@ -47,7 +47,7 @@
 //! - **Acknowledge after commit; newer wins.** `it::outage::a_mysql_that_is_killed_in_the_middle_loses_nothing`,
 //!   `it::mysql::write::an_older_document_never_overwrites_a_newer_one_nor_its_children`
 //! - **The budget is exact**, over restarts too. `source::budget_tests`, `it::sync::the_budget_is_used_whole_and_never_overdrawn`
-//! - **`Retry-After` is obeyed**, over a restart too. `it::quiet_stop::a_wish_to_wait_is_obeyed_over_a_restart`
+//! - **`Retry-After` is obeyed**, over a restart too. `it::shutdown::a_wish_to_wait_is_obeyed_over_a_restart`
 //! - **Invariants are checked** in release builds too: a violation pauses its shop.
 //!   `store::tests::books::a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other`
 //! - **One token a credential**, renewed before it expires. `it::sync::tokens_that_end_during_a_run_are_renewed_before_they_do`
@@ -73,11 +73,11 @@
 //!   `it::values::kept::what_a_column_cannot_hold_is_null_and_counted_and_never_something_else_in_both_sinks`
 //! - **Restorable.** With MySQL, an empty or damaged data directory is rebuilt from it and the API.
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
-//! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, what is parked, drain. `it::outage`, `it::quiet_stop`
+//! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, what is parked, drain. `it::outage`, `it::shutdown`
 //! - **Nothing is half alive.** A panic in a long-running part ends the process.
 //!   `supervisor::tests`
 //! - **Quiet.** No secret and no customer data in a log, an error or a file in clear text.
-//!   `it::quiet_stop::no_secret_and_no_customer_is_in_any_output_or_file`
+//!   `it::shutdown::no_secret_and_no_customer_is_in_any_output_or_file`
 //! - **The engine knows no marketplace's words.** `it::tidy::the_engine_has_never_heard_of_a_marketplace`
 
 pub mod app;

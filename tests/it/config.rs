@@ -40,7 +40,7 @@ fn a_named_file_must_be_there() {
 }
 
 #[test]
-fn all_problems_are_told_with_line_and_mend() {
+fn all_problems_are_reported_with_line_and_fix() {
     let text = r#"
 data_dri = "data"
 resources = ["shipments"]

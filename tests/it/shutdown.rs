@@ -1,4 +1,4 @@
-//! A stop that nothing can hold up, and a service that never says a secret, at any log level, anywhere.
+//! A shutdown that nothing can delay, and a service that writes no secret to any log, at any level.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 

@@ -1,12 +1,12 @@
-//! All that is wrong with a configuration is told together, from the top of the file down, whichever part finds it; and
-//! what follows from a fault is not told beside it.
+//! All errors of a configuration are reported together, in line order, whichever part finds them; what only follows from
+//! another error is not reported.
 
 use crate::definitions::with;
 use crate::support::configuration::problems;
 use crate::support::program::Folder;
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_errors_of_a_definition_are_reported_at_once() {
     let text = with("id", "id = \"x\"\nmedia = \"y\"")
         .replace("text(64)", "string")
         .replace("style = \"number\"", "style = \"nmber\"");
@@ -24,9 +24,9 @@ fn all_problems_are_told_at_once() {
     );
 }
 
-/// Each of these is found by another part, and none hides another. They are told from the top of the file down.
+/// Each of these is found by another part, and none hides another.
 #[test]
-fn what_the_parts_find_is_told_together() {
+fn errors_of_different_parts_are_reported_in_line_order() {
     let text = r#"resources = ["things", "things", "boxes"]
 [mysql]
 url = "mysql://u:p@127.0.0.1/w?pool_size=many"
@@ -84,9 +84,9 @@ name = "things"
     assert_eq!(problems(text), expected);
 }
 
-/// A section that is missing, or a path that is none, is told once: what would follow from it is not.
+/// A missing section or an invalid path is reported once, without what would follow from it.
 #[test]
-fn one_fault_is_one_problem() {
+fn an_error_is_reported_once() {
     let path = with("path", "path = \"things\"").replace("\"/v1/things/{id}\"", "\"/v1/things\"");
     assert_eq!(
         problems(&path),
@@ -113,9 +113,9 @@ fn one_fault_is_one_problem() {
     );
 }
 
-/// What the API's description does not know, and what MySQL could not take, stands among the other problems.
+/// Mismatches with the API's description and with MySQL are reported among the other errors.
 #[test]
-fn a_check_tells_all_of_it() {
+fn check_reports_errors_of_the_openapi_document_and_mysql_too() {
     let folder = Folder::bare();
     let api = r#"{"openapi": "3.0.1", "paths": {
         "/v1/things": {"get": {"parameters": [
@@ -142,9 +142,9 @@ pages = { style = "number", parameter = "pag" }
     let mysql = "[mysql]\nurl = \"mysql://root:canary-password@127.0.0.1:1/w?pool_size=many\"\n";
     folder.write("waybill.toml", &format!("resources = [\"things\", \"boxes\"]\n{text}\n{boxes}{wide}{mysql}"));
     let ended = folder.run(&["check", "--offline", "--openapi", "api.json"]).expect(2);
-    let told: Vec<&str> = ended.err.lines().map(str::trim).collect();
+    let errors: Vec<&str> = ended.err.lines().map(str::trim).collect();
     assert_eq!(
-        told,
+        errors,
         [
             "waybill: 6 problems in the configuration:",
             "waybill.toml:10: resource.things.list.parameters.stat: `stat` is not a parameter of GET /v1/things; did you mean \
@@ -164,9 +164,9 @@ pages = { style = "number", parameter = "pag" }
     );
 }
 
-/// A number that is too large for anything hides nothing else, wherever it stands.
+/// A number beyond 64 bits is reported at its key and hides no other error.
 #[test]
-fn a_number_that_nothing_holds_is_one_problem() {
+fn a_number_beyond_64_bits_is_one_error() {
     let text = "resources = [\"orders\"]\n[resource.orders.table.columns]\nbogus = 5\n[resource.returns.list.pages]\n\
                 first = 99999999999999999999\n[resource.orders.list]\nhistory = [[0xFFFF_FFFF_FFFF_FFFF]]\n";
     assert_eq!(

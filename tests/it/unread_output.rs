@@ -1,4 +1,4 @@
-//! Standard output and standard error that nothing reads: the service answers, counts what it could not say, and ends.
+//! A service whose standard output and error are not read: it answers, counts the lost log lines, and stops.
 
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _};

@@ -1,11 +1,11 @@
-//! Mistakes that people make often: what is told of each leads to its mend, and nothing that follows from it is told.
+//! Common mistakes in a configuration: each error says how to fix it, and nothing that only follows from it is reported.
 
 use crate::definitions::with;
 use crate::support::configuration::problems;
 use crate::support::program::Folder;
 
-/// What is told, with `..` for the rest of a list of known names.
-fn told(text: &str) -> Vec<String> {
+/// The reported errors, with `..` for the rest of a list of known names.
+fn errors(text: &str) -> Vec<String> {
     let short = |problem: String| {
         let cut = ["Known here: ", "The catalog has "].iter().find_map(|list| problem.split_once(list));
         cut.map_or(problem.clone(), |(start, _)| format!("{start}.."))
@@ -13,18 +13,18 @@ fn told(text: &str) -> Vec<String> {
     problems(text).into_iter().map(|problem| short(problem.replacen("waybill.toml:", "", 1))).collect()
 }
 
-/// Overrides of what ships replace a choice whole, so that nothing of the other choice is left in it.
+/// An override of one alternative removes what belonged to the built-in one.
 #[test]
-fn a_choice_replaces_the_one_that_ships() {
+fn an_override_replaces_the_built_in_alternative() {
     for own in [
         "resources = [\"returns\"]\n[resource.returns.list]\npages = { style = \"none\" }\n",
         "resources = [\"orders\"]\n[resource.orders.table.children.order_items.columns]\n\
          ean = { above = \"/orderId\", type = \"text(64)\" }\n",
         "resources = [\"invoices\"]\n[resource.invoices.list.windows]\nday = \"x\"\nreach = \"9d\"\n",
     ] {
-        assert_eq!(told(own), [""; 0], "{own}");
+        assert_eq!(errors(own), [""; 0], "{own}");
     }
-    // The same choice once more changes only what it says.
+    // An override of the same alternative changes only its own keys.
     for own in [
         "resources = [\"orders\"]\n[resource.orders.table.children.order_items.columns.ean]\ntype = \"text\"\n",
         "resources = [\"shipments\"]\n[resource.shipments.table.columns]\nfulfilment_method = { from = \"/fm\" }\n",
@@ -32,21 +32,21 @@ fn a_choice_replaces_the_one_that_ships() {
         "resources = [\"orders\"]\n[resource.orders.list]\npages = { style = \"number\", first = 0 }\n",
         "resources = [\"invoices\"]\n[resource.invoices.list.windows]\nfrom = \"since\"\n",
     ] {
-        assert_eq!(told(own), [""; 0], "{own}");
+        assert_eq!(errors(own), [""; 0], "{own}");
     }
     assert_eq!(
-        told("resources = [\"shipments\"]\n[resource.shipments.list]\nordr = \"unordered\"\n"),
+        errors("resources = [\"shipments\"]\n[resource.shipments.list]\nordr = \"unordered\"\n"),
         ["3: resource.shipments.list.ordr: unknown key; did you mean `order`? .."]
     );
 }
 
-/// What two keys have to do with each other is told although a third is wrong.
+/// A conflict of two keys is reported although a third is wrong.
 #[test]
-fn a_fault_hides_none_beside_it() {
+fn an_error_hides_no_other_in_its_section() {
     let list = "windows = { day = \"page\", reach = \"soon\" }\nrecent = { parameter = \"page\" }";
     let clash = "`page` is also the parameter of `pages.parameter`, and can have one value only";
     assert_eq!(
-        told(&with("more", list)),
+        errors(&with("more", list)),
         [
             "10: resource.things.list.windows.reach: `soon` is not a duration; write it like \"90s\", \"15min\", \"24h\" or \
              \"30d\"",
@@ -57,7 +57,7 @@ fn a_fault_hides_none_beside_it() {
     );
     let cursor = "pages = { style = \"cursor\", parameter = \"c\", more = \"/more\" }\nrecent = { parameter = \"m\", max = \"1h\" }";
     assert_eq!(
-        told(&with("pages", cursor)),
+        errors(&with("pages", cursor)),
         [
             "9: resource.things.list.pages: `next` is missing; give the pointers to the next cursor, like next = \
              [\"/page/nextCursor\"]",
@@ -67,9 +67,9 @@ fn a_fault_hides_none_beside_it() {
 }
 
 #[test]
-fn what_stands_in_the_wrong_section_is_shown_its_own() {
+fn a_key_in_the_wrong_section_is_pointed_to_its_own() {
     assert_eq!(
-        told("[source]\nresources = [\"orders\"]\n[mysql]\nlisten = \"x\"\npassword = \"x\"\n"),
+        errors("[source]\nresources = [\"orders\"]\n[mysql]\nlisten = \"x\"\npassword = \"x\"\n"),
         [
             "2: source.resources: unknown key; it belongs at the top of the file, before the first [section]. ..",
             "4: mysql.listen: unknown key; it belongs in [http]. ..",
@@ -77,7 +77,7 @@ fn what_stands_in_the_wrong_section_is_shown_its_own() {
         ]
     );
     assert_eq!(
-        told(&with("id", "id = \"/id\"\nwindows = 5\nrefresh = {}\ncolumns = {}")),
+        errors(&with("id", "id = \"/id\"\nwindows = 5\nrefresh = {}\ncolumns = {}")),
         [
             "6: resource.things.windows: unknown key; it belongs in [resource.things.list]. ..",
             "7: resource.things.refresh: unknown key; it belongs in [resource.things.detail]. ..",
@@ -107,14 +107,14 @@ fn what_stands_in_the_wrong_section_is_shown_its_own() {
             "1: resources: `promotion_products` needs the list of `promotions`, which is not there; add it",
         ),
     ] {
-        assert_eq!(told(text), [expected], "{text}");
+        assert_eq!(errors(text), [expected], "{text}");
     }
 }
 
 #[test]
-fn a_name_is_suggested_where_one_is_alike() {
+fn a_similar_name_is_suggested() {
     assert_eq!(
-        told("resources = [\"ordes\", \"\", \"status\", \"thing\"]\n[resource.things]\nid = 5\n")[..4],
+        errors("resources = [\"ordes\", \"\", \"status\", \"thing\"]\n[resource.things]\nid = 5\n")[..4],
         [
             "1: resources: `ordes` is not in the catalog and there is no [resource.ordes]; did you mean `orders`? ..",
             "1: resources: `` is not in the catalog and there is no [resource.]. ..",
@@ -125,13 +125,13 @@ fn a_name_is_suggested_where_one_is_alike() {
 }
 
 #[test]
-fn one_slip_in_a_column_is_one_problem() {
+fn a_mistake_in_a_column_is_one_error() {
     let columns = "columns = { a = { from = \"/a\", type = \"text(1024)\" }, b = { from = \"/b\", type = \"decimal(4,14)\" }, \
                    c = { form = \"/b\", type = \"text\" }, d = { from = [\"/a\"], type = \"text\" }, \
                    e = { from = \"/e\", above = \"/e\", type = \"text\" }, f = { from = \"/f\", type = \"text\" } }\nid = \"f\"";
     let at = |rest: &str| format!("14: resource.things.table.columns.{rest}");
     assert_eq!(
-        told(&with("columns", columns)),
+        errors(&with("columns", columns)),
         [
             at(
                 "a.type: `text(1024)` is not a type; text(n) takes up to n characters, 1 to 1000; use text for longer ones"
@@ -148,22 +148,22 @@ fn one_slip_in_a_column_is_one_problem() {
         ]
     );
     assert_eq!(
-        told("resources = [\"orders\"]\n[resource.orders]\ntable = { columns = [] }\n"),
+        errors("resources = [\"orders\"]\n[resource.orders]\ntable = { columns = [] }\n"),
         ["3: resource.orders.table.columns: must be a table, not a list"]
     );
     let named = with("table", "[resource.things.table]\nchildren = { things = { from = \"/a\" } }");
     assert_eq!(
-        told(&named),
+        errors(&named),
         ["14: resource.things.table.children.things: has the name of the table itself; choose another one"]
     );
 }
 
 #[test]
-fn a_wrong_value_is_shown() {
+fn an_error_quotes_the_wrong_value() {
     let pages =
         "pages = { style = \"offset\", parameter = \"o\", size = 10.0 }\nparameters = { n = [1, 2], m = [[\"a\"]] }";
     assert_eq!(
-        told(&with("pages", pages)),
+        errors(&with("pages", pages)),
         [
             "9: resource.things.list.pages.size: must be a whole number, 0 or more, not 10.0",
             "10: resource.things.list.parameters.m: must be a text or a list of texts, not a list",
@@ -172,22 +172,22 @@ fn a_wrong_value_is_shown() {
         ]
     );
     assert_eq!(
-        told("[limits]\nattempts_max = 99999999999999999999\nparked_max = 1e3\n"),
+        errors("[limits]\nattempts_max = 99999999999999999999\nparked_max = 1e3\n"),
         [
             "2: limits.attempts_max: needs a whole number of 0 or more, not 99999999999999999999",
             "3: limits.parked_max: needs a whole number of 0 or more, not 1e3",
         ]
     );
     assert_eq!(
-        told(&with("more", "windows = { day = \"d\", days = 5, reach = \"9d\" }")),
+        errors(&with("more", "windows = { day = \"d\", days = 5, reach = \"9d\" }")),
         ["10: resource.things.list.windows.days: needs `from` and `to`; a `day` is one day long"]
     );
     assert_eq!(
-        told("[source]\nauth = \"oauth\"\napi_key_header = \"X Api Key\"\n"),
+        errors("[source]\nauth = \"oauth\"\napi_key_header = \"X Api Key\"\n"),
         ["2: source.auth: `oauth` is unknown. There are client-credentials, basic, bearer, api-key"]
     );
     for (header, what) in [("X Api Key:", "is not a header name (letters, digits and -)"), ("Host", "is reserved")] {
-        let found = told(&format!("[source]\nauth = \"api-key\"\napi_key_header = \"{header}\"\n"));
+        let found = errors(&format!("[source]\nauth = \"api-key\"\napi_key_header = \"{header}\"\n"));
         assert!(
             found.len() == 1 && found[0].starts_with(&format!("3: source.api_key_header: `{header}` {what}")),
             "{found:?}"
@@ -196,8 +196,8 @@ fn a_wrong_value_is_shown() {
 }
 
 #[test]
-fn a_file_that_is_none_is_told_briefly() {
-    let open = told("resources = [\"shipments\"\n[mysql]\nurl = \"x\"\na = 1\nb = 2\nc = 3\n");
+fn a_file_that_is_not_toml_causes_few_errors() {
+    let open = errors("resources = [\"shipments\"\n[mysql]\nurl = \"x\"\na = 1\nb = 2\nc = 3\n");
     assert!(open.len() <= 5 && open.iter().all(|problem| problem.contains(": not TOML: ")), "{open:?}");
     let folder = Folder::bare();
     std::fs::write(folder.path("waybill.toml"), b"a = 1\nb = '\xe9'\n").unwrap();

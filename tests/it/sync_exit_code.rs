@@ -1,4 +1,4 @@
-//! `sync` ends when what it read is in the sink, and its exit code says whether all of it is.
+//! `sync` ends when its documents are in the sink; its exit code says whether all of them are.
 
 use std::time::Duration;
 

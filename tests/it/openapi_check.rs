@@ -1,4 +1,4 @@
-//! `waybill check --openapi`: what an API's own description does not know of a definition is told with its line.
+//! `waybill check --openapi`: what a definition names that the API's description does not is reported with its line.
 
 use std::path::{Path, PathBuf};
 
@@ -51,13 +51,13 @@ fn folder(configuration: &str) -> Folder {
 const CHECK: [&str; 4] = ["check", "--offline", "--openapi", "api.json"];
 
 #[test]
-fn a_definition_that_the_api_knows_is_well() {
+fn a_definition_that_matches_the_description_passes() {
     let ended = folder(SOUND).run(&CHECK).expect(0);
     assert!(ended.out.contains("ok    resource things: its paths and parameters are in"), "{}", ended.out);
 }
 
 #[test]
-fn each_thing_that_it_does_not_know_is_told_with_its_line_and_the_mend() {
+fn each_mismatch_is_reported_with_its_line_and_the_fix() {
     let wrong = SOUND
         .replace("fulfilment-method = [\"A\"", "fullfilment-method = [\"A\"")
         .replace("parameter = \"page\"", "parameter = \"pag\"")
@@ -83,7 +83,7 @@ fn each_thing_that_it_does_not_know_is_told_with_its_line_and_the_mend() {
 }
 
 #[test]
-fn a_file_that_is_no_description_is_wrong_usage() {
+fn a_file_that_is_not_openapi_is_a_usage_error() {
     let folder = folder(SOUND);
     for (name, text, what) in
         [("api.yaml", "openapi: 3.0.1", "turn YAML into JSON"), ("old.json", "{}", "not OpenAPI 3")]
@@ -97,7 +97,7 @@ fn a_file_that_is_no_description_is_wrong_usage() {
 }
 
 #[test]
-fn the_catalog_is_known_to_the_official_description() {
+fn the_catalog_matches_the_official_description() {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let shared = std::env::var_os("WAYBILL_SHARED").map_or_else(beside, PathBuf::from);
     let Ok(text) = std::fs::read_to_string(shared.join("bol/retailer-v10.openapi.json")) else {

@@ -1,4 +1,4 @@
-//! The HTTP API over the whole program: what the contract's tests, which have a backend of their own, cannot see.
+//! The HTTP API over the whole program: what the contract tests, which have a backend of their own, cannot cover.
 
 use reqwest::Method as Verb;
 use serde_json::json;

@@ -1,5 +1,4 @@
-//! `docs/resources.md`: its walk-through, run as it stands with the real binary; only the ports are others. And its
-//! reference knows each key that the reader knows.
+//! `docs/resources.md`: its walk-through works with the real binary, and its reference has every key.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
@@ -24,7 +23,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn the_walk_through_works_as_it_stands() {
+fn the_walk_through_works_as_written() {
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("SKIPPED: no curl");
         return;
@@ -82,7 +81,7 @@ fn the_walk_through_works_as_it_stands() {
 
 /// The keys of the tables of the reference.
 #[test]
-fn the_reference_knows_each_key_that_the_reader_knows() {
+fn the_reference_has_every_key_of_the_reader() {
     let document = document();
     for (table, wrong) in [
         ("[resource.NAME]", ""),

@@ -1,12 +1,12 @@
-//! What can be read and would still not do what it says: two values for one parameter, pauses of nothing, rules that
-//! no call falls under. Told like any other problem; and nothing of a file acts upon a terminal or shows a password.
+//! Definitions that parse but cannot work are refused: two values for one parameter, intervals of zero, rules that match
+//! no call. Errors quote no password and nothing that a terminal would interpret.
 
 use crate::definitions::says;
 use crate::support::configuration::problems;
 use crate::support::program::Folder;
 
 #[test]
-fn a_parameter_has_one_value() {
+fn two_values_for_one_parameter_are_refused() {
     says(
         "more",
         "parameters = { page = [\"1\"], \"\" = [\"x\"] }",
@@ -35,7 +35,7 @@ fn a_parameter_has_one_value() {
 }
 
 #[test]
-fn a_list_has_no_id_and_no_path_climbs() {
+fn a_list_path_with_an_id_or_a_parent_folder_is_refused() {
     says(
         "path",
         "path = \"/v1/things/{id}\"",
@@ -53,7 +53,7 @@ fn a_list_has_no_id_and_no_path_climbs() {
 }
 
 #[test]
-fn a_refresh_reads_again_and_not_without_end() {
+fn a_refresh_without_an_interval_or_with_too_short_an_age_is_refused() {
     let refresh =
         |text: &str| format!("[resource.things.detail]\npath = \"/v1/things/{{id}}\"\nrefresh = {{ {text} }}");
     says(
@@ -70,7 +70,7 @@ fn a_refresh_reads_again_and_not_without_end() {
 }
 
 #[test]
-fn a_filter_can_be_named_in_an_address() {
+fn a_filter_name_that_needs_escaping_in_a_url_is_refused() {
     says(
         "table",
         "[resource.things.table]\nfilters = { \"A b\" = \"name\" }",
@@ -81,13 +81,13 @@ fn a_filter_can_be_named_in_an_address() {
 }
 
 #[test]
-fn a_limits_pattern_is_one() {
+fn a_limit_pattern_that_matches_no_path_is_refused() {
     for pattern in ["GET /things/**", "GET /things?x=1", "GET /a b", "GET /a/b*", "GET /things/", "things", "LOOK /a"] {
-        let told = format!(
+        let expected = format!(
             "waybill.toml:2: source.limits.\"{pattern}\": write the rule as \"GET /path/*\": a method, and a path whose parts are \
              names or `*`"
         );
-        assert_eq!(problems(&format!("[source.limits]\n\"{pattern}\" = \"1/s\"\n")), [told]);
+        assert_eq!(problems(&format!("[source.limits]\n\"{pattern}\" = \"1/s\"\n")), [expected]);
     }
     for pattern in ["GET /things/*", "GET /things/{id}", "POST /a-b/*/c_d.json"] {
         assert_eq!(problems(&format!("[source.limits]\n\"{pattern}\" = \"1/s\"\n")), [""; 0], "{pattern}");
@@ -95,7 +95,7 @@ fn a_limits_pattern_is_one() {
 }
 
 #[test]
-fn no_password_is_quoted_and_nothing_acts_upon_a_terminal() {
+fn errors_quote_no_password_and_escape_control_characters() {
     for text in [
         "[source]\ntoken_url = \"admin:canary@api.example.com/token\"\n",
         "[source]\ntoken_url = \"https//admin:canary@api.example.com\"\n",
@@ -105,13 +105,13 @@ fn no_password_is_quoted_and_nothing_acts_upon_a_terminal() {
         let found = problems(text);
         assert!(!found.is_empty() && !found.concat().contains("canary"), "{found:?}");
     }
-    let [told] = problems("resources = [\"a\\u001b[31mred\\nb\"]").try_into().unwrap();
-    assert!(told.contains("`a\\u{1b}[31mred\\nb`") && !told.contains(char::is_control), "{told}");
+    let [error] = problems("resources = [\"a\\u001b[31mred\\nb\"]").try_into().unwrap();
+    assert!(error.contains("`a\\u{1b}[31mred\\nb`") && !error.contains(char::is_control), "{error}");
 }
 
 /// Neither stops a start: a rule may be for a resource that is switched off for a while.
 #[test]
-fn what_does_nothing_is_told_by_check() {
+fn check_reports_rules_and_definitions_without_effect() {
     let folder = Folder::bare();
     let text = "[http]\nlisten = \"127.0.0.1:0\"\n[source.limits]\n\"GET /retailer/shipment\" = \"9/min\"\n\
                 \"GET /v1/things\" = \"1/s\"\n\"GET /elsewhere\" = \"1/s\"\n\"GET /retailer/offers/export/*\" = \"1/h\"\n\
