@@ -254,6 +254,15 @@ fn the_readme_adds_a_resource_that_loads() {
 }
 
 #[test]
+fn each_example_configuration_loads() {
+    for entry in std::fs::read_dir("examples").unwrap() {
+        let path = entry.unwrap().path();
+        let found = problems(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(found, [""; 0], "{}", path.display());
+    }
+}
+
+#[test]
 fn how_calls_show_whose_they_are_is_checked() {
     let source = |text: &str| problems(&format!("[source]\n{text}"));
     let elsewhere = |text: &str| source(&format!("{text}\nbase_url = \"https://api.example.com\""));

@@ -1,4 +1,4 @@
-//! The measurement behind `scripts/rest`: what the service costs the machine while nothing is due, and what it writes
+//! The measurement behind `scripts/bench-idle`: what the service costs the machine while nothing is due, and what it writes
 //! while shops are walked again and again. The sandbox and the shops' rate rules are lifted; each part ends by itself.
 
 #![allow(clippy::print_stdout, clippy::large_futures, reason = "a script, not a service")]
@@ -32,9 +32,10 @@ const NEVER: &str = "0 0 0 1 1 *";
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [binary, mysql, documents, rounds] = arguments.as_slice() else {
-        bail!("usage: rest BINARY mysql://user@host:port DOCUMENTS ROUNDS");
+        bail!("usage: idle BINARY mysql://user@host:port DOCUMENTS ROUNDS");
     };
     let documents: usize = documents.parse().context("DOCUMENTS")?;
     let rounds: usize = rounds.parse().context("ROUNDS")?;

@@ -31,9 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
-    let mut arguments = std::env::args().skip(1);
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let (Some(binary), Some(mysql)) = (arguments.next(), arguments.next()) else {
-        bail!("usage: bench BINARY mysql://user@host:port [DOCUMENTS]");
+        bail!("usage: sync BINARY mysql://user@host:port [DOCUMENTS]");
     };
     let documents: usize = arguments.next().as_deref().unwrap_or("20000").parse().context("DOCUMENTS")?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
