@@ -13,18 +13,17 @@ const ATTEMPTS_MAX_DEFAULT: u64 = 8;
 const PARKED_MAX_DEFAULT: u64 = 10_000;
 /// A service supervisor waits 30 to 90 s before it kills.
 const DRAIN_DEFAULT: &str = "20s";
+const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// `alerts.stale_after`; `Some(None)`: not set.
 pub(super) fn stale_after(settings: &mut Settings) -> Option<Option<Duration>> {
-    let text = settings.text("alerts.stale_after", "");
-    if text.is_empty() {
-        return Some(None);
-    }
-    let stale_after = parse_duration(&text).filter(|limit| !limit.is_zero());
-    if stale_after.is_none() {
-        settings.problem_at("alerts.stale_after", format!("`{text}` is not a duration; write it like \"2h\""));
-    }
-    stale_after.map(Some)
+    settings.parsed("alerts.stale_after", "", |text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let limit = parse_duration(text).filter(|limit| !limit.is_zero());
+        limit.map(Some).ok_or_else(|| format!("`{text}` is not a duration; write it like \"2h\""))
+    })
 }
 
 pub(super) fn limits(settings: &mut Settings) -> Option<Limits> {
@@ -32,11 +31,10 @@ pub(super) fn limits(settings: &mut Settings) -> Option<Limits> {
     let outbox = settings.bounded("limits.outbox_max_bytes", OUTBOX_MAX_BYTES_DEFAULT, 1 << 20..=1 << 40);
     let attempts = settings.bounded("limits.attempts_max", ATTEMPTS_MAX_DEFAULT, 1..=100);
     let parked = settings.bounded("limits.parked_max", PARKED_MAX_DEFAULT, 1..=10_000_000);
-    let text = settings.text("limits.drain", DRAIN_DEFAULT);
-    let drain = parse_duration(&text).filter(|drain| *drain <= Duration::from_secs(600));
-    if drain.is_none() {
-        settings.problem_at("limits.drain", format!("`{text}` is not a duration up to 10 min; write it like \"20s\""));
-    }
+    let drain = settings.parsed("limits.drain", DRAIN_DEFAULT, |text| {
+        let drain = parse_duration(text).filter(|drain| *drain <= DRAIN_MAX);
+        drain.ok_or_else(|| format!("`{text}` is not a duration up to 10 min; write it like \"20s\""))
+    });
     let attempts_max = u32::try_from(attempts?).ok()?;
     Some(Limits { outbox_max_bytes: outbox?, attempts_max, parked_max: parked?, drain: drain? })
 }

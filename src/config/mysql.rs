@@ -10,17 +10,22 @@ pub(super) fn mysql_url(settings: &mut Settings) -> Option<Option<SecretString>>
     if !settings.is_set("mysql.url") {
         return Some(None);
     }
-    let text = settings.text("mysql.url", "");
+    settings.parsed("mysql.url", "", address).map(Some)
+}
+
+fn address(text: &str) -> Result<SecretString, String> {
     let example = "write it like mysql://user:password@127.0.0.1:3306/waybill";
-    let what = match Url::parse(&text) {
-        Err(error) => {
-            format!("is not an address ({error}); {example}, and # / ? @ % in a password like %23 %2F %3F %40 %25")
-        }
-        Ok(url) if url.scheme() != "mysql" => format!("must begin with mysql://; {example}"),
-        Ok(url) if url.host_str().is_none_or(str::is_empty) => format!("names no host; {example}"),
-        Ok(url) if url.path().trim_matches('/').is_empty() => format!("names no database at its end; {example}"),
-        Ok(_) => return Some(Some(text.into())),
-    };
-    settings.problem_at("mysql.url", what);
-    None
+    let url = Url::parse(text).map_err(|error| {
+        format!("is not an address ({error}); {example}, and # / ? @ % in a password like %23 %2F %3F %40 %25")
+    })?;
+    if url.scheme() != "mysql" {
+        return Err(format!("must begin with mysql://; {example}"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("names no host; {example}"));
+    }
+    if url.path().trim_matches('/').is_empty() {
+        return Err(format!("names no database at its end; {example}"));
+    }
+    Ok(text.into())
 }

@@ -202,6 +202,17 @@ impl Settings {
         }
     }
 
+    /// A text that `read` accepts; what it refuses is a problem.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &str,
+        default: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = read(&self.text(key, default));
+        value.map_err(|what| self.problem_at(key, what)).ok()
+    }
+
     /// A number, if it is within bounds; otherwise that is a problem.
     pub(super) fn bounded(&mut self, key: &str, default: u64, bounds: RangeInclusive<u64>) -> Option<u64> {
         let number = self.number(key, default);

@@ -64,8 +64,6 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
     }
 }
 
-/// Reads an address.
 fn address(settings: &mut Settings, key: &str, default: &str) -> Option<SourceUrl> {
-    let parsed = SourceUrl::parse(&settings.text(key, default), default);
-    parsed.map_err(|what| settings.problem_at(key, what)).ok()
+    settings.parsed(key, default, |text| SourceUrl::parse(text, default))
 }
