@@ -6,6 +6,7 @@ use super::{files, is_comment};
 
 /// The imports of a room's files. A name that `mod.rs` only re-exports counts as of the file that defines it.
 pub(super) struct Room {
+    name: Option<String>,
     /// The files of the program by their module, with their code.
     pub(super) modules: BTreeMap<Vec<String>, (String, String)>,
     /// Names that a module takes from elsewhere, and from where.
@@ -65,17 +66,18 @@ fn expanded(tree: &str) -> Vec<String> {
 }
 
 impl Room {
-    pub(super) fn read(name: &str) -> Room {
+    /// Reads a folder, which is the module `name` of its crate; none: the crate itself.
+    pub(super) fn read(folder: &str, name: Option<&str>) -> Room {
         let (mut modules, mut test_modules) = (BTreeMap::new(), Vec::new());
-        for (file, text) in files(&format!("src/{name}"), ".rs") {
-            let mut module = vec![name.to_owned()];
-            module.extend(file.trim_end_matches(".rs").split('/').filter(|part| *part != "mod").map(str::to_owned));
+        for (file, text) in files(folder, ".rs") {
+            let parts = file.trim_end_matches(".rs").split('/').filter(|part| !["mod", "lib"].contains(part));
+            let module: Vec<String> = name.into_iter().chain(parts).map(str::to_owned).collect();
             let (code, tests) = without_tests(&text);
             test_modules.extend(tests.into_iter().map(|test| [module.clone(), vec![test]].concat()));
             modules.insert(module, (file, code));
         }
         modules.retain(|module: &Vec<String>, _| !test_modules.iter().any(|test| module.starts_with(test)));
-        let mut room = Room { modules, names: BTreeMap::new() };
+        let mut room = Room { name: name.map(str::to_owned), modules, names: BTreeMap::new() };
         for module in room.modules.keys() {
             for (path, alias, _) in room.uses(module) {
                 let name = alias.or_else(|| path.last().cloned()).unwrap();
@@ -121,14 +123,14 @@ impl Room {
                 self.modules.contains_key(&child).then(|| [module, &parts].concat())?
             }
         };
-        (path.first() == self.modules.keys().next()?.first()).then_some(path)
+        self.name.as_ref().is_none_or(|name| path.first() == Some(name)).then_some(path)
     }
 
     /// The file that defines what a path names.
     fn file_of(&self, path: &[String]) -> Option<&str> {
         let mut path = path.to_vec();
         for _ in 0..9 {
-            let depth = (1..=path.len()).rev().find(|depth| self.modules.contains_key(&path[..*depth]))?;
+            let depth = (0..=path.len()).rev().find(|depth| self.modules.contains_key(&path[..*depth]))?;
             let (module, rest) = path.split_at(depth);
             let next = rest.first().and_then(|name| self.names.get(&(module.to_vec(), name.clone())));
             match next {
