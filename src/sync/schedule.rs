@@ -7,7 +7,9 @@
 //! A timer serves too, every [`LOOK_EVERY`] by the monotonic clock, since the scheduler alone misses ticks:
 //! - it keeps no last tick, so it knows of none from before the start;
 //! - it sleeps until a wall-clock time, so after the clock is set back, for as long as it was ahead;
-//! - it takes a zone's offset when a job is added and keeps it, so after a DST change its ticks are an hour off.
+//! - it takes a zone's offset when a job is added and keeps it, so after a DST change its ticks are an hour off;
+//! - it parses an expression anew after each tick, and then takes a day and a weekday for both required, where crontab
+//!   and [`Schedule`] take either.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What a job does. It overlaps itself if it runs longer than to its next tick.
 pub type Work = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A job of the scheduler, from an expression that is parsed already: the scheduler's own parser takes days differently.
+/// A job of the scheduler.
 fn job(name: &'static str, cron: Cron, zone: Tz, work: Work) -> Result<JobLocked, JobSchedulerError> {
     let mut builder = JobBuilder::new().with_timezone(zone).with_cron_job_type();
     builder.schedule = Some(cron);
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheduler_reads_an_expression_as_we_do() {
+    fn a_job_of_the_scheduler_first_fires_when_its_schedule_is_due() {
         for expression in ["0 */15 * * * *", "0 30 2 * * *", "0 0 3 1 * MON", "15 4 * * *"] {
             let schedule = schedule(expression, "UTC");
             let before = crate::domain::Clock::system().now();
