@@ -113,7 +113,7 @@ async fn a_server_that_cannot_be_asked_is_named_with_the_remedy() {
     says(&other.run(&["status", "--server", &serving.base, "--key-file", "-"]), 2, &["standard input has no API key"]);
     other.set("WAYBILL_API_KEY", "not-a-key-of-this-server");
     says(&ask(&other, &serving.base), 1, &["does not accept the API key from WAYBILL_API_KEY", "--key-file"]);
-    says(&ask(&other, &serving.base.replace("http", "https")), 1, &["did not answer in time", "plain HTTP", "http://"]);
+    says(&ask(&other, &serving.base.replace("http", "https")), 1, &["no TLS connection", "plain HTTP", "http://"]);
     says(&ask(&other, &market.base), 1, &["not a Waybill server", "`waybill serve` says it listens on"]);
     says(&ask(&other, "http://waybill.example"), 2, &["clear text", "ssh -L"]);
     says(&ask(&other, "waybill"), 2, &["is not an address"]);
