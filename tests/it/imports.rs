@@ -19,7 +19,7 @@ fn without_tests(text: &str) -> (String, Vec<String>) {
     let mut inner = None;
     let mut lines = text.lines().filter(|line| !is_comment(line));
     while let Some(line) = lines.next() {
-        let indent = &line[..line.len() - line.trim_start().len()];
+        let indent = line.strip_suffix(line.trim_start()).unwrap_or_default();
         if line.trim_start() == "#[cfg(test)]" {
             let mut item = lines.by_ref().skip_while(|line| line.trim_start().starts_with("#["));
             let first = item.next().unwrap_or_default();

@@ -282,10 +282,10 @@ fn parameters(code: &str) -> Vec<(&str, Vec<&str>)> {
     for text in code.split("fn ").skip(1) {
         let (mut depth, mut begin, mut list) = (0, None, Vec::new());
         for (at, letter) in text.char_indices() {
-            let is_arrow = letter == '>' && text[..at].ends_with('-');
+            let is_arrow = letter == '>' && text.get(..at).is_some_and(|before| before.ends_with('-'));
             let is_split = matches!(letter, '(' | ',' | ')') && depth == usize::from(letter != '(');
             if is_split && let Some(begin) = begin {
-                list.push(text[begin..at].trim());
+                list.push(text.get(begin..at).unwrap_or_default().trim());
             }
             if is_split && (begin.is_some() || letter == '(') {
                 begin = Some(at + 1);

@@ -114,8 +114,8 @@ async fn a_document_of_each_resource_can_be_added_and_changed() {
         let path = format!("truth?client_id=a&resource={resource}");
         let (_, lines) = stand.control(Http::GET, &path, Value::Null).await;
         let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let told = lines.map(|line| (line["id"].as_str().unwrap().to_owned(), line["document"].clone()));
-        assert_eq!(told.collect::<BTreeMap<_, _>>(), changed, "{resource}");
+        let given = lines.map(|line| (line["id"].as_str().unwrap().to_owned(), line["document"].clone()));
+        assert_eq!(given.collect::<BTreeMap<_, _>>(), changed, "{resource}");
     }
     assert_eq!(stand.control(Http::GET, "truth?client_id=a&resource=parcels", Value::Null).await.0, 404);
     let wrong = json!({ "client_id": "a", "resource": "parcels" });

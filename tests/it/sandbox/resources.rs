@@ -217,7 +217,7 @@ async fn offers_are_walked_by_cursor() {
     assert!(stand.sandbox.change_offer("a", id).unwrap() && !stand.sandbox.change_offer("a", "none").unwrap());
     let after = stand.offer_walk(&token, "page-size=100").await;
     assert_eq!(after.last().unwrap()["offerId"], added);
-    assert_ne!(after[5], all[5], "the row tells");
+    assert_ne!(after[5], all[5], "the row changed");
     assert_eq!(stand.offers(&token, &format!("offers/{added}")).await["offerId"], added);
     assert_eq!(stand.get_offers(&token, "offers/none").await.status(), 404);
     assert_eq!(stand.get(&token, "offers").await.status(), 406, "v10");
