@@ -10,10 +10,10 @@ use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
-use crate::domain::{ListParams, Mode, Next, Shop, ShopState};
+use crate::domain::{ListParams, Mode, Next, Page, Shop, ShopState};
 use crate::sink::Mysql;
 use crate::sink::mysql::{Fault, Inspection, Rights, Severity, grant};
-use crate::source::pages::{self, ParsedPage};
+use crate::source::pages::{self, Parsed};
 use crate::source::{Credentials, Position, SourceConfig, Walk};
 use crate::store::StoreError;
 
@@ -165,22 +165,22 @@ async fn check_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop
 }
 
 /// A problem with the times of a page, if there is one.
-fn times(definition: &Definition, page: &ParsedPage) -> Option<String> {
+fn times(definition: &Definition, page: &Parsed<Page>) -> Option<String> {
     let name = &definition.name;
     if let Some(at) = &definition.list.time
-        && !page.rows.is_empty()
-        && page.rows.iter().all(|row| row.time.is_none())
+        && !page.value.rows.is_empty()
+        && page.value.rows.iter().all(|row| row.time.is_none())
     {
         let what = format!("{name}: no row on its first page has a readable time at {at} (list.time)");
         let lacks_offset =
             |left: &FieldDrift| matches!(left, FieldDrift::Untimed { kind, .. } if *kind == WITHOUT_OFFSET);
-        return Some(if page.left.iter().any(lacks_offset) {
+        return Some(if page.drift.iter().any(lacks_offset) {
             format!("{what}: {WITHOUT_OFFSET_HINT}, in [resource.{name}]")
         } else {
             format!("{what}; it must be RFC 3339, or seconds or milliseconds since 1970")
         });
     }
-    page.left.iter().find_map(|left| match left {
+    page.drift.iter().find_map(|left| match left {
         FieldDrift::TypeMismatch { table, column, kind } if *kind == WITHOUT_OFFSET => Some(format!(
             "{table}.{column} would be NULL: {WITHOUT_OFFSET_HINT}, in the column or in [resource.{name}]"
         )),
@@ -207,24 +207,25 @@ impl PageTest<'_> {
         if wait > WAIT_MAX {
             return Ok(format!("not checked: its rate rule allows no call for {} s", wait.as_secs()));
         }
-        let first = self.page(combination, &position, None).await?;
+        let parsed = self.page(combination, &position, None).await?;
+        let first = &parsed.value;
         if let (true, Some(rejected)) = (first.rows.is_empty(), first.rejected.first()) {
             let what = format!("none of the {} rows on the first page can be stored: ", first.rejected.len());
             return Err(what + &rejected.reason);
         }
-        if let Some(wrong) = times(self.definition, &first) {
+        if let Some(wrong) = times(self.definition, &parsed) {
             return Err(wrong);
         }
         let rows = first.rows.len() + first.rejected.len();
         let found = format!("{rows} rows on the first page of {}", self.definition.name);
-        let Next::More { cursor } = first.next else { return Ok(found) };
+        let Next::More { cursor } = &first.next else { return Ok(found) };
         let position = Position::read(2, cursor.as_deref()).map_err(|error| error.to_string())?;
         // The next window of days is a different list.
         if position.is_first() {
             return Ok(found);
         }
         let wrong = |what: String| format!("the second page: {what}");
-        let second = self.page(combination, &position, Some(&first.digest)).await.map_err(wrong)?;
+        let second = self.page(combination, &position, Some(&first.digest)).await.map_err(wrong)?.value;
         if second.digest == first.digest && rows > 0 {
             let line = format!("end = {{ repeat = true }} to [resource.{}.list]", self.definition.name);
             return Err(wrong(format!(
@@ -240,7 +241,7 @@ impl PageTest<'_> {
         combination: &ListParams,
         position: &Position,
         previous: Option<&str>,
-    ) -> Result<ParsedPage, String> {
+    ) -> Result<Parsed<Page>, String> {
         let now = self.caller.store.clock().now();
         let call = pages::list_call(self.definition, combination, position, now);
         let outcome = self.caller.call(self.shop, self.credentials, &call).await.map_err(|error| error.to_string())?;
@@ -253,7 +254,7 @@ impl PageTest<'_> {
             Err(error) => pages::end_by_status(self.definition, position, error, |_| None).ok_or_else(|| error.clone()),
         };
         let page = page.map_err(|error| to_error(&error).to_string())?;
-        match page.doubt {
+        match page.value.doubt {
             Some(doubt) => Err(doubt),
             None => Ok(page),
         }

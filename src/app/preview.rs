@@ -137,7 +137,7 @@ async fn document(
     let call = pages::detail_call(definition, id).ok_or_else(|| anyhow::anyhow!("the row has no body"))?;
     let outcome = caller.call(shop, credentials, &call).await?;
     let body = outcome.result.map_err(|error| to_error(&error))?;
-    Ok(pages::detail(definition, id, &body, || None, caller.store.clock().now())?.body)
+    Ok(pages::detail(definition, id, &body, || None, caller.store.clock().now())?.value.body)
 }
 
 fn lay_out(definition: &Definition, shop: &Shop, combination: &ListParams, documents: &[(String, Bytes)]) -> Preview {

@@ -153,7 +153,7 @@ fn mirrored(definition: &Definition, row: LedgerRow, now: i64) -> Mirrored {
         pages::document(definition, &row.id, &Bytes::copy_from_slice(document), first_seen, now).ok()
     });
     Mirrored {
-        refresh_after_ms: read.and_then(|read| read.refresh_after_ms),
+        refresh_after_ms: read.and_then(|read| read.value.refresh_after_ms),
         id: row.id,
         combination: row.combination,
         version: row.version,

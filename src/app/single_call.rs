@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{master_key, source_config, token_store::PersistentTokens};
 use crate::catalog::{Definition, Rule};
 use crate::config::Config;
-use crate::domain::{Clock, ListParams, Shop, ShopState};
-use crate::source::pages::{self, ParsedPage};
+use crate::domain::{Clock, ListParams, Page, Shop, ShopState};
+use crate::source::pages;
 use crate::source::{Budget, Call, Credentials, Outcome, Position, Source, SourceError};
 use crate::store::{Store, StoreError};
 
@@ -118,12 +118,12 @@ impl<'a> Caller<'a> {
         definition: &Definition,
         combination: &ListParams,
         position: &Position,
-    ) -> anyhow::Result<ParsedPage> {
+    ) -> anyhow::Result<Page> {
         let call = pages::list_call(definition, combination, position, self.store.clock().now());
         let outcome = self.call(shop, credentials, &call).await?;
         let body = outcome.result.map_err(|error| to_error(&error))?;
         let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref(), previous: None };
-        Ok(pages::page(definition, position, answer, |_| None)?)
+        Ok(pages::page(definition, position, answer, |_| None)?.value)
     }
 
     /// Takes a slot of the call's budget and persists it before the call, for the next process. Waits until one is

@@ -24,38 +24,15 @@ use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, tolerated};
 use crate::catalog::definition::{Pages, Refresh, Until};
 use crate::domain::clock::Millis;
-use crate::domain::job::{Next, Rejected, Row};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
-use crate::domain::{Json, ListParams};
+use crate::domain::{FetchedDocument, Json, ListParams, Next, Page};
 
-/// One list page.
+/// A list page or a document as parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParsedPage {
-    /// In the order of the page.
-    pub rows: Vec<Row>,
-    /// Rows that cannot be stored, with the reason.
-    pub rejected: Vec<Rejected>,
-    /// Of all rows in their order, independent of white space and key order.
-    pub digest: String,
-    pub next: Next,
-    /// Why the list may have more rows although this is its last page.
-    pub doubt: Option<String>,
-    /// What no column takes of the rows, where they are the documents.
-    pub left: Vec<FieldDrift>,
-}
-
-/// One parsed document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParsedDetail {
-    /// The document as received, but without a byte order mark, unpaired surrogates and all but the last of duplicate
-    /// keys, which databases reject or read differently.
-    pub body: Bytes,
-    /// Independent of white space and key order.
-    pub hash: u64,
-    /// What no column takes.
-    pub left: Vec<FieldDrift>,
-    /// When the refresh rule reads it again; none: final, too old, or no rule.
-    pub refresh_after_ms: Option<i64>,
+pub struct Parsed<T> {
+    pub value: T,
+    /// What no column takes of the documents in it.
+    pub drift: Vec<FieldDrift>,
 }
 
 /// The call for one list page, made now.
@@ -82,7 +59,7 @@ pub fn page(
     position: &Position,
     answer: Answer<'_>,
     next_parent: impl FnOnce(&str) -> Option<String>,
-) -> Result<ParsedPage, SourceError> {
+) -> Result<Parsed<Page>, SourceError> {
     let ends = &definition.list.ends;
     let (raw, doubt) = match find_rows(definition, answer.body)? {
         Found::Rows(rows) => (rows, None),
@@ -103,7 +80,8 @@ pub fn page(
     }
     let next = turn.next.or_else(|| position.next_list(definition, next_parent));
     let (next, doubt) = (next_step(next), doubt.or(turn.doubt));
-    Ok(ParsedPage { rows, rejected, digest, next, doubt, left: left.into_iter().collect() })
+    let page = Page { rows, rejected, digest, next, doubt };
+    Ok(Parsed { value: page, drift: left.into_iter().collect() })
 }
 
 /// Handles an end of list that some APIs use and the definition does not name: an error on the first page, a doubtful
@@ -119,7 +97,7 @@ pub fn end_by_status(
     position: &Position,
     error: &SourceError,
     next_parent: impl FnOnce(&str) -> Option<String>,
-) -> Option<ParsedPage> {
+) -> Option<Parsed<Page>> {
     let turn = Turn::of_status(definition, position, error.status()?)?;
     Some(ended(definition, position, turn, next_parent))
 }
@@ -155,8 +133,10 @@ fn ended(
     position: &Position,
     turn: Turn,
     next_parent: impl FnOnce(&str) -> Option<String>,
-) -> ParsedPage {
-    ParsedPage { doubt: turn.doubt, ..no_list(definition, position, next_parent) }
+) -> Parsed<Page> {
+    let mut ended = no_list(definition, position, next_parent);
+    ended.value.doubt = turn.doubt;
+    ended
 }
 
 /// Result for a child list whose parent returned 404: an empty page. The walk continues with the next list.
@@ -164,11 +144,9 @@ pub fn no_list(
     definition: &Definition,
     position: &Position,
     next_parent: impl FnOnce(&str) -> Option<String>,
-) -> ParsedPage {
+) -> Parsed<Page> {
     let next = position.next_list(definition, next_parent);
-    let next = next_step(next);
-    let (rows, rejected, left) = (Vec::new(), Vec::new(), Vec::new());
-    ParsedPage { rows, rejected, digest: String::new(), next, doubt: None, left }
+    Parsed { value: Page::empty(next_step(next)), drift: Vec::new() }
 }
 
 fn next_step(next: Option<Position>) -> Next {
@@ -187,7 +165,7 @@ pub fn detail(
     body: &Bytes,
     first_seen: impl FnOnce() -> Option<Millis>,
     now: Millis,
-) -> Result<ParsedDetail, SourceError> {
+) -> Result<Parsed<FetchedDocument>, SourceError> {
     let at = definition.detail.as_ref().map_or("", |detail| detail.document.as_str());
     if at.is_empty() {
         return document(definition, id, body, first_seen, now);
@@ -195,7 +173,7 @@ pub fn detail(
     let found = value_at(body, at)?
         .ok_or_else(|| shape(format!("the answer has no {at}; is `document` in the definition right?")))?;
     let mut read = document(definition, id, &body.slice_ref(found), first_seen, now)?;
-    read.left.extend(marked(body));
+    read.drift.extend(marked(body));
     Ok(read)
 }
 
@@ -215,7 +193,7 @@ pub fn document(
     body: &Bytes,
     first_seen: impl FnOnce() -> Option<Millis>,
     now: Millis,
-) -> Result<ParsedDetail, SourceError> {
+) -> Result<Parsed<FetchedDocument>, SourceError> {
     let Reading { value: document, tolerated: noted, normalised } = json::read(body)?;
     if !matches!(document, Json::Object(_)) {
         return Err(shape(format!("the document is {}, not an object", kind(&document))));
@@ -234,7 +212,7 @@ pub fn document(
     let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, time.or_else(first_seen), now));
     drop(document);
     let body = normalised.map_or_else(|| body.clone(), Bytes::from);
-    Ok(ParsedDetail { body, hash, left, refresh_after_ms })
+    Ok(Parsed { value: FetchedDocument { body, hash, refresh_after_ms }, drift: left })
 }
 
 /// Time until the next read. Grows with the age, so that one document is read about twice for each

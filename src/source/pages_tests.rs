@@ -4,13 +4,12 @@ use bytes::Bytes;
 use proptest::prelude::{prop_assert, proptest};
 
 use super::SourceError;
-use super::pages::{Answer, ParsedPage, detail, detail_call, document, list_call, no_list, page};
+use super::pages::{Answer, Parsed, detail, detail_call, document, list_call, no_list, page};
 use super::position::{Position, Walk};
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::catalog::reader;
-use crate::domain::job::Next;
-use crate::domain::{ListParams, Mode};
+use crate::domain::{ListParams, Mode, Next, Page};
 
 const HOUR: i64 = 3_600_000;
 
@@ -53,12 +52,16 @@ pub(super) fn row_is_document() -> Definition {
     )
 }
 
-pub(super) fn read(definition: &Definition, body: &str) -> Result<ParsedPage, SourceError> {
+pub(super) fn read(definition: &Definition, body: &str) -> Result<Page, SourceError> {
+    parse(definition, body).map(|parsed| parsed.value)
+}
+
+fn parse(definition: &Definition, body: &str) -> Result<Parsed<Page>, SourceError> {
     let body = Bytes::copy_from_slice(body.as_bytes());
     page(definition, &Position::default(), Answer { body: &body, next_link: None, previous: None }, |_| None)
 }
 
-pub(super) fn ids(page: &ParsedPage) -> Vec<&str> {
+pub(super) fn ids(page: &Page) -> Vec<&str> {
     page.rows.iter().map(|row| row.id.as_str()).collect()
 }
 
@@ -125,16 +128,16 @@ fn ambiguous_json_is_normalised_and_counted() {
         left.iter().filter_map(tolerated).collect()
     };
     let body = "\u{feff}{\"data\":0,\"data\":{\"things\":[{\"id\":\"a\",\"n\":1,\"n\":2},{\"id\":\"b\",\"t\":[\"\\ud83d\"]}]}}";
-    let page = read(&row_is_document(), body).unwrap();
-    let bodies: Vec<&[u8]> = page.rows.iter().map(|row| &row.body.as_ref().unwrap()[..]).collect();
+    let page = parse(&row_is_document(), body).unwrap();
+    let bodies: Vec<&[u8]> = page.value.rows.iter().map(|row| &row.body.as_ref().unwrap()[..]).collect();
     assert_eq!(bodies, [&br#"{"id":"a","n":2}"#[..], br#"{"id":"b","t":["\ufffd"]}"#]);
-    assert_eq!(kinds(&page.left), [" byte_order_mark", "/n duplicate_key", "/t/* half_surrogate"]);
+    assert_eq!(kinds(&page.drift), [" byte_order_mark", "/n duplicate_key", "/t/* half_surrogate"]);
     let sent = Bytes::from("\u{feff}{\"id\":\"12\",\"street\":\"Kade 1 \\ud83d\"}");
     let found = detail(&listed(), "12", &sent, || None, 0).unwrap();
-    assert_eq!(&found.body[..], br#"{"id":"12","street":"Kade 1 \ufffd"}"#);
-    assert_eq!(kinds(&found.left), [" byte_order_mark", "/street half_surrogate"]);
+    assert_eq!(&found.value.body[..], br#"{"id":"12","street":"Kade 1 \ufffd"}"#);
+    assert_eq!(kinds(&found.drift), [" byte_order_mark", "/street half_surrogate"]);
     let sound = Bytes::from(r#"{"id":"12","street":"Kade 1 \ufffd"}"#);
-    assert_eq!(detail(&listed(), "12", &sound, || None, 0).unwrap().hash, found.hash);
+    assert_eq!(detail(&listed(), "12", &sound, || None, 0).unwrap().value.hash, found.value.hash);
 }
 
 #[test]
@@ -142,7 +145,7 @@ fn digits_beyond_the_precision_of_a_float_count_as_a_change() {
     let row = |number: &str| read(&listed(), &format!(r#"{{"things":[{{"id":"a","rev":{number}}}]}}"#)).unwrap();
     let document = |number: &str| {
         let body = Bytes::from(format!(r#"{{"id":"a","n":{number}}}"#));
-        detail(&listed(), "a", &body, || None, 0).unwrap()
+        detail(&listed(), "a", &body, || None, 0).unwrap().value
     };
     for (one, other) in [
         ("9400110200881234567890", "9400110200881234567891"),
@@ -158,15 +161,15 @@ fn digits_beyond_the_precision_of_a_float_count_as_a_change() {
 #[test]
 fn an_unparseable_time_is_counted_by_its_kind() {
     let body = r#"{"things":[{"id":"a","at":"2026-01-01T00:00:00"},{"id":"b","at":"gisteren"},{"id":"c"},{"id":"d","at":null}]}"#;
-    let page = read(&listed(), body).unwrap();
-    assert!(page.rows.iter().all(|row| row.time.is_none()));
+    let page = parse(&listed(), body).unwrap();
+    assert!(page.value.rows.iter().all(|row| row.time.is_none()));
     let untimed = |kind| FieldDrift::Untimed { path: "/at".to_owned(), kind };
-    assert_eq!(page.left, [untimed("text"), untimed("time_without_offset")]);
+    assert_eq!(page.drift, [untimed("text"), untimed("time_without_offset")]);
     let mut zoned = listed();
     zoned.zone = Some(jiff::tz::TimeZone::UTC);
-    let page = read(&zoned, body).unwrap();
-    assert_eq!(page.rows[0].time, Some(1_767_225_600_000));
-    assert_eq!(page.left, [untimed("text")]);
+    let page = parse(&zoned, body).unwrap();
+    assert_eq!(page.value.rows[0].time, Some(1_767_225_600_000));
+    assert_eq!(page.drift, [untimed("text")]);
 }
 
 #[test]
@@ -203,7 +206,7 @@ fn a_document_is_an_object_with_the_requested_id() {
         assert!(matches!(read(other), Err(SourceError::Shape { .. })), "{other}");
     }
     assert!(matches!(read("{\"id\":\"12\""), Err(SourceError::Malformed { .. })));
-    assert_eq!(read(r#"{"id":12,"b":1}"#).unwrap().hash, read(r#"{ "b":1, "id":12 }"#).unwrap().hash);
+    assert_eq!(read(r#"{"id":12,"b":1}"#).unwrap().value.hash, read(r#"{ "b":1, "id":12 }"#).unwrap().value.hash);
 }
 
 #[test]
@@ -212,7 +215,7 @@ fn the_refresh_rule_decides_when_a_document_is_read_again() {
     let after = |body: &str, first_seen: Option<i64>| {
         let mut document: serde_json::Value = serde_json::from_str(body).unwrap();
         document["id"] = "a".into();
-        detail(&listed(), "a", &Bytes::from(document.to_string()), || first_seen, now).unwrap().refresh_after_ms
+        detail(&listed(), "a", &Bytes::from(document.to_string()), || first_seen, now).unwrap().value.refresh_after_ms
     };
     let dated = r#"{"at":"2026-01-01T01:00:00+01:00"}"#;
     assert_eq!(after(dated, Some(now)), Some(50 * HOUR), "half of the age");
@@ -227,7 +230,7 @@ fn the_refresh_rule_decides_when_a_document_is_read_again() {
         assert_eq!(after(&events(open), None), Some(50 * HOUR), "{open}");
     }
     let bare = Bytes::from_static(br#"{"id":"a"}"#);
-    assert_eq!(detail(&row_is_document(), "a", &bare, || None, 0).unwrap().refresh_after_ms, None);
+    assert_eq!(detail(&row_is_document(), "a", &bare, || None, 0).unwrap().value.refresh_after_ms, None);
 }
 
 #[test]
@@ -241,7 +244,7 @@ fn a_refresh_rule_may_wait_until_all_values_are_final() {
     );
     let is_final = |parts: &str| {
         let body = Bytes::from(format!(r#"{{"id":"a","parts":{parts}}}"#));
-        detail(&definition, "a", &body, || None, 0).unwrap().refresh_after_ms.is_none()
+        detail(&definition, "a", &body, || None, 0).unwrap().value.refresh_after_ms.is_none()
     };
     for done in [r#"[{"done":true}]"#, r#"[{"done":true},{"done":"true"}]"#] {
         assert!(is_final(done), "{done}");
@@ -288,7 +291,7 @@ pub(super) fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) 
         queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
         let body = Bytes::copy_from_slice(body.as_bytes());
         let answer = Answer { body: &body, next_link: *next_link, previous: None };
-        let page = page(definition, &position, answer, |_| None).unwrap();
+        let page = page(definition, &position, answer, |_| None).unwrap().value;
         let Next::More { cursor } = &page.next else { return (queries, page.doubt) };
         position = Position::read(queries.len() as u64 + 1, cursor.as_deref()).unwrap();
     }
@@ -369,7 +372,7 @@ fn rows_may_be_the_whole_answer_and_a_document_a_part_of_it() {
     assert!(read(&bare, "oops").is_err());
     let body = Bytes::from_static(br#"{"data":{"thing":{"id":"a","x":1}},"meta":7}"#);
     let found = detail(&bare, "a", &body, || None, 0).unwrap();
-    assert_eq!(&found.body[..], br#"{"id":"a","x":1}"#);
+    assert_eq!(&found.value.body[..], br#"{"id":"a","x":1}"#);
     assert!(
         detail(&bare, "a", &Bytes::from_static(b"{}"), || None, 0).unwrap_err().to_string().contains("/data/thing")
     );
@@ -406,7 +409,7 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     let answer = |position: &Position, body: &'static str| {
         let body = Bytes::from_static(body.as_bytes());
         let after = |parent: &str| (parent < "b").then(|| "b".to_owned());
-        page(&child, position, Answer { body: &body, next_link: None, previous: None }, after).unwrap()
+        page(&child, position, Answer { body: &body, next_link: None, previous: None }, after).unwrap().value
     };
     let some = answer(&first, r#"{"things":[{"id":"x:y"}]}"#);
     assert_eq!(ids(&some), ["a%3A1/%25:x:y"]);
@@ -426,7 +429,7 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     let row = r#"{"things":[{"id":"1"}]}"#;
     assert_ne!(answer(&first, row).digest, answer(&next, row).digest);
     assert_eq!(answer(&next, "{}").next, Next::End);
-    assert_eq!(position(&no_list(&child, &first, |_| Some("b".to_owned())).next), next);
+    assert_eq!(position(&no_list(&child, &first, |_| Some("b".to_owned())).value.next), next);
 }
 
 #[test]
@@ -447,9 +450,9 @@ fn a_stored_document_is_read_without_its_envelope() {
         [table]"#,
     );
     let answer = Bytes::from_static(br#"{"data":{"id":"1","at":"1970-01-01T00:00:00Z"}}"#);
-    let read = detail(&own, "1", &answer, || None, HOUR).unwrap();
+    let read = detail(&own, "1", &answer, || None, HOUR).unwrap().value;
     assert!(read.refresh_after_ms.is_some());
-    let again = document(&own, "1", &read.body, || None, HOUR).unwrap();
+    let again = document(&own, "1", &read.body, || None, HOUR).unwrap().value;
     assert_eq!((again.hash, again.refresh_after_ms), (read.hash, read.refresh_after_ms));
     assert!(detail(&own, "1", &read.body, || None, HOUR).is_err(), "the envelope is not stored");
 }

@@ -9,7 +9,7 @@ use super::pages_tests::{CURSOR, definition, ids, listed, read, row_is_document,
 use super::position::Position;
 use crate::catalog::Definition;
 use crate::domain::Json;
-use crate::domain::job::Next;
+use crate::domain::step::Next;
 
 #[test]
 fn an_end_without_a_proof_is_in_doubt() {
@@ -70,7 +70,7 @@ fn usual_ends_of_lists_are_in_doubt_unless_the_definition_names_them() {
     let second = |definition: &Definition| Position::default().after_page(definition, None, 1, None);
     let at_second = |definition: &Definition, body: &'static str, previous: Option<&str>| {
         let answer = Answer { body: &Bytes::from_static(body.as_bytes()), next_link: None, previous };
-        page(definition, &second(definition), answer, |_| None)
+        page(definition, &second(definition), answer, |_| None).map(|parsed| parsed.value)
     };
     for (body, line) in [(r#"{"things":null}"#, "null = true"), ("[]", "empty_array = true")] {
         let in_doubt = at_second(&plain, body, None).unwrap();
@@ -82,8 +82,9 @@ fn usual_ends_of_lists_are_in_doubt_unless_the_definition_names_them() {
         assert_eq!(read(&named, body).unwrap().next, Next::End, "a list that is empty");
     }
     let unknown = SourceError::NotFound { status: 404, detail: String::new() };
-    let end =
-        |definition: &Definition, position: &Position, error| end_by_status(definition, position, error, |_| None);
+    let end = |definition: &Definition, position: &Position, error| {
+        end_by_status(definition, position, error, |_| None).map(|parsed| parsed.value)
+    };
     assert_eq!(end(&named, &second(&named), &unknown).unwrap().doubt, None);
     assert_eq!(end(&named, &Position::default(), &unknown), None, "a missing list is not an empty one");
     let doubt = end(&plain, &second(&plain), &unknown).unwrap().doubt.unwrap();
@@ -105,7 +106,7 @@ fn a_bad_row_does_not_affect_the_others() {
     for odd in [&b"NaN"[..], b"\"Andr\xff\"", b"\"a\tb\"", b"[[1 2]]"] {
         let body = [b"{\"things\":[{\"id\":\"1\"},{\"id\":\"2\",\"n\":", odd, b"},{\"id\":\"3\"}]}"].concat();
         let answer = Answer { body: &Bytes::from(body), next_link: None, previous: None };
-        let page = page(&listed(), &Position::default(), answer, |_| None).unwrap();
+        let page = page(&listed(), &Position::default(), answer, |_| None).unwrap().value;
         // A more tolerant parser may accept the second row too.
         assert!(ids(&page).starts_with(&["1"]) && ids(&page).ends_with(&["3"]));
         assert_eq!(page.rows.len() + page.rejected.len(), 3);

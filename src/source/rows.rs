@@ -15,8 +15,8 @@ use crate::catalog::coverage::{FieldDrift, kind_for_time, tolerated};
 use crate::catalog::extract::millis_of;
 use crate::domain::Json;
 use crate::domain::clock::Millis;
-use crate::domain::job::{Rejected, Row};
 use crate::domain::json::{Reading, Tolerance};
+use crate::domain::step::{Rejected, Row};
 
 /// Longest id, in characters; what the sinks' key columns hold.
 pub const ID_MAX: usize = 128;

@@ -62,8 +62,8 @@ impl Queue {
     /// The queue of a job.
     pub fn of(job: &Job) -> Queue {
         let kind = match job.kind {
-            JobKind::ListPage { .. } | JobKind::Sweep { .. } => QueueKind::List,
-            JobKind::FetchDetail { .. } => QueueKind::Detail,
+            JobKind::ListPage(_) | JobKind::Sweep(_) => QueueKind::List,
+            JobKind::FetchDetail(_) => QueueKind::Detail,
         };
         Queue { shop: job.shop.clone(), resource: job.resource.clone(), kind }
     }

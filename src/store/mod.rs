@@ -44,9 +44,8 @@ pub use ops::list_runs::RunFilter;
 #[cfg(test)]
 pub(crate) use ops::open::Memory;
 pub use ops::open::set_aside;
-pub use ops::passes::WalkRule;
 pub use ops::restore::{Mirrored, Restored};
-pub use ops::settle::{Failure, Settled, Settlement};
+pub use ops::settle::Settled;
 pub use ops::shops::{NewShop, ShopChange};
 pub use ops::start_run::{Start, Started};
 pub use records::api_keys::{KeyRecord, Scope};

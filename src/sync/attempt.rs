@@ -1,7 +1,7 @@
 //! One attempt of one job: at most one call, and its result as a value.
 //!
 //! Called by a lane with a leased job. An attempt reads the store and never writes it: all that it found out is in its
-//! [`AttemptResult`], which the lane commits.
+//! [`AttemptResult`], whose [`StepOutput`] the lane commits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,36 @@ use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::domain::clock::Millis;
 use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
-use crate::domain::{Cause, Disposition, Effects, JobKind, Lease, Mode, Next, RetryPolicy, Shop, StreamId};
-use crate::source::pages::{self, Answer, ParsedPage};
-use crate::source::{Outcome, Position, SourceError, Walk, news_since};
-use crate::store::{Failure, Settlement, StoreError, WalkRule};
+use crate::domain::{
+    Attempt, Cause, Disposition, Failure, FetchDetail, FetchedDocument, JobKind, Lease, LeaseByKind, ListPage,
+    ListParams, Mode, Next, Page, RetryPolicy, Shop, StepOutput, StreamId, WalkRule,
+};
+use crate::source::pages::{self, Answer, Parsed};
+use crate::source::{Call, Outcome, Position, SourceError, Walk, news_since};
+use crate::store::StoreError;
 
 /// Result of one attempt.
 pub(super) struct AttemptResult {
-    pub(super) settlement: Settlement,
+    pub(super) output: StepOutput,
     /// None: no call was needed; the slot is unused.
-    pub(super) outcome: Option<Outcome>,
-    /// When the call's response ended.
-    pub(super) at: Instant,
-    /// How long the call took, including its waits.
-    pub(super) took: Duration,
+    pub(super) call: Option<CallMade>,
     pub(super) pause: Option<LeasePause>,
     /// What no column takes of the documents that were read, to be counted.
     pub(super) drift: Vec<FieldDrift>,
 }
 
+/// A call, and how it went.
+pub(super) struct CallMade {
+    pub(super) outcome: Outcome,
+    /// When its response ended.
+    pub(super) at: Instant,
+    /// How long it took, including its waits.
+    pub(super) took: Duration,
+}
+
 impl AttemptResult {
-    fn without_call(settlement: Settlement) -> AttemptResult {
-        let (at, took) = (Instant::now(), Duration::ZERO);
-        AttemptResult { settlement, outcome: None, at, took, pause: None, drift: Vec::new() }
+    fn without_call(output: StepOutput) -> AttemptResult {
+        AttemptResult { output, call: None, pause: None, drift: Vec::new() }
     }
 }
 
@@ -45,129 +52,121 @@ pub(super) enum LeasePause {
     Shop(Duration),
 }
 
-/// The request a job resolves to.
-enum Request {
-    Page(Position),
-    Detail(String),
-    /// No call is needed.
-    None(Effects),
-}
-
-/// What an answer was parsed into.
-struct Parsed {
-    effects: Effects,
-    drift: Vec<FieldDrift>,
-}
-
 /// Runs one leased job.
 ///
 /// Cancel safety: when dropped, a call may have left; the lane then counts its slot as lost.
 pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> AttemptResult {
     let Some(definition) = inner.definition(&lease.job.resource) else {
         let reason = format!("resource `{}` is no longer configured", lease.job.resource);
-        let failure = Failure::Park { reason: reason.into(), may_pass: false, next: None };
-        return AttemptResult::without_call(Settlement::Failed(failure));
+        return AttemptResult::without_call(lease.failed(Failure::Park { reason: reason.into(), may_pass: false }));
     };
-    Attempt { inner: &inner, definition, shop: &shop, lease: &lease }.run().await
+    let step = Step { inner: &inner, definition, shop: &shop, attempt: lease.attempt };
+    match lease.by_kind() {
+        LeaseByKind::ListPage(lease) => step.list_page(lease).await,
+        LeaseByKind::FetchDetail(lease) => step.fetch_detail(lease).await,
+        LeaseByKind::Sweep(lease) => AttemptResult::without_call(StepOutput::Sweep(lease)),
+    }
 }
 
 /// Settles the job of an attempt that panicked. That is a bug of ours, and the same answer may cause it again: the job
 /// is retried as usual and parked in the end.
-pub(super) fn panicked(policy: &RetryPolicy, lease: &Lease) -> Settlement {
+pub(super) fn panicked(policy: &RetryPolicy, lease: Lease) -> StepOutput {
     let error = "a bug in Waybill: the attempt panicked; see the log".into();
-    Settlement::Failed(retry_or_park(policy, lease, policy.attempts_max, None, error))
+    let failure = retry_or_park(policy, lease.attempt, policy.attempts_max, None, error);
+    lease.failed(failure)
 }
 
-struct Attempt<'a> {
+/// What an attempt needs, whatever the kind of its job.
+struct Step<'a> {
     inner: &'a Inner,
     definition: &'a Definition,
     shop: &'a Shop,
-    lease: &'a Lease,
+    attempt: Attempt,
 }
 
-impl Attempt<'_> {
-    async fn run(&self) -> AttemptResult {
-        let request = match self.request() {
-            Ok(request) => request,
-            Err(error) => {
-                let (failure, pause) = self.failure(&error);
-                return AttemptResult { pause, ..AttemptResult::without_call(Settlement::Failed(failure)) };
+impl Step<'_> {
+    async fn list_page(&self, lease: Lease<ListPage>) -> AttemptResult {
+        let rule = self.rule(&lease.job.kind.combination);
+        let position = match self.position(&lease) {
+            Ok(Some(position)) => position,
+            // Without a parent there is no list.
+            Ok(None) => {
+                let page = Page::empty(Next::End);
+                return AttemptResult::without_call(StepOutput::Page { lease, page, rule });
             }
+            Err(error) => return self.failed(lease, None, &error),
         };
-        let call = match &request {
-            Request::Page(position) => {
-                let combination = self.lease.job.stream().combination;
-                Some(pages::list_call(self.definition, &combination, position, self.now()))
+        let call = pages::list_call(self.definition, &lease.job.kind.combination, &position, self.now());
+        let made = match self.call(&call).await {
+            Ok(made) => made,
+            Err(failure) => return AttemptResult::without_call(lease.failed(failure)),
+        };
+        match self.parse_page(&lease, &position, &made.outcome) {
+            Ok(Parsed { value: page, drift }) => {
+                let output = StepOutput::Page { lease, page, rule };
+                AttemptResult { output, call: Some(made), pause: None, drift }
             }
-            Request::Detail(id) => pages::detail_call(self.definition, id),
-            Request::None(_) => None,
+            Err(error) => self.failed_page(lease, &position, made, &error),
+        }
+    }
+
+    async fn fetch_detail(&self, lease: Lease<FetchDetail>) -> AttemptResult {
+        let Some(call) = pages::detail_call(self.definition, &lease.job.kind.id) else {
+            return AttemptResult::without_call(StepOutput::Obsolete(lease));
         };
-        let Some(call) = call else {
-            let effects = if let Request::None(effects) = request { effects } else { Effects::Local };
-            return AttemptResult::without_call(self.done(effects));
+        let made = match self.call(&call).await {
+            Ok(made) => made,
+            Err(failure) => return AttemptResult::without_call(lease.failed(failure)),
         };
-        let credentials = match self.inner.credentials(self.shop) {
-            Ok(credentials) => credentials,
-            Err(error) => {
-                let reason = format!("the shop's credentials cannot be read: {error}");
-                let failure = Failure::StopShop { reason, read_at: self.shop.updated_at };
-                return AttemptResult::without_call(Settlement::Failed(failure));
+        match self.parse_detail(&lease, &made.outcome) {
+            Ok(Parsed { value: document, drift }) => {
+                let output = StepOutput::Document { lease, document };
+                AttemptResult { output, call: Some(made), pause: None, drift }
             }
-        };
+            Err(SourceError::NotFound { .. }) => {
+                let output = StepOutput::Gone(lease);
+                AttemptResult { output, call: Some(made), pause: None, drift: Vec::new() }
+            }
+            Err(error) => self.failed(lease, Some(made), &error),
+        }
+    }
+
+    async fn call(&self, call: &Call) -> Result<CallMade, Failure> {
+        let credentials = self.inner.credentials(self.shop).map_err(|error| {
+            let reason = format!("the shop's credentials cannot be read: {error}");
+            Failure::StopShop { reason, read_at: self.shop.updated_at }
+        })?;
         let begun = Instant::now();
-        let outcome = self.inner.deps.source.get(&credentials, &call).await;
+        let outcome = self.inner.deps.source.get(&credentials, call).await;
         let at = Instant::now();
-        let parsed = match &outcome.result {
-            Ok(body) => {
-                let next_link = outcome.next_link.as_deref();
-                self.parse(&request, Answer { body, next_link, previous: self.previous_digest() })
-            }
-            Err(error) => self.parse_error(&request, error),
-        };
-        let (settlement, pause, drift) = match parsed {
-            Ok(Parsed { effects, drift }) => (self.done(effects), None, drift),
-            Err(error) => {
-                let (failure, pause) = self.failure(&error);
-                (Settlement::Failed(self.pass_over(failure, &request, &error)), pause, Vec::new())
-            }
-        };
-        AttemptResult { settlement, outcome: Some(outcome), at, took: at - begun, pause, drift }
+        Ok(CallMade { outcome, at, took: at - begun })
     }
 
     fn now(&self) -> Millis {
         self.inner.deps.store.clock().now()
     }
 
-    fn done(&self, effects: Effects) -> Settlement {
+    fn rule(&self, combination: &ListParams) -> WalkRule {
         let list = &self.definition.list;
-        let rule = WalkRule {
-            newest_first: self.definition.newest_first(&self.lease.job.stream().combination),
+        WalkRule {
+            newest_first: self.definition.newest_first(combination),
             overlap_ms: i64::try_from(list.overlap.as_millis()).unwrap_or(i64::MAX),
             news_are_partial: list.windows.is_some() || list.recent.is_some(),
+        }
+    }
+
+    /// Where a page begins; none: it is the first of a list that has no parents.
+    fn position(&self, lease: &Lease<ListPage>) -> Result<Option<Position>, SourceError> {
+        let position = match &lease.job.kind {
+            ListPage { page: 1, cursor: None, .. } => self.first_position(lease)?,
+            ListPage { page, cursor, .. } => Some(Position::read(*page, cursor.as_deref())?),
         };
-        Settlement::Done { effects, rule }
+        Ok(position.map(|position| position.reached(self.definition, self.now())))
     }
 
-    fn request(&self) -> Result<Request, SourceError> {
-        let reached = |position: Position| Request::Page(position.reached(self.definition, self.now()));
-        Ok(match &self.lease.job.kind {
-            JobKind::Sweep { .. } => Request::None(Effects::Local),
-            JobKind::FetchDetail { id, .. } => Request::Detail(id.clone()),
-            JobKind::ListPage { run, page: 1, cursor: None, .. } => match self.first_position(*run)? {
-                Some(position) => reached(position),
-                // Without a parent there is no list.
-                None => {
-                    let (rows, rejected) = (Vec::new(), Vec::new());
-                    Request::None(Effects::Page { rows, rejected, digest: String::new(), next: Next::End, doubt: None })
-                }
-            },
-            JobKind::ListPage { page, cursor, .. } => reached(Position::read(*page, cursor.as_deref())?),
-        })
-    }
-
-    /// The first position of a walk; none: there are no parents. The same at each attempt: it depends only on the run's
-    /// start and what was known then.
-    fn first_position(&self, run: u64) -> Result<Option<Position>, SourceError> {
+    /// The first position of a walk. The same at each attempt: it depends only on the run's start and what was known
+    /// then.
+    fn first_position(&self, lease: &Lease<ListPage>) -> Result<Option<Position>, SourceError> {
         let parent = match &self.definition.parent {
             Some(_) => match self.parent_after(None).map_err(unreadable)? {
                 Some(parent) => Some(parent),
@@ -176,8 +175,8 @@ impl Attempt<'_> {
             None => None,
         };
         let (store, now) = (&self.inner.deps.store, self.now());
-        let run = store.run(run).map_err(unreadable)?;
-        let walked = store.checkpoint(&self.lease.job.stream()).map_err(unreadable)?.until(now);
+        let run = store.run(lease.job.kind.run).map_err(unreadable)?;
+        let walked = store.checkpoint(&lease.job.stream()).map_err(unreadable)?.until(now);
         let (mode, started_at) = run.map_or((Mode::Full, now), |run| (run.mode, run.started_at));
         let since = news_since(self.definition, &walked, started_at);
         Ok(Some(Position::begin(self.definition, Walk { mode, started_at, since, parent })))
@@ -187,83 +186,82 @@ impl Attempt<'_> {
     fn parent_after(&self, id: Option<&str>) -> Result<Option<String>, StoreError> {
         let parent = self.definition.parent.as_deref().and_then(|parent| self.inner.definition(parent));
         let Some(parent) = parent else { return Ok(None) };
-        let streams: Vec<StreamId> = parent.streams(&self.lease.job.shop).collect();
+        let streams: Vec<StreamId> = parent.streams(&self.shop.id).collect();
         self.inner.deps.store.next_listed(&streams, id)
     }
 
-    /// The same for the page parser, which takes no errors: they are left in `failed`.
-    fn next_parent(&self, id: &str, failed: &mut Option<SourceError>) -> Option<String> {
-        self.parent_after(Some(id)).unwrap_or_else(|error| {
-            *failed = Some(unreadable(error));
-            None
-        })
-    }
-
-    /// Digest of the page before a list page.
-    fn previous_digest(&self) -> Option<&str> {
-        match &self.lease.job.kind {
-            JobKind::ListPage { previous, .. } => previous.as_deref(),
-            JobKind::Sweep { .. } | JobKind::FetchDetail { .. } => None,
-        }
-    }
-
-    fn parse(&self, request: &Request, answer: Answer<'_>) -> Result<Parsed, SourceError> {
-        match request {
-            Request::Detail(id) => {
-                let store = &self.inner.deps.store;
-                let first_seen = || store.first_listed_at(&self.lease.job.stream(), id).ok().flatten();
-                let read = pages::detail(self.definition, id, answer.body, first_seen, self.now())?;
-                let (body, hash, refresh_after_ms) = (read.body, read.hash, read.refresh_after_ms);
-                Ok(Parsed { effects: Effects::Detail { body, hash, refresh_after_ms }, drift: read.left })
+    /// A page, or the end of a list that an error means.
+    fn parse_page(
+        &self,
+        lease: &Lease<ListPage>,
+        position: &Position,
+        outcome: &Outcome,
+    ) -> Result<Parsed<Page>, SourceError> {
+        // The parser takes no errors. A store that cannot be read must not end the walk.
+        let mut failed = None;
+        let next_parent = |id: &str| {
+            self.parent_after(Some(id)).unwrap_or_else(|error| {
+                failed = Some(unreadable(error));
+                None
+            })
+        };
+        let parsed = match &outcome.result {
+            Ok(body) => {
+                let previous = lease.job.kind.previous.as_deref();
+                let answer = Answer { body, next_link: outcome.next_link.as_deref(), previous };
+                pages::page(self.definition, position, answer, next_parent)?
             }
-            Request::Page(position) => {
-                let mut failed = None;
-                let next = |id: &str| self.next_parent(id, &mut failed);
-                let page = pages::page(self.definition, position, answer, next)?;
-                self.page(page, failed)
+            Err(SourceError::NotFound { .. }) if position.parent.is_some() && position.is_first() => {
+                pages::no_list(self.definition, position, next_parent)
             }
-            Request::None(_) => Ok(Parsed { effects: Effects::Local, drift: Vec::new() }),
-        }
-    }
-
-    /// Maps errors that are answers: a document that is gone, a list that has ended.
-    fn parse_error(&self, request: &Request, error: &SourceError) -> Result<Parsed, SourceError> {
-        let is_unknown = matches!(error, SourceError::NotFound { .. });
-        match request {
-            Request::Page(position) => {
-                let is_of_unknown_parent = is_unknown && position.parent.is_some() && position.is_first();
-                let mut failed = None;
-                let next = |id: &str| self.next_parent(id, &mut failed);
-                let page = if is_of_unknown_parent {
-                    Some(pages::no_list(self.definition, position, next))
-                } else {
-                    pages::end_by_status(self.definition, position, error, next)
-                };
-                self.page(page.ok_or_else(|| error.clone())?, failed)
+            Err(error) => {
+                pages::end_by_status(self.definition, position, error, next_parent).ok_or_else(|| error.clone())?
             }
-            Request::Detail(_) | Request::None(_) if is_unknown => {
-                Ok(Parsed { effects: Effects::Gone, drift: Vec::new() })
-            }
-            Request::Detail(_) | Request::None(_) => Err(error.clone()),
-        }
-    }
-
-    /// A parsed page as effects. A store that `failed` to read the next parent must not end the walk.
-    fn page(&self, page: ParsedPage, failed: Option<SourceError>) -> Result<Parsed, SourceError> {
+        };
         if let Some(error) = failed {
             return Err(error);
         }
-        // Another answer may prove the end.
-        if let Some(doubt) = page.doubt.as_ref().filter(|_| self.lease.attempt < self.attempts_of_wrong_answers()) {
-            return Err(SourceError::Shape { detail: doubt.clone() });
+        match &parsed.value.doubt {
+            // Another answer may prove the end.
+            Some(doubt) if self.attempt < self.attempts_of_wrong_answers() => {
+                Err(SourceError::Shape { detail: doubt.clone() })
+            }
+            _ => Ok(parsed),
         }
-        let ParsedPage { rows, rejected, digest, next, doubt, left } = page;
-        Ok(Parsed { effects: Effects::Page { rows, rejected, digest, next, doubt }, drift: left })
     }
 
-    /// What becomes of the failed job, and the pause of its lane or shop.
-    fn failure(&self, error: &SourceError) -> (Failure, Option<LeasePause>) {
-        let retry = |most, hint| retry_or_park(&self.inner.deps.retry, self.lease, most, hint, error.cause());
+    fn parse_detail(
+        &self,
+        lease: &Lease<FetchDetail>,
+        outcome: &Outcome,
+    ) -> Result<Parsed<FetchedDocument>, SourceError> {
+        let body = outcome.result.as_ref().map_err(SourceError::clone)?;
+        let (stream, id) = (lease.job.stream(), &lease.job.kind.id);
+        let first_seen = || self.inner.deps.store.first_listed_at(&stream, id).ok().flatten();
+        pages::detail(self.definition, id, body, first_seen, self.now())
+    }
+
+    /// A page that failed. If it is given up, the walk continues behind it where the pages after it can be requested.
+    fn failed_page(
+        &self,
+        lease: Lease<ListPage>,
+        position: &Position,
+        made: CallMade,
+        error: &SourceError,
+    ) -> AttemptResult {
+        let stream = lease.job.stream();
+        let mut failed = self.failed(lease.clone(), Some(made), error);
+        if let StepOutput::Failed { failure: Failure::Park { reason, may_pass }, .. } = &failed.output
+            && let Some(next) = pages::page_behind(self.definition, position, error, || self.is_only_this_list(&stream))
+        {
+            failed.output = StepOutput::PageSkipped { lease, reason: reason.clone(), may_pass: *may_pass, next };
+        }
+        failed
+    }
+
+    /// What becomes of a failed job, and the pause of its lane or shop.
+    fn failed<K: Into<JobKind>>(&self, lease: Lease<K>, call: Option<CallMade>, error: &SourceError) -> AttemptResult {
+        let retry = |most, hint| retry_or_park(&self.inner.deps.retry, self.attempt, most, hint, error.cause());
         let (failure, pause) = match error.disposition() {
             Disposition::Retry { after } => (retry(self.inner.deps.retry.attempts_max, after), None),
             Disposition::RetryOnce => (retry(self.attempts_of_wrong_answers(), None), None),
@@ -273,34 +271,23 @@ impl Attempt<'_> {
                 let pause = if is_of_shop { LeasePause::Shop(after) } else { LeasePause::Lane(after) };
                 (Failure::Postpone { error: error.cause() }, Some(pause))
             }
-            Disposition::Park { may_pass } => (Failure::Park { reason: error.cause(), may_pass, next: None }, None),
+            Disposition::Park { may_pass } => (Failure::Park { reason: error.cause(), may_pass }, None),
             Disposition::StopShop => {
                 (Failure::StopShop { reason: error.to_string(), read_at: self.shop.updated_at }, None)
             }
         };
-        let job = &self.lease.job;
+        let job = &lease.job;
         tracing::debug!(
-            shop.id = job.shop, job.id = job.seq, job.attempt = self.lease.attempt, %error, ?failure, "attempt failed"
+            shop.id = job.shop, job.id = job.seq, job.attempt = self.attempt, %error, ?failure, "attempt failed"
         );
-        (failure, pause)
-    }
-
-    /// Lets the walk continue after a parked page, where the pages after it can be requested.
-    fn pass_over(&self, failure: Failure, request: &Request, error: &SourceError) -> Failure {
-        match (failure, request) {
-            (Failure::Park { reason, may_pass, .. }, Request::Page(position)) => {
-                let next = pages::page_behind(self.definition, position, error, || self.is_only_this_list());
-                Failure::Park { reason, may_pass, next }
-            }
-            (failure, _) => failure,
-        }
+        AttemptResult { output: lease.failed(failure), call, pause, drift: Vec::new() }
     }
 
     /// Whether the API answered other calls of the shop while this list failed.
-    fn is_only_this_list(&self) -> bool {
-        let status = self.inner.deps.store.stream_status(&self.lease.job.stream()).ok();
+    fn is_only_this_list(&self, stream: &StreamId) -> bool {
+        let status = self.inner.deps.store.stream_status(stream).ok();
         let trouble = status.and_then(|status| status.list_trouble);
-        trouble.is_some_and(|trouble| self.inner.last_success.is_after(&self.lease.job.shop, trouble.since))
+        trouble.is_some_and(|trouble| self.inner.last_success.is_after(&stream.shop, trouble.since))
     }
 
     fn attempts_of_wrong_answers(&self) -> u32 {
@@ -312,11 +299,11 @@ fn unreadable(error: StoreError) -> SourceError {
     SourceError::Interrupted(format!("the store cannot be read: {error}"))
 }
 
-/// Another attempt after a pause, unless that was the last of `most`.
-fn retry_or_park(policy: &RetryPolicy, lease: &Lease, most: u32, hint: Option<Duration>, error: Cause) -> Failure {
-    if lease.attempt >= most {
-        let reason = Cause::new(error.class, format!("{error} (after {} attempts)", lease.attempt));
-        return Failure::Park { reason, may_pass: true, next: None };
+/// Another attempt after a pause, unless `attempt` was the last of `most`.
+fn retry_or_park(policy: &RetryPolicy, attempt: Attempt, most: u32, hint: Option<Duration>, error: Cause) -> Failure {
+    if attempt >= most {
+        let reason = Cause::new(error.class, format!("{error} (after {attempt} attempts)"));
+        return Failure::Park { reason, may_pass: true };
     }
-    Failure::Retry { after: policy.delay(lease.attempt, hint, fastrand::f64()), error }
+    Failure::Retry { after: policy.delay(attempt, hint, fastrand::f64()), error }
 }

@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, AttemptResult, LeasePause};
+use super::attempt::{self, AttemptResult, CallMade, LeasePause};
 use super::drift::Drift;
 use super::failure_log::CallSite;
 use super::{Inner, STORE_PAUSE};
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::{Lease, LogThrottle, Shop, ShopState};
-use crate::source::{Budget, Outcome, SourceError};
-use crate::store::{Failure, Queue, Settlement, Store, StoreError};
+use crate::domain::{Failure, Lease, LogThrottle, Shop, ShopState, StepOutput};
+use crate::source::{Budget, SourceError};
+use crate::store::{Queue, Store, StoreError};
 use crate::supervisor::{count_panic, describe_join_error};
 
 /// Upper bound of a lane's sleep: some wake-up conditions have no notification.
@@ -145,7 +145,7 @@ enum Next {
 /// Finished attempts, and what their answers leave to store.
 #[derive(Default)]
 struct Batch {
-    settlements: Vec<(Lease, Settlement)>,
+    outputs: Vec<StepOutput>,
     /// A longer pause of the lane that the API asked for.
     pause: Option<Duration>,
     /// Drift that was logged, by resource.
@@ -275,7 +275,7 @@ impl Loop {
     }
 
     fn end_or_wait(&self) -> Next {
-        let idle = self.calls.is_empty() && self.settling.is_empty() && self.finished.settlements.is_empty();
+        let idle = self.calls.is_empty() && self.settling.is_empty() && self.finished.outputs.is_empty();
         if idle && (self.remove_if_empty)(&self.lane) { Next::Ended } else { Next::Wait(None) }
     }
 
@@ -304,7 +304,7 @@ impl Loop {
                     if let Some(lease) = self.running.remove(&id) {
                         self.account(&lease, &done);
                         self.note_drift(&lease, done.drift);
-                        self.finished.settlements.push((lease, done.settlement));
+                        self.finished.outputs.push(done.output);
                     }
                 }
                 Err(error) => self.panicked(&error),
@@ -316,7 +316,7 @@ impl Loop {
 
     /// Starts to commit what is finished, unless a batch is being committed: its end calls this again.
     fn settle_finished(&mut self) {
-        if self.settling.is_empty() && !self.finished.settlements.is_empty() {
+        if self.settling.is_empty() && !self.finished.outputs.is_empty() {
             let batch = std::mem::take(&mut self.finished);
             // A panic would leave its leases open, so it ends the process.
             let settling = commit(Arc::clone(&self.inner), self.lane.key.clone(), batch);
@@ -326,25 +326,26 @@ impl Loop {
 
     /// Settles the slot in the budget, and updates pauses and metrics.
     fn account(&mut self, lease: &Lease, done: &AttemptResult) {
+        let at = done.call.as_ref().map_or_else(Instant::now, |call| call.at);
         match done.pause {
-            Some(LeasePause::Lane(pause)) => self.paused_until = self.paused_until.max(done.at + pause),
-            Some(LeasePause::Shop(pause)) => drop(self.shops_paused.insert(lease.job.shop.clone(), done.at + pause)),
+            Some(LeasePause::Lane(pause)) => self.paused_until = self.paused_until.max(at + pause),
+            Some(LeasePause::Shop(pause)) => drop(self.shops_paused.insert(lease.job.shop.clone(), at + pause)),
             None => {}
         }
         self.log_failure(lease, done);
         let mut budget = self.lane.budget();
-        let Some(outcome) = &done.outcome else {
+        let Some(CallMade { outcome, took, .. }) = &done.call else {
             budget.give_back(1);
             return;
         };
-        self.finished.pause = self.finished.pause.max(outcome.settle(&mut budget, done.at));
+        self.finished.pause = self.finished.pause.max(outcome.settle(&mut budget, at));
         drop(budget);
         if outcome.sent() {
-            let took = done.took.min(TOOK_MAX);
+            let took = (*took).min(TOOK_MAX);
             self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));
         }
         if outcome.result.is_ok() {
-            let took = i64::try_from(done.at.elapsed().saturating_add(done.took).as_millis()).unwrap_or(i64::MAX);
+            let took = i64::try_from(at.elapsed().saturating_add(*took).as_millis()).unwrap_or(i64::MAX);
             let sent_at = self.inner.deps.store.clock().now().saturating_sub(took);
             self.inner.last_success.note(&lease.job.shop, sent_at);
         }
@@ -352,7 +353,7 @@ impl Loop {
             self.inner.deps.store.count_call(&self.lane.key.rule, status);
         }
         if matches!(outcome.result, Err(SourceError::Throttled { .. }))
-            && let Some(suppressed) = self.throttled.allow(done.at.into_std())
+            && let Some(suppressed) = self.throttled.allow(at.into_std())
         {
             let (account, rule) = (&self.lane.key.account, &self.lane.key.rule);
             tracing::warn!(account, rule, suppressed, "the API answered 429: too many calls");
@@ -361,9 +362,10 @@ impl Loop {
 
     /// Logs a failure that is retried. A 429 has a line of its own.
     fn log_failure(&self, lease: &Lease, done: &AttemptResult) {
-        let error = match (&done.settlement, &done.outcome) {
-            (Settlement::Failed(Failure::Retry { error, .. }), _) => error.text.clone(),
-            (Settlement::Failed(Failure::Postpone { .. }), Some(Outcome { result: Err(error), .. })) => match error {
+        let StepOutput::Failed { failure, .. } = &done.output else { return };
+        let error = match (failure, done.call.as_ref().map(|call| &call.outcome.result)) {
+            (Failure::Retry { error, .. }, _) => error.text.clone(),
+            (Failure::Postpone { .. }, Some(Err(error))) => match error {
                 SourceError::Throttled { .. } | SourceError::Stopping => return,
                 error => error.to_string(),
             },
@@ -389,8 +391,7 @@ impl Loop {
         }
         self.lane.budget().lost(Instant::now());
         if let Some(lease) = self.running.remove(&error.id()) {
-            let settlement = attempt::panicked(&self.inner.deps.retry, &lease);
-            self.finished.settlements.push((lease, settlement));
+            self.finished.outputs.push(attempt::panicked(&self.inner.deps.retry, lease));
         }
     }
 }
@@ -410,8 +411,7 @@ impl Next {
     }
 }
 
-/// Commits a batch, and stores the pause and the drift of its answers. When the commit fails, the leases are released
-/// and the jobs run again.
+/// Commits a batch, and stores the pause and the drift of its answers.
 async fn commit(inner: Arc<Inner>, LaneKey { account, rule }: LaneKey, batch: Batch) {
     let store = &inner.deps.store;
     if let Some(length) = batch.pause
@@ -419,10 +419,8 @@ async fn commit(inner: Arc<Inner>, LaneKey { account, rule }: LaneKey, batch: Ba
     {
         error.warn("failed to store a pause that the API asked for; it holds until this process ends");
     }
-    let leases: Vec<Lease> = batch.settlements.iter().map(|(lease, _)| lease.clone()).collect();
-    if let Err(error) = store.settle(batch.settlements).await {
+    if let Err(error) = store.settle(batch.outputs).await {
         error.warn("failed to commit finished attempts; they run again");
-        store.abandon(&leases);
     }
     for (resource, drift) in batch.drift {
         if let Err(error) = store.keep_drift(&resource, &drift).await {

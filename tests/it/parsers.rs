@@ -132,7 +132,8 @@ fn pages() {
         let body = Bytes::copy_from_slice(text);
         let answer = pages::Answer { body: &body, next_link: None, previous: None };
         let Ok(page) = pages::page(&definition, &Position::default(), answer, |_| None) else { return false };
-        assert!(page.rows.iter().all(|row| !row.id.is_empty() && row.id.trim() == row.id), "{:?}", page.rows);
+        let rows = page.value.rows;
+        assert!(rows.iter().all(|row| !row.id.is_empty() && row.id.trim() == row.id), "{rows:?}");
         true
     });
 }
@@ -148,7 +149,7 @@ fn documents() {
         let document = Json::parse(text).unwrap();
         let written = Bytes::from(serde_json::to_vec(&document).unwrap());
         let again = pages::detail(&definition, "914587795", &written, || None, NOW).unwrap();
-        assert_eq!(again.hash, read.hash);
+        assert_eq!(again.value.hash, read.value.hash);
         extract::extract(&definition, "914587795", &document, &combination);
         true
     });

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{Class, Job, JobKind, ListParams, StreamId};
+use crate::domain::{Class, FetchDetail, Job, JobKind, ListParams, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue, QueueKind};
@@ -107,7 +107,7 @@ impl Store {
         for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
             let job: Job = delayed_job(&pair?.1)?;
             let asked_for = job.run().is_some() || job.last_error.is_some();
-            if let JobKind::FetchDetail { id, .. } = job.kind
+            if let JobKind::FetchDetail(FetchDetail { id, .. }) = job.kind
                 && (job.shop == shop && job.resource == resource && asked_for)
             {
                 under_way.pending.insert(id);
@@ -134,8 +134,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             detail::forget(tx, stream, id)?;
-            let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
-            let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, kind)?;
+            let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
+            let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, read)?;
             enqueue(tx, &job)?;
             Ok(true)
         };

@@ -1,6 +1,6 @@
 //! Applies a fetched document: its ledger entry, an outbox entry, the next re-read.
 
-use crate::domain::{Class, Job, JobKind, Run, StreamId};
+use crate::domain::{Class, FetchDetail, FetchedDocument, Job, Run, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -14,13 +14,6 @@ use crate::store::records::outbox;
 use crate::store::records::ready_queue::{self, enqueue};
 use crate::store::tx::transaction::Tx;
 
-/// A document as fetched, sealed.
-pub(crate) struct Fetched {
-    pub(crate) sealed: Vec<u8>,
-    pub(crate) hash: u64,
-    pub(crate) refresh_after_ms: Option<i64>,
-}
-
 /// Which document of which stream, its row in the ledger, and the run that asked for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
@@ -30,25 +23,30 @@ pub(crate) struct Place<'a> {
     pub(crate) row: &'a RowNote,
 }
 
+/// Applies a document that was read.
 pub(crate) fn apply(
     tx: &mut Tx<'_>,
-    job: &Job,
-    fetched: Fetched,
+    job: &Job<FetchDetail>,
+    document: &FetchedDocument<Vec<u8>>,
     counts: &mut RunCounts,
     now: i64,
 ) -> Result<(), StoreError> {
-    let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
-    let stream = job.stream();
+    let (stream, FetchDetail { run, id, .. }) = (job.stream(), &job.kind);
     let row =
         tx.get(&keyspace::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
     let row = row.unwrap_or(RowNote { first_listed_at: now, ..RowNote::default() });
-    store(tx, &Place { stream: &stream, run: *run, id, row: &row }, fetched, now)?;
+    store(tx, &Place { stream: &stream, run: *run, id, row: &row }, document, now)?;
     counts.fetched(*run);
     Ok(())
 }
 
 /// Notes the document and hands it to the outbox, unless a routine re-read found nothing new.
-pub(crate) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i64) -> Result<(), StoreError> {
+pub(crate) fn store<B: AsRef<[u8]>>(
+    tx: &mut Tx<'_>,
+    place: &Place<'_>,
+    fetched: &FetchedDocument<B>,
+    now: i64,
+) -> Result<(), StoreError> {
     let Place { stream, run, id, row } = *place;
     let key = keyspace::document(&stream.shop, &stream.resource, id);
     let known: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
@@ -74,7 +72,7 @@ pub(crate) fn store(tx: &mut Tx<'_>, place: &Place<'_>, fetched: Fetched, now: i
                 document_hash: fetched.hash,
                 run,
             };
-            let version = outbox::append_document(tx, head, &fetched.sealed, now)?;
+            let version = outbox::append_document(tx, head, fetched.body.as_ref(), now)?;
             // A newer version counts as listed; this one was found not to be.
             if let Some(gone_at) = row.gone_at
                 && !listing_state::is_listed_elsewhere(tx, stream, id)?
@@ -101,8 +99,8 @@ pub(crate) fn plan_refresh(
     pause: i64,
     now: i64,
 ) -> Result<(i64, u64), StoreError> {
-    let kind = JobKind::FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
-    let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, kind)?;
+    let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, read)?;
     let planned = (now.saturating_add(pause), job.seq);
     delay(tx, job, planned.0, now)?;
     Ok(planned)
@@ -142,9 +140,8 @@ pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
     if undelay(tx, due, seq)?.is_none() {
         return Ok(false);
     }
-    let kind =
-        JobKind::FetchDetail { run: Some(run.id), combination: run.stream.combination.clone(), id: id.to_owned() };
-    let job = new_job(tx, &run.stream.shop, &run.stream.resource, Class::Refresh, kind)?;
+    let read = FetchDetail { run: Some(run.id), combination: run.stream.combination.clone(), id: id.to_owned() };
+    let job = new_job(tx, &run.stream.shop, &run.stream.resource, Class::Refresh, read)?;
     enqueue(tx, &job)?;
     note.refresh = None;
     tx.put(key, encode("a ledger document", &note)?);
@@ -193,14 +190,18 @@ pub(crate) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) ->
 }
 
 /// The API does not know the id any more. What the sink holds stays: absence is not deletion.
-pub(crate) fn apply_gone(tx: &mut Tx<'_>, job: &Job, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
-    let JobKind::FetchDetail { run, id, .. } = &job.kind else { return Ok(()) };
-    let key = keyspace::document(&job.shop, &job.resource, id);
+pub(crate) fn apply_gone(
+    tx: &mut Tx<'_>,
+    job: &Job<FetchDetail>,
+    counts: &mut RunCounts,
+    now: i64,
+) -> Result<(), StoreError> {
+    let key = keyspace::document(&job.shop, &job.resource, &job.kind.id);
     let note = match tx.get(&key)? {
         Some(bytes) => DocumentNote { refresh: None, unknown: true, ..decode("a ledger document", &bytes)? },
         None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None, unknown: true },
     };
     tx.put(key, encode("a ledger document", &note)?);
-    counts.gone(*run);
+    counts.gone(job.kind.run);
     Ok(())
 }

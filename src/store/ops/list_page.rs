@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Class, Doubt, Job, JobKind, Mode, Next, Pass, Rejected, Run, RunState, StreamId, Trigger};
+use crate::domain::{
+    Class, Doubt, FetchDetail, FetchedDocument, Job, ListPage, Mode, Next, Page, Pass, Rejected, Row, Run, RunState,
+    StreamId, Trigger, WalkRule,
+};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::detail;
 use crate::store::ops::park;
 use crate::store::ops::parse_alert;
-use crate::store::ops::passes::{self, WalkRule};
+use crate::store::ops::passes;
 use crate::store::ops::run_progress;
 use crate::store::ops::start_run;
 use crate::store::records::checkpoints;
@@ -30,23 +33,8 @@ const LOOKED_MAX: usize = 500;
 /// Unreadable pages that one walk skips.
 const SKIPPED_MAX: usize = 20;
 
-/// A page whose row bodies, if any, are sealed.
-pub(crate) struct Page {
-    pub(crate) rows: Vec<SealedRow>,
-    pub(crate) rejected: Vec<Rejected>,
-    pub(crate) digest: String,
-    pub(crate) next: Next,
-    pub(crate) doubt: Option<String>,
-}
-
-pub(crate) struct SealedRow {
-    pub(crate) id: String,
-    pub(crate) hash: u64,
-    pub(crate) legacy: Option<u64>,
-    pub(crate) time: Option<i64>,
-    /// Present when the row is the document.
-    pub(crate) sealed: Option<Vec<u8>>,
-}
+/// A page whose rows' bodies, if any, are sealed.
+pub(crate) type SealedPage = Page<Vec<u8>>;
 
 /// Counts of one page, for the run's counters and for the decision whether the walk continues.
 #[derive(Default)]
@@ -64,25 +52,29 @@ struct PageStats {
 
 /// Whether a page is one that this pass has seen already. A circle of any length is found before the walk has gone three
 /// times around it: once a page whose number is a power of two lies in it, and the next such is further than it is long.
-fn repeats(job: &Job, page: &Page) -> Option<String> {
-    let JobKind::ListPage { page: number, previous, mark, .. } = &job.kind else { return None };
-    let (number, previous, mark, resource) = (*number, previous.as_deref(), mark.as_deref(), &job.resource);
-    let same = |other: Option<&str>| number > 1 && !page.rows.is_empty() && other == Some(page.digest.as_str());
-    if same(previous) {
+fn repeats(asked: &ListPage, page: &SealedPage, resource: &str) -> Option<String> {
+    let number = asked.page;
+    let is_same = |other: &Option<String>| number > 1 && !page.rows.is_empty() && other.as_ref() == Some(&page.digest);
+    if is_same(&asked.previous) {
         return Some(format!(
             "page {number} is equal to the page before it: the API seems to ignore the page parameter; if it shows its \
              last page again behind the end, add end = {{ repeat = true }} to [resource.{resource}.list]"
         ));
     }
-    same(mark).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
+    is_same(&asked.mark).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
 }
 
-pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule, now: i64) -> Result<(), StoreError> {
-    let JobKind::ListPage { run: run_id, page: number, mark, .. } = &job.kind else { return Ok(()) };
-    let Some(run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
-    let stream = job.stream();
-    if let Some(error) = repeats(job, &page) {
-        return start_run::fail(tx, run.id, &stream, error, now);
+/// Applies a page that was read, unless its walk has ended.
+pub(crate) fn apply(
+    tx: &mut Tx<'_>,
+    asked: ListPage,
+    page: SealedPage,
+    rule: WalkRule,
+    now: i64,
+) -> Result<(), StoreError> {
+    let Some(run) = walking(tx, &asked)? else { return Ok(()) };
+    if let Some(error) = repeats(&asked, &page, &run.stream.resource) {
+        return start_run::fail(tx, run.id, &run.stream, error, now);
     }
     let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
     let Refused { rejected, parked } = note_rejected(tx, &run, &page.rejected, now)?;
@@ -93,7 +85,7 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
     tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
     let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
     // Pages below the stopping point are not read, so a doubt about them does not matter.
-    let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: *number, reason, skipped: false });
+    let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: asked.page, reason, skipped: false });
     run_progress::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
         run.listed += tally.listed;
@@ -108,60 +100,53 @@ pub(crate) fn apply_page(tx: &mut Tx<'_>, job: &Job, page: Page, rule: WalkRule,
         run.newest = run.newest.max(tally.newest);
     })?;
     match page.next {
+        Next::More { .. } if !settled && asked.page >= PAGES_MAX => {
+            let error = format!("the list did not end within {PAGES_MAX} pages");
+            start_run::fail(tx, run.id, &run.stream, error, now)
+        }
         Next::More { cursor } if !settled => {
-            if *number >= PAGES_MAX {
-                return start_run::fail(
-                    tx,
-                    run.id,
-                    &stream,
-                    format!("the list did not end within {PAGES_MAX} pages"),
-                    now,
-                );
-            }
-            let kind = JobKind::ListPage {
-                run: run.id,
-                combination: stream.combination.clone(),
-                page: number + 1,
-                cursor,
-                mark: if number.is_power_of_two() { Some(page.digest.clone()) } else { mark.clone() },
-                previous: Some(page.digest),
-            };
-            let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
-            enqueue(tx, &next)
+            let mark = if asked.page.is_power_of_two() { Some(page.digest.clone()) } else { asked.mark };
+            let next = ListPage { page: asked.page + 1, cursor, previous: Some(page.digest), mark, ..asked };
+            enqueue_page(tx, &run.stream, next)
         }
         Next::End if rule.newest_first && run.mode == Mode::Incremental && !settled => {
             go_on_below(tx, run.id, now)?;
-            passes::end_pass(tx, run.id, *number, rule, now)
+            passes::end_pass(tx, run.id, asked.page, rule, now)
         }
-        Next::More { .. } | Next::End => passes::end_pass(tx, run.id, *number, rule, now),
+        Next::More { .. } | Next::End => passes::end_pass(tx, run.id, asked.page, rule, now),
     }
 }
 
 /// Continues behind a page that is given up: one bad page must not hide all those after it. False: the walk ends here,
 /// since the page before was given up too, or too many were.
-pub(crate) fn pass_over(tx: &mut Tx<'_>, job: &Job, next: Next, reason: &str, now: i64) -> Result<bool, StoreError> {
-    let (JobKind::ListPage { run, page: number, mark, .. }, Next::More { cursor }) = (&job.kind, next) else {
-        return Ok(false);
-    };
-    let Some(run) = runs::read(tx, *run)?.filter(|run| run.state == RunState::Walking) else { return Ok(false) };
+pub(crate) fn pass_over(
+    tx: &mut Tx<'_>,
+    asked: ListPage,
+    next: Next,
+    reason: &str,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let Next::More { cursor } = next else { return Ok(false) };
+    let Some(run) = walking(tx, &asked)? else { return Ok(false) };
+    let number = asked.page;
     let skipped = || run.doubts.iter().filter(|doubt| doubt.skipped);
-    if skipped().any(|doubt| doubt.page + 1 == *number) || skipped().count() >= SKIPPED_MAX || *number >= PAGES_MAX {
+    if skipped().any(|doubt| doubt.page + 1 == number) || skipped().count() >= SKIPPED_MAX || number >= PAGES_MAX {
         return Ok(false);
     }
-    let doubt = Doubt { page: *number, reason: reason.to_owned(), skipped: true };
+    let doubt = Doubt { page: number, reason: reason.to_owned(), skipped: true };
     run_progress::update(tx, Some(run.id), now, |run| run.doubts.push(doubt))?;
-    let stream = job.stream();
-    let kind = JobKind::ListPage {
-        run: run.id,
-        combination: stream.combination.clone(),
-        page: number + 1,
-        cursor,
-        previous: None,
-        mark: mark.clone(),
-    };
-    let next = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
-    enqueue(tx, &next)?;
+    enqueue_page(tx, &run.stream, ListPage { page: number + 1, cursor, previous: None, ..asked })?;
     Ok(true)
+}
+
+/// The run of a page, while it walks.
+fn walking(tx: &Tx<'_>, asked: &ListPage) -> Result<Option<Run>, StoreError> {
+    Ok(runs::read(tx, asked.run)?.filter(|run| run.state == RunState::Walking))
+}
+
+fn enqueue_page(tx: &mut Tx<'_>, stream: &StreamId, page: ListPage) -> Result<(), StoreError> {
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, page)?;
+    enqueue(tx, &job)
 }
 
 /// Starts a full walk when an incremental one reached the end of a newest-first list too early: without a page where it
@@ -194,7 +179,7 @@ fn has_older_row(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, St
 fn note_rows(
     tx: &mut Tx<'_>,
     run: &Run,
-    rows: &[SealedRow],
+    rows: &[Row<Vec<u8>>],
     rule: WalkRule,
     now: i64,
 ) -> Result<PageStats, StoreError> {
@@ -237,13 +222,17 @@ fn note_rows(
             None => {}
         }
         if let Some(class) = class {
-            match &row.sealed {
-                Some(sealed) => store_row(tx, run, (row, sealed), &note, now)?,
+            match &row.body {
+                Some(body) => {
+                    let document = FetchedDocument { body, hash: row.hash, refresh_after_ms: None };
+                    let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
+                    detail::store(tx, &place, &document, now)?;
+                }
                 None => wanted.entry(class).or_default().push(row.id.clone()),
             }
         } else if run.mode == Mode::Full
             && !met
-            && row.sealed.is_none()
+            && row.body.is_none()
             && detail::is_doubtful(tx, &run.stream, &row.id, now)?
         {
             // The API answered that it does not know the document, and still lists it: try again. Or it was read by a clock
@@ -273,30 +262,17 @@ fn note_rows(
 /// Asks for the details of rows.
 fn want(tx: &mut Tx<'_>, run: &Run, class: Class, ids: Vec<String>) -> Result<(), StoreError> {
     let StreamId { shop, resource, combination } = &run.stream;
-    let kind = JobKind::FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
-    enqueue_alike(tx, &Job::new(0, shop, resource, class, kind), ids)
-}
-
-/// Stores a row that is the document itself.
-fn store_row(
-    tx: &mut Tx<'_>,
-    run: &Run,
-    (row, sealed): (&SealedRow, &[u8]),
-    note: &RowNote,
-    now: i64,
-) -> Result<(), StoreError> {
-    let fetched = detail::Fetched { sealed: sealed.to_vec(), hash: row.hash, refresh_after_ms: None };
-    let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: note };
-    detail::store(tx, &place, fetched, now)
+    let kind = FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
+    enqueue_alike(tx, &Job::new(0, shop, resource, class, kind.into()), ids)
 }
 
 /// Whether a row is unchanged. An id may have different rows on several pages; rows of one page are merged.
-fn is_same(note: &RowNote, row: &SealedRow) -> bool {
+fn is_same(note: &RowNote, row: &Row<Vec<u8>>) -> bool {
     note.hash == row.hash || note.other == Some(row.hash) || row.legacy == Some(note.hash)
 }
 
 /// The digests to store for an id after one of its rows: of its first row in a pass, and of its last different one.
-fn marks(met: Option<&RowNote>, known: Option<&RowNote>, row: &SealedRow) -> (u64, Option<u64>) {
+fn marks(met: Option<&RowNote>, known: Option<&RowNote>, row: &Row<Vec<u8>>) -> (u64, Option<u64>) {
     match (met, known) {
         (Some(met), _) if met.hash == row.hash => (met.hash, met.other),
         (Some(met), _) => (met.hash, Some(row.hash)),

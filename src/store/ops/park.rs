@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::domain::{Cause, Job, JobKind, Mode, Parked, Rejected, Run, ShopState, StreamId};
+use crate::domain::{
+    Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopState, StreamId, Sweep,
+};
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::Head;
 use crate::store::error::StoreError;
@@ -72,9 +74,9 @@ pub(crate) fn park_job(
 ) -> Result<(), StoreError> {
     let Cause { class, text: reason } = cause;
     let (name, document_id) = match &job.kind {
-        JobKind::ListPage { .. } => ("list_page", None),
-        JobKind::Sweep { .. } => ("sweep", None),
-        JobKind::FetchDetail { id, .. } => ("fetch_detail", Some(id.clone())),
+        JobKind::ListPage(_) => ("list_page", None),
+        JobKind::Sweep(_) => ("sweep", None),
+        JobKind::FetchDetail(detail) => ("fetch_detail", Some(detail.id.clone())),
     };
     let parked = Parked {
         id: tx.next(SEQUENCE)?,
@@ -87,7 +89,7 @@ pub(crate) fn park_job(
         parked_at: now,
     };
     match &job.kind {
-        JobKind::ListPage { run, page, .. } => {
+        JobKind::ListPage(ListPage { run, page, .. }) => {
             let mode = runs::read(tx, *run)?.map_or(Mode::Full, |run| run.mode);
             forget_page(tx, &job.stream(), (mode, *page))?;
             if !goes_on {
@@ -95,11 +97,11 @@ pub(crate) fn park_job(
                 start_run::fail(tx, *run, &job.stream(), cause, now)?;
             }
         }
-        JobKind::FetchDetail { run, .. } => {
+        JobKind::FetchDetail(FetchDetail { run, .. }) => {
             parse_alert::count(&job.resource);
             run_progress::update(tx, *run, now, |run| run.parked += 1)?;
         }
-        JobKind::Sweep { run, .. } => {
+        JobKind::Sweep(Sweep { run, .. }) => {
             let cause = Cause::new(class, format!("marking rows as no longer listed was given up: {reason}"));
             start_run::fail(tx, *run, &job.stream(), cause, now)?;
         }
@@ -128,7 +130,7 @@ pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, (mode, number): (M
         let record: Option<Record> =
             tx.get(&keyspace::parked(note.parked))?.map(|bytes| decode("a parked record", &bytes)).transpose()?;
         if let Some(Record { what: What::Job { job }, .. }) = record
-            && matches!(job.kind, JobKind::ListPage { page, .. } if page == number)
+            && matches!(job.kind, JobKind::ListPage(ListPage { page, .. }) if page == number)
         {
             dead_letters::forget(tx, note.parked)?;
             tx.delete(key);

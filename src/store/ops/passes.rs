@@ -8,7 +8,7 @@
 //!
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
-use crate::domain::{Checkpoint, Class, Job, JobKind, Mode, Pass, Run, RunState, StreamId};
+use crate::domain::{Checkpoint, Class, Mode, Pass, Run, RunState, StreamId, Sweep, WalkRule};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -99,20 +99,19 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
 
 fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreError> {
     let StreamId { shop, resource, combination } = &run.stream;
-    let kind = JobKind::Sweep { run: run.id, combination: combination.clone(), after };
-    let job = new_job(tx, shop, resource, Class::List, kind)?;
+    let sweep = Sweep { run: run.id, combination: combination.clone(), after };
+    let job = new_job(tx, shop, resource, Class::List, sweep)?;
     enqueue(tx, &job)
 }
 
 /// Scans the ledger for rows that the last pass did not meet. Starts another pass when the list moved; else marks rows
 /// that no pass met as no longer listed, and ends the walk. Only changes are written.
-pub(crate) fn apply_sweep(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
-    let JobKind::Sweep { run: run_id, after, .. } = &job.kind else { return Ok(()) };
-    let Some(mut run) = runs::read(tx, *run_id)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
+pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: i64) -> Result<(), StoreError> {
+    let Some(mut run) = runs::read(tx, sweep.run)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
     let stream = run.stream.clone();
     let prefix = keyspace::rows(&stream);
-    let mut from = [prefix.as_slice(), after.as_bytes()].concat();
-    if !after.is_empty() {
+    let mut from = [prefix.as_slice(), sweep.after.as_bytes()].concat();
+    if !sweep.after.is_empty() {
         from.push(0);
     }
     let rows = tx.scan(&prefix, &from, SWEPT_MAX)?;
@@ -177,15 +176,4 @@ fn missing(note: &RowNote, run: &Run) -> Missing {
         return Missing::None;
     }
     if run.pass.number == 1 { Missing::Once } else { Missing::Whole }
-}
-
-/// The parts of a resource's definition that decide how its pages are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WalkRule {
-    /// Rows come newest first, so an incremental walk may stop early.
-    pub newest_first: bool,
-    /// How old a page must be, in milliseconds, before the walk may stop at it.
-    pub overlap_ms: i64,
-    /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
-    pub news_are_partial: bool,
 }

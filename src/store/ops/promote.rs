@@ -1,6 +1,6 @@
 //! Makes delayed jobs ready when they are due, and repairs their dates after the wall clock was set back.
 
-use crate::domain::{Job, JobKind, RunState};
+use crate::domain::{Job, RunState};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -20,11 +20,9 @@ pub(crate) const ATTEMPTS_IN_PLACE: u32 = 2;
 
 /// Whether a list job's run has ended meanwhile, because its shop was refused or paused.
 pub(crate) fn is_of_ended_run(tx: &Tx<'_>, job: &Job) -> Result<bool, StoreError> {
-    match job.kind {
-        JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
-            Ok(runs::read(tx, run)?.is_some_and(|run| run.state == RunState::Stopped))
-        }
-        JobKind::FetchDetail { .. } => Ok(false),
+    match job.walk() {
+        Some(run) => Ok(runs::read(tx, run)?.is_some_and(|run| run.state == RunState::Stopped)),
+        None => Ok(false),
     }
 }
 

@@ -108,31 +108,30 @@ pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<
 }
 
 pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
-    match &job.kind {
-        JobKind::ListPage { run, .. } | JobKind::Sweep { run, .. } => {
-            // Its run is not kept any more: the next walk reads the page.
-            if runs::read(tx, *run)?.is_none() {
-                return Ok(());
-            }
-            // A newer walk reads this page too, and sweeps.
-            if runs::walking(tx, &job.stream())?.is_some() {
-                return Ok(());
-            }
-            tx.put(keyspace::walk(&job.stream()), encode("a walk", run)?);
-            let from = if let JobKind::ListPage { page, .. } = &job.kind { Some(*page) } else { None };
-            run_progress::update(tx, Some(*run), now, |run| {
-                run.state = RunState::Walking;
-                (run.error, run.error_class) = (None, None);
-                // It reads the pages from here on again.
-                run.doubts.retain(|doubt| from.is_some_and(|from| doubt.page < from));
-            })?;
+    if let Some(run) = job.walk() {
+        // Its run is not kept any more: the next walk reads the page.
+        if runs::read(tx, run)?.is_none() {
+            return Ok(());
         }
-        JobKind::FetchDetail { run, .. } => run_progress::update(tx, *run, now, |run| {
+        // A newer walk reads this page too, and sweeps.
+        if runs::walking(tx, &job.stream())?.is_some() {
+            return Ok(());
+        }
+        tx.put(keyspace::walk(&job.stream()), encode("a walk", &run)?);
+        let from = if let JobKind::ListPage(page) = &job.kind { Some(page.page) } else { None };
+        run_progress::update(tx, Some(run), now, |run| {
+            run.state = RunState::Walking;
+            (run.error, run.error_class) = (None, None);
+            // It reads the pages from here on again.
+            run.doubts.retain(|doubt| from.is_some_and(|from| doubt.page < from));
+        })?;
+    } else {
+        run_progress::update(tx, job.run(), now, |run| {
             run.parked = run.parked.saturating_sub(1);
             if run.state == RunState::Done {
                 run.state = RunState::Fetching;
             }
-        })?,
+        })?;
     }
     enqueue(tx, job)
 }

@@ -1,6 +1,6 @@
 //! Starting runs, and what follows when the walk of one ends.
 
-use crate::domain::{Cause, Class, JobKind, Mode, Pass, Run, RunState, StreamId, Trigger};
+use crate::domain::{Cause, Class, ListPage, Mode, Pass, Run, RunState, StreamId, Trigger};
 use crate::store::codec::encode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -181,15 +181,9 @@ pub(crate) fn start(
 
 /// Asks for the head of a run's list.
 pub(crate) fn first_page(tx: &mut Tx<'_>, run: u64, stream: &StreamId) -> Result<(), StoreError> {
-    let kind = JobKind::ListPage {
-        run,
-        combination: stream.combination.clone(),
-        page: 1,
-        cursor: None,
-        previous: None,
-        mark: None,
-    };
-    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, kind)?;
+    let combination = stream.combination.clone();
+    let page = ListPage { run, combination, page: 1, cursor: None, previous: None, mark: None };
+    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, page)?;
     enqueue(tx, &job)
 }
 

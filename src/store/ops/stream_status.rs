@@ -66,8 +66,8 @@ pub(crate) fn call_answered(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError
 
 fn kind(job: &Job) -> CallKind {
     match job.kind {
-        JobKind::ListPage { .. } | JobKind::Sweep { .. } => CallKind::List,
-        JobKind::FetchDetail { .. } => CallKind::Detail,
+        JobKind::ListPage(_) | JobKind::Sweep(_) => CallKind::List,
+        JobKind::FetchDetail(_) => CallKind::Detail,
     }
 }
 

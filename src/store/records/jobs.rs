@@ -17,10 +17,10 @@ pub(crate) fn new_job(
     shop: &str,
     resource: &str,
     class: Class,
-    kind: JobKind,
+    kind: impl Into<JobKind>,
 ) -> Result<Job, StoreError> {
     let seq = tx.next("job")?;
-    Ok(Job::new(seq, shop, resource, class, kind))
+    Ok(Job::new(seq, shop, resource, class, kind.into()))
 }
 
 /// How far ahead the clock must have been for a planned re-read to get another date.

@@ -44,7 +44,7 @@ impl Record {
 
     /// Its jobs that are wanted, in order, at most `limit`.
     fn jobs(&self, limit: usize, mut wanted: impl FnMut(u64, &str) -> bool) -> Vec<Job> {
-        let own = if let JobKind::FetchDetail { id, .. } = &self.job.kind { id.as_str() } else { "" };
+        let own = self.job.document().unwrap_or_default();
         let all = std::iter::once((self.job.seq, own)).chain(self.more.iter().map(|(seq, id)| (*seq, id.as_str())));
         // Asked one by one: what is wanted may depend on what was taken.
         let taken = all.filter(|(seq, id)| wanted(*seq, id)).take(limit);
@@ -116,7 +116,7 @@ pub(crate) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
 /// The documents that a record's jobs are for.
 pub(crate) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
     let jobs = decode::<Record>("ready jobs", bytes)?.jobs(usize::MAX, |_, _| true).into_iter();
-    let id = |job: Job| if let JobKind::FetchDetail { id, .. } = job.kind { Some(id) } else { None };
+    let id = |job: Job| if let JobKind::FetchDetail(detail) = job.kind { Some(detail.id) } else { None };
     Ok(jobs.filter_map(id).collect())
 }
 
@@ -199,8 +199,8 @@ impl Job {
     fn sibling(&self, seq: u64, of: String) -> Job {
         let mut job = self.clone();
         job.seq = seq;
-        if let JobKind::FetchDetail { id, .. } = &mut job.kind {
-            *id = of;
+        if let JobKind::FetchDetail(detail) = &mut job.kind {
+            detail.id = of;
         }
         job
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Fixture, NOW, detail, fixture, new_shop, page};
-use crate::domain::{Effects, Mode, Next, Rejected, ShopState};
+use crate::domain::{Mode, Next, Page, Rejected, ShopState};
 use crate::store::keyspace;
 use crate::store::{QueueKind, SealKey, Settled, Store};
 
@@ -81,8 +81,8 @@ async fn rows_that_cannot_be_followed_are_counted_and_parked_once() {
     for fetched in [1, 0] {
         let run = f.start(Mode::Full).await;
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        let Effects::Page { rows, digest, next, .. } = page(&[("1", 1, 0)], Next::End) else { panic!("no page") };
-        f.settle(lease, Effects::Page { rows, rejected: rejected.to_vec(), digest, next, doubt: None }).await;
+        let page = Page { rejected: rejected.to_vec(), ..page(&[("1", 1, 0)], Next::End) };
+        f.settle(lease, page).await;
         f.read_details().await;
         f.sweep().await;
         let run = f.store.run(run).unwrap().unwrap();

@@ -27,12 +27,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::engine::{kv::Kv, memory::MemoryKv};
 use super::keyspace::texts;
-use super::{
-    Failure, NewShop, Queue, QueueKind, SealKey, Settled, Settlement, ShopChange, Store, StoreError, WalkRule,
-};
+use super::{NewShop, Queue, QueueKind, SealKey, Settled, ShopChange, Store, StoreError};
 use crate::domain::{
-    Clock, Effects, Entry, JobKind, Lease, ListParams, Mode, Next, Rejected, Row, RunState, ShopState, StreamId,
-    Trigger,
+    Clock, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next, Page, Rejected, Row, RunState,
+    ShopState, StepOutput, StreamId, Trigger, WalkRule,
 };
 
 const DAY: i64 = 86_400_000;
@@ -67,8 +65,7 @@ fn new_shop(client_id: &str) -> NewShop {
 }
 
 fn document_id(lease: &Lease) -> String {
-    let JobKind::FetchDetail { id, .. } = &lease.job.kind else { panic!("not a detail") };
-    id.clone()
+    lease.job.document().unwrap().to_owned()
 }
 
 impl Fixture {
@@ -84,8 +81,8 @@ impl Fixture {
         self.store.lease(vec![self.queue(kind)], want, None).await.unwrap()
     }
 
-    async fn settle(&self, lease: Lease, effects: Effects) -> Settled {
-        self.store.settle(vec![(lease, Settlement::Done { effects, rule: RULE })]).await.unwrap()[0]
+    async fn settle(&self, lease: Lease, answer: impl Answer) -> Settled {
+        self.store.settle(vec![answer.to(lease)]).await.unwrap()[0]
     }
 
     /// Reads the next page with these rows: (id, hash, age in days).
@@ -111,7 +108,42 @@ impl Fixture {
     }
 }
 
-fn page(rows: &[(&str, u64, i64)], next: Next) -> Effects {
+/// What a test answers a leased job with.
+trait Answer {
+    fn to(self, lease: Lease) -> StepOutput;
+}
+
+impl Answer for Page {
+    fn to(self, lease: Lease) -> StepOutput {
+        let LeaseByKind::ListPage(lease) = lease.by_kind() else { panic!("not a page") };
+        StepOutput::Page { lease, page: self, rule: RULE }
+    }
+}
+
+impl Answer for FetchedDocument {
+    fn to(self, lease: Lease) -> StepOutput {
+        let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
+        StepOutput::Document { lease, document: self }
+    }
+}
+
+impl Answer for Failure {
+    fn to(self, lease: Lease) -> StepOutput {
+        lease.failed(self)
+    }
+}
+
+/// The API does not know the document.
+struct Gone;
+
+impl Answer for Gone {
+    fn to(self, lease: Lease) -> StepOutput {
+        let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
+        StepOutput::Gone(lease)
+    }
+}
+
+fn page(rows: &[(&str, u64, i64)], next: Next) -> Page {
     let rows: Vec<Row> = rows
         .iter()
         .map(|(id, hash, days)| Row {
@@ -123,12 +155,12 @@ fn page(rows: &[(&str, u64, i64)], next: Next) -> Effects {
         })
         .collect();
     let digest = format!("{rows:?}");
-    Effects::Page { rows, rejected: Vec::new(), digest, next, doubt: None }
+    Page { rows, rejected: Vec::new(), digest, next, doubt: None }
 }
 
-fn detail(id: &str, refresh_after_ms: Option<i64>) -> Effects {
+fn detail(id: &str, refresh_after_ms: Option<i64>) -> FetchedDocument {
     let body = format!("{{\"id\":\"{id}\",\"name\":\"canary-name\"}}");
-    Effects::Detail { body: Bytes::from(body), hash: 7, refresh_after_ms }
+    FetchedDocument { body: Bytes::from(body), hash: 7, refresh_after_ms }
 }
 
 const MORE: Next = Next::More { cursor: None };
@@ -210,15 +242,15 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     f.page(&[("1", 1, 0)], Next::End).await;
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
-    f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+    f.settle(lease, retry).await;
     assert_eq!(f.store.counters().unwrap().retrying_jobs, 1);
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000));
     f.clock.set(NOW + 1000);
     assert_eq!(f.store.promote().await.unwrap(), None);
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     assert_eq!(lease.attempt, 2);
-    let given_up = Failure::Park { reason: "no use".into(), may_pass: false, next: None };
-    f.store.settle(vec![(lease, Settlement::Failed(given_up))]).await.unwrap();
+    let given_up = Failure::Park { reason: "no use".into(), may_pass: false };
+    f.settle(lease, given_up).await;
     let parked = f.store.parked(None, 10, |_| true).unwrap().remove(0);
     assert_eq!((parked.document_id.as_deref(), parked.attempts, parked.reason.as_str()), (Some("1"), 2, "no use"));
     assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Done);
@@ -237,11 +269,8 @@ async fn rows_without_a_usable_id_are_parked_once_and_the_page_goes_on() {
     for _ in 0..2 {
         f.start(Mode::Full).await;
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        let mut effects = page(&[("1", 1, 0)], Next::End);
-        if let Effects::Page { rejected, .. } = &mut effects {
-            rejected.push(Rejected::new(None, "no id".into()));
-        }
-        f.settle(lease, effects).await;
+        let rejected = vec![Rejected::new(None, "no id".into())];
+        f.settle(lease, Page { rejected, ..page(&[("1", 1, 0)], Next::End) }).await;
         f.read_details().await;
         f.store.settle(f.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
     }
@@ -249,8 +278,9 @@ async fn rows_without_a_usable_id_are_parked_once_and_the_page_goes_on() {
     assert!(f.store.runs(None, 10, |_| true).unwrap().iter().all(|run| run.state == RunState::Done));
 }
 
-fn sweep(lease: Lease) -> (Lease, Settlement) {
-    (lease, Settlement::Done { effects: Effects::Local, rule: RULE })
+fn sweep(lease: Lease) -> StepOutput {
+    let LeaseByKind::Sweep(lease) = lease.by_kind() else { panic!("not a sweep") };
+    StepOutput::Sweep(lease)
 }
 
 impl Fixture {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{DAY, Fixture, MORE, NOW, RULE, detail, document_id, fixture};
-use crate::domain::{Effects, Entry, Lease, ListParams, Mode, Next, Rejected, RunState, StreamId, Trigger};
+use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
+use crate::domain::{
+    Entry, Failure, FetchedDocument, Lease, ListParams, Mode, Next, Page, Rejected, RunState, StreamId, Trigger,
+};
 use crate::store::keyspace;
-use crate::store::{Failure, QueueKind, Settlement, Start, Started};
+use crate::store::{QueueKind, Start, Started};
 
 /// A fixture whose stream has its whole history: one document.
 async fn walked() -> Fixture {
@@ -120,8 +122,8 @@ async fn a_document_is_read_by_one_attempt_at_a_time() {
 
 async fn park(f: &Fixture, may_pass: bool) {
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass, next: None };
-    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    let failure = Failure::Park { reason: "503".into(), may_pass };
+    f.settle(lease, failure).await;
 }
 
 #[tokio::test]
@@ -174,8 +176,8 @@ async fn a_walk_for_news_does_not_do_away_with_what_a_whole_one_gave_up() {
     let whole = f.start(Mode::Full).await;
     f.page(&[("2", 1, 0)], MORE).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true, next: None };
-    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.settle(lease, failure).await;
     f.start(Mode::Incremental).await;
     f.page(&[("2", 1, 0)], Next::End).await;
     let parked = f.store.parked(None, 9, |_| true).unwrap();
@@ -194,8 +196,8 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     let whole = asked(&f, Mode::Full, Trigger::Request).await.run();
     for _ in 0..2 {
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        let failure = Failure::Park { reason: "503".into(), may_pass: true, next: None };
-        f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+        let failure = Failure::Park { reason: "503".into(), may_pass: true };
+        f.settle(lease, failure).await;
     }
     assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Failed);
     let first = f.store.parked(None, 1, |_| true).unwrap()[0].id;
@@ -207,11 +209,10 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
 }
 
 /// The page, with unreadable rows besides; their digests.
-pub(super) fn with_unreadable(mut page: Effects, digests: &[u64]) -> Effects {
-    let Effects::Page { rejected, .. } = &mut page else { panic!("no page") };
+pub(super) fn with_unreadable(mut page: Page, digests: &[u64]) -> Page {
     let unreadable =
         |digest: &u64| Rejected { id: None, reason: "it cannot be read".into(), unreadable: Some(*digest) };
-    rejected.extend(digests.iter().map(unreadable));
+    page.rejected.extend(digests.iter().map(unreadable));
     page
 }
 
@@ -220,8 +221,8 @@ async fn rows_that_nobody_can_read_are_told_apart_and_mark_nothing_as_gone() {
     let f = walked().await;
     let run = f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let effects = with_unreadable(super::page(&[("2", 1, 0)], Next::End), &[1, 2, 1]);
-    f.settle(lease, effects).await;
+    let page = with_unreadable(super::page(&[("2", 1, 0)], Next::End), &[1, 2, 1]);
+    f.settle(lease, page).await;
     f.sweep().await;
     f.read_details().await;
     assert_eq!(f.store.parked(None, 9, |_| true).unwrap().len(), 2);
@@ -235,8 +236,8 @@ async fn a_page_that_was_given_up_is_done_with_when_a_walk_has_read_it() {
     let f = walked().await;
     f.start(Mode::Incremental).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true, next: None };
-    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.settle(lease, failure).await;
     assert_eq!(f.store.counters().unwrap().parked, 1);
     f.start(Mode::Incremental).await;
     f.page(&[("1", 1, 9)], Next::End).await;
@@ -260,9 +261,7 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
     f.drain().await;
     f.store.read_again(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
-    let Effects::Detail { body, .. } = detail("1", None) else { return };
-    let again = Effects::Detail { body, hash: 8, refresh_after_ms: None };
-    f.store.settle(vec![(lease, Settlement::Done { effects: again, rule: RULE })]).await.unwrap();
+    f.settle(lease, FetchedDocument { hash: 8, ..detail("1", None) }).await;
     let listed: Vec<bool> = f
         .drain()
         .await
@@ -279,7 +278,7 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
 /// Fails a read and makes it ready again.
 async fn fail(f: &Fixture, lease: Lease) {
     let retry = Failure::Retry { after: Duration::ZERO, error: "no".into() };
-    f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+    f.settle(lease, retry).await;
     f.store.promote().await.unwrap();
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
-use crate::domain::{Effects, Entry, Mode, Next, Rejected, ShopState, StreamId};
+use crate::domain::{Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopState, StreamId};
 use crate::store::codec::number;
 use crate::store::keyspace::texts;
 use crate::store::ops::completeness::Known;
-use crate::store::{Failure, QueueKind, SealKey, Settlement, ShopChange, Store, StoreError};
+use crate::store::{QueueKind, SealKey, ShopChange, Store, StoreError};
 
 /// Another shop of the same store.
 async fn beside(f: &Fixture) -> Fixture {
@@ -30,8 +30,8 @@ async fn list(f: &Fixture, ids: std::ops::Range<usize>) {
 /// Parks a number of details, one after another.
 async fn park(f: &Fixture, count: usize) {
     for lease in f.lease(QueueKind::Detail, count).await {
-        let failure = Failure::Park { reason: "unreadable".into(), may_pass: document_id(&lease) == "2", next: None };
-        f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+        let failure = Failure::Park { reason: "unreadable".into(), may_pass: document_id(&lease) == "2" };
+        f.settle(lease, failure).await;
     }
 }
 
@@ -82,9 +82,8 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     f.store.park_entry(slot, "refused".into(), 1).await.unwrap();
     f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let Effects::Page { rows, digest, .. } = page(&[], MORE) else { panic!("no page") };
     let rejected = vec![Rejected::new(None, "has no id".into())];
-    f.settle(lease, Effects::Page { rows, rejected, digest, next: MORE, doubt: None }).await;
+    f.settle(lease, Page { rejected, ..page(&[], MORE) }).await;
     assert_eq!(of(&f), 6);
     // One that may work by now is put back by the end of the walk, one by a person, the rest at once.
     f.clock.set(super::NOW + super::DAY);
@@ -95,8 +94,8 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     f.read_details().await;
     f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true, next: None };
-    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.settle(lease, failure).await;
     assert_eq!(of(&f), 6);
     f.start(Mode::Full).await;
     f.page(&["0", "1", "2", "3", "4", "5"].map(|id| (id, 1, 0)), Next::End).await;
@@ -150,8 +149,8 @@ async fn a_shop_of_which_too_much_is_parked_is_paused_and_no_other() {
     assert_eq!((state(&f), state(&other)), ((ShopState::Active, None), (ShopState::Active, None)));
     let under_way = f.lease(QueueKind::Detail, 3).await;
     for (lease, parked) in under_way.into_iter().zip(3..) {
-        let failure = Failure::Park { reason: "unreadable".into(), may_pass: false, next: None };
-        f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+        let failure = Failure::Park { reason: "unreadable".into(), may_pass: false };
+        f.settle(lease, failure).await;
         assert_eq!(of(&f), parked, "what comes late is parked too");
         let (state, reason) = state(&f);
         let reason = reason.unwrap();
@@ -195,8 +194,7 @@ async fn all_of_a_shop_or_of_a_resource_is_put_back_in_steps() {
     list(&f, 0..1_201).await;
     list(&other, 0..2).await;
     let leases = f.lease(QueueKind::Detail, 2_000).await;
-    let failed =
-        |lease| (lease, Settlement::Failed(Failure::Park { reason: "unreadable".into(), may_pass: false, next: None }));
+    let failed = |lease: Lease| lease.failed(Failure::Park { reason: "unreadable".into(), may_pass: false });
     f.store.settle(leases.into_iter().map(failed).collect()).await.unwrap();
     park(&other, 2).await;
     assert_eq!((of(&f), of(&other)), (1_201, 2));
@@ -223,7 +221,7 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     f.page(&[("1", 2, 0), ("2", 1, 0)], Next::End).await;
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     assert_eq!(document_id(&lease), "1");
-    f.settle(lease, Effects::Detail { body: Bytes::from_static(b"{}"), hash: 8, refresh_after_ms: None }).await;
+    f.settle(lease, FetchedDocument { body: Bytes::from_static(b"{}"), hash: 8, refresh_after_ms: None }).await;
     f.drain().await;
     assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 2);
     let documents = f.drain().await.into_iter().filter_map(|entry| match entry {

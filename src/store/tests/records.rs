@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DAY, Fixture, NOW, RULE, detail, document_id, fixture};
-use crate::domain::{Effects, Lease, Mode, Next, Trigger};
+use super::{Answer, DAY, Fixture, NOW, detail, document_id, fixture};
+use crate::domain::{Failure, FetchedDocument, Lease, Mode, Next, StepOutput, Trigger};
 use crate::store::keyspace::texts;
-use crate::store::{Failure, QueueKind, SealKey, Settled, Settlement, Store};
+use crate::store::{QueueKind, SealKey, Settled, Store};
 
 /// Applies a last page with that many new rows; returns their ids.
 async fn numbered_page(f: &Fixture, count: usize) -> Vec<String> {
@@ -17,9 +17,8 @@ async fn numbered_page(f: &Fixture, count: usize) -> Vec<String> {
     ids
 }
 
-fn done(lease: Lease) -> (Lease, Settlement) {
-    let effects = detail(&document_id(&lease), None);
-    (lease, Settlement::Done { effects, rule: RULE })
+fn done(lease: Lease) -> StepOutput {
+    detail(&document_id(&lease), None).to(lease)
 }
 
 #[tokio::test]
@@ -39,12 +38,9 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     // One waits, one is put back, the others are done.
     let (waits, back) = (first.remove(0), first.remove(4));
     let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
-    let mut settlements = vec![
-        (waits.clone(), Settlement::Failed(retry)),
-        (back.clone(), Settlement::Failed(Failure::Postpone { error: "429".into() })),
-    ];
-    settlements.extend(first.into_iter().chain(second).map(done));
-    assert!(f.store.settle(settlements).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
+    let mut outputs = vec![waits.failed(retry), back.clone().failed(Failure::Postpone { error: "429".into() })];
+    outputs.extend(first.into_iter().chain(second).map(done));
+    assert!(f.store.settle(outputs).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
     assert_eq!(records(), 1);
     let again = f.lease(QueueKind::Detail, 200).await;
     assert_eq!(again.iter().map(document_id).collect::<Vec<_>>(), [document_id(&back)]);
@@ -63,7 +59,7 @@ async fn a_job_that_comes_back_alone_takes_no_other_with_it() {
         let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
         assert_eq!(document_id(&lease), id);
         let retry = Failure::Retry { after: Duration::from_millis(after), error: "503".into() };
-        f.store.settle(vec![(lease, Settlement::Failed(retry))]).await.unwrap();
+        f.settle(lease, retry).await;
         // The first ones come back while the others still stand in their record.
         f.clock.set(NOW + 1500);
         f.store.promote().await.unwrap();
@@ -130,13 +126,12 @@ async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
     f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     let mut leases = f.lease(QueueKind::Detail, 3).await;
-    let retry =
-        |seconds| Settlement::Failed(Failure::Retry { after: Duration::from_secs(seconds), error: "503".into() });
+    let retry = |seconds| Failure::Retry { after: Duration::from_secs(seconds), error: "503".into() };
     // One is put aside before the clock jumps ahead; of the other two one plans a re-read.
-    f.store.settle(vec![(leases.remove(0), retry(5))]).await.unwrap();
+    f.settle(leases.remove(0), retry(5)).await;
     f.clock.set(NOW + DAY);
-    let reread = Settlement::Done { effects: detail("2", Some(DAY)), rule: RULE };
-    f.store.settle(vec![(leases.remove(0), reread), (leases.remove(0), retry(2))]).await.unwrap();
+    let reread = detail("2", Some(DAY)).to(leases.remove(0));
+    f.store.settle(vec![reread, leases.remove(0).failed(retry(2))]).await.unwrap();
     f.clock.set(NOW + 1000);
     f.store.repair_delays().await.unwrap();
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3000), "its pause of two seconds starts over");
@@ -159,7 +154,7 @@ async fn a_look_through_large_archived_documents_ends_early_and_the_next_goes_on
     let ids = numbered_page(&f, 5).await;
     for lease in f.lease(QueueKind::Detail, 5).await {
         let body = format!("\"{}\"", "x".repeat(6 << 20)).into();
-        f.settle(lease, Effects::Detail { body, hash: 7, refresh_after_ms: None }).await;
+        f.settle(lease, FetchedDocument { body, hash: 7, refresh_after_ms: None }).await;
     }
     while let slots @ [_, ..] = f.store.outbox_slots(100, 1).unwrap().as_slice() {
         f.store.archive(slots.to_vec()).await.unwrap();

@@ -5,15 +5,15 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
-use crate::domain::{Cause, Checkpoint, ErrorClass, Mode, Next, RunState, ShopState, StreamStatus};
+use crate::domain::{Cause, Checkpoint, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus};
 use crate::store::codec::encode;
 use crate::store::keyspace::stream as stream_key;
-use crate::store::{Changed, Failure, QueueKind, Settlement, ShopChange};
+use crate::store::{Changed, QueueKind, ShopChange};
 
 impl Fixture {
     async fn fails(&self, kind: QueueKind, failure: Failure) {
         let lease = self.lease(kind, 1).await.remove(0);
-        self.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+        self.settle(lease, failure).await;
     }
 
     fn status(&self) -> StreamStatus {
@@ -110,7 +110,7 @@ async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     assert_eq!(f.status().last_success_at, Some(NOW + 1000));
     f.clock.set(NOW + DAY);
     f.start(Mode::Full).await;
-    let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), may_pass: true, next: None };
+    let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), may_pass: true };
     f.fails(QueueKind::List, given_up).await;
     let status = f.status();
     assert_eq!((status.failures, status.failing_since), (1, Some(NOW + DAY)));

@@ -1,7 +1,7 @@
 //! Documents that the API does not know when it is asked for them, and lists all the same.
 
-use super::{detail, document_id, fixture};
-use crate::domain::{Effects, Mode, Next};
+use super::{Answer, Gone, detail, document_id, fixture};
+use crate::domain::{Mode, Next};
 use crate::store::QueueKind;
 
 #[tokio::test]
@@ -10,8 +10,8 @@ async fn a_document_that_the_api_once_did_not_know_is_asked_for_again_while_it_i
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
     for lease in f.lease(QueueKind::Detail, 10).await {
-        let effects = if document_id(&lease) == "1" { Effects::Gone } else { detail("2", None) };
-        f.settle(lease, effects).await;
+        let output = if document_id(&lease) == "1" { Gone.to(lease) } else { detail("2", None).to(lease) };
+        f.store.settle(vec![output]).await.unwrap();
     }
     f.start(Mode::Incremental).await;
     f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
@@ -24,7 +24,7 @@ async fn a_document_that_the_api_once_did_not_know_is_asked_for_again_while_it_i
     f.start(Mode::Incremental).await;
     f.page(&[("1", 1, 0), ("2", 2, 0)], Next::End).await;
     let lease = f.lease(QueueKind::Detail, 10).await.remove(0);
-    f.settle(lease, Effects::Gone).await;
+    f.settle(lease, Gone).await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 2, 0)], Next::End).await;
     assert_eq!(f.read_details().await, ["2"]);

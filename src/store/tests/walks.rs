@@ -3,9 +3,11 @@
 use bytes::Bytes;
 
 use super::order::with_unreadable;
-use super::{Fixture, MORE, NOW, RULE, detail, document_id, fixture, page};
-use crate::domain::{Class, Effects, Entry, JobKind, ListParams, Mode, Next, Run, RunState, StreamId, Trigger};
-use crate::store::{Failure, QueueKind, Settlement, Start, WalkRule};
+use super::{Answer, Fixture, Gone, MORE, NOW, RULE, detail, document_id, fixture, page, sweep};
+use crate::domain::{
+    Class, Entry, Failure, JobKind, ListParams, Mode, Next, Run, RunState, StepOutput, StreamId, Trigger, WalkRule,
+};
+use crate::store::{QueueKind, Start};
 
 async fn details(f: &Fixture) -> Vec<Class> {
     let leases = f.lease(QueueKind::Detail, 10).await;
@@ -30,9 +32,9 @@ async fn history_waits_for_what_is_new() {
 async fn rows_that_tell_no_time_are_walked_to_the_end() {
     let f = fixture().await;
     let timeless = |id: &str| {
-        let Effects::Page { mut rows, rejected, digest, .. } = page(&[(id, 1, 90)], MORE) else { panic!("no page") };
-        rows[0].time = None;
-        Effects::Page { rows, rejected, digest, next: MORE, doubt: None }
+        let mut page = page(&[(id, 1, 90)], MORE);
+        page.rows[0].time = None;
+        page
     };
     for mode in [Mode::Full, Mode::Incremental] {
         let run = f.start(mode).await;
@@ -60,12 +62,10 @@ async fn a_row_that_is_the_document_needs_no_detail() {
     let f = fixture().await;
     for (hash, written) in [(1, 1), (1, 0), (2, 1)] {
         let run = f.start(Mode::Full).await;
-        let Effects::Page { mut rows, rejected, digest, next, doubt } = page(&[("1", hash, 0)], Next::End) else {
-            panic!("no page")
-        };
-        rows[0].body = Some(Bytes::from_static(b"{\"id\":\"1\"}"));
+        let mut page = page(&[("1", hash, 0)], Next::End);
+        page.rows[0].body = Some(Bytes::from_static(b"{\"id\":\"1\"}"));
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        f.settle(lease, Effects::Page { rows, rejected, digest, next, doubt }).await;
+        f.settle(lease, page).await;
         f.sweep().await;
         assert!(details(&f).await.is_empty());
         let documents = f.drain().await.into_iter().filter(|entry| matches!(entry, Entry::Document(_))).count();
@@ -120,8 +120,9 @@ async fn what_moved_from_one_list_to_another_is_still_listed() {
         let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (*id, 1, 0)).collect();
         // What is absent from one pass is looked for in another.
         while let Some(lease) = f.lease(QueueKind::List, 1).await.pop() {
-            let is_sweep = matches!(lease.job.kind, JobKind::Sweep { .. });
-            f.settle(lease, if is_sweep { Effects::Local } else { page(&rows, Next::End) }).await;
+            let is_sweep = matches!(lease.job.kind, JobKind::Sweep(_));
+            let output = if is_sweep { sweep(lease) } else { page(&rows, Next::End).to(lease) };
+            f.store.settle(vec![output]).await.unwrap();
         }
         f.read_details().await;
     };
@@ -234,8 +235,8 @@ async fn a_list_in_no_order_has_nothing_below_its_end() {
     for (rows, new) in [(&[("1", 1, 9), ("3", 1, 0), ("2", 1, 8)][..], "3"), (&[("4", 1, 0), ("2", 1, 8)], "4")] {
         f.start(Mode::Incremental).await;
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        let effects = page(rows, Next::End);
-        f.store.settle(vec![(lease, Settlement::Done { effects, rule })]).await.unwrap();
+        let StepOutput::Page { lease, page, .. } = page(rows, Next::End).to(lease) else { panic!("not a page") };
+        f.store.settle(vec![StepOutput::Page { lease, page, rule }]).await.unwrap();
         assert_eq!(walking(&f), [], "no whole walk follows");
         assert_eq!(f.read_details().await, [new]);
     }
@@ -250,9 +251,7 @@ async fn what_is_gone_when_it_is_asked_for_counts_in_its_run_and_ends_it() {
     let mut leases = f.lease(QueueKind::Detail, 10).await;
     let read = leases.remove(0);
     // Both in one commit.
-    let gone =
-        leases.into_iter().map(|lease| (lease, Settlement::Done { effects: Effects::Gone, rule: RULE })).collect();
-    f.store.settle(gone).await.unwrap();
+    f.store.settle(leases.into_iter().map(|lease| Gone.to(lease)).collect()).await.unwrap();
     let counts = || f.store.run(run).unwrap().unwrap();
     assert_eq!((counts().gone, counts().fetched, counts().state), (2, 0, RunState::Fetching));
     let id = document_id(&read);
@@ -338,8 +337,8 @@ async fn a_walk_for_news_after_a_failed_one_goes_down_to_the_last_that_ended_wel
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true, next: None };
-    f.store.settle(vec![(lease, Settlement::Failed(failure))]).await.unwrap();
+    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    f.settle(lease, failure).await;
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
     f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
