@@ -247,17 +247,38 @@ pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.split_last_chunk::<8>().map(|(_, number)| u64::from_be_bytes(*number))
 }
 
-pub(super) fn delayed(due: i64, seq: u64) -> Vec<u8> {
-    let mut key = numbered(b'w', u64::try_from(due).unwrap_or(0));
-    key.extend(seq.to_be_bytes());
-    key
+/// When a delayed job is due, and its seq: what its key says. Stored as a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(i64, u64)", into = "(i64, u64)")]
+pub(crate) struct DueJob {
+    pub(crate) due: i64,
+    pub(crate) seq: u64,
 }
 
-/// Due time and seq in a delayed job's key.
-pub(super) fn due_and_seq(key: &[u8]) -> Option<(i64, u64)> {
-    let (rest, seq) = key.split_last_chunk::<8>()?;
-    let due = i64::try_from(number_of(rest)?).ok()?;
-    Some((due, u64::from_be_bytes(*seq)))
+impl DueJob {
+    pub(super) fn key(self) -> Vec<u8> {
+        let mut key = numbered(b'w', u64::try_from(self.due).unwrap_or(0));
+        key.extend(self.seq.to_be_bytes());
+        key
+    }
+
+    pub(super) fn of_key(key: &[u8]) -> Option<DueJob> {
+        let (rest, seq) = key.split_last_chunk::<8>()?;
+        let due = i64::try_from(number_of(rest)?).ok()?;
+        Some(DueJob { due, seq: u64::from_be_bytes(*seq) })
+    }
+}
+
+impl From<(i64, u64)> for DueJob {
+    fn from((due, seq): (i64, u64)) -> DueJob {
+        DueJob { due, seq }
+    }
+}
+
+impl From<DueJob> for (i64, u64) {
+    fn from(DueJob { due, seq }: DueJob) -> (i64, u64) {
+        (due, seq)
+    }
 }
 
 pub(super) fn stream(prefix: u8, stream: &StreamId) -> Vec<u8> {

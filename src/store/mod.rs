@@ -40,6 +40,7 @@ pub use holder::Holder;
 pub use keyspace::{Queue, QueueKind};
 pub use ops::archive::{ArchivePage, Archived};
 pub use ops::completeness::{Known, Listed, UnderWay};
+pub use ops::lease::OccupiedSlots;
 pub use ops::list_runs::RunFilter;
 #[cfg(test)]
 pub(crate) use ops::open::Memory;

@@ -19,7 +19,7 @@ use super::{Inner, STORE_PAUSE};
 use crate::catalog::coverage::FieldDrift;
 use crate::domain::{Failure, Lease, LogThrottle, Shop, ShopState, StepOutput};
 use crate::source::{Budget, SourceError};
-use crate::store::{Queue, Store, StoreError};
+use crate::store::{OccupiedSlots, Queue, Store, StoreError};
 use crate::supervisor::{count_panic, describe_join_error};
 
 /// Upper bound of a lane's sleep: some wake-up conditions have no notification.
@@ -233,8 +233,9 @@ impl Loop {
         let shops: HashMap<String, Arc<Shop>> =
             queues.iter().map(|(queue, shop)| (queue.shop.clone(), Arc::clone(shop))).collect();
         let names: Vec<Queue> = queues.into_iter().map(|(queue, _)| queue).collect();
-        let record = Some((self.lane.key.account.clone(), self.lane.key.rule.clone(), occupied));
-        let leased = store.lease(names.clone(), want as usize, record).await;
+        let LaneKey { account, rule } = self.lane.key.clone();
+        let slots = OccupiedSlots { account, rule, occupied };
+        let leased = store.lease(names.clone(), want as usize, Some(slots)).await;
         let count = leased.as_ref().map_or(0, |leases| u32::try_from(leases.len()).unwrap_or(want));
         self.lane.budget().give_back(want - count);
         for lease in leased? {

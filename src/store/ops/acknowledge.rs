@@ -13,7 +13,7 @@ use crate::store::entry::{DocumentHead, Head};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::archive;
-use crate::store::ops::park;
+use crate::store::ops::park::{self, Refusal};
 use crate::store::ops::run_progress::RunCounts;
 use crate::store::records::outbox::{self, Slot, Waiting};
 use crate::store::records::shops;
@@ -183,8 +183,8 @@ impl Store {
     pub async fn park_entry(&self, slot: Slot, reason: String, attempts: u32) -> Result<(), StoreError> {
         let (now, parked_max) = (self.now(), self.parked_max());
         let paused = self.transact(move |tx| {
-            for (_, head, sealed) in outbox::remove(tx, &[slot])? {
-                park::park_entry(tx, head, sealed, (reason.clone(), attempts), now)?;
+            if let Some((_, head, sealed)) = outbox::remove(tx, &[slot])?.pop() {
+                park::park_entry(tx, head, sealed, Refusal { reason, attempts }, now)?;
             }
             park::pause_full(tx, parked_max, now)
         });

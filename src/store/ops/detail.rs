@@ -4,7 +4,7 @@ use crate::domain::{Class, FetchDetail, FetchedDocument, Job, Run, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
-use crate::store::keyspace::{self, Queue};
+use crate::store::keyspace::{self, DueJob, Queue};
 use crate::store::ops::invariants;
 use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::ops::run_progress::RunCounts;
@@ -91,29 +91,29 @@ pub(crate) fn store<B: AsRef<[u8]>>(
     Ok(())
 }
 
-/// Plans a re-read `pause` milliseconds from now; returns its due time and seq.
+/// Plans a re-read `pause` milliseconds from now.
 pub(crate) fn plan_refresh(
     tx: &mut Tx<'_>,
     stream: &StreamId,
     id: &str,
     pause: i64,
     now: i64,
-) -> Result<(i64, u64), StoreError> {
+) -> Result<DueJob, StoreError> {
     let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
     let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, read)?;
-    let planned = (now.saturating_add(pause), job.seq);
-    delay(tx, job, planned.0, now)?;
+    let planned = DueJob { due: now.saturating_add(pause), seq: job.seq };
+    delay(tx, job, planned.due, now)?;
     Ok(planned)
 }
 
 /// Cancels a planned re-read, delayed or ready.
-fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, (due, seq): (i64, u64)) -> Result<bool, StoreError> {
-    if undelay(tx, due, seq)?.is_some() {
+fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, planned: DueJob) -> Result<bool, StoreError> {
+    if undelay(tx, planned)?.is_some() {
         return Ok(true);
     }
     let queue =
         Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: keyspace::QueueKind::Detail };
-    ready_queue::remove(tx, &queue, Class::Refresh, seq)
+    ready_queue::remove(tx, &queue, Class::Refresh, planned.seq)
 }
 
 /// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be canceled. Does
@@ -123,8 +123,8 @@ pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Resul
     let key = keyspace::document(&job.shop, &job.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
     let mut note: DocumentNote = decode("a ledger document", &bytes)?;
-    if note.refresh.is_some_and(|(_, seq)| seq == before) {
-        note.refresh = Some((due, job.seq));
+    if note.refresh.is_some_and(|planned| planned.seq == before) {
+        note.refresh = Some(DueJob { due, seq: job.seq });
         tx.put(key, encode("a ledger document", &note)?);
     }
     Ok(())
@@ -136,8 +136,8 @@ pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
     let key = keyspace::document(&run.stream.shop, &run.stream.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(false) };
     let mut note: DocumentNote = decode("a ledger document", &bytes)?;
-    let Some((due, seq)) = note.refresh else { return Ok(false) };
-    if undelay(tx, due, seq)?.is_none() {
+    let Some(planned) = note.refresh else { return Ok(false) };
+    if undelay(tx, planned)?.is_none() {
         return Ok(false);
     }
     let read = FetchDetail { run: Some(run.id), combination: run.stream.combination.clone(), id: id.to_owned() };

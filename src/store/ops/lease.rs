@@ -54,6 +54,14 @@ pub(crate) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Occupied slots of a budget.
+#[derive(Clone, Debug)]
+pub struct OccupiedSlots {
+    pub account: String,
+    pub rule: String,
+    pub occupied: u32,
+}
+
 impl Store {
     /// Takes up to `want` jobs of the queues for one attempt each, most urgent class first and queues
     /// of one class in turn (beginning with the first). Durable before it returns, together with the
@@ -65,7 +73,7 @@ impl Store {
         &self,
         queues: Vec<Queue>,
         want: usize,
-        budget: Option<(String, String, u32)>,
+        budget: Option<OccupiedSlots>,
     ) -> Result<Vec<Lease>, StoreError> {
         let claims = SharedLeases::clone(&self.0.claims);
         let claim = lock_leases(&claims).draw();
@@ -78,7 +86,7 @@ impl Store {
             let under_way = encode("a claim", &records_of(&picked))?;
             claims.hold(claim, &picked.iter().map(|picked| (&picked.queue, &picked.job)).collect::<Vec<_>>());
             tx.put(keyspace::lease(claim), under_way);
-            if let Some((account, rule, occupied)) = budget {
+            if let Some(OccupiedSlots { account, rule, occupied }) = budget {
                 let unused = u32::try_from(want - picked.len()).unwrap_or(0);
                 rate_slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
             }

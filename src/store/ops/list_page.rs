@@ -158,7 +158,7 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
     // It may have ended above the newest row of the last walk.
     let newest = checkpoints::checkpoint(tx, &run.stream)?.newest;
     if newest.is_some_and(|newest| oldest > newest) || has_older_row(tx, &run.stream, oldest)? {
-        start_run::start(tx, &run.stream.into(), (Mode::Full, Trigger::Schedule), now)?;
+        start_run::start(tx, &run.stream.into(), Mode::Full, Trigger::Schedule, now)?;
     }
     Ok(())
 }

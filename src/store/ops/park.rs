@@ -91,7 +91,7 @@ pub(crate) fn park_job(
     match &job.kind {
         JobKind::ListPage(ListPage { run, page, .. }) => {
             let mode = runs::read(tx, *run)?.map_or(Mode::Full, |run| run.mode);
-            forget_page(tx, &job.stream(), (mode, *page))?;
+            forget_page(tx, &job.stream(), mode, *page)?;
             if !goes_on {
                 let cause = Cause::new(class, format!("page {page} was given up: {reason}"));
                 start_run::fail(tx, *run, &job.stream(), cause, now)?;
@@ -120,7 +120,7 @@ pub(crate) fn park_job(
 }
 
 /// Deletes the dead letter of a page that an earlier walk gave up, when another walk gives it up too: one is enough.
-pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, (mode, number): (Mode, u64)) -> Result<(), StoreError> {
+pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, number: u64) -> Result<(), StoreError> {
     let prefix = keyspace::parked_jobs(stream);
     for (key, bytes) in tx.scan(&prefix, &prefix, AUTO_RETRIED_MAX)? {
         let note: AutoRetry = decode("a parked job", &bytes)?;
@@ -159,11 +159,18 @@ pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> 
     Ok(id)
 }
 
+/// Why the sink refuses an entry, and after how many attempts.
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+}
+
+/// Parks an entry that the sink refuses.
 pub(crate) fn park_entry(
     tx: &mut Tx<'_>,
     head: Head,
     sealed: Vec<u8>,
-    (reason, attempts): (String, u32),
+    refusal: Refusal,
     now: i64,
 ) -> Result<(), StoreError> {
     let (shop_id, resource, document_id) = match &head {
@@ -175,7 +182,7 @@ pub(crate) fn park_entry(
     if let Head::Document(head) = &head {
         run_progress::update(tx, head.run, now, |run| run.refused += 1)?;
     }
-    let id = tx.next(SEQUENCE)?;
+    let (id, Refusal { reason, attempts }) = (tx.next(SEQUENCE)?, refusal);
     let parked =
         Parked { id, shop_id, resource, document_id, job: "write".to_owned(), reason, attempts, parked_at: now };
     dead_letters::put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })

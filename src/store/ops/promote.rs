@@ -3,7 +3,7 @@
 use crate::domain::{Job, RunState};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
-use crate::store::keyspace;
+use crate::store::keyspace::{self, DueJob};
 use crate::store::ops::detail;
 use crate::store::records::jobs::{CLOCK_AHEAD_MS, DelayedJob, delay, undelay};
 use crate::store::records::ready_queue::enqueue;
@@ -41,17 +41,17 @@ impl Store {
             // Only what is due is read: there may be as many planned re-reads as documents.
             let mut found = Vec::new();
             for pair in tx.pairs(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).take(PROMOTED_MAX) {
-                let Some(at) = keyspace::due_and_seq(&pair?.0).filter(|(due, _)| *due <= now) else { break };
+                let Some(at) = DueJob::of_key(&pair?.0).filter(|at| at.due <= now) else { break };
                 found.push(at);
             }
-            for (due, seq) in found {
-                if let Some(mut job) = undelay(tx, due, seq)? {
+            for at in found {
+                if let Some(mut job) = undelay(tx, at)? {
                     if is_of_ended_run(tx, &job)? {
                         continue;
                     }
                     if job.attempts >= ATTEMPTS_IN_PLACE {
                         job.seq = tx.next("job")?;
-                        detail::replan(tx, &job, seq, due)?;
+                        detail::replan(tx, &job, at.seq, at.due)?;
                     }
                     enqueue(tx, &job)?;
                 }
@@ -72,9 +72,9 @@ impl Store {
         let found = blocking(move || store.delayed_after(now)).await?;
         for some in found.chunks(PROMOTED_MAX).map(<[_]>::to_vec) {
             self.transact(move |tx| {
-                for (due, seq, pause) in some {
-                    if let Some(job) = undelay(tx, due, seq)? {
-                        detail::replan(tx, &job, seq, now + pause)?;
+                for (at, pause) in some {
+                    if let Some(job) = undelay(tx, at)? {
+                        detail::replan(tx, &job, at.seq, now + pause)?;
                         delay(tx, job, now + pause, now)?;
                     }
                 }
@@ -85,16 +85,16 @@ impl Store {
         Ok(())
     }
 
-    /// Jobs delayed after `now`: due time, seq and pause. Reads every delayed job.
-    fn delayed_after(&self, now: i64) -> Result<Vec<(i64, u64, i64)>, StoreError> {
+    /// Jobs delayed after `now`, each with its pause. Reads every delayed job.
+    fn delayed_after(&self, now: i64) -> Result<Vec<(DueJob, i64)>, StoreError> {
         let mut found = Vec::new();
         for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
             let (key, bytes) = pair?;
-            let Some((due, seq)) = keyspace::due_and_seq(&key) else { continue };
+            let Some(at) = DueJob::of_key(&key) else { continue };
             let DelayedJob { job, since } = decode("a waiting job", &bytes)?;
             let ahead = if job.last_error.is_some() { 0 } else { CLOCK_AHEAD_MS };
             if since > now + ahead {
-                found.push((due, seq, (due - since).max(0)));
+                found.push((at, (at.due - since).max(0)));
             }
         }
         Ok(found)

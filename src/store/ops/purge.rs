@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::domain::{Parked, Run, RunState};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
-use crate::store::keyspace;
+use crate::store::keyspace::{self, DueJob};
 use crate::store::ops::run_progress;
 use crate::store::records::dead_letters;
 use crate::store::records::jobs::{delayed_job, undelay};
@@ -59,14 +59,14 @@ pub(crate) fn purge_step(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> R
     let is_full = found.len() == STEP_MAX;
     let mut after = left.after;
     for (key, value) in found {
-        remove(tx, shop, (&key, &value), now)?;
+        remove(tx, shop, &key, &value, now)?;
         after = key;
     }
     Ok(Some(if is_full { Left { after, ..left } } else { Left { kind: left.kind + 1, after: Vec::new() } }))
 }
 
 /// Removes one record of [`keyspace::OF_ALL_SHOPS`], if it is the shop's.
-fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -> Result<(), StoreError> {
+fn remove(tx: &mut Tx<'_>, shop: &str, key: &[u8], value: &[u8], now: i64) -> Result<(), StoreError> {
     #[derive(Deserialize)]
     struct Record {
         parked: Parked,
@@ -74,16 +74,16 @@ fn remove(tx: &mut Tx<'_>, shop: &str, (key, value): (&[u8], &[u8]), now: i64) -
     match key.get(..1) {
         Some(keyspace::DELAYED_JOBS) => {
             if delayed_job(value)?.shop == shop
-                && let Some((due, seq)) = keyspace::due_and_seq(key)
+                && let Some(at) = DueJob::of_key(key)
             {
-                undelay(tx, due, seq)?;
+                undelay(tx, at)?;
             }
         }
         Some(keyspace::PARKED) => {
             let parked = decode::<Record>("a parked record", value)?.parked;
             if parked.shop_id == shop {
                 tx.delete(key.to_vec());
-                dead_letters::count(tx, (shop, &parked.resource), -1)?;
+                dead_letters::count(tx, shop, &parked.resource, -1)?;
             }
         }
         _ => {

@@ -103,7 +103,7 @@ impl Store {
         let now = self.now();
         for some in documents.chunks(NOTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
-            self.transact(move |tx| some.into_iter().try_for_each(|one| note(tx, (&shop, &resource), one, now)))
+            self.transact(move |tx| some.into_iter().try_for_each(|one| note(tx, &shop, &resource, one, now)))
                 .await?;
         }
         Ok(())
@@ -143,7 +143,7 @@ impl Store {
     }
 }
 
-fn note(tx: &mut Tx<'_>, (shop, resource): (&str, &str), one: Mirrored, now: i64) -> Result<(), StoreError> {
+fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: i64) -> Result<(), StoreError> {
     let stream = StreamId { shop: shop.to_owned(), resource: resource.to_owned(), combination: one.combination };
     let key = keyspace::document(shop, resource, &one.id);
     if tx.get(&key)?.is_some() {

@@ -72,7 +72,7 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result
         }
     }
     tx.delete(key);
-    dead_letters::count(tx, (&record.parked.shop_id, &record.parked.resource), -1)?;
+    dead_letters::count(tx, &record.parked.shop_id, &record.parked.resource, -1)?;
     Ok(true)
 }
 

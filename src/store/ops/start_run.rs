@@ -93,7 +93,7 @@ pub(crate) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreEr
         return Ok(());
     }
     for follower in &run.followers {
-        start(tx, &follower.clone().into(), (run.mode, run.trigger), now)?;
+        start(tx, &follower.clone().into(), run.mode, run.trigger, now)?;
     }
     Ok(())
 }
@@ -102,7 +102,8 @@ pub(crate) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreEr
 pub(crate) fn start(
     tx: &mut Tx<'_>,
     wanted: &Start,
-    (mode, trigger): (Mode, Trigger),
+    mode: Mode,
+    trigger: Trigger,
     now: i64,
 ) -> Result<Option<Started>, StoreError> {
     let stream = &wanted.stream;
@@ -202,7 +203,7 @@ impl Store {
         let now = self.now();
         let wanted: Vec<Start> = wanted.into_iter().map(Into::into).collect();
         self.transact(move |tx| {
-            wanted.iter().filter_map(|start| self::start(tx, start, (mode, trigger), now).transpose()).collect()
+            wanted.iter().filter_map(|start| self::start(tx, start, mode, trigger, now).transpose()).collect()
         })
         .await
     }

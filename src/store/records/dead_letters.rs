@@ -45,14 +45,14 @@ pub(crate) enum What {
 
 pub(crate) fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
     tx.put(keyspace::parked(record.parked.id), encode("a parked record", record)?);
-    count(tx, (&record.parked.shop_id, &record.parked.resource), 1)?;
+    count(tx, &record.parked.shop_id, &record.parked.resource, 1)?;
     tx.parked.insert(record.parked.shop_id.clone());
     tx.raise(Signal::Progress);
     Ok(())
 }
 
 /// Counts what is parked, of a shop's resource, of the shop and of all.
-pub(crate) fn count(tx: &mut Tx<'_>, (shop, resource): (&str, &str), by: i64) -> Result<(), StoreError> {
+pub(crate) fn count(tx: &mut Tx<'_>, shop: &str, resource: &str, by: i64) -> Result<(), StoreError> {
     for key in [keyspace::parked_of_shop(shop), keyspace::parked_of_resource(shop, resource)] {
         match number(tx.get(&key)?).saturating_add_signed(by) {
             0 => tx.delete(key),
@@ -87,7 +87,7 @@ pub(crate) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     }
     noted.into_iter().for_each(|key| tx.delete(key));
     tx.count(Counter::Parked, 0_i64.saturating_sub_unsigned(total));
-    parked.into_iter().try_for_each(|((shop, resource), parked)| count(tx, (&shop, &resource), parked))
+    parked.into_iter().try_for_each(|((shop, resource), parked)| count(tx, &shop, &resource, parked))
 }
 
 /// Dead letters that a later successful walk resolves: a read that may succeed by now, a page that it has read again.
@@ -106,7 +106,7 @@ pub(crate) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<(), StoreError> {
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
     let record: Record = decode("a parked record", &bytes)?;
     tx.delete(key);
-    count(tx, (&record.parked.shop_id, &record.parked.resource), -1)
+    count(tx, &record.parked.shop_id, &record.parked.resource, -1)
 }
 
 impl Store {

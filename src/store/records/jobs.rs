@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Class, Job, JobKind};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
-use crate::store::keyspace;
+use crate::store::keyspace::{self, DueJob};
 use crate::store::tx::counters::Counter;
 use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
@@ -39,7 +39,7 @@ pub(crate) struct DelayedJob {
 /// Delays a job until `due`.
 pub(crate) fn delay(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), StoreError> {
     let waiter = DelayedJob { job, since: now };
-    tx.put(keyspace::delayed(due, waiter.job.seq), encode("a job", &waiter)?);
+    tx.put(DueJob { due, seq: waiter.job.seq }.key(), encode("a job", &waiter)?);
     tx.count(Counter::Waiting, 1);
     if waiter.job.last_error.is_some() {
         tx.count(Counter::Retrying, 1);
@@ -54,8 +54,8 @@ pub(crate) fn delayed_job(bytes: &[u8]) -> Result<Job, StoreError> {
 }
 
 /// Removes a delayed job; None when it is not there any more.
-pub(crate) fn undelay(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>, StoreError> {
-    let key = keyspace::delayed(due, seq);
+pub(crate) fn undelay(tx: &mut Tx<'_>, at: DueJob) -> Result<Option<Job>, StoreError> {
+    let key = at.key();
     let Some(bytes) = tx.get(&key)? else { return Ok(None) };
     let job: Job = decode("a waiting job", &bytes)?;
     tx.delete(key);
@@ -69,6 +69,6 @@ pub(crate) fn undelay(tx: &mut Tx<'_>, due: i64, seq: u64) -> Result<Option<Job>
 impl Store {
     pub(crate) fn next_due(&self) -> Result<Option<i64>, StoreError> {
         let first = self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).next().transpose()?;
-        Ok(first.and_then(|(key, _)| keyspace::due_and_seq(&key)).map(|(due, _)| due))
+        Ok(first.and_then(|(key, _)| DueJob::of_key(&key)).map(|job| job.due))
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::StreamId;
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
-use crate::store::keyspace;
+use crate::store::keyspace::{self, DueJob};
 use crate::store::tx::handle::Store;
 
 /// The ledger's note of a list row.
@@ -99,9 +99,9 @@ pub(crate) struct DocumentNote {
     pub(crate) version: u64,
     #[serde(rename = "f")]
     pub(crate) fetched_at: i64,
-    /// The waiting job that reads it again: due time and seq. None: final.
+    /// The delayed job that reads it again. None: final.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) refresh: Option<(i64, u64)>,
+    pub(crate) refresh: Option<DueJob>,
     /// The API did not know it when it was last asked for.
     #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) unknown: bool,
@@ -141,7 +141,7 @@ impl Store {
             let document = self.0.kv.get(&keyspace::document(&stream.shop, &stream.resource, &id))?;
             let note = document.map(|bytes| decode::<DocumentNote>("a ledger document", &bytes)).transpose()?;
             let Some(note) = note else { continue };
-            found.due += u64::from(note.refresh.is_some_and(|(due, _)| due <= now));
+            found.due += u64::from(note.refresh.is_some_and(|job| job.due <= now));
             found.may_change += u64::from(row.gone_at.is_none() && (note.refresh.is_some() || note.unknown));
         }
         Ok(found)

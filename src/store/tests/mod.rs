@@ -27,7 +27,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::engine::{kv::Kv, memory::MemoryKv};
 use super::keyspace::texts;
-use super::{NewShop, Queue, QueueKind, SealKey, Settled, ShopChange, Store, StoreError};
+use super::{NewShop, OccupiedSlots, Queue, QueueKind, SealKey, Settled, ShopChange, Store, StoreError};
 use crate::domain::{
     Clock, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next, Page, Rejected, Row, RunState,
     ShopState, StepOutput, StreamId, Trigger, WalkRule,
@@ -506,8 +506,8 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
     let stream = StreamId { shop: shop.id.clone(), resource: "things".into(), combination: ListParams::default() };
     store.start_runs(vec![stream], Mode::Full, Trigger::Request).await.unwrap();
     let queue = Queue { shop: shop.id.clone(), resource: "things".into(), kind: QueueKind::List };
-    let budget = Some(("client-1".to_owned(), "GET /things".to_owned(), 5));
-    assert_eq!(store.lease(vec![queue.clone()], 2, budget).await.unwrap().len(), 1);
+    let slots = OccupiedSlots { account: "client-1".into(), rule: "GET /things".into(), occupied: 5 };
+    assert_eq!(store.lease(vec![queue.clone()], 2, Some(slots)).await.unwrap().len(), 1);
     drop(store);
     let store = reopen(open).await;
     assert_eq!(store.shops().unwrap(), [shop]);
