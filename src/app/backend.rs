@@ -17,8 +17,8 @@ use crate::domain::health::ShopHealth;
 use crate::domain::{Completeness, Disposition, LogThrottle, Mode, Parked, RunView, Shop, ShopState, Trigger};
 use crate::http::backend::{
     AnswerName, ApiError, Backend, BackendFuture, DocumentItem, DocumentPage, DocumentQuery, Drift, DriftEntry,
-    FieldError, KeptAnswer, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection,
-    RunQuery, Scope, ShopChange, Status, StatusScope,
+    FieldError, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection, RunQuery,
+    Scope, ShopChange, Status, StatusScope, StoredResponse,
 };
 use crate::http::validation::{self, KEY_DAYS};
 use crate::sink::{ListQuery, SinkError};
@@ -60,12 +60,12 @@ impl Backend for Inner {
         }))
     }
 
-    fn load_response(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
-        self.store.kept_answer(name).map_err(store_error)
+    fn load_response(&self, name: &AnswerName) -> Result<Option<StoredResponse>, ApiError> {
+        self.store.saved_response(name).map_err(store_error)
     }
 
-    fn store_response(&self, name: AnswerName, answer: KeptAnswer) -> BackendFuture<'_, ()> {
-        Box::pin(async move { self.store.keep_answer(name, answer).await.map_err(store_error) })
+    fn store_response(&self, name: AnswerName, answer: StoredResponse) -> BackendFuture<'_, ()> {
+        Box::pin(async move { self.store.save_response(name, answer).await.map_err(store_error) })
     }
 
     fn create_key(&self, key: NewKey) -> BackendFuture<'_, MintedKey> {

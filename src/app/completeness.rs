@@ -18,7 +18,7 @@ use crate::domain::{
 use crate::http::backend::ApiError;
 use crate::sink::mysql::Range;
 use crate::sink::{Sink, SinkError};
-use crate::store::{Known, Listed, Store, StoreError, UnderWay, blocking};
+use crate::store::{LedgerState, Listed, Store, StoreError, UnderWay, blocking};
 
 /// Ids compared per batch.
 const COMPARED_AT_ONCE: usize = 1_000;
@@ -307,22 +307,22 @@ impl Comparison {
         let counts = &mut self.counts;
         for Listed { id, combination, is_listed, known } in listed {
             counts.listed += 1;
-            counts.stored += u64::from(matches!(known, Known::Version(_)));
+            counts.stored += u64::from(matches!(known, LedgerState::Version(_)));
             let reason = match (known, held.remove(&id)) {
-                (Known::Version(version), Some(held)) if held.version < version => GapReason::OlderInSink,
-                (Known::Version(_), Some(held)) if held.is_listed != is_listed => GapReason::ListingInSink,
-                (Known::Version(_), Some(_)) if torn.contains(&id) => GapReason::ChildrenInSink,
-                (Known::Version(_), Some(_)) => {
+                (LedgerState::Version(version), Some(held)) if held.version < version => GapReason::OlderInSink,
+                (LedgerState::Version(_), Some(held)) if held.is_listed != is_listed => GapReason::ListingInSink,
+                (LedgerState::Version(_), Some(_)) if torn.contains(&id) => GapReason::ChildrenInSink,
+                (LedgerState::Version(_), Some(_)) => {
                     counts.in_sink += 1;
                     continue;
                 }
-                (Known::Gone, Some(held)) if held.is_listed && !is_listed => GapReason::ListingInSink,
-                (Known::Gone, _) => {
+                (LedgerState::Gone, Some(held)) if held.is_listed && !is_listed => GapReason::ListingInSink,
+                (LedgerState::Gone, _) => {
                     counts.gone += 1;
                     continue;
                 }
-                (Known::Version(_), None) => GapReason::NotInSink,
-                (Known::Unread, _) => GapReason::NeverRead,
+                (LedgerState::Version(_), None) => GapReason::NotInSink,
+                (LedgerState::Unread, _) => GapReason::NeverRead,
             };
             if under_way.pending.contains(&id) {
                 counts.pending += 1;

@@ -89,15 +89,15 @@ impl Inner {
 
     /// Since when the sink accepts nothing; none: it accepted documents when last checked.
     fn sink_away(&self) -> Result<Option<Millis>, StoreError> {
-        Ok(self.store.kept_time(SINK_AWAY)?.filter(|at| *at > 0))
+        Ok(self.store.saved_time(SINK_AWAY)?.filter(|at| *at > 0))
     }
 
     /// Stores since when the sink accepts nothing, or that it accepts again. Writes only on a change.
     async fn store_sink_away(&self) -> Result<(), StoreError> {
         let away = self.health.error().is_some();
         match self.sink_away()? {
-            None if away => self.store.keep_time(SINK_AWAY, self.store.clock().now()).await,
-            Some(_) if !away && self.health.is_known() => self.store.keep_time(SINK_AWAY, 0).await,
+            None if away => self.store.save_time(SINK_AWAY, self.store.clock().now()).await,
+            Some(_) if !away && self.health.is_known() => self.store.save_time(SINK_AWAY, 0).await,
             _ => Ok(()),
         }
     }

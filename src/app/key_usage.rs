@@ -74,7 +74,7 @@ impl Inner {
     pub(super) fn last_used_at(&self, key_id: &str) -> Result<Option<Millis>, StoreError> {
         match self.key_usage.last(key_id) {
             Some(at) => Ok(Some(at)),
-            None => self.store.kept_time(&name(key_id)),
+            None => self.store.saved_time(&name(key_id)),
         }
     }
 
@@ -103,7 +103,7 @@ impl Inner {
     /// Stores the last use of keys whose stored time is at least `age` milliseconds behind.
     pub(super) async fn store_key_usage(&self, age: Millis) {
         for (key_id, at) in self.key_usage.unstored(age) {
-            match self.store.keep_time(&name(&key_id), at).await {
+            match self.store.save_time(&name(&key_id), at).await {
                 Ok(()) => self.key_usage.set_stored(&key_id, at),
                 Err(error) => return error.warn("failed to store when api keys were used; trying again later"),
             }

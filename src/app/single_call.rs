@@ -82,7 +82,7 @@ impl<'a> Caller<'a> {
         let mut budget = self.take_slot(&shop.account, rule).await?;
         let outcome = self.source.get(credentials, call).await;
         if let Some(pause) = outcome.settle(&mut budget, Instant::now()) {
-            self.store.keep_pause(&shop.account, &rule.name, pause).await?;
+            self.store.save_pause(&shop.account, &rule.name, pause).await?;
         }
         self.counted(&rule.name, outcome).await
     }
@@ -92,7 +92,7 @@ impl<'a> Caller<'a> {
         if let Some(status) = outcome.call_status() {
             self.store.count_call(rule, status);
         }
-        self.store.keep_calls().await?;
+        self.store.save_calls().await?;
         Ok(outcome)
     }
 

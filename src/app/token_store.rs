@@ -27,7 +27,7 @@ impl TokenStore for PersistentTokens {
 
     fn store<'a>(&'a self, client_id: &'a str, kept: StoredToken) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            if let Err(error) = self.0.keep_token(client_id, &kept.token, kept.expires_at).await {
+            if let Err(error) = self.0.save_token(client_id, &kept.token, kept.expires_at).await {
                 error.warn("failed to store a token; the next start logs in again");
             }
         })
@@ -46,7 +46,7 @@ impl TokenStore for PersistentTokens {
 
     fn store_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if let Err(error) = self.0.keep_pause("", LOGIN, length).await {
+            if let Err(error) = self.0.save_pause("", LOGIN, length).await {
                 error.warn("failed to store the login host's pause; it is obeyed until this process ends");
             }
         })

@@ -312,7 +312,7 @@ mod tests {
                 error_class: None,
                 newest: None,
                 pass: Pass::default(),
-                drift: false,
+                list_moved: false,
                 followers: Vec::new(),
                 alarmed: false,
                 doubts: Vec::new(),

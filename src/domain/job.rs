@@ -10,7 +10,7 @@ use super::stream::{ListParams, StreamId};
 /// The number is part of the queue's keys; never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
+pub enum Priority {
     /// List pages; they find everything else.
     List = 0,
     /// Rows that an incremental run found.
@@ -37,8 +37,8 @@ pub struct ListPage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
     /// Digest of the last page whose number is a power of two, to detect a list that loops.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<String>,
+    #[serde(default, rename = "mark", skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<String>,
 }
 
 /// Records which rows a full walk did not see. Makes no call.
@@ -75,11 +75,12 @@ pub type Attempt = u32;
 /// A unit of durable work. `K` is what it does: [`JobKind`], or the one kind that is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job<K = JobKind> {
-    /// Unique within one data directory; orders jobs of one class.
+    /// Unique within one data directory; orders jobs of one priority.
     pub seq: u64,
     pub shop: String,
     pub resource: String,
-    pub class: Class,
+    #[serde(rename = "class")]
+    pub priority: Priority,
     #[serde(flatten)]
     pub kind: K,
     /// Tries so far, the running one included.
@@ -88,8 +89,8 @@ pub struct Job<K = JobKind> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// How often it was parked and automatically retried.
-    #[serde(default, skip_serializing_if = "super::is_default")]
-    pub revived: u32,
+    #[serde(default, rename = "revived", skip_serializing_if = "super::is_default")]
+    pub auto_retries: u32,
 }
 
 /// A claim on a job for one attempt. Only the current claim may commit; a late one is fenced off.
@@ -112,9 +113,9 @@ pub enum LeaseByKind {
 
 impl Job {
     /// A job without attempts.
-    pub fn new(seq: u64, shop: &str, resource: &str, class: Class, kind: JobKind) -> Job {
+    pub fn new(seq: u64, shop: &str, resource: &str, priority: Priority, kind: JobKind) -> Job {
         let (shop, resource) = (shop.to_owned(), resource.to_owned());
-        Job { seq, shop, resource, class, kind, attempts: 0, last_error: None, revived: 0 }
+        Job { seq, shop, resource, priority, kind, attempts: 0, last_error: None, auto_retries: 0 }
     }
 
     /// The id of the document that it reads; none for pages and sweeps.
@@ -149,15 +150,15 @@ impl<K: AsRef<ListParams>> Job<K> {
 
 impl<K> Job<K> {
     fn split(self) -> (K, Job<()>) {
-        let Job { seq, shop, resource, class, kind, attempts, last_error, revived } = self;
-        (kind, Job { seq, shop, resource, class, kind: (), attempts, last_error, revived })
+        let Job { seq, shop, resource, priority, kind, attempts, last_error, auto_retries } = self;
+        (kind, Job { seq, shop, resource, priority, kind: (), attempts, last_error, auto_retries })
     }
 }
 
 impl Job<()> {
     fn with_kind<K>(self, kind: K) -> Job<K> {
-        let Job { seq, shop, resource, class, kind: (), attempts, last_error, revived } = self;
-        Job { seq, shop, resource, class, kind, attempts, last_error, revived }
+        let Job { seq, shop, resource, priority, kind: (), attempts, last_error, auto_retries } = self;
+        Job { seq, shop, resource, priority, kind, attempts, last_error, auto_retries }
     }
 }
 

@@ -35,7 +35,7 @@ pub use clock::Clock;
 pub use completeness::{Completeness, Gap, GapReason, StoredVersion};
 pub use document::{Document, Entry, Parked, RunView};
 pub use duration::{parse_duration, rough_duration};
-pub use job::{Attempt, Class, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Sweep};
+pub use job::{Attempt, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Priority, Sweep};
 pub use json::Json;
 pub use log_throttle::LogThrottle;
 pub use retry::{Disposition, RetryPolicy};

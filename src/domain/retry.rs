@@ -14,9 +14,9 @@ pub enum Disposition {
     /// Not the job's fault (throttled, login host blocked, shutting down): try again after the pause without counting
     /// it.
     Postpone { after: Duration },
-    /// Retrying cannot help now: park it with the reason. With `may_pass` it is requeued automatically, at growing
+    /// Retrying cannot help now: park it with the reason. With `transient` it is requeued automatically, at growing
     /// intervals, like a job that failed too often.
-    Park { may_pass: bool },
+    Park { transient: bool },
     /// The shop's credentials are refused: stop the shop, keep its jobs.
     StopShop,
 }

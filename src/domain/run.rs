@@ -105,8 +105,8 @@ pub struct Run {
     pub pass: Pass,
     /// The list kept moving: even the last pass found rows that an earlier one should have seen, or missed rows from
     /// the middle of the list.
-    #[serde(default)]
-    pub drift: bool,
+    #[serde(default, rename = "drift")]
+    pub list_moved: bool,
     /// Streams to walk once no stream of this resource is being walked any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub followers: Vec<StreamId>,

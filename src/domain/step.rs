@@ -19,7 +19,7 @@ pub enum StepOutput<B = Bytes> {
     /// A list page was read.
     Page { lease: Lease<ListPage>, page: Page<B>, rule: WalkRule },
     /// A list page is given up and parked; the walk continues behind it.
-    PageSkipped { lease: Lease<ListPage>, reason: Cause, may_pass: bool, next: Next },
+    PageSkipped { lease: Lease<ListPage>, reason: Cause, transient: bool, next: Next },
     /// The store does all the work of a sweep.
     Sweep(Lease<Sweep>),
     /// A document was read.
@@ -112,9 +112,9 @@ pub enum Failure {
     Retry { after: Duration, error: Cause },
     /// Ready again at once and the attempt not counted; the lane itself waits.
     Postpone { error: Cause },
-    /// Given up; a page fails its run. `may_pass`: it may succeed later without a change, and is retried when the API
+    /// Given up; a page fails its run. `transient`: it may succeed later without a change, and is retried when the API
     /// answers for its list.
-    Park { reason: Cause, may_pass: bool },
+    Park { reason: Cause, transient: bool },
     /// The credentials that the shop had at its change of `read_at` are refused: it stops, the job stays.
     StopShop { reason: String, read_at: Millis },
 }
@@ -145,8 +145,8 @@ impl<B> StepOutput<B> {
                 let body = convert(&lease.job.kind.id, body)?;
                 StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms } }
             }
-            StepOutput::PageSkipped { lease, reason, may_pass, next } => {
-                StepOutput::PageSkipped { lease, reason, may_pass, next }
+            StepOutput::PageSkipped { lease, reason, transient, next } => {
+                StepOutput::PageSkipped { lease, reason, transient, next }
             }
             StepOutput::Sweep(lease) => StepOutput::Sweep(lease),
             StepOutput::Gone(lease) => StepOutput::Gone(lease),
@@ -187,7 +187,7 @@ impl Rejected {
     }
 
     /// Distinguishes rejected rows of one list.
-    pub fn mark(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         let id = self.id.as_deref().unwrap_or_default();
         match self.unreadable {
             Some(digest) => format!("{id}|{digest:016x}|{}", self.reason),

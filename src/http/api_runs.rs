@@ -123,7 +123,7 @@ impl From<RunView> for RunForm {
             error: run.error,
             newest: run.newest,
             passes: run.pass.number,
-            drift: run.drift,
+            drift: run.list_moved,
             forecast_at: view.forecast_at,
             pages_expected: view.pages_expected,
             waits_for: view.waits_for,

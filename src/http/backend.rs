@@ -23,7 +23,7 @@ use crate::domain::health::{Level, Reason, ShopHealth};
 use crate::domain::{Completeness, Mode, RunState, Shop};
 
 /// Stored responses, in the form of the store.
-pub use crate::store::{AnswerName, KeptAnswer};
+pub use crate::store::{AnswerName, StoredResponse};
 
 /// Documents, in the form of the sink.
 pub use crate::sink::{Item as DocumentItem, ItemPage as DocumentPage};
@@ -50,10 +50,10 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unavailable` when it cannot be read.
-    fn load_response(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError>;
+    fn load_response(&self, name: &AnswerName) -> Result<Option<StoredResponse>, ApiError>;
 
     /// Stores a response durably for 24 h, or less when there are very many.
-    fn store_response(&self, name: AnswerName, answer: KeptAnswer) -> BackendFuture<'_, ()>;
+    fn store_response(&self, name: AnswerName, answer: StoredResponse) -> BackendFuture<'_, ()>;
 
     /// Creates a key. Its text is returned only here; a stored response holds it sealed.
     ///

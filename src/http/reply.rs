@@ -16,7 +16,7 @@ use warp::http::header::{
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
-use super::backend::{ApiError, FieldError, KeptAnswer};
+use super::backend::{ApiError, FieldError, StoredResponse};
 
 /// Links a response to the log; the client may choose it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,7 +61,7 @@ impl Reply {
     }
 
     /// A stored response, marked as replayed.
-    pub(super) fn replayed(stored: KeptAnswer) -> ApiResult {
+    pub(super) fn replayed(stored: StoredResponse) -> ApiResult {
         let broken = |what: &str| ApiError::Internal(format!("a stored response has an invalid {what}"));
         let mut headers = HeaderMap::from_iter([(REPLAYED, HeaderValue::from_static("true"))]);
         if !stored.body.is_empty() {
@@ -75,10 +75,10 @@ impl Reply {
     }
 
     /// The form to store: all but the common headers.
-    pub(super) fn to_stored(&self, request: [u8; 32]) -> KeptAnswer {
+    pub(super) fn to_stored(&self, request: [u8; 32]) -> StoredResponse {
         let location = self.headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = String::from_utf8_lossy(&self.body).into_owned();
-        KeptAnswer { request, status: self.status.as_u16(), location, body }
+        StoredResponse { request, status: self.status.as_u16(), location, body }
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Reply {

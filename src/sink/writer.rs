@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::{Entry, LogThrottle};
-use crate::store::{Slot, Store, StoreError, Waiting, blocking};
+use crate::store::{OutboxItem, OutboxPosition, Store, StoreError, blocking};
 use crate::supervisor::describe_join_error;
 
 /// Entries per transaction: beyond a few hundred the server gains nothing.
@@ -93,15 +93,15 @@ impl Health {
 pub async fn run_archive(store: Store, stop: CancellationToken) {
     store.archive_when_settling();
     loop {
-        let slots = store.outbox_slots(BATCH_MAX, BATCH_BYTES_MAX).unwrap_or_default();
-        if slots.is_empty() {
+        let positions = store.outbox_positions(BATCH_MAX, BATCH_BYTES_MAX).unwrap_or_default();
+        if positions.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = store.signals().outbox.notified() => {}
             }
             continue;
         }
-        if let Err(error) = store.archive(slots).await {
+        if let Err(error) = store.archive(positions).await {
             error.warn("documents could not be archived; trying again");
             if pause(&stop, STORE_PAUSE).await {
                 return;
@@ -129,7 +129,7 @@ pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: Ca
             batch = writer.next_from_start().await;
             continue;
         }
-        let last = batch.last().map(|waiting: &Waiting| waiting.slot);
+        let last = batch.last().map(|item: &OutboxItem| item.position);
         let next = tokio::spawn(read(writer.store.clone(), last));
         writer.write_batch(batch).await;
         batch = writer.opened(next.await).await;
@@ -150,19 +150,19 @@ struct Writer {
     left_behind: bool,
     /// Entries that lost their connection when written alone, with the number of times. They are tried after the
     /// others.
-    suspects: BTreeMap<Slot, u32>,
+    suspects: BTreeMap<OutboxPosition, u32>,
     /// Throttles the warnings about refused documents, by class.
     refusals: BTreeMap<SinkErrorClass, LogThrottle>,
 }
 
 /// Decrypts the outbox entries after a position, on a blocking thread.
-async fn read(store: Store, after: Option<Slot>) -> Result<Vec<Waiting>, StoreError> {
+async fn read(store: Store, after: Option<OutboxPosition>) -> Result<Vec<OutboxItem>, StoreError> {
     blocking(move || store.outbox_batch(after, BATCH_MAX, BATCH_BYTES_MAX)).await
 }
 
 impl Writer {
     /// Reads the oldest entries; waits if there are none. Entries whose acknowledgement failed are read again.
-    async fn next_from_start(&mut self) -> Vec<Waiting> {
+    async fn next_from_start(&mut self) -> Vec<OutboxItem> {
         self.acknowledged().await;
         if std::mem::take(&mut self.left_behind) {
             pause(&self.stop, LEFT_PAUSE).await;
@@ -177,7 +177,7 @@ impl Writer {
         batch
     }
 
-    async fn opened(&self, read: Result<Result<Vec<Waiting>, StoreError>, JoinError>) -> Vec<Waiting> {
+    async fn opened(&self, read: Result<Result<Vec<OutboxItem>, StoreError>, JoinError>) -> Vec<OutboxItem> {
         let error = match read {
             Ok(Ok(batch)) => return batch,
             Ok(Err(error)) => error.to_string(),
@@ -190,9 +190,9 @@ impl Writer {
 
     /// Writes a batch, bisecting it where necessary, until every entry is written, deferred or parked, or the writer
     /// is stopped.
-    async fn write_batch(&mut self, batch: Vec<Waiting>) {
+    async fn write_batch(&mut self, batch: Vec<OutboxItem>) {
         let (suspected, others): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|waiting| self.suspects.contains_key(&waiting.slot));
+            batch.into_iter().partition(|item| self.suspects.contains_key(&item.position));
         let mut left: Vec<_> = suspected.into_iter().map(|one| (vec![one], REPEATS_OF_PART_MAX)).collect();
         if !others.is_empty() {
             left.push((others, REPEATS_MAX));
@@ -215,8 +215,8 @@ impl Writer {
         }
     }
 
-    async fn write_part(&mut self, part: &[Waiting], repeats_max: u32) -> Part {
-        let entries: Vec<&Entry> = part.iter().filter_map(|waiting| waiting.entry.as_ref()).collect();
+    async fn write_part(&mut self, part: &[OutboxItem], repeats_max: u32) -> Part {
+        let entries: Vec<&Entry> = part.iter().filter_map(|item| item.entry.as_ref()).collect();
         let (mut repeats, mut lost, mut reconnect) = (0, 0, RECONNECT_MIN);
         loop {
             let error = match self.attempt(&entries).await {
@@ -274,15 +274,15 @@ impl Writer {
     }
 
     /// Starts to acknowledge a part, after the previous acknowledgement has finished.
-    async fn acknowledge(&mut self, part: &[Waiting]) {
+    async fn acknowledge(&mut self, part: &[OutboxItem]) {
         self.acknowledged().await;
-        for waiting in part {
-            self.suspects.remove(&waiting.slot);
+        for item in part {
+            self.suspects.remove(&item.position);
         }
-        let slots = part.iter().map(|waiting| waiting.slot).collect();
+        let positions = part.iter().map(|item| item.position).collect();
         let store = self.store.clone();
         self.acknowledging.spawn(async move {
-            let acknowledged = store.acknowledge(slots).await;
+            let acknowledged = store.acknowledge(positions).await;
             if let Err(error) = &acknowledged {
                 error.warn("written documents could not be acknowledged; they are written again, which does no harm");
             }
@@ -303,11 +303,11 @@ impl Writer {
     /// Parks a refused document. One that only lost races is deferred: another client holds its row, and the others
     /// must not wait for that. One that lost its connections is deferred a number of times, because the link may be
     /// bad.
-    async fn give_up(&mut self, one: &Waiting, error: &SinkError) {
+    async fn give_up(&mut self, one: &OutboxItem, error: &SinkError) {
         let later = match error.class {
             SinkErrorClass::Repeat => true,
             SinkErrorClass::Disconnected => {
-                let suspicions = self.suspects.entry(one.slot).or_default();
+                let suspicions = self.suspects.entry(one.position).or_default();
                 *suspicions += 1;
                 *suspicions < SUSPICIONS_MAX
             }
@@ -318,11 +318,11 @@ impl Writer {
             self.left_behind = true;
             return;
         }
-        self.suspects.remove(&one.slot);
+        self.suspects.remove(&one.position);
         if let Some(suppressed) = self.refusals.entry(error.class).or_default().allow(Instant::now()) {
             tracing::warn!(error = error.text, suppressed, "the sink refuses a document; it is parked");
         }
-        if let Err(error) = self.store.park_entry(one.slot, error.text.clone(), REPEATS_MAX).await {
+        if let Err(error) = self.store.park_entry(one.position, error.text.clone(), REPEATS_MAX).await {
             error.warn("a refused document could not be parked; trying again");
             pause(&self.stop, STORE_PAUSE).await;
         }

@@ -133,9 +133,9 @@ impl SourceError {
             // JSON that does not match the definition usually does not at the next call either.
             SourceError::Shape { .. } | SourceError::NoContent => Disposition::RetryOnce,
             // About rights or the account, not the document: works again once they are restored.
-            SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { may_pass: true },
+            SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { transient: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
-                Disposition::Park { may_pass: false }
+                Disposition::Park { transient: false }
             }
         }
     }
@@ -258,8 +258,8 @@ mod tests {
         }
         // A firewall's own page is like a gateway's; the API's own refusal may be temporary.
         assert_eq!(of(403, "text/html", "<html>", None), unavailable(403, None));
-        assert_eq!(of(403, json, "{}", None).disposition(), Disposition::Park { may_pass: true });
-        assert_eq!(of(400, json, "{}", None).disposition(), Disposition::Park { may_pass: false });
+        assert_eq!(of(403, json, "{}", None).disposition(), Disposition::Park { transient: true });
+        assert_eq!(of(400, json, "{}", None).disposition(), Disposition::Park { transient: false });
         assert_eq!(of(503, json, "", Some(7)), unavailable(503, Some(Duration::from_secs(7))));
         assert_eq!(of(429, json, "", Some(4)), SourceError::Throttled { retry_after: Some(Duration::from_secs(4)) });
         assert_eq!(of(429, json, "", None), SourceError::Throttled { retry_after: Some(Duration::from_secs(9)) });
@@ -302,8 +302,8 @@ mod tests {
             (_, Disposition::Postpone { after }) if after == Duration::from_secs(7) => "pause",
             (_, Disposition::Retry { after: Some(_) }) => "pause and retry",
             (_, Disposition::Postpone { .. }) => "pause",
-            (_, Disposition::Park { may_pass: true }) => "park for now",
-            (_, Disposition::Park { may_pass: false }) => "park",
+            (_, Disposition::Park { transient: true }) => "park for now",
+            (_, Disposition::Park { transient: false }) => "park",
             (_, Disposition::StopShop) => "stop the shop",
             (_, _) => "retry",
         };
@@ -344,10 +344,10 @@ mod tests {
             (SourceError::Redirected { status: 302 }, retry(None)),
             (SourceError::Malformed { detail: String::new() }, retry(None)),
             (SourceError::Shape { detail: String::new() }, Disposition::RetryOnce),
-            (SourceError::NotFound { status: 404, detail: String::new() }, Disposition::Park { may_pass: false }),
-            (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park { may_pass: false }),
-            (SourceError::Rejected { status: 403, detail: String::new() }, Disposition::Park { may_pass: true }),
-            (SourceError::TooLarge { limit: 8 }, Disposition::Park { may_pass: false }),
+            (SourceError::NotFound { status: 404, detail: String::new() }, Disposition::Park { transient: false }),
+            (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park { transient: false }),
+            (SourceError::Rejected { status: 403, detail: String::new() }, Disposition::Park { transient: true }),
+            (SourceError::TooLarge { limit: 8 }, Disposition::Park { transient: false }),
         ];
         for (error, disposition) in table {
             assert_eq!(error.disposition(), disposition, "{error}");

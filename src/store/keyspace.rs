@@ -20,7 +20,7 @@
 //! | `g` | shop, resource | the full walk after which gaps in the sink were last repaired |
 //! | `h` | shop, resource, combination, parked id | a parked job that a later successful walk resolves |
 //! | `i` | digest of a request's name | the stored response, sealed |
-//! | `j` | shop, resource, L or D, class, record | ready jobs, alike but for seq and id |
+//! | `j` | shop, resource, L or D, priority, record | ready jobs, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
 //! | `l` | claim | jobs whose attempt is under way |
 //! | `m` | name | store-wide values and counters |
@@ -40,7 +40,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Class, Job, JobKind, StreamId};
+use crate::domain::{Job, JobKind, Priority, StreamId};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,9 +77,9 @@ impl Queue {
         key
     }
 
-    pub(super) fn key(&self, class: Class, record: u64) -> Vec<u8> {
+    pub(super) fn key(&self, priority: Priority, record: u64) -> Vec<u8> {
         let mut key = self.prefix();
-        key.push(class as u8);
+        key.push(priority as u8);
         key.extend(record.to_be_bytes());
         key
     }
@@ -289,6 +289,11 @@ pub(super) fn row(of: &StreamId, id: &str) -> Vec<u8> {
     let mut key = stream(b'r', of);
     key.extend_from_slice(id.as_bytes());
     key
+}
+
+/// A row that cannot be stored. A control character leads: no stored id begins with one.
+pub(super) fn rejected_row(of: &StreamId, fingerprint: &str) -> Vec<u8> {
+    row(of, &format!("\u{1}{fingerprint}"))
 }
 
 /// A parked job that a walk may resolve.

@@ -58,7 +58,7 @@ pub(super) enum LeasePause {
 pub(super) async fn run(inner: Arc<Inner>, shop: Arc<Shop>, lease: Lease) -> AttemptResult {
     let Some(definition) = inner.definition(&lease.job.resource) else {
         let reason = format!("resource `{}` is no longer configured", lease.job.resource);
-        return AttemptResult::without_call(lease.failed(Failure::Park { reason: reason.into(), may_pass: false }));
+        return AttemptResult::without_call(lease.failed(Failure::Park { reason: reason.into(), transient: false }));
     };
     let step = Step { inner: &inner, definition, shop: &shop, attempt: lease.attempt };
     match lease.by_kind() {
@@ -251,10 +251,10 @@ impl Step<'_> {
     ) -> AttemptResult {
         let stream = lease.job.stream();
         let mut failed = self.failed(lease.clone(), Some(made), error);
-        if let StepOutput::Failed { failure: Failure::Park { reason, may_pass }, .. } = &failed.output
+        if let StepOutput::Failed { failure: Failure::Park { reason, transient }, .. } = &failed.output
             && let Some(next) = pages::page_behind(self.definition, position, error, || self.is_only_this_list(&stream))
         {
-            failed.output = StepOutput::PageSkipped { lease, reason: reason.clone(), may_pass: *may_pass, next };
+            failed.output = StepOutput::PageSkipped { lease, reason: reason.clone(), transient: *transient, next };
         }
         failed
     }
@@ -271,7 +271,7 @@ impl Step<'_> {
                 let pause = if is_of_shop { LeasePause::Shop(after) } else { LeasePause::Lane(after) };
                 (Failure::Postpone { error: error.cause() }, Some(pause))
             }
-            Disposition::Park { may_pass } => (Failure::Park { reason: error.cause(), may_pass }, None),
+            Disposition::Park { transient } => (Failure::Park { reason: error.cause(), transient }, None),
             Disposition::StopShop => {
                 (Failure::StopShop { reason: error.to_string(), read_at: self.shop.updated_at }, None)
             }
@@ -303,7 +303,7 @@ fn unreadable(error: StoreError) -> SourceError {
 fn retry_or_park(policy: &RetryPolicy, attempt: Attempt, most: u32, hint: Option<Duration>, error: Cause) -> Failure {
     if attempt >= most {
         let reason = Cause::new(error.class, format!("{error} (after {attempt} attempts)"));
-        return Failure::Park { reason, may_pass: true };
+        return Failure::Park { reason, transient: true };
     }
     Failure::Retry { after: policy.delay(attempt, hint, fastrand::f64()), error }
 }

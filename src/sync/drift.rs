@@ -98,7 +98,7 @@ impl Drifts {
         for (resource, drift) in unsaved {
             // After a failure the rest is left for the next save.
             if saved.is_ok() {
-                saved = store.keep_drift(&resource, &drift).await;
+                saved = store.save_drift(&resource, &drift).await;
             }
             if saved.is_err() {
                 self.all().entry(resource).or_default().is_unsaved = true;

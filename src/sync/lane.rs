@@ -416,7 +416,7 @@ impl Next {
 async fn commit(inner: Arc<Inner>, LaneKey { account, rule }: LaneKey, batch: Batch) {
     let store = &inner.deps.store;
     if let Some(length) = batch.pause
-        && let Err(error) = store.keep_pause(&account, &rule, length).await
+        && let Err(error) = store.save_pause(&account, &rule, length).await
     {
         error.warn("failed to store a pause that the API asked for; it holds until this process ends");
     }
@@ -424,7 +424,7 @@ async fn commit(inner: Arc<Inner>, LaneKey { account, rule }: LaneKey, batch: Ba
         error.warn("failed to commit finished attempts; they run again");
     }
     for (resource, drift) in batch.drift {
-        if let Err(error) = store.keep_drift(&resource, &drift).await {
+        if let Err(error) = store.save_drift(&resource, &drift).await {
             error.warn("failed to persist the drift report");
         }
     }

@@ -187,7 +187,7 @@ impl Engine {
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("calls in flight were cancelled; they run again at the next start");
         }
-        if let Err(error) = self.0.deps.store.keep_calls().await {
+        if let Err(error) = self.0.deps.store.save_calls().await {
             error.warn("failed to save the counts of the last calls");
         }
     }

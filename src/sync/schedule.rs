@@ -118,11 +118,11 @@ pub async fn serve_due(engine: &Engine, timetable: &Timetable) -> Result<(), Sto
     let incremental = take_due(engine, "sync", &timetable.sync).await?;
     if let Some(at) = full {
         engine.walk_all(Mode::Full).await?;
-        engine.0.deps.store.keep_time("reconcile", at).await?;
+        engine.0.deps.store.save_time("reconcile", at).await?;
     }
     if let Some(at) = incremental {
         engine.walk_all(Mode::Incremental).await?;
-        engine.0.deps.store.keep_time("sync", at).await?;
+        engine.0.deps.store.save_time("sync", at).await?;
     }
     Ok(())
 }
@@ -130,10 +130,10 @@ pub async fn serve_due(engine: &Engine, timetable: &Timetable) -> Result<(), Sto
 async fn take_due(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Option<Millis>, StoreError> {
     let store = &engine.0.deps.store;
     let now = store.clock().now();
-    match store.kept_time(name)? {
+    match store.saved_time(name)? {
         Some(last) if last <= now + AHEAD_MAX_MS => Ok(due(schedule, last, now)),
         // The first tick ever, or a clock that was set back: count from now.
-        _ => store.keep_time(name, now).await.map(|()| None),
+        _ => store.save_time(name, now).await.map(|()| None),
     }
 }
 

@@ -82,7 +82,7 @@ impl Room {
         match allocated {
             Ok(()) => {
                 ahead.until = length + wanted + STEP;
-                self.keep_reserve();
+                self.ensure_reserve();
                 Ok(())
             }
             Err(Errno::NOSPC | Errno::DQUOT) => Err(StoreError::Full),
@@ -99,7 +99,7 @@ impl Room {
 
     /// Makes the reserve when it is not there, as large as the disk allows. Without one only a start on a full
     /// disk is in doubt, so a failure is no error.
-    pub(crate) fn keep_reserve(&self) {
+    pub(crate) fn ensure_reserve(&self) {
         let path = self.directory.join(RESERVE);
         if path.exists() {
             return;

@@ -64,7 +64,7 @@ impl SledKv {
         let has_large = AtomicBool::new(engine.db()?.contains_key(LARGE_MARK).map_err(failure)?);
         let again = log.try_clone().map_err(|error| StoreError::io(&path, error))?;
         let room = Room::new(directory, again);
-        room.keep_reserve();
+        room.ensure_reserve();
         engine.broken.store(false, Ordering::Relaxed);
         Ok(SledKv { engine, log, has_large, room, collector: Collector::default(), _lock: lock })
     }

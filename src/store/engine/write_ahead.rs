@@ -120,7 +120,7 @@ impl<K: Kv> Logged<K> {
             self.bind(wal)?;
         }
         if !wal.has_room(bytes) || self.pending().bytes > PENDING_MAX {
-            self.take_over(wal)?;
+            self.merge_from(wal)?;
         }
         wal.grow(bytes)
     }
@@ -135,7 +135,7 @@ impl<K: Kv> Logged<K> {
     }
 
     /// Has the engine take over what is pending. When it has no room for a part of it, all stays pending.
-    fn take_over(&self, wal: &mut Wal) -> Result<(), StoreError> {
+    fn merge_from(&self, wal: &mut Wal) -> Result<(), StoreError> {
         if self.pending().changes.is_empty() {
             return Ok(());
         }
@@ -160,7 +160,7 @@ impl<K: Kv> Logged<K> {
         let mut wal = self.wal();
         let bytes = wal::bytes_max(changes);
         if bytes > COMMIT_MAX {
-            self.take_over(&mut wal)?;
+            self.merge_from(&mut wal)?;
             return self.engine.apply(changes);
         }
         self.make_room(&mut wal, bytes)?;
@@ -275,7 +275,7 @@ impl<K: Kv> Kv for Logged<K> {
         self.engine.has_room(changes)?;
         let mut wal = self.wal();
         let made = match wal::bytes_max(changes) {
-            bytes if bytes > COMMIT_MAX => self.take_over(&mut wal),
+            bytes if bytes > COMMIT_MAX => self.merge_from(&mut wal),
             bytes => self.make_room(&mut wal, bytes),
         };
         if made.as_ref().is_err_and(|error| *error != StoreError::Full) {
@@ -309,7 +309,7 @@ impl<K: Kv> Drop for Logged<K> {
             return;
         }
         let mut wal = self.wal();
-        if let Err(error) = self.take_over(&mut wal) {
+        if let Err(error) = self.merge_from(&mut wal) {
             tracing::debug!(%error, "the engine could not take over its log; the next start reads it");
         }
     }

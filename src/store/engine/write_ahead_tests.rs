@@ -67,7 +67,7 @@ fn shown(kv: &dyn Kv, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<Change>),
-    TakeOver,
+    MergeFrom,
     Kill,
     Close,
 }
@@ -77,7 +77,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         .prop_map(|(key, value)| -> Change { (key, value.map(|value| vec![value; usize::from(value)])) });
     let step = prop_oneof![
         6 => collection::vec(change, 1..5).prop_map(Step::Commit),
-        1 => proptest::strategy::Just(Step::TakeOver),
+        1 => proptest::strategy::Just(Step::MergeFrom),
         1 => proptest::strategy::Just(Step::Kill),
         1 => proptest::strategy::Just(Step::Close),
     ];
@@ -103,7 +103,7 @@ proptest! {
                         };
                     }
                 }
-                Step::TakeOver => logged.take_over(&mut logged.wal()).unwrap(),
+                Step::MergeFrom => logged.merge_from(&mut logged.wal()).unwrap(),
                 Step::Kill => {
                     kill(logged);
                     logged = open(&engine, directory.path()).unwrap();
@@ -133,13 +133,13 @@ fn a_scan_shows_what_the_engine_takes_over_meanwhile() {
     let (engine, directory) = (Shared::default(), tempfile::tempdir().unwrap());
     let logged = open(&engine, directory.path()).unwrap();
     logged.apply(&[put("ka", "1"), put("kd", "4")]).unwrap();
-    logged.take_over(&mut logged.wal()).unwrap();
+    logged.merge_from(&mut logged.wal()).unwrap();
     logged.apply(&[put("kb", "2"), put("kc", "3"), (b"kd".to_vec(), None), put("ke", "5")]).unwrap();
     let mut up = logged.scan(b"k", b"");
     let mut down = logged.scan_back(b"k", b"kf");
     assert_eq!(up.next().unwrap().unwrap().0, b"ka");
     assert_eq!(down.next().unwrap().unwrap().0, b"ke");
-    logged.take_over(&mut logged.wal()).unwrap();
+    logged.merge_from(&mut logged.wal()).unwrap();
     let keys = |scan: Pairs<'_>| scan.map(|pair| pair.unwrap().0).collect::<Vec<_>>();
     assert_eq!(keys(up), [b"kb", b"kc", b"ke"]);
     assert_eq!(keys(down), [b"kc", b"kb", b"ka"]);
@@ -152,7 +152,7 @@ fn a_full_engine_refuses_and_loses_nothing() {
     logged.apply(&[put("a", "1")]).unwrap();
     engine.1.store(true, Ordering::SeqCst);
     assert_eq!(logged.has_room(&[put("b", "2")]), Err(StoreError::Full));
-    assert_eq!(logged.take_over(&mut logged.wal()), Err(StoreError::Full));
+    assert_eq!(logged.merge_from(&mut logged.wal()), Err(StoreError::Full));
     drop(logged);
     engine.1.store(false, Ordering::SeqCst);
     let logged = open(&engine, directory.path()).unwrap();

@@ -15,7 +15,7 @@ use crate::store::keyspace;
 use crate::store::ops::archive;
 use crate::store::ops::park::{self, Refusal};
 use crate::store::ops::run_progress::RunCounts;
-use crate::store::records::outbox::{self, Slot, Waiting};
+use crate::store::records::outbox::{self, OutboxItem, OutboxPosition};
 use crate::store::records::shops;
 use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
@@ -28,22 +28,23 @@ pub(crate) const ARCHIVED_BYTES_MAX: usize = 512 * 1024;
 
 /// Moves the oldest entries into the archive, as many as fit one commit.
 pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
-    let (mut slots, mut size) = (Vec::new(), 0);
+    let (mut positions, mut size) = (Vec::new(), 0);
     for pair in tx.pairs(keyspace::OUTBOX, keyspace::OUTBOX) {
         let (key, stored) = pair?;
         let record = keyspace::number_of(&key).unwrap_or(0);
-        slots.extend(outbox::entries(&stored)?.iter().map(|entry| Slot { record, version: entry.version }));
+        positions
+            .extend(outbox::entries(&stored)?.iter().map(|entry| OutboxPosition { record, version: entry.version }));
         size += stored.len();
-        if slots.len() >= ARCHIVED_MAX || size >= ARCHIVED_BYTES_MAX {
+        if positions.len() >= ARCHIVED_MAX || size >= ARCHIVED_BYTES_MAX {
             break;
         }
     }
-    if slots.is_empty() { Ok(()) } else { move_to_archive(tx, &slots, now) }
+    if positions.is_empty() { Ok(()) } else { move_to_archive(tx, &positions, now) }
 }
 
-pub(crate) fn move_to_archive(tx: &mut Tx<'_>, slots: &[Slot], now: i64) -> Result<(), StoreError> {
+pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now: i64) -> Result<(), StoreError> {
     let mut counts = RunCounts::default();
-    for (version, head, sealed) in outbox::remove(tx, slots)? {
+    for (version, head, sealed) in outbox::remove(tx, positions)? {
         if !archive::apply(tx, version, &head, &sealed)? {
             outbox::append(tx, &head, &sealed, now)?;
             continue;
@@ -92,7 +93,12 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn outbox_batch(&self, after: Option<Slot>, count: usize, bytes: usize) -> Result<Vec<Waiting>, StoreError> {
+    pub fn outbox_batch(
+        &self,
+        after: Option<OutboxPosition>,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<OutboxItem>, StoreError> {
         let from =
             after.map_or_else(|| keyspace::OUTBOX.to_vec(), |after| keyspace::outbox(after.record.saturating_add(1)));
         let mut batch = Vec::new();
@@ -102,7 +108,7 @@ impl Store {
             let number = keyspace::number_of(&key).unwrap_or(0);
             for stored in outbox::entries(&record)? {
                 size += stored.len();
-                let (slot, bytes) = (Slot { record: number, version: stored.version }, stored.len());
+                let (position, bytes) = (OutboxPosition { record: number, version: stored.version }, stored.len());
                 let entry = match self.open_entry(stored.version, stored.head()?, stored.sealed) {
                     Err(StoreError::Sealed { context }) => {
                         tracing::error!(context, "a document cannot be opened and is left out until it is read again");
@@ -110,7 +116,7 @@ impl Store {
                     }
                     opened => opened?,
                 };
-                batch.push(Waiting { slot, entry, bytes });
+                batch.push(OutboxItem { position, entry, bytes });
             }
             if batch.len() >= count || size >= bytes {
                 break;
@@ -147,11 +153,11 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors; then nothing is removed and the batch will be written again.
-    pub async fn acknowledge(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+    pub async fn acknowledge(&self, positions: Vec<OutboxPosition>) -> Result<(), StoreError> {
         let now = self.now();
         self.transact(move |tx| {
             let mut counts = RunCounts::default();
-            for (_, head, _) in outbox::remove(tx, &slots)? {
+            for (_, head, _) in outbox::remove(tx, &positions)? {
                 acknowledged(tx, head, &mut counts);
             }
             counts.apply(tx, now)?;
@@ -165,9 +171,9 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors; then nothing has moved.
-    pub async fn archive(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+    pub async fn archive(&self, positions: Vec<OutboxPosition>) -> Result<(), StoreError> {
         let now = self.now();
-        self.transact(move |tx| move_to_archive(tx, &slots, now)).await
+        self.transact(move |tx| move_to_archive(tx, &positions, now)).await
     }
 
     /// Makes settling move what it adds to the outbox into the archive, in the same commit. Other entries wait for
@@ -180,10 +186,10 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn park_entry(&self, slot: Slot, reason: String, attempts: u32) -> Result<(), StoreError> {
+    pub async fn park_entry(&self, position: OutboxPosition, reason: String, attempts: u32) -> Result<(), StoreError> {
         let (now, parked_max) = (self.now(), self.parked_max());
         let paused = self.transact(move |tx| {
-            if let Some((_, head, sealed)) = outbox::remove(tx, &[slot])?.pop() {
+            if let Some((_, head, sealed)) = outbox::remove(tx, &[position])?.pop() {
                 park::park_entry(tx, head, sealed, Refusal { reason, attempts }, now)?;
             }
             park::pause_full(tx, parked_max, now)

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{Class, FetchDetail, Job, JobKind, ListParams, StreamId};
+use crate::domain::{FetchDetail, Job, JobKind, ListParams, Priority, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue, QueueKind};
@@ -22,7 +22,7 @@ const WANTED_AT_ONCE: usize = 500;
 
 /// What is known of one listed id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum LedgerState {
     /// Its document was never read.
     Unread,
     /// The API does not know it.
@@ -39,7 +39,7 @@ pub struct Listed {
     pub combination: ListParams,
     /// A stream still lists it.
     pub is_listed: bool,
-    pub known: Known,
+    pub known: LedgerState,
 }
 
 /// Ids that are under way, or were given up.
@@ -83,9 +83,9 @@ impl Store {
                 let bytes = self.0.kv.get(&keyspace::document(&stream.shop, &stream.resource, &id))?;
                 let note: Option<DocumentNote> = bytes.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
                 let known = match note {
-                    None => Known::Unread,
-                    Some(note) if note.version == ledger::GONE => Known::Gone,
-                    Some(note) => Known::Version(note.version),
+                    None => LedgerState::Unread,
+                    Some(note) if note.version == ledger::GONE => LedgerState::Gone,
+                    Some(note) => LedgerState::Version(note.version),
                 };
                 Ok(Listed { id, combination: stream.combination.clone(), is_listed, known })
             })
@@ -135,7 +135,7 @@ impl Store {
         let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             detail::forget(tx, stream, id)?;
             let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
-            let job = new_job(tx, &stream.shop, &stream.resource, Class::Changed, read)?;
+            let job = new_job(tx, &stream.shop, &stream.resource, Priority::Changed, read)?;
             enqueue(tx, &job)?;
             Ok(true)
         };

@@ -1,6 +1,6 @@
 //! Applies a fetched document: its ledger entry, an outbox entry, the next re-read.
 
-use crate::domain::{Class, FetchDetail, FetchedDocument, Job, Run, StreamId};
+use crate::domain::{FetchDetail, FetchedDocument, Job, Priority, Run, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -100,7 +100,7 @@ pub(crate) fn plan_refresh(
     now: i64,
 ) -> Result<DueJob, StoreError> {
     let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
-    let job = new_job(tx, &stream.shop, &stream.resource, Class::Refresh, read)?;
+    let job = new_job(tx, &stream.shop, &stream.resource, Priority::Refresh, read)?;
     let planned = DueJob { due: now.saturating_add(pause), seq: job.seq };
     delay(tx, job, planned.due, now)?;
     Ok(planned)
@@ -113,13 +113,13 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, planned: DueJob) -> Result<b
     }
     let queue =
         Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: keyspace::QueueKind::Detail };
-    ready_queue::remove(tx, &queue, Class::Refresh, planned.seq)
+    ready_queue::remove(tx, &queue, Priority::Refresh, planned.seq)
 }
 
 /// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be canceled. Does
 /// nothing for other jobs.
 pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Result<(), StoreError> {
-    let Some(id) = job.document().filter(|_| job.class == Class::Refresh) else { return Ok(()) };
+    let Some(id) = job.document().filter(|_| job.priority == Priority::Refresh) else { return Ok(()) };
     let key = keyspace::document(&job.shop, &job.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
     let mut note: DocumentNote = decode("a ledger document", &bytes)?;
@@ -141,7 +141,7 @@ pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
         return Ok(false);
     }
     let read = FetchDetail { run: Some(run.id), combination: run.stream.combination.clone(), id: id.to_owned() };
-    let job = new_job(tx, &run.stream.shop, &run.stream.resource, Class::Refresh, read)?;
+    let job = new_job(tx, &run.stream.shop, &run.stream.resource, Priority::Refresh, read)?;
     enqueue(tx, &job)?;
     note.refresh = None;
     tx.put(key, encode("a ledger document", &note)?);

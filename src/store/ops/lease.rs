@@ -13,28 +13,33 @@ use crate::store::tx::handle::{SharedLeases, Store, lock_leases};
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
-pub(crate) fn records_of(picked: &[SelectedJob]) -> Vec<LeaseRecord> {
-    let mut begun: Vec<LeaseRecord> = Vec::new();
-    for SelectedJob { queue, record, job } in picked {
-        if let Some(known) = begun.iter_mut().find(|begun| begun.record == *record && begun.queue == *queue) {
+pub(crate) fn records_of(selected: &[SelectedJob]) -> Vec<LeaseRecord> {
+    let mut records: Vec<LeaseRecord> = Vec::new();
+    for SelectedJob { queue, record, job } in selected {
+        if let Some(known) = records.iter_mut().find(|known| known.record == *record && known.queue == *queue) {
             known.seqs.insert(job.seq);
         } else {
-            begun.push(LeaseRecord { queue: queue.clone(), class: job.class, record: *record, seqs: [job.seq].into() });
+            records.push(LeaseRecord {
+                queue: queue.clone(),
+                priority: job.priority,
+                record: *record,
+                seqs: [job.seq].into(),
+            });
         }
     }
-    begun
+    records
 }
 
 /// Ends leases, current or late; returns which were current.
 pub(crate) fn release<'a>(
     tx: &mut Tx<'_>,
-    claims: &SharedLeases,
+    active: &SharedLeases,
     leases: impl Iterator<Item = &'a Lease>,
 ) -> Vec<bool> {
-    let mut claims = lock_leases(claims);
+    let mut active = lock_leases(active);
     leases
         .map(|lease| {
-            let released = claims.release(lease);
+            let released = active.release(lease);
             if released == Some(true) {
                 tx.delete(keyspace::lease(lease.claim));
             }
@@ -46,8 +51,8 @@ pub(crate) fn release<'a>(
 /// Counts the attempts that the previous process did not finish.
 pub(crate) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     for (key, bytes) in tx.scan(keyspace::LEASES, keyspace::LEASES, usize::MAX)? {
-        for LeaseRecord { queue, class, record, seqs } in decode::<Vec<LeaseRecord>>("a claim", &bytes)? {
-            ready_queue::count_attempts(tx, queue.key(class, record), &seqs)?;
+        for LeaseRecord { queue, priority, record, seqs } in decode::<Vec<LeaseRecord>>("a claim", &bytes)? {
+            ready_queue::count_attempts(tx, queue.key(priority, record), &seqs)?;
         }
         tx.delete(key);
     }
@@ -63,8 +68,8 @@ pub struct OccupiedSlots {
 }
 
 impl Store {
-    /// Takes up to `want` jobs of the queues for one attempt each, most urgent class first and queues
-    /// of one class in turn (beginning with the first). Durable before it returns, together with the
+    /// Takes up to `want` jobs of the queues for one attempt each, most urgent first and queues
+    /// of one priority in turn (beginning with the first). Durable before it returns, together with the
     /// budget's `occupied` slots, which counts the calls of these jobs already.
     ///
     /// # Errors
@@ -75,40 +80,40 @@ impl Store {
         want: usize,
         budget: Option<OccupiedSlots>,
     ) -> Result<Vec<Lease>, StoreError> {
-        let claims = SharedLeases::clone(&self.0.claims);
-        let claim = lock_leases(&claims).draw();
+        let active = SharedLeases::clone(&self.0.active_leases);
+        let claim = lock_leases(&active).draw();
         let leased = self.transact(move |tx| {
-            let mut claims = lock_leases(&claims);
-            let picked = ready_queue::pick(tx, &queues, want, &claims)?;
-            if picked.is_empty() {
+            let mut active = lock_leases(&active);
+            let selected = ready_queue::pick(tx, &queues, want, &active)?;
+            if selected.is_empty() {
                 return Ok(Vec::new());
             }
-            let under_way = encode("a claim", &records_of(&picked))?;
-            claims.hold(claim, &picked.iter().map(|picked| (&picked.queue, &picked.job)).collect::<Vec<_>>());
+            let under_way = encode("a claim", &records_of(&selected))?;
+            active.hold(claim, &selected.iter().map(|selected| (&selected.queue, &selected.job)).collect::<Vec<_>>());
             tx.put(keyspace::lease(claim), under_way);
             if let Some(OccupiedSlots { account, rule, occupied }) = budget {
-                let unused = u32::try_from(want - picked.len()).unwrap_or(0);
+                let unused = u32::try_from(want - selected.len()).unwrap_or(0);
                 rate_slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
             }
             let lease = |SelectedJob { record, mut job, .. }| {
                 job.attempts += 1;
                 Lease { attempt: job.attempts, job, claim, record }
             };
-            Ok(picked.into_iter().map(lease).collect())
+            Ok(selected.into_iter().map(lease).collect())
         });
         let leased = leased.await;
         if leased.is_err() {
-            lock_leases(&self.0.claims).forget(claim);
+            lock_leases(&self.0.active_leases).forget(claim);
         }
         leased
     }
 
     /// Gives up leases without a result (a step that was cut off, a commit that failed): the jobs are ready again.
     pub fn abandon(&self, leases: &[Lease]) {
-        let mut claims = lock_leases(&self.0.claims);
+        let mut active = lock_leases(&self.0.active_leases);
         for lease in leases {
             // The claim's record stays until the next start; it does no harm.
-            claims.release(lease);
+            active.release(lease);
             self.0.signals.raise([Signal::Queue(Queue::of(&lease.job))].into());
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
-    Class, Doubt, FetchDetail, FetchedDocument, Job, ListPage, Mode, Next, Page, Pass, Rejected, Row, Run, RunState,
+    Doubt, FetchDetail, FetchedDocument, Job, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row, Run, RunState,
     StreamId, Trigger, WalkRule,
 };
 use crate::store::codec::{decode, encode};
@@ -61,7 +61,7 @@ fn repeats(asked: &ListPage, page: &SealedPage, resource: &str) -> Option<String
              last page again behind the end, add end = {{ repeat = true }} to [resource.{resource}.list]"
         ));
     }
-    is_same(&asked.mark).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
+    is_same(&asked.anchor).then(|| format!("page {number} is equal to an earlier one: the list leads in a circle"))
 }
 
 /// Applies a page that was read, unless its walk has ended.
@@ -76,28 +76,28 @@ pub(crate) fn apply(
     if let Some(error) = repeats(&asked, &page, &run.stream.resource) {
         return start_run::fail(tx, run.id, &run.stream, error, now);
     }
-    let mut tally = note_rows(tx, &run, &page.rows, rule, now)?;
+    let mut stats = note_rows(tx, &run, &page.rows, rule, now)?;
     let Refused { rejected, parked } = note_rejected(tx, &run, &page.rejected, now)?;
     // Rows that were parked earlier were logged then.
     let alarmed = parse_alert::warn_of_rows(&run, parked, (page.rows.len() + page.rejected.len()) as u64);
-    tally.to_fetch += rejected;
-    tally.listed += rejected;
-    tally.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
-    let settled = rule.newest_first && run.mode == Mode::Incremental && tally.new + tally.changed == 0 && !tally.young;
+    stats.to_fetch += rejected;
+    stats.listed += rejected;
+    stats.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
+    let settled = rule.newest_first && run.mode == Mode::Incremental && stats.new + stats.changed == 0 && !stats.young;
     // Pages below the stopping point are not read, so a doubt about them does not matter.
     let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: asked.page, reason, skipped: false });
     run_progress::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
-        run.listed += tally.listed;
+        run.listed += stats.listed;
         run.rejected += rejected;
         run.doubts.extend(doubt);
-        run.pass = Pass { pages: run.pass.pages + 1, ..tally.pass };
-        run.new += tally.new;
-        run.changed += tally.changed;
-        run.to_fetch += tally.to_fetch;
+        run.pass = Pass { pages: run.pass.pages + 1, ..stats.pass };
+        run.new += stats.new;
+        run.changed += stats.changed;
+        run.to_fetch += stats.to_fetch;
         run.parked += rejected;
         run.alarmed = alarmed;
-        run.newest = run.newest.max(tally.newest);
+        run.newest = run.newest.max(stats.newest);
     })?;
     match page.next {
         Next::More { .. } if !settled && asked.page >= PAGES_MAX => {
@@ -105,8 +105,8 @@ pub(crate) fn apply(
             start_run::fail(tx, run.id, &run.stream, error, now)
         }
         Next::More { cursor } if !settled => {
-            let mark = if asked.page.is_power_of_two() { Some(page.digest.clone()) } else { asked.mark };
-            let next = ListPage { page: asked.page + 1, cursor, previous: Some(page.digest), mark, ..asked };
+            let anchor = if asked.page.is_power_of_two() { Some(page.digest.clone()) } else { asked.anchor };
+            let next = ListPage { page: asked.page + 1, cursor, previous: Some(page.digest), anchor, ..asked };
             enqueue_page(tx, &run.stream, next)
         }
         Next::End if rule.newest_first && run.mode == Mode::Incremental && !settled => {
@@ -145,7 +145,7 @@ fn walking(tx: &Tx<'_>, asked: &ListPage) -> Result<Option<Run>, StoreError> {
 }
 
 fn enqueue_page(tx: &mut Tx<'_>, stream: &StreamId, page: ListPage) -> Result<(), StoreError> {
-    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, page)?;
+    let job = new_job(tx, &stream.shop, &stream.resource, Priority::List, page)?;
     enqueue(tx, &job)
 }
 
@@ -187,48 +187,48 @@ fn note_rows(
     let first_walk = checkpoint.full_walk_at.is_none();
     // Counted from the last successful walk: rows noted by a failed one prove nothing about those below them.
     let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
-    let mut wanted: BTreeMap<Class, Vec<String>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Priority, Vec<String>> = BTreeMap::new();
     let young = rows.iter().all(|row| row.time.is_none());
-    let mut tally = PageStats { young, pass: run.pass, ..PageStats::default() };
+    let mut stats = PageStats { young, pass: run.pass, ..PageStats::default() };
     for row in rows {
-        tally.newest = tally.newest.max(row.time);
+        stats.newest = stats.newest.max(row.time);
         let is_young = row.time.is_some_and(|time| time > young_from);
-        tally.young |= is_young;
+        stats.young |= is_young;
         let key = keyspace::row(&run.stream, &row.id);
         let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
-        let class = match &known {
-            None if first_walk => Some(Class::History),
-            None => Some(Class::New),
+        let priority = match &known {
+            None if first_walk => Some(Priority::History),
+            None => Some(Priority::New),
             Some(note) if is_same(note, row) => None,
-            Some(_) => Some(Class::Changed),
+            Some(_) => Some(Priority::Changed),
         };
         let met = known.as_ref().is_some_and(|note| note.seen == run.id);
         // While rows arrive, the tail of one page repeats at the head of the next: that was not known before.
         let met_in_pass = known.as_ref().is_some_and(|note| met && note.pass == run.pass.number);
-        tally.listed += u64::from(!met);
-        tally.pass.met_known |= known.is_some() && !met_in_pass;
-        tally.pass.oldest = [tally.pass.oldest, row.time].into_iter().flatten().min();
+        stats.listed += u64::from(!met);
+        stats.pass.met_known |= known.is_some() && !met_in_pass;
+        stats.pass.oldest = [stats.pass.oldest, row.time].into_iter().flatten().min();
         // Where new rows come at the head, an unknown one below a known one was there before: the last pass missed it. Or
         // it arrived late, as young ones may; incremental walks read those again.
-        let is_missed = rule.newest_first && known.is_none() && tally.pass.met_known && !is_young;
-        tally.pass.missed += u64::from(is_missed);
+        let is_missed = rule.newest_first && known.is_none() && stats.pass.met_known && !is_young;
+        stats.pass.missed += u64::from(is_missed);
         let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
         let (seen, pass) = (run.id, run.pass.number);
-        let (hash, other) = marks(known.as_ref().filter(|_| met_in_pass), known.as_ref(), row);
+        let (hash, other) = row_digests(known.as_ref().filter(|_| met_in_pass), known.as_ref(), row);
         let note = RowNote { hash, first_listed_at, seen, pass, time: row.time, other, ..RowNote::default() };
-        match class {
-            Some(Class::Changed) => tally.changed += 1,
-            Some(_) => tally.new += 1,
+        match priority {
+            Some(Priority::Changed) => stats.changed += 1,
+            Some(_) => stats.new += 1,
             None => {}
         }
-        if let Some(class) = class {
+        if let Some(priority) = priority {
             match &row.body {
                 Some(body) => {
                     let document = FetchedDocument { body, hash: row.hash, refresh_after_ms: None };
                     let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
                     detail::store(tx, &place, &document, now)?;
                 }
-                None => wanted.entry(class).or_default().push(row.id.clone()),
+                None => wanted.entry(priority).or_default().push(row.id.clone()),
             }
         } else if run.mode == Mode::Full
             && !met
@@ -237,33 +237,33 @@ fn note_rows(
         {
             // The API answered that it does not know the document, and still lists it: try again. Or it was read by a clock
             // that was ahead, so it may not be final.
-            wanted.entry(Class::Changed).or_default().push(row.id.clone());
+            wanted.entry(Priority::Changed).or_default().push(row.id.clone());
         } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
-            tally.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
+            stats.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
         }
         if known.as_ref().is_some_and(|note| note.gone_at.is_some()) {
             outbox::append_listing(tx, &run.stream, &row.id, None, now)?;
         }
         // An incremental walk over known rows leaves the ledger untouched.
-        if class.is_some()
+        if priority.is_some()
             || (run.mode == Mode::Full && !met_in_pass)
             || known.is_some_and(|note| note.gone_at.is_some())
         {
             tx.put(key, encode("a ledger row", &note)?);
         }
     }
-    for (class, ids) in wanted {
-        tally.to_fetch += ids.len() as u64;
-        want(tx, run, class, ids)?;
+    for (priority, ids) in wanted {
+        stats.to_fetch += ids.len() as u64;
+        want(tx, run, priority, ids)?;
     }
-    Ok(tally)
+    Ok(stats)
 }
 
 /// Asks for the details of rows.
-fn want(tx: &mut Tx<'_>, run: &Run, class: Class, ids: Vec<String>) -> Result<(), StoreError> {
+fn want(tx: &mut Tx<'_>, run: &Run, priority: Priority, ids: Vec<String>) -> Result<(), StoreError> {
     let StreamId { shop, resource, combination } = &run.stream;
     let kind = FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
-    enqueue_alike(tx, &Job::new(0, shop, resource, class, kind.into()), ids)
+    enqueue_alike(tx, &Job::new(0, shop, resource, priority, kind.into()), ids)
 }
 
 /// Whether a row is unchanged. An id may have different rows on several pages; rows of one page are merged.
@@ -272,7 +272,7 @@ fn is_same(note: &RowNote, row: &Row<Vec<u8>>) -> bool {
 }
 
 /// The digests to store for an id after one of its rows: of its first row in a pass, and of its last different one.
-fn marks(met: Option<&RowNote>, known: Option<&RowNote>, row: &Row<Vec<u8>>) -> (u64, Option<u64>) {
+fn row_digests(met: Option<&RowNote>, known: Option<&RowNote>, row: &Row<Vec<u8>>) -> (u64, Option<u64>) {
     match (met, known) {
         (Some(met), _) if met.hash == row.hash => (met.hash, met.other),
         (Some(met), _) => (met.hash, Some(row.hash)),
@@ -293,9 +293,7 @@ struct Refused {
 fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: i64) -> Result<Refused, StoreError> {
     let mut refused = Refused { rejected: 0, parked: 0 };
     for row in rows {
-        // A control character leads: no kept id begins with one.
-        let mark = format!("\u{1}{}", row.mark());
-        let key = keyspace::row(&run.stream, &mark);
+        let key = keyspace::rejected_row(&run.stream, &row.fingerprint());
         let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
         if known.as_ref().is_some_and(|note| note.seen == run.id) {
             continue;

@@ -145,7 +145,7 @@ impl Store {
             signals,
             queues: Mutex::new(Some(receiver)),
             ended_runs: Mutex::new(Some(ended_runs)),
-            claims: SharedLeases::default(),
+            active_leases: SharedLeases::default(),
             calls: UncommittedCalls::default(),
             shop_keys: RwLock::default(),
             master,

@@ -60,16 +60,16 @@ pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<V
 pub(crate) struct Parking {
     pub(crate) cause: Cause,
     /// It may succeed later without a change by anybody: such a read is retried automatically.
-    pub(crate) may_pass: bool,
+    pub(crate) transient: bool,
     /// Of a list page: the walk continues with the page after it.
-    pub(crate) goes_on: bool,
+    pub(crate) walk_continues: bool,
 }
 
 /// Parks a job; a page whose walk does not go on fails its run.
 pub(crate) fn park_job(
     tx: &mut Tx<'_>,
     mut job: Job,
-    Parking { cause, may_pass, goes_on }: Parking,
+    Parking { cause, transient, walk_continues }: Parking,
     now: i64,
 ) -> Result<(), StoreError> {
     let Cause { class, text: reason } = cause;
@@ -92,7 +92,7 @@ pub(crate) fn park_job(
         JobKind::ListPage(ListPage { run, page, .. }) => {
             let mode = runs::read(tx, *run)?.map_or(Mode::Full, |run| run.mode);
             forget_page(tx, &job.stream(), mode, *page)?;
-            if !goes_on {
+            if !walk_continues {
                 let cause = Cause::new(class, format!("page {page} was given up: {reason}"));
                 start_run::fail(tx, *run, &job.stream(), cause, now)?;
             }
@@ -107,8 +107,8 @@ pub(crate) fn park_job(
         }
     }
     let is_page = job.document().is_none();
-    if may_pass || is_page {
-        let pause = AUTO_RETRY_AFTER_MS.saturating_mul(1 << job.revived.min(10)).min(AUTO_RETRY_AFTER_MAX_MS);
+    if transient || is_page {
+        let pause = AUTO_RETRY_AFTER_MS.saturating_mul(1 << job.auto_retries.min(10)).min(AUTO_RETRY_AFTER_MAX_MS);
         let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
         let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
         let note = AutoRetry { parked: parked.id, not_before: now.saturating_add(pause), page_of };
@@ -153,8 +153,7 @@ pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> 
         parked_at: now,
     };
     parse_alert::count(&parked.resource);
-    let mark = format!("\u{1}{}", row.mark());
-    let key = STANDARD.encode(keyspace::row(&run.stream, &mark));
+    let key = STANDARD.encode(keyspace::rejected_row(&run.stream, &row.fingerprint()));
     dead_letters::put(tx, &Record { parked, what: What::Row { key } })?;
     Ok(id)
 }

@@ -8,7 +8,7 @@
 //!
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
-use crate::domain::{Checkpoint, Class, Mode, Pass, Run, RunState, StreamId, Sweep, WalkRule};
+use crate::domain::{Checkpoint, Mode, Pass, Priority, Run, RunState, StreamId, Sweep, WalkRule};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -54,7 +54,7 @@ pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule,
     if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
         return pass_again(tx, &run, now);
     }
-    run_progress::update(tx, Some(run_id), now, |run| run.drift = run.pass.missed > 0)?;
+    run_progress::update(tx, Some(run_id), now, |run| run.list_moved = run.pass.missed > 0)?;
     // A first walk of one page has no older rows to sweep.
     if first_walk && run.pass.number == 1 {
         return end_walk(tx, run_id, now);
@@ -78,7 +78,7 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
     // A time from a clock that was ahead must not stay in the checkpoint.
     let before = checkpoints::checkpoint(tx, stream)?.until(now);
     // A walk whose list kept moving does not count as whole: the next one is full again.
-    let whole = run.mode == Mode::Full && !run.drift;
+    let whole = run.mode == Mode::Full && !run.list_moved;
     let checkpoint = before.advance(&Checkpoint {
         walked_at: Some(run.started_at.min(now)),
         walked_before: None,
@@ -100,7 +100,7 @@ fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
 fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreError> {
     let StreamId { shop, resource, combination } = &run.stream;
     let sweep = Sweep { run: run.id, combination: combination.clone(), after };
-    let job = new_job(tx, shop, resource, Class::List, sweep)?;
+    let job = new_job(tx, shop, resource, Priority::List, sweep)?;
     enqueue(tx, &job)
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: i64) -> Result<()
         match missing(&note, &run) {
             Missing::None => {}
             Missing::Once if run.pass.number < PASSES_MAX => return pass_again(tx, &run, now),
-            Missing::Once => run.drift = true,
+            Missing::Once => run.list_moved = true,
             Missing::Whole => {
                 note.gone_at = Some(now);
                 tx.put(key.clone(), encode("a ledger row", &note)?);
@@ -145,8 +145,8 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: i64) -> Result<()
         }
         last = Some(id);
     }
-    let drift = run.drift;
-    run_progress::update(tx, Some(run.id), now, |run| run.drift = drift)?;
+    let list_moved = run.list_moved;
+    run_progress::update(tx, Some(run.id), now, |run| run.list_moved = list_moved)?;
     match last {
         Some(after) if rows.len() == SWEPT_MAX => sweep_from(tx, &run, after),
         _ => end_walk(tx, run.id, now),

@@ -103,8 +103,7 @@ impl Store {
         let now = self.now();
         for some in documents.chunks(NOTED_AT_ONCE) {
             let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
-            self.transact(move |tx| some.into_iter().try_for_each(|one| note(tx, &shop, &resource, one, now)))
-                .await?;
+            self.transact(move |tx| some.into_iter().try_for_each(|one| note(tx, &shop, &resource, one, now))).await?;
         }
         Ok(())
     }

@@ -46,14 +46,14 @@ pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64
     Ok(())
 }
 
-pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, unasked: bool, now: i64) -> Result<bool, StoreError> {
+pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Result<bool, StoreError> {
     let key = keyspace::parked(id);
     let Some(bytes) = tx.get(&key)? else { return Ok(false) };
     let record: Record = decode("a parked record", &bytes)?;
     match record.what {
         What::Job { mut job } => {
             tx.delete(keyspace::parked_job(&job.stream(), id));
-            job.revived = if unasked { job.revived.saturating_add(1) } else { 0 };
+            job.auto_retries = if automatic { job.auto_retries.saturating_add(1) } else { 0 };
             retry_job(tx, &job, now)?;
         }
         What::Entry { head, sealed } => {

@@ -45,9 +45,9 @@ fn settle(
     outputs: Vec<SealedOutput>,
     leases: &[Lease],
     now: i64,
-    claims: &SharedLeases,
+    active: &SharedLeases,
 ) -> Result<Vec<Settled>, StoreError> {
-    let current = lease::release(tx, claims, leases.iter());
+    let current = lease::release(tx, active, leases.iter());
     let leaving =
         leases.iter().zip(&outputs).zip(&current).filter(|((_, output), current)| **current && ends_job(output));
     let taken = ready_queue::take(tx, leaving.map(|((lease, _), _)| lease))?;
@@ -94,9 +94,9 @@ fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Resul
 fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
     match output {
         StepOutput::Page { lease, page, rule } => list_page::apply(tx, lease.job.kind, page, rule, now),
-        StepOutput::PageSkipped { lease, reason, may_pass, next } => {
-            let goes_on = list_page::pass_over(tx, lease.job.kind.clone(), next, &reason.text, now)?;
-            give_up(tx, lease.job.any_kind(), Parking { cause: reason, may_pass, goes_on }, now)
+        StepOutput::PageSkipped { lease, reason, transient, next } => {
+            let walk_continues = list_page::pass_over(tx, lease.job.kind.clone(), next, &reason.text, now)?;
+            give_up(tx, lease.job.any_kind(), Parking { cause: reason, transient, walk_continues }, now)
         }
         StepOutput::Sweep(lease) => passes::apply_sweep(tx, &lease.job.kind, now),
         StepOutput::Document { lease, document } => detail::apply(tx, &lease.job, &document, counts, now),
@@ -126,8 +126,8 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
             }
             Ok(())
         }
-        Failure::Park { reason, may_pass } => {
-            give_up(tx, job, Parking { cause: reason, may_pass, goes_on: false }, now)
+        Failure::Park { reason, transient } => {
+            give_up(tx, job, Parking { cause: reason, transient, walk_continues: false }, now)
         }
     }
 }
@@ -160,12 +160,12 @@ impl Store {
             }
             sealed.push(self.seal(job, output)?);
         }
-        let (now, claims, parked_max) = (self.now(), SharedLeases::clone(&self.0.claims), self.parked_max());
+        let (now, active, parked_max) = (self.now(), SharedLeases::clone(&self.0.active_leases), self.parked_max());
         let counted = self.0.calls.take();
         let adding = counted.clone();
         let archives = self.0.archives_when_settling.load(Ordering::Relaxed);
         let transaction = self.transact(move |tx| {
-            let settled = settle(tx, sealed, &leases, now, &claims)?;
+            let settled = settle(tx, sealed, &leases, now, &active)?;
             if archives {
                 acknowledge::archive_oldest(tx, now)?;
             }

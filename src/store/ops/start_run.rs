@@ -1,6 +1,6 @@
 //! Starting runs, and what follows when the walk of one ends.
 
-use crate::domain::{Cause, Class, ListPage, Mode, Pass, Run, RunState, StreamId, Trigger};
+use crate::domain::{Cause, ListPage, Mode, Pass, Priority, Run, RunState, StreamId, Trigger};
 use crate::store::codec::encode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -158,7 +158,7 @@ pub(crate) fn start(
         error_class: None,
         newest: None,
         pass: Pass::default(),
-        drift: false,
+        list_moved: false,
         followers,
         alarmed: false,
         doubts: Vec::new(),
@@ -183,8 +183,8 @@ pub(crate) fn start(
 /// Asks for the head of a run's list.
 pub(crate) fn first_page(tx: &mut Tx<'_>, run: u64, stream: &StreamId) -> Result<(), StoreError> {
     let combination = stream.combination.clone();
-    let page = ListPage { run, combination, page: 1, cursor: None, previous: None, mark: None };
-    let job = new_job(tx, &stream.shop, &stream.resource, Class::List, page)?;
+    let page = ListPage { run, combination, page: 1, cursor: None, previous: None, anchor: None };
+    let job = new_job(tx, &stream.shop, &stream.resource, Priority::List, page)?;
     enqueue(tx, &job)
 }
 

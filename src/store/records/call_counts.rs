@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's write errors; the calls wait for the next try then.
-    pub async fn keep_calls(&self) -> Result<(), StoreError> {
+    pub async fn save_calls(&self) -> Result<(), StoreError> {
         let calls = self.0.calls.take();
         if calls.is_empty() {
             return Ok(());

@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn keep_drift<T: Serialize>(&self, resource: &str, drift: &T) -> Result<(), StoreError> {
+    pub async fn save_drift<T: Serialize>(&self, resource: &str, drift: &T) -> Result<(), StoreError> {
         let (key, record) = (keyspace::drift(resource), encode(WHAT, drift)?);
         self.transact(move |tx| {
             tx.put(key, record);

@@ -26,7 +26,7 @@ pub type AnswerName = [u8; 32];
 
 /// An answer and the request that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptAnswer {
+pub struct StoredResponse {
     /// Digest of the request.
     pub request: [u8; 32],
     pub status: u16,
@@ -37,7 +37,7 @@ pub struct KeptAnswer {
 #[derive(Serialize, Deserialize)]
 struct Record {
     at: i64,
-    answer: KeptAnswer,
+    answer: StoredResponse,
 }
 
 fn key(name: &AnswerName) -> Vec<u8> {
@@ -67,7 +67,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors; a record that was tampered with.
-    pub fn kept_answer(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, StoreError> {
+    pub fn saved_response(&self, name: &AnswerName) -> Result<Option<StoredResponse>, StoreError> {
         let record = self.answer_record(name)?;
         Ok(record.filter(|record| !is_over(record.at, self.now())).map(|record| record.answer))
     }
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn keep_answer(&self, name: AnswerName, answer: KeptAnswer) -> Result<(), StoreError> {
+    pub async fn save_response(&self, name: AnswerName, answer: StoredResponse) -> Result<(), StoreError> {
         let now = self.now();
         let text = zeroize::Zeroizing::new(encode("an answer", &Record { at: now, answer })?);
         let sealed = self.0.master.seal(&context(&name), &text)?;

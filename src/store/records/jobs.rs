@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Class, Job, JobKind};
+use crate::domain::{Job, JobKind, Priority};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
@@ -16,11 +16,11 @@ pub(crate) fn new_job(
     tx: &mut Tx<'_>,
     shop: &str,
     resource: &str,
-    class: Class,
+    priority: Priority,
     kind: impl Into<JobKind>,
 ) -> Result<Job, StoreError> {
     let seq = tx.next("job")?;
-    Ok(Job::new(seq, shop, resource, class, kind.into()))
+    Ok(Job::new(seq, shop, resource, priority, kind.into()))
 }
 
 /// How far ahead the clock must have been for a planned re-read to get another date.

@@ -7,14 +7,15 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Class;
+use crate::domain::Priority;
 use crate::store::keyspace::Queue;
 
 /// Jobs of one record whose attempt is under way.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
     pub(crate) queue: Queue,
-    pub(crate) class: Class,
+    #[serde(rename = "class")]
+    pub(crate) priority: Priority,
     pub(crate) record: u64,
     pub(crate) seqs: HashSet<u64>,
 }

@@ -26,7 +26,7 @@ const RECORD_BYTES_MAX: usize = PART_BYTES;
 
 /// Position of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot {
+pub struct OutboxPosition {
     /// The record's number: the version of its first entry.
     pub(crate) record: u64,
     pub(crate) version: u64,
@@ -34,8 +34,8 @@ pub struct Slot {
 
 /// An entry with its place in the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    pub slot: Slot,
+pub struct OutboxItem {
+    pub position: OutboxPosition,
     /// None: nothing to write any more (its shop was purged); acknowledge it.
     pub entry: Option<Entry>,
     /// Size as stored.
@@ -166,12 +166,12 @@ pub(crate) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now:
 }
 
 /// Takes entries out, each with its version; those that are not there any more are passed over.
-pub(crate) fn remove(tx: &mut Tx<'_>, slots: &[Slot]) -> Result<Vec<(u64, Head, Vec<u8>)>, StoreError> {
+pub(crate) fn remove(tx: &mut Tx<'_>, positions: &[OutboxPosition]) -> Result<Vec<(u64, Head, Vec<u8>)>, StoreError> {
     let mut wanted: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-    for slot in slots {
-        wanted.entry(slot.record).or_default().insert(slot.version);
+    for position in positions {
+        wanted.entry(position.record).or_default().insert(position.version);
     }
-    let mut removed = Vec::with_capacity(slots.len());
+    let mut removed = Vec::with_capacity(positions.len());
     for (record, versions) in wanted {
         let key = keyspace::outbox(record);
         let Some(bytes) = tx.get(&key)? else { continue };
@@ -195,18 +195,18 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn outbox_slots(&self, count: usize, bytes: usize) -> Result<Vec<Slot>, StoreError> {
-        let mut slots = Vec::new();
+    pub fn outbox_positions(&self, count: usize, bytes: usize) -> Result<Vec<OutboxPosition>, StoreError> {
+        let mut positions = Vec::new();
         let mut size = 0;
         for pair in self.0.kv.scan(keyspace::OUTBOX, keyspace::OUTBOX) {
             let (key, stored) = pair?;
             let record = keyspace::number_of(&key).unwrap_or(0);
-            slots.extend(entries(&stored)?.iter().map(|entry| Slot { record, version: entry.version }));
+            positions.extend(entries(&stored)?.iter().map(|entry| OutboxPosition { record, version: entry.version }));
             size += stored.len();
-            if slots.len() >= count || size >= bytes {
+            if positions.len() >= count || size >= bytes {
                 break;
             }
         }
-        Ok(slots)
+        Ok(positions)
     }
 }

@@ -110,7 +110,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn keep_pause(&self, account: &str, rule: &str, length: Duration) -> Result<(), StoreError> {
+    pub async fn save_pause(&self, account: &str, rule: &str, length: Duration) -> Result<(), StoreError> {
         let key = keyspace::pause(account, rule);
         let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
         let (now, known) = (self.now(), self.pause_left(account, rule)?);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Class, Job, JobKind, Lease};
+use crate::domain::{Job, JobKind, Lease, Priority};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
@@ -74,7 +74,7 @@ fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &Record) -> Result<(), StoreError>
 /// Adds a job to its queue, in a record of its own under its seq.
 pub(crate) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
     let queue = Queue::of(job);
-    put(tx, queue.key(job.class, job.seq), &Record { job: job.clone(), more: Vec::new() })?;
+    put(tx, queue.key(job.priority, job.seq), &Record { job: job.clone(), more: Vec::new() })?;
     tx.count(Counter::Ready, 1);
     tx.raise(Signal::Queue(queue));
     Ok(())
@@ -91,15 +91,15 @@ pub(crate) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) ->
         let mut jobs: Vec<(u64, String)> = (number + 1..).zip(some).collect();
         let (seq, id) = jobs.remove(0);
         let job = pattern.sibling(seq, id);
-        put(tx, Queue::of(&job).key(job.class, number), &Record { job, more: jobs })?;
+        put(tx, Queue::of(&job).key(job.priority, number), &Record { job, more: jobs })?;
     }
     tx.raise(Signal::Queue(Queue::of(pattern)));
     Ok(())
 }
 
 /// Removes a job that has a record of its own, if it is there.
-pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, class: Class, seq: u64) -> Result<bool, StoreError> {
-    let key = queue.key(class, seq);
+pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, priority: Priority, seq: u64) -> Result<bool, StoreError> {
+    let key = queue.key(priority, seq);
     let present = tx.get(&key)?.is_some();
     if present {
         tx.delete(key);
@@ -121,17 +121,17 @@ pub(crate) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
 }
 
 /// Selects the most urgent jobs without an attempt under way, and one job a document: the answer of a slow attempt must
-/// not overwrite that of a later one. Queues take turns within a class.
+/// not overwrite that of a later one. Queues take turns within a priority.
 pub(crate) fn pick(
     tx: &Tx<'_>,
     queues: &[Queue],
     want: usize,
-    claims: &ActiveLeases,
+    active: &ActiveLeases,
 ) -> Result<Vec<SelectedJob>, StoreError> {
     let mut candidates = Vec::new();
     for (turn, queue) in queues.iter().enumerate() {
-        for (place, (record, job)) in first_free(tx, queue, want, claims)?.into_iter().enumerate() {
-            candidates.push(((job.class, place, turn), SelectedJob { queue: queue.clone(), record, job }));
+        for (place, (record, job)) in first_free(tx, queue, want, active)?.into_iter().enumerate() {
+            candidates.push(((job.priority, place, turn), SelectedJob { queue: queue.clone(), record, job }));
         }
     }
     candidates.sort_by_key(|(rank, _)| *rank);
@@ -139,9 +139,9 @@ pub(crate) fn pick(
     Ok(candidates.into_iter().map(|(_, picked)| picked).collect())
 }
 
-fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &ActiveLeases) -> Result<Vec<(u64, Job)>, StoreError> {
+fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, active: &ActiveLeases) -> Result<Vec<(u64, Job)>, StoreError> {
     let prefix = queue.prefix();
-    let under_way = claims.documents(queue);
+    let under_way = active.documents(queue);
     let mut found = Vec::new();
     let mut met = HashSet::new();
     for pair in tx.pairs(&prefix, &prefix) {
@@ -149,7 +149,7 @@ fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &ActiveLeases) ->
         let record: Record = decode("ready jobs", &bytes)?;
         let number = crate::store::keyspace::number_of(&key).unwrap_or(0);
         let free = record.jobs(want - found.len(), |seq, id| {
-            let is_free = !claims.holds(seq) && !under_way.is_some_and(|ids| ids.contains_key(id));
+            let is_free = !active.holds(seq) && !under_way.is_some_and(|ids| ids.contains_key(id));
             is_free && (id.is_empty() || met.insert(id.to_owned()))
         });
         found.extend(free.into_iter().map(|job| (number, job)));
@@ -164,7 +164,7 @@ fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, claims: &ActiveLeases) ->
 pub(crate) fn take<'a>(tx: &mut Tx<'_>, leases: impl Iterator<Item = &'a Lease>) -> Result<HashSet<u64>, StoreError> {
     let mut wanted: BTreeMap<Vec<u8>, HashSet<u64>> = BTreeMap::new();
     for lease in leases {
-        let key = Queue::of(&lease.job).key(lease.job.class, lease.record);
+        let key = Queue::of(&lease.job).key(lease.job.priority, lease.record);
         wanted.entry(key).or_default().insert(lease.job.seq);
     }
     let mut taken = HashSet::new();

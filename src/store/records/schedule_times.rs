@@ -8,7 +8,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn kept_time(&self, name: &str) -> Result<Option<i64>, StoreError> {
+    pub fn saved_time(&self, name: &str) -> Result<Option<i64>, StoreError> {
         let key = [b"mtime.", name.as_bytes()].concat();
         let bytes = self.0.kv.get(&key)?;
         Ok(bytes.and_then(|bytes| bytes.as_slice().try_into().ok().map(i64::from_be_bytes)))
@@ -18,7 +18,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's write errors.
-    pub async fn keep_time(&self, name: &str, at: i64) -> Result<(), StoreError> {
+    pub async fn save_time(&self, name: &str, at: i64) -> Result<(), StoreError> {
         let key = [b"mtime.", name.as_bytes()].concat();
         self.transact(move |tx| {
             tx.put(key, at.to_be_bytes().to_vec());

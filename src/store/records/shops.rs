@@ -187,7 +187,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn keep_token(&self, client_id: &str, token: &SecretString, expires_at: i64) -> Result<(), StoreError> {
+    pub async fn save_token(&self, client_id: &str, token: &SecretString, expires_at: i64) -> Result<(), StoreError> {
         let Some(shop) = self.0.kv.get(&keyspace::client(client_id))? else { return Ok(()) };
         let shop = String::from_utf8_lossy(&shop).into_owned();
         let sealed = self.shop_key(&shop)?.seal(&token_context(&shop), token.expose_secret().as_bytes())?;

@@ -7,12 +7,12 @@ use crate::store::QueueKind;
 #[tokio::test]
 async fn settling_moves_what_it_adds_to_the_outbox_into_the_archive() {
     let f = fixture().await;
-    let before = f.store.outbox_slots(10, usize::MAX).unwrap().len();
+    let before = f.store.outbox_positions(10, usize::MAX).unwrap().len();
     assert_eq!(before, 1, "the shop waits for the writer");
     f.start(Mode::Full).await;
     f.store.archive_when_settling();
     f.page(&[("a", 1, 0), ("b", 1, 0)], Next::End).await;
-    assert!(f.store.outbox_slots(10, usize::MAX).unwrap().is_empty(), "the shop and the checkpoint");
+    assert!(f.store.outbox_positions(10, usize::MAX).unwrap().is_empty(), "the shop and the checkpoint");
     assert_eq!(f.read_details().await, ["a", "b"]);
     let archived = f.store.archived("things", Some(&f.stream.shop), None, 10).unwrap().documents;
     assert_eq!(archived.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
@@ -36,5 +36,5 @@ async fn what_waits_from_before_is_moved_first() {
     f.read_details().await;
     let second = f.store.archived_one("things", &f.stream.shop, "a").unwrap().unwrap();
     assert!(second.version > first.version);
-    assert!(f.store.outbox_slots(10, usize::MAX).unwrap().is_empty());
+    assert!(f.store.outbox_positions(10, usize::MAX).unwrap().is_empty());
 }

@@ -59,8 +59,8 @@ async fn a_pause_that_was_asked_for_is_kept_by_the_wall_clock_and_never_grows() 
     let f = fixture().await;
     let left = || f.store.pause_left("client-1", "GET /things").unwrap().as_secs();
     assert_eq!(left(), 0);
-    f.store.keep_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
-    f.store.keep_pause("client-1", "GET /things", Duration::from_secs(5)).await.unwrap();
+    f.store.save_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
+    f.store.save_pause("client-1", "GET /things", Duration::from_secs(5)).await.unwrap();
     assert_eq!(left(), 60, "a shorter wish does not shorten it");
     f.clock.set(NOW + 45_000);
     assert_eq!(left(), 15);

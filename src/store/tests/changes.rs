@@ -36,8 +36,8 @@ async fn a_new_account_takes_over_what_was_called_and_what_was_asked_to_wait() {
     let f = fixture().await;
     f.store.occupy("client-1", "GET /things", 7).await.unwrap();
     f.store.occupy("both", "GET /things", 2).await.unwrap();
-    f.store.keep_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
-    f.store.keep_pause("both", "GET /things", Duration::from_secs(5)).await.unwrap();
+    f.store.save_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
+    f.store.save_pause("both", "GET /things", Duration::from_secs(5)).await.unwrap();
     let change = ShopChange { account: Some("both".into()), ..ShopChange::default() };
     f.store.update_shop(&f.stream.shop, change).await.unwrap();
     assert_eq!(f.store.occupied("both", "GET /things").unwrap(), 9);
@@ -114,11 +114,11 @@ async fn a_purge_of_many_archived_documents_is_done_in_steps() {
     let archived = async || {
         let mut commits = 0;
         loop {
-            let slots = f.store.outbox_slots(500, usize::MAX).unwrap();
-            if slots.is_empty() {
+            let positions = f.store.outbox_positions(500, usize::MAX).unwrap();
+            if positions.is_empty() {
                 return commits;
             }
-            f.store.archive(slots).await.unwrap();
+            f.store.archive(positions).await.unwrap();
             commits += 1;
         }
     };

@@ -16,16 +16,16 @@ async fn after_a_batch_that_failed_nothing_more_reaches_the_engine() {
     let engine: Arc<dyn Kv> = Arc::<Faulty>::clone(&kv);
     let store = Store::over(engine, SealKey::new(&[1; 32]), Clock::manual(NOW), Path::new("memory")).unwrap();
     let mut failed = store.failed();
-    store.keep_time("before", 1).await.unwrap();
+    store.save_time("before", 1).await.unwrap();
     assert!(!*failed.borrow());
     let before = kv.batches.load(Ordering::SeqCst);
     kv.fail.store(true, Ordering::SeqCst);
-    let error = store.keep_time("lost", 2).await.unwrap_err();
+    let error = store.save_time("lost", 2).await.unwrap_err();
     assert_eq!(error, StoreError::Engine("fdatasync: Input/output error".to_owned()), "whoever waits hears why");
     tokio::time::timeout(Duration::from_secs(10), failed.wait_for(|failed| *failed)).await.unwrap().unwrap();
     for name in ["lost", "after"] {
-        assert_eq!(store.keep_time(name, 3).await, Err(StoreError::Failed));
+        assert_eq!(store.save_time(name, 3).await, Err(StoreError::Failed));
     }
     assert_eq!(kv.batches.load(Ordering::SeqCst), before + 1, "a later success would prove nothing");
-    assert_eq!((store.kept_time("lost").unwrap(), store.kept_time("before").unwrap()), (None, Some(1)));
+    assert_eq!((store.saved_time("lost").unwrap(), store.saved_time("before").unwrap()), (None, Some(1)));
 }

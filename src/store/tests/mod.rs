@@ -103,8 +103,8 @@ impl Fixture {
 
     async fn drain(&self) -> Vec<Entry> {
         let batch = self.store.outbox_batch(None, 1000, usize::MAX).unwrap();
-        self.store.acknowledge(batch.iter().map(|waiting| waiting.slot).collect()).await.unwrap();
-        batch.into_iter().filter_map(|waiting| waiting.entry).collect()
+        self.store.acknowledge(batch.iter().map(|item| item.position).collect()).await.unwrap();
+        batch.into_iter().filter_map(|item| item.entry).collect()
     }
 }
 
@@ -249,7 +249,7 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     assert_eq!(f.store.promote().await.unwrap(), None);
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     assert_eq!(lease.attempt, 2);
-    let given_up = Failure::Park { reason: "no use".into(), may_pass: false };
+    let given_up = Failure::Park { reason: "no use".into(), transient: false };
     f.settle(lease, given_up).await;
     let parked = f.store.parked(None, 10, |_| true).unwrap().remove(0);
     assert_eq!((parked.document_id.as_deref(), parked.attempts, parked.reason.as_str()), (Some("1"), 2, "no use"));
@@ -333,7 +333,7 @@ async fn a_walk_passes_again_until_nothing_was_missed() {
     f.page(&[("6", 1, 4), ("5", 1, 5)], Next::End).await;
     f.sweep().await;
     let ended = f.store.run(run).unwrap().unwrap();
-    assert_eq!((ended.state, ended.drift, ended.listed), (RunState::Fetching, false, 8));
+    assert_eq!((ended.state, ended.list_moved, ended.listed), (RunState::Fetching, false, 8));
     assert!(f.store.checkpoint(&f.stream).unwrap().full_walk_at.is_some());
 }
 
@@ -352,7 +352,7 @@ async fn a_row_that_goes_between_passes_asks_for_another_unless_it_came_of_age()
     f.page(&[], Next::End).await;
     f.sweep().await;
     let ended = f.store.run(run).unwrap().unwrap();
-    assert_eq!((ended.state, ended.drift), (RunState::Fetching, false), "7 came of age");
+    assert_eq!((ended.state, ended.list_moved), (RunState::Fetching, false), "7 came of age");
 }
 
 #[tokio::test]
@@ -367,7 +367,7 @@ async fn a_list_that_moves_through_all_passes_is_reported_and_walked_whole_again
     }
     f.sweep().await;
     let ended = f.store.run(run).unwrap().unwrap();
-    assert_eq!((ended.state, ended.drift, ended.pass.number), (RunState::Fetching, true, 3));
+    assert_eq!((ended.state, ended.list_moved, ended.pass.number), (RunState::Fetching, true, 3));
     assert_eq!(f.store.checkpoint(&f.stream).unwrap().full_walk_at, None);
     let next = f.start(Mode::Incremental).await;
     assert_eq!(f.store.run(next).unwrap().unwrap().mode, Mode::Full);
@@ -417,12 +417,12 @@ async fn versions_rise_even_when_the_clock_falls_back() {
 #[tokio::test]
 async fn nothing_secret_stands_in_the_engine_in_clear() {
     let f = fixture().await;
-    f.store.keep_token("client-1", &SecretString::from("canary-token"), NOW + 1000).await.unwrap();
+    f.store.save_token("client-1", &SecretString::from("canary-token"), NOW + 1000).await.unwrap();
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
     let (_, key) = f.store.create_key("k", super::Scope::Read, None, None).await.unwrap();
-    f.store.archive(f.store.outbox_slots(10, usize::MAX).unwrap()).await.unwrap();
+    f.store.archive(f.store.outbox_positions(10, usize::MAX).unwrap()).await.unwrap();
     for pair in f.kv.scan(b"", b"") {
         let (name, value) = pair.unwrap();
         for canary in ["canary-secret", "canary-token", "canary-name", &key] {
@@ -441,7 +441,7 @@ async fn nothing_secret_stands_in_the_engine_in_clear() {
 async fn a_client_id_registers_once_and_its_secret_rotates() {
     let f = fixture().await;
     assert_eq!(f.store.create_shop(new_shop("client-1")).await.unwrap_err(), StoreError::DuplicateClient);
-    f.store.keep_token("client-1", &SecretString::from("old"), NOW + 1000).await.unwrap();
+    f.store.save_token("client-1", &SecretString::from("old"), NOW + 1000).await.unwrap();
     let change = ShopChange {
         client_secret: Some(SecretString::from("new")),
         state: Some(ShopState::Paused),

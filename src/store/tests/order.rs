@@ -120,9 +120,9 @@ async fn a_document_is_read_by_one_attempt_at_a_time() {
     assert_eq!(f.lease(QueueKind::Detail, 9).await.len(), 1, "given up, it may be leased again");
 }
 
-async fn park(f: &Fixture, may_pass: bool) {
+async fn park(f: &Fixture, transient: bool) {
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass };
+    let failure = Failure::Park { reason: "503".into(), transient };
     f.settle(lease, failure).await;
 }
 
@@ -176,7 +176,7 @@ async fn a_walk_for_news_does_not_do_away_with_what_a_whole_one_gave_up() {
     let whole = f.start(Mode::Full).await;
     f.page(&[("2", 1, 0)], MORE).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     f.start(Mode::Incremental).await;
     f.page(&[("2", 1, 0)], Next::End).await;
@@ -196,7 +196,7 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     let whole = asked(&f, Mode::Full, Trigger::Request).await.run();
     for _ in 0..2 {
         let lease = f.lease(QueueKind::List, 1).await.remove(0);
-        let failure = Failure::Park { reason: "503".into(), may_pass: true };
+        let failure = Failure::Park { reason: "503".into(), transient: true };
         f.settle(lease, failure).await;
     }
     assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Failed);
@@ -236,7 +236,7 @@ async fn a_page_that_was_given_up_is_done_with_when_a_walk_has_read_it() {
     let f = walked().await;
     f.start(Mode::Incremental).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     assert_eq!(f.store.counters().unwrap().parked, 1);
     f.start(Mode::Incremental).await;

@@ -10,7 +10,7 @@ use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
 use crate::domain::{Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopState, StreamId};
 use crate::store::codec::number;
 use crate::store::keyspace::texts;
-use crate::store::ops::completeness::Known;
+use crate::store::ops::completeness::LedgerState;
 use crate::store::{QueueKind, SealKey, ShopChange, Store, StoreError};
 
 /// Another shop of the same store.
@@ -30,7 +30,7 @@ async fn list(f: &Fixture, ids: std::ops::Range<usize>) {
 /// Parks a number of details, one after another.
 async fn park(f: &Fixture, count: usize) {
     for lease in f.lease(QueueKind::Detail, count).await {
-        let failure = Failure::Park { reason: "unreadable".into(), may_pass: document_id(&lease) == "2" };
+        let failure = Failure::Park { reason: "unreadable".into(), transient: document_id(&lease) == "2" };
         f.settle(lease, failure).await;
     }
 }
@@ -78,8 +78,8 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     assert_eq!((of(&f), of(&other)), (4, 2));
     // A document that the sink refuses, and a row without a usable id.
     f.read_details().await;
-    let slot = f.store.outbox_slots(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
-    f.store.park_entry(slot, "refused".into(), 1).await.unwrap();
+    let position = f.store.outbox_positions(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
+    f.store.park_entry(position, "refused".into(), 1).await.unwrap();
     f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
     let rejected = vec![Rejected::new(None, "has no id".into())];
@@ -94,7 +94,7 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     f.read_details().await;
     f.start(Mode::Full).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     assert_eq!(of(&f), 6);
     f.start(Mode::Full).await;
@@ -149,7 +149,7 @@ async fn a_shop_of_which_too_much_is_parked_is_paused_and_no_other() {
     assert_eq!((state(&f), state(&other)), ((ShopState::Active, None), (ShopState::Active, None)));
     let under_way = f.lease(QueueKind::Detail, 3).await;
     for (lease, parked) in under_way.into_iter().zip(3..) {
-        let failure = Failure::Park { reason: "unreadable".into(), may_pass: false };
+        let failure = Failure::Park { reason: "unreadable".into(), transient: false };
         f.settle(lease, failure).await;
         assert_eq!(of(&f), parked, "what comes late is parked too");
         let (state, reason) = state(&f);
@@ -182,8 +182,8 @@ async fn a_document_that_the_sink_refuses_counts_too() {
     list(&f, 0..1).await;
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("0", None)).await;
-    let slot = f.store.outbox_slots(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
-    f.store.park_entry(slot, "refused".into(), 1).await.unwrap();
+    let position = f.store.outbox_positions(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
+    f.store.park_entry(position, "refused".into(), 1).await.unwrap();
     assert_eq!((state(&f).0, of(&f)), (ShopState::Paused, 1));
 }
 
@@ -194,7 +194,7 @@ async fn all_of_a_shop_or_of_a_resource_is_put_back_in_steps() {
     list(&f, 0..1_201).await;
     list(&other, 0..2).await;
     let leases = f.lease(QueueKind::Detail, 2_000).await;
-    let failed = |lease: Lease| lease.failed(Failure::Park { reason: "unreadable".into(), may_pass: false });
+    let failed = |lease: Lease| lease.failed(Failure::Park { reason: "unreadable".into(), transient: false });
     f.store.settle(leases.into_iter().map(failed).collect()).await.unwrap();
     park(&other, 2).await;
     assert_eq!((of(&f), of(&other)), (1_201, 2));
@@ -210,9 +210,9 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     let f = fixture().await;
     list(&f, 1..3).await;
     f.read_details().await;
-    for waiting in f.store.outbox_batch(None, 100, usize::MAX).unwrap() {
-        if matches!(waiting.entry, Some(Entry::Document(_))) {
-            f.store.park_entry(waiting.slot, "refused".into(), 1).await.unwrap();
+    for item in f.store.outbox_batch(None, 100, usize::MAX).unwrap() {
+        if matches!(item.entry, Some(Entry::Document(_))) {
+            f.store.park_entry(item.position, "refused".into(), 1).await.unwrap();
         }
     }
     assert_eq!(of(&f), 2);
@@ -232,5 +232,5 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     assert_eq!((documents.len(), documents[0].0.as_str(), of(&f)), (1, "2", 0));
     // The ledger knows the version that the sink has by now.
     let listed = f.store.listed(std::slice::from_ref(&f.stream), "1", 1).unwrap();
-    assert_eq!(listed[0].known, Known::Version(documents[0].1));
+    assert_eq!(listed[0].known, LedgerState::Version(documents[0].1));
 }

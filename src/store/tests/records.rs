@@ -106,13 +106,13 @@ async fn an_outbox_record_gives_up_its_entries_one_by_one() {
     let records = || f.kv.scan(b"o", b"o").count();
     assert!((2..20).contains(&records()), "{}", records());
     let batch = f.store.outbox_batch(None, 1, usize::MAX).unwrap();
-    let rest = f.store.outbox_batch(batch.last().map(|waiting| waiting.slot), 1000, usize::MAX).unwrap();
+    let rest = f.store.outbox_batch(batch.last().map(|item| item.position), 1000, usize::MAX).unwrap();
     assert_eq!(batch.len() + rest.len(), 62, "the shop, the checkpoint and the documents");
-    let slots: Vec<_> = batch.iter().chain(&rest).map(|waiting| waiting.slot).collect();
-    assert!(slots.is_sorted());
-    f.store.park_entry(slots[30], "refused".into(), 1).await.unwrap();
+    let positions: Vec<_> = batch.iter().chain(&rest).map(|item| item.position).collect();
+    assert!(positions.is_sorted());
+    f.store.park_entry(positions[30], "refused".into(), 1).await.unwrap();
     let (odd, even): (Vec<_>, Vec<_>) =
-        slots.iter().partition(|slot| slots.iter().position(|s| s == *slot).unwrap() % 2 == 1);
+        positions.iter().partition(|position| positions.iter().position(|s| s == *position).unwrap() % 2 == 1);
     f.store.acknowledge(odd).await.unwrap();
     assert_eq!(f.store.counters().unwrap().outbox as usize, even.len() - 1);
     f.store.acknowledge(even).await.unwrap();
@@ -156,8 +156,8 @@ async fn a_look_through_large_archived_documents_ends_early_and_the_next_goes_on
         let body = format!("\"{}\"", "x".repeat(6 << 20)).into();
         f.settle(lease, FetchedDocument { body, hash: 7, refresh_after_ms: None }).await;
     }
-    while let slots @ [_, ..] = f.store.outbox_slots(100, 1).unwrap().as_slice() {
-        f.store.archive(slots.to_vec()).await.unwrap();
+    while let positions @ [_, ..] = f.store.outbox_positions(100, 1).unwrap().as_slice() {
+        f.store.archive(positions.to_vec()).await.unwrap();
     }
     let first = f.store.archived("things", None, None, 100).unwrap();
     let found: Vec<&str> = first.documents.iter().map(|document| document.id.as_str()).collect();

@@ -110,7 +110,7 @@ async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     assert_eq!(f.status().last_success_at, Some(NOW + 1000));
     f.clock.set(NOW + DAY);
     f.start(Mode::Full).await;
-    let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), may_pass: true };
+    let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), transient: true };
     f.fails(QueueKind::List, given_up).await;
     let status = f.status();
     assert_eq!((status.failures, status.failing_since), (1, Some(NOW + DAY)));

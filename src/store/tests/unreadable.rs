@@ -28,7 +28,7 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_wit
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
-    f.store.archive(f.store.outbox_slots(100, usize::MAX).unwrap()).await.unwrap();
+    f.store.archive(f.store.outbox_positions(100, usize::MAX).unwrap()).await.unwrap();
     f.start(Mode::Full).await;
     f.page(&[("1", 2, 0)], Next::End).await;
     f.read_details().await;
@@ -37,8 +37,8 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_wit
     assert!(matches!(store.secrets(shop), Err(StoreError::Sealed { .. })));
     assert_eq!(store.secrets(&other).unwrap().client_secret.expose_secret(), "canary-secret");
     let batch = store.outbox_batch(None, 100, usize::MAX).unwrap();
-    assert!(batch.iter().any(|waiting| waiting.entry.is_none()), "left out");
-    assert!(batch.iter().all(|waiting| !matches!(waiting.entry, Some(Entry::Document(_)))));
+    assert!(batch.iter().any(|item| item.entry.is_none()), "left out");
+    assert!(batch.iter().all(|item| !matches!(item.entry, Some(Entry::Document(_)))));
     assert!(store.archived("things", None, None, 10).unwrap().documents.is_empty(), "passed over");
     assert!(store.archived("things", Some(shop), None, 10).is_err(), "an error when the shop itself is asked for");
     let change = ShopChange { client_secret: Some(SecretString::from("new")), ..ShopChange::default() };

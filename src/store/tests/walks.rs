@@ -5,15 +5,15 @@ use bytes::Bytes;
 use super::order::with_unreadable;
 use super::{Answer, Fixture, Gone, MORE, NOW, RULE, detail, document_id, fixture, page, sweep};
 use crate::domain::{
-    Class, Entry, Failure, JobKind, ListParams, Mode, Next, Run, RunState, StepOutput, StreamId, Trigger, WalkRule,
+    Entry, Failure, JobKind, ListParams, Mode, Next, Priority, Run, RunState, StepOutput, StreamId, Trigger, WalkRule,
 };
 use crate::store::{QueueKind, Start};
 
-async fn details(f: &Fixture) -> Vec<Class> {
+async fn details(f: &Fixture) -> Vec<Priority> {
     let leases = f.lease(QueueKind::Detail, 10).await;
-    let classes = leases.iter().map(|lease| lease.job.class).collect();
+    let priorities = leases.iter().map(|lease| lease.job.priority).collect();
     f.store.abandon(&leases);
-    classes
+    priorities
 }
 
 #[tokio::test]
@@ -21,11 +21,11 @@ async fn history_waits_for_what_is_new() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 1)], Next::End).await;
-    assert_eq!(details(&f).await, [Class::History, Class::History]);
+    assert_eq!(details(&f).await, [Priority::History, Priority::History]);
     f.read_details().await;
     f.start(Mode::Incremental).await;
     f.page(&[("3", 1, 0), ("2", 2, 0), ("1", 1, 1)], Next::End).await;
-    assert_eq!(details(&f).await, [Class::New, Class::Changed]);
+    assert_eq!(details(&f).await, [Priority::New, Priority::Changed]);
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn a_walk_for_news_after_a_failed_one_goes_down_to_the_last_that_ended_wel
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
     let lease = f.lease(QueueKind::List, 1).await.remove(0);
-    let failure = Failure::Park { reason: "503".into(), may_pass: true };
+    let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
@@ -358,5 +358,5 @@ async fn a_young_row_that_comes_late_is_no_sign_of_a_list_that_moves() {
     }
     f.sweep().await;
     let run = f.store.run(run).unwrap().unwrap();
-    assert_eq!((run.pass.number, run.drift, run.state), (2, false, RunState::Fetching));
+    assert_eq!((run.pass.number, run.list_moved, run.state), (2, false, RunState::Fetching));
 }

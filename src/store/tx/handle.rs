@@ -31,7 +31,7 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
     pub(in crate::store) ended_runs: Mutex<Option<mpsc::UnboundedReceiver<u64>>>,
     /// Jobs with an attempt under way.
-    pub(in crate::store) claims: SharedLeases,
+    pub(in crate::store) active_leases: SharedLeases,
     pub(in crate::store) calls: UncommittedCalls,
     pub(in crate::store) shop_keys: RwLock<HashMap<String, SealKey>>,
     pub(in crate::store) master: SealKey,
@@ -137,16 +137,16 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn counters(&self) -> Result<Counters, StoreError> {
-        let books = counters::stored(&*self.0.kv)?;
+        let counters = counters::stored(&*self.0.kv)?;
         Ok(Counters {
-            ready_jobs: books.count(Counter::Ready),
-            waiting_jobs: books.count(Counter::Waiting),
-            retrying_jobs: books.count(Counter::Retrying),
-            leased_jobs: lock_leases(&self.0.claims).len() as u64,
-            outbox: books.count(Counter::Outbox),
-            outbox_bytes: books.count(Counter::OutboxBytes),
-            parked: books.count(Counter::Parked),
-            open_runs: books.count(Counter::OpenRuns),
+            ready_jobs: counters.count(Counter::Ready),
+            waiting_jobs: counters.count(Counter::Waiting),
+            retrying_jobs: counters.count(Counter::Retrying),
+            leased_jobs: lock_leases(&self.0.active_leases).len() as u64,
+            outbox: counters.count(Counter::Outbox),
+            outbox_bytes: counters.count(Counter::OutboxBytes),
+            parked: counters.count(Counter::Parked),
+            open_runs: counters.count(Counter::OpenRuns),
         })
     }
 

@@ -250,7 +250,7 @@ async fn change(market: Arc<Market>) {
 /// Moves documents into the archive, as the writer does.
 async fn archive(store: Store) {
     loop {
-        let slots = store.outbox_slots(64, usize::MAX).unwrap();
+        let slots = store.outbox_positions(64, usize::MAX).unwrap();
         if slots.is_empty() {
             store.signals().outbox.notified().await;
         } else {
@@ -335,7 +335,7 @@ fn served(expression: &str, from: &str, hours: u64, asleep: Option<(u64, u64)>) 
         for half_minute in 0..hours * 120 {
             if asleep.is_none_or(|(start, end)| !(start * 120..end * 120).contains(&half_minute)) {
                 serve_due(&process.engine, &timetable).await.unwrap();
-                let kept = process.store.kept_time("sync").unwrap();
+                let kept = process.store.saved_time("sync").unwrap();
                 count += usize::from(last.is_some() && kept != last);
                 last = kept;
             }

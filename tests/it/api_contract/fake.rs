@@ -18,8 +18,8 @@ use waybill::domain::stream::ListParams;
 use waybill::domain::{Completeness, Gap, GapReason, Mode, Run, RunState, Shop, ShopState, StreamId, Wait, WaitReason};
 use waybill::http::backend::{
     AnswerName, ApiError, Backend, BackendFuture, BudgetStatus, DocumentItem, DocumentPage, DocumentQuery, Drift,
-    DriftEntry, KeptAnswer, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection,
-    RunQuery, Scope, ShopChange, SinkStatus, Status, StatusScope,
+    DriftEntry, KeyGrant, KeyView, MintedKey, NewKey, NewShop, ParkedQuery, Readiness, ResourceSelection, RunQuery,
+    Scope, ShopChange, SinkStatus, Status, StatusScope, StoredResponse,
 };
 
 pub(crate) const ADMIN: &str = "admin-key";
@@ -32,7 +32,7 @@ struct State {
     shops: BTreeMap<String, Shop>,
     keys: BTreeMap<String, (KeyGrant, String)>,
     parked: BTreeMap<u64, Parked>,
-    answers: BTreeMap<AnswerName, KeptAnswer>,
+    answers: BTreeMap<AnswerName, StoredResponse>,
     secrets: Vec<String>,
     made: u32,
 }
@@ -106,7 +106,7 @@ fn run_view(id: u64, shop: &str) -> RunView {
         error_class: None,
         newest: None,
         pass: waybill::domain::Pass::default(),
-        drift: false,
+        list_moved: false,
         followers: Vec::new(),
         alarmed: false,
         doubts: Vec::new(),
@@ -251,11 +251,11 @@ impl Backend for FakeBackend {
         Ok(self.state().keys.get(key).map(|(grant, _)| grant.clone()))
     }
 
-    fn load_response(&self, name: &AnswerName) -> Result<Option<KeptAnswer>, ApiError> {
+    fn load_response(&self, name: &AnswerName) -> Result<Option<StoredResponse>, ApiError> {
         Ok(self.state().answers.get(name).cloned())
     }
 
-    fn store_response(&self, name: AnswerName, answer: KeptAnswer) -> BackendFuture<'_, ()> {
+    fn store_response(&self, name: AnswerName, answer: StoredResponse) -> BackendFuture<'_, ()> {
         self.state().answers.insert(name, answer);
         now(Ok(()))
     }
