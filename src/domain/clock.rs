@@ -6,9 +6,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// A point on the wall clock: milliseconds since 1970-01-01T00:00:00Z.
 pub type Millis = i64;
+
+/// A duration as a difference of two points.
+pub fn millis(duration: Duration) -> Millis {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// The wall clock, or one that tests set. Cheap to clone.
 #[derive(Clone, Debug)]

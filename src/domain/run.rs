@@ -160,6 +160,39 @@ impl Default for Pass {
 }
 
 impl Run {
+    /// A run that begins to walk.
+    pub fn new(id: u64, stream: StreamId, mode: Mode, trigger: Trigger, started_at: Millis) -> Run {
+        Run {
+            id,
+            stream,
+            mode,
+            trigger,
+            state: RunState::Walking,
+            started_at,
+            ended_at: None,
+            pages: 0,
+            listed: 0,
+            rejected: 0,
+            new: 0,
+            changed: 0,
+            to_fetch: 0,
+            fetched: 0,
+            gone: 0,
+            parked: 0,
+            written: 0,
+            refused: 0,
+            error: None,
+            error_class: None,
+            newest: None,
+            pass: Pass::default(),
+            list_moved: false,
+            followers: Vec::new(),
+            alarmed: false,
+            doubts: Vec::new(),
+            next: None,
+        }
+    }
+
     /// Detail reads that are not yet done, parked or gone.
     pub fn pending(&self) -> u64 {
         self.to_fetch.saturating_sub(self.fetched + self.gone + self.parked)

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Inner;
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, millis};
 use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
 use crate::domain::{
     Attempt, Cause, Disposition, Failure, FetchDetail, FetchedDocument, JobKind, Lease, LeaseByKind, ListPage,
@@ -150,7 +150,7 @@ impl Step<'_> {
         let list = &self.definition.list;
         WalkRule {
             newest_first: self.definition.newest_first(combination),
-            overlap_ms: i64::try_from(list.overlap.as_millis()).unwrap_or(i64::MAX),
+            overlap_ms: millis(list.overlap),
             news_are_partial: list.windows.is_some() || list.recent.is_some(),
         }
     }

@@ -176,6 +176,7 @@ fn has_older_row(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, St
     Ok(false)
 }
 
+/// Notes the rows of a page in the ledger, stores those that are documents, and asks for the details of others.
 fn note_rows(
     tx: &mut Tx<'_>,
     run: &Run,
@@ -184,71 +185,33 @@ fn note_rows(
     now: i64,
 ) -> Result<PageStats, StoreError> {
     let checkpoint = checkpoints::checkpoint(tx, &run.stream)?;
-    let first_walk = checkpoint.full_walk_at.is_none();
+    let is_first_walk = checkpoint.full_walk_at.is_none();
     // Counted from the last successful walk: rows noted by a failed one prove nothing about those below them.
     let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
     let mut wanted: BTreeMap<Priority, Vec<String>> = BTreeMap::new();
     let young = rows.iter().all(|row| row.time.is_none());
     let mut stats = PageStats { young, pass: run.pass, ..PageStats::default() };
     for row in rows {
-        stats.newest = stats.newest.max(row.time);
-        let is_young = row.time.is_some_and(|time| time > young_from);
-        stats.young |= is_young;
         let key = keyspace::row(&run.stream, &row.id);
-        let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
-        let priority = match &known {
-            None if first_walk => Some(Priority::History),
-            None => Some(Priority::New),
-            Some(note) if is_same(note, row) => None,
-            Some(_) => Some(Priority::Changed),
-        };
-        let met = known.as_ref().is_some_and(|note| note.seen == run.id);
-        // While rows arrive, the tail of one page repeats at the head of the next: that was not known before.
-        let met_in_pass = known.as_ref().is_some_and(|note| met && note.pass == run.pass.number);
-        stats.listed += u64::from(!met);
-        stats.pass.met_known |= known.is_some() && !met_in_pass;
-        stats.pass.oldest = [stats.pass.oldest, row.time].into_iter().flatten().min();
-        // Where new rows come at the head, an unknown one below a known one was there before: the last pass missed it. Or
-        // it arrived late, as young ones may; incremental walks read those again.
-        let is_missed = rule.newest_first && known.is_none() && stats.pass.met_known && !is_young;
-        stats.pass.missed += u64::from(is_missed);
-        let first_listed_at = known.as_ref().map_or(now, |note| note.first_listed_at);
-        let (seen, pass) = (run.id, run.pass.number);
-        let (hash, other) = row_digests(known.as_ref().filter(|_| met_in_pass), known.as_ref(), row);
-        let note = RowNote { hash, first_listed_at, seen, pass, time: row.time, other, ..RowNote::default() };
-        match priority {
-            Some(Priority::Changed) => stats.changed += 1,
-            Some(_) => stats.new += 1,
-            None => {}
-        }
-        if let Some(priority) = priority {
-            match &row.body {
-                Some(body) => {
-                    let document = FetchedDocument { body, hash: row.hash, refresh_after_ms: None };
-                    let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
-                    detail::store(tx, &place, &document, now)?;
-                }
-                None => wanted.entry(priority).or_default().push(row.id.clone()),
-            }
-        } else if run.mode == Mode::Full
-            && !met
-            && row.body.is_none()
-            && detail::is_doubtful(tx, &run.stream, &row.id, now)?
-        {
-            // The API answered that it does not know the document, and still lists it: try again. Or it was read by a clock
-            // that was ahead, so it may not be final.
-            wanted.entry(Priority::Changed).or_default().push(row.id.clone());
-        } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !met {
+        let known = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        let sighting = Sighting::new(run, row, known, is_first_walk);
+        stats.count(&sighting, row.time.is_some_and(|time| time > young_from), rule.newest_first);
+        let note = sighting.note(run, now);
+        if let (Some(body), Some(_)) = (&row.body, sighting.news) {
+            let document = FetchedDocument { body, hash: row.hash, refresh_after_ms: None };
+            let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
+            detail::store(tx, &place, &document, now)?;
+        } else if let Some(priority) = sighting.read_needed(tx, run, now)? {
+            wanted.entry(priority).or_default().push(row.id.clone());
+        } else if run.mode == Mode::Full && run.trigger == Trigger::Request && !sighting.is_met {
             stats.to_fetch += u64::from(detail::read_early(tx, run, &row.id)?);
         }
-        if known.as_ref().is_some_and(|note| note.gone_at.is_some()) {
+        if sighting.was_gone() {
             outbox::append_listing(tx, &run.stream, &row.id, None, now)?;
         }
         // An incremental walk over known rows leaves the ledger untouched.
-        if priority.is_some()
-            || (run.mode == Mode::Full && !met_in_pass)
-            || known.is_some_and(|note| note.gone_at.is_some())
-        {
+        let is_first_in_pass = run.mode == Mode::Full && !sighting.is_met_in_pass;
+        if sighting.news.is_some() || is_first_in_pass || sighting.was_gone() {
             tx.put(key, encode("a ledger row", &note)?);
         }
     }
@@ -257,6 +220,88 @@ fn note_rows(
         want(tx, run, priority, ids)?;
     }
     Ok(stats)
+}
+
+impl PageStats {
+    fn count(&mut self, sighting: &Sighting<'_>, is_young: bool, newest_first: bool) {
+        let time = sighting.row.time;
+        self.newest = self.newest.max(time);
+        self.young |= is_young;
+        self.listed += u64::from(!sighting.is_met);
+        self.pass.met_known |= sighting.known.is_some() && !sighting.is_met_in_pass;
+        self.pass.oldest = [self.pass.oldest, time].into_iter().flatten().min();
+        // Where new rows come at the head, an unknown one below a known one was there before: the last pass missed it. Or
+        // it arrived late, as young ones may; incremental walks read those again.
+        let is_missed = newest_first && sighting.known.is_none() && self.pass.met_known && !is_young;
+        self.pass.missed += u64::from(is_missed);
+        match sighting.news {
+            Some(Priority::Changed) => self.changed += 1,
+            Some(_) => self.new += 1,
+            None => {}
+        }
+    }
+}
+
+/// A row of a page beside what the ledger knew of it.
+struct Sighting<'a> {
+    row: &'a Row<Vec<u8>>,
+    known: Option<RowNote>,
+    /// This run met it before.
+    is_met: bool,
+    /// This pass met it before: while rows arrive, the tail of one page repeats at the head of the next.
+    is_met_in_pass: bool,
+    /// How urgently to read a row that is new or changed; none: it is unchanged.
+    news: Option<Priority>,
+}
+
+impl Sighting<'_> {
+    fn new<'a>(run: &Run, row: &'a Row<Vec<u8>>, known: Option<RowNote>, is_first_walk: bool) -> Sighting<'a> {
+        let is_met = known.as_ref().is_some_and(|note| note.seen == run.id);
+        let is_met_in_pass = known.as_ref().is_some_and(|note| is_met && note.pass == run.pass.number);
+        let news = match &known {
+            None if is_first_walk => Some(Priority::History),
+            None => Some(Priority::New),
+            Some(note) if is_same(note, row) => None,
+            Some(_) => Some(Priority::Changed),
+        };
+        Sighting { row, known, is_met, is_met_in_pass, news }
+    }
+
+    /// Full walks did not see it any more.
+    fn was_gone(&self) -> bool {
+        self.known.as_ref().is_some_and(|note| note.gone_at.is_some())
+    }
+
+    /// What the ledger is to know of it.
+    fn note(&self, run: &Run, now: i64) -> RowNote {
+        let first_listed_at = self.known.as_ref().map_or(now, |note| note.first_listed_at);
+        let (seen, pass, time) = (run.id, run.pass.number, self.row.time);
+        let (hash, other) = self.digests();
+        RowNote { hash, first_listed_at, seen, pass, time, other, ..RowNote::default() }
+    }
+
+    /// The digests of its first row in a pass, and of its last different one.
+    fn digests(&self) -> (u64, Option<u64>) {
+        let hash = self.row.hash;
+        match &self.known {
+            Some(known) if self.is_met_in_pass && known.hash == hash => (hash, known.other),
+            Some(known) if self.is_met_in_pass => (known.hash, Some(hash)),
+            // The first row of this pass differs from the first of the last one.
+            Some(known) => (hash, known.other.filter(|other| *other != hash)),
+            None => (hash, None),
+        }
+    }
+
+    /// How urgently its detail is to be read; none: it need not be.
+    fn read_needed(&self, tx: &Tx<'_>, run: &Run, now: i64) -> Result<Option<Priority>, StoreError> {
+        if self.news.is_some() || self.row.body.is_some() || self.is_met || run.mode != Mode::Full {
+            return Ok(self.news);
+        }
+        // The API answered that it does not know the document, and still lists it: try again. Or it was read by a clock
+        // that was ahead, so it may not be final.
+        let is_doubtful = detail::is_doubtful(tx, &run.stream, &self.row.id, now)?;
+        Ok(is_doubtful.then_some(Priority::Changed))
+    }
 }
 
 /// Asks for the details of rows.
@@ -271,17 +316,7 @@ fn is_same(note: &RowNote, row: &Row<Vec<u8>>) -> bool {
     note.hash == row.hash || note.other == Some(row.hash) || row.legacy == Some(note.hash)
 }
 
-/// The digests to store for an id after one of its rows: of its first row in a pass, and of its last different one.
-fn row_digests(met: Option<&RowNote>, known: Option<&RowNote>, row: &Row<Vec<u8>>) -> (u64, Option<u64>) {
-    match (met, known) {
-        (Some(met), _) if met.hash == row.hash => (met.hash, met.other),
-        (Some(met), _) => (met.hash, Some(row.hash)),
-        // The first row of this pass differs from the first of the last one.
-        (None, known) => (row.hash, known.and_then(|known| known.other).filter(|other| *other != row.hash)),
-    }
-}
-
-/// Rows of a page that cannot be kept.
+/// Rows of a page that cannot be stored.
 struct Refused {
     /// That this run had not met yet.
     rejected: u64,
@@ -289,7 +324,7 @@ struct Refused {
     parked: u64,
 }
 
-/// Parks rows that cannot be kept, each once.
+/// Parks rows that cannot be stored, each once.
 fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: i64) -> Result<Refused, StoreError> {
     let mut refused = Refused { rejected: 0, parked: 0 };
     for row in rows {

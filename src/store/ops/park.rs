@@ -1,10 +1,13 @@
 //! Parking: gives up on a job, a row or an outbox entry, and keeps why.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::domain::clock::millis;
 use crate::domain::{
-    Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopState, StreamId, Sweep,
+    Backoff, Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopState, StreamId, Sweep,
 };
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::Head;
@@ -19,10 +22,10 @@ use crate::store::records::runs;
 use crate::store::records::shops;
 use crate::store::tx::transaction::Tx;
 
-/// The pause before an automatic retry; doubles each time.
-pub(crate) const AUTO_RETRY_AFTER_MS: i64 = 10 * 60 * 1000;
+/// The pause before an automatic retry.
+pub(crate) const AUTO_RETRY_AFTER: Backoff = Backoff::new(Duration::from_secs(10 * 60), AUTO_RETRY_AFTER_MAX);
 
-pub(crate) const AUTO_RETRY_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+pub(crate) const AUTO_RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Dead letters that one walk looks at, and so retries at most.
 pub(crate) const AUTO_RETRIED_MAX: usize = 500;
@@ -108,7 +111,7 @@ pub(crate) fn park_job(
     }
     let is_page = job.document().is_none();
     if transient || is_page {
-        let pause = AUTO_RETRY_AFTER_MS.saturating_mul(1 << job.auto_retries.min(10)).min(AUTO_RETRY_AFTER_MAX_MS);
+        let pause = millis(AUTO_RETRY_AFTER.pause(job.auto_retries));
         let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
         let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
         let note = AutoRetry { parked: parked.id, not_before: now.saturating_add(pause), page_of };

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::domain::clock::millis;
 use crate::domain::{Job, JobKind, Mode, Parked, Run, RunState};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::Head;
@@ -10,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::detail;
 use crate::store::ops::listing_state::{self, ListingState};
-use crate::store::ops::park::{AUTO_RETRIED_MAX, AUTO_RETRY_AFTER_MAX_MS};
+use crate::store::ops::park::{AUTO_RETRIED_MAX, AUTO_RETRY_AFTER_MAX};
 use crate::store::ops::run_progress;
 use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
 use crate::store::records::outbox;
@@ -32,7 +33,7 @@ pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64
     for (key, bytes) in tx.scan(&prefix, &prefix, AUTO_RETRIED_MAX)? {
         let note: AutoRetry = decode("a parked job", &bytes)?;
         // A clock that was ahead once must not put it off for ever.
-        let is_due = note.not_before <= now || note.not_before > now.saturating_add(AUTO_RETRY_AFTER_MAX_MS);
+        let is_due = note.not_before <= now || note.not_before > now.saturating_add(millis(AUTO_RETRY_AFTER_MAX));
         match note.page_of {
             None if is_due => drop(retry(tx, note.parked, true, now)?),
             // A walk for news does not read what a whole one gave up.

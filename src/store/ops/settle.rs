@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::domain::clock::millis;
 use crate::domain::{Failure, Job, Lease, StepOutput};
 use crate::store::crypto::document_context;
 use crate::store::error::StoreError;
@@ -111,8 +112,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
         Failure::Retry { after, error } => {
             stream_status::call_failed(tx, &job, &error, now)?;
             job.last_error = Some(error.text);
-            let pause = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-            delay(tx, job, now.saturating_add(pause), now)
+            delay(tx, job, now.saturating_add(millis(after)), now)
         }
         // The job stays in its place, as before the lease.
         Failure::Postpone { error } => {

@@ -1,6 +1,6 @@
 //! Starting runs, and what follows when the walk of one ends.
 
-use crate::domain::{Cause, ListPage, Mode, Pass, Priority, Run, RunState, StreamId, Trigger};
+use crate::domain::{Cause, ListPage, Mode, Priority, Run, RunState, StreamId, Trigger};
 use crate::store::codec::encode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -98,7 +98,7 @@ pub(crate) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreEr
     Ok(())
 }
 
-/// None: the shop is gone.
+/// Starts a walk over a stream, unless one is under way that goes as far. None: the shop is gone.
 pub(crate) fn start(
     tx: &mut Tx<'_>,
     wanted: &Start,
@@ -135,35 +135,7 @@ pub(crate) fn start(
     let mut followers = wanted.followers.clone();
     let earlier = walking.iter().flat_map(|run| &run.followers).filter(|stream| !wanted.followers.contains(stream));
     followers.extend(earlier.cloned());
-    let run = Run {
-        id,
-        stream: stream.clone(),
-        mode,
-        trigger,
-        state: RunState::Walking,
-        started_at: now,
-        ended_at: None,
-        pages: 0,
-        listed: 0,
-        rejected: 0,
-        new: 0,
-        changed: 0,
-        to_fetch: 0,
-        fetched: 0,
-        gone: 0,
-        parked: 0,
-        written: 0,
-        refused: 0,
-        error: None,
-        error_class: None,
-        newest: None,
-        pass: Pass::default(),
-        list_moved: false,
-        followers,
-        alarmed: false,
-        doubts: Vec::new(),
-        next: None,
-    };
+    let run = Run { followers, ..Run::new(id, stream.clone(), mode, trigger, now) };
     runs::put(tx, None, &run)?;
     runs::note_started(tx, id);
     runs::trim_stream(tx, &run, now)?;

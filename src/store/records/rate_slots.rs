@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::clock::millis;
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -112,7 +113,7 @@ impl Store {
     /// The engine's errors.
     pub async fn save_pause(&self, account: &str, rule: &str, length: Duration) -> Result<(), StoreError> {
         let key = keyspace::pause(account, rule);
-        let length_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        let length_ms = millis(length);
         let (now, known) = (self.now(), self.pause_left(account, rule)?);
         if known >= length {
             return Ok(());
