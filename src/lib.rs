@@ -23,7 +23,7 @@
 //!
 //! 1. A cron tick ([`sync::schedule`]) enqueues `ListPage{1}` for each stream that has no open walk. It makes no call.
 //! 2. The lane of (account, list rule) ([`sync::lane`]) takes free slots and leases that many jobs: one commit, before the calls.
-//! 3. An attempt (`sync::attempt`) reads one page and returns the job and what it read as one value, a [`domain::StepOutput`].
+//! 3. An attempt (`sync::attempt`) reads one page and returns the job and what it read as one value ([`domain::step`]).
 //! 4. The committer (`store::tx::committer`) applies the outputs of many steps as one durable batch: jobs for new and
 //!    changed rows, the next page, or the end of the walk with its checkpoint (`store::ops`).
 //! 5. The lane of (account, detail rule) leases the details, the most urgent first; each adds a document to the outbox.
