@@ -8,7 +8,7 @@
 //! - it keeps no last tick, so it knows of none from before the start;
 //! - it sleeps until a wall-clock time, so after the clock is set back, for as long as it was ahead;
 //! - it takes a zone's offset when a job is added and keeps it, so after a DST change its ticks are an hour off;
-//! - it parses an expression anew after each tick, and then takes a day and a weekday for both required, where crontab
+//! - it parses an expression again after each tick, and then takes a day and a weekday for both required, where crontab
 //!   and [`Schedule`] take either.
 
 use std::sync::{Arc, Weak};
