@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | [`schedule`] | the jobs of the cron scheduler; missed ticks collapse into one |
 //! | `start_runs` | which streams are walked, and in which order |
-//! | [`lane`] | one loop per budget: free slots -> leases -> attempts -> one commit |
-//! | `lane_registry` | the lanes that exist; a lane lives only while it has jobs |
+//! | [`lane`], `lane_loop` | one loop per budget: free slots -> leases -> attempts -> one commit |
+//! | `lane_registry`, `wake` | the lanes that exist; a lane lives only while it has jobs |
+//! | `inner` | what the tasks of the engine share |
 //! | `attempt` | one attempt of one job: at most one call, its result as a value |
 //! | [`drift`] | fields of documents that no column takes |
 //! | `last_success` | time of the last successful call per shop |
@@ -18,33 +19,31 @@
 mod attempt;
 pub mod drift;
 mod failure_log;
+mod inner;
 pub mod lane;
+mod lane_loop;
 mod lane_registry;
 mod last_success;
 pub mod schedule;
 #[cfg(test)]
 mod simulation;
 mod start_runs;
+mod wake;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+pub use inner::EngineDeps;
 pub use lane::LaneKey;
 pub use lane_registry::LaneView;
 
-use crate::catalog::{Definition, RuleTable};
-use crate::domain::{RetryPolicy, Shop, ShopState};
-use crate::source::{Credentials, Upstream};
+use crate::catalog::RuleTable;
+use crate::domain::{Shop, ShopState};
 use crate::store::{Store, StoreError};
-use drift::{Drift, Drifts};
-use failure_log::FailureLog;
-use lane_registry::LaneRegistry;
-use last_success::LastSuccess;
+use drift::Drift;
+use inner::{Inner, STORE_PAUSE};
 
 /// Streams started per transaction, so that a tick over thousands of shops does not delay others.
 const STARTED_AT_ONCE: usize = 64;
@@ -52,36 +51,10 @@ const STARTED_AT_ONCE: usize = 64;
 const TIMER_SLEEP_MAX: Duration = Duration::from_secs(30);
 /// How long a start waits for interrupted work to be resumed; with thousands of new shops that continues in the background.
 const RESUME_PATIENCE: Duration = Duration::from_secs(2);
-/// Pause of the loops after a store error; the store's own failure ends the process.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Dependencies and settings of the engine.
-pub struct EngineDeps {
-    pub store: Store,
-    pub source: Arc<dyn Upstream>,
-    pub definitions: Vec<Arc<Definition>>,
-    pub rules: RuleTable,
-    pub retry: RetryPolicy,
-    /// Fetching pauses while the outbox holds more, in bytes.
-    pub outbox_bytes_max: u64,
-    /// Most attempts of one lane at once.
-    pub lane_width: u32,
-}
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) deps: EngineDeps,
-    lanes: LaneRegistry,
-    credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
-    failures: FailureLog,
-    last_success: LastSuccess,
-    drifts: Drifts,
-    pub(crate) stop: CancellationToken,
-    tasks: TaskTracker,
-}
 
 impl Engine {
     /// Builds the engine and starts its tasks: lanes for all jobs found, the timer of delayed jobs.
@@ -102,13 +75,13 @@ impl Engine {
                 return Err(StoreError::Engine("resuming interrupted work panicked".to_owned()));
             }
         }
-        lane_registry::wake_all(inner)?;
+        wake::wake_all(inner)?;
         if let Some(queues) = queues {
-            inner.spawn("new work", lane_registry::listen(Arc::clone(inner), queues));
+            inner.spawn("new work", wake::listen(Arc::clone(inner), queues));
         }
         inner.spawn("delayed jobs", promote_delayed(Arc::clone(inner)));
         inner.spawn("the failure log", report_failures(Arc::clone(inner)));
-        inner.spawn("idle budgets", lane_registry::drop_idle_budgets(Arc::clone(inner)));
+        inner.spawn("idle budgets", wake::drop_idle_budgets(Arc::clone(inner)));
         Ok(engine)
     }
 
@@ -120,17 +93,7 @@ impl Engine {
     }
 
     fn new(deps: EngineDeps) -> Engine {
-        let drifts = Drifts::load(&deps.store, &deps.definitions);
-        Engine(Arc::new(Inner {
-            deps,
-            lanes: LaneRegistry::default(),
-            credentials: Mutex::default(),
-            failures: FailureLog::default(),
-            last_success: LastSuccess::default(),
-            drifts,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        }))
+        Engine(Arc::new(Inner::new(deps)))
     }
 
     /// Resumes work interrupted by the previous shutdown or crash, and starts what the configuration added.
@@ -152,7 +115,7 @@ impl Engine {
     pub fn wake_shop(&self, shop: &Shop, account: &str) -> Result<(), StoreError> {
         self.0.lock_credentials().remove(&shop.id);
         self.0.deps.source.forget(&shop.client_id);
-        lane_registry::wake_shop(&self.0, shop, account)
+        wake::wake_shop(&self.0, shop, account)
     }
 
     /// Schema drift of a resource: fields of documents that no column takes.
@@ -201,34 +164,6 @@ async fn report_failures(inner: Arc<Inner>) {
             () = tokio::time::sleep(failure_log::EVERY) => {}
         }
         inner.failures.report();
-    }
-}
-
-impl Inner {
-    /// Starts a task that runs as long as the engine does.
-    fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.deps.store.supervisor().supervise(part, work));
-    }
-
-    pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
-        self.deps.definitions.iter().find(|definition| definition.name == resource)
-    }
-
-    /// A shop's decrypted credentials, cached until the shop changes.
-    pub(crate) fn credentials(&self, shop: &Shop) -> Result<Arc<Credentials>, StoreError> {
-        if let Some((as_of, known)) = self.lock_credentials().get(&shop.id)
-            && *as_of == shop.updated_at
-        {
-            return Ok(Arc::clone(known));
-        }
-        let secrets = self.deps.store.secrets(&shop.id)?;
-        let opened = Arc::new(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret });
-        self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
-        Ok(opened)
-    }
-
-    fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Arc<Credentials>)>> {
-        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

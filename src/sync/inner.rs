@@ -1,0 +1,87 @@
+//! What the tasks of the engine share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::drift::Drifts;
+use super::failure_log::FailureLog;
+use super::lane_registry::LaneRegistry;
+use super::last_success::LastSuccess;
+use crate::catalog::{Definition, RuleTable};
+use crate::domain::{RetryPolicy, Shop};
+use crate::source::{Credentials, Upstream};
+use crate::store::{Store, StoreError};
+
+/// Pause of the loops after a store error; the store's own failure ends the process.
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Dependencies and settings of the engine.
+pub struct EngineDeps {
+    pub store: Store,
+    pub source: Arc<dyn Upstream>,
+    pub definitions: Vec<Arc<Definition>>,
+    pub rules: RuleTable,
+    pub retry: RetryPolicy,
+    /// Fetching pauses while the outbox holds more, in bytes.
+    pub outbox_bytes_max: u64,
+    /// Most attempts of one lane at once.
+    pub lane_width: u32,
+}
+
+/// What the tasks of the engine share.
+pub(crate) struct Inner {
+    pub(crate) deps: EngineDeps,
+    pub(super) lanes: LaneRegistry,
+    pub(super) credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
+    pub(super) failures: FailureLog,
+    pub(super) last_success: LastSuccess,
+    pub(super) drifts: Drifts,
+    pub(crate) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Inner {
+    pub(super) fn new(deps: EngineDeps) -> Inner {
+        let drifts = Drifts::load(&deps.store, &deps.definitions);
+        Inner {
+            deps,
+            lanes: LaneRegistry::default(),
+            credentials: Mutex::default(),
+            failures: FailureLog::default(),
+            last_success: LastSuccess::default(),
+            drifts,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Starts a task that runs as long as the engine does.
+    pub(super) fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.deps.store.supervisor().supervise(part, work));
+    }
+
+    pub(crate) fn definition(&self, resource: &str) -> Option<&Arc<Definition>> {
+        self.deps.definitions.iter().find(|definition| definition.name == resource)
+    }
+
+    /// A shop's decrypted credentials, cached until the shop changes.
+    pub(crate) fn credentials(&self, shop: &Shop) -> Result<Arc<Credentials>, StoreError> {
+        if let Some((as_of, known)) = self.lock_credentials().get(&shop.id)
+            && *as_of == shop.updated_at
+        {
+            return Ok(Arc::clone(known));
+        }
+        let secrets = self.deps.store.secrets(&shop.id)?;
+        let opened = Arc::new(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret });
+        self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    pub(super) fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Arc<Credentials>)>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
