@@ -12,7 +12,8 @@
 //! | [`store`] | the embedded side: one encrypted tree behind a write-ahead log; jobs, ledger, outbox, checkpoints |
 //! | [`sink`] | where documents go: MySQL or the embedded archive; and the writer |
 //! | [`sync`] | schedules, lanes, and the steps that run jobs |
-//! | [`http`] | the API and the dashboard, over one trait |
+//! | [`service`] | what the API and the command line ask for: shops, keys, runs, documents, completeness, health |
+//! | [`http`] | the API and the dashboard |
 //! | [`app`] | builds, starts and stops the parts; the only module that sees them all |
 //! | [`cli`] | one file per subcommand |
 //!
@@ -86,6 +87,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod service;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -19,7 +19,7 @@ use crate::source::{Call, Credentials, Outcome, pages};
 
 /// Arguments of the command.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct InferRequest {
     /// Name of the new resource.
     pub resource: String,
     pub path: String,
@@ -47,7 +47,7 @@ pub struct Inferred {
 }
 
 /// The paths of `wanted` without a rate rule, as rule patterns.
-pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
+pub fn without_rule(config: &Config, wanted: &InferRequest) -> Vec<String> {
     let paths = std::iter::once(&wanted.path).chain(&wanted.detail);
     let lacking = paths.filter(|path| config.rules.find("GET", path).is_none());
     lacking.map(|path| Rule::name_for("GET", path)).collect()
@@ -57,7 +57,7 @@ pub fn without_rule(config: &Config, wanted: &Wanted) -> Vec<String> {
 ///
 /// # Errors
 /// Errors of the store or the API, or an insufficient sample; each names the remedy.
-pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred> {
+pub async fn infer(config: &Config, wanted: &InferRequest) -> anyhow::Result<Inferred> {
     let config = Config { rules: rules(config, wanted)?, ..config.clone() };
     let caller = Caller::open(&config)?;
     let shop = caller.shop(wanted.shop.as_deref(), None)?;
@@ -115,7 +115,7 @@ pub async fn infer(config: &Config, wanted: &Wanted) -> anyhow::Result<Inferred>
 }
 
 /// The rate rules, with an added one for each path without.
-fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
+fn rules(config: &Config, wanted: &InferRequest) -> anyhow::Result<RuleTable> {
     let known: BTreeMap<String, String> =
         config.rules.rules().iter().map(|rule| (rule.name.clone(), rule.limit_text())).collect();
     let limit = wanted.limit.clone().unwrap_or_default();
@@ -124,7 +124,7 @@ fn rules(config: &Config, wanted: &Wanted) -> anyhow::Result<RuleTable> {
 }
 
 /// Comment lines above the definition: its origin and rate rules.
-fn preface(config: &Config, wanted: &Wanted, rows: usize, documents: usize) -> String {
+fn preface(config: &Config, wanted: &InferRequest, rows: usize, documents: usize) -> String {
     let name = &wanted.resource;
     let mut lines = vec![
         format!("# {name}: inferred from {rows} rows and {documents} documents of GET {}.", wanted.path),
@@ -196,7 +196,7 @@ impl Sampler<'_> {
         Ok((body, next_link.is_some()))
     }
 
-    async fn list(&self, wanted: &Wanted) -> anyhow::Result<ListAnswer> {
+    async fn list(&self, wanted: &InferRequest) -> anyhow::Result<ListAnswer> {
         let first = |(name, values): &(String, Vec<String>)| Some((name.clone(), values.first()?.clone()));
         let query = wanted.parameters.iter().filter_map(first).collect();
         let (body, has_next_link) = self.get(wanted.path.clone(), query, &wanted.media_type).await?;
@@ -204,7 +204,7 @@ impl Sampler<'_> {
     }
 
     /// Reads the documents of the first rows.
-    async fn details(&self, wanted: &Wanted, path: &str, id: &str, rows: &[Json<'_>]) -> anyhow::Result<Details> {
+    async fn details(&self, wanted: &InferRequest, path: &str, id: &str, rows: &[Json<'_>]) -> anyhow::Result<Details> {
         let mut details = Details { bodies: Vec::new(), document: String::new() };
         for row in rows.iter().take(wanted.rows) {
             let Some(own) = row.pointer(id).and_then(pages::id_text) else { continue };

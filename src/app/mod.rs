@@ -1,71 +1,43 @@
 //! The composition root: builds, connects, starts, supervises and stops all components. Only `cli` calls it.
 //!
-//! Implementation of [`App`] and of the HTTP API's backend:
-//!
 //! | file | holds |
 //! | --- | --- |
-//! | `backend` | implements the HTTP API's `Backend` over store, sink and engine |
-//! | `completeness` | compares listed documents with the sink, repairs gaps |
-//! | `forecast` | estimates when a run will end |
-//! | `health` | health for every surface; logs its changes |
-//! | `health_book` | incrementally updated health of all shops |
-//! | `key_usage` | when each API key was last used |
 //! | `machine` | checks and raises the system's resource limits |
 //! | `master_key` | reads the key file, creates it at the first start |
-//! | `metrics` | descriptions of the metrics, and the Prometheus page |
-//! | `ready` | readiness, with reasons |
-//! | `restore` | restores an empty data directory from MySQL |
 //! | `secret_file` | files that only their owner can read |
-//! | `staleness` | alarm before rows leave the API's history |
-//! | `status` | the status page, and whether all work is done |
 //! | `story` | log lines about the start and about runs that end |
 //! | `token_store` | tokens sealed in the store |
-//! | `waits` | what open runs wait for |
 //!
-//! Bodies of commands:
+//! Bodies of commands that need no running service:
 //!
 //! | file | command |
 //! | --- | --- |
 //! | `check` | `waybill check`: tokens, first pages, MySQL |
 //! | `infer` | `waybill schema infer` |
-//! | `plan` | `waybill plan` |
 //! | `preview` | `waybill preview` |
 //! | `schema` | `waybill schema`: tables, replay |
 //! | `single_call` | single API calls of such commands, within the budget |
 //! | `state` | `waybill state` |
 
-mod backend;
 mod check;
-mod completeness;
-mod forecast;
-mod health;
-mod health_book;
 pub mod infer;
-mod key_usage;
 pub mod machine;
 mod master_key;
-mod metrics;
-pub mod plan;
 pub mod preview;
-mod ready;
-mod restore;
 pub mod schema;
 pub(crate) mod secret_file;
 mod single_call;
-mod staleness;
 pub mod state;
-mod status;
 mod story;
 mod token_store;
-mod waits;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,12 +47,13 @@ use crate::config::{Config, SourceSettings};
 use crate::domain::health::Means;
 use crate::domain::schedule::Timetable;
 use crate::domain::{Clock, RetryPolicy};
-use crate::http::{self, backend::Backend};
+use crate::http;
+use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
 use crate::source::{Source, SourceConfig};
 use crate::store::{self, Store, StoreError};
-use crate::sync::schedule::run_jobs;
+use crate::sync::schedule::{Work, run_jobs};
 use crate::sync::{Engine, EngineDeps};
 use token_store::PersistentTokens;
 
@@ -103,32 +76,15 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running program without its HTTP side.
 pub struct App {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
+    service: Service,
     store: Store,
     engine: Engine,
-    source: Arc<Source>,
     sink: Sink,
-    health: Health,
-    definitions: Vec<Arc<Definition>>,
-    /// SHA-256 of the admin key of the configuration.
-    admin_key: Option<[u8; 32]>,
-    metrics: PrometheusHandle,
-    started_at: i64,
+    sink_health: Health,
+    definitions: Arc<[Arc<Definition>]>,
+    timetable: Timetable,
     http: http::Limits,
     data_dir: PathBuf,
-    /// Serializes completeness comparisons: each reads the whole ledger of a shop.
-    completeness_lock: tokio::sync::Mutex<()>,
-    key_usage: key_usage::KeyUsage,
-    health_book: health_book::HealthBook,
-    timetable: Timetable,
-    /// Why the shops in MySQL are not restored yet; none: they are, or need not be.
-    restore_error: std::sync::Mutex<Option<String>>,
-    overdue: std::sync::Mutex<Vec<http::backend::Overdue>>,
-    /// Fetching pauses while the outbox is larger.
-    outbox_bytes_max: u64,
     drain: Duration,
     /// Shutdown has begun: not ready any more, no new connections.
     closing: CancellationToken,
@@ -157,10 +113,11 @@ impl App {
 
     async fn start_with(config: Config, means: Means) -> anyhow::Result<App> {
         let app = App::open(config, true, means).await?;
-        if let Err(error) = app.inner.restore().await {
-            app.inner.spawn("restore from MySQL", Arc::clone(&app.inner).restore_later(error));
+        if let Err(error) = app.service.restore().await {
+            let restoring = app.service.clone().restore_later(app.stop.clone(), error);
+            app.spawn("restore from MySQL", restoring);
         }
-        app.inner.spawn_tasks();
+        app.spawn_tasks();
         Ok(app)
     }
 
@@ -171,7 +128,7 @@ impl App {
     /// As [`App::start`].
     pub async fn at_rest(config: Config) -> anyhow::Result<App> {
         let app = App::open(config, false, Means::Commands).await?;
-        if let Err(error) = app.inner.restore().await {
+        if let Err(error) = app.service.restore().await {
             tracing::warn!(%error, "failed to restore from MySQL; shops of an earlier data directory, if any, are not known yet");
         }
         Ok(app)
@@ -197,8 +154,8 @@ impl App {
             lane_width: LANE_WIDTH,
         };
         let stale_after = config.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let (definitions, sync) = (config.definitions.clone(), timetable.sync.clone());
-        let health_book = health_book::HealthBook::new(store.clone(), definitions, sync, stale_after, means);
+        let (definitions, sync) = (Arc::from(config.definitions.as_slice()), timetable.sync.clone());
+        let health_book = HealthBook::new(store.clone(), Arc::clone(&definitions), sync, stale_after, means);
         if runs {
             health_book.look_first()?;
         }
@@ -207,53 +164,57 @@ impl App {
             Some(url) => {
                 Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?))
             }
-            None => Sink::Archive(Archive::new(store.clone(), config.definitions.clone())),
+            None => Sink::Archive(Archive::new(store.clone(), config.definitions)),
         };
-        let inner = Arc::new(Inner {
+        let (sink_health, closing) = (Health::default(), CancellationToken::new());
+        let service = Service::new(ServiceDeps {
+            store: store.clone(),
+            engine: engine.clone(),
+            source,
+            sink: sink.clone(),
+            sink_health: sink_health.clone(),
+            definitions: Arc::clone(&definitions),
+            admin_key: config.admin_key.as_ref().map(digest),
+            metrics: service::recorder(),
+            outbox_bytes_max: config.limits.outbox_max_bytes,
+            closing: closing.clone(),
+            health_book,
+        });
+        Ok(App {
+            service,
             store,
             engine,
-            source,
             sink,
-            health: Health::default(),
-            definitions: config.definitions,
-            admin_key: config.admin_key.as_ref().map(digest),
-            metrics: metrics::recorder(),
-            started_at: clock.now(),
+            sink_health,
+            definitions,
+            timetable,
             http: http_limits(config.behind_proxy, open_files.connections),
             data_dir: config.data_dir,
-            completeness_lock: tokio::sync::Mutex::default(),
-            key_usage: key_usage::KeyUsage::default(),
-            health_book,
-            timetable,
-            restore_error: std::sync::Mutex::default(),
-            overdue: std::sync::Mutex::default(),
-            outbox_bytes_max: config.limits.outbox_max_bytes,
             drain: config.limits.drain,
-            closing: CancellationToken::new(),
+            closing,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        });
-        Ok(App { inner })
+        })
     }
 
     /// Checks once whether MySQL responds and its tables can be written to, for the health of an app without a writer.
     pub async fn look_at_sink(&self) {
-        let Sink::Mysql(mysql) = &self.inner.sink else { return };
+        let Sink::Mysql(mysql) = &self.sink else { return };
         let error = match mysql.inspect().await {
             Ok(Inspection { faults, .. }) => faults.into_iter().find(|fault| fault.severity == Severity::Corrupts),
-            Err(error) => return self.inner.health.note(Some(error.text)),
+            Err(error) => return self.sink_health.note(Some(error.text)),
         };
-        self.inner.health.note(error.map(|fault| fault.text));
+        self.sink_health.note(error.map(|fault| fault.text));
     }
 
     /// The time of the store's clock, in milliseconds since 1970.
     pub fn now(&self) -> i64 {
-        self.inner.store.clock().now()
+        self.store.clock().now()
     }
 
-    /// The backend of the HTTP API and of the commands.
-    pub fn backend(&self) -> Arc<dyn Backend> {
-        Arc::<Inner>::clone(&self.inner)
+    /// Answers the HTTP API and the commands.
+    pub fn service(&self) -> &Service {
+        &self.service
     }
 
     /// Serves the HTTP API until [`App::stop`] or until a component fails. If the returned future is dropped, the API
@@ -262,10 +223,10 @@ impl App {
     /// # Errors
     /// The store or another component failed: the process must be restarted.
     pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
-        let closing = self.inner.closing.clone().cancelled_owned();
-        let mut failed = self.inner.store.failed();
-        let serving = http::serve(listener, self.backend(), self.inner.http, closing);
-        let served = self.inner.spawn("the HTTP API", serving);
+        let closing = self.closing.clone().cancelled_owned();
+        let mut failed = self.store.failed();
+        let serving = http::serve(listener, self.service.clone(), self.http, closing);
+        let served = self.spawn("the HTTP API", serving);
         tokio::select! {
             served = served => served?,
             _ = failed.wait_for(|failed| *failed) => {}
@@ -275,9 +236,9 @@ impl App {
 
     /// Serves `/metrics` without a key, on a listener of its own, until [`App::stop`].
     pub fn serve_metrics(&self, listener: TcpListener) {
-        let closing = self.inner.closing.clone().cancelled_owned();
-        let serving = http::serve_metrics(listener, self.backend(), self.inner.http, closing);
-        self.inner.spawn("the metrics listener", serving);
+        let closing = self.closing.clone().cancelled_owned();
+        let serving = http::serve_metrics(listener, self.service.clone(), self.http, closing);
+        self.spawn("the metrics listener", serving);
     }
 
     /// Whether an essential component failed.
@@ -285,10 +246,10 @@ impl App {
     /// # Errors
     /// Names the component; the process must be restarted.
     pub fn failure(&self) -> anyhow::Result<()> {
-        if !*self.inner.store.failed().borrow() {
+        if !*self.store.failed().borrow() {
             return Ok(());
         }
-        if let Some(part) = self.inner.store.supervisor().failed_part() {
+        if let Some(part) = self.store.supervisor().failed_part() {
             anyhow::bail!(
                 "internal error: {part} failed; see the log, and restart: the next start continues where this one stopped"
             );
@@ -297,18 +258,18 @@ impl App {
             "the store in {} failed; see the log, and restart. If it fails again, move the directory aside and start \
              again: with MySQL everything is restored from it; without MySQL the shops must be registered again and all \
              their data is read again",
-            self.inner.data_dir.display()
+            self.data_dir.display()
         )
     }
 
     /// Waits until there is nothing to do now: no open run, no job due or in retry, an empty outbox. Also returns on
     /// [`App::failure`]. Cancel safe.
     pub async fn idle(&self) {
-        let failed = self.inner.store.failed();
+        let failed = self.store.failed();
         loop {
             // Subscribed before the check, so that no notification is missed.
-            let progress = self.inner.store.signals().progress.notified();
-            if *failed.borrow() || self.inner.is_idle().unwrap_or(false) {
+            let progress = self.store.signals().progress.notified();
+            if *failed.borrow() || self.service.is_idle().unwrap_or(false) {
                 return;
             }
             // On a timeout it checks again too.
@@ -322,46 +283,52 @@ impl App {
     /// # Errors
     /// None at present.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.inner.closing.cancel();
-        self.inner.engine.stop(self.inner.drain.saturating_sub(WRITER_PATIENCE)).await;
-        self.inner.persist_drift().await;
-        self.inner.store_key_usage(0).await;
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        if tokio::time::timeout(WRITER_PATIENCE, self.inner.tasks.wait()).await.is_err() {
+        self.closing.cancel();
+        self.engine.stop(self.drain.saturating_sub(WRITER_PATIENCE)).await;
+        persist_drift(&self.engine).await;
+        self.service.store_key_usage(0).await;
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(WRITER_PATIENCE, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 "aborted open requests or the writer's transaction at the shutdown deadline; unfinished work is repeated"
             );
         }
-        if let Sink::Mysql(mysql) = &self.inner.sink
+        if let Sink::Mysql(mysql) = &self.sink
             && let Ok(Err(error)) = tokio::time::timeout(WRITER_PATIENCE, mysql.disconnect()).await
         {
             tracing::debug!(%error, "failed to close the connections to MySQL");
         }
         Ok(())
     }
-}
 
-impl Inner {
-    fn spawn_tasks(self: &Arc<Inner>) {
-        let (store, stop) = (self.store.clone(), self.stop.clone());
+    fn spawn_tasks(&self) {
+        let (store, stop) = (&self.store, || self.stop.clone());
         match &self.sink {
-            Sink::Archive(_) => self.spawn("the writer", writer::run_archive(store, stop)),
+            Sink::Archive(_) => self.spawn("the writer", writer::run_archive(store.clone(), stop())),
             Sink::Mysql(mysql) => {
-                self.spawn("the writer", writer::run_mysql(store, Arc::clone(mysql), self.health.clone(), stop))
+                let health = self.sink_health.clone();
+                self.spawn("the writer", writer::run_mysql(store.clone(), Arc::clone(mysql), health, stop()))
             }
         };
-        self.spawn("the scrub", self.store.clone().scrub(self.stop.clone()));
-        self.spawn("the health", Arc::clone(self).watch_health());
-        self.spawn("old runs", self.store.clone().trim_runs(self.stop.clone()));
-        self.spawn("overdue walks", Arc::clone(self).watch_overdue());
-        self.spawn("completeness", Arc::clone(self).repair_after_walks());
-        self.spawn("drift", Arc::clone(self).persist_drift_periodically());
-        if let Some(ended) = self.store.take_ended_runs() {
-            self.spawn("the log of runs", Arc::clone(self).log_runs(ended));
+        let service = || self.service.clone();
+        self.spawn("the scrub", store.clone().scrub(stop()));
+        self.spawn("the health", service().watch_health(stop()));
+        self.spawn("old runs", store.clone().trim_runs(stop()));
+        self.spawn("overdue walks", service().watch_overdue(stop()));
+        self.spawn("completeness", service().repair_after_walks(stop()));
+        self.spawn("drift", persist_drift_periodically(self.engine.clone(), stop()));
+        let due = Arc::new(Notify::new());
+        self.spawn("housekeeping", service().run_housekeeping(Arc::clone(&due), stop()));
+        if let Some(ended) = store.take_ended_runs() {
+            self.spawn("the log of runs", story::log_runs(store.clone(), ended, stop()));
         }
-        let (engine, store, timetable) = (self.engine.clone(), self.store.clone(), self.timetable.clone());
-        let housekeeping = self.housekeeping();
+        let (engine, store, timetable) = (self.engine.clone(), store.clone(), self.timetable.clone());
+        // The scheduler drops its jobs late, so this one holds nothing but the signal.
+        let housekeeping: Work = Box::new(move || {
+            due.notify_one();
+            Box::pin(std::future::ready(()))
+        });
         self.spawn("the schedule", async move {
             if let Err(error) = run_jobs(engine, timetable, housekeeping).await {
                 tracing::error!(%error, "the schedule stopped");
@@ -376,21 +343,27 @@ impl Inner {
     }
 }
 
-impl Inner {
-    async fn persist_drift_periodically(self: Arc<Inner>) {
-        while !self.stop.is_cancelled() {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(DRIFT_PAUSE) => self.persist_drift().await,
-            }
+async fn persist_drift_periodically(engine: Engine, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(DRIFT_PAUSE) => persist_drift(&engine).await,
         }
     }
+}
 
-    async fn persist_drift(&self) {
-        if let Err(error) = self.engine.save_drift().await {
-            error.warn("failed to persist the drift report; trying again later");
-        }
+async fn persist_drift(engine: &Engine) {
+    if let Err(error) = engine.save_drift().await {
+        error.warn("failed to persist the drift report; trying again later");
     }
+}
+
+/// The process that holds the data directory, if that is why a command failed; the inner None: unknown.
+pub(crate) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(StoreError::InUse { holder, .. }) => Some(holder.as_ref()),
+        _ => None,
+    })
 }
 
 /// Opens the store. A damaged one is moved aside if MySQL can restore it; otherwise the error names the remedy.
@@ -461,11 +434,11 @@ mod tests {
         let config = Config::load(None, &BTreeMap::from([set("DATA_DIR", dir)])).unwrap();
         let app = App::start(config).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        assert!(app.failure().is_ok() && app.inner.readiness(None).unready.is_empty());
-        app.inner.spawn("a test task", async { panic!("secret payload") });
+        assert!(app.failure().is_ok() && app.service.readiness(None).unready.is_empty());
+        app.spawn("a test task", async { panic!("secret payload") });
         let ended = app.serve(listener).await.unwrap_err().to_string();
         assert!(ended.contains("a test task failed") && !ended.contains("secret payload"), "{ended}");
-        assert!(!app.inner.readiness(None).unready.is_empty());
+        assert!(!app.service.readiness(None).unready.is_empty());
         app.idle().await;
         app.stop().await.unwrap();
     }

@@ -83,7 +83,7 @@ async fn first_rows_of_parents(
     who: (&Shop, &Credentials),
     definition: &Definition,
     parent: &Definition,
-) -> anyhow::Result<(ListParams, Vec<Row>)> {
+) -> anyhow::Result<(ListParams, Vec<PreviewRow>)> {
     let (_, parents) = first_rows(caller, who, parent, None).await?;
     let mut last = Err(anyhow::anyhow!("{}: the list has no row", parent.name));
     for (id, _) in parents.into_iter().take(PARENTS_MAX) {
@@ -95,7 +95,7 @@ async fn first_rows_of_parents(
     last
 }
 
-type Row = (String, Option<Bytes>);
+type PreviewRow = (String, Option<Bytes>);
 
 /// The rows of the first page that has some: the latest days first, with any list parameters.
 async fn first_rows(
@@ -103,7 +103,7 @@ async fn first_rows(
     who: (&Shop, &Credentials),
     definition: &Definition,
     parent: Option<String>,
-) -> anyhow::Result<(ListParams, Vec<Row>)> {
+) -> anyhow::Result<(ListParams, Vec<PreviewRow>)> {
     let now = caller.store.clock().now();
     let mut calls = 0;
     for days in [0, 1, 3, 7, 30, 90] {

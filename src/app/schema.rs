@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::Config;
-use crate::sink::mysql::Scope;
+use crate::config::{Config, Draft};
+use crate::sink::mysql::ReplayScope;
 use crate::sink::{Mysql, SinkErrorClass, mysql};
 
 /// Attempts per batch, after a conflict or a lost connection.
@@ -27,6 +27,14 @@ pub struct Replay {
     pub ended: bool,
 }
 
+/// Adds the problems that only the sink can find in a configuration. Does no IO.
+pub(crate) fn check(draft: &mut Draft) {
+    let definitions = draft.definitions().iter().map(|one| one.definition.as_ref());
+    let problems =
+        draft.mysql_url().map(|url| mysql::unfit(url, draft.mysql_ca_file(), definitions)).unwrap_or_default();
+    problems.into_iter().for_each(|(key, what)| draft.add(&key, what));
+}
+
 /// The statements that create the tables of one resource, or of all including Waybill's own.
 ///
 /// # Errors
@@ -41,7 +49,7 @@ pub fn ddl(config: &Config, resource: Option<&str>) -> anyhow::Result<Vec<String
 
 /// What to replay.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct ReplayRequest<'a> {
     /// None: all.
     pub resource: Option<&'a str>,
     /// Id of a shop; None: all.
@@ -58,7 +66,7 @@ pub struct Wanted<'a> {
 /// Errors of MySQL; the progress is kept.
 pub async fn replay(
     config: &Config,
-    wanted: Wanted<'_>,
+    wanted: ReplayRequest<'_>,
     mut show: impl FnMut(&Replay),
 ) -> anyhow::Result<Option<Vec<Replay>>> {
     let Some(url) = &config.mysql_url else { return Ok(None) };
@@ -67,7 +75,7 @@ pub async fn replay(
     let mut done = Vec::new();
     let names = config.definitions.iter().map(|definition| definition.name.as_str());
     for name in names.filter(|name| wanted.resource.is_none_or(|wanted| wanted == *name)) {
-        let scope = Scope { resource: name, shop: wanted.shop };
+        let scope = ReplayScope { resource: name, shop: wanted.shop };
         if wanted.again {
             mysql.forget_replay(scope).await?;
         }
@@ -98,7 +106,7 @@ pub async fn replay(
 
 /// Replays the next batch. Retries after a conflict with the writer or a lost connection, with half the documents: the
 /// batch may be too large for its time limit.
-async fn replay_batch(mysql: &Mysql, scope: Scope<'_>, mut batch: u64) -> anyhow::Result<mysql::Replayed> {
+async fn replay_batch(mysql: &Mysql, scope: ReplayScope<'_>, mut batch: u64) -> anyhow::Result<mysql::Replayed> {
     let mut tries = 1;
     loop {
         match mysql.replay_some(scope, batch).await {

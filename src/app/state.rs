@@ -38,7 +38,7 @@ impl App {
     /// # Errors
     /// Store errors; an unknown shop.
     pub fn state(&self, shop: Option<&str>) -> anyhow::Result<Value> {
-        let store = &self.inner.store;
+        let store = &self.store;
         let mut shops = store.shops()?;
         if let Some(id) = shop {
             shops.retain(|shop| shop.id == id);
@@ -52,7 +52,7 @@ impl App {
         open.truncate(RUNS_SHOWN);
         let shown: Vec<Value> = shops.iter().map(|shop| self.shop_state(shop)).collect::<anyhow::Result<_>>()?;
         Ok(json!({
-            "data_dir": self.inner.data_dir.display().to_string(),
+            "data_dir": self.data_dir.display().to_string(),
             "bytes": store.size(),
             "jobs": {
                 "ready": counters.ready_jobs, "waiting": counters.waiting_jobs, "retrying": counters.retrying_jobs,
@@ -65,14 +65,14 @@ impl App {
     }
 
     fn shop_state(&self, shop: &Shop) -> anyhow::Result<Value> {
-        let store = &self.inner.store;
+        let store = &self.store;
         let mut streams = Vec::new();
         let mut budgets = Vec::new();
-        for definition in self.inner.definitions_of(shop) {
+        for definition in self.service.definitions_of(shop) {
             for stream in definition.streams(&shop.id) {
                 streams.push(self.stream_state(&stream)?);
             }
-            for rule in definition.paths().filter_map(|path| self.inner.engine.rules().find("GET", path)) {
+            for rule in definition.paths().filter_map(|path| self.engine.rules().find("GET", path)) {
                 let occupied = store.occupied(&shop.account, &rule.name)?;
                 let pause = store.pause_left(&shop.account, &rule.name)?;
                 budgets.push(json!({
@@ -90,7 +90,7 @@ impl App {
     }
 
     fn stream_state(&self, stream: &StreamId) -> anyhow::Result<Value> {
-        let checkpoint = self.inner.store.checkpoint(stream)?;
+        let checkpoint = self.store.checkpoint(stream)?;
         Ok(json!({
             "resource": stream.resource, "parameters": stream.combination.parameters(),
             "walked_at": time(checkpoint.walked_at), "full_walk_at": time(checkpoint.full_walk_at),

@@ -1,16 +1,17 @@
 //! Log lines for the operator: the start, and the end of each run.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::{App, Inner};
+use super::App;
 use crate::domain::clock::rfc3339;
 use crate::domain::schedule::Schedule;
 use crate::domain::{Run, RunState};
+use crate::store::Store;
 
 /// How long the log line of a run waits for its documents to reach the sink.
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(10);
@@ -20,59 +21,56 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 impl App {
     /// Logs the start with the main settings. `file`: the configuration file.
     pub fn log_start(&self, file: Option<&Path>) {
-        let inner = &self.inner;
-        let resources: Vec<&str> = inner.definitions.iter().map(|definition| definition.name.as_str()).collect();
-        let now = inner.store.clock().now();
+        let resources: Vec<&str> = self.definitions.iter().map(|definition| definition.name.as_str()).collect();
+        let now = self.store.clock().now();
         let next = |schedule: &Schedule| schedule.next(now).map(rfc3339).unwrap_or_default();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             configuration = %file.map_or_else(|| "none".into(), |file| file.display().to_string()),
-            data_dir = %inner.data_dir.display(),
-            sink = inner.sink.kind(),
-            shops = inner.store.shops().map_or(0, |shops| shops.len()),
+            data_dir = %self.data_dir.display(),
+            sink = self.sink.kind(),
+            shops = self.store.shops().map_or(0, |shops| shops.len()),
             resources = resources.join(","),
-            next_sync = next(&inner.timetable.sync),
-            next_reconcile = next(&inner.timetable.reconcile),
+            next_sync = next(&self.timetable.sync),
+            next_reconcile = next(&self.timetable.reconcile),
             "waybill started"
         );
     }
 }
 
-impl Inner {
-    /// Logs each run that ends, once its documents are in the sink or [`WRITTEN_PATIENCE`] has passed.
-    pub(super) async fn log_runs(self: Arc<Inner>, mut ended: UnboundedReceiver<u64>) {
-        let mut waiting: Vec<(u64, Instant)> = Vec::new();
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                run = ended.recv() => match run {
-                    Some(run) => waiting.push((run, Instant::now())),
-                    None => break,
-                },
-                _ = looks.tick(), if !waiting.is_empty() => {}
-            }
-            waiting.retain(|(run, since)| !self.log_run(*run, since.elapsed() >= WRITTEN_PATIENCE));
+/// Logs each run that ends, once its documents are in the sink or [`WRITTEN_PATIENCE`] has passed.
+pub(super) async fn log_runs(store: Store, mut ended: UnboundedReceiver<u64>, stop: CancellationToken) {
+    let mut waiting: Vec<(u64, Instant)> = Vec::new();
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            run = ended.recv() => match run {
+                Some(run) => waiting.push((run, Instant::now())),
+                None => break,
+            },
+            _ = looks.tick(), if !waiting.is_empty() => {}
         }
-        while let Ok(run) = ended.try_recv() {
-            waiting.push((run, Instant::now()));
-        }
-        for (run, _) in waiting {
-            self.log_run(run, true);
-        }
+        waiting.retain(|(run, since)| !log_run(&store, *run, since.elapsed() >= WRITTEN_PATIENCE));
     }
+    while let Ok(run) = ended.try_recv() {
+        waiting.push((run, Instant::now()));
+    }
+    for (run, _) in waiting {
+        log_run(&store, run, true);
+    }
+}
 
-    /// Logs a run, unless it should wait for its documents; false if so.
-    fn log_run(&self, id: u64, at_once: bool) -> bool {
-        // A run that a retry reopened is logged when it ends again.
-        let Some(run) = self.store.run(id).ok().flatten().filter(|run| !run.is_open()) else { return true };
-        if run.state == RunState::Done && run.written + run.refused < run.fetched && !at_once {
-            return false;
-        }
-        log(&run);
-        true
+/// Logs a run, unless it should wait for its documents; false if so.
+fn log_run(store: &Store, id: u64, at_once: bool) -> bool {
+    // A run that a retry reopened is logged when it ends again.
+    let Some(run) = store.run(id).ok().flatten().filter(|run| !run.is_open()) else { return true };
+    if run.state == RunState::Done && run.written + run.refused < run.fetched && !at_once {
+        return false;
     }
+    log(&run);
+    true
 }
 
 fn log(run: &Run) {

@@ -8,10 +8,7 @@ use crate::domain::calls::CallStatus;
 use crate::source::{StoredToken, TokenStore};
 use crate::store::{LOGIN_RULE, Store};
 
-/// Rule under which the store keeps the login host's pause; its account is empty.
-pub(super) const LOGIN: &str = "login";
-
-/// Stores tokens sealed.
+/// Stores tokens sealed. The login host's pause is kept under [`LOGIN_RULE`], with an empty account.
 pub(super) struct PersistentTokens(Store);
 
 impl PersistentTokens {
@@ -38,7 +35,7 @@ impl TokenStore for PersistentTokens {
     }
 
     fn load_pause(&self) -> Duration {
-        self.0.pause_left("", LOGIN).unwrap_or_else(|error| {
+        self.0.pause_left("", LOGIN_RULE).unwrap_or_else(|error| {
             error.warn("failed to read the login host's pause; treating it as over");
             Duration::ZERO
         })
@@ -46,7 +43,7 @@ impl TokenStore for PersistentTokens {
 
     fn store_pause(&self, length: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if let Err(error) = self.0.save_pause("", LOGIN, length).await {
+            if let Err(error) = self.0.save_pause("", LOGIN_RULE, length).await {
                 error.warn("failed to store the login host's pause; it is obeyed until this process ends");
             }
         })

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
 use crate::config::Config;
-use crate::http::backend::{Backend, DocumentItem, DocumentQuery, NewKey, NewShop, Scope};
+use crate::service::{Item, ListQuery, NewKey, NewShop, Scope, Service};
 
 /// First line of the demo's configuration; a folder without it is never emptied.
 const MARK: &str = "# Written by `waybill demo`. The next demo in this folder starts over.";
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
         client_id: shop.client_id,
         client_secret: SecretString::from(shop.client_secret),
         account: None,
-        resources: None,
+        resources: Vec::new(),
     };
     let demo = Demo { app: &app, stand_in: &stand_in, definitions: &definitions, file: &file, rows: args.rows };
     let played = Box::pin(demo.play(new, args.stay, listener, &mut out)).await;
@@ -102,12 +102,12 @@ struct Demo<'a> {
 
 impl Demo<'_> {
     async fn play(&self, new: NewShop, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
-        let backend = self.app.backend();
+        let service = self.app.service();
         let begins =
             format!("A sandbox with one shop and {} documents. Syncing it into an embedded archive:", self.rows);
         out.sentence(&begins, 0)?;
         let begun = Instant::now();
-        let shop = backend.create_shop(new).await?;
+        let shop = service.create_shop(new).await?;
         let watched = Watched { names: BTreeMap::from([(shop.id, shop.name)]), runs: None };
         let mut bars = Bars::new(false);
         let ended = until_idle(self.app, &watched, &mut bars, None).await;
@@ -120,7 +120,7 @@ impl Demo<'_> {
         }
         let took = begun.elapsed();
         for definition in self.definitions {
-            self.first_rows(&*backend, definition, out).await?;
+            self.first_rows(service, definition, out).await?;
         }
         let audit = self.stand_in.audit();
         let breaches = audit.breaches().len();
@@ -131,17 +131,17 @@ impl Demo<'_> {
              sandbox)."
         );
         out.sentence(&counts, 0)?;
-        let parked = backend.status(None).await?.parked;
+        let parked = service.status(None)?.parked;
         if parked > 0 || audit.details_distinct < u64::try_from(self.rows).unwrap_or(u64::MAX) {
             let what = format!("{} of {} documents were read, {parked} are parked", audit.details_distinct, self.rows);
             return Err(Failure::Failed(anyhow::anyhow!(what)));
         }
-        self.where_to_look(&*backend, stay, listener, out).await
+        self.where_to_look(service, stay, listener, out).await
     }
 
-    async fn first_rows(&self, backend: &dyn Backend, definition: &Definition, out: &mut Out) -> Outcome {
-        let query = DocumentQuery { limit: ROWS_SHOWN, ..DocumentQuery::default() };
-        let items = backend.documents(&definition.name, query).await?.items;
+    async fn first_rows(&self, service: &Service, definition: &Definition, out: &mut Out) -> Outcome {
+        let query = ListQuery { limit: ROWS_SHOWN, ..ListQuery::default() };
+        let items = service.documents(&definition.name, &query).await?.items;
         let columns = columns(definition, &items);
         let mut heads = vec![definition.table.id_column.as_str()];
         heads.extend(columns.iter().copied());
@@ -152,9 +152,9 @@ impl Demo<'_> {
     }
 
     /// `stay` keeps the API up until a stop signal.
-    async fn where_to_look(&self, backend: &dyn Backend, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
+    async fn where_to_look(&self, service: &Service, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
         let new = NewKey { name: "demo".to_owned(), scope: Scope::Admin, shops: None, expires_days: Some(7) };
-        let key = backend.create_key(new).await?.key;
+        let key = service.create_key(new).await?.text;
         let key = key.expose_secret();
         let address = listener.local_addr()?;
         let resource = self.definitions.first().map_or("", |definition| definition.name.as_str());
@@ -243,7 +243,7 @@ fn configuration(
 }
 
 /// The columns worth showing first: the time, the filters, the search columns; without those empty in all rows.
-fn columns<'a>(definition: &'a Definition, items: &[DocumentItem]) -> Vec<&'a str> {
+fn columns<'a>(definition: &'a Definition, items: &[Item]) -> Vec<&'a str> {
     let layout = &definition.table;
     let places = layout.filters.iter().map(|(_, place)| place).chain(&layout.search);
     let named = places.filter_map(|place| match place {
@@ -261,7 +261,7 @@ fn columns<'a>(definition: &'a Definition, items: &[DocumentItem]) -> Vec<&'a st
     chosen
 }
 
-fn row(item: &DocumentItem, columns: &[&str]) -> Vec<String> {
+fn row(item: &Item, columns: &[&str]) -> Vec<String> {
     let cells = columns.iter().map(|column| match value(item, column) {
         None => String::new(),
         Some(serde_json::Value::String(text)) => text,
@@ -270,7 +270,7 @@ fn row(item: &DocumentItem, columns: &[&str]) -> Vec<String> {
     std::iter::once(item.id.clone()).chain(cells).collect()
 }
 
-fn value(item: &DocumentItem, column: &str) -> Option<serde_json::Value> {
+fn value(item: &Item, column: &str) -> Option<serde_json::Value> {
     let (_, cell) = item.columns.iter().find(|(name, _)| name == column)?;
     serde_json::to_value(cell).ok().filter(|value| !value.is_null())
 }

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 
-use crate::app::Holder;
-use crate::store::StoreError;
+use crate::app::{Holder, holder};
 
 /// How a running server does the same as a command.
 #[derive(Clone, Copy)]
@@ -20,14 +19,6 @@ pub(super) enum Alternative {
 /// For commands that lock the data directory and that no call replaces.
 pub(super) const AT_REST_ONLY: Alternative =
     Alternative::Advice("It has no call for this: stop it, run this command, and start it again");
-
-/// The process that holds the data directory, if that is why a command failed; the inner None: unknown.
-pub(super) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
-    error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(StoreError::InUse { holder, .. }) => Some(holder.as_ref()),
-        _ => None,
-    })
-}
 
 /// The address of the holder, if it is a server.
 pub(super) fn server(holder: Option<&Holder>) -> Option<SocketAddr> {

@@ -12,8 +12,7 @@ use super::{Failure, Outcome, Voice, at_rest, configure, ruled, shutdown, table}
 use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
 use crate::http;
-use crate::http::backend::{Backend, KeyView, NewKey, Scope};
-use crate::http::validation;
+use crate::service::{KeyView, NewKey, Scope, Service, validation};
 
 /// Create, list and revoke API keys.
 ///
@@ -97,16 +96,16 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     }
     let drain = config.limits.drain;
     let app = at_rest(config, alternative).await?;
-    let acted = act(&*app.backend(), args.act, &mut out).await;
+    let acted = act(app.service(), args.act, &mut out).await;
     let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)
 }
 
-async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
+async fn act(service: &Service, act: Act, out: &mut Out) -> Outcome {
     match act {
         Act::Create { name, scope, shops, expires_days, json } => {
             for id in &shops {
-                if backend.shop(id).await?.is_none() {
+                if service.shop(id)?.is_none() {
                     return Err(NoSuchShop(id.clone()).into());
                 }
             }
@@ -115,30 +114,30 @@ async fn act(backend: &dyn Backend, act: Act, out: &mut Out) -> Outcome {
                 ScopeArg::Admin => Scope::Admin,
             };
             let shops = if shops.is_empty() { None } else { Some(shops) };
-            let minted = backend.create_key(NewKey { name, scope, shops, expires_days: Some(expires_days) }).await?;
+            let minted = service.create_key(NewKey { name, scope, shops, expires_days: Some(expires_days) }).await?;
             if json {
-                return Ok(out.json(&http::key_form(minted.view, Some(minted.key.expose_secret())))?);
+                return Ok(out.json(&http::minted_key_form(&minted))?);
             }
             // Only the key goes to standard output, so that a script can capture it.
             print_stderr(format_args!(
                 "key {} ({}); it is shown only now:",
-                minted.view.id,
-                table::clean(&minted.view.name)
+                minted.key.id,
+                table::clean(&minted.key.name)
             ));
-            out.line(minted.key.expose_secret())?;
+            out.line(minted.text.expose_secret())?;
         }
         Act::List { json: true } => {
-            let keys = backend.list_keys().await?;
-            let items: Vec<_> = keys.into_iter().map(|view| http::key_form(view, None)).collect();
+            let keys = service.list_keys()?;
+            let items: Vec<_> = keys.into_iter().map(http::key_form).collect();
             out.json(&json!({ "items": items }))?;
         }
         Act::List { json: false } => {
-            let rows: Vec<Vec<String>> = backend.list_keys().await?.iter().map(row).collect();
+            let rows: Vec<Vec<String>> = service.list_keys()?.iter().map(row).collect();
             let heads = ["id", "name", "scope", "shops", "created", "expires", "last used"];
             out.table(&heads, &rows)?;
         }
         Act::Revoke { id } => {
-            if !backend.revoke_key(&id).await? {
+            if !service.revoke_key(&id).await? {
                 return Err(unknown(&id));
             }
             print_stderr(format_args!("key {} is revoked", table::clean(&id)));
@@ -151,7 +150,8 @@ fn unknown(id: &str) -> Failure {
     Failure::Usage(format!("{id}: there is no such key; `waybill keys list` shows the ids"))
 }
 
-fn row(key: &KeyView) -> Vec<String> {
+fn row(view: &KeyView) -> Vec<String> {
+    let key = &view.key;
     let scope = match key.scope {
         Scope::Admin => "admin",
         Scope::Read => "read",
@@ -163,6 +163,6 @@ fn row(key: &KeyView) -> Vec<String> {
         key.shops.as_ref().map_or("all".to_owned(), |shops| shops.join(" ")),
         rfc3339(key.created_at),
         key.expires_at.map_or("never".to_owned(), rfc3339),
-        key.last_used_at.map_or("never".to_owned(), rfc3339),
+        view.last_used_at.map_or("never".to_owned(), rfc3339),
     ]
 }

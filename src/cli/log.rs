@@ -64,13 +64,13 @@ impl Voice {
 pub(super) struct Stream {
     queue: NonBlocking,
     lost: ErrorCounter,
-    counts: Arc<Counts>,
+    counts: Arc<LineCounts>,
     /// Never dropped: dropping it writes to standard output when the queue is full.
     _guard: Arc<std::mem::ManuallyDrop<WorkerGuard>>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct LineCounts {
     /// Lines submitted, including lost ones.
     sent: AtomicU64,
     /// Lines written, or refused by the stream.
@@ -79,9 +79,9 @@ struct Counts {
 
 impl Stream {
     fn new(name: &str, to: impl Write + Send + 'static) -> Stream {
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<LineCounts>::default();
         let lost = Arc::<OnceLock<ErrorCounter>>::default();
-        let writer = Writer { to, counts: Arc::clone(&counts), lost: Arc::clone(&lost), seen: 0, reported: 0 };
+        let writer = LogWriter { to, counts: Arc::clone(&counts), lost: Arc::clone(&lost), seen: 0, reported: 0 };
         let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_MAX).thread_name(name);
         let (queue, guard) = queue.finish(writer);
         let counter = lost.get_or_init(|| queue.error_counter()).clone();
@@ -131,9 +131,9 @@ impl Write for Stream {
 }
 
 /// The thread's end of a queue.
-struct Writer<W> {
+struct LogWriter<W> {
     to: W,
-    counts: Arc<Counts>,
+    counts: Arc<LineCounts>,
     lost: Arc<OnceLock<ErrorCounter>>,
     /// The count of lost lines at the last write.
     seen: usize,
@@ -141,7 +141,7 @@ struct Writer<W> {
     reported: usize,
 }
 
-impl<W: Write> Write for Writer<W> {
+impl<W: Write> Write for LogWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // A stream that is closed or full drops the line, as it always did.
         let written = self.to.write_all(line).and_then(|()| self.to.flush());

@@ -1,6 +1,6 @@
 //! The command line: arguments in, exit code out. `main` calls [`run`] and nothing else.
 //!
-//! One file per subcommand; each is a thin layer over `App` and the same `Backend` that serves the HTTP API, so both
+//! One file per subcommand; each is a thin layer over `App` and the same `Service` that answers the HTTP API, so both
 //! behave alike. Results go to standard output, everything else to standard error.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
@@ -47,9 +47,8 @@ use tracing::Level;
 
 use crate::app::{self, App, Holder, NoSuchShop};
 use crate::config::{Config, ConfigError, Draft};
-use crate::http::backend::ApiError;
-use crate::http::validation::TextRule;
-use crate::sink::mysql;
+use crate::service::ServiceError;
+use crate::service::validation::TextRule;
 use in_use::Alternative;
 use log::Voice;
 use output::{Out, print_stderr};
@@ -132,10 +131,10 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<ApiError> for Failure {
-    fn from(error: ApiError) -> Failure {
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Failure {
         match error {
-            ApiError::Invalid(fields) => {
+            ServiceError::Invalid(fields) => {
                 let lines: Vec<String> =
                     fields.iter().map(|wrong| format!("`{}` {}", wrong.field, wrong.message)).collect();
                 Failure::Usage(lines.join("\n"))
@@ -262,10 +261,7 @@ fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
 /// The configuration, including the checks that only the sink can make, before anything starts.
 fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
     let mut draft = Draft::read(path, environment)?;
-    let definitions = draft.definitions().iter().map(|one| one.definition.as_ref());
-    let problems =
-        draft.mysql_url().map(|url| mysql::unfit(url, draft.mysql_ca_file(), definitions)).unwrap_or_default();
-    problems.into_iter().for_each(|(key, what)| draft.add(&key, what));
+    app::schema::check(&mut draft);
     Ok(draft)
 }
 

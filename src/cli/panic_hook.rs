@@ -9,7 +9,7 @@ use super::log;
 pub(super) fn install() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
         let thread = std::thread::current();
-        let place = Place(panic.location());
+        let place = PanicPlace(panic.location());
         // If logging has not started, the panic must still be visible.
         if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!(thread = thread.name().unwrap_or("?"), %place, "a thread panicked");
@@ -21,9 +21,9 @@ pub(super) fn install() {
 }
 
 /// A source file and line.
-struct Place<'a>(Option<&'a Location<'a>>);
+struct PanicPlace<'a>(Option<&'a Location<'a>>);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for PanicPlace<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(place) => write!(out, "{}:{}", place.file(), place.line()),

@@ -9,9 +9,10 @@ use super::in_use::Alternative;
 use super::output::Out;
 use super::schema::known;
 use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, shutdown};
-use crate::app::App;
-use crate::app::plan::{Ask, Plan, Rows, stream_name};
+use crate::app::{App, NoSuchShop};
 use crate::domain::Mode;
+use crate::service::ServiceError;
+use crate::service::plan::{Ask, Plan, Rows, stream_name};
 
 /// Advice while a server is running.
 const BESIDE_SERVER: &str = "It has no call for a plan; GET /api/v1/runs has a forecast of each walk in progress. To plan, \
@@ -73,10 +74,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let drain = config.limits.drain;
     let app = at_rest(config, Alternative::Advice(BESIDE_SERVER)).await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
-    let shown = match app.plan(&ask) {
+    let shown = match app.service().plan(&ask) {
         Ok(plan) if args.json => show_json(&plan, &mut out),
         Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &mut out).await,
         Ok(plan) => show(&plan, &mut out),
+        Err(ServiceError::NotFound) => Err(NoSuchShop(ask.shop.clone().unwrap_or_default()).into()),
         Err(error) => Err(error.into()),
     };
     let stopped = shutdown::stop(app, drain).await;
@@ -85,7 +87,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 
 /// Explains why no walk would start.
 async fn nothing_planned(app: &App, out: &mut Out) -> Outcome {
-    let why = match app.backend().shops().await?.is_empty() {
+    let why = match app.service().shops()?.is_empty() {
         true => super::NO_SHOPS,
         false => "no active shop syncs any of this; `waybill shops list` shows the state and the resources of each",
     };

@@ -175,23 +175,23 @@ pub(super) fn sums(runs: &[RunView]) -> String {
 
 /// Widths of a progress line's parts, so that it never wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
+struct LineLayout {
     label: usize,
     bar: usize,
 }
 
-impl Layout {
-    fn of(width: usize) -> Layout {
+impl LineLayout {
+    fn of(width: usize) -> LineLayout {
         match width {
-            120.. => Layout { label: 36, bar: 24 },
-            80.. => Layout { label: 26, bar: 12 },
-            50.. => Layout { label: 22, bar: 8 },
-            _ => Layout { label: width / 3, bar: 3 },
+            120.. => LineLayout { label: 36, bar: 24 },
+            80.. => LineLayout { label: 26, bar: 12 },
+            50.. => LineLayout { label: 22, bar: 8 },
+            _ => LineLayout { label: width / 3, bar: 3 },
         }
     }
 
     fn style(self, mark: Mark) -> ProgressStyle {
-        let Layout { label, bar } = self;
+        let LineLayout { label, bar } = self;
         let color = match mark {
             Mark::Plain => "",
             Mark::Good => ".green",
@@ -236,7 +236,7 @@ impl Bars {
         bars_stderr::set(Some(self.group.clone()));
         let (rows, columns) = Term::stderr().size();
         self.resized(usize::from(columns));
-        let layout = Layout::of(self.width);
+        let layout = LineLayout::of(self.width);
         let shown = lines.len().min(BARS_MAX).min(usize::from(rows).saturating_sub(2));
         while self.bars.len() < shown {
             self.bars.push(self.group.insert_before(&self.foot, ProgressBar::new(1)));
@@ -281,7 +281,7 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use jiff::tz::TimeZone;
 
-    use super::{Layout, Line, forecast, line, sums, waiting_in, waits};
+    use super::{Line, LineLayout, forecast, line, sums, waiting_in, waits};
     use crate::cli::table::Mark;
     use crate::domain::document::RunView;
     use crate::domain::{ListParams, Mode, Pass, Run, RunState, StreamId, Trigger, Wait, WaitReason};
@@ -376,11 +376,11 @@ mod tests {
     fn a_label_fits_and_keeps_the_stream() {
         let mut shown = line("A shop with quite a long name", &view(RunState::Walking), 0);
         for width in [10, 40, 60, 80, 160] {
-            let Layout { label, bar } = Layout::of(width);
+            let LineLayout { label, bar } = LineLayout::of(width);
             let text = shown.label(label);
             assert!(console::measure_text_width(&text) <= label && label + bar + 4 <= width, "{width}: {text}");
         }
-        assert_eq!(shown.label(Layout::of(80).label), "A shop with q… orders open");
+        assert_eq!(shown.label(LineLayout::of(80).label), "A shop with q… orders open");
         shown.shop = String::new();
         assert_eq!(shown.label(20), "orders open");
     }

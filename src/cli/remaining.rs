@@ -9,7 +9,7 @@ use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
 use crate::domain::health::{self, Level, Means};
 use crate::domain::rough_duration;
-use crate::http::backend::Backend;
+use crate::service::Service;
 
 /// The work that a pass left to do.
 pub(super) struct Remaining {
@@ -34,12 +34,12 @@ impl Remaining {
     /// # Errors
     /// The status or the health cannot be read.
     pub(super) async fn of(
-        backend: &dyn Backend,
+        service: &Service,
         watched: &Watched,
         runs: &[RunView],
         now: Millis,
     ) -> Result<Remaining, Failure> {
-        let status = backend.status(None).await?;
+        let status = service.status(None)?;
         let is_ours = |shop: &String| watched.names.contains_key(shop);
         let named = |shop: &str, resource: &str| {
             let name = watched.names.get(shop).map_or(shop, String::as_str);
@@ -59,7 +59,7 @@ impl Remaining {
             // Failures of less than a minute are not yet a reason in the health.
             None => {
                 let mut last = None;
-                for shop in backend.shops_health(watched.names.keys().cloned().collect()).await? {
+                for shop in service.shops_health(&watched.names.keys().cloned().collect())? {
                     for resource in shop.resources {
                         let Some(error) = resource
                             .last_error

@@ -94,7 +94,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let sandbox = Sandbox::new(options, Clock::system()).map_err(|error| Failure::Usage(error.to_string()))?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("--listen: cannot listen on {}", args.listen))?;
-    let mut signals = shutdown::Signals::listen()?;
+    let mut signals = shutdown::StopSignals::listen()?;
     for line in directions(listener.local_addr()?, &shops) {
         out.line(line)?;
     }

@@ -9,7 +9,7 @@ use super::output::{Out, print_stderr};
 use super::progress::{Bars, Line};
 use super::table::Mark;
 use super::{Failure, Outcome, Voice, configure, schema_infer};
-use crate::app::schema::{self, Replay, Wanted};
+use crate::app::schema::{self, Replay, ReplayRequest};
 use crate::catalog::{self, did_you_mean};
 use crate::config::Config;
 
@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             known(&config, resource.as_deref())?;
             let mut bars = Bars::new(quiet);
             let show = |state: &Replay| bars.show(&[line(state)], &progress_text(state));
-            let wanted = Wanted { resource: resource.as_deref(), shop: shop.as_deref(), again };
+            let wanted = ReplayRequest { resource: resource.as_deref(), shop: shop.as_deref(), again };
             let replayed = schema::replay(&config, wanted, show).await;
             bars.finish();
             let replayed = replayed?;

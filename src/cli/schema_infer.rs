@@ -3,7 +3,7 @@
 use super::in_use::{self, AT_REST_ONLY};
 use super::output::{Out, print_stderr};
 use super::{Failure, Outcome, nothing_yet};
-use crate::app::infer::{self, Wanted};
+use crate::app::infer::{self, InferRequest};
 use crate::catalog::reader::is_plain_path;
 use crate::catalog::{self, Limit};
 use crate::config::Config;
@@ -81,7 +81,7 @@ fn limit(text: &str) -> Result<String, String> {
 pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
     unused(config, &args.resource)?;
     paths(&args)?;
-    let wanted = Wanted {
+    let wanted = InferRequest {
         resource: args.resource,
         path: args.path,
         items: args.items,

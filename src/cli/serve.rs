@@ -17,7 +17,7 @@ use crate::app::{App, Holder, secret_file};
 use crate::config::{Config, ConfigError, Draft};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
-use crate::http::backend::{Backend, KeyView, NewKey, Scope};
+use crate::service::{KeyRecord, KeyView, NewKey, Scope, Service};
 
 /// `--listen` overrides the file like this variable.
 const LISTEN_VARIABLE: &str = "WAYBILL_HTTP_LISTEN";
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let file = config.file.clone();
     let has_admin_key = config.admin_key.is_some();
     let key_file = secret_file::beside(&config.data_dir, ".admin-key");
-    let mut signals = shutdown::Signals::listen()?;
+    let mut signals = shutdown::StopSignals::listen()?;
     // Bind first: if the port is taken, no second engine may start.
     let listener = TcpListener::bind(config.listen)
         .await
@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         () = signals.requested() => return Ok(()),
     };
     if !has_admin_key {
-        admin_key(&*app.backend(), &key_file, &mut out).await?;
+        admin_key(app.service(), &key_file, &mut out).await?;
     }
     if let Some(metrics) = metrics {
         let at = metrics.local_addr()?;
@@ -109,16 +109,16 @@ fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
 
 /// Creates an admin key if none is valid, as nothing else could create one. On a terminal it is shown once; otherwise it
 /// goes to a file readable only by its owner, since standard output ends up in a journal.
-async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome {
-    let keys = backend.list_keys().await?;
+async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> Outcome {
+    let keys = service.list_keys()?;
     let now = Clock::system().now();
     let working: Vec<&KeyView> = keys.iter().filter(|key| key.administers_at(now)).collect();
     let was_shown = !is_placeholder(file);
     if !working.is_empty() && was_shown {
-        working.into_iter().filter(|key| ends_soon(key, now)).for_each(warn_of_end);
+        working.into_iter().map(|known| &known.key).filter(|key| ends_soon(key, now)).for_each(warn_of_end);
         return Ok(());
     }
-    let why = match (was_shown, keys.iter().any(|key| key.scope == Scope::Admin)) {
+    let why = match (was_shown, keys.iter().any(|known| known.key.scope == Scope::Admin)) {
         // Keys of a smaller scope may exist already, created before the first start.
         (true, false) => "there is no admin API key",
         (true, true) => "no admin API key is valid any more",
@@ -129,16 +129,16 @@ async fn admin_key(backend: &dyn Backend, file: &Path, out: &mut Out) -> Outcome
     // lock everyone out.
     secret_file::replace(file, PLACEHOLDER)
         .with_context(|| format!("cannot write an admin key to {}", file.display()))?;
-    let minted = backend.create_key(new).await?;
+    let minted = service.create_key(new).await?;
     if out.is_terminal() {
         out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
-        out.line(minted.key.expose_secret())?;
+        out.line(minted.text.expose_secret())?;
         // A paused terminal may not have shown it: then the next start creates another.
         if out.drained(SHOW_PATIENCE).await {
             fs::remove_file(file)?;
         }
     } else {
-        secret_file::replace(file, minted.key.expose_secret())?;
+        secret_file::replace(file, minted.text.expose_secret())?;
         notice(out, format_args!("{why}: an admin API key is in {}", file.display()))?;
     }
     Ok(())
@@ -156,11 +156,11 @@ fn is_placeholder(file: &Path) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.trim_end() == PLACEHOLDER)
 }
 
-fn ends_soon(key: &KeyView, now: Millis) -> bool {
+fn ends_soon(key: &KeyRecord, now: Millis) -> bool {
     key.expires_at.is_some_and(|end| end.saturating_sub(now) < ENDS_SOON_MS)
 }
 
-fn warn_of_end(key: &KeyView) {
+fn warn_of_end(key: &KeyRecord) {
     tracing::warn!(
         key.id = %key.id,
         key.name = %key.name,
@@ -174,27 +174,22 @@ fn warn_of_end(key: &KeyView) {
 mod tests {
     use super::ends_soon;
     use crate::app::secret_file::beside;
-    use crate::http::backend::{KeyView, Scope};
+    use crate::service::{KeyRecord, KeyView, Scope};
     use std::path::Path;
 
     #[test]
     fn an_admin_key_is_valid_until_it_expires_and_a_warning_comes_before() {
         let day = 86_400_000;
         let key = |scope, shops, expires_at| KeyView {
-            id: "k".into(),
-            name: "n".into(),
-            scope,
-            shops,
-            created_at: 0,
-            expires_at,
+            key: KeyRecord { id: "k".into(), name: "n".into(), scope, shops, created_at: 0, expires_at },
             last_used_at: None,
         };
         let admin = key(Scope::Admin, None, Some(100 * day));
         assert!(admin.administers_at(99 * day) && !admin.administers_at(100 * day));
         assert!(!key(Scope::Read, None, None).administers_at(0));
         assert!(!key(Scope::Admin, Some(vec!["one".into()]), None).administers_at(0), "limited to one shop");
-        assert!(ends_soon(&admin, 71 * day) && !ends_soon(&admin, 70 * day));
-        assert!(!ends_soon(&key(Scope::Admin, None, None), 0));
+        assert!(ends_soon(&admin.key, 71 * day) && !ends_soon(&admin.key, 70 * day));
+        assert!(!ends_soon(&key(Scope::Admin, None, None).key, 0));
     }
 
     #[test]

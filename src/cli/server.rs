@@ -78,26 +78,26 @@ impl Key {
 }
 
 /// A running server.
-pub(super) struct Server {
+pub(super) struct RemoteServer {
     base: Url,
     key: Key,
     client: Client,
 }
 
 /// A server's health and shops, with the time by its own clock.
-pub(super) struct Answer {
+pub(super) struct ServerAnswer {
     /// As `waybill status --json` prints it.
     pub(super) status: Value,
     /// The header `Date`.
     pub(super) date: Option<String>,
 }
 
-impl Server {
+impl RemoteServer {
     /// The server at an address from the command line.
     ///
     /// # Errors
     /// The address is invalid, or a key must not be sent there.
-    pub(super) fn at(address: &str, key: Key) -> Result<Server, Failure> {
+    pub(super) fn at(address: &str, key: Key) -> Result<RemoteServer, Failure> {
         let usage = |what: &str| Failure::Usage(format!("--server {}: {what}", table::clean(address)));
         let example = "write it like https://waybill.example.com or http://127.0.0.1:8080";
         let base = Url::parse(address).map_err(|error| usage(&format!("is not an address ({error}); {example}")))?;
@@ -111,7 +111,7 @@ impl Server {
             None => return Err(usage(&format!("names no host; {example}"))),
         };
         match (base.scheme(), is_local) {
-            ("https", _) | ("http", true) => Server::new(base, key),
+            ("https", _) | ("http", true) => RemoteServer::new(base, key),
             ("http", false) => Err(usage(
                 "would send the API key in clear text; use https, or a tunnel (ssh -L 8080:127.0.0.1:8080 HOST) and \
                  http://127.0.0.1:8080",
@@ -124,12 +124,12 @@ impl Server {
     ///
     /// # Errors
     /// No HTTP client can be created.
-    pub(super) fn here(address: SocketAddr, key: Key) -> Result<Server, Failure> {
+    pub(super) fn here(address: SocketAddr, key: Key) -> Result<RemoteServer, Failure> {
         let base = Url::parse(&format!("http://{address}")).map_err(anyhow::Error::from)?;
-        Server::new(base, key)
+        RemoteServer::new(base, key)
     }
 
-    fn new(mut base: Url, key: Key) -> Result<Server, Failure> {
+    fn new(mut base: Url, key: Key) -> Result<RemoteServer, Failure> {
         // Joined paths must go below it.
         if !base.path().ends_with('/') {
             let below = format!("{}/", base.path());
@@ -145,14 +145,14 @@ impl Server {
                 .timeout(TIMEOUT)
         };
         let client = source::build_client(builder).map_err(anyhow::Error::from)?;
-        Ok(Server { base, key, client })
+        Ok(RemoteServer { base, key, client })
     }
 
     /// Requests the health and all shops.
     ///
     /// # Errors
     /// What went wrong, and what to do about it.
-    pub(super) async fn status(&self) -> Result<Answer, Failure> {
+    pub(super) async fn status(&self) -> Result<ServerAnswer, Failure> {
         self.greet().await?;
         let (mut status, date) = self.get("api/v1/status").await?;
         let health = status.get_mut("health").map(Value::take).unwrap_or_default();
@@ -169,7 +169,7 @@ impl Server {
                 None => break,
             }
         }
-        Ok(Answer { status: json!({"health": health, "shops": shops}), date })
+        Ok(ServerAnswer { status: json!({"health": health, "shops": shops}), date })
     }
 
     /// Checks that it is a Waybill server before it gets a key.
@@ -280,7 +280,7 @@ fn is_about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, Key, Server};
+    use super::{Failure, Key, RemoteServer};
     use secrecy::ExposeSecret as _;
 
     fn key(text: &str) -> Result<Key, Failure> {
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_key_is_sent_only_over_tls_or_to_this_machine() {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let at = |address: &str| Server::at(address, key("abc").ok().unwrap());
+        let at = |address: &str| RemoteServer::at(address, key("abc").ok().unwrap());
         for sound in [
             "https://a.example",
             "https://a.example/below",

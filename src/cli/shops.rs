@@ -20,8 +20,7 @@ use crate::domain::Auth;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http;
-use crate::http::backend::{Backend, NewShop, ShopChange};
-use crate::http::validation;
+use crate::service::{NewShop, Service, ShopPatch, validation};
 
 /// Longer than any answer to a question.
 const ANSWER_MAX: u64 = 64;
@@ -129,46 +128,42 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     };
     let drain = config.limits.drain;
     let app = at_rest(config, alternative).await?;
-    let acted = act(&*app.backend(), args, secret, &mut out).await;
+    let acted = act(app.service(), args, secret, &mut out).await;
     let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)
 }
 
-async fn act(backend: &dyn Backend, args: Args, secret: Option<SecretString>, out: &mut Out) -> Outcome {
-    let change = match (args.act, secret) {
-        (Act::List, _) => return list(backend, args.json, out).await,
+async fn act(service: &Service, args: Args, secret: Option<SecretString>, out: &mut Out) -> Outcome {
+    let (id, patch) = match (args.act, secret) {
+        (Act::List, _) => return list(service, args.json, out).await,
         (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
-            let resources = if resources.is_empty() { None } else { Some(resources) };
-            let shop = backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
+            let shop = service.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
             if args.json {
-                return show_json(backend, shop, out).await;
+                return show_json(service, shop, out).await;
             }
             print_stderr(format_args!("{} is registered; its id:", table::clean(&shop.name)));
             return Ok(out.line(shop.id)?);
         }
-        (Act::Remove { id, purge, yes }, _) => return remove(backend, &id, purge, yes).await,
-        (Act::Rotate { id, .. }, client_secret @ Some(_)) => {
-            (id, ShopChange { client_secret, ..ShopChange::default() })
-        }
+        (Act::Remove { id, purge, yes }, _) => return remove(service, &id, purge, yes).await,
+        (Act::Rotate { id, .. }, client_secret @ Some(_)) => (id, ShopPatch { client_secret, ..ShopPatch::default() }),
         (Act::Add { .. } | Act::Rotate { .. }, None) => return Err(Failure::Usage("no client secret".to_owned())),
-        (Act::Pause { id }, _) => (id, ShopChange { paused: Some(true), ..ShopChange::default() }),
-        (Act::Resume { id }, _) => (id, ShopChange { paused: Some(false), ..ShopChange::default() }),
+        (Act::Pause { id }, _) => (id, ShopPatch { paused: Some(true), ..ShopPatch::default() }),
+        (Act::Resume { id }, _) => (id, ShopPatch { paused: Some(false), ..ShopPatch::default() }),
     };
-    let (id, change) = change;
-    let shop = backend.update_shop(&id, change).await?.ok_or_else(|| unknown(&id))?;
+    let shop = service.update_shop(&id, patch).await?.ok_or_else(|| unknown(&id))?;
     if args.json {
-        return show_json(backend, shop, out).await;
+        return show_json(service, shop, out).await;
     }
     print_stderr(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
     Ok(())
 }
 
-async fn remove(backend: &dyn Backend, id: &str, purge: bool, yes: bool) -> Outcome {
-    let shop = backend.shop(id).await?.ok_or_else(|| unknown(id))?;
+async fn remove(service: &Service, id: &str, purge: bool, yes: bool) -> Outcome {
+    let shop = service.shop(id)?.ok_or_else(|| unknown(id))?;
     if purge && !yes && !is_confirmed(&shop)? {
         return Err(Failure::Failed(anyhow::anyhow!("nothing was removed")));
     }
-    if !backend.delete_shop(id, purge).await? {
+    if !service.delete_shop(id, purge).await? {
         return Err(unknown(id));
     }
     let rows = if purge { "its rows are deleted too" } else { "its rows stay" };
@@ -190,8 +185,8 @@ fn is_confirmed(shop: &Shop) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-async fn show_json(backend: &dyn Backend, shop: Shop, out: &mut Out) -> Outcome {
-    match http::shop_forms(backend, vec![shop]).await?.first() {
+async fn show_json(service: &Service, shop: Shop, out: &mut Out) -> Outcome {
+    match http::shop_forms(service, vec![shop])?.first() {
         Some(form) => Ok(out.json(form)?),
         None => Ok(()),
     }
@@ -201,10 +196,10 @@ fn unknown(id: &str) -> Failure {
     Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
 }
 
-async fn list(backend: &dyn Backend, json: bool, out: &mut Out) -> Outcome {
-    let mut shops = backend.shops().await?;
+async fn list(service: &Service, json: bool, out: &mut Out) -> Outcome {
+    let mut shops = service.shops()?;
     if json {
-        let items = http::shop_forms(backend, shops).await?;
+        let items = http::shop_forms(service, shops)?;
         return Ok(out.json(&json!({ "items": items }))?);
     }
     if shops.is_empty() {
@@ -212,7 +207,7 @@ async fn list(backend: &dyn Backend, json: bool, out: &mut Out) -> Outcome {
     }
     // Shops that need attention come first.
     shops.sort_by_key(|shop| std::cmp::Reverse(urgency(&shop.state)));
-    let configured: Vec<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
+    let configured: Vec<String> = service.definitions().iter().map(|definition| definition.name.clone()).collect();
     let resources = |shop: &Shop| match shop.resources.as_slice() {
         [] => format!("all ({})", configured.join(" ")),
         names => names.join(" "),

@@ -9,21 +9,21 @@ use super::Failure;
 use super::log;
 use crate::app::App;
 
-/// SIGTERM and SIGINT (Ctrl-C), handled from [`Signals::listen`] on. Before that they kill the process, so a service
+/// SIGTERM and SIGINT (Ctrl-C), handled from [`StopSignals::listen`] on. Before that they kill the process, so a service
 /// listens for them before it announces itself.
-pub(super) struct Signals {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl StopSignals {
     /// # Errors
     /// The system refuses to install the handlers.
-    pub(super) fn listen() -> Result<Signals, Failure> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    pub(super) fn listen() -> Result<StopSignals, Failure> {
+        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for a signal received since [`Signals::listen`]. Cancel safe; each call consumes one.
+    /// Waits for a signal received since [`StopSignals::listen`]. Cancel safe; each call consumes one.
     pub(super) async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -34,7 +34,7 @@ impl Signals {
 
 /// Waits for a signal received from now on. Cancel safe; each call waits for a new one.
 pub(super) async fn requested() -> Result<(), Failure> {
-    Signals::listen()?.requested().await;
+    StopSignals::listen()?.requested().await;
     Ok(())
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Those of `App::stop`.
-pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
+pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut StopSignals) -> Result<(), Failure> {
     tokio::select! {
         stopped = drained(app, drain) => stopped,
         () = signals.requested() => {

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::in_use::{self, Alternative};
 use super::output::Out;
-use super::server::{Answer, Key, Server};
+use super::server::{Key, RemoteServer, ServerAnswer};
 use super::table::{self, Cell, Mark};
 use super::{Failure, Outcome, Voice, configure, nothing_yet, shutdown};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::config::Config;
 use crate::domain::clock::Millis;
 use crate::domain::{Clock, rough_duration};
 use crate::http;
-use crate::http::backend::HealthView;
+use crate::service::HealthView;
 
 /// Show the age of each shop's data, and all problems.
 ///
@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
                 read is enough: waybill keys create --name status --scope read";
             return Err(Failure::Usage(what.to_owned()));
         };
-        let answer = Box::pin(Server::at(address, key)?.status()).await?;
+        let answer = Box::pin(RemoteServer::at(address, key)?.status()).await?;
         return show(&given(answer), args.json, &mut out);
     }
     let config = configure(path, Voice::Command)?;
@@ -84,13 +84,13 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 }
 
 /// Asks the server that holds the data directory; fails with the name of any other holder.
-async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path>) -> Result<Answer, Failure> {
+async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path>) -> Result<ServerAnswer, Failure> {
     let call = Alternative::Call("GET /api/v1/status");
-    let address = in_use::holder(&error).and_then(in_use::server);
+    let address = app::holder(&error).and_then(in_use::server);
     let explained = || in_use::explain(error, &config.data_dir, config.listen, call);
     let Some(address) = address else { return Err(Failure::Failed(explained())) };
     match Key::given(key_file)?.or_else(|| Key::beside(&config.data_dir)) {
-        Some(key) => Server::here(address, key)?.status().await,
+        Some(key) => RemoteServer::here(address, key)?.status().await,
         None => Err(Failure::Failed(anyhow::anyhow!(
             "{}\nWith an API key in WAYBILL_API_KEY, or in a file (--key-file FILE), `waybill status` asks the server",
             explained()
@@ -98,7 +98,7 @@ async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path
     }
 }
 
-fn given(answer: Answer) -> Given {
+fn given(answer: ServerAnswer) -> Given {
     let date = answer.date.and_then(|text| jiff::fmt::rfc2822::parse(&text).ok());
     let now = date.map_or_else(|| Clock::system().now(), |date| date.timestamp().as_millisecond());
     Given { status: answer.status, now }
@@ -106,29 +106,29 @@ fn given(answer: Answer) -> Given {
 
 async fn at_rest(app: &App) -> Result<Given, Failure> {
     app.look_at_sink().await;
-    let backend = app.backend();
-    let mut shops = backend.shops().await?;
+    let service = app.service();
+    let mut shops = service.shops()?;
     shops.sort_by(|a, b| a.id.cmp(&b.id));
-    let forms = http::shop_forms(&*backend, shops).await?;
-    let health = backend.status(None).await?.health;
+    let forms = http::shop_forms(service, shops)?;
+    let health = service.status(None)?.health;
     Ok(Given { status: json!({"health": health, "shops": forms}), now: app.now() })
 }
 
 /// The parts of the status that the table shows.
 #[derive(Deserialize)]
-struct Shown {
-    health: Health,
-    shops: Vec<Shop>,
+struct ShownStatus {
+    health: ShownHealth,
+    shops: Vec<ShownShop>,
 }
 
 #[derive(Deserialize)]
-struct Health {
+struct ShownHealth {
     level: String,
-    reasons: Vec<Reason>,
+    reasons: Vec<ShownReason>,
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ShownReason {
     code: String,
     shop_id: Option<String>,
     resource: Option<String>,
@@ -137,28 +137,28 @@ struct Reason {
 }
 
 #[derive(Deserialize)]
-struct Shop {
+struct ShownShop {
     id: String,
     name: String,
-    resources_health: Vec<Resource>,
+    resources_health: Vec<ShownResource>,
 }
 
 #[derive(Deserialize)]
-struct Resource {
+struct ShownResource {
     resource: String,
     state: String,
     age_seconds: Option<u64>,
-    last_error: Option<LastError>,
+    last_error: Option<ShownError>,
 }
 
 #[derive(Deserialize)]
-struct LastError {
+struct ShownError {
     text: String,
     at: jiff::Timestamp,
 }
 
 fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
-    let shown = Shown::deserialize(&given.status).map_err(|error| {
+    let shown = ShownStatus::deserialize(&given.status).map_err(|error| {
         anyhow::anyhow!("the status of the server cannot be read ({error}); use the `waybill` of the server's version")
     })?;
     if json {
@@ -172,7 +172,7 @@ fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
     }
 }
 
-fn print_table(shown: &Shown, now: Millis, out: &mut Out) -> Outcome {
+fn print_table(shown: &ShownStatus, now: Millis, out: &mut Out) -> Outcome {
     let heads = ["shop", "name", "resource", "state", "last success", "last error"];
     let rows: Vec<Vec<Cell>> = shown
         .shops
@@ -191,7 +191,7 @@ fn print_table(shown: &Shown, now: Millis, out: &mut Out) -> Outcome {
     Ok(())
 }
 
-fn row(shop: &Shop, resource: &Resource, now: Millis) -> Vec<Cell> {
+fn row(shop: &ShownShop, resource: &ShownResource, now: Millis) -> Vec<Cell> {
     let ago = |ms: i64| format!("{} ago", rough_duration(ms));
     let error = resource.last_error.as_ref();
     let error = error.map(|error| format!("{}: {}", ago(now.saturating_sub(error.at.as_millisecond())), error.text));
@@ -214,7 +214,7 @@ fn mark(state: &str) -> Mark {
     }
 }
 
-fn line(reason: &Reason) -> String {
+fn line(reason: &ShownReason) -> String {
     let of: Vec<&str> = [&reason.shop_id, &reason.resource].into_iter().flatten().map(String::as_str).collect();
     let about = if of.is_empty() { reason.code.clone() } else { of.join(" ") };
     format!("{about}: {}. Remedy: {}", reason.text, reason.remedy)

@@ -16,7 +16,7 @@ use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, parse_duration};
 use crate::http;
-use crate::http::backend::{Backend, ParkedQuery};
+use crate::service::Service;
 
 /// Sync once, show the progress, and end.
 ///
@@ -76,15 +76,15 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 }
 
 async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
-    let backend = app.backend();
-    let shops = chosen(backend.shops().await?, args.shop.as_deref(), args.resource.as_deref())?;
+    let service = app.service();
+    let shops = chosen(service.shops()?, args.shop.as_deref(), args.resource.as_deref())?;
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
     let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
-    let configured: BTreeSet<String> = backend.resources().iter().map(|definition| definition.name.clone()).collect();
+    let configured: BTreeSet<String> = service.definitions().iter().map(|definition| definition.name.clone()).collect();
     // Runs that an earlier pass left open belong to this pass and its verdict, unless their resource is no longer
     // configured.
     let mut watched = Watched { names, runs: None };
-    let earlier: Vec<RunView> = runs(&*backend, &watched).await?;
+    let earlier: Vec<RunView> = runs(service, &watched).await?;
     let is_ours = |view: &&RunView| {
         let stream = &view.run.stream;
         let takes = args.resource.as_ref().is_none_or(|resource| *resource == stream.resource);
@@ -93,7 +93,7 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let begun = Clock::system().now();
     let mut ours: BTreeSet<u64> = earlier.iter().filter(is_ours).map(|view| view.run.id).collect();
     for shop in &shops {
-        ours.extend(backend.start_sync(&shop.id, args.resource.clone(), mode).await?);
+        ours.extend(service.start_sync(&shop.id, args.resource.as_deref(), mode).await?);
     }
     let after = ours.last().copied().unwrap_or(u64::MAX);
     watched.runs = Some(Chosen { ids: ours, after });
@@ -101,9 +101,9 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
     bars.finish();
     let ended = ended?;
-    let mut runs = runs(&*backend, &watched).await?;
+    let mut runs = runs(service, &watched).await?;
     runs.sort_by_key(|view| std::cmp::Reverse(urgency(&view.run)));
-    let refused = refusals(backend.shops().await?.iter().filter(|shop| watched.names.contains_key(&shop.id)));
+    let refused = refusals(service.shops()?.iter().filter(|shop| watched.names.contains_key(&shop.id)));
     match (args.json, args.quiet) {
         (true, _) => {
             let items: Vec<_> = runs.iter().map(|view| http::run_form(view.clone())).collect();
@@ -113,22 +113,17 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
         (false, true) => complain(&runs, &watched),
     }
     refused.iter().for_each(print_stderr);
-    let parked = parked(&*backend, &watched, args.resource.as_deref(), begun).await?;
-    let remaining = Remaining::of(&*backend, &watched, &runs, Clock::system().now()).await?;
+    let parked = parked(service, &watched, args.resource.as_deref(), begun).await?;
+    let remaining = Remaining::of(service, &watched, &runs, Clock::system().now()).await?;
     verdict(&ended, &runs, refused.len(), parked, &remaining)
 }
 
 /// The number of items parked since a time, including those of no run: re-reads, and documents that the sink refused.
-async fn parked(
-    backend: &dyn Backend,
-    watched: &Watched,
-    resource: Option<&str>,
-    since: Millis,
-) -> Result<u64, Failure> {
+async fn parked(service: &Service, watched: &Watched, resource: Option<&str>, since: Millis) -> Result<u64, Failure> {
     let (mut count, mut after) = (0, None);
     loop {
         let shops = Some(watched.names.keys().cloned().collect());
-        let page = backend.parked(ParkedQuery { shops, limit: PARKED_PAGE, after }).await?;
+        let page = service.parked(shops, after, PARKED_PAGE).await?;
         let is_ours =
             |parked: &&Parked| parked.parked_at >= since && resource.is_none_or(|name| parked.resource == name);
         count += page.iter().filter(is_ours).count() as u64;

@@ -62,8 +62,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 }
 
 async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
-    let backend = app.backend();
-    let mut shops = backend.shops().await?;
+    let service = app.service();
+    let mut shops = service.shops()?;
     if let Some(id) = &args.shop {
         shops.retain(|shop| shop.id == *id);
         if shops.is_empty() {
@@ -76,7 +76,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     if args.repair {
         let mut queued = 0;
         for shop in &shops {
-            queued += backend.close_gaps(&shop.id).await?.unwrap_or(0);
+            queued += service.close_gaps(&shop.id).await?.unwrap_or(0);
         }
         if !args.quiet {
             print_stderr(format_args!("{queued} documents are re-read or rewritten"));
@@ -96,7 +96,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
     }
     let mut found = Vec::new();
     for shop in shops {
-        let of_shop = backend.completeness(&shop.id).await?.unwrap_or_default();
+        let of_shop = service.completeness(&shop.id).await?.unwrap_or_default();
         found.extend(of_shop.into_iter().map(|resource| (shop.clone(), resource)));
     }
     // Resources that need attention come first.

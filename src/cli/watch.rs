@@ -8,8 +8,7 @@ use super::{Failure, shutdown};
 use crate::app::App;
 use crate::domain::document::RunView;
 use crate::domain::{Clock, ShopId};
-use crate::http::backend::Status;
-use crate::http::backend::{Backend, RunQuery};
+use crate::service::{RunFilter, Service, Status};
 
 /// Refresh interval of the progress.
 const SHOW_EVERY: Duration = Duration::from_millis(250);
@@ -71,8 +70,8 @@ pub(super) async fn until_idle(
     bars: &mut Bars,
     at_most: Option<Duration>,
 ) -> Result<Ended, Failure> {
-    let backend = app.backend();
-    let mut signals = shutdown::Signals::listen()?;
+    let service = app.service();
+    let mut signals = shutdown::StopSignals::listen()?;
     let stop_requested = signals.requested();
     let idle = app.idle();
     let time_out = async {
@@ -90,12 +89,12 @@ pub(super) async fn until_idle(
             () = &mut stop_requested => return Ok(Ended::Stopped),
             () = &mut idle => {
                 app.failure()?;
-                drop(show(&*backend, watched, bars).await?);
+                drop(show(service, watched, bars).await?);
                 return Ok(Ended::Idle);
             }
             () = &mut time_out => return Ok(Ended::TimedOut),
             _ = tick.tick() => {
-                let status = show(&*backend, watched, bars).await?;
+                let status = show(service, watched, bars).await?;
                 if sink_wait.is_over(&status, Instant::now()) {
                     let error = status.sink.error.unwrap_or_default();
                     return Ok(Ended::SinkAway { waiting: status.outbox, error });
@@ -113,13 +112,12 @@ pub(super) fn sink_away(waiting: u64, error: &str) -> Failure {
     ))
 }
 
-async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Result<Status, Failure> {
-    let query = RunQuery { limit: RUNS_PAGE, ..RunQuery::default() };
-    let mut runs = wanted(backend.runs(query).await?, watched);
+async fn show(service: &Service, watched: &Watched, bars: &mut Bars) -> Result<Status, Failure> {
+    let mut runs = wanted(service.runs(RunFilter::default(), None, RUNS_PAGE).await?, watched);
     runs.sort_by_key(|view| (!view.run.is_open(), view.run.id));
     let now = Clock::system().now();
     let lines: Vec<Line> = runs.iter().map(|view| line(name(view, watched), view, now)).collect();
-    let status = backend.status(None).await?;
+    let status = service.status(None)?;
     let sink = &status.sink;
     let trouble = match (sink.healthy, sink.error.as_deref()) {
         (true, _) => String::new(),
@@ -133,12 +131,12 @@ async fn show(backend: &dyn Backend, watched: &Watched, bars: &mut Bars) -> Resu
 ///
 /// # Errors
 /// The runs cannot be read.
-pub(super) async fn runs(backend: &dyn Backend, watched: &Watched) -> Result<Vec<RunView>, Failure> {
+pub(super) async fn runs(service: &Service, watched: &Watched) -> Result<Vec<RunView>, Failure> {
     let oldest = watched.runs.as_ref().and_then(|chosen| chosen.ids.first().copied()).unwrap_or(0);
     let mut all = Vec::new();
     let mut before = None;
     loop {
-        let page = backend.runs(RunQuery { limit: RUNS_PAGE, before, ..RunQuery::default() }).await?;
+        let page = service.runs(RunFilter::default(), before, RUNS_PAGE).await?;
         let last = page.last().map(|view| view.run.id);
         let is_full = page.len() == RUNS_PAGE;
         all.extend(wanted(page, watched));
@@ -169,7 +167,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{SINK_PATIENCE, SinkWait};
-    use crate::http::backend::Status;
+    use crate::service::Status;
 
     #[test]
     fn an_unavailable_sink_is_waited_for_while_there_is_something_to_read_and_a_limited_time_after() {

@@ -13,7 +13,7 @@ use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::calls::{CallCounts, CallDay};
 use crate::domain::clock::{self, Millis};
-use crate::store::CALL_DAYS_KEPT;
+use crate::service::CALL_DAYS_KEPT;
 
 /// Default number of days.
 const DAYS_DEFAULT: u64 = 7;
@@ -24,7 +24,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 }
 
 #[derive(Serialize)]
-struct Form<'a> {
+struct CallDayForm<'a> {
     /// Midnight UTC of the day.
     #[serde(serialize_with = "clock::serialize")]
     day: Millis,
@@ -44,11 +44,11 @@ async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     });
     let days =
         days.ok_or_else(|| Problem::parameter("days", format!("must be a whole number from 1 to {CALL_DAYS_KEPT}")))?;
-    let (since, found) = api.backend.calls(days).await?;
-    let items: Vec<Form<'_>> = found.iter().map(form).collect();
+    let (since, found) = api.service.calls(days)?;
+    let items: Vec<CallDayForm<'_>> = found.iter().map(form).collect();
     Reply::json(&json!({"since": Since(since), "items": items}))
 }
 
-fn form(day: &CallDay) -> Form<'_> {
-    Form { day: day.day, rule: &day.rule, calls: day.counts.total(), statuses: &day.counts }
+fn form(day: &CallDay) -> CallDayForm<'_> {
+    CallDayForm { day: day.day, rule: &day.rule, calls: day.counts.total(), statuses: &day.counts }
 }

@@ -30,15 +30,15 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 }
 
 #[derive(Serialize)]
-struct Form {
+struct CompletenessForm {
     shop_id: String,
     /// Whether every resource is complete.
     complete: bool,
-    resources: Vec<ResourceForm>,
+    resources: Vec<ResourceCompletenessForm>,
 }
 
 #[derive(Serialize)]
-struct ResourceForm {
+struct ResourceCompletenessForm {
     #[serde(serialize_with = "clock::serialize_opt")]
     full_walk_at: Option<Millis>,
     #[serde(flatten)]
@@ -50,7 +50,7 @@ async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> ApiRes
     if !call.grant.sees(&shop_id) {
         return Err(Problem::not_found());
     }
-    let found = api.backend.completeness(&shop_id).await?.ok_or_else(Problem::not_found)?;
+    let found = api.service.completeness(&shop_id).await?.ok_or_else(Problem::not_found)?;
     Reply::json(&completeness_form(shop_id, found))
 }
 
@@ -59,22 +59,22 @@ pub(crate) fn completeness_form(shop_id: String, found: Vec<Completeness>) -> im
     let complete = found.iter().all(Completeness::is_complete);
     let form = |mut counts: Completeness| {
         counts.gaps.truncate(GAPS_SHOWN);
-        ResourceForm { full_walk_at: counts.full_walk_at, counts }
+        ResourceCompletenessForm { full_walk_at: counts.full_walk_at, counts }
     };
-    Form { shop_id, complete, resources: found.into_iter().map(form).collect() }
+    CompletenessForm { shop_id, complete, resources: found.into_iter().map(form).collect() }
 }
 
 /// Number of documents queued for re-fetch.
 #[derive(Serialize)]
-struct Asked {
+struct QueuedForm {
     asked: u64,
 }
 
 async fn close_gaps(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id).await?;
+    api.has_shop(&call.grant, &shop_id)?;
     let (grant, fields) = call.fields(&api.limits).await?;
     fields.finish()?;
-    let asked = api.backend.close_gaps(&shop_id).await?.ok_or_else(Problem::not_found)?;
+    let asked = api.service.close_gaps(&shop_id).await?.ok_or_else(Problem::not_found)?;
     tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "queued missing documents for re-fetch");
-    Reply::json_with(StatusCode::ACCEPTED, &Asked { asked })
+    Reply::json_with(StatusCode::ACCEPTED, &QueuedForm { asked })
 }

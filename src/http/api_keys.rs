@@ -10,12 +10,12 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::auth::RequiredScope;
-use super::backend::{KeyView, NewKey, Scope};
 use super::query::Segment;
 use super::reply::{ApiResult, Page, Problem, Reply};
-use super::validation::{self, KEY_DAYS_MAX, SHOPS_MAX};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::clock::{self, Millis};
+use crate::service::validation::{self, KEY_DAYS_MAX, SHOPS_MAX};
+use crate::service::{KeyView, MintedKey, NewKey, Scope};
 
 /// Values of `scope`.
 pub(super) const SCOPES: [(&str, Scope); 2] = [("read", Scope::Read), ("admin", Scope::Admin)];
@@ -54,28 +54,34 @@ struct KeyForm<'a> {
 
 impl KeyForm<'_> {
     fn new(view: KeyView, key: Option<&str>) -> KeyForm<'_> {
+        let KeyView { key: record, last_used_at } = view;
         KeyForm {
-            id: view.id,
-            name: view.name,
-            scope: view.scope,
-            shops: view.shops,
-            created_at: view.created_at,
-            expires_at: view.expires_at,
-            last_used_at: view.last_used_at,
+            id: record.id,
+            name: record.name,
+            scope: record.scope,
+            shops: record.shops,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            last_used_at,
             key,
         }
     }
 }
 
-/// The JSON form of a key; also printed by commands. `key` is its text, if it was just created.
-pub(crate) fn key_form(view: KeyView, key: Option<&str>) -> impl Serialize {
-    KeyForm::new(view, key)
+/// The JSON form of a key; also printed by commands.
+pub(crate) fn key_form(view: KeyView) -> impl Serialize {
+    KeyForm::new(view, None)
+}
+
+/// The JSON form of a key that was just created, with its text; also printed by commands.
+pub(crate) fn minted_key_form(minted: &MintedKey) -> impl Serialize {
+    KeyForm::new(KeyView { key: minted.key.clone(), last_used_at: None }, Some(minted.text.expose_secret()))
 }
 
 async fn list_keys(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     call.params(&[])?;
-    let keys = api.backend.list_keys().await?;
-    let items = keys.into_iter().map(|view| KeyForm::new(view, None)).collect();
+    let keys = api.service.list_keys()?;
+    let items = keys.into_iter().map(key_form).collect();
     Reply::json(&Page { items, next_cursor: None })
 }
 
@@ -87,14 +93,14 @@ async fn create_key(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let shops = fields.take_list("shops", SHOPS_MAX, validation::id);
     let expires_days = fields.take_number("expires_days", 1..=KEY_DAYS_MAX);
     fields.finish()?;
-    let minted = api.backend.create_key(NewKey { name, scope, shops, expires_days }).await?;
-    tracing::info!(key.id = %minted.view.id, by = %grant.key_id, ?scope, "created an api key");
-    Reply::json_with(StatusCode::CREATED, &KeyForm::new(minted.view, Some(minted.key.expose_secret())))
+    let minted = api.service.create_key(NewKey { name, scope, shops, expires_days }).await?;
+    tracing::info!(key.id = %minted.key.id, by = %grant.key_id, ?scope, "created an api key");
+    Reply::json_with(StatusCode::CREATED, &minted_key_form(&minted))
 }
 
 async fn revoke_key(api: Arc<Api>, call: Call, key_id: String) -> ApiResult {
     call.params(&[])?;
-    if !api.backend.revoke_key(&key_id).await? {
+    if !api.service.revoke_key(&key_id).await? {
         return Err(Problem::not_found());
     }
     tracing::info!(key.id = %key_id, by = %call.grant.key_id, "revoked an api key");

@@ -9,7 +9,6 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::auth::RequiredScope;
-use super::backend::DriftEntry;
 use super::query::Segment;
 use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head, sync_handler};
@@ -17,6 +16,7 @@ use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::catalog::definition::Column;
 use crate::domain::clock::{self, Millis};
+use crate::service::Seen;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let at = |name, scope| Endpoint { name, scope, media_type: JSON };
@@ -53,7 +53,7 @@ fn resource(definition: &Definition) -> Value {
 }
 
 #[derive(Serialize)]
-struct Form {
+struct DriftForm {
     resource: String,
     /// Start of counting.
     #[serde(serialize_with = "clock::serialize")]
@@ -84,9 +84,9 @@ struct DriftEntryForm {
     last_seen: Millis,
 }
 
-impl From<DriftEntry> for DriftEntryForm {
-    fn from(place: DriftEntry) -> DriftEntryForm {
-        let DriftEntry { left, documents, first_seen, last_seen } = place;
+impl DriftEntryForm {
+    fn new(left: FieldDrift, seen: Seen) -> DriftEntryForm {
+        let Seen { documents, first: first_seen, last: last_seen } = seen;
         let (path, table, column, kind) = match left {
             FieldDrift::Unmapped { path, kind }
             | FieldDrift::Tolerated { path, kind }
@@ -102,18 +102,18 @@ async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> ApiResult {
     if api.definition(&resource).is_none() {
         return Err(Problem::not_found());
     }
-    let drift = api.backend.drift(&resource);
-    let (since, more) = (drift.since, drift.more);
+    let drift = api.service.drift(&resource);
+    let (since, more) = (drift.since.unwrap_or_default(), drift.more);
     let mut form =
-        Form { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], untimed: vec![], more };
-    for place in drift.places {
-        let list = match place.left {
+        DriftForm { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], untimed: vec![], more };
+    for (left, seen) in drift.places {
+        let list = match left {
             FieldDrift::Unmapped { .. } => &mut form.unmapped,
             FieldDrift::TypeMismatch { .. } => &mut form.misfits,
             FieldDrift::Tolerated { .. } => &mut form.tolerated,
             FieldDrift::Untimed { .. } => &mut form.untimed,
         };
-        list.push(DriftEntryForm::from(place));
+        list.push(DriftEntryForm::new(left, seen));
     }
     Reply::json(&form)
 }

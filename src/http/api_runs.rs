@@ -1,5 +1,6 @@
 //! `/api/v1/runs` and `/api/v1/parked`: progress of runs, and jobs that failed for good.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,13 +10,13 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::auth::RequiredScope;
-use super::backend::{ParkedQuery, RunQuery};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{ApiResult, Page, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::clock::{self, Millis};
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState, Wait};
+use crate::service::RunFilter;
 
 /// Values of `state`.
 pub(super) const STATES: [(&str, RunState); 7] = [
@@ -135,16 +136,14 @@ async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["shop", "resource", "state", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let before = id_cursor(&api, "runs", &params)?;
-    let query = RunQuery {
-        shops: call.grant.visible(params.get("shop")),
+    let filter = RunFilter {
+        shops: call.grant.visible(params.get("shop")).map(BTreeSet::from_iter),
         resource: params.get("resource").map(str::to_owned),
         state: params.get("state").map(state).transpose()?,
-        limit: limit + 1,
-        before,
     };
-    let mut runs = match &query.shops {
+    let mut runs = match &filter.shops {
         Some(shops) if shops.is_empty() => Vec::new(),
-        _ => api.backend.runs(query).await?,
+        _ => api.service.runs(filter, before, limit + 1).await?,
     };
     let more = runs.len() > limit;
     runs.truncate(limit);
@@ -162,7 +161,7 @@ fn state(text: &str) -> Result<RunState, Problem> {
 
 async fn show_run(api: Arc<Api>, call: Call, run_id: String) -> ApiResult {
     call.params(&[])?;
-    let view = api.backend.run(number(&run_id)?).await?;
+    let view = api.service.run(number(&run_id)?)?;
     let view = view.filter(|view| call.grant.sees(&view.run.stream.shop)).ok_or_else(Problem::not_found)?;
     Reply::json(&RunForm::from(view))
 }
@@ -205,10 +204,9 @@ async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["shop", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let after = id_cursor(&api, "parked", &params)?;
-    let query = ParkedQuery { shops: call.grant.visible(params.get("shop")), limit: limit + 1, after };
-    let mut parked = match &query.shops {
+    let mut parked = match call.grant.visible(params.get("shop")) {
         Some(shops) if shops.is_empty() => Vec::new(),
-        _ => api.backend.parked(query).await?,
+        shops => api.service.parked(shops, after, limit + 1).await?,
     };
     let more = parked.len() > limit;
     parked.truncate(limit);
@@ -221,7 +219,7 @@ async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> ApiResult
     let (grant, fields) = call.fields(&api.limits).await?;
     fields.finish()?;
     let parked_id = number(&parked_id)?;
-    if !api.backend.retry_parked(parked_id).await? {
+    if !api.service.retry_parked(parked_id).await? {
         return Err(Problem::not_found());
     }
     tracing::info!(parked.id = parked_id, key.id = %grant.key_id, "requeued a parked job");
@@ -230,18 +228,18 @@ async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> ApiResult
 
 /// Number of requeued jobs.
 #[derive(Serialize)]
-struct Retried {
+struct RetriedForm {
     retried: u64,
 }
 
 async fn retry_all_parked(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id).await?;
+    api.has_shop(&call.grant, &shop_id)?;
     let resource = call.params(&["resource"])?.get("resource").map(str::to_owned);
     let (grant, fields) = call.only_body(&api.limits).await?;
     fields.finish()?;
-    let retried = api.backend.retry_all_parked(&shop_id, resource.as_deref()).await?;
+    let retried = api.service.retry_all_parked(&shop_id, resource.as_deref()).await?;
     tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, resource, retried, "requeued parked jobs");
-    Reply::json(&Retried { retried })
+    Reply::json(&RetriedForm { retried })
 }
 
 /// The number of a run or parked job; 404 for anything else.

@@ -11,17 +11,17 @@ use warp::http::header::{HeaderValue, LOCATION};
 use warp::reply::Response;
 
 use super::auth::RequiredScope;
-use super::backend::{ApiError, Backend, NewShop, ResourceSelection, ShopChange};
 use super::body::Fields;
 use super::query::{LIMIT_MAX, Segment};
 use super::reply::{ApiResult, Page, Problem, ProblemKind, Reply};
-use super::resource_health::ResourceForm;
-use super::validation::{self, RESOURCES_MAX};
+use super::resource_health::ResourceHealthForm;
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::catalog::Definition;
 use crate::domain::clock::{self, Millis};
 use crate::domain::health::ResourceHealth;
 use crate::domain::{Mode, Shop, ShopState};
+use crate::service::validation::{self, RESOURCES_MAX};
+use crate::service::{NewShop, Service, ServiceError, ShopPatch};
 
 /// Values of `mode`.
 pub(super) const MODES: [(&str, Mode); 2] = [("incremental", Mode::Incremental), ("full", Mode::Full)];
@@ -76,7 +76,7 @@ struct ShopForm {
     created_at: Millis,
     #[serde(serialize_with = "clock::serialize")]
     updated_at: Millis,
-    resources_health: Vec<ResourceForm>,
+    resources_health: Vec<ResourceHealthForm>,
 }
 
 impl ShopForm {
@@ -95,7 +95,7 @@ impl ShopForm {
             client_secret_set: true,
             created_at: shop.created_at,
             updated_at: shop.updated_at,
-            resources_health: health.into_iter().map(ResourceForm::from).collect(),
+            resources_health: health.into_iter().map(ResourceHealthForm::from).collect(),
         }
     }
 }
@@ -104,34 +104,34 @@ impl ShopForm {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub(crate) async fn shop_forms(backend: &dyn Backend, shops: Vec<Shop>) -> Result<Vec<impl Serialize>, ApiError> {
-    let configured = backend.resources();
-    let health = backend.shops_health(shops.iter().map(|shop| shop.id.clone()).collect()).await?;
+pub(crate) fn shop_forms(service: &Service, shops: Vec<Shop>) -> Result<Vec<impl Serialize>, ServiceError> {
+    let configured = service.definitions();
+    let health = service.shops_health(&shops.iter().map(|shop| shop.id.clone()).collect())?;
     let mut of: HashMap<String, Vec<ResourceHealth>> =
         health.into_iter().map(|shop| (shop.shop_id, shop.resources)).collect();
     let form = |shop: Shop| {
         let health = of.remove(&shop.id).unwrap_or_default();
-        ShopForm::new(&configured, shop, health)
+        ShopForm::new(configured, shop, health)
     };
     Ok(shops.into_iter().map(form).collect())
 }
 
-async fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
-    shop_forms(&*api.backend, vec![shop]).await?.pop().ok_or_else(Problem::not_found)
+fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
+    shop_forms(&api.service, vec![shop])?.pop().ok_or_else(Problem::not_found)
 }
 
 async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["limit", "cursor"])?;
     let limit = params.limit(LIMIT_MAX)?;
     let after = api.decode_cursor("shops", &params)?.and_then(|last| last.into_iter().next());
-    let mut shops = api.backend.shops().await?;
+    let mut shops = api.service.shops()?;
     shops.retain(|shop| call.grant.sees(&shop.id) && after.as_ref().is_none_or(|after| shop.id > *after));
     shops.sort_by(|a, b| a.id.cmp(&b.id));
     let more = shops.len() > limit;
     shops.truncate(limit);
     let last = shops.last().filter(|_| more);
     let next_cursor = last.map(|shop| api.cursors.encode("shops", &params.filters(), &[&shop.id]));
-    Reply::json(&Page { items: shop_forms(&*api.backend, shops).await?, next_cursor })
+    Reply::json(&Page { items: shop_forms(&api.service, shops)?, next_cursor })
 }
 
 async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
@@ -140,15 +140,15 @@ async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let client_id = fields.take_text("client_id", validation::id);
     let client_secret = fields.take_secret("client_secret", validation::secret);
     let account = fields.take_text("account", validation::id);
-    let resources = take_resources(&api, &mut fields);
+    let resources = take_resources(&api, &mut fields).unwrap_or_default();
     let name = fields.require("name", name);
     let client_id = fields.require("client_id", client_id);
     let client_secret = fields.require("client_secret", client_secret);
     fields.finish()?;
-    let shop = api.backend.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
+    let shop = api.service.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, "registered a shop");
     let location = HeaderValue::from_str(&format!("/api/v1/shops/{}", shop.id));
-    let reply = Reply::json_with(StatusCode::CREATED, &shop_form(&api, shop).await?)?;
+    let reply = Reply::json_with(StatusCode::CREATED, &shop_form(&api, shop)?)?;
     Ok(match location {
         Ok(location) => reply.with(LOCATION, location),
         // Ids are letters and digits; if one were not, the shop is registered all the same.
@@ -161,37 +161,37 @@ async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     if !call.grant.sees(&shop_id) {
         return Err(Problem::not_found());
     }
-    let shop = api.backend.shop(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    Reply::json(&shop_form(&api, shop).await?)
+    let shop = api.service.shop(&shop_id)?.ok_or_else(Problem::not_found)?;
+    Reply::json(&shop_form(&api, shop)?)
 }
 
 async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id).await?;
+    api.has_shop(&call.grant, &shop_id)?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
     if fields.is_empty() {
         let what = "the body has no fields; give at least one of: name, client_secret, account, resources, paused";
         return Err(Problem::new(ProblemKind::Invalid, what));
     }
-    let change = ShopChange {
+    let patch = ShopPatch {
         name: fields.take_text("name", validation::name),
         client_secret: fields.take_secret("client_secret", validation::secret),
         account: fields.take_text("account", validation::id),
         resources: match fields.take_null("resources") {
-            true => Some(ResourceSelection::All),
-            false => take_resources(&api, &mut fields).map(ResourceSelection::Only),
+            true => Some(Vec::new()),
+            false => take_resources(&api, &mut fields),
         },
         paused: fields.take_bool("paused"),
     };
     fields.finish()?;
-    let changes_secret = change.client_secret.is_some();
-    let shop = api.backend.update_shop(&shop_id, change).await?.ok_or_else(Problem::not_found)?;
+    let changes_secret = patch.client_secret.is_some();
+    let shop = api.service.update_shop(&shop_id, patch).await?.ok_or_else(Problem::not_found)?;
     tracing::info!(shop.id = %shop.id, key.id = %grant.key_id, changes_secret, "changed a shop");
-    Reply::json(&shop_form(&api, shop).await?)
+    Reply::json(&shop_form(&api, shop)?)
 }
 
 async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     let purge = call.params(&["purge"])?.flag("purge")?;
-    if !call.grant.sees(&shop_id) || !api.backend.delete_shop(&shop_id, purge).await? {
+    if !call.grant.sees(&shop_id) || !api.service.delete_shop(&shop_id, purge).await? {
         return Err(Problem::not_found());
     }
     tracing::info!(shop.id = %shop_id, key.id = %call.grant.key_id, purge, "deleted a shop");
@@ -200,12 +200,12 @@ async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
 
 /// The runs to watch.
 #[derive(Serialize)]
-struct Started {
+struct StartedForm {
     run_ids: Vec<u64>,
 }
 
 async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id).await?;
+    api.has_shop(&call.grant, &shop_id)?;
     let (grant, mut fields) = call.fields(&api.limits).await?;
     let resource = fields.take_text("resource", |_| Ok(()));
     if let Some(Err(message)) = resource.as_deref().map(|name| validation::resource(name, &api.definitions)) {
@@ -213,9 +213,9 @@ async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     }
     let mode = fields.take_choice("mode", &MODES).unwrap_or(Mode::Incremental);
     fields.finish()?;
-    let run_ids = api.backend.start_sync(&shop_id, resource, mode).await?;
+    let run_ids = api.service.start_sync(&shop_id, resource.as_deref(), mode).await?;
     tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, ?run_ids, "started runs on request");
-    Reply::json_with(StatusCode::ACCEPTED, &Started { run_ids })
+    Reply::json_with(StatusCode::ACCEPTED, &StartedForm { run_ids })
 }
 
 fn take_resources(api: &Api, fields: &mut Fields) -> Option<Vec<String>> {

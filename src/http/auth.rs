@@ -6,17 +6,17 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ratelimit::{Ratelimiter, TryWaitError};
 use warp::http::header::AUTHORIZATION;
 use warp::http::{HeaderMap, Method};
 
-use super::backend::{Backend, KeyGrant, Scope};
 use super::connection_limits::Peer;
 use super::reply::{Problem, ProblemKind};
 use super::{Limits, RequestHead};
+use crate::service::{KeyGrant, Scope, Service};
 
 /// Longest key that is looked up; ours are much shorter.
 const KEY_BYTES_MAX: usize = 256;
@@ -45,16 +45,16 @@ pub(super) enum RequiredScope {
 
 /// Authenticates requests and applies rate limits.
 pub(super) struct AccessControl {
-    backend: Arc<dyn Backend>,
+    service: Service,
     reads: KeyedLimiter<String>,
     writes: KeyedLimiter<String>,
     unauthenticated: KeyedLimiter<Peer>,
 }
 
 impl AccessControl {
-    pub(super) fn new(backend: Arc<dyn Backend>, limits: &Limits) -> AccessControl {
+    pub(super) fn new(service: Service, limits: &Limits) -> AccessControl {
         AccessControl {
-            backend,
+            service,
             reads: KeyedLimiter::new(limits.reads),
             writes: KeyedLimiter::new(limits.writes),
             unauthenticated: KeyedLimiter::new(limits.unauthenticated),
@@ -75,7 +75,7 @@ impl AccessControl {
     /// 401 no valid key, 429 rate limit exceeded, 403 insufficient scope; in this order.
     pub(super) fn admit(&self, head: &RequestHead, required: RequiredScope) -> Result<KeyGrant, Problem> {
         let key = bearer(&head.headers);
-        let known = key.map_or(Ok(None), |key| self.backend.verify_key(key))?;
+        let known = key.map_or(Ok(None), |key| self.service.verify_key(key))?;
         let Some(grant) = known else { return Err(self.unauthorized(head, key.is_some())) };
         let limiter = if is_read(&head.method) { &self.reads } else { &self.writes };
         limiter.take(grant.key_id.as_str())?;
@@ -171,22 +171,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let key = key.trim();
     let plausible = !key.is_empty() && key.len() <= KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic());
     (scheme.eq_ignore_ascii_case("bearer") && plausible).then_some(key)
-}
-
-impl KeyGrant {
-    /// Whether this key may see the shop.
-    pub fn sees(&self, shop_id: &str) -> bool {
-        self.shops.as_ref().is_none_or(|shops| shops.iter().any(|shop| shop == shop_id))
-    }
-
-    /// The shops that a list may show: all (`None`), or these; narrowed to `asked` if given. Empty: nothing to show.
-    pub(super) fn visible(&self, asked: Option<&str>) -> Option<Vec<String>> {
-        match asked {
-            Some(shop) if self.sees(shop) => Some(vec![shop.to_owned()]),
-            Some(_) => Some(Vec::new()),
-            None => self.shops.clone(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::Limits;
-use super::backend::FieldError;
 use super::reply::{Problem, ProblemKind};
-use super::validation::TextRule;
+use crate::service::FieldError;
+use crate::service::validation::TextRule;
 
 /// An unread request body.
 pub(super) type Body = BoxStream<'static, Result<Bytes, warp::Error>>;

@@ -8,13 +8,13 @@ use super::params;
 use super::query::{Params, VALUE_CHARS_MAX, with_plus};
 use super::reply::Problem;
 use crate::catalog::definition::{ColumnKind, Place, Table};
-use crate::sink::filter::held;
+use crate::service::held;
 
 /// Reads the filters of a request.
 ///
 /// # Errors
 /// 400 for a value that the column cannot hold.
-pub(super) fn read(table: &Table, params: &Params) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn read(table: &Table, params: &Params) -> Result<Vec<(Place, String)>, Problem> {
     let mut filters = Vec::new();
     for (name, place) in &table.filters {
         let Some(text) = params.get(name) else { continue };
@@ -23,7 +23,7 @@ pub(super) fn read(table: &Table, params: &Params) -> Result<Vec<(String, String
         if held(kind, &text).is_none() {
             return Err(Problem::parameter(name, wanted(kind)));
         }
-        filters.push((name.clone(), text.into_owned()));
+        filters.push((place.clone(), text.into_owned()));
     }
     Ok(filters)
 }

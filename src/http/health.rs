@@ -14,10 +14,10 @@ use warp::http::header::{AUTHORIZATION, HeaderValue};
 use warp::reply::Response;
 
 use super::auth::RequiredScope;
-use super::backend::{Backend, KeyGrant, Readiness, ShopCounts, Status, StatusScope};
 use super::reply::{ApiResult, Problem, ProblemKind, Reply, finish};
 use super::{Api, Call, Endpoint, Limits, endpoint, get_or_head, head, sync_handler};
 use crate::domain::ShopState;
+use crate::service::{KeyGrant, Readiness, Service, ShopCounts, Status, StatusScope};
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -69,7 +69,7 @@ fn alive() -> Reply {
 /// `/readyz` without a key: the state, no reasons.
 fn show_state(api: &Api, head: &super::RequestHead) -> ApiResult {
     api.access.limit_unauthenticated(head)?;
-    let Readiness { unready, degraded } = api.backend.ready(None);
+    let Readiness { unready, degraded } = api.service.readiness(None);
     if !unready.is_empty() {
         return Err(Problem::new(
             ProblemKind::Unavailable,
@@ -81,13 +81,13 @@ fn show_state(api: &Api, head: &super::RequestHead) -> ApiResult {
 }
 
 /// The routes of the listener that requires no key. The rate limit for unauthenticated requests applies.
-pub(super) fn keyless_routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Response,)> {
-    let api = Arc::new(Api::new(backend, limits));
+pub(super) fn keyless_routes(service: Service, limits: Limits) -> BoxedFilter<(Response,)> {
+    let api = Arc::new(Api::new(service, limits));
     let show = move |head: super::RequestHead| {
         let outcome = match (head.path.as_str(), super::auth::is_read(&head.method)) {
             ("/metrics" | "/livez" | "/readyz", false) => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
             ("/metrics", true) => {
-                api.access.limit_unauthenticated(&head).map(|()| Reply::text(PROMETHEUS, api.backend.metrics()))
+                api.access.limit_unauthenticated(&head).map(|()| Reply::text(PROMETHEUS, api.service.render_metrics()))
             }
             ("/livez", true) => Ok(alive()),
             ("/readyz", true) => show_state(&api, &head),
@@ -100,7 +100,7 @@ pub(super) fn keyless_routes(backend: Arc<dyn Backend>, limits: Limits) -> Boxed
 
 fn show_ready(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
-    let Readiness { unready, degraded } = api.backend.ready(call.grant.shops.clone());
+    let Readiness { unready, degraded } = api.service.readiness(call.grant.shops.as_deref());
     if !unready.is_empty() {
         let reasons = [unready, degraded].concat();
         return Err(Problem::new(ProblemKind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
@@ -113,7 +113,7 @@ fn show_ready(api: &Api, call: &Call) -> ApiResult {
 
 fn show_metrics(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
-    Ok(Reply::text(PROMETHEUS, api.backend.metrics()))
+    Ok(Reply::text(PROMETHEUS, api.service.render_metrics()))
 }
 
 fn show_description(api: &Api, call: &Call) -> ApiResult {
@@ -124,20 +124,20 @@ fn show_description(api: &Api, call: &Call) -> ApiResult {
 async fn show_status(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     call.params(&[])?;
     if call.grant.shops.is_none() {
-        return Reply::json(&api.backend.status(None).await?);
+        return Reply::json(&api.service.status(None)?);
     }
-    Reply::json(&narrowed(&api, &call.grant).await?)
+    Reply::json(&narrowed(&api, &call.grant)?)
 }
 
 /// The status for a key that is limited to shops: without other shops, their accounts and their number.
-async fn narrowed(api: &Api, grant: &KeyGrant) -> Result<Status, Problem> {
-    let mut shops = api.backend.shops().await?;
+fn narrowed(api: &Api, grant: &KeyGrant) -> Result<Status, Problem> {
+    let mut shops = api.service.shops()?;
     shops.retain(|shop| grant.sees(&shop.id));
     let part = StatusScope {
         shops: shops.iter().map(|shop| shop.id.clone()).collect(),
         accounts: shops.iter().map(|shop| shop.account.clone()).collect(),
     };
-    let mut status = api.backend.status(Some(part)).await?;
+    let mut status = api.service.status(Some(&part))?;
     let count = |state: &ShopState| shops.iter().filter(|shop| shop.state == *state).count() as u64;
     status.shops = ShopCounts {
         active: count(&ShopState::Active),

@@ -13,10 +13,10 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use warp::http::{HeaderMap, Method};
 
-use super::backend::AnswerName;
 use super::body::{Body, capped};
 use super::reply::{ApiResult, Problem, ProblemKind, Reply};
 use super::{Api, Call, run_detached};
+use crate::service::AnswerName;
 
 pub(super) const HEADER: &str = "idempotency-key";
 /// Longest `Idempotency-Key`.
@@ -82,7 +82,7 @@ where
         let what = "a request with this `Idempotency-Key` is in progress; repeat it when that one has ended";
         return Err(Problem::new(ProblemKind::Conflict, what));
     };
-    if let Some(stored) = api.backend.load_response(&name)? {
+    if let Some(stored) = api.service.load_response(&name)? {
         if stored.request != request {
             let what = "this `Idempotency-Key` was used for a different request in the last 24 h; use a new one";
             return Err(Problem::new(ProblemKind::Invalid, what));
@@ -95,7 +95,7 @@ where
     let doing = async move {
         let outcome = answer(Arc::clone(&api), Call { head, grant, body: again }).await;
         if let Ok(reply) = &outcome
-            && let Err(error) = api.backend.store_response(name, reply.to_stored(request)).await
+            && let Err(error) = api.service.store_response(name, reply.to_stored(request)).await
         {
             // The request succeeded; only its repetition would run again.
             tracing::warn!(%error, "failed to store the response of a request with an Idempotency-Key");

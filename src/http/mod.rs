@@ -1,6 +1,6 @@
 //! The REST API, its OpenAPI description, and two HTML pages.
 //!
-//! `app` calls [`serve`]; tests call [`routes`]. All data comes through [`Backend`]. Each endpoint is a triple: a
+//! `app` calls [`serve`]; tests call [`routes`]. All data comes from a [`Service`]. Each endpoint is a triple: a
 //! filter (which requests match), a plain async fn (the handler), and `endpoint`, which authorizes the caller, bounds
 //! the time and builds the response.
 //!
@@ -21,7 +21,6 @@ mod api_resources;
 mod api_runs;
 mod api_shops;
 mod auth;
-pub mod backend;
 mod body;
 mod connection_limits;
 mod cursor;
@@ -35,7 +34,6 @@ mod reply;
 mod resource_health;
 mod server;
 mod static_files;
-pub mod validation;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -49,16 +47,15 @@ use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 
 pub(crate) use api_completeness::completeness_form;
-pub(crate) use api_keys::key_form;
+pub(crate) use api_keys::{key_form, minted_key_form};
 pub(crate) use api_runs::run_form;
 pub(crate) use api_shops::shop_forms;
 pub use auth::Pace;
-pub use backend::{ApiError, Backend};
 
 use crate::catalog::Definition;
+use crate::service::{KeyGrant, Service, ServiceError};
 use crate::supervisor::{count_panic, describe_join_error};
 use auth::{AccessControl, RequiredScope};
-use backend::KeyGrant;
 use body::{Body, Fields, body};
 use connection_limits::Peer;
 use cursor::Cursors;
@@ -125,28 +122,23 @@ impl Default for Limits {
 }
 
 /// Serves the API until `shutdown` completes, then drains open requests for at most `limits.drain_time_max`.
-pub async fn serve(
-    listener: TcpListener,
-    backend: Arc<dyn Backend>,
-    limits: Limits,
-    shutdown: impl Future<Output = ()>,
-) {
-    server::run(listener, routes(backend, limits), limits, shutdown).await;
+pub async fn serve(listener: TcpListener, service: Service, limits: Limits, shutdown: impl Future<Output = ()>) {
+    server::run(listener, routes(service, limits), limits, shutdown).await;
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz` without a key; bounds and shutdown as in [`serve`].
 pub async fn serve_metrics(
     listener: TcpListener,
-    backend: Arc<dyn Backend>,
+    service: Service,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    server::run(listener, health::keyless_routes(backend, limits), limits, shutdown).await;
+    server::run(listener, health::keyless_routes(service, limits), limits, shutdown).await;
 }
 
 /// All routes; never rejects.
-pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Response,)> {
-    let api = Arc::new(Api::new(backend, limits));
+pub fn routes(service: Service, limits: Limits) -> BoxedFilter<(Response,)> {
+    let api = Arc::new(Api::new(service, limits));
     health::routes(&api)
         .or(static_files::routes())
         .unify()
@@ -171,7 +163,7 @@ pub fn routes(backend: Arc<dyn Backend>, limits: Limits) -> BoxedFilter<(Respons
 
 /// State shared by all endpoints.
 pub(crate) struct Api {
-    backend: Arc<dyn Backend>,
+    service: Service,
     limits: Limits,
     definitions: Vec<Arc<Definition>>,
     description: Description,
@@ -181,16 +173,16 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    fn new(backend: Arc<dyn Backend>, limits: Limits) -> Api {
-        let definitions = backend.resources();
+    fn new(service: Service, limits: Limits) -> Api {
+        let definitions = service.definitions().to_vec();
         Api {
             description: Description::new(&definitions),
-            cursors: Cursors::new(backend.cursor_key()),
-            access: AccessControl::new(Arc::clone(&backend), &limits),
+            cursors: Cursors::new(service.cursor_key()),
+            access: AccessControl::new(service.clone(), &limits),
             in_flight: idempotency::InFlightKeys::default(),
             definitions,
             limits,
-            backend,
+            service,
         }
     }
 
@@ -207,8 +199,8 @@ impl Api {
     }
 
     /// 404 unless the shop exists and the key may see it; checked before the body is read.
-    async fn has_shop(&self, grant: &KeyGrant, shop_id: &str) -> Result<(), Problem> {
-        let is_there = grant.sees(shop_id) && self.backend.shop(shop_id).await?.is_some();
+    fn has_shop(&self, grant: &KeyGrant, shop_id: &str) -> Result<(), Problem> {
+        let is_there = grant.sees(shop_id) && self.service.shop(shop_id)?.is_some();
         if is_there { Ok(()) } else { Err(Problem::not_found()) }
     }
 
@@ -360,7 +352,7 @@ async fn run_detached(doing: impl Future<Output = ApiResult> + Send + 'static) -
         if error.is_panic() {
             count_panic("a request");
         }
-        Err(ApiError::Internal(format!("a request handler failed: {}", describe_join_error(&error))).into())
+        Err(ServiceError::Internal(format!("a request handler failed: {}", describe_join_error(&error))).into())
     })
 }
 

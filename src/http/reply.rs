@@ -16,7 +16,7 @@ use warp::http::header::{
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
-use super::backend::{ApiError, FieldError, StoredResponse};
+use crate::service::{FieldError, ServiceError, StoredResponse};
 
 /// Links a response to the log; the client may choose it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,7 +45,7 @@ impl Reply {
 
     pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> ApiResult {
         let body = serde_json::to_vec(value)
-            .map_err(|error| ApiError::Internal(format!("failed to serialize the response: {error}")))?;
+            .map_err(|error| ServiceError::Internal(format!("failed to serialize the response: {error}")))?;
         Ok(Reply { status, ..Reply::text(JSON, body) })
     }
 
@@ -62,7 +62,7 @@ impl Reply {
 
     /// A stored response, marked as replayed.
     pub(super) fn replayed(stored: StoredResponse) -> ApiResult {
-        let broken = |what: &str| ApiError::Internal(format!("a stored response has an invalid {what}"));
+        let broken = |what: &str| ServiceError::Internal(format!("a stored response has an invalid {what}"));
         let mut headers = HeaderMap::from_iter([(REPLAYED, HeaderValue::from_static("true"))]);
         if !stored.body.is_empty() {
             headers.insert(CONTENT_TYPE, JSON);
@@ -224,29 +224,29 @@ impl Serialize for ProblemForm<'_> {
     }
 }
 
-/// Maps the errors of the backend to problems.
-impl From<ApiError> for Problem {
-    fn from(error: ApiError) -> Problem {
+/// The one table of failures and their problems.
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Problem {
         match error {
-            ApiError::NotFound => Problem::not_found(),
-            ApiError::Conflict(detail) => Problem::new(ProblemKind::Conflict, detail),
-            ApiError::Invalid(errors) => Problem::invalid(errors),
-            ApiError::Refused(reason) => {
+            ServiceError::NotFound => Problem::not_found(),
+            ServiceError::Conflict(detail) => Problem::new(ProblemKind::Conflict, detail),
+            ServiceError::Invalid(errors) => Problem::invalid(errors),
+            ServiceError::Refused(reason) => {
                 let detail = format!(
                     "the login host refused the credentials: {reason}; check the client id and the client secret"
                 );
                 Problem::new(ProblemKind::CredentialsRefused, detail)
             }
-            ApiError::LoginUnreachable { detail, retry_after } => {
+            ServiceError::LoginUnreachable { detail, retry_after } => {
                 Problem { retry_after, ..Problem::new(ProblemKind::LoginUnreachable, detail) }
             }
-            ApiError::Unavailable { detail, retry_after } => {
+            ServiceError::Unavailable { detail, retry_after } => {
                 Problem::new(ProblemKind::Unavailable, detail).retry_after(retry_after)
             }
-            ApiError::NoRoom { detail, retry_after } => {
+            ServiceError::NoRoom { detail, retry_after } => {
                 Problem::new(ProblemKind::NoRoom, detail).retry_after(retry_after)
             }
-            ApiError::Internal(cause) => {
+            ServiceError::Internal(cause) => {
                 // The cause is logged here only; the client gets the request id.
                 tracing::error!(error = %cause, "request failed with an internal error");
                 Problem::new(ProblemKind::Internal, "see the log of the service for this request id")
@@ -280,4 +280,39 @@ pub(super) fn finish(request_id: &str, outcome: ApiResult) -> Response {
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     pub(super) next_cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use warp::http::StatusCode;
+
+    use super::{Problem, finish};
+    use crate::service::{FieldError, ServiceError};
+
+    #[test]
+    fn every_failure_of_the_service_has_its_status_and_shows_no_internals() {
+        let wait = Duration::from_millis(1500);
+        let detail = || "why".to_owned();
+        let field = FieldError { field: "name".to_owned(), message: "is too long".to_owned() };
+        for (error, status, retry_after) in [
+            (ServiceError::NotFound, 404, None),
+            (ServiceError::Conflict(detail()), 409, None),
+            (ServiceError::Invalid(vec![field]), 422, None),
+            (ServiceError::Refused(detail()), 422, None),
+            (ServiceError::LoginUnreachable { detail: detail(), retry_after: None }, 502, None),
+            (ServiceError::LoginUnreachable { detail: detail(), retry_after: Some(wait) }, 502, Some("2")),
+            (ServiceError::Unavailable { detail: detail(), retry_after: wait }, 503, Some("2")),
+            (ServiceError::NoRoom { detail: detail(), retry_after: Duration::ZERO }, 507, Some("1")),
+            (ServiceError::Internal("row 7 of /var/secret".to_owned()), 500, None),
+        ] {
+            let problem = Problem::from(error.clone());
+            assert!(!problem.detail.contains("/var"), "{problem:?}");
+            let response = finish("id", Err(problem));
+            assert_eq!(response.status(), StatusCode::from_u16(status).unwrap(), "{error:?}");
+            let given = response.headers().get("retry-after").map(|value| value.to_str().unwrap());
+            assert_eq!(given, retry_after, "rounded up: {error:?}");
+        }
+    }
 }

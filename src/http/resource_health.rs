@@ -8,7 +8,7 @@ use crate::domain::health::{ResourceHealth, State};
 
 /// Health of one resource of a shop. Field names are those of the JSON.
 #[derive(Serialize)]
-pub(super) struct ResourceForm {
+pub(super) struct ResourceHealthForm {
     resource: String,
     state: State,
     #[serde(serialize_with = "clock::serialize_opt")]
@@ -34,10 +34,10 @@ struct ErrorForm {
     at: Millis,
 }
 
-impl From<ResourceHealth> for ResourceForm {
-    fn from(health: ResourceHealth) -> ResourceForm {
+impl From<ResourceHealth> for ResourceHealthForm {
+    fn from(health: ResourceHealth) -> ResourceHealthForm {
         let (reason, remedy) = health.reason.map(|reason| (reason.text, reason.remedy)).unzip();
-        ResourceForm {
+        ResourceHealthForm {
             resource: health.resource,
             state: health.state,
             since: health.since,

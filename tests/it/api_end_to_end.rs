@@ -1,4 +1,4 @@
-//! The HTTP API over the whole program: what the contract tests, which have a backend of their own, cannot cover.
+//! The HTTP API over the whole program while it works: what the contract tests, in which no job runs, cannot cover.
 
 use reqwest::Method as Verb;
 use serde_json::json;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use waybill::app::plan::{Ask, Plan, Rows};
+use waybill::service::plan::{Ask, Plan, Rows};
 
 use crate::support::app::{Builder, TestApp, eventually};
 use crate::support::{CATALOG, no_limits};

@@ -117,10 +117,10 @@ fn every_metric_is_described_and_documented() {
     let mut used_names = BTreeSet::new();
     used(&root.join("src"), &mut used_names);
     assert!(used_names.len() > 10, "{used_names:?}");
-    let described = names(&std::fs::read_to_string(root.join("src/app/metrics.rs")).unwrap());
+    let described = names(&std::fs::read_to_string(root.join("src/service/metrics.rs")).unwrap());
     let undescribed: Vec<&String> = used_names.difference(&described).collect();
-    assert!(undescribed.is_empty(), "without HELP, add them in src/app/metrics.rs: {undescribed:?}");
+    assert!(undescribed.is_empty(), "without HELP, add them in src/service/metrics.rs: {undescribed:?}");
     let page = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
     let documented = names(&page);
-    assert_eq!(described, documented, "src/app/metrics.rs against docs/operations.md");
+    assert_eq!(described, documented, "src/service/metrics.rs against docs/operations.md");
 }

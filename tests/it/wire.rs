@@ -8,7 +8,6 @@ mod stop;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use waybill::http::{Limits, Pace, serve};
 
-use crate::api_contract::fake::{ADMIN, FakeBackend, READ};
+use crate::api_contract::world::{ADMIN, World};
 use crate::support::app::eventually;
 
 /// Shorter than every default that a test shortens.
@@ -33,6 +32,7 @@ struct Server {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+    _world: World,
 }
 
 impl Server {
@@ -40,11 +40,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let backend = FakeBackend::new();
-        let task = tokio::spawn(serve(listener, Arc::<FakeBackend>::clone(&backend), limits, async {
+        let world = World::empty().await;
+        let task = tokio::spawn(serve(listener, world.service.clone(), limits, async {
             stopped.await.unwrap_or_default();
         }));
-        Server { address, stop: Some(stop), task }
+        Server { address, stop: Some(stop), task, _world: world }
     }
 
     async fn client(&self) -> Client {
@@ -280,6 +280,6 @@ async fn strangers_are_slowed_and_those_with_a_key_are_not() {
     assert_problem(&told, 429);
     assert_eq!(header(&told, "retry-after"), "1");
     assert_problem(&server.client().await.ask("GET /api/v1/runs HTTP/1.1\r\nHost: h\r\n\r\n").await, 429);
-    assert_eq!(status(&client.ask(&with(READ)).await), 200);
+    assert_eq!(status(&client.ask(&with(ADMIN)).await), 200);
     assert_problem(&server.client_from("127.0.0.2").await.ask(&with("guess")).await, 401);
 }

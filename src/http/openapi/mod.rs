@@ -15,7 +15,7 @@ use super::params::text;
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
 use super::{filters, params};
 use crate::catalog::Definition;
-use crate::store::CALL_DAYS_KEPT;
+use crate::service::CALL_DAYS_KEPT;
 use schemas::{item_schema, reference, schemas};
 
 /// The serialized description, and the methods of each path.

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::health;
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
-use crate::http::backend::BUDGETS_SHOWN_MAX;
-use crate::http::validation::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
 use crate::http::{api_keys, api_runs, api_shops};
+use crate::service::BUDGETS_SHOWN_MAX;
+use crate::service::validation::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
 
 /// `$ref` to a named schema.
 pub(super) fn reference(name: &str) -> Value {

@@ -52,7 +52,7 @@ pub use inspect::{Fault, Severity};
 pub use mirror::{LedgerPart, LedgerRow};
 pub use rehearse::Inspection;
 pub use remedy::grant;
-pub use replay::{Replayed, Scope};
+pub use replay::{ReplayScope, Replayed};
 pub use rights::Rights;
 pub use schema::{ddl, own_ddl};
 
@@ -385,7 +385,7 @@ mod tests {
             mysql.shops(),
             mysql.ledger(LedgerPart { resource: "r", shop: "s", after: "", young_since: None, limit: 1 }),
             mysql.held("r", "s", "", 1),
-            mysql.replay_some(super::Scope { resource: "r", shop: None }, 1),
+            mysql.replay_some(super::ReplayScope { resource: "r", shop: None }, 1),
         ));
         movable((mysql.list("r", &query), mysql.get("r", "s", "1"), mysql.ping(), mysql.disconnect()));
     }

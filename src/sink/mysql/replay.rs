@@ -37,7 +37,7 @@ const BATCH_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What to lay out again.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope<'a> {
+pub struct ReplayScope<'a> {
     pub resource: &'a str,
     /// None: all shops.
     pub shop: Option<&'a str>,
@@ -65,7 +65,7 @@ struct Place {
 /// A stored document: shop, id, combination, document, version.
 type Stored = (String, String, String, Vec<u8>, u64);
 
-impl Scope<'_> {
+impl ReplayScope<'_> {
     fn shop_text(&self) -> Value {
         text_value(self.shop.unwrap_or_default())
     }
@@ -76,11 +76,11 @@ impl Mysql {
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
-    pub async fn replayed(&self, scope: Scope<'_>) -> Result<Replayed, SinkError> {
+    pub async fn replayed(&self, scope: ReplayScope<'_>) -> Result<Replayed, SinkError> {
         let layout = self.layout(scope.resource)?;
         let mut conn = self.connection().await?;
         let both = async {
-            let all = place(&mut conn, layout, Scope { shop: None, ..scope }).await?;
+            let all = place(&mut conn, layout, ReplayScope { shop: None, ..scope }).await?;
             if all.ended { Ok(all) } else { place(&mut conn, layout, scope).await }
         };
         let outcome = timeout(BATCH_TIME_MAX, both).await;
@@ -104,7 +104,7 @@ impl Mysql {
     ///
     /// # Errors
     /// As [`Mysql::replayed`].
-    pub async fn forget_replay(&self, scope: Scope<'_>) -> Result<(), SinkError> {
+    pub async fn forget_replay(&self, scope: ReplayScope<'_>) -> Result<(), SinkError> {
         let mut conn = self.connection().await?;
         // Repeating one shop voids the progress of all shops; repeating all shops voids the progress of each.
         let text = "DELETE FROM `waybill_replays` WHERE `resource` = ? AND (? = '' OR `only_shop` IN ('', ?))";
@@ -118,7 +118,7 @@ impl Mysql {
     /// # Errors
     /// The documents were not changed, except with class `Unconfirmed`, where that is unknown; another call continues
     /// where it must. Class `Operator` for a resource that is not configured. Cancel safe in the same sense.
-    pub async fn replay_some(&self, scope: Scope<'_>, batch: u64) -> Result<Replayed, SinkError> {
+    pub async fn replay_some(&self, scope: ReplayScope<'_>, batch: u64) -> Result<Replayed, SinkError> {
         let layout = self.layout(scope.resource)?;
         let mut conn = self.connection().await?;
         let replay = async {
@@ -183,7 +183,7 @@ impl<'a> Refill<'a> {
     }
 
     /// Refills the next documents, and stores the new position.
-    async fn next_batch(&mut self, scope: Scope<'_>, batch: u64) -> Result<Replayed, SinkError> {
+    async fn next_batch(&mut self, scope: ReplayScope<'_>, batch: u64) -> Result<Replayed, SinkError> {
         let before = place(&mut self.transaction, self.layout, scope).await?;
         let lengths: Vec<u64> = self.after(&before, scope, &Part::Length, batch).await?;
         let (fit, met) = (fitting(&lengths), lengths.len() as u64);
@@ -213,7 +213,7 @@ impl<'a> Refill<'a> {
     async fn after<T: FromRow + Send + 'static>(
         &mut self,
         after: &Place,
-        scope: Scope<'_>,
+        scope: ReplayScope<'_>,
         part: &Part,
         limit: u64,
     ) -> Result<Vec<T>, SinkError> {
@@ -316,7 +316,7 @@ impl<'a> Fresh<'a> {
     }
 }
 
-async fn place(conn: &mut impl Queryable, layout: &Layout, scope: Scope<'_>) -> Result<Place, SinkError> {
+async fn place(conn: &mut impl Queryable, layout: &Layout, scope: ReplayScope<'_>) -> Result<Place, SinkError> {
     let text = "SELECT `shop_id`,`id`,`documents`,`ended_at` IS NOT NULL FROM `waybill_replays` \
                 WHERE `resource` = ? AND `only_shop` = ? AND `fingerprint` = ?";
     let fingerprint = fingerprint(&layout.definition.table);

@@ -1,34 +1,32 @@
 //! The description, the pages, the bounds, and the server itself.
 
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use waybill::http::backend::Readiness;
 use waybill::http::{Limits, Pace, serve};
 
 use super::Door;
-use super::fake::{ADMIN, FakeBackend, READ};
+use super::world::{ADMIN, BOUND, READ, SLOW_SECRET, World, market};
 use crate::support::app::eventually;
 
 #[tokio::test]
 async fn every_described_operation_answers() {
-    let description = Door::new().get("/openapi.json", READ).await.json();
+    let description = Door::synced().await.get("/openapi.json", READ).await.json();
     let Some(paths) = description["paths"].as_object() else { panic!("{description}") };
     assert!(paths.contains_key("/api/v1/shipments/{shop_id}/{id}"));
     for (template, item) in paths {
         let path = template
-            .replace("{shop_id}", "one")
+            .replace("{shop_id}", "{one}")
             .replace("{id}", "id-1")
-            .replace("{run_id}", "1")
+            .replace("{run_id}", "{run_one}")
             .replace("{resource}", "shipments")
-            .replace("{parked_id}", "1")
+            .replace("{parked_id}", "{parked_one}")
             .replace("{key_id}", "k");
         let Some(operations) = item.as_object() else { panic!("{item}") };
         for (method, operation) in operations {
-            let got = Door::new().send(&method.to_uppercase(), &path, "{}").await;
+            let got = Door::synced().await.send(&method.to_uppercase(), &path, "{}").await;
             let absent_key = template.ends_with("{key_id}");
             assert!(
                 got.status < 400 || got.status == 422 || absent_key,
@@ -44,7 +42,7 @@ async fn every_described_operation_answers() {
 
 #[tokio::test]
 async fn every_reference_of_the_description_is_there() {
-    let description = Door::new().get("/openapi.json", READ).await;
+    let description = Door::synced().await.get("/openapi.json", READ).await;
     let json = description.json();
     for reference in description.text.split("\"#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap_or_default();
@@ -56,11 +54,11 @@ async fn every_reference_of_the_description_is_there() {
 
 #[tokio::test]
 async fn a_405_names_the_methods_of_the_path() {
-    let door = Door::new();
+    let door = Door::synced().await;
     for (path, allow) in [
         ("/api/v1/shops", "GET, HEAD, POST"),
-        ("/api/v1/shops/one", "GET, HEAD, PATCH, DELETE"),
-        ("/api/v1/shops/one/sync", "POST"),
+        ("/api/v1/shops/{one}", "GET, HEAD, PATCH, DELETE"),
+        ("/api/v1/shops/{one}/sync", "POST"),
         ("/api/v1/shipments", "GET, HEAD"),
         ("/api/v1/keys/k", "DELETE"),
         ("/", "GET, HEAD"),
@@ -73,7 +71,7 @@ async fn a_405_names_the_methods_of_the_path() {
 
 #[tokio::test]
 async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
-    let door = Door::new();
+    let door = Door::synced().await;
     for path in ["/", "/docs"] {
         let page = door.call("GET", path, None, None).await;
         assert!(page.header("content-security-policy").contains("default-src 'none'"));
@@ -99,25 +97,26 @@ async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn readiness_says_why_not() {
-    let door = Door::new();
-    let reasons = vec!["the state directory is not writable".to_owned(), "stopping".to_owned()];
-    let away = vec!["MySQL is away".to_owned()];
-    let set = |ready| *door.backend.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready;
-    assert_eq!(door.get("/readyz", READ).await.json(), json!({"status": "ready"}));
-    set(Readiness { unready: Vec::new(), degraded: away.clone() });
+    let mut door = Door::synced().await;
+    let fresh = Door::of(World::empty().await, Limits::default());
+    assert_eq!(fresh.get("/readyz", READ).await.json(), json!({"status": "ready"}));
+    // What is parked deserves attention, and keeps nothing from working.
     let got = door.get("/readyz", READ).await;
-    assert_eq!((got.status, got.json()), (200, json!({"status": "degraded", "reasons": away})));
-    set(Readiness { unready: reasons, degraded: away });
+    let reasons: Vec<String> = serde_json::from_value(got.json()["reasons"].clone()).unwrap();
+    assert_eq!((got.status, &got.json()["status"], reasons.len()), (200, &json!("degraded"), 2), "{}", got.text);
+    let of_one = door.get("/readyz", BOUND).await.json();
+    assert_eq!(of_one["reasons"].as_array().map(Vec::len), Some(1), "{of_one}");
+    let got = door.call("GET", "/readyz", None, None).await;
+    assert_eq!((got.status, got.json()), (200, json!({"status": "degraded"})));
+    door.world.stop().await;
     let got = door.get("/readyz", READ).await;
     assert_eq!(got.status, 503);
-    assert!(got.text.contains("not writable; stopping"));
+    let detail = got.json()["detail"].as_str().unwrap().to_owned();
+    assert_eq!(detail, format!("the process is stopping; {}", reasons.join("; ")));
     // Without a key it is one word.
     let got = door.call("GET", "/readyz", None, None).await;
     assert_eq!(got.status, 503);
-    assert!(!got.text.contains("writable") && !got.text.contains("MySQL"), "{}", got.text);
-    set(Readiness { unready: Vec::new(), degraded: vec!["MySQL is away".to_owned()] });
-    let got = door.call("GET", "/readyz", None, None).await;
-    assert_eq!((got.status, got.json()), (200, json!({"status": "degraded"})));
+    assert!(reasons.iter().all(|reason| !got.text.contains(reason)) && !got.text.contains("stopping"), "{}", got.text);
     for path in ["/livez", "/healthz"] {
         assert_eq!(door.call("GET", path, None, None).await.text, r#"{"status":"ok"}"#);
     }
@@ -126,18 +125,18 @@ async fn readiness_says_why_not() {
 #[tokio::test]
 async fn a_key_that_is_too_fast_is_slowed_and_others_are_not() {
     let limits = Limits { reads: Pace { per_second: 1, burst: 3 }, ..Limits::default() };
-    let door = Door::with(limits);
+    let door = Door::of(World::synced().await, limits);
     for _ in 0..3 {
         assert_eq!(door.get("/api/v1/shops", READ).await.status, 200);
     }
     assert_eq!(door.get("/api/v1/shops", READ).await.status, 429);
     assert_eq!(door.get("/api/v1/shops", ADMIN).await.status, 200);
-    assert_eq!(door.send("POST", "/api/v1/shops/one/sync", "{}").await.status, 202, "writes have their own pace");
+    assert_eq!(door.send("POST", "/api/v1/shops/{one}/sync", "{}").await.status, 202, "writes have their own pace");
 }
 
 #[tokio::test]
 async fn who_does_not_accept_the_answer_goes_without() {
-    let door = Door::new();
+    let door = Door::synced().await;
     for (path, accept, status) in [
         ("/api/v1/shops", "application/json", 200),
         ("/api/v1/shops", "text/html, */*;q=0.1", 200),
@@ -147,7 +146,7 @@ async fn who_does_not_accept_the_answer_goes_without() {
         ("/metrics", "application/json", 406),
         ("/", "application/json", 200),
     ] {
-        let request = warp::test::request().path(path).header("authorization", format!("Bearer {ADMIN}"));
+        let request = warp::test::request().path(path).header("authorization", door.bearer(ADMIN));
         let response = request.header("accept", accept).reply(&door.routes).await;
         assert_eq!(response.status(), status, "{path} {accept}");
         if status >= 400 {
@@ -158,14 +157,16 @@ async fn who_does_not_accept_the_answer_goes_without() {
 
 #[tokio::test]
 async fn an_answer_without_a_body_has_no_form_to_refuse() {
-    let door = Door::new();
+    let door = Door::synced().await;
     let key = door.send("POST", "/api/v1/keys", r#"{"name":"n"}"#).await.json();
     let key = format!("/api/v1/keys/{}", key["id"].as_str().unwrap());
     for (method, path) in
-        [("DELETE", "/api/v1/shops/one"), ("POST", "/api/v1/parked/2/retry"), ("DELETE", key.as_str())]
+        [("DELETE", "/api/v1/shops/{one}"), ("POST", "/api/v1/parked/{parked_two}/retry"), ("DELETE", key.as_str())]
     {
-        let request =
-            warp::test::request().method(method).path(path).header("authorization", format!("Bearer {ADMIN}"));
+        let request = warp::test::request()
+            .method(method)
+            .path(&door.world.fill(path))
+            .header("authorization", door.bearer(ADMIN));
         let response = request.header("accept", "text/html").reply(&door.routes).await;
         assert_eq!(response.status(), 204, "{method} {path}");
     }
@@ -173,7 +174,7 @@ async fn an_answer_without_a_body_has_no_form_to_refuse() {
 
 #[tokio::test]
 async fn every_operation_that_writes_may_find_no_room() {
-    let description = Door::new().get("/openapi.json", READ).await.json();
+    let description = Door::synced().await.get("/openapi.json", READ).await.json();
     for (path, item) in description["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let said = operation["responses"].get("507").is_some();
@@ -185,12 +186,12 @@ async fn every_operation_that_writes_may_find_no_room() {
 #[tokio::test]
 async fn a_long_address_is_refused() {
     let path = format!("/api/v1/shipments?q={}", "x".repeat(9000));
-    assert_eq!(Door::new().get(&path, READ).await.status, 414);
+    assert_eq!(Door::synced().await.get(&path, READ).await.status, 414);
 }
 
 #[tokio::test]
 async fn a_request_id_is_taken_over_only_when_harmless() {
-    let door = Door::new();
+    let door = Door::synced().await;
     for (given, kept) in [("abc-12345", true), ("short", false), ("evil\"<script>", false)] {
         let request = warp::test::request().path("/healthz").header("x-request-id", given.as_bytes());
         let response = request.reply(&door.routes).await;
@@ -217,7 +218,8 @@ async fn over_a_socket_bodies_are_capped_and_timed_and_stopping_has_a_deadline()
         drain_time_max: Duration::from_millis(50),
         ..Limits::default()
     };
-    let server = tokio::spawn(serve(listener, FakeBackend::new(), limits, async {
+    let world = World::empty().await;
+    let server = tokio::spawn(serve(listener, world.service.clone(), limits, async {
         stopped.await.unwrap_or_default();
     }));
     let head = format!(
@@ -241,25 +243,25 @@ async fn over_a_socket_bodies_are_capped_and_timed_and_stopping_has_a_deadline()
 async fn a_change_is_made_to_its_end_though_the_client_has_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let backend = FakeBackend::new();
-    let serving = Arc::<FakeBackend>::clone(&backend);
-    let server = tokio::spawn(serve(listener, serving, Limits::default(), std::future::pending()));
+    let world = World::synced().await;
+    let server = tokio::spawn(serve(listener, world.service.clone(), Limits::default(), std::future::pending()));
     let head = format!("Host: h\r\nAuthorization: Bearer {ADMIN}\r\n");
-    let body = r#"{"name":"slow"}"#;
+    let body = format!(r#"{{"name":"slow","client_secret":"{SLOW_SECRET}"}}"#);
     let change = format!(
-        "PATCH /api/v1/shops/one HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "PATCH /api/v1/shops/{} HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        world.fill("{one}"),
         body.len()
     );
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(change.as_bytes()).await.unwrap();
-    backend.begun.notified().await;
+    market().begun.notified().await;
     drop(stream);
-    let look = format!("GET /api/v1/shops/one HTTP/1.1\r\nConnection: close\r\n{head}\r\n");
+    let look = format!("GET /api/v1/shops/{} HTTP/1.1\r\nConnection: close\r\n{head}\r\n", world.fill("{one}"));
     // By then the server has seen that nobody waits.
     for _ in 0..10 {
         assert!(raw(address, &look).await.contains("Shop one"));
     }
-    backend.told.notify_one();
+    market().go_on.notify_one();
     let changed = async || raw(address, &look).await.contains("\"slow\"").then_some(());
     eventually("the change", changed).await;
     server.abort();

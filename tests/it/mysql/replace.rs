@@ -3,7 +3,7 @@
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
 use waybill::domain::{Document, Entry};
-use waybill::sink::mysql::Scope;
+use waybill::sink::mysql::ReplayScope;
 use waybill::sink::{Mysql, SinkErrorClass};
 
 use super::{checksums, definitions, document, eans, entry, prepared, shipment};
@@ -203,7 +203,7 @@ async fn a_replay_after_a_changed_child_table_leaves_exactly_the_rows_of_the_sto
         database.run(far).await;
 
         let mysql = opened(&database, "new").await;
-        let scope = Scope { resource: "things", shop: None };
+        let scope = ReplayScope { resource: "things", shop: None };
         while !mysql.replay_some(scope, 7).await.unwrap().ended {}
         mysql.disconnect().await.unwrap();
         let rows: Vec<(String, u64, u64, u64)> =

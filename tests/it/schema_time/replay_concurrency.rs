@@ -10,7 +10,7 @@ use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
 use waybill::domain::{Document, Entry, ListParams};
 use waybill::sink::Mysql;
-use waybill::sink::mysql::Scope;
+use waybill::sink::mysql::ReplayScope;
 
 use super::{SHOP, configuration, fill, fill_shop, kept};
 use crate::support::configuration::load;
@@ -235,7 +235,7 @@ async fn a_batch_of_a_replay_is_bounded_by_its_bytes() {
     let config = load(&std::fs::read_to_string(folder.path("waybill.toml")).unwrap(), &[]).unwrap();
     let mysql = Mysql::new(&database.url().into(), config.definitions).unwrap();
     mysql.prepare().await.unwrap();
-    let scope = Scope { resource: "things", shop: None };
+    let scope = ReplayScope { resource: "things", shop: None };
     let (mut done, mut steps) = (mysql.replayed(scope).await.unwrap(), Vec::new());
     while !done.ended {
         let before = done.documents;

@@ -21,10 +21,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use waybill::app::App;
-use waybill::app::plan::{Ask, Plan};
 use waybill::config::Config;
 use waybill::http;
-use waybill::http::backend::NewShop;
+use waybill::service::NewShop;
+use waybill::service::plan::{Ask, Plan};
 
 /// The longest that anything here may take; a test that waits longer waits for nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -262,7 +262,7 @@ impl TestApp {
         let app = eventually("the data directory to be let go", start).await;
         let stop_api = CancellationToken::new();
         let stopped = stop_api.clone().cancelled_owned();
-        let api = tokio::spawn(http::serve(listener, app.backend(), http::Limits::default(), stopped));
+        let api = tokio::spawn(http::serve(listener, app.service().clone(), http::Limits::default(), stopped));
         self.running = Some(Running { app, base, stop_api, api });
     }
 
@@ -293,7 +293,7 @@ impl TestApp {
 
     /// What the next walks cost.
     pub(crate) fn plan(&self, ask: &Ask) -> Plan {
-        self.running.as_ref().unwrap().app.plan(ask).unwrap()
+        self.running.as_ref().unwrap().app.service().plan(ask).unwrap()
     }
 
     /// What the first walks cost in another installation that has the same configuration and has walked nothing.
@@ -309,10 +309,10 @@ impl TestApp {
             client_id: client_id.to_owned(),
             client_secret: secret(client_id).into(),
             account: None,
-            resources: None,
+            resources: Vec::new(),
         };
-        app.backend().create_shop(shop).await.unwrap();
-        let plan = app.plan(ask).unwrap();
+        app.service().create_shop(shop).await.unwrap();
+        let plan = app.service().plan(ask).unwrap();
         app.stop().await.unwrap();
         plan
     }

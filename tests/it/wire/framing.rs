@@ -3,7 +3,7 @@
 use waybill::http::Limits;
 
 use super::{GET, SHOP, Server, assert_bare, assert_problem, header, post, status, within};
-use crate::api_contract::fake::ADMIN;
+use crate::api_contract::world::ADMIN;
 
 /// A request behind the one in question: it must not be answered.
 const SMUGGLED: &str = "GET /assets/icon.svg HTTP/1.1\r\nHost: h\r\n\r\n";

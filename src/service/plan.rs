@@ -1,4 +1,4 @@
-//! `waybill plan`: estimates the calls and the duration of the next walk, from earlier walks and the ledger. Makes no
+//! The plan: estimates the calls and the duration of the next walk, from earlier walks and the ledger. Makes no
 //! call.
 //!
 //! Each pass of a walk counts: a first walk passes over its list twice. Documents that are new or changed in the
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{App, Inner};
+use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::catalog::definition::Pages;
 use crate::domain::{Mode, Shop, ShopState, StreamId};
@@ -81,34 +81,33 @@ pub struct Plan {
     pub budgets: Vec<BudgetPlan>,
 }
 
-impl App {
+impl Service {
     /// Plans the next walk of the active shops, or of the named one.
     ///
     /// # Errors
-    /// Store errors; an unknown shop.
-    pub fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
-        let inner = &self.inner;
-        let mut shops = inner.store.shops()?;
+    /// `NotFound`: no such shop. `Unavailable` when the store cannot be read.
+    pub fn plan(&self, ask: &Ask) -> Result<Plan, ServiceError> {
+        let mut shops = self.store.shops()?;
         match &ask.shop {
             Some(id) => shops.retain(|shop| shop.id == *id),
             None => shops.retain(|shop| shop.state == ShopState::Active),
         }
-        if let (true, Some(id)) = (shops.is_empty(), &ask.shop) {
-            anyhow::bail!(super::NoSuchShop(id.to_owned()));
+        if shops.is_empty() && ask.shop.is_some() {
+            return Err(ServiceError::NotFound);
         }
         let mut plan = Plan::default();
         let mut calls: BTreeMap<(String, String), u64> = BTreeMap::new();
         for shop in &shops {
             let wanted = |definition: &&Definition| ask.resource.as_ref().is_none_or(|name| *name == definition.name);
-            for definition in inner.definitions_of(shop).filter(wanted) {
+            for definition in self.definitions_of(shop).filter(wanted) {
                 for stream in definition.streams(&shop.id) {
-                    let planned = inner.plan_stream(definition, shop, stream, ask)?;
+                    let planned = self.plan_stream(definition, shop, stream, ask)?;
                     let paths = [
                         (Some(&definition.list.path), planned.lists),
                         (definition.detail.as_ref().map(|detail| &detail.path), planned.details),
                     ];
                     for (path, count) in paths {
-                        let rule = path.and_then(|path| inner.engine.rules().find("GET", path));
+                        let rule = path.and_then(|path| self.engine.rules().find("GET", path));
                         if let (Some(rule), Some(count)) = (rule, count) {
                             *calls.entry((shop.account.clone(), rule.name.clone())).or_default() += count;
                         }
@@ -118,7 +117,7 @@ impl App {
             }
         }
         for ((account, name), calls) in calls {
-            let limit = inner.engine.rules().rules().iter().find(|rule| rule.name == name).and_then(|rule| rule.limit);
+            let limit = self.engine.rules().rules().iter().find(|rule| rule.name == name).and_then(|rule| rule.limit);
             let takes = limit.map_or(Duration::ZERO, |limit| {
                 // The calls of a window may leave at once; the last window need not end.
                 let windows = calls.saturating_sub(1) / u64::from(limit.calls);
@@ -132,13 +131,13 @@ impl App {
 }
 
 /// The calls of one walk of one stream.
-struct Calls {
+struct WalkCalls {
     lists: Option<u64>,
     details: Option<u64>,
     basis: &'static str,
 }
 
-impl Inner {
+impl Service {
     fn plan_stream(
         &self,
         definition: &Definition,
@@ -149,7 +148,7 @@ impl Inner {
         let first = self.store.checkpoint(&stream)?.full_walk_at.is_none();
         let mode = if ask.full || first { Mode::Full } else { Mode::Incremental };
         let rows = self.store.listed_rows(&stream)?;
-        let Calls { lists, details, basis } = if first {
+        let WalkCalls { lists, details, basis } = if first {
             self.first_walk(definition, &stream, &ask.rows)?
         } else {
             self.later_walk(definition, (&stream, mode), &rows)?
@@ -161,8 +160,8 @@ impl Inner {
     }
 
     /// Plans a walk over a list that was never read completely.
-    fn first_walk(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Calls, StoreError> {
-        let unknown = |basis| Calls { lists: None, details: None, basis };
+    fn first_walk(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<WalkCalls, StoreError> {
+        let unknown = |basis| WalkCalls { lists: None, details: None, basis };
         let Some(rows) = asked.of(stream) else {
             return Ok(unknown("never walked; give --rows"));
         };
@@ -174,7 +173,7 @@ impl Inner {
         let pages = pages_of(definition, stream, rows, parents.saturating_mul(stretches(definition, walk)));
         // A second pass confirms the first one, unless there is only one page.
         let passes = if pages > 1 || rows == 0 { 2 } else { 1 };
-        Ok(Calls { lists: Some(pages * passes), details: Some(rows), basis: "the given rows" })
+        Ok(WalkCalls { lists: Some(pages * passes), details: Some(rows), basis: "the given rows" })
     }
 
     /// Number of lists of a stream, one per parent: 1 without a parent resource; none: unknown.
@@ -198,10 +197,10 @@ impl Inner {
         definition: &Definition,
         (stream, mode): (&StreamId, Mode),
         rows: &ListedRows,
-    ) -> Result<Calls, StoreError> {
+    ) -> Result<WalkCalls, StoreError> {
         let costs = self.store.walk_costs(stream)?;
         let details = if mode == Mode::Full { rows.may_change } else { 0 };
-        let calls = |lists, basis| Calls { lists, details: Some(details), basis };
+        let calls = |lists, basis| WalkCalls { lists, details: Some(details), basis };
         let whole = || costs.full.map(|cost| cost.pages);
         if mode == Mode::Full {
             return Ok(calls(

@@ -5,17 +5,17 @@
 //! first, gaps are repaired automatically, for example after a restore of the database from a backup.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Inner;
+use tokio_util::sync::CancellationToken;
+
+use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{
     Completeness, Gap, GapReason, ListParams, Mode, Shop, ShopState, StoredVersion, StreamId, Trigger,
 };
-use crate::http::backend::ApiError;
 use crate::sink::mysql::Range;
 use crate::sink::{Sink, SinkError};
 use crate::store::{LedgerState, Listed, Store, StoreError, UnderWay, blocking};
@@ -31,18 +31,18 @@ const MIRROR_PAUSE: Duration = Duration::from_secs(20);
 
 /// Error of a comparison.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CompareError {
+enum CompareError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Sink(#[from] SinkError),
 }
 
-impl From<CompareError> for ApiError {
-    fn from(error: CompareError) -> ApiError {
+impl From<CompareError> for ServiceError {
+    fn from(error: CompareError) -> ServiceError {
         match error {
-            CompareError::Store(error) => super::backend::store_error(error),
-            CompareError::Sink(error) => super::backend::sink_error(error),
+            CompareError::Store(error) => error.into(),
+            CompareError::Sink(error) => error.into(),
         }
     }
 }
@@ -67,23 +67,33 @@ struct Repaired {
     truncated: bool,
 }
 
-impl Inner {
-    /// The completeness of each resource of a shop.
-    pub(super) async fn compare_shop(&self, shop: &Shop) -> Result<Vec<Completeness>, CompareError> {
+impl Service {
+    /// The completeness of each resource of a shop. None: no such shop.
+    ///
+    /// # Errors
+    /// `Unavailable` when the sink cannot be read.
+    pub async fn completeness(&self, shop_id: &str) -> Result<Option<Vec<Completeness>>, ServiceError> {
+        let Some(shop) = self.store.shop(shop_id)? else { return Ok(None) };
+        let _one = self.completeness_lock.lock().await;
         let mut found = Vec::new();
-        for definition in self.definitions_of(shop) {
-            found.push(self.compare_twice(shop, definition).await?.counts);
+        for definition in self.definitions_of(&shop) {
+            found.push(self.compare_twice(&shop, definition).await?.counts);
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
-    /// Repairs all gaps of a shop; returns their number.
-    pub(super) async fn close_gaps(&self, shop: &Shop) -> Result<u64, CompareError> {
-        let mut asked = 0;
-        for definition in self.definitions_of(shop) {
-            asked += self.close_gaps_of(shop, definition).await?;
+    /// Queues all missing documents of a shop for re-fetch; returns their number. None: no such shop.
+    ///
+    /// # Errors
+    /// As [`Service::completeness`].
+    pub async fn close_gaps(&self, shop_id: &str) -> Result<Option<u64>, ServiceError> {
+        let Some(shop) = self.store.shop(shop_id)? else { return Ok(None) };
+        let _one = self.completeness_lock.lock().await;
+        let mut queued = 0;
+        for definition in self.definitions_of(&shop) {
+            queued += self.close_gaps_of(&shop, definition).await?;
         }
-        Ok(asked)
+        Ok(Some(queued))
     }
 
     async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, CompareError> {
@@ -138,9 +148,9 @@ impl Inner {
     }
 
     /// Repairs gaps after full walks, until the process ends.
-    pub(super) async fn repair_after_walks(self: Arc<Inner>) {
+    pub(crate) async fn repair_after_walks(self, stop: CancellationToken) {
         let mut mirror_due = Instant::now();
-        while !self.stop.is_cancelled() {
+        while !stop.is_cancelled() {
             let mut pause = CHECK_PAUSE;
             // Subscribed first: a walk may end during the check or the pause.
             let progress = self.store.signals().progress.notified();
@@ -160,7 +170,7 @@ impl Inner {
                 progress.await;
             };
             tokio::select! {
-                () = self.stop.cancelled() => {}
+                () = stop.cancelled() => {}
                 () = due => {}
             }
         }
@@ -210,11 +220,6 @@ impl Inner {
             );
         }
         Ok(())
-    }
-
-    /// The definitions of the resources that a shop syncs.
-    pub(super) fn definitions_of<'a>(&'a self, shop: &'a Shop) -> impl Iterator<Item = &'a Definition> {
-        self.definitions.iter().map(AsRef::as_ref).filter(|definition| shop.syncs(&definition.name))
     }
 
     async fn compare_twice(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {

@@ -3,13 +3,14 @@
 //! Includes paused and refused shops: they are not synced, and that is when it matters.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::Inner;
+use tokio_util::sync::CancellationToken;
+
+use super::{Overdue, Service};
 use crate::domain::Shop;
 use crate::domain::clock::Millis;
-use crate::http::backend::Overdue;
 use crate::store::{StoreError, blocking};
 
 /// Checks per history of a list; and the bounds of the interval between two.
@@ -19,20 +20,20 @@ const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Most overdue streams that are named.
 const NAMED_MAX: usize = 100;
 
-impl Inner {
+impl Service {
     /// Checks periodically until the process ends. Returns at once if no list has a limited history.
-    pub(super) async fn watch_overdue(self: Arc<Inner>) {
+    pub(crate) async fn watch_overdue(self, stop: CancellationToken) {
         let histories = self.definitions.iter().filter_map(|definition| definition.list.history);
         let Some(shortest) = histories.min() else { return };
         let pause = (shortest / CHECKS).clamp(PAUSE_MIN, PAUSE_MAX);
-        while !self.stop.is_cancelled() {
-            let (inner, now) = (Arc::clone(&self), self.store.clock().now());
-            match blocking(move || inner.find_overdue(now, None)).await {
+        while !stop.is_cancelled() {
+            let (service, now) = (self.clone(), self.store.clock().now());
+            match blocking(move || service.find_overdue(now, None)).await {
                 Ok(found) => self.report_overdue(found),
                 Err(error) => error.warn("failed to check for overdue streams; trying again"),
             }
             tokio::select! {
-                () = self.stop.cancelled() => {}
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
-use super::token_store::LOGIN;
+use tokio_util::sync::CancellationToken;
+
+use super::Service;
 use crate::domain::clock::{Millis, rfc3339};
 use crate::domain::health::{Change, Code, Fault, Health, Known};
 use crate::domain::rough_duration;
 use crate::sink::Sink;
-use crate::store::{StoreError, blocking};
+use crate::store::{LOGIN_RULE, StoreError, blocking};
 
 /// Least time between two checks: changes within it are combined.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -22,7 +23,7 @@ const LOGGED_MAX: usize = 50;
 /// Name of the stored time since when the sink accepts nothing, so that a restart does not reset it. 0: it accepts.
 const SINK_AWAY: &str = "sink_away";
 
-impl Inner {
+impl Service {
     /// The current health.
     pub(super) fn health_now(&self) -> Result<Arc<Health>, StoreError> {
         self.health_book.look(self.faults())
@@ -47,12 +48,12 @@ impl Inner {
         if let Err(error) = self.store.has_room() {
             add(Code::NoRoom, format!("nothing can be written now: {error}"));
         }
-        if let Some(error) = self.health.error() {
+        if let Some(error) = self.sink_health.error() {
             add(Code::SinkUnavailable, format!("MySQL takes no documents; they wait in the outbox: {error}"));
         }
         let sink_away = self.sink_away().unwrap_or_default().filter(|at| *at <= now);
         let is_mysql = matches!(self.sink, Sink::Mysql(_));
-        if is_mysql && !self.health.is_known() {
+        if is_mysql && !self.sink_health.is_known() {
             let (code, text) = match sink_away {
                 // The state of the previous process holds until MySQL responds.
                 Some(_) => {
@@ -73,7 +74,7 @@ impl Inner {
             }
             None => {}
         }
-        if let Some(left) = self.store.pause_left("", LOGIN).ok().filter(|left| !left.is_zero()) {
+        if let Some(left) = self.store.pause_left("", LOGIN_RULE).ok().filter(|left| !left.is_zero()) {
             let until = now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
             add(Code::LoginsPaused, format!("logins are paused until {}, as the login host asked", rfc3339(until)));
         }
@@ -94,25 +95,25 @@ impl Inner {
 
     /// Stores since when the sink accepts nothing, or that it accepts again. Writes only on a change.
     async fn store_sink_away(&self) -> Result<(), StoreError> {
-        let away = self.health.error().is_some();
+        let away = self.sink_health.error().is_some();
         match self.sink_away()? {
             None if away => self.store.save_time(SINK_AWAY, self.store.clock().now()).await,
-            Some(_) if !away && self.health.is_known() => self.store.save_time(SINK_AWAY, 0).await,
+            Some(_) if !away && self.sink_health.is_known() => self.store.save_time(SINK_AWAY, 0).await,
             _ => Ok(()),
         }
     }
 
     /// Logs changes of the health until the process ends. Checks when a record or the sink's state changes, and when
     /// something becomes overdue.
-    pub(super) async fn watch_health(self: Arc<Inner>) {
+    pub(crate) async fn watch_health(self, stop: CancellationToken) {
         let mut known = Known::default();
         // Logs the state at the start too, so that each recovery in the log has its beginning.
         if let Some(health) = self.health_book.take_first() {
             log_changes(known.changes(&health));
         }
-        while !self.stop.is_cancelled() {
-            let inner = Arc::clone(&self);
-            match blocking(move || inner.health_now()).await {
+        while !stop.is_cancelled() {
+            let service = self.clone();
+            match blocking(move || service.health_now()).await {
                 Ok(health) => log_changes(known.changes(&health)),
                 Err(error) => error.warn("failed to compute the health; trying again"),
             }
@@ -120,13 +121,13 @@ impl Inner {
                 error.warn("failed to store the time of the sink outage; trying again");
             }
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
             tokio::select! {
-                () = self.stop.cancelled() => {}
+                () = stop.cancelled() => {}
                 () = self.store.signals().changed.notified() => {}
-                () = self.health.changed() => {}
+                () = self.sink_health.changed() => {}
                 () = tokio::time::sleep(self.until_next_look()) => {}
             }
         }

@@ -1,13 +1,11 @@
 //! Validation of names, ids, secrets and lists.
 //!
-//! Shared by request bodies, command arguments and the backend, so that all of them accept the same values. Each
+//! Shared by request bodies, command arguments and the service itself, so that all of them accept the same values. Each
 //! message continues a sentence that begins with the name of the field.
 
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
-
-use super::backend::{ApiError, FieldError, NewKey, NewShop, ResourceSelection, Scope, ShopChange};
+use super::{FieldError, ServiceError};
 use crate::catalog::Definition;
 
 /// Most resources of one shop.
@@ -71,77 +69,28 @@ pub fn resource(name: &str, known: &[Arc<Definition>]) -> Result<(), String> {
     Err(format!("`{name}` is not configured; configured: {}", known.join(", ")))
 }
 
-impl NewKey {
-    /// # Errors
-    /// `Invalid` with all invalid fields.
-    pub fn check(&self) -> Result<(), ApiError> {
-        let mut errors = FieldErrors::default();
-        errors.text("name", &self.name, name);
-        if let Some(shops) = &self.shops {
-            errors.list("shops", shops, SHOPS_MAX, id);
-            if self.scope == Scope::Admin {
-                errors.add("shops", "require the scope `read`; an admin key is for all shops: leave them out");
-            }
-        }
-        if self.expires_days.is_some_and(|days| !(1..=KEY_DAYS_MAX).contains(&days)) {
-            errors.add("expires_days", format!("must be a whole number from 1 to {KEY_DAYS_MAX}"));
-        }
-        errors.finish()
-    }
-}
-
-impl NewShop {
-    /// # Errors
-    /// `Invalid` with all invalid fields.
-    pub fn check(&self, known: &[Arc<Definition>]) -> Result<(), ApiError> {
-        let mut errors = FieldErrors::default();
-        errors.text("name", &self.name, name);
-        errors.text("client_id", &self.client_id, id);
-        errors.text("client_secret", self.client_secret.expose_secret(), secret);
-        errors.text_if("account", self.account.as_deref(), id);
-        if let Some(resources) = &self.resources {
-            errors.resources(resources, known);
-        }
-        errors.finish()
-    }
-}
-
-impl ShopChange {
-    /// # Errors
-    /// `Invalid` with all invalid fields.
-    pub fn check(&self, known: &[Arc<Definition>]) -> Result<(), ApiError> {
-        let mut errors = FieldErrors::default();
-        errors.text_if("name", self.name.as_deref(), name);
-        errors.text_if("client_secret", self.client_secret.as_ref().map(ExposeSecret::expose_secret), secret);
-        errors.text_if("account", self.account.as_deref(), id);
-        if let Some(ResourceSelection::Only(resources)) = &self.resources {
-            errors.resources(resources, known);
-        }
-        errors.finish()
-    }
-}
-
+/// Collects the invalid fields of a request.
 #[derive(Default)]
-struct FieldErrors(Vec<FieldError>);
+pub(super) struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
-    fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.0.push(FieldError { field: field.into(), message: message.into() });
     }
 
-    fn text(&mut self, field: &str, text: &str, rule: impl Fn(&str) -> Result<(), String>) {
+    pub(super) fn text(&mut self, field: &str, text: &str, rule: impl Fn(&str) -> Result<(), String>) {
         if let Err(message) = rule(text) {
             self.add(field, message);
         }
     }
 
-    fn text_if(&mut self, field: &str, text: Option<&str>, rule: TextRule) {
+    pub(super) fn text_if(&mut self, field: &str, text: Option<&str>, rule: TextRule) {
         if let Some(text) = text {
             self.text(field, text, rule);
         }
     }
 
-    fn list(&mut self, field: &str, list: &[String], max: usize, rule: impl Fn(&str) -> Result<(), String>) {
+    pub(super) fn list(&mut self, field: &str, list: &[String], max: usize, rule: impl Fn(&str) -> Result<(), String>) {
         if list.is_empty() || list.len() > max {
             return self.add(field, format!("must have 1 to {max} entries"));
         }
@@ -155,8 +104,11 @@ impl FieldErrors {
         }
     }
 
-    /// Checks that all resources are configured, and that each child comes with its parent.
-    fn resources(&mut self, names: &[String], known: &[Arc<Definition>]) {
+    /// Checks that all resources are configured, and that each child comes with its parent. Empty: all resources.
+    pub(super) fn resources(&mut self, names: &[String], known: &[Arc<Definition>]) {
+        if names.is_empty() {
+            return;
+        }
         self.list("resources", names, RESOURCES_MAX, |name| resource(name, known));
         let parents = known.iter().filter_map(|definition| Some((&definition.name, definition.parent.as_ref()?)));
         for (child, parent) in parents.filter(|(child, parent)| names.contains(child) && !names.contains(parent)) {
@@ -164,7 +116,7 @@ impl FieldErrors {
         }
     }
 
-    fn finish(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
+    pub(super) fn finish(self) -> Result<(), ServiceError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(self.0)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Inner;
+use super::Service;
 use crate::domain::clock::Millis;
 use crate::domain::{Run, RunState, Wait, WaitReason};
 use crate::store::StoreError;
@@ -15,7 +15,7 @@ pub(super) struct Waits {
     has_room: bool,
 }
 
-impl Inner {
+impl Service {
     pub(super) fn waits(&self) -> Result<Waits, StoreError> {
         Ok(Waits {
             lanes: self.engine.lanes().into_iter().map(|lane| (lane.key.clone(), lane)).collect(),

@@ -9,11 +9,11 @@ use std::sync::OnceLock;
 use metrics::{describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use super::Inner;
-use super::token_store::LOGIN;
+use super::Service;
 use crate::domain::clock::Millis;
 use crate::domain::health::{Health, State};
 use crate::sink::Sink;
+use crate::store::LOGIN_RULE;
 
 /// Counters with their help texts.
 const COUNTERS: [(&str, &str); 12] = [
@@ -52,7 +52,7 @@ const GAUGES: [(&str, &str); 13] = [
 ];
 
 /// The recorder of the process; tests start several apps in one process.
-pub(super) fn recorder() -> PrometheusHandle {
+pub(crate) fn recorder() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     if let Some(handle) = HANDLE.get() {
         return handle.clone();
@@ -71,13 +71,14 @@ pub(super) fn recorder() -> PrometheusHandle {
     handle
 }
 
-impl Inner {
+impl Service {
     fn accepts_documents(&self) -> bool {
-        let is_known = self.health.is_known() || !matches!(self.sink, Sink::Mysql(_));
-        is_known && self.health.error().is_none()
+        let is_known = self.sink_health.is_known() || !matches!(self.sink, Sink::Mysql(_));
+        is_known && self.sink_health.error().is_none()
     }
 
-    pub(super) fn render_metrics(&self) -> String {
+    /// Prometheus text, format 0.0.4.
+    pub fn render_metrics(&self) -> String {
         if let Ok(counters) = self.store.counters() {
             for (name, value) in [
                 ("waybill_open_runs", counters.open_runs),
@@ -92,7 +93,7 @@ impl Inner {
                 metrics::gauge!(name).set(value as f64);
             }
         }
-        if let Ok(left) = self.store.pause_left("", LOGIN) {
+        if let Ok(left) = self.store.pause_left("", LOGIN_RULE) {
             metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
         metrics::gauge!("waybill_clock_ahead_seconds").set((self.source.clock_ahead().unwrap_or(0) / 1000) as f64);

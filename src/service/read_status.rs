@@ -1,23 +1,26 @@
-//! The status of the installation, whether it is idle, and call metrics.
+//! Reads the status of the installation, whether it is idle, and the counts of calls for the metrics.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Inner;
-use super::token_store::LOGIN;
+use super::status::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, ShopCounts, SinkStatus, Status, StatusScope};
+use super::{Service, ServiceError};
 use crate::domain::calls::{CallStatus, CallTotal};
 use crate::domain::clock::Millis;
 use crate::domain::{Run, Shop, ShopState};
-use crate::http::backend::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, ShopCounts, SinkStatus, Status, StatusScope};
 use crate::store::{Counters, LOGIN_RULE, Queue, QueueKind, StoreError};
 use crate::sync::LaneView;
 
 /// Most jobs counted per queue.
 const COUNTED_MAX: usize = 100_000;
 
-impl Inner {
-    pub(super) fn status_now(&self, of: Option<&StatusScope>) -> Result<Status, StoreError> {
+impl Service {
+    /// The status of the installation; with `of`, budgets and overdue streams of these shops only.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read.
+    pub fn status(&self, of: Option<&StatusScope>) -> Result<Status, ServiceError> {
         let counters = self.store.counters()?;
         let mut shops = ShopCounts::default();
         for shop in self.store.shops()? {
@@ -27,7 +30,7 @@ impl Inner {
                 ShopState::Refused => shops.refused += 1,
             }
         }
-        let error = self.health.error();
+        let error = self.sink_health.error();
         let (open_runs, parked) = match of {
             None => (counters.open_runs, counters.parked),
             Some(part) => self.counted(part)?,
@@ -85,13 +88,13 @@ impl Inner {
 
     /// Until when logins are paused; none: they are not.
     fn logins_paused_until(&self) -> Result<Option<Millis>, StoreError> {
-        let left = self.store.pause_left("", LOGIN)?.as_millis();
+        let left = self.store.pause_left("", LOGIN_RULE)?.as_millis();
         let left = i64::try_from(left).unwrap_or(i64::MAX);
         Ok((left > 0).then(|| self.store.clock().now().saturating_add(left)))
     }
 
     /// Whether there is nothing to do now. Work of paused and refused shops does not count: it waits for an operator.
-    pub(super) fn is_idle(&self) -> Result<bool, StoreError> {
+    pub(crate) fn is_idle(&self) -> Result<bool, StoreError> {
         self.is_idle_by(&self.store.counters()?)
     }
 

@@ -6,23 +6,31 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Inner;
+use super::Service;
 use crate::domain::health::{Code, Reason};
-use crate::http::backend::Readiness;
 use crate::sink::Sink;
 use crate::store::StoreError;
 
 /// Fill level of the outbox, in percent, above which an outage of the sink makes the service unready.
 const OUTBOX_PERCENT_MAX: u64 = 90;
 
-impl Inner {
-    /// Readiness by the current health. With `of`: by the health of these shops only.
-    pub(super) fn readiness(&self, of: Option<Vec<String>>) -> Readiness {
+/// Whether the service can work, with reasons for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why it is not ready; empty if it is.
+    pub unready: Vec<String>,
+    /// What is degraded: no data is lost, but an operator should look.
+    pub degraded: Vec<String>,
+}
+
+impl Service {
+    /// Whether the service can work, by the current health. With `of`: by the health of these shops only.
+    pub fn readiness(&self, of: Option<&[String]>) -> Readiness {
         let mut unready = Vec::new();
         if self.closing.is_cancelled() {
             unready.push("the process is stopping".to_owned());
         }
-        let health = match of.map(|of| of.into_iter().collect::<HashSet<String>>()) {
+        let health = match of.map(|of| of.iter().cloned().collect::<HashSet<String>>()) {
             None => self.health_now(),
             Some(of) => self.health_of(&of).map(Arc::new),
         };

@@ -4,12 +4,12 @@
 //! reached. The documents of a shop are restored before the shop itself, so a crash only repeats the restore, and no
 //! walk begins early.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
-use super::Inner;
+use super::Service;
 use crate::catalog::Definition;
 use crate::domain::{Shop, ShopState};
 use crate::sink::mysql::{LedgerPart, LedgerRow};
@@ -26,7 +26,7 @@ const YOUNG_SLACK: Duration = Duration::from_secs(2 * 86_400);
 
 /// Why the restore failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RestoreError {
+pub(crate) enum RestoreError {
     #[error(transparent)]
     Sink(#[from] SinkError),
     #[error(transparent)]
@@ -38,9 +38,9 @@ pub(super) enum RestoreError {
     OtherKey(usize),
 }
 
-impl Inner {
+impl Service {
     /// Restores from MySQL, unless it was done or is not needed.
-    pub(super) async fn restore(&self) -> Result<(), RestoreError> {
+    pub(crate) async fn restore(&self) -> Result<(), RestoreError> {
         if !self.store.is_blank()? {
             return Ok(());
         }
@@ -52,14 +52,14 @@ impl Inner {
     }
 
     /// Retries the restore until it succeeds or the process ends.
-    pub(super) async fn restore_later(self: Arc<Inner>, first: RestoreError) {
+    pub(crate) async fn restore_later(self, stop: CancellationToken, first: RestoreError) {
         let mut error = first;
         loop {
             tracing::warn!(%error, "failed to restore from MySQL; trying again. Shops of an earlier data directory, if any, are not known yet");
             // An outage ends by itself; a wrong key needs an operator.
             self.set_restore_error(matches!(error, RestoreError::OtherKey(_)).then(|| error.to_string()));
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
             match self.restore().await {
@@ -86,7 +86,7 @@ impl Inner {
                 Err(error) => return Err(error.into()),
             }
             let mut documents = 0;
-            for definition in &self.definitions {
+            for definition in self.definitions.iter() {
                 documents += self.restore_ledger(mysql, &shop, definition).await?;
             }
             if !self.store.restore_shop(&shop, &sealed, self.budgets_in_use(&shop)).await? {

@@ -4,18 +4,15 @@
 //! waits for one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Inner;
 use crate::domain::clock::Millis;
-use crate::store::StoreError;
-use crate::sync::schedule::Work;
 
 /// Most age of a stored time, in milliseconds, while the key is in use.
-const STORED_EVERY: Millis = 60 * 60 * 1000;
+pub(super) const STORED_EVERY: Millis = 60 * 60 * 1000;
 
 /// Name of the stored time of a key.
-fn name(key_id: &str) -> String {
+pub(super) fn stored_name(key_id: &str) -> String {
     format!("used.{key_id}")
 }
 
@@ -43,12 +40,12 @@ impl KeyUsage {
         self.entries().remove(key_id);
     }
 
-    fn last(&self, key_id: &str) -> Option<Millis> {
+    pub(super) fn last(&self, key_id: &str) -> Option<Millis> {
         self.entries().get(key_id).map(|last| last.at)
     }
 
     /// Keys whose stored time is at least `age` milliseconds behind their last use.
-    fn unstored(&self, age: Millis) -> Vec<(String, Millis)> {
+    pub(super) fn unstored(&self, age: Millis) -> Vec<(String, Millis)> {
         let is_old = |last: &Use| match last.stored {
             None => true,
             // `abs`: the clock may have been set back.
@@ -57,7 +54,7 @@ impl KeyUsage {
         self.entries().iter().filter(|(_, last)| is_old(last)).map(|(id, last)| (id.clone(), last.at)).collect()
     }
 
-    fn set_stored(&self, key_id: &str, at: Millis) {
+    pub(super) fn set_stored(&self, key_id: &str, at: Millis) {
         if let Some(last) = self.entries().get_mut(key_id) {
             last.stored = Some(at);
         }
@@ -66,48 +63,6 @@ impl KeyUsage {
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Use>> {
         // Each change is one assignment, so a poisoned lock holds sound data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    /// When a key was last used; none: never, as far as is known.
-    pub(super) fn last_used_at(&self, key_id: &str) -> Result<Option<Millis>, StoreError> {
-        match self.key_usage.last(key_id) {
-            Some(at) => Ok(Some(at)),
-            None => self.store.saved_time(&name(key_id)),
-        }
-    }
-
-    /// Cleans up, once a minute. What it looks for is old by the wall clock, so it may pause while that is set back.
-    pub(super) fn housekeeping(self: &Arc<Inner>) -> Work {
-        let (inner, supervisor) = (Arc::downgrade(self), self.store.supervisor().clone());
-        Box::new(move || {
-            // Weak, because the scheduler drops its jobs late.
-            let cleanup = inner.upgrade().map(|inner| async move { inner.clean_up().await });
-            let work = supervisor.supervise("housekeeping", async {
-                if let Some(cleanup) = cleanup {
-                    cleanup.await;
-                }
-            });
-            Box::pin(work)
-        })
-    }
-
-    async fn clean_up(&self) {
-        self.store_key_usage(STORED_EVERY).await;
-        if let Err(error) = self.store.forget_answers().await {
-            error.warn("failed to remove expired responses of requests with an Idempotency-Key; trying again later");
-        }
-    }
-
-    /// Stores the last use of keys whose stored time is at least `age` milliseconds behind.
-    pub(super) async fn store_key_usage(&self, age: Millis) {
-        for (key_id, at) in self.key_usage.unstored(age) {
-            match self.store.save_time(&name(&key_id), at).await {
-                Ok(()) => self.key_usage.set_stored(&key_id, at),
-                Err(error) => return error.warn("failed to store when api keys were used; trying again later"),
-            }
-        }
     }
 }
 

@@ -13,9 +13,9 @@ use crate::domain::{Run, Shop, StreamId};
 use crate::store::{Changed, Changes, Store, StoreError};
 
 /// Inputs of the health computation, and its last result.
-pub(super) struct HealthBook {
+pub(crate) struct HealthBook {
     store: Store,
-    definitions: Vec<Arc<Definition>>,
+    definitions: Arc<[Arc<Definition>]>,
     schedule: Schedule,
     stale_after: Option<Millis>,
     /// Whether remedies name endpoints or commands.
@@ -71,9 +71,9 @@ impl OpenRuns {
 }
 
 impl HealthBook {
-    pub(super) fn new(
+    pub(crate) fn new(
         store: Store,
-        definitions: Vec<Arc<Definition>>,
+        definitions: Arc<[Arc<Definition>]>,
         schedule: Schedule,
         stale_after: Option<Millis>,
         means: Means,
@@ -83,7 +83,7 @@ impl HealthBook {
     }
 
     /// Records the health before any work begins.
-    pub(super) fn look_first(&self) -> Result<(), StoreError> {
+    pub(crate) fn look_first(&self) -> Result<(), StoreError> {
         let found = self.look(Vec::new())?;
         self.first.lock().unwrap_or_else(PoisonError::into_inner).replace(found);
         Ok(())

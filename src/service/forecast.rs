@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Inner;
+use super::Service;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::{Mode, Run, RunState, RunView};
@@ -14,11 +14,11 @@ use crate::store::StoreError;
 /// Account and rule.
 type BudgetKey = (String, String);
 
-impl Inner {
+impl Service {
     /// Adds forecasts to runs. Runs that share a budget end together, when all its calls are made.
     pub(super) fn with_forecast(&self, runs: Vec<Run>) -> Result<Vec<RunView>, StoreError> {
         let mut accounts = BTreeMap::new();
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingCalls::default();
         let mut waits = None;
         if runs.iter().any(Run::is_open) {
             waits = Some(self.waits()?);
@@ -40,7 +40,12 @@ impl Inner {
             .collect()
     }
 
-    fn add(&self, waiting: &mut Waiting, run: &Run, accounts: &BTreeMap<String, String>) -> Result<(), StoreError> {
+    fn add(
+        &self,
+        waiting: &mut WaitingCalls,
+        run: &Run,
+        accounts: &BTreeMap<String, String>,
+    ) -> Result<(), StoreError> {
         let Some((definition, account)) = self.whose(run, accounts) else { return Ok(()) };
         let mut details = run.pending();
         if run.state == RunState::Walking
@@ -63,7 +68,7 @@ impl Inner {
         &self,
         run: &Run,
         pages_expected: Option<u64>,
-        waiting: &Waiting,
+        waiting: &WaitingCalls,
         accounts: &BTreeMap<String, String>,
     ) -> Option<Millis> {
         let now = self.store.clock().now();
@@ -87,7 +92,7 @@ impl Inner {
     }
 
     /// How long the waiting calls of a budget take; none: no rate limit.
-    fn takes_ms(&self, waiting: &Waiting, key: &BudgetKey) -> Option<u64> {
+    fn takes_ms(&self, waiting: &WaitingCalls, key: &BudgetKey) -> Option<u64> {
         let rule = self.engine.rules().rules().iter().find(|rule| rule.name == key.1)?;
         let limit = rule.limit?;
         let windows = waiting.0.get(key).copied().unwrap_or(0).div_ceil(u64::from(limit.calls));
@@ -152,4 +157,4 @@ fn details_to_come(run: &Run, pages_expected: u64) -> u64 {
 
 /// Waiting calls by budget.
 #[derive(Default)]
-struct Waiting(BTreeMap<BudgetKey, u64>);
+struct WaitingCalls(BTreeMap<BudgetKey, u64>);

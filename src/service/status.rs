@@ -1,0 +1,116 @@
+//! The status of the installation, as callers see it.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use crate::domain::clock::{self, Millis};
+use crate::domain::health::{Level, Reason};
+
+/// The shops and accounts that a restricted key may see in the status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusScope {
+    pub shops: HashSet<String>,
+    pub accounts: HashSet<String>,
+}
+
+/// Status of the installation. Field names are those of the JSON.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// Nothing to do now: no open run, no due job, an empty outbox.
+    pub idle: bool,
+    pub open_runs: u64,
+    /// Jobs that are due, or failed and will be retried.
+    pub pending_jobs: u64,
+    /// Delayed jobs: retries, and later reads of documents that may still change.
+    pub waiting_jobs: u64,
+    pub leased_jobs: u64,
+    /// Entries waiting for the sink.
+    pub outbox: u64,
+    pub outbox_bytes: u64,
+    pub parked: u64,
+    /// Calls to the marketplace since `calls_since`, over all restarts; without logins.
+    pub calls: u64,
+    /// Of them, those answered 429.
+    pub refused_429: u64,
+    /// Logins since `calls_since`.
+    pub logins: u64,
+    /// When counting began; none: no call was made yet.
+    #[serde(serialize_with = "clock::serialize_opt")]
+    pub calls_since: Option<Millis>,
+    /// The [`BUDGETS_SHOWN_MAX`] busiest budgets, by account and rule.
+    pub budgets: Vec<BudgetStatus>,
+    /// Number of budgets that are not shown.
+    pub budgets_left_out: u64,
+    pub sink: SinkStatus,
+    /// Until when logins are paused, as the login host asked; none: they are not.
+    #[serde(serialize_with = "clock::serialize_opt")]
+    pub logins_paused_until: Option<Millis>,
+    /// The first hundred streams whose last run is so long ago that rows may soon leave the API's history.
+    pub overdue: Vec<Overdue>,
+    pub shops: ShopCounts,
+    pub health: HealthView,
+    pub version: String,
+    #[serde(serialize_with = "clock::serialize")]
+    pub started_at: Millis,
+}
+
+/// Health of the installation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct HealthView {
+    pub level: Level,
+    /// Worst first.
+    pub reasons: Vec<Reason>,
+}
+
+/// Most budgets in one status; with thousands of shops all of them would be megabytes.
+pub const BUDGETS_SHOWN_MAX: usize = 200;
+
+/// The slots of one rate rule for one account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BudgetStatus {
+    pub account: String,
+    pub rule: String,
+    /// None: no limit.
+    pub limit: Option<u32>,
+    pub window_s: Option<f64>,
+    pub in_flight: u32,
+    /// Used slots that are not free again yet.
+    pub cooling: u32,
+    /// None: unlimited.
+    pub available: Option<u32>,
+    /// Jobs that wait for a slot.
+    pub waiting: u64,
+    pub blocked_for_ms: u64,
+    /// When the next slot is free, if all are in use.
+    #[serde(serialize_with = "clock::serialize_opt")]
+    pub next_free_at: Option<Millis>,
+}
+
+/// A stream whose last run is too long ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overdue {
+    pub shop_id: String,
+    /// Shop, resource and list parameters.
+    pub stream: String,
+    /// None: never.
+    #[serde(serialize_with = "clock::serialize_opt")]
+    pub walked_at: Option<Millis>,
+}
+
+/// Status of the sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SinkStatus {
+    /// `mysql` or `archive`.
+    pub kind: String,
+    pub healthy: bool,
+    pub error: Option<String>,
+}
+
+/// Shops by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ShopCounts {
+    pub active: u64,
+    pub paused: u64,
+    pub refused: u64,
+}
