@@ -75,7 +75,9 @@ fn the_walk_through_works_as_written() {
     let shown = answer(parts[4]);
     assert_eq!(shown["items"].as_array().map(Vec::len), Some(2), "{told}");
     assert!(shown["items"][0]["placed_at"].is_string() && shown["items"][0]["document"]["orderItems"].is_array());
-    assert_eq!(answer(parts[6])["items"], serde_json::json!([]));
+    let sold = &answer(parts[6])["items"];
+    let first = &shown["items"][0]["id"];
+    assert!(sold.as_array().unwrap().iter().any(|order| order["id"] == *first), "{told}");
     assert!(ran.status.success() && !err.contains("panicked"), "{told}");
 }
 
