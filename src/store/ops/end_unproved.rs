@@ -60,7 +60,7 @@ pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bo
 /// Whether a row was listed before this run, which did not meet it, and is on no other list of the resource.
 fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
     let prefix = keyspace::rows(&run.stream);
-    // Marks of rows that cannot be kept come before all ids.
+    // Rows that cannot be stored come before all ids.
     let from = [prefix.as_slice(), b" "].concat();
     let siblings = listing_state::siblings(tx, &run.stream)?;
     for pair in tx.pairs(&prefix, &from) {

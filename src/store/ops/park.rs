@@ -142,7 +142,7 @@ pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, number
     Ok(())
 }
 
-/// Parks a row that cannot be kept; returns the record's id.
+/// Parks a row that cannot be stored; returns the record's id.
 pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<u64, StoreError> {
     let id = tx.next(SEQUENCE)?;
     let parked = Parked {

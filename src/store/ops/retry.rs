@@ -110,7 +110,7 @@ pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<
 
 pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
     if let Some(run) = job.walk() {
-        // Its run is not kept any more: the next walk reads the page.
+        // Its run was deleted: the next walk reads the page.
         if runs::read(tx, run)?.is_none() {
             return Ok(());
         }

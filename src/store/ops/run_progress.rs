@@ -14,7 +14,7 @@ use crate::store::tx::counters::Counter;
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
-/// Changes a run's record, and closes it when nothing is left to do. A run that is not kept any more
+/// Changes a run's record, and closes it when nothing is left to do. A run that was deleted
 /// is no error.
 pub(crate) fn update(
     tx: &mut Tx<'_>,

@@ -31,7 +31,7 @@ pub(crate) struct RowNote {
     /// Digest of another row with the same id, which a later page of the list shows.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub(crate) other: Option<u64>,
-    /// Of a row that cannot be kept: the parked record that says so.
+    /// Of a row that cannot be stored: the parked record that says why.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub(crate) parked: Option<u64>,
 }
@@ -75,7 +75,7 @@ impl Store {
                 let (key, bytes) = pair?;
                 let note: RowNote = decode("a ledger row", &bytes)?;
                 let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
-                // Marks of rows that cannot be followed begin with a control character.
+                // What stands for a row that cannot be stored begins with a control character.
                 if note.gone_at.is_none() && !id.starts_with(char::is_control) {
                     first = [first, Some(id.into_owned())].into_iter().flatten().min();
                     break;
@@ -130,7 +130,7 @@ impl Store {
         for pair in self.0.kv.scan(&prefix, &prefix) {
             let (key, bytes) = pair?;
             let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
-            // Marks of rows that cannot be followed begin with a control character.
+            // What stands for a row that cannot be stored begins with a control character.
             if id.starts_with(char::is_control) {
                 continue;
             }
@@ -149,7 +149,7 @@ impl Store {
 }
 
 impl Store {
-    /// How many rows the streams listed that cannot be kept: each is parked.
+    /// How many rows the streams listed that cannot be stored: each is parked.
     ///
     /// # Errors
     /// The engine's read errors.
@@ -158,7 +158,7 @@ impl Store {
         for stream in streams {
             let prefix = keyspace::rows(stream);
             for pair in self.0.kv.scan(&prefix, &prefix) {
-                // Their marks come first, and begin with a control character.
+                // They come first, under names that begin with a control character.
                 if pair?.0.get(prefix.len()).is_none_or(|first| *first >= b' ') {
                     break;
                 }
