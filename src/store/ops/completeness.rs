@@ -61,7 +61,7 @@ impl Store {
             let prefix = keyspace::rows(stream);
             let mut from = prefix.clone();
             if after.is_empty() {
-                // What stands for a row that cannot be stored begins with a control character.
+                // The id noted for a row that cannot be stored begins with a control character.
                 from.push(b' ');
             } else {
                 from.extend_from_slice(after.as_bytes());

@@ -75,7 +75,7 @@ impl Store {
                 let (key, bytes) = pair?;
                 let note: RowNote = decode("a ledger row", &bytes)?;
                 let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
-                // What stands for a row that cannot be stored begins with a control character.
+                // The id noted for a row that cannot be stored begins with a control character.
                 if note.gone_at.is_none() && !id.starts_with(char::is_control) {
                     first = [first, Some(id.into_owned())].into_iter().flatten().min();
                     break;
@@ -130,7 +130,7 @@ impl Store {
         for pair in self.0.kv.scan(&prefix, &prefix) {
             let (key, bytes) = pair?;
             let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
-            // What stands for a row that cannot be stored begins with a control character.
+            // The id noted for a row that cannot be stored begins with a control character.
             if id.starts_with(char::is_control) {
                 continue;
             }
