@@ -1,20 +1,24 @@
 //! Whether everything the API listed has reached the sink, and if not, what is missing.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::clock::Millis;
+use super::clock::{self, Millis};
 
 /// Gaps that are listed by name; the rest are only counted.
 pub const GAPS_MAX: usize = 10_000;
 
 /// One shop's resource: `listed = in_sink + pending + parked + gone + missing`, always.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResourceCompleteness)]
 pub struct Completeness {
     pub resource: String,
-    /// When the whole list was last read, of the stream where that is longest ago. None: some stream never was.
-    #[serde(skip)]
+    /// When the whole list was last read, of the stream where that is longest ago. Null: some stream never was.
+    #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub full_walk_at: Option<Millis>,
-    /// Why the last walk is not proved to have seen the whole list, of the first such stream.
+    /// Why the last walk of a stream could not prove that it read the whole list.
+    #[schema(required)]
     pub unproved: Option<String>,
     /// Rows that the API has listed so far: distinct ids, plus rejected rows.
     pub listed: u64,
@@ -32,7 +36,7 @@ pub struct Completeness {
     pub missing: u64,
     /// In the sink, but not in the ledger: this installation never saw the list row.
     pub only_in_sink: u64,
-    /// The missing documents by id, up to [`GAPS_MAX`].
+    /// The first hundred missing documents.
     pub gaps: Vec<Gap>,
 }
 
@@ -45,14 +49,14 @@ pub struct StoredVersion {
 }
 
 /// One document that is missing from, or wrong in, the sink.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Gap {
     pub id: String,
     pub reason: GapReason,
 }
 
 /// What is wrong with a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
     /// It was listed but never read, and no job will read it.

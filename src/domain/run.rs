@@ -1,13 +1,14 @@
 //! A run: one walk over a stream, with its progress counters.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::cause::ErrorClass;
 use super::clock::Millis;
 use super::stream::StreamId;
 
 /// How far a walk goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Newest first, until a whole page is known, unchanged and older than the overlap.
@@ -25,8 +26,8 @@ pub enum Trigger {
     Request,
 }
 
-/// State of a run. Only `Walking` keeps a second run of the same stream from starting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// State of a run. Only while it is `walking`, no second run of the same stream starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Pages are being read.

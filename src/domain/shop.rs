@@ -1,6 +1,7 @@
 //! A shop: one seller registration. This type never holds its secret; the store keeps that sealed.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::clock::Millis;
 
@@ -8,7 +9,7 @@ use super::clock::Millis;
 pub type ShopId = String;
 
 /// Whether a shop is synced, and if not, why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ShopState {
     /// Synced on schedule.

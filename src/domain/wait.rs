@@ -1,11 +1,12 @@
 //! What an open run waits for.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::clock::Millis;
 
 /// Why an open run makes no call now. The names are part of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitReason {
     /// All slots of its rate rule are in use.
@@ -19,10 +20,11 @@ pub enum WaitReason {
 }
 
 /// What a run waits for, and until when as far as that is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Wait {
     pub reason: WaitReason,
     #[serde(serialize_with = "super::clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub until: Option<Millis>,
     /// For people.
     pub text: String,

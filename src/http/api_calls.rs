@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -11,7 +11,7 @@ use warp::reply::Response;
 use super::auth::RequiredScope;
 use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
-use crate::domain::calls::{CallCounts, CallDay};
+use crate::domain::calls::{CallCounts, CallDay, CallStatus};
 use crate::domain::clock::{self, Millis};
 use crate::service::CALL_DAYS_KEPT;
 
@@ -23,18 +23,31 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     endpoint(api, Endpoint { name: "calls", scope: RequiredScope::ReadAll, media_type: JSON }, calls, list_calls)
 }
 
-#[derive(Serialize)]
+/// Calls by day and rate rule.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Calls)]
+pub(super) struct CallsForm<'a> {
+    /// When counting began. Null: no call was made yet.
+    #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
+    since: Option<Millis>,
+    items: Vec<CallDayForm<'a>>,
+}
+
+/// The calls of one rule on one day.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallDay)]
 struct CallDayForm<'a> {
     /// Midnight UTC of the day.
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     day: Millis,
     rule: &'a str,
     calls: u64,
+    /// By status class, 429 separately; `none`: no response began. Zero counts are left out.
+    #[schema(value_type = BTreeMap<CallStatus, u64>)]
     statuses: &'a CallCounts,
 }
-
-#[derive(Serialize)]
-struct Since(#[serde(serialize_with = "clock::serialize_opt")] Option<Millis>);
 
 async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let params = call.params(&["days"])?;
@@ -45,8 +58,7 @@ async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let days =
         days.ok_or_else(|| Problem::parameter("days", format!("must be a whole number from 1 to {CALL_DAYS_KEPT}")))?;
     let (since, found) = api.service.calls(days)?;
-    let items: Vec<CallDayForm<'_>> = found.iter().map(form).collect();
-    Reply::json(&json!({"since": Since(since), "items": items}))
+    Reply::json(&CallsForm { since, items: found.iter().map(form).collect() })
 }
 
 fn form(day: &CallDay) -> CallDayForm<'_> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
@@ -13,7 +14,6 @@ use super::query::Segment;
 use super::reply::{ApiResult, Problem, Reply};
 use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::domain::Completeness;
-use crate::domain::clock::{self, Millis};
 
 /// Most gaps named in one response; all are counted.
 const GAPS_SHOWN: usize = 100;
@@ -29,20 +29,14 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-#[derive(Serialize)]
-struct CompletenessForm {
+/// Compares what was listed with what the sink holds.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Completeness)]
+pub(super) struct CompletenessForm {
     shop_id: String,
-    /// Whether every resource is complete.
     complete: bool,
-    resources: Vec<ResourceCompletenessForm>,
-}
-
-#[derive(Serialize)]
-struct ResourceCompletenessForm {
-    #[serde(serialize_with = "clock::serialize_opt")]
-    full_walk_at: Option<Millis>,
-    #[serde(flatten)]
-    counts: Completeness,
+    /// For each: listed = in_sink + pending + parked + gone + missing. Without a full walk a resource is not complete.
+    resources: Vec<Completeness>,
 }
 
 async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
@@ -55,18 +49,16 @@ async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> ApiRes
 }
 
 /// The JSON form of a shop's completeness; also printed by commands.
-pub(crate) fn completeness_form(shop_id: String, found: Vec<Completeness>) -> impl Serialize {
-    let complete = found.iter().all(Completeness::is_complete);
-    let form = |mut counts: Completeness| {
-        counts.gaps.truncate(GAPS_SHOWN);
-        ResourceCompletenessForm { full_walk_at: counts.full_walk_at, counts }
-    };
-    CompletenessForm { shop_id, complete, resources: found.into_iter().map(form).collect() }
+pub(crate) fn completeness_form(shop_id: String, mut resources: Vec<Completeness>) -> impl Serialize {
+    let complete = resources.iter().all(Completeness::is_complete);
+    resources.iter_mut().for_each(|resource| resource.gaps.truncate(GAPS_SHOWN));
+    CompletenessForm { shop_id, complete, resources }
 }
 
 /// Number of documents queued for re-fetch.
-#[derive(Serialize)]
-struct QueuedForm {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Asked)]
+pub(super) struct QueuedForm {
     asked: u64,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
@@ -35,25 +36,39 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// JSON form of a key; `key` is set only in the response that created it.
-#[derive(Serialize)]
-struct KeyForm<'a> {
+/// An API key, without its text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
+pub(super) struct KeyForm {
     id: String,
     name: String,
     scope: Scope,
+    /// Null: all shops.
+    #[schema(required)]
     shops: Option<Vec<String>>,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     created_at: Millis,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     expires_at: Option<Millis>,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     last_used_at: Option<Millis>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
 }
 
-impl KeyForm<'_> {
-    fn new(view: KeyView, key: Option<&str>) -> KeyForm<'_> {
+/// An API key that was just created.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MintedKey)]
+pub(super) struct MintedKeyForm<'a> {
+    #[serde(flatten)]
+    view: KeyForm,
+    /// The text of the key; shown only once.
+    key: &'a str,
+}
+
+impl From<KeyView> for KeyForm {
+    fn from(view: KeyView) -> KeyForm {
         let KeyView { key: record, last_used_at } = view;
         KeyForm {
             id: record.id,
@@ -63,19 +78,19 @@ impl KeyForm<'_> {
             created_at: record.created_at,
             expires_at: record.expires_at,
             last_used_at,
-            key,
         }
     }
 }
 
 /// The JSON form of a key; also printed by commands.
 pub(crate) fn key_form(view: KeyView) -> impl Serialize {
-    KeyForm::new(view, None)
+    KeyForm::from(view)
 }
 
 /// The JSON form of a key that was just created, with its text; also printed by commands.
 pub(crate) fn minted_key_form(minted: &MintedKey) -> impl Serialize {
-    KeyForm::new(KeyView { key: minted.key.clone(), last_used_at: None }, Some(minted.text.expose_secret()))
+    let view = KeyForm::from(KeyView { key: minted.key.clone(), last_used_at: None });
+    MintedKeyForm { view, key: minted.text.expose_secret() }
 }
 
 async fn list_keys(api: Arc<Api>, call: Call, (): ()) -> ApiResult {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -29,72 +29,118 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
+/// The configured resources.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Resource_list)]
+pub(super) struct ResourcesForm<'a> {
+    items: Vec<ResourceForm<'a>>,
+}
+
+/// A configured resource and its tables.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Resource)]
+struct ResourceForm<'a> {
+    name: &'a str,
+    table: &'a str,
+    id: &'a str,
+    #[schema(required)]
+    parent: Option<&'a str>,
+    columns: Vec<ColumnForm<'a>>,
+    children: Vec<ChildForm<'a>>,
+    filters: Vec<&'a str>,
+}
+
+/// A column of a table.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Column)]
+struct ColumnForm<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// A child table.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChildTable)]
+struct ChildForm<'a> {
+    table: &'a str,
+    columns: Vec<ColumnForm<'a>>,
+}
+
 fn list_resources(api: &Api, call: &Call) -> ApiResult {
     call.params(&[])?;
-    let items: Vec<Value> = api.definitions.iter().map(|definition| resource(definition)).collect();
-    Reply::json(&json!({ "items": items }))
+    Reply::json(&ResourcesForm { items: api.definitions.iter().map(|definition| resource(definition)).collect() })
 }
 
-fn resource(definition: &Definition) -> Value {
-    let columns = |columns: &[Column]| -> Vec<Value> {
-        columns.iter().map(|column| json!({ "name": column.name, "type": column.kind.to_string() })).collect()
-    };
+fn resource(definition: &Definition) -> ResourceForm<'_> {
     let table = &definition.table;
-    let child = |child: &crate::catalog::definition::ChildTable| json!({ "table": child.name, "columns": columns(&child.columns) });
-    json!({
-        "name": definition.name,
-        "table": table.name,
-        "id": table.id_column,
-        "parent": definition.parent,
-        "columns": columns(&table.columns),
-        "children": table.children.iter().map(child).collect::<Vec<_>>(),
-        "filters": table.filters.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-    })
+    let children = table.children.iter();
+    ResourceForm {
+        name: &definition.name,
+        table: &table.name,
+        id: &table.id_column,
+        parent: definition.parent.as_deref(),
+        columns: columns(&table.columns),
+        children: children.map(|child| ChildForm { table: &child.name, columns: columns(&child.columns) }).collect(),
+        filters: table.filters.iter().map(|(name, _)| name.as_str()).collect(),
+    }
 }
 
-#[derive(Serialize)]
-struct DriftForm {
+fn columns(columns: &[Column]) -> Vec<ColumnForm<'_>> {
+    columns.iter().map(|column| ColumnForm { name: &column.name, kind: column.kind.to_string() }).collect()
+}
+
+/// Fields of a resource's documents that its columns do not cover.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Drift)]
+pub(super) struct DriftForm {
     resource: String,
     /// Start of counting.
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     since: Millis,
-    unmapped: Vec<DriftEntryForm>,
-    misfits: Vec<DriftEntryForm>,
+    unmapped: Vec<PathDriftForm>,
+    misfits: Vec<ColumnDriftForm>,
     /// JSON errors that were tolerated, by path.
-    tolerated: Vec<DriftEntryForm>,
+    tolerated: Vec<PathDriftForm>,
     /// Paths where the definition's `time` could not be parsed.
-    untimed: Vec<DriftEntryForm>,
+    untimed: Vec<PathDriftForm>,
     /// Occurrences at further paths, which are not named.
     more: u64,
 }
 
-#[derive(Serialize)]
-struct DriftEntryForm {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    table: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<String>,
+/// A path in the documents, and when it was seen.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PathDrift)]
+struct PathDriftForm {
+    path: String,
     kind: &'static str,
-    documents: u64,
-    #[serde(serialize_with = "clock::serialize")]
-    first_seen: Millis,
-    #[serde(serialize_with = "clock::serialize")]
-    last_seen: Millis,
+    #[serde(flatten)]
+    seen: SeenForm,
 }
 
-impl DriftEntryForm {
-    fn new(left: FieldDrift, seen: Seen) -> DriftEntryForm {
-        let Seen { documents, first: first_seen, last: last_seen } = seen;
-        let (path, table, column, kind) = match left {
-            FieldDrift::Unmapped { path, kind }
-            | FieldDrift::Tolerated { path, kind }
-            | FieldDrift::Untimed { path, kind } => (Some(path), None, None, kind),
-            FieldDrift::TypeMismatch { table, column, kind } => (None, Some(table), Some(column), kind),
-        };
-        DriftEntryForm { path, table, column, kind, documents, first_seen, last_seen }
-    }
+/// A column whose values did not fit, and when that was seen.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ColumnDrift)]
+struct ColumnDriftForm {
+    table: String,
+    column: String,
+    kind: &'static str,
+    #[serde(flatten)]
+    seen: SeenForm,
+}
+
+/// In how many documents something was seen, and when.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Seen)]
+struct SeenForm {
+    documents: u64,
+    #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
+    first_seen: Millis,
+    #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
+    last_seen: Millis,
 }
 
 async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> ApiResult {
@@ -104,16 +150,18 @@ async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> ApiResult {
     }
     let drift = api.service.drift(&resource);
     let (since, more) = (drift.since.unwrap_or_default(), drift.more);
-    let mut form =
-        DriftForm { resource, since, unmapped: vec![], misfits: vec![], tolerated: vec![], untimed: vec![], more };
-    for (left, seen) in drift.places {
-        let list = match left {
-            FieldDrift::Unmapped { .. } => &mut form.unmapped,
-            FieldDrift::TypeMismatch { .. } => &mut form.misfits,
-            FieldDrift::Tolerated { .. } => &mut form.tolerated,
-            FieldDrift::Untimed { .. } => &mut form.untimed,
-        };
-        list.push(DriftEntryForm::new(left, seen));
+    let (unmapped, misfits, tolerated, untimed) = (vec![], vec![], vec![], vec![]);
+    let mut form = DriftForm { resource, since, unmapped, misfits, tolerated, untimed, more };
+    for (left, Seen { documents, first, last }) in drift.places {
+        let seen = SeenForm { documents, first_seen: first, last_seen: last };
+        match left {
+            FieldDrift::Unmapped { path, kind } => form.unmapped.push(PathDriftForm { path, kind, seen }),
+            FieldDrift::TypeMismatch { table, column, kind } => {
+                form.misfits.push(ColumnDriftForm { table, column, kind, seen });
+            }
+            FieldDrift::Tolerated { path, kind } => form.tolerated.push(PathDriftForm { path, kind, seen }),
+            FieldDrift::Untimed { path, kind } => form.untimed.push(PathDriftForm { path, kind, seen }),
+        }
     }
     Reply::json(&form)
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa::openapi::{Object, ObjectBuilder, Type};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -19,7 +21,7 @@ use crate::domain::{Mode, RunState, Wait};
 use crate::service::RunFilter;
 
 /// Values of `state`.
-pub(super) const STATES: [(&str, RunState); 7] = [
+const STATES: [(&str, RunState); 7] = [
     ("walking", RunState::Walking),
     ("fetching", RunState::Fetching),
     ("done", RunState::Done),
@@ -57,19 +59,23 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// JSON form of a run.
-#[derive(Serialize)]
-struct RunForm {
+/// One walk over a stream, and its progress.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Run)]
+pub(super) struct RunForm {
     id: u64,
     shop_id: String,
     resource: String,
-    /// The list parameters of its stream.
+    /// List parameters of its stream.
+    #[schema(value_type = BTreeMap<String, String>)]
     parameters: Map<String, Value>,
     mode: Mode,
     state: RunState,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     started_at: Millis,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     ended_at: Option<Millis>,
     pages: u64,
     listed: u64,
@@ -83,16 +89,27 @@ struct RunForm {
     parked: u64,
     pending: u64,
     written: u64,
-    /// Of the parked ones: documents that were fetched and that the sink refused.
+    /// Of `parked`: documents that were fetched and that the sink refused. to_fetch = fetched + gone + pending +
+    /// parked - refused.
     refused: u64,
+    #[schema(required)]
     error: Option<String>,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     newest: Option<Millis>,
     passes: u32,
+    /// The list changed while it was walked: the last pass still found rows that earlier ones had missed. The next run
+    /// walks it completely again.
     drift: bool,
+    /// Estimated end. Null: unknown, or it has ended.
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     forecast_at: Option<Millis>,
+    /// Estimated total number of pages, while it walks. Null: unknown.
+    #[schema(required)]
     pages_expected: Option<u64>,
+    /// Why an open run makes no calls now. Null: it makes calls, or has ended.
+    #[schema(required)]
     waits_for: Option<Wait>,
 }
 
@@ -171,18 +188,29 @@ pub(crate) fn run_form(view: RunView) -> impl Serialize {
     RunForm::from(view)
 }
 
-/// JSON form of a parked job.
-#[derive(Serialize)]
-struct ParkedForm {
+/// A job that failed after all attempts.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Parked)]
+pub(super) struct ParkedForm {
     id: u64,
     shop_id: String,
     resource: String,
+    #[schema(required)]
     document_id: Option<String>,
+    #[schema(schema_with = jobs)]
     job: String,
     reason: String,
     attempts: u32,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     parked_at: Millis,
+}
+
+fn jobs() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["list_page", "fetch_detail", "sweep", "write"]))
+        .build()
 }
 
 impl From<Parked> for ParkedForm {
@@ -227,8 +255,9 @@ async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> ApiResult
 }
 
 /// Number of requeued jobs.
-#[derive(Serialize)]
-struct RetriedForm {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Retried)]
+pub(super) struct RetriedForm {
     retried: u64,
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
@@ -58,23 +59,28 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// JSON form of a shop; never contains the secret.
-#[derive(Serialize)]
-struct ShopForm {
+/// One seller registration. Never contains the secret.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Shop)]
+pub(super) struct ShopForm {
     id: String,
     name: String,
     client_id: String,
+    /// The account whose call budget it uses.
     account: String,
-    /// The resources that it syncs now.
     resources: Vec<String>,
-    /// Whether it syncs all configured resources, including ones added later.
+    /// It syncs all configured resources, including ones added later; `resources` lists the present ones.
     all_resources: bool,
     state: ShopState,
+    /// Why it is not active.
+    #[schema(required)]
     reason: Option<String>,
     client_secret_set: bool,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     created_at: Millis,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     updated_at: Millis,
     resources_health: Vec<ResourceHealthForm>,
 }
@@ -199,8 +205,9 @@ async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
 }
 
 /// The runs to watch.
-#[derive(Serialize)]
-struct StartedForm {
+#[derive(Serialize, ToSchema)]
+#[schema(as = SyncStarted)]
+pub(super) struct StartedForm {
     run_ids: Vec<u64>,
 }
 

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{AUTHORIZATION, HeaderValue};
@@ -26,8 +27,7 @@ const READY_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").or(warp::path!("healthz")).unify();
-    let health =
-        live.and(get_or_head()).and(head()).map(|head: super::RequestHead| finish(&head.request_id, Ok(alive())));
+    let health = live.and(get_or_head()).and(head()).map(|head: super::RequestHead| finish(&head.request_id, alive()));
     let keyless = Arc::clone(api);
     let without_key = |head: super::RequestHead| {
         let result = if head.headers.contains_key(AUTHORIZATION) { Err(warp::reject::not_found()) } else { Ok(head) };
@@ -62,8 +62,39 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn alive() -> Reply {
-    Reply::text(JSON, &br#"{"status":"ok"}"#[..])
+/// The process responds.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Health)]
+pub(super) struct LivenessForm {
+    status: &'static str,
+}
+
+/// Whether the service can work.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(super) struct ReadinessForm {
+    status: ReadyState,
+    /// Why it is degraded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+/// `degraded`: it works, but something is wrong.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ReadyState {
+    Ready,
+    Degraded,
+}
+
+impl ReadyState {
+    fn of(degraded: &[String]) -> ReadyState {
+        if degraded.is_empty() { ReadyState::Ready } else { ReadyState::Degraded }
+    }
+}
+
+fn alive() -> ApiResult {
+    Reply::json(&LivenessForm { status: "ok" })
 }
 
 /// `/readyz` without a key: the state, no reasons.
@@ -77,7 +108,7 @@ fn show_state(api: &Api, head: &super::RequestHead) -> ApiResult {
         )
         .retry_after(READY_RETRY));
     }
-    Reply::json(&json!({"status": if degraded.is_empty() { "ready" } else { "degraded" }}))
+    Reply::json(&ReadinessForm { status: ReadyState::of(&degraded), reasons: Vec::new() })
 }
 
 /// The routes of the listener that requires no key. The rate limit for unauthenticated requests applies.
@@ -89,7 +120,7 @@ pub(super) fn keyless_routes(service: Service, limits: Limits) -> BoxedFilter<(R
             ("/metrics", true) => {
                 api.access.limit_unauthenticated(&head).map(|()| Reply::text(PROMETHEUS, api.service.render_metrics()))
             }
-            ("/livez", true) => Ok(alive()),
+            ("/livez", true) => alive(),
             ("/readyz", true) => show_state(&api, &head),
             _ => Err(Problem::not_found()),
         };
@@ -105,10 +136,7 @@ fn show_ready(api: &Api, call: &Call) -> ApiResult {
         let reasons = [unready, degraded].concat();
         return Err(Problem::new(ProblemKind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
     }
-    match degraded.as_slice() {
-        [] => Reply::json(&json!({"status": "ready"})),
-        reasons => Reply::json(&json!({"status": "degraded", "reasons": reasons})),
-    }
+    Reply::json(&ReadinessForm { status: ReadyState::of(&degraded), reasons: degraded })
 }
 
 fn show_metrics(api: &Api, call: &Call) -> ApiResult {

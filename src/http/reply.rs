@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
@@ -181,8 +181,10 @@ impl Problem {
     }
 
     fn response(&self, request_id: &str) -> Response {
-        let (status, _, _) = self.kind.parts();
-        let body = serde_json::to_vec(&ProblemForm { problem: self, request_id }).unwrap_or_default();
+        let (status, name, title) = self.kind.parts();
+        let (kind, detail, errors) = (format!("urn:waybill:{name}"), &self.detail, &self.errors);
+        let form = ProblemForm { kind, title, status, detail, request_id, errors };
+        let body = serde_json::to_vec(&form).unwrap_or_default();
         let mut response = Response::new(Bytes::from(body).into());
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
@@ -202,26 +204,19 @@ impl Problem {
     }
 }
 
-/// JSON form of a problem.
-struct ProblemForm<'a> {
-    problem: &'a Problem,
+/// An error.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemForm<'a> {
+    /// Stable; `urn:waybill:...`.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
     request_id: &'a str,
-}
-
-impl Serialize for ProblemForm<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (status, name, title) = self.problem.kind.parts();
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("type", &format_args!("urn:waybill:{name}"))?;
-        map.serialize_entry("title", title)?;
-        map.serialize_entry("status", &status)?;
-        map.serialize_entry("detail", &self.problem.detail)?;
-        map.serialize_entry("request_id", self.request_id)?;
-        if !self.problem.errors.is_empty() {
-            map.serialize_entry("errors", &self.problem.errors)?;
-        }
-        map.end()
-    }
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
 }
 
 /// The one table of failures and their problems.

@@ -1,36 +1,53 @@
 //! JSON form of the health of one resource of a shop.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::ErrorClass;
 use crate::domain::clock::{self, Millis};
 use crate::domain::health::{ResourceHealth, State};
 
-/// Health of one resource of a shop. Field names are those of the JSON.
-#[derive(Serialize)]
+/// Health of one resource of a shop.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ResourceHealth)]
 pub(super) struct ResourceHealthForm {
     resource: String,
+    /// The worst state of its streams.
     state: State,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     since: Option<Millis>,
+    /// When a run last succeeded.
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     last_success_at: Option<Millis>,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     last_attempt_at: Option<Millis>,
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     next_due_at: Option<Millis>,
+    /// Since the last success.
+    #[schema(required)]
     age_seconds: Option<u64>,
+    #[schema(required)]
     last_error: Option<ErrorForm>,
     /// Why it is not fresh; `remedy` says what to do.
+    #[schema(required)]
     reason: Option<String>,
+    #[schema(required)]
     remedy: Option<String>,
 }
 
-#[derive(Serialize)]
+/// The last failure of a resource.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ResourceError)]
 struct ErrorForm {
+    #[schema(value_type = String)]
     class: ErrorClass,
     text: String,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     at: Millis,
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::LogThrottle;
 use crate::sink::SinkError;
@@ -45,7 +46,7 @@ pub enum ServiceError {
 }
 
 /// An invalid field of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// `name`, or `resources[1]`.
     pub field: String,

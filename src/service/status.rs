@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::clock::{self, Millis};
 use crate::domain::health::{Level, Reason};
@@ -14,15 +15,15 @@ pub struct StatusScope {
     pub accounts: HashSet<String>,
 }
 
-/// Status of the installation. Field names are those of the JSON.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// The status of the installation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Status {
     /// Nothing to do now: no open run, no due job, an empty outbox.
     pub idle: bool,
     pub open_runs: u64,
-    /// Jobs that are due, or failed and will be retried.
+    /// Due now, or failed and to be retried.
     pub pending_jobs: u64,
-    /// Delayed jobs: retries, and later reads of documents that may still change.
+    /// Delayed: retries, and later reads of documents that may still change.
     pub waiting_jobs: u64,
     pub leased_jobs: u64,
     /// Entries waiting for the sink.
@@ -31,35 +32,40 @@ pub struct Status {
     pub parked: u64,
     /// Calls to the marketplace since `calls_since`, over all restarts; without logins.
     pub calls: u64,
-    /// Of them, those answered 429.
+    /// Of the calls, those answered 429.
     pub refused_429: u64,
     /// Logins since `calls_since`.
     pub logins: u64,
-    /// When counting began; none: no call was made yet.
+    /// When counting began. Null: no call was made yet.
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub calls_since: Option<Millis>,
-    /// The [`BUDGETS_SHOWN_MAX`] busiest budgets, by account and rule.
+    /// Blocked budgets first, then those with the most calls in flight or in their window.
+    #[schema(max_items = 200)]
     pub budgets: Vec<BudgetStatus>,
     /// Number of budgets that are not shown.
     pub budgets_left_out: u64,
     pub sink: SinkStatus,
-    /// Until when logins are paused, as the login host asked; none: they are not.
+    /// No login before then: the login host blocks this address or asked to wait. Null: logins are not paused.
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub logins_paused_until: Option<Millis>,
-    /// The first hundred streams whose last run is so long ago that rows may soon leave the API's history.
+    /// Streams whose last run is so long ago that rows may soon leave the API's history; the first hundred.
     pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,
     pub health: HealthView,
     pub version: String,
     #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
     pub started_at: Millis,
 }
 
 /// Health of the installation.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct HealthView {
     pub level: Level,
     /// Worst first.
+    #[schema(max_items = 200)]
     pub reasons: Vec<Reason>,
 }
 
@@ -67,48 +73,54 @@ pub struct HealthView {
 pub const BUDGETS_SHOWN_MAX: usize = 200;
 
 /// The slots of one rate rule for one account.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct BudgetStatus {
     pub account: String,
     pub rule: String,
-    /// None: no limit.
+    /// Null: unlimited.
+    #[schema(required)]
     pub limit: Option<u32>,
+    #[schema(required)]
     pub window_s: Option<f64>,
     pub in_flight: u32,
     /// Used slots that are not free again yet.
     pub cooling: u32,
-    /// None: unlimited.
+    /// Null: unlimited.
+    #[schema(required)]
     pub available: Option<u32>,
     /// Jobs that wait for a slot.
     pub waiting: u64,
     pub blocked_for_ms: u64,
     /// When the next slot is free, if all are in use.
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub next_free_at: Option<Millis>,
 }
 
 /// A stream whose last run is too long ago.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Overdue {
     pub shop_id: String,
     /// Shop, resource and list parameters.
     pub stream: String,
-    /// None: never.
+    /// Null: never.
     #[serde(serialize_with = "clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub walked_at: Option<Millis>,
 }
 
 /// Status of the sink.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SinkStatus {
     /// `mysql` or `archive`.
     pub kind: String,
     pub healthy: bool,
+    #[schema(required)]
     pub error: Option<String>,
 }
 
 /// Shops by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ShopCounts {
     pub active: u64,
     pub paused: u64,

@@ -1,10 +1,12 @@
 //! How well the installation or a part of it is.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The state of the whole installation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = HealthLevel)]
 pub enum Level {
     /// Every stream is fresh.
     #[default]
@@ -27,8 +29,9 @@ impl Level {
 }
 
 /// The state of a stream, a resource of a shop, or a shop. In order of severity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ResourceState)]
 pub enum State {
     #[default]
     Fresh,

@@ -1,6 +1,7 @@
 //! Why something is not well, and what to do about it.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::code::{Code, Means};
 use super::facts::{Fault, ResourceFacts, Verdict};
@@ -9,14 +10,20 @@ use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
 
 /// One reason why the installation is not well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = HealthReason)]
 pub struct Reason {
+    /// Stable, for example `refused` or `calls_fail`. New codes may be added.
+    #[schema(value_type = String)]
     pub code: Code,
-    /// None: it is about the installation as a whole.
+    /// Null: the reason concerns the whole installation.
+    #[schema(required)]
     pub shop_id: Option<String>,
-    /// None: it is about a shop as a whole, or the installation.
+    /// Null: the reason concerns the whole shop or installation.
+    #[schema(required)]
     pub resource: Option<String>,
     #[serde(serialize_with = "crate::domain::clock::serialize_opt")]
+    #[schema(required, value_type = Option<Timestamp>)]
     pub since: Option<Millis>,
     /// What is wrong. Holds no secret and nothing of a document.
     pub text: String,

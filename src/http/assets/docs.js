@@ -9,9 +9,20 @@ function prose(text) {
   return (text ?? '').split('`').map((part, at) => (at % 2 === 1 ? h('code', {}, part) : part));
 }
 
+/** The schema without references; an object in parts (`allOf`) is one, and one that may be null (`oneOf`) is itself. */
 function resolve(description, schema) {
   const name = schema?.$ref?.split('/').pop();
-  return name ? { name, ...description.components.schemas[name] } : schema ?? {};
+  if (name) return resolve(description, description.components.schemas[name]);
+  if (schema?.allOf) {
+    const parts = schema.allOf.map((part) => resolve(description, part));
+    const properties = Object.assign({}, ...parts.map((part) => part.properties));
+    return { type: 'object', properties, required: parts.flatMap((part) => part.required ?? []) };
+  }
+  if (schema?.oneOf) {
+    const real = resolve(description, schema.oneOf.find((part) => part.type !== 'null'));
+    return { ...real, type: [real.type, 'null'].flat() };
+  }
+  return schema ?? {};
 }
 
 function kind(description, schema) {
@@ -30,7 +41,7 @@ function fields(description, schema) {
     return h('tr', {},
       h('td', {}, h('code', {}, name), required.has(name) ? null : h('small', {}, 'may be left out')),
       h('td', {}, kind(description, property)),
-      h('td', {}, prose(property.description), inner.properties ? nested(description, inner) : null));
+      h('td', {}, prose(property.description ?? property.oneOf?.[0].description), inner.properties ? nested(description, inner) : null));
   });
   return rows.length === 0 ? null : h('div', { class: 'scroll' }, h('table', {}, h('tbody', {}, rows)));
 }

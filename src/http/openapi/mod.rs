@@ -3,7 +3,6 @@
 //! The document is also used at run time: [`Description::allowed`] looks up the methods of a path for 405 responses. A
 //! test calls every operation in it.
 
-mod health;
 mod schemas;
 
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::query::{LIMIT_DEFAULT, LIMIT_MAX, VALUE_CHARS_MAX};
 use super::{filters, params};
 use crate::catalog::Definition;
 use crate::service::CALL_DAYS_KEPT;
-use schemas::{item_schema, reference, schemas};
+use schemas::{item_name, reference, schemas};
 
 /// The serialized description, and the methods of each path.
 pub(super) struct Description {
@@ -60,21 +59,20 @@ fn methods(item: &Value) -> String {
 }
 
 fn document(definitions: &[Arc<Definition>]) -> Value {
+    let mut groups = vec![("shops".to_owned(), shop_operations())];
+    groups.extend(definitions.iter().map(|definition| (definition.name.clone(), document_operations(definition))));
+    groups.extend([
+        ("resources".to_owned(), resource_operations()),
+        ("runs".to_owned(), run_operations()),
+        ("parked".to_owned(), parked_operations()),
+        ("keys".to_owned(), key_operations()),
+        ("system".to_owned(), system_operations()),
+    ]);
+    let tags: Vec<Value> = groups.iter().map(|(tag, _)| json!({"name": tag})).collect();
     let mut paths = Map::new();
-    let mut named = schemas(definitions);
-    for operation in operations() {
-        operation.add_to(&mut paths);
+    for (tag, operations) in groups {
+        operations.into_iter().for_each(|operation| operation.add_to(&mut paths, &tag));
     }
-    for definition in definitions {
-        let schema = format!("{}_item", definition.name);
-        named.insert(format!("{schema}_page"), schemas::page(&schema));
-        named.insert(schema.clone(), item_schema(definition));
-        for operation in document_operations(definition, &schema) {
-            operation.add_to(&mut paths);
-        }
-    }
-    let resources = definitions.iter().map(|definition| definition.name.as_str());
-    let tags = ["shops"].into_iter().chain(resources).chain(["resources", "runs", "parked", "keys", "system"]);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -85,11 +83,11 @@ fn document(definitions: &[Arc<Definition>]) -> Value {
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
-        "tags": tags.map(|tag| json!({"name": tag})).collect::<Vec<_>>(),
+        "tags": tags,
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
-            "schemas": named,
+            "schemas": schemas(definitions),
         },
     })
 }
@@ -99,8 +97,8 @@ struct Operation {
     path: String,
     method: &'static str,
     id: String,
-    tag: String,
     summary: String,
+    key: KeyUse,
     parameters: Vec<Value>,
     /// Name of the schema of the request body.
     body: Option<&'static str>,
@@ -111,19 +109,29 @@ struct Operation {
     problems: &'static [(&'static str, &'static str)],
 }
 
+/// Whether an operation requires an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyUse {
+    Required,
+    /// The answer says more with one.
+    Optional,
+    /// It cannot fail either.
+    Ignored,
+}
+
 const ABSENT: (&str, &str) = ("404", "Not found, or this key may not see it");
 const CONFLICT: (&str, &str) = ("409", "Conflict with the present state");
 const INVALID: (&str, &str) = ("422", "Invalid fields");
 const NO_ROOM: (&str, &str) = ("507", "Insufficient storage: the disk is full; see `Retry-After`");
 const VERIFIED: [(&str, &str); 3] = [CONFLICT, INVALID, ("502", "The login host cannot be reached; see `Retry-After`")];
 
-fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operation {
+fn get(path: &str, id: &str, summary: &str, schema: &str) -> Operation {
     Operation {
         path: path.to_owned(),
         method: "get",
         id: id.to_owned(),
-        tag: tag.to_owned(),
         summary: summary.to_owned(),
+        key: KeyUse::Required,
         parameters: path_parameters(path),
         body: None,
         body_required: false,
@@ -133,47 +141,41 @@ fn get(path: &str, id: &str, tag: &str, summary: &str, schema: &str) -> Operatio
 }
 
 fn change(method: &'static str, path: &str, id: &str, summary: &str) -> Operation {
-    let tag = path.split('/').nth(3).unwrap_or("system");
-    Operation { method, answer: ("204", None), ..get(path, id, tag, summary, "") }
-}
-
-fn operations() -> Vec<Operation> {
-    let mut all = system_operations();
-    all.extend(shop_operations());
-    all.extend(run_operations());
-    all.extend(key_operations());
-    all
+    Operation { method, answer: ("204", None), ..get(path, id, summary, "") }
 }
 
 fn system_operations() -> Vec<Operation> {
     let days = json!({"type": "integer", "minimum": 1, "maximum": CALL_DAYS_KEPT, "default": 7});
     let days = parameter("days", "Number of days, including today.", &days);
     vec![
-        get("/livez", "livez", "system", "Liveness: the process responds. Requires no key.", "Health"),
-        get("/healthz", "healthz", "system", "The older name of `/livez`.", "Health"),
-        get(
-            "/readyz",
-            "readyz",
-            "system",
-            "Readiness; 503 if the service cannot work. `degraded`: it works, but something is wrong. Without a key only the \
-             state; with one, the reasons.",
-            "Readiness",
-        ),
+        Operation {
+            key: KeyUse::Ignored,
+            ..get("/livez", "livez", "Liveness: the process responds. Requires no key.", "Health")
+        },
+        Operation { key: KeyUse::Ignored, ..get("/healthz", "healthz", "The older name of `/livez`.", "Health") },
+        Operation {
+            key: KeyUse::Optional,
+            ..get(
+                "/readyz",
+                "readyz",
+                "Readiness; 503 if the service cannot work. `degraded`: it works, but something is wrong. Without a key \
+                 only the state; with one, the reasons.",
+                "Readiness",
+            )
+        },
         get(
             "/metrics",
             "metrics",
-            "system",
             "Metrics in the Prometheus text format. Requires a key that sees all shops; no key on `http.metrics_listen`.",
             "",
         ),
-        get("/openapi.json", "openapi", "system", "This description.", "Any"),
-        get("/api/v1/status", "status", "system", "Status of the installation: work, budgets, sink, health.", "Status"),
+        get("/openapi.json", "openapi", "This description.", "Any"),
+        get("/api/v1/status", "status", "Status of the installation: work, budgets, sink, health.", "Status"),
         Operation {
             parameters: vec![days],
             ..get(
                 "/api/v1/calls",
                 "calls",
-                "system",
                 "Calls to the marketplace by day (UTC) and rate rule, newest day first; logins have the rule `login`. \
                  Requires a key that sees all shops.",
                 "Calls",
@@ -191,7 +193,7 @@ fn shop_operations() -> Vec<Operation> {
     vec![
         Operation {
             parameters: paging(LIMIT_MAX),
-            ..get(shops, "list_shops", "shops", "The shops, ordered by id.", "Shop_page")
+            ..get(shops, "list_shops", "The shops, ordered by id.", "Shop_page")
         },
         Operation {
             body: Some("NewShop"),
@@ -205,7 +207,7 @@ fn shop_operations() -> Vec<Operation> {
                 "Register a shop. Its credentials are verified, and a first sync starts.",
             )
         },
-        get(shop, "show_shop", "shops", "One shop.", "Shop"),
+        get(shop, "show_shop", "One shop.", "Shop"),
         Operation {
             body: Some("ShopChange"),
             body_required: true,
@@ -223,13 +225,7 @@ fn shop_operations() -> Vec<Operation> {
             problems: &[ABSENT, CONFLICT, INVALID],
             ..change("post", sync, "sync_shop", "Sync now. A stream with an open run keeps it.")
         },
-        get(
-            completeness,
-            "show_completeness",
-            "shops",
-            "Compare what was listed with what the sink holds.",
-            "Completeness",
-        ),
+        get(completeness, "show_completeness", "Compare what was listed with what the sink holds.", "Completeness"),
         Operation {
             answer: ("202", Some("Asked".to_owned())),
             problems: &[ABSENT, INVALID],
@@ -238,40 +234,40 @@ fn shop_operations() -> Vec<Operation> {
     ]
 }
 
+fn resource_operations() -> Vec<Operation> {
+    vec![
+        get("/api/v1/resources", "list_resources", "Configured resources and their tables.", "Resource_list"),
+        get(
+            "/api/v1/resources/{resource}/drift",
+            "show_drift",
+            "Fields of documents that no column covers, and values that do not fit their column. Names, never values.",
+            "Drift",
+        ),
+    ]
+}
+
 fn run_operations() -> Vec<Operation> {
-    let shop = parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX));
-    let resource = parameter("resource", "Only this resource.", &text(VALUE_CHARS_MAX));
     let state = parameter("state", "Only runs in this state.", &reference("RunState"));
+    vec![
+        Operation {
+            parameters: [vec![of_shop(), of_resource(), state], paging(LIMIT_DEFAULT)].concat(),
+            ..get("/api/v1/runs", "list_runs", "Runs, newest first.", "Run_page")
+        },
+        get("/api/v1/runs/{run_id}", "show_run", "One run and its progress.", "Run"),
+    ]
+}
+
+fn parked_operations() -> Vec<Operation> {
     let retry = "/api/v1/parked/{parked_id}/retry";
     let retry_all = "/api/v1/shops/{shop_id}/parked/retry";
     vec![
         Operation {
-            parameters: [vec![shop.clone(), resource.clone(), state], paging(LIMIT_DEFAULT)].concat(),
-            ..get("/api/v1/runs", "list_runs", "runs", "Runs, newest first.", "Run_page")
-        },
-        get(
-            "/api/v1/resources",
-            "list_resources",
-            "resources",
-            "Configured resources and their tables.",
-            "Resource_list",
-        ),
-        get(
-            "/api/v1/resources/{resource}/drift",
-            "show_drift",
-            "resources",
-            "Fields of documents that no column covers, and values that do not fit their column. Names, never values.",
-            "Drift",
-        ),
-        get("/api/v1/runs/{run_id}", "show_run", "runs", "One run and its progress.", "Run"),
-        Operation {
-            parameters: [vec![shop], paging(LIMIT_DEFAULT)].concat(),
-            ..get("/api/v1/parked", "list_parked", "parked", "Jobs that failed after all attempts.", "Parked_page")
+            parameters: [vec![of_shop()], paging(LIMIT_DEFAULT)].concat(),
+            ..get("/api/v1/parked", "list_parked", "Jobs that failed after all attempts.", "Parked_page")
         },
         Operation { problems: &[ABSENT, INVALID], ..change("post", retry, "retry_parked", "Requeue a parked job.") },
         Operation {
-            tag: "parked".to_owned(),
-            parameters: [path_parameters(retry_all), vec![resource]].concat(),
+            parameters: [path_parameters(retry_all), vec![of_resource()]].concat(),
             answer: ("200", Some("Retried".to_owned())),
             problems: &[ABSENT, INVALID],
             ..change("post", retry_all, "retry_all_parked", "Requeue all parked jobs of a shop.")
@@ -282,7 +278,7 @@ fn run_operations() -> Vec<Operation> {
 fn key_operations() -> Vec<Operation> {
     let keys = "/api/v1/keys";
     vec![
-        get(keys, "list_keys", "keys", "The API keys. Admin keys only.", "Key_page"),
+        get(keys, "list_keys", "The API keys. Admin keys only.", "Key_page"),
         Operation {
             body: Some("NewKey"),
             body_required: true,
@@ -294,9 +290,9 @@ fn key_operations() -> Vec<Operation> {
     ]
 }
 
-fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] {
+fn document_operations(definition: &Definition) -> Vec<Operation> {
     let name = &definition.name;
-    let mut parameters = vec![parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX))];
+    let mut parameters = vec![of_shop()];
     for (filter, place) in &definition.table.filters {
         let schema = filters::schema(&definition.table, place);
         parameters.push(parameter(filter, &format!("Only documents with this `{filter}`."), &schema));
@@ -324,26 +320,32 @@ fn document_operations(definition: &Definition, schema: &str) -> [Operation; 2] 
         let name = parameter["name"].as_str().unwrap_or_default();
         params::of_documents(definition).contains(&name)
     }));
-    let page = format!("{schema}_page");
-    [
+    let item = item_name(definition);
+    vec![
         Operation {
             parameters,
             ..get(
                 &format!("/api/v1/{name}"),
                 &format!("list_{name}"),
-                name,
                 &format!("The {name}, ordered by shop and id."),
-                &page,
+                &format!("{item}_page"),
             )
         },
         get(
             &format!("/api/v1/{name}/{{shop_id}}/{{id}}"),
             &format!("show_{name}"),
-            name,
             "One document. Encode a `/` in its id as `%2F`.",
-            schema,
+            &item,
         ),
     ]
+}
+
+fn of_shop() -> Value {
+    parameter("shop", "Only this shop.", &text(VALUE_CHARS_MAX))
+}
+
+fn of_resource() -> Value {
+    parameter("resource", "Only this resource.", &text(VALUE_CHARS_MAX))
 }
 
 fn paging(limit_default: usize) -> Vec<Value> {
@@ -369,7 +371,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
 }
 
 impl Operation {
-    fn add_to(mut self, paths: &mut Map<String, Value>) {
+    fn add_to(mut self, paths: &mut Map<String, Value>, tag: &str) {
         if self.method == "post" {
             self.parameters.push(json!({
                 "name": "Idempotency-Key",
@@ -381,7 +383,7 @@ impl Operation {
         }
         let mut operation = json!({
             "operationId": self.id,
-            "tags": [self.tag],
+            "tags": [tag],
             "summary": self.summary,
             "parameters": self.parameters,
             "responses": self.responses(),
@@ -392,10 +394,10 @@ impl Operation {
                 "content": {"application/json": {"schema": reference(schema)}},
             });
         }
-        match self.id.as_str() {
-            "livez" | "healthz" => operation["security"] = json!([]),
-            "readyz" => operation["security"] = json!([{}, {"key": []}]),
-            _ => {}
+        match self.key {
+            KeyUse::Required => {}
+            KeyUse::Optional => operation["security"] = json!([{}, {"key": []}]),
+            KeyUse::Ignored => operation["security"] = json!([]),
         }
         let item = paths.entry(self.path).or_insert_with(|| json!({}));
         item[self.method] = operation;
@@ -411,7 +413,7 @@ impl Operation {
             }
         };
         let mut responses = Map::from_iter([((*status).to_owned(), good)]);
-        if matches!(self.id.as_str(), "livez" | "healthz") {
+        if self.key == KeyUse::Ignored {
             return Value::Object(responses);
         }
         // hyper answers it.
