@@ -34,11 +34,11 @@ static STDERR: OnceLock<Stream> = OnceLock::new();
 /// Standard output of a service.
 static STDOUT: OnceLock<Stream> = OnceLock::new();
 /// The format of a service's lines that are not log events; unset in other commands.
-static SERVICE: OnceLock<Service> = OnceLock::new();
+static SERVICE: OnceLock<ServiceLines> = OnceLock::new();
 
 /// How a service writes lines to standard error.
 #[derive(Default)]
-struct Service {
+struct ServiceLines {
     is_json: OnceLock<bool>,
 }
 
@@ -169,7 +169,7 @@ impl<W: Write> Write for LogWriter<W> {
 /// Makes all output of this process non-blocking.
 pub(super) fn begin_service() {
     Stream::stderr();
-    SERVICE.get_or_init(Service::default);
+    SERVICE.get_or_init(ServiceLines::default);
 }
 
 /// Starts the log.
