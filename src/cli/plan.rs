@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
     let shown = match app.service().plan(&ask) {
         Ok(plan) if args.json => show_json(&plan, &mut out),
-        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &mut out).await,
+        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &mut out),
         Ok(plan) => show(&plan, &mut out),
         Err(ServiceError::NotFound) => Err(NoSuchShop(ask.shop.clone().unwrap_or_default()).into()),
         Err(error) => Err(error.into()),
@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 }
 
 /// Explains why no walk would start.
-async fn nothing_planned(app: &App, out: &mut Out) -> Outcome {
+fn nothing_planned(app: &App, out: &mut Out) -> Outcome {
     let why = match app.service().shops()?.is_empty() {
         true => super::NO_SHOPS,
         false => "no active shop syncs any of this; `waybill shops list` shows the state and the resources of each",

@@ -33,7 +33,7 @@ impl Remaining {
     ///
     /// # Errors
     /// The status or the health cannot be read.
-    pub(super) async fn of(
+    pub(super) fn of(
         service: &Service,
         watched: &Watched,
         runs: &[RunView],

@@ -135,11 +135,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 
 async fn act(service: &Service, args: Args, secret: Option<SecretString>, out: &mut Out) -> Outcome {
     let (id, patch) = match (args.act, secret) {
-        (Act::List, _) => return list(service, args.json, out).await,
+        (Act::List, _) => return list(service, args.json, out),
         (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
             let shop = service.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
             if args.json {
-                return show_json(service, shop, out).await;
+                return show_json(service, shop, out);
             }
             print_stderr(format_args!("{} is registered; its id:", table::clean(&shop.name)));
             return Ok(out.line(shop.id)?);
@@ -152,7 +152,7 @@ async fn act(service: &Service, args: Args, secret: Option<SecretString>, out: &
     };
     let shop = service.update_shop(&id, patch).await?.ok_or_else(|| unknown(&id))?;
     if args.json {
-        return show_json(service, shop, out).await;
+        return show_json(service, shop, out);
     }
     print_stderr(format_args!("{} ({}) is {}", table::clean(&shop.name), shop.id, state(&shop.state)));
     Ok(())
@@ -185,7 +185,7 @@ fn is_confirmed(shop: &Shop) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-async fn show_json(service: &Service, shop: Shop, out: &mut Out) -> Outcome {
+fn show_json(service: &Service, shop: Shop, out: &mut Out) -> Outcome {
     match http::shop_forms(service, vec![shop])?.first() {
         Some(form) => Ok(out.json(form)?),
         None => Ok(()),
@@ -196,7 +196,7 @@ fn unknown(id: &str) -> Failure {
     Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
 }
 
-async fn list(service: &Service, json: bool, out: &mut Out) -> Outcome {
+fn list(service: &Service, json: bool, out: &mut Out) -> Outcome {
     let mut shops = service.shops()?;
     if json {
         let items = http::shop_forms(service, shops)?;

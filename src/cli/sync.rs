@@ -114,7 +114,7 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
     }
     refused.iter().for_each(print_stderr);
     let parked = parked(service, &watched, args.resource.as_deref(), begun).await?;
-    let remaining = Remaining::of(service, &watched, &runs, Clock::system().now()).await?;
+    let remaining = Remaining::of(service, &watched, &runs, Clock::system().now())?;
     verdict(&ended, &runs, refused.len(), parked, &remaining)
 }
 
