@@ -26,7 +26,7 @@ pub enum StepOutput<B = Bytes> {
     Document { lease: Lease<FetchDetail>, document: FetchedDocument<B> },
     /// The API does not (or no longer) know the document. What the sink has stays.
     Gone(Lease<FetchDetail>),
-    /// The resource has no details any more: the job ends without a trace.
+    /// The resource has no details any more: its run no longer asks for the document.
     Obsolete(Lease<FetchDetail>),
     /// The attempt failed.
     Failed { lease: Lease, failure: Failure },

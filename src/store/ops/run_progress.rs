@@ -71,6 +71,7 @@ pub(crate) struct RunCounts(BTreeMap<u64, Counts>);
 pub(crate) struct Counts {
     fetched: u64,
     gone: u64,
+    obsolete: u64,
     written: u64,
 }
 
@@ -81,6 +82,11 @@ impl RunCounts {
 
     pub(crate) fn gone(&mut self, run: Option<u64>) {
         self.of(run, |counts| counts.gone += 1);
+    }
+
+    /// One that it no longer asks for.
+    pub(crate) fn obsolete(&mut self, run: Option<u64>) {
+        self.of(run, |counts| counts.obsolete += 1);
     }
 
     pub(crate) fn written(&mut self, run: Option<u64>) {
@@ -99,6 +105,7 @@ impl RunCounts {
             update(tx, Some(id), now, |run| {
                 run.fetched += counts.fetched;
                 run.gone += counts.gone;
+                run.to_fetch = run.to_fetch.saturating_sub(counts.obsolete);
                 run.written += counts.written;
             })?;
         }

@@ -102,7 +102,10 @@ fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: i64
         StepOutput::Sweep(lease) => passes::apply_sweep(tx, &lease.job.kind, now),
         StepOutput::Document { lease, document } => detail::apply(tx, &lease.job, &document, counts, now),
         StepOutput::Gone(lease) => detail::apply_gone(tx, &lease.job, counts, now),
-        StepOutput::Obsolete(_) => Ok(()),
+        StepOutput::Obsolete(lease) => {
+            counts.obsolete(lease.job.kind.run);
+            Ok(())
+        }
         StepOutput::Failed { lease, failure } => apply_failure(tx, lease.job, failure, now),
     }
 }
