@@ -200,9 +200,9 @@ impl Writer {
         while let Some((part, repeats_max)) = left.pop() {
             match self.write_part(&part, repeats_max).await {
                 Part::Written => self.acknowledge(&part).await,
-                Part::Refused(error) => {
+                Part::GivenUp { error, attempts } => {
                     if let [one] = part.as_slice() {
-                        self.give_up(one, &error).await;
+                        self.give_up(one, &error, attempts).await;
                     } else {
                         let mut first = part;
                         let second = first.split_off(first.len() / 2);
@@ -217,8 +217,9 @@ impl Writer {
 
     async fn write_part(&mut self, part: &[OutboxItem], repeats_max: u32) -> Part {
         let entries: Vec<&Entry> = part.iter().filter_map(|item| item.entry.as_ref()).collect();
-        let (mut repeats, mut lost, mut reconnect) = (0, 0, RECONNECT_MIN);
+        let (mut attempts, mut repeats, mut lost, mut reconnect) = (0, 0, 0, RECONNECT_MIN);
         loop {
+            attempts += 1;
             let error = match self.attempt(&entries).await {
                 Ok(()) => {
                     if self.health.set(None) {
@@ -229,11 +230,11 @@ impl Writer {
                 Err(error) => error,
             };
             let wait = match error.class {
-                SinkErrorClass::Poison => return Part::Refused(error),
+                SinkErrorClass::Poison => return Part::GivenUp { error, attempts },
                 SinkErrorClass::Repeat | SinkErrorClass::Unknown => {
                     repeats += 1;
                     if repeats >= repeats_max {
-                        return Part::Refused(error);
+                        return Part::GivenUp { error, attempts };
                     }
                     Duration::from_millis(fastrand::u64(10..200))
                 }
@@ -245,7 +246,7 @@ impl Writer {
                         lost += u32::from(self.mysql.ping().await.is_ok());
                     }
                     if lost > SUSPECT_AFTER {
-                        return Part::Refused(error);
+                        return Part::GivenUp { error, attempts };
                     }
                     reconnect = (reconnect * 2).min(RECONNECT_MAX);
                     reconnect.mul_f64(0.5 + fastrand::f64() / 2.0)
@@ -303,7 +304,7 @@ impl Writer {
     /// Parks a refused document. One that only lost races is deferred: another client holds its row, and the others
     /// must not wait for that. One that lost its connections is deferred a number of times, because the link may be
     /// bad.
-    async fn give_up(&mut self, one: &OutboxItem, error: &SinkError) {
+    async fn give_up(&mut self, one: &OutboxItem, error: &SinkError, attempts: u32) {
         let later = match error.class {
             SinkErrorClass::Repeat => true,
             SinkErrorClass::Disconnected => {
@@ -322,7 +323,7 @@ impl Writer {
         if let Some(suppressed) = self.refusals.entry(error.class).or_default().allow(Instant::now()) {
             tracing::warn!(error = error.text, suppressed, "the sink refuses a document; it is parked");
         }
-        if let Err(error) = self.store.park_entry(one.position, error.text.clone(), REPEATS_MAX).await {
+        if let Err(error) = self.store.park_entry(one.position, error.text.clone(), attempts).await {
             error.warn("a refused document could not be parked; trying again");
             pause(&self.stop, STORE_PAUSE).await;
         }
@@ -331,8 +332,11 @@ impl Writer {
 
 enum Part {
     Written,
-    /// At least one of its entries is refused.
-    Refused(SinkError),
+    /// Could not be written as it is: refused, or it lost each race or its connections.
+    GivenUp {
+        error: SinkError,
+        attempts: u32,
+    },
     Stopped,
 }
 

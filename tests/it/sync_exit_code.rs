@@ -48,6 +48,9 @@ async fn what_the_sink_refuses_is_counted_in_its_run_and_ends_the_sync_with_code
         ["to_fetch", "fetched", "written", "parked", "refused", "pending"].map(sum)
     };
     assert_eq!(sums().await, [80, 80, 78, 2, 2, 0]);
+    // Each was written alone once, and refused at once.
+    let parked = serving.all("/api/v1/parked").await;
+    assert!(parked.iter().all(|one| one["attempts"] == 1), "{parked:?}");
     // Once the table takes them, a retry writes them, and the run says so.
     database.run("ALTER TABLE shipments DROP CONSTRAINT odd").await;
     let shop = serving.all("/api/v1/shops").await[0]["id"].as_str().unwrap().to_owned();
