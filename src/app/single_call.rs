@@ -103,8 +103,9 @@ impl<'a> Caller<'a> {
     pub(super) fn wait_for(&self, shop: &Shop, path: &str) -> Result<Duration, StoreError> {
         let Some(rule) = self.config.rules.find("GET", path) else { return Ok(Duration::ZERO) };
         let (store, now) = (&self.store, Instant::now());
-        let mut budget = Budget::new(rule.limit, store.occupied(&shop.account, &rule.name)?, now);
-        budget.block_for(store.pause_left(&shop.account, &rule.name)?, now);
+        let (occupied, pause) =
+            (store.occupied(&shop.account, &rule.name)?, store.pause_left(&shop.account, &rule.name)?);
+        let mut budget = Budget::restored(rule.limit, occupied, pause, now);
         Ok(budget.next_free(now).map_or(Duration::ZERO, |until| until.saturating_duration_since(now)))
     }
 
@@ -130,8 +131,8 @@ impl<'a> Caller<'a> {
     /// free.
     async fn take_slot(&self, account: &str, rule: &Rule) -> Result<Budget, StoreError> {
         let store = &self.store;
-        let mut budget = Budget::new(rule.limit, store.occupied(account, &rule.name)?, Instant::now());
-        budget.block_for(store.pause_left(account, &rule.name)?, Instant::now());
+        let (occupied, pause) = (store.occupied(account, &rule.name)?, store.pause_left(account, &rule.name)?);
+        let mut budget = Budget::restored(rule.limit, occupied, pause, Instant::now());
         while budget.take(1, Instant::now()).is_err() {
             let now = Instant::now();
             let until = budget.next_free(now).unwrap_or(now).max(now + Duration::from_secs(1));

@@ -1,6 +1,9 @@
 //! The table of configuration keys, for the file, the environment and the example.
 //!
 //! One row per key, so that every key has a variable and every variable a key.
+//!
+//! To add a key: a row here (its variable follows from its name), a field read in the file of its section, the field in
+//! `checked` and `draft`, and a commented line in `config.example.toml`; `app` hands it to the part that needs it.
 
 /// The form of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::stream::StreamId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Newest first, until a whole page is known, unchanged and older than the overlap.
+    /// Newest first, until a whole page is known, unchanged and older than the last successful walk minus the overlap.
     Incremental,
     /// All pages.
     Full,

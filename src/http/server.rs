@@ -54,7 +54,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 /// The least that hyper accepts.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
-/// Most bytes discarded before closing: far more than a head and a body within their limits.
+/// Most bytes discarded before closing. Must exceed a head and a body within their limits.
 const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Serves until `shutdown` completes and every connection has ended or was aborted.

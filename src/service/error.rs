@@ -37,7 +37,7 @@ pub enum ServiceError {
     /// Temporary: starting, stopping, or a component is down.
     #[error("{detail}")]
     Unavailable { detail: String, retry_after: Duration },
-    /// The disk or a storage limit is full.
+    /// The disk that holds the data directory is full.
     #[error("{detail}")]
     NoRoom { detail: String, retry_after: Duration },
     /// A bug. The text is logged and never shown.

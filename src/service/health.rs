@@ -45,7 +45,7 @@ impl Service {
             let part = self.store.supervisor().failed_part().unwrap_or("the store");
             add(Code::PartFailed, format!("{part} failed; the process must be restarted"));
         }
-        if let Err(error) = self.store.has_room() {
+        if let Err(error) = self.store.check_room() {
             add(Code::NoRoom, format!("nothing can be written now: {error}"));
         }
         if let Some(error) = self.sink_health.error() {

@@ -12,7 +12,7 @@ use crate::sync::{LaneKey, LaneView};
 pub(super) struct Waits {
     lanes: HashMap<LaneKey, LaneView>,
     now: Millis,
-    has_room: bool,
+    outbox_has_room: bool,
 }
 
 impl Service {
@@ -20,7 +20,7 @@ impl Service {
         Ok(Waits {
             lanes: self.engine.lanes().into_iter().map(|lane| (lane.key.clone(), lane)).collect(),
             now: self.store.clock().now(),
-            has_room: self.store.outbox_bytes()? <= self.outbox_bytes_max,
+            outbox_has_room: self.store.outbox_bytes()? <= self.outbox_bytes_max,
         })
     }
 
@@ -34,7 +34,7 @@ impl Service {
             RunState::Fetching => false,
             _ => return Ok(None),
         };
-        if !waits.has_room {
+        if !waits.outbox_has_room {
             return Ok(Some(wait(WaitReason::Sink, None, "the sink to take rows, as the outbox is full")));
         }
         let path = match (is_walking, &definition.detail) {

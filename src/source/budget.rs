@@ -98,6 +98,13 @@ impl Budget {
         budget
     }
 
+    /// A budget as an earlier process left it: its used slots, and the rest of a pause that the API asked it for.
+    pub fn restored(limit: Option<Limit>, occupied: u32, pause: Duration, now: Instant) -> Budget {
+        let mut budget = Budget::new(limit, occupied, now);
+        budget.block_for(pause, now);
+        budget
+    }
+
     /// How many calls may leave now; `u32::MAX` when the rule is lifted.
     pub fn free(&mut self, now: Instant) -> u32 {
         let now = self.drop_expired(now);
@@ -173,17 +180,17 @@ impl Budget {
         self.cool(1, now + LOST_GRACE);
     }
 
-    /// Records a 429: no call leaves before `until` has passed. The call's own slot cools as usual.
-    pub fn refused(&mut self, now: Instant, until: Duration, quota: &Quota) {
+    /// Records a 429: no call leaves for `pause`. The call's own slot cools as usual.
+    pub fn refused(&mut self, now: Instant, pause: Duration, quota: &Quota) {
         self.refused_429 += 1;
-        self.paused(now, until, quota);
+        self.paused(now, pause, quota);
     }
 
-    /// Records another request to wait (503 with `Retry-After`): as [`Budget::refused`], but not counted
+    /// Records another request to wait (any other status with `Retry-After`): as [`Budget::refused`], but not counted
     /// as a 429.
-    pub fn paused(&mut self, now: Instant, until: Duration, quota: &Quota) {
+    pub fn paused(&mut self, now: Instant, pause: Duration, quota: &Quota) {
         self.ended(now, quota);
-        self.block(now + until);
+        self.block(now + pause);
     }
 
     /// Slots in flight and cooling: what must be durable before a call.

@@ -20,7 +20,8 @@
 //!
 //! A lane takes free slots of its budget, makes that use durable, calls [`Source::get`] and hands each
 //! [`Outcome`] back to the budget with [`Outcome::settle`]. This module does not know the store:
-//! tokens are persisted through a trait. `reqwest` and `ratelimit` are used nowhere else.
+//! tokens are persisted through a trait. `ratelimit` is used nowhere else, `reqwest` only by
+//! `waybill status --server` too.
 
 mod auth;
 mod body;

@@ -15,12 +15,12 @@ use crate::domain::{Cause, Disposition, ErrorClass};
 /// Longest text, in bytes, taken from a server.
 const TEXT_MAX: usize = 200;
 
-/// How long a job waits when the host cannot be reached at all. Constant, because the wait does not
-/// count as an attempt; short, so that work resumes soon after the network does.
+/// How long the lane leases nothing when the host cannot be reached at all. Constant, because the wait does
+/// not count as an attempt; short, so that work resumes soon after the network does.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// The job's own pause after a throttled call that named none. The budget, which knows its window,
-/// keeps the lane away for longer; this only orders the job.
+/// How long the lane leases nothing after a throttled call that named no pause. The budget, which knows the
+/// rule's window, usually blocks for longer, and only its pause is stored. The job keeps its place.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a call brought no document. Cheap to clone: many callers may wait for one login.

@@ -1,4 +1,4 @@
-//! The table of keys: the only file that knows their bytes. A prefix byte, then parts; texts end with a zero byte, which
+//! The table of keys: the only file that knows their bytes, but for the names below `m`. A prefix byte, then parts; texts end with a zero byte, which
 //! no id may hold, and numbers are big-endian, so that the order of keys is the order of meaning.
 //!
 //! | prefix | key | value |
@@ -22,7 +22,7 @@
 //! | `i` | digest of a request's name | the stored response, sealed |
 //! | `j` | shop, resource, L or D, priority, record | ready jobs, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
-//! | `l` | claim | jobs whose attempt is under way |
+//! | `l` | claim | the jobs that one commit leased, while their attempts are under way |
 //! | `m` | name | store-wide values and counters |
 //! | `n` | time, digest of a request's name | stored responses by age |
 //! | `o` | version of the first | outbox entries |

@@ -66,7 +66,7 @@ impl Engine {
         let engine = Engine::new(deps);
         let inner = &engine.0;
         let (tx, rx) = oneshot::channel();
-        inner.spawn("resuming interrupted work", resume_interrupted(engine.clone(), tx));
+        inner.spawn("resuming interrupted work", resume_until_done(engine.clone(), tx));
         match tokio::time::timeout(RESUME_PATIENCE, rx).await {
             // There is much to resume, or no room for it: open runs and reading need not wait for that.
             Err(_) | Ok(Ok(Err(StoreError::Full))) => {}
@@ -96,8 +96,9 @@ impl Engine {
         Engine(Arc::new(Inner::new(deps)))
     }
 
-    /// Resumes work interrupted by the previous shutdown or crash, and starts what the configuration added.
-    async fn resume_interrupted(&self) -> Result<(), StoreError> {
+    /// Finishes deletions that the last process began, ends the runs of inactive shops, and starts the runs that are
+    /// missing. Attempts that a crash cut off are counted when the store opens.
+    async fn finish_deletions_and_start_missing_runs(&self) -> Result<(), StoreError> {
         let store = &self.0.deps.store;
         store.resume_deletions().await?;
         let shops = store.shops()?;
@@ -141,14 +142,16 @@ impl Engine {
         self.0.lanes.view()
     }
 
-    /// Stops leasing and calling, and waits at most `patience` for the calls in flight. Those that are cancelled
-    /// then run again at the next start.
+    /// Stops leasing and calling, and waits at most `patience` for the calls in flight. Later ones end with the
+    /// process; the next start counts them as attempts and repeats them.
     pub async fn stop(&self, patience: Duration) {
         self.0.stop.cancel();
         self.0.deps.source.close();
         self.0.tasks.close();
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
-            tracing::warn!("calls in flight were cancelled; they run again at the next start");
+            tracing::warn!(
+                "calls in flight did not end in time; those that the exit cuts off run again at the next start"
+            );
         }
         if let Err(error) = self.0.deps.store.save_calls().await {
             error.warn("failed to save the counts of the last calls");
@@ -168,8 +171,8 @@ async fn report_failures(inner: Arc<Inner>) {
 }
 
 /// Resumes interrupted work, and retries until that succeeds; sends the result of the first try.
-async fn resume_interrupted(engine: Engine, first: oneshot::Sender<Result<(), StoreError>>) {
-    let mut resumed = engine.resume_interrupted().await;
+async fn resume_until_done(engine: Engine, first: oneshot::Sender<Result<(), StoreError>>) {
+    let mut resumed = engine.finish_deletions_and_start_missing_runs().await;
     // The receiver may have timed out.
     drop(first.send(resumed.clone()));
     while let Err(error) = resumed {
@@ -178,7 +181,7 @@ async fn resume_interrupted(engine: Engine, first: oneshot::Sender<Result<(), St
             () = engine.0.stop.cancelled() => return,
             () = tokio::time::sleep(STORE_PAUSE) => {}
         }
-        resumed = engine.resume_interrupted().await;
+        resumed = engine.finish_deletions_and_start_missing_runs().await;
     }
 }
 

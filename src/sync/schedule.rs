@@ -101,7 +101,7 @@ impl Server {
     }
 }
 
-/// The tick to serve at `now` when `last` was the last one, if any is due. Several missed ticks are one.
+/// `now`, if a tick after `last` is due. Several missed ticks are one.
 pub fn due(schedule: &Schedule, last: Millis, now: Millis) -> Option<Millis> {
     if last > now + AHEAD_MAX_MS {
         return None;
@@ -114,8 +114,8 @@ pub fn due(schedule: &Schedule, last: Millis, now: Millis) -> Option<Millis> {
 /// # Errors
 /// The store's errors; the runs stay due.
 pub async fn serve_due(engine: &Engine, timetable: &Timetable) -> Result<(), StoreError> {
-    let full = take_due(engine, "reconcile", &timetable.reconcile).await?;
-    let incremental = take_due(engine, "sync", &timetable.sync).await?;
+    let full = due_now(engine, "reconcile", &timetable.reconcile).await?;
+    let incremental = due_now(engine, "sync", &timetable.sync).await?;
     if let Some(at) = full {
         engine.walk_all(Mode::Full).await?;
         engine.0.deps.store.save_time("reconcile", at).await?;
@@ -127,7 +127,7 @@ pub async fn serve_due(engine: &Engine, timetable: &Timetable) -> Result<(), Sto
     Ok(())
 }
 
-async fn take_due(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Option<Millis>, StoreError> {
+async fn due_now(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Option<Millis>, StoreError> {
     let store = &engine.0.deps.store;
     let now = store.clock().now();
     match store.saved_time(name)? {

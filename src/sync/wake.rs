@@ -118,9 +118,7 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
 fn stored_budget(inner: &Inner, LaneKey { account, rule }: &LaneKey) -> Result<Budget, StoreError> {
     let (store, now) = (&inner.deps.store, Instant::now());
     let limit = inner.deps.rules.rules().iter().find(|known| known.name == *rule).and_then(|rule| rule.limit);
-    let mut budget = Budget::new(limit, store.occupied(account, rule)?, now);
-    budget.block_for(store.pause_left(account, rule)?, now);
-    Ok(budget)
+    Ok(Budget::restored(limit, store.occupied(account, rule)?, store.pause_left(account, rule)?, now))
 }
 
 fn lane_of(inner: &Inner, shop: &Shop, queue: &Queue) -> Option<LaneKey> {

@@ -91,7 +91,23 @@ pub enum FaultKind {
 impl FaultKind {
     /// Whether the client misses the right answer; a delay only delays it.
     pub(crate) fn spoils(&self) -> bool {
-        !matches!(self, FaultKind::Slow { .. } | FaultKind::Drip { .. })
+        match self {
+            FaultKind::Slow { .. } | FaultKind::Drip { .. } => false,
+            FaultKind::Status { .. }
+            | FaultKind::Garbage
+            | FaultKind::Nested { .. }
+            | FaultKind::Huge { .. }
+            | FaultKind::GzipBomb { .. }
+            | FaultKind::Cut { .. }
+            | FaultKind::Reset
+            | FaultKind::ResetAfter { .. }
+            | FaultKind::WrongContentLength { .. }
+            | FaultKind::BadChunk
+            | FaultKind::Insert { .. }
+            | FaultKind::Redirect { .. }
+            | FaultKind::SamePage
+            | FaultKind::Reversed => true,
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! does not return to the pool.
 
 mod alike;
-mod children;
+mod child_check;
 mod errors;
 mod execute;
 mod inspect;
@@ -47,7 +47,7 @@ use crate::sink::{SinkError, SinkErrorClass};
 use errors::sink_error;
 use layout::Layout;
 
-pub use children::Range;
+pub use child_check::Range;
 pub use inspect::{Fault, Severity};
 pub use mirror::{LedgerPart, LedgerRow};
 pub use rehearse::Inspection;

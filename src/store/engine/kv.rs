@@ -27,11 +27,12 @@ pub(crate) trait Kv: Send + Sync + 'static {
     /// The same, descending, from below `before` (exclusive).
     fn scan_back<'a>(&'a self, prefix: &[u8], before: &[u8]) -> Pairs<'a>;
 
-    /// Whether a batch finds room. Asked before [`Kv::apply`], which must not run out of it.
+    /// Makes room for a batch: allocates blocks, and has the engine take over the write-ahead log when that is full.
+    /// Called before [`Kv::apply`], which must not run out of room.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: not now; nothing was done.
-    fn has_room(&self, changes: &[Change]) -> Result<(), StoreError>;
+    /// [`StoreError::Full`]: not now; nothing of this batch is written.
+    fn reserve(&self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Applies all changes or none, and returns when they are on the disk.
     ///

@@ -59,7 +59,7 @@ impl Kv for MemoryKv {
         }))
     }
 
-    fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {
+    fn reserve(&self, _: &[Change]) -> Result<(), StoreError> {
         Ok(())
     }
 

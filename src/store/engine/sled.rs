@@ -273,7 +273,7 @@ impl Kv for SledKv {
         }
     }
 
-    fn has_room(&self, changes: &[Change]) -> Result<(), StoreError> {
+    fn reserve(&self, changes: &[Change]) -> Result<(), StoreError> {
         let size = |(key, value): &Change| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
         self.room.for_log(changes.iter().map(size).sum())
     }

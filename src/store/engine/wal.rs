@@ -119,7 +119,7 @@ impl Wal {
     }
 
     /// Whether a record of that many bytes fits behind the last one.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
         self.end + bytes as u64 <= WAL_BYTES
     }
 

@@ -119,7 +119,7 @@ impl<K: Kv> Logged<K> {
         if !self.is_bound.load(Ordering::Relaxed) {
             self.bind(wal)?;
         }
-        if !wal.has_room(bytes) || self.pending().bytes > PENDING_MAX {
+        if !wal.fits(bytes) || self.pending().bytes > PENDING_MAX {
             self.merge_from(wal)?;
         }
         wal.grow(bytes)
@@ -144,7 +144,7 @@ impl<K: Kv> Logged<K> {
             let changes = self.pending().chunk(&from);
             let Some((last, _)) = changes.last() else { break };
             from = [last.as_slice(), &[0]].concat();
-            self.engine.has_room(&changes)?;
+            self.engine.reserve(&changes)?;
             self.engine.apply(&changes)?;
         }
         // Durable after all of the above: a crash before it repeats that, which changes nothing.
@@ -271,8 +271,8 @@ impl<K: Kv> Kv for Logged<K> {
         self.merged(prefix, before.to_vec(), Direction::Down)
     }
 
-    fn has_room(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.engine.has_room(changes)?;
+    fn reserve(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.engine.reserve(changes)?;
         let mut wal = self.wal();
         let made = match wal::bytes_max(changes) {
             bytes if bytes > COMMIT_MAX => self.merge_from(&mut wal),

@@ -30,7 +30,7 @@ impl Kv for Shared {
         self.0.scan_back(prefix, before)
     }
 
-    fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {
+    fn reserve(&self, _: &[Change]) -> Result<(), StoreError> {
         if self.1.load(Ordering::SeqCst) { Err(StoreError::Full) } else { Ok(()) }
     }
 
@@ -94,7 +94,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Commit(changes) => {
-                    logged.has_room(&changes).unwrap();
+                    logged.reserve(&changes).unwrap();
                     logged.apply(&changes).unwrap();
                     for (key, value) in changes {
                         match value {
@@ -151,7 +151,7 @@ fn a_full_engine_refuses_and_loses_nothing() {
     let logged = open(&engine, directory.path()).unwrap();
     logged.apply(&[put("a", "1")]).unwrap();
     engine.1.store(true, Ordering::SeqCst);
-    assert_eq!(logged.has_room(&[put("b", "2")]), Err(StoreError::Full));
+    assert_eq!(logged.reserve(&[put("b", "2")]), Err(StoreError::Full));
     assert_eq!(logged.merge_from(&mut logged.wal()), Err(StoreError::Full));
     drop(logged);
     engine.1.store(false, Ordering::SeqCst);

@@ -9,6 +9,7 @@ use crate::store::keyspace::{self, Queue};
 use crate::store::records::leases::LeaseRecord;
 use crate::store::records::rate_slots;
 use crate::store::records::ready_queue::{self, SelectedJob};
+use crate::store::tx::active_leases::Released;
 use crate::store::tx::handle::{SharedLeases, Store, lock_leases};
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
@@ -40,15 +41,16 @@ pub(crate) fn release<'a>(
     leases
         .map(|lease| {
             let released = active.release(lease);
-            if released == Some(true) {
+            if released == Released::LastOfClaim {
                 tx.delete(keyspace::lease(lease.claim));
             }
-            released.is_some()
+            released != Released::NotCurrent
         })
         .collect()
 }
 
-/// Counts the attempts that the previous process did not finish.
+/// At open: counts the attempts that the previous process did not finish. Their jobs never left the ready queue, so
+/// they simply run again.
 pub(crate) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     for (key, bytes) in tx.scan(keyspace::LEASES, keyspace::LEASES, usize::MAX)? {
         for LeaseRecord { queue, priority, record, seqs } in decode::<Vec<LeaseRecord>>("a claim", &bytes)? {

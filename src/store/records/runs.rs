@@ -1,4 +1,4 @@
-//! Runs: started, counted, ended; and the checkpoints that they leave.
+//! Runs, their indexes, and which run walks a stream.
 
 use crate::domain::{Run, RunState, StreamId};
 use crate::store::codec::{decode, encode, number};

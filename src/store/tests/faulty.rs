@@ -41,7 +41,7 @@ impl Kv for Faulty {
         Box::new(self.inner.scan_back(prefix, before).inspect(|_| self.count()))
     }
 
-    fn has_room(&self, _: &[Change]) -> Result<(), StoreError> {
+    fn reserve(&self, _: &[Change]) -> Result<(), StoreError> {
         Ok(())
     }
 

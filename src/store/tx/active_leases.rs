@@ -7,6 +7,16 @@ use std::collections::HashMap;
 use crate::domain::{Job, Lease};
 use crate::store::keyspace::Queue;
 
+/// What became of a lease that was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Released {
+    /// Another attempt has the job, or none.
+    NotCurrent,
+    Current,
+    /// It was the last one of its claim.
+    LastOfClaim,
+}
+
 /// The claims of this process.
 #[derive(Default)]
 pub(crate) struct ActiveLeases {
@@ -64,10 +74,10 @@ impl ActiveLeases {
         }
     }
 
-    /// None: the claim is not the current one. Else whether it was the last job of its claim.
-    pub(crate) fn release(&mut self, lease: &Lease) -> Option<bool> {
+    /// Ends an attempt.
+    pub(crate) fn release(&mut self, lease: &Lease) -> Released {
         if self.of.get(&lease.job.seq) != Some(&lease.claim) {
-            return None;
+            return Released::NotCurrent;
         }
         self.of.remove(&lease.job.seq);
         if let Some(id) = lease.job.document() {
@@ -79,12 +89,12 @@ impl ActiveLeases {
                 }
             }
         }
-        let left = self.left.get_mut(&lease.claim)?;
+        let Some(left) = self.left.get_mut(&lease.claim) else { return Released::Current };
         *left -= 1;
-        let last = *left == 0;
-        if last {
-            self.left.remove(&lease.claim);
+        if *left > 0 {
+            return Released::Current;
         }
-        Some(last)
+        self.left.remove(&lease.claim);
+        Released::LastOfClaim
     }
 }

@@ -213,7 +213,7 @@ fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<Optio
 
 /// The same, unless there is no room for it.
 fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &Counts) -> Result<Option<u64>, StoreError> {
-    kv.has_room(&changes)?;
+    kv.reserve(&changes)?;
     apply(kv, changes, counts)
 }
 

@@ -92,8 +92,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Full`], or the error of asking the file system.
-    pub fn has_room(&self) -> Result<(), StoreError> {
-        self.0.kv.has_room(&[])
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        self.0.kv.reserve(&[])
     }
 
     /// Notifications after commits.
