@@ -21,6 +21,7 @@ mod fuzz;
 mod golden;
 mod health;
 mod infer;
+mod install;
 mod keep_current;
 mod kill;
 mod messages;

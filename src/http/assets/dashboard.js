@@ -125,6 +125,11 @@ function progress(run) {
 }
 
 function forecast(run) {
+  // While it waits for something other than its rate limit, no time of its end is known.
+  const waits = run.waits_for;
+  if (waits && waits.reason !== 'rate_limit') {
+    return h('span', {}, `waits for ${waits.text}`, waits.until ? [' until ', h('time', { datetime: waits.until }, clock.format(new Date(waits.until)))] : null);
+  }
   if (!run.forecast_at) return 'under way';
   return new Date(run.forecast_at) > Date.now() ? h('span', {}, 'ready ', when(run.forecast_at)) : 'ready any moment';
 }
@@ -165,7 +170,7 @@ function shops({ items, left }) {
 
 function budgets({ items, leftOut }) {
   if (items.length === 0) return h('p', { class: 'muted' }, 'No call has been made yet.');
-  const more = leftOut > 0 ? [h('p', { class: 'muted' }, `and ${number.format(leftOut)} with less to tell`)] : [];
+  const more = leftOut > 0 ? [h('p', { class: 'muted' }, `and ${number.format(leftOut)} that are less busy`)] : [];
   return items.map((budget) => {
     const used = budget.in_flight + budget.cooling;
     const limit = budget.limit ?? 0;

@@ -33,21 +33,22 @@ function kind(description, schema) {
   return types.join(' | ') + (real.format ? ` (${real.format})` : '');
 }
 
-function fields(description, schema) {
+/** `absence` says what it means that a field is not required. */
+function fields(description, schema, absence) {
   const real = resolve(description, schema);
   const required = new Set(real.required ?? []);
   const rows = Object.entries(real.properties ?? {}).map(([name, property]) => {
     const inner = resolve(description, property.items ?? property);
     return h('tr', {},
-      h('td', {}, h('code', {}, name), required.has(name) ? null : h('small', {}, 'may be left out')),
+      h('td', {}, h('code', {}, name), required.has(name) ? null : h('small', {}, absence)),
       h('td', {}, kind(description, property)),
-      h('td', {}, prose(property.description ?? property.oneOf?.[0].description), inner.properties ? nested(description, inner) : null));
+      h('td', {}, prose(property.description ?? property.oneOf?.[0].description), inner.properties ? nested(description, inner, absence) : null));
   });
   return rows.length === 0 ? null : h('div', { class: 'scroll' }, h('table', {}, h('tbody', {}, rows)));
 }
 
-function nested(description, schema) {
-  return h('details', { class: 'nested' }, h('summary', {}, 'fields'), fields(description, schema));
+function nested(description, schema, absence) {
+  return h('details', { class: 'nested' }, h('summary', {}, 'fields'), fields(description, schema, absence));
 }
 
 function parameters(list) {
@@ -74,9 +75,9 @@ function operation(description, path, method, item) {
   return h('details', { class: 'operation', id: item.operationId },
     h('summary', {}, h('span', { class: `method ${method}` }, method), h('code', {}, path), h('span', { class: 'muted' }, prose(item.summary))),
     parameters(item.parameters ?? []),
-    body ? [h('h4', {}, 'Body'), fields(description, body)] : null,
+    body ? [h('h4', {}, 'Body'), fields(description, body, 'may be left out')] : null,
     h('h4', {}, `Answer ${good?.[0] ?? ''}`),
-    schema ? fields(description, schema) : h('p', { class: 'muted' }, good?.[1].content ? 'Text.' : 'No content.'),
+    schema ? fields(description, schema, 'may be absent') : h('p', { class: 'muted' }, good?.[1].content ? 'Text.' : 'No content.'),
     h('h4', {}, 'Problems'),
     h('ul', { class: 'problems' }, bad.map(([status, answer]) => h('li', {}, h('code', {}, status), ' ', prose(answer.description)))),
     example(method, path, item));
