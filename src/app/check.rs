@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::single_call::{Caller, to_error};
+use super::single_call::{Caller, Read, document_error, to_error};
 use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
@@ -188,7 +188,10 @@ fn times(definition: &Definition, page: &Parsed<Page>) -> Option<String> {
     })
 }
 
-/// Checks that a list matches its definition and that its first page leads to a second.
+/// Rows of a page whose documents are asked for until one is found: the first may be gone.
+const DOCUMENTS_MAX: usize = 3;
+
+/// Checks that a list matches its definition, that its first page leads to a second, and that its rows have documents.
 struct PageTest<'a> {
     caller: &'a Caller<'a>,
     credentials: &'a Credentials,
@@ -201,11 +204,48 @@ struct PageTest<'a> {
 impl PageTest<'_> {
     async fn run(&mut self) -> Result<String, String> {
         let Some(combination) = self.definition.list.combinations.first() else { return Ok("no list".to_owned()) };
+        let (first, found) = self.pages(combination).await?;
+        Ok(match self.document(&first).await? {
+            Some(document) => format!("{found}; {document}"),
+            None => found,
+        })
+    }
+
+    /// Reads the document of one of these rows, where the list has no documents itself.
+    async fn document(&self, page: &Page) -> Result<Option<String>, String> {
+        let Some(endpoint) = self.definition.detail_endpoint() else { return Ok(None) };
+        let wait = self.caller.wait_for(self.shop, &endpoint.path).map_err(|error| error.to_string())?;
+        if wait > WAIT_MAX {
+            return Ok(Some(format!(
+                "its documents were not checked: their rate rule allows no call for {} s",
+                wait.as_secs()
+            )));
+        }
+        let mut failed = None;
+        for row in page.rows.iter().take(DOCUMENTS_MAX) {
+            let who = (self.shop, self.credentials);
+            let read = self.caller.document(who, self.definition, &row.id).await.map_err(|error| error.to_string())?;
+            let (path, error) = match read {
+                Read { path, result: Ok(_) } => return Ok(Some(format!("{path} answers with a document"))),
+                Read { path, result: Err(error) } => (path, error),
+            };
+            let is_about_all = error.cause().class.concerns_all_calls();
+            failed = failed.or_else(|| Some(document_error(self.definition, &path, &error)));
+            if is_about_all {
+                break;
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// The first page, and what was found on it and the second.
+    async fn pages(&mut self, combination: &ListParams) -> Result<(Page, String), String> {
         let walk = Walk { mode: Mode::Full, started_at: self.caller.store.clock().now(), since: None, parent: None };
         let position = Position::begin(self.definition, walk);
         let wait = self.caller.wait_for(self.shop, &self.definition.list.path).map_err(|error| error.to_string())?;
         if wait > WAIT_MAX {
-            return Ok(format!("not checked: its rate rule allows no call for {} s", wait.as_secs()));
+            let found = format!("not checked: its rate rule allows no call for {} s", wait.as_secs());
+            return Ok((Page::empty(Next::End), found));
         }
         let parsed = self.page(combination, &position, None).await?;
         let first = &parsed.value;
@@ -218,11 +258,11 @@ impl PageTest<'_> {
         }
         let rows = first.rows.len() + first.rejected.len();
         let found = format!("{rows} rows on the first page of {}", self.definition.name);
-        let Next::More { cursor } = &first.next else { return Ok(found) };
+        let Next::More { cursor } = &first.next else { return Ok((parsed.value, found)) };
         let position = Position::read(2, cursor.as_deref()).map_err(|error| error.to_string())?;
         // The next window of days is a different list.
         if position.is_first() {
-            return Ok(found);
+            return Ok((parsed.value, found));
         }
         let wrong = |what: String| format!("the second page: {what}");
         let second = self.page(combination, &position, Some(&first.digest)).await.map_err(wrong)?.value;
@@ -233,7 +273,8 @@ impl PageTest<'_> {
                  add {line}"
             )));
         }
-        Ok(format!("{found}, {} on the second", second.rows.len() + second.rejected.len()))
+        let found = format!("{found}, {} on the second", second.rows.len() + second.rejected.len());
+        Ok((parsed.value, found))
     }
 
     async fn page(

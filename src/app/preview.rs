@@ -4,13 +4,13 @@
 
 use bytes::Bytes;
 
-use super::single_call::{Caller, to_error};
+use super::single_call::{Caller, Read, document_error};
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time};
 use crate::catalog::definition::{Column, ColumnKind, ColumnSource, Definition};
 use crate::catalog::extract::{Cell, extract};
 use crate::config::Config;
 use crate::domain::{Json, ListParams, Mode, Shop};
-use crate::source::{Credentials, Position, Walk, pages};
+use crate::source::{Credentials, Position, Walk};
 
 /// Most list calls to find a first row: some windows and parameters have none.
 const CALLS_MAX: usize = 10;
@@ -70,7 +70,10 @@ pub async fn preview(
     for (id, body) in found.into_iter().take(rows) {
         let body = match body {
             Some(body) => body,
-            None => document(&caller, who, definition, &id).await?,
+            None => {
+                let Read { path, result } = caller.document(who, definition, &id).await?;
+                result.map_err(|error| anyhow::anyhow!(document_error(definition, &path, &error)))?
+            }
         };
         documents.push((id, body));
     }
@@ -126,18 +129,6 @@ async fn first_rows(
         }
     }
     anyhow::bail!("{}: the list has no row", definition.name)
-}
-
-async fn document(
-    caller: &Caller<'_>,
-    (shop, credentials): (&Shop, &Credentials),
-    definition: &Definition,
-    id: &str,
-) -> anyhow::Result<Bytes> {
-    let call = pages::detail_call(definition, id).ok_or_else(|| anyhow::anyhow!("the row has no body"))?;
-    let outcome = caller.call(shop, credentials, &call).await?;
-    let body = outcome.result.map_err(|error| to_error(&error))?;
-    Ok(pages::detail(definition, id, &body, || None, caller.store.clock().now())?.value.body)
 }
 
 fn lay_out(definition: &Definition, shop: &Shop, combination: &ListParams, documents: &[(String, Bytes)]) -> Preview {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{master_key, source_config, token_store::PersistentTokens};
@@ -127,6 +128,23 @@ impl<'a> Caller<'a> {
         Ok(pages::page(definition, position, answer, |_| None)?.value)
     }
 
+    /// Reads one document.
+    ///
+    /// # Errors
+    /// Store errors, and that the resource has no details; errors of the call are in the result.
+    pub(super) async fn document(
+        &self,
+        (shop, credentials): (&Shop, &Credentials),
+        definition: &Definition,
+        id: &str,
+    ) -> anyhow::Result<Read> {
+        let call = pages::detail_call(definition, id).ok_or_else(|| anyhow::anyhow!("the row has no body"))?;
+        let outcome = self.call(shop, credentials, &call).await?;
+        let now = self.store.clock().now();
+        let read = |body| pages::detail(definition, id, &body, || None, now).map(|parsed| parsed.value.body);
+        Ok(Read { path: call.path, result: outcome.result.and_then(read) })
+    }
+
     /// Takes a slot of the call's budget and persists it before the call, for the next process. Waits until one is
     /// free.
     async fn take_slot(&self, account: &str, rule: &Rule) -> Result<Budget, StoreError> {
@@ -143,6 +161,24 @@ impl<'a> Caller<'a> {
         store.occupy(account, &rule.name, budget.occupied(Instant::now())).await?;
         Ok(budget)
     }
+}
+
+/// Result of reading one document.
+pub(super) struct Read {
+    /// Of the call, with the id.
+    pub(super) path: String,
+    pub(super) result: Result<Bytes, SourceError>,
+}
+
+/// Why a document could not be read, with the key of the definition that says where it is.
+pub(super) fn document_error(definition: &Definition, path: &str, error: &SourceError) -> String {
+    let hint = match error {
+        SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::Redirected { .. } => {
+            "; is it right?"
+        }
+        _ => "",
+    };
+    format!("GET {path} (resource.{}.detail.path): {}{hint}", definition.name, to_error(error))
 }
 
 /// Converts an error of the API, with a likely cause.

@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
 
 pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::coverage::Coverage;
-use crate::domain::{ListParams, StreamId};
+use crate::domain::{DetailEndpoint, ListParams, StreamId};
 
 /// Separates the parent's id from a row's own id.
 const PARENT_END: char = ':';
@@ -249,6 +250,18 @@ impl Definition {
             Some((parent, own)) => (Some(parent.into()), own),
             None => (None, kept),
         }
+    }
+
+    /// How documents are asked for; None: the list rows are the documents.
+    pub fn detail_endpoint(&self) -> Option<DetailEndpoint> {
+        let detail = self.detail.as_ref()?;
+        let mut sha = Sha256::new();
+        for part in [&detail.path, &self.media_type, &self.id] {
+            sha.update(part);
+            sha.update([0]);
+        }
+        let digest = sha.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        Some(DetailEndpoint { digest, path: detail.path.clone() })
     }
 
     /// The paths of the list and the detail. Each needs a rate rule.

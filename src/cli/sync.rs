@@ -176,7 +176,7 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
         .map(|view| {
             let run = &view.run;
             let stream = format!("{} {}", run.stream.resource, run.stream.combination);
-            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.written];
+            let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.gone, run.written];
             let mut row =
                 [run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()].map(Cell::from).to_vec();
             row.push(Cell::new(state(run.state), urgency(run)));
@@ -188,7 +188,8 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
         })
         .collect();
     let heads = [
-        "run", "shop", "stream", "state", "pages", "listed", "new", "changed", "fetched", "written", "parked", "error",
+        "run", "shop", "stream", "state", "pages", "listed", "new", "changed", "fetched", "gone", "written", "parked",
+        "error",
     ];
     out.table(&heads, &rows)?;
     Ok(())

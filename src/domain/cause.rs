@@ -20,6 +20,8 @@ pub enum ErrorClass {
     Forbidden,
     /// 404.
     NotFound,
+    /// 404 or 410 for so many documents in a row that the call itself may be wrong.
+    AllNotFound,
     /// Another 4xx.
     Rejected,
     /// 5xx, or a gateway's page.
@@ -58,6 +60,7 @@ impl ErrorClass {
                 | ErrorClass::Throttled
                 | ErrorClass::Unauthorized
                 | ErrorClass::Forbidden
+                | ErrorClass::AllNotFound
                 | ErrorClass::Unavailable
                 | ErrorClass::Unreachable
                 | ErrorClass::TimedOut

@@ -32,6 +32,9 @@ pub struct Completeness {
     pub parked: u64,
     /// Listed, but the API says that there is no such document.
     pub gone: u64,
+    /// Of `gone`, those that the list still shows.
+    #[serde(skip)]
+    pub gone_but_listed: u64,
     /// Unaccounted for. Non-zero means data loss or a bug.
     pub missing: u64,
     /// In the sink, but not in the ledger: this installation never saw the list row.
@@ -91,8 +94,19 @@ impl Completeness {
         let walk = self.full_walk_at.is_none().then(|| "its whole list has not been read yet".to_owned());
         let unproved =
             self.unproved.as_ref().map(|why| format!("it is not proved that its whole list was read: {why}"));
-        let all: Vec<String> = walk.into_iter().chain(unproved).chain(counts).collect();
+        let all: Vec<String> = walk.into_iter().chain(unproved).chain(counts).chain(self.all_gone()).collect();
         (!all.is_empty()).then(|| all.join(", "))
+    }
+
+    /// No document was ever read, so nothing proves that those which the API does not know are gone.
+    fn all_gone(&self) -> Option<String> {
+        (self.stored == 0 && self.gone_but_listed > 0).then(|| {
+            format!(
+                "the API answered that it does not know any of its {} documents, although it lists them: is \
+                 resource.{}.detail.path right?",
+                self.gone_but_listed, self.resource
+            )
+        })
     }
 
     /// Whether the list was read to its end and everything on it is in the sink. Documents that the API no longer

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
 use super::clock::Millis;
+use super::detail_proof::NotFound;
 use super::job::{FetchDetail, JobKind, Lease, ListPage, Sweep};
 
 /// Result of a step, to be committed by the store.
@@ -22,10 +23,10 @@ pub enum StepOutput<B = Bytes> {
     PageSkipped { lease: Lease<ListPage>, reason: Cause, transient: bool, next: Next },
     /// The store does all the work of a sweep.
     Sweep(Lease<Sweep>),
-    /// A document was read.
-    Document { lease: Lease<FetchDetail>, document: FetchedDocument<B> },
-    /// The API does not (or no longer) know the document. What the sink has stays.
-    Gone(Lease<FetchDetail>),
+    /// A document was read, by the call with this digest.
+    Document { lease: Lease<FetchDetail>, document: FetchedDocument<B>, endpoint: u64 },
+    /// The API does not (or no longer) know the document, or the call is wrong. What the sink has stays.
+    NotFound { lease: Lease<FetchDetail>, answer: NotFound },
     /// The resource has no details any more: its run no longer asks for the document.
     Obsolete(Lease<FetchDetail>),
     /// The attempt failed.
@@ -103,6 +104,8 @@ pub struct WalkRule {
     pub overlap_ms: i64,
     /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
     pub news_are_partial: bool,
+    /// Digest of the detail call; none: its rows are the documents.
+    pub endpoint: Option<u64>,
 }
 
 /// What happens to a job whose attempt failed.
@@ -125,7 +128,7 @@ impl<B> StepOutput<B> {
         match self {
             StepOutput::Page { lease, .. } | StepOutput::PageSkipped { lease, .. } => lease.clone().any_kind(),
             StepOutput::Sweep(lease) => lease.clone().any_kind(),
-            StepOutput::Document { lease, .. } | StepOutput::Gone(lease) | StepOutput::Obsolete(lease) => {
+            StepOutput::Document { lease, .. } | StepOutput::NotFound { lease, .. } | StepOutput::Obsolete(lease) => {
                 lease.clone().any_kind()
             }
             StepOutput::Failed { lease, .. } => lease.clone(),
@@ -141,15 +144,15 @@ impl<B> StepOutput<B> {
             StepOutput::Page { lease, page, rule } => {
                 StepOutput::Page { lease, page: page.convert_bodies(convert)?, rule }
             }
-            StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms } } => {
+            StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms }, endpoint } => {
                 let body = convert(&lease.job.kind.id, body)?;
-                StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms } }
+                StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms }, endpoint }
             }
             StepOutput::PageSkipped { lease, reason, transient, next } => {
                 StepOutput::PageSkipped { lease, reason, transient, next }
             }
             StepOutput::Sweep(lease) => StepOutput::Sweep(lease),
-            StepOutput::Gone(lease) => StepOutput::Gone(lease),
+            StepOutput::NotFound { lease, answer } => StepOutput::NotFound { lease, answer },
             StepOutput::Obsolete(lease) => StepOutput::Obsolete(lease),
             StepOutput::Failed { lease, failure } => StepOutput::Failed { lease, failure },
         })

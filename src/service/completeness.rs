@@ -324,6 +324,7 @@ impl Comparison {
                 (LedgerState::Gone, Some(held)) if held.is_listed && !is_listed => GapReason::ListingInSink,
                 (LedgerState::Gone, _) => {
                     counts.gone += 1;
+                    counts.gone_but_listed += u64::from(is_listed);
                     continue;
                 }
                 (LedgerState::Version(_), None) => GapReason::NotInSink,

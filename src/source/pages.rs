@@ -78,7 +78,7 @@ pub fn page(
     if ends.repeat && !position.is_first() && !raw.is_empty() && answer.previous == Some(digest.as_str()) {
         return Ok(ended(definition, position, Turn::ended(definition, position), next_parent));
     }
-    let next = turn.next.or_else(|| position.next_list(definition, next_parent));
+    let next = turn.next.or_else(|| position.next_list(definition, next_parent)).map(Position::answered);
     let (next, doubt) = (next_step(next), doubt.or(turn.doubt));
     let page = Page { rows, rejected, digest, next, doubt };
     Ok(Parsed { value: page, drift: left.into_iter().collect() })
@@ -134,19 +134,26 @@ fn ended(
     turn: Turn,
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Parsed<Page> {
-    let mut ended = no_list(definition, position, next_parent);
-    ended.value.doubt = turn.doubt;
-    ended
+    let next = position.next_list(definition, next_parent).map(Position::answered);
+    let page = Page { doubt: turn.doubt, ..Page::empty(next_step(next)) };
+    Parsed { value: page, drift: Vec::new() }
 }
 
-/// Result for a child list whose parent returned 404: an empty page. The walk continues with the next list.
+/// Result for a child list whose parent returned 404: an empty page. The walk continues with the next list. It is in
+/// doubt if no list of all parents was answered: their path may be wrong.
 pub fn no_list(
     definition: &Definition,
     position: &Position,
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Parsed<Page> {
     let next = position.next_list(definition, next_parent);
-    Parsed { value: Page::empty(next_step(next)), drift: Vec::new() }
+    let doubt = (next.is_none() && !position.was_answered()).then(|| {
+        format!(
+            "the API knows no list at {} for any of the documents that it belongs to (404): is resource.{}.list.path right?",
+            definition.list.path, definition.name
+        )
+    });
+    Parsed { value: Page { doubt, ..Page::empty(next_step(next)) }, drift: Vec::new() }
 }
 
 fn next_step(next: Option<Position>) -> Next {

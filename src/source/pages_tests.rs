@@ -429,7 +429,11 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     let row = r#"{"things":[{"id":"1"}]}"#;
     assert_ne!(answer(&first, row).digest, answer(&next, row).digest);
     assert_eq!(answer(&next, "{}").next, Next::End);
-    assert_eq!(position(&no_list(&child, &first, |_| Some("b".to_owned())).value.next), next);
+    assert_eq!(position(&no_list(&child, &first, |_| Some("b".to_owned())).value.next).answered(), next);
+    // The last parent has no list: one before it had, or none at all.
+    assert_eq!(no_list(&child, &next, |_| None).value.doubt, None);
+    let doubt = no_list(&child, &first, |_| None).value.doubt.unwrap();
+    assert!(doubt.contains("/owners/{parent}/things") && doubt.contains("resource.things.list.path"), "{doubt}");
 }
 
 #[test]

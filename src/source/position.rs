@@ -59,6 +59,9 @@ pub struct Position {
     /// Total of rows in the list, by its latest page that has one.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
+    /// The list of some parent was answered. A path that is wrong is "not found" for every parent.
+    #[serde(rename = "a", default, skip_serializing_if = "crate::domain::is_default")]
+    answered: bool,
 }
 
 impl Position {
@@ -113,7 +116,9 @@ impl Position {
 
     /// Identifies the list within its walk: parent and days.
     pub(super) fn list(&self) -> String {
-        Position { turn: 0, offset: 0, mark: None, total: None, ..self.clone() }.text().unwrap_or_default()
+        Position { turn: 0, offset: 0, mark: None, total: None, answered: false, ..self.clone() }
+            .text()
+            .unwrap_or_default()
     }
 
     /// The parameters of a call made now: the last minutes are counted back from the call.
@@ -175,6 +180,16 @@ impl Position {
     /// The first page of its list.
     pub fn is_first(&self) -> bool {
         self.turn == 0
+    }
+
+    /// The same position, once a list of a parent was answered.
+    pub(super) fn answered(self) -> Position {
+        Position { answered: self.parent.is_some(), ..self }
+    }
+
+    /// Whether the list of some parent was answered on this walk.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered
     }
 
     /// Number of rows on the pages before this one, where they are counted.

@@ -4,6 +4,7 @@
 //! | prefix | key | value |
 //! | --- | --- | --- |
 //! | `C` | day (0: ever), rule | calls, by how they were answered |
+//! | `G` | shop, resource | whether its detail call works: only then is a document that is "not found" gone |
 //! | `P` | shop | its rows were deleted for good |
 //! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
 //! | `S` | shop, resource, combination | the results of its last runs and calls, for the health |
@@ -105,7 +106,7 @@ pub(super) const RUNS_BY_STREAM: &[u8] = b"Us";
 pub(super) const SHOPS: &[u8] = b"s";
 
 /// The records whose keys begin with their shop, and which go with it.
-const OF_A_SHOP: [u8; 10] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D'];
+const OF_A_SHOP: [u8; 11] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D', b'G'];
 /// The records of all shops that are kept in another order: delayed jobs, parked records, runs.
 pub(super) const OF_ALL_SHOPS: [&[u8]; 3] = [DELAYED_JOBS, PARKED, RUNS];
 
@@ -139,8 +140,10 @@ of_texts! {
     checkpoints_of(shop, resource) = b'k';
     client(client_id) = b'c';
     deleted_shop(shop) = b'z';
+    detail_proof(shop, resource) = b'G';
     drift(resource) = b'f';
     gaps(shop, resource) = b'g';
+    parked_jobs_of(shop, resource) = b'h';
     parked_of_resource(shop, resource) = b'Y';
     parked_of_shop(shop) = b'y';
     pause(account, rule) = b'q';

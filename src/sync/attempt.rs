@@ -15,7 +15,7 @@ use crate::domain::clock::{Millis, millis};
 use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
 use crate::domain::{
     Attempt, Cause, Disposition, Failure, FetchDetail, FetchedDocument, JobKind, Lease, LeaseByKind, ListPage,
-    ListParams, Mode, Next, Page, RetryPolicy, Shop, StepOutput, StreamId, WalkRule,
+    ListParams, Mode, Next, NotFound, Page, RetryPolicy, Shop, StepOutput, StreamId, WalkRule,
 };
 use crate::source::pages::{self, Answer, Parsed};
 use crate::source::{Call, Outcome, Position, SourceError, Walk, news_since};
@@ -111,7 +111,8 @@ impl Step<'_> {
     }
 
     async fn fetch_detail(&self, lease: Lease<FetchDetail>) -> AttemptResult {
-        let Some(call) = pages::detail_call(self.definition, &lease.job.kind.id) else {
+        let call = pages::detail_call(self.definition, &lease.job.kind.id);
+        let Some((call, endpoint)) = call.zip(self.definition.detail_endpoint()) else {
             return AttemptResult::without_call(StepOutput::Obsolete(lease));
         };
         let made = match self.call(&call).await {
@@ -120,11 +121,11 @@ impl Step<'_> {
         };
         match self.parse_detail(&lease, &made.outcome) {
             Ok(Parsed { value: document, drift }) => {
-                let output = StepOutput::Document { lease, document };
+                let output = StepOutput::Document { lease, document, endpoint: endpoint.digest };
                 AttemptResult { output, call: Some(made), pause: None, drift }
             }
-            Err(SourceError::NotFound { .. }) => {
-                let output = StepOutput::Gone(lease);
+            Err(SourceError::NotFound { status, .. }) => {
+                let output = StepOutput::NotFound { lease, answer: NotFound { endpoint, status } };
                 AttemptResult { output, call: Some(made), pause: None, drift: Vec::new() }
             }
             Err(error) => self.failed(lease, Some(made), &error),
@@ -152,6 +153,7 @@ impl Step<'_> {
             newest_first: self.definition.newest_first(combination),
             overlap_ms: millis(list.overlap),
             news_are_partial: list.windows.is_some() || list.recent.is_some(),
+            endpoint: self.definition.detail_endpoint().map(|endpoint| endpoint.digest),
         }
     }
 

@@ -28,6 +28,7 @@ mod messages;
 mod metrics;
 mod model;
 mod mysql;
+mod not_found;
 mod openapi_check;
 mod other_api;
 mod outage;

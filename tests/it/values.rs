@@ -263,7 +263,8 @@ async fn a_410_is_gone_and_a_403_with_retry_after_is_asked_again() {
     let mut app = Things { own: DETAIL, ..Things::default() }.synced(&address, None).await;
     let runs = app.runs("shop").await;
     assert_eq!((&runs[0]["gone"], &runs[0]["fetched"], &runs[0]["parked"]), (&json!(1), &json!(1), &json!(1)));
-    assert_eq!(["gone", "limited", "refused"].map(|id| api.calls(&format!("/things/{id}"))), [1, 2, 1]);
+    // Whether one is gone is known once another was answered.
+    assert_eq!(["gone", "limited", "refused"].map(|id| api.calls(&format!("/things/{id}"))), [2, 2, 1]);
     app.expect_parked(1);
     app.finish().await;
 }

@@ -247,8 +247,9 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
     let list = status.list_trouble.as_ref().map(|trouble| ("list", trouble));
     let detail = status.detail_trouble.as_ref().map(|trouble| ("detail", trouble));
     let lasts = [list, detail].into_iter().flatten().find(|(_, trouble)| {
-        // A negative age means that the clock was set back: count it as lasting.
-        !(0..patience).contains(&facts.now.saturating_sub(trouble.since))
+        // A negative age means that the clock was set back: count it as lasting. Several calls led to "all not found".
+        trouble.cause.class == ErrorClass::AllNotFound
+            || !(0..patience).contains(&facts.now.saturating_sub(trouble.since))
     });
     lasts.map(|(kind, trouble)| Verdict {
         state: State::Failing,

@@ -199,6 +199,12 @@ pub fn class_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
         ErrorClass::Forbidden => {
             format!("have the account allowed to read {resource}, or leave {resource} out of the resources of the shop")
         }
+        ErrorClass::AllNotFound => {
+            format!(
+                "correct resource.{resource}.detail.path, or have the account allowed to read {resource}: {check} reads one \
+                 document of {resource}; what is parked is then read by itself"
+            )
+        }
         ErrorClass::NotFound | ErrorClass::Rejected => {
             format!("compare the definition of {resource} and source.base_url with the API's documentation")
         }

@@ -189,6 +189,22 @@ pub(crate) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) ->
     Ok(note.unknown || note.version == GONE || is_misjudged)
 }
 
+/// Whether the API did not know the document when it was last asked for.
+pub(crate) fn is_unknown(tx: &Tx<'_>, shop: &str, resource: &str, id: &str) -> Result<bool, StoreError> {
+    let Some(bytes) = tx.get(&keyspace::document(shop, resource, id))? else { return Ok(false) };
+    Ok(decode::<DocumentNote>("a ledger document", &bytes)?.unknown)
+}
+
+/// Forgets that a document which was never read is gone: that is not believed any more.
+pub(crate) fn forget_gone(tx: &mut Tx<'_>, shop: &str, resource: &str, id: &str) -> Result<(), StoreError> {
+    let key = keyspace::document(shop, resource, id);
+    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    if decode::<DocumentNote>("a ledger document", &bytes)?.version == GONE {
+        tx.delete(key);
+    }
+    Ok(())
+}
+
 /// The API does not know the id any more. What the sink holds stays: absence is not deletion.
 pub(crate) fn apply_gone(
     tx: &mut Tx<'_>,

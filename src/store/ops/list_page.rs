@@ -19,6 +19,7 @@ use crate::store::ops::passes;
 use crate::store::ops::run_progress;
 use crate::store::ops::start_run;
 use crate::store::records::checkpoints;
+use crate::store::records::detail_proofs;
 use crate::store::records::jobs::new_job;
 use crate::store::records::ledger::RowNote;
 use crate::store::records::outbox;
@@ -73,6 +74,9 @@ pub(crate) fn apply(
     now: i64,
 ) -> Result<(), StoreError> {
     let Some(run) = walking(tx, &asked)? else { return Ok(()) };
+    if let (1, Some(endpoint)) = (asked.page, rule.endpoint) {
+        detail_proofs::note_endpoint(tx, &run.stream.shop, &run.stream.resource, endpoint)?;
+    }
     if let Some(error) = repeats(&asked, &page, &run.stream.resource) {
         return start_run::fail(tx, run.id, &run.stream, error, now);
     }

@@ -10,6 +10,7 @@ pub(crate) mod lease;
 pub(crate) mod list_page;
 pub(crate) mod list_runs;
 pub(crate) mod listing_state;
+pub(crate) mod not_found;
 pub(crate) mod open;
 pub(crate) mod park;
 pub(crate) mod parse_alert;

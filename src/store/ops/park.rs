@@ -27,7 +27,7 @@ pub(crate) const AUTO_RETRY_AFTER: Backoff = Backoff::new(Duration::from_secs(10
 
 pub(crate) const AUTO_RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Dead letters that one walk looks at, and so retries at most.
+/// Dead letters that one walk retries or deletes at most.
 pub(crate) const AUTO_RETRIED_MAX: usize = 500;
 
 /// Pauses shops whose parked records have reached the limit in this transaction: a fault that
@@ -66,13 +66,15 @@ pub(crate) struct Parking {
     pub(crate) transient: bool,
     /// Of a list page: the walk continues with the page after it.
     pub(crate) walk_continues: bool,
+    /// Of a detail: "not found", by a call that is not proved to work.
+    pub(crate) doubted: bool,
 }
 
 /// Parks a job; a page whose walk does not go on fails its run.
 pub(crate) fn park_job(
     tx: &mut Tx<'_>,
     mut job: Job,
-    Parking { cause, transient, walk_continues }: Parking,
+    Parking { cause, transient, walk_continues, doubted }: Parking,
     now: i64,
 ) -> Result<(), StoreError> {
     let Cause { class, text: reason } = cause;
@@ -114,7 +116,7 @@ pub(crate) fn park_job(
         let pause = millis(AUTO_RETRY_AFTER.pause(job.auto_retries));
         let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
         let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
-        let note = AutoRetry { parked: parked.id, not_before: now.saturating_add(pause), page_of };
+        let note = AutoRetry { parked: parked.id, not_before: now.saturating_add(pause), page_of, doubted };
         tx.put(keyspace::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::domain::clock::millis;
-use crate::domain::{Job, JobKind, Mode, Parked, Run, RunState};
+use crate::domain::{Job, JobKind, Mode, Parked, ProofState, Run, RunState};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::Head;
 use crate::store::error::StoreError;
@@ -14,6 +14,7 @@ use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::ops::park::{AUTO_RETRIED_MAX, AUTO_RETRY_AFTER_MAX};
 use crate::store::ops::run_progress;
 use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
+use crate::store::records::detail_proofs;
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
@@ -24,16 +25,39 @@ use crate::store::tx::transaction::Tx;
 /// Records requeued by one commit when all of a shop are retried, and their bytes.
 pub(crate) const RETRIED_MAX: usize = 500;
 
+/// Reads that were "not found" which one walk tries again while their call is not proved to work.
+const PROBES_MAX: usize = 3;
+
 pub(crate) const RETRIED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Automatic retry after a walk to the end of a list: requeues reads of its stream that may succeed by now, and deletes
 /// dead letters of pages that the walk has read. What was parked during an outage needs no request.
 pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64) -> Result<(), StoreError> {
     let prefix = keyspace::parked_jobs(&walked.stream);
-    for (key, bytes) in tx.scan(&prefix, &prefix, AUTO_RETRIED_MAX)? {
+    let proof = detail_proofs::read(tx, &walked.stream.shop, &walked.stream.resource)?;
+    let proof = proof.map_or(ProofState::Untried, |proof| proof.state);
+    let (mut found, mut probes) = (Vec::new(), 0);
+    for pair in tx.pairs(&prefix, &prefix) {
+        let (key, bytes) = pair?;
         let note: AutoRetry = decode("a parked job", &bytes)?;
         // A clock that was ahead once must not put it off for ever.
-        let is_due = note.not_before <= now || note.not_before > now.saturating_add(millis(AUTO_RETRY_AFTER_MAX));
+        let mut is_due = note.not_before <= now || note.not_before > now.saturating_add(millis(AUTO_RETRY_AFTER_MAX));
+        if note.doubted && proof == ProofState::Answered {
+            is_due = true;
+        } else if note.doubted {
+            // One that is answered proves the call; then all others are read too.
+            is_due = probes < PROBES_MAX && (is_due || proof == ProofState::Untried);
+            if !is_due {
+                continue;
+            }
+            probes += 1;
+        }
+        found.push((key, note, is_due));
+        if found.len() == AUTO_RETRIED_MAX {
+            break;
+        }
+    }
+    for (key, note, is_due) in found {
         match note.page_of {
             None if is_due => drop(retry(tx, note.parked, true, now)?),
             // A walk for news does not read what a whole one gave up.
@@ -45,6 +69,26 @@ pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64
         }
     }
     Ok(())
+}
+
+/// Tries the reads of a resource again that were parked until its detail call is proved to work. Returns whether there may
+/// be more.
+pub(crate) fn retry_doubted(tx: &mut Tx<'_>, shop: &str, resource: &str, now: i64) -> Result<bool, StoreError> {
+    let prefix = keyspace::parked_jobs_of(shop, resource);
+    let mut found = Vec::new();
+    for pair in tx.pairs(&prefix, &prefix) {
+        let note: AutoRetry = decode("a parked job", &pair?.1)?;
+        if note.doubted {
+            found.push(note.parked);
+        }
+        if found.len() == RETRIED_MAX {
+            break;
+        }
+    }
+    for id in &found {
+        retry(tx, *id, true, now)?;
+    }
+    Ok(found.len() == RETRIED_MAX)
 }
 
 pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Result<bool, StoreError> {

@@ -16,6 +16,7 @@ use crate::store::ops::acknowledge;
 use crate::store::ops::detail;
 use crate::store::ops::lease;
 use crate::store::ops::list_page;
+use crate::store::ops::not_found;
 use crate::store::ops::park::{self, Parking};
 use crate::store::ops::passes;
 use crate::store::ops::run_progress::RunCounts;
@@ -78,9 +79,9 @@ fn ends_job(output: &SealedOutput) -> bool {
     !matches!(output, StepOutput::Failed { failure: Failure::Postpone { .. } | Failure::StopShop { .. }, .. })
 }
 
-/// Whether the API gave a valid answer.
+/// Whether the API gave a valid answer. Whether "not found" is one is decided by `not_found`.
 fn is_answer(output: &SealedOutput) -> bool {
-    matches!(output, StepOutput::Page { .. } | StepOutput::Document { .. } | StepOutput::Gone(_))
+    matches!(output, StepOutput::Page { .. } | StepOutput::Document { .. })
 }
 
 fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Result<bool, StoreError> {
@@ -97,11 +98,14 @@ fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: i64
         StepOutput::Page { lease, page, rule } => list_page::apply(tx, lease.job.kind, page, rule, now),
         StepOutput::PageSkipped { lease, reason, transient, next } => {
             let walk_continues = list_page::pass_over(tx, lease.job.kind.clone(), next, &reason.text, now)?;
-            give_up(tx, lease.job.any_kind(), Parking { cause: reason, transient, walk_continues }, now)
+            give_up(tx, lease.job.any_kind(), Parking { cause: reason, transient, walk_continues, doubted: false }, now)
         }
         StepOutput::Sweep(lease) => passes::apply_sweep(tx, &lease.job.kind, now),
-        StepOutput::Document { lease, document } => detail::apply(tx, &lease.job, &document, counts, now),
-        StepOutput::Gone(lease) => detail::apply_gone(tx, &lease.job, counts, now),
+        StepOutput::Document { lease: Lease { job, .. }, document, endpoint } => {
+            detail::apply(tx, &job, &document, counts, now)?;
+            not_found::answered(tx, &job.shop, &job.resource, endpoint, now)
+        }
+        StepOutput::NotFound { lease, answer } => not_found::apply(tx, lease.job, &answer, counts, now),
         StepOutput::Obsolete(lease) => {
             counts.obsolete(lease.job.kind.run);
             Ok(())
@@ -130,7 +134,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
             Ok(())
         }
         Failure::Park { reason, transient } => {
-            give_up(tx, job, Parking { cause: reason, transient, walk_continues: false }, now)
+            give_up(tx, job, Parking { cause: reason, transient, walk_continues: false, doubted: false }, now)
         }
     }
 }

@@ -98,6 +98,9 @@ pub(crate) struct AutoRetry {
     /// Of a page or a sweep: how far its walk was to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) page_of: Option<Mode>,
+    /// Of a document that is "not found" by a call that is not proved to work.
+    #[serde(default, skip_serializing_if = "crate::domain::is_default")]
+    pub(crate) doubted: bool,
 }
 
 /// Deletes a resolved dead letter.

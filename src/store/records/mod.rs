@@ -4,6 +4,7 @@ pub(crate) mod api_keys;
 pub(crate) mod call_counts;
 pub(crate) mod checkpoints;
 pub(crate) mod dead_letters;
+pub(crate) mod detail_proofs;
 pub(crate) mod drift;
 pub(crate) mod idempotency;
 pub(crate) mod jobs;

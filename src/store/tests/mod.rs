@@ -29,13 +29,14 @@ use secrecy::{ExposeSecret, SecretString};
 use super::engine::{kv::Kv, memory::MemoryKv};
 use super::{NewShop, OccupiedSlots, Queue, QueueKind, SealKey, Settled, Store, StoreError};
 use crate::domain::{
-    Clock, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next, Page, Rejected, Row, RunState,
-    StepOutput, StreamId, Trigger, WalkRule,
+    Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next, NotFound, Page,
+    Rejected, Row, RunState, StepOutput, StreamId, Trigger, WalkRule,
 };
 
-const DAY: i64 = 86_400_000;
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
 const NOW: i64 = 1_790_000_000_000;
-const RULE: WalkRule = WalkRule { newest_first: true, overlap_ms: DAY, news_are_partial: false };
+const RULE: WalkRule = WalkRule { newest_first: true, overlap_ms: DAY, news_are_partial: false, endpoint: Some(0) };
 
 struct Fixture {
     store: Store,
@@ -123,7 +124,7 @@ impl Answer for Page {
 impl Answer for FetchedDocument {
     fn to(self, lease: Lease) -> StepOutput {
         let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
-        StepOutput::Document { lease, document: self }
+        StepOutput::Document { lease, document: self, endpoint: 0 }
     }
 }
 
@@ -139,7 +140,8 @@ struct Gone;
 impl Answer for Gone {
     fn to(self, lease: Lease) -> StepOutput {
         let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
-        StepOutput::Gone(lease)
+        let endpoint = DetailEndpoint { digest: 0, path: "/things/{id}".into() };
+        StepOutput::NotFound { lease, answer: NotFound { endpoint, status: 404 } }
     }
 }
 
