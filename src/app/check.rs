@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::check_mysql::{check_mysql, shops_to_restore};
 use super::single_call::{Caller, Read, document_error, to_error};
 use super::{App, is_initialized};
 use crate::catalog::Definition;
@@ -12,16 +13,10 @@ use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
 use crate::domain::{ListParams, Mode, Next, Page, Shop, ShopState};
 use crate::sink::Mysql;
-use crate::sink::mysql::{Fault, Inspection, Rights, Severity, grant};
 use crate::source::pages::{self, Parsed};
-use crate::source::{Credentials, Position, SourceConfig, Walk};
+use crate::source::{Credentials, Position, Walk};
 use crate::store::StoreError;
 
-const NO_SHOPS: &str =
-    "none yet; register one with `waybill shops add`, or with POST /api/v1/shops while `waybill serve` runs";
-
-/// Size of a statement beside the document itself, in bytes: columns repeat parts of it.
-const SPARE_BYTES: u64 = 1 << 20;
 /// A list whose budget requires a longer wait is skipped.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -44,7 +39,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(subject: impl Into<String>, level: CheckLevel, text: impl Into<String>) -> Finding {
+    pub(super) fn new(subject: impl Into<String>, level: CheckLevel, text: impl Into<String>) -> Finding {
         Finding { subject: subject.into(), level, text: text.into() }
     }
 
@@ -73,10 +68,13 @@ impl App {
     /// Checks the configuration against the marketplace and MySQL.
     pub async fn check(config: &Config) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let mysql = config.mysql_url.as_ref();
+        let mysql = mysql.map(|url| Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone()));
+        let reachable = mysql.as_ref().and_then(|mysql| mysql.as_ref().ok());
         let opened = is_initialized(&config.data_dir).then(|| Caller::open(config));
         match opened {
-            None => findings.push(Finding::ok("shops", NO_SHOPS)),
-            Some(Ok(caller)) => check_shops(&caller, &mut findings).await,
+            None => findings.push(shops_to_restore(config, None, reachable).await),
+            Some(Ok(caller)) => check_shops(&caller, reachable, &mut findings).await,
             Some(Err(error)) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {
                 let what =
                     "not checked: a running waybill uses the store; ask its GET /api/v1/shops and /api/v1/status";
@@ -84,25 +82,24 @@ impl App {
             }
             Some(Err(error)) => findings.push(Finding::fail("store", format!("{error:#}"))),
         }
-        if let Some(url) = &config.mysql_url {
-            match Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone()) {
-                Ok(mysql) => check_mysql(&mysql, &mut findings).await,
-                Err(error) => findings.push(Finding::fail("mysql", error.text)),
-            }
-        } else {
-            findings.push(Finding::ok("sink", "the embedded archive (no mysql.url)"));
+        match mysql {
+            Some(Ok(mysql)) => check_mysql(&mysql, &mut findings).await,
+            Some(Err(error)) => findings.push(Finding::fail("mysql", error.text)),
+            None => findings.push(Finding::ok("sink", "the embedded archive (no mysql.url)")),
         }
         findings
     }
 }
 
-async fn check_shops(caller: &Caller<'_>, findings: &mut Vec<Finding>) {
+async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut Vec<Finding>) {
     let shops = match caller.store.shops() {
         Ok(shops) => shops,
         Err(error) => return findings.push(Finding::fail("shops", error.to_string())),
     };
     if shops.is_empty() {
-        findings.push(Finding::ok("shops", NO_SHOPS));
+        // Only a new store is filled from MySQL.
+        let mysql = mysql.filter(|_| caller.store.is_blank().unwrap_or(true));
+        findings.push(shops_to_restore(caller.config, Some(&caller.store), mysql).await);
     }
     for shop in shops {
         // Paused and refused shops are never called; repeated logins of a refused client may get it blocked.
@@ -299,108 +296,5 @@ impl PageTest<'_> {
             Some(doubt) => Err(doubt),
             None => Ok(page),
         }
-    }
-}
-
-async fn check_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
-    match mysql.rights().await {
-        Ok(rights) => {
-            let found = format!("{}, packets up to {} bytes", rights.server_version, rights.max_allowed_packet);
-            findings.push(Finding::ok("mysql", found));
-            findings.push(Finding::of("mysql: rights", user_rights(&rights)));
-            findings.extend(packet_room(&rights));
-            // A missing privilege is reported once.
-            if rights.lacks_for_rows.is_empty() {
-                match mysql.inspect().await {
-                    Ok(inspection) => check_tables(inspection, findings),
-                    Err(error) => findings.push(Finding::fail("mysql: writes", error.text)),
-                }
-            }
-        }
-        Err(error) => findings.push(Finding::fail("mysql", error.text)),
-    }
-    if let Err(error) = mysql.disconnect().await {
-        tracing::debug!(%error, "failed to close the connections to MySQL");
-    }
-}
-
-/// Reports faults of the tables, and whether test rows can be written.
-fn check_tables(inspection: Inspection, findings: &mut Vec<Finding>) {
-    for Fault { severity, text, .. } in inspection.faults {
-        let level = if severity == Severity::Notice { CheckLevel::Warn } else { CheckLevel::Fail };
-        findings.push(Finding::new("mysql: table", level, text));
-    }
-    if !inspection.written.is_empty() {
-        let text = format!("test rows were written to {} and rolled back", inspection.written.join(", "));
-        findings.push(Finding::ok("mysql: writes", text));
-    }
-}
-
-/// Warns if the server accepts smaller packets than the largest document.
-fn packet_room(rights: &Rights) -> Option<Finding> {
-    let read_max = SourceConfig::BODY_MAX as u64;
-    let text = format!(
-        "max_allowed_packet is {} bytes, but documents may have up to {read_max} bytes: those that the server rejects \
-         are parked; run SET GLOBAL max_allowed_packet = {}",
-        rights.max_allowed_packet,
-        2 * read_max,
-    );
-    (rights.max_allowed_packet < read_max + SPARE_BYTES).then(|| Finding::warn("mysql: packets", text))
-}
-
-/// Checks the privileges of the user, who needs none to create tables once they all exist.
-fn user_rights(rights: &Rights) -> Result<String, String> {
-    let missing = rights.missing_tables.first();
-    // Only the privileges that are needed now, in one statement.
-    let for_tables = rights.lacks_for_tables.iter().filter(|_| missing.is_some());
-    let lacks: Vec<&str> = rights.lacks_for_rows.iter().chain(for_tables).copied().collect();
-    let statement = |lacks: &[&str]| grant(&lacks.join(", "), &rights.database, &rights.account);
-    match (lacks.as_slice(), missing) {
-        ([], _) if rights.lacks_for_tables.is_empty() => {
-            Ok("the user may read and write rows, and create and change tables".to_owned())
-        }
-        ([], _) => Ok(format!(
-            "the user may read and write rows; all tables are there; the user lacks {}, so new columns and tables \
-             must be created by hand: `waybill schema print` shows them",
-            rights.lacks_for_tables.join(" and ")
-        )),
-        (lacks, Some(first)) if !rights.lacks_for_tables.is_empty() => Err(format!(
-            "table `{first}` is missing, and the user lacks {}; run {}; or create the tables as another user with the output of \
-             `waybill schema print`",
-            lacks.join(", "),
-            statement(lacks)
-        )),
-        (lacks, _) => Err(format!("the user lacks {}; run {}", lacks.join(", "), statement(lacks))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::user_rights;
-    use crate::sink::mysql::Rights;
-
-    #[test]
-    fn missing_privileges_are_one_failure_with_one_grant() {
-        let rights = |rows: &[&'static str], tables: &[&'static str], missing: &[&str]| {
-            user_rights(&Rights {
-                server_version: "10.11".into(),
-                account: "'w'@'%'".into(),
-                database: "`shops`".into(),
-                sql_mode: String::new(),
-                max_allowed_packet: 1,
-                lacks_for_rows: rows.to_vec(),
-                lacks_for_tables: tables.to_vec(),
-                missing_tables: missing.iter().map(|name| (*name).to_owned()).collect(),
-            })
-        };
-        assert!(rights(&[], &[], &["shipments"]).is_ok());
-        assert!(rights(&[], &["CREATE"], &[]).unwrap().contains("lacks CREATE"));
-        let said = rights(&["INSERT"], &["CREATE", "ALTER"], &["shipments"]).unwrap_err();
-        assert!(
-            said.contains("`shipments`") && said.contains("GRANT INSERT, CREATE, ALTER ON `shops`.* TO 'w'@'%'"),
-            "{said}"
-        );
-        let said = rights(&["INSERT", "DELETE"], &["CREATE"], &[]).unwrap_err();
-        assert!(said.contains("GRANT INSERT, DELETE ON `shops`.* TO 'w'@'%'"), "{said}");
     }
 }

@@ -31,9 +31,17 @@ pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Resul
 /// # Errors
 /// As [`obtain`].
 pub(crate) fn is_made(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<bool> {
+    Ok(existing(source, data_dir)?.is_some())
+}
+
+/// The key, if it exists.
+///
+/// # Errors
+/// As [`obtain`].
+pub(super) fn existing(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<Option<Zeroizing<[u8; 32]>>> {
     match source {
-        MasterKeySource::Env(text) => given(text).map(|_| true),
-        MasterKeySource::File(path) => Ok(read(path, data_dir)?.is_some()),
+        MasterKeySource::Env(text) => given(text).map(Some),
+        MasterKeySource::File(path) => read(path, data_dir),
     }
 }
 

@@ -12,7 +12,8 @@
 //!
 //! | file | command |
 //! | --- | --- |
-//! | `check` | `waybill check`: tokens, first pages, MySQL |
+//! | `check` | `waybill check`: tokens, first pages |
+//! | `check_mysql` | its part about MySQL |
 //! | `infer` | `waybill schema infer` |
 //! | `preview` | `waybill preview` |
 //! | `schema` | `waybill schema`: tables, replay |
@@ -20,6 +21,7 @@
 //! | `state` | `waybill state` |
 
 mod check;
+mod check_mysql;
 pub mod infer;
 pub mod machine;
 mod master_key;

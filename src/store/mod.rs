@@ -54,7 +54,7 @@ pub use records::call_counts::{CALL_DAYS_KEPT, LOGIN_RULE};
 pub use records::idempotency::{AnswerName, StoredResponse};
 pub use records::ledger::ListedRows;
 pub use records::outbox::{OutboxItem, OutboxPosition};
-pub use records::shops::Secrets;
+pub use records::shops::{Secrets, opens_shop};
 pub use records::walk_costs::{WalkCost, WalkCosts};
 pub use tx::counters::Counters;
 pub use tx::handle::{Store, blocking};

@@ -43,6 +43,13 @@ pub struct Fault {
     pub text: String,
 }
 
+impl Fault {
+    /// Whether it keeps a start from writing this table.
+    pub(super) fn blocks(&self, table: &str) -> bool {
+        self.severity == Severity::Corrupts && self.table == table
+    }
+}
+
 /// A table as the server describes it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {

@@ -126,6 +126,17 @@ impl Mysql {
         Ok(counted.iter().any(|count| *count > 0))
     }
 
+    /// As [`Mysql::shops`]; none if the tables are not created yet.
+    ///
+    /// # Errors
+    /// As [`Mysql::shops`].
+    pub async fn shops_if_any(&self) -> Result<Vec<(Shop, Vec<u8>)>, SinkError> {
+        let text = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+                    AND TABLE_NAME = 'waybill_shops'";
+        let tables: Vec<u64> = self.read(text, Params::Empty).await?;
+        if tables.iter().all(|count| *count == 0) { Ok(Vec::new()) } else { self.shops().await }
+    }
+
     /// Reads all mirrored shops with their encrypted secrets, by id.
     ///
     /// # Errors

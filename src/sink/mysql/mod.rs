@@ -10,6 +10,7 @@
 
 mod alike;
 mod child_check;
+mod compare;
 mod errors;
 mod execute;
 mod inspect;
@@ -48,6 +49,7 @@ use errors::sink_error;
 use layout::Layout;
 
 pub use child_check::Range;
+pub use compare::PlannedChange;
 pub use inspect::{Fault, Severity};
 pub use mirror::{LedgerPart, LedgerRow};
 pub use rehearse::Inspection;

@@ -13,6 +13,7 @@ use crate::domain::document::Document;
 use crate::domain::stream::{Checkpoint, ListParams, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
 
+use super::compare::{PlannedChange, compare, layout_now};
 use super::errors::sink_error;
 use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, soon};
 use super::inspect::{self, Fault, Found, Severity};
@@ -32,6 +33,8 @@ const CHARACTER: &str = "\u{1f600}";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     pub faults: Vec<Fault>,
+    /// What the next start creates, adds and widens.
+    pub planned: Vec<PlannedChange>,
     /// Resources whose writes were tried and accepted.
     pub written: Vec<String>,
 }
@@ -65,19 +68,35 @@ impl Mysql {
                     inspection.faults.extend(inspect::own_faults(table, key, &found));
                     is_mirrored &= found.has_transactions();
                 }
-                None => is_mirrored = false,
+                None => {
+                    is_mirrored = false;
+                    inspection.planned.push(PlannedChange::creation(table));
+                }
             }
         }
         for layout in &self.layouts {
-            let mut tables = Vec::new();
+            let (mut tables, mut differences) = (Vec::new(), Vec::new());
             for table in layout.tables() {
+                let difference = compare(conn, table).await?;
                 if let Some(found) = inspect::describe(conn, &table.name).await? {
-                    inspection.faults.extend(inspect::faults(table, &found));
+                    // A missing key column is reported as a difference, where its cause is known.
+                    if found.lacks(table.key()).is_none() {
+                        inspection.faults.extend(inspect::faults(table, &found));
+                    }
                     tables.push(found);
                 }
+                if let Some(text) = &difference.refused {
+                    let (table, severity) = (table.name.clone(), Severity::Corrupts);
+                    inspection.faults.push(Fault { table, severity, text: text.clone() });
+                }
+                if !inspection.faults.iter().any(|fault| fault.blocks(&table.name)) {
+                    inspection.planned.extend(difference.planned());
+                }
+                differences.push(difference);
             }
-            // Missing tables are created at the start.
-            if tables.len() < 1 + layout.children.len() || !tables.iter().all(Found::has_transactions) {
+            // Only what is there can be tried.
+            let Some(layout) = &layout_now(layout, &differences) else { continue };
+            if !tables.iter().all(Found::has_transactions) {
                 continue;
             }
             if tables.iter().any(Found::has_triggers) && has_tables_without_transactions(conn).await? {

@@ -5,7 +5,7 @@
 //! prepared database. A column whose values could be lost by a change of its definition is left alone and reported
 //! with the remedy. DDL is not transactional: each step can be repeated, and a named lock serialises processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use tokio::time::timeout;
 use crate::catalog::Definition;
 use crate::sink::{SinkError, SinkErrorClass};
 
+use super::compare::{FoundColumn, columns_of, compare, has_whole_index};
 use super::errors::sink_error;
 use super::execute::soon;
 use super::inspect::{self, Fault, MIGRATIONS_TABLE_NAME, OWN_KEYS, Severity};
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
 use super::replay::forget_other_layouts;
-use super::types::{Fit, fit, is_long_text};
+use super::types::is_long_text;
 use super::{ANSWER_TIME_MAX, Mysql, answered, close};
 
 /// Indexing a large table takes a while.
@@ -62,14 +63,6 @@ enum Fitted {
     Same,
     Gained,
     Made,
-}
-
-/// An existing column.
-struct Found {
-    /// Its type as the server reports it.
-    kind: String,
-    /// The server accepts only JSON.
-    is_json: bool,
 }
 
 impl Mysql {
@@ -227,86 +220,31 @@ async fn warn_recreated_table(conn: &mut Conn, layout: &Layout) -> Result<(), Si
 
 /// Creates the table, or adds what it lacks.
 async fn fit_table(conn: &mut Conn, table: &SqlTable) -> Result<Fitted, SinkError> {
-    let mut found = columns_of(conn, &table.name).await?;
-    if found.is_empty() {
+    let mut difference = compare(conn, table).await?;
+    if difference.is_missing() {
         query(conn, &table.create()).await?;
         return Ok(Fitted::Made);
     }
-    if let Some(missing) = table.key().iter().find(|name| !found.contains_key(*name)) {
-        return Err(not_ours(conn, table, missing, &found).await?);
-    }
-    let indexes = indexes_of(conn, &table.name).await?;
-    let (mut changed, mut refused) = (Vec::new(), Vec::new());
-    for column in &table.columns {
-        match found.get(&column.name) {
-            None => changed.push(column),
-            Some(there) => match fit(&there.kind, there.is_json, &column.kind) {
-                Fit::Fine => {}
-                Fit::Widen => changed.push(column),
-                Fit::No => refused.push(refusal(table, column, there, has_whole_index(&indexes, column, there))),
-            },
-        }
-    }
-    if !refused.is_empty() {
-        let text = format!("table `{}`: {}", table.name, refused.join("; "));
+    if let Some(text) = difference.refused {
         return Err(SinkError::new(SinkErrorClass::Operator, text));
     }
-    for column in &changed {
-        let kind = match found.get(&column.name) {
+    for column in difference.lacking.iter().chain(&difference.narrow) {
+        let kind = match difference.found.get(&column.name) {
             None => add_column(conn, table, column).await?,
-            Some(there) => widen_column(conn, table, column, has_whole_index(&indexes, column, there)).await?,
+            Some(there) => {
+                widen_column(conn, table, column, has_whole_index(&difference.indexes, column, there)).await?
+            }
         };
-        found.insert(column.name.clone(), Found { kind, is_json: false });
+        difference.found.insert(column.name.clone(), FoundColumn { kind, is_json: false });
     }
-    for index in table.indexes.iter().filter(|index| !indexes.contains(&format!("by_{index}"))) {
-        let is_text = found.get(index).is_some_and(|there| is_long_text(&there.kind));
+    for index in &difference.unindexed {
+        let is_text = difference.found.get(*index).is_some_and(|there| is_long_text(&there.kind));
         let part = if is_text { key_part(index, true) } else { table.key_part(index) };
         alter(conn, &table.add_index(index, &part), &INDEX_WAYS).await.map_err(|error| sink_error(&error))?;
         tracing::info!(table = table.name, index, "MySQL: index added");
     }
-    Ok(if changed.is_empty() { Fitted::Same } else { Fitted::Gained })
-}
-
-/// Whether the column has an index of ours that covers the whole of it.
-fn has_whole_index(indexes: &BTreeSet<String>, column: &SqlColumn, there: &Found) -> bool {
-    indexes.contains(&format!("by_{}", column.name)) && !SqlTable::is_long(&there.kind)
-}
-
-/// Why a column is left alone, and the remedy.
-fn refusal(table: &SqlTable, column: &SqlColumn, there: &Found, has_whole_index: bool) -> String {
-    let (name, is) = (&column.name, if there.is_json { "json" } else { there.kind.as_str() });
-    let asked = column.kind.split(' ').next().unwrap_or_default().to_lowercase();
-    let statement = table.change_column(column, false, has_whole_index);
-    format!(
-        "column `{name}` is {is} and the definition asks for {asked}, which could lose values; change the definition \
-         back, give the column another name, or run {statement}"
-    )
-}
-
-/// Explains a table that lacks a key column. If the table is ours, names the column it has instead.
-async fn not_ours(
-    conn: &mut Conn,
-    table: &SqlTable,
-    missing: &str,
-    found: &BTreeMap<String, Found>,
-) -> Result<SinkError, SinkError> {
-    let text = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND \
-                TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
-    let key: Vec<String> = soon(conn.exec(text, (&table.name,))).await?;
-    let has = |names: &[&str]| names.iter().all(|name| found.contains_key(*name));
-    let is_ours = has(&["shop_id", "version"]) && (has(&["document", "row_hash"]) || has(&["position"]));
-    let table = &table.name;
-    let text = match key.get(1).filter(|_| is_ours && missing != "shop_id" && missing != "position") {
-        Some(old) => format!(
-            "table `{table}` is Waybill's, but the column of its id is called `{old}` there and `{missing}` in the \
-             definition; change the definition back, or run ALTER TABLE `{table}` RENAME COLUMN `{old}` TO `{missing}`"
-        ),
-        None => format!(
-            "table `{table}` exists but is not Waybill's: it has no column `{missing}`; rename it, or give the \
-             resource another table name"
-        ),
-    };
-    Ok(SinkError::new(SinkErrorClass::Operator, text))
+    let has_gained = !(difference.lacking.is_empty() && difference.narrow.is_empty());
+    Ok(if has_gained { Fitted::Gained } else { Fitted::Same })
 }
 
 /// Alters a table with the first algorithm that the server accepts; the last attempt leaves the choice to it.
@@ -353,44 +291,11 @@ async fn or_text(conn: &mut Conn, column: &SqlColumn, statement: impl Fn(bool) -
     }
 }
 
-/// The columns of a table by name; empty if there is no such table.
-async fn columns_of(conn: &mut Conn, table: &str) -> Result<BTreeMap<String, Found>, SinkError> {
-    let text = "SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS \
-                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
-    let rows: Vec<(String, String)> = soon(conn.exec(text, (table,))).await?;
-    let kind = |kind: String| Found { kind: kind.to_lowercase(), is_json: false };
-    let mut found: BTreeMap<_, _> = rows.into_iter().map(|(name, text)| (name.to_lowercase(), kind(text))).collect();
-    if found.values().any(|there| there.kind == "longtext") {
-        for name in json_columns(conn, table).await? {
-            found.entry(name).and_modify(|there| there.is_json = true);
-        }
-    }
-    Ok(found)
-}
-
-/// Columns that MariaDB stores as LONGTEXT but accepts only JSON for.
-async fn json_columns(conn: &mut Conn, table: &str) -> Result<Vec<String>, SinkError> {
-    let version: Option<String> = soon(conn.query_first("SELECT VERSION()")).await?;
-    if !version.is_some_and(|version| version.contains("MariaDB")) {
-        return Ok(Vec::new());
-    }
-    let text = "SELECT LOWER(CONSTRAINT_NAME) FROM information_schema.CHECK_CONSTRAINTS WHERE \
-                CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE LIKE 'json_valid(%'";
-    soon(conn.exec(text, (table,))).await
-}
-
 /// The names of the tables visible to our user.
 pub(super) async fn tables_of(conn: &mut Conn) -> Result<BTreeSet<String>, SinkError> {
     let text = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
     let names: Vec<String> = soon(conn.query(text)).await?;
     Ok(names.into_iter().map(|name| name.to_lowercase()).collect())
-}
-
-async fn indexes_of(conn: &mut Conn, table: &str) -> Result<BTreeSet<String>, SinkError> {
-    let text = "SELECT DISTINCT INDEX_NAME FROM information_schema.STATISTICS \
-                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
-    let rows: Vec<String> = soon(conn.exec(text, (table,))).await?;
-    Ok(rows.into_iter().map(|name| name.to_lowercase()).collect())
 }
 
 async fn query(conn: &mut Conn, text: &str) -> Result<(), SinkError> {

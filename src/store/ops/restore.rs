@@ -13,7 +13,7 @@ use crate::store::ops::detail;
 use crate::store::ops::shop_state;
 use crate::store::records::ledger::{DocumentNote, RowNote};
 use crate::store::records::rate_slots;
-use crate::store::records::shops::ShopRecord;
+use crate::store::records::shops::{self, ShopRecord};
 use crate::store::tx::handle::Store;
 use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
@@ -85,7 +85,7 @@ impl Store {
         if self.has_client(&shop.client_id)? {
             return Ok(Restored::Superseded);
         }
-        self.opens(&ShopRecord::from_parts(shop.clone(), sealed)?)?;
+        shops::opens(&self.0.master, &ShopRecord::from_parts(shop.clone(), sealed)?)?;
         Ok(Restored::Yes)
     }
 

@@ -98,6 +98,30 @@ fn unbase64(what: &str, text: &str) -> Result<Vec<u8>, StoreError> {
     STANDARD.decode(text).map_err(|error| StoreError::Record { what: what.to_owned(), detail: error.to_string() })
 }
 
+fn open_data_key(master: &SealKey, id: &str, sealed: &str) -> Result<SealKey, StoreError> {
+    let opened = master.open(&key_context(id), &unbase64("a data key", sealed)?)?;
+    let bytes: &[u8; 32] = opened
+        .as_slice()
+        .try_into()
+        .map_err(|_| StoreError::Record { what: "a data key".to_owned(), detail: "wrong length".to_owned() })?;
+    Ok(SealKey::new(bytes))
+}
+
+/// Whether a master key opens a mirrored shop.
+///
+/// # Errors
+/// [`StoreError::Sealed`]: it does not. [`StoreError::Record`]: the sealed part is not ours.
+pub fn opens_shop(master: &[u8; 32], shop: &Shop, sealed: &[u8]) -> Result<(), StoreError> {
+    opens(&SealKey::new(master), &ShopRecord::from_parts(shop.clone(), sealed)?)
+}
+
+/// Whether a master key opens a record.
+pub(crate) fn opens(master: &SealKey, record: &ShopRecord) -> Result<(), StoreError> {
+    let id = &record.shop.id;
+    let key = open_data_key(master, id, &record.data_key)?;
+    key.open(&secret_context(id), &unbase64("a shop's secret", &record.secret)?).map(drop)
+}
+
 impl Store {
     /// All shops, by id.
     ///
@@ -159,19 +183,7 @@ impl Store {
     }
 
     fn open_key(&self, id: &str, sealed: &str) -> Result<SealKey, StoreError> {
-        let opened = self.0.master.open(&key_context(id), &unbase64("a data key", sealed)?)?;
-        let bytes: &[u8; 32] = opened
-            .as_slice()
-            .try_into()
-            .map_err(|_| StoreError::Record { what: "a data key".to_owned(), detail: "wrong length".to_owned() })?;
-        Ok(SealKey::new(bytes))
-    }
-
-    /// Whether our master key opens a record.
-    pub(crate) fn opens(&self, record: &ShopRecord) -> Result<(), StoreError> {
-        let id = &record.shop.id;
-        let key = self.open_key(id, &record.data_key)?;
-        key.open(&secret_context(id), &unbase64("a shop's secret", &record.secret)?).map(drop)
+        open_data_key(&self.0.master, id, sealed)
     }
 
     /// The kept token of a client id and when it ends (wall clock). None: none, or unreadable.
