@@ -1,7 +1,8 @@
 //! Guards against using built-in parts with another marketplace.
 //!
 //! The built-in definitions, rate rules and login address are those of one marketplace. With another host they apply
-//! only where the configuration names them. Loopback counts as a sandbox of the built-in one.
+//! only where the configuration names them. Loopback counts as a sandbox of the built-in one, except for the login
+//! address: a sandbox has its own, and a real one must not get its secrets.
 
 use url::Url;
 
@@ -14,11 +15,19 @@ use crate::domain::source_access::is_loopback;
 
 const BASE: &str = "source.base_url";
 
-/// Whether `source.base_url` is another host than the built-in marketplace's.
+/// Whether `source.base_url` is another marketplace than the built-in one.
 pub(super) fn is_foreign(settings: &Settings, defaults: &SourceDefaults) -> bool {
-    let ours = Url::parse(&defaults.base_url);
-    let (Ok(ours), Ok(url)) = (ours, Url::parse(&settings.text(BASE, &defaults.base_url))) else { return false };
-    url.host() != ours.host() && !is_loopback(&url)
+    is_elsewhere(settings, defaults) && !base(settings, defaults).as_ref().is_some_and(is_loopback)
+}
+
+/// Whether `source.base_url` is another host than the built-in marketplace's.
+fn is_elsewhere(settings: &Settings, defaults: &SourceDefaults) -> bool {
+    let (Ok(ours), Some(url)) = (Url::parse(&defaults.base_url), base(settings, defaults)) else { return false };
+    url.host() != ours.host()
+}
+
+fn base(settings: &Settings, defaults: &SourceDefaults) -> Option<Url> {
+    Url::parse(&settings.text(BASE, &defaults.base_url)).ok()
 }
 
 /// Why nothing can be synced: the default resources belong to the built-in marketplace.
@@ -38,7 +47,7 @@ pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Opt
 /// Refuses a login address or an authentication scheme that belongs to the other marketplace.
 pub(super) fn check_login(settings: &mut Settings, source: &SourceSettings, defaults: &SourceDefaults) {
     let has_logins = source.auth == Auth::ClientCredentials;
-    if has_logins && !settings.is_set("source.token_url") && is_foreign(settings, defaults) {
+    if has_logins && !settings.is_set("source.token_url") && is_elsewhere(settings, defaults) {
         let what = format!(
             "source.token_url is not set, so the client secrets would go to {}; name the token address of this host, or \
              another source.auth",

@@ -20,7 +20,8 @@ pub(super) fn master_key(
     if let Some(key) = variable.filter(|key| !key.is_empty()) {
         let bytes = base64::engine::general_purpose::STANDARD.decode(key.trim()).map(|bytes| bytes.len());
         if bytes != Ok(32) {
-            let what = "is not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64";
+            let what = "is not 32 bytes in base64; give the key that the data directory was made with, which no other key \
+                        opens. For a new data directory make one with: head -c 32 /dev/urandom | base64";
             settings.problem("WAYBILL_MASTER_KEY".to_owned(), what.to_owned());
             return None;
         }

@@ -261,7 +261,7 @@ impl Settings {
                     Err(_) if path == "resources" && matches!(value, DeValue::Table(_)) => {
                         self.unfit(&path, "is the list of resources to sync; a definition goes under [resource.NAME]");
                     }
-                    Err(what) => self.unfit(&path, &what),
+                    Err(what) => self.unfit(&path, &format!("{what}{}", example(&path, value))),
                 },
                 (None, DeValue::Table(_)) if path == "resource" => {}
                 (None, DeValue::Table(inner)) if is_section => self.walk(&path, inner),
@@ -298,6 +298,19 @@ impl Settings {
         // If key and value were swapped, the key may contain a password.
         let shown = if name.contains('@') { prefix } else { path };
         self.unfit(shown, &what);
+    }
+}
+
+/// How to write a bare number as the text that a key needs; empty: the message says enough.
+fn example(key: &str, value: &DeValue<'_>) -> String {
+    let DeValue::Integer(digits) = value else { return String::new() };
+    let digits = digits.as_str();
+    match key {
+        "limits.drain" => format!("; write it like \"{digits}s\""),
+        "alerts.stale_after" => format!("; write it like \"{digits}h\""),
+        "http.listen" | "http.metrics_listen" => format!("; write it like \"127.0.0.1:{digits}\""),
+        "schedule.sync" | "schedule.reconcile" => "; write it like \"0 */15 * * * *\" (seconds first)".to_owned(),
+        _ => String::new(),
     }
 }
 

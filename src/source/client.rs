@@ -24,7 +24,7 @@ use super::headers::{Quota, next_link, retry_after};
 use super::http::{build_client, encoded};
 use super::login::{Login, LoginDeps};
 use super::pace::Pace;
-use super::problem::{SourceError, clean, content_type, from_status, is_json, root_cause};
+use super::problem::{SourceError, clean, content_type, from_status, host_of, is_json, root_cause};
 use super::token::{Bearer, Tokens};
 use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
@@ -441,7 +441,8 @@ fn wrong(key: &'static str, problem: impl Into<String>) -> SourceConfigError {
 
 fn no_answer(error: &reqwest::Error) -> Outcome {
     if error.is_connect() || error.is_builder() {
-        return Outcome::not_sent(SourceError::Unreachable(root_cause(error)));
+        let host = error.url().map(|url| format!(" ({}, source.base_url)", host_of(url))).unwrap_or_default();
+        return Outcome::not_sent(SourceError::Unreachable(format!("{}{host}", root_cause(error))));
     }
     let error = if error.is_timeout() { SourceError::TimedOut } else { SourceError::Interrupted(root_cause(error)) };
     Outcome::plain(Err(error), Ending::Lost)

@@ -23,7 +23,7 @@ use super::dates::Dates;
 use super::headers::{PAUSE_UNREADABLE, retry_after};
 use super::http::sensitive;
 use super::pace::Pace;
-use super::problem::{SourceError, problem_text, root_cause};
+use super::problem::{SourceError, host_of, problem_text, root_cause};
 use crate::domain::Backoff;
 use crate::domain::calls::CallStatus;
 
@@ -111,7 +111,9 @@ impl Login {
                     self.store.count_login(CallStatus::NoAnswer);
                 }
                 let what = if error.is_timeout() { "timed out" } else { "cannot be reached" };
-                return Err(Failure::Unavailable(format!("the login host {what}: {}", root_cause(&error))));
+                let host = host_of(&self.url);
+                let text = format!("the login host {host} (source.token_url) {what}: {}", root_cause(&error));
+                return Err(Failure::Unavailable(text));
             }
         };
         let status = response.status().as_u16();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
+use url::Url;
 
 use crate::domain::terminal::is_unsafe;
 use crate::domain::{Cause, Disposition, ErrorClass};
@@ -39,7 +40,7 @@ pub enum SourceError {
     #[error("the login host seems to block this machine's address; no login for {} s", .after.as_secs())]
     LoginBlocked { after: Duration },
     /// The login host is down, throttles, or sends an invalid answer.
-    #[error("no access token for now: {reason}; the next login is tried in {} s", .after.as_secs())]
+    #[error("no access token for now: {reason}")]
     LoginUnavailable { after: Duration, reason: String },
     /// 404 or 410, from the API itself.
     #[error("not found by the API ({status}){}", tail(.detail))]
@@ -76,6 +77,12 @@ pub enum SourceError {
     /// Valid JSON, or another type of content, that does not match the definition.
     #[error("the answer has an unexpected shape: {detail}")]
     Shape { detail: String },
+}
+
+/// The host and port of an address, for messages.
+pub(super) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 impl SourceError {

@@ -92,6 +92,11 @@ format = "xml"
 fn wrong_types_name_what_is_needed() {
     for (text, want) in [
         ("data_dir = 1", "waybill.toml:1: data_dir: needs text in quotes, not 1"),
+        ("limits.drain = 20", "waybill.toml:1: limits.drain: needs text in quotes, not 20; write it like \"20s\""),
+        (
+            "http.listen = 8080",
+            "waybill.toml:1: http.listen: needs text in quotes, not 8080; write it like \"127.0.0.1:8080\"",
+        ),
         (
             "resources = \"shipments\"",
             "waybill.toml:1: resources: needs an array of texts, like [\"a\", \"b\"], not string",
@@ -166,6 +171,7 @@ fn the_environment_lies_over_the_file() {
             ("WAYBILL_HTTP_BEHIND_PROXY", "true"),
             ("WAYBILL_RESOURCES", " shipments ,"),
             ("WAYBILL_SOURCE_BASE_URL", "http://127.0.0.1:9999"),
+            ("WAYBILL_SOURCE_TOKEN_URL", "http://127.0.0.1:9999/token"),
             ("WAYBILL_SOURCE_LIMITS", "GET /retailer/shipments=7/3min, GET /retailer/shipments/*=none"),
             ("WAYBILL_SCHEDULE_SYNC", "*/5 * * * *"),
             ("WAYBILL_LIMITS_OUTBOX_MAX_BYTES", "1GiB"),
@@ -208,7 +214,8 @@ fn variables_have_their_own_problems() {
         (
             "WAYBILL_MASTER_KEY",
             "geheim",
-            "WAYBILL_MASTER_KEY: is not 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64",
+            "WAYBILL_MASTER_KEY: is not 32 bytes in base64; give the key that the data directory was made with, which no \
+             other key opens. For a new data directory make one with: head -c 32 /dev/urandom | base64",
         ),
         (
             "WAYBILL_SOURCE_LIMITS",

@@ -175,6 +175,10 @@ fn secrets_of_another_marketplace_do_not_go_to_the_built_in_login() {
         ["waybill.toml:3: source.base_url: source.token_url is not set, so the client secrets would go to \
           https://login.bol.com/token; name the token address of this host, or another source.auth"]
     );
+    // A sandbox has a login host of its own.
+    let found = problems("[source]\nbase_url = \"http://127.0.0.1:9\"\n");
+    let want = "waybill.toml:2: source.base_url: source.token_url is not set, so the client secrets would go to https://login.";
+    assert!(found.len() == 1 && found[0].starts_with(want), "{found:?}");
     assert_eq!(
         problems("[source]\nauth = \"basic\"\n"),
         [

@@ -92,6 +92,8 @@ const SESSION: [&str; 3] = [
 /// The sink. Share it by reference; all methods may run at the same time.
 pub struct Mysql {
     pool: Pool,
+    /// User and database of the address, for the statements in messages.
+    names: (String, String),
     /// Host and port, if the connection is not encrypted.
     plain: Option<(String, u16)>,
     /// Whether the server offers TLS, cached: each check costs the server a failed connection.
@@ -138,7 +140,9 @@ impl Mysql {
         let layouts: Vec<Layout> =
             definitions.into_iter().map(Layout::new).collect::<Result<_, _>>().map_err(operator)?;
         let plain = opts.ssl_opts().is_none().then(|| (opts.ip_or_hostname().to_owned(), opts.tcp_port()));
+        let names = (opts.user().unwrap_or_default().to_owned(), opts.db_name().unwrap_or_default().to_owned());
         Ok(Mysql {
+            names,
             pool: Pool::new(opts),
             plain,
             offers_tls: OnceCell::new(),
@@ -183,7 +187,7 @@ impl Mysql {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(error)) => {
                 let is_denied = matches!(&error, mysql_async::Error::Server(error) if error.code == errors::DENIED);
-                let mut error = sink_error(&error);
+                let mut error = self.named(sink_error(&error));
                 if is_denied {
                     error.text.push_str(self.tls_hint().await);
                 }
@@ -198,6 +202,17 @@ impl Mysql {
                 format!("MySQL: no connection within {} s", CONNECT_TIME_MAX.as_secs()),
             )),
         }
+    }
+
+    /// Puts the names of the address in place of those that the server did not say.
+    fn named(&self, mut error: SinkError) -> SinkError {
+        let (user, database) = &self.names;
+        for (place, name) in [(remedy::DATABASE, database), (remedy::USER, user)] {
+            if !name.is_empty() && error.text.contains(place) {
+                error.text = error.text.replace(place, name);
+            }
+        }
+        error
     }
 
     /// Hints at TLS if a login was refused: servers that reject unencrypted connections report the same error.
@@ -221,6 +236,7 @@ impl Mysql {
         let outcome = outcome.unwrap_or_else(|_| {
             Err(SinkError::new(SinkErrorClass::Disconnected, "MySQL did not answer in time; the connection is dropped"))
         });
+        let outcome = outcome.map_err(|error| self.named(error));
         if let Err(error) = &outcome {
             // Leave a server that answers but accepts no writes, too: another may take over its address.
             let gone = matches!(

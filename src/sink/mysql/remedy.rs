@@ -3,6 +3,11 @@
 /// Rights that Waybill needs: four for rows, the others for creating and extending tables.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER";
 
+/// Stands for the database of `mysql.url` until that is put in its place.
+pub(super) const DATABASE: &str = "<database of mysql.url>";
+/// The same for the user.
+pub(super) const USER: &str = "<user of mysql.url>";
+
 /// Names quoted in a server message: `'user'@'host'`, `'database'`, or `` `database`.`table` ``.
 struct Names {
     account: String,
@@ -22,9 +27,9 @@ impl Names {
             .or_else(|| behind("table `").and_then(|name| name.split_once("`.`")))
             .map(|(name, _)| format!("`{name}`"));
         Names {
-            account: account.unwrap_or("'<user of mysql.url>'").to_owned(),
+            account: account.map_or_else(|| format!("'{USER}'"), str::to_owned),
             // MySQL names the table alone.
-            database: database.unwrap_or_else(|| "`<database of mysql.url>`".to_owned()),
+            database: database.unwrap_or_else(|| format!("`{DATABASE}`")),
         }
     }
 }
@@ -52,11 +57,11 @@ pub(super) fn of_code(code: u16, message: &str) -> Option<String> {
         1045 | 1698 => format!(
             "correct the user or password in mysql.url, or set it with ALTER USER {account} IDENTIFIED BY '<password>'; a \
              user who does not exist yet: CREATE USER {account} IDENTIFIED BY '<password>', then {}",
-            grant(RIGHTS, "`<database>`", &account)
+            grant(RIGHTS, &database, &account)
         ),
         1130 => format!(
-            "no user may log in from this machine; run CREATE USER '<user>'@'<this machine>' IDENTIFIED BY '<password>', then {}",
-            grant(RIGHTS, "`<database>`", "'<user>'@'<this machine>'")
+            "no user may log in from this machine; run CREATE USER '{USER}'@'<this machine>' IDENTIFIED BY '<password>', then {}",
+            grant(RIGHTS, &database, &format!("'{USER}'@'<this machine>'"))
         ),
         1129 => "run FLUSH HOSTS on the server (MySQL 8: TRUNCATE TABLE performance_schema.host_cache)".to_owned(),
         1040 | 1203 => "raise max_connections on the server; Waybill uses up to 8".to_owned(),
