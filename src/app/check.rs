@@ -91,6 +91,17 @@ impl App {
     }
 }
 
+/// The shops; those of one name get their ids beside it.
+fn distinct(mut shops: Vec<Shop>) -> Vec<Shop> {
+    let names: Vec<String> = shops.iter().map(|shop| shop.name.clone()).collect();
+    for shop in &mut shops {
+        if names.iter().filter(|name| **name == shop.name).count() > 1 {
+            shop.name = format!("{} ({})", shop.name, shop.id);
+        }
+    }
+    shops
+}
+
 async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut Vec<Finding>) {
     let shops = match caller.store.shops() {
         Ok(shops) => shops,
@@ -101,7 +112,7 @@ async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut 
         let mysql = mysql.filter(|_| caller.store.is_blank().unwrap_or(true));
         findings.push(shops_to_restore(caller.config, Some(&caller.store), mysql).await);
     }
-    for shop in shops {
+    for shop in distinct(shops) {
         // Paused and refused shops are never called; repeated logins of a refused client may get it blocked.
         match shop.state {
             ShopState::Active => {}

@@ -1,7 +1,9 @@
 //! Resource limits of the process: checked at the start with a clear message, instead of a crash later.
 
+use std::path::Path;
 use std::thread;
 
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Limit of open files to raise to: connections, calls, store and database, with a reserve.
@@ -16,6 +18,11 @@ const ADDRESSES_MIN: u64 = 1 << 30;
 const THREADS_BESIDE: usize = 8;
 /// Most connections to the HTTP API, if there are enough files.
 const CONNECTIONS_MAX: usize = 1_000;
+
+/// Whether this user may create something in a folder.
+pub(crate) fn may_write(folder: &Path) -> bool {
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
 
 /// Raises the limit of open files and checks all limits.
 ///

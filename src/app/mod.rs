@@ -62,6 +62,7 @@ use token_store::PersistentTokens;
 pub(crate) use master_key::is_made as is_master_key_made;
 
 pub use crate::store::Holder;
+pub use crate::sync::Selection;
 pub use check::{CheckLevel, Finding};
 
 /// Most attempts of one lane that are prepared or in flight: a window of most rules, and a fraction of all in-flight
@@ -102,19 +103,22 @@ impl App {
     /// # Errors
     /// The store does not open, the master key is wrong, or a URL is unusable.
     pub async fn start(config: Config) -> anyhow::Result<App> {
-        App::start_with(config, Means::Api).await
+        let app = App::start_with(config, Means::Api, Selection::default()).await?;
+        app.spawn_schedule();
+        Ok(app)
     }
 
-    /// As [`App::start`], for a command that ends and serves no API: remedies name commands instead of endpoints.
+    /// As [`App::start`], for a command that ends and serves no API: no schedule starts walks, only the chosen streams are
+    /// worked on, and remedies name commands instead of endpoints.
     ///
     /// # Errors
     /// As [`App::start`].
-    pub async fn start_pass(config: Config) -> anyhow::Result<App> {
-        App::start_with(config, Means::Commands).await
+    pub async fn start_pass(config: Config, only: Selection) -> anyhow::Result<App> {
+        App::start_with(config, Means::Commands, only).await
     }
 
-    async fn start_with(config: Config, means: Means) -> anyhow::Result<App> {
-        let app = App::open(config, true, means).await?;
+    async fn start_with(config: Config, means: Means, only: Selection) -> anyhow::Result<App> {
+        let app = App::open(config, Some(only), means).await?;
         if let Err(error) = app.service.restore().await {
             let restoring = app.service.clone().restore_later(app.stop.clone(), error);
             app.spawn("restore from MySQL", restoring);
@@ -129,14 +133,15 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn at_rest(config: Config) -> anyhow::Result<App> {
-        let app = App::open(config, false, Means::Commands).await?;
+        let app = App::open(config, None, Means::Commands).await?;
         if let Err(error) = app.service.restore().await {
             tracing::warn!(%error, "failed to restore from MySQL; shops of an earlier data directory, if any, are not known yet");
         }
         Ok(app)
     }
 
-    async fn open(config: Config, runs: bool, means: Means) -> anyhow::Result<App> {
+    /// `runs`: the streams to work on; None: the engine is at rest.
+    async fn open(config: Config, runs: Option<Selection>, means: Means) -> anyhow::Result<App> {
         let timetable = config.schedule.clone();
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
@@ -154,14 +159,15 @@ impl App {
             retry: RetryPolicy { attempts_max: config.limits.attempts_max, ..RetryPolicy::default() },
             outbox_bytes_max: config.limits.outbox_max_bytes,
             lane_width: LANE_WIDTH,
+            only: runs.clone().unwrap_or_default(),
         };
         let stale_after = config.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         let (definitions, sync) = (Arc::from(config.definitions.as_slice()), timetable.sync.clone());
         let health_book = HealthBook::new(store.clone(), Arc::clone(&definitions), sync, stale_after, means);
-        if runs {
+        if runs.is_some() {
             health_book.look_first()?;
         }
-        let engine = if runs { Engine::start(deps).await? } else { Engine::at_rest(deps) };
+        let engine = if runs.is_some() { Engine::start(deps).await? } else { Engine::at_rest(deps) };
         let sink = match &config.mysql_url {
             Some(url) => {
                 Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?))
@@ -320,12 +326,17 @@ impl App {
         self.spawn("overdue walks", service().watch_overdue(stop()));
         self.spawn("completeness", service().repair_after_walks(stop()));
         self.spawn("drift", persist_drift_periodically(self.engine.clone(), stop()));
-        let due = Arc::new(Notify::new());
-        self.spawn("housekeeping", service().run_housekeeping(Arc::clone(&due), stop()));
         if let Some(ended) = store.take_ended_runs() {
             self.spawn("the log of runs", story::log_runs(store.clone(), ended, stop()));
         }
-        let (engine, store, timetable) = (self.engine.clone(), store.clone(), self.timetable.clone());
+    }
+
+    /// Starts walks on schedule, and the periodic cleanup.
+    fn spawn_schedule(&self) {
+        let due = Arc::new(Notify::new());
+        let cleaning = self.service.clone().run_housekeeping(Arc::clone(&due), self.stop.clone());
+        self.spawn("housekeeping", cleaning);
+        let (engine, store, timetable) = (self.engine.clone(), self.store.clone(), self.timetable.clone());
         // The scheduler drops its jobs late, so this one holds nothing but the signal.
         let housekeeping: Work = Box::new(move || {
             due.notify_one();

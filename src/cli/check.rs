@@ -14,7 +14,7 @@ use serde_json::json;
 use super::output::Out;
 use super::table::{self, Mark};
 use super::{Failure, Outcome, Voice, log};
-use crate::app::{self, App, CheckLevel, Finding};
+use crate::app::{self, App, CheckLevel, Finding, Holder};
 use crate::catalog::openapi_check::ApiDescription;
 use crate::catalog::{self, Draft, Problem};
 use crate::config::{Config, MasterKeySource};
@@ -185,9 +185,31 @@ fn data_dir(dir: &Path) -> Result<String, String> {
             Err(format!("{shown} is read-only; give it to the service's user"))
         }
         Ok(found) => private(&found, dir, 0o700).map(|()| format!("{shown} is there")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(format!("{shown} is created at the first start")),
+        Err(error) if error.kind() == ErrorKind::NotFound => created(dir),
         Err(error) => Err(format!("{shown}: {error}")),
     }
+}
+
+/// Whether the first start can create a folder.
+fn created(dir: &Path) -> Result<String, String> {
+    let shown = dir.display();
+    let Some(there) = dir.ancestors().skip(1).find(|above| above.is_dir() || above.as_os_str().is_empty()) else {
+        return Err(format!("{shown}: no folder above it is there; name another with data_dir"));
+    };
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    if !app::machine::may_write(there) {
+        return Err(format!(
+            "{shown} cannot be created at the first start: this user may not write to {}; create it and give it to the \
+             service's user, or name another with data_dir",
+            there.display()
+        ));
+    }
+    let with = if dir.parent().is_some_and(|parent| parent == there || parent.as_os_str().is_empty()) {
+        ""
+    } else {
+        ", and the folders above it"
+    };
+    Ok(format!("{shown} is created at the first start{with}"))
 }
 
 fn master_key(source: &MasterKeySource, data_dir: &Path) -> Result<String, String> {
@@ -215,9 +237,17 @@ fn private(found: &Metadata, path: &Path, mode: u32) -> Result<(), String> {
 fn port(config: &Config) -> Result<String, String> {
     match TcpListener::bind(config.listen) {
         Ok(_) => Ok(format!("{} is free", config.listen)),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Ok(format!("{} is in use; unless by a running waybill, choose another with http.listen", config.listen))
-        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse => match Holder::find(&config.data_dir) {
+            Some(Some(holder)) if holder.address().is_some_and(|at| at.port() == config.listen.port()) => {
+                Ok(format!("{} is in use by {holder}", config.listen))
+            }
+            Some(None) => Ok(format!("{} is in use while another Waybill process runs", config.listen)),
+            _ => Err(format!(
+                "{} is in use by another program: `ss -ltnp` shows which; stop it, or choose another port with \
+                 http.listen",
+                config.listen
+            )),
+        },
         Err(error) => Err(format!("cannot listen on {}: {error}; choose another with http.listen", config.listen)),
     }
 }

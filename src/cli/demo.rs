@@ -31,6 +31,8 @@ const MARK: &str = "# Written by `waybill demo`. The next demo in this folder st
 const QUICK_LIMIT: &str = "20/s";
 /// Rows of the closing table.
 const ROWS_SHOWN: usize = 10;
+/// The same where each row is a block of lines.
+const BLOCKS_SHOWN: usize = 3;
 /// Columns of the closing table, the id included.
 const COLUMNS_SHOWN: usize = 7;
 
@@ -146,8 +148,9 @@ impl Demo<'_> {
         let mut heads = vec![definition.table.id_column.as_str()];
         heads.extend(columns.iter().copied());
         let rows: Vec<Vec<String>> = items.iter().map(|item| row(item, &columns)).collect();
+        let rows = out.example(&heads, &rows, BLOCKS_SHOWN);
         out.line(format_args!("\nThe first {} rows of {}:", rows.len(), definition.table.name))?;
-        out.table(&heads, &rows)?;
+        out.table(&heads, rows)?;
         Ok(())
     }
 
@@ -163,7 +166,7 @@ impl Demo<'_> {
         } else {
             out.line("")?;
             out.sentence("Where to look (the rows stay; the sandbox is gone, so new syncs fail):", 0)?;
-            out.line(format_args!("  waybill serve --config {}", self.file.display()))?;
+            out.line(format_args!("  {} serve --config {}", super::program(), self.file.display()))?;
         }
         out.line(format_args!("  http://{address}/ with the API key {key}"))?;
         out.line(format_args!("  curl -H 'Authorization: Bearer {key}' 'http://{address}/api/v1/{resource}?limit=3'"))?;

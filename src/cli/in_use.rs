@@ -32,19 +32,26 @@ pub(super) fn explain(
     listen: SocketAddr,
     alternative: Alternative,
 ) -> anyhow::Error {
-    let Some(holder) = holder(&error) else { return error };
+    match holder(&error) {
+        Some(holder) => anyhow!(text(holder, data_dir, listen, alternative)),
+        None => error,
+    }
+}
+
+/// Explains that a data directory is in use. `holder`: None if it cannot be told which process has it.
+pub(super) fn text(holder: Option<&Holder>, data_dir: &Path, listen: SocketAddr, alternative: Alternative) -> String {
     let data_dir = data_dir.display();
     match (holder, server(holder)) {
         (Some(holder), Some(address)) => {
             let advice = advice(address, alternative);
-            anyhow!("{data_dir} is already in use by {holder}, and one process at a time may use it. {advice}")
+            format!("{data_dir} is already in use by {holder}, and one process at a time may use it. {advice}")
         }
-        (Some(holder), None) => anyhow!(
+        (Some(holder), None) => format!(
             "{data_dir} is already in use by {holder}, and one process at a time may use it; wait until it ends, or stop it"
         ),
         (None, _) => {
             let advice = advice(listen, alternative);
-            anyhow!(
+            format!(
                 "{data_dir} is already in use by another Waybill process, and one at a time may use it; wait until it ends, \
                  or stop it. If it is a server: {advice}"
             )

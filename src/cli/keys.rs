@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::in_use::Alternative;
 use super::output::{Out, print_stderr};
-use super::{Failure, Outcome, Voice, at_rest, configure, ruled, shutdown, table};
+use super::{Failure, Outcome, Place, Voice, at_rest, configure, ruled, shutdown, table};
 use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
 use crate::http;
@@ -63,6 +63,8 @@ enum Act {
     },
 }
 
+const NO_KEYS: &str = "no API keys yet; the first `waybill serve` creates one, and `waybill keys create` another";
+
 #[derive(Clone, Copy, ValueEnum)]
 enum ScopeArg {
     /// Reading
@@ -89,7 +91,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             Act::Create { .. } => {}
             Act::List { json: true } => return Ok(out.json(&json!({ "items": [] }))?),
             Act::List { json: false } => {
-                return Ok(out.line("no API keys yet; the first `waybill serve` creates one")?);
+                return Ok(out.line(format_args!("{NO_KEYS} (looked {})", Place::of(&config).0))?);
             }
             Act::Revoke { id } => return Err(unknown(id)),
         }
@@ -133,6 +135,9 @@ async fn act(service: &Service, act: Act, out: &mut Out) -> Outcome {
         }
         Act::List { json: false } => {
             let rows: Vec<Vec<String>> = service.list_keys()?.iter().map(row).collect();
+            if rows.is_empty() {
+                return Ok(out.line(NO_KEYS)?);
+            }
             let heads = ["id", "name", "scope", "shops", "created", "expires", "last used"];
             out.table(&heads, &rows)?;
         }
@@ -152,14 +157,10 @@ fn unknown(id: &str) -> Failure {
 
 fn row(view: &KeyView) -> Vec<String> {
     let key = &view.key;
-    let scope = match key.scope {
-        Scope::Admin => "admin",
-        Scope::Read => "read",
-    };
     vec![
         key.id.clone(),
         key.name.clone(),
-        scope.to_owned(),
+        key.scope.as_str().to_owned(),
         key.shops.as_ref().map_or("all".to_owned(), |shops| shops.join(" ")),
         rfc3339(key.created_at),
         key.expires_at.map_or("never".to_owned(), rfc3339),

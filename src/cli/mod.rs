@@ -45,10 +45,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::Level;
 
-use crate::app::{self, App, Holder, NoSuchShop};
+use crate::app::{self, App, Holder, NoSuchShop, Selection};
 use crate::config::{Config, ConfigError, Draft};
-use crate::service::ServiceError;
 use crate::service::validation::TextRule;
+use crate::service::{Service, ServiceError};
 use in_use::Alternative;
 use log::Voice;
 use output::{Out, print_stderr};
@@ -240,6 +240,22 @@ fn version(mut out: Out) -> Outcome {
     Ok(())
 }
 
+/// How a person starts this program: by its name if the shell finds it, otherwise by its path.
+fn program() -> String {
+    const NAME: &str = "waybill";
+    let Ok(ours) = std::env::current_exe() else { return NAME.to_owned() };
+    let is_ours = |folder: PathBuf| std::fs::canonicalize(folder.join(NAME)).is_ok_and(|found| found == ours);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(is_ours) {
+        return NAME.to_owned();
+    }
+    let here = std::env::current_dir().and_then(std::fs::canonicalize).ok();
+    match here.as_ref().and_then(|here| ours.strip_prefix(here).ok()) {
+        Some(below) => format!("./{}", below.display()),
+        None => ours.display().to_string(),
+    }
+}
+
 /// Our environment variables, and HOME. A value that is not UTF-8 is converted lossily, and the checks then refuse it
 /// by name.
 fn environment() -> BTreeMap<String, String> {
@@ -272,8 +288,36 @@ async fn at_rest(config: Config, alternative: Alternative) -> Result<App, Failur
     App::at_rest(config).await.map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, alternative)))
 }
 
-/// Message of commands that find no shop.
-const NO_SHOPS: &str = "no shops yet; register one with `waybill shops add`";
+/// Where a command looked: the configuration file and the data directory.
+struct Place(String);
+
+impl Place {
+    fn of(config: &Config) -> Place {
+        let folder = if config.data_dir.is_relative() { Path::new(".") } else { Path::new("") };
+        let data_dir = folder.join(&config.data_dir);
+        let data_dir = data_dir.display();
+        Place(match &config.file {
+            Some(file) => format!("in {data_dir} (by {})", file.display()),
+            None => format!("in {data_dir} (no waybill.toml here: defaults)"),
+        })
+    }
+
+    /// Message of commands that find no shop.
+    fn no_shops(&self) -> String {
+        format!("no shops yet {}; register one with `waybill shops add`", self.0)
+    }
+
+    /// The same, unless MySQL may have shops: then no command may say that there are none.
+    fn none_known(&self, service: &Service) -> Result<String, Failure> {
+        match service.unrestored() {
+            None => Ok(self.no_shops()),
+            Some(why) => Err(Failure::Failed(anyhow::anyhow!(
+                "no shop is known {}; MySQL may have shops of an earlier data directory, which cannot be restored now: {why}",
+                self.0
+            ))),
+        }
+    }
+}
 
 /// For read-only commands, which must not create a data directory: the message if there is none yet. `shop` is the
 /// requested one.
@@ -284,16 +328,20 @@ fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Fa
     if let Some(id) = shop {
         return Err(NoSuchShop(id.to_owned()).into());
     }
-    let more =
-        if config.mysql_url.is_some() { "; the first `waybill serve` restores those that MySQL has" } else { "" };
-    Ok(Some(format!("{NO_SHOPS}{more}")))
+    let more = if config.mysql_url.is_some() {
+        "; the first start restores those that MySQL has (`waybill check` says how many)"
+    } else {
+        ""
+    };
+    Ok(Some(format!("{}{more}", Place::of(config).no_shops())))
 }
 
-/// Starts everything but the HTTP server, for a command that ends. `alternative` as in [`at_rest`].
-async fn start(config: Config, alternative: Alternative) -> Result<App, Failure> {
+/// Starts everything but the HTTP server and the schedule, for a command that ends and works on some streams only.
+/// `alternative` as in [`at_rest`].
+async fn start(config: Config, only: Selection, alternative: Alternative) -> Result<App, Failure> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start_pass(config)
+    App::start_pass(config, only)
         .await
         .map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, alternative)))
 }

@@ -96,6 +96,20 @@ impl Out {
         lines.into_iter().try_for_each(|line| self.line(line))
     }
 
+    /// The rows to show as an example: all, or `blocks_max` if each would be a block of lines.
+    pub(super) fn example<'a, C: Clone + Into<Cell>>(
+        &self,
+        heads: &[&str],
+        rows: &'a [Vec<C>],
+        blocks_max: usize,
+    ) -> &'a [Vec<C>] {
+        let cells: Vec<Vec<Cell>> =
+            rows.iter().map(|row| row.iter().map(|cell| cell.clone().into()).collect()).collect();
+        let page = Page { width: self.is_terminal.then(terminal_width), has_colors: false };
+        let shown = if table::side_by_side(heads, &cells, page).is_some() { rows.len() } else { blocks_max };
+        rows.get(..shown).unwrap_or(rows)
+    }
+
     /// Prints one JSON document.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `waybill plan`: estimates what the next walk would cost.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use serde_json::json;
 use super::in_use::Alternative;
 use super::output::Out;
 use super::schema::known;
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, shutdown};
+use super::{Failure, Outcome, Place, Voice, at_rest, configure, nothing_yet, shutdown};
 use crate::app::{App, NoSuchShop};
 use crate::domain::Mode;
 use crate::service::ServiceError;
-use crate::service::plan::{Ask, Plan, Rows, stream_name};
+use crate::service::plan::{Ask, BASIS_GIVEN, Plan, Rows, stream_name};
 
 /// Advice while a server is running.
 const BESIDE_SERVER: &str = "It has no call for a plan; GET /api/v1/runs has a forecast of each walk in progress. To plan, \
@@ -39,7 +40,8 @@ pub(super) struct Args {
     /// Plan a walk over all pages
     #[arg(long)]
     full: bool,
-    /// Rows of each stream that was never walked, or of those of one resource; repeatable
+    /// Rows of each stream that was never walked, or of each stream of one resource; repeatable. A resource may have
+    /// several streams: the number counts for each
     #[arg(long, value_name = "N|NAME=N")]
     rows: Vec<String>,
     /// Print one JSON document instead of the tables
@@ -71,12 +73,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if let Some(message) = nothing_yet(&config, args.shop.as_deref())? {
         return if args.json { show_json(&Plan::default(), &mut out) } else { Ok(out.line(message)?) };
     }
-    let drain = config.limits.drain;
+    let (drain, place) = (config.limits.drain, Place::of(&config));
     let app = at_rest(config, Alternative::Advice(BESIDE_SERVER)).await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
     let shown = match app.service().plan(&ask) {
         Ok(plan) if args.json => show_json(&plan, &mut out),
-        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &mut out),
+        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &place, &mut out),
         Ok(plan) => show(&plan, &mut out),
         Err(ServiceError::NotFound) => Err(NoSuchShop(ask.shop.clone().unwrap_or_default()).into()),
         Err(error) => Err(error.into()),
@@ -86,10 +88,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 }
 
 /// Explains why no walk would start.
-fn nothing_planned(app: &App, out: &mut Out) -> Outcome {
+fn nothing_planned(app: &App, place: &Place, out: &mut Out) -> Outcome {
     let why = match app.service().shops()?.is_empty() {
-        true => super::NO_SHOPS,
-        false => "no active shop syncs any of this; `waybill shops list` shows the state and the resources of each",
+        true => place.none_known(app.service())?,
+        false => "no active shop syncs any of this; `waybill shops list` shows the state and the resources of each"
+            .to_owned(),
     };
     Ok(out.line(why)?)
 }
@@ -128,10 +131,11 @@ fn show(plan: &Plan, out: &mut Out) -> Outcome {
             let stream = stream_name(&planned.stream);
             let mode = if planned.mode == Mode::Full { "full" } else { "incremental" };
             let (lists, details) = (number(planned.lists), number(planned.details));
-            vec![planned.shop.clone(), stream, mode.to_owned(), lists, details, planned.basis.to_owned()]
+            let shop = [planned.stream.shop.clone(), planned.shop.clone()];
+            [&shop[..], &[stream, mode.to_owned(), lists, details, planned.basis.to_owned()]].concat()
         })
         .collect();
-    out.table(&["shop", "stream", "walk", "lists", "details", "by"], &rows)?;
+    out.table(&["shop", "name", "stream", "walk", "lists", "details", "by"], &rows)?;
     out.line("")?;
     let rows: Vec<Vec<String>> = plan
         .budgets
@@ -151,7 +155,22 @@ fn show(plan: &Plan, out: &mut Out) -> Outcome {
     let unknown = plan.streams.iter().any(|planned| planned.lists.is_none() || planned.details.is_none());
     let rest = if unknown { ", plus what is not known yet" } else { "" };
     out.line(format_args!("\nIn total: {}{rest}.", duration_text(longest)))?;
+    let several = several_streams(plan);
+    if !several.is_empty() {
+        out.sentence(&format!("The given rows count for each stream: {several}."), 0)?;
+    }
     Ok(())
+}
+
+/// The resources of which several streams were planned by the given rows, like "orders has 2".
+fn several_streams(plan: &Plan) -> String {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for planned in plan.streams.iter().filter(|planned| planned.basis == BASIS_GIVEN) {
+        *counts.entry((&planned.stream.resource, &planned.stream.shop)).or_default() += 1;
+    }
+    let most: BTreeMap<&str, usize> = counts.into_iter().map(|((resource, _), streams)| (resource, streams)).collect();
+    let several = most.into_iter().filter(|(_, streams)| *streams > 1);
+    several.map(|(resource, streams)| format!("{resource} has {streams}")).collect::<Vec<_>>().join(", ")
 }
 
 fn duration_text(time: Duration) -> String {

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::bars_stderr;
 use super::output::print_stderr;
-use super::table::{Mark, clean};
+use super::table::{Mark, clean, wrap};
 use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
 use crate::domain::{Run, RunState, Wait, rough_duration};
@@ -23,6 +23,10 @@ const BARS_MAX: usize = 12;
 const SHOP_MIN: usize = 4;
 /// Most kinds of waits that one line names.
 const WAITS_MAX: usize = 3;
+/// Width of the counts of a bar; of one with a message narrower than [`WIDE`].
+const COUNTS: usize = 11;
+const COUNTS_MIN: usize = 7;
+const WIDE: usize = 60;
 /// Interval of the plain lines without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -36,6 +40,8 @@ pub(super) struct Line {
     pub(super) done: u64,
     pub(super) of: u64,
     pub(super) text: String,
+    /// For a terminal on which the text does not fit.
+    pub(super) short: String,
     pub(super) mark: Mark,
 }
 
@@ -56,9 +62,14 @@ impl Line {
         truncate_str(format!("{shop} {}", self.stream).trim_start(), columns, "…").into_owned()
     }
 
-    fn message(&self) -> String {
+    /// The counts and the text within a width: all of the text, or the short one.
+    fn message(&self, columns: usize) -> String {
         let counts = if self.of == 0 { String::new() } else { format!("{}/{}", self.done, self.of) };
-        format!("{counts:>11}  {}", self.text)
+        let room = if columns < WIDE { COUNTS_MIN } else { COUNTS };
+        let counts = format!("{counts:>room$}  ");
+        let left = columns.saturating_sub(counts.len());
+        let text = if measure_text_width(&self.text) <= left { &self.text } else { &self.short };
+        format!("{counts}{text}")
     }
 }
 
@@ -66,6 +77,11 @@ impl Line {
 pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
     let run = &view.run;
     let ended = |word: &str| format!("{word}: {}", clean(run.error.as_deref().unwrap_or("no reason given")));
+    let mut short = match run.state {
+        RunState::Walking => format!("page {}, {} listed", run.pages, run.listed),
+        RunState::Done => format!("done: {} listed", run.listed),
+        _ => String::new(),
+    };
     let (mut text, mark) = match run.state {
         RunState::Walking => (walking(view, now), Mark::Plain),
         RunState::Fetching => (forecast(view.forecast_at, now), Mark::Plain),
@@ -77,9 +93,17 @@ pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
         RunState::Stopped => (ended("stopped"), Mark::Bad),
     };
     if run.parked_in_all() > 0 {
-        text.push_str(&format!(", {} parked", run.parked_in_all()));
+        let parked = format!(", {} parked", run.parked_in_all());
+        text.push_str(&parked);
+        if !short.is_empty() {
+            short.push_str(&parked);
+        }
+    }
+    if short.is_empty() {
+        short.clone_from(&text);
     }
     if let Some(wait) = &view.waits_for {
+        short = clean(&short_wait(wait, &TimeZone::system()));
         text = format!("waits for {}; {text}", clean(&waiting(wait)));
     }
     let combination = run.stream.combination.to_string();
@@ -90,8 +114,23 @@ pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
         done: run.fetched + run.gone + run.parked,
         of: run.to_fetch,
         text,
+        short,
         mark,
     }
+}
+
+/// `until 14:05:09: the rate limit`: the time first, which a narrow terminal must not cut off.
+fn short_wait(wait: &Wait, zone: &TimeZone) -> String {
+    match wait.until.and_then(|at| wall_clock(at, zone)) {
+        Some(at) => format!("until {at}: {}", wait.text),
+        None => format!("waits for {}", wait.text),
+    }
+}
+
+/// Hours, minutes and seconds, rounded up to whole seconds.
+fn wall_clock(at: Millis, zone: &TimeZone) -> Option<String> {
+    let at = Timestamp::from_millisecond(at).ok()? + SignedDuration::from_millis(999);
+    Some(at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string())
 }
 
 /// `the rate limit until 14:05:09`, in this machine's time zone.
@@ -100,13 +139,8 @@ fn waiting(wait: &Wait) -> String {
 }
 
 fn waiting_in(Wait { until, text, .. }: &Wait, zone: &TimeZone) -> String {
-    let at = until.and_then(|at| Timestamp::from_millisecond(at).ok());
-    match at {
-        // Rounded up to whole seconds.
-        Some(at) => format!(
-            "{text} until {}",
-            (at + SignedDuration::from_millis(999)).to_zoned(zone.clone()).strftime("%H:%M:%S")
-        ),
+    match until.and_then(|at| wall_clock(at, zone)) {
+        Some(at) => format!("{text} until {at}"),
         None => text.clone(),
     }
 }
@@ -184,10 +218,15 @@ impl LineLayout {
     fn of(width: usize) -> LineLayout {
         match width {
             120.. => LineLayout { label: 36, bar: 24 },
-            80.. => LineLayout { label: 26, bar: 12 },
+            80.. => LineLayout { label: 24, bar: 10 },
             50.. => LineLayout { label: 22, bar: 8 },
             _ => LineLayout { label: width / 3, bar: 3 },
         }
+    }
+
+    /// What is left for the message: names and bar have five columns of spaces and brackets.
+    fn message(self, width: usize) -> usize {
+        width.saturating_sub(self.label + self.bar + 5)
     }
 
     fn style(self, mark: Mark) -> ProgressStyle {
@@ -217,7 +256,7 @@ impl Bars {
     /// `quiet`: draws and prints nothing.
     pub(super) fn new(quiet: bool) -> Bars {
         let group = MultiProgress::new();
-        let foot = group.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
+        let foot = group.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}")));
         Bars { group, bars: Vec::new(), foot, printed_at: None, quiet, width: 0 }
     }
 
@@ -237,7 +276,9 @@ impl Bars {
         let (rows, columns) = Term::stderr().size();
         self.resized(usize::from(columns));
         let layout = LineLayout::of(self.width);
-        let shown = lines.len().min(BARS_MAX).min(usize::from(rows).saturating_sub(2));
+        let wrapped = |more: &str| wrap(&format!("{sums}{more}"), self.width.saturating_sub(3), 0);
+        let room = usize::from(rows).saturating_sub(1 + wrapped("").len());
+        let shown = lines.len().min(BARS_MAX).min(room);
         while self.bars.len() < shown {
             self.bars.push(self.group.insert_before(&self.foot, ProgressBar::new(1)));
         }
@@ -247,11 +288,12 @@ impl Bars {
             bar.set_prefix(line.label(layout.label));
             bar.set_length(length);
             bar.set_position(position);
-            bar.set_message(line.message());
+            bar.set_message(line.message(layout.message(self.width)));
         }
         let rest = lines.len() - shown;
         let more = if rest > 0 { format!(" ({rest} runs not shown)") } else { String::new() };
-        self.foot.set_message(format!("{sums}{more}"));
+        let foot = wrapped(&more).join("\n  ");
+        self.foot.set_message(foot);
         self.foot.tick();
     }
 
@@ -363,7 +405,15 @@ mod tests {
     #[test]
     fn a_bar_is_full_only_when_something_was_there_and_all_is_done() {
         let bar = |done, of, mark| {
-            let line = Line { shop: String::new(), stream: "s".into(), done, of, text: String::new(), mark };
+            let line = Line {
+                shop: String::new(),
+                stream: "s".into(),
+                done,
+                of,
+                text: String::new(),
+                short: String::new(),
+                mark,
+            };
             let (position, length) = line.bar();
             position == length
         };
@@ -380,9 +430,25 @@ mod tests {
             let text = shown.label(label);
             assert!(console::measure_text_width(&text) <= label && label + bar + 4 <= width, "{width}: {text}");
         }
-        assert_eq!(shown.label(LineLayout::of(80).label), "A shop with q… orders open");
+        assert_eq!(shown.label(LineLayout::of(80).label), "A shop with… orders open");
         shown.shop = String::new();
         assert_eq!(shown.label(20), "orders open");
+    }
+
+    #[test]
+    fn at_80_columns_a_message_is_short_and_not_cut() {
+        let room = LineLayout::of(80).message(80);
+        let wait =
+            Wait { reason: WaitReason::RateLimit, until: Some(1_700_000_000_001), text: "the rate limit".to_owned() };
+        let waiting = RunView { waits_for: Some(wait), ..view(RunState::Walking) };
+        for (shown, part) in [
+            (view(RunState::Walking), "page 3, 150 listed, 2 parked"),
+            (view(RunState::Done), "done: 150 listed, 2 parked"),
+            (waiting, ": the rate limit"),
+        ] {
+            let message = line("Winkel", &shown, 1_000).message(room);
+            assert!(console::measure_text_width(&message) <= room && message.contains(part), "{message}");
+        }
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn line(state: &Replay) -> Line {
         done: state.documents,
         of,
         text: "documents".to_owned(),
+        short: "documents".to_owned(),
         mark: Mark::Plain,
     }
 }

@@ -1,10 +1,12 @@
-//! Reads a secret from a file or from standard input, for `shops` and `status`. Never from an argument.
+//! Reads a secret from a file, from standard input or from a person at a terminal, for `shops` and `status`. Never from
+//! an argument.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
+use console::Term;
 use zeroize::Zeroizing;
 
 use super::Failure;
@@ -25,13 +27,19 @@ pub(super) fn of_file(flag: &str, file: &Path) -> Result<Zeroizing<String>, Fail
     Ok(read().with_context(|| format!("{flag} {}", file.display()))?)
 }
 
-/// Reads what is piped into standard input. `what` it is, and `hint` for a person at a terminal.
+/// Reads what is piped into standard input; on a terminal asks for it, without showing what is typed. `what` it is, and
+/// `hint` how else to give it.
 ///
 /// # Errors
-/// Standard input is a terminal, or cannot be read as text.
-pub(super) fn piped(what: &str, hint: &str) -> Result<Zeroizing<String>, Failure> {
+/// Nobody can be asked, or standard input cannot be read as text.
+pub(super) fn given(what: &str, hint: &str) -> Result<Zeroizing<String>, Failure> {
     if std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(hint.to_owned()));
+        let terminal = Term::stderr();
+        if !terminal.is_term() {
+            return Err(Failure::Usage(hint.to_owned()));
+        }
+        terminal.write_str(&format!("{what} (it is not shown): "))?;
+        return Ok(terminal.read_secure_line().map(Zeroizing::new).with_context(|| format!("{what}: {hint}"))?);
     }
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(BYTES_MAX).read_to_string(&mut text).with_context(|| format!("{what} on standard input"))?;

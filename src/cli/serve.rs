@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use crate::service::{KeyRecord, KeyView, NewKey, Scope, Service};
 
 /// `--listen` overrides the file like this variable.
 const LISTEN_VARIABLE: &str = "WAYBILL_HTTP_LISTEN";
+/// How a running server says what it does.
+const STATUS: Alternative = Alternative::Call("GET /api/v1/status");
 /// Each start warns of admin keys that expire within 30 days.
 const ENDS_SOON_MS: i64 = 30 * 86_400_000;
 /// How long to wait for a terminal to show the admin key.
@@ -49,16 +53,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     let key_file = secret_file::beside(&config.data_dir, ".admin-key");
     let mut signals = shutdown::StopSignals::listen()?;
     // Bind first: if the port is taken, no second engine may start.
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("http.listen: cannot listen on {}", config.listen))?;
+    let listener = bind("http.listen", config.listen, &config).await?;
     let address = listener.local_addr()?;
     Holder::introduce("serve", Some(address));
     let metrics = match config.metrics_listen {
-        Some(at) => {
-            let bound = TcpListener::bind(at).await;
-            Some(bound.with_context(|| format!("http.metrics_listen: cannot listen on {at}"))?)
-        }
+        Some(at) => Some(bind("http.metrics_listen", at, &config).await?),
         None => None,
     };
     // A restore from MySQL at the first start may take long; a stop does not wait for it.
@@ -88,8 +87,29 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 async fn start(config: Config) -> Result<App, Failure> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    let call = Alternative::Call("GET /api/v1/status");
-    App::start(config).await.map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, call)))
+    App::start(config).await.map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, STATUS)))
+}
+
+/// Listens on the address of a key. If the port is taken because this data directory is served already, says that.
+async fn bind(key: &str, at: SocketAddr, config: &Config) -> Result<TcpListener, Failure> {
+    let error = match TcpListener::bind(at).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let is_taken = error.kind() == ErrorKind::AddrInUse;
+    if let Some(holder) = Holder::find(&config.data_dir).filter(|_| is_taken) {
+        let what = in_use::text(holder.as_ref(), &config.data_dir, config.listen, STATUS);
+        return Err(Failure::Failed(anyhow::anyhow!(what)));
+    }
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program uses port {}: `ss -ltnp` shows which; stop it, or choose another port with {key}",
+            at.port()
+        ),
+        ErrorKind::PermissionDenied => format!("choose a port of 1024 or more with {key}"),
+        _ => format!("choose an address of this machine with {key}"),
+    };
+    Err(Failure::Failed(anyhow::anyhow!("{key}: cannot listen on {at}: {error}; {remedy}")))
 }
 
 fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
@@ -120,9 +140,9 @@ async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> Outcome {
     }
     let why = match (was_shown, keys.iter().any(|known| known.key.scope == Scope::Admin)) {
         // Keys of a smaller scope may exist already, created before the first start.
-        (true, false) => "there is no admin API key",
-        (true, true) => "no admin API key is valid any more",
-        (false, _) => "an earlier start was interrupted before it could show its key",
+        (true, false) => "created an admin API key, as there was none",
+        (true, true) => "created another admin API key, as none is valid any more",
+        (false, _) => "created another admin API key, as an earlier start was interrupted before it could show its key",
     };
     let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
     // The file is written before the key is created, with a placeholder: a key that was created but never shown would
@@ -131,7 +151,7 @@ async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> Outcome {
         .with_context(|| format!("cannot write an admin key to {}", file.display()))?;
     let minted = service.create_key(new).await?;
     if out.is_terminal() {
-        out.line(format_args!("{why}: this is the admin API key. It is shown only now:"))?;
+        out.line(format_args!("{why}. It is shown only now:"))?;
         out.line(minted.text.expose_secret())?;
         // A paused terminal may not have shown it: then the next start creates another.
         if out.drained(SHOW_PATIENCE).await {
@@ -139,7 +159,7 @@ async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> Outcome {
         }
     } else {
         secret_file::replace(file, minted.text.expose_secret())?;
-        notice(out, format_args!("{why}: an admin API key is in {}", file.display()))?;
+        notice(out, format_args!("{why}; it is in {}", file.display()))?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Key {
     fn of_file(file: &Path) -> Result<Key, Failure> {
         if file == Path::new("-") {
             let hint = "--key-file -: pipe the key into standard input, like: waybill status ... < FILE";
-            return Key::read(&secret_input::piped("API key", hint)?, "standard input".to_owned());
+            return Key::read(&secret_input::given("API key", hint)?, "standard input".to_owned());
         }
         Key::read(&secret_input::of_file("--key-file", file)?, file.display().to_string())
     }

@@ -1,7 +1,7 @@
 //! `waybill shops`: manages the shops without a running server.
 //!
-//! A client secret is read from a file or from standard input, never from an argument: arguments show in the process
-//! list and in the shell's history.
+//! A client secret is read from a file or from standard input, or asked for on a terminal, never an argument: arguments
+//! show in the process list and in the shell's history.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::in_use::Alternative;
 use super::output::{Out, print_stderr};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, ruled, secret_input, shutdown};
+use super::{Failure, Outcome, Place, Voice, at_rest, configure, nothing_yet, ruled, secret_input, shutdown};
 use crate::app;
 use crate::domain::Auth;
 use crate::domain::clock::rfc3339;
@@ -27,8 +27,9 @@ const ANSWER_MAX: u64 = 64;
 
 /// List, add, pause, resume and remove shops, and give them a new secret.
 ///
-/// The secret comes from a file or standard input, never from an argument. Adding a shop verifies the credentials with
-/// the login host and stores the secret encrypted; the first sync starts with the next `serve` or `sync`.
+/// The secret comes from a file or standard input, or is asked for on a terminal; never from an argument. Adding a shop
+/// verifies the credentials with the login host and stores the secret encrypted; the first sync starts with the next
+/// `serve` or `sync`.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(
@@ -63,7 +64,7 @@ enum Act {
         /// Only this resource; repeatable [default: all configured resources]
         #[arg(long = "resource", value_name = "NAME")]
         resources: Vec<String>,
-        /// The file with the client secret [default: standard input]
+        /// The file with the client secret [default: standard input, or a question on a terminal]
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
@@ -74,7 +75,7 @@ enum Act {
     /// Give it a new client secret, after verifying it
     Rotate {
         id: String,
-        /// The file with the client secret [default: standard input]
+        /// The file with the client secret [default: standard input, or a question on a terminal]
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
@@ -126,16 +127,16 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         }
         _ => None,
     };
-    let drain = config.limits.drain;
+    let (drain, place) = (config.limits.drain, Place::of(&config));
     let app = at_rest(config, alternative).await?;
-    let acted = act(app.service(), args, secret, &mut out).await;
+    let acted = act(app.service(), args, secret, &place, &mut out).await;
     let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)
 }
 
-async fn act(service: &Service, args: Args, secret: Option<SecretString>, out: &mut Out) -> Outcome {
+async fn act(service: &Service, args: Args, secret: Option<SecretString>, place: &Place, out: &mut Out) -> Outcome {
     let (id, patch) = match (args.act, secret) {
-        (Act::List, _) => return list(service, args.json, out),
+        (Act::List, _) => return list(service, args.json, place, out),
         (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
             let shop = service.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
             if args.json {
@@ -196,14 +197,14 @@ fn unknown(id: &str) -> Failure {
     Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
 }
 
-fn list(service: &Service, json: bool, out: &mut Out) -> Outcome {
+fn list(service: &Service, json: bool, place: &Place, out: &mut Out) -> Outcome {
     let mut shops = service.shops()?;
     if json {
         let items = http::shop_forms(service, shops)?;
         return Ok(out.json(&json!({ "items": items }))?);
     }
     if shops.is_empty() {
-        return Ok(out.line(super::NO_SHOPS)?);
+        return Ok(out.line(place.none_known(service)?)?);
     }
     // Shops that need attention come first.
     shops.sort_by_key(|shop| std::cmp::Reverse(urgency(&shop.state)));
@@ -252,7 +253,7 @@ fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failu
     let hint = "give the client secret in a file (--secret-file FILE) or on standard input (waybill shops ... < FILE)";
     let text = match file {
         Some(file) => secret_input::of_file("--secret-file", file)?,
-        None => secret_input::piped("client secret", hint)?,
+        None => secret_input::given("Client secret", hint)?,
     };
     secret_line(&text, &from, may_be_empty)
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::in_use::Alternative;
 use super::output::Out;
-use super::{Outcome, Voice, at_rest, configure, shutdown};
+use super::{Failure, Outcome, Place, Voice, at_rest, configure, shutdown};
 use crate::app;
 
 /// Show the content of the data directory: shops, checkpoints, open runs, jobs, outbox, budgets.
@@ -30,20 +30,22 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
-    let mut print = |state: anyhow::Result<Value>| match state? {
+    let place = Place::of(&config);
+    let mut print = |state: anyhow::Result<Value>, none: Result<String, Failure>| match state? {
         state if args.json => Ok(out.json(&state)?),
-        state => show(&state, &mut out),
+        state => show(&state, none, &mut out),
     };
     if !app::is_initialized(&config.data_dir) {
-        return print(app::state::empty(&config.data_dir, args.shop.as_deref()));
+        return print(app::state::empty(&config.data_dir, args.shop.as_deref()), Ok(place.no_shops()));
     }
     let app = at_rest(config, Alternative::Call("GET /api/v1/status")).await?;
-    let shown = print(app.state(args.shop.as_deref()));
+    let shown = print(app.state(args.shop.as_deref()), place.none_known(app.service()));
     let stopped = shutdown::stop(app, drain).await;
     shown.and(stopped)
 }
 
-fn show(state: &Value, out: &mut Out) -> Outcome {
+/// `none`: what to say if there is no shop.
+fn show(state: &Value, none: Result<String, Failure>, out: &mut Out) -> Outcome {
     let jobs = &state["jobs"];
     out.line(format_args!(
         "{}: {} bytes; jobs: {} ready, {} waiting ({} to be retried); outbox: {} entries; parked: {}\n",
@@ -56,7 +58,7 @@ fn show(state: &Value, out: &mut Out) -> Outcome {
         state["parked"]
     ))?;
     if state["shops"].as_array().is_none_or(Vec::is_empty) {
-        out.line(super::NO_SHOPS)?;
+        out.line(none?)?;
     }
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut streams = Vec::new();
@@ -66,7 +68,12 @@ fn show(state: &Value, out: &mut Out) -> Outcome {
             let name = format!("{} {}", text(&stream["resource"]), text(&stream["parameters"]));
             let times = ["walked_at", "full_walk_at", "newest"].map(|key| text(&stream[key]));
             streams.push(
-                [vec![text(&shop["name"]), text(&shop["state"]), name.trim().to_owned()], times.to_vec()].concat(),
+                [
+                    ["id", "name", "state"].map(|key| text(&shop[key])).to_vec(),
+                    vec![name.trim().to_owned()],
+                    times.to_vec(),
+                ]
+                .concat(),
             );
         }
         for budget in list(&shop["budgets"]) {
@@ -92,7 +99,7 @@ fn show(state: &Value, out: &mut Out) -> Outcome {
             keys.map(|key| text(&run[key])).to_vec()
         })
         .collect();
-    section(&["shop", "state", "stream", "walked", "walked whole", "newest"], &streams, out)?;
+    section(&["shop", "name", "state", "stream", "walked", "walked whole", "newest"], &streams, out)?;
     section(&["account", "rule", "limit", "occupied", "pause s"], &budgets, out)?;
     section(
         &["run", "shop", "resource", "parameters", "walk", "state", "started", "pages", "listed", "pending"],

@@ -12,7 +12,7 @@ use super::in_use::{self, Alternative};
 use super::output::Out;
 use super::server::{Key, RemoteServer, ServerAnswer};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Voice, configure, nothing_yet, shutdown};
+use super::{Failure, Outcome, Place, Voice, configure, nothing_yet, shutdown};
 use crate::app::{self, App};
 use crate::config::Config;
 use crate::domain::clock::Millis;
@@ -49,7 +49,12 @@ const INDENT: usize = 2;
 struct Given {
     status: Value,
     now: Millis,
+    /// What to say if there is no shop.
+    none: String,
 }
+
+/// What to say of a server that has no shop.
+const NO_SHOPS: &str = "no shops yet; register one with `waybill shops add`";
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
     if let Some(address) = &args.server {
@@ -78,7 +83,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             return show(&given(answer), args.json, &mut out);
         }
     };
-    let seen = Box::pin(at_rest(&app)).await;
+    let seen = Box::pin(at_rest(&app, &Place::of(&config))).await;
     let stopped = shutdown::stop(app, drain).await;
     seen.and_then(|seen| show(&seen, args.json, &mut out)).and(stopped)
 }
@@ -101,17 +106,22 @@ async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path
 fn given(answer: ServerAnswer) -> Given {
     let date = answer.date.and_then(|text| jiff::fmt::rfc2822::parse(&text).ok());
     let now = date.map_or_else(|| Clock::system().now(), |date| date.timestamp().as_millisecond());
-    Given { status: answer.status, now }
+    Given { status: answer.status, now, none: NO_SHOPS.to_owned() }
 }
 
-async fn at_rest(app: &App) -> Result<Given, Failure> {
+async fn at_rest(app: &App, place: &Place) -> Result<Given, Failure> {
     app.look_at_sink().await;
     let service = app.service();
     let mut shops = service.shops()?;
     shops.sort_by(|a, b| a.id.cmp(&b.id));
     let forms = http::shop_forms(service, shops)?;
     let health = service.status(None)?.health;
-    Ok(Given { status: json!({"health": health, "shops": forms}), now: app.now() })
+    // If MySQL may have shops, the health says so.
+    let none = match service.unrestored() {
+        None => place.no_shops(),
+        Some(_) => format!("no shop is known {}", place.0),
+    };
+    Ok(Given { status: json!({"health": health, "shops": forms}), now: app.now(), none })
 }
 
 /// The parts of the status that the table shows.
@@ -164,7 +174,7 @@ fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
     if json {
         out.json(&given.status)?;
     } else {
-        print_table(&shown, given.now, out)?;
+        print_table(&shown, given, out)?;
     }
     match shown.health.level.as_str() {
         "ok" => Ok(()),
@@ -172,15 +182,15 @@ fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
     }
 }
 
-fn print_table(shown: &ShownStatus, now: Millis, out: &mut Out) -> Outcome {
+fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> Outcome {
     let heads = ["shop", "name", "resource", "state", "last success", "last error"];
     let rows: Vec<Vec<Cell>> = shown
         .shops
         .iter()
-        .flat_map(|shop| shop.resources_health.iter().map(|resource| row(shop, resource, now)))
+        .flat_map(|shop| shop.resources_health.iter().map(|resource| row(shop, resource, given.now)))
         .collect();
     if shown.shops.is_empty() {
-        out.line(super::NO_SHOPS)?;
+        out.line(&given.none)?;
     } else {
         out.table(&heads, &rows)?;
     }

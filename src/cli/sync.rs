@@ -10,8 +10,8 @@ use super::progress::Bars;
 use super::remaining::Remaining;
 use super::table::{self, Cell, Mark};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
-use super::{Failure, Outcome, Voice, configure, shutdown, start};
-use crate::app::{App, NoSuchShop};
+use super::{Failure, Outcome, Place, Voice, configure, shutdown, start};
+use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, parse_duration};
@@ -20,9 +20,11 @@ use crate::service::Service;
 
 /// Sync once, show the progress, and end.
 ///
-/// It ends when nothing is left to do now. An incremental pass reads what is new or changed; --full walks all pages. A
-/// stopped pass resumes at the next `sync` or `serve`. The exit code is 0 if everything that the pass read is in the
-/// sink, and 1 if a run failed, something was parked, the sink is unavailable, or a shop's credentials were refused.
+/// It ends when nothing is left to do now. No schedule runs meanwhile, and with --shop or --resource only those streams
+/// are worked on; work of others that was left open waits for the next start. An incremental pass reads what is new or
+/// changed; --full walks all pages. A stopped pass resumes at the next `sync` or `serve`. The exit code is 0 if everything
+/// that the pass read is in the sink, and 1 if a run failed, something was parked, the sink is unavailable, or a shop's
+/// credentials were refused.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill sync\n  waybill sync --shop k3v9x0q2m1ab --full\n  \
     waybill sync --quiet --at-most 30min   # for cron\n\n\
@@ -48,6 +50,13 @@ pub(super) struct Args {
     at_most: Option<Duration>,
 }
 
+impl Args {
+    /// The streams to work on.
+    fn only(&self) -> Selection {
+        Selection { shop: self.shop.clone(), resource: self.resource.clone() }
+    }
+}
+
 /// Parked records per query.
 const PARKED_PAGE: usize = 500;
 
@@ -64,20 +73,26 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         let what = format!("--resource {resource}: not configured; configured: {}", known.join(", "));
         return Err(Failure::Usage(what));
     }
-    let drain = config.limits.drain;
+    let (drain, place) = (config.limits.drain, Place::of(&config));
     let alternative = Alternative::Call(match args.full {
         true => r#"POST /api/v1/shops/<id>/sync {"mode": "full"}"#,
         false => r#"POST /api/v1/shops/<id>/sync {"mode": "incremental"}"#,
     });
-    let app = start(config, alternative).await?;
-    let passed = Box::pin(pass(&app, &args, &mut out)).await;
+    let app = start(config, args.only(), alternative).await?;
+    let passed = Box::pin(pass(&app, &args, &place, &mut out)).await;
     let stopped = shutdown::stop(app, drain).await;
     passed.and(stopped)
 }
 
-async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
+async fn pass(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome {
     let service = app.service();
-    let shops = chosen(service.shops()?, args.shop.as_deref(), args.resource.as_deref())?;
+    let known = service.shops()?;
+    if known.is_empty() {
+        place.none_known(service)?;
+        let how = "add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
+        return Err(Failure::Failed(anyhow::anyhow!("no shop is registered {}; {how}", place.0)));
+    }
+    let shops = chosen(known, args.shop.as_deref(), args.resource.as_deref())?;
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
     let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
     let configured: BTreeSet<String> = service.definitions().iter().map(|definition| definition.name.clone()).collect();
@@ -96,7 +111,7 @@ async fn pass(app: &App, args: &Args, out: &mut Out) -> Outcome {
         ours.extend(service.start_sync(&shop.id, args.resource.as_deref(), mode).await?);
     }
     let after = ours.last().copied().unwrap_or(u64::MAX);
-    watched.runs = Some(Chosen { ids: ours, after });
+    watched.runs = Some(Chosen { ids: ours, after, only: args.only() });
     let mut bars = Bars::new(args.quiet);
     let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
     bars.finish();
@@ -136,10 +151,6 @@ async fn parked(service: &Service, watched: &Watched, resource: Option<&str>, si
 
 /// The shops to sync: the named one, or all active ones that sync the resource.
 fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<Vec<Shop>, Failure> {
-    if shops.is_empty() {
-        let what = "no shop is registered; add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
-        return Err(Failure::Failed(anyhow::anyhow!(what)));
-    }
     if let Some(id) = id {
         let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
         return if found.is_empty() { Err(NoSuchShop(id.to_owned()).into()) } else { Ok(found) };

@@ -81,6 +81,11 @@ pub(super) struct Page {
 
 /// Renders rows as a table, or as blocks if a table would be too wide.
 pub(super) fn render(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
+    side_by_side(heads, rows, page).unwrap_or_else(|| blocks(heads, rows, page))
+}
+
+/// Renders rows as a table; None if it would be too wide.
+pub(super) fn side_by_side(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Option<Vec<String>> {
     let least = |at: usize| {
         let texts = || std::iter::once(heads.get(at).copied().unwrap_or_default()).chain(column(rows, at));
         let whole = texts().map(measure_text_width).max().unwrap_or(0);
@@ -90,14 +95,12 @@ pub(super) fn render(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<Stri
     let least: Vec<usize> = (0..heads.len()).map(least).collect();
     let needed = least.iter().sum::<usize>() + GAP * heads.len().saturating_sub(1);
     if page.width.is_some_and(|width| needed > width) {
-        return blocks(heads, rows, page);
+        return None;
     }
     let lines = table(heads, rows, &least, page);
     // The library decides on widths; if it got them wrong, use blocks.
-    match page.width.is_some_and(|width| lines.iter().any(|line| measure_text_width(line) > width)) {
-        true => blocks(heads, rows, page),
-        false => lines,
-    }
+    let is_wrong = page.width.is_some_and(|width| lines.iter().any(|line| measure_text_width(line) > width));
+    (!is_wrong).then_some(lines)
 }
 
 fn column(rows: &[Vec<Cell>], at: usize) -> impl Iterator<Item = &str> {

@@ -8,8 +8,8 @@ use super::output::{Out, print_stderr};
 use super::progress::Bars;
 use super::table::{self, Cell, Mark};
 use super::watch::{Ended, Watched, sink_away, until_idle};
-use super::{Failure, Outcome, Voice, at_rest, configure, nothing_yet, shutdown, start};
-use crate::app::{App, NoSuchShop};
+use super::{Failure, Outcome, Place, Voice, at_rest, configure, nothing_yet, shutdown, start};
+use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::{Completeness, Shop};
 use crate::http;
 
@@ -51,17 +51,18 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             (false, true) => Ok(()),
         };
     }
-    let drain = config.limits.drain;
+    let (drain, place) = (config.limits.drain, Place::of(&config));
+    let only = Selection { shop: args.shop.clone(), resource: None };
     let app = match args.repair {
-        true => start(config, Alternative::Call("POST /api/v1/shops/<id>/completeness")).await?,
+        true => start(config, only, Alternative::Call("POST /api/v1/shops/<id>/completeness")).await?,
         false => at_rest(config, Alternative::Call("GET /api/v1/shops/<id>/completeness")).await?,
     };
-    let verified = Box::pin(verify(&app, &args, &mut out)).await;
+    let verified = Box::pin(verify(&app, &args, &place, &mut out)).await;
     let stopped = shutdown::stop(app, drain).await;
     verified.and(stopped)
 }
 
-async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
+async fn verify(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome {
     let service = app.service();
     let mut shops = service.shops()?;
     if let Some(id) = &args.shop {
@@ -71,7 +72,7 @@ async fn verify(app: &App, args: &Args, out: &mut Out) -> Outcome {
         }
     }
     if shops.is_empty() && !args.json && !args.quiet {
-        return Ok(out.line(super::NO_SHOPS)?);
+        return Ok(out.line(place.none_known(service)?)?);
     }
     if args.repair {
         let mut queued = 0;

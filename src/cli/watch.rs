@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::progress::{Bars, Line, line, sums, waits};
 use super::{Failure, shutdown};
-use crate::app::App;
+use crate::app::{App, Selection};
 use crate::domain::document::RunView;
 use crate::domain::{Clock, ShopId};
 use crate::service::{RunFilter, Service, Status};
@@ -29,6 +29,8 @@ pub(super) struct Chosen {
     pub(super) ids: BTreeSet<u64>,
     /// Runs with a greater id are included too: they follow others.
     pub(super) after: u64,
+    /// Of those, only the runs of these streams.
+    pub(super) only: Selection,
 }
 
 /// Why watching ended.
@@ -123,8 +125,20 @@ async fn show(service: &Service, watched: &Watched, bars: &mut Bars) -> Result<S
         (true, _) => String::new(),
         (false, error) => format!("; the {} does not accept rows: {}", sink.kind, error.unwrap_or_default()),
     };
-    bars.show(&lines, &format!("{}{}{trouble}", sums(&runs), waits(&runs)));
+    bars.show(&lines, &format!("{}{}{}{trouble}", sums(&runs), waits(&runs), left(&runs, &status)));
     Ok(status)
+}
+
+/// What is waited for once no run is open; empty: nothing, or the runs say it.
+fn left(runs: &[RunView], status: &Status) -> String {
+    if status.idle || runs.iter().any(|view| view.run.is_open()) {
+        return String::new();
+    }
+    match (status.outbox, status.leased_jobs + status.pending_jobs) {
+        (0, 0) => String::new(),
+        (0, jobs) => format!("; {jobs} other calls to make"),
+        (outbox, _) => format!("; {outbox} entries to write to the {}", status.sink.kind),
+    }
 }
 
 /// All watched runs, oldest first.
@@ -157,7 +171,10 @@ pub(super) fn name<'a>(view: &'a RunView, watched: &'a Watched) -> &'a str {
 
 fn wanted(mut runs: Vec<RunView>, watched: &Watched) -> Vec<RunView> {
     if let Some(chosen) = &watched.runs {
-        runs.retain(|view| view.run.id > chosen.after || chosen.ids.contains(&view.run.id));
+        runs.retain(|RunView { run, .. }| {
+            let follows = run.id > chosen.after && chosen.only.takes(&run.stream.shop, &run.stream.resource);
+            follows || chosen.ids.contains(&run.id)
+        });
     }
     runs
 }

@@ -109,7 +109,7 @@ async fn create_key(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     let expires_days = fields.take_number("expires_days", 1..=KEY_DAYS_MAX);
     fields.finish()?;
     let minted = api.service.create_key(NewKey { name, scope, shops, expires_days }).await?;
-    tracing::info!(key.id = %minted.key.id, by = %grant.key_id, ?scope, "created an api key");
+    tracing::info!(key.id = %minted.key.id, by = %grant.key_id, scope = scope.as_str(), "created an api key");
     Reply::json_with(StatusCode::CREATED, &minted_key_form(&minted))
 }
 

@@ -39,6 +39,8 @@ pub struct Service {
     pub(super) completeness_lock: Arc<tokio::sync::Mutex<()>>,
     /// Why the shops in MySQL are not restored yet; none: they are, or need not be.
     pub(super) restore_error: Arc<Mutex<Option<String>>>,
+    /// The same, if it may mend itself too.
+    pub(super) unrestored: Arc<Mutex<Option<String>>>,
     pub(super) overdue: Arc<Mutex<Vec<Overdue>>>,
 }
 
@@ -75,6 +77,7 @@ impl Service {
             key_usage: Arc::default(),
             completeness_lock: Arc::default(),
             restore_error: Arc::default(),
+            unrestored: Arc::default(),
             overdue: Arc::default(),
         }
     }

@@ -14,6 +14,9 @@ use crate::domain::{Mode, Shop, ShopState, StreamId};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
 
+/// The basis of a plan by the rows that were given.
+pub const BASIS_GIVEN: &str = "the given rows";
+
 /// Assumed page size if neither the definition nor an earlier walk gives it.
 const PAGE_ROWS: u64 = 50;
 /// Common names of the page size parameter.
@@ -173,7 +176,7 @@ impl Service {
         let pages = pages_of(definition, stream, rows, parents.saturating_mul(stretches(definition, walk)));
         // A second pass confirms the first one, unless there is only one page.
         let passes = if pages > 1 || rows == 0 { 2 } else { 1 };
-        Ok(WalkCalls { lists: Some(pages * passes), details: Some(rows), basis: "the given rows" })
+        Ok(WalkCalls { lists: Some(pages * passes), details: Some(rows), basis: BASIS_GIVEN })
     }
 
     /// Number of lists of a stream, one per parent: 1 without a parent resource; none: unknown.

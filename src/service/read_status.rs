@@ -93,13 +93,16 @@ impl Service {
         Ok((left > 0).then(|| self.store.clock().now().saturating_add(left)))
     }
 
-    /// Whether there is nothing to do now. Work of paused and refused shops does not count: it waits for an operator.
+    /// Whether there is nothing to do now. Work of paused and refused shops does not count: it waits for an operator; nor
+    /// does that of streams which the engine leaves alone.
     pub(crate) fn is_idle(&self) -> Result<bool, StoreError> {
         self.is_idle_by(&self.store.counters()?)
     }
 
     fn is_idle_by(&self, counters: &Counters) -> Result<bool, StoreError> {
-        if counters.outbox + counters.leased_jobs + counters.retrying_jobs > 0 {
+        // Retries are counted for all streams together; those of chosen ones keep their runs open.
+        let retrying = if self.engine.only().is_all() { counters.retrying_jobs } else { 0 };
+        if counters.outbox + counters.leased_jobs + retrying > 0 {
             return Ok(false);
         }
         if counters.ready_jobs == 0 && counters.open_runs == 0 {
@@ -111,12 +114,16 @@ impl Service {
             shops.iter().filter(|shop| shop.state == ShopState::Active).map(|shop| (shop.id.as_str(), shop)).collect();
         let is_dormant = |shop: &str, resource: &str| {
             !active.get(shop).is_some_and(|shop| shop.syncs(resource))
+                || !self.engine.only().takes(shop, resource)
                 || self.definitions.iter().all(|definition| definition.name != resource)
         };
         // Checked first because it is cheap; counting dormant jobs reads every shop.
         let open = |run: &Run| run.is_open() && !is_dormant(&run.stream.shop, &run.stream.resource);
         if counters.open_runs > 0 && self.store.open_runs()?.iter().any(open) {
             return Ok(false);
+        }
+        if !self.engine.only().is_all() {
+            return self.has_no_chosen_jobs(active.values().copied());
         }
         let mut dormant_jobs = 0;
         for shop in &shops {
@@ -130,6 +137,22 @@ impl Service {
             }
         }
         Ok(dormant_jobs >= counters.ready_jobs)
+    }
+
+    /// Whether the chosen streams of these shops have no job that could run now.
+    fn has_no_chosen_jobs<'a>(&self, active: impl Iterator<Item = &'a Shop>) -> Result<bool, StoreError> {
+        for shop in active {
+            let resources = self.definitions.iter().map(|definition| &definition.name);
+            for resource in resources.filter(|name| shop.syncs(name) && self.engine.only().takes(&shop.id, name)) {
+                for kind in [QueueKind::List, QueueKind::Detail] {
+                    let queue = Queue { shop: shop.id.clone(), resource: resource.clone(), kind };
+                    if self.store.has_jobs(&queue)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The busiest budgets, by account and rule, and how many more there are.

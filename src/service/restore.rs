@@ -41,6 +41,18 @@ pub(crate) enum RestoreError {
 impl Service {
     /// Restores from MySQL, unless it was done or is not needed.
     pub(crate) async fn restore(&self) -> Result<(), RestoreError> {
+        let restored = self.try_restore().await;
+        let why = restored.as_ref().err().map(ToString::to_string);
+        *self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = why;
+        restored
+    }
+
+    /// Why the shops of MySQL, if it has any, are not known here.
+    pub(crate) fn unrestored(&self) -> Option<String> {
+        self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    async fn try_restore(&self) -> Result<(), RestoreError> {
         if !self.store.is_blank()? {
             return Ok(());
         }

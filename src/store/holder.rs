@@ -4,7 +4,7 @@
 //! of a process that is gone is ignored.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -57,6 +57,15 @@ impl Holder {
         let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(&text));
         if let Err(error) = written {
             tracing::debug!(%error, "failed to note the holder in the lock file");
+        }
+    }
+
+    /// The process that holds a data directory, if one does; the inner None: it cannot be told which. Changes nothing.
+    pub fn find(directory: &Path) -> Option<Option<Holder>> {
+        let lock = directory.join("lock");
+        match File::open(&lock).ok()?.try_lock() {
+            Err(TryLockError::WouldBlock) => Some(Holder::of(&lock)),
+            _ => None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::drift::Drifts;
 use super::failure_log::FailureLog;
 use super::lane_registry::LaneRegistry;
 use super::last_success::LastSuccess;
+use super::selection::Selection;
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop};
 use crate::source::{Credentials, Upstream};
@@ -30,6 +31,8 @@ pub struct EngineDeps {
     pub outbox_bytes_max: u64,
     /// Most attempts of one lane at once.
     pub lane_width: u32,
+    /// Other streams are left alone: their work waits for the next engine.
+    pub only: Selection,
 }
 
 /// What the tasks of the engine share.

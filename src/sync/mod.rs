@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`schedule`] | the jobs of the cron scheduler; missed ticks collapse into one |
+//! | `selection` | which streams an engine works on |
 //! | `start_runs` | which streams are walked, and in which order |
 //! | [`lane`], `lane_loop` | one loop per budget: free slots -> leases -> attempts -> one commit |
 //! | `lane_registry`, `wake` | the lanes that exist; a lane lives only while it has jobs |
@@ -25,6 +26,7 @@ mod lane_loop;
 mod lane_registry;
 mod last_success;
 pub mod schedule;
+mod selection;
 #[cfg(test)]
 mod simulation;
 mod start_runs;
@@ -38,6 +40,7 @@ use tokio::sync::oneshot;
 pub use inner::EngineDeps;
 pub use lane::LaneKey;
 pub use lane_registry::LaneView;
+pub use selection::Selection;
 
 use crate::catalog::RuleTable;
 use crate::domain::{Shop, ShopState};
@@ -130,6 +133,11 @@ impl Engine {
     /// The store's errors; a later call saves it then.
     pub async fn save_drift(&self) -> Result<(), StoreError> {
         self.0.drifts.save(&self.0.deps.store).await
+    }
+
+    /// The streams that it works on.
+    pub(crate) fn only(&self) -> &Selection {
+        &self.0.deps.only
     }
 
     /// The rate rules in force.

@@ -56,10 +56,10 @@ impl Engine {
     /// The store's errors.
     pub async fn start_missing_runs(&self, shops: &[Shop]) -> Result<(), StoreError> {
         let store = &self.0.deps.store;
-        let mut missing = Vec::new();
-        for shop in shops.iter().filter(|shop| shop.state == ShopState::Active) {
+        let (mut missing, only) = (Vec::new(), &self.0.deps.only);
+        for shop in shops.iter().filter(|shop| shop.state == ShopState::Active && only.takes_shop(&shop.id)) {
             let is_missing = |_: &Definition, stream: &StreamId| Ok(store.checkpoint(stream)?.full_walk_at.is_none());
-            missing.extend(self.0.starts(shop, None, is_missing)?);
+            missing.extend(self.0.starts(shop, only.resource.as_deref(), is_missing)?);
         }
         for batch in missing.chunks(STARTED_AT_ONCE) {
             store.start_runs(batch.to_vec(), Mode::Full, Trigger::Schedule).await?;

@@ -83,7 +83,8 @@ fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
 
 /// Adds a queue to its lane, which is started if necessary.
 fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
-    if shop.state != ShopState::Active || !shop.syncs(&queue.resource) || inner.stop.is_cancelled() {
+    let is_wanted = shop.syncs(&queue.resource) && inner.deps.only.takes(&shop.id, &queue.resource);
+    if shop.state != ShopState::Active || !is_wanted || inner.stop.is_cancelled() {
         return;
     }
     let Some(key) = lane_of(inner, shop, &queue) else {

@@ -155,7 +155,7 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     let short = keys.lines().find(|line| line.contains("short")).unwrap();
     folder.run(&["keys", "revoke", short.split_whitespace().next().unwrap()]).expect(0);
     let serving = folder.serve();
-    says(&folder.said(), &["there is no admin API key: ", "data.admin-key"]);
+    says(&folder.said(), &["created an admin API key, as there was none; it is in ", "data.admin-key"]);
     let works = async |folder: &Folder, serving: &Serving| {
         let key = fs::read_to_string(folder.path("data.admin-key")).unwrap();
         let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key.trim());
@@ -320,8 +320,17 @@ async fn a_second_process_is_turned_away_and_told_the_call_over_http() {
     // The port of a running server, with data of another.
     let mut other = Folder::at(&market.base, "");
     other.set("WAYBILL_HTTP_LISTEN", serving.base.strip_prefix("http://").unwrap());
-    refused(other.run(&["serve"]), 1, &["http.listen: cannot listen on 127.0.0.1:"]);
+    let taken = ["http.listen: cannot listen on 127.0.0.1:", "another program uses port", "ss -ltnp", "http.listen"];
+    refused(other.run(&["serve"]), 1, &taken);
     assert!(!other.path("data").exists(), "no engine was started");
+    let check = other.run(&["check", "--offline"]).expect(1).out;
+    says(&check, &["FAIL  port: 127.0.0.1:", "is in use by another program"]);
+    // The port of the server that holds the data.
+    let mut same = folder;
+    same.set("WAYBILL_HTTP_LISTEN", serving.base.strip_prefix("http://").unwrap());
+    refused(same.run(&["serve"]), 1, &["is already in use by `waybill serve` (process ", "curl -X GET"]);
+    let holder = format!("is in use by `waybill serve` (process {})", serving.pid());
+    says(&same.run(&["check", "--offline"]).expect(0).out, &["ok    port: 127.0.0.1:", &holder]);
     assert_eq!(serving.terminate().0, Some(0));
 }
 

@@ -45,6 +45,7 @@ mod story;
 mod support;
 mod sync;
 mod sync_exit_code;
+mod sync_selection;
 mod terminal;
 mod tidy;
 mod tls;

@@ -135,3 +135,55 @@ async fn check_shows_when_a_schedule_comes_next() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_finds_nothing_says_where_it_looked() {
+    let folder = Folder::bare();
+    for command in [&["shops", "list"][..], &["plan"], &["state"], &["verify"], &["status"], &["keys", "list"]] {
+        says(&folder.run(command), 0, &["data (no waybill.toml here: defaults)"]);
+    }
+    let market = market().await;
+    let configured = self::folder(&market);
+    says(&configured.run(&["shops", "list"]), 0, &["no shops yet in ", "/data (by waybill.toml)"]);
+    says(&configured.run(&["sync"]), 1, &["no shop is registered in ", "/data (by waybill.toml)"]);
+    says(&configured.run(&["keys", "list"]), 0, &["no API keys yet"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_cannot_be_reached_is_named_with_its_key() {
+    let market = market().await;
+    let mut folder = folder(&market);
+    folder.set("WAYBILL_SOURCE_TOKEN_URL", "http://127.0.0.1:1/token");
+    let ended = folder.feed(&ADD, SECRET);
+    says(&ended, 1, &["the login host 127.0.0.1:1 (source.token_url) cannot be reached", "Connection refused"]);
+    assert!(!ended.err.contains("next login"), "nothing tries it again: {}", ended.err);
+    folder.set("WAYBILL_SOURCE_TOKEN_URL", &format!("{}/token", market.base));
+    folder.feed(&ADD, SECRET).expect(0);
+    folder.set("WAYBILL_SOURCE_BASE_URL", "http://127.0.0.1:1");
+    says(
+        &folder.run(&["check"]),
+        1,
+        &["the API cannot be reached: Connection refused", "(127.0.0.1:1, source.base_url)"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_given_rows_of_a_plan_count_for_each_stream() {
+    let market = market().await;
+    let folder = folder(&market);
+    folder.feed(&ADD, SECRET).expect(0);
+    says(&folder.run(&["plan", "--rows", "120"]), 0, &["The given rows count for each stream: shipments has 2."]);
+}
+
+#[test]
+fn a_data_directory_that_is_not_there_is_told_with_what_creates_it() {
+    let mut folder = Folder::bare();
+    folder.set("WAYBILL_DATA_DIR", &folder.path("a/b/data").display().to_string());
+    says(
+        &folder.run(&["check", "--offline"]),
+        0,
+        &["a/b/data is created at the first start, and the folders above it"],
+    );
+    folder.set("WAYBILL_MASTER_KEY", "abc");
+    says(&folder.run(&["check", "--offline"]), 2, &["give the key that the data directory was made with"]);
+}

@@ -86,7 +86,7 @@ async fn what_is_not_well_ends_with_code_1_and_a_remedy_that_works_there() {
     let market = market().await;
     let (folder, shop) = registered(&market);
     let first = folder.run(&["status"]).expect(1).out;
-    assert!(first.contains("start `waybill serve` or `waybill sync`") && !first.contains("by itself"), "{first}");
+    assert!(first.contains("let `waybill serve` or `waybill sync` run") && !first.contains("by itself"), "{first}");
     folder.run(&["sync", "--quiet"]).expect(0);
     folder.run(&["shops", "pause", &shop]).expect(0);
     let at_rest = folder.run(&["status"]).expect(1);

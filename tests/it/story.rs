@@ -104,7 +104,10 @@ async fn the_admin_key_of_a_first_start_is_an_event_too() {
     assert_eq!(folder.serve().terminate().0, Some(0));
     let events = events(&folder);
     let key = std::fs::read_to_string(folder.path("data.admin-key")).unwrap();
-    assert!(events.iter().any(|event| said(event).contains("an admin API key is in")), "{events:?}");
+    assert!(
+        events.iter().any(|event| said(event).contains("created an admin API key, as there was none; it is in")),
+        "{events:?}"
+    );
     assert!(!folder.said().contains(key.trim()));
 }
 

@@ -83,7 +83,7 @@ impl Reason {
 }
 
 /// How to resume work when no server runs.
-const START: &str = "start `waybill serve` or `waybill sync`";
+const START: &str = "let `waybill serve` or `waybill sync` run";
 
 fn fault_remedy(code: Code, means: Means) -> String {
     match code {

@@ -25,6 +25,16 @@ pub enum Scope {
     Read,
 }
 
+impl Scope {
+    /// Its name in the API and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Admin => "admin",
+            Scope::Read => "read",
+        }
+    }
+}
+
 /// A key as stored, without the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::schedule::serve_due;
-use super::{Engine, EngineDeps};
+use super::{Engine, EngineDeps, Selection};
 use crate::catalog::{Definition, RuleTable, reader};
 use crate::domain::clock::Millis;
 use crate::domain::schedule::{Schedule, Timetable};
@@ -118,6 +118,7 @@ impl World {
             retry: RetryPolicy::default(),
             outbox_bytes_max: 1 << 20,
             lane_width: 16,
+            only: Selection::default(),
         });
         let engine = engine.await.unwrap();
         tokio::spawn(archive(store.clone()));

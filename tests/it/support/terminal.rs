@@ -33,8 +33,22 @@ pub(crate) fn run(command: Command, columns: u16, input: &str) -> Shown {
     run_resized(command, (columns, columns), input)
 }
 
+/// Runs a command to its end on a terminal, and types an answer when it asks.
+pub(crate) fn run_asked(command: Command, columns: u16, question: &str, answer: &str) -> Shown {
+    run_with(command, (columns, columns), Some((question, answer)), "")
+}
+
 /// The same on a terminal that gets another width as soon as something of a bar is seen.
-pub(crate) fn run_resized(mut command: Command, (columns, later): (u16, u16), input: &str) -> Shown {
+pub(crate) fn run_resized(command: Command, widths: (u16, u16), input: &str) -> Shown {
+    run_with(command, widths, None, input)
+}
+
+fn run_with(
+    mut command: Command,
+    (columns, later): (u16, u16),
+    mut question: Option<(&str, &str)>,
+    input: &str,
+) -> Shown {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -58,6 +72,11 @@ pub(crate) fn run_resized(mut command: Command, (columns, later): (u16, u16), in
     while let Ok(count @ 1..) = screen.read(&mut part) {
         raw.extend_from_slice(&part[..count]);
         parser.process(&part[..count]);
+        if let Some((_, answer)) = question.take_if(|(asked, _)| parser.screen().contents().contains(*asked)) {
+            // A command that hides what is typed drops what was typed before.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            keyboard.write_all(answer.as_bytes()).unwrap();
+        }
         if !is_resized && parser.screen().contents().contains("] ") {
             is_resized = true;
             tcsetwinsize(&screen, Winsize { ws_col: later, ..size }).unwrap();
