@@ -29,6 +29,8 @@ impl Supervisor {
         F: Future<Output = ()> + Send,
     {
         let supervisor = self.clone();
+        // From zero: `increase()` of Prometheus misses the first event of a series that begins with it.
+        metrics::counter!("waybill_panics_total", "part" => part).increment(0);
         // The panic's message may quote a document, so it is dropped; the panic hook logged its location.
         let work = AssertUnwindSafe(work).catch_unwind();
         async move {

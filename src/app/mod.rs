@@ -54,7 +54,7 @@ use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
 use crate::sink::{Archive, Health, Mysql, Sink, writer};
 use crate::source::{Source, SourceConfig};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Counters, Store, StoreError};
 use crate::sync::schedule::{Work, run_jobs};
 use crate::sync::{Engine, EngineDeps};
 use token_store::PersistentTokens;
@@ -88,6 +88,8 @@ pub struct App {
     timetable: Timetable,
     http: http::Limits,
     data_dir: PathBuf,
+    /// What the last process left.
+    found: Counters,
     drain: Duration,
     /// Shutdown has begun: not ready any more, no new connections.
     closing: CancellationToken,
@@ -142,11 +144,14 @@ impl App {
 
     /// `runs`: the streams to work on; None: the engine is at rest.
     async fn open(config: Config, runs: Option<Selection>, means: Means) -> anyhow::Result<App> {
+        // Before any part starts and counts.
+        let metrics = service::recorder();
         let timetable = config.schedule.clone();
         let clock = Clock::system();
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
         store.bound_parked(config.limits.parked_max);
+        let found = store.counters()?;
         let tokens = Arc::new(PersistentTokens::new(store.clone()));
         let open_files = machine::OpenFileBudget::for_calls(config.source.in_flight_max);
         let source_config = SourceConfig { in_flight_max: open_files.calls, ..source_config(&config.source) };
@@ -183,7 +188,7 @@ impl App {
             sink_health: sink_health.clone(),
             definitions: Arc::clone(&definitions),
             admin_key: config.admin_key.as_ref().map(digest),
-            metrics: service::recorder(),
+            metrics,
             outbox_bytes_max: config.limits.outbox_max_bytes,
             closing: closing.clone(),
             health_book,
@@ -198,6 +203,7 @@ impl App {
             timetable,
             http: http_limits(config.behind_proxy, open_files.connections),
             data_dir: config.data_dir,
+            found,
             drain: config.limits.drain,
             closing,
             stop: CancellationToken::new(),

@@ -35,6 +35,40 @@ impl App {
             next_reconcile = next(&self.timetable.reconcile),
             "waybill started"
         );
+        let jobs = self.found.ready_jobs + self.found.waiting_jobs;
+        let (open_runs, sink_entries) = (self.found.open_runs, self.found.outbox);
+        if open_runs + jobs + sink_entries > 0 {
+            tracing::info!(open_runs, jobs, sink_entries, "resuming what the last process left");
+        }
+    }
+
+    /// What to log once this app has stopped.
+    pub fn ending(&self) -> Ending {
+        Ending { store: self.store.clone(), begun: Instant::now() }
+    }
+}
+
+/// The log line at the end of a service; made when its stop begins.
+pub struct Ending {
+    store: Store,
+    begun: Instant,
+}
+
+impl Ending {
+    /// Logs the end, and what the next start resumes. `drained`: nothing was cut off.
+    pub fn log(&self, drained: bool) {
+        let seconds = self.begun.elapsed().as_secs();
+        match self.store.counters() {
+            Ok(left) => tracing::info!(
+                drained,
+                seconds,
+                open_runs = left.open_runs,
+                jobs = left.ready_jobs + left.waiting_jobs,
+                sink_entries = left.outbox,
+                "waybill stopped"
+            ),
+            Err(error) => tracing::info!(drained, seconds, %error, "waybill stopped"),
+        }
     }
 }
 

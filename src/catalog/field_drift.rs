@@ -90,6 +90,9 @@ pub fn kind_for_time(value: &Json<'_>) -> &'static str {
     if value.as_str().is_some_and(lacks_offset) { WITHOUT_OFFSET } else { kind(value) }
 }
 
+/// The kinds of [`FieldDrift::Tolerated`].
+pub const TOLERATED_KINDS: [&str; 3] = ["half_surrogate", "duplicate_key", "byte_order_mark"];
+
 /// What was tolerated in a document or row. Never contains a value, nor a key that may be data.
 pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = FieldDrift> {
     noted.into_iter().map(|Tolerated { what, path }| {
@@ -101,10 +104,11 @@ pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = FieldDrift> {
                 Part::Element => text.push('*'),
             }
         }
+        let [half_surrogate, duplicate_key, byte_order_mark] = TOLERATED_KINDS;
         let kind = match what {
-            Tolerance::HalfSurrogate => "half_surrogate",
-            Tolerance::DuplicateKey => "duplicate_key",
-            Tolerance::ByteOrderMark => "byte_order_mark",
+            Tolerance::HalfSurrogate => half_surrogate,
+            Tolerance::DuplicateKey => duplicate_key,
+            Tolerance::ByteOrderMark => byte_order_mark,
         };
         FieldDrift::Tolerated { path: text, kind }
     })

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, Outcome, bars_stderr};
 use crate::config::{Log, LogFormat};
 use crate::domain::Clock;
-use crate::domain::clock::rfc3339;
+use crate::domain::clock::Millis;
 
 /// Lines that a stream may queue: a few megabytes of memory if nothing reads it.
 const WAITING_MAX: usize = 4096;
@@ -224,12 +224,17 @@ pub(super) fn in_json(text: impl Display) -> Option<String> {
 /// One event in the format of the JSON log.
 fn json_line(level: Level, text: impl Display) -> String {
     let event = serde_json::json!({
-        "timestamp": rfc3339(Clock::system().now()),
+        "timestamp": timestamp(Clock::system().now()),
         "level": level.as_str(),
         "message": text.to_string(),
         "target": "waybill",
     });
     event.to_string()
+}
+
+/// A time as the events of the log write it, always with six digits of a second.
+fn timestamp(at: Millis) -> String {
+    format!("{:.6}", jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
 /// Keeps the metric of lost lines up to date, until it is dropped.

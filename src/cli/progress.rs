@@ -160,8 +160,11 @@ pub(super) fn waits(runs: &[RunView]) -> String {
         }
     }
     waits.sort_by_key(|(wait, _)| (wait.until.is_none(), wait.until));
-    let parts: Vec<String> =
-        waits.iter().take(WAITS_MAX).map(|(wait, runs)| format!("{runs} wait for {}", waiting(wait))).collect();
+    let parts: Vec<String> = waits
+        .iter()
+        .take(WAITS_MAX)
+        .map(|(wait, runs)| format!("{runs} {} for {}", if *runs == 1 { "waits" } else { "wait" }, waiting(wait)))
+        .collect();
     if parts.is_empty() { String::new() } else { clean(&format!("; {}", parts.join(", "))) }
 }
 
@@ -390,7 +393,7 @@ mod tests {
         assert!(line("Winkel", &run(&api), 1_000).text.starts_with("waits for the API: 503; page 3, 150 listed"));
         let said = waits(&[run(&api), run(&limit), run(&limit), view(RunState::Done)]);
         assert!(
-            said.starts_with("; 2 wait for the rate limit until ") && said.ends_with(", 1 wait for the API: 503"),
+            said.starts_with("; 2 wait for the rate limit until ") && said.ends_with(", 1 waits for the API: 503"),
             "{said}"
         );
         assert_eq!(waits(&[view(RunState::Walking)]), "");

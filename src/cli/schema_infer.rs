@@ -103,7 +103,7 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
     let inferred = infer::infer(config, &wanted).await;
     let inferred = inferred.map_err(|error| in_use::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
     out.line(inferred.toml.trim_end())?;
-    print_stderr(format_args!("{} calls", inferred.calls));
+    print_stderr(format_args!("{} call{}", inferred.calls, if inferred.calls == 1 { "" } else { "s" }));
     Ok(())
 }
 

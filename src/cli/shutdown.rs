@@ -45,7 +45,7 @@ pub(super) async fn requested() -> Result<(), Failure> {
 /// Those of `App::stop`, or that a second signal cut the command off.
 pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
     tokio::select! {
-        stopped = drained(app, drain) => stopped,
+        stopped = drained(app, drain) => stopped.map(drop),
         again = requested() => {
             again?;
             Err(Failure::Failed(anyhow::anyhow!("{AT_ONCE}")))
@@ -53,27 +53,35 @@ pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
     }
 }
 
-/// Like [`stop`], for a service, which was asked to end: a second signal is not a failure.
+/// Like [`stop`], for a service, which was asked to end: a second signal is not a failure. Logs the end.
 ///
 /// # Errors
 /// Those of `App::stop`.
 pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut StopSignals) -> Result<(), Failure> {
-    tokio::select! {
-        stopped = drained(app, drain) => stopped,
+    let ending = app.ending();
+    let (drained, stopped) = tokio::select! {
+        stopped = drained(app, drain) => match stopped {
+            Ok(is_drained) => (is_drained, Ok(())),
+            Err(error) => (false, Err(error)),
+        },
         () = signals.requested() => {
             log::say(Level::WARN, format_args!("waybill: {AT_ONCE}"));
-            Ok(())
+            (false, Ok(()))
         }
-    }
+    };
+    ending.log(drained);
+    stopped
 }
 
 const AT_ONCE: &str = "stopped at once; work in flight is repeated at the next start";
 
-async fn drained(app: App, drain: Duration) -> Result<(), Failure> {
+/// False: it took too long, and the rest was cut off.
+async fn drained(app: App, drain: Duration) -> Result<bool, Failure> {
     let Ok(stopped) = tokio::time::timeout(drain, app.stop()).await else {
         let late = format!("waybill: work in flight did not end within {drain:?}; it is repeated at the next start");
         log::say(Level::WARN, late);
-        return Ok(());
+        return Ok(false);
     };
-    Ok(stopped?)
+    stopped?;
+    Ok(true)
 }

@@ -26,6 +26,15 @@ pub enum CallStatus {
 }
 
 impl CallStatus {
+    pub const ALL: [CallStatus; 6] = [
+        CallStatus::Success,
+        CallStatus::Redirect,
+        CallStatus::Rejected,
+        CallStatus::TooMany,
+        CallStatus::ServerError,
+        CallStatus::NoAnswer,
+    ];
+
     /// The class of a status code; None: there was no answer.
     pub fn of(code: Option<u16>) -> CallStatus {
         match code {

@@ -52,7 +52,7 @@ pub(crate) use api_runs::run_form;
 pub(crate) use api_shops::shop_forms;
 pub use auth::Pace;
 
-use crate::catalog::Definition;
+use crate::catalog::{self, Definition};
 use crate::service::{KeyGrant, Service, ServiceError};
 use crate::supervisor::{count_panic, describe_join_error};
 use auth::{AccessControl, RequiredScope};
@@ -380,8 +380,18 @@ fn unmatched(api: &Api, call: &Call) -> ApiResult {
         Some(allow) if !allow.split(", ").any(|method| method == call.head.method.as_str()) => {
             Err(Problem::method_not_allowed(allow))
         }
-        _ => Err(Problem::not_found()),
+        _ => Err(in_catalog_only(api, &call.head.path).unwrap_or_else(Problem::not_found)),
     }
+}
+
+/// 404 for a resource that ships with Waybill and is not configured.
+fn in_catalog_only(api: &Api, path: &str) -> Option<Problem> {
+    let name = path.strip_prefix("/api/v1/")?;
+    let name = name.split('/').next()?;
+    let is_missing = catalog::ships(name) && api.definition(name).is_none();
+    let detail =
+        || format!("`{name}` is in the catalog, but not among `resources` of the configuration, so it is not synced");
+    is_missing.then(|| Problem::new(ProblemKind::NotFound, detail()))
 }
 
 /// Adapts a synchronous handler.

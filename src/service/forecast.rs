@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::Service;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
-use crate::domain::{Mode, Run, RunState, RunView};
+use crate::domain::{Mode, Run, RunState, RunView, Wait, WaitReason};
 use crate::store::StoreError;
 
 /// Account and rule.
@@ -30,11 +30,12 @@ impl Service {
         runs.into_iter()
             .map(|run| {
                 let pages_expected = if run.is_open() { self.pages_expected(&run)? } else { None };
-                let forecast_at = self.forecast(&run, pages_expected, &waiting, &accounts);
                 let waits_for = match (&waits, accounts.get(&run.stream.shop)) {
                     (Some(waits), Some(account)) => self.waits_for(waits, &run, account)?,
                     _ => None,
                 };
+                let forecast_at = self.forecast(&run, pages_expected, &waiting, &accounts);
+                let forecast_at = forecast_at.and_then(|at| after(waits_for.as_ref(), at, self.store.clock().now()));
                 Ok(RunView { forecast_at, pages_expected, waits_for, run })
             })
             .collect()
@@ -142,6 +143,18 @@ impl Service {
         }
         let seen = self.store.clock().now().saturating_sub(run.pass.oldest?).clamp(1, history);
         Some((run.pass.pages as f64 * history as f64 / seen as f64).ceil() as u64)
+    }
+}
+
+/// A forecast that considers what the run waits for: none while calls fail or the sink is full, later by a pause that the
+/// API asked for.
+fn after(wait: Option<&Wait>, forecast_at: Millis, now: Millis) -> Option<Millis> {
+    match wait.map(|wait| (wait.reason, wait.until)) {
+        Some((WaitReason::Api | WaitReason::Sink, _)) => None,
+        Some((WaitReason::RetryAfter, until)) => {
+            Some(forecast_at.saturating_add(until.unwrap_or(now).saturating_sub(now).max(0)))
+        }
+        Some((WaitReason::RateLimit, _)) | None => Some(forecast_at),
     }
 }
 

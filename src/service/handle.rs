@@ -61,7 +61,7 @@ pub(crate) struct ServiceDeps {
 
 impl Service {
     pub(crate) fn new(deps: ServiceDeps) -> Service {
-        Service {
+        let service = Service {
             started_at: deps.store.clock().now(),
             store: deps.store,
             engine: deps.engine,
@@ -79,7 +79,9 @@ impl Service {
             restore_error: Arc::default(),
             unrestored: Arc::default(),
             overdue: Arc::default(),
-        }
+        };
+        service.register_counters();
+        service
     }
 
     /// The key of this installation that signs cursors: 32 random bytes.

@@ -114,7 +114,7 @@ impl Service {
         while !stop.is_cancelled() {
             let service = self.clone();
             match blocking(move || service.health_now()).await {
-                Ok(health) => log_changes(known.changes(&health)),
+                Ok(health) => self.log_changes(known.changes(&health)),
                 Err(error) => error.warn("failed to compute the health; trying again"),
             }
             if let Err(error) = self.store_sink_away().await {
@@ -131,6 +131,15 @@ impl Service {
                 () = tokio::time::sleep(self.until_next_look()) => {}
             }
         }
+    }
+
+    fn log_changes(&self, changes: Vec<Change>) {
+        for change in &changes {
+            if let Change::Well { shop_id: Some(shop), resource: Some(resource), .. } = change {
+                self.engine.log_failures(shop, resource);
+            }
+        }
+        log_changes(changes);
     }
 
     fn until_next_look(&self) -> Duration {

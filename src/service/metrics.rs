@@ -2,14 +2,16 @@
 //!
 //! Labels are ids, resource and rule names, and fixed words; never a secret or a part of a document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
-use metrics::{describe_counter, describe_gauge};
+use metrics::{counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::Service;
+use crate::catalog::coverage::{FieldDrift, TOLERATED_KINDS};
+use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
 use crate::domain::health::{Health, State};
 use crate::sink::Sink;
@@ -72,6 +74,51 @@ pub(crate) fn recorder() -> PrometheusHandle {
 }
 
 impl Service {
+    /// Exports every counter with all label sets that are known in advance, from zero: `increase()` of Prometheus misses
+    /// the first event of a series that begins with it.
+    pub(super) fn register_counters(&self) {
+        for name in ["waybill_gaps_total", "waybill_invariant_breaches_total", "waybill_log_lines_lost_total"] {
+            counter!(name).increment(0);
+        }
+        // The other parts are supervised from their start, and registered there.
+        for part in ["a connection", "a request", "an attempt"] {
+            counter!("waybill_panics_total", "part" => part).increment(0);
+        }
+        let mut rules = BTreeSet::from([LOGIN_RULE.to_owned()]);
+        for definition in self.definitions.iter() {
+            let resource = || definition.name.clone();
+            for result in ["done", "failed", "unproved", "stopped", "canceled"] {
+                counter!("waybill_runs_total", "resource" => resource(), "result" => result).increment(0);
+            }
+            for name in
+                ["waybill_documents_written_total", "waybill_unreadable_times_total", "waybill_unreadable_total"]
+            {
+                counter!(name, "resource" => resource()).increment(0);
+            }
+            for kind in TOLERATED_KINDS {
+                counter!("waybill_tolerated_total", "resource" => resource(), "kind" => kind).increment(0);
+            }
+            let table = &definition.table;
+            let children = table.children.iter().map(|child| (&child.name, &child.columns));
+            for (table, columns) in std::iter::once((&table.name, &table.columns)).chain(children) {
+                for column in columns {
+                    let column = format!("{table}.{}", column.name);
+                    counter!("waybill_misfits_total", "resource" => resource(), "column" => column).increment(0);
+                }
+            }
+            let paths = [Some(&definition.list.path), definition.detail.as_ref().map(|detail| &detail.path)];
+            let found = paths.into_iter().flatten().filter_map(|path| self.engine.rules().find("GET", path));
+            rules.extend(found.map(|rule| rule.name.clone()));
+        }
+        for rule in rules {
+            for status in CallStatus::ALL {
+                let status = status.as_str();
+                counter!("waybill_calls_total", "rule" => rule.clone(), "status" => status).increment(0);
+            }
+            counter!("waybill_refused_429_total", "rule" => rule).increment(0);
+        }
+    }
+
     fn accepts_documents(&self) -> bool {
         let is_known = self.sink_health.is_known() || !matches!(self.sink, Sink::Mysql(_));
         is_known && self.sink_health.error().is_none()
@@ -97,6 +144,11 @@ impl Service {
             metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
         metrics::gauge!("waybill_clock_ahead_seconds").set((self.source.clock_ahead().unwrap_or(0) / 1000) as f64);
+        for definition in self.definitions.iter() {
+            let drift = self.engine.drift(&definition.name);
+            let unmapped = drift.places.keys().filter(|left| matches!(left, FieldDrift::Unmapped { .. })).count();
+            metrics::gauge!("waybill_unmapped_fields", "resource" => definition.name.clone()).set(unmapped as f64);
+        }
         self.set_call_metrics();
         let mut text = String::new();
         let health = self.health_now();

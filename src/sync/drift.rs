@@ -148,8 +148,6 @@ impl Drifts {
             } else {
                 drift.unlogged.push(name(&one));
                 drift.places.insert(one, Seen { documents: 1, first: now, last: now });
-                let unmapped = drift.places.keys().filter(|left| matches!(left, FieldDrift::Unmapped { .. })).count();
-                metrics::gauge!("waybill_unmapped_fields", "resource" => resource.to_owned()).set(unmapped as f64);
             }
         }
         // A time in the future is from a wrong clock.

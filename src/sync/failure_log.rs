@@ -48,6 +48,16 @@ impl FailureLog {
         }
     }
 
+    /// Logs the failures of a shop's resource that were not logged yet. Called when it has recovered, so that no line about
+    /// them comes after the one about the recovery.
+    pub(super) fn flush(&self, shop: &str, resource: &str) {
+        let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |site: &CallSite| site.shop == shop && site.resource == resource;
+        for (site, failures) in sites.iter_mut().filter(|(site, failures)| of(site) && failures.count > 0) {
+            log(site, std::mem::take(&mut failures.count), &failures.last);
+        }
+    }
+
     /// Logs the failures since the last report. Called every minute, and at the end.
     pub(super) fn report(&self) {
         let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,6 +106,16 @@ mod tests {
         assert_eq!(logged(|| failures.report()), [1]);
         assert!(logged(|| failures.report()).is_empty(), "nothing failed");
         assert_eq!(logged(|| failures.note(site(1), "500")), [1], "the next failure is logged at once again");
+    }
+
+    #[test]
+    fn failures_are_logged_before_their_recovery_and_not_again_after_it() {
+        let failures = FailureLog::default();
+        assert_eq!(logged(|| (0..5).for_each(|_| failures.note(site(1), "500"))), [1]);
+        assert_eq!(logged(|| (0..3).for_each(|_| failures.note(site(2), "500"))), [1]);
+        assert_eq!(logged(|| failures.flush("shop-1", "orders")), [4]);
+        assert!(logged(|| failures.flush("shop-1", "returns")).is_empty(), "another resource");
+        assert_eq!(logged(|| failures.report()), [2], "those of the other shop alone");
     }
 
     #[test]

@@ -140,6 +140,11 @@ impl Engine {
         &self.0.deps.only
     }
 
+    /// Logs the failed calls of a shop's resource that were not logged yet, before the line about its recovery.
+    pub fn log_failures(&self, shop: &str, resource: &str) {
+        self.0.failures.flush(shop, resource);
+    }
+
     /// The rate rules in force.
     pub fn rules(&self) -> &RuleTable {
         &self.0.deps.rules

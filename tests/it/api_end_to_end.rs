@@ -16,6 +16,22 @@ async fn a_key_is_made_for_shops_that_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_that_is_not_configured_is_named_as_such() {
+    let app = TestApp::builder().shop("first", 1, 0).start().await;
+    for (path, expected) in [
+        ("/api/v1/orders", "`orders` is in the catalog, but not among `resources`"),
+        ("/api/v1/orders/a/b", "`orders` is in the catalog, but not among `resources`"),
+        ("/api/v1/nothing", "it does not exist"),
+        ("/api/v1/shipments/a/b", "it does not exist"),
+    ] {
+        let (status, answer) = app.call(Verb::GET, path, None).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(answer["detail"].as_str().unwrap().starts_with(expected), "{path}: {answer}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shop_goes_back_to_all_resources() {
     let app = TestApp::builder().shop("first", 1, 0).start().await;
     let path = format!("/api/v1/shops/{}", app.shops["first"]);

@@ -74,6 +74,16 @@ async fn the_log_says_what_started_and_how_each_run_ended() {
     assert!(started[0]["configuration"].as_str().unwrap().ends_with("waybill.toml"), "{}", started[0]);
     assert!(started[0]["next_sync"].as_str().unwrap().ends_with('Z'), "{}", started[0]);
     assert_eq!(events.iter().filter(|event| said(event).starts_with("waybill listens on ")).count(), 1);
+    let stopped = with_message(&events, "waybill stopped");
+    assert_eq!(stopped.len(), 1);
+    for (field, value) in [("drained", json!(true)), ("open_runs", json!(0)), ("sink_entries", json!(0))] {
+        assert_eq!(stopped[0][field], value, "{}", stopped[0]);
+    }
+    assert!(with_message(&events, "resuming what the last process left").is_empty(), "a first start");
+    for event in &events {
+        let time = event["timestamp"].as_str().unwrap();
+        assert_eq!(time.len(), "2026-11-30T11:05:32.852414Z".len(), "{event}");
+    }
     let ended = with_message(&events, "run ended");
     let first: Vec<&&Value> = ended.iter().filter(|run| run["listed"] == 60).collect();
     assert_eq!(first[0]["level"], "INFO");
@@ -109,6 +119,31 @@ async fn the_admin_key_of_a_first_start_is_an_event_too() {
         "{events:?}"
     );
     assert!(!folder.said().contains(key.trim()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_after_a_kill_says_what_it_resumes() {
+    let market = market(400).await;
+    let mut folder = Folder::at(
+        &market.base,
+        "[source.limits]\n\"GET /retailer/shipments\" = \"none\"\n\"GET /retailer/shipments/*\" = \"20/h\"\n",
+    );
+    folder.set("WAYBILL_LOG_FORMAT", "json");
+    let serving = folder.serve();
+    register(&serving, "first").await;
+    eventually("an open run", async || {
+        let status = serving.get("/api/v1/status").await;
+        (status["open_runs"].as_u64() > Some(0) && status["pending_jobs"].as_u64() > Some(10)).then_some(())
+    })
+    .await;
+    serving.kill();
+    assert_eq!(folder.serve().terminate().0, Some(0));
+    let events = events(&folder);
+    let resumed = with_message(&events, "resuming what the last process left");
+    assert_eq!(resumed.len(), 1, "{events:?}");
+    assert!(resumed[0]["open_runs"].as_u64() > Some(0) && resumed[0]["jobs"].as_u64() > Some(10), "{}", resumed[0]);
+    let stopped = with_message(&events, "waybill stopped");
+    assert!(stopped.len() == 1 && stopped[0]["jobs"].as_u64() > Some(10), "{stopped:?}");
 }
 
 /// Calls by rule, as the service counted them over its lives.

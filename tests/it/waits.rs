@@ -1,6 +1,7 @@
 //! What an open run waits for, as `GET /api/v1/runs` says it; and a list whose first page fails while all else works.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use reqwest::Method;
 use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
@@ -76,9 +77,19 @@ async fn a_run_says_that_the_api_asked_for_a_pause() {
 async fn a_run_says_that_its_calls_fail() {
     let down = FaultKind::Status { code: 503, body: FaultBody::Json, headers: BTreeMap::new() };
     let faults = vec![Fault::always("/retailer/shipments?", down)];
-    let (_market, _folder, serving) = serving("none", "none", faults, None).await;
+    let (market, _folder, serving) = serving("none", "none", Vec::new(), None).await;
+    // The next walk could be forecast from this one.
+    serving.idle(Duration::from_secs(60)).await;
+    let shop = serving.get("/api/v1/shops").await["items"][0]["id"].as_str().unwrap().to_owned();
+    market.sandbox.set_faults(faults);
+    let path = format!("/api/v1/shops/{shop}/sync");
+    let answer = serving.call(Method::POST, &path).json(&json!({"mode": "full"})).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
     let wait = waits_for(&serving, "api").await;
     assert!(wait["text"].as_str().unwrap().contains("503") && wait["until"].is_null(), "{wait}");
+    let runs = serving.get("/api/v1/runs").await;
+    let failing = runs["items"].as_array().unwrap().iter().find(|run| run["waits_for"]["reason"] == "api").unwrap();
+    assert!(failing["pages_expected"].is_u64() && failing["forecast_at"].is_null(), "{failing}");
     assert_eq!(serving.terminate().0, Some(0));
 }
 

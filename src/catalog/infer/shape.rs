@@ -11,8 +11,10 @@ use crate::domain::Json;
 
 /// An object with more members than this is a map, not a record.
 const MEMBERS_MAX: usize = 100;
-/// Lengths of text columns; longer values become free text.
-const LENGTHS: [usize; 5] = [16, 32, 64, 128, 255];
+/// Length of text columns, unless all values are codes; longer values become free text.
+const LENGTH: usize = 255;
+/// Lengths of columns of codes.
+const CODE_LENGTHS: [usize; 3] = [32, 64, 128];
 /// Factor for the length: later values may be longer than those of the sample.
 const GENEROSITY: usize = 2;
 /// Types for numbers with a fraction, or with more digits than an integer holds; the first that holds all is used.
@@ -26,6 +28,8 @@ const DECIMALS: [ColumnKind; 3] = [
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
     texts: usize,
+    /// Of them, those that look like an id or a word of an enumeration, not like a name or a sentence.
+    codes: usize,
     datetimes: usize,
     /// Of them, those without an offset.
     unzoned: usize,
@@ -76,6 +80,7 @@ impl Shape {
             }
             Json::Text(text) => {
                 self.texts += 1;
+                self.codes += usize::from(is_code(text));
                 self.datetimes += count(ColumnKind::Datetime);
                 self.unzoned += usize::from(kind_for_time(value) == WITHOUT_OFFSET);
                 // A date column would also accept a datetime.
@@ -111,7 +116,8 @@ impl Shape {
     fn scalar(&self) -> String {
         let text = || {
             let wanted = self.chars.saturating_mul(GENEROSITY);
-            let length = LENGTHS.iter().find(|length| **length >= wanted);
+            let lengths = if self.codes == self.texts { CODE_LENGTHS.as_slice() } else { &[] };
+            let length = lengths.iter().chain([&LENGTH]).find(|length| **length >= wanted);
             length.map_or_else(|| "text".to_owned(), |length| format!("text({length})"))
         };
         match (self.texts > 0, self.numbers > 0, self.flags > 0) {
@@ -140,5 +146,43 @@ impl Shape {
     pub(super) fn is_in_all(&self, member: &str) -> bool {
         let found = self.members.get(member).map_or(0, |shape| shape.texts + shape.integers);
         self.objects > 0 && found >= self.objects
+    }
+}
+
+/// Whether a text looks like an id or a word of an enumeration: `FBR`, `A2K81000H`, `07dfa475-3387`, `0000344883475`.
+/// Anything with a lower-case word in it may be a name, of which a sample does not show the longest.
+fn is_code(text: &str) -> bool {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'));
+    let has_digit = || text.bytes().any(|byte| byte.is_ascii_digit());
+    let has_lower_case = || text.bytes().any(|byte| byte.is_ascii_lowercase());
+    is_plain && !text.is_empty() && (!has_lower_case() || text.len() >= 8 && has_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Form, Shape};
+    use crate::domain::Json;
+
+    fn kind(texts: &[&str]) -> String {
+        let values: Vec<Json<'_>> = texts.iter().map(|text| Json::Text((*text).into())).collect();
+        let Form::Value(kind) = Shape::of(&values).form() else { panic!("no column for {texts:?}") };
+        kind
+    }
+
+    #[test]
+    fn only_ids_and_enumerated_words_get_narrow_columns() {
+        for (texts, expected) in [
+            (["FBR", "FBB"], "text(32)"),
+            (["4123456880", "A2K81000H"], "text(32)"),
+            (["07dfa475-3387-4d43-8a64-0abda06359ef", "17dfa475-3387-4d43-8a64-0abda06359ef"], "text(128)"),
+            // Later names are longer than those of a sample.
+            (["Anne", "Bo"], "text(255)"),
+            (["MALE", "not known"], "text(255)"),
+            (["", "fr"], "text(255)"),
+        ] {
+            assert_eq!(kind(&texts), expected, "{texts:?}");
+        }
+        let long = "a sentence ".repeat(20);
+        assert_eq!(kind(&[&long]), "text", "free text");
     }
 }
