@@ -75,10 +75,11 @@ impl Ended {
 }
 
 impl Folder {
-    /// Without any configuration.
+    /// Without any configuration but a port that no other test uses: `check` fails on one that is taken.
     pub(crate) fn bare() -> Folder {
         let dir = tempfile::Builder::new().prefix("waybill-it-").tempdir().unwrap();
-        Folder { dir, environment: BTreeMap::new(), under: Vec::new() }
+        let listen = ("WAYBILL_HTTP_LISTEN".to_owned(), "127.0.0.1:0".to_owned());
+        Folder { dir, environment: BTreeMap::from([listen]), under: Vec::new() }
     }
 
     /// Configured to sync from `market`, on request only, and to listen on any port. `more` is TOML.
