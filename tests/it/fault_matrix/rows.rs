@@ -109,7 +109,7 @@ impl Fault {
             Fault::MysqlAway | Fault::MysqlRights => (None, &["MySQL"]),
             Fault::DiskFull => (None, &["no room", "full"]),
             Fault::ClockAhead => (Some("shipments"), &["clock"]),
-            Fault::ClockWrong => (None, &["10 minutes behind"]),
+            Fault::ClockWrong => (None, &["10 min behind"]),
         }
     }
 }
