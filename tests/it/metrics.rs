@@ -45,13 +45,13 @@ fn free_port() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_of_metrics_passes_promtool_and_is_open_on_its_own_listener_alone() {
-    let shop = ShopOptions { client_id: "first".into(), client_secret: "s3cret".into(), fbr: 30, fbb: 0 };
+    let shop = ShopOptions { client_id: "client-of-one".into(), client_secret: "s3cret".into(), fbr: 30, fbb: 0 };
     let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
     let mut folder = Folder::at(&market.base, "");
     let port = free_port();
     folder.set("WAYBILL_HTTP_METRICS_LISTEN", &format!("127.0.0.1:{port}"));
     let serving = folder.serve();
-    let body = json!({"name": "A \"shop\" of J. Jansen", "client_id": "first", "client_secret": "s3cret"});
+    let body = json!({"name": "A \"shop\" of J. Jansen", "client_id": "client-of-one", "client_secret": "s3cret"});
     let made = serving.call(Method::POST, "/api/v1/shops").json(&body).send().await.unwrap();
     let id = made.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
     serving.idle(Duration::from_secs(60)).await;
@@ -97,7 +97,7 @@ async fn the_page_of_metrics_passes_promtool_and_is_open_on_its_own_listener_alo
     assert!(page.contains(&format!("waybill_stream_age_seconds{{shop=\"{id}\",resource=\"shipments\"}} ")), "{page}");
     assert!(page.contains("waybill_build_info{version=\""), "{page}");
     let mut values = page.lines().filter(|line| !line.starts_with('#'));
-    let personal = values.find(|line| line.contains("Jansen") || line.contains("first"));
+    let personal = values.find(|line| line.contains("Jansen") || line.contains("client-of-one"));
     assert_eq!(personal, None, "labels hold ids and words of ours");
     let families: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     for family in &families {
