@@ -193,6 +193,10 @@ impl App {
             closing: closing.clone(),
             health_book,
         });
+        service.look_at_archive()?;
+        if runs.is_some() {
+            service.expect_sink_check();
+        }
         Ok(App {
             service,
             store,
@@ -330,6 +334,8 @@ impl App {
         self.spawn("the health", service().watch_health(stop()));
         self.spawn("old runs", store.clone().trim_runs(stop()));
         self.spawn("overdue walks", service().watch_overdue(stop()));
+        self.spawn("the move of the archive", service().move_archive(stop()));
+        self.spawn("the check of the sink", service().watch_sink(stop()));
         self.spawn("completeness", service().repair_after_walks(stop()));
         self.spawn("drift", persist_drift_periodically(self.engine.clone(), stop()));
         if let Some(ended) = store.take_ended_runs() {

@@ -23,8 +23,8 @@ use crate::service::Service;
 /// It ends when nothing is left to do now. No schedule runs meanwhile, and with --shop or --resource only those streams
 /// are worked on; work of others that was left open waits for the next start. An incremental pass reads what is new or
 /// changed; --full walks all pages. A stopped pass resumes at the next `sync` or `serve`. The exit code is 0 if everything
-/// that the pass read is in the sink, and 1 if a run failed, something was parked, the sink is unavailable, or a shop's
-/// credentials were refused.
+/// that the pass read is in the sink, and 1 if a run failed, something was parked, the sink is unavailable or lost
+/// documents that cannot be read again, or a shop's credentials were refused.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill sync\n  waybill sync --shop k3v9x0q2m1ab --full\n  \
     waybill sync --quiet --at-most 30min   # for cron\n\n\
@@ -128,9 +128,15 @@ async fn pass(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome {
         (false, true) => complain(&runs, &watched),
     }
     refused.iter().for_each(print_stderr);
+    let moved = service.archive_moved();
+    if moved > 0 && !args.quiet {
+        print_stderr(format_args!("{moved} documents of the embedded archive were moved to MySQL"));
+    }
+    let missing = service.missing_documents(|shop| watched.names.contains_key(shop))?;
     let parked = parked(service, &watched, args.resource.as_deref(), begun).await?;
     let remaining = Remaining::of(service, &watched, &runs, Clock::system().now())?;
-    verdict(&ended, &runs, refused.len(), parked, &remaining)
+    let leftover = Leftover { refused: refused.len(), parked, missing };
+    verdict(&ended, &runs, &leftover, &remaining)
 }
 
 /// The number of items parked since a time, including those of no run: re-reads, and documents that the sink refused.
@@ -242,7 +248,18 @@ fn state(state: RunState) -> &'static str {
     }
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], refused: usize, parked: u64, remaining: &Remaining) -> Outcome {
+/// What a pass could not do.
+struct Leftover {
+    /// Shops whose credentials were refused.
+    refused: usize,
+    /// Pages and documents that were parked.
+    parked: u64,
+    /// Documents that the sink lost and that cannot be read again.
+    missing: u64,
+}
+
+fn verdict(ended: &Ended, runs: &[RunView], leftover: &Leftover, remaining: &Remaining) -> Outcome {
+    let Leftover { refused, parked, missing } = *leftover;
     let is_well = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
     let failed = runs.iter().filter(|view| !is_well(view.run.state)).count();
     let open = runs.iter().filter(|view| view.run.is_open()).count();
@@ -256,6 +273,9 @@ fn verdict(ended: &Ended, runs: &[RunView], refused: usize, parked: u64, remaini
         Ended::Idle if failed > 0 => format!("{failed} of {} runs failed", runs.len()),
         Ended::Idle if parked > 0 => {
             format!("{parked} pages or documents were parked; GET /api/v1/parked shows why, while `waybill serve` runs")
+        }
+        Ended::Idle if missing > 0 => {
+            format!("{missing} documents are missing in the sink and cannot be read again; `waybill verify` names them")
         }
         Ended::Idle if open > 0 => format!("{open} of {} runs wait for a retry{remaining}", runs.len()),
         Ended::Idle => return Ok(()),

@@ -1,6 +1,6 @@
 //! Whether everything the API listed has reached the sink, and if not, what is missing.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::clock::{self, Millis};
@@ -72,6 +72,8 @@ pub enum GapReason {
     ListingInSink,
     /// Its rows in the child tables differ from those that the stored document yields.
     ChildrenInSink,
+    /// It was written, is no longer in the sink, and cannot be read again: the API no longer has it, or no longer lists it.
+    Unrecoverable,
 }
 
 impl std::fmt::Display for GapReason {
@@ -81,8 +83,44 @@ impl std::fmt::Display for GapReason {
             GapReason::NotInSink => "written, but no longer in the sink",
             GapReason::OlderInSink => "the sink has an older version than was written",
             GapReason::ListingInSink => "the sink is wrong about whether it is still listed",
+            GapReason::Unrecoverable => "written, but no longer in the sink, and the API no longer has it",
             GapReason::ChildrenInSink => "its rows in the child tables differ from the stored document",
         })
+    }
+}
+
+/// What the sink was found to have lost of one shop's resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkLoss {
+    /// When it was found.
+    pub since: Millis,
+    pub stage: LossStage,
+    /// Documents that are still missing after all that can be was read again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// How far the repair of a loss is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossStage {
+    /// Its documents are to be compared with the sink.
+    Suspected,
+    /// What was missing is sent or read again.
+    Repairing,
+    /// The rest cannot be brought back.
+    Lasting,
+}
+
+impl SinkLoss {
+    /// A loss whose extent is not known yet.
+    pub fn suspected(since: Millis) -> SinkLoss {
+        SinkLoss { since, stage: LossStage::Suspected, missing: 0 }
     }
 }
 

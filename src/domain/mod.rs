@@ -33,7 +33,7 @@ pub mod wait;
 pub use backoff::Backoff;
 pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
-pub use completeness::{Completeness, Gap, GapReason, StoredVersion};
+pub use completeness::{Completeness, Gap, GapReason, LossStage, SinkLoss, StoredVersion};
 pub use detail_proof::{DetailEndpoint, DetailProof, NotFound, ProofState, Verdict};
 pub use document::{Document, Entry, Parked, RunView};
 pub use duration::{parse_duration, rough_duration};

@@ -14,7 +14,8 @@ use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{
-    Completeness, Gap, GapReason, ListParams, Mode, Shop, ShopState, StoredVersion, StreamId, Trigger,
+    Completeness, Gap, GapReason, ListParams, LossStage, Mode, Shop, ShopState, SinkLoss, StoredVersion, StreamId,
+    Trigger,
 };
 use crate::sink::mysql::Range;
 use crate::sink::{Sink, SinkError};
@@ -31,7 +32,7 @@ const MIRROR_PAUSE: Duration = Duration::from_secs(20);
 
 /// Error of a comparison.
 #[derive(Debug, thiserror::Error)]
-enum CompareError {
+pub(super) enum CompareError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -49,8 +50,8 @@ impl From<CompareError> for ServiceError {
 
 /// Result of a comparison; each gap with the list parameters of a stream that lists it.
 #[derive(Default)]
-struct Comparison {
-    counts: Completeness,
+pub(super) struct Comparison {
+    pub(super) counts: Completeness,
     gaps: BTreeMap<Gap, ListParams>,
     /// There are more gaps than are named.
     truncated: bool,
@@ -58,13 +59,22 @@ struct Comparison {
 
 /// Number of repaired gaps.
 #[derive(Default)]
-struct Repaired {
+pub(super) struct Repaired {
     /// Sent to the sink again.
     resent: u64,
     /// Queued for re-fetch.
     queued: u64,
     /// There are more gaps.
     truncated: bool,
+    /// Some gap cannot be repaired.
+    is_hopeless: bool,
+}
+
+impl Repaired {
+    /// Documents that were sent to the sink again, or will be read again.
+    pub(super) fn count(&self) -> u64 {
+        self.resent + self.queued
+    }
 }
 
 impl Service {
@@ -91,26 +101,53 @@ impl Service {
         let _one = self.completeness_lock.lock().await;
         let mut queued = 0;
         for definition in self.definitions_of(&shop) {
-            queued += self.close_gaps_of(&shop, definition).await?;
+            let repaired = self.close_gaps_of(&shop, definition, true).await?;
+            self.follow_repair(&shop, definition, &repaired).await?;
+            queued += repaired.count();
         }
+        // What was missing for good may be back.
+        self.check_sink_soon();
         Ok(Some(queued))
     }
 
-    async fn close_gaps_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, CompareError> {
-        let (mut resent, mut queued, mut rewritten) = (0, 0, BTreeSet::new());
+    /// Repairs the gaps of a resource. `asks_again`: reads even documents that the API did not know when it was last asked.
+    pub(super) async fn close_gaps_of(
+        &self,
+        shop: &Shop,
+        definition: &Definition,
+        asks_again: bool,
+    ) -> Result<Repaired, CompareError> {
+        let (mut all, mut rewritten) = (Repaired::default(), BTreeSet::new());
         // A comparison names a bounded number of gaps; repaired ones are not in the next.
         loop {
-            let some = self.repair_some_gaps(shop, definition, &mut rewritten).await?;
-            resent += some.resent;
-            queued += some.queued;
-            if !some.truncated || some.resent + some.queued == 0 {
+            let some = self.repair_some_gaps(shop, definition, &mut rewritten, asks_again).await?;
+            all.resent += some.resent;
+            all.queued += some.queued;
+            all.is_hopeless |= some.is_hopeless;
+            if !some.truncated || some.count() == 0 {
                 break;
             }
         }
-        if definition.detail.is_none() && queued > 0 {
+        if definition.detail.is_none() && all.queued > 0 {
             self.engine.walk(shop, Some(&definition.name), Mode::Full, Trigger::Schedule).await?;
         }
-        Ok(resent + queued)
+        Ok(all)
+    }
+
+    /// Has it checked, once the repair is over, whether something is still missing.
+    async fn follow_repair(
+        &self,
+        shop: &Shop,
+        definition: &Definition,
+        repaired: &Repaired,
+    ) -> Result<(), CompareError> {
+        let known = self.store.sink_loss(&shop.id, &definition.name)?;
+        if repaired.count() > 0 || (repaired.is_hopeless && known.is_none()) {
+            let loss = known.unwrap_or_else(|| SinkLoss::suspected(self.store.clock().now()));
+            let loss = SinkLoss { stage: LossStage::Repairing, ..loss };
+            self.store.save_sink_loss(&shop.id, &definition.name, Some(loss)).await?;
+        }
+        Ok(())
     }
 
     /// Repairs the gaps of one comparison. Rewrites the child rows of a document at most once (`rewritten`): a trigger
@@ -120,6 +157,7 @@ impl Service {
         shop: &Shop,
         definition: &Definition,
         rewritten: &mut BTreeSet<String>,
+        asks_again: bool,
     ) -> Result<Repaired, CompareError> {
         // Most shops have no gaps, and finding what is in progress reads the jobs and the outbox of all shops.
         if self.compare_with(shop, definition, &UnderWay::default()).await?.gaps.is_empty() {
@@ -135,16 +173,22 @@ impl Service {
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
         let named = |gaps: Vec<(Gap, ListParams)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
         let resent = self.store.resend_listing(&shop.id, &definition.name, named(stale_listing)).await?;
+        let is_hopeless = |(gap, _): &(Gap, ListParams)| gap.reason == GapReason::Unrecoverable;
+        let (hopeless, mut missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_hopeless);
+        let is_any_hopeless = !hopeless.is_empty();
+        if asks_again && definition.detail.is_some() {
+            missing.extend(hopeless);
+        }
         let count = missing.len() as u64;
         let queued = match &definition.detail {
             Some(_) => {
                 self.store.read_again(&shop.id, &definition.name, named(missing)).await?;
                 count
             }
-            // The next full walk reads the forgotten rows as new.
-            None => self.store.forget_rows(&shop.id, &definition.name, named(missing)).await?,
+            // The next full walk takes the rows as changed.
+            None => self.store.reread_rows(&shop.id, &definition.name, named(missing)).await?,
         };
-        Ok(Repaired { resent: resent + restored, queued, truncated })
+        Ok(Repaired { resent: resent + restored, queued, truncated, is_hopeless: is_any_hopeless })
     }
 
     /// Repairs gaps after full walks, until the process ends.
@@ -191,7 +235,10 @@ impl Service {
                 // The documents of the first walk are still being written.
                 if known.is_some() {
                     let _one = self.completeness_lock.lock().await;
-                    let repaired = self.close_gaps_of(&shop, definition).await?;
+                    let repaired = self.close_gaps_of(&shop, definition, false).await?;
+                    self.follow_repair(&shop, definition, &repaired).await?;
+                    self.check_sink_soon();
+                    let repaired = repaired.count();
                     if repaired > 0 {
                         metrics::counter!("waybill_gaps_total").increment(repaired);
                         tracing::warn!(
@@ -210,7 +257,7 @@ impl Service {
     }
 
     /// Re-sends shop records that MySQL lost, for example after a restore from a backup.
-    async fn repair_mirror(&self) -> Result<(), CompareError> {
+    pub(super) async fn repair_mirror(&self) -> Result<(), CompareError> {
         let Sink::Mysql(mysql) = &self.sink else { return Ok(()) };
         let resent = self.store.repair_mirror(mysql.mirrored_shops().await?).await?;
         if resent > 0 {
@@ -222,7 +269,7 @@ impl Service {
         Ok(())
     }
 
-    async fn compare_twice(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {
+    pub(super) async fn compare_twice(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {
         let first = self.compare_once(shop, definition).await?;
         if first.gaps.is_empty() {
             return Ok(first);
@@ -243,7 +290,16 @@ impl Service {
     async fn compare_once(&self, shop: &Shop, definition: &Definition) -> Result<Comparison, CompareError> {
         // Reads what is in progress first: what reaches the sink meanwhile is then counted there.
         let (store, shop_id, resource) = (self.store.clone(), shop.id.clone(), definition.name.clone());
-        let under_way = blocking(move || store.under_way(&shop_id, &resource)).await?;
+        // Documents that still move from the archive to MySQL are on their way too.
+        let is_moving = self.is_moving_archive();
+        let under_way = blocking(move || {
+            let mut under_way = store.under_way(&shop_id, &resource)?;
+            if is_moving {
+                under_way.pending.extend(store.archived_ids(&shop_id, &resource)?);
+            }
+            Ok::<_, StoreError>(under_way)
+        })
+        .await?;
         self.compare_with(shop, definition, &under_way).await
     }
 
@@ -270,7 +326,7 @@ impl Service {
             let held = self.held(&definition.name, &shop.id, &after, last.as_deref()).await?;
             let range = Range { shop: &shop.id, after: &after, last: last.as_deref() };
             let torn = self.sink.wrong_children(&definition.name, range).await?;
-            found.add(listed, (held, torn), under_way);
+            found.add(listed, (held, torn), under_way, definition.detail.is_some());
             let Some(last) = last else { break };
             after = last;
         }
@@ -308,26 +364,35 @@ impl Comparison {
         listed: Vec<Listed>,
         (mut held, torn): (BTreeMap<String, StoredVersion>, BTreeSet<String>),
         under_way: &UnderWay,
+        has_detail: bool,
     ) {
         let counts = &mut self.counts;
         for Listed { id, combination, is_listed, known } in listed {
             counts.listed += 1;
-            counts.stored += u64::from(matches!(known, LedgerState::Version(_)));
+            counts.stored += u64::from(matches!(known, LedgerState::Read { .. }));
             let reason = match (known, held.remove(&id)) {
-                (LedgerState::Version(version), Some(held)) if held.version < version => GapReason::OlderInSink,
-                (LedgerState::Version(_), Some(held)) if held.is_listed != is_listed => GapReason::ListingInSink,
-                (LedgerState::Version(_), Some(_)) if torn.contains(&id) => GapReason::ChildrenInSink,
-                (LedgerState::Version(_), Some(_)) => {
+                (LedgerState::Read { version, .. }, Some(held)) if held.version < version => GapReason::OlderInSink,
+                (LedgerState::Read { .. }, Some(held)) if held.is_listed != is_listed => GapReason::ListingInSink,
+                (LedgerState::Read { .. }, Some(_)) if torn.contains(&id) => GapReason::ChildrenInSink,
+                (LedgerState::Read { .. }, Some(_)) => {
                     counts.in_sink += 1;
                     continue;
                 }
                 (LedgerState::Gone, Some(held)) if held.is_listed && !is_listed => GapReason::ListingInSink,
+                (LedgerState::Gone, None) if under_way.pending.contains(&id) => GapReason::NeverRead,
                 (LedgerState::Gone, _) => {
                     counts.gone += 1;
                     counts.gone_but_listed += u64::from(is_listed);
                     continue;
                 }
-                (LedgerState::Version(_), None) => GapReason::NotInSink,
+                // Its row is read again by the next full walk.
+                (LedgerState::Read { is_lost: true, .. }, None) if !has_detail && is_listed => {
+                    counts.pending += 1;
+                    continue;
+                }
+                (LedgerState::Read { is_unknown: true, .. }, None) => GapReason::Unrecoverable,
+                (LedgerState::Read { .. }, None) if !has_detail && !is_listed => GapReason::Unrecoverable,
+                (LedgerState::Read { .. }, None) => GapReason::NotInSink,
                 (LedgerState::Unread, _) => GapReason::NeverRead,
             };
             if under_way.pending.contains(&id) {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health_book::HealthBook;
 use super::key_usage::KeyUsage;
+use super::sink_progress::{ArchiveMove, SinkCheck};
 use super::status::Overdue;
 use crate::catalog::Definition;
 use crate::domain::Shop;
@@ -42,6 +43,8 @@ pub struct Service {
     /// The same, if it may mend itself too.
     pub(super) unrestored: Arc<Mutex<Option<String>>>,
     pub(super) overdue: Arc<Mutex<Vec<Overdue>>>,
+    pub(super) archive_move: Arc<ArchiveMove>,
+    pub(super) sink_check: Arc<SinkCheck>,
 }
 
 /// What a service is built from.
@@ -79,6 +82,8 @@ impl Service {
             restore_error: Arc::default(),
             unrestored: Arc::default(),
             overdue: Arc::default(),
+            archive_move: Arc::default(),
+            sink_check: Arc::default(),
         };
         service.register_counters();
         service

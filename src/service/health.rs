@@ -63,6 +63,14 @@ impl Service {
             };
             add(code, text.to_owned());
         }
+        if self.is_moving_archive() {
+            let left = match self.archive_left() {
+                0 => String::new(),
+                left => format!(", {left} are left"),
+            };
+            let text = "documents of the embedded archive move to MySQL";
+            add(Code::ArchiveMoving, format!("{text}{left}; until then MySQL and the API do not show all documents"));
+        }
         let bytes = self.store.outbox_bytes().unwrap_or(0);
         if bytes > self.outbox_bytes_max {
             add(Code::OutboxFull, format!("the outbox holds {bytes} bytes, so fetching pauses"));

@@ -231,7 +231,8 @@ impl HealthBook {
             let streams = streams.collect::<Result<Vec<_>, StoreError>>()?;
             let every = every(definition);
             let parked = self.store.parked_of_resource(&shop.id, &definition.name)?;
-            resources.push(ResourceFacts { name: definition.name.clone(), every, streams, parked });
+            let loss = self.store.sink_loss(&shop.id, &definition.name)?;
+            resources.push(ResourceFacts { name: definition.name.clone(), every, streams, parked, loss });
         }
         Ok(ShopFacts { shop, resources })
     }

@@ -14,6 +14,9 @@
 //! | `forecast`, `waits` | when a run will end, and what it waits for |
 //! | `plan` | what the next walks cost |
 //! | `completeness` | compares listed documents with the sink, repairs gaps |
+//! | `sink_progress` | how far these two are |
+//! | `sink_check` | finds that the sink lost documents, and repairs it |
+//! | `move_archive` | moves the embedded archive to MySQL |
 //! | `health`, `health_book` | health for every surface; logs its changes |
 //! | `staleness` | alarm before rows leave the API's history |
 //! | `status`, `read_status`, `readiness`, `metrics` | the status page, `/readyz`, the Prometheus page |
@@ -36,12 +39,15 @@ mod idempotency;
 mod key_usage;
 mod keys;
 mod metrics;
+mod move_archive;
 pub mod plan;
 mod read_status;
 mod readiness;
 mod restore;
 mod runs;
 mod shops;
+mod sink_check;
+mod sink_progress;
 mod staleness;
 mod status;
 pub mod validation;

@@ -102,7 +102,8 @@ impl Service {
     fn is_idle_by(&self, counters: &Counters) -> Result<bool, StoreError> {
         // Retries are counted for all streams together; those of chosen ones keep their runs open.
         let retrying = if self.engine.only().is_all() { counters.retrying_jobs } else { 0 };
-        if counters.outbox + counters.leased_jobs + retrying > 0 {
+        let is_busy = self.is_moving_archive() || self.is_checking_sink();
+        if is_busy || counters.outbox + counters.leased_jobs + retrying > 0 {
             return Ok(false);
         }
         if counters.ready_jobs == 0 && counters.open_runs == 0 {

@@ -50,6 +50,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct LastAnswer {
+    /// How often it became healthy.
+    recoveries: u64,
     /// Whether the sink has answered or failed at least once.
     is_known: bool,
     error: Option<String>,
@@ -66,6 +68,11 @@ impl Health {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).is_known
     }
 
+    /// How often the sink became healthy since the start: the first answer counts, and the end of each outage.
+    pub fn recoveries(&self) -> u64 {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).recoveries
+    }
+
     /// Records the result of a call made outside the writer, for sinks without a writer.
     pub fn note(&self, error: Option<String>) {
         self.set(error);
@@ -76,7 +83,8 @@ impl Health {
         let mut state = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         let news = state.error.is_some() != error.is_some();
         let is_same = state.is_known && state.error == error;
-        *state = LastAnswer { is_known: true, error };
+        let has_recovered = error.is_none() && (news || !state.is_known);
+        *state = LastAnswer { is_known: true, error, recoveries: state.recoveries + u64::from(has_recovered) };
         if !is_same {
             self.0.changed.notify_one();
         }

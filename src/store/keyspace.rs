@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | `C` | day (0: ever), rule | calls, by how they were answered |
 //! | `G` | shop, resource | whether its detail call works: only then is a document that is "not found" gone |
+//! | `M` | shop, resource | what the sink has lost of it; none: nothing that is known |
 //! | `P` | shop | its rows were deleted for good |
 //! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
 //! | `S` | shop, resource, combination | the results of its last runs and calls, for the health |
@@ -92,6 +93,7 @@ pub(super) const API_KEYS: &[u8] = b"a";
 pub(super) const ANSWERS_BY_AGE: &[u8] = b"n";
 pub(super) const ARCHIVE: &[u8] = b"x";
 pub(super) const CALLS: &[u8] = b"C";
+pub(super) const DELETED_SHOPS: &[u8] = b"z";
 pub(super) const DELAYED_JOBS: &[u8] = b"w";
 pub(super) const LEASES: &[u8] = b"l";
 pub(super) const OUTBOX: &[u8] = b"o";
@@ -104,9 +106,10 @@ pub(super) const RUN_INDEX: &[u8] = b"U";
 pub(super) const RUNS_BY_RESOURCE: &[u8] = b"Ur";
 pub(super) const RUNS_BY_STREAM: &[u8] = b"Us";
 pub(super) const SHOPS: &[u8] = b"s";
+pub(super) const SINK_LOSSES: &[u8] = b"M";
 
 /// The records whose keys begin with their shop, and which go with it.
-const OF_A_SHOP: [u8; 11] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D', b'G'];
+const OF_A_SHOP: [u8; 12] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D', b'G', b'M'];
 /// The records of all shops that are kept in another order: delayed jobs, parked records, runs.
 pub(super) const OF_ALL_SHOPS: [&[u8]; 3] = [DELAYED_JOBS, PARKED, RUNS];
 
@@ -117,7 +120,7 @@ pub(super) fn of_shop(shop: &str) -> impl Iterator<Item = (u8, Vec<u8>)> {
 
 /// The shop whose health a record is about: a shop, a stream's status or doubt, a count of parked records.
 pub(super) fn shop_of_health(key: &[u8]) -> Option<String> {
-    let (b's' | b'S' | b'D' | b'Y', rest) = key.split_first()? else { return None };
+    let (b's' | b'S' | b'D' | b'M' | b'Y', rest) = key.split_first()? else { return None };
     let shop = rest.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(shop).into_owned())
 }
@@ -141,6 +144,7 @@ of_texts! {
     client(client_id) = b'c';
     deleted_shop(shop) = b'z';
     detail_proof(shop, resource) = b'G';
+    documents_of(shop, resource) = b'd';
     drift(resource) = b'f';
     gaps(shop, resource) = b'g';
     parked_jobs_of(shop, resource) = b'h';
@@ -153,6 +157,7 @@ of_texts! {
     ready_of_shop(shop) = b'j';
     removal(shop) = b'e';
     shop(id) = b's';
+    sink_loss(shop, resource) = b'M';
     slots(account, rule) = b'b';
     slots_of(account) = b'b';
     token(client_id) = b't';
@@ -189,6 +194,18 @@ of_number! {
     outbox = b'o';
     parked = b'p';
     run = b'u';
+}
+
+/// The shop in the key of a deleted shop.
+pub(super) fn shop_of_deleted(key: &[u8]) -> String {
+    String::from_utf8_lossy(key.get(1..key.len() - 1).unwrap_or_default()).into_owned()
+}
+
+/// Shop and resource in the key of a sink's loss.
+pub(super) fn shop_and_resource(key: &[u8]) -> Option<(String, String)> {
+    let text = String::from_utf8_lossy(key.get(1..)?);
+    let mut parts = text.split('\0').map(str::to_owned);
+    parts.next().zip(parts.next())
 }
 
 /// The rows of the stream that a checkpoint's key names.

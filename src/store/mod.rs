@@ -42,6 +42,7 @@ pub use ops::archive::{ArchivePage, Archived};
 pub use ops::completeness::{LedgerState, Listed, UnderWay};
 pub use ops::lease::OccupiedSlots;
 pub use ops::list_runs::RunFilter;
+pub use ops::move_archive::MovedDocuments;
 #[cfg(test)]
 pub(crate) use ops::open::Memory;
 pub use ops::open::set_aside;
@@ -55,6 +56,7 @@ pub use records::idempotency::{AnswerName, StoredResponse};
 pub use records::ledger::ListedRows;
 pub use records::outbox::{OutboxItem, OutboxPosition};
 pub use records::shops::{Secrets, opens_shop};
+pub use records::sink_losses::LossOf;
 pub use records::walk_costs::{WalkCost, WalkCosts};
 pub use tx::counters::Counters;
 pub use tx::handle::{Store, blocking};

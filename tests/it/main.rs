@@ -40,6 +40,7 @@ mod restore;
 mod sandbox;
 mod schema_time;
 mod shutdown;
+mod sink_change;
 mod status;
 mod story;
 mod support;

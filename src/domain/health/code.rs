@@ -12,6 +12,8 @@ pub enum Code {
     More,
     /// The first walk of a stream has not ended yet.
     FirstWalk,
+    /// Documents of the embedded archive are moving to MySQL.
+    ArchiveMoving,
     /// MySQL has not answered yet since the start.
     SinkUnknown,
     /// A shop is paused.
@@ -30,6 +32,10 @@ pub enum Code {
     ClockWrong,
     /// A walk ended without a proof.
     Unproved,
+    /// The sink is not the one that was written to, or lost documents; they are compared or read again.
+    SinkChanged,
+    /// Documents are missing in the sink and cannot be read again.
+    DocumentsMissing,
     /// It is unknown which shops MySQL has.
     RestorePending,
     /// Logins pause: the login host throttles or blocks them.
@@ -55,6 +61,7 @@ impl Code {
         match self {
             Code::More
             | Code::FirstWalk
+            | Code::ArchiveMoving
             | Code::SinkUnknown
             | Code::Paused
             | Code::Parked
@@ -63,7 +70,9 @@ impl Code {
             | Code::Stale
             | Code::ClockAhead
             | Code::ClockWrong
-            | Code::Unproved => Level::Attention,
+            | Code::Unproved
+            | Code::SinkChanged
+            | Code::DocumentsMissing => Level::Attention,
             Code::RestorePending
             | Code::LoginsPaused
             | Code::CallsFail
@@ -81,6 +90,7 @@ impl Code {
         match self {
             Code::More => "more",
             Code::FirstWalk => "first_walk",
+            Code::ArchiveMoving => "archive_moving",
             Code::SinkUnknown => "sink_unknown",
             Code::Paused => "paused",
             Code::Parked => "parked",
@@ -90,6 +100,8 @@ impl Code {
             Code::ClockAhead => "clock_ahead",
             Code::ClockWrong => "clock_wrong",
             Code::Unproved => "unproved",
+            Code::SinkChanged => "sink_changed",
+            Code::DocumentsMissing => "documents_missing",
             Code::RestorePending => "restore_pending",
             Code::LoginsPaused => "logins_paused",
             Code::CallsFail => "calls_fail",

@@ -5,6 +5,7 @@ use super::level::State;
 use super::ticks::Ticks;
 use crate::domain::cause::ErrorClass;
 use crate::domain::clock::Millis;
+use crate::domain::completeness::SinkLoss;
 use crate::domain::shop::Shop;
 use crate::domain::stream_status::{StreamStatus, Unproved};
 
@@ -48,6 +49,8 @@ pub struct ResourceFacts {
     pub streams: Vec<StreamFacts>,
     /// Pages and documents that were given up.
     pub parked: u64,
+    /// What the sink was found to have lost.
+    pub loss: Option<SinkLoss>,
 }
 
 /// One stream.

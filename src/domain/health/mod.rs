@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::cause::ErrorClass;
 use super::clock::Millis;
+use super::completeness::{LossStage, SinkLoss};
 use super::shop::{Shop, ShopState};
 use super::stream_status::{StreamError, StreamStatus};
 use facts::{Verdict, outage_after, past};
@@ -224,7 +225,10 @@ fn stream_verdict(
         let state = if code.level() == Level::Failing { State::Failing } else { State::Behind };
         return Some(Verdict { state, since: fault.since, code, class: None, text });
     }
-    failing(facts, &stream.status).or_else(|| unproved(stream)).or_else(|| behind(facts, shop, of, stream))
+    failing(facts, &stream.status)
+        .or_else(|| unproved(stream))
+        .or_else(|| of.loss.as_ref().map(lost))
+        .or_else(|| behind(facts, shop, of, stream))
 }
 
 fn of_shop(shop: &Shop, state: State, code: Code, text: &str) -> Verdict {
@@ -270,6 +274,24 @@ fn unproved(stream: &StreamFacts) -> Option<Verdict> {
         class: Some(if unproved.vanished_at.is_some() { ErrorClass::Vanished } else { ErrorClass::Unproved }),
         text: unproved.reason.clone(),
     })
+}
+
+fn lost(loss: &SinkLoss) -> Verdict {
+    let (code, text) = match loss.stage {
+        LossStage::Suspected => {
+            let text = "the sink does not hold what was written to it: all documents are compared with it";
+            (Code::SinkChanged, text.to_owned())
+        }
+        LossStage::Repairing => {
+            let text = "the sink does not hold what was written to it: missing documents are written or read again";
+            (Code::SinkChanged, text.to_owned())
+        }
+        LossStage::Lasting => {
+            let text = format!("{} documents are missing in the sink and cannot be read again", loss.missing);
+            (Code::DocumentsMissing, text)
+        }
+    };
+    Verdict { state: State::Behind, since: Some(loss.since), code, class: None, text }
 }
 
 fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFacts) -> Option<Verdict> {

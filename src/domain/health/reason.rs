@@ -99,6 +99,9 @@ fn fault_remedy(code: Code, means: Means) -> String {
         Code::RestorePending => {
             "let MySQL answer, with tables that fit: `waybill check` shows which step fails".to_owned()
         }
+        Code::ArchiveMoving => {
+            means.choose("nothing to do: it ends by itself", format!("{START}: they move while one of them runs"))
+        }
         Code::SinkUnknown => {
             "nothing: it is being asked; `waybill check` shows which step fails if it lasts".to_owned()
         }
@@ -151,6 +154,19 @@ fn stream_remedy(shop: &str, resource: &str, verdict: &Verdict, means: Means) ->
                 "see the open run in GET /api/v1/runs?shop={shop}&resource={resource} and the budgets in GET /api/v1/status"
             ),
             format!("{START}; `waybill state` shows open runs and budgets"),
+        ),
+        Code::SinkChanged => means.choose(
+            format!("nothing to do: it ends by itself; GET /api/v1/shops/{shop}/completeness shows what is missing meanwhile"),
+            format!("{START}: it goes on while one of them runs; `waybill verify` shows what is missing meanwhile"),
+        ),
+        Code::DocumentsMissing => means.choose(
+            format!(
+                "GET /api/v1/shops/{shop}/completeness names them; restore them from a backup of the sink that had them, \
+                 then POST to the same address; without one they are lost"
+            ),
+            "`waybill verify` names them; restore them from a backup of the sink that had them, then run `waybill verify \
+             --mend`; without one they are lost"
+                .to_owned(),
         ),
         Code::ClockAhead => "set the clock right (NTP); the next run that ends well corrects the record".to_owned(),
         Code::Unproved => unproved_remedy(resource, verdict.class.unwrap_or_default(), means),

@@ -95,6 +95,7 @@ impl World {
             every: self.every,
             streams: vec![stream, well],
             parked: self.parked,
+            loss: None,
         };
         let shop = ShopFacts { shop: shop(self.shop.clone()), resources: vec![resource] };
         assess_shop(

@@ -179,6 +179,18 @@ impl Mysql {
         Ok(rows.into_iter().map(|(id, at)| (id, millis_of(&at).unwrap_or_default())).collect())
     }
 
+    /// The mirrored shops of whose documents a resource's table has none.
+    ///
+    /// # Errors
+    /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
+    pub async fn shops_without_rows(&self, resource: &str) -> Result<Vec<String>, SinkError> {
+        let table = &self.layout(resource)?.parent.name;
+        let text = format!(
+            "SELECT s.`id` FROM `waybill_shops` s WHERE NOT EXISTS (SELECT 1 FROM `{table}` d WHERE d.`shop_id` = s.`id`)"
+        );
+        self.read(&text, Params::Empty).await
+    }
+
     /// Reads all mirrored checkpoints, by stream.
     ///
     /// # Errors

@@ -11,14 +11,15 @@ use crate::store::keyspace;
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
+/// All of an archived document but its body.
 #[derive(Serialize, Deserialize)]
-struct ArchiveHead {
-    combination: ListParams,
-    version: u64,
-    fetched_at: i64,
-    first_listed_at: i64,
+pub(crate) struct ArchiveHead {
+    pub(crate) combination: ListParams,
+    pub(crate) version: u64,
+    pub(crate) fetched_at: i64,
+    pub(crate) first_listed_at: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    no_longer_listed_at: Option<i64>,
+    pub(crate) no_longer_listed_at: Option<i64>,
 }
 
 /// An archived document, opened.
@@ -108,7 +109,7 @@ fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
 }
 
 /// Shop and id in a key.
-fn place(resource: &str, key: &[u8]) -> Option<(String, String)> {
+pub(crate) fn place(resource: &str, key: &[u8]) -> Option<(String, String)> {
     let text = String::from_utf8_lossy(key.get(resource.len() + 2..)?);
     text.split_once('\0').map(|(shop, id)| (shop.to_owned(), id.to_owned()))
 }

@@ -27,8 +27,15 @@ pub enum LedgerState {
     Unread,
     /// The API does not know it.
     Gone,
-    /// Read; the version that the sink got last.
-    Version(u64),
+    /// Read.
+    Read {
+        /// That the sink got last.
+        version: u64,
+        /// The API did not know it when it was last asked for.
+        is_unknown: bool,
+        /// The sink was found to lack it; it was not read since.
+        is_lost: bool,
+    },
 }
 
 /// One id of the ledger.
@@ -85,7 +92,9 @@ impl Store {
                 let known = match note {
                     None => LedgerState::Unread,
                     Some(note) if note.version == ledger::GONE => LedgerState::Gone,
-                    Some(note) => LedgerState::Version(note.version),
+                    Some(note) => {
+                        LedgerState::Read { version: note.version, is_unknown: note.unknown, is_lost: note.lost }
+                    }
                 };
                 Ok(Listed { id, combination: stream.combination.clone(), is_listed, known })
             })
@@ -121,8 +130,7 @@ impl Store {
         Ok(under_way)
     }
 
-    /// Forgets the ledger's notes of these documents and queues them for another read, so that they are written even if
-    /// unchanged. For resources with details.
+    /// Queues these documents for another read, after which they are written even if unchanged. For resources with details.
     ///
     /// # Errors
     /// The engine's errors; what was asked for before stays asked for.
@@ -133,7 +141,7 @@ impl Store {
         documents: Vec<(String, ListParams)>,
     ) -> Result<(), StoreError> {
         let again = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
-            detail::forget(tx, stream, id)?;
+            detail::note_lost(tx, stream, id)?;
             let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
             let job = new_job(tx, &stream.shop, &stream.resource, Priority::Changed, read)?;
             enqueue(tx, &job)?;
@@ -142,13 +150,12 @@ impl Store {
         self.for_each_document(shop, resource, documents, again).await.map(drop)
     }
 
-    /// Forgets rows and documents, so that the next full walk takes them as new. For resources whose rows are
-    /// their documents. Rows that are no longer listed stay: no walk would bring them back. Returns how many were
-    /// forgotten.
+    /// Makes the next full walk take these rows as changed. For resources whose rows are their documents. Rows that are no
+    /// longer listed stay as they are: no walk would bring them back. Returns how many rows this is news of.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn forget_rows(
+    pub async fn reread_rows(
         &self,
         shop: &str,
         resource: &str,
@@ -157,14 +164,24 @@ impl Store {
         let row = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             let key = keyspace::row(stream, id);
             let note: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
-            let is_listed = note.is_some_and(|note| note.gone_at.is_none());
-            if is_listed {
-                tx.delete(key);
-                detail::forget(tx, stream, id)?;
+            let Some(note) = note.filter(|note| note.gone_at.is_none()) else { return Ok(false) };
+            let is_news = detail::note_lost(tx, stream, id)?;
+            if is_news {
+                tx.put(key, encode("a ledger row", &RowNote { hash: !note.hash, other: None, ..note })?);
             }
-            Ok(is_listed)
+            Ok(is_news)
         };
         self.for_each_document(shop, resource, documents, row).await
+    }
+
+    /// The archived documents of a shop's resource, by id. Reads all of them; blocks.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn archived_ids(&self, shop: &str, resource: &str) -> Result<HashSet<String>, StoreError> {
+        let prefix = keyspace::archive_of_shop(resource, shop);
+        let id = |key: &[u8]| String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+        self.0.kv.scan(&prefix, &prefix).map(|pair| Ok(id(&pair?.0))).collect()
     }
 
     /// Puts into the outbox again whether these documents are still listed; returns how many.

@@ -57,7 +57,8 @@ pub(crate) fn store<B: AsRef<[u8]>>(
         Some(pause) => Some(plan_refresh(tx, stream, id, pause, now)?),
         None => None,
     };
-    let unchanged = known.as_ref().filter(|note| run.is_none() && note.hash == fetched.hash && note.version != GONE);
+    let is_unchanged = |note: &&DocumentNote| note.hash == fetched.hash && note.version != GONE && !note.lost;
+    let unchanged = known.as_ref().filter(|note| run.is_none() && is_unchanged(note));
     let version = match unchanged {
         Some(note) => note.version,
         None => {
@@ -86,7 +87,7 @@ pub(crate) fn store<B: AsRef<[u8]>>(
         let what = format!("{} {id} got version {version} after {}", stream.resource, newer.version);
         invariants::pause_shop(tx, &stream.shop, &what, now)?;
     }
-    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh, unknown: false };
+    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh, unknown: false, lost: false };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())
 }
@@ -148,16 +149,19 @@ pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
     Ok(true)
 }
 
-/// Forgets that a document was read, and cancels its planned re-read.
-pub(crate) fn forget(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<(), StoreError> {
+/// Notes that the sink lacks a document, and cancels its planned re-read: the next read is written even if nothing changed.
+/// That it was read once stays known, so that it counts as missing if the API does not know it any more. False: that was
+/// noted already.
+pub(crate) fn note_lost(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<bool, StoreError> {
     let key = keyspace::document(&stream.shop, &stream.resource, id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
+    let Some(bytes) = tx.get(&key)? else { return Ok(true) };
     let note: DocumentNote = decode("a ledger document", &bytes)?;
     if let Some(refresh) = note.refresh {
         drop_refresh(tx, stream, refresh)?;
     }
-    tx.delete(key);
-    Ok(())
+    let is_news = !note.lost;
+    tx.put(key, encode("a ledger document", &DocumentNote { refresh: None, lost: true, ..note })?);
+    Ok(is_news)
 }
 
 /// Requeues a document that the sink refused, unless another version was read since.
@@ -215,7 +219,7 @@ pub(crate) fn apply_gone(
     let key = keyspace::document(&job.shop, &job.resource, &job.kind.id);
     let note = match tx.get(&key)? {
         Some(bytes) => DocumentNote { refresh: None, unknown: true, ..decode("a ledger document", &bytes)? },
-        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None, unknown: true },
+        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None, unknown: true, lost: false },
     };
     tx.put(key, encode("a ledger document", &note)?);
     counts.gone(job.kind.run);

@@ -170,6 +170,7 @@ fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: i64) ->
         fetched_at: one.fetched_at,
         refresh,
         unknown: false,
+        lost: false,
     };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())

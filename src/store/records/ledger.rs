@@ -105,6 +105,9 @@ pub(crate) struct DocumentNote {
     /// The API did not know it when it was last asked for.
     #[serde(rename = "u", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) unknown: bool,
+    /// The sink lacks it: the next read is written even if nothing changed.
+    #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lost: bool,
 }
 
 /// What the ledger knows of a stream's list.

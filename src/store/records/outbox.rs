@@ -27,9 +27,17 @@ const RECORD_BYTES_MAX: usize = PART_BYTES;
 /// Position of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OutboxPosition {
-    /// The record's number: the version of its first entry.
+    /// The record's number: the version of its first entry, or as great as if that were new.
     pub(crate) record: u64,
     pub(crate) version: u64,
+}
+
+impl OutboxPosition {
+    /// The number of the record; records leave the outbox in the order of their numbers, but for entries that are tried
+    /// again.
+    pub fn record(&self) -> u64 {
+        self.record
+    }
 }
 
 /// An entry with its place in the outbox.
@@ -109,23 +117,54 @@ pub(crate) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<
 /// Adds an entry, new or one that was taken out before; its version, which is its place too.
 pub(crate) fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
     let version = tx.next_version(now)?;
-    let head = encode("an outbox entry", head)?;
-    let entry = Stored { version, head: &head, sealed };
+    add(tx, version, &Stored { version, head: &encode("an outbox entry", head)?, sealed })?;
+    Ok(version)
+}
+
+/// Adds an entry that keeps the version it got before; returns the number of the record that holds it. No other entry of
+/// the transaction may have that version.
+pub(crate) fn append_version(
+    tx: &mut Tx<'_>,
+    version: u64,
+    head: &Head,
+    sealed: &[u8],
+    now: i64,
+) -> Result<u64, StoreError> {
+    let place = tx.next_version(now)?;
+    add(tx, place, &Stored { version, head: &encode("an outbox entry", head)?, sealed })
+}
+
+/// Adds an entry to the transaction's open record, or to a new one with the number `place`; returns the record's number.
+fn add(tx: &mut Tx<'_>, place: u64, entry: &Stored<'_>) -> Result<u64, StoreError> {
     let length = entry.len();
     let mut bytes = Vec::with_capacity(length);
     entry.write(&mut bytes)?;
     tx.count(Counter::Outbox, 1);
     tx.count(Counter::OutboxBytes, i64::try_from(length).unwrap_or(i64::MAX));
     let room = tx.open_record.filter(|(_, size)| size + length <= RECORD_BYTES_MAX);
-    tx.open_record = match room {
-        Some((record, size)) if tx.extend(&keyspace::outbox(record), &bytes) => Some((record, size + length)),
+    let (record, size) = match room {
+        Some((record, size)) if tx.extend(&keyspace::outbox(record), &bytes) => (record, size + length),
         _ => {
-            tx.put(keyspace::outbox(version), bytes);
-            Some((version, length))
+            tx.put(keyspace::outbox(place), bytes);
+            (place, length)
         }
     };
+    tx.open_record = Some((record, size));
     tx.raise(Signal::Outbox);
-    Ok(version)
+    Ok(record)
+}
+
+/// The streams with a document or a checkpoint in a record, by shop and resource.
+pub(crate) fn resources(record: &[u8]) -> Result<Vec<(String, String)>, StoreError> {
+    let mut found = Vec::new();
+    for entry in entries(record)? {
+        match entry.head()? {
+            Head::Document(DocumentHead { shop, resource, .. }) => found.push((shop, resource)),
+            Head::Checkpoint { stream, .. } => found.push((stream.shop, stream.resource)),
+            Head::Listing { .. } | Head::Shop { .. } | Head::ShopDeleted { .. } => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Adds a document; returns its version.

@@ -1,0 +1,344 @@
+//! Checks that the sink is the one that was written to and still holds it, and repairs what it lost.
+//!
+//! Checked at the start, when MySQL is back after an outage, and after full walks, by a few cheap queries: whether the
+//! kind of sink changed; whether MySQL lacks the last checkpoint of a stream (another or an empty database, an older
+//! backup); whether it has no row of a shop whose documents were read (a table that was dropped, emptied or renamed).
+//! Single rows that were deleted by hand are found by the comparison after the next full walk.
+//!
+//! A suspected loss is recorded before anything else happens, so a crash only repeats the comparison.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Service;
+use super::completeness::CompareError;
+use crate::catalog::Definition;
+use crate::domain::clock::Millis;
+use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId};
+use crate::sink::{Mysql, Sink};
+use crate::store::{LossOf, Queue, QueueKind, Store, StoreError, blocking};
+
+/// Interval of looking whether MySQL has answered, until it does for the first time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Interval of looking for something to do, while there is.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The same while there is not: reads one number, and the first key of the losses.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The check waits while the outbox has more entries.
+const WAITING_MAX: u64 = 256;
+/// The interval after a failure.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
+
+/// What the ledger says that the sink holds.
+#[derive(Default)]
+struct Expected {
+    /// Shops' resources with a document that was read.
+    read: BTreeSet<(String, String)>,
+    /// When each stream was last walked.
+    walked: Vec<(StreamId, Millis)>,
+    /// Shops' resources whose documents or checkpoints are in the outbox.
+    waiting: HashSet<(String, String)>,
+}
+
+impl Service {
+    /// Whether a check or repair of the sink goes on.
+    pub(super) fn is_checking_sink(&self) -> bool {
+        // An unavailable sink has its own reason, and nothing can be checked meanwhile.
+        self.sink_check.is_busy.load(Ordering::Relaxed) && self.sink_health.error().is_none()
+    }
+
+    fn is_sink_away(&self) -> bool {
+        matches!(self.sink, Sink::Mysql(_)) && (!self.sink_health.is_known() || self.sink_health.error().is_some())
+    }
+
+    /// Has the sink checked soon.
+    pub(super) fn check_sink_soon(&self) {
+        self.sink_check.is_due.store(true, Ordering::Relaxed);
+    }
+
+    /// Documents of these shops that the sink lacks and that cannot be read again, as far as is known.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read.
+    pub fn missing_documents(&self, of: impl Fn(&str) -> bool) -> Result<u64, super::ServiceError> {
+        let losses = self.store.sink_losses()?;
+        Ok(losses
+            .iter()
+            .filter(|one| self.definition(&one.resource).is_some() && of(&one.shop))
+            .map(|one| one.loss.missing)
+            .sum())
+    }
+
+    /// Whether the sink must be checked before the service may count as idle; called once, before anything runs.
+    pub(crate) fn expect_sink_check(&self) {
+        self.check_sink_soon();
+        self.sink_check.is_busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Checks the sink and repairs losses until the process ends.
+    pub(crate) async fn watch_sink(self, stop: CancellationToken) {
+        let (mut recoveries, mut pause) = (0, BUSY_PAUSE);
+        while !stop.is_cancelled() {
+            let seen = self.sink_health.recoveries();
+            if seen != recoveries {
+                self.check_sink_soon();
+            }
+            if !self.is_sink_away() {
+                recoveries = seen;
+                let checked = self.check_and_repair().await;
+                self.set_busy(matches!(checked, Ok(false)));
+                pause = match checked {
+                    Ok(true) => PAUSE,
+                    Ok(false) => (pause * 2).clamp(BUSY_PAUSE, BUSY_PAUSE_MAX),
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to check that the sink holds what was written to it; trying again");
+                        FAILED_PAUSE
+                    }
+                };
+            }
+            // The first answer of MySQL: before a run writes a checkpoint over an older one.
+            let is_unknown = matches!(self.sink, Sink::Mysql(_)) && !self.sink_health.is_known();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(if is_unknown { FIRST_PAUSE } else { pause }) => {}
+            }
+        }
+    }
+
+    fn set_busy(&self, is_busy: bool) {
+        if self.sink_check.is_busy.swap(is_busy, Ordering::Relaxed) && !is_busy {
+            self.store.signals().progress.notify_waiters();
+        }
+    }
+
+    /// One step; returns whether nothing is left to do.
+    async fn check_and_repair(&self) -> Result<bool, CompareError> {
+        self.note_kind().await?;
+        // What moves there is not there yet.
+        if self.is_moving_archive() {
+            return Ok(false);
+        }
+        let is_due = self.sink_check.is_due.swap(false, Ordering::Relaxed);
+        let mut is_done = true;
+        if is_due {
+            let checked = match &self.sink {
+                // What waits cannot be judged.
+                _ if self.store.counters().map_or(u64::MAX, |counters| counters.outbox) > WAITING_MAX => Ok(false),
+                Sink::Mysql(mysql) => self.check_mysql(mysql).await,
+                Sink::Archive(_) => self.check_archive().await,
+            };
+            if !matches!(checked, Ok(true)) {
+                self.check_sink_soon();
+            }
+            is_done = checked?;
+        }
+        for LossOf { shop, resource, loss } in self.store.sink_losses()? {
+            let Some(definition) = self.definition(&resource).cloned() else { continue };
+            let shop = self.store.shop(&shop)?.filter(|shop| shop.state == ShopState::Active);
+            // What a pass over chosen streams leaves out waits for the next start.
+            let is_worked_on = |shop: &Shop| shop.syncs(&resource) && self.engine.only().takes(&shop.id, &resource);
+            let Some(shop) = shop.filter(is_worked_on) else { continue };
+            match loss.stage {
+                LossStage::Suspected => {
+                    self.begin_repair(&shop, &definition, loss).await?;
+                    is_done = false;
+                }
+                LossStage::Repairing => is_done &= self.end_repair(&shop, &definition, loss).await?,
+                // A backup may have brought the documents back.
+                LossStage::Lasting if is_due => drop(self.end_repair(&shop, &definition, loss).await?),
+                LossStage::Lasting => {}
+            }
+        }
+        Ok(is_done)
+    }
+
+    /// Suspects a loss of everything if the kind of sink is not the one that the store was last used with.
+    async fn note_kind(&self) -> Result<(), StoreError> {
+        let (kind, before) = (self.sink.kind(), self.store.sink_kind()?);
+        if before.as_deref() == Some(kind) {
+            return Ok(());
+        }
+        // Older builds did not record the kind.
+        let is_changed = before.is_some() || self.is_moving_archive();
+        let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
+        let expected = blocking(move || expected(&store, &definitions)).await?;
+        let suspects: Vec<_> = if is_changed { expected.read.into_iter().collect() } else { Vec::new() };
+        if !suspects.is_empty() {
+            tracing::warn!(
+                before,
+                now = kind,
+                resources = suspects.len(),
+                "the sink is another kind than before: comparing all documents with it"
+            );
+        }
+        self.store.suspect_sink(kind, suspects, Vec::new()).await
+    }
+
+    /// Compares what MySQL has with the checkpoints and the ledger; returns whether the result is final: what waits in the
+    /// outbox cannot be judged.
+    async fn check_mysql(&self, mysql: &Mysql) -> Result<bool, CompareError> {
+        let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
+        let expected = blocking(move || expected(&store, &definitions)).await?;
+        // Read afterwards: whatever was acknowledged before must be there.
+        let mut there: BTreeMap<(String, String, String), Millis> = BTreeMap::new();
+        for (stream, checkpoint) in mysql.checkpoints().await? {
+            let StreamId { shop, resource, combination } = stream;
+            there.insert((shop, resource, combination.to_string()), checkpoint.walked_at.unwrap_or(Millis::MIN));
+        }
+        // Its record precedes a shop's documents: in a database without it, these are not ours, or lost.
+        let mirrored = mysql.mirrored_shops().await?;
+        let is_unmirrored = |of: &&(String, String)| !mirrored.contains_key(&of.0) && !expected.waiting.contains(*of);
+        let mut suspects: BTreeSet<(String, String)> = expected.read.iter().filter(is_unmirrored).cloned().collect();
+        let mut streams = Vec::new();
+        for (stream, walked_at) in &expected.walked {
+            let of = (stream.shop.clone(), stream.resource.clone());
+            let key = (stream.shop.clone(), stream.resource.clone(), stream.combination.to_string());
+            if !expected.waiting.contains(&of) && there.get(&key).is_none_or(|at| at < walked_at) {
+                suspects.insert(of);
+                streams.push(stream.clone());
+            }
+        }
+        let lasting = self.lasting()?;
+        for definition in self.definitions.iter() {
+            let mut empty: BTreeSet<(String, String)> = BTreeSet::new();
+            for shop in mysql.shops_without_rows(&definition.name).await? {
+                empty.insert((shop, definition.name.clone()));
+            }
+            let lost = empty.into_iter().filter(|of| expected.read.contains(of) && !expected.waiting.contains(of));
+            suspects.extend(lost.filter(|of| !lasting.contains(of)));
+        }
+        self.suspect(suspects, streams).await?;
+        Ok(expected.waiting.is_empty())
+    }
+
+    /// Suspects shops' resources of which documents were read and none is archived.
+    async fn check_archive(&self) -> Result<bool, CompareError> {
+        let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
+        let expected = blocking(move || expected(&store, &definitions)).await?;
+        let mut suspects = BTreeSet::new();
+        let lasting = self.lasting()?;
+        for of in expected.read {
+            if !lasting.contains(&of)
+                && !expected.waiting.contains(&of)
+                && self.store.archive_held(&of.1, &of.0, "", 1)?.is_empty()
+            {
+                suspects.insert(of);
+            }
+        }
+        self.suspect(suspects, Vec::new()).await?;
+        Ok(expected.waiting.is_empty())
+    }
+
+    /// Shops' resources that have lost documents for good: that may leave a table empty for ever.
+    fn lasting(&self) -> Result<HashSet<(String, String)>, StoreError> {
+        let losses = self.store.sink_losses()?.into_iter();
+        let lasting = losses.filter(|one| one.loss.stage == LossStage::Lasting);
+        Ok(lasting.map(|one| (one.shop, one.resource)).collect())
+    }
+
+    async fn suspect(
+        &self,
+        mut suspects: BTreeSet<(String, String)>,
+        streams: Vec<StreamId>,
+    ) -> Result<(), CompareError> {
+        for known in self.store.sink_losses()? {
+            if known.loss.stage != LossStage::Lasting {
+                suspects.remove(&(known.shop, known.resource));
+            }
+        }
+        if suspects.is_empty() && streams.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            resources = suspects.len(),
+            sink = self.sink.kind(),
+            "the sink does not hold what was written to it, as after a restore from a backup or a change of the database: \
+             comparing all documents with it"
+        );
+        self.store.suspect_sink(self.sink.kind(), suspects.into_iter().collect(), streams).await?;
+        self.repair_mirror().await
+    }
+
+    /// Compares a resource, and has what is missing sent or read again.
+    async fn begin_repair(&self, shop: &Shop, definition: &Definition, loss: SinkLoss) -> Result<(), CompareError> {
+        let repaired = {
+            let _one = self.completeness_lock.lock().await;
+            self.close_gaps_of(shop, definition, false).await?.count()
+        };
+        if repaired > 0 {
+            metrics::counter!("waybill_gaps_total").increment(repaired);
+            tracing::warn!(
+                shop.id = %shop.id,
+                resource = definition.name,
+                documents = repaired,
+                "documents were missing in the sink; sending or fetching them again"
+            );
+        }
+        let loss = SinkLoss { stage: LossStage::Repairing, ..loss };
+        Ok(self.store.save_sink_loss(&shop.id, &definition.name, Some(loss)).await?)
+    }
+
+    /// Once nothing of a resource is under way: records what is still missing. Returns whether nothing is left to do.
+    async fn end_repair(&self, shop: &Shop, definition: &Definition, loss: SinkLoss) -> Result<bool, CompareError> {
+        let queue = |kind| Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
+        for kind in [QueueKind::List, QueueKind::Detail] {
+            if self.store.count_jobs(&queue(kind), 1)? > 0 {
+                return Ok(false);
+            }
+        }
+        let is_ours = |stream: &StreamId| stream.shop == shop.id && stream.resource == definition.name;
+        let counters = self.store.counters()?;
+        // Retries are counted for all streams together.
+        let is_retrying = self.engine.only().is_all() && counters.retrying_jobs > 0;
+        if counters.outbox > WAITING_MAX || is_retrying {
+            return Ok(false);
+        }
+        if self.store.open_runs()?.iter().any(|run| is_ours(&run.stream)) {
+            return Ok(false);
+        }
+        let counts = {
+            let _one = self.completeness_lock.lock().await;
+            self.compare_twice(shop, definition).await?.counts
+        };
+        if counts.pending > 0 {
+            return Ok(false);
+        }
+        let left =
+            (counts.missing > 0).then_some(SinkLoss { stage: LossStage::Lasting, missing: counts.missing, ..loss });
+        if left.is_some() && left != Some(loss) {
+            tracing::error!(
+                shop.id = %shop.id,
+                resource = definition.name,
+                documents = counts.missing,
+                "documents are missing in the sink and cannot be read again; `waybill verify` names them"
+            );
+        }
+        self.store.save_sink_loss(&shop.id, &definition.name, left).await?;
+        Ok(true)
+    }
+}
+
+/// Reads what the sink should hold. The checkpoints and the ledger are read before the outbox: what is in neither was
+/// acknowledged.
+fn expected(store: &Store, definitions: &[Arc<Definition>]) -> Result<Expected, StoreError> {
+    let mut found = Expected::default();
+    for shop in store.shops()? {
+        for definition in definitions.iter().filter(|definition| shop.syncs(&definition.name)) {
+            if store.has_read(&shop.id, &definition.name)? {
+                found.read.insert((shop.id.clone(), definition.name.clone()));
+            }
+            for stream in definition.streams(&shop.id) {
+                if let Some(at) = store.checkpoint(&stream)?.walked_at {
+                    found.walked.push((stream, at));
+                }
+            }
+        }
+    }
+    found.waiting = store.waiting_resources()?;
+    Ok(found)
+}
