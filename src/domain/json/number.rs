@@ -132,7 +132,7 @@ impl Serialize for Number<'_> {
 mod tests {
     use proptest::prelude::{Strategy as _, any, prop_assert_eq, proptest};
 
-    use super::Number;
+    use super::{Number, Worth};
 
     fn number(text: &str) -> Number<'_> {
         Number::new(text).unwrap()
@@ -187,11 +187,17 @@ mod tests {
         assert!(!same("0e0", "-0"));
     }
 
+    /// Between two shortest texts of the same length, like 2208702195076511.2 and .3, each library chooses its own.
+    fn has_one_text(float: f64) -> bool {
+        let known = serde_json::Number::from_f64(float).map(|number| Worth::of(&number.to_string()));
+        known.is_some_and(|known| known == Worth::of(&format!("{float}")))
+    }
+
     proptest! {
         /// Otherwise an upgrade would re-read every document.
         #[test]
         fn canonical_texts_of_64_bit_values_match_stored_digests(
-            float in any::<f64>().prop_filter("finite", |float| float.is_finite()),
+            float in any::<f64>().prop_filter("finite, with one shortest text", |float| has_one_text(*float)),
             signed in any::<i64>(), unsigned in any::<u64>(), short in -1_000_000i64..1_000_000, scale in 0u32..8,
         ) {
             let plain = format!("{float}");
