@@ -55,7 +55,9 @@ impl Service {
             if let Some(key) = self.budget_of(account, &definition.list.path) {
                 *waiting.0.entry(key).or_default() += expected.saturating_sub(run.pages);
             }
-            details += details_to_come(run, expected);
+            // A first walk has two passes; the second one needs no details.
+            let a_pass = if self.is_first_walk(run)? { expected / 2 } else { expected };
+            details += details_to_come(run, a_pass);
         }
         if let Some(detail) = &definition.detail
             && let Some(key) = self.budget_of(account, &detail.path)
@@ -110,13 +112,16 @@ impl Service {
         Some((account.to_owned(), self.engine.rules().find("GET", path)?.name.clone()))
     }
 
+    fn is_first_walk(&self, run: &Run) -> Result<bool, StoreError> {
+        Ok(self.store.checkpoint(&run.stream)?.full_walk_at.is_none())
+    }
+
     /// Total number of pages of a walk, over all passes; none: unknown yet.
     fn pages_expected(&self, run: &Run) -> Result<Option<u64>, StoreError> {
         if run.state != RunState::Walking {
             return Ok(None);
         }
         let costs = self.store.walk_costs(&run.stream)?;
-        let is_first = self.store.checkpoint(&run.stream)?.full_walk_at.is_none();
         let last = match run.mode {
             Mode::Full => costs.full,
             Mode::Incremental => costs.incremental,
@@ -130,7 +135,7 @@ impl Service {
         } else {
             self.by_age(run)
         };
-        let passes = if is_first { number.max(2) } else { number };
+        let passes = if self.is_first_walk(run)? { number.max(2) } else { number };
         Ok(a_pass.map(|pages| before + pages.max(run.pass.pages) + pages * passes.saturating_sub(number)))
     }
 
@@ -159,12 +164,10 @@ fn after(wait: Option<&Wait>, forecast_at: Millis, now: Millis) -> Option<Millis
 }
 
 /// Detail calls of the rest of a first pass, extrapolated from its pages so far.
-fn details_to_come(run: &Run, pages_expected: u64) -> u64 {
+fn details_to_come(run: &Run, a_pass: u64) -> u64 {
     if run.pass.number > 1 || run.pages == 0 {
         return 0;
     }
-    // A first walk has two passes; the second one needs no details.
-    let a_pass = if run.new > 0 { pages_expected / 2 } else { pages_expected };
     run.to_fetch.saturating_mul(a_pass.saturating_sub(run.pages)) / run.pages
 }
 

@@ -27,7 +27,7 @@ const COUNTERS: [(&str, &str); 12] = [
     ("waybill_misfits_total", "Values that did not fit the type of their column."),
     ("waybill_tolerated_total", "Documents with a tolerated JSON error."),
     ("waybill_unreadable_times_total", "Documents with an unparseable time."),
-    ("waybill_unreadable_total", "Documents and rows that could not be parsed and were given up."),
+    ("waybill_unreadable_total", "Rows and documents that were given up, whatever the reason."),
     ("waybill_panics_total", "Panics, by component."),
     ("waybill_invariant_breaches_total", "Failed internal consistency checks; each is a bug."),
     ("waybill_log_lines_lost_total", "Log lines dropped because the log could not be written fast enough."),
