@@ -43,7 +43,8 @@ struct Snapshot {
 /// The runs that are walking or fetching.
 #[derive(Default)]
 struct OpenRuns {
-    by_shop: HashMap<String, BTreeMap<u64, Run>>,
+    /// Boxed: a node of the map has room for eleven values, and a shop mostly has one or two runs.
+    by_shop: HashMap<String, BTreeMap<u64, Box<Run>>>,
     shops: HashMap<u64, String>,
 }
 
@@ -58,7 +59,7 @@ impl OpenRuns {
         let shop = run.stream.shop.clone();
         if run.is_open() {
             self.shops.insert(id, shop.clone());
-            self.by_shop.entry(shop.clone()).or_default().insert(id, run);
+            self.by_shop.entry(shop.clone()).or_default().insert(id, Box::new(run));
         } else if self.by_shop.get(&shop).is_some_and(BTreeMap::is_empty) {
             self.by_shop.remove(&shop);
         }
@@ -66,7 +67,7 @@ impl OpenRuns {
     }
 
     fn of(&self, shop: &str) -> impl Iterator<Item = &Run> {
-        self.by_shop.get(shop).into_iter().flat_map(BTreeMap::values)
+        self.by_shop.get(shop).into_iter().flat_map(BTreeMap::values).map(Box::as_ref)
     }
 }
 
