@@ -4,9 +4,9 @@
 //! default is a constant here and is shown in `config.example.toml`. Nothing starts with an invalid configuration: all
 //! problems are reported at once, each with its place and the fix. `Debug` shows no secret.
 //!
-//! Files import downwards: [`draft`] reads and assembles; a file a section checks its values (`http`, `limits`, `log`,
-//! `mysql`, `schedule`, `secrets`, `source`, with `paths` and `foreign`); [`checked`] is what they make; `settings` is the
-//! file form, over `raw`, `values`, `keys` and [`problem`].
+//! Files import downwards: `draft` reads and assembles; a file a section checks its values (`http`, `limits`, `log`,
+//! `mysql`, `schedule`, `secrets`, `source`, with `paths` and `foreign`); `checked` is what they make; `settings` is the
+//! file form, over `raw`, `values`, `keys` and `problem`.
 
 mod checked;
 mod draft;

@@ -4,7 +4,7 @@
 //! runs, it makes no call. What is due is decided by [`serve_due`] alone, from the last served tick in the store: ticks
 //! missed while the process was down or the machine slept are served once, however many they were.
 //!
-//! A timer serves too, every [`LOOK_EVERY`] by the monotonic clock, since the scheduler alone misses ticks:
+//! A timer serves too, every five seconds by the monotonic clock, since the scheduler alone misses ticks:
 //! - it keeps no last tick, so it knows of none from before the start;
 //! - it sleeps until a wall-clock time, so after the clock is set back, for as long as it was ahead;
 //! - it takes a zone's offset when a job is added and keeps it, so after a DST change its ticks are an hour off;
