@@ -221,8 +221,8 @@ impl PageTest<'_> {
 
     /// Reads the document of one of these rows, where the list has no documents itself.
     async fn document(&self, page: &Page) -> Result<Option<String>, String> {
-        let Some(endpoint) = self.definition.detail_endpoint() else { return Ok(None) };
-        let wait = self.caller.wait_for(self.shop, &endpoint.path).map_err(|error| error.to_string())?;
+        let Some(detail) = &self.definition.detail else { return Ok(None) };
+        let wait = self.caller.wait_for(self.shop, &detail.path).map_err(|error| error.to_string())?;
         if wait > WAIT_MAX {
             return Ok(Some(format!(
                 "its documents were not checked: their rate rule allows no call for {} s",

@@ -187,6 +187,25 @@ pub struct Detail {
     /// JSON pointer to the document in the answer; empty: the answer itself.
     pub document: String,
     pub refresh: Option<Refresh>,
+    /// Of everything that decides which documents are asked for: see [`endpoint_digest`].
+    pub endpoint_digest: u64,
+}
+
+impl Detail {
+    /// How documents are asked for.
+    pub fn endpoint(&self) -> DetailEndpoint {
+        DetailEndpoint { digest: self.endpoint_digest, path: self.path.clone() }
+    }
+}
+
+/// A changed digest means that a detail call has to be proved again: it may ask for other documents.
+pub(super) fn endpoint_digest(path: &str, media_type: &str, id: &str) -> u64 {
+    let mut sha = Sha256::new();
+    for part in [path, media_type, id] {
+        sha.update(part);
+        sha.update([0]);
+    }
+    sha.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// When to re-read a document although its list row did not change.
@@ -250,18 +269,6 @@ impl Definition {
             Some((parent, own)) => (Some(parent.into()), own),
             None => (None, kept),
         }
-    }
-
-    /// How documents are asked for; None: the list rows are the documents.
-    pub fn detail_endpoint(&self) -> Option<DetailEndpoint> {
-        let detail = self.detail.as_ref()?;
-        let mut sha = Sha256::new();
-        for part in [&detail.path, &self.media_type, &self.id] {
-            sha.update(part);
-            sha.update([0]);
-        }
-        let digest = sha.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
-        Some(DetailEndpoint { digest, path: detail.path.clone() })
     }
 
     /// The paths of the list and the detail. Each needs a rate rule.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::coverage::Coverage;
-use super::definition::{Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows};
+use super::definition::{
+    Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows, endpoint_digest,
+};
 use super::toml_fields::{Collector, Fields};
 use super::{Problem, Problems, paging, table_reader};
 use crate::domain::ListParams;
@@ -108,7 +110,7 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
     let hint = "it says how the resource is listed: [resource.NAME.list]";
     let list = fields.needed("list", fields.table("list"), hint).unwrap_or_else(|| absent("list"));
     let list = self::list(list, parent.is_some());
-    let detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
+    let mut detail = fields.table("detail").map(|detail| self::detail(detail, parent.is_some()));
     let hint = "it says what the columns are; [resource.NAME.table] may be empty";
     let table = fields.needed("table", fields.table("table"), hint).unwrap_or_else(|| absent("table"));
     let around =
@@ -116,6 +118,9 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
     let table = table_reader::read(name, table, &around);
     fields.end();
     let id = id.unwrap_or_default();
+    if let Some(detail) = &mut detail {
+        detail.endpoint_digest = endpoint_digest(&detail.path, &media_type, &id);
+    }
     let coverage = Coverage::new(&id, &table, zone.is_some());
     Definition { name: name.to_owned(), media_type, id, zone, parent, list, detail, table, coverage }
 }
@@ -300,7 +305,7 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
     let refresh = fields.table("refresh").map(self::refresh);
     let document = fields.pointer_to_one("document", true).unwrap_or_default();
     fields.end();
-    Detail { path: path.unwrap_or_default(), document, refresh: refresh.flatten() }
+    Detail { path: path.unwrap_or_default(), document, refresh: refresh.flatten(), endpoint_digest: 0 }
 }
 
 fn refresh(fields: Fields<'_>) -> Option<Refresh> {

@@ -112,7 +112,7 @@ impl Step<'_> {
 
     async fn fetch_detail(&self, lease: Lease<FetchDetail>) -> AttemptResult {
         let call = pages::detail_call(self.definition, &lease.job.kind.id);
-        let Some((call, endpoint)) = call.zip(self.definition.detail_endpoint()) else {
+        let Some((call, detail)) = call.zip(self.definition.detail.as_ref()) else {
             return AttemptResult::without_call(StepOutput::Obsolete(lease));
         };
         let made = match self.call(&call).await {
@@ -121,11 +121,11 @@ impl Step<'_> {
         };
         match self.parse_detail(&lease, &made.outcome) {
             Ok(Parsed { value: document, drift }) => {
-                let output = StepOutput::Document { lease, document, endpoint: endpoint.digest };
+                let output = StepOutput::Document { lease, document, endpoint: detail.endpoint_digest };
                 AttemptResult { output, call: Some(made), pause: None, drift }
             }
             Err(SourceError::NotFound { status, .. }) => {
-                let output = StepOutput::NotFound { lease, answer: NotFound { endpoint, status } };
+                let output = StepOutput::NotFound { lease, answer: NotFound { endpoint: detail.endpoint(), status } };
                 AttemptResult { output, call: Some(made), pause: None, drift: Vec::new() }
             }
             Err(error) => self.failed(lease, Some(made), &error),
@@ -153,7 +153,7 @@ impl Step<'_> {
             newest_first: self.definition.newest_first(combination),
             overlap_ms: millis(list.overlap),
             news_are_partial: list.windows.is_some() || list.recent.is_some(),
-            endpoint: self.definition.detail_endpoint().map(|endpoint| endpoint.digest),
+            endpoint: self.definition.detail.as_ref().map(|detail| detail.endpoint_digest),
         }
     }
 

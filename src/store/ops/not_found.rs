@@ -44,7 +44,10 @@ pub(crate) fn apply(
         return detail::apply_gone(tx, &job, counts, now);
     }
     let known = detail_proofs::read(tx, &shop, &resource)?;
-    let mut proof = current(tx, &shop, &resource, answer.endpoint.digest)?;
+    let mut proof = match &known {
+        Some(known) => known.clone().for_endpoint(answer.endpoint.digest),
+        None => of_the_past(tx, &shop, &resource, answer.endpoint.digest)?,
+    };
     let is_news = job.auto_retries == 0 && !detail::is_unknown(tx, &shop, &resource, &id)?;
     let verdict = proof.not_found(&job.kind, is_news);
     if known.as_ref() != Some(&proof) {
@@ -73,12 +76,9 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// The record for the call as it is defined now. Where there is none yet, a document in the ledger proves that the call
-/// works: an earlier version, which kept no record, has read it.
-fn current(tx: &Tx<'_>, shop: &str, resource: &str, endpoint: u64) -> Result<DetailProof, StoreError> {
-    if let Some(known) = detail_proofs::read(tx, shop, resource)? {
-        return Ok(known.for_endpoint(endpoint));
-    }
+/// The record of a call that has none yet: a document in the ledger proves that it works, since an earlier version, which
+/// kept no record, has read it.
+fn of_the_past(tx: &Tx<'_>, shop: &str, resource: &str, endpoint: u64) -> Result<DetailProof, StoreError> {
     let prefix = keyspace::document(shop, resource, "");
     for pair in tx.pairs(&prefix, &prefix) {
         let note: DocumentNote = decode("a ledger document", &pair?.1)?;
