@@ -46,6 +46,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::Definition;
 use crate::config::{Config, SourceSettings};
+use crate::domain::clock::millis;
 use crate::domain::health::Means;
 use crate::domain::schedule::Timetable;
 use crate::domain::{Clock, RetryPolicy};
@@ -166,7 +167,7 @@ impl App {
             lane_width: LANE_WIDTH,
             only: runs.clone().unwrap_or_default(),
         };
-        let stale_after = config.stale_after.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let stale_after = config.stale_after.map(millis);
         let (definitions, sync) = (Arc::from(config.definitions.as_slice()), timetable.sync.clone());
         let health_book = HealthBook::new(store.clone(), Arc::clone(&definitions), sync, stale_after, means);
         if runs.is_some() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use crate::domain::clock::{Millis, rfc3339};
+use crate::domain::clock::{Millis, millis, rfc3339};
 use crate::domain::health::{Change, Code, Fault, Health, Known};
 use crate::domain::rough_duration;
 use crate::sink::Sink;
@@ -83,7 +83,7 @@ impl Service {
             None => {}
         }
         if let Some(left) = self.store.pause_left("", LOGIN_RULE).ok().filter(|left| !left.is_zero()) {
-            let until = now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+            let until = now.saturating_add(millis(left));
             add(Code::LoginsPaused, format!("logins are paused until {}, as the login host asked", rfc3339(until)));
         }
         if let Some(ahead) = self.source.clock_ahead() {

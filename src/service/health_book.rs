@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::catalog::Definition;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, millis};
 use crate::domain::health::{
     self, Code, Facts, Fault, Health, Means, OpenRun, ResourceFacts, ShopFacts, ShopFound, StreamFacts, Ticks,
 };
@@ -250,7 +250,7 @@ impl HealthBook {
 
 /// Least interval between two incremental walks of a resource, in milliseconds.
 fn every(definition: &Definition) -> Option<Millis> {
-    definition.list.every.map(|every| i64::try_from(every.as_millis()).unwrap_or(i64::MAX))
+    definition.list.every.map(millis)
 }
 
 impl Snapshot {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::catalog::definition::Pages;
+use crate::domain::clock::millis;
 use crate::domain::{Mode, Shop, ShopState, StreamId};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
@@ -217,7 +218,7 @@ impl Service {
                 cost.listed.div_ceil(full_pages).max(PAGE_ROWS.min(cost.listed)).max(1)
             });
             let walked_at = self.store.checkpoint(stream)?.walked_at.unwrap_or(0);
-            let overlap = i64::try_from(definition.list.overlap.as_millis()).unwrap_or(i64::MAX);
+            let overlap = millis(definition.list.overlap);
             let pages = pages_to_known(&rows.times, size, walked_at.saturating_sub(overlap));
             return Ok(calls(Some(pages), "the rows within the overlap"));
         }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Overdue, Service};
 use crate::domain::Shop;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, millis};
 use crate::store::{StoreError, blocking};
 
 /// Checks per history of a list; and the bounds of the interval between two.
@@ -46,7 +46,7 @@ impl Service {
         for shop in self.store.shops()?.into_iter().filter(wanted) {
             for definition in self.definitions_of(&shop) {
                 let Some(history) = definition.list.history else { continue };
-                let patience = i64::try_from((history * 2 / 3).as_millis()).unwrap_or(i64::MAX);
+                let patience = millis(history * 2 / 3);
                 for stream in definition.streams(&shop.id) {
                     // A time in the future comes from a wrong clock and is ignored.
                     let walked_at = self.store.checkpoint(&stream)?.walked_at.filter(|at| *at <= now);

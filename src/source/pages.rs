@@ -23,7 +23,7 @@ use super::rows::{Rows, time_at};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, tolerated};
 use crate::catalog::definition::{Pages, Refresh, Until};
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, millis};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
 use crate::domain::{FetchedDocument, Json, ListParams, Next, Page};
 
@@ -229,8 +229,7 @@ fn refresh_after(rule: &Refresh, document: &Json<'_>, since: Option<Millis>, now
         return None;
     }
     let age = now.saturating_sub(since.unwrap_or(now)).max(0);
-    let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    (age <= ms(rule.max_age)).then(|| ms(rule.every).max(age / 2))
+    (age <= millis(rule.max_age)).then(|| millis(rule.every).max(age / 2))
 }
 
 fn is_final(until: &Until, document: &Json<'_>) -> bool {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::SourceError;
 use crate::catalog::Definition;
 use crate::catalog::definition::{Pages, Recent, Span, Windows};
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, millis};
 use crate::domain::{Checkpoint, ListParams, Mode};
 
 /// How long the call of a walk over the last minutes may be delayed without missing changes.
@@ -273,7 +273,7 @@ pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> 
         // needed those.
         Some(recent) if minutes(recent, before, last).is_some() => {
             let reach = recent.max.saturating_sub(recent.margin + CALL_WAIT);
-            let reach = i64::try_from(reach.as_millis()).unwrap_or(i64::MAX);
+            let reach = millis(reach);
             Some(before.max(now.saturating_sub(reach)).min(last))
         }
         _ => Some(before),
@@ -292,7 +292,7 @@ fn days(windows: &Windows, overlap: Duration, since: Option<Millis>, now: Millis
     let day = |at: Millis| Some(windows.timezone.to_datetime(Timestamp::from_millisecond(at).ok()?).date());
     let today = day(now)?;
     let reach = today.saturating_sub(i64::from(windows.reach_days).days());
-    let overlap = i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX);
+    let overlap = millis(overlap);
     let from = since.and_then(|since| day(since.saturating_sub(overlap)));
     Some((from.map_or(reach, |from| from.clamp(reach, today)), today))
 }

@@ -20,6 +20,7 @@ use super::credentials::{Credentials, Fingerprint, StoredToken, TokenStore};
 use super::http::sensitive;
 use super::login::{Failure, Granted, Login};
 use super::problem::SourceError;
+use crate::domain::clock::millis;
 use crate::domain::{Backoff, Clock};
 
 /// A token is renewed this long before it expires, or at three quarters of a shorter life.
@@ -283,7 +284,7 @@ impl Tokens {
                 (client.failures, client.refusal, client.backoff) = (0, None, None);
                 // The life left, as a wall-clock time.
                 let left = granted.life.saturating_sub(granted.asked_at.elapsed());
-                let expires_at = self.0.clock.now().saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+                let expires_at = self.0.clock.now().saturating_add(millis(left));
                 (Ok(bearer), Some(StoredToken { token: granted.token, expires_at }))
             }
             Err(Failure::Definite(error)) => {
