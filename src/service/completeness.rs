@@ -238,16 +238,7 @@ impl Service {
                     let repaired = self.close_gaps_of(&shop, definition, false).await?;
                     self.follow_repair(&shop, definition, &repaired).await?;
                     self.check_sink_soon();
-                    let repaired = repaired.count();
-                    if repaired > 0 {
-                        metrics::counter!("waybill_gaps_total").increment(repaired);
-                        tracing::warn!(
-                            shop.id = %shop.id,
-                            resource = definition.name,
-                            documents = repaired,
-                            "documents were missing in the sink; sending or fetching them again"
-                        );
-                    }
+                    report_repaired(&shop, definition, repaired.count());
                 }
                 self.store.store_repaired_at(&shop.id, &definition.name, walked).await?;
                 checked = true;
@@ -355,6 +346,20 @@ impl Service {
             }
         }
     }
+}
+
+/// Counts and logs what a repair without request sends or reads again, if that is anything.
+pub(super) fn report_repaired(shop: &Shop, definition: &Definition, documents: u64) {
+    if documents == 0 {
+        return;
+    }
+    metrics::counter!("waybill_gaps_total").increment(documents);
+    tracing::warn!(
+        shop.id = %shop.id,
+        resource = definition.name,
+        documents,
+        "documents were missing in the sink; sending or fetching them again"
+    );
 }
 
 impl Comparison {

@@ -81,6 +81,7 @@ impl Service {
     /// Moves everything to the outbox; returns the record of the last document. None: stopped.
     async fn move_all(&self, stop: &CancellationToken) -> Option<u64> {
         let (mut last_record, room) = (0, OUTBOX_BYTES_MAX.min(self.outbox_bytes_max / 2));
+        let resources = self.resources();
         loop {
             if self.store.outbox_bytes().unwrap_or(u64::MAX) > room {
                 if self.pause(stop, ROOM_PAUSE).await {
@@ -91,7 +92,7 @@ impl Service {
             if stop.is_cancelled() {
                 return None;
             }
-            match self.store.move_archived(&self.resources()).await {
+            match self.store.move_archived(&resources).await {
                 Ok(moved) => {
                     last_record = last_record.max(moved.last_record);
                     self.archive_move.moved.fetch_add(moved.count, Ordering::Relaxed);

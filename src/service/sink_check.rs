@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use super::completeness::CompareError;
+use super::completeness::{CompareError, report_repaired};
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId};
@@ -43,6 +43,15 @@ struct Expected {
     walked: Vec<(StreamId, Millis)>,
     /// Shops' resources whose documents or checkpoints are in the outbox.
     waiting: HashSet<(String, String)>,
+    /// Shops' resources that have lost documents for good: that may leave a table empty for ever.
+    lasting: HashSet<(String, String)>,
+}
+
+impl Expected {
+    /// Whether a shop's resource of which the sink has nothing was lost.
+    fn is_lost(&self, of: &(String, String)) -> bool {
+        self.read.contains(of) && !self.waiting.contains(of) && !self.lasting.contains(of)
+    }
 }
 
 impl Service {
@@ -203,14 +212,10 @@ impl Service {
                 streams.push(stream.clone());
             }
         }
-        let lasting = self.lasting()?;
         for definition in self.definitions.iter() {
-            let mut empty: BTreeSet<(String, String)> = BTreeSet::new();
-            for shop in mysql.shops_without_rows(&definition.name).await? {
-                empty.insert((shop, definition.name.clone()));
-            }
-            let lost = empty.into_iter().filter(|of| expected.read.contains(of) && !expected.waiting.contains(of));
-            suspects.extend(lost.filter(|of| !lasting.contains(of)));
+            let empty = mysql.shops_without_rows(&definition.name).await?.into_iter();
+            let lost = empty.map(|shop| (shop, definition.name.clone())).filter(|of| expected.is_lost(of));
+            suspects.extend(lost);
         }
         self.suspect(suspects, streams).await?;
         Ok(expected.waiting.is_empty())
@@ -221,24 +226,13 @@ impl Service {
         let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
         let expected = blocking(move || expected(&store, &definitions)).await?;
         let mut suspects = BTreeSet::new();
-        let lasting = self.lasting()?;
-        for of in expected.read {
-            if !lasting.contains(&of)
-                && !expected.waiting.contains(&of)
-                && self.store.archive_held(&of.1, &of.0, "", 1)?.is_empty()
-            {
-                suspects.insert(of);
+        for of in expected.read.iter().filter(|of| expected.is_lost(of)) {
+            if self.store.archive_held(&of.1, &of.0, "", 1)?.is_empty() {
+                suspects.insert(of.clone());
             }
         }
         self.suspect(suspects, Vec::new()).await?;
         Ok(expected.waiting.is_empty())
-    }
-
-    /// Shops' resources that have lost documents for good: that may leave a table empty for ever.
-    fn lasting(&self) -> Result<HashSet<(String, String)>, StoreError> {
-        let losses = self.store.sink_losses()?.into_iter();
-        let lasting = losses.filter(|one| one.loss.stage == LossStage::Lasting);
-        Ok(lasting.map(|one| (one.shop, one.resource)).collect())
     }
 
     async fn suspect(
@@ -270,15 +264,7 @@ impl Service {
             let _one = self.completeness_lock.lock().await;
             self.close_gaps_of(shop, definition, false).await?.count()
         };
-        if repaired > 0 {
-            metrics::counter!("waybill_gaps_total").increment(repaired);
-            tracing::warn!(
-                shop.id = %shop.id,
-                resource = definition.name,
-                documents = repaired,
-                "documents were missing in the sink; sending or fetching them again"
-            );
-        }
+        report_repaired(shop, definition, repaired);
         let loss = SinkLoss { stage: LossStage::Repairing, ..loss };
         Ok(self.store.save_sink_loss(&shop.id, &definition.name, Some(loss)).await?)
     }
@@ -340,5 +326,7 @@ fn expected(store: &Store, definitions: &[Arc<Definition>]) -> Result<Expected, 
         }
     }
     found.waiting = store.waiting_resources()?;
+    let lasting = store.sink_losses()?.into_iter().filter(|one| one.loss.stage == LossStage::Lasting);
+    found.lasting = lasting.map(|one| (one.shop, one.resource)).collect();
     Ok(found)
 }
