@@ -38,7 +38,7 @@ pub(super) fn explain(
     }
 }
 
-/// Explains that a data directory is in use. `holder`: None if it cannot be told which process has it.
+/// Explains that a data directory is in use. `holder`: None if it is unknown which process has it.
 pub(super) fn text(holder: Option<&Holder>, data_dir: &Path, listen: SocketAddr, alternative: Alternative) -> String {
     let data_dir = data_dir.display();
     match (holder, server(holder)) {

@@ -329,39 +329,23 @@ mod tests {
     use super::{Line, LineLayout, forecast, line, sums, waiting_in, waits};
     use crate::cli::table::Mark;
     use crate::domain::document::RunView;
-    use crate::domain::{ListParams, Mode, Pass, Run, RunState, StreamId, Trigger, Wait, WaitReason};
+    use crate::domain::{ListParams, Mode, Run, RunState, StreamId, Trigger, Wait, WaitReason};
 
     fn view(state: RunState) -> RunView {
         let combination = ListParams(vec![("status".into(), "open".into())]);
+        let stream = StreamId { shop: "s".into(), resource: "orders".into(), combination };
         RunView {
             run: Run {
-                id: 7,
-                stream: StreamId { shop: "s".into(), resource: "orders".into(), combination },
-                mode: Mode::Full,
-                trigger: Trigger::Schedule,
                 state,
-                started_at: 0,
-                ended_at: None,
                 pages: 3,
                 listed: 150,
-                rejected: 0,
                 new: 120,
-                changed: 0,
                 to_fetch: 120,
                 fetched: 40,
                 gone: 1,
                 parked: 2,
-                refused: 0,
                 written: 30,
-                error: None,
-                error_class: None,
-                newest: None,
-                pass: Pass::default(),
-                list_moved: false,
-                followers: Vec::new(),
-                alarmed: false,
-                doubts: Vec::new(),
-                next: None,
+                ..Run::new(7, stream, Mode::Full, Trigger::Schedule, 0)
             },
             forecast_at: Some(61_000),
             pages_expected: None,

@@ -40,7 +40,7 @@ pub struct Service {
     pub(super) completeness_lock: Arc<tokio::sync::Mutex<()>>,
     /// Why the shops in MySQL are not restored yet; none: they are, or need not be.
     pub(super) restore_error: Arc<Mutex<Option<String>>>,
-    /// The same, if it may mend itself too.
+    /// The same, also where the next try may succeed by itself.
     pub(super) unrestored: Arc<Mutex<Option<String>>>,
     pub(super) overdue: Arc<Mutex<Vec<Overdue>>>,
     pub(super) archive_move: Arc<ArchiveMove>,

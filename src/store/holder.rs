@@ -60,7 +60,7 @@ impl Holder {
         }
     }
 
-    /// The process that holds a data directory, if one does; the inner None: it cannot be told which. Changes nothing.
+    /// The process that holds a data directory, if one does; the inner None: it is unknown which. Changes nothing.
     pub fn find(directory: &Path) -> Option<Option<Holder>> {
         let lock = directory.join("lock");
         match File::open(&lock).ok()?.try_lock() {

@@ -212,7 +212,7 @@ async fn the_shops_that_mysql_has_are_counted_and_their_key_is_tried() {
     lose();
     std::fs::rename(folder.path("kept.key"), folder.path("data.key")).unwrap();
 
-    // MySQL is away: nobody can say that there is none.
+    // MySQL is away, so there may be some.
     tokio::task::block_in_place(|| server.kill());
     let away = shops(1);
     assert!(away.contains("WARN  shops: none here; MySQL may have some"), "{away}");

@@ -10,16 +10,6 @@ use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;
 use crate::support::{is_full, oracle};
 
-/// The only resource of a shop's answer; its parts add up.
-async fn look(app: &TestApp, client: &str) -> (bool, Value) {
-    let answer = app.get(&format!("/api/v1/shops/{}/completeness", app.shops[client])).await;
-    let resource = answer["resources"][0].clone();
-    let count = |name: &str| resource[name].as_u64().unwrap();
-    let parts = ["in_sink", "pending", "parked", "gone", "missing"].map(count);
-    assert_eq!(count("listed"), parts.iter().sum::<u64>(), "{resource}");
-    (answer["complete"].as_bool().unwrap(), resource)
-}
-
 async fn repair(app: &TestApp, client: &str) -> Value {
     let path = format!("/api/v1/shops/{}/completeness", app.shops[client]);
     let (status, answer) = app.call(Verb::POST, &path, None).await;
@@ -32,7 +22,7 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
     let database = Database::fresh().await;
     let app = TestApp::builder().mysql(database.url()).shop("lossy", 120, 30).shop("well", 40, 0).start().await;
     app.run_until_idle().await;
-    let (complete, found) = look(&app, "lossy").await;
+    let (complete, found) = app.completeness("lossy").await;
     assert!(complete, "{found}");
     assert_eq!((&found["listed"], &found["stored"], &found["in_sink"]), (&json!(150), &json!(150), &json!(150)));
     assert_eq!(repair(&app, "lossy").await, json!({"asked": 0}));
@@ -49,7 +39,7 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
         let set = "UPDATE shipments SET version = 5, document = '{}' WHERE";
         database.run(&format!("{set} shop_id = '{shop}' AND shipment_id = '{id}'")).await;
     }
-    let (complete, found) = look(&app, "lossy").await;
+    let (complete, found) = app.completeness("lossy").await;
     assert!(!complete);
     let named = |reason: &str| -> Vec<String> {
         let gaps = found["gaps"].as_array().unwrap().iter().filter(|gap| gap["reason"] == reason);
@@ -61,12 +51,12 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
         ids
     };
     assert_eq!((named("not_in_sink"), named("older_in_sink")), (sorted(lost), sorted(old)), "{found}");
-    assert!(look(&app, "well").await.0, "the other shop lacks nothing");
+    assert!(app.completeness("well").await.0, "the other shop lacks nothing");
 
     app.sandbox().reset_audit();
     assert_eq!(repair(&app, "lossy").await, json!({"asked": 7}));
     app.run_until_idle().await;
-    assert!(look(&app, "lossy").await.0);
+    assert!(app.completeness("lossy").await.0);
     oracle::mysql(&database, &oracle::truth(&app)).await;
     assert_eq!(app.sandbox().audit().details_read, 7, "nothing else was read again");
     let (status, _) = app.call(Verb::GET, "/api/v1/shops/nobody/completeness", None).await;
@@ -86,7 +76,7 @@ async fn more_than_one_look_can_name_is_asked_for_all_the_same() {
     database.run("DELETE FROM shipments").await;
     assert_eq!(repair(&app, "large").await, json!({"asked": 10_150}));
     app.run_until_idle().await;
-    assert!(look(&app, "large").await.0);
+    assert!(app.completeness("large").await.0);
     app.finish().await;
 }
 
@@ -103,13 +93,13 @@ async fn what_the_database_forgot_of_the_list_is_told_again_without_a_call() {
     let marked =
         async || database.rows::<String>("SELECT shipment_id FROM shipments WHERE no_longer_listed_at > 0").await;
     assert_eq!(marked().await, [left.as_str()]);
-    assert!(look(&app, "marked").await.0);
+    assert!(app.completeness("marked").await.0);
 
     // As if it had been set back to before the one left, and before the other came back.
     let turned = "UPDATE shipments SET no_longer_listed_at = IF(no_longer_listed_at IS NULL, '2026-01-01', NULL)";
     database.run(&format!("{turned} WHERE shipment_id IN ('{left}', '{stays}')")).await;
     assert_eq!(marked().await, [stays.as_str()]);
-    let (complete, found) = look(&app, "marked").await;
+    let (complete, found) = app.completeness("marked").await;
     let gaps = found["gaps"].as_array().unwrap().iter().map(|gap| (text(&gap["id"]), text(&gap["reason"])));
     let expected = BTreeSet::from([left, stays].map(|id| (id.clone(), "listing_in_sink".to_owned())));
     assert_eq!((complete, gaps.collect::<BTreeSet<_>>()), (false, expected));
@@ -118,7 +108,7 @@ async fn what_the_database_forgot_of_the_list_is_told_again_without_a_call() {
     assert_eq!(repair(&app, "marked").await, json!({"asked": 2}));
     app.run_until_idle().await;
     assert_eq!(marked().await, [left.as_str()]);
-    assert!(look(&app, "marked").await.0);
+    assert!(app.completeness("marked").await.0);
     assert_eq!(app.sandbox().audit().details_read, 0);
     app.finish().await;
 }
@@ -136,15 +126,15 @@ async fn what_is_parked_gone_or_on_its_way_is_told_apart() {
     let fault = |id: &String, code| Fault::always(&format!("/retailer/shipments/{id}"), answer(code));
     app.sandbox().set_faults(vec![fault(&ids[3], 404), fault(&ids[40], 400)]);
     app.register("mixed").await;
-    let (complete, found) = look(&app, "mixed").await;
+    let (complete, found) = app.completeness("mixed").await;
     assert!(!complete, "the first sync is under way: {found}");
     assert_eq!(found["missing"], 0, "{found}");
     app.run_until_idle().await;
-    let (complete, found) = look(&app, "mixed").await;
+    let (complete, found) = app.completeness("mixed").await;
     assert!(!complete, "something is parked");
     let told = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing"].map(|name| found[name].clone());
     assert_eq!(told, [80, 78, 78, 0, 1, 1, 0].map(|count: u64| json!(count)));
-    assert_eq!(repair(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for somebody");
+    assert_eq!(repair(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for its retry");
     app.expect_parked(1);
     app.finish().await;
 }
@@ -158,10 +148,10 @@ async fn a_database_that_was_set_back_heals_after_the_next_full_walk() {
     let shop = app.shops["restored"].clone();
     let heals = async || {
         database.run(&format!("DELETE FROM shipments WHERE shop_id = '{shop}' AND shipment_id LIKE '%7'")).await;
-        let lost = !look(&app, "restored").await.0;
+        let lost = !app.completeness("restored").await.0;
         app.sync("restored", "full").await;
         app.run_until_idle().await;
-        let healed = async || look(&app, "restored").await.0.then_some(());
+        let healed = async || app.completeness("restored").await.0.then_some(());
         let waited = tokio::time::timeout(std::time::Duration::from_secs(8), eventually("no gap", healed)).await;
         (lost && waited.is_ok()).then_some(())
     };
@@ -176,7 +166,7 @@ async fn rows_of_child_tables_are_compared_with_the_stored_documents_and_written
     let database = Database::fresh().await;
     let app = TestApp::builder().mysql(database.url()).shop("torn", 250, 30).start().await;
     app.run_until_idle().await;
-    assert!(look(&app, "torn").await.0);
+    assert!(app.completeness("torn").await.0);
     let sums = async || {
         database.rows::<(u64, u64)>("SELECT COUNT(*), CAST(SUM(CRC32(CONCAT_WS('|', shipment_id, position, ean, unit_price, version))) AS UNSIGNED) FROM shipment_items").await
     };
@@ -192,7 +182,7 @@ async fn rows_of_child_tables_are_compared_with_the_stored_documents_and_written
     database
         .run(&format!("{copy} SELECT shop_id, shipment_id, 40 + position, ean, version FROM shipment_items WHERE shipment_id = '{more}'"))
         .await;
-    let (complete, found) = look(&app, "torn").await;
+    let (complete, found) = app.completeness("torn").await;
     let gaps = found["gaps"].as_array().unwrap().iter().map(|gap| (text(&gap["id"]), text(&gap["reason"])));
     let expected = BTreeSet::from([lost, stale, more, altered].map(|id| (id.clone(), "children_in_sink".to_owned())));
     assert_eq!((complete, gaps.collect::<BTreeSet<_>>()), (false, expected));
@@ -200,7 +190,7 @@ async fn rows_of_child_tables_are_compared_with_the_stored_documents_and_written
 
     app.sandbox().reset_audit();
     assert_eq!(repair(&app, "torn").await, json!({"asked": 4}));
-    assert!(look(&app, "torn").await.0);
+    assert!(app.completeness("torn").await.0);
     // Columns that the copy left out are filled too.
     assert_eq!(sums().await, whole);
     assert_eq!(app.sandbox().audit().details_read, 0);
@@ -230,10 +220,10 @@ async fn child_rows_that_were_changed_by_hand_heal_after_the_next_full_walk() {
         ] {
             database.run(statement).await;
         }
-        assert!(!look(&app, "children").await.0);
+        assert!(!app.completeness("children").await.0);
         app.sync("children", "full").await;
         app.run_until_idle().await;
-        let healed = async || look(&app, "children").await.0.then_some(());
+        let healed = async || app.completeness("children").await.0.then_some(());
         tokio::time::timeout(std::time::Duration::from_secs(8), eventually("no gap", healed)).await.ok()
     };
     eventually("a full walk that heals", heals).await;

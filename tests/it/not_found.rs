@@ -107,16 +107,7 @@ async fn app(address: &str, detail: &str) -> TestApp {
 }
 
 async fn app_of(address: &str, resources: &[&str], definitions: &str) -> TestApp {
-    let mut app = TestApp::builder()
-        .source(&format!("base_url = \"{address}\"\nauth = \"api-key\"\napi_key_header = \"X-Key\""))
-        .resources(resources)
-        .toml(definitions)
-        .unregistered()
-        .start()
-        .await;
-    app.register("shop").await;
-    app.run_until_idle().await;
-    app
+    TestApp::synced_from(address, resources, definitions).await
 }
 
 async fn sync(app: &TestApp, mode: &str) {
@@ -210,8 +201,8 @@ async fn no_document_is_gone_before_one_was_answered() {
         assert_eq!(books(&app).await, ([7, 0, 7, 0], false));
         assert_eq!(api.details(), 7);
         for reason in parked(&app).await {
-            let told = format!("the API answered {status} for it, and no call of {path} was ever answered");
-            assert!(reason.contains(&told) && reason.contains("resource.things.detail.path"), "{reason}");
+            let claim = format!("the API answered {status} for it, and no call of {path} was ever answered");
+            assert!(reason.contains(&claim) && reason.contains("resource.things.detail.path"), "{reason}");
         }
         let run = app.runs("shop").await.remove(0);
         assert_eq!((&run["parked"], &run["gone"]), (&json!(7), &json!(0)), "{run}");

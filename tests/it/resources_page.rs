@@ -50,7 +50,7 @@ fn the_walk_through_works_as_written() {
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let ours = std::env::vars_os().map(|(name, _)| name);
     let mut shell = Command::new("bash");
-    // What the test itself is told is no configuration.
+    // What the test itself is given is no configuration.
     for name in ours.filter(|name| name.to_string_lossy().starts_with("WAYBILL_")) {
         shell.env_remove(name);
     }
@@ -63,22 +63,22 @@ fn the_walk_through_works_as_written() {
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    let told = format!("{script}\n--- out\n{out}\n--- err\n{err}");
+    let output = format!("{script}\n--- out\n{out}\n--- err\n{err}");
     let parts: Vec<&str> = out.split("=== block").collect();
-    assert_eq!(parts.len(), 8, "{told}");
-    assert!(parts[2].contains("ok    shop My shop: token") && parts[2].contains("done"), "{told}");
+    assert_eq!(parts.len(), 8, "{output}");
+    assert!(parts[2].contains("ok    shop My shop: token") && parts[2].contains("done"), "{output}");
     let answer = |part: &str| -> serde_json::Value {
-        let line = part.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{told}"));
+        let line = part.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{output}"));
         serde_json::from_str(line).unwrap()
     };
-    assert!(parts[3].contains("[resource.sold]") && parts[3].contains("orderPlacedDateTime"), "{told}");
+    assert!(parts[3].contains("[resource.sold]") && parts[3].contains("orderPlacedDateTime"), "{output}");
     let shown = answer(parts[4]);
-    assert_eq!(shown["items"].as_array().map(Vec::len), Some(2), "{told}");
+    assert_eq!(shown["items"].as_array().map(Vec::len), Some(2), "{output}");
     assert!(shown["items"][0]["placed_at"].is_string() && shown["items"][0]["document"]["orderItems"].is_array());
     let sold = &answer(parts[6])["items"];
     let first = &shown["items"][0]["id"];
-    assert!(sold.as_array().unwrap().iter().any(|order| order["id"] == *first), "{told}");
-    assert!(ran.status.success() && !err.contains("panicked"), "{told}");
+    assert!(sold.as_array().unwrap().iter().any(|order| order["id"] == *first), "{output}");
+    assert!(ran.status.success() && !err.contains("panicked"), "{output}");
 }
 
 /// The keys of the tables of the reference.
@@ -97,8 +97,8 @@ fn the_reference_has_every_key_of_the_reader() {
         let text = format!("[source.limits]\n[resource.things]\n[resource.things{wrong}]\nqqqqqqqq = 1");
         let text = if wrong.is_empty() { "[resource.things]\nqqqqqqqq = 1".to_owned() } else { text };
         let problems = crate::support::configuration::problems(&text);
-        let told = problems.iter().find_map(|problem| problem.split_once("qqqqqqqq: unknown key. Known here: "));
-        let (_, known) = told.unwrap_or_else(|| panic!("{table}: {problems:#?}"));
+        let problem = problems.iter().find_map(|problem| problem.split_once("qqqqqqqq: unknown key. Known here: "));
+        let (_, known) = problem.unwrap_or_else(|| panic!("{table}: {problems:#?}"));
         let section = document.split_once(&format!("### `{table}`")).unwrap().1.split("\n### ").next().unwrap();
         for key in
             known.split(", ").filter(|key| !["list", "detail", "table", "windows", "recent", "refresh"].contains(key))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::Method as Verb;
 use sandbox::{Options, ShopOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;
@@ -44,16 +44,6 @@ fn take_from_market(app: &TestApp, client: &str, from: usize) -> u64 {
     gone.len() as u64
 }
 
-/// The completeness of the only resource of a shop; its parts add up.
-async fn completeness(app: &TestApp, client: &str) -> (bool, Value) {
-    let answer = app.get(&format!("/api/v1/shops/{}/completeness", app.shops[client])).await;
-    let resource = answer["resources"][0].clone();
-    let count = |name: &str| resource[name].as_u64().unwrap();
-    let parts = ["in_sink", "pending", "parked", "gone", "missing"].map(count);
-    assert_eq!(count("listed"), parts.iter().sum::<u64>(), "{resource}");
-    (answer["complete"].as_bool().unwrap(), resource)
-}
-
 /// The codes of the reasons why the installation is not well.
 async fn reasons(app: &TestApp) -> Vec<String> {
     let health = app.status().await["health"].clone();
@@ -86,7 +76,7 @@ async fn documents_of_the_archive_move_to_mysql_without_a_call() {
     assert_eq!(app.pages("/api/v1/shipments?limit=500").await, before, "versions and times are kept");
     assert_eq!(count(&database, "shipments WHERE no_longer_listed_at IS NOT NULL").await, marked);
     for client in ["first", "second"] {
-        let (complete, found) = completeness(&app, client).await;
+        let (complete, found) = app.completeness(client).await;
         assert!(complete, "{found}");
     }
     assert_eq!((count(&database, "waybill_shops").await, reasons(&app).await), (2, Vec::new()));
@@ -163,7 +153,7 @@ async fn kill_nine_in_the_middle_of_the_move_loses_nothing() {
 
 /// What the API no longer has is missing after a change to a sink that does not have it.
 async fn expect_missing(app: &TestApp, missing: u64) {
-    let (complete, found) = completeness(app, "mover").await;
+    let (complete, found) = app.completeness("mover").await;
     assert_eq!((complete, &found["missing"], &found["gone"]), (false, &json!(missing), &json!(0)), "{found}");
     let gaps = found["gaps"].as_array().unwrap();
     assert!(gaps.iter().all(|gap| gap["reason"] == "unrecoverable"), "{found}");
@@ -210,7 +200,7 @@ async fn an_empty_database_and_the_archive_are_filled_from_the_api_and_the_rest_
     app.restart_after(|folder| use_mysql(folder, &first.url())).await;
     app.run_until_idle().await;
     oracle::mysql(&first, &all).await;
-    let (complete, found) = completeness(&app, "mover").await;
+    let (complete, found) = app.completeness("mover").await;
     assert!(complete, "{found}");
     assert_eq!(reasons(&app).await, Vec::<String>::new());
     app.finish().await;
@@ -243,7 +233,7 @@ async fn tables_that_were_emptied_dropped_or_set_back_are_filled_at_the_next_sta
         app.run_until_idle().await;
         oracle::mysql(&database, &truth).await;
         assert_eq!(app.sandbox().audit().details_read, lost, "{harm:?}");
-        let (complete, found) = completeness(&app, "mover").await;
+        let (complete, found) = app.completeness("mover").await;
         assert!(complete, "{harm:?}: {found}");
         assert_eq!(reasons(&app).await, Vec::<String>::new());
         // A start on a sound database reads nothing.

@@ -105,7 +105,7 @@ async fn open_walks_of_others_are_left_for_the_next_pass() {
     folder.run(&["sync"]).expect(0);
     assert!(called(&market).iter().any(|(client, _)| client == "west"));
     folder.run(&["verify"]).expect(0);
-    // Shops of one name are told apart by their ids.
+    // The ids distinguish shops of one name.
     for command in [&["plan"][..], &["state"], &["check"]] {
         let said = folder.run(command).expect(0).out;
         assert!(said.contains(&north) && said.contains(&west), "{said}");

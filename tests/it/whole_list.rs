@@ -82,16 +82,7 @@ async fn synced(address: &str, list: &str, detail: &str) -> TestApp {
          [resource.things]\nid = \"/id\"\n{detail}\n[resource.things.list]\npath = \"/things\"\n{list}\n\
          [resource.things.table]\ncolumns = {{ name = {{ from = \"/name\", type = \"text\" }} }}\n"
     );
-    let mut app = TestApp::builder()
-        .source(&format!("base_url = \"{address}\"\nauth = \"api-key\"\napi_key_header = \"X-Key\""))
-        .resources(&["things"])
-        .toml(&more)
-        .unregistered()
-        .start()
-        .await;
-    app.register("shop").await;
-    app.run_until_idle().await;
-    app
+    TestApp::synced_from(address, &["things"], &more).await
 }
 
 /// State and error of the last run.

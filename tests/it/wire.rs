@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// Everything that comes back until the server closes.
-    async fn told(&self, request: &str) -> String {
+    async fn exchange(&self, request: &str) -> String {
         self.client_that_sent(request).await.rest().await
     }
 }
@@ -135,10 +135,10 @@ fn status(answer: &str) -> u16 {
 
 /// The answer is a problem of this status, with the headers that all have; nothing follows it.
 #[track_caller]
-fn assert_problem(told: &str, expected: u16) {
-    assert_eq!(status(told), expected, "{told}");
-    let (head, body) = told.split_once("\r\n\r\n").unwrap();
-    assert_eq!(header(head, "content-type"), "application/problem+json", "{told}");
+fn assert_problem(answer: &str, expected: u16) {
+    assert_eq!(status(answer), expected, "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(header(head, "content-type"), "application/problem+json", "{answer}");
     assert_eq!(header(head, "cache-control"), "no-store");
     let problem: Value = serde_json::from_str(body).unwrap();
     assert_eq!((&problem["status"], &problem["request_id"]), (&expected.into(), &header(head, "x-request-id").into()));
@@ -146,10 +146,10 @@ fn assert_problem(told: &str, expected: u16) {
 
 /// hyper answered this status itself, without a body, and nothing follows it.
 #[track_caller]
-fn assert_bare(told: &str, expected: u16) {
-    assert_eq!(status(told), expected, "{told}");
-    let (head, body) = told.split_once("\r\n\r\n").unwrap();
-    assert_eq!((header(head, "connection"), header(head, "content-length"), body), ("close", "0", ""), "{told}");
+fn assert_bare(answer: &str, expected: u16) {
+    assert_eq!(status(answer), expected, "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!((header(head, "connection"), header(head, "content-length"), body), ("close", "0", ""), "{answer}");
 }
 
 /// A request with a body for the admin's `POST /api/v1/shops`, and its headers after the usual ones.
@@ -179,12 +179,12 @@ async fn clients_that_say_too_little_are_closed_in_time_and_nobody_else_waits() 
     let mut other = server.client_from("127.0.0.2").await;
     assert_eq!(status(&other.ask(GET).await), 200);
     for (text, client) in kinds {
-        let told = client.rest().await;
+        let answer = client.rest().await;
         match text {
             // Nothing can be said about a request that is not known.
-            _ if text.is_empty() || text == half_head => assert_eq!(told, ""),
-            GET => assert_eq!((status(&told), told.matches("HTTP/1.1").count()), (200, 1), "{told}"),
-            _ => assert_problem(&told, 408),
+            _ if text.is_empty() || text == half_head => assert_eq!(answer, ""),
+            GET => assert_eq!((status(&answer), answer.matches("HTTP/1.1").count()), (200, 1), "{answer}"),
+            _ => assert_problem(&answer, 408),
         }
     }
     let mut late = server.client().await;
@@ -205,10 +205,10 @@ async fn a_head_that_never_stops_growing_is_cut_at_its_time() {
             }
         }
     });
-    let mut told = String::new();
+    let mut answer = String::new();
     // It may be reset for what it still sends.
-    drop(within("the server to close", read.read_to_string(&mut told)).await);
-    assert_eq!(told, "");
+    drop(within("the server to close", read.read_to_string(&mut answer)).await);
+    assert_eq!(answer, "");
     drop(read);
     within("the writing to fail", dripping).await.unwrap();
 }
@@ -249,7 +249,7 @@ async fn a_peer_has_so_many_places_and_all_together_have_so_many() {
         held.push(client);
     }
     // The peer has no place more; another has one, and then all are taken.
-    let refused = server.told(GET).await;
+    let refused = server.exchange(GET).await;
     assert_problem(&refused, 503);
     assert_eq!(header(&refused, "retry-after"), "5");
     assert_eq!(header(&refused, "connection"), "close");
@@ -272,13 +272,13 @@ async fn strangers_are_slowed_and_those_with_a_key_are_not() {
     let with = |key: &str| format!("GET /api/v1/shops HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\n\r\n");
     let mut client = server.client().await;
     for _ in 0..3 {
-        let told = client.ask(&with("guess")).await;
-        assert_problem(&told, 401);
-        assert_eq!(header(&told, "www-authenticate"), "Bearer");
+        let answer = client.ask(&with("guess")).await;
+        assert_problem(&answer, 401);
+        assert_eq!(header(&answer, "www-authenticate"), "Bearer");
     }
-    let told = client.ask(&with("guess")).await;
-    assert_problem(&told, 429);
-    assert_eq!(header(&told, "retry-after"), "1");
+    let answer = client.ask(&with("guess")).await;
+    assert_problem(&answer, 429);
+    assert_eq!(header(&answer, "retry-after"), "1");
     assert_problem(&server.client().await.ask("GET /api/v1/runs HTTP/1.1\r\nHost: h\r\n\r\n").await, 429);
     assert_eq!(status(&client.ask(&with(ADMIN)).await), 200);
     assert_problem(&server.client_from("127.0.0.2").await.ask(&with("guess")).await, 401);

@@ -156,8 +156,8 @@ async fn a_call_that_is_not_proved_is_tried_a_few_times_at_growing_pauses() {
     }
     let parked = f.store.parked(None, 99, |_| true).unwrap();
     assert_eq!(parked.len(), 20);
-    let told = "answered 410 for it, and no call of /others/{id} was ever answered";
-    assert_eq!(parked.iter().filter(|one| one.reason.contains(told)).count(), 3);
+    let claim = "answered 410 for it, and no call of /others/{id} was ever answered";
+    assert_eq!(parked.iter().filter(|one| one.reason.contains(claim)).count(), 3);
 }
 
 #[tokio::test]

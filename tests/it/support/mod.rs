@@ -1,6 +1,7 @@
 //! What several tests need. `mariadb` and `program` serve the rig (`tests/rig`) too.
 
 pub(crate) mod app;
+pub(crate) mod app_api;
 pub(crate) mod configuration;
 #[allow(dead_code, reason = "the rig uses the rest")]
 pub(crate) mod mariadb;

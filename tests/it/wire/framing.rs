@@ -31,9 +31,9 @@ async fn a_request_of_doubtful_length_is_refused_and_nothing_behind_it_is_read()
         ("a URI that is none", "GET /\u{1} HTTP/1.1\r\n\r\n".to_owned()),
         ("another protocol", "GET / HTTP/2.0\r\n\r\n".to_owned()),
     ] {
-        let told = server.told(&format!("{request}{SMUGGLED}")).await;
-        assert_eq!(told.matches("HTTP/1.").count(), 1, "{what}: {told}");
-        assert_bare(&told, 400);
+        let answer = server.exchange(&format!("{request}{SMUGGLED}")).await;
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer}");
+        assert_bare(&answer, 400);
     }
     for (what, request) in [
         ("another coding", post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
@@ -41,13 +41,13 @@ async fn a_request_of_doubtful_length_is_refused_and_nothing_behind_it_is_read()
         ("a chunk of no size", post("Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")),
         ("a chunk without end", post("Transfer-Encoding: chunked\r\n\r\n2\r\n{}x\r\n0\r\n\r\n")),
     ] {
-        let told = server.told(&format!("{request}{SMUGGLED}")).await;
-        assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{what}: {told}");
-        assert_problem(&told, 400);
-        assert_eq!(header(&told, "connection"), "close", "{what}: {told}");
+        let answer = server.exchange(&format!("{request}{SMUGGLED}")).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+        assert_problem(&answer, 400);
+        assert_eq!(header(&answer, "connection"), "close", "{what}: {answer}");
     }
     // hyper closes at the beginning of HTTP/2 without an answer.
-    assert_eq!(server.told(&format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{SMUGGLED}")).await, "");
+    assert_eq!(server.exchange(&format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{SMUGGLED}")).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,10 +60,11 @@ async fn a_coding_overrides_a_length_and_nothing_behind_it_is_read() {
         format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
         "Transfer-Encoding: chunked\r\nContent-Length: nonsense\r\n".to_owned(),
     ] {
-        let told = server.told(&format!("{}{SMUGGLED}", post(&format!("{more}\r\n2\r\n{{}}\r\n0\r\n\r\n")))).await;
-        assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{told}");
-        assert_problem(&told, 422);
-        assert_eq!(header(&told, "connection"), "close", "{told}");
+        let answer =
+            server.exchange(&format!("{}{SMUGGLED}", post(&format!("{more}\r\n2\r\n{{}}\r\n0\r\n\r\n")))).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        assert_problem(&answer, 422);
+        assert_eq!(header(&answer, "connection"), "close", "{answer}");
     }
 }
 
@@ -88,7 +89,7 @@ async fn too_large_is_refused_before_it_is_read_to_its_end() {
         "\r\n".repeat(70_000),
         format!("GET /{mebibyte} HTTP/1.1\r\n\r\n"),
     ] {
-        assert_bare(&server.told(&request).await, 431);
+        assert_bare(&server.exchange(&request).await, 431);
     }
     for (request, expected) in [
         (format!("GET /{} HTTP/1.1\r\nConnection: close\r\n\r\n", "x".repeat(9_000)), 414),
@@ -96,7 +97,7 @@ async fn too_large_is_refused_before_it_is_read_to_its_end() {
         (post(&format!("Connection: close\r\nContent-Length: {}\r\n\r\n{mebibyte}", mebibyte.len())), 413),
         (post(&format!("Transfer-Encoding: chunked\r\n\r\n10001\r\n{}\r\n0\r\n\r\n", "x".repeat(65_537))), 413),
     ] {
-        assert_problem(&server.told(&request).await, expected);
+        assert_problem(&server.exchange(&request).await, expected);
     }
     // At the bound all is well: 100 lines, 60 KiB.
     let wide = format!("x: {}\r\n", "y".repeat(600)).repeat(99);
@@ -109,12 +110,12 @@ async fn too_large_is_refused_before_it_is_read_to_its_end() {
 async fn a_body_may_come_in_chunks_and_is_then_the_last_of_its_connection() {
     let server = Server::with(Limits::default()).await;
     let chunks = format!("{:x};a=b\r\n{SHOP}\r\n0\r\nX-Trailer: x\r\n\r\n", SHOP.len());
-    let told =
-        server.told(&format!("{}{SMUGGLED}", post(&format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")))).await;
-    assert_eq!((status(&told), told.matches("HTTP/1.1 ").count()), (201, 1), "{told}");
+    let answer =
+        server.exchange(&format!("{}{SMUGGLED}", post(&format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")))).await;
+    assert_eq!((status(&answer), answer.matches("HTTP/1.1 ").count()), (201, 1), "{answer}");
     // A key is asked for before a body is read, however that comes.
     let unknown = "POST /api/v1/shops HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-    assert_problem(&server.told(unknown).await, 401);
+    assert_problem(&server.exchange(unknown).await, 401);
     let waiting =
         post(&format!("Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", SHOP.len())).replace("New", "Other");
     let mut client = server.client().await;
@@ -135,8 +136,8 @@ async fn a_thousand_requests_at_once_are_answered_in_their_order() {
     let mut client = server.client().await;
     client.send(&all).await;
     for id in 0..1000 {
-        let told = client.answer().await;
-        assert_eq!(header(&told, "x-request-id"), format!("{id:08}"), "{told}");
+        let answer = client.answer().await;
+        assert_eq!(header(&answer, "x-request-id"), format!("{id:08}"), "{answer}");
     }
     assert_eq!(status(&client.ask(GET).await), 200);
 }
@@ -158,16 +159,19 @@ async fn odd_methods_and_addresses_have_their_status() {
         ("GET //healthz HTTP/1.1", 404, ""),
         ("GET /api/v1/../../healthz HTTP/1.1", 404, ""),
     ] {
-        let told = client.ask(&format!("{line}\r\n{key}")).await;
-        assert_problem(&told, expected);
-        assert_eq!(header(&told, "allow"), allow, "{line}: {told}");
-        assert!(!told.to_lowercase().contains("\r\naccess-control") && header(&told, "server").is_empty(), "{told}");
+        let answer = client.ask(&format!("{line}\r\n{key}")).await;
+        assert_problem(&answer, expected);
+        assert_eq!(header(&answer, "allow"), allow, "{line}: {answer}");
+        assert!(
+            !answer.to_lowercase().contains("\r\naccess-control") && header(&answer, "server").is_empty(),
+            "{answer}"
+        );
     }
     for line in ["CONNECT elsewhere:443 HTTP/1.1", "GET elsewhere:443 HTTP/1.1"] {
-        assert_problem(&server.told(&format!("{line}\r\n{key}")).await, 405);
+        assert_problem(&server.exchange(&format!("{line}\r\n{key}")).await, 405);
     }
     assert_eq!(status(&client.ask(&format!("GET http://elsewhere HTTP/1.1\r\n{key}")).await), 200);
     // HTTP/1.0 closes by itself.
-    assert_eq!(status(&server.told("GET /healthz HTTP/1.0\r\n\r\n").await), 200);
+    assert_eq!(status(&server.exchange("GET /healthz HTTP/1.0\r\n\r\n").await), 200);
     within("the server to live", server.client()).await;
 }

@@ -32,8 +32,8 @@ async fn at_a_stop_the_idle_go_at_once_and_requests_in_flight_may_end() {
     let turned_away = within("a refusal", TcpStream::connect(server.address)).await;
     assert!(turned_away.is_err(), "it still listens");
     half_body.send(SHOP.split_at(HALF).1).await;
-    let told = half_body.rest().await;
-    assert_eq!((status(&told), header(&told, "connection")), (201, "close"), "{told}");
+    let answer = half_body.rest().await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (201, "close"), "{answer}");
     within("the server to end", server.task).await.unwrap();
 }
 
