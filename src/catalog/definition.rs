@@ -187,7 +187,7 @@ pub struct Detail {
     /// JSON pointer to the document in the answer; empty: the answer itself.
     pub document: String,
     pub refresh: Option<Refresh>,
-    /// Of everything that decides which documents are asked for: see [`endpoint_digest`].
+    /// Digest of everything that decides which documents are asked for.
     pub endpoint_digest: u64,
 }
 
