@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use imports::{Room, in_circles};
 
@@ -366,6 +367,12 @@ fn scripts_can_be_run_and_stop_at_the_first_error() {
         }
     }
     assert_none(&found);
+}
+
+#[test]
+fn faults_of_the_mutation_test_fit_their_sources() {
+    let checked = Command::new(root().join("scripts/plant")).arg("--check").output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 /// What a page puts in backticks, without code blocks.
