@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::command_error::{CommandError, CommandResult};
+use super::log::{self, Voice};
 use super::output::Out;
 use super::table::{self, Mark};
-use super::{Failure, Outcome, Voice, log};
 use crate::app::{self, App, CheckLevel, Finding, Holder};
 use crate::catalog::openapi_check::ApiDescription;
 use crate::catalog::{self, Draft, Problem};
@@ -47,9 +48,9 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let api = args.openapi.as_deref().map(read_openapi).transpose()?;
-    let mut draft = super::draft(path, &super::environment())?;
+    let mut draft = super::open::draft(path, &super::open::environment())?;
     let compared: Vec<Compared> =
         api.iter().flat_map(|api| draft.definitions().iter().map(|one| Compared::new(one, api))).collect();
     if !draft.is_sound() {
@@ -79,13 +80,13 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     }
     let wrong = findings.iter().filter(|finding| finding.level == CheckLevel::Fail).count();
     if wrong > 0 {
-        return Err(Failure::Failed(anyhow::anyhow!("{wrong} of {} checks failed", findings.len())));
+        return Err(CommandError::Failed(anyhow::anyhow!("{wrong} of {} checks failed", findings.len())));
     }
     Ok(())
 }
 
-fn read_openapi(file: &Path) -> Result<ApiDescription, Failure> {
-    let wrong = |what: String| Failure::Usage(format!("--openapi {}: {what}", file.display()));
+fn read_openapi(file: &Path) -> Result<ApiDescription, CommandError> {
+    let wrong = |what: String| CommandError::Usage(format!("--openapi {}: {what}", file.display()));
     let text = fs::read(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     ApiDescription::read(&text).map_err(wrong)
 }
@@ -125,7 +126,7 @@ impl Compared {
     }
 }
 
-fn show(findings: &[Finding], out: &mut Out) -> Outcome {
+fn show(findings: &[Finding], out: &mut Out) -> CommandResult {
     for Finding { subject, level, text } in findings {
         let (label, mark) = match level {
             CheckLevel::Ok => ("ok", Mark::Good),
@@ -139,7 +140,7 @@ fn show(findings: &[Finding], out: &mut Out) -> Outcome {
     Ok(())
 }
 
-fn show_json(findings: &[Finding], out: &mut Out) -> Outcome {
+fn show_json(findings: &[Finding], out: &mut Out) -> CommandResult {
     let checks: Vec<_> = findings
         .iter()
         .map(|Finding { subject, level, text }| {

@@ -14,11 +14,13 @@ use sandbox::{Clock, Options, Sandbox};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 
+use super::command_error::{CommandError, CommandResult};
+use super::log::{self, Voice};
 use super::output::Out;
 use super::progress::Bars;
 use super::sandbox::shop as sandbox_shop;
+use super::shutdown;
 use super::watch::{Ended, Watched, until_idle};
-use super::{Failure, Outcome, Voice, log, shutdown};
 use crate::app::App;
 use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
@@ -59,7 +61,7 @@ pub(super) struct Args {
     stay: bool,
 }
 
-pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, mut out: Out) -> CommandResult {
     let _lock = fresh(&args.dir)?;
     let limits = if args.real_limits { BTreeMap::new() } else { quick_limits().map_err(anyhow::Error::msg)? };
     let shop = sandbox_shop(1, args.rows);
@@ -73,7 +75,8 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
     let stop_sandbox = tokio_util::sync::CancellationToken::new();
     let served = tokio::spawn(stand_in.clone().serve(api, stop_sandbox.clone().cancelled_owned()));
 
-    let log_only = super::environment().into_iter().filter(|(name, _)| name.starts_with("WAYBILL_LOG_")).collect();
+    let log_only =
+        super::open::environment().into_iter().filter(|(name, _)| name.starts_with("WAYBILL_LOG_")).collect();
     let config = Config::load(Some(&file), &log_only)?;
     log::start(&config.log, Voice::Command)?;
     let drain = config.limits.drain;
@@ -103,7 +106,7 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    async fn play(&self, new: NewShop, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
+    async fn play(&self, new: NewShop, stay: bool, listener: TcpListener, out: &mut Out) -> CommandResult {
         let service = self.app.service();
         let begins =
             format!("A sandbox with one shop and {} documents. Syncing it into an embedded archive:", self.rows);
@@ -117,7 +120,7 @@ impl Demo<'_> {
         match ended? {
             Ended::Idle => {}
             Ended::Stopped | Ended::TimedOut | Ended::SinkAway { .. } => {
-                return Err(Failure::Failed(anyhow::anyhow!("the demo was stopped")));
+                return Err(CommandError::Failed(anyhow::anyhow!("the demo was stopped")));
             }
         }
         let took = begun.elapsed();
@@ -136,12 +139,12 @@ impl Demo<'_> {
         let parked = service.status(None)?.parked;
         if parked > 0 || audit.details_distinct < u64::try_from(self.rows).unwrap_or(u64::MAX) {
             let what = format!("{} of {} documents were read, {parked} are parked", audit.details_distinct, self.rows);
-            return Err(Failure::Failed(anyhow::anyhow!(what)));
+            return Err(CommandError::Failed(anyhow::anyhow!(what)));
         }
         self.where_to_look(service, stay, listener, out).await
     }
 
-    async fn first_rows(&self, service: &Service, definition: &Definition, out: &mut Out) -> Outcome {
+    async fn first_rows(&self, service: &Service, definition: &Definition, out: &mut Out) -> CommandResult {
         let query = ListQuery { limit: ROWS_SHOWN, ..ListQuery::default() };
         let items = service.documents(&definition.name, &query).await?.items;
         let columns = columns(definition, &items);
@@ -155,7 +158,13 @@ impl Demo<'_> {
     }
 
     /// `stay` keeps the API up until a stop signal.
-    async fn where_to_look(&self, service: &Service, stay: bool, listener: TcpListener, out: &mut Out) -> Outcome {
+    async fn where_to_look(
+        &self,
+        service: &Service,
+        stay: bool,
+        listener: TcpListener,
+        out: &mut Out,
+    ) -> CommandResult {
         let new = NewKey { name: "demo".to_owned(), scope: Scope::Admin, shops: None, expires_days: Some(7) };
         let key = service.create_key(new).await?.text;
         let key = key.expose_secret();
@@ -166,7 +175,7 @@ impl Demo<'_> {
         } else {
             out.line("")?;
             out.sentence("Where to look (the rows stay; the sandbox is gone, so new syncs fail):", 0)?;
-            out.line(format_args!("  {} serve --config {}", super::program(), self.file.display()))?;
+            out.line(format_args!("  {} serve --config {}", program(), self.file.display()))?;
         }
         out.line(format_args!("  http://{address}/ with the API key {key}"))?;
         out.line(format_args!("  curl -H 'Authorization: Bearer {key}' 'http://{address}/api/v1/{resource}?limit=3'"))?;
@@ -181,7 +190,7 @@ impl Demo<'_> {
 }
 
 /// Listens on the default port, or on any free one.
-async fn listener() -> Result<TcpListener, Failure> {
+async fn listener() -> Result<TcpListener, CommandError> {
     match TcpListener::bind("127.0.0.1:8080").await {
         Ok(listener) => Ok(listener),
         Err(_) => Ok(TcpListener::bind("127.0.0.1:0").await.context("cannot listen on loopback")?),
@@ -189,13 +198,13 @@ async fn listener() -> Result<TcpListener, Failure> {
 }
 
 /// Creates the folder, or empties that of an earlier demo. The lock keeps other demos out while it is held.
-fn fresh(dir: &Path) -> Result<File, Failure> {
+fn fresh(dir: &Path) -> Result<File, CommandError> {
     let file = dir.join("waybill.toml");
     let is_empty = fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
     let is_ours = fs::read_to_string(&file).is_ok_and(|text| text.starts_with(MARK));
     if !is_empty && !is_ours {
         let what = format!("--dir {}: not empty, and not created by a demo; name another folder", dir.display());
-        return Err(Failure::Usage(what));
+        return Err(CommandError::Usage(what));
     }
     fs::create_dir_all(dir).with_context(|| format!("--dir {}", dir.display()))?;
     // Written first, so that the next demo accepts the folder of an interrupted one.
@@ -207,7 +216,7 @@ fn fresh(dir: &Path) -> Result<File, Failure> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let what = format!("--dir {}: another demo runs in it; stop it, or name another folder", dir.display());
-            return Err(Failure::Failed(anyhow::anyhow!(what)));
+            return Err(CommandError::Failed(anyhow::anyhow!(what)));
         }
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
@@ -231,7 +240,7 @@ fn configuration(
     api: SocketAddr,
     listen: SocketAddr,
     limits: &BTreeMap<String, String>,
-) -> Result<String, Failure> {
+) -> Result<String, CommandError> {
     let data_dir = std::path::absolute(dir.join("data"))?;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let mut text = format!(
@@ -276,6 +285,22 @@ fn row(item: &Item, columns: &[&str]) -> Vec<String> {
 fn value(item: &Item, column: &str) -> Option<serde_json::Value> {
     let (_, cell) = item.columns.iter().find(|(name, _)| name == column)?;
     serde_json::to_value(cell).ok().filter(|value| !value.is_null())
+}
+
+/// How a person starts this program: by its name if the shell finds it, otherwise by its path.
+fn program() -> String {
+    const NAME: &str = "waybill";
+    let Ok(ours) = std::env::current_exe() else { return NAME.to_owned() };
+    let is_ours = |folder: PathBuf| std::fs::canonicalize(folder.join(NAME)).is_ok_and(|found| found == ours);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(is_ours) {
+        return NAME.to_owned();
+    }
+    let here = std::env::current_dir().and_then(std::fs::canonicalize).ok();
+    match here.as_ref().and_then(|here| ours.strip_prefix(here).ok()) {
+        Some(below) => format!("./{}", below.display()),
+        None => ours.display().to_string(),
+    }
 }
 
 #[cfg(test)]

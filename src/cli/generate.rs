@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use clap_complete::Shell;
 
+use super::command_error::CommandResult;
 use super::output::Out;
-use super::{Outcome, arguments};
 
 /// Write shell completions or man pages.
 ///
@@ -30,16 +30,17 @@ enum Act {
     Man { dir: PathBuf },
 }
 
-pub(super) fn run(args: Args, mut out: Out) -> Outcome {
+/// `program`: the whole command line.
+pub(super) fn run(args: Args, mut program: clap::Command, mut out: Out) -> CommandResult {
     match args.act {
         Act::Completions { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut arguments(), "waybill", &mut text);
+            clap_complete::generate(shell, &mut program, "waybill", &mut text);
             out.line(String::from_utf8_lossy(&text).trim_end())?;
         }
         Act::Man { dir } => {
             std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-            clap_mangen::generate_to(arguments(), &dir).with_context(|| dir.display().to_string())?;
+            clap_mangen::generate_to(program, &dir).with_context(|| dir.display().to_string())?;
         }
     }
     Ok(())

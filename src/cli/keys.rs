@@ -6,9 +6,12 @@ use clap::{Subcommand, ValueEnum};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
+use super::log::Voice;
+use super::open::{Installation, at_rest, configure, ruled};
 use super::output::{Out, print_stderr};
-use super::{Failure, Outcome, Place, Voice, at_rest, configure, ruled, shutdown, table};
+use super::{shutdown, table};
 use crate::app::{self, NoSuchShop};
 use crate::domain::clock::rfc3339;
 use crate::http;
@@ -73,7 +76,7 @@ enum ScopeArg {
     Admin,
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let alternative = Alternative::Call(match &args.act {
         Act::Create { name, scope, .. } => {
             ruled("--name", name, validation::name)?;
@@ -91,7 +94,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             Act::Create { .. } => {}
             Act::List { json: true } => return Ok(out.json(&json!({ "items": [] }))?),
             Act::List { json: false } => {
-                return Ok(out.line(format_args!("{NO_KEYS} (looked {})", Place::of(&config).0))?);
+                return Ok(out.line(format_args!("{NO_KEYS} (looked {})", Installation::of(&config)))?);
             }
             Act::Revoke { id } => return Err(unknown(id)),
         }
@@ -103,7 +106,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     acted.and(stopped)
 }
 
-async fn act(service: &Service, act: Act, out: &mut Out) -> Outcome {
+async fn act(service: &Service, act: Act, out: &mut Out) -> CommandResult {
     match act {
         Act::Create { name, scope, shops, expires_days, json } => {
             for id in &shops {
@@ -151,8 +154,8 @@ async fn act(service: &Service, act: Act, out: &mut Out) -> Outcome {
     Ok(())
 }
 
-fn unknown(id: &str) -> Failure {
-    Failure::Usage(format!("{id}: there is no such key; `waybill keys list` shows the ids"))
+fn unknown(id: &str) -> CommandError {
+    CommandError::Usage(format!("{id}: there is no such key; `waybill keys list` shows the ids"))
 }
 
 fn row(view: &KeyView) -> Vec<String> {

@@ -15,7 +15,8 @@ use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Outcome, bars_stderr};
+use super::bars_stderr;
+use super::command_error::{CommandError, CommandResult};
 use crate::config::{Log, LogFormat};
 use crate::domain::Clock;
 use crate::domain::clock::Millis;
@@ -173,13 +174,14 @@ pub(super) fn begin_service() {
 }
 
 /// Starts the log.
-pub(super) fn start(log: &Log, voice: Voice) -> Outcome {
+pub(super) fn start(log: &Log, voice: Voice) -> CommandResult {
     let level = match voice {
         Voice::Command if !log.level_is_set => "warn",
         Voice::Quiet if !log.level_is_set => "error",
         _ => log.level.as_str(),
     };
-    let wrong = |error| Failure::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
+    let wrong =
+        |error| CommandError::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
     let filter = EnvFilter::try_new(directives(level)).map_err(wrong)?;
     let stream = Stream::stderr();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || stream.clone()).with_target(true);

@@ -7,17 +7,15 @@
 mod bars_stderr;
 mod check;
 mod color;
+mod command_error;
 mod demo;
-
 mod generate;
 mod in_use;
-
 mod keys;
-
 mod log;
+mod open;
 mod output;
 mod panic_hook;
-
 mod plan;
 mod preview;
 mod progress;
@@ -32,25 +30,19 @@ mod shops;
 mod shutdown;
 mod state;
 mod status;
-
 mod sync;
 mod table;
 mod verify;
 mod watch;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::Level;
 
-use crate::app::{self, App, Holder, NoSuchShop, Selection};
-use crate::config::{Config, ConfigError, Draft};
-use crate::service::validation::TextRule;
-use crate::service::{Service, ServiceError};
-use in_use::Alternative;
-use log::Voice;
+use crate::app::{self, Holder};
+use command_error::{CommandError, CommandResult};
 use output::{Out, print_stderr};
 
 /// Keeps a complete, queryable copy of what a marketplace knows about a seller's shop.
@@ -96,56 +88,6 @@ enum Command {
     Version,
 }
 
-/// Why a command failed.
-enum Failure {
-    /// Wrong usage or configuration: exit code 2.
-    Usage(String),
-    /// Everything else: exit code 1.
-    Failed(anyhow::Error),
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
-        match error.downcast::<NoSuchShop>() {
-            Ok(named) => named.into(),
-            Err(error) => Failure::Failed(error),
-        }
-    }
-}
-
-impl From<NoSuchShop> for Failure {
-    fn from(named: NoSuchShop) -> Failure {
-        Failure::Usage(named.to_string())
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Failed(error.into())
-    }
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Failure {
-        Failure::Usage(error.to_string())
-    }
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Failure {
-        match error {
-            ServiceError::Invalid(fields) => {
-                let lines: Vec<String> =
-                    fields.iter().map(|wrong| format!("`{}` {}", wrong.field, wrong.message)).collect();
-                Failure::Usage(lines.join("\n"))
-            }
-            other => Failure::Failed(other.into()),
-        }
-    }
-}
-
-type Outcome = Result<(), Failure>;
-
 /// Reads the arguments, runs the command and returns its exit code.
 pub fn run() -> ExitCode {
     panic_hook::install();
@@ -187,11 +129,11 @@ pub fn run() -> ExitCode {
     log::flush();
     let code = match outcome {
         Ok(()) => 0,
-        Err(Failure::Usage(what)) => {
+        Err(CommandError::Usage(what)) => {
             log::say(Level::ERROR, format_args!("waybill: {what}"));
             2
         }
-        Err(Failure::Failed(error)) => {
+        Err(CommandError::Failed(error)) => {
             log::say(Level::ERROR, format_args!("waybill: {error:#}"));
             1
         }
@@ -209,11 +151,11 @@ fn arguments() -> clap::Command {
     ["demo", "sandbox", "generate", "version"].into_iter().fold(Arguments::command(), hide)
 }
 
-async fn dispatch(arguments: Arguments) -> Outcome {
+async fn dispatch(arguments: Arguments) -> CommandResult {
     let config = arguments.config.as_deref();
     if config.is_some() && matches!(arguments.command, Command::Demo(_) | Command::Sandbox(_)) {
         let what = "--config: the demo and the sandbox read no configuration; leave it out";
-        return Err(Failure::Usage(what.to_owned()));
+        return Err(CommandError::Usage(what.to_owned()));
     }
     let out = Out::stdout();
     match arguments.command {
@@ -230,125 +172,14 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Schema(args) => Box::pin(schema::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,
-        Command::Generate(args) => generate::run(args, out),
+        Command::Generate(args) => generate::run(args, self::arguments(), out),
         Command::Version => version(out),
     }
 }
 
-fn version(mut out: Out) -> Outcome {
+fn version(mut out: Out) -> CommandResult {
     out.line(format_args!("waybill {}", env!("CARGO_PKG_VERSION")))?;
     Ok(())
-}
-
-/// How a person starts this program: by its name if the shell finds it, otherwise by its path.
-fn program() -> String {
-    const NAME: &str = "waybill";
-    let Ok(ours) = std::env::current_exe() else { return NAME.to_owned() };
-    let is_ours = |folder: PathBuf| std::fs::canonicalize(folder.join(NAME)).is_ok_and(|found| found == ours);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(is_ours) {
-        return NAME.to_owned();
-    }
-    let here = std::env::current_dir().and_then(std::fs::canonicalize).ok();
-    match here.as_ref().and_then(|here| ours.strip_prefix(here).ok()) {
-        Some(below) => format!("./{}", below.display()),
-        None => ours.display().to_string(),
-    }
-}
-
-/// Our environment variables, and HOME. A value that is not UTF-8 is converted lossily, and the checks then refuse it
-/// by name.
-fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with("WAYBILL_") || name == "HOME")?;
-            Some((name, value.to_string_lossy().into_owned()))
-        })
-        .collect()
-}
-
-/// Reads the configuration and starts the log.
-fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Failure> {
-    let config = draft(path, &environment())?.finish()?;
-    log::start(&config.log, voice)?;
-    Ok(config)
-}
-
-/// The configuration, including the checks that only the sink can make, before anything starts.
-fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
-    let mut draft = Draft::read(path, environment)?;
-    app::schema::check(&mut draft);
-    Ok(draft)
-}
-
-/// Opens the store without starting the engine, for commands that read or change it. `alternative`: how a running
-/// server does the same.
-async fn at_rest(config: Config, alternative: Alternative) -> Result<App, Failure> {
-    let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::at_rest(config).await.map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, alternative)))
-}
-
-/// Where a command looked: the configuration file and the data directory.
-struct Place(String);
-
-impl Place {
-    fn of(config: &Config) -> Place {
-        let folder = if config.data_dir.is_relative() { Path::new(".") } else { Path::new("") };
-        let data_dir = folder.join(&config.data_dir);
-        let data_dir = data_dir.display();
-        Place(match &config.file {
-            Some(file) => format!("in {data_dir} (by {})", file.display()),
-            None => format!("in {data_dir} (no waybill.toml here: defaults)"),
-        })
-    }
-
-    /// Message of commands that find no shop.
-    fn no_shops(&self) -> String {
-        format!("no shops yet {}; register one with `waybill shops add`", self.0)
-    }
-
-    /// The same, unless MySQL may have shops: then no command may say that there are none.
-    fn none_known(&self, service: &Service) -> Result<String, Failure> {
-        match service.unrestored() {
-            None => Ok(self.no_shops()),
-            Some(why) => Err(Failure::Failed(anyhow::anyhow!(
-                "no shop is known {}; MySQL may have shops of an earlier data directory, which cannot be restored now: {why}",
-                self.0
-            ))),
-        }
-    }
-}
-
-/// For read-only commands, which must not create a data directory: the message if there is none yet. `shop` is the
-/// requested one.
-fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<String>, Failure> {
-    if app::is_initialized(&config.data_dir) {
-        return Ok(None);
-    }
-    if let Some(id) = shop {
-        return Err(NoSuchShop(id.to_owned()).into());
-    }
-    let more = if config.mysql_url.is_some() {
-        "; the first start restores those that MySQL has (`waybill check` says how many)"
-    } else {
-        ""
-    };
-    Ok(Some(format!("{}{more}", Place::of(config).no_shops())))
-}
-
-/// Starts everything but the HTTP server and the schedule, for a command that ends and works on some streams only.
-/// `alternative` as in [`at_rest`].
-async fn start(config: Config, only: Selection, alternative: Alternative) -> Result<App, Failure> {
-    config.check_resources()?;
-    let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start_pass(config, only)
-        .await
-        .map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, alternative)))
-}
-
-/// Checks an argument by one of the API's rules, before anything is opened.
-fn ruled(what: &str, text: &str, rule: TextRule) -> Outcome {
-    rule(text).map_err(|message| Failure::Usage(format!("{what} {message}")))
 }
 
 #[cfg(test)]

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
+use super::log::Voice;
+use super::open::{Installation, at_rest, configure, nothing_yet};
 use super::output::Out;
 use super::schema::known;
-use super::{Failure, Outcome, Place, Voice, at_rest, configure, nothing_yet, shutdown};
+use super::shutdown;
 use crate::app::{App, NoSuchShop};
 use crate::domain::Mode;
 use crate::service::ServiceError;
@@ -50,13 +53,13 @@ pub(super) struct Args {
 }
 
 /// Reads `--rows`: a number for all streams, or for those of one resource.
-fn rows(arguments: &[String]) -> Result<Rows, Failure> {
+fn rows(arguments: &[String]) -> Result<Rows, CommandError> {
     let mut rows = Rows::default();
     for argument in arguments {
         let (name, count) = argument.rsplit_once('=').map_or((None, argument.as_str()), |(name, n)| (Some(name), n));
-        let count: u64 = count
-            .parse()
-            .map_err(|_| Failure::Usage(format!("--rows {argument}: write it like 10000, or like orders=10000")))?;
+        let count: u64 = count.parse().map_err(|_| {
+            CommandError::Usage(format!("--rows {argument}: write it like 10000, or like orders=10000"))
+        })?;
         match name {
             Some(name) => drop(rows.of.insert(name.to_owned(), count)),
             None => rows.each = Some(count),
@@ -65,7 +68,7 @@ fn rows(arguments: &[String]) -> Result<Rows, Failure> {
     Ok(rows)
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = configure(path, Voice::Command)?;
     let rows = rows(&args.rows)?;
     config.check_resources()?;
@@ -73,12 +76,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if let Some(message) = nothing_yet(&config, args.shop.as_deref())? {
         return if args.json { show_json(&Plan::default(), &mut out) } else { Ok(out.line(message)?) };
     }
-    let (drain, place) = (config.limits.drain, Place::of(&config));
+    let (drain, installation) = (config.limits.drain, Installation::of(&config));
     let app = at_rest(config, Alternative::Advice(BESIDE_SERVER)).await?;
     let ask = Ask { shop: args.shop, resource: args.resource, full: args.full, rows };
     let shown = match app.service().plan(&ask) {
         Ok(plan) if args.json => show_json(&plan, &mut out),
-        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &place, &mut out),
+        Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &installation, &mut out),
         Ok(plan) => show(&plan, &mut out),
         Err(ServiceError::NotFound) => Err(NoSuchShop(ask.shop.clone().unwrap_or_default()).into()),
         Err(error) => Err(error.into()),
@@ -88,16 +91,16 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
 }
 
 /// Explains why no walk would start.
-fn nothing_planned(app: &App, place: &Place, out: &mut Out) -> Outcome {
+fn nothing_planned(app: &App, installation: &Installation, out: &mut Out) -> CommandResult {
     let why = match app.service().shops()?.is_empty() {
-        true => place.none_known(app.service())?,
+        true => installation.none_known(app.service())?,
         false => "no active shop syncs any of this; `waybill shops list` shows the state and the resources of each"
             .to_owned(),
     };
     Ok(out.line(why)?)
 }
 
-fn show_json(plan: &Plan, out: &mut Out) -> Outcome {
+fn show_json(plan: &Plan, out: &mut Out) -> CommandResult {
     let streams: Vec<_> = plan
         .streams
         .iter()
@@ -122,7 +125,7 @@ fn show_json(plan: &Plan, out: &mut Out) -> Outcome {
     Ok(out.json(&json!({ "streams": streams, "budgets": budgets }))?)
 }
 
-fn show(plan: &Plan, out: &mut Out) -> Outcome {
+fn show(plan: &Plan, out: &mut Out) -> CommandResult {
     let number = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
     let rows: Vec<Vec<String>> = plan
         .streams

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::{self, AT_REST_ONLY};
+use super::log::Voice;
+use super::open::{configure, nothing_yet};
 use super::output::Out;
 use super::schema::known;
-use super::{Failure, Outcome, Voice, configure, nothing_yet, table};
+use super::table;
 use crate::app::preview::{self, Preview};
 
 /// Show the first rows of a resource, and the value of each column.
@@ -33,11 +36,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = configure(path, Voice::Command)?;
     known(&config, Some(&args.resource))?;
     if let Some(message) = nothing_yet(&config, args.shop.as_deref())? {
-        return Err(Failure::Failed(anyhow::anyhow!(message)));
+        return Err(CommandError::Failed(anyhow::anyhow!(message)));
     }
     let definition = config.definitions.iter().find(|definition| definition.name == args.resource);
     let Some(definition) = definition else { return Ok(()) };
@@ -46,7 +49,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     if args.json { show_json(&args.resource, &found, &mut out) } else { show(&args.resource, &found, &mut out) }
 }
 
-fn show_json(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
+fn show_json(resource: &str, found: &Preview, out: &mut Out) -> CommandResult {
     let Preview { shop, names, rows, columns, children, unmapped } = found;
     let row = |row: &Vec<String>| -> serde_json::Map<String, Value> {
         names.iter().cloned().zip(row.iter().cloned().map(Value::String)).collect()
@@ -62,7 +65,7 @@ fn show_json(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
     }))?)
 }
 
-fn show(resource: &str, found: &Preview, out: &mut Out) -> Outcome {
+fn show(resource: &str, found: &Preview, out: &mut Out) -> CommandResult {
     let Preview { shop, names, rows, columns, children, unmapped } = found;
     out.line(format_args!("{resource} of {}: {} documents\n", table::clean(shop), rows.len()))?;
     let heads: Vec<&str> = names.iter().map(String::as_str).collect();

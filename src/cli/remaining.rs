@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Failure;
+use super::command_error::CommandError;
 use super::table;
 use super::watch::Watched;
 use crate::domain::clock::Millis;
@@ -38,7 +38,7 @@ impl Remaining {
         watched: &Watched,
         runs: &[RunView],
         now: Millis,
-    ) -> Result<Remaining, Failure> {
+    ) -> Result<Remaining, CommandError> {
         let status = service.status(None)?;
         let is_ours = |shop: &String| watched.names.contains_key(shop);
         let named = |shop: &str, resource: &str| {

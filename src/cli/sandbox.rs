@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use sandbox::{Clock, Limit, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
 
+use super::command_error::{CommandError, CommandResult};
 use super::output::Out;
-use super::{Failure, Outcome, shutdown};
+use super::shutdown;
 use crate::domain::parse_duration;
 
 /// Run a strict local stand-in for the marketplace's API.
@@ -69,13 +70,13 @@ fn limit(text: &str) -> Result<(String, String), String> {
     Ok((rule.trim().to_owned(), limit.to_owned()))
 }
 
-pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, mut out: Out) -> CommandResult {
     if !args.listen.ip().is_loopback() {
         let what = format!(
             "--listen {}: the sandbox has no authentication; use a loopback address like 127.0.0.1:8090",
             args.listen
         );
-        return Err(Failure::Usage(what));
+        return Err(CommandError::Usage(what));
     }
     let shops: Vec<ShopOptions> = (1..=args.shops).map(|number| shop(number, args.rows)).collect();
     let defaults = Options::default();
@@ -91,7 +92,7 @@ pub(super) async fn run(args: Args, mut out: Out) -> Outcome {
         arrivals: args.arrivals,
         ..defaults
     };
-    let sandbox = Sandbox::new(options, Clock::system()).map_err(|error| Failure::Usage(error.to_string()))?;
+    let sandbox = Sandbox::new(options, Clock::system()).map_err(|error| CommandError::Usage(error.to_string()))?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("--listen: cannot listen on {}", args.listen))?;
     let mut signals = shutdown::StopSignals::listen()?;

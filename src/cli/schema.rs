@@ -5,10 +5,13 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::command_error::{CommandError, CommandResult};
+use super::log::Voice;
+use super::open::configure;
 use super::output::{Out, print_stderr};
 use super::progress::{Bars, Line};
+use super::schema_infer;
 use super::table::Mark;
-use super::{Failure, Outcome, Voice, configure, schema_infer};
 use crate::app::schema::{self, Replay, ReplayRequest};
 use crate::catalog::{self, did_you_mean};
 use crate::config::Config;
@@ -62,7 +65,7 @@ enum Act {
     },
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = configure(path, Voice::Command)?;
     match args.act {
         Act::Infer(args) => Box::pin(schema_infer::run(*args, &config, out)).await,
@@ -133,14 +136,14 @@ fn progress_text(state: &Replay) -> String {
 }
 
 /// Refuses a resource that is not configured.
-pub(super) fn known(config: &Config, resource: Option<&str>) -> Result<(), Failure> {
+pub(super) fn known(config: &Config, resource: Option<&str>) -> Result<(), CommandError> {
     let names: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
     match resource.filter(|resource| !names.contains(resource)) {
         None => Ok(()),
         Some(resource) => {
             let hint = did_you_mean(resource, names.iter().copied());
             let what = format!("`{resource}` is not configured{hint} Configured: {}", names.join(", "));
-            Err(Failure::Usage(what))
+            Err(CommandError::Usage(what))
         }
     }
 }

@@ -1,8 +1,9 @@
 //! `waybill schema infer`: drafts a definition for an unknown resource.
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::{self, AT_REST_ONLY};
+use super::open::nothing_yet;
 use super::output::{Out, print_stderr};
-use super::{Failure, Outcome, nothing_yet};
 use crate::app::infer::{self, InferRequest};
 use crate::catalog::reader::is_plain_path;
 use crate::catalog::{self, Limit};
@@ -78,7 +79,7 @@ fn limit(text: &str) -> Result<String, String> {
         .map_or_else(|| Err("a limit is needed here; write it like 20/min".to_owned()), |limit| Ok(limit.to_string()))
 }
 
-pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> CommandResult {
     unused(config, &args.resource)?;
     paths(&args)?;
     let wanted = InferRequest {
@@ -95,10 +96,10 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
     };
     if let (Some(pattern), None) = (infer::without_rule(config, &wanted).first(), &wanted.limit) {
         let what = format!("no rate rule for {pattern}; give --limit, like --limit 20/min");
-        return Err(Failure::Usage(what));
+        return Err(CommandError::Usage(what));
     }
     if let Some(message) = nothing_yet(config, wanted.shop.as_deref())? {
-        return Err(Failure::Failed(anyhow::anyhow!(message)));
+        return Err(CommandError::Failed(anyhow::anyhow!(message)));
     }
     let inferred = infer::infer(config, &wanted).await;
     let inferred = inferred.map_err(|error| in_use::explain(error, &config.data_dir, config.listen, AT_REST_ONLY))?;
@@ -107,23 +108,25 @@ pub(super) async fn run(args: Args, config: &Config, mut out: Out) -> Outcome {
     Ok(())
 }
 
-fn unused(config: &Config, name: &str) -> Result<(), Failure> {
+fn unused(config: &Config, name: &str) -> Result<(), CommandError> {
     if !catalog::is_identifier(name) {
-        return Err(Failure::Usage(format!("`{name}` is not a name; use a-z, 0-9 and _, a letter first, at most 60")));
+        return Err(CommandError::Usage(format!(
+            "`{name}` is not a name; use a-z, 0-9 and _, a letter first, at most 60"
+        )));
     }
     if config.definitions.iter().any(|definition| definition.name == name) {
         let what = format!("`{name}` already has a definition; `waybill preview {name}` shows what it does");
-        return Err(Failure::Usage(what));
+        return Err(CommandError::Usage(what));
     }
     if catalog::ships(name) {
         let what = format!("`{name}` is in the catalog: name it in `resources`, or choose another name");
-        return Err(Failure::Usage(what));
+        return Err(CommandError::Usage(what));
     }
     Ok(())
 }
 
-fn paths(args: &Args) -> Result<(), Failure> {
-    let wrong = |option: &str, what: &str| Err(Failure::Usage(format!("{option} {what}")));
+fn paths(args: &Args) -> Result<(), CommandError> {
+    let wrong = |option: &str, what: &str| Err(CommandError::Usage(format!("{option} {what}")));
     if !is_plain_path(&args.path) || args.path.contains(['{', '}']) {
         return wrong("--path", "must be a path like /v1/things, without parameters");
     }

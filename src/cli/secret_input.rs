@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use console::Term;
 use zeroize::Zeroizing;
 
-use super::Failure;
+use super::command_error::CommandError;
 
 /// Longer than any secret; bounds the read of a wrong file.
 const BYTES_MAX: u64 = 4096;
@@ -18,7 +18,7 @@ const BYTES_MAX: u64 = 4096;
 ///
 /// # Errors
 /// It cannot be read as text.
-pub(super) fn of_file(flag: &str, file: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn of_file(flag: &str, file: &Path) -> Result<Zeroizing<String>, CommandError> {
     let read = || {
         let mut text = Zeroizing::new(String::new());
         File::open(file)?.take(BYTES_MAX).read_to_string(&mut text)?;
@@ -32,11 +32,11 @@ pub(super) fn of_file(flag: &str, file: &Path) -> Result<Zeroizing<String>, Fail
 ///
 /// # Errors
 /// Nobody can be asked, or standard input cannot be read as text.
-pub(super) fn given(what: &str, hint: &str) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn given(what: &str, hint: &str) -> Result<Zeroizing<String>, CommandError> {
     if std::io::stdin().is_terminal() {
         let terminal = Term::stderr();
         if !terminal.is_term() {
-            return Err(Failure::Usage(hint.to_owned()));
+            return Err(CommandError::Usage(hint.to_owned()));
         }
         terminal.write_str(&format!("{what} (it is not shown): "))?;
         return Ok(terminal.read_secure_line().map(Zeroizing::new).with_context(|| format!("{what}: {hint}"))?);

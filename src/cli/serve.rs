@@ -11,10 +11,12 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::{self, Alternative};
 use super::log::{self, Voice};
+use super::open::configure;
 use super::output::Out;
-use super::{Failure, Outcome, configure, shutdown};
+use super::shutdown;
 use crate::app::{App, Holder, secret_file};
 use crate::config::{Config, ConfigError, Draft};
 use crate::domain::Clock;
@@ -45,7 +47,7 @@ pub(super) struct Args {
     listen: Option<String>,
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = config(args, path)?;
     let drain = config.limits.drain;
     let file = config.file.clone();
@@ -76,7 +78,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     app.log_start(file.as_deref());
     notice(&mut out, format_args!("waybill listens on http://{address}/"))?;
     let served = tokio::select! {
-        served = app.serve(listener) => served.map_err(Failure::Failed),
+        served = app.serve(listener) => served.map_err(CommandError::Failed),
         () = signals.requested() => Ok(()),
         never = log::count_lost() => match never {},
     };
@@ -84,14 +86,14 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
     served.and(stopped)
 }
 
-async fn start(config: Config) -> Result<App, Failure> {
+async fn start(config: Config) -> Result<App, CommandError> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start(config).await.map_err(|error| Failure::Failed(in_use::explain(error, &data_dir, listen, STATUS)))
+    App::start(config).await.map_err(|error| CommandError::Failed(in_use::explain(error, &data_dir, listen, STATUS)))
 }
 
 /// Listens on the address of a key. If the port is taken because this data directory is served already, says that.
-async fn bind(key: &str, at: SocketAddr, config: &Config) -> Result<TcpListener, Failure> {
+async fn bind(key: &str, at: SocketAddr, config: &Config) -> Result<TcpListener, CommandError> {
     let error = match TcpListener::bind(at).await {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
@@ -99,7 +101,7 @@ async fn bind(key: &str, at: SocketAddr, config: &Config) -> Result<TcpListener,
     let is_taken = error.kind() == ErrorKind::AddrInUse;
     if let Some(holder) = Holder::find(&config.data_dir).filter(|_| is_taken) {
         let what = in_use::text(holder.as_ref(), &config.data_dir, config.listen, STATUS);
-        return Err(Failure::Failed(anyhow::anyhow!(what)));
+        return Err(CommandError::Failed(anyhow::anyhow!(what)));
     }
     let remedy = match error.kind() {
         ErrorKind::AddrInUse => format!(
@@ -109,14 +111,14 @@ async fn bind(key: &str, at: SocketAddr, config: &Config) -> Result<TcpListener,
         ErrorKind::PermissionDenied => format!("choose a port of 1024 or more with {key}"),
         _ => format!("choose an address of this machine with {key}"),
     };
-    Err(Failure::Failed(anyhow::anyhow!("{key}: cannot listen on {at}: {error}; {remedy}")))
+    Err(CommandError::Failed(anyhow::anyhow!("{key}: cannot listen on {at}: {error}; {remedy}")))
 }
 
-fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
+fn config(args: Args, path: Option<&Path>) -> Result<Config, CommandError> {
     let Some(listen) = args.listen else { return configure(path, Voice::Service) };
-    let mut environment = super::environment();
+    let mut environment = super::open::environment();
     environment.insert(LISTEN_VARIABLE.to_owned(), listen);
-    let config = super::draft(path, &environment).and_then(Draft::finish).map_err(|mut error| {
+    let config = super::open::draft(path, &environment).and_then(Draft::finish).map_err(|mut error| {
         if let ConfigError::Problems(problems) = &mut error {
             let ours = problems.iter_mut().filter(|problem| problem.place == LISTEN_VARIABLE);
             ours.for_each(|problem| "--listen".clone_into(&mut problem.place));
@@ -129,7 +131,7 @@ fn config(args: Args, path: Option<&Path>) -> Result<Config, Failure> {
 
 /// Creates an admin key if none is valid, as nothing else could create one. On a terminal it is shown once; otherwise it
 /// goes to a file readable only by its owner, since standard output ends up in a journal.
-async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> Outcome {
+async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> CommandResult {
     let keys = service.list_keys()?;
     let now = Clock::system().now();
     let working: Vec<&KeyView> = keys.iter().filter(|key| key.administers_at(now)).collect();

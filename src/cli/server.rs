@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::{Failure, environment, secret_input, serve, table};
+use super::command_error::CommandError;
+use super::open::environment;
+use super::{secret_input, serve, table};
 use crate::app::secret_file;
 use crate::source;
 
@@ -40,7 +42,7 @@ impl Key {
     ///
     /// # Errors
     /// The named file cannot be read, or has no key.
-    pub(super) fn given(file: Option<&Path>) -> Result<Option<Key>, Failure> {
+    pub(super) fn given(file: Option<&Path>) -> Result<Option<Key>, CommandError> {
         if let Some(file) = file {
             return Key::of_file(file).map(Some);
         }
@@ -57,7 +59,7 @@ impl Key {
         Key::read(&Zeroizing::new(text), file.display().to_string()).ok()
     }
 
-    fn of_file(file: &Path) -> Result<Key, Failure> {
+    fn of_file(file: &Path) -> Result<Key, CommandError> {
         if file == Path::new("-") {
             let hint = "--key-file -: pipe the key into standard input, like: waybill status ... < FILE";
             return Key::read(&secret_input::given("API key", hint)?, "standard input".to_owned());
@@ -65,13 +67,13 @@ impl Key {
         Key::read(&secret_input::of_file("--key-file", file)?, file.display().to_string())
     }
 
-    fn read(text: &str, from: String) -> Result<Key, Failure> {
+    fn read(text: &str, from: String) -> Result<Key, CommandError> {
         let first = secret_input::first_line(text);
         if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
             let what = format!(
                 "{from} has no API key: it needs one line of visible ASCII characters, as `waybill keys create` prints"
             );
-            return Err(Failure::Usage(what));
+            return Err(CommandError::Usage(what));
         }
         Ok(Key { text: first.into(), from })
     }
@@ -97,12 +99,12 @@ impl RemoteServer {
     ///
     /// # Errors
     /// The address is invalid, or a key must not be sent there.
-    pub(super) fn at(address: &str, key: Key) -> Result<RemoteServer, Failure> {
-        let usage = |what: &str| Failure::Usage(format!("--server {}: {what}", table::clean(address)));
+    pub(super) fn at(address: &str, key: Key) -> Result<RemoteServer, CommandError> {
+        let usage = |what: &str| CommandError::Usage(format!("--server {}: {what}", table::clean(address)));
         let example = "write it like https://waybill.example.com or http://127.0.0.1:8080";
         let base = Url::parse(address).map_err(|error| usage(&format!("is not an address ({error}); {example}")))?;
         if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
-            return Err(Failure::Usage(format!("--server: contains a user, a password or parameters; {example}")));
+            return Err(CommandError::Usage(format!("--server: contains a user, a password or parameters; {example}")));
         }
         let is_local = match base.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -124,12 +126,12 @@ impl RemoteServer {
     ///
     /// # Errors
     /// No HTTP client can be created.
-    pub(super) fn here(address: SocketAddr, key: Key) -> Result<RemoteServer, Failure> {
+    pub(super) fn here(address: SocketAddr, key: Key) -> Result<RemoteServer, CommandError> {
         let base = Url::parse(&format!("http://{address}")).map_err(anyhow::Error::from)?;
         RemoteServer::new(base, key)
     }
 
-    fn new(mut base: Url, key: Key) -> Result<RemoteServer, Failure> {
+    fn new(mut base: Url, key: Key) -> Result<RemoteServer, CommandError> {
         // Joined paths must go below it.
         if !base.path().ends_with('/') {
             let below = format!("{}/", base.path());
@@ -152,7 +154,7 @@ impl RemoteServer {
     ///
     /// # Errors
     /// What went wrong, and what to do about it.
-    pub(super) async fn status(&self) -> Result<ServerAnswer, Failure> {
+    pub(super) async fn status(&self) -> Result<ServerAnswer, CommandError> {
         self.greet().await?;
         let (mut status, date) = self.get("api/v1/status").await?;
         let health = status.get_mut("health").map(Value::take).unwrap_or_default();
@@ -173,7 +175,7 @@ impl RemoteServer {
     }
 
     /// Checks that it is a Waybill server before it gets a key.
-    async fn greet(&self) -> Result<(), Failure> {
+    async fn greet(&self) -> Result<(), CommandError> {
         let (status, headers, body) = self.send("livez", None).await?;
         let word: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_redirection() {
@@ -185,7 +187,7 @@ impl RemoteServer {
         Ok(())
     }
 
-    async fn get(&self, path: &str) -> Result<(Value, Option<String>), Failure> {
+    async fn get(&self, path: &str) -> Result<(Value, Option<String>), CommandError> {
         let (status, headers, body) = self.send(path, Some(&self.key)).await?;
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let kind = header(CONTENT_TYPE).unwrap_or_default();
@@ -201,7 +203,7 @@ impl RemoteServer {
         }
         let detail = table::clean(value.get("detail").and_then(Value::as_str).unwrap_or_default());
         let (base, from) = (&self.base, &self.key.from);
-        Err(Failure::Failed(match status {
+        Err(CommandError::Failed(match status {
             StatusCode::UNAUTHORIZED => anyhow!(
                 "{base} does not accept the API key from {from} (401): it is unknown, revoked or expired; give another \
                  with --key-file or WAYBILL_API_KEY"
@@ -215,7 +217,7 @@ impl RemoteServer {
         }))
     }
 
-    async fn send(&self, path: &str, key: Option<&Key>) -> Result<(StatusCode, HeaderMap, Vec<u8>), Failure> {
+    async fn send(&self, path: &str, key: Option<&Key>) -> Result<(StatusCode, HeaderMap, Vec<u8>), CommandError> {
         let url = self.base.join(path).map_err(anyhow::Error::from)?;
         let mut request = self.client.get(url);
         if let Some(key) = key {
@@ -232,22 +234,26 @@ impl RemoteServer {
         Ok((status, headers, body))
     }
 
-    fn redirects(&self, headers: &HeaderMap) -> Failure {
+    fn redirects(&self, headers: &HeaderMap) -> CommandError {
         let to = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("another address");
-        Failure::Failed(anyhow!("{} redirects to {}; give that address with --server", self.base, table::clean(to)))
+        CommandError::Failed(anyhow!(
+            "{} redirects to {}; give that address with --server",
+            self.base,
+            table::clean(to)
+        ))
     }
 
-    fn is_no_waybill(&self, what: &str) -> Failure {
+    fn is_no_waybill(&self, what: &str) -> CommandError {
         let (base, what) = (&self.base, table::clean(what));
-        Failure::Failed(anyhow!(
+        CommandError::Failed(anyhow!(
             "{base} is not a Waybill server, or not of this version ({what}); give the address that `waybill serve` says \
              it listens on"
         ))
     }
 
-    fn no_answer(&self, error: &reqwest::Error) -> Failure {
+    fn no_answer(&self, error: &reqwest::Error) -> CommandError {
         let (why, base) = (source::root_cause(error), &self.base);
-        Failure::Failed(if error.is_timeout() {
+        CommandError::Failed(if error.is_timeout() {
             let hint =
                 if base.scheme() == "https" { "; if it speaks plain HTTP, on this machine, write http://" } else { "" };
             anyhow!("{base} did not answer in time; see whether the server is there and not too busy{hint}")
@@ -280,10 +286,10 @@ fn is_about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, Key, RemoteServer};
+    use super::{CommandError, Key, RemoteServer};
     use secrecy::ExposeSecret as _;
 
-    fn key(text: &str) -> Result<Key, Failure> {
+    fn key(text: &str) -> Result<Key, CommandError> {
         Key::read(text, "KEY".to_owned())
     }
 
@@ -291,7 +297,10 @@ mod tests {
     fn the_key_is_the_first_line() {
         assert_eq!(key(" abc \nmore\n").ok().unwrap().text.expose_secret(), "abc");
         for wrong in ["", "\n", "two words", "sch\u{f6}n"] {
-            assert!(matches!(key(wrong), Err(Failure::Usage(what)) if what.contains("has no API key")), "{wrong:?}");
+            assert!(
+                matches!(key(wrong), Err(CommandError::Usage(what)) if what.contains("has no API key")),
+                "{wrong:?}"
+            );
         }
     }
 
@@ -315,7 +324,7 @@ mod tests {
             ("https://u:p@a.example", "contains a user"),
             ("unix:/run/waybill", "names no host"),
         ] {
-            assert!(matches!(at(wrong), Err(Failure::Usage(said)) if said.contains(what)), "{wrong}");
+            assert!(matches!(at(wrong), Err(CommandError::Usage(said)) if said.contains(what)), "{wrong}");
         }
     }
 }

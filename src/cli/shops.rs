@@ -11,10 +11,13 @@ use console::Term;
 use secrecy::SecretString;
 use serde_json::json;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
+use super::log::Voice;
+use super::open::{Installation, at_rest, configure, nothing_yet, ruled};
 use super::output::{Out, print_stderr};
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Place, Voice, at_rest, configure, nothing_yet, ruled, secret_input, shutdown};
+use super::{secret_input, shutdown};
 use crate::app;
 use crate::domain::Auth;
 use crate::domain::clock::rfc3339;
@@ -91,7 +94,7 @@ enum Act {
     },
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let alternative = Alternative::Call(match &args.act {
         Act::Add { name, client_id, account, .. } => {
             ruled("--name", name, validation::name)?;
@@ -127,16 +130,22 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
         }
         _ => None,
     };
-    let (drain, place) = (config.limits.drain, Place::of(&config));
+    let (drain, installation) = (config.limits.drain, Installation::of(&config));
     let app = at_rest(config, alternative).await?;
-    let acted = act(app.service(), args, secret, &place, &mut out).await;
+    let acted = act(app.service(), args, secret, &installation, &mut out).await;
     let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)
 }
 
-async fn act(service: &Service, args: Args, secret: Option<SecretString>, place: &Place, out: &mut Out) -> Outcome {
+async fn act(
+    service: &Service,
+    args: Args,
+    secret: Option<SecretString>,
+    installation: &Installation,
+    out: &mut Out,
+) -> CommandResult {
     let (id, patch) = match (args.act, secret) {
-        (Act::List, _) => return list(service, args.json, place, out),
+        (Act::List, _) => return list(service, args.json, installation, out),
         (Act::Add { name, client_id, account, resources, .. }, Some(client_secret)) => {
             let shop = service.create_shop(NewShop { name, client_id, client_secret, account, resources }).await?;
             if args.json {
@@ -147,7 +156,7 @@ async fn act(service: &Service, args: Args, secret: Option<SecretString>, place:
         }
         (Act::Remove { id, purge, yes }, _) => return remove(service, &id, purge, yes).await,
         (Act::Rotate { id, .. }, client_secret @ Some(_)) => (id, ShopPatch { client_secret, ..ShopPatch::default() }),
-        (Act::Add { .. } | Act::Rotate { .. }, None) => return Err(Failure::Usage("no client secret".to_owned())),
+        (Act::Add { .. } | Act::Rotate { .. }, None) => return Err(CommandError::Usage("no client secret".to_owned())),
         (Act::Pause { id }, _) => (id, ShopPatch { paused: Some(true), ..ShopPatch::default() }),
         (Act::Resume { id }, _) => (id, ShopPatch { paused: Some(false), ..ShopPatch::default() }),
     };
@@ -159,10 +168,10 @@ async fn act(service: &Service, args: Args, secret: Option<SecretString>, place:
     Ok(())
 }
 
-async fn remove(service: &Service, id: &str, purge: bool, yes: bool) -> Outcome {
+async fn remove(service: &Service, id: &str, purge: bool, yes: bool) -> CommandResult {
     let shop = service.shop(id)?.ok_or_else(|| unknown(id))?;
     if purge && !yes && !is_confirmed(&shop)? {
-        return Err(Failure::Failed(anyhow::anyhow!("nothing was removed")));
+        return Err(CommandError::Failed(anyhow::anyhow!("nothing was removed")));
     }
     if !service.delete_shop(id, purge).await? {
         return Err(unknown(id));
@@ -173,7 +182,7 @@ async fn remove(service: &Service, id: &str, purge: bool, yes: bool) -> Outcome 
 }
 
 /// Asks for confirmation on a terminal; a script needs none.
-fn is_confirmed(shop: &Shop) -> Result<bool, Failure> {
+fn is_confirmed(shop: &Shop) -> Result<bool, CommandError> {
     let terminal = Term::stderr();
     if !std::io::stdin().is_terminal() || !terminal.is_term() {
         return Ok(true);
@@ -186,25 +195,25 @@ fn is_confirmed(shop: &Shop) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn show_json(service: &Service, shop: Shop, out: &mut Out) -> Outcome {
+fn show_json(service: &Service, shop: Shop, out: &mut Out) -> CommandResult {
     match http::shop_forms(service, vec![shop])?.first() {
         Some(form) => Ok(out.json(form)?),
         None => Ok(()),
     }
 }
 
-fn unknown(id: &str) -> Failure {
-    Failure::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
+fn unknown(id: &str) -> CommandError {
+    CommandError::Usage(format!("{id}: there is no such shop; `waybill shops list` shows the ids"))
 }
 
-fn list(service: &Service, json: bool, place: &Place, out: &mut Out) -> Outcome {
+fn list(service: &Service, json: bool, installation: &Installation, out: &mut Out) -> CommandResult {
     let mut shops = service.shops()?;
     if json {
         let items = http::shop_forms(service, shops)?;
         return Ok(out.json(&json!({ "items": items }))?);
     }
     if shops.is_empty() {
-        return Ok(out.line(place.none_known(service)?)?);
+        return Ok(out.line(installation.none_known(service)?)?);
     }
     // Shops that need attention come first.
     shops.sort_by_key(|shop| std::cmp::Reverse(urgency(&shop.state)));
@@ -248,7 +257,7 @@ fn state(state: &ShopState) -> &'static str {
 }
 
 /// The first line of the file, or of standard input when something is piped into it.
-fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failure> {
+fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, CommandError> {
     let from = file.map_or("standard input".to_owned(), |file| format!("--secret-file {}", file.display()));
     let hint = "give the client secret in a file (--secret-file FILE) or on standard input (waybill shops ... < FILE)";
     let text = match file {
@@ -258,15 +267,15 @@ fn secret(file: Option<&Path>, may_be_empty: bool) -> Result<SecretString, Failu
     secret_line(&text, &from, may_be_empty)
 }
 
-fn secret_line(text: &str, from: &str, may_be_empty: bool) -> Result<SecretString, Failure> {
+fn secret_line(text: &str, from: &str, may_be_empty: bool) -> Result<SecretString, CommandError> {
     let first = secret_input::first_line(text);
     if first.is_empty() && !may_be_empty {
         let what = "its first line is empty; write the secret there";
-        return Err(Failure::Usage(format!("{from} has no client secret: {what}")));
+        return Err(CommandError::Usage(format!("{from} has no client secret: {what}")));
     }
     if !first.bytes().all(|byte| byte.is_ascii_graphic()) {
         let what = "its first line must be visible ASCII characters without spaces; is it the right file?";
-        return Err(Failure::Usage(format!("{from} has no client secret: {what}")));
+        return Err(CommandError::Usage(format!("{from} has no client secret: {what}")));
     }
     Ok(SecretString::from(first))
 }

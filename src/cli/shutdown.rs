@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::Level;
 
-use super::Failure;
+use super::command_error::CommandError;
 use super::log;
 use crate::app::App;
 
@@ -19,7 +19,7 @@ pub(super) struct StopSignals {
 impl StopSignals {
     /// # Errors
     /// The system refuses to install the handlers.
-    pub(super) fn listen() -> Result<StopSignals, Failure> {
+    pub(super) fn listen() -> Result<StopSignals, CommandError> {
         Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -33,7 +33,7 @@ impl StopSignals {
 }
 
 /// Waits for a signal received from now on. Cancel safe; each call waits for a new one.
-pub(super) async fn requested() -> Result<(), Failure> {
+pub(super) async fn requested() -> Result<(), CommandError> {
     StopSignals::listen()?.requested().await;
     Ok(())
 }
@@ -43,12 +43,12 @@ pub(super) async fn requested() -> Result<(), Failure> {
 ///
 /// # Errors
 /// Those of `App::stop`, or that a second signal cut the command off.
-pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
+pub(super) async fn stop(app: App, drain: Duration) -> Result<(), CommandError> {
     tokio::select! {
         stopped = drained(app, drain) => stopped.map(drop),
         again = requested() => {
             again?;
-            Err(Failure::Failed(anyhow::anyhow!("{AT_ONCE}")))
+            Err(CommandError::Failed(anyhow::anyhow!("{AT_ONCE}")))
         }
     }
 }
@@ -57,7 +57,7 @@ pub(super) async fn stop(app: App, drain: Duration) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Those of `App::stop`.
-pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut StopSignals) -> Result<(), Failure> {
+pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut StopSignals) -> Result<(), CommandError> {
     let ending = app.ending();
     let (drained, stopped) = tokio::select! {
         stopped = drained(app, drain) => match stopped {
@@ -76,7 +76,7 @@ pub(super) async fn stop_service(app: App, drain: Duration, signals: &mut StopSi
 const AT_ONCE: &str = "stopped at once; work in flight is repeated at the next start";
 
 /// False: it took too long, and the rest was cut off.
-async fn drained(app: App, drain: Duration) -> Result<bool, Failure> {
+async fn drained(app: App, drain: Duration) -> Result<bool, CommandError> {
     let Ok(stopped) = tokio::time::timeout(drain, app.stop()).await else {
         let late = format!("waybill: work in flight did not end within {drain:?}; it is repeated at the next start");
         log::say(Level::WARN, late);

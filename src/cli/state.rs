@@ -4,9 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
+use super::log::Voice;
+use super::open::{Installation, at_rest, configure};
 use super::output::Out;
-use super::{Failure, Outcome, Place, Voice, at_rest, configure, shutdown};
+use super::shutdown;
 use crate::app;
 
 /// Show the content of the data directory: shops, checkpoints, open runs, jobs, outbox, budgets.
@@ -27,25 +30,25 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = configure(path, Voice::Command)?;
     let drain = config.limits.drain;
-    let place = Place::of(&config);
-    let mut print = |state: anyhow::Result<Value>, none: Result<String, Failure>| match state? {
+    let installation = Installation::of(&config);
+    let mut print = |state: anyhow::Result<Value>, none: Result<String, CommandError>| match state? {
         state if args.json => Ok(out.json(&state)?),
         state => show(&state, none, &mut out),
     };
     if !app::is_initialized(&config.data_dir) {
-        return print(app::state::empty(&config.data_dir, args.shop.as_deref()), Ok(place.no_shops()));
+        return print(app::state::empty(&config.data_dir, args.shop.as_deref()), Ok(installation.no_shops()));
     }
     let app = at_rest(config, Alternative::Call("GET /api/v1/status")).await?;
-    let shown = print(app.state(args.shop.as_deref()), place.none_known(app.service()));
+    let shown = print(app.state(args.shop.as_deref()), installation.none_known(app.service()));
     let stopped = shutdown::stop(app, drain).await;
     shown.and(stopped)
 }
 
 /// `none`: what to say if there is no shop.
-fn show(state: &Value, none: Result<String, Failure>, out: &mut Out) -> Outcome {
+fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> CommandResult {
     let jobs = &state["jobs"];
     out.line(format_args!(
         "{}: {} bytes; jobs: {} ready, {} waiting ({} to be retried); outbox: {} entries; parked: {}\n",
@@ -108,7 +111,7 @@ fn show(state: &Value, none: Result<String, Failure>, out: &mut Out) -> Outcome 
     )
 }
 
-fn section(heads: &[&str], rows: &[Vec<String>], out: &mut Out) -> Outcome {
+fn section(heads: &[&str], rows: &[Vec<String>], out: &mut Out) -> CommandResult {
     if rows.is_empty() {
         return Ok(());
     }

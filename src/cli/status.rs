@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::{self, Alternative};
+use super::log::Voice;
+use super::open::{Installation, configure, nothing_yet};
 use super::output::Out;
 use super::server::{Key, RemoteServer, ServerAnswer};
+use super::shutdown;
 use super::table::{self, Cell, Mark};
-use super::{Failure, Outcome, Place, Voice, configure, nothing_yet, shutdown};
 use crate::app::{self, App};
 use crate::config::Config;
 use crate::domain::clock::Millis;
@@ -56,12 +59,12 @@ struct Given {
 /// What to say of a server that has no shop.
 const NO_SHOPS: &str = "no shops yet; register one with `waybill shops add`";
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     if let Some(address) = &args.server {
         let Some(key) = Key::given(args.key_file.as_deref())? else {
             let what = "--server: needs an API key, in the variable WAYBILL_API_KEY or in a file (--key-file FILE); scope \
                 read is enough: waybill keys create --name status --scope read";
-            return Err(Failure::Usage(what.to_owned()));
+            return Err(CommandError::Usage(what.to_owned()));
         };
         let answer = Box::pin(RemoteServer::at(address, key)?.status()).await?;
         return show(&given(answer), args.json, &mut out);
@@ -83,20 +86,24 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             return show(&given(answer), args.json, &mut out);
         }
     };
-    let seen = Box::pin(at_rest(&app, &Place::of(&config))).await;
+    let seen = Box::pin(at_rest(&app, &Installation::of(&config))).await;
     let stopped = shutdown::stop(app, drain).await;
     seen.and_then(|seen| show(&seen, args.json, &mut out)).and(stopped)
 }
 
 /// Asks the server that holds the data directory; fails with the name of any other holder.
-async fn of_holder(error: anyhow::Error, config: &Config, key_file: Option<&Path>) -> Result<ServerAnswer, Failure> {
+async fn of_holder(
+    error: anyhow::Error,
+    config: &Config,
+    key_file: Option<&Path>,
+) -> Result<ServerAnswer, CommandError> {
     let call = Alternative::Call("GET /api/v1/status");
     let address = app::holder(&error).and_then(in_use::server);
     let explained = || in_use::explain(error, &config.data_dir, config.listen, call);
-    let Some(address) = address else { return Err(Failure::Failed(explained())) };
+    let Some(address) = address else { return Err(CommandError::Failed(explained())) };
     match Key::given(key_file)?.or_else(|| Key::beside(&config.data_dir)) {
         Some(key) => RemoteServer::here(address, key)?.status().await,
-        None => Err(Failure::Failed(anyhow::anyhow!(
+        None => Err(CommandError::Failed(anyhow::anyhow!(
             "{}\nWith an API key in WAYBILL_API_KEY, or in a file (--key-file FILE), `waybill status` asks the server",
             explained()
         ))),
@@ -109,7 +116,7 @@ fn given(answer: ServerAnswer) -> Given {
     Given { status: answer.status, now, none: NO_SHOPS.to_owned() }
 }
 
-async fn at_rest(app: &App, place: &Place) -> Result<Given, Failure> {
+async fn at_rest(app: &App, installation: &Installation) -> Result<Given, CommandError> {
     app.look_at_sink().await;
     let service = app.service();
     let mut shops = service.shops()?;
@@ -118,8 +125,8 @@ async fn at_rest(app: &App, place: &Place) -> Result<Given, Failure> {
     let health = service.status(None)?.health;
     // If MySQL may have shops, the health says so.
     let none = match service.unrestored() {
-        None => place.no_shops(),
-        Some(_) => format!("no shop is known {}", place.0),
+        None => installation.no_shops(),
+        Some(_) => format!("no shop is known {installation}"),
     };
     Ok(Given { status: json!({"health": health, "shops": forms}), now: app.now(), none })
 }
@@ -167,7 +174,7 @@ struct ShownError {
     at: jiff::Timestamp,
 }
 
-fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
+fn show(given: &Given, json: bool, out: &mut Out) -> CommandResult {
     let shown = ShownStatus::deserialize(&given.status).map_err(|error| {
         anyhow::anyhow!("the status of the server cannot be read ({error}); use the `waybill` of the server's version")
     })?;
@@ -178,11 +185,11 @@ fn show(given: &Given, json: bool, out: &mut Out) -> Outcome {
     }
     match shown.health.level.as_str() {
         "ok" => Ok(()),
-        level => Err(Failure::Failed(anyhow::anyhow!("not well: {}", table::clean(level)))),
+        level => Err(CommandError::Failed(anyhow::anyhow!("not well: {}", table::clean(level)))),
     }
 }
 
-fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> Outcome {
+fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> CommandResult {
     let heads = ["shop", "name", "resource", "state", "last success", "last error"];
     let rows: Vec<Vec<Cell>> = shown
         .shops

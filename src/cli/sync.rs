@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
+use super::log::Voice;
+use super::open::{Installation, configure, start};
 use super::output::{Out, print_stderr};
 use super::progress::Bars;
 use super::remaining::Remaining;
+use super::shutdown;
 use super::table::{self, Cell, Mark};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
-use super::{Failure, Outcome, Place, Voice, configure, shutdown, start};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
@@ -64,33 +67,33 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; write it like 90s, 30min or 2h"))
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = configure(path, Voice::of_command(args.quiet))?;
     if let Some(resource) = &args.resource
         && !config.definitions.iter().any(|definition| definition.name == *resource)
     {
         let known: Vec<&str> = config.definitions.iter().map(|definition| definition.name.as_str()).collect();
         let what = format!("--resource {resource}: not configured; configured: {}", known.join(", "));
-        return Err(Failure::Usage(what));
+        return Err(CommandError::Usage(what));
     }
-    let (drain, place) = (config.limits.drain, Place::of(&config));
+    let (drain, installation) = (config.limits.drain, Installation::of(&config));
     let alternative = Alternative::Call(match args.full {
         true => r#"POST /api/v1/shops/<id>/sync {"mode": "full"}"#,
         false => r#"POST /api/v1/shops/<id>/sync {"mode": "incremental"}"#,
     });
     let app = start(config, args.only(), alternative).await?;
-    let passed = Box::pin(pass(&app, &args, &place, &mut out)).await;
+    let passed = Box::pin(pass(&app, &args, &installation, &mut out)).await;
     let stopped = shutdown::stop(app, drain).await;
     passed.and(stopped)
 }
 
-async fn pass(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome {
+async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out) -> CommandResult {
     let service = app.service();
     let known = service.shops()?;
     if known.is_empty() {
-        place.none_known(service)?;
+        installation.none_known(service)?;
         let how = "add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
-        return Err(Failure::Failed(anyhow::anyhow!("no shop is registered {}; {how}", place.0)));
+        return Err(CommandError::Failed(anyhow::anyhow!("no shop is registered {installation}; {how}")));
     }
     let shops = chosen(known, args.shop.as_deref(), args.resource.as_deref())?;
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
@@ -140,7 +143,12 @@ async fn pass(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome {
 }
 
 /// The number of items parked since a time, including those of no run: re-reads, and documents that the sink refused.
-async fn parked(service: &Service, watched: &Watched, resource: Option<&str>, since: Millis) -> Result<u64, Failure> {
+async fn parked(
+    service: &Service,
+    watched: &Watched,
+    resource: Option<&str>,
+    since: Millis,
+) -> Result<u64, CommandError> {
     let (mut count, mut after) = (0, None);
     loop {
         let shops = Some(watched.names.keys().cloned().collect());
@@ -156,7 +164,7 @@ async fn parked(service: &Service, watched: &Watched, resource: Option<&str>, si
 }
 
 /// The shops to sync: the named one, or all active ones that sync the resource.
-fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<Vec<Shop>, Failure> {
+fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<Vec<Shop>, CommandError> {
     if let Some(id) = id {
         let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
         return if found.is_empty() { Err(NoSuchShop(id.to_owned()).into()) } else { Ok(found) };
@@ -170,7 +178,7 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
         refused.iter().for_each(print_stderr);
         let shops = if refused.is_empty() { String::new() } else { format!(": {} shops were refused", refused.len()) };
         let what = format!("no active shop to sync{shops}; `waybill shops list` shows why");
-        return Err(Failure::Failed(anyhow::anyhow!(what)));
+        return Err(CommandError::Failed(anyhow::anyhow!(what)));
     }
     Ok(active)
 }
@@ -187,7 +195,7 @@ fn refusals<'a>(shops: impl IntoIterator<Item = &'a Shop>) -> Vec<String> {
         .collect()
 }
 
-fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> Outcome {
+fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult {
     let rows: Vec<Vec<Cell>> = runs
         .iter()
         .map(|view| {
@@ -258,7 +266,7 @@ struct Leftover {
     missing: u64,
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], leftover: &Leftover, remaining: &Remaining) -> Outcome {
+fn verdict(ended: &Ended, runs: &[RunView], leftover: &Leftover, remaining: &Remaining) -> CommandResult {
     let Leftover { refused, parked, missing } = *leftover;
     let is_well = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
     let failed = runs.iter().filter(|view| !is_well(view.run.state)).count();
@@ -280,5 +288,5 @@ fn verdict(ended: &Ended, runs: &[RunView], leftover: &Leftover, remaining: &Rem
         Ended::Idle if open > 0 => format!("{open} of {} runs wait for a retry{remaining}", runs.len()),
         Ended::Idle => return Ok(()),
     };
-    Err(Failure::Failed(anyhow::anyhow!(what)))
+    Err(CommandError::Failed(anyhow::anyhow!(what)))
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
+use super::log::Voice;
+use super::open::{Installation, at_rest, configure, nothing_yet, start};
 use super::output::{Out, print_stderr};
 use super::progress::Bars;
+use super::shutdown;
 use super::table::{self, Cell, Mark};
 use super::watch::{Ended, Watched, sink_away, until_idle};
-use super::{Failure, Outcome, Place, Voice, at_rest, configure, nothing_yet, shutdown, start};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::{Completeness, Shop};
 use crate::http;
@@ -41,7 +44,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcome {
+pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
     let config = configure(path, Voice::of_command(args.quiet))?;
     config.check_resources()?;
     if let Some(what) = nothing_yet(&config, args.shop.as_deref())? {
@@ -51,18 +54,18 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Outcom
             (false, true) => Ok(()),
         };
     }
-    let (drain, place) = (config.limits.drain, Place::of(&config));
+    let (drain, installation) = (config.limits.drain, Installation::of(&config));
     let only = Selection { shop: args.shop.clone(), resource: None };
     let app = match args.repair {
         true => start(config, only, Alternative::Call("POST /api/v1/shops/<id>/completeness")).await?,
         false => at_rest(config, Alternative::Call("GET /api/v1/shops/<id>/completeness")).await?,
     };
-    let verified = Box::pin(verify(&app, &args, &place, &mut out)).await;
+    let verified = Box::pin(verify(&app, &args, &installation, &mut out)).await;
     let stopped = shutdown::stop(app, drain).await;
     verified.and(stopped)
 }
 
-async fn verify(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome {
+async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut Out) -> CommandResult {
     let service = app.service();
     let mut shops = service.shops()?;
     if let Some(id) = &args.shop {
@@ -72,7 +75,7 @@ async fn verify(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome
         }
     }
     if shops.is_empty() && !args.json && !args.quiet {
-        return Ok(out.line(place.none_known(service)?)?);
+        return Ok(out.line(installation.none_known(service)?)?);
     }
     if args.repair {
         let mut queued = 0;
@@ -91,7 +94,7 @@ async fn verify(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome
             Ended::SinkAway { waiting, error } => return Err(sink_away(waiting, &error)),
             Ended::Stopped | Ended::TimedOut => {
                 let what = "stopped before the second comparison; the queued documents are read at the next start";
-                return Err(Failure::Failed(anyhow::anyhow!(what)));
+                return Err(CommandError::Failed(anyhow::anyhow!(what)));
             }
         }
     }
@@ -110,7 +113,7 @@ async fn verify(app: &App, args: &Args, place: &Place, out: &mut Out) -> Outcome
     verdict(&found, args.repair)
 }
 
-fn verdict(found: &[(Shop, Completeness)], is_repaired: bool) -> Outcome {
+fn verdict(found: &[(Shop, Completeness)], is_repaired: bool) -> CommandResult {
     let incomplete: Vec<&Completeness> =
         found.iter().map(|(_, resource)| resource).filter(|resource| !resource.is_complete()).collect();
     if incomplete.is_empty() {
@@ -130,7 +133,7 @@ fn verdict(found: &[(Shop, Completeness)], is_repaired: bool) -> Outcome {
             "; while `waybill serve` runs, GET /api/v1/parked shows why items are parked, and POST retries them",
         );
     }
-    Err(Failure::Failed(anyhow::anyhow!(what)))
+    Err(CommandError::Failed(anyhow::anyhow!(what)))
 }
 
 /// How much a resource needs attention.
@@ -142,7 +145,7 @@ fn urgency(resource: &Completeness) -> Mark {
     }
 }
 
-fn show_json(found: Vec<(Shop, Completeness)>, out: &mut Out) -> Outcome {
+fn show_json(found: Vec<(Shop, Completeness)>, out: &mut Out) -> CommandResult {
     let complete = found.iter().all(|(_, resource)| resource.is_complete());
     let mut shops: BTreeMap<String, Vec<Completeness>> = BTreeMap::new();
     for (shop, resource) in found {
@@ -161,7 +164,7 @@ fn complain(found: &[(Shop, Completeness)]) {
     }
 }
 
-fn show(found: &[(Shop, Completeness)], out: &mut Out) -> Outcome {
+fn show(found: &[(Shop, Completeness)], out: &mut Out) -> CommandResult {
     let heads =
         ["shop", "name", "resource", "listed", "read", "in sink", "pending", "parked", "gone", "missing", "complete"];
     let rows: Vec<Vec<Cell>> = found

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::command_error::CommandError;
 use super::progress::{Bars, Line, line, sums, waits};
-use super::{Failure, shutdown};
+use super::shutdown;
 use crate::app::{App, Selection};
 use crate::domain::document::RunView;
 use crate::domain::{Clock, ShopId};
@@ -71,7 +72,7 @@ pub(super) async fn until_idle(
     watched: &Watched,
     bars: &mut Bars,
     at_most: Option<Duration>,
-) -> Result<Ended, Failure> {
+) -> Result<Ended, CommandError> {
     let service = app.service();
     let mut signals = shutdown::StopSignals::listen()?;
     let stop_requested = signals.requested();
@@ -107,14 +108,14 @@ pub(super) async fn until_idle(
 }
 
 /// The failure of a command that ends before the sink has accepted everything.
-pub(super) fn sink_away(waiting: u64, error: &str) -> Failure {
-    Failure::Failed(anyhow::anyhow!(
+pub(super) fn sink_away(waiting: u64, error: &str) -> CommandError {
+    CommandError::Failed(anyhow::anyhow!(
         "{waiting} entries wait for the sink, which is unavailable: {error}; they are kept, and written at the next \
          start. Remedy: `waybill check` shows which step fails"
     ))
 }
 
-async fn show(service: &Service, watched: &Watched, bars: &mut Bars) -> Result<Status, Failure> {
+async fn show(service: &Service, watched: &Watched, bars: &mut Bars) -> Result<Status, CommandError> {
     let mut runs = wanted(service.runs(RunFilter::default(), None, RUNS_PAGE).await?, watched);
     runs.sort_by_key(|view| (!view.run.is_open(), view.run.id));
     let now = Clock::system().now();
@@ -145,7 +146,7 @@ fn left(runs: &[RunView], status: &Status) -> String {
 ///
 /// # Errors
 /// The runs cannot be read.
-pub(super) async fn runs(service: &Service, watched: &Watched) -> Result<Vec<RunView>, Failure> {
+pub(super) async fn runs(service: &Service, watched: &Watched) -> Result<Vec<RunView>, CommandError> {
     let oldest = watched.runs.as_ref().and_then(|chosen| chosen.ids.first().copied()).unwrap_or(0);
     let mut all = Vec::new();
     let mut before = None;
