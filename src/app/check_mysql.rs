@@ -1,7 +1,7 @@
 //! The part of `waybill check` about MySQL: rights, tables, test writes, and the shops that a new data directory gets
 //! from it.
 
-use super::check::{CheckLevel, Finding};
+use super::finding::{CheckLevel, Finding};
 use super::master_key;
 use crate::config::{Config, MasterKeySource};
 use crate::domain::Shop;

@@ -5,7 +5,7 @@
 //! | `machine` | checks and raises the system's resource limits |
 //! | `master_key` | reads the key file, creates it at the first start |
 //! | `secret_file` | files that only their owner can read |
-//! | `story` | log lines about the start and about runs that end |
+//! | `start_and_stop`, `story` | log lines about the start and the stop, and about runs that end |
 //! | `token_store` | tokens sealed in the store |
 //!
 //! Bodies of commands that need no running service:
@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `check` | `waybill check`: tokens, first pages |
 //! | `check_mysql` | its part about MySQL |
+//! | `finding` | what they find |
 //! | `infer` | `waybill schema infer` |
 //! | `preview` | `waybill preview` |
 //! | `schema` | `waybill schema`: tables, replay |
@@ -22,6 +23,7 @@
 
 mod check;
 mod check_mysql;
+mod finding;
 pub mod infer;
 pub mod machine;
 mod master_key;
@@ -29,6 +31,7 @@ pub mod preview;
 pub mod schema;
 pub(crate) mod secret_file;
 mod single_call;
+mod start_and_stop;
 pub mod state;
 mod story;
 mod token_store;
@@ -64,7 +67,7 @@ pub(crate) use master_key::is_made as is_master_key_made;
 
 pub use crate::store::Holder;
 pub use crate::sync::Selection;
-pub use check::{CheckLevel, Finding};
+pub use finding::{CheckLevel, Finding};
 
 /// Most attempts of one lane that are prepared or in flight: a window of most rules, and a fraction of all in-flight
 /// calls.

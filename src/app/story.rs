@@ -1,15 +1,11 @@
-//! Log lines for the operator: the start, and the end of each run.
+//! Log lines about runs that end.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::App;
-use crate::domain::clock::rfc3339;
-use crate::domain::schedule::Schedule;
 use crate::domain::{Run, RunState};
 use crate::store::Store;
 
@@ -17,60 +13,6 @@ use crate::store::Store;
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Interval of checking whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-impl App {
-    /// Logs the start with the main settings. `file`: the configuration file.
-    pub fn log_start(&self, file: Option<&Path>) {
-        let resources: Vec<&str> = self.definitions.iter().map(|definition| definition.name.as_str()).collect();
-        let now = self.store.clock().now();
-        let next = |schedule: &Schedule| schedule.next(now).map(rfc3339).unwrap_or_default();
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            configuration = %file.map_or_else(|| "none".into(), |file| file.display().to_string()),
-            data_dir = %self.data_dir.display(),
-            sink = self.sink.kind(),
-            shops = self.store.shops().map_or(0, |shops| shops.len()),
-            resources = resources.join(","),
-            next_sync = next(&self.timetable.sync),
-            next_reconcile = next(&self.timetable.reconcile),
-            "waybill started"
-        );
-        let jobs = self.found.ready_jobs + self.found.waiting_jobs;
-        let (open_runs, sink_entries) = (self.found.open_runs, self.found.outbox);
-        if open_runs + jobs + sink_entries > 0 {
-            tracing::info!(open_runs, jobs, sink_entries, "resuming what the last process left");
-        }
-    }
-
-    /// What to log once this app has stopped.
-    pub fn ending(&self) -> Ending {
-        Ending { store: self.store.clone(), begun: Instant::now() }
-    }
-}
-
-/// The log line at the end of a service; made when its stop begins.
-pub struct Ending {
-    store: Store,
-    begun: Instant,
-}
-
-impl Ending {
-    /// Logs the end, and what the next start resumes. `drained`: nothing was cut off.
-    pub fn log(&self, drained: bool) {
-        let seconds = self.begun.elapsed().as_secs();
-        match self.store.counters() {
-            Ok(left) => tracing::info!(
-                drained,
-                seconds,
-                open_runs = left.open_runs,
-                jobs = left.ready_jobs + left.waiting_jobs,
-                sink_entries = left.outbox,
-                "waybill stopped"
-            ),
-            Err(error) => tracing::info!(drained, seconds, %error, "waybill stopped"),
-        }
-    }
-}
 
 /// Logs each run that ends, once its documents are in the sink or [`WRITTEN_PATIENCE`] has passed.
 pub(super) async fn log_runs(store: Store, mut ended: UnboundedReceiver<u64>, stop: CancellationToken) {
