@@ -156,7 +156,7 @@ fn imports_point_one_way() {
             return Some("one part a line, so that this test can read it".to_owned());
         }
         let imported = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next()?;
-        let is_ours = MAY_IMPORT.iter().any(|(name, _)| *name == imported) || imported == "cli";
+        let is_ours = MAY_IMPORT.iter().any(|(name, _)| *name == imported);
         (is_ours && imported != own && !allowed.contains(&imported)).then(|| format!("{own} may not know {imported}"))
     }));
 }
@@ -174,7 +174,7 @@ fn the_sandbox_knows_nothing_of_the_program_that_it_judges() {
 
 #[test]
 fn files_of_a_room_import_in_no_circle() {
-    let rooms = MAY_IMPORT.iter().map(|(room, _)| *room).chain(["cli"]).filter(|room| !WITH_CIRCLES.contains(room));
+    let rooms = MAY_IMPORT.iter().map(|(room, _)| *room).filter(|room| !WITH_CIRCLES.contains(room));
     let circles = |folder: String, room: Option<&str>| -> Vec<String> {
         let found = in_circles(&Room::read(&folder, room).imports());
         found.into_iter().map(|one| format!("{folder}/{one}")).collect()
@@ -414,6 +414,36 @@ fn what_the_documents_name_exists() {
                 }
                 if rest.next().is_none_or(|between| between.trim() != ",") {
                     break;
+                }
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn commands_that_are_named_exist() {
+    let read = |page: &str| (page.to_owned(), fs::read_to_string(root().join(page)).unwrap());
+    let help = read("tests/it/golden/help.snap").1;
+    // The help lists no command that only `scripts/install` needs.
+    let exists = |command: &str| {
+        help.contains(&format!("\nUsage: waybill {command} ")) || ["generate", "help"].contains(&command)
+    };
+    let pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "config.example.toml"].map(read).to_vec();
+    let mut found = Vec::new();
+    for (file, text) in [pages, files("docs", ".md"), files("examples", ".toml"), files("src", ".rs")].concat() {
+        for (number, line) in program(&text) {
+            for rest in line.split("`waybill ").skip(1) {
+                let end = rest.find(|letter: char| !letter.is_ascii_lowercase() && !" -".contains(letter));
+                let mut words = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().split(' ');
+                let command = words.next().unwrap_or_default();
+                let inner =
+                    words.next().filter(|_| help.contains(&format!("\nUsage: waybill {command} [OPTIONS] <COMMAND>")));
+                let is_option = |word: &&str| word.is_empty() || word.starts_with('-');
+                let named = inner.filter(|word| !is_option(word)).map(|inner| format!("{command} {inner}"));
+                let named = named.unwrap_or_else(|| command.to_owned());
+                if !is_option(&command) && !exists(&named) {
+                    found.push(format!("{file}:{number}: there is no command `waybill {named}`"));
                 }
             }
         }
