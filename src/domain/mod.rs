@@ -41,7 +41,7 @@ pub use job::{Attempt, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, 
 pub use json::Json;
 pub use log_throttle::LogThrottle;
 pub use retry::{Disposition, RetryPolicy};
-pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger};
+pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger, least_passes};
 pub use shop::{Shop, ShopId, ShopState};
 pub use source_access::{Auth, SourceUrl};
 pub use step::{Failure, FetchedDocument, Next, Page, Rejected, Row, StepOutput, WalkRule};

@@ -154,6 +154,12 @@ pub struct Doubt {
     pub skipped: bool,
 }
 
+/// Passes of a full walk over a list that does not move. The very first pass has nothing to be compared with, so a
+/// second one confirms it. A list of one page cannot have moved, unless it is empty.
+pub fn least_passes(is_first_walk: bool, pages_of_a_pass: u64, rows: u64) -> u32 {
+    if is_first_walk && (pages_of_a_pass > 1 || rows == 0) { 2 } else { 1 }
+}
+
 impl Default for Pass {
     fn default() -> Pass {
         Pass { number: 1, met_known: false, missed: 0, oldest: None, pages: 0, unreadable: false }
@@ -207,5 +213,17 @@ impl Run {
     /// Walking or fetching.
     pub fn is_open(&self) -> bool {
         matches!(self.state, RunState::Walking | RunState::Fetching)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::least_passes;
+
+    #[test]
+    fn only_the_first_walk_over_several_pages_or_none_passes_twice() {
+        let first = [(0, 0), (1, 0), (1, 7), (2, 60)].map(|(pages, rows)| least_passes(true, pages, rows));
+        assert_eq!(first, [2, 2, 1, 2]);
+        assert_eq!([least_passes(false, 1, 0), least_passes(false, 9, 400)], [1, 1]);
     }
 }

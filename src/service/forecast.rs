@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::Service;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
-use crate::domain::{Mode, Run, RunState, RunView, Wait, WaitReason};
+use crate::domain::{Mode, Run, RunState, RunView, Wait, WaitReason, least_passes};
 use crate::store::StoreError;
 
 /// Account and rule.
@@ -29,7 +29,7 @@ impl Service {
         }
         runs.into_iter()
             .map(|run| {
-                let pages_expected = if run.is_open() { self.pages_expected(&run)? } else { None };
+                let pages_expected = self.pages_expected(&run)?.map(|expected| expected.of_walk);
                 let waits_for = match (&waits, accounts.get(&run.stream.shop)) {
                     (Some(waits), Some(account)) => self.waits_for(waits, &run, account)?,
                     _ => None,
@@ -53,11 +53,10 @@ impl Service {
             && let Some(expected) = self.pages_expected(run)?
         {
             if let Some(key) = self.budget_of(account, &definition.list.path) {
-                *waiting.0.entry(key).or_default() += expected.saturating_sub(run.pages);
+                *waiting.0.entry(key).or_default() += expected.of_walk.saturating_sub(run.pages);
             }
-            // A first walk has two passes; the second one needs no details.
-            let a_pass = if self.is_first_walk(run)? { expected / 2 } else { expected };
-            details += details_to_come(run, a_pass);
+            // Further passes need no details.
+            details += details_to_come(run, expected.of_pass);
         }
         if let Some(detail) = &definition.detail
             && let Some(key) = self.budget_of(account, &detail.path)
@@ -112,12 +111,8 @@ impl Service {
         Some((account.to_owned(), self.engine.rules().find("GET", path)?.name.clone()))
     }
 
-    fn is_first_walk(&self, run: &Run) -> Result<bool, StoreError> {
-        Ok(self.store.checkpoint(&run.stream)?.full_walk_at.is_none())
-    }
-
-    /// Total number of pages of a walk, over all passes; none: unknown yet.
-    fn pages_expected(&self, run: &Run) -> Result<Option<u64>, StoreError> {
+    /// How many pages a walk reads; none: unknown yet, or it has ended.
+    fn pages_expected(&self, run: &Run) -> Result<Option<ExpectedPages>, StoreError> {
         if run.state != RunState::Walking {
             return Ok(None);
         }
@@ -128,15 +123,18 @@ impl Service {
         };
         let number = u64::from(run.pass.number.max(1));
         let before = run.pages.saturating_sub(run.pass.pages);
-        let a_pass = if number > 1 {
+        let of_pass = if number > 1 {
             Some(before / (number - 1))
         } else if let Some(last) = last {
             Some(last.pages)
         } else {
             self.by_age(run)
         };
-        let passes = if self.is_first_walk(run)? { number.max(2) } else { number };
-        Ok(a_pass.map(|pages| before + pages.max(run.pass.pages) + pages * passes.saturating_sub(number)))
+        let Some(of_pass) = of_pass else { return Ok(None) };
+        let is_first_walk = self.store.checkpoint(&run.stream)?.full_walk_at.is_none();
+        let passes = u64::from(least_passes(is_first_walk, of_pass, run.listed));
+        let of_walk = before + of_pass.max(run.pass.pages) + of_pass * passes.saturating_sub(number);
+        Ok(Some(ExpectedPages { of_pass, of_walk }))
     }
 
     /// Estimates the pages of a pass by time, for a list with the newest rows first and a known history.
@@ -169,6 +167,13 @@ fn details_to_come(run: &Run, a_pass: u64) -> u64 {
         return 0;
     }
     run.to_fetch.saturating_mul(a_pass.saturating_sub(run.pages)) / run.pages
+}
+
+/// Estimated number of pages.
+struct ExpectedPages {
+    of_pass: u64,
+    /// Over all passes.
+    of_walk: u64,
 }
 
 /// Waiting calls by budget.

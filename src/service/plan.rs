@@ -1,7 +1,7 @@
 //! The plan: estimates the calls and the duration of the next walk, from earlier walks and the ledger. Makes no
 //! call.
 //!
-//! Each pass of a walk counts: a first walk passes over its list twice. Documents that are new or changed in the
+//! Each pass of a walk counts: a first walk may need two ([`least_passes`]). Documents that are new or changed in the
 //! marketplace since the last walk are unknown and not in the plan.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::catalog::definition::Pages;
 use crate::domain::clock::millis;
-use crate::domain::{Mode, Shop, ShopState, StreamId};
+use crate::domain::{Mode, Shop, ShopState, StreamId, least_passes};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
 
@@ -175,9 +175,8 @@ impl Service {
         let now = self.store.clock().now();
         let walk = Walk { mode: Mode::Full, started_at: now, since: None, parent: None };
         let pages = pages_of(definition, stream, rows, parents.saturating_mul(stretches(definition, walk)));
-        // A second pass confirms the first one, unless there is only one page.
-        let passes = if pages > 1 || rows == 0 { 2 } else { 1 };
-        Ok(WalkCalls { lists: Some(pages * passes), details: Some(rows), basis: BASIS_GIVEN })
+        let passes = least_passes(true, pages, rows);
+        Ok(WalkCalls { lists: Some(pages * u64::from(passes)), details: Some(rows), basis: BASIS_GIVEN })
     }
 
     /// Number of lists of a stream, one per parent: 1 without a parent resource; none: unknown.

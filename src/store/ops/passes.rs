@@ -1,14 +1,14 @@
 //! The end of a pass over a list: another pass, or the end of the walk with its checkpoint; and the sweep that marks
 //! rows as no longer listed.
 //!
-//! A full walk reads the list up to [`PASSES_MAX`] times. It reads it again after the very first pass; after a pass that
+//! A full walk reads the list up to [`PASSES_MAX`] times. It reads it again where [`least_passes`] says so; after a pass that
 //! found unknown rows below known ones; after one that lacks rows of the pass before, other than at the old end; and when
 //! rows are missing that were known before the walk. So a row that is marked as no longer listed was missing from two
 //! passes at least.
 //!
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
-use crate::domain::{Checkpoint, Mode, Pass, Priority, Run, RunState, StreamId, Sweep, WalkRule};
+use crate::domain::{Checkpoint, Mode, Pass, Priority, Run, RunState, StreamId, Sweep, WalkRule, least_passes};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -49,9 +49,8 @@ pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule,
         };
     }
     let first_walk = checkpoints::checkpoint(tx, &run.stream)?.full_walk_at.is_none();
-    // The very first pass has nothing to be compared with. A list of one page cannot have moved, unless it is empty.
-    let untested = first_walk && run.pass.number == 1 && (pages > 1 || run.listed == 0);
-    if (run.pass.missed > 0 || untested) && run.pass.number < PASSES_MAX {
+    let is_unconfirmed = run.pass.number < least_passes(first_walk, pages, run.listed);
+    if (run.pass.missed > 0 || is_unconfirmed) && run.pass.number < PASSES_MAX {
         return pass_again(tx, &run, now);
     }
     run_progress::update(tx, Some(run_id), now, |run| run.list_moved = run.pass.missed > 0)?;
