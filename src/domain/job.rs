@@ -93,13 +93,13 @@ pub struct Job<K = JobKind> {
     pub auto_retries: u32,
 }
 
-/// A claim on a job for one attempt. Only the current claim may commit; a late one is fenced off.
+/// The right of one attempt to a job. Only the current lease of a job may commit; a late one is fenced off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease<K = JobKind> {
     pub job: Job<K>,
     pub attempt: Attempt,
-    /// Unique within one process; shared by the jobs that were leased together.
-    pub claim: u64,
+    /// Distinguishes it from other leases of the job. Unique within one process; shared by the jobs that were leased together.
+    pub fencing_token: u64,
     /// The store's record that contains the job, with others of its kind.
     pub record: u64,
 }
@@ -173,24 +173,24 @@ impl<K: Into<JobKind>> Job<K> {
 impl<K: Into<JobKind>> Lease<K> {
     /// The same, on a job of any kind.
     pub fn any_kind(self) -> Lease {
-        let Lease { job, attempt, claim, record } = self;
-        Lease { job: job.any_kind(), attempt, claim, record }
+        let Lease { job, attempt, fencing_token, record } = self;
+        Lease { job: job.any_kind(), attempt, fencing_token, record }
     }
 }
 
 impl Lease {
     /// The same by the kind of its job.
     pub fn by_kind(self) -> LeaseByKind {
-        let Lease { job, attempt, claim, record } = self;
+        let Lease { job, attempt, fencing_token, record } = self;
         match job.split() {
             (JobKind::ListPage(kind), job) => {
-                LeaseByKind::ListPage(Lease { job: job.with_kind(kind), attempt, claim, record })
+                LeaseByKind::ListPage(Lease { job: job.with_kind(kind), attempt, fencing_token, record })
             }
             (JobKind::Sweep(kind), job) => {
-                LeaseByKind::Sweep(Lease { job: job.with_kind(kind), attempt, claim, record })
+                LeaseByKind::Sweep(Lease { job: job.with_kind(kind), attempt, fencing_token, record })
             }
             (JobKind::FetchDetail(kind), job) => {
-                LeaseByKind::FetchDetail(Lease { job: job.with_kind(kind), attempt, claim, record })
+                LeaseByKind::FetchDetail(Lease { job: job.with_kind(kind), attempt, fencing_token, record })
             }
         }
     }

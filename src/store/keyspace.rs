@@ -24,7 +24,7 @@
 //! | `i` | digest of a request's name | the stored response, sealed |
 //! | `j` | shop, resource, L or D, priority, record | ready jobs, alike but for seq and id |
 //! | `k` | shop, resource, combination | checkpoint |
-//! | `l` | claim | the jobs that one commit leased, while their attempts are under way |
+//! | `l` | fencing token | the jobs that one commit leased, while their attempts are under way |
 //! | `m` | name | store-wide values and counters |
 //! | `n` | time, digest of a request's name | stored responses by age |
 //! | `o` | version of the first | outbox entries |

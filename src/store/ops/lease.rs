@@ -41,8 +41,8 @@ pub(crate) fn release<'a>(
     leases
         .map(|lease| {
             let released = active.release(lease);
-            if released == Released::LastOfClaim {
-                tx.delete(keyspace::lease(lease.claim));
+            if released == Released::LastOfToken {
+                tx.delete(keyspace::lease(lease.fencing_token));
             }
             released != Released::NotCurrent
         })
@@ -53,7 +53,7 @@ pub(crate) fn release<'a>(
 /// they simply run again.
 pub(crate) fn recover(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     for (key, bytes) in tx.scan(keyspace::LEASES, keyspace::LEASES, usize::MAX)? {
-        for LeaseRecord { queue, priority, record, seqs } in decode::<Vec<LeaseRecord>>("a claim", &bytes)? {
+        for LeaseRecord { queue, priority, record, seqs } in decode::<Vec<LeaseRecord>>("a lease record", &bytes)? {
             ready_queue::count_attempts(tx, queue.key(priority, record), &seqs)?;
         }
         tx.delete(key);
@@ -83,29 +83,32 @@ impl Store {
         budget: Option<OccupiedSlots>,
     ) -> Result<Vec<Lease>, StoreError> {
         let active = SharedLeases::clone(&self.0.active_leases);
-        let claim = lock_leases(&active).draw();
+        let fencing_token = lock_leases(&active).next_token();
         let leased = self.transact(move |tx| {
             let mut active = lock_leases(&active);
             let selected = ready_queue::pick(tx, &queues, want, &active)?;
             if selected.is_empty() {
                 return Ok(Vec::new());
             }
-            let under_way = encode("a claim", &records_of(&selected))?;
-            active.hold(claim, &selected.iter().map(|selected| (&selected.queue, &selected.job)).collect::<Vec<_>>());
-            tx.put(keyspace::lease(claim), under_way);
+            let under_way = encode("a lease record", &records_of(&selected))?;
+            active.hold(
+                fencing_token,
+                &selected.iter().map(|selected| (&selected.queue, &selected.job)).collect::<Vec<_>>(),
+            );
+            tx.put(keyspace::lease(fencing_token), under_way);
             if let Some(OccupiedSlots { account, rule, occupied }) = budget {
                 let unused = u32::try_from(want - selected.len()).unwrap_or(0);
                 rate_slots::put(tx, &account, &rule, occupied.saturating_sub(unused));
             }
             let lease = |SelectedJob { record, mut job, .. }| {
                 job.attempts += 1;
-                Lease { attempt: job.attempts, job, claim, record }
+                Lease { attempt: job.attempts, job, fencing_token, record }
             };
             Ok(selected.into_iter().map(lease).collect())
         });
         let leased = leased.await;
         if leased.is_err() {
-            lock_leases(&self.0.active_leases).forget(claim);
+            lock_leases(&self.0.active_leases).forget(fencing_token);
         }
         leased
     }
@@ -114,7 +117,7 @@ impl Store {
     pub fn abandon(&self, leases: &[Lease]) {
         let mut active = lock_leases(&self.0.active_leases);
         for lease in leases {
-            // The claim's record stays until the next start; it does no harm.
+            // The record of the leases stays until the next start; it does no harm.
             active.release(lease);
             self.0.signals.raise([Signal::Queue(Queue::of(&lease.job))].into());
         }

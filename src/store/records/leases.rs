@@ -1,7 +1,8 @@
 //! Leases (`l`): which jobs have an attempt under way, for the start after a crash.
 //!
-//! Leases live in memory (`tx::active_leases`). On disk is one record a claim, written with the budget's occupied slots
-//! before any call leaves, so that attempts that a crash cut off are counted at the next start. A late attempt's claim is not the current one, and its result is dropped.
+//! Leases live in memory (`tx::active_leases`). On disk is one record for those that one commit took, under their
+//! fencing token, written with the budget's occupied slots before any call leaves: so attempts that a crash cut off are
+//! counted at the next start. A late attempt's fencing token is not the current one, and its result is dropped.
 
 use std::collections::HashSet;
 

@@ -230,7 +230,7 @@ async fn a_late_attempt_is_fenced_off() {
     assert!(f.lease(QueueKind::List, 1).await.is_empty(), "leased once only");
     f.store.abandon(std::slice::from_ref(&late));
     let current = f.lease(QueueKind::List, 1).await.remove(0);
-    assert_ne!(late.claim, current.claim);
+    assert_ne!(late.fencing_token, current.fencing_token);
     assert_eq!(f.settle(late, page(&[("1", 1, 0)], Next::End)).await, Settled::LeaseLost);
     assert_eq!(f.settle(current.clone(), page(&[("2", 1, 0)], Next::End)).await, Settled::Applied);
     assert_eq!(f.settle(current, page(&[("3", 1, 0)], Next::End)).await, Settled::LeaseLost);

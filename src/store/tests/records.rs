@@ -47,7 +47,7 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     assert_eq!(again[0].attempt, 1, "a postponed attempt does not count");
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.leased_jobs), (1, 1, 1));
-    assert!(f.kv.scan(b"l", b"l").count() == 1, "only the claim under way is on disk");
+    assert!(f.kv.scan(b"l", b"l").count() == 1, "only the lease under way is on disk");
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn attempts_that_a_crash_cut_off_are_counted_and_their_jobs_are_still_ther
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     assert_eq!(f.lease(QueueKind::Detail, 2).await.len(), 2);
     for attempts in [[1, 2, 2], [2, 3, 3]] {
-        // The process before is gone with its claims; the engine's content is what is left.
+        // The process before is gone with its leases; the engine's content is what is left.
         let store =
             Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap();
         let leases = store.lease(vec![f.queue(QueueKind::Detail)], 9, None).await.unwrap();

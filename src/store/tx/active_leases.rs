@@ -1,4 +1,4 @@
-//! Attempts under way, in memory: which claim holds which job, and which documents are being read.
+//! Attempts under way, in memory: the fencing token of each leased job, and which documents are being read.
 //!
 //! One process has the directory, so what is here is complete. What a restart must know of it is in `records::leases`.
 
@@ -13,19 +13,19 @@ pub(crate) enum Released {
     /// Another attempt has the job, or none.
     NotCurrent,
     Current,
-    /// It was the last one of its claim.
-    LastOfClaim,
+    /// Likewise, and the last one with its fencing token.
+    LastOfToken,
 }
 
-/// The claims of this process.
+/// The leases of this process.
 #[derive(Default)]
 pub(crate) struct ActiveLeases {
-    last: u64,
-    /// The claim on each job, by seq.
+    last_token: u64,
+    /// The fencing token of each job, by seq.
     of: HashMap<u64, u64>,
-    /// How many jobs of each claim are under way.
+    /// How many jobs of each fencing token are under way.
     left: HashMap<u64, usize>,
-    /// The documents that are being read, by queue, each with its claim.
+    /// The documents that are being read, by queue, each with its fencing token.
     documents: HashMap<Queue, HashMap<String, u64>>,
 }
 
@@ -40,10 +40,10 @@ impl ActiveLeases {
         self.of.contains_key(&seq)
     }
 
-    /// The number of a claim to come.
-    pub(crate) fn draw(&mut self) -> u64 {
-        self.last += 1;
-        self.last
+    /// A new fencing token.
+    pub(crate) fn next_token(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
     }
 
     /// The documents of a queue that are being read.
@@ -51,24 +51,24 @@ impl ActiveLeases {
         self.documents.get(queue)
     }
 
-    pub(crate) fn hold(&mut self, claim: u64, jobs: &[(&Queue, &Job)]) {
-        self.left.insert(claim, jobs.len());
+    pub(crate) fn hold(&mut self, token: u64, jobs: &[(&Queue, &Job)]) {
+        self.left.insert(token, jobs.len());
         for (queue, job) in jobs {
-            self.of.insert(job.seq, claim);
+            self.of.insert(job.seq, token);
             let Some(id) = job.document() else { continue };
             match self.documents.get_mut(*queue) {
-                Some(ids) => drop(ids.insert(id.to_owned(), claim)),
-                None => drop(self.documents.insert((*queue).clone(), [(id.to_owned(), claim)].into())),
+                Some(ids) => drop(ids.insert(id.to_owned(), token)),
+                None => drop(self.documents.insert((*queue).clone(), [(id.to_owned(), token)].into())),
             }
         }
     }
 
-    /// Ends a claim whose commit failed.
-    pub(crate) fn forget(&mut self, claim: u64) {
-        if self.left.remove(&claim).is_some() {
-            self.of.retain(|_, of| *of != claim);
+    /// Ends leases whose commit failed.
+    pub(crate) fn forget(&mut self, token: u64) {
+        if self.left.remove(&token).is_some() {
+            self.of.retain(|_, of| *of != token);
             self.documents.retain(|_, ids| {
-                ids.retain(|_, of| *of != claim);
+                ids.retain(|_, of| *of != token);
                 !ids.is_empty()
             });
         }
@@ -76,7 +76,7 @@ impl ActiveLeases {
 
     /// Ends an attempt.
     pub(crate) fn release(&mut self, lease: &Lease) -> Released {
-        if self.of.get(&lease.job.seq) != Some(&lease.claim) {
+        if self.of.get(&lease.job.seq) != Some(&lease.fencing_token) {
             return Released::NotCurrent;
         }
         self.of.remove(&lease.job.seq);
@@ -89,12 +89,12 @@ impl ActiveLeases {
                 }
             }
         }
-        let Some(left) = self.left.get_mut(&lease.claim) else { return Released::Current };
+        let Some(left) = self.left.get_mut(&lease.fencing_token) else { return Released::Current };
         *left -= 1;
         if *left > 0 {
             return Released::Current;
         }
-        self.left.remove(&lease.claim);
-        Released::LastOfClaim
+        self.left.remove(&lease.fencing_token);
+        Released::LastOfToken
     }
 }

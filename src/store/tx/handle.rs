@@ -46,8 +46,8 @@ pub(in crate::store) struct Inner {
 
 pub(crate) type SharedLeases = Arc<Mutex<ActiveLeases>>;
 
-pub(crate) fn lock_leases(claims: &SharedLeases) -> MutexGuard<'_, ActiveLeases> {
-    claims.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock_leases(leases: &SharedLeases) -> MutexGuard<'_, ActiveLeases> {
+    leases.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store {
