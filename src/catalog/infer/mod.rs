@@ -164,8 +164,8 @@ struct Level<'a> {
     one: &'a str,
     /// The pointer to its array, with `*`.
     from: String,
-    /// The ids of the ancestors of the array, the nearest last: name, pointer, type.
-    above: &'a [Option<(String, String, String)>],
+    /// The ids of the ancestors of the array, the nearest last.
+    above: &'a [Option<OwnId>],
 }
 
 /// What a table has so far.
@@ -181,8 +181,8 @@ impl Tables<'_> {
     fn read(&mut self, level: &Level<'_>, shape: &Shape) -> Vec<Column> {
         let mut drafted = Drafted { names: Names::with([self.id_column]), columns: Vec::new(), arrays: Vec::new() };
         for (up, holder) in level.above.iter().rev().enumerate() {
-            let Some((name, pointer, kind)) = holder else { continue };
-            let (name, pointer, kind) = (drafted.names.column(level.one, name), pointer.clone(), kind.clone());
+            let Some(OwnId { column, pointer, kind }) = holder else { continue };
+            let (name, pointer, kind) = (drafted.names.column(level.one, column), pointer.clone(), kind.clone());
             drafted.columns.push(Column { name, key: "above", pointer, up: up + 1, kind });
         }
         let of_elements = match shape.form() {
@@ -259,15 +259,22 @@ fn star(from: &str) -> &'static str {
     if from.is_empty() { "" } else { "/*" }
 }
 
-/// The id of the elements of an array, as a column of the tables within: name, pointer, type.
-fn own_id(one: &str, shape: &Shape) -> Option<(String, String, String)> {
+/// The id of the elements of an array, as a column of the tables within.
+#[derive(Clone)]
+struct OwnId {
+    column: String,
+    pointer: String,
+    kind: String,
+}
+
+fn own_id(one: &str, shape: &Shape) -> Option<OwnId> {
     let ids = shape.members.keys().filter(|name| is_name(name) && shape.is_in_all(name));
     let named = ids.filter(|name| snake(name) == "id" || snake(name).ends_with("_id"));
     // The element's own id is preferred to a reference to something else.
     let name = named.min_by_key(|name| (snake(name) != "id", !one.ends_with(snake(name).trim_end_matches("_id"))))?;
     let Form::Value(kind) = shape.members.get(name)?.form() else { return None };
     let column = if snake(name) == "id" { format!("{one}_id") } else { snake(name) };
-    Some((column, format!("/{}", token(name)), kind))
+    Some(OwnId { column, pointer: format!("/{}", token(name)), kind })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::store::keyspace;
 use crate::store::ops::archive;
 use crate::store::ops::park::{self, Refusal};
 use crate::store::ops::run_progress::RunCounts;
-use crate::store::records::outbox::{self, OutboxItem, OutboxPosition};
+use crate::store::records::outbox::{self, OutboxItem, OutboxPosition, RemovedEntry};
 use crate::store::records::shops;
 use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
@@ -44,7 +44,7 @@ pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError
 
 pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now: i64) -> Result<(), StoreError> {
     let mut counts = RunCounts::default();
-    for (version, head, sealed) in outbox::remove(tx, positions)? {
+    for RemovedEntry { version, head, sealed } in outbox::remove(tx, positions)? {
         if !archive::apply(tx, version, &head, &sealed)? {
             outbox::append(tx, &head, &sealed, now)?;
             continue;
@@ -89,7 +89,7 @@ pub(crate) fn document(version: u64, head: DocumentHead, body: Vec<u8>) -> Docum
 impl Store {
     /// The oldest entries in records above that of `after`, about `count` and about `bytes` (as stored):
     /// records are read whole. Their documents are opened; one that cannot be is logged and left out, so that it holds
-    /// up no other: the sink lacks it, and gaps are read again after the next full walk.
+    /// up no other: the sink lacks it, and the repair after the next full walk re-reads it.
     ///
     /// # Errors
     /// The engine's read errors.
@@ -157,7 +157,7 @@ impl Store {
         let now = self.now();
         self.transact(move |tx| {
             let mut counts = RunCounts::default();
-            for (_, head, _) in outbox::remove(tx, &positions)? {
+            for RemovedEntry { head, .. } in outbox::remove(tx, &positions)? {
                 // Documents that still move from the archive need the key; the last step of the move ends that.
                 let is_kept = matches!(head, Head::ShopDeleted { purge: false, .. })
                     && tx.pairs(keyspace::ARCHIVE, keyspace::ARCHIVE).next().is_some();
@@ -194,7 +194,7 @@ impl Store {
     pub async fn park_entry(&self, position: OutboxPosition, reason: String, attempts: u32) -> Result<(), StoreError> {
         let (now, parked_max) = (self.now(), self.parked_max());
         let paused = self.transact(move |tx| {
-            if let Some((_, head, sealed)) = outbox::remove(tx, &[position])?.pop() {
+            if let Some(RemovedEntry { head, sealed, .. }) = outbox::remove(tx, &[position])?.pop() {
                 park::park_entry(tx, head, sealed, Refusal { reason, attempts }, now)?;
             }
             park::pause_full(tx, parked_max, now)

@@ -27,7 +27,7 @@ use crate::store::records::runs;
 use crate::store::tx::committer::{self, Committer};
 use crate::store::tx::counters;
 use crate::store::tx::handle::{Inner, SharedLeases, Store};
-use crate::store::tx::notify::Signals;
+use crate::store::tx::notify::{Receivers, Signals};
 use crate::store::tx::uncommitted_calls::UncommittedCalls;
 
 pub(crate) const CURSOR_KEY: &[u8] = b"mcursor_key";
@@ -136,14 +136,14 @@ impl Store {
         committer::run_once(&*kv, dead_letters::recount)?;
         committer::run_once(&*kv, lease::recover)?;
         runs::build(&*kv)?;
-        let (signals, receiver, ended_runs) = Signals::new();
+        let (signals, Receivers { queues, ended_runs }) = Signals::new();
         let signals = Arc::new(signals);
         let committer = start(Arc::clone(&kv), Arc::clone(&signals))?;
         Ok(Inner {
             kv,
             committer,
             signals,
-            queues: Mutex::new(Some(receiver)),
+            queues: Mutex::new(Some(queues)),
             ended_runs: Mutex::new(Some(ended_runs)),
             active_leases: SharedLeases::default(),
             calls: UncommittedCalls::default(),

@@ -204,8 +204,15 @@ pub(crate) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now:
     Ok(())
 }
 
-/// Takes entries out, each with its version; those that are not there any more are passed over.
-pub(crate) fn remove(tx: &mut Tx<'_>, positions: &[OutboxPosition]) -> Result<Vec<(u64, Head, Vec<u8>)>, StoreError> {
+/// An entry that was taken out of the outbox.
+pub(crate) struct RemovedEntry {
+    pub(crate) version: u64,
+    pub(crate) head: Head,
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// Takes entries out; those that are not there any more are passed over.
+pub(crate) fn remove(tx: &mut Tx<'_>, positions: &[OutboxPosition]) -> Result<Vec<RemovedEntry>, StoreError> {
     let mut wanted: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     for position in positions {
         wanted.entry(position.record).or_default().insert(position.version);
@@ -217,7 +224,8 @@ pub(crate) fn remove(tx: &mut Tx<'_>, positions: &[OutboxPosition]) -> Result<Ve
         let mut left = Vec::new();
         for entry in entries(&bytes)? {
             if versions.contains(&entry.version) {
-                removed.push((entry.version, entry.head()?, entry.sealed.to_vec()));
+                let (head, sealed) = (entry.head()?, entry.sealed.to_vec());
+                removed.push(RemovedEntry { version: entry.version, head, sealed });
                 tx.count(Counter::Outbox, -1);
                 tx.count(Counter::OutboxBytes, -i64::try_from(entry.len()).unwrap_or(i64::MAX));
             } else {

@@ -54,7 +54,7 @@ pub enum Signal {
     Changed(Changed),
 }
 
-/// The receiving ends.
+/// Where the commits' signals arrive, but for those of [`Receivers`].
 #[derive(Debug)]
 pub struct Signals {
     queues: mpsc::UnboundedSender<Queue>,
@@ -70,24 +70,27 @@ pub struct Signals {
     pub progress: Notify,
 }
 
+/// Signals that have one receiver, none of which may be missed.
+pub(crate) struct Receivers {
+    /// For the lanes.
+    pub(crate) queues: mpsc::UnboundedReceiver<Queue>,
+    pub(crate) ended_runs: mpsc::UnboundedReceiver<u64>,
+}
+
 impl Signals {
-    /// The signals, the stream of queue names for the lanes, and that of runs that ended.
-    pub(crate) fn new() -> (Signals, mpsc::UnboundedReceiver<Queue>, mpsc::UnboundedReceiver<u64>) {
-        let (queues, receiver) = mpsc::unbounded_channel();
+    pub(crate) fn new() -> (Signals, Receivers) {
+        let (to_queues, queues) = mpsc::unbounded_channel();
         let (ended, ended_runs) = mpsc::unbounded_channel();
-        (
-            Signals {
-                queues,
-                ended,
-                changes: Mutex::default(),
-                changed: Notify::new(),
-                outbox: Notify::new(),
-                timer: Notify::new(),
-                progress: Notify::new(),
-            },
-            receiver,
-            ended_runs,
-        )
+        let signals = Signals {
+            queues: to_queues,
+            ended,
+            changes: Mutex::default(),
+            changed: Notify::new(),
+            outbox: Notify::new(),
+            timer: Notify::new(),
+            progress: Notify::new(),
+        };
+        (signals, Receivers { queues, ended_runs })
     }
 
     pub(crate) fn raise(&self, signals: BTreeSet<Signal>) {
