@@ -80,7 +80,7 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
     if args.repair {
         let mut queued = 0;
         for shop in &shops {
-            queued += service.close_gaps(&shop.id).await?.unwrap_or(0);
+            queued += service.repair(&shop.id).await?.unwrap_or(0);
         }
         if !args.quiet {
             print_stderr(format_args!("{queued} documents are re-read or rewritten"));

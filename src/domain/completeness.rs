@@ -72,7 +72,7 @@ pub enum GapReason {
     ListingInSink,
     /// Its rows in the child tables differ from those that the stored document yields.
     ChildrenInSink,
-    /// It was written, is no longer in the sink, and cannot be read again: the API no longer has it, or no longer lists it.
+    /// It was written, is no longer in the sink, and cannot be re-read: the API no longer has it, or no longer lists it.
     Unrecoverable,
 }
 
@@ -95,7 +95,7 @@ pub struct SinkLoss {
     /// When it was found.
     pub since: Millis,
     pub stage: LossStage,
-    /// Documents that are still missing after all that can be was read again.
+    /// Documents that are still missing after the repair.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing: u64,
 }
@@ -111,9 +111,9 @@ fn is_zero(count: &u64) -> bool {
 pub enum LossStage {
     /// Its documents are to be compared with the sink.
     Suspected,
-    /// What was missing is sent or read again.
+    /// What was missing is sent again or re-read.
     Repairing,
-    /// The rest cannot be brought back.
+    /// The rest cannot be re-read.
     Lasting,
 }
 

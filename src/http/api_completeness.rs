@@ -1,4 +1,4 @@
-//! `/api/v1/shops/{shop_id}/completeness`: compares listed documents with the sink, and re-fetches missing ones.
+//! `/api/v1/shops/{shop_id}/completeness`: compares listed documents with the sink, and repairs what is missing.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let path = warp::path!("api" / "v1" / "shops" / Segment / "completeness").map(|Segment(id)| id).boxed();
     let at = |name, scope| Endpoint { name, scope, media_type: JSON };
     let show = path.clone().and(get_or_head()).boxed();
-    let close = path.and(warp::post()).boxed();
+    let by_post = path.and(warp::post()).boxed();
     endpoint(api, at("show completeness", RequiredScope::Read), show, show_completeness)
-        .or(endpoint(api, at("close gaps", RequiredScope::Admin), close, close_gaps))
+        .or(endpoint(api, at("close gaps", RequiredScope::Admin), by_post, repair))
         .unify()
         .boxed()
 }
@@ -55,18 +55,18 @@ pub(crate) fn completeness_form(shop_id: String, mut resources: Vec<Completeness
     CompletenessForm { shop_id, complete, resources }
 }
 
-/// Number of documents queued for re-fetch.
+/// Number of documents queued to be sent again or re-read.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Asked)]
 pub(super) struct QueuedForm {
     asked: u64,
 }
 
-async fn close_gaps(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
+async fn repair(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     api.has_shop(&call.grant, &shop_id)?;
     let (grant, fields) = call.fields(&api.limits).await?;
     fields.finish()?;
-    let asked = api.service.close_gaps(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "queued missing documents for re-fetch");
+    let asked = api.service.repair(&shop_id).await?.ok_or_else(Problem::not_found)?;
+    tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "queued missing documents to be sent again or re-read");
     Reply::json_with(StatusCode::ACCEPTED, &QueuedForm { asked })
 }

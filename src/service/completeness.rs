@@ -1,8 +1,8 @@
-//! Completeness: compares listed documents with the sink, and repairs gaps.
+//! Completeness: compares listed documents with the sink, and repairs what is missing.
 //!
 //! Used by the HTTP API and `waybill verify`. Sync continues meanwhile, so one comparison may miss a document that is
 //! moving between two places: a gap is what two consecutive comparisons both miss. After each full walk except the
-//! first, gaps are repaired automatically, for example after a restore of the database from a backup.
+//! first, resources are repaired automatically, for example after a restore of the database from a backup.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -57,21 +57,21 @@ pub(super) struct Comparison {
     truncated: bool,
 }
 
-/// Number of repaired gaps.
+/// What a repair did.
 #[derive(Default)]
 pub(super) struct Repaired {
     /// Sent to the sink again.
     resent: u64,
-    /// Queued for re-fetch.
+    /// Queued to be re-read.
     queued: u64,
     /// There are more gaps.
     truncated: bool,
-    /// Some gap cannot be repaired.
+    /// Some document cannot be re-read.
     is_hopeless: bool,
 }
 
 impl Repaired {
-    /// Documents that were sent to the sink again, or will be read again.
+    /// Documents that were sent to the sink again, or will be re-read.
     pub(super) fn count(&self) -> u64 {
         self.resent + self.queued
     }
@@ -92,16 +92,17 @@ impl Service {
         Ok(Some(found))
     }
 
-    /// Queues all missing documents of a shop for re-fetch; returns their number. None: no such shop.
+    /// Repairs a shop on request: queues what is missing in the sink to be sent again or re-read; returns how many
+    /// documents. None: no such shop.
     ///
     /// # Errors
     /// As [`Service::completeness`].
-    pub async fn close_gaps(&self, shop_id: &str) -> Result<Option<u64>, ServiceError> {
+    pub async fn repair(&self, shop_id: &str) -> Result<Option<u64>, ServiceError> {
         let Some(shop) = self.store.shop(shop_id)? else { return Ok(None) };
         let _one = self.completeness_lock.lock().await;
         let mut queued = 0;
         for definition in self.definitions_of(&shop) {
-            let repaired = self.close_gaps_of(&shop, definition, true).await?;
+            let repaired = self.repair_resource(&shop, definition, true).await?;
             self.follow_repair(&shop, definition, &repaired).await?;
             queued += repaired.count();
         }
@@ -110,8 +111,8 @@ impl Service {
         Ok(Some(queued))
     }
 
-    /// Repairs the gaps of a resource. `asks_again`: reads even documents that the API did not know when it was last asked.
-    pub(super) async fn close_gaps_of(
+    /// Repairs a resource. `asks_again`: re-reads even documents that the API did not know when it was last asked.
+    pub(super) async fn repair_resource(
         &self,
         shop: &Shop,
         definition: &Definition,
@@ -120,7 +121,7 @@ impl Service {
         let (mut all, mut rewritten) = (Repaired::default(), BTreeSet::new());
         // A comparison names a bounded number of gaps; repaired ones are not in the next.
         loop {
-            let some = self.repair_some_gaps(shop, definition, &mut rewritten, asks_again).await?;
+            let some = self.repair_once(shop, definition, &mut rewritten, asks_again).await?;
             all.resent += some.resent;
             all.queued += some.queued;
             all.is_hopeless |= some.is_hopeless;
@@ -150,9 +151,9 @@ impl Service {
         Ok(())
     }
 
-    /// Repairs the gaps of one comparison. Rewrites the child rows of a document at most once (`rewritten`): a trigger
+    /// Repairs what one comparison names. Rewrites the child rows of a document at most once (`rewritten`): a trigger
     /// in the database may change them each time.
-    async fn repair_some_gaps(
+    async fn repair_once(
         &self,
         shop: &Shop,
         definition: &Definition,
@@ -182,7 +183,7 @@ impl Service {
         let count = missing.len() as u64;
         let queued = match &definition.detail {
             Some(_) => {
-                self.store.read_again(&shop.id, &definition.name, named(missing)).await?;
+                self.store.reread_documents(&shop.id, &definition.name, named(missing)).await?;
                 count
             }
             // The next full walk takes the rows as changed.
@@ -191,7 +192,7 @@ impl Service {
         Ok(Repaired { resent: resent + restored, queued, truncated, is_hopeless: is_any_hopeless })
     }
 
-    /// Repairs gaps after full walks, until the process ends.
+    /// Repairs resources after full walks, until the process ends.
     pub(crate) async fn repair_after_walks(self, stop: CancellationToken) {
         let mut mirror_due = Instant::now();
         while !stop.is_cancelled() {
@@ -220,7 +221,7 @@ impl Service {
         }
     }
 
-    /// Repairs the gaps of resources with a new full walk; returns whether there was one.
+    /// Repairs resources with a new full walk; returns whether there was one.
     async fn repair_walked(&self) -> Result<bool, CompareError> {
         let mut checked = false;
         for shop in self.store.shops()?.into_iter().filter(|shop| shop.state == ShopState::Active) {
@@ -235,7 +236,7 @@ impl Service {
                 // The documents of the first walk are still being written.
                 if known.is_some() {
                     let _one = self.completeness_lock.lock().await;
-                    let repaired = self.close_gaps_of(&shop, definition, false).await?;
+                    let repaired = self.repair_resource(&shop, definition, false).await?;
                     self.follow_repair(&shop, definition, &repaired).await?;
                     self.check_sink_soon();
                     report_repaired(&shop, definition, repaired.count());
@@ -348,7 +349,7 @@ impl Service {
     }
 }
 
-/// Counts and logs what a repair without request sends or reads again, if that is anything.
+/// Counts and logs what a repair without request sends again or re-reads, if that is anything.
 pub(super) fn report_repaired(shop: &Shop, definition: &Definition, documents: u64) {
     if documents == 0 {
         return;
@@ -390,7 +391,7 @@ impl Comparison {
                     counts.gone_but_listed += u64::from(is_listed);
                     continue;
                 }
-                // Its row is read again by the next full walk.
+                // The next full walk re-reads its row.
                 (LedgerState::Read { is_lost: true, .. }, None) if !has_detail && is_listed => {
                     counts.pending += 1;
                     continue;

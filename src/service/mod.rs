@@ -13,7 +13,7 @@
 //! | `runs` | runs, parked jobs, calls |
 //! | `forecast`, `waits` | when a run will end, and what it waits for |
 //! | `plan` | what the next walks cost |
-//! | `completeness` | compares listed documents with the sink, repairs gaps |
+//! | `completeness` | compares listed documents with the sink, repairs what is missing |
 //! | `sink_progress` | how far these two are |
 //! | `sink_check` | finds that the sink lost documents, and repairs it |
 //! | `move_archive` | moves the embedded archive to MySQL |

@@ -258,11 +258,11 @@ impl Service {
         self.repair_mirror().await
     }
 
-    /// Compares a resource, and has what is missing sent or read again.
+    /// Compares a resource, and has what is missing sent again or re-read.
     async fn begin_repair(&self, shop: &Shop, definition: &Definition, loss: SinkLoss) -> Result<(), CompareError> {
         let repaired = {
             let _one = self.completeness_lock.lock().await;
-            self.close_gaps_of(shop, definition, false).await?.count()
+            self.repair_resource(shop, definition, false).await?.count()
         };
         report_repaired(shop, definition, repaired);
         let loss = SinkLoss { stage: LossStage::Repairing, ..loss };

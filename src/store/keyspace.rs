@@ -19,7 +19,7 @@
 //! | `d` | shop, resource, id | ledger: the document |
 //! | `e` | shop | a shop whose state is being removed |
 //! | `f` | resource | fields of documents that no column takes |
-//! | `g` | shop, resource | the full walk after which gaps in the sink were last repaired |
+//! | `g` | shop, resource | the full walk after which it was last repaired |
 //! | `h` | shop, resource, combination, parked id | a parked job that a later successful walk resolves |
 //! | `i` | digest of a request's name | the stored response, sealed |
 //! | `j` | shop, resource, L or D, priority, record | ready jobs, alike but for seq and id |
@@ -146,7 +146,7 @@ of_texts! {
     detail_proof(shop, resource) = b'G';
     documents_of(shop, resource) = b'd';
     drift(resource) = b'f';
-    gaps(shop, resource) = b'g';
+    repaired_at(shop, resource) = b'g';
     parked_jobs_of(shop, resource) = b'h';
     parked_of_resource(shop, resource) = b'Y';
     parked_of_shop(shop) = b'y';

@@ -229,7 +229,7 @@ fn shop_operations() -> Vec<Operation> {
         Operation {
             answer: ("202", Some("Asked".to_owned())),
             problems: &[ABSENT, INVALID],
-            ..change("post", completeness, "close_gaps", "Re-fetch missing documents.")
+            ..change("post", completeness, "close_gaps", "Repair: send again or re-read missing documents.")
         },
     ]
 }

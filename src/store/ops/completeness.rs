@@ -130,11 +130,11 @@ impl Store {
         Ok(under_way)
     }
 
-    /// Queues these documents for another read, after which they are written even if unchanged. For resources with details.
+    /// Queues these documents to be re-read, after which they are written even if unchanged. For resources with details.
     ///
     /// # Errors
     /// The engine's errors; what was asked for before stays asked for.
-    pub async fn read_again(
+    pub async fn reread_documents(
         &self,
         shop: &str,
         resource: &str,
@@ -235,12 +235,12 @@ impl Store {
         Ok(done)
     }
 
-    /// The full walk after which the gaps of a shop's resource were last repaired.
+    /// The full walk after which a shop's resource was last repaired.
     ///
     /// # Errors
     /// The engine's read errors.
     pub fn repaired_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
-        let bytes = self.0.kv.get(&keyspace::gaps(shop, resource))?;
+        let bytes = self.0.kv.get(&keyspace::repaired_at(shop, resource))?;
         bytes.map(|bytes| decode("the last repair", &bytes)).transpose()
     }
 
@@ -249,7 +249,7 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn store_repaired_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
-        let (shop, key) = (shop.to_owned(), keyspace::gaps(shop, resource));
+        let (shop, key) = (shop.to_owned(), keyspace::repaired_at(shop, resource));
         self.transact(move |tx| {
             // A shop may have been deleted meanwhile.
             if shops::is_known(tx, &shop)? {

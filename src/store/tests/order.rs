@@ -97,7 +97,7 @@ async fn no_walk_is_started_for_a_shop_that_is_gone() {
     let f = walked().await;
     assert!(f.store.delete_shop(&f.stream.shop, false).await.unwrap());
     assert!(f.store.start_runs([f.stream.clone()], Mode::Full, Trigger::Request).await.unwrap().is_empty());
-    f.store.read_again(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
+    f.store.reread_documents(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.open_runs), (0, 0));
 }
@@ -259,7 +259,7 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
     }
     f.read_details().await;
     f.drain().await;
-    f.store.read_again(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
+    f.store.reread_documents(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
     let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
     f.settle(lease, FetchedDocument { hash: 8, ..detail("1", None) }).await;
     let listed: Vec<bool> = f
