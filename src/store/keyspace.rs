@@ -1,44 +1,46 @@
-//! The table of keys: the only file that knows their bytes, but for the names below `m`. A prefix byte, then parts; texts end with a zero byte, which
-//! no id may hold, and numbers are big-endian, so that the order of keys is the order of meaning.
+//! The table of keys: the only file that knows their bytes, but for the names below `m`.
+//!
+//! A key is a prefix and then parts; texts end with a zero byte, which no id may hold, and numbers are big-endian, so that
+//! the order of keys is the order of meaning. A test compares this table with the code below (`tests/it/tidy.rs`).
 //!
 //! | prefix | key | value |
 //! | --- | --- | --- |
-//! | `C` | day (0: ever), rule | calls, by how they were answered |
-//! | `G` | shop, resource | whether its detail call works: only then is a document that is "not found" gone |
-//! | `M` | shop, resource | what the sink has lost of it; none: nothing that is known |
+//! | `s` | shop | shop, its sealed secret and data key |
+//! | `c` | client id | shop id |
+//! | `t` | client id | sealed access token |
+//! | `e` | shop | a shop whose state is being removed |
+//! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
 //! | `P` | shop | its rows were deleted for good |
-//! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
-//! | `S` | shop, resource, combination | the results of its last runs and calls, for the health |
+//! | `a` | digest of an API key | what it grants |
+//! | `i` | digest of a request's name | the stored response, sealed |
+//! | `n` | time, digest of a request's name | stored responses by age |
+//! | `u` | run | run with its counters |
 //! | `Us` | shop, resource, combination, run | index of runs: the letter of its state |
 //! | `Ur` | resource, class of state, run | index of runs: nothing |
-//! | `W` | shop, resource, combination | what its last walks cost |
-//! | `Y` | shop, resource | how much of it is parked; none: nothing |
-//! | `a` | digest of an API key | what it grants |
-//! | `b` | account, rule | occupied slots of a budget |
-//! | `c` | client id | shop id |
-//! | `d` | shop, resource, id | ledger: the document |
-//! | `e` | shop | a shop whose state is being removed |
-//! | `f` | resource | fields of documents that no column takes |
-//! | `g` | shop, resource | the full walk after which it was last repaired |
-//! | `h` | shop, resource, combination, parked id | a parked job that a later successful walk resolves |
-//! | `i` | digest of a request's name | the stored response, sealed |
-//! | `j` | shop, resource, L or D, priority, record | ready jobs, alike but for seq and id |
-//! | `k` | shop, resource, combination | checkpoint |
-//! | `l` | fencing token | the jobs that one commit leased, while their attempts are under way |
-//! | `m` | name | store-wide values and counters |
-//! | `n` | time, digest of a request's name | stored responses by age |
-//! | `o` | version of the first | outbox entries |
-//! | `p` | id | parked |
-//! | `q` | account, rule | a pause that the API, or (no account, `login`) the login host, asked for |
-//! | `r` | shop, resource, combination, id | ledger: the list row |
-//! | `s` | shop | shop, its sealed secret and data key |
-//! | `t` | client id | sealed token |
-//! | `u` | run | run |
 //! | `v` | shop, resource, combination | the run that walks the stream |
-//! | `w` | due time, seq | a delayed job |
+//! | `k` | shop, resource, combination | checkpoint |
+//! | `D` | shop, resource, combination | why the last walk of the stream does not prove that it saw the whole list |
+//! | `S` | shop, resource, combination | the results of its last runs and calls, for the health |
+//! | `W` | shop, resource, combination | what its last walks cost, for forecasts |
+//! | `G` | shop, resource | whether its detail call works: only then is a document that is "not found" gone |
+//! | `r` | shop, resource, combination, id | ledger: the list row (digest, first and last seen) |
+//! | `d` | shop, resource, id | ledger: the document (digest, version, next re-read) |
+//! | `j` | shop, resource, `L` or `D`, priority, record | ready jobs, alike but for seq and id |
+//! | `w` | due time, seq | a delayed job: a retry or a planned re-read |
+//! | `l` | fencing token | the jobs that one commit leased, while their attempts are under way |
+//! | `b` | account, rule | occupied slots of a budget |
+//! | `q` | account, rule | a pause that the API, or (no account, `login`) the login host, asked for |
+//! | `o` | version of the first | outbox entries |
 //! | `x` | resource, shop, id | archived document |
+//! | `p` | id | parked page or document with its reason |
+//! | `h` | shop, resource, combination, parked id | a parked job that a later successful walk resolves |
 //! | `y` | shop | how much of it is parked; none: nothing |
-//! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
+//! | `Y` | shop, resource | how much of it is parked; none: nothing |
+//! | `g` | shop, resource | the full walk after which it was last repaired |
+//! | `M` | shop, resource | what the sink has lost of it; none: nothing that is known |
+//! | `f` | resource | fields of documents that no column takes |
+//! | `C` | day (0: ever), rule | calls, by how they were answered |
+//! | `m` | name | store-wide values: sequences, counters, format, cursor key, last served ticks of the schedule |
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::process::Command;
 
 use imports::{Room, in_circles};
 
+#[path = "document_names.rs"]
+mod document_names;
 #[path = "imports.rs"]
 mod imports;
 
@@ -229,6 +232,27 @@ fn prefixes_of_keys_stand_in_the_table_of_keys_only() {
 }
 
 #[test]
+fn each_prefix_of_keys_is_in_the_table_of_keys() {
+    let text = fs::read_to_string(root().join("src/store/keyspace.rs")).unwrap();
+    let (table, code): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| is_comment(line));
+    let rows = table.iter().filter_map(|line| line.strip_prefix("//! | `")?.split_once('`'));
+    let rows: BTreeSet<&str> = rows.map(|(prefix, _)| prefix).collect();
+    let code = code.join("\n");
+    let mut made = BTreeSet::from(["m"]);
+    for quote in ["'", "\""] {
+        for (at, begin) in code.match_indices(&format!("b{quote}")) {
+            let literal = code.get(at + begin.len()..).unwrap_or_default().split(quote).next();
+            made.extend(literal.filter(|literal| literal.chars().all(char::is_alphabetic)));
+        }
+    }
+    // Parts within keys: the kind of a queue's jobs. Not a prefix of its own: what the two indexes of runs begin with.
+    let parts = ["L", "U"];
+    let missing: Vec<&str> = made.iter().copied().filter(|one| !rows.contains(one) && !parts.contains(one)).collect();
+    let stale: Vec<&&str> = rows.difference(&made).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "not in the table: {missing:?}; in no code: {stale:?}");
+}
+
+#[test]
 fn the_engine_has_never_heard_of_a_marketplace() {
     assert_none(&offences(|file, line| {
         let lower = line.to_lowercase();
@@ -373,52 +397,6 @@ fn scripts_can_be_run_and_stop_at_the_first_error() {
 fn faults_of_the_mutation_test_fit_their_sources() {
     let checked = Command::new(root().join("scripts/plant")).arg("--check").output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-}
-
-/// What a page puts in backticks, without code blocks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2).filter(|piece| !piece.contains(char::is_whitespace))
-}
-
-#[test]
-fn what_the_documents_name_exists() {
-    let read = |page: &str| fs::read_to_string(root().join(page)).unwrap();
-    let program: Vec<(String, String)> =
-        [files("src", ".rs"), files("crates", ".rs"), files("tests/it", ".rs")].concat();
-    let is_there = |name: &str| {
-        let (function, file) = (format!("fn {name}("), format!("{name}.rs"));
-        program
-            .iter()
-            .any(|(path, text)| path.split('/').any(|part| part == name || part == file) || text.contains(&function))
-    };
-    let rig = read("tests/rig/tests.rs");
-    let mut found = Vec::new();
-    for page in ["docs/promises.md", "docs/architecture.md", "docs/bol-api.md", "src/lib.rs"] {
-        let text = read(page);
-        for name in quoted(&text) {
-            let is_path = name.ends_with(".rs") && page.starts_with("docs") && !name.contains("..");
-            if is_path && ![root().join(name), root().join("src").join(name)].iter().any(|path| path.exists()) {
-                found.push(format!("{page}: there is no file {name}"));
-            }
-            if let Some((_, last)) = name.rsplit_once("::")
-                && !is_there(last)
-            {
-                found.push(format!("{page}: {name} is neither a test nor a module"));
-            }
-        }
-        for (at, begin) in text.match_indices("ig: `") {
-            let mut rest = text.get(at + begin.len()..).unwrap_or_default().split('`');
-            while let Some(name) = rest.next() {
-                if !rig.contains(&format!("name: \"{name}\"")) {
-                    found.push(format!("{page}: the rig has no test {name}"));
-                }
-                if rest.next().is_none_or(|between| between.trim() != ",") {
-                    break;
-                }
-            }
-        }
-    }
-    assert_none(&found);
 }
 
 #[test]
