@@ -88,7 +88,9 @@ impl Service {
                 let at_pace = || so_far.saturating_mul(expected.saturating_sub(run.pages)) / run.pages.max(1);
                 by_rule.unwrap_or_else(at_pace).max(details.unwrap_or(0))
             }
-            _ => return None,
+            RunState::Done | RunState::Failed | RunState::Canceled | RunState::Unproved | RunState::Stopped => {
+                return None;
+            }
         };
         Some(now.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)))
     }

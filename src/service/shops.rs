@@ -201,7 +201,10 @@ impl Service {
                 // While logins are paused, earlier attempts are not even sent.
                 let after = match error.disposition() {
                     Disposition::Postpone { after } => after,
-                    _ => RETRY_AFTER,
+                    Disposition::Retry { .. }
+                    | Disposition::RetryOnce
+                    | Disposition::Park { .. }
+                    | Disposition::StopShop => RETRY_AFTER,
                 };
                 Err(ServiceError::LoginUnreachable { detail: error.to_string(), retry_after: Some(after) })
             }

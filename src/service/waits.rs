@@ -32,7 +32,9 @@ impl Service {
         let is_walking = match run.state {
             RunState::Walking => true,
             RunState::Fetching => false,
-            _ => return Ok(None),
+            RunState::Done | RunState::Failed | RunState::Canceled | RunState::Unproved | RunState::Stopped => {
+                return Ok(None);
+            }
         };
         if !waits.outbox_has_room {
             return Ok(Some(wait(WaitReason::Sink, None, "the sink to take rows, as the outbox is full")));

@@ -45,7 +45,10 @@ impl SinkError {
         let class = match self.class {
             SinkErrorClass::Disconnected => SinkErrorClass::Unavailable,
             SinkErrorClass::Repeat | SinkErrorClass::Poison | SinkErrorClass::Unknown => SinkErrorClass::Operator,
-            class => class,
+            class @ (SinkErrorClass::Unavailable
+            | SinkErrorClass::Unconfirmed
+            | SinkErrorClass::NoRoom
+            | SinkErrorClass::Operator) => class,
         };
         SinkError { class, ..self }
     }

@@ -8,7 +8,9 @@ pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
     match kind {
         ColumnKind::Text(_) | ColumnKind::Json => Some(text.to_owned()),
         ColumnKind::Decimal { scale, .. } => text_cell(kind, text).map(|_| plain(text, usize::from(scale))),
-        _ => text_cell(kind, text)?.as_text(),
+        ColumnKind::Datetime | ColumnKind::Date | ColumnKind::Integer | ColumnKind::Boolean => {
+            text_cell(kind, text)?.as_text()
+        }
     }
 }
 
@@ -17,7 +19,12 @@ pub(super) fn equals(kind: ColumnKind, value: &str, text: &str) -> bool {
     let Some(wanted) = held(kind, text) else { return false };
     match kind {
         ColumnKind::Decimal { .. } => held(kind, value).is_some_and(|value| value == wanted),
-        _ => value == wanted,
+        ColumnKind::Text(_)
+        | ColumnKind::Datetime
+        | ColumnKind::Date
+        | ColumnKind::Integer
+        | ColumnKind::Boolean
+        | ColumnKind::Json => value == wanted,
     }
 }
 

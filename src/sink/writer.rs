@@ -320,7 +320,12 @@ impl Writer {
                 *suspicions += 1;
                 *suspicions < SUSPICIONS_MAX
             }
-            _ => false,
+            SinkErrorClass::Unavailable
+            | SinkErrorClass::Unconfirmed
+            | SinkErrorClass::NoRoom
+            | SinkErrorClass::Operator
+            | SinkErrorClass::Poison
+            | SinkErrorClass::Unknown => false,
         };
         if later {
             tracing::debug!(error = error.text, "a document is deferred");

@@ -68,7 +68,11 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
                 | SinkErrorClass::Unavailable
                 | SinkErrorClass::NoRoom
                 | SinkErrorClass::Operator => server.message.clone(),
-                _ => without_values(&server.message),
+                // These may quote a value of a document.
+                SinkErrorClass::Repeat
+                | SinkErrorClass::Unconfirmed
+                | SinkErrorClass::Poison
+                | SinkErrorClass::Unknown => without_values(&server.message),
             };
             let text = tidy(&format!("MySQL error {}: {message}", server.code));
             with_remedy(class, text, remedy::of_code(server.code, &server.message).as_deref())

@@ -185,7 +185,12 @@ fn sql_kinds(columns: &[Column]) -> Option<Vec<String>> {
         .iter()
         .map(|column| match column.kind {
             ColumnKind::Text(length) => length.map(usize::from),
-            _ => None,
+            ColumnKind::Datetime
+            | ColumnKind::Date
+            | ColumnKind::Integer
+            | ColumnKind::Decimal { .. }
+            | ColumnKind::Boolean
+            | ColumnKind::Json => None,
         })
         .collect();
     let page = |lengths: &[Option<usize>]| -> usize {

@@ -194,7 +194,12 @@ impl Mysql {
                 // A full server can end the handshake with any error: a failed login must not park a document.
                 Err(match error.class {
                     SinkErrorClass::Operator | SinkErrorClass::NoRoom => error,
-                    _ => SinkError { class: SinkErrorClass::Unavailable, ..error },
+                    SinkErrorClass::Repeat
+                    | SinkErrorClass::Disconnected
+                    | SinkErrorClass::Unavailable
+                    | SinkErrorClass::Unconfirmed
+                    | SinkErrorClass::Poison
+                    | SinkErrorClass::Unknown => SinkError { class: SinkErrorClass::Unavailable, ..error },
                 })
             }
             Err(_) => Err(SinkError::new(

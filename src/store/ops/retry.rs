@@ -134,7 +134,9 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> R
             };
             outbox::append(tx, &Head::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
         }
-        other => outbox::append(tx, &other, sealed, now).map(drop),
+        head @ (Head::Checkpoint { .. } | Head::Shop { .. } | Head::ShopDeleted { .. }) => {
+            outbox::append(tx, &head, sealed, now).map(drop)
+        }
     }
 }
 

@@ -106,9 +106,13 @@ pub(crate) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<
     let mut ids = Vec::new();
     for entry in entries(record)? {
         match entry.head()? {
-            Head::Document(of) if of.shop == shop && of.resource == resource => ids.push(of.id),
-            Head::Listing { shop: of, resource: kind, id, .. } if of == shop && kind == resource => ids.push(id),
-            _ => {}
+            Head::Document(DocumentHead { shop: of, resource: kind, id, .. })
+            | Head::Listing { shop: of, resource: kind, id, .. } => {
+                if of == shop && kind == resource {
+                    ids.push(id);
+                }
+            }
+            Head::Checkpoint { .. } | Head::Shop { .. } | Head::ShopDeleted { .. } => {}
         }
     }
     Ok(ids)

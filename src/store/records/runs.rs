@@ -105,7 +105,9 @@ pub(crate) const OPEN: u8 = b'o';
 pub(crate) fn class(state: RunState) -> u8 {
     match state {
         RunState::Walking | RunState::Fetching => OPEN,
-        ended => letter(ended),
+        RunState::Done | RunState::Failed | RunState::Canceled | RunState::Unproved | RunState::Stopped => {
+            letter(state)
+        }
     }
 }
 
