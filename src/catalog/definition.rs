@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::coverage::Coverage;
+pub use super::page_style::{PageStyle, Pages};
 use crate::domain::{DetailEndpoint, ListParams, StreamId};
 
 /// Separates the parent's id from a row's own id.
@@ -76,23 +77,6 @@ pub enum Order {
     Unordered,
 }
 
-/// Pagination style of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pages {
-    /// `?page=1`, `?page=2`, ... until an empty answer.
-    Number { parameter: String, first: u64 },
-    /// The same, while the flag at the pointer is true.
-    HasMoreFlag { parameter: String, first: u64, flag: String },
-    /// The cursor of the next page is at the first of these pointers that has a value.
-    Cursor { parameter: String, next: Vec<String> },
-    /// `?offset=0&limit=100`, ... until an empty answer.
-    Offset { parameter: String, limit: Option<String>, size: u64 },
-    /// The address of the next page is at the pointer, or in the header `Link`.
-    NextLink { at: Option<String> },
-    /// A single page.
-    None,
-}
-
 /// What proves that a list was read to its end, beyond its pagination style.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
@@ -123,19 +107,8 @@ impl List {
         let choices = self.combinations.first().into_iter().flat_map(|combination| &combination.0);
         let mut sent: Vec<(String, &str)> =
             choices.map(|(name, _)| (format!("parameters.{name}"), name.as_str())).collect();
+        sent.extend(self.pages.sent().into_iter().map(|(key, name)| (format!("pages.{key}"), name)));
         let mut add = |key: &str, name| sent.push((key.to_owned(), name));
-        match &self.pages {
-            Pages::Number { parameter, .. }
-            | Pages::HasMoreFlag { parameter, .. }
-            | Pages::Cursor { parameter, .. } => {
-                add("pages.parameter", parameter);
-            }
-            Pages::Offset { parameter, limit, .. } => {
-                add("pages.parameter", parameter);
-                limit.iter().for_each(|limit| add("pages.limit", limit));
-            }
-            Pages::NextLink { .. } | Pages::None => {}
-        }
         match self.windows.as_ref().map(|windows| &windows.span) {
             Some(Span::Day { parameter }) => add("windows.day", parameter),
             Some(Span::Days { from, to, .. }) => {

@@ -12,6 +12,7 @@ mod field_drift;
 pub mod infer;
 pub mod limits;
 pub mod openapi_check;
+mod page_style;
 mod paging;
 mod problem;
 pub mod reader;

@@ -1,39 +1,32 @@
 //! Reads the `pages` and `end` of a list: its pagination style, and what proves its end. Called by [`super::reader`].
 
-use super::definition::{Ends, Pages, Proof};
+use super::definition::{Ends, PageStyle, Pages, Proof};
 use super::toml_fields::{Fields, did_you_mean};
-
-const STYLES: [&str; 6] = ["number", "has-more-flag", "cursor", "offset", "next-link", "none"];
 
 /// Statuses about the call or the client, which never mean the end of a list.
 const NEVER_ENDS: [u64; 5] = [401, 403, 408, 425, 429];
 
 /// Reads `pages`. None: `style` is missing or unknown, and all other keys depend on it.
 pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
-    let Some(style) = fields.text("style") else {
-        if !fields.has("style") {
-            fields.problem("", format!("`style` is missing; use one of {}", STYLES.join(", ")));
-        }
-        return None;
-    };
+    let style = style(&fields)?;
     let parameter = |example: &str| {
         let hint = format!("give the parameter that selects the page, like parameter = \"{example}\"");
         fields.needed("parameter", fields.text("parameter"), &hint)
     };
     let first = || fields.number("first").unwrap_or(1);
     let mut proof = Proof { total: fields.pointer_to_one("total", false), ..Proof::default() };
-    let pages = match style.as_str() {
-        "number" => {
+    let pages = match style {
+        PageStyle::Number => {
             let (parameter, first) = (parameter("page"), first());
             parameter.map(|parameter| Pages::Number { parameter, first })
         }
-        "has-more-flag" => {
+        PageStyle::HasMoreFlag => {
             let (parameter, first) = (parameter("page"), first());
             let hint = "give the pointer to the flag, like flag = \"/hasNextPage\"";
             let flag = fields.needed("flag", fields.pointer_to_one("flag", false), hint);
             parameter.map(|parameter| Pages::HasMoreFlag { parameter, first, flag: flag.unwrap_or_default() })
         }
-        "cursor" => {
+        PageStyle::Cursor => {
             let parameter = parameter("cursor");
             let hint = "give the pointers to the next cursor, like next = [\"/page/nextCursor\"]";
             let next = fields.needed("next", fields.some_texts("next"), hint);
@@ -45,7 +38,7 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
             needs_proof(&fields);
             parameter.map(|parameter| Pages::Cursor { parameter, next: next.unwrap_or_default() })
         }
-        "offset" => {
+        PageStyle::Offset => {
             let (parameter, limit) = (parameter("offset"), fields.text("limit"));
             let size = fields.needed("size", fields.number("size"), "say how many rows a page has, like size = 100");
             if size == Some(0) {
@@ -53,24 +46,36 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
             }
             parameter.map(|parameter| Pages::Offset { parameter, limit, size: size.unwrap_or_default() })
         }
-        "next-link" => {
+        PageStyle::NextLink => {
             let at = fields.pointer_to_one("at", false);
             proof = whole_proof(&fields, proof);
             needs_proof(&fields);
             Some(Pages::NextLink { at })
         }
-        "none" => {
+        PageStyle::None => {
             proof = whole_proof(&fields, proof);
             Some(Pages::None)
-        }
-        other => {
-            let (hint, all) = (did_you_mean(other, STYLES), STYLES.join(", "));
-            fields.problem("style", format!("`{other}` is not a style{hint} There are {all}"));
-            return None;
         }
     };
     fields.end();
     pages.map(|pages| (pages, proof))
+}
+
+/// Reads `style`. None: reported.
+fn style(fields: &Fields<'_>) -> Option<PageStyle> {
+    let names: Vec<&str> = PageStyle::ALL.iter().map(|style| style.name()).collect();
+    let Some(text) = fields.text("style") else {
+        if !fields.has("style") {
+            fields.problem("", format!("`style` is missing; use one of {}", names.join(", ")));
+        }
+        return None;
+    };
+    let style = PageStyle::ALL.iter().find(|style| style.name() == text);
+    if style.is_none() {
+        let (hint, all) = (did_you_mean(&text, names.iter().copied()), names.join(", "));
+        fields.problem("style", format!("`{text}` is not a style{hint} There are {all}"));
+    }
+    style.copied()
 }
 
 /// Adds the proofs for styles that do not end with an empty page.

@@ -167,7 +167,8 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
     let (pages, proof) = pages.map_or_else(|| (None, Proof::default()), |(pages, proof)| (Some(pages), proof));
     let ends = fields.table("end").map(|end| paging::ends(&end)).unwrap_or_default();
     let recent = fields.table("recent").map(self::recent);
-    if matches!((&pages, &recent), (Some(Pages::Cursor { .. }), Some(Some(_)))) {
+    let keeps_the_first_query = pages.as_ref().is_some_and(|pages| pages.style().keeps_the_first_query());
+    if keeps_the_first_query && matches!(recent, Some(Some(_))) {
         fields.problem("recent", "cannot be combined with a cursor, which belongs to its first request; leave it out");
     }
     let list = List {

@@ -19,7 +19,6 @@ use super::output::{Out, print_stderr};
 use super::table::{self, Cell, Mark};
 use super::{secret_input, shutdown};
 use crate::app;
-use crate::domain::Auth;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http;
@@ -126,7 +125,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     }
     let secret = match &args.act {
         Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => {
-            Some(secret(secret_file.as_deref(), config.source.auth == Auth::Basic)?)
+            Some(secret(secret_file.as_deref(), config.source.auth.takes_empty_secrets())?)
         }
         _ => None,
     };

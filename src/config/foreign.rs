@@ -10,7 +10,6 @@ use super::checked::SourceSettings;
 use super::problem::Problem;
 use super::settings::Settings;
 use crate::catalog::{self, SourceDefaults};
-use crate::domain::Auth;
 use crate::domain::source_access::is_loopback;
 
 const BASE: &str = "source.base_url";
@@ -46,7 +45,7 @@ pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Opt
 
 /// Refuses a login address or an authentication scheme that belongs to the other marketplace.
 pub(super) fn check_login(settings: &mut Settings, source: &SourceSettings, defaults: &SourceDefaults) {
-    let has_logins = source.auth == Auth::ClientCredentials;
+    let has_logins = source.auth.has_logins();
     if has_logins && !settings.is_set("source.token_url") && is_elsewhere(settings, defaults) {
         let what = format!(
             "source.token_url is not set, so the client secrets would go to {}; name the token address of this host, or \

@@ -3,7 +3,7 @@
 use super::checked::SourceSettings;
 use super::settings::Settings;
 use crate::catalog::{self, SourceDefaults};
-use crate::domain::{Auth, SourceUrl};
+use crate::domain::{Auth, AuthScheme, SourceUrl};
 
 /// Enough to keep a thousand accounts at their limits with answers of a quarter second; one shop uses a quarter of it
 /// at most.
@@ -31,17 +31,23 @@ pub(super) fn source(settings: &mut Settings, defaults: &SourceDefaults) -> Opti
 }
 
 fn auth(settings: &mut Settings) -> Option<Auth> {
-    const STYLES: [&str; 4] = ["client-credentials", "basic", "bearer", "api-key"];
-    let (style, header) = (settings.text("source.auth", STYLES[0]), settings.text("source.api_key_header", ""));
-    if STYLES.contains(&style.as_str()) && style != "api-key" && !header.is_empty() {
+    let names: Vec<&str> = AuthScheme::ALL.iter().map(|scheme| scheme.name()).collect();
+    let text = settings.text("source.auth", Auth::default().scheme().name());
+    let header = settings.text("source.api_key_header", "");
+    let Some(scheme) = AuthScheme::ALL.iter().find(|scheme| scheme.name() == text) else {
+        let hint = catalog::did_you_mean(&text, names.iter().copied());
+        settings.problem_at("source.auth", format!("`{text}` is unknown{hint} There are {}", names.join(", ")));
+        return None;
+    };
+    if *scheme != AuthScheme::ApiKey && !header.is_empty() {
         settings.problem_at("source.api_key_header", "needs auth = \"api-key\"");
         return None;
     }
-    match style.as_str() {
-        "client-credentials" => Some(Auth::ClientCredentials),
-        "basic" => Some(Auth::Basic),
-        "bearer" => Some(Auth::Bearer),
-        "api-key" => {
+    match scheme {
+        AuthScheme::ClientCredentials => Some(Auth::ClientCredentials),
+        AuthScheme::Basic => Some(Auth::Basic),
+        AuthScheme::Bearer => Some(Auth::Bearer),
+        AuthScheme::ApiKey => {
             let is_name = !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
             let ours = ["host", "accept", "content-length", "connection", "user-agent", "accept-encoding"];
             if is_name && !ours.contains(&header.to_ascii_lowercase().as_str()) {
@@ -53,12 +59,6 @@ fn auth(settings: &mut Settings) -> Option<Auth> {
                 header => format!("`{header}` is not a header name (letters, digits and -)"),
             };
             settings.problem_at("source.api_key_header", format!("{what}, like \"X-Api-Key\""));
-            None
-        }
-        other => {
-            let hint = catalog::did_you_mean(other, STYLES);
-            let what = format!("`{other}` is unknown{hint} There are {}", STYLES.join(", "));
-            settings.problem_at("source.auth", what);
             None
         }
     }

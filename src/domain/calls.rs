@@ -6,35 +6,29 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::clock::Millis;
+use super::variants::with_all;
 
-/// How a call was answered: the class of its status, with 429 apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-pub enum CallStatus {
-    #[serde(rename = "2xx")]
-    Success,
-    #[serde(rename = "3xx")]
-    Redirect,
-    #[serde(rename = "4xx")]
-    Rejected,
-    #[serde(rename = "429")]
-    TooMany,
-    #[serde(rename = "5xx")]
-    ServerError,
-    /// No answer began: the connection broke, or the call timed out.
-    #[serde(rename = "none")]
-    NoAnswer,
+with_all! {
+    /// How a call was answered: the class of its status, with 429 apart.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+    pub enum CallStatus {
+        #[serde(rename = "2xx")]
+        Success,
+        #[serde(rename = "3xx")]
+        Redirect,
+        #[serde(rename = "4xx")]
+        Rejected,
+        #[serde(rename = "429")]
+        TooMany,
+        #[serde(rename = "5xx")]
+        ServerError,
+        /// No answer began: the connection broke, or the call timed out.
+        #[serde(rename = "none")]
+        NoAnswer,
+    }
 }
 
 impl CallStatus {
-    pub const ALL: [CallStatus; 6] = [
-        CallStatus::Success,
-        CallStatus::Redirect,
-        CallStatus::Rejected,
-        CallStatus::TooMany,
-        CallStatus::ServerError,
-        CallStatus::NoAnswer,
-    ];
-
     /// The class of a status code; None: there was no answer.
     pub fn of(code: Option<u16>) -> CallStatus {
         match code {

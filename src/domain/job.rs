@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::stream::{ListParams, StreamId};
+use super::variants::with_all;
 
 /// Priority of a job: new before changed before history before routine re-reads.
 /// The number is part of the queue's keys; never renumber.
@@ -69,6 +70,17 @@ pub enum JobKind {
     FetchDetail(FetchDetail),
 }
 
+with_all! {
+    /// Which of a resource's two calls a job makes.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum CallKind {
+        /// Sweeps belong to it too, which make none.
+        List,
+        Detail,
+    }
+}
+
 /// A try of a job; the first is 1.
 pub type Attempt = u32;
 
@@ -109,6 +121,16 @@ pub enum LeaseByKind {
     ListPage(Lease<ListPage>),
     Sweep(Lease<Sweep>),
     FetchDetail(Lease<FetchDetail>),
+}
+
+impl JobKind {
+    /// The call that it makes, or that it belongs to.
+    pub fn call(&self) -> CallKind {
+        match self {
+            JobKind::ListPage(_) | JobKind::Sweep(_) => CallKind::List,
+            JobKind::FetchDetail(_) => CallKind::Detail,
+        }
+    }
 }
 
 impl Job {

@@ -28,6 +28,7 @@ pub mod step;
 pub mod stream;
 pub mod stream_status;
 pub mod terminal;
+pub(crate) mod variants;
 pub mod wait;
 
 pub use backoff::Backoff;
@@ -37,16 +38,16 @@ pub use completeness::{Completeness, Gap, GapReason, LossStage, SinkLoss, Stored
 pub use detail_proof::{DetailEndpoint, DetailProof, NotFound, ProofState, Verdict};
 pub use document::{Document, Entry, Parked, RunView};
 pub use duration::{parse_duration, rough_duration};
-pub use job::{Attempt, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Priority, Sweep};
+pub use job::{Attempt, CallKind, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Priority, Sweep};
 pub use json::Json;
 pub use log_throttle::LogThrottle;
 pub use retry::{Disposition, RetryPolicy};
 pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger, least_passes};
 pub use shop::{Shop, ShopId, ShopState};
-pub use source_access::{Auth, SourceUrl};
+pub use source_access::{Auth, AuthScheme, SourceUrl};
 pub use step::{Failure, FetchedDocument, Next, Page, Rejected, Row, StepOutput, WalkRule};
 pub use stream::{Checkpoint, ListParams, StreamId};
-pub use stream_status::{CallKind, StreamError, StreamStatus, Trouble, Unproved};
+pub use stream_status::{StreamError, StreamStatus, Trouble, Unproved};
 pub use wait::{Wait, WaitReason};
 
 /// For `skip_serializing_if`: a default value reads back the same when it is absent.

@@ -2,6 +2,8 @@
 
 use url::{Host, Url};
 
+use super::variants::with_all;
+
 /// An address that secrets are sent to: https, or http on loopback. Without user, password, query and fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceUrl(Url);
@@ -53,7 +55,30 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Authentication scheme of API calls.
+with_all! {
+    /// How API calls are authenticated.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum AuthScheme {
+        ClientCredentials,
+        Basic,
+        Bearer,
+        ApiKey,
+    }
+}
+
+impl AuthScheme {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AuthScheme::ClientCredentials => "client-credentials",
+            AuthScheme::Basic => "basic",
+            AuthScheme::Bearer => "bearer",
+            AuthScheme::ApiKey => "api-key",
+        }
+    }
+}
+
+/// An authentication scheme with what the configuration says of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
     /// OAuth 2 client credentials: a short-lived token from the token address.
@@ -65,6 +90,33 @@ pub enum Auth {
     Bearer,
     /// The secret in the header of this name.
     ApiKey(String),
+}
+
+impl Auth {
+    pub fn scheme(&self) -> AuthScheme {
+        match self {
+            Auth::ClientCredentials => AuthScheme::ClientCredentials,
+            Auth::Basic => AuthScheme::Basic,
+            Auth::Bearer => AuthScheme::Bearer,
+            Auth::ApiKey(_) => AuthScheme::ApiKey,
+        }
+    }
+
+    /// Whether a login host gives tokens for the credentials; else each call carries them.
+    pub fn has_logins(&self) -> bool {
+        match self {
+            Auth::ClientCredentials => true,
+            Auth::Basic | Auth::Bearer | Auth::ApiKey(_) => false,
+        }
+    }
+
+    /// Whether a shop may have no secret, as where an API key is the user of basic authentication.
+    pub fn takes_empty_secrets(&self) -> bool {
+        match self {
+            Auth::Basic => true,
+            Auth::ClientCredentials | Auth::Bearer | Auth::ApiKey(_) => false,
+        }
+    }
 }
 
 #[cfg(test)]

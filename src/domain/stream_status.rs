@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Cause, ErrorClass};
 use super::clock::Millis;
+use super::job::CallKind;
 use super::run::{Run, RunState};
 
 /// The durable record of one stream. Changed only in transactions that commit other changes anyway.
@@ -56,13 +57,6 @@ pub struct Unproved {
     /// The end of the first walk that found none of the known rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vanished_at: Option<Millis>,
-}
-
-/// The two kinds of calls of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallKind {
-    List,
-    Detail,
 }
 
 impl StreamStatus {

@@ -111,7 +111,7 @@ impl Service {
             rules.extend(found.map(|rule| rule.name.clone()));
         }
         for rule in rules {
-            for status in CallStatus::ALL {
+            for &status in CallStatus::ALL {
                 let status = status.as_str();
                 counter!("waybill_calls_total", "rule" => rule.clone(), "status" => status).increment(0);
             }
@@ -181,7 +181,7 @@ fn write_health(text: &mut String, health: &Health, now: Millis) {
         }
     }
     write_family(text, "waybill_shops", "Shops, by the worst state of their resources.");
-    for state in State::ALL {
+    for &state in State::ALL {
         let count = health.shops.iter().filter(|shop| shop.state == state).count() as u64;
         line(text, "waybill_shops", &[("state", state.name())], count);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
-use crate::catalog::definition::Pages;
+use crate::catalog::definition::PageStyle;
 use crate::domain::clock::millis;
 use crate::domain::{Mode, Shop, ShopState, StreamId, least_passes};
 use crate::source::{Walk, news_since, stretches};
@@ -229,30 +229,29 @@ impl Service {
             let walked = self.store.checkpoint(stream)?.until(now);
             let since = news_since(definition, &walked, now);
             let lists = stretches(definition, Walk { mode, started_at: now, since, parent: None });
-            return Ok(calls(Some(lists + u64::from(ends_empty(definition))), "the days since the last walk"));
+            return Ok(calls(
+                Some(lists + u64::from(definition.list.pages.style().ends_with_an_empty_page())),
+                "the days since the last walk",
+            ));
         }
         let pages = costs.incremental.map(|cost| cost.pages).or_else(whole);
         Ok(calls(pages, if pages.is_some() { "the pages of the last walk" } else { "its number of pages is unknown" }))
     }
 }
 
-/// Whether the last page of a list is empty.
-fn ends_empty(definition: &Definition) -> bool {
-    matches!(definition.list.pages, Pages::Number { .. } | Pages::Offset { .. })
-}
-
 /// Number of pages of one pass. Rows are assumed to be spread over all lists, with the last page of each half full.
 fn pages_of(definition: &Definition, stream: &StreamId, rows: u64, lists: u64) -> u64 {
-    if matches!(definition.list.pages, Pages::None) {
+    let style = definition.list.pages.style();
+    if style == PageStyle::None {
         return lists;
     }
     let size = page_size(definition, stream);
     let pages = if lists > 1 { (rows.div_ceil(size) + lists / 2).max(rows.min(lists)) } else { rows.div_ceil(size) };
-    if ends_empty(definition) { pages + lists } else { pages.max(lists) }
+    if style.ends_with_an_empty_page() { pages + lists } else { pages.max(lists) }
 }
 
 fn page_size(definition: &Definition, stream: &StreamId) -> u64 {
-    if let Pages::Offset { size, .. } = definition.list.pages {
+    if let Some(size) = definition.list.pages.size() {
         return size.max(1);
     }
     let asked = stream.combination.0.iter().find(|(name, _)| SIZE_PARAMETERS.contains(&name.as_str()));

@@ -9,7 +9,7 @@ use super::{Service, ServiceError};
 use crate::domain::calls::{CallStatus, CallTotal};
 use crate::domain::clock::Millis;
 use crate::domain::{Run, Shop, ShopState};
-use crate::store::{Counters, LOGIN_RULE, Queue, QueueKind, StoreError};
+use crate::store::{Counters, LOGIN_RULE, Queue, StoreError};
 use crate::sync::LaneView;
 
 /// Most jobs counted per queue.
@@ -131,8 +131,7 @@ impl Service {
             for resource in
                 self.store.resources_with_jobs(&shop.id)?.into_iter().filter(|name| is_dormant(&shop.id, name))
             {
-                for kind in [QueueKind::List, QueueKind::Detail] {
-                    let queue = Queue { shop: shop.id.clone(), resource: resource.clone(), kind };
+                for queue in Queue::all_of(&shop.id, &resource) {
                     dormant_jobs += self.store.count_jobs(&queue, COUNTED_MAX)? as u64;
                 }
             }
@@ -145,8 +144,7 @@ impl Service {
         for shop in active {
             let resources = self.definitions.iter().map(|definition| &definition.name);
             for resource in resources.filter(|name| shop.syncs(name) && self.engine.only().takes(&shop.id, name)) {
-                for kind in [QueueKind::List, QueueKind::Detail] {
-                    let queue = Queue { shop: shop.id.clone(), resource: resource.clone(), kind };
+                for queue in Queue::all_of(&shop.id, resource) {
                     if self.store.has_jobs(&queue)? {
                         return Ok(false);
                     }

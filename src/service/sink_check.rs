@@ -20,7 +20,7 @@ use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId};
 use crate::sink::{Mysql, Sink};
-use crate::store::{LossOf, Queue, QueueKind, Store, StoreError, blocking};
+use crate::store::{LossOf, Queue, Store, StoreError, blocking};
 
 /// Interval of looking whether MySQL has answered, until it does for the first time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -271,9 +271,8 @@ impl Service {
 
     /// Once nothing of a resource is under way: records what is still missing. Returns whether nothing is left to do.
     async fn end_repair(&self, shop: &Shop, definition: &Definition, loss: SinkLoss) -> Result<bool, CompareError> {
-        let queue = |kind| Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
-        for kind in [QueueKind::List, QueueKind::Detail] {
-            if self.store.count_jobs(&queue(kind), 1)? > 0 {
+        for queue in Queue::all_of(&shop.id, &definition.name) {
+            if self.store.count_jobs(&queue, 1)? > 0 {
                 return Ok(false);
             }
         }

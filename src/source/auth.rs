@@ -16,11 +16,6 @@ use super::problem::SourceError;
 use crate::domain::Auth;
 
 impl Auth {
-    /// Whether each call carries the shop's own credentials, so that no token is needed.
-    pub(super) fn is_fixed(&self) -> bool {
-        *self != Auth::ClientCredentials
-    }
-
     /// Adds the shop's own credentials to the headers of a call.
     ///
     /// # Errors

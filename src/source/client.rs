@@ -290,7 +290,7 @@ impl Source {
     /// # Errors
     /// `Refused`, `LoginBlocked`, `LoginUnavailable`. Cancel safe.
     pub async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
-        if self.auth.is_fixed() {
+        if !self.auth.has_logins() {
             return Ok(());
         }
         self.tokens.prove(credentials).await
@@ -298,12 +298,12 @@ impl Source {
 
     /// Whether credentials are sent to a login host for tokens, and not with each call.
     pub fn has_logins(&self) -> bool {
-        !self.auth.is_fixed()
+        self.auth.has_logins()
     }
 
     /// Whether a shop may have no secret, as where an API key is the user of basic authentication.
     pub fn takes_empty_secrets(&self) -> bool {
-        self.auth == Auth::Basic
+        self.auth.takes_empty_secrets()
     }
 
     /// How far our clock is ahead of the dates on the last answers, in milliseconds; negative: behind. None: it agrees, or
@@ -330,7 +330,7 @@ impl Source {
         credentials: &Credentials,
     ) -> Result<(Option<Arc<Bearer>>, SemaphorePermit<'_>), SourceError> {
         loop {
-            let bearer = if self.auth.is_fixed() { None } else { Some(self.tokens.bearer(credentials).await?) };
+            let bearer = if self.auth.has_logins() { Some(self.tokens.bearer(credentials).await?) } else { None };
             let Ok(permit) = self.in_flight.acquire().await else {
                 return Err(SourceError::Interrupted("the client is closed".to_owned()));
             };

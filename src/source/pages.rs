@@ -12,7 +12,7 @@ use super::client::Call;
 use super::envelope::{Found, find_rows, value_at};
 use super::json::{self, hash};
 pub use super::paging::Answer;
-use super::paging::{Turn, is_numbered, unnamed};
+use super::paging::{Turn, unnamed};
 pub use super::pointer::id_text;
 use super::pointer::{each_value, kind, shape, tokens};
 use super::position::Position;
@@ -22,7 +22,7 @@ pub use super::rows::ID_MAX;
 use super::rows::{Rows, time_at};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, tolerated};
-use crate::catalog::definition::{Pages, Refresh, Until};
+use crate::catalog::definition::{Refresh, Until};
 use crate::domain::clock::{Millis, millis};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
 use crate::domain::{FetchedDocument, Json, ListParams, Next, Page};
@@ -116,13 +116,10 @@ pub fn page_behind(
         matches!(error, SourceError::Unavailable { .. } | SourceError::TimedOut | SourceError::Interrupted(_));
     // An API that is down answers no page; on the first page other calls show whether it is.
     let may_be_passed = is_about_the_page || is_away && (!position.is_first() || is_alone());
-    if !is_numbered(definition) || !may_be_passed {
+    if !definition.list.pages.style().can_pass_over_a_page() || !may_be_passed {
         return None;
     }
-    let rows = match definition.list.pages {
-        Pages::Offset { size, .. } => usize::try_from(size).unwrap_or(usize::MAX),
-        _ => 0,
-    };
+    let rows = definition.list.pages.size().map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
     let next = position.after_page(definition, None, rows, position.total());
     Some(next_step(Some(next)))
 }

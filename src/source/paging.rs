@@ -68,7 +68,7 @@ impl Turn {
             204 if named || !position.is_first() => Some(Turn::ended(definition, position)),
             _ if position.is_first() => None,
             _ if named => Some(Turn::ended(definition, position)),
-            _ if USUAL_ENDS.contains(&status) && is_numbered(definition) => {
+            _ if USUAL_ENDS.contains(&status) && definition.list.pages.style().can_pass_over_a_page() => {
                 let what = format!("the page after {} rows was answered {status}", position.rows_before());
                 let line = format!("status = [{status}]");
                 Some(Turn { next: None, doubt: Some(unnamed(definition, &what, &line)) })
@@ -84,11 +84,6 @@ pub(super) fn unnamed(definition: &Definition, what: &str, line: &str) -> String
         "{what}; if that is how this API ends its lists, add end = {{ {line} }} to [resource.{}.list]",
         definition.name
     )
-}
-
-/// Whether the pages after an unreadable one can be requested.
-pub(super) fn is_numbered(definition: &Definition) -> bool {
-    matches!(definition.list.pages, Pages::Number { .. } | Pages::HasMoreFlag { .. } | Pages::Offset { .. })
 }
 
 /// The end of a list, whose proof is looked for.
@@ -155,7 +150,7 @@ impl End<'_> {
             Pages::Cursor { next, .. } => format!(" at {}", next.join(" or ")),
             Pages::NextLink { at: Some(at) } => format!(" at {at}"),
             Pages::NextLink { at: None } => " in the header Link".to_owned(),
-            _ => String::new(),
+            Pages::Number { .. } | Pages::HasMoreFlag { .. } | Pages::Offset { .. } | Pages::None => String::new(),
         }
     }
 }

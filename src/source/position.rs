@@ -130,10 +130,22 @@ impl Position {
     ) -> Vec<(String, String)> {
         let list = &definition.list;
         let mut query = combination.0.clone();
-        if let (Pages::NextLink { .. }, Some(mark)) = (&list.pages, &self.mark) {
-            // The address of the next page has all parameters.
-            return url::form_urlencoded::parse(mark.as_bytes()).into_owned().collect();
-        }
+        let of_page = match &list.pages {
+            Pages::Number { parameter, first } | Pages::HasMoreFlag { parameter, first, .. } => {
+                vec![(parameter, (first + self.turn).to_string())]
+            }
+            Pages::Offset { parameter, limit, size } => {
+                let limit = limit.iter().map(|limit| (limit, size.to_string()));
+                [(parameter, self.offset.to_string())].into_iter().chain(limit).collect()
+            }
+            Pages::Cursor { parameter, .. } => self.mark.iter().map(|mark| (parameter, mark.clone())).collect(),
+            Pages::NextLink { .. } => match &self.mark {
+                // The address of the next page has all parameters.
+                Some(mark) => return url::form_urlencoded::parse(mark.as_bytes()).into_owned().collect(),
+                None => Vec::new(),
+            },
+            Pages::None => Vec::new(),
+        };
         let mut add = |name: &String, value: String| query.push((name.clone(), value));
         if let (Some(recent), Some(since)) = (&list.recent, self.since) {
             let most = || u64::try_from(recent.max.as_millis() / 60_000).unwrap_or(u64::MAX);
@@ -148,17 +160,7 @@ impl Position {
                 }
             }
         }
-        match &list.pages {
-            Pages::Number { parameter, first } | Pages::HasMoreFlag { parameter, first, .. } => {
-                add(parameter, (first + self.turn).to_string());
-            }
-            Pages::Offset { parameter, limit, size } => {
-                add(parameter, self.offset.to_string());
-                limit.iter().for_each(|limit| add(limit, size.to_string()));
-            }
-            Pages::Cursor { parameter, .. } => self.mark.iter().for_each(|mark| add(parameter, mark.clone())),
-            Pages::NextLink { .. } | Pages::None => {}
-        }
+        of_page.into_iter().for_each(|(name, value)| add(name, value));
         query
     }
 
@@ -172,7 +174,7 @@ impl Position {
         total: Option<u64>,
     ) -> Position {
         let list = &definition.list;
-        let counts = matches!(list.pages, Pages::Offset { .. }) || list.proof.total.is_some();
+        let counts = list.pages.style().counts_rows() || list.proof.total.is_some();
         let rows = if counts { u64::try_from(rows).unwrap_or(u64::MAX) } else { 0 };
         Position { turn: self.turn + 1, mark, offset: self.offset.saturating_add(rows), total, ..self.clone() }
     }

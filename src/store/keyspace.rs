@@ -44,39 +44,32 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, JobKind, Priority, StreamId};
+use crate::domain::{CallKind, Job, Priority, StreamId};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Queue {
     pub shop: String,
     pub resource: String,
-    pub kind: QueueKind,
-}
-
-/// Which of a resource's two calls the jobs of a queue make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum QueueKind {
-    List,
-    Detail,
+    pub kind: CallKind,
 }
 
 impl Queue {
     /// The queue of a job.
     pub fn of(job: &Job) -> Queue {
-        let kind = match job.kind {
-            JobKind::ListPage(_) | JobKind::Sweep(_) => QueueKind::List,
-            JobKind::FetchDetail(_) => QueueKind::Detail,
-        };
-        Queue { shop: job.shop.clone(), resource: job.resource.clone(), kind }
+        Queue { shop: job.shop.clone(), resource: job.resource.clone(), kind: job.kind.call() }
+    }
+
+    /// The queues of a shop's resource.
+    pub fn all_of(shop: &str, resource: &str) -> impl Iterator<Item = Queue> {
+        CallKind::ALL.iter().map(|kind| Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: *kind })
     }
 
     pub(super) fn prefix(&self) -> Vec<u8> {
         let mut key = ready_of(&self.shop, &self.resource);
         key.push(match self.kind {
-            QueueKind::List => b'L',
-            QueueKind::Detail => b'D',
+            CallKind::List => b'L',
+            CallKind::Detail => b'D',
         });
         key
     }

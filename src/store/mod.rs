@@ -37,7 +37,7 @@ mod tx;
 pub use crypto::SealKey;
 pub use error::StoreError;
 pub use holder::Holder;
-pub use keyspace::{Queue, QueueKind};
+pub use keyspace::Queue;
 pub use ops::archive::{ArchivePage, Archived};
 pub use ops::completeness::{LedgerState, Listed, UnderWay};
 pub use ops::lease::OccupiedSlots;

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::inner::Inner;
 use super::lane::{Lane, LaneKey};
 use super::lane_loop;
-use crate::domain::{Shop, ShopState};
+use crate::domain::{CallKind, Shop, ShopState};
 use crate::source::Budget;
-use crate::store::{Queue, QueueKind, StoreError};
+use crate::store::{Queue, StoreError};
 
 /// Interval between searches for idle budgets.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -71,8 +71,7 @@ fn of<'a, T>(map: &'a BTreeMap<LaneKey, T>, account: &'a str) -> impl Iterator<I
 /// Wakes the lane of each queue of a shop that has jobs.
 fn find_work(inner: &Arc<Inner>, shop: &Shop) -> Result<(), StoreError> {
     for definition in &inner.deps.definitions {
-        for kind in [QueueKind::List, QueueKind::Detail] {
-            let queue = Queue { shop: shop.id.clone(), resource: definition.name.clone(), kind };
+        for queue in Queue::all_of(&shop.id, &definition.name) {
             if inner.deps.store.has_jobs(&queue)? {
                 wake(inner, shop, queue);
             }
@@ -125,8 +124,8 @@ fn stored_budget(inner: &Inner, LaneKey { account, rule }: &LaneKey) -> Result<B
 fn lane_of(inner: &Inner, shop: &Shop, queue: &Queue) -> Option<LaneKey> {
     let definition = inner.definition(&queue.resource)?;
     let path = match queue.kind {
-        QueueKind::List => &definition.list.path,
-        QueueKind::Detail => &definition.detail.as_ref()?.path,
+        CallKind::List => &definition.list.path,
+        CallKind::Detail => &definition.detail.as_ref()?.path,
     };
     let rule = inner.deps.rules.find("GET", path)?.name.clone();
     Some(LaneKey { account: shop.account.clone(), rule })

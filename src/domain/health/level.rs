@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::variants::with_all;
+
 /// The state of the whole installation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -28,27 +30,26 @@ impl Level {
     }
 }
 
-/// The state of a stream, a resource of a shop, or a shop. In order of severity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = ResourceState)]
-pub enum State {
-    #[default]
-    Fresh,
-    Paused,
-    /// Three schedules were missed, or `alerts.stale_after` has passed.
-    Behind,
-    /// The last walk ended without a proof that it was whole.
-    Unproved,
-    Failing,
-    /// The login host refuses the credentials.
-    Refused,
+with_all! {
+    /// The state of a stream, a resource of a shop, or a shop. In order of severity.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[schema(as = ResourceState)]
+    pub enum State {
+        #[default]
+        Fresh,
+        Paused,
+        /// Three schedules were missed, or `alerts.stale_after` has passed.
+        Behind,
+        /// The last walk ended without a proof that it was whole.
+        Unproved,
+        Failing,
+        /// The login host refuses the credentials.
+        Refused,
+    }
 }
 
 impl State {
-    pub const ALL: [State; 6] =
-        [State::Fresh, State::Paused, State::Behind, State::Unproved, State::Failing, State::Refused];
-
     /// Its name in JSON, metrics and the log.
     pub fn name(self) -> &'static str {
         match self {

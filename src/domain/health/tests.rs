@@ -7,9 +7,10 @@ use super::{
     ShopFound, ShopHealth, State, StreamFacts, Ticks, assess_shop, whole,
 };
 use crate::domain::cause::{Cause, ErrorClass};
+use crate::domain::job::CallKind;
 use crate::domain::run::{Mode, Run, RunState};
 use crate::domain::shop::{Shop, ShopState};
-use crate::domain::stream_status::{CallKind, StreamStatus, Trouble, Unproved};
+use crate::domain::stream_status::{StreamStatus, Trouble, Unproved};
 
 const MINUTE: i64 = 60_000;
 /// Ticks at each quarter of an hour; it is 1000 minutes past 1970, ten minutes after a tick.

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{FetchDetail, Job, JobKind, ListParams, Priority, StreamId};
+use crate::domain::{CallKind, FetchDetail, Job, JobKind, ListParams, Priority, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
-use crate::store::keyspace::{self, Queue, QueueKind};
+use crate::store::keyspace::{self, Queue};
 use crate::store::ops::detail;
 use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::records::jobs::{delayed_job, new_job};
@@ -108,7 +108,7 @@ impl Store {
     /// The engine's read errors.
     pub fn under_way(&self, shop: &str, resource: &str) -> Result<UnderWay, StoreError> {
         let mut under_way = UnderWay::default();
-        let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: QueueKind::Detail };
+        let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: CallKind::Detail };
         let prefix = queue.prefix();
         for pair in self.0.kv.scan(&prefix, &prefix) {
             under_way.pending.extend(ready_queue::document_ids(&pair?.1)?);

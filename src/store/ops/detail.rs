@@ -1,6 +1,6 @@
 //! Applies a fetched document: its ledger entry, an outbox entry, the next re-read.
 
-use crate::domain::{FetchDetail, FetchedDocument, Job, Priority, Run, StreamId};
+use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, Priority, Run, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -112,8 +112,7 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, planned: DueJob) -> Result<b
     if undelay(tx, planned)?.is_some() {
         return Ok(true);
     }
-    let queue =
-        Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: keyspace::QueueKind::Detail };
+    let queue = Queue { shop: stream.shop.clone(), resource: stream.resource.clone(), kind: CallKind::Detail };
     ready_queue::remove(tx, &queue, Priority::Refresh, planned.seq)
 }
 

@@ -3,9 +3,9 @@
 //! Their list jobs go; the details that they found stay queued, without keeping a run open. When the shop is active
 //! again its streams are walked again from their heads.
 
-use crate::domain::{ErrorClass, Run, RunState, ShopState};
+use crate::domain::{CallKind, ErrorClass, Run, RunState, ShopState};
 use crate::store::error::StoreError;
-use crate::store::keyspace::{Queue, QueueKind};
+use crate::store::keyspace::Queue;
 use crate::store::ops::run_progress;
 use crate::store::records::ready_queue;
 use crate::store::records::runs;
@@ -61,7 +61,7 @@ fn stop(tx: &mut Tx<'_>, shop: &str, id: u64, now: i64) -> Result<(), StoreError
 
 /// Removes the ready list jobs of a resource: all of its runs end. Those that wait for another try go when that is due.
 fn drop_list_jobs(tx: &mut Tx<'_>, shop: &str, resource: &str) -> Result<(), StoreError> {
-    let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: QueueKind::List };
+    let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: CallKind::List };
     let prefix = queue.prefix();
     let found: Vec<(Vec<u8>, Vec<u8>)> = tx.pairs(&prefix, &prefix).collect::<Result<_, _>>()?;
     for (key, value) in found {

@@ -3,7 +3,7 @@
 //! Changed only inside transactions that commit anyway: the one that ends a run, and those that settle calls. A call
 //! that fails as the one before did writes nothing.
 
-use crate::domain::{CallKind, Cause, Checkpoint, Job, JobKind, Run, StreamId, StreamStatus};
+use crate::domain::{Cause, Checkpoint, Job, Run, StreamId, StreamStatus};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -53,7 +53,7 @@ pub(crate) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), Stor
 pub(crate) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
     let stream = job.stream();
     let mut status = read(tx, &stream)?;
-    let is_news = status.call_failed(kind(job), cause, now);
+    let is_news = status.call_failed(job.kind.call(), cause, now);
     if is_news { put(tx, &stream, &status) } else { Ok(()) }
 }
 
@@ -61,14 +61,7 @@ pub(crate) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -
 pub(crate) fn call_answered(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
     let stream = job.stream();
     let mut status = read(tx, &stream)?;
-    if status.call_answered(kind(job)) { put(tx, &stream, &status) } else { Ok(()) }
-}
-
-fn kind(job: &Job) -> CallKind {
-    match job.kind {
-        JobKind::ListPage(_) | JobKind::Sweep(_) => CallKind::List,
-        JobKind::FetchDetail(_) => CallKind::Detail,
-    }
+    if status.call_answered(job.kind.call()) { put(tx, &stream, &status) } else { Ok(()) }
 }
 
 impl Store {

@@ -1,8 +1,7 @@
 //! With the embedded archive, a document is in it with the commit that settles its job.
 
 use super::{fixture, page};
-use crate::domain::{Mode, Next};
-use crate::store::QueueKind;
+use crate::domain::{CallKind, Mode, Next};
 
 #[tokio::test]
 async fn settling_moves_what_it_adds_to_the_outbox_into_the_archive() {
@@ -30,7 +29,7 @@ async fn what_waits_from_before_is_moved_first() {
     f.read_details().await;
     f.start(Mode::Full).await;
     f.store.archive_when_settling();
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     f.settle(lease, page(&[("a", 2, 0)], Next::End)).await;
     let first = f.store.archived_one("things", &f.stream.shop, "a").unwrap().unwrap();
     f.read_details().await;

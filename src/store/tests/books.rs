@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Fixture, NOW, detail, fixture, new_shop, page};
-use crate::domain::{Mode, Next, Page, Rejected, ShopState};
+use crate::domain::{CallKind, Mode, Next, Page, Rejected, ShopState};
 use crate::store::keyspace;
-use crate::store::{QueueKind, SealKey, Settled, Store};
+use crate::store::{SealKey, Settled, Store};
 
 /// Rewrites a JSON record behind the store's back.
 fn forge(f: &Fixture, key: Vec<u8>, change: impl FnOnce(&mut serde_json::Value)) {
@@ -28,7 +28,7 @@ async fn a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other() {
     let other = f.store.create_shop(new_shop("client-2")).await.unwrap();
     let run = f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 1)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 2).await;
+    let mut leases = f.lease(CallKind::Detail, 2).await;
     forge(&f, keyspace::numbered(b'u', run), |run| run["to_fetch"] = 1.into());
     assert_eq!(f.settle(leases.remove(0), detail("2", None)).await, Settled::Applied);
     assert_eq!(paused(&f), None, "one of one is in order");
@@ -80,7 +80,7 @@ async fn rows_that_cannot_be_followed_are_counted_and_parked_once() {
     let rejected = [Rejected::new(None, reason()), Rejected::new(Some("x ".into()), reason())];
     for fetched in [1, 0] {
         let run = f.start(Mode::Full).await;
-        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let lease = f.lease(CallKind::List, 1).await.remove(0);
         let page = Page { rejected: rejected.to_vec(), ..page(&[("1", 1, 0)], Next::End) };
         f.settle(lease, page).await;
         f.read_details().await;

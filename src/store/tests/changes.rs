@@ -5,9 +5,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{NOW, fixture};
-use crate::domain::{Entry, Failure, Mode, Next, ShopState};
+use crate::domain::{CallKind, Entry, Failure, Mode, Next, ShopState};
+use crate::store::ShopChange;
 use crate::store::keyspace::texts;
-use crate::store::{QueueKind, ShopChange};
 
 #[tokio::test]
 async fn a_refusal_of_credentials_that_were_changed_meanwhile_stops_nobody() {
@@ -17,7 +17,7 @@ async fn a_refusal_of_credentials_that_were_changed_meanwhile_stops_nobody() {
     let refused = |read_at| {
         let failure = Failure::StopShop { reason: "no".into(), read_at };
         async {
-            let lease = f.lease(QueueKind::List, 1).await.remove(0);
+            let lease = f.lease(CallKind::List, 1).await.remove(0);
             f.settle(lease, failure).await;
             f.store.shop(&f.stream.shop).unwrap().unwrap().state
         }
@@ -49,7 +49,7 @@ async fn a_deletion_goes_on_after_a_crash_though_the_sink_has_it() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
     f.settle(lease, retry).await;
     // As the crash leaves it: the shop is gone, its state is not.

@@ -27,10 +27,10 @@ use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::engine::{kv::Kv, memory::MemoryKv};
-use super::{NewShop, OccupiedSlots, Queue, QueueKind, SealKey, Settled, Store, StoreError};
+use super::{NewShop, OccupiedSlots, Queue, SealKey, Settled, Store, StoreError};
 use crate::domain::{
-    Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next, NotFound, Page,
-    Rejected, Row, RunState, StepOutput, StreamId, Trigger, WalkRule,
+    CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
+    NotFound, Page, Rejected, Row, RunState, StepOutput, StreamId, Trigger, WalkRule,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -70,7 +70,7 @@ fn document_id(lease: &Lease) -> String {
 }
 
 impl Fixture {
-    fn queue(&self, kind: QueueKind) -> Queue {
+    fn queue(&self, kind: CallKind) -> Queue {
         Queue { shop: self.stream.shop.clone(), resource: "things".into(), kind }
     }
 
@@ -78,7 +78,7 @@ impl Fixture {
         self.store.start_runs(vec![self.stream.clone()], mode, Trigger::Schedule).await.unwrap()[0].run()
     }
 
-    async fn lease(&self, kind: QueueKind, want: usize) -> Vec<Lease> {
+    async fn lease(&self, kind: CallKind, want: usize) -> Vec<Lease> {
         self.store.lease(vec![self.queue(kind)], want, None).await.unwrap()
     }
 
@@ -88,13 +88,13 @@ impl Fixture {
 
     /// Reads the next page with these rows: (id, hash, age in days).
     async fn page(&self, rows: &[(&str, u64, i64)], next: Next) {
-        let lease = self.lease(QueueKind::List, 1).await.remove(0);
+        let lease = self.lease(CallKind::List, 1).await.remove(0);
         self.settle(lease, page(rows, next)).await;
     }
 
     async fn read_details(&self) -> Vec<String> {
         let mut ids = Vec::new();
-        for lease in self.lease(QueueKind::Detail, 1000).await {
+        for lease in self.lease(CallKind::Detail, 1000).await {
             let id = document_id(&lease);
             self.settle(lease, detail(&id, None)).await;
             ids.push(id);
@@ -204,7 +204,7 @@ async fn an_incremental_walk_stops_at_a_known_unchanged_old_page_and_not_before(
     f.page(&[("3", 1, 0)], MORE).await; // known, but younger than the overlap
     f.page(&[("2", 2, 3)], MORE).await; // old, but changed
     f.page(&[("1", 1, 9)], MORE).await; // known, unchanged, old: enough
-    assert!(f.lease(QueueKind::List, 1).await.is_empty());
+    assert!(f.lease(CallKind::List, 1).await.is_empty());
     assert_eq!(f.read_details().await, ["2"]);
     let run = &f.store.runs(None, 1, |_| true).unwrap()[0];
     assert_eq!((run.state, run.pages, run.new, run.changed), (RunState::Done, 3, 0, 1));
@@ -226,10 +226,10 @@ async fn a_page_equal_to_the_one_before_fails_the_run_with_that_reason() {
 async fn a_late_attempt_is_fenced_off() {
     let f = fixture().await;
     f.start(Mode::Full).await;
-    let late = f.lease(QueueKind::List, 1).await.remove(0);
-    assert!(f.lease(QueueKind::List, 1).await.is_empty(), "leased once only");
+    let late = f.lease(CallKind::List, 1).await.remove(0);
+    assert!(f.lease(CallKind::List, 1).await.is_empty(), "leased once only");
     f.store.abandon(std::slice::from_ref(&late));
-    let current = f.lease(QueueKind::List, 1).await.remove(0);
+    let current = f.lease(CallKind::List, 1).await.remove(0);
     assert_ne!(late.fencing_token, current.fencing_token);
     assert_eq!(f.settle(late, page(&[("1", 1, 0)], Next::End)).await, Settled::LeaseLost);
     assert_eq!(f.settle(current.clone(), page(&[("2", 1, 0)], Next::End)).await, Settled::Applied);
@@ -242,14 +242,14 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
     f.settle(lease, retry).await;
     assert_eq!(f.store.counters().unwrap().retrying_jobs, 1);
     assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000));
     f.clock.set(NOW + 1000);
     assert_eq!(f.store.promote().await.unwrap(), None);
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     assert_eq!(lease.attempt, 2);
     let given_up = Failure::Park { reason: "no use".into(), transient: false };
     f.settle(lease, given_up).await;
@@ -270,11 +270,11 @@ async fn rows_without_a_usable_id_are_parked_once_and_the_page_goes_on() {
     let f = fixture().await;
     for _ in 0..2 {
         f.start(Mode::Full).await;
-        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let lease = f.lease(CallKind::List, 1).await.remove(0);
         let rejected = vec![Rejected::new(None, "no id".into())];
         f.settle(lease, Page { rejected, ..page(&[("1", 1, 0)], Next::End) }).await;
         f.read_details().await;
-        f.store.settle(f.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
+        f.store.settle(f.lease(CallKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
     }
     assert_eq!(f.store.parked(None, 10, |_| true).unwrap().len(), 1);
     assert!(f.store.runs(None, 10, |_| true).unwrap().iter().all(|run| run.state == RunState::Done));
@@ -287,7 +287,7 @@ fn sweep(lease: Lease) -> StepOutput {
 
 impl Fixture {
     async fn sweep(&self) {
-        self.store.settle(self.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
+        self.store.settle(self.lease(CallKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
     }
 }
 
@@ -380,18 +380,18 @@ async fn a_planned_re_read_replaces_the_one_before_and_unchanged_content_is_not_
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", Some(60_000))).await;
     f.drain().await;
     f.clock.set(NOW + 60_000);
     f.store.promote().await.unwrap();
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", Some(60_000))).await;
     assert!(f.drain().await.is_empty(), "same content");
     assert_eq!(f.store.counters().unwrap().waiting_jobs, 1);
     f.start(Mode::Incremental).await;
     f.page(&[("1", 2, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", None)).await;
     assert_eq!(f.store.counters().unwrap().waiting_jobs, 0, "final: nothing more is planned");
     assert_eq!(f.drain().await.len(), 2, "a changed row is written, and the checkpoint");
@@ -406,7 +406,7 @@ async fn versions_rise_even_when_the_clock_falls_back() {
         f.start(Mode::Full).await;
         f.page(&[(id, 1, 0)], Next::End).await;
         f.read_details().await;
-        f.store.settle(f.lease(QueueKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
+        f.store.settle(f.lease(CallKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
         versions.extend(f.drain().await.into_iter().filter_map(|entry| match entry {
             Entry::Document(document) => Some(document.version),
             _ => None,
@@ -455,7 +455,7 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
     let shop = store.create_shop(new_shop("client-1")).await.unwrap();
     let stream = StreamId { shop: shop.id.clone(), resource: "things".into(), combination: ListParams::default() };
     store.start_runs(vec![stream], Mode::Full, Trigger::Request).await.unwrap();
-    let queue = Queue { shop: shop.id.clone(), resource: "things".into(), kind: QueueKind::List };
+    let queue = Queue { shop: shop.id.clone(), resource: "things".into(), kind: CallKind::List };
     let slots = OccupiedSlots { account: "client-1".into(), rule: "GET /things".into(), occupied: 5 };
     assert_eq!(store.lease(vec![queue.clone()], 2, Some(slots)).await.unwrap().len(), 1);
     drop(store);

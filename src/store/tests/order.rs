@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
 use crate::domain::{
-    Entry, Failure, FetchedDocument, Lease, ListParams, Mode, Next, Page, Rejected, RunState, StreamId, Trigger,
+    CallKind, Entry, Failure, FetchedDocument, Lease, ListParams, Mode, Next, Page, Rejected, RunState, StreamId,
+    Trigger,
 };
 use crate::store::keyspace;
-use crate::store::{QueueKind, Start, Started};
+use crate::store::{Start, Started};
 
 /// A fixture whose stream has its whole history: one document.
 async fn walked() -> Fixture {
@@ -31,7 +32,7 @@ async fn a_whole_walk_that_is_asked_for_comes_after_the_walk_for_news_that_is_un
     assert_eq!(asked(&f, Mode::Full, Trigger::Request).await, Started::Already(whole), "once");
     assert_eq!(asked(&f, Mode::Incremental, Trigger::Schedule).await, Started::Already(news));
     f.page(&[("2", 1, 0)], MORE).await;
-    assert_eq!(f.lease(QueueKind::List, 9).await.len(), 1, "the whole one has not begun");
+    assert_eq!(f.lease(CallKind::List, 9).await.len(), 1, "the whole one has not begun");
     let run = f.store.run(whole).unwrap().unwrap();
     assert_eq!((run.mode, run.trigger, run.state), (Mode::Full, Trigger::Request, RunState::Walking));
 }
@@ -107,21 +108,21 @@ async fn a_document_is_read_by_one_attempt_at_a_time() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 0)], MORE).await;
-    let slow = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let slow = f.lease(CallKind::Detail, 1).await.remove(0);
     assert_eq!(document_id(&slow), "2");
     // It changes meanwhile.
     f.page(&[("2", 2, 0)], MORE).await;
-    let others: Vec<Lease> = f.lease(QueueKind::Detail, 9).await;
+    let others: Vec<Lease> = f.lease(CallKind::Detail, 9).await;
     assert_eq!(others.iter().map(document_id).collect::<Vec<_>>(), ["1"]);
     f.settle(slow, detail("2", None)).await;
-    let next: Vec<Lease> = f.lease(QueueKind::Detail, 9).await;
+    let next: Vec<Lease> = f.lease(CallKind::Detail, 9).await;
     assert_eq!(next.iter().map(document_id).collect::<Vec<_>>(), ["2"], "the newer one comes after");
     f.store.abandon(&next);
-    assert_eq!(f.lease(QueueKind::Detail, 9).await.len(), 1, "given up, it may be leased again");
+    assert_eq!(f.lease(CallKind::Detail, 9).await.len(), 1, "given up, it may be leased again");
 }
 
 async fn park(f: &Fixture, transient: bool) {
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     let failure = Failure::Park { reason: "503".into(), transient };
     f.settle(lease, failure).await;
 }
@@ -175,7 +176,7 @@ async fn a_walk_for_news_does_not_do_away_with_what_a_whole_one_gave_up() {
     let f = walked().await;
     let whole = f.start(Mode::Full).await;
     f.page(&[("2", 1, 0)], MORE).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     f.start(Mode::Incremental).await;
@@ -195,7 +196,7 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     f.start(Mode::Incremental).await;
     let whole = asked(&f, Mode::Full, Trigger::Request).await.run();
     for _ in 0..2 {
-        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let lease = f.lease(CallKind::List, 1).await.remove(0);
         let failure = Failure::Park { reason: "503".into(), transient: true };
         f.settle(lease, failure).await;
     }
@@ -203,7 +204,7 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     let first = f.store.parked(None, 1, |_| true).unwrap()[0].id;
     assert!(f.store.retry_parked(first).await.unwrap());
     f.page(&[("1", 1, 9)], Next::End).await;
-    assert!(f.lease(QueueKind::List, 9).await.is_empty());
+    assert!(f.lease(CallKind::List, 9).await.is_empty());
     let Started::Run(next) = asked(&f, Mode::Full, Trigger::Request).await else { panic!("the stream is free") };
     assert!(next > whole);
 }
@@ -220,7 +221,7 @@ pub(super) fn with_unreadable(mut page: Page, digests: &[u64]) -> Page {
 async fn rows_that_nobody_can_read_are_told_apart_and_mark_nothing_as_gone() {
     let f = walked().await;
     let run = f.start(Mode::Full).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let page = with_unreadable(super::page(&[("2", 1, 0)], Next::End), &[1, 2, 1]);
     f.settle(lease, page).await;
     f.sweep().await;
@@ -235,7 +236,7 @@ async fn rows_that_nobody_can_read_are_told_apart_and_mark_nothing_as_gone() {
 async fn a_page_that_was_given_up_is_done_with_when_a_walk_has_read_it() {
     let f = walked().await;
     f.start(Mode::Incremental).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     assert_eq!(f.store.counters().unwrap().parked, 1);
@@ -260,7 +261,7 @@ async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
     f.read_details().await;
     f.drain().await;
     f.store.reread_documents(&f.stream.shop, "things", vec![("1".into(), f.stream.combination.clone())]).await.unwrap();
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, FetchedDocument { hash: 8, ..detail("1", None) }).await;
     let listed: Vec<bool> = f
         .drain()
@@ -290,11 +291,11 @@ async fn what_failed_twice_goes_behind_what_waits() {
         f.page(&[(id, 1, 0)], MORE).await;
     }
     for _ in 0..2 {
-        let first = f.lease(QueueKind::Detail, 1).await.remove(0);
+        let first = f.lease(CallKind::Detail, 1).await.remove(0);
         assert_eq!(document_id(&first), "1", "once more from its place");
         fail(&f, first).await;
     }
-    let leases = f.lease(QueueKind::Detail, 9).await;
+    let leases = f.lease(CallKind::Detail, 9).await;
     assert_eq!(leases.iter().map(document_id).collect::<Vec<_>>(), ["2", "3", "1"]);
     assert_eq!(leases[2].attempt, 3);
     f.store.abandon(&leases);
@@ -308,18 +309,18 @@ async fn a_re_read_that_went_behind_can_still_be_taken_back() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", Some(5))).await;
     f.clock.set(NOW + 5);
     f.store.promote().await.unwrap();
     for _ in 0..2 {
-        let again = f.lease(QueueKind::Detail, 1).await.remove(0);
+        let again = f.lease(CallKind::Detail, 1).await.remove(0);
         fail(&f, again).await;
     }
     f.start(Mode::Incremental).await;
     f.page(&[("1", 2, 0)], Next::End).await;
     // The new row's read is the more urgent one, and makes the other needless.
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", None)).await;
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs), (0, 0));

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
-use crate::domain::{Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopState, StreamId};
+use crate::domain::{
+    CallKind, Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopState, StreamId,
+};
 use crate::store::codec::number;
 use crate::store::keyspace::texts;
 use crate::store::ops::completeness::LedgerState;
-use crate::store::{QueueKind, SealKey, ShopChange, Store, StoreError};
+use crate::store::{SealKey, ShopChange, Store, StoreError};
 
 /// Another shop of the same store.
 async fn beside(f: &Fixture) -> Fixture {
@@ -29,7 +31,7 @@ async fn list(f: &Fixture, ids: std::ops::Range<usize>) {
 
 /// Parks a number of details, one after another.
 async fn park(f: &Fixture, count: usize) {
-    for lease in f.lease(QueueKind::Detail, count).await {
+    for lease in f.lease(CallKind::Detail, count).await {
         let failure = Failure::Park { reason: "unreadable".into(), transient: document_id(&lease) == "2" };
         f.settle(lease, failure).await;
     }
@@ -81,7 +83,7 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     let position = f.store.outbox_positions(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
     f.store.park_entry(position, "refused".into(), 1).await.unwrap();
     f.start(Mode::Full).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let rejected = vec![Rejected::new(None, "has no id".into())];
     f.settle(lease, Page { rejected, ..page(&[], MORE) }).await;
     assert_eq!(of(&f), 6);
@@ -93,7 +95,7 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     // A page that was given up is done with when a walk has read it.
     f.read_details().await;
     f.start(Mode::Full).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     assert_eq!(of(&f), 6);
@@ -147,7 +149,7 @@ async fn a_shop_of_which_too_much_is_parked_is_paused_and_no_other() {
     park(&f, 2).await;
     park(&other, 2).await;
     assert_eq!((state(&f), state(&other)), ((ShopState::Active, None), (ShopState::Active, None)));
-    let under_way = f.lease(QueueKind::Detail, 3).await;
+    let under_way = f.lease(CallKind::Detail, 3).await;
     for (lease, parked) in under_way.into_iter().zip(3..) {
         let failure = Failure::Park { reason: "unreadable".into(), transient: false };
         f.settle(lease, failure).await;
@@ -180,7 +182,7 @@ async fn a_document_that_the_sink_refuses_counts_too() {
     let f = fixture().await;
     f.store.bound_parked(1);
     list(&f, 0..1).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("0", None)).await;
     let position = f.store.outbox_positions(100, usize::MAX).unwrap().into_iter().next_back().unwrap();
     f.store.park_entry(position, "refused".into(), 1).await.unwrap();
@@ -193,7 +195,7 @@ async fn all_of_a_shop_or_of_a_resource_is_put_back_in_steps() {
     let other = beside(&f).await;
     list(&f, 0..1_201).await;
     list(&other, 0..2).await;
-    let leases = f.lease(QueueKind::Detail, 2_000).await;
+    let leases = f.lease(CallKind::Detail, 2_000).await;
     let failed = |lease: Lease| lease.failed(Failure::Park { reason: "unreadable".into(), transient: false });
     f.store.settle(leases.into_iter().map(failed).collect()).await.unwrap();
     park(&other, 2).await;
@@ -202,7 +204,7 @@ async fn all_of_a_shop_or_of_a_resource_is_put_back_in_steps() {
     assert_eq!(f.store.retry_all_parked(&f.stream.shop, Some("things")).await.unwrap(), 1_201);
     assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 0);
     assert_eq!((of(&f), of(&other)), (0, 2));
-    assert_eq!(f.lease(QueueKind::Detail, 2_000).await.len(), 1_201);
+    assert_eq!(f.lease(CallKind::Detail, 2_000).await.len(), 1_201);
 }
 
 #[tokio::test]
@@ -219,7 +221,7 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     // One of them changes, and is written.
     f.start(Mode::Incremental).await;
     f.page(&[("1", 2, 0), ("2", 1, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     assert_eq!(document_id(&lease), "1");
     f.settle(lease, FetchedDocument { body: Bytes::from_static(b"{}"), hash: 8, refresh_after_ms: None }).await;
     f.drain().await;

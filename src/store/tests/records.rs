@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, DAY, Fixture, NOW, detail, document_id, fixture};
-use crate::domain::{Failure, FetchedDocument, Lease, Mode, Next, StepOutput, Trigger};
+use crate::domain::{CallKind, Failure, FetchedDocument, Lease, Mode, Next, StepOutput, Trigger};
 use crate::store::keyspace::texts;
-use crate::store::{QueueKind, SealKey, Settled, Store};
+use crate::store::{SealKey, Settled, Store};
 
 /// Applies a last page with that many new rows; returns their ids.
 async fn numbered_page(f: &Fixture, count: usize) -> Vec<String> {
@@ -29,9 +29,9 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     let prefix = texts(b'j', &[&f.stream.shop]);
     let records = || f.kv.scan(&prefix, b"").count();
     assert_eq!(records(), 3, "150 jobs in records of 64");
-    assert_eq!(f.store.count_jobs(&f.queue(QueueKind::Detail), 1000).unwrap(), 150);
-    let mut first = f.lease(QueueKind::Detail, 70).await;
-    let second = f.lease(QueueKind::Detail, 200).await;
+    assert_eq!(f.store.count_jobs(&f.queue(CallKind::Detail), 1000).unwrap(), 150);
+    let mut first = f.lease(CallKind::Detail, 70).await;
+    let second = f.lease(CallKind::Detail, 200).await;
     assert_eq!((first.len(), second.len()), (70, 80), "no job is leased twice");
     let named: Vec<String> = first.iter().chain(&second).map(document_id).collect();
     assert_eq!(named, ids, "in the order of the page");
@@ -42,7 +42,7 @@ async fn details_of_a_page_share_a_record_and_leave_it_one_by_one() {
     outputs.extend(first.into_iter().chain(second).map(done));
     assert!(f.store.settle(outputs).await.unwrap().iter().all(|settled| *settled == Settled::Applied));
     assert_eq!(records(), 1);
-    let again = f.lease(QueueKind::Detail, 200).await;
+    let again = f.lease(CallKind::Detail, 200).await;
     assert_eq!(again.iter().map(document_id).collect::<Vec<_>>(), [document_id(&back)]);
     assert_eq!(again[0].attempt, 1, "a postponed attempt does not count");
     let counters = f.store.counters().unwrap();
@@ -56,7 +56,7 @@ async fn a_job_that_comes_back_alone_takes_no_other_with_it() {
     f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     for (after, id) in [(1000, "3"), (500, "2"), (1500, "1")] {
-        let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+        let lease = f.lease(CallKind::Detail, 1).await.remove(0);
         assert_eq!(document_id(&lease), id);
         let retry = Failure::Retry { after: Duration::from_millis(after), error: "503".into() };
         f.settle(lease, retry).await;
@@ -80,12 +80,12 @@ async fn attempts_that_a_crash_cut_off_are_counted_and_their_jobs_are_still_ther
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    assert_eq!(f.lease(QueueKind::Detail, 2).await.len(), 2);
+    assert_eq!(f.lease(CallKind::Detail, 2).await.len(), 2);
     for attempts in [[1, 2, 2], [2, 3, 3]] {
         // The process before is gone with its leases; the engine's content is what is left.
         let store =
             Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap();
-        let leases = store.lease(vec![f.queue(QueueKind::Detail)], 9, None).await.unwrap();
+        let leases = store.lease(vec![f.queue(CallKind::Detail)], 9, None).await.unwrap();
         let mut found: Vec<u32> = leases.iter().map(|lease| lease.attempt).collect();
         found.sort_unstable();
         assert_eq!(found, attempts);
@@ -101,7 +101,7 @@ async fn an_outbox_record_gives_up_its_entries_one_by_one() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     numbered_page(&f, 60).await;
-    let leases = f.lease(QueueKind::Detail, 100).await;
+    let leases = f.lease(CallKind::Detail, 100).await;
     f.store.settle(leases.into_iter().map(done).collect()).await.unwrap();
     let records = || f.kv.scan(b"o", b"o").count();
     assert!((2..20).contains(&records()), "{}", records());
@@ -125,7 +125,7 @@ async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 3).await;
+    let mut leases = f.lease(CallKind::Detail, 3).await;
     let retry = |seconds| Failure::Retry { after: Duration::from_secs(seconds), error: "503".into() };
     // One is put aside before the clock jumps ahead; of the other two one plans a re-read.
     f.settle(leases.remove(0), retry(5)).await;
@@ -152,7 +152,7 @@ async fn a_look_through_large_archived_documents_ends_early_and_the_next_goes_on
     let f = fixture().await;
     f.start(Mode::Full).await;
     let ids = numbered_page(&f, 5).await;
-    for lease in f.lease(QueueKind::Detail, 5).await {
+    for lease in f.lease(CallKind::Detail, 5).await {
         let body = format!("\"{}\"", "x".repeat(6 << 20)).into();
         f.settle(lease, FetchedDocument { body, hash: 7, refresh_after_ms: None }).await;
     }

@@ -3,9 +3,9 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{NOW, detail, fixture, new_shop};
-use crate::domain::{Entry, Mode, Next, ShopState};
+use crate::domain::{CallKind, Entry, Mode, Next, ShopState};
 use crate::store::keyspace::texts;
-use crate::store::{QueueKind, Settled, ShopChange, StoreError};
+use crate::store::{Settled, ShopChange, StoreError};
 
 #[tokio::test]
 async fn a_client_id_registers_once_and_its_secret_rotates() {
@@ -29,7 +29,7 @@ async fn a_purged_shop_leaves_nothing_and_a_result_on_its_way_is_dropped() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 2).await;
+    let mut leases = f.lease(CallKind::Detail, 2).await;
     f.settle(leases.remove(0), detail("2", Some(1000))).await;
     assert!(f.store.delete_shop(&f.stream.shop, true).await.unwrap());
     assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::LeaseLost);
@@ -51,7 +51,7 @@ async fn a_result_between_a_deletion_and_its_clearing_is_dropped() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 1).await;
+    let mut leases = f.lease(CallKind::Detail, 1).await;
     f.drain().await;
     // What the deletion commits first: the shop is gone, its jobs are not.
     f.kv.apply(&[(texts(b's', &[&f.stream.shop]), None)]).unwrap();

@@ -5,13 +5,13 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
-use crate::domain::{Cause, Checkpoint, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus};
+use crate::domain::{CallKind, Cause, Checkpoint, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus};
 use crate::store::codec::encode;
 use crate::store::keyspace::stream as stream_key;
-use crate::store::{Changed, QueueKind, ShopChange};
+use crate::store::{Changed, ShopChange};
 
 impl Fixture {
-    async fn fails(&self, kind: QueueKind, failure: Failure) {
+    async fn fails(&self, kind: CallKind, failure: Failure) {
         let lease = self.lease(kind, 1).await.remove(0);
         self.settle(lease, failure).await;
     }
@@ -42,7 +42,7 @@ async fn a_stream_without_a_record_takes_its_last_walk_for_its_last_success() {
     old.await.unwrap();
     assert_eq!(f.status().last_success_at, Some(NOW - DAY), "an older version's directory");
     f.start(Mode::Full).await;
-    f.fails(QueueKind::List, unavailable("503")).await;
+    f.fails(CallKind::List, unavailable("503")).await;
     assert_eq!(f.status().last_success_at, Some(NOW - DAY), "kept in the record that this version makes");
 }
 
@@ -54,9 +54,9 @@ async fn what_the_health_depends_on_is_noted_when_it_changes() {
     assert!(changes().contains(&shop()), "it was registered");
     let run = f.start(Mode::Full).await;
     assert!(changes().is_superset(&[shop(), Changed::Run(run)].into()));
-    f.fails(QueueKind::List, unavailable("503")).await;
+    f.fails(CallKind::List, unavailable("503")).await;
     assert_eq!(changes(), [shop()].into(), "only its record of calls changed");
-    f.fails(QueueKind::List, unavailable("503 again")).await;
+    f.fails(CallKind::List, unavailable("503 again")).await;
     assert!(changes().is_empty(), "nothing new");
 }
 
@@ -73,7 +73,7 @@ async fn the_end_of_a_run_that_an_older_version_began_keeps_the_last_success() {
         Ok(())
     });
     old.await.unwrap();
-    f.fails(QueueKind::List, unavailable("503")).await;
+    f.fails(CallKind::List, unavailable("503")).await;
     let status = f.status();
     assert!(status.list_trouble.is_some());
     assert_eq!(status.last_success_at, Some(NOW - DAY));
@@ -99,9 +99,9 @@ async fn whether_a_list_was_read_whole_is_recorded_once() {
 async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     let f = fixture().await;
     f.start(Mode::Full).await;
-    f.fails(QueueKind::List, unavailable("503 once")).await;
+    f.fails(CallKind::List, unavailable("503 once")).await;
     f.clock.set(NOW + 1000);
-    f.fails(QueueKind::List, unavailable("503 twice")).await;
+    f.fails(CallKind::List, unavailable("503 twice")).await;
     let trouble = f.status().list_trouble.unwrap();
     assert_eq!((trouble.since, trouble.cause.text.as_str()), (NOW, "503 once"), "what is known is not written again");
     f.page(&[("1", 1, 0)], Next::End).await;
@@ -111,7 +111,7 @@ async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     f.clock.set(NOW + DAY);
     f.start(Mode::Full).await;
     let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), transient: true };
-    f.fails(QueueKind::List, given_up).await;
+    f.fails(CallKind::List, given_up).await;
     let status = f.status();
     assert_eq!((status.failures, status.failing_since), (1, Some(NOW + DAY)));
     let error = status.last_error.unwrap();
@@ -127,19 +127,19 @@ async fn runs_of_a_refused_shop_end_and_their_list_jobs_go() {
     let behind = f.store.start_runs(vec![f.stream.clone()], Mode::Full, crate::domain::Trigger::Request).await.unwrap();
     assert_eq!(behind[0].run(), run);
     let read_at = f.store.shop(&f.stream.shop).unwrap().unwrap().updated_at;
-    f.fails(QueueKind::Detail, Failure::StopShop { reason: "the account is off".into(), read_at }).await;
+    f.fails(CallKind::Detail, Failure::StopShop { reason: "the account is off".into(), read_at }).await;
     let stopped = f.store.run(run).unwrap().unwrap();
     assert_eq!((stopped.state, stopped.error.as_deref()), (RunState::Stopped, Some("the account is off")));
     assert_eq!((stopped.error_class, stopped.ended_at), (Some(ErrorClass::Refused), Some(NOW)));
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.open_runs, counters.ready_jobs), (0, 2), "the details stay");
-    assert!(f.lease(QueueKind::List, 1).await.is_empty());
+    assert!(f.lease(CallKind::List, 1).await.is_empty());
     // With a new secret the stream is walked again, and what was found is still read.
     let right = ShopChange { client_secret: Some(SecretString::from("right")), ..ShopChange::default() };
     f.store.update_shop(&f.stream.shop, right).await.unwrap();
     let next = f.start(Mode::Incremental).await;
     assert_ne!(next, run);
-    for lease in f.lease(QueueKind::Detail, 9).await {
+    for lease in f.lease(CallKind::Detail, 9).await {
         let id = document_id(&lease);
         f.settle(lease, detail(&id, None)).await;
     }
@@ -157,7 +157,7 @@ async fn runs_of_a_shop_that_is_paused_for_a_breach_end_at_once() {
     let spoilt =
         f.store.transact(move |tx| crate::store::ops::run_progress::update(tx, Some(run), NOW, |run| run.to_fetch = 0));
     spoilt.await.unwrap();
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", None)).await;
     let shop = f.store.shop(&f.stream.shop).unwrap().unwrap();
     assert_eq!(shop.state, ShopState::Paused);
@@ -171,7 +171,7 @@ async fn a_page_that_waits_for_another_try_goes_with_its_run() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
     let retry = Failure::Retry { after: Duration::from_secs(60), error: Cause::new(ErrorClass::Unavailable, "503") };
-    f.fails(QueueKind::List, retry).await;
+    f.fails(CallKind::List, retry).await;
     let paused = |state| ShopChange { state: Some(state), ..ShopChange::default() };
     f.store.update_shop(&f.stream.shop, paused(ShopState::Paused)).await.unwrap();
     assert_eq!(f.state(run), RunState::Stopped);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{Answer, Fixture, Gone, HOUR, NOW, detail, document_id, fixture, new_shop};
 use crate::domain::{
-    DetailEndpoint, Lease, LeaseByKind, Mode, Next, NotFound, RunState, StepOutput, StreamId, WalkRule,
+    CallKind, DetailEndpoint, Lease, LeaseByKind, Mode, Next, NotFound, RunState, StepOutput, StreamId, WalkRule,
 };
+use crate::store::keyspace;
 use crate::store::ops::completeness::LedgerState;
-use crate::store::{QueueKind, keyspace};
 
 /// "Not found", by another detail call than that of [`Gone`].
 struct GoneElsewhere;
@@ -34,7 +34,7 @@ impl Fixture {
 
     /// Answers all details that are ready.
     async fn not_found(&self) -> usize {
-        let leases = self.lease(QueueKind::Detail, 99).await;
+        let leases = self.lease(CallKind::Detail, 99).await;
         let count = leases.len();
         for lease in leases {
             self.settle(lease, Gone).await;
@@ -48,7 +48,7 @@ async fn a_document_that_the_api_once_did_not_know_is_asked_for_again_while_it_i
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 10).await;
+    let mut leases = f.lease(CallKind::Detail, 10).await;
     leases.sort_by_key(|lease| document_id(lease) == "1");
     for lease in leases {
         let output = if document_id(&lease) == "1" { Gone.to(lease) } else { detail("2", None).to(lease) };
@@ -64,7 +64,7 @@ async fn a_document_that_the_api_once_did_not_know_is_asked_for_again_while_it_i
     // One that is there already may be unknown for a moment too, when its row has changed.
     f.start(Mode::Incremental).await;
     f.page(&[("1", 1, 0), ("2", 2, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 10).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 10).await.remove(0);
     f.settle(lease, Gone).await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 2, 0)], Next::End).await;
@@ -76,7 +76,7 @@ async fn a_run_ends_when_its_resource_has_no_details_any_more() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
-    for lease in f.lease(QueueKind::Detail, 10).await {
+    for lease in f.lease(CallKind::Detail, 10).await {
         let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
         f.store.settle(vec![StepOutput::Obsolete(lease)]).await.unwrap();
     }
@@ -89,7 +89,7 @@ async fn the_first_answer_of_a_call_that_is_not_proved_waits_for_a_document() {
     let f = fixture().await;
     let run = f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 1, 0), ("3", 1, 0)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 10).await;
+    let mut leases = f.lease(CallKind::Detail, 10).await;
     let last = leases.pop().unwrap();
     for lease in leases {
         f.settle(lease, Gone).await;
@@ -145,11 +145,11 @@ async fn a_call_that_is_not_proved_is_tried_a_few_times_at_growing_pauses() {
     assert_eq!(f.parked_ids().len(), 20);
     // The same by another definition: at once, since nothing is known of it.
     f.start(Mode::Incremental).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let StepOutput::Page { lease, page, rule } = super::page(&rows, Next::End).to(lease) else { panic!("not a page") };
     let rule = WalkRule { endpoint: Some(1), ..rule };
     f.store.settle(vec![StepOutput::Page { lease, page, rule }]).await.unwrap();
-    let leases = f.lease(QueueKind::Detail, 99).await;
+    let leases = f.lease(CallKind::Detail, 99).await;
     assert_eq!(leases.len(), 3);
     for lease in leases {
         f.settle(lease, GoneElsewhere).await;
@@ -177,7 +177,7 @@ async fn a_call_that_sends_nothing_any_more_takes_back_what_was_believed() {
     // All of them were really gone.
     f.start(Mode::Incremental).await;
     f.page(&[("0", 2, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("0", None)).await;
     assert_eq!(f.not_found().await, 9);
     assert_eq!(f.parked_ids(), [""; 0]);
@@ -190,7 +190,7 @@ async fn the_documents_of_an_earlier_version_prove_its_calls() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
-    let mut leases = f.lease(QueueKind::Detail, 10).await;
+    let mut leases = f.lease(CallKind::Detail, 10).await;
     let (second, first) = (leases.pop().unwrap(), leases.pop().unwrap());
     let id = document_id(&first);
     f.settle(first, detail(&id, None)).await;
@@ -214,7 +214,7 @@ async fn what_one_shop_may_read_proves_nothing_of_another() {
         one.start(Mode::Full).await;
         one.page(&[("1", 1, 0), ("2", 1, 0)], Next::End).await;
     }
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     let id = document_id(&lease);
     f.settle(lease, detail(&id, None)).await;
     assert_eq!((f.not_found().await, f.parked_ids().len()), (1, 0));

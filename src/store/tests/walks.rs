@@ -5,12 +5,13 @@ use bytes::Bytes;
 use super::order::with_unreadable;
 use super::{Answer, Fixture, Gone, MORE, NOW, RULE, detail, document_id, fixture, page, sweep};
 use crate::domain::{
-    Entry, Failure, JobKind, ListParams, Mode, Next, Priority, Run, RunState, StepOutput, StreamId, Trigger, WalkRule,
+    CallKind, Entry, Failure, JobKind, ListParams, Mode, Next, Priority, Run, RunState, StepOutput, StreamId, Trigger,
+    WalkRule,
 };
-use crate::store::{QueueKind, Start};
+use crate::store::Start;
 
 async fn details(f: &Fixture) -> Vec<Priority> {
-    let leases = f.lease(QueueKind::Detail, 10).await;
+    let leases = f.lease(CallKind::Detail, 10).await;
     let priorities = leases.iter().map(|lease| lease.job.priority).collect();
     f.store.abandon(&leases);
     priorities
@@ -39,14 +40,14 @@ async fn rows_that_tell_no_time_are_walked_to_the_end() {
     for mode in [Mode::Full, Mode::Incremental] {
         let run = f.start(mode).await;
         for id in ["2", "1"] {
-            let lease = f.lease(QueueKind::List, 1).await.remove(0);
+            let lease = f.lease(CallKind::List, 1).await.remove(0);
             f.settle(lease, timeless(id)).await;
         }
         assert_eq!(f.store.run(run).unwrap().unwrap().pages, 2, "{mode:?}");
         f.page(&[], Next::End).await;
         if mode == Mode::Full {
             for id in ["2", "1"] {
-                let lease = f.lease(QueueKind::List, 1).await.remove(0);
+                let lease = f.lease(CallKind::List, 1).await.remove(0);
                 f.settle(lease, timeless(id)).await;
             }
             f.page(&[], Next::End).await;
@@ -64,7 +65,7 @@ async fn a_row_that_is_the_document_needs_no_detail() {
         let run = f.start(Mode::Full).await;
         let mut page = page(&[("1", hash, 0)], Next::End);
         page.rows[0].body = Some(Bytes::from_static(b"{\"id\":\"1\"}"));
-        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let lease = f.lease(CallKind::List, 1).await.remove(0);
         f.settle(lease, page).await;
         f.sweep().await;
         assert!(details(&f).await.is_empty());
@@ -79,7 +80,7 @@ async fn only_who_asks_for_a_full_walk_has_planned_reads_made_early() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
-    let lease = f.lease(QueueKind::Detail, 1).await.remove(0);
+    let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     f.settle(lease, detail("1", Some(super::DAY))).await;
     for (mode, trigger, early) in [
         (Mode::Full, Trigger::Schedule, 0),
@@ -119,7 +120,7 @@ async fn what_moved_from_one_list_to_another_is_still_listed() {
         f.store.start_runs([stream.clone()], Mode::Full, Trigger::Schedule).await.unwrap();
         let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (*id, 1, 0)).collect();
         // What is absent from one pass is looked for in another.
-        while let Some(lease) = f.lease(QueueKind::List, 1).await.pop() {
+        while let Some(lease) = f.lease(CallKind::List, 1).await.pop() {
             let is_sweep = matches!(lease.job.kind, JobKind::Sweep(_));
             let output = if is_sweep { sweep(lease) } else { page(&rows, Next::End).to(lease) };
             f.store.settle(vec![output]).await.unwrap();
@@ -234,7 +235,7 @@ async fn a_list_in_no_order_has_nothing_below_its_end() {
     let rule = WalkRule { newest_first: false, ..RULE };
     for (rows, new) in [(&[("1", 1, 9), ("3", 1, 0), ("2", 1, 8)][..], "3"), (&[("4", 1, 0), ("2", 1, 8)], "4")] {
         f.start(Mode::Incremental).await;
-        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let lease = f.lease(CallKind::List, 1).await.remove(0);
         let StepOutput::Page { lease, page, .. } = page(rows, Next::End).to(lease) else { panic!("not a page") };
         f.store.settle(vec![StepOutput::Page { lease, page, rule }]).await.unwrap();
         assert_eq!(walking(&f), [], "no whole walk follows");
@@ -248,7 +249,7 @@ async fn what_is_gone_when_it_is_asked_for_counts_in_its_run_and_ends_it() {
     let run = f.start(Mode::Full).await;
     f.page(&[("3", 1, 0), ("2", 1, 0), ("1", 1, 0)], Next::End).await;
     f.sweep().await;
-    let mut leases = f.lease(QueueKind::Detail, 10).await;
+    let mut leases = f.lease(CallKind::Detail, 10).await;
     let read = leases.remove(0);
     let id = document_id(&read);
     f.settle(read, detail(&id, None)).await;
@@ -266,7 +267,7 @@ async fn one_unreadable_row_in_a_hundred_is_no_alarm_and_one_in_fewer_is() {
         let run = f.start(Mode::Full).await;
         let ids: Vec<String> = (0..rows).map(|id| id.to_string()).collect();
         let rows: Vec<(&str, u64, i64)> = ids.iter().map(|id| (id.as_str(), 1, 0)).collect();
-        let lease = f.lease(QueueKind::List, 1).await.remove(0);
+        let lease = f.lease(CallKind::List, 1).await.remove(0);
         f.settle(lease, with_unreadable(page(&rows, MORE), &[1])).await;
         assert_eq!(f.store.run(run).unwrap().unwrap().alarmed, alarmed, "{} rows", ids.len());
     }
@@ -336,7 +337,7 @@ async fn a_walk_for_news_after_a_failed_one_goes_down_to_the_last_that_ended_wel
     f.clock.set(NOW + 4 * super::DAY);
     f.start(Mode::Incremental).await;
     f.page(&[("4", 1, -2), ("3", 1, -1)], MORE).await;
-    let lease = f.lease(QueueKind::List, 1).await.remove(0);
+    let lease = f.lease(CallKind::List, 1).await.remove(0);
     let failure = Failure::Park { reason: "503".into(), transient: true };
     f.settle(lease, failure).await;
     f.start(Mode::Incremental).await;
