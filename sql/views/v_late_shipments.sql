@@ -1,7 +1,7 @@
 -- Shipments that came later than promised, or have not come though the day has passed. Needs: shipments.
 -- promised: the earliest latest_delivery_date of its items. delivered_at: its first event of delivery, be it to a pick-up point,
 -- where the customer may take his time; NULL while there is none. A shipment for an exact day, which only its order knows, has no promise.
--- last_event: its latest transport event; NULL: the transporter tells nothing, as with letters, so such a shipment may well have come.
+-- last_event: its latest transport event; NULL: the transporter reports nothing, as with letters, so such a shipment may well have come.
 -- days_late: from the promised day to that of the delivery, of the return to the sender, or to today. Days are taken in UTC, while promises
 -- are Dutch days: what comes within the first hour or two after midnight counts for the day before.
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW v_late_shipments AS

@@ -31,7 +31,7 @@ pub(super) fn of_file(flag: &str, file: &Path) -> Result<Zeroizing<String>, Comm
 /// `hint` how else to give it.
 ///
 /// # Errors
-/// Nobody can be asked, or standard input cannot be read as text.
+/// No one can be asked, or standard input cannot be read as text.
 pub(super) fn given(what: &str, hint: &str) -> Result<Zeroizing<String>, CommandError> {
     if std::io::stdin().is_terminal() {
         let terminal = Term::stderr();

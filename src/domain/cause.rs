@@ -20,7 +20,7 @@ pub enum ErrorClass {
     Forbidden,
     /// 404.
     NotFound,
-    /// 404 or 410 for so many documents in a row that the call itself may be wrong.
+    /// 404 or 410 for several documents in a row: the call itself may be wrong.
     AllNotFound,
     /// Another 4xx.
     Rejected,

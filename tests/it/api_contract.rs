@@ -325,8 +325,8 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
 #[tokio::test]
 async fn what_is_refused_says_what_would_be_right() {
     let door = Door::synced().await;
-    let told = |got: Got| got.json()["detail"].as_str().unwrap().to_owned();
-    let refused = told(door.send("POST", "/api/v1/shops", &SHOP.replace("c-9", "refused")).await);
+    let reported = |got: Got| got.json()["detail"].as_str().unwrap().to_owned();
+    let refused = reported(door.send("POST", "/api/v1/shops", &SHOP.replace("c-9", "refused")).await);
     assert!(refused.contains("invalid_client; check the client id and the client secret"), "{refused}");
     let empty = door.send("PATCH", "/api/v1/shops/{one}", "{}").await;
     assert!(
@@ -334,9 +334,9 @@ async fn what_is_refused_says_what_would_be_right() {
         "{}",
         empty.text
     );
-    let unknown = told(door.get("/api/v1/shops", "wb_expired").await);
+    let unknown = reported(door.get("/api/v1/shops", "wb_expired").await);
     assert!(unknown.contains("unknown, expired or revoked; create one"), "{unknown}");
-    let none = told(door.call("GET", "/api/v1/shops", None, None).await);
+    let none = reported(door.call("GET", "/api/v1/shops", None, None).await);
     assert!(none.starts_with("send `Authorization"), "{none}");
 }
 
@@ -345,7 +345,7 @@ async fn a_shop_that_is_not_there_is_absent_whatever_the_body_says() {
     let door = Door::synced().await;
     for (method, path) in [("PATCH", ""), ("POST", "/sync"), ("POST", "/completeness"), ("POST", "/parked/retry")] {
         for body in ["{", r#"{"wrong":1}"#] {
-            let got = door.send(method, &format!("/api/v1/shops/nobody{path}"), body).await;
+            let got = door.send(method, &format!("/api/v1/shops/unknown{path}"), body).await;
             assert_eq!(got.status, 404, "{method} {path} {body}");
         }
     }

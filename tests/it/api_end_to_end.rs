@@ -8,7 +8,7 @@ use crate::support::app::TestApp;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_made_for_shops_that_are_there() {
     let app = TestApp::builder().shop("first", 1, 0).start().await;
-    let body = json!({"name": "k", "shops": [app.shops["first"], "nobody"]});
+    let body = json!({"name": "k", "shops": [app.shops["first"], "unknown"]});
     let (status, answer) = app.call(Verb::POST, "/api/v1/keys", Some(body)).await;
     assert_eq!((status, &answer["errors"][0]["field"]), (422, &json!("shops[1]")), "{answer}");
     assert_eq!(app.get("/api/v1/keys").await["items"], json!([]));
@@ -78,8 +78,8 @@ async fn a_filter_takes_what_its_column_can_hold() {
         ("at=2026-02-28T00:00:00+01:00", 200),
         ("order_id=anything", 200),
     ] {
-        let (told, answer) = app.call(Verb::GET, &format!("/api/v1/shipments?{query}"), None).await;
-        assert_eq!(told, status, "{query}: {answer}");
+        let (reported, answer) = app.call(Verb::GET, &format!("/api/v1/shipments?{query}"), None).await;
+        assert_eq!(reported, status, "{query}: {answer}");
         assert!(status == 200 || answer["detail"].as_str().unwrap().contains(" like "), "{answer}");
     }
     let described = app.get("/openapi.json").await;

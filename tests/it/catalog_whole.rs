@@ -197,7 +197,7 @@ async fn changed_orders_and_returns_come_with_the_fewest_calls() {
     assert_eq!(orders, 2, "the shipped one, and the one that was placed in its stead: {changed:#?}");
     let item = app.pages("/api/v1/returns?limit=500").await.into_iter().find(|item| item["id"] == returned.as_str());
     assert_eq!(item.unwrap()["document"]["returnItems"][0]["handled"], true);
-    // A whole walk sees that it left the one list, and that it stands on the other.
+    // A whole walk sees that it left the one list, and that it is on the other.
     app.sync("first", "full").await;
     app.run_until_idle().await;
     let gone = app.pages("/api/v1/returns?limit=500").await;

@@ -78,9 +78,9 @@ fn wrong_usage_ends_with_two_and_the_mend() {
     refused(folder.run(&["serve", "--listen", "foo"]), 2, &["--listen: ", "is not an address with a port"]);
     refused(folder.run(&["shops", "add", "--name", "A", "--client-id", "a b"]), 2, &["--client-id"]);
     refused(folder.feed(&["shops", "add", "--name", "A", "--client-id", "a"], ""), 2, &["no client secret"]);
-    refused(folder.run(&["shops", "pause", "nobody"]), 2, &["no such shop", "waybill shops list"]);
+    refused(folder.run(&["shops", "pause", "unknown"]), 2, &["no such shop", "waybill shops list"]);
     refused(folder.run(&["keys", "revoke", "nothing"]), 2, &["no such key", "waybill keys list"]);
-    refused(folder.run(&["keys", "create", "--name", "k", "--shop", "nobody"]), 2, &["--shop nobody"]);
+    refused(folder.run(&["keys", "create", "--name", "k", "--shop", "unknown"]), 2, &["--shop unknown"]);
     let long = "a".repeat(129);
     let account = ["shops", "add", "--name", "A", "--client-id", "a", "--account", &long];
     refused(folder.feed(&account, SECRET), 2, &["--account must have 1 to 128 letters"]);
@@ -164,7 +164,7 @@ async fn a_service_without_an_admin_key_that_works_makes_one_and_says_when_one_e
     works(&folder, &serving).await;
     assert_eq!(serving.terminate().0, Some(0));
 
-    // One that ended between the making of its key and the telling of it; and somebody let all read the file.
+    // One that ended between the creation of its key and its output; and someone let all read the file.
     folder.write("data.admin-key", "not made yet\n");
     fs::set_permissions(folder.path("data.admin-key"), Permissions::from_mode(0o644)).unwrap();
     let serving = folder.serve();
@@ -182,7 +182,7 @@ async fn the_log_in_json_has_numbers_as_numbers_and_says_who_did_what() {
     let serving = folder.serve();
     let shop = json!({"name": "First shop", "client_id": "first", "client_secret": SECRET});
     assert_eq!(serving.call(Method::POST, "/api/v1/shops").json(&shop).send().await.unwrap().status(), 201);
-    let stranger = reqwest::Client::new().get(format!("{}/api/v1/shops", serving.base)).bearer_auth("nobody");
+    let stranger = reqwest::Client::new().get(format!("{}/api/v1/shops", serving.base)).bearer_auth("unknown");
     assert_eq!(stranger.send().await.unwrap().status(), 401);
     assert_eq!(serving.terminate().0, Some(0));
     let said = folder.said();
@@ -250,11 +250,11 @@ async fn sync_ends_with_zero_when_all_is_there() {
     let new = market.sandbox.add_shipments("first", sandbox::Method::Fbr, 3).unwrap();
     folder.run(&["sync", "--quiet"]).expect(0);
     assert_eq!(market.sandbox.audit().details_read, new.len() as u64);
-    refused(folder.run(&["sync", "--shop", "nobody"]), 2, &["there is no such shop"]);
+    refused(folder.run(&["sync", "--shop", "unknown"]), 2, &["there is no such shop"]);
     let verified = folder.run(&["verify"]).expect(0);
     says(&verified.out, &["in sink", "First shop", "shipments", "complete", "yes"]);
     folder.run(&["verify", "--quiet", "--mend", "--shop", &shop]).expect(0);
-    refused(folder.run(&["verify", "--shop", "nobody"]), 2, &["there is no such shop"]);
+    refused(folder.run(&["verify", "--shop", "unknown"]), 2, &["there is no such shop"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -403,7 +403,7 @@ async fn check_names_each_broken_thing_and_its_mend() {
 
     folder.set("WAYBILL_MYSQL_URL", "mysql://root@127.0.0.1:1/waybill");
     check(&folder, 1, &["FAIL  mysql"]);
-    folder.set("WAYBILL_MYSQL_URL", "mysql://nobody:canary-password@127.0.0.1:1/waybill");
+    folder.set("WAYBILL_MYSQL_URL", "mysql://unknown:canary-password@127.0.0.1:1/waybill");
     let ended = folder.run(&["check"]).expect(1);
     assert!(!format!("{}{}", ended.out, ended.err).contains("canary-password"));
     folder.set("WAYBILL_MYSQL_URL", &database.url());
@@ -429,7 +429,7 @@ async fn check_names_each_broken_thing_and_its_mend() {
     folder.run(&["shops", "pause", &shop]).expect(0);
     market.sandbox.reset_audit();
     check(&folder, 0, &["shop First shop: paused"]);
-    assert_eq!((market.sandbox.audit().calls, market.sandbox.audit().token_requests), (0, 0), "nobody asks for it");
+    assert_eq!((market.sandbox.audit().calls, market.sandbox.audit().token_requests), (0, 0), "no call asks for it");
     folder.run(&["shops", "resume", &shop]).expect(0);
 
     market.sandbox.set_login_blocked(true);

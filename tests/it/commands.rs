@@ -86,8 +86,8 @@ async fn a_preview_shows_rows_and_what_each_column_got() {
     let nothing = folder.run(&["preview", "order"]).expect(2).err;
     says(&nothing, &["`order` is not configured; did you mean `orders`?"]);
     for command in [&["preview", "orders"][..], &["plan"], &["state"]] {
-        let nobody = folder.run(&[command, &["--shop", "nobody"]].concat()).expect(2).err;
-        says(&nobody, &["--shop nobody: there is no such shop", "waybill shops list"]);
+        let unknown = folder.run(&[command, &["--shop", "unknown"]].concat()).expect(2).err;
+        says(&unknown, &["--shop unknown: there is no such shop", "waybill shops list"]);
     }
     // Nothing was kept but the use of the budget: each rule's slots are those of the calls.
     let state: Value = serde_json::from_str(&folder.run(&["state", "--json"]).expect(0).out).unwrap();

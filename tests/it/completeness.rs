@@ -59,7 +59,7 @@ async fn rows_that_vanish_from_mysql_are_named_and_brought_back() {
     assert!(app.completeness("lossy").await.0);
     oracle::mysql(&database, &oracle::truth(&app)).await;
     assert_eq!(app.sandbox().audit().details_read, 7, "nothing else was read again");
-    let (status, _) = app.call(Verb::GET, "/api/v1/shops/nobody/completeness", None).await;
+    let (status, _) = app.call(Verb::GET, "/api/v1/shops/unknown/completeness", None).await;
     assert_eq!(status, 404);
     app.finish().await;
 }
@@ -132,8 +132,9 @@ async fn what_is_parked_gone_or_on_its_way_is_told_apart() {
     app.run_until_idle().await;
     let (complete, found) = app.completeness("mixed").await;
     assert!(!complete, "something is parked");
-    let told = ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing"].map(|name| found[name].clone());
-    assert_eq!(told, [80, 78, 78, 0, 1, 1, 0].map(|count: u64| json!(count)));
+    let reported =
+        ["listed", "stored", "in_sink", "pending", "parked", "gone", "missing"].map(|name| found[name].clone());
+    assert_eq!(reported, [80, 78, 78, 0, 1, 1, 0].map(|count: u64| json!(count)));
     assert_eq!(repair(&app, "mixed").await, json!({"asked": 0}), "the parked one waits for its retry");
     app.expect_parked(1);
     app.finish().await;

@@ -1,10 +1,10 @@
 //! Broken definitions: what `waybill check` says about each, word for word. A message names the line, the key, what
-//! is wrong and the mend, to somebody who has never seen the code.
+//! is wrong and how to fix it, to a person who has never seen the code.
 
 use crate::support::CATALOG;
 use crate::support::configuration::problems;
 
-/// A sound definition with one part exchanged. Each part stands on its own line.
+/// A sound definition with one part exchanged. Each part is on its own line.
 pub(crate) fn with(part: &str, broken: &str) -> String {
     let sound = [
         ("limits", "[source.limits]\n\"GET /v1/things\" = \"10/s\"\n\"GET /v1/things/*\" = \"10/s\""),
@@ -381,9 +381,9 @@ fn what_a_table_may_not_say_of_its_columns() {
 #[test]
 fn a_parent_that_is_written_but_not_switched_on() {
     let text = "resources = [\"promotion_products\"]\n[resource.promotions.list]\nevery = \"6h\"\n";
-    let told =
+    let reported =
         "waybill.toml:1: resources: `promotion_products` needs the list of `promotions`, which is not there; add it";
-    assert_eq!(problems(text), [told]);
+    assert_eq!(problems(text), [reported]);
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn walking(app: &TestApp) -> Option<Value> {
 async fn a_walk_has_a_forecast_while_its_pages_are_read() {
     let builder = TestApp::builder().limits(["10/s", "none"]);
     let app = builder.shop("first", 1_300, 0).start().await;
-    // 27 pages, passed twice. In the first pass the age of the rows tells; in the second, the first.
+    // 27 pages, passed twice. In the first pass the age of the rows decides; in the second, the first.
     let mut seen = Vec::new();
     {
         let ended = app.run_until_idle();

@@ -54,10 +54,10 @@ async fn every_answer_is_as_the_description_says() {
         .current_dir(folder.dir.path())
         .stdin(Stdio::null());
     let ran = tokio::task::spawn_blocking(move || run.output().unwrap()).await.unwrap();
-    let told = String::from_utf8_lossy(&ran.stdout);
-    assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stderr));
+    let reported = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{reported}{}", String::from_utf8_lossy(&ran.stderr));
     // Shown with --nocapture.
-    println!("{}", told.lines().find(|line| line.contains("generated")).unwrap_or("no count"));
+    println!("{}", reported.lines().find(|line| line.contains("generated")).unwrap_or("no count"));
     assert!(serving.is_alive());
     let log = lossy(&folder.path("serve.stderr"));
     assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");

@@ -156,12 +156,12 @@ async fn the_command_shows_health_at_rest_and_exits_by_it() {
     market.sandbox.kill_tokens();
     folder.run(&["sync", "--quiet"]).expect(1);
     let refused = folder.run(&["status", "--json"]).expect(1);
-    let told: Value = serde_json::from_str(&refused.out).unwrap();
-    assert_eq!(told["health"]["level"], "failing", "{told}");
-    let of = &told["shops"][0]["resources_health"][0];
-    assert_eq!((&of["resource"], &of["state"]), (&json!("shipments"), &json!("refused")), "{told}");
-    let remedy = told["health"]["reasons"][0]["remedy"].as_str().unwrap();
-    assert!(remedy.contains(told["shops"][0]["id"].as_str().unwrap()), "{told}");
+    let reported: Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(reported["health"]["level"], "failing", "{reported}");
+    let of = &reported["shops"][0]["resources_health"][0];
+    assert_eq!((&of["resource"], &of["state"]), (&json!("shipments"), &json!("refused")), "{reported}");
+    let remedy = reported["health"]["reasons"][0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains(reported["shops"][0]["id"].as_str().unwrap()), "{reported}");
     // While a server has the directory, it is asked, and its remedy is a call to it.
     let serving = folder.serve();
     let asked = folder.run(&["status"]).expect(1);

@@ -1,4 +1,4 @@
-//! `waybill schema infer`: what it prints is a definition that works as it stands.
+//! `waybill schema infer`: what it prints is a definition that works as it is.
 
 use std::fs;
 
@@ -155,7 +155,7 @@ async fn what_cannot_be_told_is_asked_for() {
     refused(&with("purchases", &["--detail", "/retailer/orders"]), 2, &["{id}"]);
     refused(&with("purchases", &["--limit", "often"]), 2, &["25/min"]);
     refused(&with("purchases", &["--parameter", "status"]), 2, &["status=OPEN"]);
-    refused(&with("purchases", &["--shop", "nobody"]), 2, &["there is no such shop"]);
+    refused(&with("purchases", &["--shop", "unknown"]), 2, &["there is no such shop"]);
     refused(&with("purchases", &["--items", "/rows"]), 1, &["--items /rows", "no array"]);
     refused(&with("purchases", &["--id", "/orderItems"]), 1, &["--id /orderItems"]);
     refused(&["things", "--path", "/retailer/things"], 2, &["no rate rule for GET /retailer/things", "--limit 20/min"]);

@@ -274,7 +274,7 @@ async fn a_resource_that_a_shop_takes_no_more_is_not_called_until_it_does() {
     let called = || app.sandbox().calls().iter().filter(|call| call.path.starts_with("/retailer/orders")).count();
     eventually("some orders", async || (called() > 6).then_some(())).await;
     assert_eq!(app.patch("some", json!({"resources": ["shipments"]})).await.0, 200);
-    // Calls in flight end; what is left waits for somebody.
+    // Calls in flight end; what is left waits for the operator.
     app.run_until_idle().await;
     app.sandbox().reset_audit();
     assert_eq!(app.sync("some", "full").await.0, 202);

@@ -27,7 +27,7 @@ const IDLE_WITHIN: Duration = Duration::from_secs(120);
 enum Moment {
     /// So long after the start of the process; it may not even listen.
     AfterStart(Duration),
-    /// When the marketplace has seen so many more calls: in the middle of the work.
+    /// When the marketplace has seen that many more calls: in the middle of the work.
     AfterCalls(usize),
 }
 
@@ -101,7 +101,7 @@ async fn kill_at(folder: &Folder, market: &Market, moment: &Moment) {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             };
-            // So many calls may not be left.
+            // That many calls may not be left.
             tokio::select! {
                 () = reached => {}
                 _ = serving.idle(IDLE_WITHIN) => {}

@@ -73,8 +73,8 @@ fn each_mismatch_is_reported_with_its_line_and_the_fix() {
         ("thinks/{id}", "`/v1/thinks/{id}` is not a path of this API; did you mean `/v1/things/{thing-id}`?"),
     ] {
         let place = format!("FAIL  waybill.toml:{}: resource.things.", line(text));
-        let told = ended.out.lines().any(|line| line.starts_with(&place) && line.ends_with(what));
-        assert!(told, "{place} ... {what}\nis not in\n{}", ended.out);
+        let reported = ended.out.lines().any(|line| line.starts_with(&place) && line.ends_with(what));
+        assert!(reported, "{place} ... {what}\nis not in\n{}", ended.out);
     }
     assert!(ended.err.contains("4 of "), "{}", ended.err);
     let value = SOUND.replace("[\"A\", \"B\"]", "[\"A\", \"C\"]");

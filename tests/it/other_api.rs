@@ -100,7 +100,7 @@ async fn library() -> (Arc<Library>, String) {
     (library, address)
 }
 
-/// Everything that Waybill is told about the library.
+/// Everything that Waybill is configured with about the library.
 const RESOURCES: &str = r#"
 [source.limits]
 "GET /v2/books"         = "none"
@@ -209,7 +209,7 @@ async fn synced(builder: Builder) {
     let one = app.get(&format!("/api/v1/loans/{id}/978-0007:2")).await;
     assert_eq!((&one["reader"], &one["isbn"]), (&json!("R2"), &json!("978-0007")));
     assert_eq!((&of_seven[0]["isbn"], &of_seven[0]["back"]), (&json!("978-0007"), &json!(false)));
-    // What changes comes with the next walk, and nothing else is read anew.
+    // What changes comes with the next walk, and nothing else is re-read.
     library.returned.lock().unwrap().push(3);
     let before = library.calls.load(Ordering::Relaxed);
     app.sync("reading-room", "incremental").await;

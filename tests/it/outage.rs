@@ -159,7 +159,7 @@ async fn a_login_host_that_is_down_for_a_while_stops_nothing_for_good() {
     app.run_until_idle().await;
     oracle::listing(&app, &oracle::truth(&app)).await;
     let shop = app.get(&format!("/api/v1/shops/{}", app.shops["locked"])).await;
-    assert_eq!(shop["state"], "active", "a host that is down refuses nobody");
+    assert_eq!(shop["state"], "active", "a host that is down refuses no shop");
     app.finish().await;
 }
 
@@ -187,7 +187,7 @@ async fn a_detail_that_is_rejected_is_parked_until_somebody_retries_it() {
     assert!(app.runs("rejected").await.iter().all(|run| run["state"] == "done"));
 
     let retry = format!("/api/v1/parked/{}/retry", one["id"]);
-    // A retry while it is still rejected parks it anew.
+    // A retry while it is still rejected parks it again.
     assert!((200..300).contains(&app.call(Verb::POST, &retry, None).await.0));
     app.run_until_idle().await;
     let again = app.pages("/api/v1/parked").await;

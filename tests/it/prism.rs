@@ -101,10 +101,10 @@ async fn every_request_of_the_catalog_is_valid_by_the_official_description() {
     for path in own {
         let asked =
             reqwest::Client::new().get(format!("{}{path}", prism.base)).bearer_auth("x").header("accept", MEDIA_TYPE);
-        let told: Value = asked.send().await.unwrap().json().await.unwrap();
+        let reported: Value = asked.send().await.unwrap().json().await.unwrap();
         let places: Vec<&Value> =
-            told["validation"].as_array().unwrap().iter().map(|one| &one["location"][0]).collect();
-        assert!(places.iter().all(|place| *place == "response"), "{told}");
+            reported["validation"].as_array().unwrap().iter().map(|one| &one["location"][0]).collect();
+        assert!(places.iter().all(|place| *place == "response"), "{reported}");
     }
     let mut wrong = prism.violations();
     wrong.retain(|line| !line.contains("get /retailer/invoices ") && !line.contains("/products "));

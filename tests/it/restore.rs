@@ -26,7 +26,7 @@ async fn a_lost_data_directory_comes_back_from_mysql() {
     let mut app = builder.shop("first", 160, 40).shop("second", 50, 0).start().await;
     app.run_until_idle().await;
     let before = shops(&app).await;
-    // Two documents that never came to MySQL, two that are new, one that changes while nobody looks.
+    // Two documents that never came to MySQL, two that are new, one that changes meanwhile.
     let ids: Vec<String> = app.sandbox().truth("first").into_iter().map(|(_, id, _)| id).collect();
     let shop = app.shops["first"].clone();
     for id in &ids[10..12] {
@@ -40,10 +40,10 @@ async fn a_lost_data_directory_comes_back_from_mysql() {
     app.sandbox().reset_audit();
     assert_eq!(app.sync("first", "incremental").await.0, 202);
     app.run_until_idle().await;
-    let told = |shops: &[Value]| -> Vec<[Value; 4]> {
+    let reported = |shops: &[Value]| -> Vec<[Value; 4]> {
         shops.iter().map(|shop| ["id", "name", "client_id", "created_at"].map(|name| shop[name].clone())).collect()
     };
-    assert_eq!(told(&shops(&app).await), told(&before));
+    assert_eq!(reported(&shops(&app).await), reported(&before));
     let truth = oracle::truth(&app);
     oracle::mysql(&database, &truth).await;
     oracle::listing(&app, &truth).await;
@@ -80,7 +80,7 @@ async fn no_shop_is_registered_while_it_is_not_known_which_there_are() {
     assert_eq!(ready["status"], "degraded", "{ready}");
     tokio::task::block_in_place(|| server.run());
     let back = async || shops(&app).await.pop();
-    let shop = eventually("the shop of before", back).await;
+    let shop = eventually("the former shop", back).await;
     assert_eq!(shop["id"], app.shops["first"]);
     let known = async || {
         let (status, _) = app.call(Verb::POST, "/api/v1/shops", Some(body.clone())).await;

@@ -159,7 +159,7 @@ async fn tokens_are_issued_by_the_rules_and_expire() {
     let refused = stand.login("a", "wrong").send().await.unwrap();
     assert_eq!(refused.status(), 401);
     assert_eq!(refused.json::<Value>().await.unwrap(), json!({ "error": "invalid_client" }));
-    assert_eq!(stand.login("nobody", "x").send().await.unwrap().status(), 401);
+    assert_eq!(stand.login("unknown", "x").send().await.unwrap().status(), 401);
     let bare = stand.http.post(format!("{}/token", stand.base)).basic_auth("a", Some("secret of a"));
     let in_query = bare.try_clone().unwrap().query(&[("grant_type", "client_credentials")]);
     assert_eq!(in_query.send().await.unwrap().status(), 400);

@@ -34,7 +34,7 @@ fn configuration(url: &str, more: bool) -> String {
     )
 }
 
-/// So many documents, put into the table as an earlier release wrote them.
+/// That many documents, put into the table as an earlier release wrote them.
 async fn fill(database: &Database, documents: u64) {
     fill_shop(database, SHOP, documents).await;
 }
@@ -79,8 +79,8 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     folder.set("WAYBILL_LOG_LEVEL", "warn");
     let mut killed =
         folder.command(&["schema", "replay"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut told = BufReader::new(killed.stderr.take().unwrap()).lines();
-    let first = told.next().unwrap().unwrap();
+    let mut reported = BufReader::new(killed.stderr.take().unwrap()).lines();
+    let first = reported.next().unwrap().unwrap();
     assert!(first.starts_with("things: ") && first.contains("so far"), "{first}");
     killed.kill().unwrap();
     killed.wait().unwrap();
@@ -100,7 +100,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
         .await;
     assert_eq!(parts, [(2 * documents, 2 * documents, 2 * documents)]);
     assert_eq!(kept(&database).await, before, "versions, times and hashes stay");
-    // Nothing is left; asked for, it begins anew, and ends with the same.
+    // Nothing is left; asked for, it begins again, and ends with the same.
     let again = folder.run(&["schema", "replay", "things"]).expect(0).out;
     assert_eq!(
         again,
@@ -108,7 +108,7 @@ async fn added_columns_and_tables_are_filled_from_the_documents_also_over_a_kill
     );
     let other = folder.run(&["schema", "replay", "thing"]).expect(2);
     assert!(other.err.contains("`thing` is not configured; did you mean `things`?"), "{}", other.err);
-    // The API is nowhere, and nobody asked for it.
+    // The API is nowhere, and no call asked for it.
     assert!(!folder.path("data").exists(), "no data directory is needed");
     // A column that the definition no longer has stays, with what is in it.
     folder.write("waybill.toml", &configuration(&database.url(), false));
@@ -194,7 +194,7 @@ async fn what_no_column_takes_and_what_does_not_fit_is_named_and_nothing_is_park
     assert!(
         documents.iter().all(|one| one["order_number"].is_null() && one["document"]["order"]["orderId"].is_string())
     );
-    // No value is told: only names.
+    // No value is shown: only names.
     let order = documents[0]["document"]["order"]["orderId"].as_str().unwrap();
     assert!(!found.to_string().contains(order));
     let listed = app.get("/api/v1/resources").await;

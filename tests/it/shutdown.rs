@@ -203,8 +203,8 @@ async fn a_service_without_file_descriptors_waits_for_some() {
             clients.push(socket.connect(address).await.unwrap());
         }
     }
-    let told = async || folder.said().contains("failed to accept a connection").then_some(());
-    eventually("it to have no descriptor left", told).await;
+    let reported = async || folder.said().contains("failed to accept a connection").then_some(());
+    eventually("it to have no descriptor left", reported).await;
     drop(clients);
     assert_eq!(serving.get("/api/v1/status").await["idle"], true);
     assert_eq!(folder.said().matches("failed to accept a connection").count(), 1, "{}", folder.said());
@@ -357,11 +357,11 @@ async fn a_wish_to_wait_is_obeyed_over_a_restart() {
     let shop = json!({"name": "First shop", "client_id": "first", "client_secret": SECRET});
     let added = serving.call(Method::POST, "/api/v1/shops").json(&shop).send().await.unwrap();
     assert_eq!(added.status(), 201);
-    let told = async || {
+    let reported = async || {
         let status = serving.get("/api/v1/status").await;
         status["budgets"].as_array().unwrap().iter().any(|budget| budget["blocked_for_ms"] != 0).then_some(())
     };
-    eventually("the wish to be heard", told).await;
+    eventually("the wish to be heard", reported).await;
     // A clean stop, so that the wish is on disk.
     assert_eq!(serving.terminate().0, Some(0));
     let serving = folder.serve();

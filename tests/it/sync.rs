@@ -52,7 +52,7 @@ async fn lists_of_0_50_and_51_end_where_they_end() {
         let truth = oracle::truth(&app);
         assert_eq!(truth.len(), 202);
         oracle::listing(&app, &truth).await;
-        // A full page tells nothing about the next one; a page after the empty one is never asked for. What came
+        // A full page shows nothing about the next one; a page after the empty one is never asked for. What came
         // on more than one page may have moved between them, and an empty list may be a slip: the first walk passes twice.
         let calls = app.sandbox().calls();
         for (client, method, pages) in [

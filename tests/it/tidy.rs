@@ -62,8 +62,20 @@ const MARKET_PLACES: [&str; 3] = ["catalog", "cli/sandbox.rs", "sandbox"];
 const PROGRAMS: [&str; 2] = ["src", "crates"];
 
 /// Words of a private language, for which the field has better ones; and how often they may be there in all.
-const PRIVATE_WORDS: [&str; 11] =
-    ["told", "tells", "mend", "mends", "nobody", "somebody", "stands", "anew", "of before", "comes to", "so many"];
+const PRIVATE_WORDS: [&str; 12] = [
+    "told",
+    "tells",
+    "mend",
+    "mends",
+    "mended",
+    "nobody",
+    "somebody",
+    "stands",
+    "anew",
+    "of before",
+    "comes to",
+    "so many",
+];
 const PRIVATE_WORDS_MAX: usize = 40;
 
 /// Where a function takes no tuple apart in its arguments, which would hide that it has too many.
@@ -274,10 +286,18 @@ fn count(text: &str, word: &str) -> usize {
 
 #[test]
 fn the_words_are_those_of_the_field() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let texts =
-        [files("src", ".rs"), files("crates", ".rs"), files("docs", ".md"), vec![("README.md".to_owned(), readme)]]
-            .concat();
+    let below = |folder: &str, endings: &[&str]| -> Vec<(String, String)> {
+        let all = endings.iter().flat_map(|ending| files(folder, ending));
+        all.map(|(file, text)| (format!("{folder}/{file}"), text)).collect()
+    };
+    let of_root = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Cargo.toml", "config.example.toml"];
+    let mut texts: Vec<(String, String)> =
+        of_root.map(|file| (file.to_owned(), fs::read_to_string(root().join(file)).unwrap())).into();
+    texts.extend(below("src", &[".rs", ".toml", ".html", ".js", ".css"]));
+    for (folder, ending) in [("crates", ".rs"), ("tests", ".rs"), ("docs", ".md"), ("sql", ".sql"), ("scripts", "")] {
+        texts.extend(below(folder, &[ending]));
+    }
+    texts.retain(|(file, _)| file != "tests/it/tidy.rs");
     let of = |(file, text): &(String, String)| {
         let text = text.to_lowercase();
         let found: usize = PRIVATE_WORDS.iter().map(|word| count(&text, word)).sum();

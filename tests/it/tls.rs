@@ -1,4 +1,4 @@
-//! A marketplace behind TLS: who cannot prove that it is the one, hears nothing; and a machine that trusts nobody yet,
+//! A marketplace behind TLS: who cannot prove that it is the one, hears nothing; and a machine that trusts no one yet,
 //! as a slim container does, starts all the same.
 
 use std::io::ErrorKind;
@@ -104,17 +104,17 @@ async fn only_a_marketplace_that_proves_who_it_is_is_asked() {
     for (what, authority, name, ends_in) in [
         ("another name", &known, "login.example", 2100),
         ("an unknown authority", &unknown, "localhost", 2100),
-        ("a certificate of before", &known, "localhost", 2021),
+        ("a former certificate", &known, "localhost", 2021),
     ] {
         let front = Front::open(&market.base, authority, name, ends_in).await;
         let (_, ended) = add_shop(folder(&base(&front), &known.pem())).await;
-        let told = ended.err.clone();
+        let reported = ended.err.clone();
         ended.expect(1);
-        assert!(told.contains("certificate"), "{what}: {told}");
-        assert!(!told.contains(SECRET), "{what}: {told}");
+        assert!(reported.contains("certificate"), "{what}: {reported}");
+        assert!(!reported.contains(SECRET), "{what}: {reported}");
         assert_eq!(front.believed(), 0, "{what}");
     }
-    assert_eq!(market.sandbox.audit().token_requests, 0, "nobody logged in");
+    assert_eq!(market.sandbox.audit().token_requests, 0, "no one logged in");
 
     let front = Front::open(&market.base, &known, "localhost", 2100).await;
     let (folder, ended) = add_shop(folder(&base(&front), &known.pem())).await;
@@ -150,8 +150,8 @@ async fn a_machine_without_certificate_authorities_starts() {
     let base = format!("https://localhost:{}", front.port);
     drop(folder);
     let (_, ended) = add_shop(self::folder(&base, "")).await;
-    let told = ended.err.clone();
+    let reported = ended.err.clone();
     ended.expect(1);
-    assert!(told.contains("certificate"), "{told}");
+    assert!(reported.contains("certificate"), "{reported}");
     assert_eq!(front.believed(), 0);
 }

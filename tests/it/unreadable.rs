@@ -1,4 +1,4 @@
-//! What cannot be read is parked one by one, and told of as a whole.
+//! What cannot be read is parked one by one, and reported as a whole.
 
 use std::time::Duration;
 
@@ -47,10 +47,10 @@ async fn when_much_cannot_be_read_the_log_warns_once_a_run_and_a_metric_counts()
         assert!(metrics.contains(&format!("waybill_unreadable_total{metric}\n")), "{metric}: {metrics}");
     }
     let log = lossy(&folder.path("serve.stderr"));
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("in a hundred")).collect();
-    assert_eq!(told.len(), 2, "{told:#?}\n{log}");
-    assert!(told.iter().all(|line| line.contains("WARN") && line.contains(&format!("/api/v1/parked?shop={id}"))));
-    let of = |resource: &str| told.iter().find(|line| line.contains(resource)).copied().unwrap_or_default();
+    let reported: Vec<&str> = log.lines().filter(|line| line.contains("in a hundred")).collect();
+    assert_eq!(reported.len(), 2, "{reported:#?}\n{log}");
+    assert!(reported.iter().all(|line| line.contains("WARN") && line.contains(&format!("/api/v1/parked?shop={id}"))));
+    let of = |resource: &str| reported.iter().find(|line| line.contains(resource)).copied().unwrap_or_default();
     let (rows, details) = (of("of a page"), of("of a run"));
     assert!(rows.contains("strange"), "{rows}");
     let run = runs.iter().find(|run| run["resource"] == "shipments" && run["parked"] == 3).unwrap();
@@ -79,7 +79,7 @@ async fn when_mysql_refuses_many_documents_the_log_tells_of_one() {
     assert_eq!(status["parked"], 40, "{status}");
     assert_eq!(serving.terminate().0, Some(0));
     let log = lossy(&folder.path("serve.stderr"));
-    let told = log.lines().filter(|line| line.contains("it is parked")).count();
+    let reported = log.lines().filter(|line| line.contains("it is parked")).count();
     // A second one where this machine is so slow that a minute passed.
-    assert!((1..=2).contains(&told), "{log}");
+    assert!((1..=2).contains(&reported), "{log}");
 }

@@ -59,7 +59,7 @@ fn delivered(document: &Value) -> Option<jiff::Timestamp> {
     first_event(document, &DELIVERED)
 }
 
-/// What an item brought: what was shipped of it, or was ordered where nobody says what was shipped.
+/// What an item brought: what was shipped of it, or was ordered where nothing says what was shipped.
 fn revenue(item: &Value) -> f64 {
     let shipped = item.get("quantityShipped").unwrap_or(&item["quantity"]);
     number(shipped) * number(&item["unitPrice"])
@@ -103,7 +103,7 @@ async fn each_view_says_what_the_documents_say() {
     let views = apply_views(&database, "utf8mb4").await;
     let described = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sql.md")).unwrap();
     for view in &views {
-        assert!(described.contains(&format!("### `{view}`")), "{view} stands not in docs/sql.md");
+        assert!(described.contains(&format!("### `{view}`")), "{view} is not in docs/sql.md");
     }
     hold_in_the_strictest_mode(&database, &views).await;
     // Again, as a shell's client may do it; a second installation changes nothing.
@@ -117,7 +117,7 @@ async fn each_view_says_what_the_documents_say() {
     app.finish().await;
 }
 
-/// MySQL groups by full expressions only, unless told otherwise; MariaDB does when it is told to.
+/// MySQL groups by full expressions only, by default; MariaDB does when it is set to.
 async fn hold_in_the_strictest_mode(database: &Database, views: &[String]) {
     let mut conn = database.conn().await;
     conn.query_drop("SET SESSION sql_mode = CONCAT(@@sql_mode, ',ONLY_FULL_GROUP_BY')").await.unwrap();

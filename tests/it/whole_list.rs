@@ -100,7 +100,7 @@ async fn stored(app: &TestApp) -> usize {
     app.pages("/api/v1/things?limit=500").await.len()
 }
 
-/// The rows of a page, from 0, of a list of so many, ten a page.
+/// The rows of a page, from 0, of a list of that many, ten a page.
 fn rows(page: usize, all: usize) -> Vec<Value> {
     (page * 10..all.min(page * 10 + 10)).map(|n| json!({"id": format!("r{n:03}"), "n": n})).collect()
 }

@@ -66,7 +66,7 @@ pub(crate) async fn answers(mut run: Run) {
     let peak = memory::peak_mib(serving.pid());
     run.note(format!("peak {peak} MiB"));
     assert!(peak < MEMORY_MAX_MIB, "the process took {peak} MiB");
-    assert_eq!(trap.visitors(), 0, "somebody followed a redirect");
+    assert_eq!(trap.visitors(), 0, "a redirect was followed");
     // An early `{}` is an end like any other: the next walk finds the rest.
     oracle::judge_allowing(world, serving, Allowed { late: true, failed_runs: true, ..Allowed::default() }).await;
 }
@@ -152,10 +152,10 @@ async fn waits_obeyed(world: &mut World, serving: &Serving) {
     let calls = world.market.sandbox.calls();
     for client in world.clients[SHOPS..].iter().cloned() {
         let of_it: Vec<_> = calls.iter().filter(|call| call.client_id == client && call.id.is_some()).collect();
-        let told = of_it.iter().find(|call| call.status == 429).expect("it was told to wait");
+        let throttled = of_it.iter().find(|call| call.status == 429).expect("it was asked to wait");
         // Calls already in flight do not count.
-        let after = of_it.iter().filter(|call| call.at_us > told.at_us + 1_000_000).count();
-        assert_eq!(after, 0, "{client} called on although it was told to wait");
+        let after = of_it.iter().filter(|call| call.at_us > throttled.at_us + 1_000_000).count();
+        assert_eq!(after, 0, "{client} called on although it was asked to wait");
         let path = format!("/api/v1/shops/{}?purge=true", world.shops[&client]);
         let (status, answer) = world.insist(serving, Method::DELETE, &path, None).await;
         assert_eq!(status, 204, "{answer}");

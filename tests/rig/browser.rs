@@ -116,7 +116,7 @@ impl Browser {
     }
 
     /// Returns the events of these kinds received so far.
-    pub(crate) fn told(&self, kinds: &[&str]) -> Vec<&Value> {
+    pub(crate) fn events(&self, kinds: &[&str]) -> Vec<&Value> {
         self.events.iter().filter(|event| kinds.iter().any(|kind| event["method"] == *kind)).collect()
     }
 }

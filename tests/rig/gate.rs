@@ -27,7 +27,7 @@ type Wanted = Box<dyn FnMut(&[u8]) -> bool + Send>;
 pub(crate) struct Gate {
     moment: Moment,
     wanted: Wanted,
-    told: oneshot::Sender<()>,
+    closed: oneshot::Sender<()>,
 }
 
 /// The other end of a gate.
@@ -42,8 +42,8 @@ impl Armed {
 
 impl Gate {
     pub(crate) fn new(moment: Moment, wanted: impl FnMut(&[u8]) -> bool + Send + 'static) -> (Gate, Armed) {
-        let (told, hears) = oneshot::channel();
-        (Gate { moment, wanted: Box::new(wanted), told }, Armed(hears))
+        let (closed, hears) = oneshot::channel();
+        (Gate { moment, wanted: Box::new(wanted), closed }, Armed(hears))
     }
 
     pub(crate) fn wants(&mut self, request: &[u8]) -> bool {
@@ -52,14 +52,14 @@ impl Gate {
 
     /// Its request has come.
     pub(crate) fn meet(self) -> Closing {
-        Closing { moment: self.moment, told: self.told, passed: 0, closes_at: None }
+        Closing { moment: self.moment, closed: self.closed, passed: 0, closes_at: None }
     }
 }
 
 /// A gate that has met its request and counts the answer.
 pub(crate) struct Closing {
     moment: Moment,
-    told: oneshot::Sender<()>,
+    closed: oneshot::Sender<()>,
     passed: usize,
     closes_at: Option<usize>,
 }
@@ -87,7 +87,7 @@ impl Closing {
 
     /// Notifies the test that it is closed.
     pub(crate) fn close(self) {
-        let _unheard_when_cut_short = self.told.send(());
+        let _unheard_when_cut_short = self.closed.send(());
     }
 }
 

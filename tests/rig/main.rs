@@ -86,7 +86,7 @@ use tokio::signal::{self, unix::SignalKind};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-const USAGE: &str = "the reliability rig; each run takes minutes, so it waits to be told:
+const USAGE: &str = "the reliability rig; each run takes minutes, so it waits for a choice:
   cargo test --test rig -- --tier p|release|soak [--only TEST[,TEST...]] [--seed N] [--jobs N]
 --jobs: runs at a time; what measures the machine's own pace has it to itself all the same.
 WAYBILL_RIG_BINARY=target/release/waybill tests that build. Tests:";

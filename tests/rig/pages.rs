@@ -132,6 +132,6 @@ fn read_in_a_browser(base: &str, expected: &[String]) {
         assert_eq!(browser.value(made), json!(0), "text became markup in {path}");
         assert_eq!(browser.value("violations"), json!([]), "the content policy was violated in {path}");
     }
-    let bad = browser.told(&["Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Log.entryAdded"]);
+    let bad = browser.events(&["Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Log.entryAdded"]);
     assert!(bad.is_empty(), "{bad:#?}");
 }

@@ -208,7 +208,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>, random: fastrand::Rng) 
 #[derive(Clone, Copy)]
 enum Passes {
     All,
-    /// So many, and then the gate is closed.
+    /// That many, and then the gate is closed.
     Then(usize),
     /// The connection is reset instead.
     Reset,

@@ -17,7 +17,7 @@ use crate::world::{Limit, Plan, World};
 const BLOCK: usize = 4096;
 const QUIET: Duration = Duration::from_secs(60);
 /// Gaps are closed within this after a full walk.
-const MENDS_WITHIN: Duration = Duration::from_secs(15);
+const REPAIRS_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy, Debug)]
 enum Damage {
@@ -153,7 +153,7 @@ async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> 
         let begun = Instant::now();
         loop {
             stored = get("/api/v1/shipments?limit=500").await?["items"].as_array().map_or(0, Vec::len);
-            if stored == expected || begun.elapsed() > MENDS_WITHIN {
+            if stored == expected || begun.elapsed() > REPAIRS_WITHIN {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -168,7 +168,7 @@ async fn intact(world: &World, serving: &Serving) -> Option<Result<(), String>> 
     }
     // A document that is reported as unreadable is not lost silently.
     if world.folder.said().contains("documents cannot be opened") {
-        world.run.note(format!("{stored} of {expected} documents can be opened, and that is told"));
+        world.run.note(format!("{stored} of {expected} documents can be opened, and that is reported"));
         return Some(Ok(()));
     }
     world.run.score.lost.add(expected.saturating_sub(stored));
@@ -187,6 +187,6 @@ fn refused(world: &World, serving: Serving, run: &Run) -> Result<(), String> {
     if said.contains(&place) && said.contains("move the directory aside") {
         Ok(())
     } else {
-        Err(format!("its refusal names no place or no mend: {}", said.lines().last().unwrap_or_default()))
+        Err(format!("its refusal names no place or no remedy: {}", said.lines().last().unwrap_or_default()))
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn tamper(mut run: Run) {
         run.note(format!("{round}: {what} of {broken:?}"));
         let started = world.start().await;
         judge_shops(&world, &started, &broken, old).await;
-        mend(&world, &started, &broken).await;
+        renew_secrets(&world, &started, &broken).await;
         serving = Some(started);
     }
     oracle::judge_allowing(
@@ -191,7 +191,7 @@ async fn judge_shops(world: &World, serving: &Serving, broken: &[String], old: b
 }
 
 /// A new secret restores them.
-async fn mend(world: &World, serving: &Serving, broken: &[String]) {
+async fn renew_secrets(world: &World, serving: &Serving, broken: &[String]) {
     for client in broken {
         // A refused secret is not tried again for a while.
         let new = format!("{}-{}", secret(client), fastrand::u32(..));

@@ -100,7 +100,7 @@ async fn revoked(world: &World, serving: &Serving, times: usize) {
 /// The announced and the real lifetime of a token.
 #[derive(Clone, Copy)]
 struct Life {
-    told: &'static str,
+    claimed: &'static str,
     real: Duration,
     /// Whether the token can be used at all.
     usable: bool,
@@ -108,8 +108,8 @@ struct Life {
     each: Duration,
 }
 
-const fn life(told: &'static str, usable: bool, real: Duration, each: Duration) -> Life {
-    Life { told, real, usable, each }
+const fn life(claimed: &'static str, usable: bool, real: Duration, each: Duration) -> Life {
+    Life { claimed, real, usable, each }
 }
 
 const LIVES: [Life; 8] = [
@@ -127,15 +127,15 @@ const LIVES: [Life; 8] = [
 /// Works with one kind of token, then checks.
 async fn lived(world: &World, serving: &Serving, life: &Life) {
     let sandbox = &world.market.sandbox;
-    let told: Value = serde_json::from_str(life.told).unwrap();
+    let claimed: Value = serde_json::from_str(life.claimed).unwrap();
     let (begun, from) = (Instant::now(), sandbox.calls().len());
-    sandbox.set_token_life(life.real, Some(told));
+    sandbox.set_token_life(life.real, Some(claimed));
     sandbox.kill_tokens();
     world.walk_all(serving).await;
     until!(world, "a login", HEALS_WITHIN, !logins(world, from).is_empty());
     tokio::time::sleep(Duration::from_secs(2)).await;
     let lasted = begun.elapsed();
-    let what = format!("expires_in {}", life.told);
+    let what = format!("expires_in {}", life.claimed);
     if life.usable {
         let lives = (lasted.as_millis() / life.each.as_millis()) as usize;
         at_most(world, from, lives + 2, &what);
@@ -162,9 +162,9 @@ async fn told_to_wait(world: &World, serving: &Serving) {
     let all = || logins(world, from).into_values().flatten().collect::<Vec<_>>();
     until!(world, "a login after the wait", HEALS_WITHIN, all().iter().any(|call| call.status == 200));
     serving.idle(HEALS_WITHIN).await;
-    let told = all().iter().find(|call| call.status == 429).expect("one login met the 429").at_us;
+    let claimed = all().iter().find(|call| call.status == 429).expect("one login met the 429").at_us;
     // Logins already in flight when the answer came do not count.
-    let silence = told + ANSWER_TAKES.as_micros() as u64 * 2..told + WAIT_S * 1_000_000;
+    let silence = claimed + ANSWER_TAKES.as_micros() as u64 * 2..claimed + WAIT_S * 1_000_000;
     let early = all().iter().filter(|call| silence.contains(&call.at_us)).count();
     assert_eq!(early, 0, "logins although the host asked to wait");
     sandbox.set_faults(Vec::new());
@@ -226,7 +226,7 @@ pub(crate) async fn blocked(run: Run) {
     sandbox.kill_tokens();
     world.walk_all(&serving).await;
     until!(world, "a login", HEALS_WITHIN, !logins(&world, from).is_empty());
-    until!(world, "the log tells", HEALS_WITHIN, world.tail().contains("all logins pause"));
+    until!(world, "the log says so", HEALS_WITHIN, world.tail().contains("all logins pause"));
     let some_time = Duration::from_secs(run.tier.pick(2, 30, 30));
     tokio::time::sleep(some_time).await;
     // Each may have been in flight when the first answer came, none afterwards.

@@ -50,9 +50,9 @@ enum Point {
     /// A start adds a column to a table.
     Migration(Moment),
     /// `waybill verify --mend` reads a document again.
-    MendRead(Moment),
+    RepairRead(Moment),
     /// It writes a document.
-    MendWritten(Moment),
+    RepairWritten(Moment),
 }
 
 const POINTS: [Point; 22] = [
@@ -77,7 +77,7 @@ const POINTS: [Point; 22] = [
     Point::KeyTold,
     Point::Start,
     Point::Migration(Answered),
-    Point::MendRead(Half),
+    Point::RepairRead(Half),
 ];
 /// For the longer tiers only.
 const MORE_POINTS: [Point; 9] = [
@@ -86,10 +86,10 @@ const MORE_POINTS: [Point; 9] = [
     Point::Migration(Asked),
     Point::Migration(Whole),
     Point::KeyRevoked(Whole),
-    Point::MendRead(Whole),
-    Point::MendWritten(Asked),
-    Point::MendWritten(Answered),
-    Point::MendWritten(Whole),
+    Point::RepairRead(Whole),
+    Point::RepairWritten(Asked),
+    Point::RepairWritten(Answered),
+    Point::RepairWritten(Whole),
 ];
 
 /// Kills at every point, in some order.
@@ -180,11 +180,11 @@ impl Scene {
                 self.world.start().await
             }
             Point::Migration(moment) => self.at_migration(moment, serving).await,
-            Point::MendRead(moment) => {
+            Point::RepairRead(moment) => {
                 let armed = self.market.arm(moment, later(self.random.usize(..TAKEN), is_detail));
                 self.at_mend(moment, armed, serving).await
             }
-            Point::MendWritten(moment) => {
+            Point::RepairWritten(moment) => {
                 let armed = self.database.arm(moment, is_commit);
                 self.at_mend(moment, armed, serving).await
             }
@@ -298,8 +298,8 @@ impl Scene {
 
     async fn at_told_key(&mut self, serving: Serving) -> Serving {
         self.world.kill(serving);
-        let mut command = self.world.folder.spawn(&["keys", "create", "--name", "told"]);
-        let key = tokio::task::block_in_place(|| command.line()).expect("a key is told");
+        let mut command = self.world.folder.spawn(&["keys", "create", "--name", "printed"]);
+        let key = tokio::task::block_in_place(|| command.line()).expect("a key is printed");
         tokio::task::block_in_place(|| command.kill());
         self.world.run.score.kills.add(1);
         let serving = self.world.start().await;

@@ -3,7 +3,7 @@
 /// Rights that Waybill needs: four for rows, the others for creating and extending tables.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER";
 
-/// Stands for the database of `mysql.url` until that is put in its place.
+/// Placeholder of the database of `mysql.url` until that is put in its place.
 pub(super) const DATABASE: &str = "<database of mysql.url>";
 /// The same for the user.
 pub(super) const USER: &str = "<user of mysql.url>";

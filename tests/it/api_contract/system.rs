@@ -257,7 +257,7 @@ async fn a_change_is_made_to_its_end_though_the_client_has_gone() {
     market().begun.notified().await;
     drop(stream);
     let look = format!("GET /api/v1/shops/{} HTTP/1.1\r\nConnection: close\r\n{head}\r\n", world.fill("{one}"));
-    // By then the server has seen that nobody waits.
+    // By then the server has seen that no client waits.
     for _ in 0..10 {
         assert!(raw(address, &look).await.contains("Shop one"));
     }

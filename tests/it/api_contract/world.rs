@@ -25,9 +25,9 @@ use waybill::service::{NewKey, NewShop, RunFilter, Scope, Service};
 
 /// The admin key of the configuration.
 pub(crate) const ADMIN: &str = "an-admin-key-for-tests-0123456789abcdef";
-/// Stands for a key that sees all shops.
+/// Placeholder of a key that sees all shops.
 pub(crate) const READ: &str = "{read}";
-/// Stands for a key that sees the shop `one` only.
+/// Placeholder of a key that sees the shop `one` only.
 pub(crate) const BOUND: &str = "{bound}";
 
 const DAY_MS: i64 = 86_400_000;

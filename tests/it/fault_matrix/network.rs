@@ -1,4 +1,4 @@
-//! A line to a server that a test can cut, let hang, or put behind a certificate that nobody trusts.
+//! A line to a server that a test can cut, let hang, or put behind a certificate that is not trusted.
 
 use std::sync::Arc;
 

@@ -31,7 +31,7 @@ async fn poison_is_classed_and_leaves_nothing_of_its_batch() {
     bad.body = Bytes::from(deep);
     assert_eq!(class_of(&mysql, &[good.clone(), Entry::Document(bad)]).await, SinkErrorClass::Poison);
     let mut unknown = document("s", "bad", 1, &json!({}));
-    unknown.resource = "nobody".into();
+    unknown.resource = "unknown".into();
     assert_eq!(class_of(&mysql, &[good.clone(), Entry::Document(unknown)]).await, SinkErrorClass::Poison);
     assert_eq!(mysql.get("shipments", "s", "good").await.unwrap(), None);
     mysql.write(&[good]).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_dropped_table_needs_the_operator() {
     let mysql = prepared(&database).await;
     database.run("DROP TABLE shipment_items").await;
     assert_eq!(class_of(&mysql, &[entry("s", "1", 1, &shipment("o", &["1"]))]).await, SinkErrorClass::Operator);
-    let none = Mysql::new(&database.url_of("nobody").into(), definitions("")).unwrap();
+    let none = Mysql::new(&database.url_of("unknown").into(), definitions("")).unwrap();
     assert_eq!(none.ping().await.unwrap_err().class, SinkErrorClass::Operator);
 }
 
@@ -100,7 +100,7 @@ async fn a_statement_without_an_answer_times_out_within_half_a_minute() {
     assert!(error.text.contains("did not answer within 25 s"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     database.run("DROP TRIGGER slow").await;
-    // The server notices that nobody waits for the statement any more, or ends it; its rows are held until then.
+    // The server notices that no client waits for the statement any more, or ends it; its rows are held until then.
     mysql.ping().await.unwrap();
 }
 
@@ -134,7 +134,7 @@ async fn a_dead_or_read_only_server_is_disconnected_and_recovers() {
     server.run();
     mysql.write(&batch(2)).await.unwrap();
 
-    // Somebody ends the connection under us.
+    // The server ends the connection under us.
     database.run("SET @own = CONNECTION_ID(); BEGIN NOT ATOMIC FOR c IN (SELECT id FROM information_schema.PROCESSLIST WHERE id <> @own AND command = 'Sleep') DO KILL c.id; END FOR; END").await;
     if let Err(error) = mysql.write(&batch(3)).await {
         assert_eq!(error.class, SinkErrorClass::Disconnected);

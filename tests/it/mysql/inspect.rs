@@ -1,4 +1,4 @@
-//! Tables that somebody made or changed: what would corrupt is refused at the start, what would refuse documents is
+//! Tables that were made or changed by hand: what would corrupt is refused at the start, what would refuse documents is
 //! found by `check`, which tries the writes and leaves nothing behind.
 
 use serde_json::json;
@@ -62,14 +62,15 @@ async fn a_table_that_would_merge_or_tear_documents_is_refused_with_the_statemen
         database.run(change).await;
         let mysql = open(database.url());
         let found = faults(&mysql).await;
-        let told: Vec<&String> = found.iter().filter(|(weight, _)| *weight == Corrupts).map(|(_, text)| text).collect();
-        assert_eq!(told.len(), 1, "{change}: {found:?}");
+        let reported: Vec<&String> =
+            found.iter().filter(|(weight, _)| *weight == Corrupts).map(|(_, text)| text).collect();
+        assert_eq!(reported.len(), 1, "{change}: {found:?}");
         for part in says {
-            assert!(told[0].contains(part), "`{part}` is not in: {}", told[0]);
+            assert!(reported[0].contains(part), "`{part}` is not in: {}", reported[0]);
         }
         let error = mysql.prepare().await.unwrap_err();
-        assert_eq!((error.class, &error.text), (SinkErrorClass::Operator, told[0]), "{change}");
-        database.run(statement(told[0])).await;
+        assert_eq!((error.class, &error.text), (SinkErrorClass::Operator, reported[0]), "{change}");
+        database.run(statement(reported[0])).await;
         mysql.prepare().await.unwrap();
         assert_eq!(faults(&mysql).await, [], "{change}");
     }
@@ -98,13 +99,13 @@ async fn a_table_that_refuses_documents_is_found_with_the_statement_that_repairs
         let mysql = open(database.url());
         mysql.prepare().await.unwrap();
         let found = faults(&mysql).await;
-        let (_, told) =
+        let (_, reported) =
             found.iter().find(|(_, text)| text.contains("run ")).unwrap_or_else(|| panic!("{change}: {found:?}"));
         assert!(found.iter().any(|(weight, _)| *weight == Refuses), "{change}: {found:?}");
         for part in says {
-            assert!(told.contains(part), "`{part}` is not in: {told}");
+            assert!(reported.contains(part), "`{part}` is not in: {reported}");
         }
-        database.run(statement(told)).await;
+        database.run(statement(reported)).await;
         assert_eq!(faults(&mysql).await, [], "{change}");
     }
 }

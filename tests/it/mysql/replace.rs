@@ -141,7 +141,7 @@ async fn ids_that_collide_in_the_server_stop_the_writer_and_merge_nothing() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     mysql.write(&[entry("s", "CASE", 1, &shipment("o1", &["1"]))]).await.unwrap();
-    // Somebody changes the table while we write to it.
+    // The table is changed while we write to it.
     let mut conn = database.conn().await;
     let text = "ALTER TABLE shipments MODIFY shipment_id VARCHAR(128) CHARACTER SET utf8mb4 \
                 COLLATE utf8mb4_general_ci NOT NULL";

@@ -140,7 +140,7 @@ async fn a_server_is_reached_by_its_ipv6_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_gets_no_tls_hint_if_the_server_offers_none() {
     let server = tokio::task::block_in_place(MariaDb::start);
-    let url = format!("mysql://nobody:geheim@127.0.0.1:{}/waybill", server.port());
+    let url = format!("mysql://unknown:geheim@127.0.0.1:{}/waybill", server.port());
     let denied = ping(url.clone(), None).await.unwrap_err();
     assert_eq!(denied.class, SinkErrorClass::Operator, "{denied}");
     assert!(denied.text.contains("Access denied") && !denied.text.contains("TLS"), "{denied}");

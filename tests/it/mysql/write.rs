@@ -288,7 +288,7 @@ async fn a_purge_reaches_tables_of_unconfigured_resources() {
     let before = prepared(&database).await;
     let body = shipment("1", &["8712626055143"]);
     before.write(&[entry("s", "1", 1, &body), entry("other", "2", 2, &body)]).await.unwrap();
-    // A table of somebody else, with a column of that name; and a view, which has all of our columns.
+    // A foreign table, with a column of that name; and a view, which has all of our columns.
     database.run("CREATE TABLE notes (shop_id VARCHAR(64), version INT, position INT)").await;
     database.run("INSERT INTO notes VALUES ('s', 1, 1)").await;
     database.run("CREATE VIEW seen AS SELECT * FROM shipments").await;

@@ -72,7 +72,7 @@ async fn a_concurrent_write_wins_over_a_replay() {
     let config = load(&std::fs::read_to_string(folder.path("waybill.toml")).unwrap(), &[]).unwrap();
     let mysql = Mysql::new(&database.url().into(), config.definitions).unwrap();
     mysql.prepare().await.unwrap();
-    // A newer document that is written but not committed when the replay comes to it.
+    // A newer document that is written but not committed when the replay reaches it.
     let mut held = database.conn().await;
     held.query_drop("START TRANSACTION").await.unwrap();
     held.query_drop(
@@ -131,7 +131,7 @@ async fn one_shop_can_be_filled_by_itself_and_only_what_differs_changes() {
         "things: nothing left to do, 1000 documents were done earlier; --again starts over\n"
     );
     assert_eq!((kept(&database).await, differing(&database).await), (before, 0));
-    // Rows of a child table that the document does not have, a column that somebody emptied, a document that is none
+    // Rows of a child table that the document does not have, a column that was emptied, a document that is none
     // (which MySQL never takes).
     if database.is_mariadb().await {
         let broken = "UPDATE things SET document = '{' WHERE shop_id = 'zzz' AND thing_id = '000000009'";
@@ -163,7 +163,7 @@ async fn a_start_adds_columns_at_once_takes_none_away_and_says_how_to_fill_them(
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(database.rows::<String>(columns).await, ["city", "name", "sold"]);
-    assert_eq!(database.rows::<u64>(&table).await, before, "the table was not built anew");
+    assert_eq!(database.rows::<u64>(&table).await, before, "the table was not rebuilt");
     // Beside the server, which holds the data directory.
     assert_eq!(folder.run(&["schema", "replay"]).expect(0).out, "things: 50 documents\n");
     assert_eq!(serving.terminate().0, Some(0));

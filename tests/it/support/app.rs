@@ -4,7 +4,7 @@
 //! Every test ends with [`TestApp::finish`], which looks for lost work: a lease, a live job, an entry
 //! in the outbox, a run that never ended, a budget overdrawn. A test that forgets it fails.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop, and tells its seed")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop, and prints its seed")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -92,7 +92,7 @@ struct Running {
 }
 
 impl Builder {
-    /// A shop with so many shipments per method. Its secret is `secret-of-<client id>`.
+    /// A shop with that many shipments per method. Its secret is `secret-of-<client id>`.
     pub(crate) fn shop(mut self, client_id: &str, fbr: usize, fbb: usize) -> Builder {
         self.options.shops.push(ShopOptions {
             client_id: client_id.to_owned(),
@@ -410,12 +410,12 @@ impl TestApp {
         self.finished = true;
     }
 
-    /// [`TestApp::finish`] shall find so many parked.
+    /// [`TestApp::finish`] shall find that many parked.
     pub(crate) fn expect_parked(&mut self, count: u64) {
         self.expected.parked = count;
     }
 
-    /// [`TestApp::finish`] shall find so many failed runs.
+    /// [`TestApp::finish`] shall find that many failed runs.
     pub(crate) fn expect_failed_runs(&mut self, count: usize) {
         self.expected.failed_runs = count;
     }
@@ -429,12 +429,12 @@ impl TestApp {
 impl Drop for TestApp {
     fn drop(&mut self) {
         if !self.finished && !std::thread::panicking() {
-            panic!("the test did not end with finish(), so nobody looked for lost work");
+            panic!("the test did not end with finish(), so lost work was not looked for");
         }
     }
 }
 
-/// Looks again and again until there is a result; for what no signal tells.
+/// Looks again and again until there is a result; for what no signal shows.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let begun = Instant::now();
     let mut pace = tokio::time::interval(LOOK);

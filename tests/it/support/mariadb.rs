@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Opts, OptsBuilder};
 
-/// Starts the server behind `&`, tells its pid, and waits for the end of its own input.
+/// Starts the server behind `&`, prints its pid, and waits for the end of its own input.
 const WATCHDOG: &str = r#"
 "$@" >"$WAYBILL_DIR/server.log" 2>&1 &
 server=$!
@@ -66,8 +66,8 @@ impl MariaDb {
             .args(places(&dir, &data))
             .output()
             .expect("mariadb-install-db is needed for these tests");
-        let told = [made.stdout.as_slice(), made.stderr.as_slice()].concat();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&told));
+        let reported = [made.stdout.as_slice(), made.stderr.as_slice()].concat();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&reported));
         let mut server = MariaDb { port: 0, dir, data, pid: String::new(), options, watchdog: None };
         server.run();
         server
@@ -151,7 +151,7 @@ impl MariaDb {
         super::program::signal(name, &self.pid);
     }
 
-    /// The last line of its log that tells of an error.
+    /// The last line of its log that reports an error.
     pub(crate) fn last_error(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         log.lines().rev().find(|line| line.contains("[ERROR]")).unwrap_or_default().to_owned()

@@ -104,7 +104,7 @@ async fn documents(database: &Database, truth: &Truth) {
     let count = rows.len();
     let found: BTreeMap<_, Value> =
         rows.into_iter().map(|(shop, id, document)| ((shop, id), serde_json::from_slice(&document).unwrap())).collect();
-    assert_eq!(found.len(), count, "an id stands twice in MySQL");
+    assert_eq!(found.len(), count, "an id is twice in MySQL");
     let expected = truth.iter().map(|(key, (_, document))| (key.clone(), document.clone())).collect();
     assert_same("MySQL", &expected, &found);
 }

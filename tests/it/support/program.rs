@@ -187,7 +187,7 @@ impl Folder {
         let mut kept = File::options().create(true).append(true).open(self.path("serve.stdout")).unwrap();
         let (sender, lines) = channel();
         let reader = std::thread::spawn(move || {
-            // Ends when the child closes its output; nobody may be listening by then.
+            // Ends when the child closes its output; no one may be listening by then.
             for line in out.lines().map_while(Result::ok) {
                 writeln!(kept, "{line}").unwrap();
                 drop(sender.send(line));
@@ -218,12 +218,12 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Waits until it tells its address.
+    /// Waits until it prints its address.
     pub(crate) fn listening(&mut self) {
         assert!(self.listens(), "serve does not listen:\n{}", lossy(&self.log));
     }
 
-    /// Waits until it tells its address; false when it ended before, or says nothing for long.
+    /// Waits until it prints its address; false when it ended before, or says nothing for long.
     pub(crate) fn listens(&mut self) -> bool {
         while let Ok(line) = self.lines.get_mut().unwrap().recv_timeout(PATIENCE) {
             // In JSON it is the message of an event.

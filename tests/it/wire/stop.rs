@@ -1,4 +1,4 @@
-//! The end of the server: who may finish, who may not, and that nobody holds it up.
+//! The end of the server: who may finish, who may not, and that no one holds it up.
 
 use tokio::net::TcpStream;
 use waybill::http::Limits;
