@@ -9,170 +9,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::body::{ENCODING, read_some, read_whole};
-use super::budget::Budget;
+use super::body::{read_some, read_whole};
+use super::client_config::{SourceConfig, SourceConfigError, http_client, wrong};
 use super::credentials::{Credentials, TokenStore};
 use super::dates::Dates;
 use super::headers::{Quota, next_link, retry_after};
-use super::http::{build_client, encoded};
+use super::http::encoded;
 use super::login::{Login, LoginDeps};
+use super::outcome::{Call, Ending, Outcome};
 use super::pace::Pace;
 use super::problem::{SourceError, clean, content_type, from_status, host_of, is_json, root_cause};
 use super::token::{Bearer, Tokens};
-use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
-use crate::domain::{Auth, Clock, SourceUrl};
+use crate::domain::{Auth, Clock};
 
 /// Bytes read of an error's body; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
-
-/// Idle connections are closed before the usual minute of servers and load balancers, so that a call
-/// rarely races with the server closing its connection.
-const IDLE_MAX: Duration = Duration::from_secs(45);
-
-/// The pause after a 429 that names none, when the rule is lifted and has no window.
-const REFUSED_MIN: Duration = Duration::from_secs(1);
-
-/// How to reach the marketplace.
-#[derive(Clone, Debug)]
-pub struct SourceConfig {
-    pub base_url: SourceUrl,
-    pub token_url: SourceUrl,
-    pub auth: Auth,
-    pub connect_timeout: Duration,
-    /// From the request's start to the end of its body.
-    pub total_timeout: Duration,
-    /// Bytes, after decompression.
-    pub body_max: usize,
-    /// Calls in flight to the API, of all shops.
-    pub in_flight_max: usize,
-    pub user_agent: String,
-    /// Calls per second to the API, of all shops; none: only the rate rules hold.
-    pub calls_per_second: Option<u32>,
-    /// Logins per second, of all shops, and the burst allowed after a rest.
-    pub logins_per_second: u32,
-    pub login_burst: u32,
-}
-
-impl SourceConfig {
-    /// Default limit of a body, in bytes.
-    pub const BODY_MAX: usize = 8 * 1024 * 1024;
-
-    /// The addresses with the default limits.
-    pub fn new(base_url: SourceUrl, token_url: SourceUrl) -> SourceConfig {
-        SourceConfig {
-            base_url,
-            token_url,
-            auth: Auth::default(),
-            connect_timeout: Duration::from_secs(5),
-            total_timeout: Duration::from_secs(30),
-            body_max: SourceConfig::BODY_MAX,
-            in_flight_max: 256,
-            user_agent: concat!("waybill/", env!("CARGO_PKG_VERSION")).to_owned(),
-            calls_per_second: None,
-            logins_per_second: 5,
-            login_burst: 10,
-        }
-    }
-}
-
-/// An invalid configuration: its key, what is wrong and how to fix it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {problem}")]
-pub struct SourceConfigError {
-    pub key: &'static str,
-    pub problem: String,
-}
-
-/// One read call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Begins with `/`; its segments are percent-encoded already.
-    pub path: String,
-    /// Encoded when the call is made.
-    pub query: Vec<(String, String)>,
-    pub media_type: String,
-}
-
-/// What became of a call, and so of its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Not sent; the slot is unused.
-    NotSent,
-    /// The API began to answer, so the call has arrived, whatever became of the body.
-    Answered,
-    /// No answer began; the call may have arrived, or may still.
-    Lost,
-}
-
-/// The result of a call.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The body of a 200 of the right type, whole and decompressed.
-    pub result: Result<Bytes, SourceError>,
-    /// Address of the next page of a list, from the header `Link`.
-    pub next_link: Option<String>,
-    pub quota: Quota,
-    pub ending: Ending,
-    /// The answer's status; none: no answer, or only the result is known.
-    pub status: Option<u16>,
-}
-
-impl Outcome {
-    /// An outcome without anything from headers.
-    pub(crate) fn plain(result: Result<Bytes, SourceError>, ending: Ending) -> Outcome {
-        Outcome { result, next_link: None, quota: Quota::default(), ending, status: None }
-    }
-
-    fn not_sent(error: SourceError) -> Outcome {
-        Outcome::plain(Err(error), Ending::NotSent)
-    }
-
-    /// How the call was answered; none: it was not sent.
-    pub fn call_status(&self) -> Option<CallStatus> {
-        let code = match (self.ending, &self.result) {
-            (Ending::NotSent, _) => return None,
-            (Ending::Lost, _) => None,
-            (Ending::Answered, Ok(_)) => Some(200),
-            (Ending::Answered, Err(SourceError::Throttled { .. })) => Some(429),
-            (Ending::Answered, Err(_)) => self.status,
-        };
-        Some(CallStatus::of(code))
-    }
-
-    /// Whether the call was sent, so that its slot is used.
-    pub fn sent(&self) -> bool {
-        self.ending != Ending::NotSent
-    }
-
-    /// Settles the slot taken for this call. `now` is any instant after the call; a caller that drops
-    /// [`Source::get`] before its end calls [`Budget::lost`] instead. Some: the API asked for a longer pause than was
-    /// known, which the caller should store.
-    pub fn settle(&self, budget: &mut Budget, now: Instant) -> Option<Duration> {
-        let before = budget.blocked_for(now);
-        match (self.ending, &self.result) {
-            (Ending::NotSent, _) => budget.give_back(1),
-            (Ending::Lost, _) => budget.lost(now),
-            (Ending::Answered, Err(SourceError::Throttled { retry_after })) => {
-                let pause = retry_after.unwrap_or(budget.window().max(REFUSED_MIN));
-                budget.refused(now, pause, &self.quota);
-            }
-            (Ending::Answered, Err(SourceError::Unavailable { retry_after: Some(pause), .. })) => {
-                budget.paused(now, *pause, &self.quota);
-            }
-            (Ending::Answered, _) => budget.ended(now, &self.quota),
-        }
-        let pause = budget.blocked_for(now);
-        (pause > before).then_some(pause)
-    }
-}
 
 /// What the lanes need of the marketplace: [`Source`], or the market of the simulation.
 pub trait Upstream: Send + Sync + 'static {
@@ -404,39 +263,6 @@ impl Source {
         };
         Outcome { result, next_link, quota, ending: Ending::Answered, status: Some(status) }
     }
-}
-
-fn http_client(config: &SourceConfig, secure: bool) -> Result<reqwest::Client, SourceConfigError> {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error means that another thread installed it first.
-        drop(rustls::crypto::ring::default_provider().install_default());
-    }
-    build_client(|| client_builder(config, secure))
-        .map_err(|error| wrong("source", format!("the HTTP client cannot be built: {}", root_cause(&error))))
-}
-
-fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent(&config.user_agent)
-        .no_proxy()
-        .referer(false)
-        .https_only(secure)
-        .redirect(reqwest::redirect::Policy::none())
-        // One call is one request: the library's own retries would use slots without counting them.
-        .retry(reqwest::retry::never())
-        .default_headers([(ACCEPT_ENCODING, HeaderValue::from_static(ENCODING))].into_iter().collect())
-        .gzip(false)
-        .connect_timeout(config.connect_timeout)
-        .timeout(config.total_timeout)
-        .pool_max_idle_per_host(config.in_flight_max.min(64))
-        .pool_idle_timeout(IDLE_MAX)
-        .tcp_keepalive(Duration::from_secs(30))
-        .http2_keep_alive_interval(Duration::from_secs(15))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-}
-
-fn wrong(key: &'static str, problem: impl Into<String>) -> SourceConfigError {
-    SourceConfigError { key, problem: problem.into() }
 }
 
 fn no_answer(error: &reqwest::Error) -> Outcome {

@@ -29,6 +29,7 @@ pub mod budget;
 #[cfg(test)]
 mod budget_tests;
 pub mod client;
+mod client_config;
 #[cfg(test)]
 mod client_tests;
 mod credentials;
@@ -38,6 +39,7 @@ pub mod headers;
 mod http;
 mod json;
 mod login;
+mod outcome;
 mod pace;
 pub mod pages;
 #[cfg(test)]
@@ -57,10 +59,12 @@ pub mod token;
 mod token_tests;
 
 pub use budget::{Budget, BudgetView, Overdrawn};
-pub use client::{Call, Ending, Outcome, Source, SourceConfig, SourceConfigError, Upstream};
+pub use client::{Source, Upstream};
+pub use client_config::{SourceConfig, SourceConfigError};
 pub use credentials::{Credentials, StoredToken, TokenStore};
 pub use headers::Quota;
 pub(crate) use http::build_client;
+pub use outcome::{Call, Ending, Outcome};
 pub use position::{Position, Walk, news_since, stretches};
 pub use problem::SourceError;
 pub(crate) use problem::root_cause;

@@ -8,9 +8,9 @@ use std::fmt::Write;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::client::Call;
 use super::envelope::{Found, find_rows, value_at};
 use super::json::{self, hash};
+use super::outcome::Call;
 pub use super::paging::Answer;
 use super::paging::{Turn, unnamed};
 pub use super::pointer::id_text;

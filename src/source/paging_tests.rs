@@ -1,15 +1,97 @@
-//! Proofs of a list's end and what leaves it in doubt; rows that are bad or duplicate.
+//! The page styles: requests, proofs of a list's end and what leaves it in doubt; rows that are bad or duplicate.
 
 use bytes::Bytes;
 
 use super::SourceError;
 use super::json::hash;
-use super::pages::{Answer, end_by_status, page};
-use super::pages_tests::{CURSOR, definition, ids, listed, read, row_is_document, styled, walked};
+use super::pages::{Answer, end_by_status, list_call, page};
+use super::pages_tests::{definition, ids, listed, read, row_is_document};
 use super::position::Position;
 use crate::catalog::Definition;
-use crate::domain::Json;
 use crate::domain::step::Next;
+use crate::domain::{Json, ListParams};
+
+/// A list of things with pages of a style.
+fn styled(pages: &str) -> Definition {
+    definition(&format!("[list]\npath = \"/things\"\nitems = \"/things\"\npages = {pages}\n[table]"))
+}
+
+/// Walks over these answers (body, header); returns the queries, and the doubt about the end if there is one.
+fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Option<String>) {
+    let (mut position, mut queries) = (Position::default(), Vec::new());
+    for (body, next_link) in answers {
+        let query = list_call(definition, &ListParams::default(), &position, 0).query;
+        queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let answer = Answer { body: &body, next_link: *next_link, previous: None };
+        let page = page(definition, &position, answer, |_| None).unwrap().value;
+        let Next::More { cursor } = &page.next else { return (queries, page.doubt) };
+        position = Position::read(queries.len() as u64 + 1, cursor.as_deref()).unwrap();
+    }
+    panic!("the list did not end: {queries:?}")
+}
+
+const FLAG: &str = r#"{ style = "has-more-flag", parameter = "p", first = 0, flag = "/more" }"#;
+const CURSOR: &str = r#"{ style = "cursor", parameter = "c", next = ["/page/next", "/next"], size = 2 }"#;
+const LINK: &str = r#"{ style = "next-link", at = "/links/next", size = 2 }"#;
+
+#[test]
+fn each_page_style_requests_the_next_page_and_finds_the_end() {
+    const ROW: &str = r#"{"things":[{"id":"1"}]}"#;
+    const NONE: &str = r#"{"things":[]}"#;
+    let offset = r#"{ style = "offset", parameter = "from", limit = "n", size = 20 }"#;
+    let header = r#"{ style = "next-link", size = 2 }"#;
+    for (style, answers, asked) in [
+        (
+            FLAG,
+            &[(r#"{"things":[{"id":"1"}],"more":true}"#, None), (r#"{"things":[],"more":true}"#, None), (NONE, None)][..],
+            &["p=0", "p=1", "p=2"][..],
+        ),
+        (
+            CURSOR,
+            &[
+                (r#"{"things":[],"page":{"next":"a b"}}"#, None),
+                (r#"{"things":[],"next":7,"page":{}}"#, None),
+                (r#"{"things":[],"next":""}"#, None),
+            ],
+            &["", "c=a b", "c=7"],
+        ),
+        (offset, &[(ROW, None), (ROW, None), (NONE, None)], &["from=0&n=20", "from=1&n=20", "from=2&n=20"]),
+        (
+            LINK,
+            &[
+                (r#"{"things":[],"links":{"next":"https://elsewhere.example/v1/things?after=a%20b&x=1"}}"#, None),
+                (r#"{"things":[],"links":{"next":"?after=2"}}"#, None),
+                (r#"{"things":[],"links":{"next":null}}"#, None),
+            ],
+            &["", "after=a b&x=1", "after=2"],
+        ),
+        (header, &[(ROW, Some("/things?page=2")), (ROW, None)], &["", "page=2"]),
+    ] {
+        let (queries, doubt) = walked(&styled(style), answers);
+        assert_eq!(queries.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), asked, "{style}");
+        assert_eq!(doubt, None, "{style}");
+    }
+    // An unusable continuation keeps the rows and leaves the end in doubt.
+    for (style, body, reason) in [
+        (FLAG, r#"{"things":[{"id":"1"}],"more":"yes"}"#, "/more is a text, not true or false"),
+        (FLAG, ROW, "/more is missing from a page with rows"),
+        (CURSOR, r#"{"things":[{"id":"1"}],"next":{}}"#, "/next is an object, not a text"),
+        (LINK, r#"{"things":[{"id":"1"}],"links":{"next":"/others?x=1"}}"#, "leads elsewhere"),
+    ] {
+        let page = read(&styled(style), body).unwrap();
+        assert_eq!((ids(&page), &page.next), (vec!["1"], &Next::End), "{style}");
+        assert!(page.doubt.unwrap().contains(reason), "{style}");
+    }
+    // A page without rows may leave their key out, and yet not be the last.
+    let bare = styled(&format!("{CURSOR}\nharmless = [\"page\"]"));
+    let (queries, doubt) = walked(&bare, &[(r#"{"page":{"next":"b"}}"#, None), (NONE, None)]);
+    assert_eq!((queries.len(), doubt), (2, None));
+    let again = r#"{"things":[],"next":"a"}"#;
+    let (queries, doubt) = walked(&styled(CURSOR), &[(again, None), (again, None)]);
+    assert_eq!(queries.len(), 2);
+    assert!(doubt.unwrap().contains("this page again"));
+}
 
 #[test]
 fn an_end_without_a_proof_is_in_doubt() {

@@ -8,8 +8,10 @@ mod number;
 mod reader;
 #[cfg(test)]
 mod reader_tests;
+mod reading;
 mod value;
 
 pub use number::Number;
-pub use reader::{JsonError, JsonFault, Part, Reading, Tolerance, Tolerated, without_mark};
+pub use reader::without_mark;
+pub use reading::{JsonError, JsonFault, Part, Reading, Tolerance, Tolerated};
 pub use value::{Json, element_at};

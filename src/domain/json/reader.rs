@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::number::Number;
+use super::reading::{JsonError, JsonFault, Part, Reading, Tolerance, Tolerated};
 use super::value::Json;
 
 /// How deep arrays and objects may be nested.
@@ -33,74 +34,6 @@ impl<'a> Json<'a> {
     /// As [`Json::parse`].
     pub fn read(text: &'a [u8]) -> Result<Reading<'a>, JsonError> {
         read(text)
-    }
-}
-
-/// Something accepted although a strict parser refuses it, or parsers disagree about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Half of a surrogate pair, read as U+FFFD.
-    HalfSurrogate,
-    /// A duplicate key in one object; the last wins.
-    DuplicateKey,
-    /// A byte order mark before the text.
-    ByteOrderMark,
-}
-
-/// One part of a place in a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    Member(String),
-    /// Any element of an array.
-    Element,
-}
-
-/// Something that was tolerated, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tolerated {
-    pub what: Tolerance,
-    /// From the outermost part inwards.
-    pub path: Vec<Part>,
-}
-
-/// A text that was read.
-#[derive(Debug)]
-pub struct Reading<'a> {
-    pub value: Json<'a>,
-    /// In the order of the text; only the first of many.
-    pub tolerated: Vec<Tolerated>,
-    /// A text that every parser reads as this value. None: the text itself.
-    pub normalised: Option<Vec<u8>>,
-}
-
-/// Why a text cannot be parsed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JsonFault {
-    Syntax,
-    EndsEarly,
-    TooDeep,
-    NumberTooGreat,
-    NotUtf8,
-}
-
-/// A parse error: what is wrong, and where. Quotes none of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} (line {line}, column {column})", .fault.text())]
-pub struct JsonError {
-    pub fault: JsonFault,
-    pub line: usize,
-    pub column: usize,
-}
-
-impl JsonFault {
-    fn text(self) -> &'static str {
-        match self {
-            JsonFault::Syntax => "it is not JSON",
-            JsonFault::EndsEarly => "it ends too early",
-            JsonFault::TooDeep => "it is nested deeper than 128",
-            JsonFault::NumberTooGreat => "a number in it is out of range",
-            JsonFault::NotUtf8 => "it is not UTF-8",
-        }
     }
 }
 

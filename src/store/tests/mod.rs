@@ -7,6 +7,7 @@ mod changes;
 mod cut;
 mod failed;
 mod faulty;
+mod fixture;
 mod open_runs;
 mod order;
 mod parked;
@@ -23,149 +24,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::engine::{kv::Kv, memory::MemoryKv};
-use super::{NewShop, OccupiedSlots, Queue, SealKey, Settled, Store, StoreError};
+use super::{OccupiedSlots, Queue, SealKey, Settled, Store, StoreError};
 use crate::domain::{
-    CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
-    NotFound, Page, Rejected, Row, RunState, StepOutput, StreamId, Trigger, WalkRule,
+    CallKind, Clock, Entry, Failure, ListParams, Mode, Next, Page, Rejected, RunState, StreamId, Trigger,
 };
-
-const HOUR: i64 = 3_600_000;
-const DAY: i64 = 24 * HOUR;
-const NOW: i64 = 1_790_000_000_000;
-const RULE: WalkRule = WalkRule { newest_first: true, overlap_ms: DAY, news_are_partial: false, endpoint: Some(0) };
-
-struct Fixture {
-    store: Store,
-    clock: Clock,
-    kv: Arc<dyn Kv>,
-    stream: StreamId,
-}
-
-async fn fixture() -> Fixture {
-    let kv: Arc<dyn Kv> = Arc::new(MemoryKv::strict());
-    let clock = Clock::manual(NOW);
-    let store = Store::over(Arc::clone(&kv), SealKey::new(&[1; 32]), clock.clone(), Path::new("memory")).unwrap();
-    let shop = store.create_shop(new_shop("client-1")).await.unwrap();
-    let combination = ListParams(vec![("kind".into(), "a".into())]);
-    let stream = StreamId { shop: shop.id, resource: "things".into(), combination };
-    Fixture { store, clock, kv, stream }
-}
-
-fn new_shop(client_id: &str) -> NewShop {
-    NewShop {
-        name: "Shop".into(),
-        client_id: client_id.into(),
-        client_secret: SecretString::from("canary-secret"),
-        account: None,
-        resources: vec!["things".into()],
-    }
-}
-
-fn document_id(lease: &Lease) -> String {
-    lease.job.document().unwrap().to_owned()
-}
-
-impl Fixture {
-    fn queue(&self, kind: CallKind) -> Queue {
-        Queue { shop: self.stream.shop.clone(), resource: "things".into(), kind }
-    }
-
-    async fn start(&self, mode: Mode) -> u64 {
-        self.store.start_runs(vec![self.stream.clone()], mode, Trigger::Schedule).await.unwrap()[0].run()
-    }
-
-    async fn lease(&self, kind: CallKind, want: usize) -> Vec<Lease> {
-        self.store.lease(vec![self.queue(kind)], want, None).await.unwrap()
-    }
-
-    async fn settle(&self, lease: Lease, answer: impl Answer) -> Settled {
-        self.store.settle(vec![answer.to(lease)]).await.unwrap()[0]
-    }
-
-    /// Reads the next page with these rows: (id, hash, age in days).
-    async fn page(&self, rows: &[(&str, u64, i64)], next: Next) {
-        let lease = self.lease(CallKind::List, 1).await.remove(0);
-        self.settle(lease, page(rows, next)).await;
-    }
-
-    async fn read_details(&self) -> Vec<String> {
-        let mut ids = Vec::new();
-        for lease in self.lease(CallKind::Detail, 1000).await {
-            let id = document_id(&lease);
-            self.settle(lease, detail(&id, None)).await;
-            ids.push(id);
-        }
-        ids
-    }
-
-    async fn drain(&self) -> Vec<Entry> {
-        let batch = self.store.outbox_batch(None, 1000, usize::MAX).unwrap();
-        self.store.acknowledge(batch.iter().map(|item| item.position).collect()).await.unwrap();
-        batch.into_iter().filter_map(|item| item.entry).collect()
-    }
-}
-
-/// What a test answers a leased job with.
-trait Answer {
-    fn to(self, lease: Lease) -> StepOutput;
-}
-
-impl Answer for Page {
-    fn to(self, lease: Lease) -> StepOutput {
-        let LeaseByKind::ListPage(lease) = lease.by_kind() else { panic!("not a page") };
-        StepOutput::Page { lease, page: self, rule: RULE }
-    }
-}
-
-impl Answer for FetchedDocument {
-    fn to(self, lease: Lease) -> StepOutput {
-        let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
-        StepOutput::Document { lease, document: self, endpoint: 0 }
-    }
-}
-
-impl Answer for Failure {
-    fn to(self, lease: Lease) -> StepOutput {
-        lease.failed(self)
-    }
-}
-
-/// The API does not know the document.
-struct Gone;
-
-impl Answer for Gone {
-    fn to(self, lease: Lease) -> StepOutput {
-        let LeaseByKind::FetchDetail(lease) = lease.by_kind() else { panic!("not a detail") };
-        let endpoint = DetailEndpoint { digest: 0, path: "/things/{id}".into() };
-        StepOutput::NotFound { lease, answer: NotFound { endpoint, status: 404 } }
-    }
-}
-
-fn page(rows: &[(&str, u64, i64)], next: Next) -> Page {
-    let rows: Vec<Row> = rows
-        .iter()
-        .map(|(id, hash, days)| Row {
-            id: (*id).into(),
-            hash: *hash,
-            legacy: None,
-            time: Some(NOW - days * DAY),
-            body: None,
-        })
-        .collect();
-    let digest = format!("{rows:?}");
-    Page { rows, rejected: Vec::new(), digest, next, doubt: None }
-}
-
-fn detail(id: &str, refresh_after_ms: Option<i64>) -> FetchedDocument {
-    let body = format!("{{\"id\":\"{id}\",\"name\":\"canary-name\"}}");
-    FetchedDocument { body: Bytes::from(body), hash: 7, refresh_after_ms }
-}
-
-const MORE: Next = Next::More { cursor: None };
+use fixture::{
+    Answer, DAY, Fixture, Gone, HOUR, MORE, NOW, RULE, detail, document_id, fixture, new_shop, page, reopen, reopened,
+    sweep,
+};
 
 #[tokio::test]
 async fn a_first_walk_lists_fetches_and_ends_with_a_checkpoint() {
@@ -278,17 +147,6 @@ async fn rows_without_a_usable_id_are_parked_once_and_the_page_goes_on() {
     }
     assert_eq!(f.store.parked(None, 10, |_| true).unwrap().len(), 1);
     assert!(f.store.runs(None, 10, |_| true).unwrap().iter().all(|run| run.state == RunState::Done));
-}
-
-fn sweep(lease: Lease) -> StepOutput {
-    let LeaseByKind::Sweep(lease) = lease.by_kind() else { panic!("not a sweep") };
-    StepOutput::Sweep(lease)
-}
-
-impl Fixture {
-    async fn sweep(&self) {
-        self.store.settle(self.lease(CallKind::List, 1).await.into_iter().map(sweep).collect()).await.unwrap();
-    }
 }
 
 #[tokio::test]
@@ -464,17 +322,4 @@ async fn a_second_process_on_the_directory_is_refused_and_a_restart_finds_all() 
     assert_eq!(store.occupied("client-1", "GET /things").unwrap(), 4, "asked for two, got one");
     let again = store.lease(vec![queue], 1, None).await.unwrap();
     assert_eq!(again[0].attempt, 2, "the attempt before the restart counts");
-}
-
-/// The committer's thread lets go of the lock a moment after the last handle is dropped.
-async fn reopen(open: impl Fn() -> Result<Store, StoreError>) -> Store {
-    reopened(open).await.unwrap()
-}
-async fn reopened(open: impl Fn() -> Result<Store, StoreError>) -> Result<Store, StoreError> {
-    loop {
-        match open() {
-            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-            other => return other,
-        }
-    }
 }
