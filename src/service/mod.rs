@@ -13,10 +13,11 @@
 //! | `runs` | runs, parked jobs, calls |
 //! | `forecast`, `waits` | when a run will end, and what it waits for |
 //! | `plan` | what the next walks cost |
-//! | `completeness` | compares listed documents with the sink, repairs what is missing |
-//! | `sink_progress` | how far these two are |
-//! | `sink_check` | finds that the sink lost documents, and repairs it |
+//! | `completeness` | compares listed documents with the sink |
+//! | `repair` | sends again or re-reads what the sink lacks |
+//! | `sink_check` | finds that the sink lost documents, and has it repaired |
 //! | `move_archive` | moves the embedded archive to MySQL |
+//! | `sink_progress` | how far the check and the move are |
 //! | `health`, `health_book` | health for every surface; logs its changes |
 //! | `staleness` | alarm before rows leave the API's history |
 //! | `status`, `read_status`, `readiness`, `metrics` | the status page, `/readyz`, the Prometheus page |
@@ -43,6 +44,7 @@ mod move_archive;
 pub mod plan;
 mod read_status;
 mod readiness;
+mod repair;
 mod restore;
 mod runs;
 mod shops;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use super::completeness::{CompareError, report_repaired};
+use super::completeness::CompareError;
+use super::repair::report_repaired;
 use crate::catalog::Definition;
 use crate::domain::clock::Millis;
 use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId};
