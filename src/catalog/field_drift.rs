@@ -12,7 +12,8 @@ pub const WITHOUT_OFFSET: &str = "time_without_offset";
 pub const WITHOUT_OFFSET_HINT: &str =
     "its times have no offset; name their time zone, like zone = \"UTC\" or zone = \"Europe/Amsterdam\"";
 
-/// One of [`KINDS`]. An alias, because serde would try to borrow a `&'static str` from its input.
+/// A kind of JSON values, the name of a [`Tolerance`], or [`WITHOUT_OFFSET`]. An alias, because serde would try to borrow
+/// a `&'static str` from its input.
 pub(super) type KindName = &'static str;
 
 /// One way in which a document deviates from its definition.
@@ -47,23 +48,12 @@ pub enum FieldDrift {
     },
 }
 
-/// Kinds of JSON values, and of what is tolerated in them.
-const KINDS: [&str; 10] = [
-    "null",
-    "boolean",
-    "number",
-    "text",
-    "array",
-    "object",
-    "half_surrogate",
-    "duplicate_key",
-    "byte_order_mark",
-    WITHOUT_OFFSET,
-];
+const VALUE_KINDS: [&str; 6] = ["null", "boolean", "number", "text", "array", "object"];
 
 fn known_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<KindName, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let known = KINDS.into_iter().find(|kind| *kind == text);
+    let tolerances = Tolerance::ALL.iter().map(|what| what.name());
+    let known = VALUE_KINDS.into_iter().chain(tolerances).chain([WITHOUT_OFFSET]).find(|kind| *kind == text);
     known.ok_or_else(|| serde::de::Error::custom("not a known kind"))
 }
 
@@ -90,9 +80,6 @@ pub fn kind_for_time(value: &Json<'_>) -> &'static str {
     if value.as_str().is_some_and(lacks_offset) { WITHOUT_OFFSET } else { kind(value) }
 }
 
-/// The kinds of [`FieldDrift::Tolerated`].
-pub const TOLERATED_KINDS: [&str; 3] = ["half_surrogate", "duplicate_key", "byte_order_mark"];
-
 /// What was tolerated in a document or row. Never contains a value, nor a key that may be data.
 pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = FieldDrift> {
     noted.into_iter().map(|Tolerated { what, path }| {
@@ -104,13 +91,7 @@ pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = FieldDrift> {
                 Part::Element => text.push('*'),
             }
         }
-        let [half_surrogate, duplicate_key, byte_order_mark] = TOLERATED_KINDS;
-        let kind = match what {
-            Tolerance::HalfSurrogate => half_surrogate,
-            Tolerance::DuplicateKey => duplicate_key,
-            Tolerance::ByteOrderMark => byte_order_mark,
-        };
-        FieldDrift::Tolerated { path: text, kind }
+        FieldDrift::Tolerated { path: text, kind: what.name() }
     })
 }
 

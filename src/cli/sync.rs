@@ -204,7 +204,7 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult 
             let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.gone, run.written];
             let mut row =
                 [run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()].map(Cell::from).to_vec();
-            row.push(Cell::new(state(run.state), urgency(run)));
+            row.push(Cell::new(run.state.name(), urgency(run)));
             row.extend(counts.map(|count| Cell::from(count.to_string())));
             let parked = if run.parked_in_all() > 0 { Mark::Bad } else { Mark::Plain };
             row.push(Cell::new(run.parked_in_all().to_string(), parked));
@@ -226,8 +226,8 @@ fn complain(runs: &[RunView], watched: &Watched) {
         let run = &view.run;
         let error = run.error.as_deref().unwrap_or("no reason given");
         let what = match urgency(run) {
-            Mark::Bad => format!("{}: {error}", state(run.state)),
-            Mark::Unsure if !run.is_open() => format!("{}: {error}", state(run.state)),
+            Mark::Bad => format!("{}: {error}", run.state.name()),
+            Mark::Unsure if !run.is_open() => format!("{}: {error}", run.state.name()),
             _ => continue,
         };
         let stream = format!("{} {}", run.stream.resource, run.stream.combination);
@@ -241,18 +241,6 @@ fn urgency(run: &Run) -> Mark {
         RunState::Failed | RunState::Stopped => Mark::Bad,
         RunState::Unproved | RunState::Canceled | RunState::Walking | RunState::Fetching => Mark::Unsure,
         RunState::Done => Mark::Good,
-    }
-}
-
-fn state(state: RunState) -> &'static str {
-    match state {
-        RunState::Walking => "walking",
-        RunState::Fetching => "fetching",
-        RunState::Done => "done",
-        RunState::Failed => "failed",
-        RunState::Canceled => "canceled",
-        RunState::Unproved => "unproved",
-        RunState::Stopped => "stopped",
     }
 }
 

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::cause::ErrorClass;
 use super::clock::Millis;
 use super::stream::StreamId;
+use super::variants::with_all;
 
 /// How far a walk goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,25 +27,50 @@ pub enum Trigger {
     Request,
 }
 
-/// State of a run. Only while it is `walking`, no second run of the same stream starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RunState {
-    /// Pages are being read.
-    Walking,
-    /// All pages are read; details are still to come.
-    Fetching,
-    /// Everything it listed is committed: in the outbox, in the sink, or parked.
-    Done,
-    /// The walk was aborted; `error` says why. Nothing it found is lost.
-    Failed,
-    /// Its shop was deleted.
-    Canceled,
-    /// The walk ended without proof that it saw the whole list; `error` says why. The checkpoint did not move, and no
-    /// row was marked as no longer listed.
-    Unproved,
-    /// Its shop was refused or paused while the run was open; `error` says why. What it found is kept.
-    Stopped,
+with_all! {
+    /// State of a run. Only while it is `walking`, no second run of the same stream starts.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum RunState {
+        /// Pages are being read.
+        Walking,
+        /// All pages are read; details are still to come.
+        Fetching,
+        /// Everything it listed is committed: in the outbox, in the sink, or parked.
+        Done,
+        /// The walk was aborted; `error` says why. Nothing it found is lost.
+        Failed,
+        /// Its shop was deleted.
+        Canceled,
+        /// The walk ended without proof that it saw the whole list; `error` says why. The checkpoint did not move, and no
+        /// row was marked as no longer listed.
+        Unproved,
+        /// Its shop was refused or paused while the run was open; `error` says why. What it found is kept.
+        Stopped,
+    }
+}
+
+impl RunState {
+    /// Its name in JSON, metrics and texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Walking => "walking",
+            RunState::Fetching => "fetching",
+            RunState::Done => "done",
+            RunState::Failed => "failed",
+            RunState::Canceled => "canceled",
+            RunState::Unproved => "unproved",
+            RunState::Stopped => "stopped",
+        }
+    }
+
+    /// Walking or fetching.
+    pub fn is_open(self) -> bool {
+        match self {
+            RunState::Walking | RunState::Fetching => true,
+            RunState::Done | RunState::Failed | RunState::Canceled | RunState::Unproved | RunState::Stopped => false,
+        }
+    }
 }
 
 /// One walk over a stream. `to_fetch = fetched + parked + gone + still pending`, always.
@@ -212,7 +238,7 @@ impl Run {
 
     /// Walking or fetching.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, RunState::Walking | RunState::Fetching)
+        self.state.is_open()
     }
 }
 

@@ -20,17 +20,6 @@ use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState, Wait};
 use crate::service::RunFilter;
 
-/// Values of `state`.
-const STATES: [(&str, RunState); 7] = [
-    ("walking", RunState::Walking),
-    ("fetching", RunState::Fetching),
-    ("done", RunState::Done),
-    ("failed", RunState::Failed),
-    ("canceled", RunState::Canceled),
-    ("unproved", RunState::Unproved),
-    ("stopped", RunState::Stopped),
-];
-
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let runs = warp::path!("api" / "v1" / "runs").and(get_or_head()).map(|| ()).boxed();
     let run = warp::path!("api" / "v1" / "runs" / Segment).and(get_or_head()).map(|Segment(id)| id).boxed();
@@ -170,8 +159,8 @@ async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
 }
 
 fn state(text: &str) -> Result<RunState, Problem> {
-    STATES.iter().find(|(name, _)| *name == text).map(|(_, state)| *state).ok_or_else(|| {
-        let names: Vec<&str> = STATES.iter().map(|(name, _)| *name).collect();
+    RunState::ALL.iter().find(|state| state.name() == text).copied().ok_or_else(|| {
+        let names: Vec<&str> = RunState::ALL.iter().map(|state| state.name()).collect();
         Problem::parameter("state", format!("must be one of: {}", names.join(", ")))
     })
 }

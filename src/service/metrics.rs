@@ -10,10 +10,12 @@ use metrics::{counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::Service;
-use crate::catalog::coverage::{FieldDrift, TOLERATED_KINDS};
+use crate::catalog::coverage::FieldDrift;
+use crate::domain::RunState;
 use crate::domain::calls::CallStatus;
 use crate::domain::clock::Millis;
 use crate::domain::health::{Health, State};
+use crate::domain::json::Tolerance;
 use crate::sink::Sink;
 use crate::store::LOGIN_RULE;
 
@@ -87,15 +89,15 @@ impl Service {
         let mut rules = BTreeSet::from([LOGIN_RULE.to_owned()]);
         for definition in self.definitions.iter() {
             let resource = || definition.name.clone();
-            for result in ["done", "failed", "unproved", "stopped", "canceled"] {
-                counter!("waybill_runs_total", "resource" => resource(), "result" => result).increment(0);
+            for ended in RunState::ALL.iter().filter(|state| !state.is_open()) {
+                counter!("waybill_runs_total", "resource" => resource(), "result" => ended.name()).increment(0);
             }
             for name in
                 ["waybill_documents_written_total", "waybill_unreadable_times_total", "waybill_unreadable_total"]
             {
                 counter!(name, "resource" => resource()).increment(0);
             }
-            for kind in TOLERATED_KINDS {
+            for kind in Tolerance::ALL.iter().map(|what| what.name()) {
                 counter!("waybill_tolerated_total", "resource" => resource(), "kind" => kind).increment(0);
             }
             let table = &definition.table;

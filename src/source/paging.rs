@@ -12,7 +12,7 @@ use super::pointer::{id_text, kind, shape};
 use super::position::{Position, fill};
 use super::problem::{SourceError, clean};
 use crate::catalog::Definition;
-use crate::catalog::definition::Pages;
+use crate::catalog::definition::{Pages, Proof};
 use crate::domain::Json;
 
 /// Statuses with which many APIs answer a page after the last.
@@ -98,10 +98,10 @@ struct End<'a> {
 impl End<'_> {
     /// Why rows may be missing; none: the end is proved.
     fn doubt(&self, body: Option<&Bytes>) -> Option<String> {
-        let proof = &self.definition.list.proof;
+        let Proof { total, more, size } = &self.definition.list.proof;
         let shown = self.position.rows_before().saturating_add(u64::try_from(self.rows).unwrap_or(u64::MAX));
         let mut is_proved = self.rows == 0;
-        if let Some(at) = &proof.total {
+        if let Some(at) = total {
             match self.total {
                 Some(total) if shown < total => {
                     return Some(format!("the list ended after {shown} of the {total} rows that {at} counts"));
@@ -115,7 +115,7 @@ impl End<'_> {
                 }
             }
         }
-        if let (Some(at), Some(body)) = (&proof.more, body) {
+        if let (Some(at), Some(body)) = (more, body) {
             let found = value_at(body, at).and_then(|found| found.map(parse).transpose());
             match found {
                 Ok(Some(Json::Bool(true))) => {
@@ -135,7 +135,7 @@ impl End<'_> {
                 Err(error) => return Some(doubt_of(error)),
             }
         }
-        let size = proof.size.filter(|size| !is_proved && u64::try_from(self.rows).is_ok_and(|rows| rows >= *size))?;
+        let size = (*size).filter(|size| !is_proved && u64::try_from(self.rows).is_ok_and(|rows| rows >= *size))?;
         let hint = if self.position.is_first() {
             "; is the pointer right?"
         } else {

@@ -12,9 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::columns::{Column, ColumnKind, ColumnSource, Table};
 use super::field_drift::KindName;
 pub(super) use super::field_drift::is_name;
-pub use super::field_drift::{
-    FieldDrift, TOLERATED_KINDS, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time, shown, tolerated,
-};
+pub use super::field_drift::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time, shown, tolerated};
 use crate::domain::Json;
 use node::{Node, Taker};
 

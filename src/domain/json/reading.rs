@@ -1,16 +1,30 @@
 //! What the parser returns: a value with what was tolerated, or an error that quotes none of the text.
 
 use super::value::Json;
+use crate::domain::variants::with_all;
 
-/// Something accepted although a strict parser refuses it, or parsers disagree about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Half of a surrogate pair, read as U+FFFD.
-    HalfSurrogate,
-    /// A duplicate key in one object; the last wins.
-    DuplicateKey,
-    /// A byte order mark before the text.
-    ByteOrderMark,
+with_all! {
+    /// Something accepted although a strict parser refuses it, or parsers disagree about it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Tolerance {
+        /// Half of a surrogate pair, read as U+FFFD.
+        HalfSurrogate,
+        /// A duplicate key in one object; the last wins.
+        DuplicateKey,
+        /// A byte order mark before the text.
+        ByteOrderMark,
+    }
+}
+
+impl Tolerance {
+    /// Its name in records and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tolerance::HalfSurrogate => "half_surrogate",
+            Tolerance::DuplicateKey => "duplicate_key",
+            Tolerance::ByteOrderMark => "byte_order_mark",
+        }
+    }
 }
 
 /// One part of a place in a text.

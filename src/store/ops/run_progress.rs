@@ -52,14 +52,10 @@ pub(crate) fn update(
 
 /// Counts a run that ended, for the metrics.
 pub(crate) fn count_end(run: &Run) {
-    let result = match run.state {
-        RunState::Walking | RunState::Fetching => return,
-        RunState::Done => "done",
-        RunState::Failed => "failed",
-        RunState::Canceled => "canceled",
-        RunState::Unproved => "unproved",
-        RunState::Stopped => "stopped",
-    };
+    if run.is_open() {
+        return;
+    }
+    let result = run.state.name();
     metrics::counter!("waybill_runs_total", "resource" => run.stream.resource.clone(), "result" => result).increment(1);
 }
 

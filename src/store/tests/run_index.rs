@@ -18,15 +18,6 @@ use crate::store::records::runs;
 use crate::store::tx::committer::run_once;
 use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx};
 
-const STATES: [RunState; 7] = [
-    RunState::Walking,
-    RunState::Fetching,
-    RunState::Done,
-    RunState::Failed,
-    RunState::Canceled,
-    RunState::Unproved,
-    RunState::Stopped,
-];
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// One of six streams of two shops.
@@ -53,7 +44,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let state = || (0..STATES.len()).prop_map(|at| STATES[at]);
+    let state = || (0..RunState::ALL.len()).prop_map(|at| RunState::ALL[at]);
     let step = prop_oneof![
         3 => (0u8..6).prop_map(Step::Start),
         3 => (any::<u8>(), state()).prop_map(|(run, state)| Step::Change { run, state }),
@@ -71,7 +62,7 @@ fn filters() -> impl Strategy<Value = (Option<BTreeSet<String>>, Option<String>,
         Just(Some((1..100).map(|shop| format!("shop{shop}")).collect())),
     ];
     let resource = prop_oneof![Just(None), Just(Some("orders".to_owned())), Just(Some("return".to_owned()))];
-    let state = (0..=STATES.len()).prop_map(|at| STATES.get(at).copied());
+    let state = (0..=RunState::ALL.len()).prop_map(|at| RunState::ALL.get(at).copied());
     (shops, resource, state)
 }
 
@@ -182,7 +173,7 @@ fn counts(store: &Store, of: u8) -> Vec<(RunState, usize)> {
     let of = stream(of);
     let runs = store.runs(None, usize::MAX, |run| run.stream == of).unwrap();
     let count = |state: RunState| runs.iter().filter(|run| run.state == state).count();
-    STATES.iter().map(|state| (*state, count(*state))).filter(|(_, count)| *count > 0).collect()
+    RunState::ALL.iter().map(|state| (*state, count(*state))).filter(|(_, count)| *count > 0).collect()
 }
 
 #[tokio::test]
