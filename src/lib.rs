@@ -31,7 +31,7 @@
 //! 6. The writer ([`sink::writer`]) writes a batch in one transaction of the sink, and then acknowledges it.
 //!
 //! A crash between any two of these repeats one step, and every step may be repeated. `docs/architecture.md` has the
-//! pictures, the keys of the store and a glossary.
+//! pictures and a glossary; the head of `store/keyspace.rs` has the keys of the store.
 //!
 //! # What always holds
 //!
