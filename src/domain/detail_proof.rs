@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_in_between_starts_the_count_anew() {
+    fn a_document_in_between_restarts_the_count() {
         let mut proof = DetailProof::of_the_past(1);
         for id in 0..99 {
             assert_eq!(proof.not_found(&read(id), true), Verdict::Gone, "{id}");

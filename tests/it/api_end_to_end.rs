@@ -106,7 +106,7 @@ async fn a_shop_takes_no_resource_without_the_one_it_is_asked_for_by() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_tells_when_it_was_last_used_over_a_restart_too() {
+async fn a_key_shows_when_it_was_last_used_over_a_restart_too() {
     let mut app = TestApp::builder().shop("first", 1, 0).start().await;
     let key = app.bound_key(&["first"]).await;
     let used = async |app: &TestApp| app.get("/api/v1/keys").await["items"][0]["last_used_at"].clone();

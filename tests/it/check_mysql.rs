@@ -102,7 +102,7 @@ fn findings(folder: &Folder, code: i32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_next_start_adds_is_told_and_does_not_fail() {
+async fn what_the_next_start_adds_is_reported_and_does_not_fail() {
     let database = Database::fresh().await;
     let mut folder = Folder::bare();
     folder.write("waybill.toml", "resources = [\"shipments\"]\n");

@@ -51,7 +51,7 @@ fn refused(ended: Ended, code: i32, parts: &[&str]) {
 }
 
 #[test]
-fn every_command_tells_what_it_does() {
+fn every_command_says_what_it_does() {
     let folder = Folder::bare();
     says(&folder.run(&["--help"]).expect(0).out, &COMMANDS);
     for command in COMMANDS {
@@ -66,7 +66,7 @@ fn every_command_tells_what_it_does() {
 }
 
 #[test]
-fn wrong_usage_ends_with_two_and_the_mend() {
+fn wrong_usage_ends_with_two_and_the_fix() {
     let folder = Folder::bare();
     refused(folder.run(&[]), 2, &["Usage: waybill"]);
     refused(folder.run(&["snyc"]), 2, &["snyc", "sync"]);
@@ -105,7 +105,7 @@ async fn a_command_takes_no_more_than_the_api() {
 }
 
 #[test]
-fn what_only_the_parts_know_of_a_configuration_is_told_before_they_begin() {
+fn problems_that_only_parts_find_are_reported_before_they_begin() {
     let mut folder = Folder::bare();
     folder.set("WAYBILL_MYSQL_URL", "mysql://root:canary-password@127.0.0.1:1/waybill?pool_size=many");
     let ended = folder.run(&["serve"]);
@@ -197,7 +197,7 @@ async fn the_log_in_json_has_numbers_as_numbers_and_says_who_did_what() {
 }
 
 #[test]
-fn a_wrong_configuration_does_not_start_and_tells_every_problem() {
+fn a_wrong_configuration_does_not_start_and_names_every_problem() {
     let mut folder = Folder::bare();
     for command in [&["serve"][..], &["sync"], &["check"], &["keys", "list"], &["shops", "list"]] {
         let mut arguments = command.to_vec();
@@ -295,7 +295,7 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_is_turned_away_and_told_the_call_over_http() {
+async fn a_second_process_is_refused_and_names_the_call_over_http() {
     let market = market().await;
     let (folder, shop) = registered(&market, "");
     let serving = folder.serve();
@@ -391,7 +391,7 @@ async fn shops_are_added_paused_resumed_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_names_each_broken_thing_and_its_mend() {
+async fn check_names_each_broken_thing_and_its_fix() {
     let market = market().await;
     let database = Database::fresh().await;
     let (mut folder, shop) = registered(&market, "");

@@ -120,7 +120,7 @@ async fn a_plan_makes_no_call_and_knows_what_the_last_walk_took() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_tells_what_is_there_and_no_secret() {
+async fn a_state_shows_what_is_there_and_no_secret() {
     let market = market().await;
     let folder = registered(&market);
     folder.run(&["sync", "--quiet", "--resource", "shipments"]).expect(0);
@@ -182,7 +182,7 @@ async fn what_is_inferred_is_a_definition_that_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wish_to_wait_that_a_command_is_told_is_kept_for_whoever_calls_next() {
+async fn a_retry_after_that_a_command_receives_is_obeyed_by_the_next_process() {
     let market = market().await;
     let folder = registered(&market);
     let status = |code: u16, wait: u32| {

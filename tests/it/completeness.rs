@@ -81,7 +81,7 @@ async fn more_than_one_look_can_name_is_asked_for_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_database_forgot_of_the_list_is_told_again_without_a_call() {
+async fn what_the_database_forgot_of_the_list_is_sent_again_without_a_call() {
     let database = Database::fresh().await;
     let app = TestApp::builder().mysql(database.url()).shop("marked", 60, 20).start().await;
     app.run_until_idle().await;
@@ -118,7 +118,7 @@ fn text(value: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_parked_gone_or_on_its_way_is_told_apart() {
+async fn documents_that_are_parked_gone_or_on_their_way_are_counted_apart() {
     let builder = TestApp::builder().toml("[limits]\nattempts_max = 2").limits(["20/s", "20/s"]);
     let mut app = builder.unregistered().shop("mixed", 60, 20).start().await;
     let ids: Vec<String> = app.sandbox().truth("mixed").into_iter().map(|(_, id, _)| id).collect();

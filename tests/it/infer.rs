@@ -138,7 +138,7 @@ async fn no_shop_has_to_take_the_resource_yet_and_a_parameter_may_have_many_valu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_told_is_asked_for() {
+async fn what_cannot_be_inferred_is_asked_for() {
     let market = market().await;
     let (folder, _) = registered(&market, LIFTED);
     let refused = |arguments: &[&str], code: i32, parts: &[&str]| {

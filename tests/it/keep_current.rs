@@ -349,7 +349,7 @@ async fn a_purged_shop_leaves_no_row_and_a_deleted_one_leaves_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shop_that_nobody_walks_sounds_the_alarm_before_rows_fall_out_of_reach() {
+async fn a_shop_that_is_not_walked_raises_an_alarm_before_rows_fall_out_of_reach() {
     let toml = "[resource.shipments.list]\nhistory = \"3s\"\n";
     let builder = TestApp::builder().toml(toml).sync_at("* * * * * *");
     let app = builder.shop("asleep", 10, 10).shop("awake", 10, 0).start().await;

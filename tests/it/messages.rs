@@ -176,7 +176,7 @@ async fn the_given_rows_of_a_plan_count_for_each_stream() {
 }
 
 #[test]
-fn a_data_directory_that_is_not_there_is_told_with_what_creates_it() {
+fn a_missing_data_directory_is_reported_with_what_creates_it() {
     let mut folder = Folder::bare();
     folder.set("WAYBILL_DATA_DIR", &folder.path("a/b/data").display().to_string());
     says(

@@ -138,7 +138,7 @@ fn change(folder: &std::path::Path, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_detail_path_is_told_by_each_command_and_mended_by_the_right_one() {
+async fn a_wrong_detail_path_is_reported_by_each_command_and_the_right_one_recovers() {
     let (api, address) = Api::open(8).await;
     let database = Database::fresh().await;
     let folder = Folder::bare();

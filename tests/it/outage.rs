@@ -164,7 +164,7 @@ async fn a_login_host_that_is_down_for_a_while_stops_nothing_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_detail_that_is_rejected_is_parked_until_somebody_retries_it() {
+async fn a_detail_that_is_rejected_is_parked_until_it_is_retried_on_request() {
     let mut app = TestApp::builder().unregistered().shop("rejected", 60, 0).start().await;
     let bad = app.sandbox().truth("rejected")[33].1.clone();
     let path = format!("/retailer/shipments/{bad}");

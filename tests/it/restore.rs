@@ -124,7 +124,7 @@ async fn a_damaged_store_is_moved_aside_and_filled_from_mysql() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_master_key_is_told_and_touches_nothing() {
+async fn another_master_key_is_reported_and_touches_nothing() {
     let database = Database::fresh().await;
     let mut app = TestApp::builder().mysql(database.url()).shop("sealed", 20, 0).start().await;
     app.run_until_idle().await;

@@ -307,6 +307,12 @@ fn the_words_are_those_of_the_field() {
     let sum: usize = places.iter().filter_map(|place| place.rsplit_once(": ")?.1.parse::<usize>().ok()).sum();
     assert!(sum <= PRIVATE_WORDS_MAX, "{sum} private words, {PRIVATE_WORDS_MAX} are allowed:\n{}", places.join("\n"));
     assert_eq!(count("he told it, untold; told_at", "told"), 1);
+    let is_private = |name: &str| name.split('_').any(|word| PRIVATE_WORDS.contains(&word));
+    let names = texts.iter().flat_map(|(file, text)| {
+        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+        names.filter(|name| is_private(name)).map(move |name| format!("{file}: fn {name}: say it in plain words"))
+    });
+    assert_none(&names.collect::<Vec<_>>());
 }
 
 #[test]

@@ -61,7 +61,7 @@ async fn when_much_cannot_be_read_the_log_warns_once_a_run_and_a_metric_counts()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_mysql_refuses_many_documents_the_log_tells_of_one() {
+async fn when_mysql_refuses_many_documents_the_log_names_one() {
     let database = Database::fresh().await;
     let shop = ShopOptions { client_id: "first".into(), client_secret: "s3cret".into(), fbr: 40, fbb: 0 };
     let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;

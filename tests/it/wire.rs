@@ -163,7 +163,7 @@ fn post(more: &str) -> String {
 const SHOP: &str = r#"{"name":"New","client_id":"c-9","client_secret":"s3cret"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_say_too_little_are_closed_in_time_and_nobody_else_waits() {
+async fn clients_that_say_too_little_are_closed_in_time_and_no_other_waits() {
     let limits = Limits { head_time_max: SHORT, body_time_max: SHORT, ..Limits::default() };
     let writes = Pace { per_second: 1, burst: CLIENTS as u64 };
     let server = Server::with(Limits { connections_per_peer_max: 4 * CLIENTS, writes, ..limits }).await;
@@ -239,7 +239,7 @@ async fn a_client_that_does_not_take_its_answers_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_has_so_many_places_and_all_together_have_so_many() {
+async fn connections_are_limited_per_peer_and_in_all() {
     let limits = Limits { connections_max: 5, connections_per_peer_max: 3, ..Limits::default() };
     let server = Server::with(limits).await;
     let mut held = Vec::new();

@@ -42,7 +42,7 @@ pub(crate) async fn tokens(mut run: Run) {
     for life in &lives[..run.tier.pick(5, lives.len(), lives.len())] {
         lived(&world, &serving, life).await;
     }
-    told_to_wait(&world, &serving).await;
+    asked_to_wait(&world, &serving).await;
     slow(&world, &serving).await;
     rotated(&world, &serving).await;
     drop(stirring);
@@ -151,7 +151,7 @@ async fn lived(world: &World, serving: &Serving, life: &Life) {
 }
 
 /// The login host answers 429: no one logs in before the wait is over.
-async fn told_to_wait(world: &World, serving: &Serving) {
+async fn asked_to_wait(world: &World, serving: &Serving) {
     let sandbox = &world.market.sandbox;
     let headers = BTreeMap::from([("Retry-After".to_owned(), WAIT_S.to_string())]);
     let kind = FaultKind::Status { code: 429, body: FaultBody::Json, headers };

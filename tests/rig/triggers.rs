@@ -170,7 +170,7 @@ impl Scene {
             Point::Purge(moment) => self.at_purge(moment, serving).await,
             Point::KeyMade(moment) => self.at_new_key(moment, serving).await,
             Point::KeyRevoked(moment) => self.at_revoked_key(moment, serving).await,
-            Point::KeyTold => self.at_told_key(serving).await,
+            Point::KeyTold => self.at_printed_key(serving).await,
             Point::Start => {
                 self.world.kill(serving);
                 let starting = self.world.folder.spawn_serve();
@@ -182,11 +182,11 @@ impl Scene {
             Point::Migration(moment) => self.at_migration(moment, serving).await,
             Point::RepairRead(moment) => {
                 let armed = self.market.arm(moment, later(self.random.usize(..TAKEN), is_detail));
-                self.at_mend(moment, armed, serving).await
+                self.at_repair(moment, armed, serving).await
             }
             Point::RepairWritten(moment) => {
                 let armed = self.database.arm(moment, is_commit);
-                self.at_mend(moment, armed, serving).await
+                self.at_repair(moment, armed, serving).await
             }
         }
     }
@@ -296,7 +296,7 @@ impl Scene {
         serving
     }
 
-    async fn at_told_key(&mut self, serving: Serving) -> Serving {
+    async fn at_printed_key(&mut self, serving: Serving) -> Serving {
         self.world.kill(serving);
         let mut command = self.world.folder.spawn(&["keys", "create", "--name", "printed"]);
         let key = tokio::task::block_in_place(|| command.line()).expect("a key is printed");
@@ -330,7 +330,7 @@ impl Scene {
     }
 
     /// The database has lost rows, and `waybill verify --mend` is killed while it restores them.
-    async fn at_mend(&mut self, moment: Moment, armed: Armed, serving: Serving) -> Serving {
+    async fn at_repair(&mut self, moment: Moment, armed: Armed, serving: Serving) -> Serving {
         self.world.kill(serving);
         let client = &self.world.clients[0];
         let mut ids = self.world.from_the_start[client].clone();

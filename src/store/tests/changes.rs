@@ -10,7 +10,7 @@ use crate::store::ShopChange;
 use crate::store::keyspace::texts;
 
 #[tokio::test]
-async fn a_refusal_of_credentials_that_were_changed_meanwhile_stops_nobody() {
+async fn a_refusal_of_credentials_that_were_changed_meanwhile_stops_no_shop() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     let shop = f.store.shop(&f.stream.shop).unwrap().unwrap();
@@ -85,7 +85,7 @@ async fn rows_that_a_deletion_left_can_be_purged_later() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_was_set_back_is_told_again_what_it_lacks() {
+async fn a_mirror_that_was_set_back_is_sent_what_it_lacks() {
     let f = fixture().await;
     f.drain().await;
     let (here, now) = (f.stream.shop.clone(), f.store.shop(&f.stream.shop).unwrap().unwrap().updated_at);

@@ -123,7 +123,7 @@ async fn a_mark_of_an_older_release_and_a_mark_that_is_gone_refuse_nothing() {
 }
 
 #[tokio::test]
-async fn a_rotten_line_of_the_mark_refuses_nothing_and_is_written_anew() {
+async fn a_rotten_line_of_the_mark_refuses_nothing_and_is_rewritten() {
     let directory = tempfile::tempdir().unwrap();
     let (at, mark) = (directory.path(), directory.path().join("made-by-waybill"));
     open(at).unwrap().create_shop(new_shop("client-1")).await.unwrap();

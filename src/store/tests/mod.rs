@@ -275,7 +275,7 @@ async fn versions_rise_even_when_the_clock_falls_back() {
 }
 
 #[tokio::test]
-async fn nothing_secret_stands_in_the_engine_in_clear() {
+async fn no_secret_is_in_the_engine_in_clear() {
     let f = fixture().await;
     f.store.save_token("client-1", &SecretString::from("canary-token"), NOW + 1000).await.unwrap();
     f.start(Mode::Full).await;

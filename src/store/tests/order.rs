@@ -218,7 +218,7 @@ pub(super) fn with_unreadable(mut page: Page, digests: &[u64]) -> Page {
 }
 
 #[tokio::test]
-async fn rows_that_nobody_can_read_are_told_apart_and_mark_nothing_as_gone() {
+async fn unreadable_rows_are_distinguished_and_mark_nothing_as_gone() {
     let f = walked().await;
     let run = f.start(Mode::Full).await;
     let lease = f.lease(CallKind::List, 1).await.remove(0);
@@ -248,7 +248,7 @@ async fn a_page_that_was_given_up_is_done_with_when_a_walk_has_read_it() {
 }
 
 #[tokio::test]
-async fn a_new_version_of_what_is_no_longer_listed_is_still_told_to_be_so() {
+async fn a_new_version_of_an_unlisted_document_stays_marked_as_unlisted() {
     let f = walked().await;
     for _ in 0..2 {
         f.start(Mode::Full).await;

@@ -29,7 +29,7 @@ async fn looked_through(seems_unsound: usize) -> (bool, usize) {
 }
 
 #[tokio::test]
-async fn what_seems_damaged_is_looked_at_again_while_nobody_writes() {
+async fn what_seems_damaged_is_checked_again_while_nothing_is_written() {
     assert_eq!(looked_through(0).await, (false, 2), "both parts are sound");
     assert_eq!(looked_through(1).await, (false, 3), "a write came between");
     assert_eq!(looked_through(2).await, (true, 2), "no write did");

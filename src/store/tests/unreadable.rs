@@ -22,7 +22,7 @@ fn damaged(f: &Fixture, other: &str) -> Store {
 }
 
 #[tokio::test]
-async fn a_shop_whose_data_key_cannot_be_read_holds_up_nobody_and_comes_back_with_a_new_secret() {
+async fn a_shop_whose_data_key_cannot_be_read_holds_up_no_other_and_comes_back_with_a_new_secret() {
     let f = fixture().await;
     let other = f.store.create_shop(new_shop("client-2")).await.unwrap().id;
     f.start(Mode::Full).await;

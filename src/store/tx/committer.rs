@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_ends_is_told_of() {
+    fn a_worker_that_ends_is_reported() {
         let (signals, _receivers) = Signals::new();
         let (committer, worker) = Committer::with_worker(Arc::new(MemoryKv::default()), Arc::new(signals), None);
         let failed = committer.failed();
