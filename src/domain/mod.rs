@@ -47,7 +47,7 @@ pub use shop::{Shop, ShopId, ShopState};
 pub use source_access::{Auth, AuthScheme, SourceUrl};
 pub use step::{Failure, FetchedDocument, Next, Page, Rejected, Row, StepOutput, WalkRule};
 pub use stream::{Checkpoint, ListParams, StreamId};
-pub use stream_status::{StreamError, StreamStatus, Trouble, Unproved};
+pub use stream_status::{StreamError, StreamStatus, Trouble, TroubleKind, Unproved};
 pub use wait::{Wait, WaitReason};
 
 /// For `skip_serializing_if`: a default value reads back the same when it is absent.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Cause, ErrorClass};
 use super::clock::Millis;
+use super::detail_proof::IN_A_ROW;
 use super::job::CallKind;
 use super::run::{Run, RunState};
 
@@ -31,6 +32,15 @@ pub struct StreamStatus {
     /// Set while all detail calls fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail_trouble: Option<Trouble>,
+    /// Documents in a row that were answered and could not be read, counted to [`IN_A_ROW`]: then it is a trouble.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub unreadable: usize,
+    /// Set while the sink refuses all documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_trouble: Option<Trouble>,
+    /// Documents in a row that the sink refused, counted like `unreadable`.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub refused: usize,
 }
 
 /// The last error of a stream.
@@ -59,6 +69,14 @@ pub struct Unproved {
     pub vanished_at: Option<Millis>,
 }
 
+/// What of a stream fails, or counts as failing once it fails in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    List,
+    Detail,
+    Write,
+}
+
 impl StreamStatus {
     /// Records the end of a run.
     pub fn run_ended(&mut self, run: &Run, now: Millis) {
@@ -82,7 +100,7 @@ impl StreamStatus {
             }
             RunState::Stopped => {
                 self.list_trouble = None;
-                self.detail_trouble = None;
+                (self.detail_trouble, self.unreadable) = (None, 0);
                 self.last_error = Some(StreamError { class, text: text(), at: now });
             }
         }
@@ -94,7 +112,62 @@ impl StreamStatus {
         if cause.class == ErrorClass::Stopping || (kind == CallKind::Detail && !cause.class.concerns_all_calls()) {
             return false;
         }
-        let trouble = self.trouble_mut(kind);
+        let kind = match kind {
+            CallKind::List => TroubleKind::List,
+            CallKind::Detail => TroubleKind::Detail,
+        };
+        self.enter_trouble(kind, cause, now)
+    }
+
+    /// Records a document that was given up: one is the document's fault, [`IN_A_ROW`] are not. False: nothing new.
+    pub fn document_unreadable(&mut self, cause: &Cause, now: Millis) -> bool {
+        if self.unreadable < IN_A_ROW {
+            self.unreadable += 1;
+        }
+        let is_row = self.unreadable == IN_A_ROW;
+        !is_row || self.enter_trouble(TroubleKind::Detail, cause, now)
+    }
+
+    /// Records a document that the sink refused. False: nothing new, so nothing to write.
+    pub fn document_refused(&mut self, cause: &Cause, now: Millis) -> bool {
+        if self.refused < IN_A_ROW {
+            self.refused += 1;
+        }
+        let is_row = self.refused == IN_A_ROW;
+        !is_row || self.enter_trouble(TroubleKind::Write, cause, now)
+    }
+
+    /// Records a document that the sink took. False: nothing new, so nothing to write.
+    pub fn document_written(&mut self) -> bool {
+        let was_refused = std::mem::take(&mut self.refused) > 0;
+        self.write_trouble.take().is_some() || was_refused
+    }
+
+    /// Records a successful call. False: nothing new, so nothing to write.
+    pub fn call_answered(&mut self, kind: CallKind) -> bool {
+        match kind {
+            CallKind::List => self.list_trouble.take().is_some(),
+            CallKind::Detail => {
+                let was_unreadable = std::mem::take(&mut self.unreadable) > 0;
+                self.detail_trouble.take().is_some() || was_unreadable
+            }
+        }
+    }
+
+    /// What fails, in the order of a document's path.
+    pub fn troubles(&self) -> impl Iterator<Item = (TroubleKind, &Trouble)> {
+        let list = self.list_trouble.as_ref().map(|trouble| (TroubleKind::List, trouble));
+        let detail = self.detail_trouble.as_ref().map(|trouble| (TroubleKind::Detail, trouble));
+        let write = self.write_trouble.as_ref().map(|trouble| (TroubleKind::Write, trouble));
+        [list, detail, write].into_iter().flatten()
+    }
+
+    fn enter_trouble(&mut self, kind: TroubleKind, cause: &Cause, now: Millis) -> bool {
+        let trouble = match kind {
+            TroubleKind::List => &mut self.list_trouble,
+            TroubleKind::Detail => &mut self.detail_trouble,
+            TroubleKind::Write => &mut self.write_trouble,
+        };
         if trouble.as_ref().is_some_and(|known| known.cause.class == cause.class) {
             return false;
         }
@@ -104,16 +177,15 @@ impl StreamStatus {
         self.last_attempt_at = Some(now);
         true
     }
+}
 
-    /// Records a successful call. False: nothing new, so nothing to write.
-    pub fn call_answered(&mut self, kind: CallKind) -> bool {
-        self.trouble_mut(kind).take().is_some()
-    }
-
-    fn trouble_mut(&mut self, kind: CallKind) -> &mut Option<Trouble> {
-        match kind {
-            CallKind::List => &mut self.list_trouble,
-            CallKind::Detail => &mut self.detail_trouble,
+impl TroubleKind {
+    /// Whether it has been proved by several documents in a row, so that there is nothing to wait for.
+    pub fn is_proved_by(self, class: ErrorClass) -> bool {
+        match self {
+            TroubleKind::List => false,
+            TroubleKind::Detail => class == ErrorClass::AllNotFound || !class.concerns_all_calls(),
+            TroubleKind::Write => true,
         }
     }
 }

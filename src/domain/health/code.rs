@@ -42,6 +42,8 @@ pub enum Code {
     LoginsPaused,
     /// Calls of a stream fail.
     CallsFail,
+    /// The sink refuses all documents of a stream.
+    WritesFail,
     /// Runs of a stream fail.
     RunFailed,
     /// The login host refuses a shop's credentials.
@@ -76,6 +78,7 @@ impl Code {
             Code::RestorePending
             | Code::LoginsPaused
             | Code::CallsFail
+            | Code::WritesFail
             | Code::RunFailed
             | Code::Refused
             | Code::SinkUnavailable
@@ -105,6 +108,7 @@ impl Code {
             Code::RestorePending => "restore_pending",
             Code::LoginsPaused => "logins_paused",
             Code::CallsFail => "calls_fail",
+            Code::WritesFail => "writes_fail",
             Code::RunFailed => "run_failed",
             Code::Refused => "refused",
             Code::SinkUnavailable => "sink_unavailable",

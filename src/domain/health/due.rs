@@ -20,7 +20,7 @@ fn instants(facts: &Facts<'_>, of: &ResourceFacts, stream: &StreamFacts) -> Vec<
     for at in started.clone().chain(status.last_success_at).chain(status.last_attempt_at) {
         found.extend([at.saturating_sub(AHEAD_MAX_MS), at]);
     }
-    for trouble in status.list_trouble.iter().chain(&status.detail_trouble) {
+    for (_, trouble) in status.troubles() {
         found.extend([trouble.since, trouble.since.saturating_add(outage_after(facts))]);
     }
     if let Some(success) = status.last_success_at {

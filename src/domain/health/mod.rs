@@ -19,7 +19,7 @@ use super::cause::ErrorClass;
 use super::clock::Millis;
 use super::completeness::{LossStage, SinkLoss};
 use super::shop::{Shop, ShopState};
-use super::stream_status::{StreamError, StreamStatus};
+use super::stream_status::{StreamError, StreamStatus, Trouble, TroubleKind};
 use facts::{Verdict, outage_after, past};
 
 pub use changes::{Change, Known};
@@ -167,8 +167,10 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
     let mut error: Option<&StreamError> = None;
     let (mut success, mut attempt, mut due) = (Some(Millis::MAX), None, None);
     for stream in &of.streams {
-        // A run that ended well while the sink was blocked has not delivered anything yet.
-        let cut_off = blocking.and_then(|fault| fault.since).unwrap_or(Millis::MAX);
+        // A run that ended well while the sink was blocked, or while each document failed, has not delivered anything yet.
+        let blocked_at = blocking.and_then(|fault| fault.since);
+        let failing_at = lasting(facts, &stream.status).map(|(_, trouble)| trouble.since);
+        let cut_off = failing_at.chain(blocked_at).min().unwrap_or(Millis::MAX);
         let succeeded_at = past(stream.status.last_success_at, now).map(|at| at.min(cut_off));
         success = success.zip(succeeded_at).map(|(a, b): (Millis, Millis)| a.min(b));
         let started = stream.open.iter().map(|run| run.started_at).max();
@@ -247,20 +249,30 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
         let (since, class) = (status.failing_since, error.map(|error| error.class));
         return Some(Verdict { state: State::Failing, since, code: Code::RunFailed, class, text });
     }
-    let patience = outage_after(facts);
-    let list = status.list_trouble.as_ref().map(|trouble| ("list", trouble));
-    let detail = status.detail_trouble.as_ref().map(|trouble| ("detail", trouble));
-    let lasts = [list, detail].into_iter().flatten().find(|(_, trouble)| {
-        // A negative age means that the clock was set back: count it as lasting. Several calls led to "all not found".
-        trouble.cause.class == ErrorClass::AllNotFound
-            || !(0..patience).contains(&facts.now.saturating_sub(trouble.since))
-    });
-    lasts.map(|(kind, trouble)| Verdict {
+    let (kind, trouble) = lasting(facts, status).next()?;
+    let (code, what) = match kind {
+        TroubleKind::List => (Code::CallsFail, "its list calls fail"),
+        TroubleKind::Detail => (Code::CallsFail, "its detail calls fail"),
+        TroubleKind::Write => (Code::WritesFail, "the sink refuses its documents"),
+    };
+    Some(Verdict {
         state: State::Failing,
         since: Some(trouble.since),
-        code: Code::CallsFail,
+        code,
         class: Some(trouble.cause.class),
-        text: format!("its {kind} calls fail: {}", trouble.cause.text),
+        text: format!("{what}: {}", trouble.cause.text),
+    })
+}
+
+/// Troubles of a stream that are more than one bad answer.
+fn lasting<'a>(
+    facts: &Facts<'_>,
+    status: &'a StreamStatus,
+) -> impl Iterator<Item = (TroubleKind, &'a Trouble)> + use<'a> {
+    let (patience, now) = (outage_after(facts), facts.now);
+    status.troubles().filter(move |(kind, trouble)| {
+        // A negative age means that the clock was set back: count it as lasting.
+        kind.is_proved_by(trouble.cause.class) || !(0..patience).contains(&now.saturating_sub(trouble.since))
     })
 }
 

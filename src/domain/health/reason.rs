@@ -168,6 +168,13 @@ fn stream_remedy(shop: &str, resource: &str, verdict: &Verdict, means: Means) ->
              --mend`; without one they are lost"
                 .to_owned(),
         ),
+        Code::WritesFail => {
+            let again = format!("POST /api/v1/shops/{shop}/parked/retry");
+            means.choose(
+                format!("change what refuses them in the database, or let them through, then retry them with {again}"),
+                format!("change what refuses them in the database: `waybill check` tests it; then start `waybill serve` and {again}"),
+            )
+        }
         Code::ClockAhead => "set the clock right (NTP); the next run that ends well corrects the record".to_owned(),
         Code::Unproved => unproved_remedy(resource, verdict.class.unwrap_or_default(), means),
         _ => class_remedy(resource, verdict.class.unwrap_or_default(), means),

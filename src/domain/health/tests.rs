@@ -260,6 +260,46 @@ fn while_no_document_reaches_the_sink_nothing_is_fresh_and_one_reason_says_it() 
 }
 
 #[test]
+fn documents_that_fail_in_a_row_are_failing_and_no_run_makes_the_stream_younger() {
+    let cause = |class| Cause::new(class, "not JSON");
+    type Fails = fn(&mut StreamStatus, &Cause, i64) -> bool;
+    let unreadable: Fails = StreamStatus::document_unreadable;
+    for (fails, class, code) in [
+        (unreadable, ErrorClass::Malformed, Code::CallsFail),
+        (unreadable, ErrorClass::Rejected, Code::CallsFail),
+        (StreamStatus::document_refused, ErrorClass::Other, Code::WritesFail),
+    ] {
+        let mut status = succeeded(20 * MINUTE);
+        for _ in 1..5 {
+            assert!(fails(&mut status, &cause(class), NOW - 9 * MINUTE));
+            world(status.clone()).is(State::Fresh, None, Level::Ok);
+        }
+        assert!(fails(&mut status, &cause(class), NOW - 9 * MINUTE));
+        status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
+        assert!(!fails(&mut status, &cause(class), NOW), "nothing new to write");
+        let failing = world(status.clone()).is(State::Failing, Some(code), Level::Failing);
+        assert_eq!((failing.since, failing.age_seconds), (Some(NOW - 9 * MINUTE), Some(9 * 60)));
+        assert!(failing.reason.unwrap().text.contains("not JSON"));
+        assert!(status.call_answered(CallKind::Detail) == (code == Code::CallsFail));
+        assert!(status.document_written() == (code == Code::WritesFail));
+        world(status).is(State::Fresh, None, Level::Ok);
+    }
+}
+
+#[test]
+fn a_run_that_ends_while_its_detail_calls_fail_is_no_success() {
+    for class in [ErrorClass::AllNotFound, ErrorClass::Forbidden, ErrorClass::Unavailable] {
+        let mut status = succeeded(20 * MINUTE);
+        assert!(status.call_failed(CallKind::Detail, &Cause::new(class, "no"), NOW - 9 * MINUTE));
+        status.run_ended(&run(RunState::Done, Mode::Incremental), NOW);
+        let failing = world(status.clone()).is(State::Failing, Some(Code::CallsFail), Level::Failing);
+        assert_eq!((failing.age_seconds, failing.last_success_at), (Some(9 * 60), Some(NOW - 9 * MINUTE)));
+        assert!(status.call_answered(CallKind::Detail));
+        assert_eq!(world(status).is(State::Fresh, None, Level::Ok).last_success_at, Some(NOW - MINUTE));
+    }
+}
+
+#[test]
 fn parked_work_degrades_the_level_but_no_stream() {
     let parked = World { parked: 3, ..world(succeeded(MINUTE)) };
     parked.is(State::Fresh, None, Level::Attention);

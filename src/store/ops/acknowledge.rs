@@ -3,6 +3,7 @@
 //! Called by the writer. An entry leaves only in one of these three ways, so a crash before that repeats the write,
 //! which is harmless.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::store::keyspace;
 use crate::store::ops::archive;
 use crate::store::ops::park::{self, Refusal};
 use crate::store::ops::run_progress::RunCounts;
+use crate::store::ops::stream_status;
 use crate::store::records::outbox::{self, OutboxItem, OutboxPosition, RemovedEntry};
 use crate::store::records::shops;
 use crate::store::tx::handle::Store;
@@ -156,8 +158,11 @@ impl Store {
     pub async fn acknowledge(&self, positions: Vec<OutboxPosition>) -> Result<(), StoreError> {
         let now = self.now();
         self.transact(move |tx| {
-            let mut counts = RunCounts::default();
+            let (mut counts, mut streams) = (RunCounts::default(), BTreeSet::new());
             for RemovedEntry { head, .. } in outbox::remove(tx, &positions)? {
+                if let Head::Document(head) = &head {
+                    streams.insert(stream_status::stream_of(head));
+                }
                 // Documents that still move from the archive need the key; the last step of the move ends that.
                 let is_kept = matches!(head, Head::ShopDeleted { purge: false, .. })
                     && tx.pairs(keyspace::ARCHIVE, keyspace::ARCHIVE).next().is_some();
@@ -166,6 +171,7 @@ impl Store {
                 }
             }
             counts.apply(tx, now)?;
+            stream_status::documents_written(tx, streams)?;
             tx.raise(Signal::Progress);
             Ok(())
         })

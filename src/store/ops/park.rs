@@ -17,6 +17,7 @@ use crate::store::ops::parse_alert;
 use crate::store::ops::run_progress;
 use crate::store::ops::shop_state;
 use crate::store::ops::start_run;
+use crate::store::ops::stream_status;
 use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
 use crate::store::records::runs;
 use crate::store::records::shops;
@@ -185,6 +186,7 @@ pub(crate) fn park_entry(
     };
     if let Head::Document(head) = &head {
         run_progress::update(tx, head.run, now, |run| run.refused += 1)?;
+        stream_status::document_refused(tx, head, &refusal.reason, now)?;
     }
     let (id, Refusal { reason, attempts }) = (tx.next(SEQUENCE)?, refusal);
     let parked =

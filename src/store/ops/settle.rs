@@ -140,7 +140,12 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
 }
 
 fn give_up(tx: &mut Tx<'_>, job: Job, parking: Parking, now: i64) -> Result<(), StoreError> {
-    stream_status::call_failed(tx, &job, &parking.cause, now)?;
+    let is_one_document = job.document().is_some() && !parking.cause.class.concerns_all_calls();
+    if is_one_document && job.auto_retries == 0 {
+        stream_status::document_unreadable(tx, &job, &parking.cause, now)?;
+    } else {
+        stream_status::call_failed(tx, &job, &parking.cause, now)?;
+    }
     park::park_job(tx, job, parking, now)
 }
 

@@ -3,11 +3,15 @@
 //! Changed only inside transactions that commit anyway: the one that ends a run, and those that settle calls. A call
 //! that fails as the one before did writes nothing.
 
+use std::collections::BTreeSet;
+
 use crate::domain::{Cause, Checkpoint, Job, Run, StreamId, StreamStatus};
 use crate::store::codec::{decode, encode};
+use crate::store::entry::DocumentHead;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::records::checkpoints;
+use crate::store::records::shops;
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
@@ -51,17 +55,48 @@ pub(crate) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), Stor
 
 /// Notes that a job's call failed, unless that is known.
 pub(crate) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
-    let stream = job.stream();
-    let mut status = read(tx, &stream)?;
-    let is_news = status.call_failed(job.kind.call(), cause, now);
-    if is_news { put(tx, &stream, &status) } else { Ok(()) }
+    change(tx, &job.stream(), |status| status.call_failed(job.kind.call(), cause, now))
 }
 
 /// Notes that a job's call was answered, where one before it failed.
 pub(crate) fn call_answered(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
-    let stream = job.stream();
-    let mut status = read(tx, &stream)?;
-    if status.call_answered(job.kind.call()) { put(tx, &stream, &status) } else { Ok(()) }
+    change(tx, &job.stream(), |status| status.call_answered(job.kind.call()))
+}
+
+/// Notes that a detail call was answered with what cannot be read, for the first time for this document.
+pub(crate) fn document_unreadable(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
+    change(tx, &job.stream(), |status| status.document_unreadable(cause, now))
+}
+
+/// Notes that the sink refused a document.
+pub(crate) fn document_refused(tx: &mut Tx<'_>, of: &DocumentHead, reason: &str, now: i64) -> Result<(), StoreError> {
+    // A deleted shop keeps no record.
+    if !shops::is_known(tx, &of.shop)? {
+        return Ok(());
+    }
+    change(tx, &stream_of(of), |status| status.document_refused(&Cause::from(reason), now))
+}
+
+/// Notes that the sink took documents of these streams.
+pub(crate) fn documents_written(tx: &mut Tx<'_>, streams: BTreeSet<StreamId>) -> Result<(), StoreError> {
+    for stream in streams {
+        change(tx, &stream, StreamStatus::document_written)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn stream_of(of: &DocumentHead) -> StreamId {
+    StreamId { shop: of.shop.clone(), resource: of.resource.clone(), combination: of.combination.clone() }
+}
+
+/// Writes a stream's record if a change says that there is something new.
+fn change(
+    tx: &mut Tx<'_>,
+    stream: &StreamId,
+    change: impl FnOnce(&mut StreamStatus) -> bool,
+) -> Result<(), StoreError> {
+    let mut status = read(tx, stream)?;
+    if change(&mut status) { put(tx, stream, &status) } else { Ok(()) }
 }
 
 impl Store {

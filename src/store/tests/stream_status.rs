@@ -5,7 +5,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
-use crate::domain::{CallKind, Cause, Checkpoint, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus};
+use crate::domain::{
+    CallKind, Cause, Checkpoint, Entry, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus,
+};
 use crate::store::codec::encode;
 use crate::store::keyspace::stream as stream_key;
 use crate::store::{Changed, ShopChange};
@@ -181,4 +183,35 @@ async fn a_page_that_waits_for_another_try_goes_with_its_run() {
     f.store.promote().await.unwrap();
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.retrying_jobs), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn documents_that_fail_in_a_row_are_noted_until_one_passes() {
+    let f = fixture().await;
+    f.start(Mode::Full).await;
+    let ids: Vec<String> = (0..12).map(|id| id.to_string()).collect();
+    f.page(&ids.iter().map(|id| (id.as_str(), 1, 0)).collect::<Vec<_>>(), Next::End).await;
+    let leases = f.lease(CallKind::Detail, 12).await;
+    for (at, lease) in leases.into_iter().enumerate() {
+        assert_eq!(f.status().detail_trouble.is_some(), (5..7).contains(&at), "{at}");
+        match at {
+            0..6 => {
+                let reason = Cause::new(ErrorClass::Malformed, "the answer is not JSON");
+                f.settle(lease, Failure::Park { reason, transient: false }).await;
+            }
+            _ => {
+                let id = document_id(&lease);
+                f.settle(lease, detail(&id, None)).await;
+            }
+        }
+    }
+    let batch = f.store.outbox_batch(None, 99, usize::MAX).unwrap();
+    let documents: Vec<_> = batch.iter().filter(|item| matches!(item.entry, Some(Entry::Document(_)))).collect();
+    for (at, item) in documents[..5].iter().enumerate() {
+        assert_eq!((f.status().refused, f.status().write_trouble), (at, None));
+        f.store.park_entry(item.position, "a trigger refuses it".into(), 1).await.unwrap();
+    }
+    assert!(f.status().write_trouble.is_some());
+    f.store.acknowledge(vec![documents[5].position]).await.unwrap();
+    assert_eq!((f.status().refused, f.status().write_trouble), (0, None));
 }

@@ -7,10 +7,12 @@ use sandbox::{Fault as Rule, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
+use super::PATIENCE;
 use super::disk::Disk;
 use super::network::{Certificates, Line, Mode};
 use super::parcels::{self, Parcels};
 use super::surfaces::About;
+use crate::support::app::eventually;
 use crate::support::mariadb::Database;
 use crate::support::no_limits;
 use crate::support::program::{ADMIN_KEY, Folder, Market, Serving};
@@ -30,6 +32,8 @@ pub(super) enum Fault {
     Unauthorized,
     Forbidden,
     NotFound,
+    DetailsNotFound,
+    DetailsUnreadable,
     Throttled,
     ServerError,
     Html,
@@ -40,18 +44,21 @@ pub(super) enum Fault {
     Emptied,
     MysqlAway,
     MysqlRights,
+    WritesRefused,
     DiskFull,
     ClockAhead,
     ClockWrong,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 18] = [
+    pub(super) const ALL: [Fault; 21] = [
         Fault::AccountOff,
         Fault::SecretRotated,
         Fault::Unauthorized,
         Fault::Forbidden,
         Fault::NotFound,
+        Fault::DetailsNotFound,
+        Fault::DetailsUnreadable,
         Fault::Throttled,
         Fault::ServerError,
         Fault::Html,
@@ -62,6 +69,7 @@ impl Fault {
         Fault::Emptied,
         Fault::MysqlAway,
         Fault::MysqlRights,
+        Fault::WritesRefused,
         Fault::DiskFull,
         Fault::ClockAhead,
         Fault::ClockWrong,
@@ -74,6 +82,8 @@ impl Fault {
             Fault::Unauthorized => "401 for ever",
             Fault::Forbidden => "403 on one resource",
             Fault::NotFound => "404 on a list",
+            Fault::DetailsNotFound => "404 for each document",
+            Fault::DetailsUnreadable => "HTML for each document",
             Fault::Throttled => "429 for ever",
             Fault::ServerError => "500",
             Fault::Html => "HTML instead of JSON",
@@ -84,6 +94,7 @@ impl Fault {
             Fault::Emptied => "empty list",
             Fault::MysqlAway => "MySQL away",
             Fault::MysqlRights => "MySQL rights gone",
+            Fault::WritesRefused => "MySQL refuses each document",
             Fault::DiskFull => "disk full",
             Fault::ClockAhead => "clock was ahead",
             Fault::ClockWrong => "clock is wrong",
@@ -97,6 +108,11 @@ impl Fault {
             Fault::Unauthorized => (Some("shipments"), &["access token"]),
             Fault::Forbidden => (Some("returns"), &["403"]),
             Fault::NotFound => (Some("shipments"), &["404"]),
+            Fault::DetailsNotFound | Fault::DetailsUnreadable => (Some("shipments"), &["its detail calls fail"]),
+            // Before MySQL has answered, only what is parked is known.
+            Fault::WritesRefused => {
+                (Some("shipments"), &["the sink refuses its documents", "could not be read or written"])
+            }
             Fault::Throttled => (Some("shipments"), &["429", "too many calls"]),
             Fault::ServerError => (Some("shipments"), &["500"]),
             Fault::Html => (Some("shipments"), &["text/html"]),
@@ -188,7 +204,7 @@ impl World {
                 base = format!("https://localhost:{}", line.port);
                 self.line = Some(line);
             }
-            Fault::MysqlAway | Fault::MysqlRights => self.open_mysql().await,
+            Fault::MysqlAway | Fault::MysqlRights | Fault::WritesRefused => self.open_mysql().await,
             Fault::ClockAhead => {
                 self.set_clock("+2d");
                 // Else the clock would be wrong from the beginning.
@@ -286,6 +302,14 @@ impl World {
             Fault::Unauthorized => self.answer("/retailer", 401, FaultBody::Json),
             Fault::Forbidden => self.answer("/retailer/returns", 403, FaultBody::Json),
             Fault::NotFound => self.answer("/retailer/shipments", 404, FaultBody::Json),
+            Fault::DetailsNotFound => {
+                self.answer("/retailer/shipments/", 404, FaultBody::Json);
+                sandbox.add_shipments(ILL, sandbox::Method::Fbr, 8).unwrap();
+            }
+            Fault::DetailsUnreadable => {
+                self.answer("/retailer/shipments/", 200, FaultBody::Html);
+                sandbox.add_shipments(ILL, sandbox::Method::Fbr, 8).unwrap();
+            }
             Fault::Throttled => self.answer("/retailer", 429, FaultBody::Json),
             Fault::ServerError => self.answer("/retailer", 500, FaultBody::Json),
             Fault::Html => self.answer("/retailer", 200, FaultBody::Html),
@@ -299,13 +323,24 @@ impl World {
             Fault::Emptied => self.answer("/retailer/shipments?", 200, FaultBody::Text("{}".to_owned())),
             Fault::MysqlAway => self.line().set(Mode::Cut),
             Fault::MysqlRights => self.rights("REVOKE", "FROM").await,
+            Fault::WritesRefused => {
+                let refusal = format!(
+                    "CREATE TRIGGER refusal BEFORE INSERT ON shipments FOR EACH ROW IF NEW.shop_id = '{}' THEN \
+                     SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not today'; END IF",
+                    self.about.shop
+                );
+                self.database.as_ref().unwrap().run(&refusal).await;
+                sandbox.add_shipments(ILL, sandbox::Method::Fbr, 8).unwrap();
+            }
             Fault::ClockWrong => sandbox.set_dates_off(10 * 60_000 + 30_000),
             Fault::DiskFull => block_in_place(|| self.disk.as_ref().unwrap().fill()),
             Fault::ClockAhead => {
-                sandbox.set_dates_off(0);
-                self.set_clock("");
-                // No walk corrects the record by itself.
+                // No walk corrects the record by itself, nor does one that is open when the clock is set right.
                 self.folder.set("WAYBILL_SCHEDULE_SYNC", NEVER);
+                self.restart();
+                self.serving().idle(PATIENCE).await;
+                self.market.sandbox.set_dates_off(0);
+                self.set_clock("");
                 self.restart();
             }
         }
@@ -321,6 +356,13 @@ impl World {
                 self.give(&secret(ILL)).await;
             }
             Fault::SecretRotated => self.give("another-secret").await,
+            // What is answered proves that the others can be read.
+            Fault::DetailsNotFound => drop(sandbox.add_shipments(ILL, sandbox::Method::Fbr, 1).unwrap()),
+            Fault::DetailsUnreadable => self.retry_parked().await,
+            Fault::WritesRefused => {
+                self.database.as_ref().unwrap().run("DROP TRIGGER refusal").await;
+                self.retry_parked().await;
+            }
             Fault::Hanging | Fault::TlsRefused | Fault::MysqlAway => self.line().set(Mode::Pass),
             Fault::DnsGone => {
                 self.folder.set("WAYBILL_SOURCE_BASE_URL", &self.market.base);
@@ -360,6 +402,17 @@ impl World {
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     }
 
+    /// Retries what was parked, until nothing is: an attempt under way may still be parked.
+    async fn retry_parked(&self) {
+        let path = format!("/api/v1/shops/{}/parked/retry", self.about.shop);
+        let retried = async || {
+            let answer = self.serving().call(Method::POST, &path).send().await.unwrap();
+            assert!(answer.status().is_success(), "{}", answer.status());
+            (self.serving().get("/api/v1/status").await["parked"] == 0).then_some(())
+        };
+        eventually("nothing is parked", retried).await;
+    }
+
     async fn walk(&self) {
         for shop in self.serving().all("/api/v1/shops").await {
             let path = format!("/api/v1/shops/{}/sync", shop["id"].as_str().unwrap());
@@ -391,6 +444,8 @@ impl Fault {
     pub(super) fn seen_within(self) -> u64 {
         match self {
             Fault::MysqlAway | Fault::MysqlRights => 3,
+            // Each is tried several times, with a pause, before it is given up.
+            Fault::DetailsUnreadable | Fault::WritesRefused => 10,
             Fault::ClockAhead | Fault::DiskFull => 0,
             // Six answers, of which each run of the two shops brings one at least.
             Fault::ClockWrong => 3,
