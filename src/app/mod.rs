@@ -90,7 +90,7 @@ pub struct App {
     sink_health: Health,
     definitions: Arc<[Arc<Definition>]>,
     timetable: Timetable,
-    http: http::Limits,
+    http: http::ServerLimits,
     data_dir: PathBuf,
     /// What the last process left.
     found: Counters,
@@ -416,12 +416,12 @@ fn digest(key: &secrecy::SecretString) -> [u8; 32] {
     Sha256::digest(key.expose_secret().as_bytes()).into()
 }
 
-fn http_limits(behind_proxy: bool, connections: usize) -> http::Limits {
-    let limits = http::Limits::default();
+fn http_limits(behind_proxy: bool, connections: usize) -> http::ServerLimits {
+    let limits = http::ServerLimits::default();
     let connections_max = limits.connections_max.min(connections);
     // Behind a proxy all clients have its address.
     let per_peer_max = if behind_proxy { connections_max } else { limits.connections_per_peer_max };
-    http::Limits { connections_max, connections_per_peer_max: per_peer_max, ..limits }
+    http::ServerLimits { connections_max, connections_per_peer_max: per_peer_max, ..limits }
 }
 
 fn source_config(settings: &SourceSettings) -> SourceConfig {

@@ -8,9 +8,11 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint};
 use super::reply::{ApiResult, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
+use super::request::{ApiRequest, get_or_head};
 use crate::domain::calls::{CallCounts, CallDay, CallStatus};
 use crate::domain::clock::{self, Millis};
 use crate::service::CALL_DAYS_KEPT;
@@ -49,8 +51,8 @@ struct CallDayForm<'a> {
     statuses: &'a CallCounts,
 }
 
-async fn list_calls(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    let params = call.params(&["days"])?;
+async fn list_calls(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    let params = request.params(&["days"])?;
     let days = params.get("days").map_or(Some(DAYS_DEFAULT), |text| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|days| digits && (1..=CALL_DAYS_KEPT).contains(days))

@@ -9,10 +9,12 @@ use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::Segment;
 use super::reply::{ApiResult, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
+use super::request::{ApiRequest, get_or_head};
 use crate::domain::Completeness;
 
 /// Most gaps named in one response; all are counted.
@@ -39,9 +41,9 @@ pub(super) struct CompletenessForm {
     resources: Vec<Completeness>,
 }
 
-async fn show_completeness(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    call.params(&[])?;
-    if !call.grant.sees(&shop_id) {
+async fn show_completeness(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    request.params(&[])?;
+    if !request.grant.sees(&shop_id) {
         return Err(Problem::not_found());
     }
     let found = api.service.completeness(&shop_id).await?.ok_or_else(Problem::not_found)?;
@@ -62,9 +64,9 @@ pub(super) struct QueuedForm {
     asked: u64,
 }
 
-async fn repair(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id)?;
-    let (grant, fields) = call.fields(&api.limits).await?;
+async fn repair(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    api.has_shop(&request.grant, &shop_id)?;
+    let (grant, fields) = request.fields(&api.limits).await?;
     fields.finish()?;
     let asked = api.service.repair(&shop_id).await?.ok_or_else(Problem::not_found)?;
     tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, asked, "queued missing documents to be sent again or re-read");

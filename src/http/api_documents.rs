@@ -11,11 +11,14 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint};
+use super::filters;
 use super::params::{SEARCH_CHARS_MAX, of_documents};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
-use super::reply::{ApiResult, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, endpoint, filters, get_or_head};
+use super::reply::{ApiResult, PageForm, Problem, Reply};
+use super::request::{ApiRequest, get_or_head};
 use crate::catalog::Definition;
 use crate::domain::clock::rfc3339;
 use crate::service::{Item, ItemPage, ListQuery, ServiceError};
@@ -78,11 +81,11 @@ impl Serialize for DocumentForm<'_> {
     }
 }
 
-async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) -> ApiResult {
-    let params = call.params(&of_documents(&definition))?;
+async fn list_documents(api: Arc<Api>, request: ApiRequest, definition: Arc<Definition>) -> ApiResult {
+    let params = request.params(&of_documents(&definition))?;
     let after = api.decode_cursor(&definition.name, &params)?;
     let query = ListQuery {
-        shops: call.grant.visible(params.get("shop")),
+        shops: request.grant.visible(params.get("shop")),
         after: after.and_then(pair),
         ..document_query(&definition, &params)?
     };
@@ -93,7 +96,7 @@ async fn list_documents(api: Arc<Api>, call: Call, definition: Arc<Definition>) 
     let seal = |(shop, id): &(String, String)| api.cursors.encode(&definition.name, &params.filters(), &[shop, id]);
     let next_cursor = page.next.as_ref().map(seal);
     let items = page.items.iter().map(DocumentForm::new).collect::<Result<Vec<_>, _>>()?;
-    Reply::json(&Page { items, next_cursor })
+    Reply::json(&PageForm { items, next_cursor })
 }
 
 /// Reads the filters, times, search and limit of the query.
@@ -118,11 +121,11 @@ fn pair(last: Vec<String>) -> Option<(String, String)> {
 
 async fn show_document(
     api: Arc<Api>,
-    call: Call,
+    request: ApiRequest,
     (definition, shop_id, id): (Arc<Definition>, String, String),
 ) -> ApiResult {
-    call.params(&[])?;
-    if !call.grant.sees(&shop_id) {
+    request.params(&[])?;
+    if !request.grant.sees(&shop_id) {
         return Err(Problem::not_found());
     }
     let item = api.service.document(&definition.name, &shop_id, &id).await?.ok_or_else(Problem::not_found)?;

@@ -10,10 +10,12 @@ use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::Segment;
-use super::reply::{ApiResult, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
+use super::reply::{ApiResult, PageForm, Problem, Reply};
+use super::request::{ApiRequest, get_or_head};
 use crate::domain::clock::{self, Millis};
 use crate::service::validation::{self, KEY_DAYS_MAX, SHOPS_MAX};
 use crate::service::{KeyView, MintedKey, NewKey, Scope};
@@ -93,15 +95,15 @@ pub(crate) fn minted_key_form(minted: &MintedKey) -> impl Serialize {
     MintedKeyForm { view, key: minted.text.expose_secret() }
 }
 
-async fn list_keys(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    call.params(&[])?;
+async fn list_keys(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    request.params(&[])?;
     let keys = api.service.list_keys()?;
     let items = keys.into_iter().map(key_form).collect();
-    Reply::json(&Page { items, next_cursor: None })
+    Reply::json(&PageForm { items, next_cursor: None })
 }
 
-async fn create_key(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    let (grant, mut fields) = call.fields(&api.limits).await?;
+async fn create_key(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    let (grant, mut fields) = request.fields(&api.limits).await?;
     let name = fields.take_text("name", validation::name);
     let name = fields.require("name", name);
     let scope = fields.take_choice("scope", &SCOPES).unwrap_or(Scope::Read);
@@ -113,11 +115,11 @@ async fn create_key(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     Reply::json_with(StatusCode::CREATED, &minted_key_form(&minted))
 }
 
-async fn revoke_key(api: Arc<Api>, call: Call, key_id: String) -> ApiResult {
-    call.params(&[])?;
+async fn revoke_key(api: Arc<Api>, request: ApiRequest, key_id: String) -> ApiResult {
+    request.params(&[])?;
     if !api.service.revoke_key(&key_id).await? {
         return Err(Problem::not_found());
     }
-    tracing::info!(key.id = %key_id, by = %call.grant.key_id, "revoked an api key");
+    tracing::info!(key.id = %key_id, by = %request.grant.key_id, "revoked an api key");
     Reply::empty()
 }

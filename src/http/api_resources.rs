@@ -8,10 +8,12 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint, sync_handler};
 use super::query::Segment;
 use super::reply::{ApiResult, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head, sync_handler};
+use super::request::{ApiRequest, get_or_head};
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::catalog::definition::Column;
@@ -67,8 +69,8 @@ struct ChildForm<'a> {
     columns: Vec<ColumnForm<'a>>,
 }
 
-fn list_resources(api: &Api, call: &Call) -> ApiResult {
-    call.params(&[])?;
+fn list_resources(api: &Api, request: &ApiRequest) -> ApiResult {
+    request.params(&[])?;
     Reply::json(&ResourcesForm { items: api.definitions.iter().map(|definition| resource(definition)).collect() })
 }
 
@@ -143,8 +145,8 @@ struct SeenForm {
     last_seen: Millis,
 }
 
-async fn show_drift(api: Arc<Api>, call: Call, resource: String) -> ApiResult {
-    call.params(&[])?;
+async fn show_drift(api: Arc<Api>, request: ApiRequest, resource: String) -> ApiResult {
+    request.params(&[])?;
     if api.definition(&resource).is_none() {
         return Err(Problem::not_found());
     }

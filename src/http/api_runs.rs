@@ -11,10 +11,12 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
-use super::reply::{ApiResult, Page, Problem, Reply};
-use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
+use super::reply::{ApiResult, PageForm, Problem, Reply};
+use super::request::{ApiRequest, get_or_head};
 use crate::domain::clock::{self, Millis};
 use crate::domain::document::{Parked, RunView};
 use crate::domain::{Mode, RunState, Wait};
@@ -138,12 +140,12 @@ impl From<RunView> for RunForm {
     }
 }
 
-async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    let params = call.params(&["shop", "resource", "state", "limit", "cursor"])?;
+async fn list_runs(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    let params = request.params(&["shop", "resource", "state", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let before = id_cursor(&api, "runs", &params)?;
     let filter = RunFilter {
-        shops: call.grant.visible(params.get("shop")).map(BTreeSet::from_iter),
+        shops: request.grant.visible(params.get("shop")).map(BTreeSet::from_iter),
         resource: params.get("resource").map(str::to_owned),
         state: params.get("state").map(state).transpose()?,
     };
@@ -155,7 +157,7 @@ async fn list_runs(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     runs.truncate(limit);
     let last = runs.last().filter(|_| more).map(|view| view.run.id.to_string());
     let next_cursor = last.map(|last| api.cursors.encode("runs", &params.filters(), &[&last]));
-    Reply::json(&Page { items: runs.into_iter().map(RunForm::from).collect(), next_cursor })
+    Reply::json(&PageForm { items: runs.into_iter().map(RunForm::from).collect(), next_cursor })
 }
 
 fn state(text: &str) -> Result<RunState, Problem> {
@@ -165,10 +167,10 @@ fn state(text: &str) -> Result<RunState, Problem> {
     })
 }
 
-async fn show_run(api: Arc<Api>, call: Call, run_id: String) -> ApiResult {
-    call.params(&[])?;
+async fn show_run(api: Arc<Api>, request: ApiRequest, run_id: String) -> ApiResult {
+    request.params(&[])?;
     let view = api.service.run(number(&run_id)?)?;
-    let view = view.filter(|view| call.grant.sees(&view.run.stream.shop)).ok_or_else(Problem::not_found)?;
+    let view = view.filter(|view| request.grant.sees(&view.run.stream.shop)).ok_or_else(Problem::not_found)?;
     Reply::json(&RunForm::from(view))
 }
 
@@ -217,11 +219,11 @@ impl From<Parked> for ParkedForm {
     }
 }
 
-async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    let params = call.params(&["shop", "limit", "cursor"])?;
+async fn list_parked(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    let params = request.params(&["shop", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let after = id_cursor(&api, "parked", &params)?;
-    let mut parked = match call.grant.visible(params.get("shop")) {
+    let mut parked = match request.grant.visible(params.get("shop")) {
         Some(shops) if shops.is_empty() => Vec::new(),
         shops => api.service.parked(shops, after, limit + 1).await?,
     };
@@ -229,11 +231,11 @@ async fn list_parked(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     parked.truncate(limit);
     let last = parked.last().filter(|_| more).map(|parked| parked.id.to_string());
     let next_cursor = last.map(|last| api.cursors.encode("parked", &params.filters(), &[&last]));
-    Reply::json(&Page { items: parked.into_iter().map(ParkedForm::from).collect(), next_cursor })
+    Reply::json(&PageForm { items: parked.into_iter().map(ParkedForm::from).collect(), next_cursor })
 }
 
-async fn retry_parked(api: Arc<Api>, call: Call, parked_id: String) -> ApiResult {
-    let (grant, fields) = call.fields(&api.limits).await?;
+async fn retry_parked(api: Arc<Api>, request: ApiRequest, parked_id: String) -> ApiResult {
+    let (grant, fields) = request.fields(&api.limits).await?;
     fields.finish()?;
     let parked_id = number(&parked_id)?;
     if !api.service.retry_parked(parked_id).await? {
@@ -250,10 +252,10 @@ pub(super) struct RetriedForm {
     retried: u64,
 }
 
-async fn retry_all_parked(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id)?;
-    let resource = call.params(&["resource"])?.get("resource").map(str::to_owned);
-    let (grant, fields) = call.only_body(&api.limits).await?;
+async fn retry_all_parked(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    api.has_shop(&request.grant, &shop_id)?;
+    let resource = request.params(&["resource"])?.get("resource").map(str::to_owned);
+    let (grant, fields) = request.only_body(&api.limits).await?;
     fields.finish()?;
     let retried = api.service.retry_all_parked(&shop_id, resource.as_deref()).await?;
     tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, resource, retried, "requeued parked jobs");

@@ -11,12 +11,14 @@ use warp::http::StatusCode;
 use warp::http::header::{HeaderValue, LOCATION};
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
 use super::body::Fields;
+use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::{LIMIT_MAX, Segment};
-use super::reply::{ApiResult, Page, Problem, ProblemKind, Reply};
+use super::reply::{ApiResult, PageForm, Problem, ProblemKind, Reply};
+use super::request::{ApiRequest, get_or_head};
 use super::resource_health::ResourceHealthForm;
-use super::{Api, Call, Endpoint, JSON, endpoint, get_or_head};
 use crate::catalog::Definition;
 use crate::domain::clock::{self, Millis};
 use crate::domain::health::ResourceHealth;
@@ -126,22 +128,22 @@ fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
     shop_forms(&api.service, vec![shop])?.pop().ok_or_else(Problem::not_found)
 }
 
-async fn list_shops(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    let params = call.params(&["limit", "cursor"])?;
+async fn list_shops(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    let params = request.params(&["limit", "cursor"])?;
     let limit = params.limit(LIMIT_MAX)?;
     let after = api.decode_cursor("shops", &params)?.and_then(|last| last.into_iter().next());
     let mut shops = api.service.shops()?;
-    shops.retain(|shop| call.grant.sees(&shop.id) && after.as_ref().is_none_or(|after| shop.id > *after));
+    shops.retain(|shop| request.grant.sees(&shop.id) && after.as_ref().is_none_or(|after| shop.id > *after));
     shops.sort_by(|a, b| a.id.cmp(&b.id));
     let more = shops.len() > limit;
     shops.truncate(limit);
     let last = shops.last().filter(|_| more);
     let next_cursor = last.map(|shop| api.cursors.encode("shops", &params.filters(), &[&shop.id]));
-    Reply::json(&Page { items: shop_forms(&api.service, shops)?, next_cursor })
+    Reply::json(&PageForm { items: shop_forms(&api.service, shops)?, next_cursor })
 }
 
-async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    let (grant, mut fields) = call.fields(&api.limits).await?;
+async fn create_shop(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    let (grant, mut fields) = request.fields(&api.limits).await?;
     let name = fields.take_text("name", validation::name);
     let client_id = fields.take_text("client_id", validation::id);
     let client_secret = fields.take_secret("client_secret", validation::secret);
@@ -162,18 +164,18 @@ async fn create_shop(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
     })
 }
 
-async fn show_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    call.params(&[])?;
-    if !call.grant.sees(&shop_id) {
+async fn show_shop(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    request.params(&[])?;
+    if !request.grant.sees(&shop_id) {
         return Err(Problem::not_found());
     }
     let shop = api.service.shop(&shop_id)?.ok_or_else(Problem::not_found)?;
     Reply::json(&shop_form(&api, shop)?)
 }
 
-async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id)?;
-    let (grant, mut fields) = call.fields(&api.limits).await?;
+async fn update_shop(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    api.has_shop(&request.grant, &shop_id)?;
+    let (grant, mut fields) = request.fields(&api.limits).await?;
     if fields.is_empty() {
         let what = "the body has no fields; give at least one of: name, client_secret, account, resources, paused";
         return Err(Problem::new(ProblemKind::Invalid, what));
@@ -195,12 +197,12 @@ async fn update_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
     Reply::json(&shop_form(&api, shop)?)
 }
 
-async fn delete_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    let purge = call.params(&["purge"])?.flag("purge")?;
-    if !call.grant.sees(&shop_id) || !api.service.delete_shop(&shop_id, purge).await? {
+async fn delete_shop(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    let purge = request.params(&["purge"])?.flag("purge")?;
+    if !request.grant.sees(&shop_id) || !api.service.delete_shop(&shop_id, purge).await? {
         return Err(Problem::not_found());
     }
-    tracing::info!(shop.id = %shop_id, key.id = %call.grant.key_id, purge, "deleted a shop");
+    tracing::info!(shop.id = %shop_id, key.id = %request.grant.key_id, purge, "deleted a shop");
     Reply::empty()
 }
 
@@ -211,9 +213,9 @@ pub(super) struct StartedForm {
     run_ids: Vec<u64>,
 }
 
-async fn sync_shop(api: Arc<Api>, call: Call, shop_id: String) -> ApiResult {
-    api.has_shop(&call.grant, &shop_id)?;
-    let (grant, mut fields) = call.fields(&api.limits).await?;
+async fn sync_shop(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiResult {
+    api.has_shop(&request.grant, &shop_id)?;
+    let (grant, mut fields) = request.fields(&api.limits).await?;
     let resource = fields.take_text("resource", |_| Ok(()));
     if let Some(Err(message)) = resource.as_deref().map(|name| validation::resource(name, &api.definitions)) {
         fields.add_error("resource", message);

@@ -10,25 +10,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ratelimit::{Ratelimiter, TryWaitError};
+use warp::http::HeaderMap;
 use warp::http::header::AUTHORIZATION;
-use warp::http::{HeaderMap, Method};
 
 use super::connection_limits::Peer;
+use super::limits::{RateLimit, ServerLimits};
 use super::reply::{Problem, ProblemKind};
-use super::{Limits, RequestHead};
+use super::request::RequestHead;
 use crate::service::{KeyGrant, Scope, Service};
 
 /// Longest key that is looked up; ours are much shorter.
 const KEY_BYTES_MAX: usize = 256;
 /// Most keys or clients with a limiter in memory. Above it all are dropped, which only gives each a new burst.
 const LIMITERS_MAX: usize = 4096;
-
-/// A rate limit with bursts (token bucket). Zero counts as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    pub per_second: u64,
-    pub burst: u64,
-}
 
 /// The scope that an endpoint requires of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +46,7 @@ pub(super) struct AccessControl {
 }
 
 impl AccessControl {
-    pub(super) fn new(service: Service, limits: &Limits) -> AccessControl {
+    pub(super) fn new(service: Service, limits: &ServerLimits) -> AccessControl {
         AccessControl {
             service,
             reads: KeyedLimiter::new(limits.reads),
@@ -77,7 +71,7 @@ impl AccessControl {
         let key = bearer(&head.headers);
         let known = key.map_or(Ok(None), |key| self.service.verify_key(key))?;
         let Some(grant) = known else { return Err(self.unauthorized(head, key.is_some())) };
-        let limiter = if is_read(&head.method) { &self.reads } else { &self.writes };
+        let limiter = if head.is_read() { &self.reads } else { &self.writes };
         limiter.take(grant.key_id.as_str())?;
         let admin = matches!(required, RequiredScope::Admin | RequiredScope::AdminAll);
         let all = matches!(required, RequiredScope::ReadAll | RequiredScope::AdminAll);
@@ -113,13 +107,13 @@ impl AccessControl {
 
 /// A separate rate limiter for each key.
 struct KeyedLimiter<K> {
-    pace: Pace,
+    rate: RateLimit,
     limiters: Mutex<HashMap<K, Ratelimiter>>,
 }
 
 impl<K: Eq + Hash> KeyedLimiter<K> {
-    fn new(pace: Pace) -> KeyedLimiter<K> {
-        KeyedLimiter { pace, limiters: Mutex::new(HashMap::new()) }
+    fn new(rate: RateLimit) -> KeyedLimiter<K> {
+        KeyedLimiter { rate, limiters: Mutex::new(HashMap::new()) }
     }
 
     /// # Errors
@@ -135,7 +129,7 @@ impl<K: Eq + Hash> KeyedLimiter<K> {
             if limiters.len() >= LIMITERS_MAX {
                 limiters.clear();
             }
-            limiters.insert(who.to_owned(), limiter(self.pace));
+            limiters.insert(who.to_owned(), limiter(self.rate));
         }
         match limiters.get(who).map(Ratelimiter::try_wait) {
             Some(Ok(())) | None => Ok(()),
@@ -151,14 +145,9 @@ fn rate_limited(wait: Duration) -> Problem {
         .retry_after(wait)
 }
 
-/// Whether the method is GET or HEAD, which change nothing.
-pub(super) fn is_read(method: &Method) -> bool {
-    method == Method::GET || method == Method::HEAD
-}
-
-fn limiter(pace: Pace) -> Ratelimiter {
+fn limiter(limit: RateLimit) -> Ratelimiter {
     // To the crate a rate of zero means unlimited.
-    let (rate, burst) = (pace.per_second.max(1), pace.burst.max(1));
+    let (rate, burst) = (limit.per_second.max(1), limit.burst.max(1));
     let full = Ratelimiter::builder(rate).max_tokens(burst).initial_available(burst).build();
     full.unwrap_or_else(|_| Ratelimiter::new(rate))
 }
@@ -178,7 +167,7 @@ mod tests {
     use warp::http::HeaderMap;
     use warp::http::header::{AUTHORIZATION, HeaderValue};
 
-    use super::{Pace, bearer, limiter};
+    use super::{RateLimit, bearer, limiter};
 
     #[test]
     fn a_key_is_read_from_exactly_one_well_formed_bearer_header() {
@@ -198,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_limiter_starts_with_its_burst_and_zero_is_not_unlimited() {
-        let limiter = limiter(Pace { per_second: 0, burst: 2 });
+        let limiter = limiter(RateLimit { per_second: 0, burst: 2 });
         assert!(limiter.try_wait().is_ok() && limiter.try_wait().is_ok());
         assert!(limiter.try_wait().is_err());
     }

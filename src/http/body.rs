@@ -19,7 +19,7 @@ use warp::Filter;
 use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
-use super::Limits;
+use super::limits::ServerLimits;
 use super::reply::{Problem, ProblemKind};
 use crate::service::FieldError;
 use crate::service::validation::TextRule;
@@ -78,7 +78,11 @@ pub(super) async fn capped_json(
 ///
 /// # Errors
 /// 413, 408 and 400 as [`capped_json`].
-pub(super) async fn capped(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Zeroizing<Vec<u8>>, Problem> {
+pub(super) async fn capped(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &ServerLimits,
+) -> Result<Zeroizing<Vec<u8>>, Problem> {
     if content_length(headers).is_some_and(|length| length > limits.body_bytes_max as u64) {
         return Err(too_large(limits.body_bytes_max));
     }

@@ -14,22 +14,24 @@ use warp::filters::BoxedFilter;
 use warp::http::header::{AUTHORIZATION, HeaderValue};
 use warp::reply::Response;
 
+use super::api::Api;
 use super::auth::RequiredScope;
+use super::endpoint::{Endpoint, JSON, endpoint, sync_handler};
 use super::reply::{ApiResult, Problem, ProblemKind, Reply, finish};
-use super::{Api, Call, Endpoint, Limits, endpoint, get_or_head, head, sync_handler};
+use super::request::{ApiRequest, RequestHead, get_or_head, head};
 use crate::domain::ShopState;
-use crate::service::{KeyGrant, Readiness, Service, ShopCounts, Status, StatusScope};
+use crate::service::{KeyGrant, Readiness, ShopCounts, Status, StatusScope};
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const OPENAPI: HeaderValue = HeaderValue::from_static("application/json");
 /// `Retry-After` while the service is not ready.
 const READY_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").or(warp::path!("healthz")).unify();
-    let health = live.and(get_or_head()).and(head()).map(|head: super::RequestHead| finish(&head.request_id, alive()));
+    let health = live.and(get_or_head()).and(head()).map(|head: RequestHead| finish(&head.request_id, alive()));
     let keyless = Arc::clone(api);
-    let without_key = |head: super::RequestHead| {
+    let without_key = |head: RequestHead| {
         let result = if head.headers.contains_key(AUTHORIZATION) { Err(warp::reject::not_found()) } else { Ok(head) };
         std::future::ready(result)
     };
@@ -37,12 +39,12 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(get_or_head())
         .and(head())
         .and_then(without_key)
-        .map(move |head: super::RequestHead| finish(&head.request_id, show_state(&keyless, &head)));
+        .map(move |head: RequestHead| finish(&head.request_id, show_state(&keyless, &head)));
     let ready = warp::path!("readyz").and(get_or_head()).map(|| ()).boxed();
     let metrics = warp::path!("metrics").and(get_or_head()).map(|| ()).boxed();
     let openapi = warp::path!("openapi.json").and(get_or_head()).map(|| ()).boxed();
     let status = warp::path!("api" / "v1" / "status").and(get_or_head()).map(|| ()).boxed();
-    let at = |name, scope| Endpoint { name, scope, media_type: super::JSON };
+    let at = |name, scope| Endpoint { name, scope, media_type: JSON };
     health
         .or(keyless_ready)
         .unify()
@@ -98,7 +100,7 @@ fn alive() -> ApiResult {
 }
 
 /// `/readyz` without a key: the state, no reasons.
-fn show_state(api: &Api, head: &super::RequestHead) -> ApiResult {
+fn show_state(api: &Api, head: &RequestHead) -> ApiResult {
     api.access.limit_unauthenticated(head)?;
     let Readiness { unready, degraded } = api.service.readiness(None);
     if !unready.is_empty() {
@@ -112,10 +114,9 @@ fn show_state(api: &Api, head: &super::RequestHead) -> ApiResult {
 }
 
 /// The routes of the listener that requires no key. The rate limit for unauthenticated requests applies.
-pub(super) fn keyless_routes(service: Service, limits: Limits) -> BoxedFilter<(Response,)> {
-    let api = Arc::new(Api::new(service, limits));
-    let show = move |head: super::RequestHead| {
-        let outcome = match (head.path.as_str(), super::auth::is_read(&head.method)) {
+pub(super) fn keyless_routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
+    let show = move |head: RequestHead| {
+        let outcome = match (head.path.as_str(), head.is_read()) {
             ("/metrics" | "/livez" | "/readyz", false) => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
             ("/metrics", true) => {
                 api.access.limit_unauthenticated(&head).map(|()| Reply::text(PROMETHEUS, api.service.render_metrics()))
@@ -129,9 +130,9 @@ pub(super) fn keyless_routes(service: Service, limits: Limits) -> BoxedFilter<(R
     head().map(show).boxed()
 }
 
-fn show_ready(api: &Api, call: &Call) -> ApiResult {
-    call.params(&[])?;
-    let Readiness { unready, degraded } = api.service.readiness(call.grant.shops.as_deref());
+fn show_ready(api: &Api, request: &ApiRequest) -> ApiResult {
+    request.params(&[])?;
+    let Readiness { unready, degraded } = api.service.readiness(request.grant.shops.as_deref());
     if !unready.is_empty() {
         let reasons = [unready, degraded].concat();
         return Err(Problem::new(ProblemKind::Unavailable, reasons.join("; ")).retry_after(READY_RETRY));
@@ -139,22 +140,22 @@ fn show_ready(api: &Api, call: &Call) -> ApiResult {
     Reply::json(&ReadinessForm { status: ReadyState::of(&degraded), reasons: degraded })
 }
 
-fn show_metrics(api: &Api, call: &Call) -> ApiResult {
-    call.params(&[])?;
+fn show_metrics(api: &Api, request: &ApiRequest) -> ApiResult {
+    request.params(&[])?;
     Ok(Reply::text(PROMETHEUS, api.service.render_metrics()))
 }
 
-fn show_description(api: &Api, call: &Call) -> ApiResult {
-    call.params(&[])?;
-    Ok(Reply::text(JSON, api.description.text()))
+fn show_description(api: &Api, request: &ApiRequest) -> ApiResult {
+    request.params(&[])?;
+    Ok(Reply::text(OPENAPI, api.description.text()))
 }
 
-async fn show_status(api: Arc<Api>, call: Call, (): ()) -> ApiResult {
-    call.params(&[])?;
-    if call.grant.shops.is_none() {
+async fn show_status(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
+    request.params(&[])?;
+    if request.grant.shops.is_none() {
         return Reply::json(&api.service.status(None)?);
     }
-    Reply::json(&narrowed(&api, &call.grant)?)
+    Reply::json(&narrowed(&api, &request.grant)?)
 }
 
 /// The status for a key that is limited to shops: without other shops, their accounts and their number.

@@ -4,19 +4,19 @@
 //! request that failed changed nothing and may be repeated with the same key. The handler runs to completion even if
 //! the client disconnects, since the client will ask for the response again.
 
-use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use warp::http::{HeaderMap, Method};
 
+use super::api::Api;
 use super::body::{Body, capped};
+use super::detached::run_detached;
 use super::reply::{ApiResult, Problem, ProblemKind, Reply};
-use super::{Api, Call, run_detached};
-use crate::service::AnswerName;
+use super::request::ApiRequest;
 
 pub(super) const HEADER: &str = "idempotency-key";
 /// Longest `Idempotency-Key`.
@@ -40,50 +40,26 @@ pub(super) fn name<'a>(method: &Method, headers: &'a HeaderMap) -> Result<Option
     }
 }
 
-/// Keys of the requests in flight.
-#[derive(Clone, Default)]
-pub(super) struct InFlightKeys(Arc<Mutex<HashSet<AnswerName>>>);
-
-/// Marks one key as in flight; released on drop.
-struct InFlightGuard(InFlightKeys, AnswerName);
-
-impl InFlightKeys {
-    /// None if the key is in flight already.
-    fn begin(&self, name: AnswerName) -> Option<InFlightGuard> {
-        self.names().insert(name).then(|| InFlightGuard(self.clone(), name))
-    }
-
-    fn names(&self) -> MutexGuard<'_, HashSet<AnswerName>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.names().remove(&self.1);
-    }
-}
-
 /// Replays the stored response, or runs the handler and stores its response.
 ///
 /// # Errors
 /// 422 for a different request with the same key, 409 while the first is in flight; errors of reading the body, and of
 /// the handler.
-pub(super) async fn once<F, Fut>(api: Arc<Api>, call: Call, name: String, answer: F) -> ApiResult
+pub(super) async fn once<F, Fut>(api: Arc<Api>, request: ApiRequest, name: String, answer: F) -> ApiResult
 where
-    F: FnOnce(Arc<Api>, Call) -> Fut + Send + 'static,
+    F: FnOnce(Arc<Api>, ApiRequest) -> Fut + Send + 'static,
     Fut: Future<Output = ApiResult> + Send + 'static,
 {
-    let Call { head, grant, body } = call;
+    let ApiRequest { head, grant, body } = request;
     let body = capped(&head.headers, body, &api.limits).await?;
-    let request = digest(&[head.method.as_str(), &head.path, &head.query], &body);
+    let fingerprint = digest(&[head.method.as_str(), &head.path, &head.query], &body);
     let name = digest(&[&grant.key_id, &name], &[]);
     let Some(guard) = api.in_flight.begin(name) else {
         let what = "a request with this `Idempotency-Key` is in progress; repeat it when that one has ended";
         return Err(Problem::new(ProblemKind::Conflict, what));
     };
     if let Some(stored) = api.service.load_response(&name)? {
-        if stored.request != request {
+        if stored.request != fingerprint {
             let what = "this `Idempotency-Key` was used for a different request in the last 24 h; use a new one";
             return Err(Problem::new(ProblemKind::Invalid, what));
         }
@@ -93,9 +69,9 @@ where
     let chunk = Bytes::from_owner(body);
     let again: Body = futures_util::stream::once(async move { Ok(chunk) }).boxed();
     let doing = async move {
-        let outcome = answer(Arc::clone(&api), Call { head, grant, body: again }).await;
+        let outcome = answer(Arc::clone(&api), ApiRequest { head, grant, body: again }).await;
         if let Ok(reply) = &outcome
-            && let Err(error) = api.service.store_response(name, reply.to_stored(request)).await
+            && let Err(error) = api.service.store_response(name, reply.to_stored(fingerprint)).await
         {
             // The request succeeded; only its repetition would run again.
             tracing::warn!(%error, "failed to store the response of a request with an Idempotency-Key");
@@ -121,7 +97,7 @@ fn digest(parts: &[&str], body: &[u8]) -> [u8; 32] {
 mod tests {
     use warp::http::{HeaderMap, Method};
 
-    use super::{HEADER, InFlightKeys, digest, name};
+    use super::{HEADER, digest, name};
 
     #[test]
     fn only_a_post_has_a_key_and_a_malformed_key_is_rejected() {
@@ -141,12 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_in_flight_once_until_its_guard_is_dropped() {
-        let in_flight = InFlightKeys::default();
-        let first = in_flight.begin([1; 32]);
-        assert!(first.is_some() && in_flight.begin([1; 32]).is_none() && in_flight.begin([2; 32]).is_some());
-        drop(first);
-        assert!(in_flight.begin([1; 32]).is_some());
+    fn the_boundaries_of_the_parts_count() {
         assert_ne!(digest(&["ab", "c"], b""), digest(&["a", "bc"], b""));
     }
 }

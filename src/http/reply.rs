@@ -272,7 +272,7 @@ pub(super) fn finish(request_id: &str, outcome: ApiResult) -> Response {
 
 /// A page of a list.
 #[derive(Serialize)]
-pub(super) struct Page<T> {
+pub(super) struct PageForm<T> {
     pub(super) items: Vec<T>,
     pub(super) next_cursor: Option<String>,
 }

@@ -6,7 +6,7 @@
 //! A request whose length is ambiguous is rejected, by hyper or here, or is the last of its connection: nothing behind
 //! it is read as a request. hyper answers a malformed head (400) and a too large one (431) itself, without a body.
 //!
-//! On shutdown no connection is accepted any more, idle ones close at once, busy ones have [`Limits::drain_time_max`],
+//! On shutdown no connection is accepted any more, idle ones close at once, busy ones have [`ServerLimits::drain_time_max`],
 //! and the rest are aborted.
 
 use std::convert::Infallible;
@@ -35,8 +35,8 @@ use warp::http::HeaderMap;
 use warp::http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use warp::reply::Response;
 
-use super::Limits;
 use super::connection_limits::{ConnectionLimits, Peer};
+use super::limits::ServerLimits;
 use super::reply::{Problem, ProblemKind, finish};
 use crate::supervisor::count_panic;
 
@@ -61,7 +61,7 @@ const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(super) async fn run(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
-    limits: Limits,
+    limits: ServerLimits,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut acceptor = Acceptor::new(listener, routes, limits);
@@ -106,7 +106,7 @@ fn note(ended: Result<(), JoinError>) {
 struct Acceptor {
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
-    limits: Limits,
+    limits: ServerLimits,
     slots: ConnectionLimits,
     rejected: Arc<Semaphore>,
     stopping: CancellationToken,
@@ -114,7 +114,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn new(listener: TcpListener, routes: BoxedFilter<(Response,)>, limits: Limits) -> Acceptor {
+    fn new(listener: TcpListener, routes: BoxedFilter<(Response,)>, limits: ServerLimits) -> Acceptor {
         Acceptor {
             listener,
             routes,
@@ -182,14 +182,14 @@ fn is_client_error(error: &io::Error) -> bool {
 struct Connection {
     routes: BoxedFilter<(Response,)>,
     peer: Peer,
-    limits: Limits,
+    limits: ServerLimits,
     /// Over the limit: its first request is answered 503 and the connection closed.
     is_over_limit: bool,
 }
 
 impl Connection {
     async fn hold(self, stream: TcpStream, stopping: CancellationToken) {
-        let Limits { head_time_max, head_bytes_max, send_time_max, linger_time_max, .. } = self.limits;
+        let ServerLimits { head_time_max, head_bytes_max, send_time_max, linger_time_max, .. } = self.limits;
         let head_time_max = if self.is_over_limit { REJECTED_TIME_MAX } else { head_time_max };
         let mut socket = TimeoutStream::new(stream);
         socket.set_write_timeout(Some(send_time_max));

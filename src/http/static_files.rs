@@ -9,7 +9,7 @@ use warp::http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFER
 use warp::reply::Response;
 
 use super::reply::{ApiResult, Problem, Reply, finish};
-use super::{RequestHead, head};
+use super::request::{RequestHead, head};
 
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -54,7 +54,7 @@ pub(super) fn routes() -> BoxedFilter<(Response,)> {
 fn show(head: &RequestHead) -> ApiResult {
     let file = FILES.iter().find(|(path, ..)| *path == head.path);
     match file {
-        Some((_, content_type, text)) if super::auth::is_read(&head.method) => {
+        Some((_, content_type, text)) if head.is_read() => {
             let page = Reply::text(HeaderValue::from_static(content_type), *text);
             let isolated = HeaderValue::from_static("same-origin");
             Ok(page

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
-use waybill::http::{Limits, routes};
+use waybill::http::{ServerLimits, routes};
 
 use world::{ADMIN, BOUND, READ, World, market};
 
@@ -43,10 +43,10 @@ impl Got {
 
 impl Door {
     async fn synced() -> Door {
-        Door::of(World::synced().await, Limits::default())
+        Door::of(World::synced().await, ServerLimits::default())
     }
 
-    fn of(world: World, limits: Limits) -> Door {
+    fn of(world: World, limits: ServerLimits) -> Door {
         let routes = routes(world.service.clone(), limits);
         Door { world, routes }
     }
@@ -215,7 +215,7 @@ async fn a_foreign_shop_and_an_absent_one_read_the_same() {
 
 #[tokio::test]
 async fn a_key_of_one_shop_sees_the_budgets_of_its_account_only() {
-    let door = Door::of(World::running("1/h").await, Limits::default());
+    let door = Door::of(World::running("1/h").await, ServerLimits::default());
     for shop in ["one", "two"] {
         let path = format!("/api/v1/shops/{{{shop}}}/sync");
         assert_eq!(door.send("POST", &path, r#"{"mode":"full"}"#).await.status, 202);

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use waybill::http::{Limits, Pace, serve};
+use waybill::http::{ServerLimits, RateLimit, serve};
 
 use crate::api_contract::world::{ADMIN, World};
 use crate::support::app::eventually;
@@ -36,7 +36,7 @@ struct Server {
 }
 
 impl Server {
-    async fn with(limits: Limits) -> Server {
+    async fn with(limits: ServerLimits) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -164,9 +164,9 @@ const SHOP: &str = r#"{"name":"New","client_id":"c-9","client_secret":"s3cret"}"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_say_too_little_are_closed_in_time_and_no_other_waits() {
-    let limits = Limits { head_time_max: SHORT, body_time_max: SHORT, ..Limits::default() };
-    let writes = Pace { per_second: 1, burst: CLIENTS as u64 };
-    let server = Server::with(Limits { connections_per_peer_max: 4 * CLIENTS, writes, ..limits }).await;
+    let limits = ServerLimits { head_time_max: SHORT, body_time_max: SHORT, ..ServerLimits::default() };
+    let writes = RateLimit { per_second: 1, burst: CLIENTS as u64 };
+    let server = Server::with(ServerLimits { connections_per_peer_max: 4 * CLIENTS, writes, ..limits }).await;
     let half_body = post("Content-Length: 100\r\n\r\n{\"na");
     let mut kinds = Vec::new();
     let half_head = "GET /healthz HTTP/1.1\r\nHo";
@@ -193,7 +193,7 @@ async fn clients_that_say_too_little_are_closed_in_time_and_no_other_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_never_stops_growing_is_cut_at_its_time() {
-    let server = Server::with(Limits { head_time_max: SHORT, ..Limits::default() }).await;
+    let server = Server::with(ServerLimits { head_time_max: SHORT, ..ServerLimits::default() }).await;
     let client = server.client_that_sent("GET /healthz HTTP/1.1\r\nx: ").await;
     let (mut read, mut write) = client.stream.into_split();
     let dripping = tokio::spawn(async move {
@@ -215,7 +215,7 @@ async fn a_head_that_never_stops_growing_is_cut_at_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_may_be_used_again_and_again_until_it_is_idle() {
-    let server = Server::with(Limits { head_time_max: SHORT, ..Limits::default() }).await;
+    let server = Server::with(ServerLimits { head_time_max: SHORT, ..ServerLimits::default() }).await;
     let mut client = server.client().await;
     for _ in 0..3 {
         assert_eq!(status(&client.ask(GET).await), 200);
@@ -225,7 +225,7 @@ async fn a_connection_may_be_used_again_and_again_until_it_is_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_take_its_answers_is_cut_off() {
-    let server = Server::with(Limits { send_time_max: SHORT, connections_max: 1, ..Limits::default() }).await;
+    let server = Server::with(ServerLimits { send_time_max: SHORT, connections_max: 1, ..ServerLimits::default() }).await;
     let mut greedy = server.client().await;
     let page = "GET /assets/docs.js HTTP/1.1\r\nHost: h\r\n\r\n".repeat(500);
     // Until the buffers of both sides are full and the server gives up.
@@ -240,7 +240,7 @@ async fn a_client_that_does_not_take_its_answers_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_limited_per_peer_and_in_all() {
-    let limits = Limits { connections_max: 5, connections_per_peer_max: 3, ..Limits::default() };
+    let limits = ServerLimits { connections_max: 5, connections_per_peer_max: 3, ..ServerLimits::default() };
     let server = Server::with(limits).await;
     let mut held = Vec::new();
     for own in ["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2"] {
@@ -267,7 +267,7 @@ async fn connections_are_limited_per_peer_and_in_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_slowed_and_those_with_a_key_are_not() {
-    let limits = Limits { unauthenticated: Pace { per_second: 1, burst: 3 }, ..Limits::default() };
+    let limits = ServerLimits { unauthenticated: RateLimit { per_second: 1, burst: 3 }, ..ServerLimits::default() };
     let server = Server::with(limits).await;
     let with = |key: &str| format!("GET /api/v1/shops HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\n\r\n");
     let mut client = server.client().await;

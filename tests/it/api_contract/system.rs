@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use waybill::http::{Limits, Pace, serve};
+use waybill::http::{RateLimit, ServerLimits, serve};
 
 use super::Door;
 use super::world::{ADMIN, BOUND, READ, SLOW_SECRET, World, market};
@@ -98,7 +98,7 @@ async fn the_pages_hold_no_data_and_load_nothing_from_elsewhere() {
 #[tokio::test]
 async fn readiness_says_why_not() {
     let mut door = Door::synced().await;
-    let fresh = Door::of(World::empty().await, Limits::default());
+    let fresh = Door::of(World::empty().await, ServerLimits::default());
     assert_eq!(fresh.get("/readyz", READ).await.json(), json!({"status": "ready"}));
     // What is parked deserves attention, and keeps nothing from working.
     let got = door.get("/readyz", READ).await;
@@ -124,7 +124,7 @@ async fn readiness_says_why_not() {
 
 #[tokio::test]
 async fn a_key_that_is_too_fast_is_slowed_and_others_are_not() {
-    let limits = Limits { reads: Pace { per_second: 1, burst: 3 }, ..Limits::default() };
+    let limits = ServerLimits { reads: RateLimit { per_second: 1, burst: 3 }, ..ServerLimits::default() };
     let door = Door::of(World::synced().await, limits);
     for _ in 0..3 {
         assert_eq!(door.get("/api/v1/shops", READ).await.status, 200);
@@ -213,10 +213,10 @@ async fn over_a_socket_bodies_are_capped_and_timed_and_stopping_has_a_deadline()
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let limits = Limits {
+    let limits = ServerLimits {
         body_time_max: Duration::from_millis(50),
         drain_time_max: Duration::from_millis(50),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let world = World::empty().await;
     let server = tokio::spawn(serve(listener, world.service.clone(), limits, async {
@@ -244,7 +244,7 @@ async fn a_change_is_made_to_its_end_though_the_client_has_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let world = World::synced().await;
-    let server = tokio::spawn(serve(listener, world.service.clone(), Limits::default(), std::future::pending()));
+    let server = tokio::spawn(serve(listener, world.service.clone(), ServerLimits::default(), std::future::pending()));
     let head = format!("Host: h\r\nAuthorization: Bearer {ADMIN}\r\n");
     let body = format!(r#"{{"name":"slow","client_secret":"{SLOW_SECRET}"}}"#);
     let change = format!(

@@ -1,6 +1,6 @@
 //! Where a request ends must be beyond doubt, and nothing of it may be larger than allowed.
 
-use waybill::http::Limits;
+use waybill::http::ServerLimits;
 
 use super::{GET, SHOP, Server, assert_bare, assert_problem, header, post, status, within};
 use crate::api_contract::world::ADMIN;
@@ -10,7 +10,7 @@ const SMUGGLED: &str = "GET /assets/icon.svg HTTP/1.1\r\nHost: h\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_doubtful_length_is_refused_and_nothing_behind_it_is_read() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let length = SHOP.len();
     for (what, request) in [
         ("two lengths", post(&format!("Content-Length: {length}\r\nContent-Length: 5\r\n\r\n{SHOP}"))),
@@ -52,7 +52,7 @@ async fn a_request_of_doubtful_length_is_refused_and_nothing_behind_it_is_read()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coding_overrides_a_length_and_nothing_behind_it_is_read() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let length = SHOP.len();
     // RFC 9112, 6.3: the chunks count, and the connection ends, whatever a proxy took for the body.
     for more in [
@@ -70,7 +70,7 @@ async fn a_coding_overrides_a_length_and_nothing_behind_it_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_given_twice_counts_once() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let length = SHOP.len();
     let request = post(&format!("Content-Length: {length}\r\nContent-Length: {length}\r\n\r\n{SHOP}"));
     let mut client = server.client().await;
@@ -80,7 +80,7 @@ async fn a_length_given_twice_counts_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_large_is_refused_before_it_is_read_to_its_end() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let mebibyte = "x".repeat(1024 * 1024);
     let lines = "x: y\r\n".repeat(150);
     for request in [
@@ -108,7 +108,7 @@ async fn too_large_is_refused_before_it_is_read_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_may_come_in_chunks_and_is_then_the_last_of_its_connection() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let chunks = format!("{:x};a=b\r\n{SHOP}\r\n0\r\nX-Trailer: x\r\n\r\n", SHOP.len());
     let answer =
         server.exchange(&format!("{}{SMUGGLED}", post(&format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")))).await;
@@ -125,7 +125,7 @@ async fn a_body_may_come_in_chunks_and_is_then_the_last_of_its_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_requests_at_once_are_answered_in_their_order() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let request = |id: usize| match id % 3 {
         // Bodies between heads, read and unread ones.
         0 => format!("{GET_ID}{id:08}\r\n\r\n"),
@@ -146,7 +146,7 @@ const GET_ID: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\nX-Request-Id: ";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_methods_and_addresses_have_their_status() {
-    let server = Server::with(Limits::default()).await;
+    let server = Server::with(ServerLimits::default()).await;
     let key = format!("Host: h\r\nAuthorization: Bearer {ADMIN}\r\n\r\n");
     let mut client = server.client().await;
     for (line, expected, allow) in [

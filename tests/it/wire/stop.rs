@@ -1,7 +1,7 @@
 //! The end of the server: who may finish, who may not, and that no one holds it up.
 
 use tokio::net::TcpStream;
-use waybill::http::Limits;
+use waybill::http::ServerLimits;
 
 use super::{Client, GET, SHOP, SHORT, Server, header, post, status, within};
 
@@ -20,7 +20,7 @@ async fn half_sent(server: &Server) -> Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_a_stop_the_idle_go_at_once_and_requests_in_flight_may_end() {
-    let mut server = Server::with(Limits::default()).await;
+    let mut server = Server::with(ServerLimits::default()).await;
     let silent = server.client().await;
     let mut idle = server.client().await;
     assert_eq!(status(&idle.ask(GET).await), 200);
@@ -39,7 +39,7 @@ async fn at_a_stop_the_idle_go_at_once_and_requests_in_flight_may_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_a_stop_requests_that_do_not_end_are_cut_off() {
-    let mut server = Server::with(Limits { drain_time_max: SHORT, ..Limits::default() }).await;
+    let mut server = Server::with(ServerLimits { drain_time_max: SHORT, ..ServerLimits::default() }).await;
     let mut stuck = Vec::new();
     for _ in 0..20 {
         stuck.push(half_sent(&server).await);
