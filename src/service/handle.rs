@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health_book::HealthBook;
 use super::key_usage::KeyUsage;
-use super::sink_progress::{ArchiveMove, SinkCheck};
+use super::sink_progress::{ArchiveMove, SinkCheck, Unrestored};
 use super::status::Overdue;
 use crate::catalog::Definition;
 use crate::domain::Shop;
@@ -38,10 +38,8 @@ pub struct Service {
     pub(super) key_usage: Arc<KeyUsage>,
     /// Serializes completeness comparisons: each reads the whole ledger of a shop.
     pub(super) completeness_lock: Arc<tokio::sync::Mutex<()>>,
-    /// Why the shops in MySQL are not restored yet; none: they are, or need not be.
-    pub(super) restore_error: Arc<Mutex<Option<String>>>,
-    /// The same, also where the next try may succeed by itself.
-    pub(super) unrestored: Arc<Mutex<Option<String>>>,
+    /// How the last try to restore from MySQL failed; none: it did not, or was not needed.
+    pub(super) unrestored: Arc<Mutex<Option<Unrestored>>>,
     pub(super) overdue: Arc<Mutex<Vec<Overdue>>>,
     pub(super) archive_move: Arc<ArchiveMove>,
     pub(super) sink_check: Arc<SinkCheck>,
@@ -79,7 +77,6 @@ impl Service {
             health_book: Arc::new(deps.health_book),
             key_usage: Arc::default(),
             completeness_lock: Arc::default(),
-            restore_error: Arc::default(),
             unrestored: Arc::default(),
             overdue: Arc::default(),
             archive_move: Arc::default(),

@@ -4,12 +4,14 @@
 //! reached. The documents of a shop are restored before the shop itself, so a crash only repeats the restore, and no
 //! walk begins early.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
+use super::sink_progress::Unrestored;
 use crate::catalog::Definition;
 use crate::domain::{Shop, ShopState};
 use crate::sink::mysql::{LedgerPart, LedgerRow};
@@ -38,18 +40,33 @@ pub(crate) enum RestoreError {
     OtherKey(usize),
 }
 
+impl From<&RestoreError> for Unrestored {
+    fn from(error: &RestoreError) -> Unrestored {
+        Unrestored { why: error.to_string(), needs_operator: matches!(error, RestoreError::OtherKey(_)) }
+    }
+}
+
 impl Service {
     /// Restores from MySQL, unless it was done or is not needed.
     pub(crate) async fn restore(&self) -> Result<(), RestoreError> {
         let restored = self.try_restore().await;
-        let why = restored.as_ref().err().map(ToString::to_string);
-        *self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = why;
+        let unrestored = restored.as_ref().err().map(Unrestored::from);
+        *self.unrestored.lock().unwrap_or_else(PoisonError::into_inner) = unrestored;
         restored
     }
 
     /// Why the shops of MySQL, if it has any, are not known here.
     pub(crate) fn unrestored(&self) -> Option<String> {
-        self.unrestored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.last_failure().map(|unrestored| unrestored.why)
+    }
+
+    /// The same, if no try will succeed until an operator acts.
+    pub(super) fn restore_error(&self) -> Option<String> {
+        self.last_failure().filter(|unrestored| unrestored.needs_operator).map(|unrestored| unrestored.why)
+    }
+
+    fn last_failure(&self) -> Option<Unrestored> {
+        self.unrestored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn try_restore(&self) -> Result<(), RestoreError> {
@@ -68,14 +85,12 @@ impl Service {
         let mut error = first;
         loop {
             tracing::warn!(%error, "failed to restore from MySQL; trying again. Shops of an earlier data directory, if any, are not known yet");
-            // An outage ends by itself; a wrong key needs an operator.
-            self.set_restore_error(matches!(error, RestoreError::OtherKey(_)).then(|| error.to_string()));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
             match self.restore().await {
-                Ok(()) => return self.set_restore_error(None),
+                Ok(()) => return,
                 Err(again) => error = again,
             }
         }
@@ -147,14 +162,6 @@ impl Service {
         let paths = self.definitions_of(shop).flat_map(Definition::paths);
         let rules = paths.filter_map(|path| self.engine.rules().find("GET", path));
         rules.filter_map(|rule| rule.limit.map(|limit| (rule.name.clone(), limit.calls))).collect()
-    }
-
-    pub(super) fn restore_error(&self) -> Option<String> {
-        self.restore_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    fn set_restore_error(&self, why: Option<String>) {
-        *self.restore_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = why;
     }
 }
 

@@ -1,4 +1,4 @@
-//! How far this process is with moving the archive to MySQL, and with checking the sink.
+//! How far this process is with the sink: moving the archive to MySQL, checks, and the restore.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -19,4 +19,12 @@ pub(super) struct SinkCheck {
     pub(super) is_busy: AtomicBool,
     /// The next look checks the sink.
     pub(super) is_due: AtomicBool,
+}
+
+/// That the last try to restore from MySQL failed.
+#[derive(Clone, Debug)]
+pub(super) struct Unrestored {
+    pub(super) why: String,
+    /// An outage ends by itself; a wrong key needs an operator.
+    pub(super) needs_operator: bool,
 }

@@ -207,6 +207,8 @@ async fn the_shops_that_mysql_has_are_counted_and_their_key_is_tried() {
     assert!(lost.contains("FAIL  shops: MySQL has 1 shop") && lost.contains("another master key"), "{lost}");
     let said = folder.run(&["sync"]).expect(1).err;
     assert!(said.contains("no shop is known") && said.contains("another master key"), "{said}");
+    let status = folder.run(&["status"]).expect(1).out;
+    assert!(status.contains("not restored yet") && status.contains("another master key"), "{status}");
     let again = shops(1);
     assert!(again.contains("FAIL  shops: MySQL has 1 shop") && again.contains("another master key"), "{again}");
     lose();
