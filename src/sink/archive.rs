@@ -128,12 +128,7 @@ impl Archive {
 
 /// The key ranges to scan: one per shop, or everything. Shops before the cursor are done.
 fn shops(query: &ListQuery) -> Vec<Option<String>> {
-    let mut wanted = match (&query.shop, &query.shops) {
-        (None, None) => return vec![None],
-        (Some(shop), None) => vec![shop.clone()],
-        (Some(shop), Some(allowed)) => allowed.iter().filter(|allowed| *allowed == shop).cloned().collect(),
-        (None, Some(allowed)) => allowed.clone(),
-    };
+    let Some(mut wanted) = query.shops.clone() else { return vec![None] };
     wanted.sort();
     wanted.dedup();
     if let Some((shop, _)) = &query.after {

@@ -12,10 +12,8 @@ const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A query for one page of documents. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {
-    /// The shops that the caller may see; None: all.
+    /// Only these shops; None: all.
     pub shops: Option<Vec<String>>,
-    /// Only this shop.
-    pub shop: Option<String>,
     /// Columns that must equal a text, byte by byte. Times are RFC 3339, booleans `true` and `false`. A text that is
     /// not a value of the column's type matches nothing.
     pub filters: Vec<(Place, String)>,

@@ -121,9 +121,6 @@ impl Condition {
         let table = &layout.definition.table;
         let id = &table.id_column;
         let mut condition = Condition::default();
-        if let Some(shop) = &query.shop {
-            condition.add("t.`shop_id` = ?", [text_value(shop)]);
-        }
         match query.shops.as_deref() {
             Some([]) => return None,
             Some(shops) => condition.add(
