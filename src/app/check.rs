@@ -252,7 +252,7 @@ impl PageTest<'_> {
         self.skew = self.skew.or(outcome.quota.clock_ahead_ms);
         let page = match &outcome.result {
             Ok(body) => {
-                let answer = pages::Answer { body, next_link: outcome.next_link.as_deref(), previous };
+                let answer = pages::ListResponse { body, next_link: outcome.next_link.as_deref(), previous };
                 pages::page(self.definition, position, answer, |_| None)
             }
             Err(error) => pages::end_by_status(self.definition, position, error, |_| None).ok_or_else(|| error.clone()),

@@ -6,7 +6,7 @@ use super::master_key;
 use crate::config::{Config, MasterKeySource};
 use crate::domain::Shop;
 use crate::sink::Mysql;
-use crate::sink::mysql::{Fault, Inspection, PlannedChange, Rights, Severity, grant};
+use crate::sink::mysql::{Inspection, PlannedChange, Rights, Severity, TableFault, grant};
 use crate::source::SourceConfig;
 use crate::store::{self, Store, StoreError};
 
@@ -99,7 +99,7 @@ pub(super) async fn check_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {
 
 /// Reports faults of the tables, what the next start changes, and whether test rows can be written.
 fn check_tables(inspection: Inspection, rights: &Rights, findings: &mut Vec<Finding>) {
-    for Fault { severity, text, .. } in inspection.faults {
+    for TableFault { severity, text, .. } in inspection.faults {
         let level = if severity == Severity::Notice { CheckLevel::Warn } else { CheckLevel::Fail };
         findings.push(Finding::new("mysql: table", level, text));
     }

@@ -56,7 +56,7 @@ use crate::domain::{Clock, RetryPolicy};
 use crate::http;
 use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
-use crate::sink::{Archive, Health, Mysql, Sink, writer};
+use crate::sink::{Archive, Mysql, Sink, SinkHealth, writer};
 use crate::source::{Source, SourceConfig};
 use crate::store::{self, Counters, Store, StoreError};
 use crate::sync::schedule::{Work, run_jobs};
@@ -87,7 +87,7 @@ pub struct App {
     store: Store,
     engine: Engine,
     sink: Sink,
-    sink_health: Health,
+    sink_health: SinkHealth,
     definitions: Arc<[Arc<Definition>]>,
     timetable: Timetable,
     http: http::ServerLimits,
@@ -183,7 +183,7 @@ impl App {
             }
             None => Sink::Archive(Archive::new(store.clone(), config.definitions)),
         };
-        let (sink_health, closing) = (Health::default(), CancellationToken::new());
+        let (sink_health, closing) = (SinkHealth::default(), CancellationToken::new());
         let service = Service::new(ServiceDeps {
             store: store.clone(),
             engine: engine.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::{Config, Draft};
+use crate::config::{Config, ConfigDraft};
 use crate::sink::mysql::ReplayScope;
 use crate::sink::{Mysql, SinkErrorClass, mysql};
 
@@ -28,7 +28,7 @@ pub struct Replay {
 }
 
 /// Adds the problems that only the sink can find in a configuration. Does no IO.
-pub(crate) fn check(draft: &mut Draft) {
+pub(crate) fn check(draft: &mut ConfigDraft) {
     let definitions = draft.definitions().iter().map(|one| one.definition.as_ref());
     let problems =
         draft.mysql_url().map(|url| mysql::unfit(url, draft.mysql_ca_file(), definitions)).unwrap_or_default();

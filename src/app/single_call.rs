@@ -124,7 +124,7 @@ impl<'a> Caller<'a> {
         let call = pages::list_call(definition, combination, position, self.store.clock().now());
         let outcome = self.call(shop, credentials, &call).await?;
         let body = outcome.result.map_err(|error| to_error(&error))?;
-        let answer = pages::Answer { body: &body, next_link: outcome.next_link.as_deref(), previous: None };
+        let answer = pages::ListResponse { body: &body, next_link: outcome.next_link.as_deref(), previous: None };
         Ok(pages::page(definition, position, answer, |_| None)?.value)
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Json;
 use crate::domain::datetime::Written;
-use crate::domain::json::{Part, Tolerance, Tolerated};
+use crate::domain::json::{PathPart, Tolerance, Tolerated};
 
 /// The kind of a time without an offset, when no zone is configured.
 pub const WITHOUT_OFFSET: &str = "time_without_offset";
@@ -87,8 +87,8 @@ pub fn tolerated(noted: Vec<Tolerated>) -> impl Iterator<Item = FieldDrift> {
         for part in &path {
             text.push('/');
             match part {
-                Part::Member(key) => text.push_str(shown(key)),
-                Part::Element => text.push('*'),
+                PathPart::Member(key) => text.push_str(shown(key)),
+                PathPart::Element => text.push('*'),
             }
         }
         FieldDrift::Tolerated { path: text, kind: what.name() }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Problem, Problems};
+use super::{DefinitionProblem, Problems};
 
 /// At most `calls` in any interval of length `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,17 +95,19 @@ impl RuleTable {
 
     /// Like [`RuleTable::build`], but returns an incomplete table too. With problems it may only be used to check which
     /// paths have a rule at all: a rule with an unreadable limit is included without a limit.
-    pub fn draft<'a>(layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> (RuleTable, Vec<Problem>) {
+    pub fn draft<'a>(
+        layers: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
+    ) -> (RuleTable, Vec<DefinitionProblem>) {
         let mut rules: BTreeMap<String, Option<Limit>> = BTreeMap::new();
         let mut problems = Vec::new();
         for (pattern, text) in layers.into_iter().flatten() {
             let key = || format!("source.limits.{pattern}");
             if !is_pattern(pattern) {
                 let hint = "write the rule as \"GET /path/*\": a method, and a path whose parts are names or `*`";
-                problems.push(Problem::new(key(), hint));
+                problems.push(DefinitionProblem::new(key(), hint));
             }
             let limit = Limit::parse(text).unwrap_or_else(|what| {
-                problems.push(Problem::new(key(), what));
+                problems.push(DefinitionProblem::new(key(), what));
                 None
             });
             rules.insert(pattern.clone(), limit);

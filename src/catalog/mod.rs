@@ -27,8 +27,8 @@ use serde::Deserialize;
 
 pub use definition::Definition;
 pub use limits::{Limit, Rule, RuleTable};
-pub use problem::{Problem, Problems};
-pub use resolve::{Draft, drafts, idle_rules, resources, wanted_of};
+pub use problem::{DefinitionProblem, Problems};
+pub use resolve::{DefinitionDraft, drafts, idle_rules, resources, wanted_of};
 pub use table_reader::is_identifier;
 pub use toml_fields::{did_you_mean, nearest, unknown_key};
 pub use views::views;

@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Draft, Problem, nearest};
+use super::{DefinitionDraft, DefinitionProblem, nearest};
 
 /// Longest chain of references that is followed.
 const REFERENCES_MAX: usize = 8;
 
 /// The GET operations of an API.
 pub struct ApiDescription {
-    paths: BTreeMap<String, Option<Operation>>,
+    paths: BTreeMap<String, Option<GetOperation>>,
     /// Paths of the server addresses, which our paths may begin with.
     prefixes: Vec<String>,
 }
 
 /// One GET operation.
 #[derive(Default)]
-struct Operation {
+struct GetOperation {
     /// Query parameters.
     parameters: BTreeMap<String, Parameter>,
     /// Some parameters could not be resolved.
@@ -60,9 +60,9 @@ impl ApiDescription {
     }
 
     /// Where a definition contradicts the document. For an incomplete definition, missing parameters are not reported.
-    pub fn check(&self, Draft { definition, is_whole, .. }: &Draft) -> Vec<Problem> {
+    pub fn check(&self, DefinitionDraft { definition, is_whole, .. }: &DefinitionDraft) -> Vec<DefinitionProblem> {
         let name = &definition.name;
-        let mut found = Found { at: format!("resource.{name}"), problems: Vec::new() };
+        let mut found = FoundProblems { at: format!("resource.{name}"), problems: Vec::new() };
         if let Some((path, operation)) = self.get("list.path", &definition.list.path, &mut found) {
             let sent = definition.list.sent();
             for (key, parameter) in &sent {
@@ -89,7 +89,7 @@ impl ApiDescription {
     }
 
     /// The GET operation of a path; reports it if there is none. An empty path could not be read and is skipped.
-    fn get(&self, key: &str, ours: &str, found: &mut Found) -> Option<(&str, &Operation)> {
+    fn get(&self, key: &str, ours: &str, found: &mut FoundProblems) -> Option<(&str, &GetOperation)> {
         if ours.is_empty() {
             return None;
         }
@@ -114,14 +114,14 @@ impl ApiDescription {
 }
 
 /// The problems of one definition.
-struct Found {
+struct FoundProblems {
     at: String,
-    problems: Vec<Problem>,
+    problems: Vec<DefinitionProblem>,
 }
 
-impl Found {
+impl FoundProblems {
     fn add(&mut self, key: &str, what: String) {
-        let problem = Problem::new(format!("{}.{key}", self.at), what);
+        let problem = DefinitionProblem::new(format!("{}.{key}", self.at), what);
         // Several combinations may have the same problem.
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
@@ -129,8 +129,8 @@ impl Found {
     }
 }
 
-impl Operation {
-    fn knows(&self, key: &str, name: &str, path: &str, found: &mut Found) {
+impl GetOperation {
+    fn knows(&self, key: &str, name: &str, path: &str, found: &mut FoundProblems) {
         if self.is_open || self.parameters.contains_key(name) {
             return;
         }
@@ -143,7 +143,7 @@ impl Operation {
         found.add(key, format!("`{name}` is not a parameter of GET {path}; {hint}"));
     }
 
-    fn knows_value(&self, name: &str, value: &str, found: &mut Found) {
+    fn knows_value(&self, name: &str, value: &str, found: &mut FoundProblems) {
         let values = self.parameters.get(name).map_or(&[][..], |parameter| parameter.values.as_slice());
         if !values.is_empty() && !values.iter().any(|known| known == value) {
             let all = values.join(", ");
@@ -152,7 +152,7 @@ impl Operation {
         }
     }
 
-    fn answers(&self, media_type: &str, path: &str, found: &mut Found) {
+    fn answers(&self, media_type: &str, path: &str, found: &mut FoundProblems) {
         let plain = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !self.media_types.is_empty() && !self.media_types.iter().any(|known| plain(known) == plain(media_type)) {
             let all = self.media_types.join(", ");
@@ -181,8 +181,8 @@ fn prefix(address: &str) -> String {
     path.trim_end_matches('/').to_owned()
 }
 
-fn operation(all: &Value, item: &Value, get: &Value) -> Operation {
-    let mut operation = Operation::default();
+fn operation(all: &Value, item: &Value, get: &Value) -> GetOperation {
+    let mut operation = GetOperation::default();
     // The operation's own parameters come last and override those of the path.
     for value in [item, get].iter().filter_map(|place| place.get("parameters")?.as_array()).flatten() {
         let read = resolved(all, value)
@@ -225,7 +225,7 @@ fn resolved<'a>(all: &'a Value, value: &'a Value) -> Option<&'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiDescription, Draft};
+    use super::{ApiDescription, DefinitionDraft};
 
     const TEXT: &str = r##"{
         "openapi": "3.0.1",
@@ -255,7 +255,7 @@ mod tests {
 
     fn problems(text: &str) -> Vec<String> {
         let definition = crate::catalog::reader::read("things", &toml::from_str(text).unwrap()).unwrap();
-        let draft = Draft { definition: definition.into(), is_whole: true, is_wanted: true };
+        let draft = DefinitionDraft { definition: definition.into(), is_whole: true, is_wanted: true };
         let found = ApiDescription::read(TEXT.as_bytes()).unwrap().check(&draft);
         found.iter().map(ToString::to_string).collect()
     }

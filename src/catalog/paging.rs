@@ -1,13 +1,13 @@
 //! Reads the `pages` and `end` of a list: its pagination style, and what proves its end. Called by [`super::reader`].
 
 use super::definition::{Ends, PageStyle, Pages, Proof};
-use super::toml_fields::{Fields, did_you_mean};
+use super::toml_fields::{TomlFields, did_you_mean};
 
 /// Statuses about the call or the client, which never mean the end of a list.
 const NEVER_ENDS: [u64; 5] = [401, 403, 408, 425, 429];
 
 /// Reads `pages`. None: `style` is missing or unknown, and all other keys depend on it.
-pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
+pub(super) fn pages(fields: TomlFields<'_>) -> Option<(Pages, Proof)> {
     let style = style(&fields)?;
     let parameter = |example: &str| {
         let hint = format!("give the parameter that selects the page, like parameter = \"{example}\"");
@@ -62,7 +62,7 @@ pub(super) fn pages(fields: Fields<'_>) -> Option<(Pages, Proof)> {
 }
 
 /// Reads `style`. None: reported.
-fn style(fields: &Fields<'_>) -> Option<PageStyle> {
+fn style(fields: &TomlFields<'_>) -> Option<PageStyle> {
     let names: Vec<&str> = PageStyle::ALL.iter().map(|style| style.name()).collect();
     let Some(text) = fields.text("style") else {
         if !fields.has("style") {
@@ -79,7 +79,7 @@ fn style(fields: &Fields<'_>) -> Option<PageStyle> {
 }
 
 /// Adds the proofs for styles that do not end with an empty page.
-fn whole_proof(fields: &Fields<'_>, proof: Proof) -> Proof {
+fn whole_proof(fields: &TomlFields<'_>, proof: Proof) -> Proof {
     let size = fields.number("size");
     if size == Some(0) {
         fields.problem("size", "must not be 0; give the number of rows of a full page");
@@ -88,7 +88,7 @@ fn whole_proof(fields: &Fields<'_>, proof: Proof) -> Proof {
 }
 
 /// Requires a proof of the end: a page without a next one may be the last, or the pointer may be misspelt.
-fn needs_proof(fields: &Fields<'_>) {
+fn needs_proof(fields: &TomlFields<'_>) {
     if !["total", "more", "size"].iter().any(|key| fields.has(key)) {
         fields.problem(
             "",
@@ -100,7 +100,7 @@ fn needs_proof(fields: &Fields<'_>) {
 }
 
 /// Reads `end`.
-pub(super) fn ends(fields: &Fields<'_>) -> Ends {
+pub(super) fn ends(fields: &TomlFields<'_>) -> Ends {
     let mut statuses = Vec::new();
     for status in fields.numbers("status").unwrap_or_default() {
         match u16::try_from(status) {

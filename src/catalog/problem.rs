@@ -6,20 +6,20 @@ use std::fmt;
 
 /// One thing wrong with a definition or a rate rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct DefinitionProblem {
     /// The dotted key, without quotes: `resource.things.list.path`, `source.limits.GET /v1/things`, `resources`.
     pub key: String,
     /// What is wrong, and how to fix it.
     pub what: String,
 }
 
-impl Problem {
-    pub fn new(key: impl Into<String>, what: impl fmt::Display) -> Problem {
-        Problem { key: key.into(), what: what.to_string() }
+impl DefinitionProblem {
+    pub fn new(key: impl Into<String>, what: impl fmt::Display) -> DefinitionProblem {
+        DefinitionProblem { key: key.into(), what: what.to_string() }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for DefinitionProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.what)
     }
@@ -27,7 +27,7 @@ impl fmt::Display for Problem {
 
 /// Every problem found; at least one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
+pub struct Problems(pub Vec<DefinitionProblem>);
 
 /// The problems in one line, separated by `; `.
 impl fmt::Display for Problems {

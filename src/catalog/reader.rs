@@ -11,8 +11,8 @@ use super::coverage::Coverage;
 use super::definition::{
     Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows, endpoint_digest,
 };
-use super::toml_fields::{Collector, Fields};
-use super::{Problem, Problems, paging, table_reader};
+use super::toml_fields::{ProblemCollector, TomlFields};
+use super::{DefinitionProblem, Problems, paging, table_reader};
 use crate::domain::ListParams;
 
 /// Names taken by paths of the HTTP API or by schemas of its OpenAPI document.
@@ -79,13 +79,13 @@ pub fn read(name: &str, table: &toml::Table) -> Result<Definition, Problems> {
 
 /// Reads as much of a definition as possible, and returns its problems. With problems it may only be checked further,
 /// so that all are reported at once; the parts that could not be read are empty.
-pub fn draft(name: &str, table: &toml::Table) -> (Definition, Vec<Problem>) {
-    let problems = Collector::default();
-    let definition = definition(name, &Fields::new(format!("resource.{name}"), table, &problems));
+pub fn draft(name: &str, table: &toml::Table) -> (Definition, Vec<DefinitionProblem>) {
+    let problems = ProblemCollector::default();
+    let definition = definition(name, &TomlFields::new(format!("resource.{name}"), table, &problems));
     (definition, problems.into_inner())
 }
 
-fn definition(name: &str, fields: &Fields<'_>) -> Definition {
+fn definition(name: &str, fields: &TomlFields<'_>) -> Definition {
     table_reader::identifier(fields, "", name);
     if RESERVED.contains(&name) {
         fields.problem("", format!("/api/v1/{name} is another endpoint; choose another name"));
@@ -105,8 +105,8 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
         fields.problem("parent", "is the resource itself");
     }
     // A missing section is reported once, not key by key.
-    let (nothing, discarded) = (toml::Table::new(), Collector::default());
-    let absent = |key: &str| Fields::new(fields.at(key), &nothing, &discarded);
+    let (nothing, discarded) = (toml::Table::new(), ProblemCollector::default());
+    let absent = |key: &str| TomlFields::new(fields.at(key), &nothing, &discarded);
     let hint = "it says how the resource is listed: [resource.NAME.list]";
     let list = fields.needed("list", fields.table("list"), hint).unwrap_or_else(|| absent("list"));
     let list = self::list(list, parent.is_some());
@@ -126,7 +126,7 @@ fn definition(name: &str, fields: &Fields<'_>) -> Definition {
 }
 
 /// Parts that cannot be read are reported and left empty.
-fn list(fields: Fields<'_>, has_parent: bool) -> List {
+fn list(fields: TomlFields<'_>, has_parent: bool) -> List {
     let path = fields.needed("path", fields.text("path"), "give the path of the list, like path = \"/v1/orders\"");
     let path = path.filter(|path| {
         let holds_id = path.contains("{id}");
@@ -195,7 +195,7 @@ fn list(fields: Fields<'_>, has_parent: bool) -> List {
 }
 
 /// Reports parameters that two keys would set.
-fn clashes(fields: &Fields<'_>, list: &List) {
+fn clashes(fields: &TomlFields<'_>, list: &List) {
     let sent = list.sent();
     for (at, (key, name)) in sent.iter().enumerate() {
         if name.is_empty() {
@@ -206,7 +206,7 @@ fn clashes(fields: &Fields<'_>, list: &List) {
     }
 }
 
-fn order(fields: &Fields<'_>, has_time: bool) -> Order {
+fn order(fields: &TomlFields<'_>, has_time: bool) -> Order {
     match fields.text("order").as_deref() {
         None | Some("unordered") => Order::Unordered,
         Some("newest-first") if has_time => Order::NewestFirst,
@@ -221,7 +221,7 @@ fn order(fields: &Fields<'_>, has_time: bool) -> Order {
     }
 }
 
-fn choices(fields: &Fields<'_>) -> BTreeMap<String, Vec<String>> {
+fn choices(fields: &TomlFields<'_>) -> BTreeMap<String, Vec<String>> {
     let choices: BTreeMap<String, Vec<String>> = fields.named_texts("parameters").into_iter().collect();
     let mut all = 1_usize;
     for (parameter, values) in &choices {
@@ -240,7 +240,7 @@ fn choices(fields: &Fields<'_>) -> BTreeMap<String, Vec<String>> {
     choices
 }
 
-fn windows(fields: Fields<'_>) -> Option<Windows> {
+fn windows(fields: TomlFields<'_>) -> Option<Windows> {
     let [has_day, has_from, has_to] = ["day", "from", "to"].map(|key| fields.has(key));
     let given = (fields.text("day"), fields.text("from"), fields.text("to"));
     let days = fields.number("days");
@@ -280,7 +280,7 @@ fn windows(fields: Fields<'_>) -> Option<Windows> {
     Some(Windows { span: span?, reach_days, timezone, undated })
 }
 
-fn recent(fields: Fields<'_>) -> Option<Recent> {
+fn recent(fields: TomlFields<'_>) -> Option<Recent> {
     let hint = "give the parameter that takes the minutes";
     let parameter = fields.needed("parameter", fields.text("parameter"), hint);
     let max = fields.needed("max", fields.duration("max"), "say the most it may ask for: max = \"60min\"");
@@ -292,7 +292,7 @@ fn recent(fields: Fields<'_>) -> Option<Recent> {
     Some(Recent { parameter: parameter?, max: max.unwrap_or_default(), margin })
 }
 
-fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
+fn detail(fields: TomlFields<'_>, has_parent: bool) -> Detail {
     let path =
         fields.needed("path", fields.text("path"), "give the path of one document, like path = \"/v1/orders/{id}\"");
     let path = path.filter(|path| {
@@ -309,7 +309,7 @@ fn detail(fields: Fields<'_>, has_parent: bool) -> Detail {
     Detail { path: path.unwrap_or_default(), document, refresh: refresh.flatten(), endpoint_digest: 0 }
 }
 
-fn refresh(fields: Fields<'_>) -> Option<Refresh> {
+fn refresh(fields: TomlFields<'_>) -> Option<Refresh> {
     let until = fields.table("until").and_then(|until| {
         let at = until.needed("at", until.pointer("at", false), "give the pointer to the value that ends the re-reads");
         let values = until.needed("in", until.some_texts("in"), "name the final values: in = [\"DELIVERED\"]");
@@ -339,7 +339,7 @@ pub fn is_plain_path(path: &str) -> bool {
 }
 
 /// Whether it is a valid path for this resource; reports what is wrong.
-fn is_path(fields: &Fields<'_>, path: &str, has_parent: bool) -> bool {
+fn is_path(fields: &TomlFields<'_>, path: &str, has_parent: bool) -> bool {
     let inner = path.replace("{id}", "").replace("{parent}", "");
     let wrong = [
         (!is_plain_path(path)).then(|| {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Definition, Problem, Problems, RESOURCES, Rule, RuleTable, did_you_mean, nearest, reader, source_defaults,
+    Definition, DefinitionProblem, Problems, RESOURCES, Rule, RuleTable, did_you_mean, nearest, reader, source_defaults,
 };
 
 /// Prefix of Waybill's own tables.
@@ -15,7 +15,7 @@ const RESERVED_TABLES: &str = "waybill_";
 
 /// A definition that may be incomplete.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct DefinitionDraft {
     pub definition: Arc<Definition>,
     /// It was read without problems of its own.
     pub is_whole: bool,
@@ -34,18 +34,22 @@ pub fn resources(wanted: &[String], own: &toml::Table, rules: &RuleTable) -> Res
 }
 
 /// The definitions of the resources to sync.
-pub fn wanted_of(drafts: &[Draft]) -> Vec<Arc<Definition>> {
+pub fn wanted_of(drafts: &[DefinitionDraft]) -> Vec<Arc<Definition>> {
     drafts.iter().filter(|draft| draft.is_wanted).map(|draft| Arc::clone(&draft.definition)).collect()
 }
 
 /// Like [`resources`], but returns the incomplete definitions too, and every problem. Definitions in `own` that are not
 /// wanted are checked as well, so that a misspelt name is noticed.
-pub fn drafts(wanted: &[String], own: &toml::Table, rules: &RuleTable) -> (Vec<Draft>, Vec<Problem>) {
+pub fn drafts(
+    wanted: &[String],
+    own: &toml::Table,
+    rules: &RuleTable,
+) -> (Vec<DefinitionDraft>, Vec<DefinitionProblem>) {
     let (mut drafts, mut problems) = (Vec::new(), Vec::new());
     let is_key = |name: &str| reader::KEYS.contains(&name);
     let is_nameless = own.iter().any(|(name, value)| is_key(name) && !value.is_table());
     if is_nameless {
-        problems.push(Problem::new("resource", "the name is missing; write [resource.NAME]"));
+        problems.push(DefinitionProblem::new("resource", "the name is missing; write [resource.NAME]"));
     }
     let written = own.keys().filter(|name| !(wanted.contains(name) || is_nameless && is_key(name)));
     let names: Vec<String> = wanted.iter().chain(written).cloned().collect();
@@ -56,17 +60,21 @@ pub fn drafts(wanted: &[String], own: &toml::Table, rules: &RuleTable) -> (Vec<D
                 let is_whole = found.is_empty();
                 problems.extend(found);
                 problems.extend(unruled(&definition, rules));
-                drafts.push(Draft { definition: Arc::new(definition), is_whole, is_wanted: wanted.contains(name) });
+                drafts.push(DefinitionDraft {
+                    definition: Arc::new(definition),
+                    is_whole,
+                    is_wanted: wanted.contains(name),
+                });
             }
             Err(problem) => problems.push(problem),
         }
     }
-    for Draft { definition, is_wanted, .. } in &drafts {
+    for DefinitionDraft { definition, is_wanted, .. } in &drafts {
         let around = if *is_wanted { wanted } else { &names };
         problems.extend(orphaned(definition, around, own.contains_key(&definition.name)));
     }
     // Of two that clash, the user's definition is reported, not the built-in one.
-    let (written, built_in): (Vec<&Draft>, Vec<&Draft>) =
+    let (written, built_in): (Vec<&DefinitionDraft>, Vec<&DefinitionDraft>) =
         drafts.iter().partition(|draft| own.contains_key(&draft.definition.name));
     let all: Vec<&Definition> = built_in.into_iter().chain(written).map(|draft| draft.definition.as_ref()).collect();
     problems.extend(clashes(&all));
@@ -77,7 +85,7 @@ pub fn drafts(wanted: &[String], own: &toml::Table, rules: &RuleTable) -> (Vec<D
 ///
 /// # Errors
 /// As [`source_defaults`].
-pub fn idle_rules(rules: &RuleTable, drafts: &[Draft]) -> Result<Vec<(String, String)>, String> {
+pub fn idle_rules(rules: &RuleTable, drafts: &[DefinitionDraft]) -> Result<Vec<(String, String)>, String> {
     let built_in = source_defaults()?.limits;
     let paths = || drafts.iter().flat_map(|draft| draft.definition.paths());
     let used: Vec<&str> = paths().filter_map(|path| rules.find("GET", path)).map(|rule| rule.name.as_str()).collect();
@@ -90,30 +98,37 @@ pub fn idle_rules(rules: &RuleTable, drafts: &[Draft]) -> Result<Vec<(String, St
 }
 
 /// Reports paths without a rate rule.
-fn unruled(definition: &Definition, rules: &RuleTable) -> Vec<Problem> {
+fn unruled(definition: &Definition, rules: &RuleTable) -> Vec<DefinitionProblem> {
     // An empty path could not be read, which was already reported.
     let is_unruled = |(_, path): &(&str, &str)| !path.is_empty() && rules.find("GET", path).is_none();
     let problem = |(key, path): (&str, &str)| {
         let rule = Rule::name_for("GET", path);
         let what = format!("no rate rule for GET {path}; add it under [source.limits], like \"{rule}\" = \"20/min\"");
-        Problem::new(format!("resource.{}.{key}", definition.name), what)
+        DefinitionProblem::new(format!("resource.{}.{key}", definition.name), what)
     };
     definition.keyed_paths().filter(is_unruled).map(problem).collect()
 }
 
 /// Reports a missing parent: a child's list is requested by the parent's ids.
-fn orphaned(Definition { name, parent, .. }: &Definition, around: &[String], is_written: bool) -> Option<Problem> {
+fn orphaned(
+    Definition { name, parent, .. }: &Definition,
+    around: &[String],
+    is_written: bool,
+) -> Option<DefinitionProblem> {
     let parent = parent.as_ref().filter(|parent| !around.contains(parent))?;
     Some(if is_written {
         let what = format!("`{parent}` is not among `resources`; add it there, its list is needed");
-        Problem::new(format!("resource.{name}.parent"), what)
+        DefinitionProblem::new(format!("resource.{name}.parent"), what)
     } else {
-        Problem::new("resources", format!("`{name}` needs the list of `{parent}`, which is not there; add it"))
+        DefinitionProblem::new(
+            "resources",
+            format!("`{name}` needs the list of `{parent}`, which is not there; add it"),
+        )
     })
 }
 
 /// Reports conflicts between definitions.
-fn clashes(definitions: &[&Definition]) -> Vec<Problem> {
+fn clashes(definitions: &[&Definition]) -> Vec<DefinitionProblem> {
     let mut problems = Vec::new();
     let mut tables: BTreeMap<&str, String> = BTreeMap::new();
     for definition in definitions {
@@ -123,7 +138,7 @@ fn clashes(definitions: &[&Definition]) -> Vec<Problem> {
             && definitions.iter().any(|other| other.name == *parent && other.parent.is_some())
         {
             let what = format!("`{parent}` has a parent itself; only one level is supported");
-            problems.push(Problem::new(format!("resource.{name}.parent"), what));
+            problems.push(DefinitionProblem::new(format!("resource.{name}.parent"), what));
         }
         let children =
             definition.table.children.iter().map(|child| (format!("table.children.{}", child.name), &child.name));
@@ -131,13 +146,15 @@ fn clashes(definitions: &[&Definition]) -> Vec<Problem> {
             let key = format!("resource.{name}.{key}");
             if table.starts_with(RESERVED_TABLES) {
                 let what = format!("names that begin with `{RESERVED_TABLES}` are reserved; choose another name");
-                problems.push(Problem::new(key.as_str(), what));
+                problems.push(DefinitionProblem::new(key.as_str(), what));
             }
             let other = tables.insert(table, key.clone());
             // A child with the name of its own table was already reported.
             if let Some(other) = other.filter(|other| !other.starts_with(&format!("resource.{name}."))) {
-                problems
-                    .push(Problem::new(key, format!("`{table}` is also the table of {other}; choose another name")));
+                problems.push(DefinitionProblem::new(
+                    key,
+                    format!("`{table}` is also the table of {other}; choose another name"),
+                ));
             }
         }
     }
@@ -148,32 +165,32 @@ fn clashes(definitions: &[&Definition]) -> Vec<Problem> {
 ///
 /// # Errors
 /// Neither exists, or one of them is not a table.
-fn merged_table(name: &str, own: &toml::Table) -> Result<toml::Table, Problem> {
+fn merged_table(name: &str, own: &toml::Table) -> Result<toml::Table, DefinitionProblem> {
     let key = || format!("resource.{name}");
     let known = RESOURCES.map(|(known, _)| known);
     let built_in = RESOURCES.iter().find(|(known, _)| *known == name);
     let mut table = toml::Table::new();
     if let Some((_, text)) = built_in {
         let file: toml::Table =
-            toml::from_str(text).map_err(|error| Problem::new(format!("catalog/{name}.toml"), error))?;
+            toml::from_str(text).map_err(|error| DefinitionProblem::new(format!("catalog/{name}.toml"), error))?;
         table = subtable(&file, name).unwrap_or_default();
     }
     if let Some(written) = own.get(name) {
-        let not_a_table = || Problem::new(key(), format!("must be a table, like [resource.{name}]"));
+        let not_a_table = || DefinitionProblem::new(key(), format!("must be a table, like [resource.{name}]"));
         reader::merge(&mut table, written.as_table().ok_or_else(not_a_table)?);
         if built_in.is_none()
             && !table.contains_key("id")
             && let Some(near) = nearest(name, known)
         {
             let what = "is not in the catalog, and lacks the `id` that a definition of your own needs";
-            return Err(Problem::new(key(), format!("{what}; did you mean [resource.{near}]?")));
+            return Err(DefinitionProblem::new(key(), format!("{what}; did you mean [resource.{near}]?")));
         }
     } else if built_in.is_none() {
         let own = own.keys().map(String::as_str);
         let (hint, all) = (did_you_mean(name, known.into_iter().chain(own)), known.join(", "));
         let what =
             format!("`{name}` is not in the catalog and there is no [resource.{name}]{hint} The catalog has {all}");
-        return Err(Problem::new("resources", what));
+        return Err(DefinitionProblem::new("resources", what));
     }
     Ok(table)
 }

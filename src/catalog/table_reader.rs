@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::cell::text_cell;
 use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
-use super::toml_fields::Fields;
+use super::toml_fields::TomlFields;
 use crate::domain::ListParams;
 
 /// Columns that Waybill adds to every table; a definition may not use these names.
@@ -75,7 +75,7 @@ struct Child {
 }
 
 /// Reads the table of a resource.
-pub(super) fn read(resource: &str, fields: Fields<'_>, around: &Around<'_>) -> Table {
+pub(super) fn read(resource: &str, fields: TomlFields<'_>, around: &Around<'_>) -> Table {
     let name = fields.text("name").unwrap_or_else(|| resource.to_owned());
     if name != resource {
         identifier(&fields, "name", &name);
@@ -120,7 +120,7 @@ pub(super) fn read(resource: &str, fields: Fields<'_>, around: &Around<'_>) -> T
     Table { name, id_column, columns: columns.read, children, filters, time, search, indexes }
 }
 
-fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Child {
+fn child(name: String, fields: TomlFields<'_>, parent: &Reach<'_>) -> Child {
     let hint = "give the pointer to the array, like from = \"/orderItems\"";
     let from = fields.needed("from", fields.pointer("from", false), hint);
     let depth = from.as_deref().map_or(0, |from| from.split('/').filter(|token| *token == "*").count());
@@ -137,7 +137,7 @@ fn child(name: String, fields: Fields<'_>, parent: &Reach<'_>) -> Child {
     Child { name, from: from.unwrap_or_default(), columns, indexes }
 }
 
-fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Columns {
+fn columns(fields: &TomlFields<'_>, reach: &Reach<'_>) -> Columns {
     let are_unread = fields.has("columns") && fields.table("columns").is_none();
     let mut columns = Columns { are_unread, ..Columns::default() };
     for (name, inner) in fields.named_tables("columns") {
@@ -151,7 +151,7 @@ fn columns(fields: &Fields<'_>, reach: &Reach<'_>) -> Columns {
     columns
 }
 
-fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
+fn column(name: &str, fields: TomlFields<'_>, reach: &Reach<'_>) -> Option<Column> {
     identifier(&fields, "", name);
     if name == reach.id {
         fields.problem("", format!("`{name}` is the id column, which every table has; leave it out here"));
@@ -207,7 +207,7 @@ fn column(name: &str, fields: Fields<'_>, reach: &Reach<'_>) -> Option<Column> {
     Some(Column { name: name.to_owned(), source, kind, zone })
 }
 
-fn above(fields: &Fields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
+fn above(fields: &TomlFields<'_>, reach: &Reach<'_>) -> Option<ColumnSource> {
     let pointer = fields.pointer_to_one("above", false);
     let up = fields.number("up");
     let Some(pointer) = pointer else {
@@ -239,7 +239,7 @@ struct Places<'a> {
 
 impl Places<'_> {
     /// Finds a column by name; reports it if there is none.
-    fn find(&self, fields: &Fields<'_>, at: &str, name: &str) -> Option<Place> {
+    fn find(&self, fields: &TomlFields<'_>, at: &str, name: &str) -> Option<Place> {
         let found = match name.split_once('.') {
             None if name == self.id => Some(Place::Id),
             None => self.columns.has(name).then(|| Place::Column(name.to_owned())),
@@ -256,7 +256,7 @@ impl Places<'_> {
     }
 }
 
-fn filters(fields: &Fields<'_>, places: &Places<'_>) -> Vec<(String, Place)> {
+fn filters(fields: &TomlFields<'_>, places: &Places<'_>) -> Vec<(String, Place)> {
     let mut filters = Vec::new();
     for (name, value) in fields.named("filters") {
         let at = format!("filters.{name}");
@@ -275,18 +275,18 @@ fn filters(fields: &Fields<'_>, places: &Places<'_>) -> Vec<(String, Place)> {
     filters
 }
 
-fn search(fields: &Fields<'_>, places: &Places<'_>) -> Vec<Place> {
+fn search(fields: &TomlFields<'_>, places: &Places<'_>) -> Vec<Place> {
     let names = fields.texts("search").unwrap_or_default();
     names.iter().filter_map(|name| places.find(fields, "search", name)).collect()
 }
 
-fn known(fields: &Fields<'_>, key: &str, names: &[String], columns: &Columns, id: &str) {
+fn known(fields: &TomlFields<'_>, key: &str, names: &[String], columns: &Columns, id: &str) {
     for name in names.iter().filter(|name| *name != id && !columns.has(name)) {
         fields.problem(key, format!("`{name}` is not a column of this table"));
     }
 }
 
-fn can_have_index(fields: &Fields<'_>, indexes: &[String], columns: &Columns) {
+fn can_have_index(fields: &TomlFields<'_>, indexes: &[String], columns: &Columns) {
     let is_json = |index: &&String| columns.kind(index) == Some(ColumnKind::Json);
     for index in indexes.iter().filter(is_json) {
         fields.problem("indexes", format!("`{index}` is JSON and cannot have an index; leave it out"));
@@ -303,7 +303,7 @@ pub fn is_identifier(name: &str) -> bool {
     plain && name.starts_with(|first: char| first.is_ascii_lowercase()) && name.len() <= NAME_MAX
 }
 
-pub(super) fn identifier(fields: &Fields<'_>, key: &str, name: &str) {
+pub(super) fn identifier(fields: &TomlFields<'_>, key: &str, name: &str) {
     if !is_identifier(name) {
         fields
             .problem(key, format!("`{name}` is not a plain SQL name; use a-z, 0-9 and _, a letter first, at most 60"));

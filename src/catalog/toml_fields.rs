@@ -9,24 +9,24 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use toml::{Table, Value};
 
-use super::Problem;
+use super::DefinitionProblem;
 use crate::domain::parse_duration;
 
 /// Collects the problems of one definition.
 #[derive(Default)]
-pub(super) struct Collector(RefCell<Vec<Problem>>);
+pub(super) struct ProblemCollector(RefCell<Vec<DefinitionProblem>>);
 
-impl Collector {
+impl ProblemCollector {
     /// Adds a problem with a dotted key, unless it is already there.
     pub(super) fn add(&self, key: String, what: impl Display) {
-        let problem = Problem::new(key, what);
+        let problem = DefinitionProblem::new(key, what);
         let mut problems = self.0.borrow_mut();
         if !problems.contains(&problem) {
             problems.push(problem);
         }
     }
 
-    pub(super) fn into_inner(self) -> Vec<Problem> {
+    pub(super) fn into_inner(self) -> Vec<DefinitionProblem> {
         self.0.into_inner()
     }
 }
@@ -59,18 +59,18 @@ const HOMES: [(&str, &str); 23] = [
 ];
 
 /// A table, its dotted key, and the keys read so far.
-pub(super) struct Fields<'a> {
+pub(super) struct TomlFields<'a> {
     at: String,
     table: &'a Table,
     asked: RefCell<Vec<&'static str>>,
     /// Missing required keys, each with a hint. Reported at the end, as the key may be there under a misspelt name.
     missing: RefCell<Vec<(&'static str, String)>>,
-    pub(super) problems: &'a Collector,
+    pub(super) problems: &'a ProblemCollector,
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn new(at: impl Into<String>, table: &'a Table, problems: &'a Collector) -> Fields<'a> {
-        Fields { at: at.into(), table, asked: RefCell::default(), missing: RefCell::default(), problems }
+impl<'a> TomlFields<'a> {
+    pub(super) fn new(at: impl Into<String>, table: &'a Table, problems: &'a ProblemCollector) -> TomlFields<'a> {
+        TomlFields { at: at.into(), table, asked: RefCell::default(), missing: RefCell::default(), problems }
     }
 
     /// The dotted key of one of its keys.
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
         self.table.contains_key(key)
     }
 
-    /// Marks a key as required: [`Fields::end`] reports it if it is missing.
+    /// Marks a key as required: [`TomlFields::end`] reports it if it is missing.
     pub(super) fn needed<T>(&self, key: &'static str, found: Option<T>, hint: &str) -> Option<T> {
         if found.is_none() && !self.has(key) {
             self.missing.borrow_mut().push((key, hint.to_owned()));
@@ -122,7 +122,7 @@ impl<'a> Fields<'a> {
         self.get(key).map(|value| self.texts_of(key, value))
     }
 
-    /// Like [`Fields::texts`], but the list must not be empty.
+    /// Like [`TomlFields::texts`], but the list must not be empty.
     pub(super) fn some_texts(&self, key: &'static str) -> Option<Vec<String>> {
         let texts = self.texts(key)?;
         if matches!(self.table.get(key), Some(Value::Array(elements)) if elements.is_empty()) {
@@ -236,9 +236,9 @@ impl<'a> Fields<'a> {
     }
 
     /// A table under a key.
-    pub(super) fn table(&self, key: &'static str) -> Option<Fields<'a>> {
+    pub(super) fn table(&self, key: &'static str) -> Option<TomlFields<'a>> {
         match self.get(key)? {
-            Value::Table(table) => Some(Fields::new(self.at(key), table, self.problems)),
+            Value::Table(table) => Some(TomlFields::new(self.at(key), table, self.problems)),
             other => {
                 self.wrong(key, "a table", other);
                 None
@@ -252,13 +252,13 @@ impl<'a> Fields<'a> {
         fields.table.iter().map(|(name, value)| (name.clone(), value)).collect()
     }
 
-    /// Like [`Fields::named`], for tables. None: the value is not a table, which was reported.
-    pub(super) fn named_tables(&self, key: &'static str) -> Vec<(String, Option<Fields<'a>>)> {
+    /// Like [`TomlFields::named`], for tables. None: the value is not a table, which was reported.
+    pub(super) fn named_tables(&self, key: &'static str) -> Vec<(String, Option<TomlFields<'a>>)> {
         let mut found = Vec::new();
         for (name, value) in self.named(key) {
             let at = format!("{key}.{name}");
             let inner = match value {
-                Value::Table(table) => Some(Fields::new(self.at(&at), table, self.problems)),
+                Value::Table(table) => Some(TomlFields::new(self.at(&at), table, self.problems)),
                 other => {
                     self.wrong(&at, "a table", other);
                     None
@@ -269,7 +269,7 @@ impl<'a> Fields<'a> {
         found
     }
 
-    /// Like [`Fields::named`], for texts or lists of texts.
+    /// Like [`TomlFields::named`], for texts or lists of texts.
     pub(super) fn named_texts(&self, key: &'static str) -> Vec<(String, Vec<String>)> {
         let texts = |(name, value): (String, &Value)| {
             let texts = self.texts_of(&format!("{key}.{name}"), value);

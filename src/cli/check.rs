@@ -17,7 +17,7 @@ use super::output::Out;
 use super::table::{self, Mark};
 use crate::app::{self, App, CheckLevel, Finding, Holder};
 use crate::catalog::openapi_check::ApiDescription;
-use crate::catalog::{self, Draft, Problem};
+use crate::catalog::{self, DefinitionDraft, DefinitionProblem};
 use crate::config::{Config, MasterKeySource};
 use crate::domain::Clock;
 use crate::domain::clock::rfc3339;
@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     if !draft.is_sound() {
         // Reported together with the other problems.
         let problems = compared.iter().flat_map(|compared| &compared.problems);
-        problems.for_each(|Problem { key, what }| draft.add(key, what));
+        problems.for_each(|DefinitionProblem { key, what }| draft.add(key, what));
     }
     let definitions = draft.definitions().to_vec();
     let config = draft.finish()?;
@@ -92,7 +92,7 @@ fn read_openapi(file: &Path) -> Result<ApiDescription, CommandError> {
 }
 
 /// Definitions and rate rules of the configuration that have no effect.
-fn without_effect(config: &Config, drafts: &[Draft]) -> anyhow::Result<Vec<Finding>> {
+fn without_effect(config: &Config, drafts: &[DefinitionDraft]) -> anyhow::Result<Vec<Finding>> {
     let off = drafts.iter().filter(|draft| !draft.is_wanted).map(|draft| {
         let what = "is defined but not among `resources`: it is not synced".to_owned();
         Finding::ok(format!("resource {}", draft.definition.name), what)
@@ -108,11 +108,11 @@ fn without_effect(config: &Config, drafts: &[Draft]) -> anyhow::Result<Vec<Findi
 /// A resource, and where it contradicts the API's OpenAPI document: APIs silently ignore unknown parameters.
 struct Compared {
     name: String,
-    problems: Vec<Problem>,
+    problems: Vec<DefinitionProblem>,
 }
 
 impl Compared {
-    fn new(draft: &Draft, api: &ApiDescription) -> Compared {
+    fn new(draft: &DefinitionDraft, api: &ApiDescription) -> Compared {
         Compared { name: draft.definition.name.clone(), problems: api.check(draft) }
     }
 
@@ -121,7 +121,7 @@ impl Compared {
             let what = "its paths and parameters are in the API's OpenAPI document".to_owned();
             return vec![Finding::ok(format!("resource {}", self.name), what)];
         }
-        let finding = |problem: Problem| Finding::fail(config.place(&problem.key), problem.to_string());
+        let finding = |problem: DefinitionProblem| Finding::fail(config.place(&problem.key), problem.to_string());
         self.problems.into_iter().map(finding).collect()
     }
 }

@@ -8,7 +8,7 @@ use super::command_error::{CommandError, CommandResult};
 use super::in_use::{self, Alternative};
 use super::log::{self, Voice};
 use crate::app::{self, App, NoSuchShop, Selection};
-use crate::config::{Config, ConfigError, Draft};
+use crate::config::{Config, ConfigDraft, ConfigError};
 use crate::service::Service;
 use crate::service::validation::TextRule;
 
@@ -31,8 +31,8 @@ pub(super) fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, Com
 }
 
 /// The configuration, including the checks that only the sink can make, before anything starts.
-pub(super) fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
-    let mut draft = Draft::read(path, environment)?;
+pub(super) fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<ConfigDraft, ConfigError> {
+    let mut draft = ConfigDraft::read(path, environment)?;
     app::schema::check(&mut draft);
     Ok(draft)
 }

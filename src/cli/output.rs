@@ -12,7 +12,7 @@ use serde::Serialize;
 use tracing::Level;
 
 use super::log::{self, Stream};
-use super::table::{self, Cell, Page};
+use super::table::{self, OutputPage, TableCell};
 
 /// Width of a terminal that does not report its own.
 const WIDTH_DEFAULT: usize = 80;
@@ -88,24 +88,24 @@ impl Out {
     ///
     /// # Errors
     /// As [`Out::line`].
-    pub(super) fn table<C: Clone + Into<Cell>>(&mut self, heads: &[&str], rows: &[Vec<C>]) -> io::Result<()> {
-        let rows: Vec<Vec<Cell>> =
+    pub(super) fn table<C: Clone + Into<TableCell>>(&mut self, heads: &[&str], rows: &[Vec<C>]) -> io::Result<()> {
+        let rows: Vec<Vec<TableCell>> =
             rows.iter().map(|row| row.iter().map(|cell| cell.clone().into()).collect()).collect();
-        let page = Page { width: self.is_terminal.then(terminal_width), has_colors: self.has_colors() };
+        let page = OutputPage { width: self.is_terminal.then(terminal_width), has_colors: self.has_colors() };
         let lines = table::render(heads, &rows, page);
         lines.into_iter().try_for_each(|line| self.line(line))
     }
 
     /// The rows to show as an example: all, or `blocks_max` if each would be a block of lines.
-    pub(super) fn example<'a, C: Clone + Into<Cell>>(
+    pub(super) fn example<'a, C: Clone + Into<TableCell>>(
         &self,
         heads: &[&str],
         rows: &'a [Vec<C>],
         blocks_max: usize,
     ) -> &'a [Vec<C>] {
-        let cells: Vec<Vec<Cell>> =
+        let cells: Vec<Vec<TableCell>> =
             rows.iter().map(|row| row.iter().map(|cell| cell.clone().into()).collect()).collect();
-        let page = Page { width: self.is_terminal.then(terminal_width), has_colors: false };
+        let page = OutputPage { width: self.is_terminal.then(terminal_width), has_colors: false };
         let shown = if table::side_by_side(heads, &cells, page).is_some() { rows.len() } else { blocks_max };
         rows.get(..shown).unwrap_or(rows)
     }

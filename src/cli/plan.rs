@@ -16,7 +16,7 @@ use super::shutdown;
 use crate::app::{App, NoSuchShop};
 use crate::domain::Mode;
 use crate::service::ServiceError;
-use crate::service::plan::{Ask, BASIS_GIVEN, Plan, Rows, stream_name};
+use crate::service::plan::{Ask, AssumedRows, BASIS_GIVEN, Plan, stream_name};
 
 /// Advice while a server is running.
 const BESIDE_SERVER: &str = "It has no call for a plan; GET /api/v1/runs has a forecast of each walk in progress. To plan, \
@@ -53,8 +53,8 @@ pub(super) struct Args {
 }
 
 /// Reads `--rows`: a number for all streams, or for those of one resource.
-fn rows(arguments: &[String]) -> Result<Rows, CommandError> {
-    let mut rows = Rows::default();
+fn rows(arguments: &[String]) -> Result<AssumedRows, CommandError> {
+    let mut rows = AssumedRows::default();
     for argument in arguments {
         let (name, count) = argument.rsplit_once('=').map_or((None, argument.as_str()), |(name, n)| (Some(name), n));
         let count: u64 = count.parse().map_err(|_| {

@@ -18,7 +18,7 @@ use super::open::configure;
 use super::output::Out;
 use super::shutdown;
 use crate::app::{App, Holder, secret_file};
-use crate::config::{Config, ConfigError, Draft};
+use crate::config::{Config, ConfigDraft, ConfigError};
 use crate::domain::Clock;
 use crate::domain::clock::{Millis, rfc3339};
 use crate::service::{KeyRecord, KeyView, NewKey, Scope, Service};
@@ -118,7 +118,7 @@ fn config(args: Args, path: Option<&Path>) -> Result<Config, CommandError> {
     let Some(listen) = args.listen else { return configure(path, Voice::Service) };
     let mut environment = super::open::environment();
     environment.insert(LISTEN_VARIABLE.to_owned(), listen);
-    let config = super::open::draft(path, &environment).and_then(Draft::finish).map_err(|mut error| {
+    let config = super::open::draft(path, &environment).and_then(ConfigDraft::finish).map_err(|mut error| {
         if let ConfigError::Problems(problems) = &mut error {
             let ours = problems.iter_mut().filter(|problem| problem.place == LISTEN_VARIABLE);
             ours.for_each(|problem| "--listen".clone_into(&mut problem.place));

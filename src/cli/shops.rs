@@ -16,7 +16,7 @@ use super::in_use::Alternative;
 use super::log::Voice;
 use super::open::{Installation, at_rest, configure, nothing_yet, ruled};
 use super::output::{Out, print_stderr};
-use super::table::{self, Cell, Mark};
+use super::table::{self, Mark, TableCell};
 use super::{secret_input, shutdown};
 use crate::app;
 use crate::domain::clock::rfc3339;
@@ -221,13 +221,13 @@ fn list(service: &Service, json: bool, installation: &Installation, out: &mut Ou
         [] => format!("all ({})", configured.join(" ")),
         names => names.join(" "),
     };
-    let rows: Vec<Vec<Cell>> = shops
+    let rows: Vec<Vec<TableCell>> = shops
         .iter()
         .map(|shop| {
             vec![
                 shop.id.clone().into(),
                 shop.name.clone().into(),
-                Cell::new(state(&shop.state), urgency(&shop.state)),
+                TableCell::new(state(&shop.state), urgency(&shop.state)),
                 shop.client_id.clone().into(),
                 resources(shop).into(),
                 rfc3339(shop.created_at).into(),

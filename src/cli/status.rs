@@ -15,7 +15,7 @@ use super::open::{Installation, configure, nothing_yet};
 use super::output::Out;
 use super::server::{Key, RemoteServer, ServerAnswer};
 use super::shutdown;
-use super::table::{self, Cell, Mark};
+use super::table::{self, Mark, TableCell};
 use crate::app::{self, App};
 use crate::config::Config;
 use crate::domain::clock::Millis;
@@ -191,7 +191,7 @@ fn show(given: &Given, json: bool, out: &mut Out) -> CommandResult {
 
 fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> CommandResult {
     let heads = ["shop", "name", "resource", "state", "last success", "last error"];
-    let rows: Vec<Vec<Cell>> = shown
+    let rows: Vec<Vec<TableCell>> = shown
         .shops
         .iter()
         .flat_map(|shop| shop.resources_health.iter().map(|resource| row(shop, resource, given.now)))
@@ -208,7 +208,7 @@ fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> CommandResu
     Ok(())
 }
 
-fn row(shop: &ShownShop, resource: &ShownResource, now: Millis) -> Vec<Cell> {
+fn row(shop: &ShownShop, resource: &ShownResource, now: Millis) -> Vec<TableCell> {
     let ago = |ms: i64| format!("{} ago", rough_duration(ms));
     let error = resource.last_error.as_ref();
     let error = error.map(|error| format!("{}: {}", ago(now.saturating_sub(error.at.as_millisecond())), error.text));
@@ -217,7 +217,7 @@ fn row(shop: &ShownShop, resource: &ShownResource, now: Millis) -> Vec<Cell> {
         shop.id.as_str().into(),
         shop.name.as_str().into(),
         resource.resource.as_str().into(),
-        Cell::new(resource.state.as_str(), mark(&resource.state)),
+        TableCell::new(resource.state.as_str(), mark(&resource.state)),
         age.map_or_else(|| "never".to_owned(), |age| ago(age.saturating_mul(1000))).into(),
         error.unwrap_or_default().into(),
     ]

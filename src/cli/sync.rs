@@ -12,7 +12,7 @@ use super::output::{Out, print_stderr};
 use super::progress::Bars;
 use super::remaining::Remaining;
 use super::shutdown;
-use super::table::{self, Cell, Mark};
+use super::table::{self, Mark, TableCell};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::clock::Millis;
@@ -196,18 +196,19 @@ fn refusals<'a>(shops: impl IntoIterator<Item = &'a Shop>) -> Vec<String> {
 }
 
 fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult {
-    let rows: Vec<Vec<Cell>> = runs
+    let rows: Vec<Vec<TableCell>> = runs
         .iter()
         .map(|view| {
             let run = &view.run;
             let stream = format!("{} {}", run.stream.resource, run.stream.combination);
             let counts = [run.pages, run.listed, run.new, run.changed, run.fetched, run.gone, run.written];
-            let mut row =
-                [run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()].map(Cell::from).to_vec();
-            row.push(Cell::new(run.state.name(), urgency(run)));
-            row.extend(counts.map(|count| Cell::from(count.to_string())));
+            let mut row = [run.id.to_string(), name(view, watched).to_owned(), stream.trim().to_owned()]
+                .map(TableCell::from)
+                .to_vec();
+            row.push(TableCell::new(run.state.name(), urgency(run)));
+            row.extend(counts.map(|count| TableCell::from(count.to_string())));
             let parked = if run.parked_in_all() > 0 { Mark::Bad } else { Mark::Plain };
-            row.push(Cell::new(run.parked_in_all().to_string(), parked));
+            row.push(TableCell::new(run.parked_in_all().to_string(), parked));
             row.push(run.error.clone().unwrap_or_default().into());
             row
         })

@@ -54,38 +54,38 @@ impl Mark {
 
 /// One field of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cell {
+pub(super) struct TableCell {
     text: String,
     mark: Mark,
 }
 
-impl Cell {
-    pub(super) fn new(text: impl Into<String>, mark: Mark) -> Cell {
-        Cell { text: clean(&text.into()), mark }
+impl TableCell {
+    pub(super) fn new(text: impl Into<String>, mark: Mark) -> TableCell {
+        TableCell { text: clean(&text.into()), mark }
     }
 }
 
-impl<T: Into<String>> From<T> for Cell {
-    fn from(text: T) -> Cell {
-        Cell::new(text, Mark::Plain)
+impl<T: Into<String>> From<T> for TableCell {
+    fn from(text: T) -> TableCell {
+        TableCell::new(text, Mark::Plain)
     }
 }
 
 /// Output properties of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct OutputPage {
     /// None: no terminal, so no limit.
     pub(super) width: Option<usize>,
     pub(super) has_colors: bool,
 }
 
 /// Renders rows as a table, or as blocks if a table would be too wide.
-pub(super) fn render(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
+pub(super) fn render(heads: &[&str], rows: &[Vec<TableCell>], page: OutputPage) -> Vec<String> {
     side_by_side(heads, rows, page).unwrap_or_else(|| blocks(heads, rows, page))
 }
 
 /// Renders rows as a table; None if it would be too wide.
-pub(super) fn side_by_side(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Option<Vec<String>> {
+pub(super) fn side_by_side(heads: &[&str], rows: &[Vec<TableCell>], page: OutputPage) -> Option<Vec<String>> {
     let least = |at: usize| {
         let texts = || std::iter::once(heads.get(at).copied().unwrap_or_default()).chain(column(rows, at));
         let whole = texts().map(measure_text_width).max().unwrap_or(0);
@@ -103,11 +103,11 @@ pub(super) fn side_by_side(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Op
     (!is_wrong).then_some(lines)
 }
 
-fn column(rows: &[Vec<Cell>], at: usize) -> impl Iterator<Item = &str> {
+fn column(rows: &[Vec<TableCell>], at: usize) -> impl Iterator<Item = &str> {
     rows.iter().filter_map(move |row| row.get(at)).map(|cell| cell.text.as_str())
 }
 
-fn table(heads: &[&str], rows: &[Vec<Cell>], least: &[usize], page: Page) -> Vec<String> {
+fn table(heads: &[&str], rows: &[Vec<TableCell>], least: &[usize], page: OutputPage) -> Vec<String> {
     let gap = ContentLineStyle::none().junction(' ');
     let rule = LineStyle::none().fill('-').junction(' ');
     let mut table = Table::new();
@@ -146,7 +146,7 @@ fn table(heads: &[&str], rows: &[Vec<Cell>], least: &[usize], page: Page) -> Vec
 }
 
 /// Renders each row as a block. Values are left to the terminal to wrap, so that they can be copied.
-fn blocks(heads: &[&str], rows: &[Vec<Cell>], page: Page) -> Vec<String> {
+fn blocks(heads: &[&str], rows: &[Vec<TableCell>], page: OutputPage) -> Vec<String> {
     let widest = heads.iter().map(|head| measure_text_width(head)).max().unwrap_or(0);
     let mut lines = Vec::new();
     for row in rows {
@@ -186,19 +186,19 @@ pub(super) fn clean(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cell, Mark, Page, clean, render, wrap};
+    use super::{Mark, OutputPage, TableCell, clean, render, wrap};
     use console::{measure_text_width, strip_ansi_codes};
     use proptest::prelude::{prop_assert, proptest};
 
-    fn row(cells: &[&str]) -> Vec<Cell> {
-        cells.iter().map(|text| Cell::from(*text)).collect()
+    fn row(cells: &[&str]) -> Vec<TableCell> {
+        cells.iter().map(|text| TableCell::from(*text)).collect()
     }
 
-    fn plain(width: usize) -> Page {
-        Page { width: Some(width), has_colors: false }
+    fn plain(width: usize) -> OutputPage {
+        OutputPage { width: Some(width), has_colors: false }
     }
 
-    const WHOLE: Page = Page { width: None, has_colors: false };
+    const WHOLE: OutputPage = OutputPage { width: None, has_colors: false };
 
     #[test]
     fn columns_align_and_text_wraps_between_words() {
@@ -244,13 +244,13 @@ mod tests {
 
     #[test]
     fn marks_are_coloured_only_if_colours_are_enabled() {
-        let rows = [vec![Cell::from("x"), Cell::new("failed", Mark::Bad)]];
+        let rows = [vec![TableCell::from("x"), TableCell::new("failed", Mark::Bad)]];
         for width in [None, Some(80), Some(3)] {
-            let colored = render(&["a", "state"], &rows, Page { width, has_colors: true });
+            let colored = render(&["a", "state"], &rows, OutputPage { width, has_colors: true });
             let shown = colored.join("\n");
             assert!(shown.contains("\u{1b}[") && shown.contains("failed"), "{shown:?}");
             let bare: Vec<_> = colored.iter().map(|line| strip_ansi_codes(line).trim_end().to_owned()).collect();
-            assert_eq!(bare, render(&["a", "state"], &rows, Page { width, has_colors: false }));
+            assert_eq!(bare, render(&["a", "state"], &rows, OutputPage { width, has_colors: false }));
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
             width in 10usize..170,
         ) {
             let heads = ["one", "two words", "three", "four", "five"];
-            let rows: Vec<Vec<Cell>> = cells.iter().map(|row| row.iter().map(|cell| Cell::from(cell.as_str())).collect()).collect();
+            let rows: Vec<Vec<TableCell>> = cells.iter().map(|row| row.iter().map(|cell| TableCell::from(cell.as_str())).collect()).collect();
             let lines = render(&heads, &rows, plain(width));
             let all = lines.join("\n");
             for word in cells.iter().flatten().flat_map(|cell| cell.split(' ')).chain(heads.iter().flat_map(|head| head.split(' '))) {

@@ -10,7 +10,7 @@ use super::open::{Installation, at_rest, configure, nothing_yet, start};
 use super::output::{Out, print_stderr};
 use super::progress::Bars;
 use super::shutdown;
-use super::table::{self, Cell, Mark};
+use super::table::{self, Mark, TableCell};
 use super::watch::{Ended, Watched, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::{Completeness, Shop};
@@ -167,14 +167,14 @@ fn complain(found: &[(Shop, Completeness)]) {
 fn show(found: &[(Shop, Completeness)], out: &mut Out) -> CommandResult {
     let heads =
         ["shop", "name", "resource", "listed", "read", "in sink", "pending", "parked", "gone", "missing", "complete"];
-    let rows: Vec<Vec<Cell>> = found
+    let rows: Vec<Vec<TableCell>> = found
         .iter()
         .map(|(shop, of)| {
             let counts = [of.listed, of.stored, of.in_sink, of.pending, of.parked, of.gone, of.missing];
             let names = [shop.id.clone(), shop.name.clone(), of.resource.clone()];
             let complete = of.incomplete_reason().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
-            let plain = names.into_iter().chain(counts.map(|count| count.to_string())).map(Cell::from);
-            plain.chain([Cell::new(complete, urgency(of))]).collect()
+            let plain = names.into_iter().chain(counts.map(|count| count.to_string())).map(TableCell::from);
+            plain.chain([TableCell::new(complete, urgency(of))]).collect()
         })
         .collect();
     out.table(&heads, &rows)?;

@@ -1,6 +1,6 @@
 //! The checked form: what the parts of the program are built from.
 //!
-//! [`super::Draft::finish`] makes it, after every value was checked. `Debug` shows no secret.
+//! [`super::ConfigDraft::finish`] makes it, after every value was checked. `Debug` shows no secret.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::problem::{ConfigError, Problem};
-use super::settings::Lines;
+use super::problem::{ConfigError, ConfigProblem};
+use super::settings::KeyLines;
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::schedule::Timetable;
 use crate::domain::{Auth, SourceUrl};
@@ -20,9 +20,9 @@ use crate::domain::{Auth, SourceUrl};
 pub struct Config {
     /// The file that was read; None: defaults and environment only.
     pub file: Option<PathBuf>,
-    pub(crate) lines: Lines,
+    pub(crate) lines: KeyLines,
     /// Why nothing can be synced from this source.
-    pub(crate) unnamed: Option<Problem>,
+    pub(crate) unnamed: Option<ConfigProblem>,
     /// Where the embedded store lives.
     pub data_dir: PathBuf,
     pub master_key: MasterKeySource,

@@ -1,7 +1,7 @@
 //! A configuration under construction: what could be read, and the problems so far.
 //!
 //! Reading continues after a problem, and other parts may check what could be read (the sink its tables, `waybill check`
-//! an OpenAPI document), so that all problems are reported at once. Only [`Draft::finish`] makes a [`Config`].
+//! an OpenAPI document), so that all problems are reported at once. Only [`ConfigDraft::finish`] makes a [`Config`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,26 +27,26 @@ impl Config {
     /// # Errors
     /// [`ConfigError::File`] if a named file cannot be read, otherwise [`ConfigError::Problems`] with every problem.
     pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
-        Draft::read(path, environment)?.finish()
+        ConfigDraft::read(path, environment)?.finish()
     }
 }
 
 /// A configuration under construction.
-pub struct Draft {
+pub struct ConfigDraft {
     settings: Settings,
     /// None only if there is at least one problem.
     config: Option<Config>,
-    definitions: Vec<catalog::Draft>,
+    definitions: Vec<catalog::DefinitionDraft>,
     mysql_url: Option<SecretString>,
     mysql_ca_file: Option<PathBuf>,
 }
 
-impl Draft {
+impl ConfigDraft {
     /// Reads like [`Config::load`].
     ///
     /// # Errors
     /// [`ConfigError::File`] if a named file cannot be read.
-    pub fn read(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Draft, ConfigError> {
+    pub fn read(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<ConfigDraft, ConfigError> {
         let from_variable = environment.get("WAYBILL_CONFIG").filter(|text| !text.is_empty()).map(PathBuf::from);
         let named = path.map(Path::to_path_buf).or(from_variable);
         let file = named.clone().unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
@@ -65,7 +65,7 @@ impl Draft {
     }
 
     /// The definitions of the resources to sync and all others in the file, as far as they could be read.
-    pub fn definitions(&self) -> &[catalog::Draft] {
+    pub fn definitions(&self) -> &[catalog::DefinitionDraft] {
         &self.definitions
     }
 
@@ -101,7 +101,7 @@ impl Draft {
     }
 }
 
-fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Draft {
+fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap<String, String>) -> ConfigDraft {
     let mysql_url = mysql::mysql_url(&mut settings);
     let named = mysql_url.clone().flatten();
     let mysql_ca_file = paths::file(&mut settings, "mysql.ca_file");
@@ -111,7 +111,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
         Err(what) => {
             settings.problem("built-in".to_owned(), what);
             let (mysql_url, mysql_ca_file) = (named, named_ca_file);
-            return Draft { settings, config: None, definitions: Vec::new(), mysql_url, mysql_ca_file };
+            return ConfigDraft { settings, config: None, definitions: Vec::new(), mysql_url, mysql_ca_file };
         }
     };
     let unnamed = foreign::unnamed(&mut settings, &defaults);
@@ -158,7 +158,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
         })
     };
     let config = complete();
-    Draft { settings, config, definitions, mysql_url: named, mysql_ca_file: named_ca_file }
+    ConfigDraft { settings, config, definitions, mysql_url: named, mysql_ca_file: named_ca_file }
 }
 
 /// The resources to sync. Duplicates are reported and dropped.

@@ -7,7 +7,7 @@
 use url::Url;
 
 use super::checked::SourceSettings;
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 use super::settings::Settings;
 use crate::catalog::{self, SourceDefaults};
 use crate::domain::source_access::is_loopback;
@@ -30,7 +30,7 @@ fn base(settings: &Settings, defaults: &SourceDefaults) -> Option<Url> {
 }
 
 /// Why nothing can be synced: the default resources belong to the built-in marketplace.
-pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Option<Problem> {
+pub(super) fn unnamed(settings: &mut Settings, defaults: &SourceDefaults) -> Option<ConfigProblem> {
     if settings.is_set("resources") || !is_foreign(settings, defaults) {
         return None;
     }

@@ -26,5 +26,5 @@ mod source;
 mod values;
 
 pub use checked::{Config, Limits, Log, LogFormat, MasterKeySource, SourceSettings};
-pub use draft::{Draft, FILE_DEFAULT};
-pub use problem::{ConfigError, Problem};
+pub use draft::{ConfigDraft, FILE_DEFAULT};
+pub use problem::{ConfigError, ConfigProblem};

@@ -8,7 +8,7 @@ use crate::domain::terminal::is_unsafe;
 
 /// One problem: where, what, and the fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// `waybill.toml:7`, a variable's name, or `built-in`.
     pub place: String,
     /// The line in the file, if it concerns one.
@@ -17,7 +17,7 @@ pub struct Problem {
     pub what: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The text may quote the file, so unsafe characters are escaped.
         let letters = self.place.chars().chain(": ".chars()).chain(self.what.chars());
@@ -34,13 +34,13 @@ pub enum ConfigError {
     #[error("{}: cannot read the configuration file: {error}; name a readable one with --config or WAYBILL_CONFIG", path.display())]
     File { path: PathBuf, error: io::Error },
     /// Every problem found.
-    #[error("{}", Listed(.0))]
-    Problems(Vec<Problem>),
+    #[error("{}", ProblemLines(.0))]
+    Problems(Vec<ConfigProblem>),
 }
 
-struct Listed<'a>(&'a [Problem]);
+struct ProblemLines<'a>(&'a [ConfigProblem]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for ProblemLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, plural) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
         write!(f, "{count} problem{plural} in the configuration:")?;

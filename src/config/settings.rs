@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Kind, PREFIX, VARIABLES_ONLY, variable};
-use super::problem::Problem;
+use super::problem::ConfigProblem;
 use super::raw::{Raw, from_file, from_variable};
 use super::values;
 use crate::catalog::{self, did_you_mean, nearest, unknown_key};
@@ -27,9 +27,9 @@ struct Setting {
 
 /// The line of each key of a file. `Debug` hides them: they are not part of the configuration.
 #[derive(Clone, Default)]
-pub(crate) struct Lines(BTreeMap<String, usize>);
+pub(crate) struct KeyLines(BTreeMap<String, usize>);
 
-impl Lines {
+impl KeyLines {
     /// The line of a dotted key, or of the nearest enclosing table in the file.
     pub(super) fn of(&self, key: &str) -> Option<usize> {
         let around = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(outer, _)| outer));
@@ -37,9 +37,9 @@ impl Lines {
     }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for KeyLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lines")
+        f.write_str("KeyLines")
     }
 }
 
@@ -53,10 +53,10 @@ pub(super) struct Settings {
     pub(super) home: Option<String>,
     values: BTreeMap<&'static str, Setting>,
     /// Line of each key of the file, `[resource.*]` and limits included.
-    pub(super) lines: Lines,
+    pub(super) lines: KeyLines,
     /// The `[resource.*]` tables, unchecked.
     pub(super) resources: toml::Table,
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ConfigProblem>,
 }
 
 impl Settings {
@@ -122,11 +122,11 @@ impl Settings {
     }
 
     pub(super) fn problem(&mut self, place: String, what: String) {
-        self.problems.push(Problem { place, line: None, what });
+        self.problems.push(ConfigProblem { place, line: None, what });
     }
 
     /// All problems: those of the file in line order, then the others.
-    pub(super) fn sorted_problems(mut self) -> Vec<Problem> {
+    pub(super) fn sorted_problems(mut self) -> Vec<ConfigProblem> {
         self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         self.problems
     }
@@ -138,19 +138,19 @@ impl Settings {
     }
 
     /// The same problem, without adding it.
-    pub(super) fn problem_with(&self, key: &str, what: impl fmt::Display) -> Problem {
+    pub(super) fn problem_with(&self, key: &str, what: impl fmt::Display) -> ConfigProblem {
         match self.values.get(key) {
             Some(setting) => {
                 let what = if from_environment(setting) { what.to_string() } else { format!("{key}: {what}") };
-                Problem { place: setting.place.clone(), line: setting.line, what }
+                ConfigProblem { place: setting.place.clone(), line: setting.line, what }
             }
             None => self.placed(key, format!("{key}: {what}")),
         }
     }
 
     /// Adds a problem of the catalog.
-    pub(super) fn catalog_problem(&mut self, problem: catalog::Problem) {
-        let catalog::Problem { key, what } = problem;
+    pub(super) fn catalog_problem(&mut self, problem: catalog::DefinitionProblem) {
+        let catalog::DefinitionProblem { key, what } = problem;
         let Some(pattern) = key.strip_prefix("source.limits.") else { return self.problem_at(&key, what) };
         // A pattern has spaces and slashes, so it is a quoted key.
         if self.is_from_environment("source.limits") {
@@ -162,15 +162,15 @@ impl Settings {
     }
 
     /// Places a problem at the line of the key, or of the nearest enclosing table in the file.
-    fn placed(&self, key: &str, what: String) -> Problem {
+    fn placed(&self, key: &str, what: String) -> ConfigProblem {
         match self.lines.of(key) {
             Some(line) => self.at_line(line, what),
-            None => Problem { place: "built-in".to_owned(), line: None, what },
+            None => ConfigProblem { place: "built-in".to_owned(), line: None, what },
         }
     }
 
-    fn at_line(&self, line: usize, what: String) -> Problem {
-        Problem { place: format!("{}:{line}", self.file), line: Some(line), what }
+    fn at_line(&self, line: usize, what: String) -> ConfigProblem {
+        ConfigProblem { place: format!("{}:{line}", self.file), line: Some(line), what }
     }
 
     pub(super) fn is_set(&self, key: &str) -> bool {
@@ -255,7 +255,7 @@ impl Settings {
             match (found, value.get_ref()) {
                 (Some((key, kind)), value) => match from_file(*kind, value) {
                     Ok(raw) => {
-                        let Problem { place, line, .. } = self.placed(&path, String::new());
+                        let ConfigProblem { place, line, .. } = self.placed(&path, String::new());
                         self.values.insert(key, Setting { raw, place, line });
                     }
                     Err(_) if path == "resources" && matches!(value, DeValue::Table(_)) => {

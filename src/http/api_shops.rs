@@ -13,7 +13,7 @@ use warp::reply::Response;
 
 use super::api::Api;
 use super::auth::RequiredScope;
-use super::body::Fields;
+use super::body::BodyFields;
 use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::{LIMIT_MAX, Segment};
 use super::reply::{ApiResult, PageForm, Problem, ProblemKind, Reply};
@@ -227,6 +227,6 @@ async fn sync_shop(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiRe
     Reply::json_with(StatusCode::ACCEPTED, &StartedForm { run_ids })
 }
 
-fn take_resources(api: &Api, fields: &mut Fields) -> Option<Vec<String>> {
+fn take_resources(api: &Api, fields: &mut BodyFields) -> Option<Vec<String>> {
     fields.take_list("resources", RESOURCES_MAX, |name| validation::resource(name, &api.definitions))
 }

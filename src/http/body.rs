@@ -1,6 +1,6 @@
 //! Request bodies: read with a size limit and a deadline, then parsed field by field.
 //!
-//! [`capped_json`] and [`capped`] are the only readers of bodies (clippy.toml bans warp's unlimited ones). [`Fields`]
+//! [`capped_json`] and [`capped`] are the only readers of bodies (clippy.toml bans warp's unlimited ones). [`BodyFields`]
 //! collects all errors, so that one response names them all. A body may hold a secret: it is never logged, and wiped on
 //! drop.
 
@@ -25,10 +25,10 @@ use crate::service::FieldError;
 use crate::service::validation::TextRule;
 
 /// An unread request body.
-pub(super) type Body = BoxStream<'static, Result<Bytes, warp::Error>>;
+pub(super) type RequestBody = BoxStream<'static, Result<Bytes, warp::Error>>;
 
 /// Extracts the body without reading it. Must come after path and method.
-pub(super) fn body() -> impl Filter<Extract = (Body,), Error = warp::Rejection> + Clone {
+pub(super) fn body() -> impl Filter<Extract = (RequestBody,), Error = warp::Rejection> + Clone {
     warp::body::stream().map(|stream| {
         let chunks = futures_util::TryStreamExt::map_ok(stream, |mut chunk| {
             let chunk: &mut dyn Buf = &mut chunk;
@@ -39,16 +39,16 @@ pub(super) fn body() -> impl Filter<Extract = (Body,), Error = warp::Rejection> 
 }
 
 /// Reads a JSON object of at most `bytes_max` bytes, chunked or not. An empty body without content type reads as `{}`:
-/// [`Fields`] reports missing fields.
+/// [`BodyFields`] reports missing fields.
 ///
 /// # Errors
 /// 415 not JSON, 413 too large, 408 slower than `deadline`, 400 incomplete, malformed, or a repeated field.
 pub(super) async fn capped_json(
     headers: &HeaderMap,
-    body: Body,
+    body: RequestBody,
     bytes_max: usize,
     deadline: Duration,
-) -> Result<Fields, Problem> {
+) -> Result<BodyFields, Problem> {
     let length = content_length(headers);
     if length.is_some_and(|length| length > bytes_max as u64) {
         return Err(too_large(bytes_max));
@@ -60,7 +60,7 @@ pub(super) async fn capped_json(
     }
     let text = collect_in_time(body, bytes_max, deadline).await?;
     if text.is_empty() {
-        return Ok(Fields::default());
+        return Ok(BodyFields::default());
     }
     expect_json(headers)?;
     let Object(map) = serde_json::from_slice(&text).map_err(|error| {
@@ -71,7 +71,7 @@ pub(super) async fn capped_json(
             format!("the body is {what} (line {}, column {})", error.line(), error.column()),
         )
     })?;
-    Ok(Fields { map, errors: Vec::new(), known: Vec::new() })
+    Ok(BodyFields { map, errors: Vec::new(), known: Vec::new() })
 }
 
 /// Reads a raw body; the caller parses it.
@@ -80,7 +80,7 @@ pub(super) async fn capped_json(
 /// 413, 408 and 400 as [`capped_json`].
 pub(super) async fn capped(
     headers: &HeaderMap,
-    body: Body,
+    body: RequestBody,
     limits: &ServerLimits,
 ) -> Result<Zeroizing<Vec<u8>>, Problem> {
     if content_length(headers).is_some_and(|length| length > limits.body_bytes_max as u64) {
@@ -89,7 +89,11 @@ pub(super) async fn capped(
     collect_in_time(body, limits.body_bytes_max, limits.body_time_max).await
 }
 
-async fn collect_in_time(body: Body, bytes_max: usize, deadline: Duration) -> Result<Zeroizing<Vec<u8>>, Problem> {
+async fn collect_in_time(
+    body: RequestBody,
+    bytes_max: usize,
+    deadline: Duration,
+) -> Result<Zeroizing<Vec<u8>>, Problem> {
     tokio::time::timeout(deadline, collect(body, bytes_max)).await.map_err(|_| {
         Problem::new(
             ProblemKind::RequestTimeout,
@@ -98,7 +102,7 @@ async fn collect_in_time(body: Body, bytes_max: usize, deadline: Duration) -> Re
     })?
 }
 
-async fn collect(mut body: Body, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
+async fn collect(mut body: RequestBody, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let mut text = Zeroizing::new(Vec::new());
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| {
@@ -159,15 +163,15 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// The fields of a request body. Each `take_*` removes one; [`Fields::finish`] rejects the rest.
+/// The fields of a request body. Each `take_*` removes one; [`BodyFields::finish`] rejects the rest.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(super) struct BodyFields {
     map: Map<String, Value>,
     errors: Vec<FieldError>,
     known: Vec<&'static str>,
 }
 
-impl Fields {
+impl BodyFields {
     pub(super) fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
@@ -199,7 +203,7 @@ impl Fields {
         }
     }
 
-    /// As [`Fields::take_text`]; the text is wiped on drop.
+    /// As [`BodyFields::take_text`]; the text is wiped on drop.
     pub(super) fn take_secret(&mut self, field: &'static str, rule: TextRule) -> Option<SecretString> {
         self.take_text(field, rule).map(SecretString::from)
     }

@@ -12,7 +12,7 @@ use warp::reply::Response;
 use super::accept::accepts;
 use super::api::Api;
 use super::auth::RequiredScope;
-use super::body::{Body, body};
+use super::body::{RequestBody, body};
 use super::detached::run_detached;
 use super::idempotency;
 use super::reply::{ApiResult, Problem, ProblemKind, finish};
@@ -46,7 +46,7 @@ where
     matching
         .and(head())
         .and(body())
-        .then(move |target: T, head: RequestHead, body: Body| {
+        .then(move |target: T, head: RequestHead, body: RequestBody| {
             let (api, answer, started) = (Arc::clone(&api), answer.clone(), Instant::now());
             let request_id = head.request_id.clone();
             // Every log line of the request carries its id.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use warp::http::{HeaderMap, Method};
 
 use super::api::Api;
-use super::body::{Body, capped};
+use super::body::{RequestBody, capped};
 use super::detached::run_detached;
 use super::reply::{ApiResult, Problem, ProblemKind, Reply};
 use super::request::ApiRequest;
@@ -67,7 +67,7 @@ where
     }
     // Not copied: the body may hold a secret and is wiped on drop.
     let chunk = Bytes::from_owner(body);
-    let again: Body = futures_util::stream::once(async move { Ok(chunk) }).boxed();
+    let again: RequestBody = futures_util::stream::once(async move { Ok(chunk) }).boxed();
     let doing = async move {
         let outcome = answer(Arc::clone(&api), ApiRequest { head, grant, body: again }).await;
         if let Ok(reply) = &outcome

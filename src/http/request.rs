@@ -3,7 +3,7 @@
 use warp::Filter;
 use warp::http::{HeaderMap, Method};
 
-use super::body::{Body, Fields, capped_json};
+use super::body::{BodyFields, RequestBody, capped_json};
 use super::connection_limits::Peer;
 use super::limits::ServerLimits;
 use super::query::Params;
@@ -54,7 +54,7 @@ fn request_id(headers: &HeaderMap) -> String {
 pub(super) struct ApiRequest {
     pub(super) head: RequestHead,
     pub(super) grant: KeyGrant,
-    pub(super) body: Body,
+    pub(super) body: RequestBody,
 }
 
 impl ApiRequest {
@@ -63,13 +63,13 @@ impl ApiRequest {
     }
 
     /// Reads the JSON body and rejects query parameters: a secret must never be sent in a URI.
-    pub(super) async fn fields(self, limits: &ServerLimits) -> Result<(KeyGrant, Fields), Problem> {
+    pub(super) async fn fields(self, limits: &ServerLimits) -> Result<(KeyGrant, BodyFields), Problem> {
         self.params(&[])?;
         self.only_body(limits).await
     }
 
     /// Reads the JSON body; for endpoints that have read the query themselves.
-    pub(super) async fn only_body(self, limits: &ServerLimits) -> Result<(KeyGrant, Fields), Problem> {
+    pub(super) async fn only_body(self, limits: &ServerLimits) -> Result<(KeyGrant, BodyFields), Problem> {
         let fields = capped_json(&self.head.headers, self.body, limits.body_bytes_max, limits.body_time_max);
         Ok((self.grant, fields.await?))
     }

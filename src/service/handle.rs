@@ -12,7 +12,7 @@ use super::status::Overdue;
 use crate::catalog::Definition;
 use crate::domain::Shop;
 use crate::domain::clock::Millis;
-use crate::sink::{Health, Sink};
+use crate::sink::{Sink, SinkHealth};
 use crate::source::Source;
 use crate::store::Store;
 use crate::sync::Engine;
@@ -24,7 +24,7 @@ pub struct Service {
     pub(super) engine: Engine,
     pub(super) source: Arc<Source>,
     pub(super) sink: Sink,
-    pub(super) sink_health: Health,
+    pub(super) sink_health: SinkHealth,
     pub(super) definitions: Arc<[Arc<Definition>]>,
     /// SHA-256 of the admin key of the configuration.
     pub(super) admin_key: Option<[u8; 32]>,
@@ -51,7 +51,7 @@ pub(crate) struct ServiceDeps {
     pub(crate) engine: Engine,
     pub(crate) source: Arc<Source>,
     pub(crate) sink: Sink,
-    pub(crate) sink_health: Health,
+    pub(crate) sink_health: SinkHealth,
     pub(crate) definitions: Arc<[Arc<Definition>]>,
     pub(crate) admin_key: Option<[u8; 32]>,
     pub(crate) metrics: PrometheusHandle,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Service;
 use crate::domain::clock::{Millis, millis, rfc3339};
-use crate::domain::health::{Change, Code, Fault, Health, Known};
+use crate::domain::health::{Code, Fault, Health, HealthChange, Known};
 use crate::domain::rough_duration;
 use crate::sink::Sink;
 use crate::store::{LOGIN_RULE, StoreError, blocking};
@@ -141,9 +141,9 @@ impl Service {
         }
     }
 
-    fn log_changes(&self, changes: Vec<Change>) {
+    fn log_changes(&self, changes: Vec<HealthChange>) {
         for change in &changes {
-            if let Change::Well { shop_id: Some(shop), resource: Some(resource), .. } = change {
+            if let HealthChange::Well { shop_id: Some(shop), resource: Some(resource), .. } = change {
                 self.engine.log_failures(shop, resource);
             }
         }
@@ -175,11 +175,11 @@ fn clock_text(ahead: Millis) -> String {
     )
 }
 
-fn log_changes(changes: Vec<Change>) {
+fn log_changes(changes: Vec<HealthChange>) {
     let count = changes.len();
     for change in changes.into_iter().take(LOGGED_MAX) {
         match change {
-            Change::Unwell { state, reason } => tracing::warn!(
+            HealthChange::Unwell { state, reason } => tracing::warn!(
                 shop.id = reason.shop_id,
                 resource = reason.resource,
                 state = state.name(),
@@ -188,7 +188,7 @@ fn log_changes(changes: Vec<Change>) {
                 remedy = reason.remedy,
                 "not well"
             ),
-            Change::Well { shop_id, resource, was } => {
+            HealthChange::Well { shop_id, resource, was } => {
                 tracing::info!(shop.id = shop_id, resource, was, "well again");
             }
         }

@@ -30,19 +30,19 @@ pub struct Ask {
     pub resource: Option<String>,
     pub full: bool,
     /// Number of rows of streams that were never walked.
-    pub rows: Rows,
+    pub rows: AssumedRows,
 }
 
 /// Numbers of rows of streams that were never walked.
 #[derive(Clone, Debug, Default)]
-pub struct Rows {
+pub struct AssumedRows {
     /// For each stream that is not named.
     pub each: Option<u64>,
     /// By resource, or by resource and parameters as the plan shows them.
     pub of: BTreeMap<String, u64>,
 }
 
-impl Rows {
+impl AssumedRows {
     fn of(&self, stream: &StreamId) -> Option<u64> {
         let named = self.of.get(&stream_name(stream)).or_else(|| self.of.get(&stream.resource));
         named.copied().or(self.each)
@@ -164,7 +164,12 @@ impl Service {
     }
 
     /// Plans a walk over a list that was never read completely.
-    fn first_walk(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<WalkCalls, StoreError> {
+    fn first_walk(
+        &self,
+        definition: &Definition,
+        stream: &StreamId,
+        asked: &AssumedRows,
+    ) -> Result<WalkCalls, StoreError> {
         let unknown = |basis| WalkCalls { lists: None, details: None, basis };
         let Some(rows) = asked.of(stream) else {
             return Ok(unknown("never walked; give --rows"));
@@ -180,7 +185,12 @@ impl Service {
     }
 
     /// Number of lists of a stream, one per parent: 1 without a parent resource; none: unknown.
-    fn parents(&self, definition: &Definition, stream: &StreamId, asked: &Rows) -> Result<Option<u64>, StoreError> {
+    fn parents(
+        &self,
+        definition: &Definition,
+        stream: &StreamId,
+        asked: &AssumedRows,
+    ) -> Result<Option<u64>, StoreError> {
         let Some(parent) = &definition.parent else { return Ok(Some(1)) };
         let Some(parent) = self.definitions.iter().find(|one| one.name == *parent) else { return Ok(None) };
         let mut count = 0;

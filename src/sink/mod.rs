@@ -19,7 +19,7 @@ pub use archive::Archive;
 pub use error::{SinkError, SinkErrorClass};
 pub use mysql::Mysql;
 pub use page::{Item, ItemPage, ListQuery};
-pub use writer::Health;
+pub use writer::SinkHealth;
 
 /// A sink: MySQL or the embedded archive.
 #[derive(Clone)]

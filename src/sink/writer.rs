@@ -40,7 +40,7 @@ const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
 /// State of the sink, for the status page.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Shared>);
+pub struct SinkHealth(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -57,7 +57,7 @@ struct LastAnswer {
     error: Option<String>,
 }
 
-impl Health {
+impl SinkHealth {
     /// The last failure, until a write succeeds.
     pub fn error(&self) -> Option<String> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
@@ -123,7 +123,7 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 
 /// Writes documents to MySQL until stopped. While one batch is written, the next is decrypted and the previous one
 /// acknowledged, so that the server, the slow part, never waits.
-pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: CancellationToken) {
+pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: SinkHealth, stop: CancellationToken) {
     let acknowledging = JoinSet::new();
     let suspects = BTreeMap::new();
     let refusals = BTreeMap::new();
@@ -148,7 +148,7 @@ pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: Health, stop: Ca
 struct Writer {
     store: Store,
     mysql: Arc<Mysql>,
-    health: Health,
+    health: SinkHealth,
     stop: CancellationToken,
     /// The tables match the definitions.
     prepared: bool,
@@ -207,8 +207,8 @@ impl Writer {
         }
         while let Some((part, repeats_max)) = left.pop() {
             match self.write_part(&part, repeats_max).await {
-                Part::Written => self.acknowledge(&part).await,
-                Part::GivenUp { error, attempts } => {
+                PartResult::Written => self.acknowledge(&part).await,
+                PartResult::GivenUp { error, attempts } => {
                     if let [one] = part.as_slice() {
                         self.give_up(one, &error, attempts).await;
                     } else {
@@ -218,12 +218,12 @@ impl Writer {
                         left.push((first, REPEATS_OF_PART_MAX));
                     }
                 }
-                Part::Stopped => return,
+                PartResult::Stopped => return,
             }
         }
     }
 
-    async fn write_part(&mut self, part: &[OutboxItem], repeats_max: u32) -> Part {
+    async fn write_part(&mut self, part: &[OutboxItem], repeats_max: u32) -> PartResult {
         let entries: Vec<&Entry> = part.iter().filter_map(|item| item.entry.as_ref()).collect();
         let (mut attempts, mut repeats, mut lost, mut reconnect) = (0, 0, 0, RECONNECT_MIN);
         loop {
@@ -233,16 +233,16 @@ impl Writer {
                     if self.health.set(None) {
                         tracing::info!("the sink takes documents again");
                     }
-                    return Part::Written;
+                    return PartResult::Written;
                 }
                 Err(error) => error,
             };
             let wait = match error.class {
-                SinkErrorClass::Poison => return Part::GivenUp { error, attempts },
+                SinkErrorClass::Poison => return PartResult::GivenUp { error, attempts },
                 SinkErrorClass::Repeat | SinkErrorClass::Unknown => {
                     repeats += 1;
                     if repeats >= repeats_max {
-                        return Part::GivenUp { error, attempts };
+                        return PartResult::GivenUp { error, attempts };
                     }
                     Duration::from_millis(fastrand::u64(10..200))
                 }
@@ -254,7 +254,7 @@ impl Writer {
                         lost += u32::from(self.mysql.ping().await.is_ok());
                     }
                     if lost > SUSPECT_AFTER {
-                        return Part::GivenUp { error, attempts };
+                        return PartResult::GivenUp { error, attempts };
                     }
                     reconnect = (reconnect * 2).min(RECONNECT_MAX);
                     reconnect.mul_f64(0.5 + fastrand::f64() / 2.0)
@@ -269,7 +269,7 @@ impl Writer {
                 tracing::warn!(error = error.text, class = ?error.class, "the sink takes no documents; they wait in the outbox");
             }
             if pause(&self.stop, wait).await {
-                return Part::Stopped;
+                return PartResult::Stopped;
             }
         }
     }
@@ -343,7 +343,7 @@ impl Writer {
     }
 }
 
-enum Part {
+enum PartResult {
     Written,
     /// Could not be written as it is: refused, or it lost each race or its connections.
     GivenUp {

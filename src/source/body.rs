@@ -24,7 +24,7 @@ pub(super) async fn read_whole(mut response: Response, limit: usize) -> Result<B
     if length > limit {
         return Err(SourceError::TooLarge { limit });
     }
-    let mut body = Body::new(response.headers(), length, limit);
+    let mut body = PartialBody::new(response.headers(), length, limit);
     let broken = |detail: String| SourceError::Malformed { detail: format!("its body is incomplete: {detail}") };
     loop {
         match response.chunk().await {
@@ -42,7 +42,7 @@ pub(super) async fn read_whole(mut response: Response, limit: usize) -> Result<B
 
 /// Reads what arrives of an error's body, up to `limit` bytes. Never fails.
 pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
-    let mut body = Body::new(response.headers(), 0, limit);
+    let mut body = PartialBody::new(response.headers(), 0, limit);
     while let Ok(Some(chunk)) = response.chunk().await {
         if body.take(&chunk).is_err() {
             break;
@@ -52,26 +52,26 @@ pub(super) async fn read_some(mut response: Response, limit: usize) -> Vec<u8> {
 }
 
 /// A body while it arrives.
-enum Body {
+enum PartialBody {
     Plain(Capped),
     Gzip { decoder: Box<MultiGzDecoder<Capped>>, is_empty: bool },
 }
 
-impl Body {
-    fn new(headers: &HeaderMap, length: usize, limit: usize) -> Body {
+impl PartialBody {
+    fn new(headers: &HeaderMap, length: usize, limit: usize) -> PartialBody {
         let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
         let capped = Capped { bytes: Vec::with_capacity(length), limit, is_full: false };
         if ["gzip", "x-gzip"].iter().any(|name| encoding.eq_ignore_ascii_case(name)) {
-            Body::Gzip { decoder: Box::new(MultiGzDecoder::new(capped)), is_empty: true }
+            PartialBody::Gzip { decoder: Box::new(MultiGzDecoder::new(capped)), is_empty: true }
         } else {
-            Body::Plain(capped)
+            PartialBody::Plain(capped)
         }
     }
 
     fn take(&mut self, part: &[u8]) -> io::Result<()> {
         match self {
-            Body::Plain(capped) => capped.write_all(part),
-            Body::Gzip { decoder, is_empty } => {
+            PartialBody::Plain(capped) => capped.write_all(part),
+            PartialBody::Gzip { decoder, is_empty } => {
                 *is_empty &= part.is_empty();
                 decoder.write_all(part)
             }
@@ -80,24 +80,24 @@ impl Body {
 
     fn is_full(&self) -> bool {
         match self {
-            Body::Plain(capped) => capped.is_full,
-            Body::Gzip { decoder, .. } => decoder.get_ref().is_full,
+            PartialBody::Plain(capped) => capped.is_full,
+            PartialBody::Gzip { decoder, .. } => decoder.get_ref().is_full,
         }
     }
 
     /// The whole body. Fails when a compressed one ends too early or its checksum differs.
     fn end(self) -> io::Result<Vec<u8>> {
         match self {
-            Body::Plain(capped) => Ok(capped.bytes),
-            Body::Gzip { is_empty: true, .. } => Ok(Vec::new()),
-            Body::Gzip { decoder, .. } => Ok(decoder.finish()?.bytes),
+            PartialBody::Plain(capped) => Ok(capped.bytes),
+            PartialBody::Gzip { is_empty: true, .. } => Ok(Vec::new()),
+            PartialBody::Gzip { decoder, .. } => Ok(decoder.finish()?.bytes),
         }
     }
 
     fn so_far(self) -> Vec<u8> {
         match self {
-            Body::Plain(capped) => capped.bytes,
-            Body::Gzip { mut decoder, .. } => {
+            PartialBody::Plain(capped) => capped.bytes,
+            PartialBody::Gzip { mut decoder, .. } => {
                 // Whether the stream is complete does not matter here, only what was decoded.
                 drop(decoder.flush());
                 std::mem::take(&mut decoder.get_mut().bytes)
@@ -137,7 +137,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 
-    use super::Body;
+    use super::PartialBody;
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -148,7 +148,7 @@ mod tests {
     /// Reads a body that arrives in pieces of this size; none: it cannot be read whole.
     fn read(encoding: &'static str, body: &[u8], piece: usize, limit: usize) -> Option<Vec<u8>> {
         let headers: HeaderMap = [(CONTENT_ENCODING, HeaderValue::from_static(encoding))].into_iter().collect();
-        let mut read = Body::new(&headers, 0, limit);
+        let mut read = PartialBody::new(&headers, 0, limit);
         for part in body.chunks(piece) {
             read.take(part).ok()?;
         }

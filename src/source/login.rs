@@ -52,7 +52,7 @@ pub(super) struct Granted {
 }
 
 /// Why there is no token.
-pub(super) enum Failure {
+pub(super) enum LoginFailure {
     /// Refused, blocked, or asked to wait: the error has everything.
     Definite(SourceError),
     /// The host is down or its answer is invalid; the caller counts failures and chooses the pause.
@@ -85,16 +85,16 @@ impl Login {
     }
 
     /// Asks for a token. At most one request leaves.
-    pub(super) async fn ask(&self, credentials: &Credentials) -> Result<Granted, Failure> {
-        let authorization = basic(credentials).map_err(Failure::Definite)?;
-        self.gate().check(Instant::now()).map_err(Failure::Definite)?;
+    pub(super) async fn ask(&self, credentials: &Credentials) -> Result<Granted, LoginFailure> {
+        let authorization = basic(credentials).map_err(LoginFailure::Definite)?;
+        self.gate().check(Instant::now()).map_err(LoginFailure::Definite)?;
         tokio::select! {
             biased;
-            () = self.closed.cancelled() => return Err(Failure::Definite(SourceError::Stopping)),
+            () = self.closed.cancelled() => return Err(LoginFailure::Definite(SourceError::Stopping)),
             () = self.pace.turn() => {}
         }
         let asked_at = Instant::now();
-        self.gate().enter(asked_at).map_err(Failure::Definite)?;
+        self.gate().enter(asked_at).map_err(LoginFailure::Definite)?;
         let request = self
             .http
             .post(self.url.clone())
@@ -113,7 +113,7 @@ impl Login {
                 let what = if error.is_timeout() { "timed out" } else { "cannot be reached" };
                 let host = host_of(&self.url);
                 let text = format!("the login host {host} (source.token_url) {what}: {}", root_cause(&error));
-                return Err(Failure::Unavailable(text));
+                return Err(LoginFailure::Unavailable(text));
             }
         };
         let status = response.status().as_u16();
@@ -121,11 +121,11 @@ impl Login {
         let headers = response.headers().clone();
         self.dates.note(asked, &headers);
         let body = super::body::read_some(response, BODY_MAX).await;
-        self.judge(Answer { status, headers, body, asked_at }, credentials)
+        self.judge(LoginAnswer { status, headers, body, asked_at }, credentials)
     }
 
-    fn judge(&self, answer: Answer, credentials: &Credentials) -> Result<Granted, Failure> {
-        let Answer { status, headers, body, asked_at } = answer;
+    fn judge(&self, answer: LoginAnswer, credentials: &Credentials) -> Result<Granted, LoginFailure> {
+        let LoginAnswer { status, headers, body, asked_at } = answer;
         let now = Instant::now();
         let reason = || {
             let text = problem_text(&body);
@@ -137,20 +137,20 @@ impl Login {
                 text => text.to_owned(),
             }
         };
-        let refused = || Failure::Definite(SourceError::Refused { reason: reason() });
+        let refused = || LoginFailure::Definite(SourceError::Refused { reason: reason() });
         match status {
-            404 => Err(Failure::Definite(self.gate().blocked(now, asked_at))),
-            403 if problem_text(&body).is_empty() => Err(Failure::Definite(self.gate().blocked(now, asked_at))),
+            404 => Err(LoginFailure::Definite(self.gate().blocked(now, asked_at))),
+            403 if problem_text(&body).is_empty() => Err(LoginFailure::Definite(self.gate().blocked(now, asked_at))),
             429 => {
                 let pause = retry_after(&headers, self.dates.now()).unwrap_or(PAUSE_UNREADABLE);
-                Err(Failure::Definite(self.gate().throttled(now, pause)))
+                Err(LoginFailure::Definite(self.gate().throttled(now, pause)))
             }
             _ => {
                 self.gate().answered();
                 match status {
-                    200 => granted(&body, asked_at).map_err(Failure::Unavailable),
+                    200 => granted(&body, asked_at).map_err(LoginFailure::Unavailable),
                     400 | 401 | 403 => Err(refused()),
-                    _ => Err(Failure::Unavailable(reason())),
+                    _ => Err(LoginFailure::Unavailable(reason())),
                 }
             }
         }
@@ -171,7 +171,7 @@ impl Login {
     }
 }
 
-struct Answer {
+struct LoginAnswer {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,

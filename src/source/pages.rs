@@ -8,10 +8,10 @@ use std::fmt::Write;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::envelope::{Found, find_rows, value_at};
+use super::envelope::{FoundRows, find_rows, value_at};
 use super::json::{self, hash};
 use super::outcome::Call;
-pub use super::paging::Answer;
+pub use super::paging::ListResponse;
 use super::paging::{Turn, unnamed};
 pub use super::pointer::id_text;
 use super::pointer::{each_value, kind, shape, tokens};
@@ -19,7 +19,7 @@ use super::position::Position;
 pub use super::position::fill;
 use super::problem::SourceError;
 pub use super::rows::ID_MAX;
-use super::rows::{Rows, time_at};
+use super::rows::{ParsedRows, time_at};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, tolerated};
 use crate::catalog::definition::{Refresh, Until};
@@ -57,22 +57,22 @@ pub fn detail_call(definition: &Definition, id: &str) -> Option<Call> {
 pub fn page(
     definition: &Definition,
     position: &Position,
-    answer: Answer<'_>,
+    answer: ListResponse<'_>,
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Result<Parsed<Page>, SourceError> {
     let ends = &definition.list.ends;
     let (raw, doubt) = match find_rows(definition, answer.body)? {
-        Found::Rows(rows) => (rows, None),
-        Found::Nothing => (Vec::new(), None),
-        Found::Null if ends.null => (Vec::new(), None),
-        Found::EmptyArray if ends.empty_array => (Vec::new(), None),
-        Found::Null => (Vec::new(), Some(other_end(definition, position, "null, not an array", "null = true")?)),
-        Found::EmptyArray => {
+        FoundRows::Rows(rows) => (rows, None),
+        FoundRows::Nothing => (Vec::new(), None),
+        FoundRows::Null if ends.null => (Vec::new(), None),
+        FoundRows::EmptyArray if ends.empty_array => (Vec::new(), None),
+        FoundRows::Null => (Vec::new(), Some(other_end(definition, position, "null, not an array", "null = true")?)),
+        FoundRows::EmptyArray => {
             (Vec::new(), Some(other_end(definition, position, "missing from a bare []", "empty_array = true")?))
         }
     };
     let turn = Turn::after(definition, position, answer, raw.len());
-    let Rows { rows, rejected, hashes, mut left, .. } = Rows::read(definition, position, answer.body, &raw);
+    let ParsedRows { rows, rejected, hashes, mut left, .. } = ParsedRows::read(definition, position, answer.body, &raw);
     left.extend(marked(answer.body));
     let digest = digest(&position.list(), &hashes);
     if ends.repeat && !position.is_first() && !raw.is_empty() && answer.previous == Some(digest.as_str()) {

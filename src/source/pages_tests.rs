@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::{prop_assert, proptest};
 
 use super::SourceError;
-use super::pages::{Answer, Parsed, detail, detail_call, document, list_call, no_list, page};
+use super::pages::{ListResponse, Parsed, detail, detail_call, document, list_call, no_list, page};
 use super::position::{Position, Walk};
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
@@ -58,7 +58,7 @@ pub(super) fn read(definition: &Definition, body: &str) -> Result<Page, SourceEr
 
 fn parse(definition: &Definition, body: &str) -> Result<Parsed<Page>, SourceError> {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    page(definition, &Position::default(), Answer { body: &body, next_link: None, previous: None }, |_| None)
+    page(definition, &Position::default(), ListResponse { body: &body, next_link: None, previous: None }, |_| None)
 }
 
 pub(super) fn ids(page: &Page) -> Vec<&str> {
@@ -327,7 +327,7 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     let answer = |position: &Position, body: &'static str| {
         let body = Bytes::from_static(body.as_bytes());
         let after = |parent: &str| (parent < "b").then(|| "b".to_owned());
-        page(&child, position, Answer { body: &body, next_link: None, previous: None }, after).unwrap().value
+        page(&child, position, ListResponse { body: &body, next_link: None, previous: None }, after).unwrap().value
     };
     let some = answer(&first, r#"{"things":[{"id":"x:y"}]}"#);
     assert_eq!(ids(&some), ["a%3A1/%25:x:y"]);

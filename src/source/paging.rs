@@ -20,7 +20,7 @@ const USUAL_ENDS: [u16; 5] = [400, 404, 410, 416, 422];
 
 /// The answer to a list call.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct ListResponse<'a> {
     pub body: &'a Bytes,
     /// The address in the header `Link` with `rel="next"`.
     pub next_link: Option<&'a str>,
@@ -38,7 +38,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// After a page with this many rows.
-    pub(super) fn after(definition: &Definition, position: &Position, answer: Answer<'_>, rows: usize) -> Turn {
+    pub(super) fn after(definition: &Definition, position: &Position, answer: ListResponse<'_>, rows: usize) -> Turn {
         let (total, mut doubt) = match total(definition, answer.body) {
             Ok(total) => (total.or(position.total()), None),
             Err(error) => (position.total(), Some(doubt_of(error))),
@@ -179,7 +179,7 @@ fn total(definition: &Definition, body: &Bytes) -> Result<Option<u64>, SourceErr
 fn next_page(
     definition: &Definition,
     position: &Position,
-    answer: Answer<'_>,
+    answer: ListResponse<'_>,
     rows: usize,
 ) -> Result<Option<Option<String>>, SourceError> {
     let mark = match &definition.list.pages {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::SourceError;
 use super::json::hash;
-use super::pages::{Answer, end_by_status, list_call, page};
+use super::pages::{ListResponse, end_by_status, list_call, page};
 use super::pages_tests::{definition, ids, listed, read, row_is_document};
 use super::position::Position;
 use crate::catalog::Definition;
@@ -23,7 +23,7 @@ fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<Str
         let query = list_call(definition, &ListParams::default(), &position, 0).query;
         queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let answer = Answer { body: &body, next_link: *next_link, previous: None };
+        let answer = ListResponse { body: &body, next_link: *next_link, previous: None };
         let page = page(definition, &position, answer, |_| None).unwrap().value;
         let Next::More { cursor } = &page.next else { return (queries, page.doubt) };
         position = Position::read(queries.len() as u64 + 1, cursor.as_deref()).unwrap();
@@ -151,7 +151,7 @@ fn usual_ends_of_lists_are_in_doubt_unless_the_definition_names_them() {
     let named = styled(&format!("{pages}\nend = {{ status = [404], null = true, empty_array = true, repeat = true }}"));
     let second = |definition: &Definition| Position::default().after_page(definition, None, 1, None);
     let at_second = |definition: &Definition, body: &'static str, previous: Option<&str>| {
-        let answer = Answer { body: &Bytes::from_static(body.as_bytes()), next_link: None, previous };
+        let answer = ListResponse { body: &Bytes::from_static(body.as_bytes()), next_link: None, previous };
         page(definition, &second(definition), answer, |_| None).map(|parsed| parsed.value)
     };
     for (body, line) in [(r#"{"things":null}"#, "null = true"), ("[]", "empty_array = true")] {
@@ -187,7 +187,7 @@ fn usual_ends_of_lists_are_in_doubt_unless_the_definition_names_them() {
 fn a_bad_row_does_not_affect_the_others() {
     for odd in [&b"NaN"[..], b"\"Andr\xff\"", b"\"a\tb\"", b"[[1 2]]"] {
         let body = [b"{\"things\":[{\"id\":\"1\"},{\"id\":\"2\",\"n\":", odd, b"},{\"id\":\"3\"}]}"].concat();
-        let answer = Answer { body: &Bytes::from(body), next_link: None, previous: None };
+        let answer = ListResponse { body: &Bytes::from(body), next_link: None, previous: None };
         let page = page(&listed(), &Position::default(), answer, |_| None).unwrap().value;
         // A more tolerant parser may accept the second row too.
         assert!(ids(&page).starts_with(&["1"]) && ids(&page).ends_with(&["3"]));

@@ -23,7 +23,7 @@ pub const ID_MAX: usize = 128;
 
 /// The parsed rows of a page.
 #[derive(Default)]
-pub(super) struct Rows {
+pub(super) struct ParsedRows {
     /// In page order, each id once.
     pub(super) rows: Vec<Row>,
     pub(super) rejected: Vec<Rejected>,
@@ -35,9 +35,9 @@ pub(super) struct Rows {
     ids: BTreeMap<String, (usize, BTreeSet<u64>)>,
 }
 
-impl Rows {
-    pub(super) fn read(definition: &Definition, position: &Position, body: &Bytes, raw: &[&[u8]]) -> Rows {
-        let mut read = Rows::default();
+impl ParsedRows {
+    pub(super) fn read(definition: &Definition, position: &Position, body: &Bytes, raw: &[&[u8]]) -> ParsedRows {
+        let mut read = ParsedRows::default();
         raw.iter().for_each(|raw| read.add(definition, position, body, raw));
         read
     }

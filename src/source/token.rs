@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::credentials::{Credentials, Fingerprint, StoredToken, TokenStore};
 use super::http::sensitive;
-use super::login::{Failure, Granted, Login};
+use super::login::{Granted, Login, LoginFailure};
 use super::problem::SourceError;
 use crate::domain::clock::millis;
 use crate::domain::{Backoff, Clock};
@@ -77,7 +77,7 @@ struct InFlightLogin {
     result: LoginReceiver,
 }
 
-struct Refusal {
+struct LoginRefusal {
     secret: Fingerprint,
     reason: String,
 }
@@ -88,7 +88,7 @@ struct ClientState {
     loaded: bool,
     bearer: Option<Arc<Bearer>>,
     login: Option<InFlightLogin>,
-    refusal: Option<Refusal>,
+    refusal: Option<LoginRefusal>,
     /// No login before this instant, and why.
     backoff: Option<(Instant, String)>,
     /// Consecutive logins that brought no token.
@@ -110,7 +110,7 @@ struct Inner {
     logins: AtomicU64,
 }
 
-enum Found {
+enum FoundToken {
     Bearer(Arc<Bearer>),
     Login(LoginReceiver),
 }
@@ -128,8 +128,8 @@ impl Tokens {
     pub(super) async fn bearer(&self, credentials: &Credentials) -> BearerResult {
         self.load(&credentials.client_id);
         match self.find(credentials)? {
-            Found::Bearer(bearer) => Ok(bearer),
-            Found::Login(result) => wait_for_login(result).await,
+            FoundToken::Bearer(bearer) => Ok(bearer),
+            FoundToken::Login(result) => wait_for_login(result).await,
         }
     }
 
@@ -198,7 +198,7 @@ impl Tokens {
         }
     }
 
-    fn find(&self, credentials: &Credentials) -> Result<Found, SourceError> {
+    fn find(&self, credentials: &Credentials) -> Result<FoundToken, SourceError> {
         let now = Instant::now();
         let secret = credentials.fingerprint();
         let mut clients = self.clients();
@@ -211,17 +211,17 @@ impl Tokens {
         if let Some(bearer) = &alive
             && now < bearer.renew_at
         {
-            return Ok(Found::Bearer(Arc::clone(bearer)));
+            return Ok(FoundToken::Bearer(Arc::clone(bearer)));
         }
         let next = if let Some(refusal) = client.refusal.as_ref().filter(|refusal| refusal.secret == secret) {
             Err(SourceError::Refused { reason: refusal.reason.clone() })
         } else if let Some((until, reason)) = client.backoff.as_ref().filter(|(until, _)| now < *until) {
             Err(SourceError::LoginUnavailable { after: *until - now, reason: reason.clone() })
         } else {
-            Ok(Found::Login(self.start_login(client, credentials, secret)))
+            Ok(FoundToken::Login(self.start_login(client, credentials, secret)))
         };
         // Shortly before it expires a token is renewed in the background; it still serves this call.
-        alive.map_or(next, |bearer| Ok(Found::Bearer(bearer)))
+        alive.map_or(next, |bearer| Ok(FoundToken::Bearer(bearer)))
     }
 
     /// Joins the login under way for this secret, or starts one. It runs as a task of its own, so that
@@ -258,7 +258,7 @@ impl Tokens {
         client_id: &str,
         number: u64,
         secret: Fingerprint,
-        answer: Result<Granted, Failure>,
+        answer: Result<Granted, LoginFailure>,
     ) -> (BearerResult, Option<StoredToken>) {
         let now = Instant::now();
         let mut clients = self.clients();
@@ -273,7 +273,7 @@ impl Tokens {
             let bearer = Bearer::new(&granted.token, granted.asked_at, granted.life, Some(secret));
             bearer
                 .map(|bearer| (bearer, granted))
-                .ok_or_else(|| Failure::Unavailable("the token cannot be sent in a header".to_owned()))
+                .ok_or_else(|| LoginFailure::Unavailable("the token cannot be sent in a header".to_owned()))
         });
         match answer {
             Ok((bearer, granted)) => {
@@ -287,13 +287,13 @@ impl Tokens {
                 let expires_at = self.0.clock.now().saturating_add(millis(left));
                 (Ok(bearer), Some(StoredToken { token: granted.token, expires_at }))
             }
-            Err(Failure::Definite(error)) => {
+            Err(LoginFailure::Definite(error)) => {
                 if let SourceError::Refused { reason } = &error {
-                    client.refusal = Some(Refusal { secret, reason: reason.clone() });
+                    client.refusal = Some(LoginRefusal { secret, reason: reason.clone() });
                 }
                 (Err(error), None)
             }
-            Err(Failure::Unavailable(reason)) => {
+            Err(LoginFailure::Unavailable(reason)) => {
                 let after = LOGIN_BACKOFF.pause(client.failures);
                 client.failures += 1;
                 client.backoff = Some((now + after, reason.clone()));

@@ -22,7 +22,7 @@ pub(crate) struct DocumentHead {
 /// The head of an outbox record; a sealed part may follow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(crate) enum Head {
+pub(crate) enum EntryHead {
     Document(DocumentHead),
     Listing { shop: String, resource: String, id: String, no_longer_listed_at: Option<i64> },
     Checkpoint { stream: StreamId, checkpoint: Checkpoint },

@@ -17,7 +17,7 @@ use crate::domain::{
     Attempt, Cause, Disposition, Failure, FetchDetail, FetchedDocument, JobKind, Lease, LeaseByKind, ListPage,
     ListParams, Mode, Next, NotFound, Page, RetryPolicy, Shop, StepOutput, StreamId, WalkRule,
 };
-use crate::source::pages::{self, Answer, Parsed};
+use crate::source::pages::{self, ListResponse, Parsed};
 use crate::source::{Call, Outcome, Position, SourceError, Walk, news_since};
 use crate::store::StoreError;
 
@@ -210,7 +210,7 @@ impl Step<'_> {
         let parsed = match &outcome.result {
             Ok(body) => {
                 let previous = lease.job.kind.previous.as_deref();
-                let answer = Answer { body, next_link: outcome.next_link.as_deref(), previous };
+                let answer = ListResponse { body, next_link: outcome.next_link.as_deref(), previous };
                 pages::page(self.definition, position, answer, next_parent)?
             }
             Err(SourceError::NotFound { .. }) if position.parent.is_some() && position.is_first() => {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use waybill::service::plan::{Ask, Plan, Rows};
+use waybill::service::plan::{Ask, AssumedRows, Plan};
 
 use crate::support::app::{Builder, TestApp, eventually};
 use crate::support::{CATALOG, no_limits};
@@ -51,7 +51,7 @@ fn made(app: &TestApp) -> BTreeMap<String, u64> {
     made
 }
 
-/// Rows of each stream, as its first walk listed them.
+/// AssumedRows of each stream, as its first walk listed them.
 async fn rows(app: &TestApp) -> BTreeMap<String, u64> {
     let runs = app.pages("/api/v1/runs?limit=500").await;
     let of = |run: &Value| {
@@ -71,7 +71,7 @@ async fn a_plan_is_what_the_audit_counts_for_every_resource() {
         app.run_until_idle().await;
         let first = made(&app);
         // Another installation that has not walked yet, and is given the numbers of rows.
-        let ask = Ask { rows: Rows { each: None, of: rows(&app).await }, ..Ask::default() };
+        let ask = Ask { rows: AssumedRows { each: None, of: rows(&app).await }, ..Ask::default() };
         agrees(&format!("first walk of {resource}"), &by_rule(app.plan_first("first", &ask).await), &first);
         made(&app);
         for (mode, full) in [("incremental", false), ("full", true), ("incremental", false)] {

@@ -130,7 +130,7 @@ fn pages() {
     let definition = shipments();
     read_all("a page", &[PAGE, r#"{"shipments":[]}"#, "{}"], |text| {
         let body = Bytes::copy_from_slice(text);
-        let answer = pages::Answer { body: &body, next_link: None, previous: None };
+        let answer = pages::ListResponse { body: &body, next_link: None, previous: None };
         let Ok(page) = pages::page(&definition, &Position::default(), answer, |_| None) else { return false };
         let rows = page.value.rows;
         assert!(rows.iter().all(|row| !row.id.is_empty() && row.id.trim() == row.id), "{rows:?}");

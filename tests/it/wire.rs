@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use waybill::http::{ServerLimits, RateLimit, serve};
+use waybill::http::{RateLimit, ServerLimits, serve};
 
 use crate::api_contract::world::{ADMIN, World};
 use crate::support::app::eventually;
@@ -225,7 +225,8 @@ async fn a_connection_may_be_used_again_and_again_until_it_is_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_take_its_answers_is_cut_off() {
-    let server = Server::with(ServerLimits { send_time_max: SHORT, connections_max: 1, ..ServerLimits::default() }).await;
+    let server =
+        Server::with(ServerLimits { send_time_max: SHORT, connections_max: 1, ..ServerLimits::default() }).await;
     let mut greedy = server.client().await;
     let page = "GET /assets/docs.js HTTP/1.1\r\nHost: h\r\n\r\n".repeat(500);
     // Until the buffers of both sides are full and the server gives up.

@@ -76,7 +76,7 @@ impl Coverage {
     /// The drift of a document: each value that no column takes (an object or array without any column counts as one),
     /// and each that does not fit. Each place once, sorted. Nulls and empty values are skipped.
     pub fn drift(&self, document: &Json<'_>) -> Vec<FieldDrift> {
-        let mut walk = Walk { path: String::new(), is_covered: false, found: Found::default() };
+        let mut walk = DocumentWalk { path: String::new(), is_covered: false, found: FoundDrift::default() };
         walk.visit(&self.top, document);
         walk.found.into_drift()
     }
@@ -84,13 +84,13 @@ impl Coverage {
 
 /// What was found in one document. A place may occur thousands of times in an array; only the first allocates.
 #[derive(Default)]
-struct Found<'a> {
+struct FoundDrift<'a> {
     unmapped: BTreeMap<KindName, BTreeSet<String>>,
     mismatches: BTreeSet<(&'a str, &'a str, KindName)>,
     places: usize,
 }
 
-impl Found<'_> {
+impl FoundDrift<'_> {
     fn into_drift(self) -> Vec<FieldDrift> {
         let unmapped = self.unmapped.into_iter().flat_map(|(kind, paths)| {
             let unmapped = move |path| FieldDrift::Unmapped { path, kind };
@@ -107,11 +107,11 @@ impl Found<'_> {
 }
 
 /// A walk over one document.
-struct Walk<'a> {
+struct DocumentWalk<'a> {
     path: String,
     /// A column further up takes everything here.
     is_covered: bool,
-    found: Found<'a>,
+    found: FoundDrift<'a>,
 }
 
 fn take_all(top: &mut Node, table: &str, columns: &[Column], within: &str) {
@@ -134,7 +134,7 @@ fn take_all(top: &mut Node, table: &str, columns: &[Column], within: &str) {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a> DocumentWalk<'a> {
     fn visit(&mut self, node: &'a Node, value: &Json<'_>) {
         for taker in &node.taken {
             if let Some(kind) = taker.mismatch(value) {

@@ -19,7 +19,7 @@ const SIZE_DEFAULT: usize = 100;
 
 /// The guessed pagination of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pages {
+pub struct GuessedPages {
     /// The TOML value after `pages = `.
     pub toml: String,
     /// What it was guessed from.
@@ -44,7 +44,7 @@ pub fn items(answer: &Json<'_>) -> Option<String> {
 }
 
 /// Guesses the pagination from the values beside the rows and from the header `Link`.
-pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
+pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> GuessedPages {
     let mut cursor = None;
     let mut flag = None;
     let mut link = None;
@@ -75,22 +75,22 @@ pub fn pages(answer: &Json<'_>, items: &str, has_next_link: bool) -> Pages {
         let parameter = if snake(&at).ends_with("token") { "pageToken" } else { "cursor" };
         let (next, proof) = (quoted(&at), proof(Some(&at)));
         let toml = format!("{{ style = \"cursor\", parameter = \"{parameter}\", next = [{next}], {proof} }}");
-        return Pages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
+        return GuessedPages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
     }
     if let Some(at) = flag {
         let toml = format!("{{ style = \"has-more-flag\", parameter = \"page\", flag = {} }}", quoted(&at));
-        return Pages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
+        return GuessedPages { toml, why: format!("{at} in the answer; the name of the parameter is a guess") };
     }
     if let Some(at) = link {
         let toml = format!("{{ style = \"next-link\", at = {}, {} }}", quoted(&at), proof(Some(&at)));
-        return Pages { toml, why: format!("the address at {at}") };
+        return GuessedPages { toml, why: format!("the address at {at}") };
     }
     if has_next_link {
         let toml = format!("{{ style = \"next-link\", {} }}", proof(None));
-        return Pages { toml, why: "the header Link".to_owned() };
+        return GuessedPages { toml, why: "the header Link".to_owned() };
     }
     let toml = "{ style = \"number\", parameter = \"page\" }".to_owned();
-    Pages { toml, why: "nothing: the answer does not show it; see the API's documentation".to_owned() }
+    GuessedPages { toml, why: "nothing: the answer does not show it; see the API's documentation".to_owned() }
 }
 
 /// Rows of a full page: those of the sample, when another page follows it.

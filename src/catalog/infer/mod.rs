@@ -24,7 +24,7 @@ pub struct Sample<'a> {
     pub path: &'a str,
     pub items: &'a str,
     pub parameters: &'a [(String, Vec<String>)],
-    pub pages: &'a guess::Pages,
+    pub pages: &'a guess::GuessedPages,
     /// Its path, and the pointer to the document in the answer.
     pub detail: Option<(&'a str, &'a str)>,
     pub rows: &'a [Json<'a>],
@@ -43,7 +43,7 @@ pub fn definition(sample: &Sample<'_>) -> String {
     let id_column = Names::default().column(&one, &own_id);
     let mut tables = Tables { id: sample.id, id_column: &id_column, ..Tables::default() };
     tables.names.take(sample.resource);
-    let top = Level { one: &one, from: String::new(), above: &[] };
+    let top = DraftLevel { one: &one, from: String::new(), above: &[] };
     let columns = tables.read(&top, &shape);
     let newest_first = guess::newest_first(sample.rows);
     let time = newest_first.as_ref().and_then(|at| columns.iter().find(|column| column.is_time(at)));
@@ -113,9 +113,9 @@ fn head(sample: &Sample<'_>, newest_first: Option<&str>, is_unzoned: bool) -> St
     text
 }
 
-fn lines(columns: &[Column], text: &mut String) {
+fn lines(columns: &[DraftColumn], text: &mut String) {
     let width = columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
-    for Column { name, key, pointer, up, kind } in columns {
+    for DraftColumn { name, key, pointer, up, kind } in columns {
         let up = if *up > 1 { format!(", up = {up}") } else { String::new() };
         let from = quoted(pointer);
         writeln!(text, "{name:width$} = {{ {key} = {from}{up}, type = \"{kind}\" }}").unwrap_or_default();
@@ -123,7 +123,7 @@ fn lines(columns: &[Column], text: &mut String) {
 }
 
 /// A drafted column.
-struct Column {
+struct DraftColumn {
     name: String,
     /// `from` or `above`.
     key: &'static str,
@@ -132,17 +132,17 @@ struct Column {
     kind: String,
 }
 
-impl Column {
+impl DraftColumn {
     fn is_time(&self, pointer: &str) -> bool {
         self.pointer == pointer && self.kind == "datetime"
     }
 }
 
 /// A drafted child table.
-struct Child {
+struct DraftTable {
     name: String,
     from: String,
-    columns: Vec<Column>,
+    columns: Vec<DraftColumn>,
 }
 
 /// The tables drafted so far.
@@ -151,7 +151,7 @@ struct Tables<'a> {
     id: &'a str,
     id_column: &'a str,
     names: Names,
-    out: Vec<Child>,
+    out: Vec<DraftTable>,
     /// Places that never had a value.
     empty: BTreeSet<String>,
     /// Places of keys that may be data.
@@ -159,7 +159,7 @@ struct Tables<'a> {
 }
 
 /// The table being drafted: the document itself, or an array in it.
-struct Level<'a> {
+struct DraftLevel<'a> {
     /// Name of one of its rows.
     one: &'a str,
     /// The pointer to its array, with `*`.
@@ -171,19 +171,19 @@ struct Level<'a> {
 /// What a table has so far.
 struct Drafted<'s> {
     names: Names,
-    columns: Vec<Column>,
+    columns: Vec<DraftColumn>,
     /// The arrays in it, by pointer.
     arrays: Vec<(String, &'s Shape)>,
 }
 
 impl Tables<'_> {
     /// The columns of a table; its arrays become tables of their own.
-    fn read(&mut self, level: &Level<'_>, shape: &Shape) -> Vec<Column> {
+    fn read(&mut self, level: &DraftLevel<'_>, shape: &Shape) -> Vec<DraftColumn> {
         let mut drafted = Drafted { names: Names::with([self.id_column]), columns: Vec::new(), arrays: Vec::new() };
         for (up, holder) in level.above.iter().rev().enumerate() {
             let Some(OwnId { column, pointer, kind }) = holder else { continue };
             let (name, pointer, kind) = (drafted.names.column(level.one, column), pointer.clone(), kind.clone());
-            drafted.columns.push(Column { name, key: "above", pointer, up: up + 1, kind });
+            drafted.columns.push(DraftColumn { name, key: "above", pointer, up: up + 1, kind });
         }
         let of_elements = match shape.form() {
             Form::Object => {
@@ -197,12 +197,12 @@ impl Tables<'_> {
         // The elements are plain values.
         let Drafted { mut names, mut columns, .. } = drafted;
         let name = names.column(level.one, level.one);
-        columns.push(Column { name, key: "from", pointer: String::new(), up: 1, kind: of_elements });
+        columns.push(DraftColumn { name, key: "from", pointer: String::new(), up: 1, kind: of_elements });
         columns
     }
 
     /// Adds the members of an object `at` a pointer.
-    fn members<'s>(&mut self, level: &Level<'_>, shape: &'s Shape, at: &str, drafted: &mut Drafted<'s>) {
+    fn members<'s>(&mut self, level: &DraftLevel<'_>, shape: &'s Shape, at: &str, drafted: &mut Drafted<'s>) {
         for (name, member) in &shape.members {
             if !is_name(name) {
                 self.unnamed.insert(format!("{}{}{at}/{}", level.from, star(&level.from), shown(name)));
@@ -221,7 +221,7 @@ impl Tables<'_> {
                 Form::Nothing => _ = self.empty.insert(format!("{}{}{pointer}", level.from, star(&level.from))),
                 Form::Value(kind) => {
                     let name = drafted.names.column(level.one, &snake(&pointer));
-                    drafted.columns.push(Column { name, key: "from", pointer, up: 1, kind });
+                    drafted.columns.push(DraftColumn { name, key: "from", pointer, up: 1, kind });
                 }
                 Form::Object => self.members(level, member, &pointer, drafted),
                 Form::Array => drafted.arrays.push((pointer, member)),
@@ -229,7 +229,7 @@ impl Tables<'_> {
         }
     }
 
-    fn children(&mut self, level: &Level<'_>, shape: &Shape, drafted: Drafted<'_>) -> Vec<Column> {
+    fn children(&mut self, level: &DraftLevel<'_>, shape: &Shape, drafted: Drafted<'_>) -> Vec<DraftColumn> {
         // The outermost table has the document's id as part of its key.
         let own = if level.from.is_empty() { None } else { own_id(level.one, shape) };
         let above: Vec<_> = level.above.iter().cloned().chain([own]).collect();
@@ -245,8 +245,8 @@ impl Tables<'_> {
             let one = singular(&table);
             // A table comes before those of its own arrays.
             let at = self.out.len();
-            self.out.push(Child { name: table.clone(), from: from.clone(), columns: Vec::new() });
-            let columns = self.read(&Level { one: &one, from, above: &above }, elements);
+            self.out.push(DraftTable { name: table.clone(), from: from.clone(), columns: Vec::new() });
+            let columns = self.read(&DraftLevel { one: &one, from, above: &above }, elements);
             if let Some(child) = self.out.get_mut(at) {
                 child.columns = columns;
             }

@@ -19,7 +19,7 @@ pub struct Known(BTreeMap<About, State>);
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum HealthChange {
     /// Its state changed for another that is not well, or a fault began.
     Unwell { state: State, reason: Reason },
     /// It has recovered.
@@ -28,12 +28,12 @@ pub enum Change {
 
 impl Known {
     /// Compares with the last assessment, and remembers this one. A first walk in progress is not reported.
-    pub fn changes(&mut self, health: &Health) -> Vec<Change> {
+    pub fn changes(&mut self, health: &Health) -> Vec<HealthChange> {
         let mut now = BTreeMap::new();
         let mut changes = Vec::new();
         let mut note = |about: About, state: State, reason: &Reason, known: &BTreeMap<About, State>| {
             if known.get(&about) != Some(&state) {
-                changes.push(Change::Unwell { state, reason: reason.clone() });
+                changes.push(HealthChange::Unwell { state, reason: reason.clone() });
             }
             now.insert(about, state);
         };
@@ -64,7 +64,7 @@ impl Known {
         }
         now.extend(kept);
         let over = std::mem::take(&mut self.0).into_iter().filter(|(about, _)| !now.contains_key(about));
-        changes.extend(over.map(|(about, state)| Change::Well {
+        changes.extend(over.map(|(about, state)| HealthChange::Well {
             was: about.code.map_or(state.name(), Code::name),
             shop_id: about.shop_id,
             resource: about.resource,

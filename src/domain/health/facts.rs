@@ -71,7 +71,7 @@ pub struct OpenRun {
 }
 
 /// Why one stream is not fresh.
-pub(super) struct Verdict {
+pub(super) struct StreamVerdict {
     pub(super) state: State,
     pub(super) since: Option<Millis>,
     pub(super) code: Code,

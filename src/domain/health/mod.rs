@@ -20,9 +20,9 @@ use super::clock::Millis;
 use super::completeness::{LossStage, SinkLoss};
 use super::shop::{Shop, ShopState};
 use super::stream_status::{StreamError, StreamStatus, Trouble, TroubleKind};
-use facts::{Verdict, outage_after, past};
+use facts::{StreamVerdict, outage_after, past};
 
-pub use changes::{Change, Known};
+pub use changes::{HealthChange, Known};
 pub use code::{Code, Means};
 pub use facts::{Facts, Fault, OpenRun, ResourceFacts, ShopFacts, StreamFacts};
 pub use level::{Level, State};
@@ -163,7 +163,7 @@ fn shop(facts: &Facts<'_>, of: &ShopFacts) -> ShopHealth {
 
 fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking: Option<&Fault>) -> ResourceHealth {
     let now = facts.now;
-    let mut worst: Option<Verdict> = None;
+    let mut worst: Option<StreamVerdict> = None;
     let mut error: Option<&StreamError> = None;
     let (mut success, mut attempt, mut due) = (Some(Millis::MAX), None, None);
     for stream in &of.streams {
@@ -214,7 +214,7 @@ fn stream_verdict(
     of: &ResourceFacts,
     stream: &StreamFacts,
     blocking: Option<&Fault>,
-) -> Option<Verdict> {
+) -> Option<StreamVerdict> {
     match shop.state {
         ShopState::Refused => {
             return Some(of_shop(shop, State::Refused, Code::Refused, "the login host refused the credentials"));
@@ -225,7 +225,7 @@ fn stream_verdict(
     if let Some(fault) = blocking {
         let (code, text) = (fault.code, fault.text.clone());
         let state = if code.level() == Level::Failing { State::Failing } else { State::Behind };
-        return Some(Verdict { state, since: fault.since, code, class: None, text });
+        return Some(StreamVerdict { state, since: fault.since, code, class: None, text });
     }
     failing(facts, &stream.status)
         .or_else(|| unproved(stream))
@@ -233,12 +233,12 @@ fn stream_verdict(
         .or_else(|| behind(facts, shop, of, stream))
 }
 
-fn of_shop(shop: &Shop, state: State, code: Code, text: &str) -> Verdict {
+fn of_shop(shop: &Shop, state: State, code: Code, text: &str) -> StreamVerdict {
     let text = shop.reason.clone().unwrap_or_else(|| text.to_owned());
-    Verdict { state, since: Some(shop.updated_at), code, class: None, text }
+    StreamVerdict { state, since: Some(shop.updated_at), code, class: None, text }
 }
 
-fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
+fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<StreamVerdict> {
     if status.failures > 0 {
         let error = status.last_error.as_ref();
         let text = match (status.failures, error) {
@@ -247,7 +247,7 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
             (runs, None) => format!("its last {runs} runs failed"),
         };
         let (since, class) = (status.failing_since, error.map(|error| error.class));
-        return Some(Verdict { state: State::Failing, since, code: Code::RunFailed, class, text });
+        return Some(StreamVerdict { state: State::Failing, since, code: Code::RunFailed, class, text });
     }
     let (kind, trouble) = lasting(facts, status).next()?;
     let (code, what) = match kind {
@@ -255,7 +255,7 @@ fn failing(facts: &Facts<'_>, status: &StreamStatus) -> Option<Verdict> {
         TroubleKind::Detail => (Code::CallsFail, "its detail calls fail"),
         TroubleKind::Write => (Code::WritesFail, "the sink refuses its documents"),
     };
-    Some(Verdict {
+    Some(StreamVerdict {
         state: State::Failing,
         since: Some(trouble.since),
         code,
@@ -276,9 +276,9 @@ fn lasting<'a>(
     })
 }
 
-fn unproved(stream: &StreamFacts) -> Option<Verdict> {
+fn unproved(stream: &StreamFacts) -> Option<StreamVerdict> {
     let unproved = stream.unproved.as_ref()?;
-    Some(Verdict {
+    Some(StreamVerdict {
         state: State::Unproved,
         since: Some(unproved.since),
         code: Code::Unproved,
@@ -288,7 +288,7 @@ fn unproved(stream: &StreamFacts) -> Option<Verdict> {
     })
 }
 
-fn lost(loss: &SinkLoss) -> Verdict {
+fn lost(loss: &SinkLoss) -> StreamVerdict {
     let (code, text) = match loss.stage {
         LossStage::Suspected => {
             let text = "the sink does not hold what was written to it: all documents are compared with it";
@@ -303,11 +303,11 @@ fn lost(loss: &SinkLoss) -> Verdict {
             (Code::DocumentsMissing, text)
         }
     };
-    Verdict { state: State::Behind, since: Some(loss.since), code, class: None, text }
+    StreamVerdict { state: State::Behind, since: Some(loss.since), code, class: None, text }
 }
 
-fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFacts) -> Option<Verdict> {
-    let verdict = |code, since, text| Some(Verdict { state: State::Behind, since, code, class: None, text });
+fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFacts) -> Option<StreamVerdict> {
+    let verdict = |code, since, text| Some(StreamVerdict { state: State::Behind, since, code, class: None, text });
     let first_open = stream.open.iter().map(|run| run.started_at).min();
     let Some(success) = past(stream.status.last_success_at, facts.now) else {
         if stream.status.last_success_at.is_some() {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::code::{Code, Means};
-use super::facts::{Fault, ResourceFacts, Verdict};
+use super::facts::{Fault, ResourceFacts, StreamVerdict};
 use crate::domain::cause::ErrorClass;
 use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
@@ -38,7 +38,7 @@ impl Reason {
         Reason { code: fault.code, shop_id: None, resource: None, since: fault.since, text, remedy }
     }
 
-    pub(super) fn of_stream(shop: &Shop, resource: &str, verdict: &Verdict, means: Means) -> Reason {
+    pub(super) fn of_stream(shop: &Shop, resource: &str, verdict: &StreamVerdict, means: Means) -> Reason {
         Reason {
             code: verdict.code,
             shop_id: Some(shop.id.clone()),
@@ -122,7 +122,7 @@ fn fault_remedy(code: Code, means: Means) -> String {
     }
 }
 
-fn stream_remedy(shop: &str, resource: &str, verdict: &Verdict, means: Means) -> String {
+fn stream_remedy(shop: &str, resource: &str, verdict: &StreamVerdict, means: Means) -> String {
     match verdict.code {
         Code::Refused => {
             let give = "correct the secret or have the account switched on, then give the secret, the same one too:";

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    Change, Code, Facts, Fault, Known, Level, Means, OpenRun, Reason, ResourceFacts, ResourceHealth, ShopFacts,
+    Code, Facts, Fault, HealthChange, Known, Level, Means, OpenRun, Reason, ResourceFacts, ResourceHealth, ShopFacts,
     ShopFound, ShopHealth, State, StreamFacts, Ticks, assess_shop, whole,
 };
 use crate::domain::cause::{Cause, ErrorClass};
@@ -371,18 +371,18 @@ fn each_change_is_reported_once() {
     assert_eq!(known.changes(&well.health()), []);
     let refused = World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
     let changes = known.changes(&refused.health());
-    assert!(matches!(&changes[..], [Change::Unwell { state: State::Refused, .. }]), "{changes:?}");
+    assert!(matches!(&changes[..], [HealthChange::Unwell { state: State::Refused, .. }]), "{changes:?}");
     assert_eq!(known.changes(&refused.health()), []);
     // While the sink is down the shop is reported neither as well nor as refused again.
     let fault = Fault { code: Code::SinkUnavailable, since: None, text: "refused".into() };
     let away = World { faults: vec![fault], ..world(succeeded(MINUTE)) };
     let changes = known.changes(&away.health());
-    assert!(matches!(&changes[..], [Change::Unwell { reason, .. }] if reason.code == Code::SinkUnavailable));
+    assert!(matches!(&changes[..], [HealthChange::Unwell { reason, .. }] if reason.code == Code::SinkUnavailable));
     let changes = known.changes(&refused.health());
-    assert_eq!(changes, [Change::Well { shop_id: None, resource: None, was: "sink_unavailable" }]);
+    assert_eq!(changes, [HealthChange::Well { shop_id: None, resource: None, was: "sink_unavailable" }]);
     let changes = known.changes(&well.health());
     let (shop_id, resource) = (Some("s1".to_owned()), Some("orders".to_owned()));
-    assert_eq!(changes, [Change::Well { shop_id, resource, was: "refused" }]);
+    assert_eq!(changes, [HealthChange::Well { shop_id, resource, was: "refused" }]);
     let first = world(StreamStatus::default());
     assert_eq!(known.changes(&first.health()), [], "a first walk under way is no news");
 }

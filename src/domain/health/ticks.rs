@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::domain::clock::Millis;
 
 /// The first tick after an instant, if there is one.
-type Next = dyn Fn(Millis) -> Option<Millis> + Send;
+type NextTick = dyn Fn(Millis) -> Option<Millis> + Send;
 
 /// How far back to search for ticks.
 const LOOK_BACK_MAX_MS: Millis = 400 * 24 * 3600 * 1000;
@@ -16,7 +16,7 @@ const TICKS_MAX: usize = 10_000;
 /// The schedule of incremental walks, relative to now. Valid until the next tick.
 pub struct Ticks {
     now: Millis,
-    next: Box<Next>,
+    next: Box<NextTick>,
     /// Up to three ticks before now, and the next three.
     around: Vec<Millis>,
     /// How many of them have passed.
@@ -78,7 +78,7 @@ impl Ticks {
 }
 
 /// Up to three ticks until now (inclusive), and the instant from which on they are complete.
-fn last_three(now: Millis, gap: Millis, next: &Next) -> (Vec<Millis>, Millis) {
+fn last_three(now: Millis, gap: Millis, next: &NextTick) -> (Vec<Millis>, Millis) {
     let mut stretch = gap.saturating_mul(4).max(1);
     loop {
         let from = now.saturating_sub(stretch);

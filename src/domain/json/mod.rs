@@ -13,5 +13,5 @@ mod value;
 
 pub use number::Number;
 pub use reader::without_mark;
-pub use reading::{JsonError, JsonFault, Part, Reading, Tolerance, Tolerated};
+pub use reading::{JsonError, JsonFault, PathPart, Reading, Tolerance, Tolerated};
 pub use value::{Json, element_at};

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::number::Number;
-use super::reading::{JsonError, JsonFault, Part, Reading, Tolerance, Tolerated};
+use super::reading::{JsonError, JsonFault, PathPart, Reading, Tolerance, Tolerated};
 use super::value::Json;
 
 /// How deep arrays and objects may be nested.
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Adds this part to the path of everything noted since then.
-    fn within(&mut self, since: usize, part: &Part) {
+    fn within(&mut self, since: usize, part: &PathPart) {
         for noted in self.noted.iter_mut().skip(since) {
             noted.path.push(part.clone());
         }
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
             let since = self.noted.len();
             elements.push(self.value()?);
             if self.noted.len() > since {
-                self.within(since, &Part::Element);
+                self.within(since, &PathPart::Element);
             }
             self.space();
             if self.peek() == Some(b']') {
@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
             self.space();
             let value = self.value()?;
             if self.noted.len() > since {
-                self.within(since, &Part::Member(key.clone().into_owned()));
+                self.within(since, &PathPart::Member(key.clone().into_owned()));
             }
             self.starts.push(start);
             members.push((key, value));
@@ -267,7 +267,7 @@ impl<'a> Reader<'a> {
             }
             let since = self.noted.len();
             self.note(Tolerance::DuplicateKey);
-            self.within(since, &Part::Member(key.into_owned()));
+            self.within(since, &PathPart::Member(key.into_owned()));
         }
     }
 

@@ -2,18 +2,18 @@
 
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Json, JsonFault, Part, Tolerance, Tolerated};
+use super::{Json, JsonFault, PathPart, Tolerance, Tolerated};
 
 fn text(json: &Json<'_>) -> String {
     serde_json::to_string(json).unwrap()
 }
 
-fn member(name: &str) -> Part {
-    Part::Member(name.to_owned())
+fn member(name: &str) -> PathPart {
+    PathPart::Member(name.to_owned())
 }
 
 /// The value read from a text, what was tolerated, and the text that is stored.
-fn read(sent: &str) -> (String, Vec<(Tolerance, Vec<Part>)>, String) {
+fn read(sent: &str) -> (String, Vec<(Tolerance, Vec<PathPart>)>, String) {
     let reading = Json::read(sent.as_bytes()).unwrap();
     let kept = reading.normalised.clone().unwrap_or_else(|| sent.as_bytes().to_vec());
     let strict: serde_json::Value = serde_json::from_slice(&kept).unwrap();
@@ -31,7 +31,7 @@ fn numbers_keep_the_digits_that_were_sent() {
 
 #[test]
 fn half_a_surrogate_pair_reads_as_the_replacement_character() {
-    let half = |path: Vec<Part>| (Tolerance::HalfSurrogate, path);
+    let half = |path: Vec<PathPart>| (Tolerance::HalfSurrogate, path);
     for (sent, value, kept) in [
         (r#"{"a":"x\ud83d"}"#, "{\"a\":\"x\u{fffd}\"}", r#"{"a":"x\ufffd"}"#),
         (r#"{"a":"\ude00y"}"#, "{\"a\":\"\u{fffd}y\"}", r#"{"a":"\ufffdy"}"#),
@@ -44,12 +44,12 @@ fn half_a_surrogate_pair_reads_as_the_replacement_character() {
     let whole = r#"{"a":"\ud83d\ude00"}"#;
     assert_eq!(read(whole), ("{\"a\":\"😀\"}".to_owned(), vec![], whole.to_owned()));
     let (_, noted, _) = read(r#"{"rows":[{"a":"\ud83d"}],"\ude00":1}"#);
-    assert_eq!(noted, [half(vec![member("rows"), Part::Element, member("a")]), half(vec![member("\u{fffd}")])]);
+    assert_eq!(noted, [half(vec![member("rows"), PathPart::Element, member("a")]), half(vec![member("\u{fffd}")])]);
 }
 
 #[test]
 fn the_last_of_equal_keys_wins_for_every_parser() {
-    let twice = |path: Vec<Part>| (Tolerance::DuplicateKey, path);
+    let twice = |path: Vec<PathPart>| (Tolerance::DuplicateKey, path);
     for (sent, value, kept, noted) in [
         (r#"{"x":1,"x":2}"#, r#"{"x":2}"#, r#"{"x":2}"#, vec![twice(vec![member("x")])]),
         (
@@ -72,7 +72,7 @@ fn the_last_of_equal_keys_wins_for_every_parser() {
             r#"[{"x":1,"x":2,"x":3}]"#,
             r#"[{"x":3}]"#,
             r#"[{"x":3}]"#,
-            vec![twice(vec![Part::Element, member("x")]), twice(vec![Part::Element, member("x")])],
+            vec![twice(vec![PathPart::Element, member("x")]), twice(vec![PathPart::Element, member("x")])],
         ),
     ] {
         assert_eq!(read(sent), (value.to_owned(), noted, kept.to_owned()), "{sent}");

@@ -29,7 +29,7 @@ impl Tolerance {
 
 /// One part of a place in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PathPart {
     Member(String),
     /// Any element of an array.
     Element,
@@ -40,7 +40,7 @@ pub enum Part {
 pub struct Tolerated {
     pub what: Tolerance,
     /// From the outermost part inwards.
-    pub path: Vec<Part>,
+    pub path: Vec<PathPart>,
 }
 
 /// A text that was read.

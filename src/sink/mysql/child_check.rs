@@ -31,14 +31,14 @@ pub struct Range<'a> {
 }
 
 /// A stored document, and the rows that it should have in each child table.
-struct Expected {
+struct ExpectedRows {
     version: u64,
     rows: Vec<Vec<Vec<Cell>>>,
 }
 
 /// What a child table holds of a document.
 #[derive(Default)]
-struct Found {
+struct ChildMatch {
     /// Rows that match the document, each at its position.
     right: usize,
     /// There is a row that the document does not have.
@@ -64,7 +64,7 @@ impl Mysql {
             for table in 0..layout.children.len() {
                 let range = Range { after: &after, last: Some(&last), ..range };
                 let found = self.found(layout, table, range, &expected).await?;
-                let differs = |(id, one): &(&String, &Expected)| {
+                let differs = |(id, one): &(&String, &ExpectedRows)| {
                     let wanted = one.rows.get(table).map_or(0, Vec::len);
                     let found = found.get(*id);
                     found.is_some_and(|found| found.has_other) || found.map_or(0, |found| found.right) != wanted
@@ -83,7 +83,7 @@ impl Mysql {
         &self,
         layout: &Layout,
         range: Range<'_>,
-    ) -> Result<(BTreeMap<String, Expected>, bool), SinkError> {
+    ) -> Result<(BTreeMap<String, ExpectedRows>, bool), SinkError> {
         let (table, id) = (&layout.parent.name, &layout.definition.table.id_column);
         let (condition, mut values) = condition(id, range);
         let text = format!(
@@ -98,7 +98,7 @@ impl Mysql {
             let value = Json::parse(&document).unwrap_or(Json::Null);
             let combination = self.combination(&layout.definition.name, &combination);
             let laid_out = extract(&layout.definition, &id, &value, &combination);
-            expected.insert(id, Expected { version, rows: laid_out.children });
+            expected.insert(id, ExpectedRows { version, rows: laid_out.children });
             Ok(bytes < PAGE_BYTES_MAX)
         };
         self.read_while(&text, Params::Positional(values), take).await?;
@@ -111,14 +111,14 @@ impl Mysql {
         layout: &Layout,
         table: usize,
         range: Range<'_>,
-        expected: &BTreeMap<String, Expected>,
-    ) -> Result<BTreeMap<String, Found>, SinkError> {
+        expected: &BTreeMap<String, ExpectedRows>,
+    ) -> Result<BTreeMap<String, ChildMatch>, SinkError> {
         let id = &layout.definition.table.id_column;
         let Some(child) = layout.definition.table.children.get(table) else { return Ok(BTreeMap::new()) };
         let (condition, values) = condition(id, range);
         let columns: String = child.columns.iter().map(|column| format!(",`{}`", column.name)).collect();
         let text = format!("SELECT `{id}`,`position`,`version`{columns} FROM `{}` WHERE {condition}", child.name);
-        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        let mut found: BTreeMap<String, ChildMatch> = BTreeMap::new();
         let take = |row: Row| {
             let values: Vec<Value> = row.unwrap_raw().into_iter().flatten().collect();
             let [Value::Bytes(id), position, version, cells @ ..] = values.as_slice() else { return Ok(true) };

@@ -36,14 +36,14 @@ pub enum Severity {
 
 /// A fault of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct TableFault {
     pub table: String,
     pub severity: Severity,
     /// What is wrong, its effect, and the statement that repairs it.
     pub text: String,
 }
 
-impl Fault {
+impl TableFault {
     /// Whether it keeps a start from writing this table.
     pub(super) fn blocks(&self, table: &str) -> bool {
         self.severity == Severity::Corrupts && self.table == table
@@ -52,12 +52,12 @@ impl Fault {
 
 /// A table as the server describes it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct ServerTable {
     is_view: bool,
     engine: String,
     has_transactions: bool,
     row_format: String,
-    columns: Vec<Column>,
+    columns: Vec<ServerColumn>,
     /// By name, in lower case.
     indexes: BTreeMap<String, Index>,
     triggers: Vec<String>,
@@ -67,7 +67,7 @@ pub(super) struct Found {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Column {
+struct ServerColumn {
     name: String,
     kind: String,
     charset: Option<String>,
@@ -84,7 +84,7 @@ struct Index {
     parts: Vec<(String, Option<u64>)>,
 }
 
-impl Found {
+impl ServerTable {
     pub(super) fn has_transactions(&self) -> bool {
         self.has_transactions
     }
@@ -99,7 +99,7 @@ impl Found {
     }
 }
 
-impl Column {
+impl ServerColumn {
     /// The server computes the column and accepts no value for it.
     fn is_generated(&self) -> bool {
         let extra = self.extra.to_uppercase();
@@ -133,14 +133,14 @@ impl Index {
 }
 
 /// Reads a table's description; None if it does not exist or is not visible to the user.
-pub(super) async fn describe(conn: &mut Conn, table: &str) -> Result<Option<Found>, SinkError> {
+pub(super) async fn describe(conn: &mut Conn, table: &str) -> Result<Option<ServerTable>, SinkError> {
     let text = "SELECT TABLE_TYPE, COALESCE(ENGINE, ''), COALESCE(ROW_FORMAT, '') FROM information_schema.TABLES \
                 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
     let rows: Vec<(String, String, String)> = soon(conn.exec(text, (table,))).await?;
     let Some((kind, engine, row_format)) = rows.into_iter().next() else { return Ok(None) };
     let text = "SELECT COUNT(*) FROM information_schema.ENGINES WHERE ENGINE = ? AND TRANSACTIONS = 'YES'";
     let transactional: Option<u64> = soon(conn.exec_first(text, (&engine,))).await?;
-    Ok(Some(Found {
+    Ok(Some(ServerTable {
         is_view: kind.contains("VIEW"),
         has_transactions: transactional.is_some_and(|count| count > 0),
         engine,
@@ -153,13 +153,13 @@ pub(super) async fn describe(conn: &mut Conn, table: &str) -> Result<Option<Foun
     }))
 }
 
-async fn columns(conn: &mut Conn, table: &str) -> Result<Vec<Column>, SinkError> {
+async fn columns(conn: &mut Conn, table: &str) -> Result<Vec<ServerColumn>, SinkError> {
     let text = "SELECT COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, IS_NULLABLE = 'YES', \
                 COLUMN_DEFAULT IS NOT NULL, EXTRA FROM information_schema.COLUMNS \
                 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
     type Row = (String, String, Option<String>, Option<String>, bool, bool, String);
     let rows: Vec<Row> = soon(conn.exec(text, (table,))).await?;
-    let column = |(name, kind, charset, collation, is_nullable, has_default, extra): Row| Column {
+    let column = |(name, kind, charset, collation, is_nullable, has_default, extra): Row| ServerColumn {
         name: name.to_lowercase(),
         kind: kind.to_lowercase(),
         charset: charset.map(|charset| charset.to_lowercase()),
@@ -223,7 +223,7 @@ async fn or_none<T: FromRow + Send + 'static>(conn: &mut Conn, text: &str, table
 }
 
 /// Faults of one of our own tables.
-pub(super) fn own_faults(table: &str, key: &[&str], found: &Found) -> Vec<Fault> {
+pub(super) fn own_faults(table: &str, key: &[&str], found: &ServerTable) -> Vec<TableFault> {
     let key: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
     let mut faults = Faults { table, found: Vec::new() };
     faults.of_store(found);
@@ -233,7 +233,7 @@ pub(super) fn own_faults(table: &str, key: &[&str], found: &Found) -> Vec<Fault>
 }
 
 /// Faults of a definition's table.
-pub(super) fn faults(table: &SqlTable, found: &Found) -> Vec<Fault> {
+pub(super) fn faults(table: &SqlTable, found: &ServerTable) -> Vec<TableFault> {
     let mut faults = Faults { table: &table.name, found: Vec::new() };
     faults.of_store(found);
     if found.is_view {
@@ -259,17 +259,17 @@ pub(super) fn faults(table: &SqlTable, found: &Found) -> Vec<Fault> {
 
 struct Faults<'a> {
     table: &'a str,
-    found: Vec<Fault>,
+    found: Vec<TableFault>,
 }
 
 impl Faults<'_> {
     fn add(&mut self, severity: Severity, text: &str) {
         let table = self.table.to_owned();
-        self.found.push(Fault { text: format!("table `{table}`: {text}"), severity, table });
+        self.found.push(TableFault { text: format!("table `{table}`: {text}"), severity, table });
     }
 
     /// Checks the storage engine and kind of table.
-    fn of_store(&mut self, found: &Found) {
+    fn of_store(&mut self, found: &ServerTable) {
         let (table, engine) = (self.table, &found.engine);
         if found.is_view {
             let text = "it is a view, which cannot be written to; rename it, or give the resource another table name";
@@ -293,7 +293,7 @@ impl Faults<'_> {
     }
 
     /// Checks that our key, and no other unique index, distinguishes rows.
-    fn of_keys(&mut self, key: &[String], found: &Found) {
+    fn of_keys(&mut self, key: &[String], found: &ServerTable) {
         let table = self.table;
         let ours = key.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(",");
         // With system versioning each unique index includes the row's end time.
@@ -340,7 +340,7 @@ impl Faults<'_> {
     }
 
     /// Checks one of our columns.
-    fn of_column(&mut self, table: &SqlTable, ours: &SqlColumn, there: &Column) {
+    fn of_column(&mut self, table: &SqlTable, ours: &SqlColumn, there: &ServerColumn) {
         let (name, statement) = (&ours.name, table.change_column(ours, false, false));
         let is_key = table.key().contains(name);
         if there.is_generated() {
@@ -375,9 +375,9 @@ impl Faults<'_> {
     }
 
     /// Checks a column that is not ours.
-    fn of_foreign_column(&mut self, column: &Column) {
+    fn of_foreign_column(&mut self, column: &ServerColumn) {
         if column.needs_value() {
-            let (table, Column { name, kind, .. }) = (self.table, column);
+            let (table, ServerColumn { name, kind, .. }) = (self.table, column);
             let text = format!(
                 "column `{name}` is not Waybill's, is NOT NULL and has no default, so no document can be written; \
                  run ALTER TABLE `{table}` MODIFY COLUMN `{name}` {kind} NULL"
@@ -387,7 +387,7 @@ impl Faults<'_> {
     }
 
     /// Checks triggers, constraints and foreign keys.
-    fn of_additions(&mut self, found: &Found) {
+    fn of_additions(&mut self, found: &ServerTable) {
         if !found.triggers.is_empty() {
             let text = format!(
                 "it has triggers ({}); documents that they refuse are parked, and values that they change differ from the API's",

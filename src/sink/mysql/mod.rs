@@ -50,7 +50,7 @@ use layout::Layout;
 
 pub use child_check::Range;
 pub use compare::PlannedChange;
-pub use inspect::{Fault, Severity};
+pub use inspect::{Severity, TableFault};
 pub use mirror::{LedgerPart, LedgerRow};
 pub use rehearse::Inspection;
 pub use remedy::grant;

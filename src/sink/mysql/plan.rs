@@ -22,17 +22,17 @@ use mysql_async::Value;
 
 /// The work of a batch.
 #[derive(Default)]
-pub(super) struct Plan<'a> {
+pub(super) struct BatchPlan<'a> {
     /// Shops whose rows are deleted before everything else.
     pub purges: Vec<&'a str>,
     /// Per layout: the newest reading of each document, by primary key.
-    pub documents: Vec<BTreeMap<(&'a str, &'a str), Reading<'a>>>,
+    pub documents: Vec<BTreeMap<(&'a str, &'a str), BatchDocument<'a>>>,
     pub listings: Vec<Listing<'a>>,
     pub mirror: Vec<Mirror<'a>>,
 }
 
 /// A document with the earliest listing time of its readings in the batch.
-pub(super) struct Reading<'a> {
+pub(super) struct BatchDocument<'a> {
     pub document: &'a Document,
     pub first_listed_at: Millis,
 }
@@ -53,11 +53,11 @@ pub(super) enum Mirror<'a> {
     ShopDeleted { shop: &'a str },
 }
 
-impl<'a> Plan<'a> {
+impl<'a> BatchPlan<'a> {
     /// # Errors
     /// Class `Poison`, naming the entry: an unconfigured resource, or an id that cannot be a key.
-    pub(super) fn new<E: Borrow<Entry>>(entries: &'a [E], layouts: &[Layout]) -> Result<Plan<'a>, SinkError> {
-        let mut plan = Plan::default();
+    pub(super) fn new<E: Borrow<Entry>>(entries: &'a [E], layouts: &[Layout]) -> Result<BatchPlan<'a>, SinkError> {
+        let mut plan = BatchPlan::default();
         plan.documents.resize_with(layouts.len(), BTreeMap::new);
         for entry in entries {
             match entry.borrow() {
@@ -98,9 +98,9 @@ impl<'a> Plan<'a> {
 }
 
 /// A newer or equal version replaces; the earliest listing time is kept.
-fn keep_newest<'a>(documents: &mut BTreeMap<(&'a str, &'a str), Reading<'a>>, document: &'a Document) {
+fn keep_newest<'a>(documents: &mut BTreeMap<(&'a str, &'a str), BatchDocument<'a>>, document: &'a Document) {
     let key = (document.shop.as_str(), document.id.as_str());
-    let fresh = Reading { document, first_listed_at: document.first_listed_at };
+    let fresh = BatchDocument { document, first_listed_at: document.first_listed_at };
     let kept = documents.entry(key).or_insert(fresh);
     kept.first_listed_at = kept.first_listed_at.min(document.first_listed_at);
     if document.version >= kept.document.version {
@@ -137,7 +137,7 @@ fn short(id: &str) -> String {
 }
 
 /// The rows of some documents, ready to write.
-pub(super) struct Rows<'a> {
+pub(super) struct LaidOutRows<'a> {
     /// One per document, in the order of `documents`.
     pub parent: RowBuffer,
     pub children: Vec<ChildRows>,
@@ -191,9 +191,9 @@ impl ChildRows {
     }
 }
 
-impl<'a> Rows<'a> {
-    pub(super) fn new(layout: &Layout) -> Rows<'a> {
-        Rows {
+impl<'a> LaidOutRows<'a> {
+    pub(super) fn new(layout: &Layout) -> LaidOutRows<'a> {
+        LaidOutRows {
             parent: RowBuffer::new(layout.parent.width),
             children: layout.children.iter().map(|child| ChildRows::new(child.width)).collect(),
             documents: Vec::new(),
@@ -204,7 +204,12 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// Class `Poison` if it is not JSON, or if one of its rows is larger than `packet` bytes.
-    pub(super) fn push(&mut self, layout: &Layout, reading: &Reading<'a>, packet: usize) -> Result<(), SinkError> {
+    pub(super) fn push(
+        &mut self,
+        layout: &Layout,
+        reading: &BatchDocument<'a>,
+        packet: usize,
+    ) -> Result<(), SinkError> {
         let document = reading.document;
         let value = Json::parse(&document.body).map_err(|error| poison(document, &format!("invalid JSON: {error}")))?;
         let laid_out = extract(&layout.definition, &document.id, &value, &document.combination);
@@ -218,7 +223,7 @@ impl<'a> Rows<'a> {
     pub(super) fn push_extract(
         &mut self,
         layout: &Layout,
-        reading: &Reading<'a>,
+        reading: &BatchDocument<'a>,
         laid_out: Extract,
         packet: usize,
     ) -> Result<(), SinkError> {

@@ -54,13 +54,13 @@ impl Mysql {
         let text =
             format!("{} WHERE t.`shop_id` = ? AND t.`{}` = ?", select(layout), layout.definition.table.id_column);
         let values = Params::Positional(vec![text_value(shop), text_value(id)]);
-        let rows: Vec<Stored> = self.read(&text, values).await?;
+        let rows: Vec<SelectedRow> = self.read(&text, values).await?;
         let item = rows.into_iter().next().map(|row| self.item(layout, row)).transpose()?;
         // The server ignores trailing spaces.
         Ok(item.filter(|item| item.shop_id == shop && item.id == id))
     }
 
-    fn item(&self, layout: &Layout, row: Stored) -> Result<Item, SinkError> {
+    fn item(&self, layout: &Layout, row: SelectedRow) -> Result<Item, SinkError> {
         let unreadable = || SinkError::new(SinkErrorClass::Unknown, "MySQL: a row without a time or a text");
         let combination = self.combination(&layout.definition.name, &row.combination);
         // A document edited by hand into invalid JSON gives empty columns, not an error.
@@ -89,7 +89,7 @@ fn select(layout: &Layout) -> String {
 }
 
 /// A selected row.
-struct Stored {
+struct SelectedRow {
     shop_id: String,
     id: String,
     combination: String,
@@ -100,11 +100,20 @@ struct Stored {
     no_longer_listed_at: Value,
 }
 
-impl FromRow for Stored {
-    fn from_row_opt(row: Row) -> Result<Stored, FromRowError> {
+impl FromRow for SelectedRow {
+    fn from_row_opt(row: Row) -> Result<SelectedRow, FromRowError> {
         let (shop_id, id, combination, document, version, fetched_at, first_listed_at, no_longer_listed_at) =
             FromRow::from_row_opt(row)?;
-        Ok(Stored { shop_id, id, combination, document, version, fetched_at, first_listed_at, no_longer_listed_at })
+        Ok(SelectedRow {
+            shop_id,
+            id,
+            combination,
+            document,
+            version,
+            fetched_at,
+            first_listed_at,
+            no_longer_listed_at,
+        })
     }
 }
 

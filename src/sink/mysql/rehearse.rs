@@ -16,9 +16,9 @@ use crate::sink::{SinkError, SinkErrorClass};
 use super::compare::{PlannedChange, compare, layout_now};
 use super::errors::sink_error;
 use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, soon};
-use super::inspect::{self, Fault, Found, Severity};
+use super::inspect::{self, ServerTable, Severity, TableFault};
 use super::layout::Layout;
-use super::plan::{Mirror, Reading, Rows};
+use super::plan::{BatchDocument, LaidOutRows, Mirror};
 use super::replace::replace;
 use super::value::{optional_datetime_value, text_value};
 use super::{Mysql, READ_TIME_MAX, mirror};
@@ -32,7 +32,7 @@ const CHARACTER: &str = "\u{1f600}";
 /// Result of checking the definitions' tables and our own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    pub faults: Vec<Fault>,
+    pub faults: Vec<TableFault>,
     /// What the next start creates, adds and widens.
     pub planned: Vec<PlannedChange>,
     /// Resources whose writes were tried and accepted.
@@ -41,7 +41,7 @@ pub struct Inspection {
 
 /// Content of a made-up document.
 #[derive(Clone, Copy, PartialEq)]
-enum Sample {
+enum TrialContent {
     /// A value in each column, and rows in each child table.
     Full,
     /// NULL in every nullable column, and no child row.
@@ -87,7 +87,7 @@ impl Mysql {
                 }
                 if let Some(text) = &difference.refused {
                     let (table, severity) = (table.name.clone(), Severity::Corrupts);
-                    inspection.faults.push(Fault { table, severity, text: text.clone() });
+                    inspection.faults.push(TableFault { table, severity, text: text.clone() });
                 }
                 if !inspection.faults.iter().any(|fault| fault.blocks(&table.name)) {
                     inspection.planned.extend(difference.planned());
@@ -96,16 +96,20 @@ impl Mysql {
             }
             // Only what is there can be tried.
             let Some(layout) = &layout_now(layout, &differences) else { continue };
-            if !tables.iter().all(Found::has_transactions) {
+            if !tables.iter().all(ServerTable::has_transactions) {
                 continue;
             }
-            if tables.iter().any(Found::has_triggers) && has_tables_without_transactions(conn).await? {
+            if tables.iter().any(ServerTable::has_triggers) && has_tables_without_transactions(conn).await? {
                 let text = format!(
                     "table `{}`: the writes were not tried: a trigger may write to a table without transactions, where \
                      that would stay",
                     layout.parent.name
                 );
-                inspection.faults.push(Fault { table: layout.parent.name.clone(), severity: Severity::Notice, text });
+                inspection.faults.push(TableFault {
+                    table: layout.parent.name.clone(),
+                    severity: Severity::Notice,
+                    text,
+                });
                 continue;
             }
             match self.rehearse(conn, layout, is_mirrored).await? {
@@ -117,13 +121,18 @@ impl Mysql {
     }
 
     /// Tries the writes of one resource; returns what was refused.
-    async fn rehearse(&self, conn: &mut Conn, layout: &Layout, is_mirrored: bool) -> Result<Option<Fault>, SinkError> {
-        let full = self.try_sample(conn, layout, Sample::Full, is_mirrored).await;
-        let empty = self.try_sample(conn, layout, Sample::Empty, is_mirrored).await;
+    async fn rehearse(
+        &self,
+        conn: &mut Conn,
+        layout: &Layout,
+        is_mirrored: bool,
+    ) -> Result<Option<TableFault>, SinkError> {
+        let full = self.try_sample(conn, layout, TrialContent::Full, is_mirrored).await;
+        let empty = self.try_sample(conn, layout, TrialContent::Empty, is_mirrored).await;
         let table = layout.parent.name.clone();
         let fault = |severity: Severity, what: &str, error: SinkError| {
             let text = format!("table `{table}`: {what}: {}", error.text);
-            Some(Fault { table: table.clone(), severity, text })
+            Some(TableFault { table: table.clone(), severity, text })
         };
         match (full, empty) {
             (Ok(()), Ok(())) => Ok(None),
@@ -144,7 +153,7 @@ impl Mysql {
         &self,
         conn: &mut Conn,
         layout: &Layout,
-        sample: Sample,
+        sample: TrialContent,
         is_mirrored: bool,
     ) -> Result<(), SinkError> {
         let packet = self.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE);
@@ -155,8 +164,8 @@ impl Mysql {
             // Inserts, then updates with more child rows, then with fewer.
             for (version, rows) in [(1, 1), (2, 2), (3, 1)] {
                 let document = document(layout, &shop, version);
-                let reading = Reading { document: &document, first_listed_at: AT };
-                let mut laid_out = Rows::new(layout);
+                let reading = BatchDocument { document: &document, first_listed_at: AT };
+                let mut laid_out = LaidOutRows::new(layout);
                 laid_out.push_extract(layout, &reading, extract(layout, sample, rows), packet)?;
                 replace(&mut transaction, layout, laid_out, bounds).await?;
             }
@@ -219,16 +228,16 @@ fn document(layout: &Layout, shop: &str, version: u64) -> Document {
     }
 }
 
-fn extract(layout: &Layout, sample: Sample, rows: usize) -> Extract {
+fn extract(layout: &Layout, sample: TrialContent, rows: usize) -> Extract {
     let cells = |columns: &[Column]| columns.iter().map(|column| cell(column.kind, sample)).collect::<Vec<_>>();
-    let rows = if sample == Sample::Full { rows } else { 0 };
+    let rows = if sample == TrialContent::Full { rows } else { 0 };
     let table = &layout.definition.table;
     let children = table.children.iter().map(|child| vec![cells(&child.columns); rows]).collect();
     Extract { cells: cells(&table.columns), children }
 }
 
-fn cell(kind: ColumnKind, sample: Sample) -> Cell {
-    if sample == Sample::Empty {
+fn cell(kind: ColumnKind, sample: TrialContent) -> Cell {
+    if sample == TrialContent::Empty {
         return Cell::Null;
     }
     match kind {

@@ -9,13 +9,13 @@ pub(super) const DATABASE: &str = "<database of mysql.url>";
 pub(super) const USER: &str = "<user of mysql.url>";
 
 /// Names quoted in a server message: `'user'@'host'`, `'database'`, or `` `database`.`table` ``.
-struct Names {
+struct QuotedNames {
     account: String,
     database: String,
 }
 
-impl Names {
-    fn of(message: &str) -> Names {
+impl QuotedNames {
+    fn of(message: &str) -> QuotedNames {
         let account = message.find("'@'").and_then(|at| {
             let begin = message.get(..at)?.rfind('\'')?;
             let host = message.get(at + 3..)?;
@@ -26,7 +26,7 @@ impl Names {
             .and_then(|name| name.split_once('\''))
             .or_else(|| behind("table `").and_then(|name| name.split_once("`.`")))
             .map(|(name, _)| format!("`{name}`"));
-        Names {
+        QuotedNames {
             account: account.map_or_else(|| format!("'{USER}'"), str::to_owned),
             // MySQL names the table alone.
             database: database.unwrap_or_else(|| format!("`{DATABASE}`")),
@@ -41,7 +41,7 @@ pub fn grant(rights: &str, database: &str, account: &str) -> String {
 
 /// The remedy for an error code; None if the message says enough.
 pub(super) fn of_code(code: u16, message: &str) -> Option<String> {
-    let Names { account, database } = Names::of(message);
+    let QuotedNames { account, database } = QuotedNames::of(message);
     let all = grant(RIGHTS, &database, &account);
     Some(match code {
         1049 => format!("run CREATE DATABASE {database}, or correct the name in mysql.url"),

@@ -14,7 +14,7 @@ use crate::sink::{SinkError, SinkErrorClass};
 
 use super::execute::Bounds;
 use super::layout::{ID_CHARS_MAX, Layout, SHOP_CHARS_MAX, SqlTable};
-use super::plan::{ChildRows, DocumentKey, Rows};
+use super::plan::{ChildRows, DocumentKey, LaidOutRows};
 use super::statements::Sized;
 use super::value::{RowBuffer, There, text_value};
 
@@ -39,7 +39,7 @@ impl<T> ByDocument<T> {
 const KEY_BYTES_MAX: usize = 4 * (SHOP_CHARS_MAX + ID_CHARS_MAX) + 64;
 
 /// A child table with the statements that count and delete the rows of documents.
-struct Child<'a> {
+struct ChildStatements<'a> {
     table: &'a SqlTable,
     counts: &'a [Sized],
     surpluses: &'a [Sized],
@@ -49,10 +49,10 @@ struct Child<'a> {
 pub(super) async fn replace(
     transaction: &mut Transaction<'_>,
     layout: &Layout,
-    rows: Rows<'_>,
+    rows: LaidOutRows<'_>,
     bounds: Bounds,
 ) -> Result<(), SinkError> {
-    let Rows { parent, children, documents } = rows;
+    let LaidOutRows { parent, children, documents } = rows;
     if documents.is_empty() {
         return Ok(());
     }
@@ -87,7 +87,7 @@ pub(super) async fn replace_all_children(
 ) -> Result<(), SinkError> {
     let statements = layout.child_counts.iter().zip(&layout.surpluses);
     for (of_child, (table, (counts, surpluses))) in children.into_iter().zip(layout.children.iter().zip(statements)) {
-        replace_children(transaction, &Child { table, counts, surpluses }, of_child, of, bounds).await?;
+        replace_children(transaction, &ChildStatements { table, counts, surpluses }, of_child, of, bounds).await?;
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ async fn versions(
 /// columns that people added keep their values.
 async fn replace_children(
     transaction: &mut Transaction<'_>,
-    child: &Child<'_>,
+    child: &ChildStatements<'_>,
     of_child: ChildRows,
     of: Locked<'_>,
     bounds: Bounds,

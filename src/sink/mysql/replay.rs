@@ -55,7 +55,7 @@ pub struct Replayed {
 
 /// Where it continues.
 #[derive(Default)]
-struct Place {
+struct ReplayPosition {
     shop: String,
     id: String,
     documents: u64,
@@ -63,7 +63,7 @@ struct Place {
 }
 
 /// A stored document: shop, id, combination, document, version.
-type Stored = (String, String, String, Vec<u8>, u64);
+type StoredDocument = (String, String, String, Vec<u8>, u64);
 
 impl ReplayScope<'_> {
     fn shop_text(&self) -> Value {
@@ -177,7 +177,7 @@ impl<'a> Refill<'a> {
             vec!["?"; ids.len()].join(",")
         );
         let values: Vec<Value> = [shop].into_iter().chain(ids.iter().map(String::as_str)).map(text_value).collect();
-        let stored: Vec<Stored> = self.read(text, values).await?;
+        let stored: Vec<StoredDocument> = self.read(text, values).await?;
         self.write(&stored).await?;
         Ok(stored.len() as u64)
     }
@@ -185,9 +185,9 @@ impl<'a> Refill<'a> {
     /// Refills the next documents, and stores the new position.
     async fn next_batch(&mut self, scope: ReplayScope<'_>, batch: u64) -> Result<Replayed, SinkError> {
         let before = place(&mut self.transaction, self.layout, scope).await?;
-        let lengths: Vec<u64> = self.after(&before, scope, &Part::Length, batch).await?;
+        let lengths: Vec<u64> = self.after(&before, scope, &StoredPart::Length, batch).await?;
         let (fit, met) = (fitting(&lengths), lengths.len() as u64);
-        let stored: Vec<Stored> = self.after(&before, scope, &Part::Locked, fit).await?;
+        let stored: Vec<StoredDocument> = self.after(&before, scope, &StoredPart::Locked, fit).await?;
         self.write(&stored).await?;
         let documents = before.documents + stored.len() as u64;
         let ended = met < batch && fit == met;
@@ -212,15 +212,15 @@ impl<'a> Refill<'a> {
     /// Reads at most `limit` documents after a place.
     async fn after<T: FromRow + Send + 'static>(
         &mut self,
-        after: &Place,
+        after: &ReplayPosition,
         scope: ReplayScope<'_>,
-        part: &Part,
+        part: &StoredPart,
         limit: u64,
     ) -> Result<Vec<T>, SinkError> {
         let (table, id) = (&self.layout.parent.name, &self.layout.definition.table.id_column);
         let (columns, lock) = match part {
-            Part::Length => ("LENGTH(`document`)".to_owned(), ""),
-            Part::Locked => (format!("`shop_id`,`{id}`,`combination`,`document`,`version`"), "FOR UPDATE"),
+            StoredPart::Length => ("LENGTH(`document`)".to_owned(), ""),
+            StoredPart::Locked => (format!("`shop_id`,`{id}`,`combination`,`document`,`version`"), "FOR UPDATE"),
         };
         // In two ranges: a comparison of pairs would not use the key.
         let columns = format!("SELECT {columns} FROM `{table}`");
@@ -245,7 +245,7 @@ impl<'a> Refill<'a> {
     }
 
     /// Lays out documents whose rows this transaction has locked, and writes their columns and child rows.
-    async fn write(&mut self, stored: &[Stored]) -> Result<(), SinkError> {
+    async fn write(&mut self, stored: &[StoredDocument]) -> Result<(), SinkError> {
         let mut fresh = Fresh::new(self.layout);
         for one in stored {
             fresh.push(self.layout, one, &self.mysql.combination(&self.layout.definition.name, &one.2));
@@ -271,7 +271,7 @@ fn fitting(lengths: &[u64]) -> u64 {
 }
 
 /// What to read of each document.
-enum Part {
+enum StoredPart {
     Length,
     /// All of it, locked until the transaction ends.
     Locked,
@@ -294,7 +294,7 @@ impl<'a> Fresh<'a> {
     }
 
     /// Skips a document that was edited by hand and is no longer JSON.
-    fn push(&mut self, layout: &Layout, stored: &'a Stored, combination: &ListParams) {
+    fn push(&mut self, layout: &Layout, stored: &'a StoredDocument, combination: &ListParams) {
         let (shop, id, _, document, version) = stored;
         let Ok(value) = Json::parse(document) else {
             tracing::warn!(
@@ -316,14 +316,18 @@ impl<'a> Fresh<'a> {
     }
 }
 
-async fn place(conn: &mut impl Queryable, layout: &Layout, scope: ReplayScope<'_>) -> Result<Place, SinkError> {
+async fn place(
+    conn: &mut impl Queryable,
+    layout: &Layout,
+    scope: ReplayScope<'_>,
+) -> Result<ReplayPosition, SinkError> {
     let text = "SELECT `shop_id`,`id`,`documents`,`ended_at` IS NOT NULL FROM `waybill_replays` \
                 WHERE `resource` = ? AND `only_shop` = ? AND `fingerprint` = ?";
     let fingerprint = fingerprint(&layout.definition.table);
     let values = vec![text_value(scope.resource), scope.shop_text(), text_value(&fingerprint)];
     let found: Option<(String, String, u64, bool)> =
         conn.exec_first(text, values).await.map_err(|error| sink_error(&error))?;
-    Ok(found.map(|(shop, id, documents, ended)| Place { shop, id, documents, ended }).unwrap_or_default())
+    Ok(found.map(|(shop, id, documents, ended)| ReplayPosition { shop, id, documents, ended }).unwrap_or_default())
 }
 
 /// Forgets the progress of other layouts: if their columns return, documents written meanwhile lack them.

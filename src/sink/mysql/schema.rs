@@ -20,7 +20,7 @@ use crate::sink::{SinkError, SinkErrorClass};
 use super::compare::{FoundColumn, columns_of, compare, has_whole_index};
 use super::errors::sink_error;
 use super::execute::soon;
-use super::inspect::{self, Fault, MIGRATIONS_TABLE_NAME, OWN_KEYS, Severity};
+use super::inspect::{self, MIGRATIONS_TABLE_NAME, OWN_KEYS, Severity, TableFault};
 use super::layout::{Layout, SqlColumn, SqlTable, key_part, varchar_chars};
 use super::replay::forget_other_layouts;
 use super::types::is_long_text;
@@ -140,7 +140,7 @@ impl Mysql {
         let (corrupting, others): (Vec<_>, Vec<_>) =
             faults.into_iter().partition(|fault| fault.severity == Severity::Corrupts);
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            for Fault { text, .. } in others {
+            for TableFault { text, .. } in others {
                 tracing::warn!(fault = text, "MySQL: a table differs from what Waybill creates");
             }
         }

@@ -13,7 +13,7 @@ use crate::sink::{SinkError, SinkErrorClass};
 use super::errors::sink_error;
 use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, WRITE_TIME_MAX, commit};
 use super::mirror;
-use super::plan::{Plan, Rows};
+use super::plan::{BatchPlan, LaidOutRows};
 use super::replace::replace;
 use super::value::{optional_datetime_value, text_value};
 use super::{ANSWER_TIME_MAX, Mysql, answered};
@@ -48,7 +48,7 @@ impl Mysql {
         if entries.is_empty() {
             return Ok(());
         }
-        let plan = Plan::new(entries, &self.layouts)?;
+        let plan = BatchPlan::new(entries, &self.layouts)?;
         let was_idle = self.has_idle();
         let conn = self.connection().await?;
         match self.write_on(conn, &plan, entries.len() == 1).await {
@@ -62,7 +62,7 @@ impl Mysql {
         }
     }
 
-    async fn write_on(&self, mut conn: Conn, plan: &Plan<'_>, alone: bool) -> Result<(), SinkError> {
+    async fn write_on(&self, mut conn: Conn, plan: &BatchPlan<'_>, alone: bool) -> Result<(), SinkError> {
         if !plan.purges.is_empty() {
             let outcome = timeout(PURGE_TIME_MAX, self.purge(&mut conn, &plan.purges)).await;
             if !matches!(outcome, Ok(Ok(()))) {
@@ -73,12 +73,12 @@ impl Mysql {
         self.settle(conn, outcome).await
     }
 
-    async fn carry_out(&self, conn: &mut Conn, plan: &Plan<'_>, alone: bool) -> Result<(), SinkError> {
+    async fn carry_out(&self, conn: &mut Conn, plan: &BatchPlan<'_>, alone: bool) -> Result<(), SinkError> {
         let packet = answered(ANSWER_TIME_MAX, self.packet(conn)).await.map_err(SinkError::before_documents)?;
         let row_bytes_max = packet.saturating_sub(STATEMENT_BYTES_SPARE);
         let mut rows = Vec::with_capacity(self.layouts.len());
         for (layout, documents) in self.layouts.iter().zip(&plan.documents) {
-            let mut laid_out = Rows::new(layout);
+            let mut laid_out = LaidOutRows::new(layout);
             for (index, reading) in documents.values().enumerate() {
                 if index % LAY_OUT_AT_ONCE == LAY_OUT_AT_ONCE - 1 {
                     tokio::task::yield_now().await;
@@ -109,8 +109,8 @@ impl Mysql {
     async fn apply(
         &self,
         transaction: &mut Transaction<'_>,
-        plan: &Plan<'_>,
-        rows: Vec<Rows<'_>>,
+        plan: &BatchPlan<'_>,
+        rows: Vec<LaidOutRows<'_>>,
         bounds: Bounds,
     ) -> Result<(), SinkError> {
         for (layout, rows) in self.layouts.iter().zip(rows) {

@@ -28,10 +28,10 @@ const CHANGE_BYTES: i64 = 128;
 
 /// How much was written since the last step.
 #[derive(Default)]
-pub(crate) struct Collector(Mutex<Written>);
+pub(crate) struct Collector(Mutex<WrittenBytes>);
 
 #[derive(Default)]
-struct Written {
+struct WrittenBytes {
     /// Offset in the endless log up to which everything was counted; none: the process has just begun.
     until: Option<i64>,
     /// Bytes written that are not balanced by moved bytes yet.

@@ -10,19 +10,19 @@
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 
-use crate::store::engine::kv::Next;
+use crate::store::engine::kv::LookFrom;
 use crate::store::error::StoreError;
 
 /// Looks at the next `limit` keys from `from` on. Exact while nothing is written.
 ///
 /// # Errors
 /// [`StoreError::Unsound`], or the engine's read errors.
-pub(crate) fn look(db: &sled::Db, from: &[u8], limit: usize) -> Result<Next, StoreError> {
+pub(crate) fn look(db: &sled::Db, from: &[u8], limit: usize) -> Result<LookFrom, StoreError> {
     let looked = std::panic::catch_unwind(AssertUnwindSafe(|| look_bare(db, from, limit)));
     looked.unwrap_or_else(|_| Err(unsound("the engine panicked while reading")))
 }
 
-fn look_bare(db: &sled::Db, from: &[u8], limit: usize) -> Result<Next, StoreError> {
+fn look_bare(db: &sled::Db, from: &[u8], limit: usize) -> Result<LookFrom, StoreError> {
     let mut upwards: Vec<sled::IVec> = Vec::new();
     for pair in db.range(from..).take(limit) {
         let (key, value) = pair.map_err(met)?;

@@ -44,11 +44,11 @@ pub(crate) trait Kv: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`crate::store::engine::integrity::look`].
-    fn look(&self, from: &[u8], limit: usize) -> Result<Next, StoreError>;
+    fn look(&self, from: &[u8], limit: usize) -> Result<LookFrom, StoreError>;
 
     /// Bytes on disk.
     fn size(&self) -> u64;
 }
 
 /// Where to go on; None: that was all.
-pub(crate) type Next = Option<Vec<u8>>;
+pub(crate) type LookFrom = Option<Vec<u8>>;

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::store::StoreError;
-use crate::store::engine::kv::{Change, Kv, Next, Pairs};
+use crate::store::engine::kv::{Change, Kv, LookFrom, Pairs};
 use crate::store::record_forms;
 
 /// An engine in memory, for the conformance test and for rules that need no disk.
@@ -78,7 +78,7 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
-    fn look(&self, _: &[u8], _: usize) -> Result<Next, StoreError> {
+    fn look(&self, _: &[u8], _: usize) -> Result<LookFrom, StoreError> {
         Ok(None)
     }
 

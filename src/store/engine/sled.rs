@@ -20,7 +20,7 @@ use crate::store::error::StoreError;
 
 /// sled with our own fdatasync.
 pub(crate) struct SledKv {
-    engine: Engine,
+    engine: OpenDb,
     log: File,
     /// There is, or was, a value in parts.
     has_large: AtomicBool,
@@ -58,7 +58,7 @@ impl SledKv {
             }
             Err(error) => return Err(error.into_error(&path)),
         };
-        let engine = Engine { db: Some(db), broken: AtomicBool::new(true) };
+        let engine = OpenDb { db: Some(db), broken: AtomicBool::new(true) };
         let log = File::options().write(true).open(path.join("db")).map_err(|error| StoreError::io(&path, error))?;
         sync_files(directory, &path)?;
         let has_large = AtomicBool::new(engine.db()?.contains_key(LARGE_MARK).map_err(failure)?);
@@ -132,20 +132,20 @@ impl Drop for SledKv {
 
 /// sled's handle. It syncs once more when it closes, and panics when that fails. All commits are on the disk by then, so
 /// the failure is logged and ignored.
-struct Engine {
+struct OpenDb {
     /// Taken at the end only.
     db: Option<sled::Db>,
     /// Not fully open yet, or a write failed: neither its content nor its closing can be trusted.
     broken: AtomicBool,
 }
 
-impl Engine {
+impl OpenDb {
     fn db(&self) -> Result<&sled::Db, StoreError> {
         self.db.as_ref().ok_or(StoreError::Failed)
     }
 }
 
-impl Drop for Engine {
+impl Drop for OpenDb {
     fn drop(&mut self) {
         let Some(db) = self.db.take() else { return };
         if self.broken.load(Ordering::Relaxed) {
@@ -286,7 +286,7 @@ impl Kv for SledKv {
         written
     }
 
-    fn look(&self, from: &[u8], limit: usize) -> Result<kv::Next, StoreError> {
+    fn look(&self, from: &[u8], limit: usize) -> Result<kv::LookFrom, StoreError> {
         integrity::look(self.engine.db()?, from, limit)
     }
 

@@ -293,7 +293,7 @@ impl<K: Kv> Kv for Logged<K> {
     }
 
     /// Of the engine alone: the log has a checksum for each commit.
-    fn look(&self, from: &[u8], limit: usize) -> Result<kv::Next, StoreError> {
+    fn look(&self, from: &[u8], limit: usize) -> Result<kv::LookFrom, StoreError> {
         self.engine.look(from, limit)
     }
 

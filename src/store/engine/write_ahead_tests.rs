@@ -38,7 +38,7 @@ impl Kv for Shared {
         self.0.apply(changes)
     }
 
-    fn look(&self, _: &[u8], _: usize) -> Result<kv::Next, StoreError> {
+    fn look(&self, _: &[u8], _: usize) -> Result<kv::LookFrom, StoreError> {
         Ok(None)
     }
 

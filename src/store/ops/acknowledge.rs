@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::domain::{Document, Entry};
 use crate::store::crypto::document_context;
-use crate::store::entry::{DocumentHead, Head};
+use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::archive;
@@ -52,7 +52,7 @@ pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now
             continue;
         }
         // What stays in the archive of a deleted shop needs its key.
-        if !matches!(head, Head::ShopDeleted { purge: false, .. }) {
+        if !matches!(head, EntryHead::ShopDeleted { purge: false, .. }) {
             acknowledged(tx, head, &mut counts);
         }
     }
@@ -61,14 +61,14 @@ pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now
     Ok(())
 }
 
-pub(crate) fn acknowledged(tx: &mut Tx<'_>, head: Head, counts: &mut RunCounts) {
+pub(crate) fn acknowledged(tx: &mut Tx<'_>, head: EntryHead, counts: &mut RunCounts) {
     match head {
-        Head::Document(head) => {
+        EntryHead::Document(head) => {
             metrics::counter!("waybill_documents_written_total", "resource" => head.resource.clone()).increment(1);
             counts.written(head.run);
         }
-        Head::ShopDeleted { shop, purge } => shops::forget_key(tx, &shop, purge),
-        Head::Listing { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
+        EntryHead::ShopDeleted { shop, purge } => shops::forget_key(tx, &shop, purge),
+        EntryHead::Listing { .. } | EntryHead::Checkpoint { .. } | EntryHead::Shop { .. } => {}
     }
 }
 
@@ -127,9 +127,9 @@ impl Store {
         Ok(batch)
     }
 
-    fn open_entry(&self, version: u64, head: Head, sealed: &[u8]) -> Result<Option<Entry>, StoreError> {
+    fn open_entry(&self, version: u64, head: EntryHead, sealed: &[u8]) -> Result<Option<Entry>, StoreError> {
         Ok(Some(match head {
-            Head::Document(head) => {
+            EntryHead::Document(head) => {
                 let key = match self.shop_key(&head.shop) {
                     Ok(key) => key,
                     Err(StoreError::Absent { .. }) => return Ok(None),
@@ -138,16 +138,16 @@ impl Store {
                 let body = key.open_document(&document_context(&head.shop, &head.resource, &head.id), sealed)?;
                 Entry::Document(document(version, head, body))
             }
-            Head::Listing { shop, resource, id, no_longer_listed_at } => {
+            EntryHead::Listing { shop, resource, id, no_longer_listed_at } => {
                 Entry::Listing { shop, resource, id, version, no_longer_listed_at }
             }
-            Head::Checkpoint { stream, checkpoint } => Entry::Checkpoint { stream, checkpoint },
+            EntryHead::Checkpoint { stream, checkpoint } => Entry::Checkpoint { stream, checkpoint },
             // The mirror shows the shop as it is now; an older state need not be written first.
-            Head::Shop { shop } => match self.shop_record(&shop)? {
+            EntryHead::Shop { shop } => match self.shop_record(&shop)? {
                 Some(record) => Entry::Shop { sealed: record.sealed_parts(), shop: record.shop },
                 None => return Ok(None),
             },
-            Head::ShopDeleted { shop, purge } => Entry::ShopDeleted { shop, purge },
+            EntryHead::ShopDeleted { shop, purge } => Entry::ShopDeleted { shop, purge },
         }))
     }
 
@@ -160,11 +160,11 @@ impl Store {
         self.transact(move |tx| {
             let (mut counts, mut streams) = (RunCounts::default(), BTreeSet::new());
             for RemovedEntry { head, .. } in outbox::remove(tx, &positions)? {
-                if let Head::Document(head) = &head {
+                if let EntryHead::Document(head) = &head {
                     streams.insert(stream_status::stream_of(head));
                 }
                 // Documents that still move from the archive need the key; the last step of the move ends that.
-                let is_kept = matches!(head, Head::ShopDeleted { purge: false, .. })
+                let is_kept = matches!(head, EntryHead::ShopDeleted { purge: false, .. })
                     && tx.pairs(keyspace::ARCHIVE, keyspace::ARCHIVE).next().is_some();
                 if !is_kept {
                     acknowledged(tx, head, &mut counts);

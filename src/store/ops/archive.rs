@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{ListParams, StoredVersion};
 use crate::store::codec::{decode_with, encode_with};
 use crate::store::crypto::document_context;
-use crate::store::entry::{DocumentHead, Head};
+use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::tx::handle::Store;
@@ -51,11 +51,11 @@ const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PURGED_MAX: usize = 1000;
 
 /// Applies an outbox entry; an older one never overwrites a newer one. False: only a part was applied, apply it again.
-pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -> Result<bool, StoreError> {
+pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &EntryHead, sealed: &[u8]) -> Result<bool, StoreError> {
     match head {
-        Head::ShopDeleted { shop, purge: true } => return purge(tx, shop),
-        Head::Document(head) => apply_document(tx, version, head, sealed)?,
-        Head::Listing { shop, resource, id, no_longer_listed_at } => {
+        EntryHead::ShopDeleted { shop, purge: true } => return purge(tx, shop),
+        EntryHead::Document(head) => apply_document(tx, version, head, sealed)?,
+        EntryHead::Listing { shop, resource, id, no_longer_listed_at } => {
             let key = keyspace::archived(resource, shop, id);
             if let Some(record) = tx.get(&key)? {
                 let (mut known, sealed): (ArchiveHead, _) = decode_with("an archived document", &record)?;
@@ -64,7 +64,7 @@ pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &Head, sealed: &[u8]) -
             }
         }
         // The archive is the store itself: shops and checkpoints need no mirror here.
-        Head::ShopDeleted { .. } | Head::Checkpoint { .. } | Head::Shop { .. } => {}
+        EntryHead::ShopDeleted { .. } | EntryHead::Checkpoint { .. } | EntryHead::Shop { .. } => {}
     }
     Ok(true)
 }

@@ -16,7 +16,7 @@ use crate::store::tx::transaction::Tx;
 
 /// Which document of which stream, its row in the ledger, and the run that asked for it.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct DetailTarget<'a> {
     pub(crate) stream: &'a StreamId,
     pub(crate) run: Option<u64>,
     pub(crate) id: &'a str,
@@ -35,7 +35,7 @@ pub(crate) fn apply(
     let row =
         tx.get(&keyspace::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
     let row = row.unwrap_or(RowNote { first_listed_at: now, ..RowNote::default() });
-    store(tx, &Place { stream: &stream, run: *run, id, row: &row }, document, now)?;
+    store(tx, &DetailTarget { stream: &stream, run: *run, id, row: &row }, document, now)?;
     counts.fetched(*run);
     Ok(())
 }
@@ -43,11 +43,11 @@ pub(crate) fn apply(
 /// Notes the document and hands it to the outbox, unless a routine re-read found nothing new.
 pub(crate) fn store<B: AsRef<[u8]>>(
     tx: &mut Tx<'_>,
-    place: &Place<'_>,
+    place: &DetailTarget<'_>,
     fetched: &FetchedDocument<B>,
     now: i64,
 ) -> Result<(), StoreError> {
-    let Place { stream, run, id, row } = *place;
+    let DetailTarget { stream, run, id, row } = *place;
     let key = keyspace::document(&stream.shop, &stream.resource, id);
     let known: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
     if let Some(refresh) = known.as_ref().and_then(|note| note.refresh) {

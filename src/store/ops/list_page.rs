@@ -203,7 +203,7 @@ fn note_rows(
         let note = sighting.note(run, now);
         if let (Some(body), Some(_)) = (&row.body, sighting.news) {
             let document = FetchedDocument { body, hash: row.hash, refresh_after_ms: None };
-            let place = detail::Place { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
+            let place = detail::DetailTarget { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
             detail::store(tx, &place, &document, now)?;
         } else if let Some(priority) = sighting.read_needed(tx, run, now)? {
             wanted.entry(priority).or_default().push(row.id.clone());

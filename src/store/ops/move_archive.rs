@@ -5,7 +5,7 @@
 
 use crate::domain::StreamId;
 use crate::store::codec::{decode, decode_with, encode};
-use crate::store::entry::{DocumentHead, Head};
+use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::archive::{self, ArchiveHead};
@@ -139,7 +139,7 @@ fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: i64) -> Result<
     // A later version has its own digests, and comes by itself.
     let is_same = |note: &&DocumentNote| note.version == archived.version;
     let document_hash = note.as_ref().filter(is_same).map_or(0, |note| note.hash);
-    let head = Head::Document(DocumentHead {
+    let head = EntryHead::Document(DocumentHead {
         shop: shop.to_owned(),
         resource: resource.to_owned(),
         combination: archived.combination,

@@ -10,7 +10,7 @@ use crate::domain::{
     Backoff, Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopState, StreamId, Sweep,
 };
 use crate::store::codec::{decode, encode, number};
-use crate::store::entry::Head;
+use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::parse_alert;
@@ -18,7 +18,7 @@ use crate::store::ops::run_progress;
 use crate::store::ops::shop_state;
 use crate::store::ops::start_run;
 use crate::store::ops::stream_status;
-use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
+use crate::store::records::dead_letters::{self, AutoRetry, DeadLetter, SEQUENCE, What};
 use crate::store::records::runs;
 use crate::store::records::shops;
 use crate::store::tx::transaction::Tx;
@@ -122,7 +122,7 @@ pub(crate) fn park_job(
     }
     job.attempts = 0;
     job.last_error = Some(reason);
-    dead_letters::put(tx, &Record { parked, what: What::Job { job } })
+    dead_letters::put(tx, &DeadLetter { parked, what: What::Job { job } })
 }
 
 /// Deletes the dead letter of a page that an earlier walk gave up, when another walk gives it up too: one is enough.
@@ -133,9 +133,9 @@ pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, number
         if note.page_of != Some(mode) {
             continue;
         }
-        let record: Option<Record> =
+        let record: Option<DeadLetter> =
             tx.get(&keyspace::parked(note.parked))?.map(|bytes| decode("a parked record", &bytes)).transpose()?;
-        if let Some(Record { what: What::Job { job }, .. }) = record
+        if let Some(DeadLetter { what: What::Job { job }, .. }) = record
             && matches!(job.kind, JobKind::ListPage(ListPage { page, .. }) if page == number)
         {
             dead_letters::forget(tx, note.parked)?;
@@ -160,7 +160,7 @@ pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> 
     };
     parse_alert::count(&parked.resource);
     let key = STANDARD.encode(keyspace::rejected_row(&run.stream, &row.fingerprint()));
-    dead_letters::put(tx, &Record { parked, what: What::Row { key } })?;
+    dead_letters::put(tx, &DeadLetter { parked, what: What::Row { key } })?;
     Ok(id)
 }
 
@@ -173,23 +173,23 @@ pub(crate) struct Refusal {
 /// Parks an entry that the sink refuses.
 pub(crate) fn park_entry(
     tx: &mut Tx<'_>,
-    head: Head,
+    head: EntryHead,
     sealed: Vec<u8>,
     refusal: Refusal,
     now: i64,
 ) -> Result<(), StoreError> {
     let (shop_id, resource, document_id) = match &head {
-        Head::Document(head) => (head.shop.clone(), head.resource.clone(), Some(head.id.clone())),
-        Head::Listing { shop, resource, id, .. } => (shop.clone(), resource.clone(), Some(id.clone())),
-        Head::Checkpoint { stream, .. } => (stream.shop.clone(), stream.resource.clone(), None),
-        Head::Shop { shop } | Head::ShopDeleted { shop, .. } => (shop.clone(), String::new(), None),
+        EntryHead::Document(head) => (head.shop.clone(), head.resource.clone(), Some(head.id.clone())),
+        EntryHead::Listing { shop, resource, id, .. } => (shop.clone(), resource.clone(), Some(id.clone())),
+        EntryHead::Checkpoint { stream, .. } => (stream.shop.clone(), stream.resource.clone(), None),
+        EntryHead::Shop { shop } | EntryHead::ShopDeleted { shop, .. } => (shop.clone(), String::new(), None),
     };
-    if let Head::Document(head) = &head {
+    if let EntryHead::Document(head) = &head {
         run_progress::update(tx, head.run, now, |run| run.refused += 1)?;
         stream_status::document_refused(tx, head, &refusal.reason, now)?;
     }
     let (id, Refusal { reason, attempts }) = (tx.next(SEQUENCE)?, refusal);
     let parked =
         Parked { id, shop_id, resource, document_id, job: "write".to_owned(), reason, attempts, parked_at: now };
-    dead_letters::put(tx, &Record { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
+    dead_letters::put(tx, &DeadLetter { parked, what: What::Entry { head, sealed: STANDARD.encode(sealed) } })
 }

@@ -68,7 +68,7 @@ pub(crate) fn purge_step(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> R
 /// Removes one record of [`keyspace::OF_ALL_SHOPS`], if it is the shop's.
 fn remove(tx: &mut Tx<'_>, shop: &str, key: &[u8], value: &[u8], now: i64) -> Result<(), StoreError> {
     #[derive(Deserialize)]
-    struct Record {
+    struct ShopOf {
         parked: Parked,
     }
     match key.get(..1) {
@@ -80,7 +80,7 @@ fn remove(tx: &mut Tx<'_>, shop: &str, key: &[u8], value: &[u8], now: i64) -> Re
             }
         }
         Some(keyspace::PARKED) => {
-            let parked = decode::<Record>("a parked record", value)?.parked;
+            let parked = decode::<ShopOf>("a parked record", value)?.parked;
             if parked.shop_id == shop {
                 tx.delete(key.to_vec());
                 dead_letters::count(tx, shop, &parked.resource, -1)?;

@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use crate::domain::clock::millis;
 use crate::domain::{Job, JobKind, Mode, Parked, ProofState, Run, RunState};
 use crate::store::codec::{decode, encode};
-use crate::store::entry::Head;
+use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::detail;
 use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::ops::park::{AUTO_RETRIED_MAX, AUTO_RETRY_AFTER_MAX};
 use crate::store::ops::run_progress;
-use crate::store::records::dead_letters::{self, AutoRetry, Record, SEQUENCE, What};
+use crate::store::records::dead_letters::{self, AutoRetry, DeadLetter, SEQUENCE, What};
 use crate::store::records::detail_proofs;
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::enqueue;
@@ -94,7 +94,7 @@ pub(crate) fn retry_doubted(tx: &mut Tx<'_>, shop: &str, resource: &str, now: i6
 pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Result<bool, StoreError> {
     let key = keyspace::parked(id);
     let Some(bytes) = tx.get(&key)? else { return Ok(false) };
-    let record: Record = decode("a parked record", &bytes)?;
+    let record: DeadLetter = decode("a parked record", &bytes)?;
     match record.what {
         What::Job { mut job } => {
             tx.delete(keyspace::parked_job(&job.stream(), id));
@@ -102,7 +102,7 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Resu
             retry_job(tx, &job, now)?;
         }
         What::Entry { head, sealed } => {
-            if let Head::Document(head) = &head {
+            if let EntryHead::Document(head) = &head {
                 run_progress::update(tx, head.run, now, |run| run.refused = run.refused.saturating_sub(1))?;
             }
             let sealed = STANDARD
@@ -123,18 +123,18 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Resu
 
 /// Requeues an entry that the sink refused, unless something newer is known by now: that is under way, in the sink, or
 /// parked itself, and must not be overwritten.
-pub(crate) fn requeue(tx: &mut Tx<'_>, head: Head, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+pub(crate) fn requeue(tx: &mut Tx<'_>, head: EntryHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
     match head {
-        Head::Document(head) => detail::requeue(tx, head, sealed, now),
-        Head::Listing { shop, resource, id, no_longer_listed_at } => {
+        EntryHead::Document(head) => detail::requeue(tx, head, sealed, now),
+        EntryHead::Listing { shop, resource, id, no_longer_listed_at } => {
             let no_longer_listed_at = match listing_state::listing_state(tx, &shop, &resource, &id)? {
                 ListingState::Unknown => no_longer_listed_at,
                 ListingState::Listed => None,
                 ListingState::Gone(at) => Some(at),
             };
-            outbox::append(tx, &Head::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
+            outbox::append(tx, &EntryHead::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
         }
-        head @ (Head::Checkpoint { .. } | Head::Shop { .. } | Head::ShopDeleted { .. }) => {
+        head @ (EntryHead::Checkpoint { .. } | EntryHead::Shop { .. } | EntryHead::ShopDeleted { .. }) => {
             outbox::append(tx, &head, sealed, now).map(drop)
         }
     }

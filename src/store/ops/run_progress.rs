@@ -61,10 +61,10 @@ pub(crate) fn count_end(run: &Run) {
 
 /// Changes of one transaction to the counters of its runs.
 #[derive(Default)]
-pub(crate) struct RunCounts(BTreeMap<u64, Counts>);
+pub(crate) struct RunCounts(BTreeMap<u64, CountsOfRun>);
 
 #[derive(Default)]
-pub(crate) struct Counts {
+pub(crate) struct CountsOfRun {
     fetched: u64,
     gone: u64,
     obsolete: u64,
@@ -89,7 +89,7 @@ impl RunCounts {
         self.of(run, |counts| counts.written += 1);
     }
 
-    fn of(&mut self, run: Option<u64>, change: impl FnOnce(&mut Counts)) {
+    fn of(&mut self, run: Option<u64>, change: impl FnOnce(&mut CountsOfRun)) {
         if let Some(run) = run {
             change(self.0.entry(run).or_default());
         }

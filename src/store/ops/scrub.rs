@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::engine::kv::{Kv, Next};
+use crate::store::engine::kv::{Kv, LookFrom};
 use crate::store::error::StoreError;
 use crate::store::tx::handle::{Store, blocking};
 
@@ -26,7 +26,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// [`StoreError::Damaged`], or the engine's read errors.
-pub(crate) fn at_open(kv: &dyn Kv, path: &Path) -> Result<Next, StoreError> {
+pub(crate) fn at_open(kv: &dyn Kv, path: &Path) -> Result<LookFrom, StoreError> {
     kv.look(b"", AT_OPEN).map_err(|error| match error {
         StoreError::Unsound(detail) => StoreError::Damaged { path: path.to_owned(), detail },
         error => error,
@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    async fn look_from(&self, from: Vec<u8>) -> Result<Next, StoreError> {
+    async fn look_from(&self, from: Vec<u8>) -> Result<LookFrom, StoreError> {
         let (kv, start) = (Arc::clone(&self.0.kv), from.clone());
         match blocking(move || kv.look(&start, AT_ONCE)).await {
             // A write may have come between. Inside a transaction none can.

@@ -23,7 +23,7 @@ const EVER: u64 = 0;
 pub const LOGIN_RULE: &str = "login";
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct CallsRecord {
     /// When the first of them was counted.
     since: i64,
     calls: CallCounts,
@@ -39,11 +39,11 @@ pub(crate) fn add(tx: &mut Tx<'_>, calls: &Calls, now: i64) -> Result<(), StoreE
     for (rule, counts) in calls {
         for of in [EVER, day] {
             let key = key(of, rule);
-            let known = tx.get(&key)?.map(|bytes| decode::<Record>("a count of calls", &bytes)).transpose()?;
+            let known = tx.get(&key)?.map(|bytes| decode::<CallsRecord>("a count of calls", &bytes)).transpose()?;
             if known.is_none() && of != EVER {
                 forget_before(tx, day.saturating_sub(CALL_DAYS_KEPT - 1))?;
             }
-            let mut record = known.unwrap_or_else(|| Record { since: now, calls: CallCounts::default() });
+            let mut record = known.unwrap_or_else(|| CallsRecord { since: now, calls: CallCounts::default() });
             record.calls.merge(counts);
             tx.put(key, encode("a count of calls", &record)?);
         }
@@ -104,7 +104,7 @@ impl Store {
         for pair in self.0.kv.scan(&prefix, &prefix) {
             let (key, bytes) = pair?;
             let Some((_, rule)) = day_and_rule(&key) else { continue };
-            let Record { since, calls } = decode("a count of calls", &bytes)?;
+            let CallsRecord { since, calls } = decode("a count of calls", &bytes)?;
             found.push(CallTotal { rule, since, counts: calls });
         }
         Ok(found)
@@ -121,7 +121,7 @@ impl Store {
         for pair in self.0.kv.scan(keyspace::CALLS, &first) {
             let (key, bytes) = pair?;
             let Some((day, rule)) = day_and_rule(&key) else { continue };
-            let Record { calls, .. } = decode("a count of calls", &bytes)?;
+            let CallsRecord { calls, .. } = decode("a count of calls", &bytes)?;
             let day = i64::try_from(day).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
             found.push(CallDay { day, rule, counts: calls });
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Job, Mode, Parked};
 use crate::store::codec::{decode, encode, number};
-use crate::store::entry::Head;
+use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::tx::counters::Counter;
@@ -21,7 +21,7 @@ use crate::store::tx::transaction::Tx;
 pub(crate) const SEQUENCE: &str = "parked";
 
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct DeadLetter {
     pub(crate) parked: Parked,
     pub(crate) what: What,
 }
@@ -34,7 +34,7 @@ pub(crate) enum What {
         job: Job,
     },
     Entry {
-        head: Head,
+        head: EntryHead,
         sealed: String,
     },
     /// A list row without a usable id; a retry forgets it, so that the next walk looks again.
@@ -43,7 +43,7 @@ pub(crate) enum What {
     },
 }
 
-pub(crate) fn put(tx: &mut Tx<'_>, record: &Record) -> Result<(), StoreError> {
+pub(crate) fn put(tx: &mut Tx<'_>, record: &DeadLetter) -> Result<(), StoreError> {
     tx.put(keyspace::parked(record.parked.id), encode("a parked record", record)?);
     count(tx, &record.parked.shop_id, &record.parked.resource, 1)?;
     tx.parked.insert(record.parked.shop_id.clone());
@@ -82,7 +82,7 @@ pub(crate) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     }
     let mut parked: BTreeMap<(String, String), i64> = BTreeMap::new();
     for pair in tx.pairs(keyspace::PARKED, keyspace::PARKED) {
-        let Parked { shop_id, resource, .. } = decode::<Record>("a parked record", &pair?.1)?.parked;
+        let Parked { shop_id, resource, .. } = decode::<DeadLetter>("a parked record", &pair?.1)?.parked;
         *parked.entry((shop_id, resource)).or_default() += 1;
     }
     noted.into_iter().for_each(|key| tx.delete(key));
@@ -107,7 +107,7 @@ pub(crate) struct AutoRetry {
 pub(crate) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<(), StoreError> {
     let key = keyspace::parked(id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
-    let record: Record = decode("a parked record", &bytes)?;
+    let record: DeadLetter = decode("a parked record", &bytes)?;
     tx.delete(key);
     count(tx, &record.parked.shop_id, &record.parked.resource, -1)
 }
@@ -146,7 +146,7 @@ impl Store {
             if found.len() == limit {
                 break;
             }
-            let record: Record = decode("a parked record", &pair?.1)?;
+            let record: DeadLetter = decode("a parked record", &pair?.1)?;
             if wanted(&record.parked) {
                 found.push(record.parked);
             }
@@ -160,7 +160,7 @@ impl Store {
     /// The engine's read errors.
     pub fn parked_one(&self, id: u64) -> Result<Option<Parked>, StoreError> {
         let bytes = self.0.kv.get(&keyspace::parked(id))?;
-        Ok(bytes.map(|bytes| decode::<Record>("a parked record", &bytes)).transpose()?.map(|record| record.parked))
+        Ok(bytes.map(|bytes| decode::<DeadLetter>("a parked record", &bytes)).transpose()?.map(|record| record.parked))
     }
 }
 

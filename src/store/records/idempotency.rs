@@ -35,7 +35,7 @@ pub struct StoredResponse {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct AnswerRecord {
     at: i64,
     answer: StoredResponse,
 }
@@ -72,7 +72,7 @@ impl Store {
         Ok(record.filter(|record| !is_over(record.at, self.now())).map(|record| record.answer))
     }
 
-    fn answer_record(&self, name: &AnswerName) -> Result<Option<Record>, StoreError> {
+    fn answer_record(&self, name: &AnswerName) -> Result<Option<AnswerRecord>, StoreError> {
         let Some(sealed) = self.0.kv.get(&key(name))? else { return Ok(None) };
         Ok(Some(decode("an answer", &self.0.master.open(&context(name), &sealed)?)?))
     }
@@ -83,7 +83,7 @@ impl Store {
     /// The engine's errors.
     pub async fn save_response(&self, name: AnswerName, answer: StoredResponse) -> Result<(), StoreError> {
         let now = self.now();
-        let text = zeroize::Zeroizing::new(encode("an answer", &Record { at: now, answer })?);
+        let text = zeroize::Zeroizing::new(encode("an answer", &AnswerRecord { at: now, answer })?);
         let sealed = self.0.master.seal(&context(&name), &text)?;
         let before = self.answer_record(&name)?.map(|record| record.at);
         self.transact(move |tx| {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::{Checkpoint, Entry, StreamId};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::large_values::PART_BYTES;
-use crate::store::entry::{DocumentHead, Head};
+use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::tx::counters::Counter;
@@ -51,13 +51,13 @@ pub struct OutboxItem {
 }
 
 /// An entry within a record.
-pub(crate) struct Stored<'a> {
+pub(crate) struct StoredEntry<'a> {
     pub(crate) version: u64,
     head: &'a [u8],
     pub(crate) sealed: &'a [u8],
 }
 
-impl Stored<'_> {
+impl StoredEntry<'_> {
     pub(crate) fn len(&self) -> usize {
         16 + self.head.len() + self.sealed.len()
     }
@@ -72,7 +72,7 @@ impl Stored<'_> {
         Ok(())
     }
 
-    pub(crate) fn head(&self) -> Result<Head, StoreError> {
+    pub(crate) fn head(&self) -> Result<EntryHead, StoreError> {
         decode("an outbox entry", self.head)
     }
 }
@@ -82,7 +82,7 @@ fn cut(detail: &str) -> StoreError {
 }
 
 /// The entries of a record.
-pub(crate) fn entries(mut record: &[u8]) -> Result<Vec<Stored<'_>>, StoreError> {
+pub(crate) fn entries(mut record: &[u8]) -> Result<Vec<StoredEntry<'_>>, StoreError> {
     let mut entries = Vec::new();
     while !record.is_empty() {
         let entry = split_entry(&mut record).ok_or_else(|| cut("cut off"))?;
@@ -91,14 +91,14 @@ pub(crate) fn entries(mut record: &[u8]) -> Result<Vec<Stored<'_>>, StoreError> 
     Ok(entries)
 }
 
-fn split_entry<'a>(record: &mut &'a [u8]) -> Option<Stored<'a>> {
+fn split_entry<'a>(record: &mut &'a [u8]) -> Option<StoredEntry<'a>> {
     let (version, rest) = record.split_first_chunk::<8>()?;
     let (head, rest) = rest.split_first_chunk::<4>()?;
     let (sealed, rest) = rest.split_first_chunk::<4>()?;
     let (head, rest) = rest.split_at_checked(u32::from_be_bytes(*head) as usize)?;
     let (sealed, rest) = rest.split_at_checked(u32::from_be_bytes(*sealed) as usize)?;
     *record = rest;
-    Some(Stored { version: u64::from_be_bytes(*version), head, sealed })
+    Some(StoredEntry { version: u64::from_be_bytes(*version), head, sealed })
 }
 
 /// The documents of a shop's resource in a record.
@@ -106,22 +106,22 @@ pub(crate) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<
     let mut ids = Vec::new();
     for entry in entries(record)? {
         match entry.head()? {
-            Head::Document(DocumentHead { shop: of, resource: kind, id, .. })
-            | Head::Listing { shop: of, resource: kind, id, .. } => {
+            EntryHead::Document(DocumentHead { shop: of, resource: kind, id, .. })
+            | EntryHead::Listing { shop: of, resource: kind, id, .. } => {
                 if of == shop && kind == resource {
                     ids.push(id);
                 }
             }
-            Head::Checkpoint { .. } | Head::Shop { .. } | Head::ShopDeleted { .. } => {}
+            EntryHead::Checkpoint { .. } | EntryHead::Shop { .. } | EntryHead::ShopDeleted { .. } => {}
         }
     }
     Ok(ids)
 }
 
 /// Adds an entry, new or one that was taken out before; its version, which is its place too.
-pub(crate) fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
+pub(crate) fn append(tx: &mut Tx<'_>, head: &EntryHead, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
     let version = tx.next_version(now)?;
-    add(tx, version, &Stored { version, head: &encode("an outbox entry", head)?, sealed })?;
+    add(tx, version, &StoredEntry { version, head: &encode("an outbox entry", head)?, sealed })?;
     Ok(version)
 }
 
@@ -130,16 +130,16 @@ pub(crate) fn append(tx: &mut Tx<'_>, head: &Head, sealed: &[u8], now: i64) -> R
 pub(crate) fn append_version(
     tx: &mut Tx<'_>,
     version: u64,
-    head: &Head,
+    head: &EntryHead,
     sealed: &[u8],
     now: i64,
 ) -> Result<u64, StoreError> {
     let place = tx.next_version(now)?;
-    add(tx, place, &Stored { version, head: &encode("an outbox entry", head)?, sealed })
+    add(tx, place, &StoredEntry { version, head: &encode("an outbox entry", head)?, sealed })
 }
 
 /// Adds an entry to the transaction's open record, or to a new one with the number `place`; returns the record's number.
-fn add(tx: &mut Tx<'_>, place: u64, entry: &Stored<'_>) -> Result<u64, StoreError> {
+fn add(tx: &mut Tx<'_>, place: u64, entry: &StoredEntry<'_>) -> Result<u64, StoreError> {
     let length = entry.len();
     let mut bytes = Vec::with_capacity(length);
     entry.write(&mut bytes)?;
@@ -163,9 +163,9 @@ pub(crate) fn resources(record: &[u8]) -> Result<Vec<(String, String)>, StoreErr
     let mut found = Vec::new();
     for entry in entries(record)? {
         match entry.head()? {
-            Head::Document(DocumentHead { shop, resource, .. }) => found.push((shop, resource)),
-            Head::Checkpoint { stream, .. } => found.push((stream.shop, stream.resource)),
-            Head::Listing { .. } | Head::Shop { .. } | Head::ShopDeleted { .. } => {}
+            EntryHead::Document(DocumentHead { shop, resource, .. }) => found.push((shop, resource)),
+            EntryHead::Checkpoint { stream, .. } => found.push((stream.shop, stream.resource)),
+            EntryHead::Listing { .. } | EntryHead::Shop { .. } | EntryHead::ShopDeleted { .. } => {}
         }
     }
     Ok(found)
@@ -173,7 +173,7 @@ pub(crate) fn resources(record: &[u8]) -> Result<Vec<(String, String)>, StoreErr
 
 /// Adds a document; returns its version.
 pub(crate) fn append_document(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
-    append(tx, &Head::Document(head), sealed, now)
+    append(tx, &EntryHead::Document(head), sealed, now)
 }
 
 pub(crate) fn append_listing(
@@ -184,7 +184,7 @@ pub(crate) fn append_listing(
     now: i64,
 ) -> Result<(), StoreError> {
     let (shop, resource) = (stream.shop.clone(), stream.resource.clone());
-    append(tx, &Head::Listing { shop, resource, id: id.to_owned(), no_longer_listed_at: gone_at }, &[], now)?;
+    append(tx, &EntryHead::Listing { shop, resource, id: id.to_owned(), no_longer_listed_at: gone_at }, &[], now)?;
     Ok(())
 }
 
@@ -194,24 +194,24 @@ pub(crate) fn append_checkpoint(
     checkpoint: &Checkpoint,
     now: i64,
 ) -> Result<(), StoreError> {
-    append(tx, &Head::Checkpoint { stream: stream.clone(), checkpoint: checkpoint.clone() }, &[], now)?;
+    append(tx, &EntryHead::Checkpoint { stream: stream.clone(), checkpoint: checkpoint.clone() }, &[], now)?;
     Ok(())
 }
 
 pub(crate) fn append_shop(tx: &mut Tx<'_>, shop: &str, now: i64) -> Result<(), StoreError> {
-    append(tx, &Head::Shop { shop: shop.to_owned() }, &[], now)?;
+    append(tx, &EntryHead::Shop { shop: shop.to_owned() }, &[], now)?;
     Ok(())
 }
 
 pub(crate) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now: i64) -> Result<(), StoreError> {
-    append(tx, &Head::ShopDeleted { shop: shop.to_owned(), purge }, &[], now)?;
+    append(tx, &EntryHead::ShopDeleted { shop: shop.to_owned(), purge }, &[], now)?;
     Ok(())
 }
 
 /// An entry that was taken out of the outbox.
 pub(crate) struct RemovedEntry {
     pub(crate) version: u64,
-    pub(crate) head: Head,
+    pub(crate) head: EntryHead,
     pub(crate) sealed: Vec<u8>,
 }
 

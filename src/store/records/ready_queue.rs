@@ -23,7 +23,7 @@ use crate::store::tx::transaction::Tx;
 const JOBS_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct QueuedJobs {
     job: Job,
     /// Seq and id of further jobs, alike in all else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -37,7 +37,7 @@ pub(crate) struct SelectedJob {
     pub(crate) job: Job,
 }
 
-impl Record {
+impl QueuedJobs {
     fn len(&self) -> usize {
         1 + self.more.len()
     }
@@ -52,21 +52,21 @@ impl Record {
     }
 
     /// Takes the jobs out that are wanted; what is left, if anything.
-    fn without(mut self, wanted: &HashSet<u64>) -> Option<Record> {
+    fn without(mut self, wanted: &HashSet<u64>) -> Option<QueuedJobs> {
         self.more.retain(|(seq, _)| !wanted.contains(seq));
         if !wanted.contains(&self.job.seq) {
             return Some(self);
         }
         let (seq, id) = if self.more.is_empty() { return None } else { self.more.remove(0) };
-        Some(Record { job: self.job.sibling(seq, id), more: self.more })
+        Some(QueuedJobs { job: self.job.sibling(seq, id), more: self.more })
     }
 }
 
-fn read(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Record>, StoreError> {
+fn read(tx: &Tx<'_>, key: &[u8]) -> Result<Option<QueuedJobs>, StoreError> {
     tx.get(key)?.map(|bytes| decode("ready jobs", &bytes)).transpose()
 }
 
-fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &Record) -> Result<(), StoreError> {
+fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &QueuedJobs) -> Result<(), StoreError> {
     tx.put(key, encode("ready jobs", record)?);
     Ok(())
 }
@@ -74,7 +74,7 @@ fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &Record) -> Result<(), StoreError>
 /// Adds a job to its queue, in a record of its own under its seq.
 pub(crate) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
     let queue = Queue::of(job);
-    put(tx, queue.key(job.priority, job.seq), &Record { job: job.clone(), more: Vec::new() })?;
+    put(tx, queue.key(job.priority, job.seq), &QueuedJobs { job: job.clone(), more: Vec::new() })?;
     tx.count(Counter::Ready, 1);
     tx.raise(Signal::Queue(queue));
     Ok(())
@@ -91,7 +91,7 @@ pub(crate) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) ->
         let mut jobs: Vec<(u64, String)> = (number + 1..).zip(some).collect();
         let (seq, id) = jobs.remove(0);
         let job = pattern.sibling(seq, id);
-        put(tx, Queue::of(&job).key(job.priority, number), &Record { job, more: jobs })?;
+        put(tx, Queue::of(&job).key(job.priority, number), &QueuedJobs { job, more: jobs })?;
     }
     tx.raise(Signal::Queue(Queue::of(pattern)));
     Ok(())
@@ -110,12 +110,12 @@ pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, priority: Priority, seq: u6
 
 /// How many jobs a record holds.
 pub(crate) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
-    decode::<Record>("ready jobs", bytes).map(|record| record.len())
+    decode::<QueuedJobs>("ready jobs", bytes).map(|record| record.len())
 }
 
 /// The documents that a record's jobs are for.
 pub(crate) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
-    let jobs = decode::<Record>("ready jobs", bytes)?.jobs(usize::MAX, |_, _| true).into_iter();
+    let jobs = decode::<QueuedJobs>("ready jobs", bytes)?.jobs(usize::MAX, |_, _| true).into_iter();
     let id = |job: Job| if let JobKind::FetchDetail(detail) = job.kind { Some(detail.id) } else { None };
     Ok(jobs.filter_map(id).collect())
 }
@@ -146,7 +146,7 @@ fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, active: &ActiveLeases) ->
     let mut met = HashSet::new();
     for pair in tx.pairs(&prefix, &prefix) {
         let (key, bytes) = pair?;
-        let record: Record = decode("ready jobs", &bytes)?;
+        let record: QueuedJobs = decode("ready jobs", &bytes)?;
         let number = crate::store::keyspace::number_of(&key).unwrap_or(0);
         let free = record.jobs(want - found.len(), |seq, id| {
             let is_free = !active.holds(seq) && !under_way.is_some_and(|ids| ids.contains_key(id));

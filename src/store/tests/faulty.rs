@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{Kv, MemoryKv};
 use crate::store::StoreError;
-use crate::store::engine::kv::Next;
+use crate::store::engine::kv::LookFrom;
 use crate::store::engine::kv::{Change, Pairs};
 
 /// In memory.
@@ -54,7 +54,7 @@ impl Kv for Faulty {
     }
 
     /// In two parts.
-    fn look(&self, from: &[u8], _: usize) -> Result<Next, StoreError> {
+    fn look(&self, from: &[u8], _: usize) -> Result<LookFrom, StoreError> {
         self.looks.fetch_add(1, Ordering::SeqCst);
         let seems = self.unsound.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1)).is_ok();
         if seems {

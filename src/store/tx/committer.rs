@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::store::engine::kv::{Change, Kv};
 use crate::store::engine::watermark::Watermark;
 use crate::store::error::StoreError;
-use crate::store::tx::counters::{self, Counts};
+use crate::store::tx::counters::{self, CounterChanges};
 use crate::store::tx::notify::{Signal, Signals};
 use crate::store::tx::transaction::{Overlay, Tx};
 use crate::supervisor::Supervisor;
@@ -24,13 +24,13 @@ const GROUP_BYTES_MAX: usize = 256 * 1024;
 /// Transactions waiting for the thread; beyond it callers wait.
 const WAITING_MAX: usize = 4096;
 
-type Work = Box<dyn FnOnce(&mut Tx<'_>) -> Answer + Send>;
+type QueuedTransaction = Box<dyn FnOnce(&mut Tx<'_>) -> SendAnswer + Send>;
 /// Sends the caller its answer after the group is durable or failed.
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type SendAnswer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// The handle to the committer's thread.
 pub(crate) struct Committer {
-    sender: mpsc::Sender<Work>,
+    sender: mpsc::Sender<QueuedTransaction>,
     pub(crate) supervisor: Supervisor,
     /// Where the thread notes its commits; none: a store in memory.
     pub(crate) mark: Option<Arc<Watermark>>,
@@ -83,7 +83,7 @@ impl Committer {
         work: impl FnOnce(&mut Tx<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let work: Work = Box::new(move |tx| {
+        let work: QueuedTransaction = Box::new(move |tx| {
             let result = work(tx);
             tx.refused = result.is_err();
             Box::new(move |durable| {
@@ -109,7 +109,7 @@ impl Committer {
 struct Worker {
     kv: Arc<dyn Kv>,
     mark: Option<Arc<Watermark>>,
-    receiver: mpsc::Receiver<Work>,
+    receiver: mpsc::Receiver<QueuedTransaction>,
     signals: Arc<Signals>,
     supervisor: Supervisor,
     full: bool,
@@ -143,7 +143,7 @@ impl Worker {
     }
 
     /// Runs a group of transactions and answers it. False: the engine failed.
-    fn group(&mut self, first: Work) -> bool {
+    fn group(&mut self, first: QueuedTransaction) -> bool {
         let kv = &*self.kv;
         // The engine may panic too; any panic must stop the process in order.
         let group = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -201,7 +201,7 @@ pub(crate) fn run_once(
 }
 
 /// The number of the commit; none: nothing changed.
-fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<Option<u64>, StoreError> {
+fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &CounterChanges) -> Result<Option<u64>, StoreError> {
     if changes.is_empty() && counts.values().all(|by| *by == 0) {
         return Ok(None);
     }
@@ -212,7 +212,7 @@ fn apply(kv: &dyn Kv, mut changes: Vec<Change>, counts: &Counts) -> Result<Optio
 }
 
 /// The same, unless there is no room for it.
-fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &Counts) -> Result<Option<u64>, StoreError> {
+fn commit(kv: &dyn Kv, changes: Vec<Change>, counts: &CounterChanges) -> Result<Option<u64>, StoreError> {
     kv.reserve(&changes)?;
     apply(kv, changes, counts)
 }
@@ -226,17 +226,17 @@ fn log_room(full: bool) {
 }
 
 struct Group {
-    answers: Vec<Answer>,
+    answers: Vec<SendAnswer>,
     changes: Vec<Change>,
-    counts: Counts,
+    counts: CounterChanges,
     raised: BTreeSet<Signal>,
 }
 
-fn run_group(kv: &dyn Kv, first: Work, receiver: &mut mpsc::Receiver<Work>) -> Group {
+fn run_group(kv: &dyn Kv, first: QueuedTransaction, receiver: &mut mpsc::Receiver<QueuedTransaction>) -> Group {
     let mut group = Overlay::new();
     let mut raised = BTreeSet::new();
     let mut answers = Vec::new();
-    let mut counts = Counts::new();
+    let mut counts = CounterChanges::new();
     let mut bytes = 0;
     let mut next = Some(first);
     while let Some(work) = next.take() {
@@ -264,7 +264,7 @@ mod tests {
 
     use tokio::sync::mpsc;
 
-    use super::{Committer, GROUP_BYTES_MAX, Overlay, Tx, Work, run_group, run_once};
+    use super::{Committer, GROUP_BYTES_MAX, Overlay, QueuedTransaction, Tx, run_group, run_once};
     use crate::store::engine::kv::Kv;
     use crate::store::engine::memory::MemoryKv;
     use crate::store::tx::counters::{self, Counter};
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    fn put(key: u8, bytes: usize) -> Work {
+    fn put(key: u8, bytes: usize) -> QueuedTransaction {
         Box::new(move |tx| {
             tx.put(vec![key], vec![0; bytes]);
             Box::new(|_| {})

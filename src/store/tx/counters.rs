@@ -30,7 +30,7 @@ pub struct Counters {
 }
 
 /// How much each counter changes; the committer adds it to what is stored, once a group.
-pub(crate) type Counts = BTreeMap<Counter, i64>;
+pub(crate) type CounterChanges = BTreeMap<Counter, i64>;
 
 /// The counters; their order is part of the stored format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +96,7 @@ pub(crate) fn carry_over(kv: &dyn Kv) -> Result<(), StoreError> {
 }
 
 /// The number of the commit to come, and the change that keeps it and the counters.
-pub(crate) fn committed(kv: &dyn Kv, counts: &Counts) -> Result<(u64, Change), StoreError> {
+pub(crate) fn committed(kv: &dyn Kv, counts: &CounterChanges) -> Result<(u64, Change), StoreError> {
     let mut books = StoredCounters::read(kv.get(COUNTERS_KEY)?)?;
     books.commits += 1;
     for (counter, by) in counts {

@@ -41,7 +41,7 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) parked_max: AtomicU64,
     pub(in crate::store) archives_when_settling: AtomicBool,
     /// First key that the opening did not check for damage; none: all were checked.
-    pub(in crate::store) unseen: kv::Next,
+    pub(in crate::store) unseen: kv::LookFrom,
 }
 
 pub(crate) type SharedLeases = Arc<Mutex<ActiveLeases>>;

@@ -9,7 +9,7 @@ use std::iter::Peekable;
 
 use crate::store::engine::kv::{self, Kv, Pair};
 use crate::store::error::StoreError;
-use crate::store::tx::counters::{COUNTERS_KEY, Counter, Counts, StoredCounters};
+use crate::store::tx::counters::{COUNTERS_KEY, Counter, CounterChanges, StoredCounters};
 use crate::store::tx::notify::{Changed, Signal};
 
 pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -19,7 +19,7 @@ pub struct Tx<'a> {
     kv: &'a dyn Kv,
     group: &'a Overlay,
     pub(crate) own: Overlay,
-    pub(crate) counts: Counts,
+    pub(crate) counts: CounterChanges,
     pub(crate) raised: BTreeSet<Signal>,
     pub(crate) bytes: usize,
     pub(crate) refused: bool,
@@ -34,7 +34,7 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     /// Over what is on the disk and what the group committed before.
     pub(crate) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
-        let (own, counts, raised) = (Overlay::new(), Counts::new(), BTreeSet::new());
+        let (own, counts, raised) = (Overlay::new(), CounterChanges::new(), BTreeSet::new());
         let (parked, breached) = (BTreeSet::new(), BTreeSet::new());
         Tx { kv, group, own, counts, raised, bytes: 0, refused: false, parked, breached, open_record: None }
     }
@@ -50,7 +50,7 @@ impl Tx<'_> {
     }
 
     /// Checks the engine for damage while nothing is written.
-    pub(crate) fn look(&self, from: &[u8], limit: usize) -> Result<kv::Next, StoreError> {
+    pub(crate) fn look(&self, from: &[u8], limit: usize) -> Result<kv::LookFrom, StoreError> {
         self.kv.look(from, limit)
     }
 
