@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::check_mysql::{check_mysql, shops_to_restore};
 use super::finding::Finding;
-use super::single_call::{Caller, Read, document_error, to_error};
+use super::single_call::{Caller, Identity, Read, document_error, to_error};
 use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
@@ -103,13 +103,14 @@ async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut 
 
 /// Checks the first pages of the shop's lists, and the clock by their `Date`.
 async fn check_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
+    let identity = Identity { shop, credentials };
     let mut skew = None;
     for definition in caller.config.definitions.iter().filter(|definition| shop.syncs(&definition.name)) {
         // A child list needs the id of a parent, which is not known.
         if definition.parent.is_some() {
             continue;
         }
-        let mut pages = PageTest { caller, credentials, shop, definition, skew: None };
+        let mut pages = PageTest { caller, identity, definition, skew: None };
         let found = pages.run().await;
         skew = skew.or(pages.skew);
         findings.push(Finding::of(format!("shop {}: page of {}", shop.name, definition.name), found));
@@ -157,8 +158,7 @@ const DOCUMENTS_MAX: usize = 3;
 /// Checks that a list matches its definition, that its first page leads to a second, and that its rows have documents.
 struct PageTest<'a> {
     caller: &'a Caller<'a>,
-    credentials: &'a Credentials,
-    shop: &'a Shop,
+    identity: Identity<'a>,
     definition: &'a Definition,
     /// How far the API's clock is ahead, in milliseconds.
     skew: Option<i64>,
@@ -177,7 +177,7 @@ impl PageTest<'_> {
     /// Reads the document of one of these rows, where the list has no documents itself.
     async fn document(&self, page: &Page) -> Result<Option<String>, String> {
         let Some(detail) = &self.definition.detail else { return Ok(None) };
-        let wait = self.caller.wait_for(self.shop, &detail.path).map_err(|error| error.to_string())?;
+        let wait = self.caller.wait_for(self.identity.shop, &detail.path).map_err(|error| error.to_string())?;
         if wait > WAIT_MAX {
             return Ok(Some(format!(
                 "its documents were not checked: their rate rule allows no call for {} s",
@@ -186,8 +186,8 @@ impl PageTest<'_> {
         }
         let mut failed = None;
         for row in page.rows.iter().take(DOCUMENTS_MAX) {
-            let who = (self.shop, self.credentials);
-            let read = self.caller.document(who, self.definition, &row.id).await.map_err(|error| error.to_string())?;
+            let read = self.caller.document(self.identity, self.definition, &row.id).await;
+            let read = read.map_err(|error| error.to_string())?;
             let (path, error) = match read {
                 Read { path, result: Ok(_) } => return Ok(Some(format!("{path} answers with a document"))),
                 Read { path, result: Err(error) } => (path, error),
@@ -205,7 +205,8 @@ impl PageTest<'_> {
     async fn pages(&mut self, combination: &ListParams) -> Result<(Page, String), String> {
         let walk = Walk { mode: Mode::Full, started_at: self.caller.store.clock().now(), since: None, parent: None };
         let position = Position::begin(self.definition, walk);
-        let wait = self.caller.wait_for(self.shop, &self.definition.list.path).map_err(|error| error.to_string())?;
+        let wait =
+            self.caller.wait_for(self.identity.shop, &self.definition.list.path).map_err(|error| error.to_string())?;
         if wait > WAIT_MAX {
             let found = format!("not checked: its rate rule allows no call for {} s", wait.as_secs());
             return Ok((Page::empty(Next::End), found));
@@ -248,7 +249,7 @@ impl PageTest<'_> {
     ) -> Result<Parsed<Page>, String> {
         let now = self.caller.store.clock().now();
         let call = pages::list_call(self.definition, combination, position, now);
-        let outcome = self.caller.call(self.shop, self.credentials, &call).await.map_err(|error| error.to_string())?;
+        let outcome = self.caller.call(self.identity, &call).await.map_err(|error| error.to_string())?;
         self.skew = self.skew.or(outcome.quota.clock_ahead_ms);
         let page = match &outcome.result {
             Ok(body) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 
-use super::single_call::{Caller, to_error};
+use super::single_call::{Caller, Identity, to_error};
 use crate::catalog::infer::{self, Sample, guess};
 use crate::catalog::{Definition, Rule, RuleTable, reader};
 use crate::config::Config;
@@ -191,7 +191,8 @@ impl Details {
 impl Sampler<'_> {
     async fn get(&self, path: String, query: Vec<(String, String)>, media_type: &str) -> anyhow::Result<(Bytes, bool)> {
         let call = Call { path, query, media_type: media_type.to_owned() };
-        let Outcome { result, next_link, .. } = self.caller.call(&self.shop, &self.credentials, &call).await?;
+        let identity = Identity { shop: &self.shop, credentials: &self.credentials };
+        let Outcome { result, next_link, .. } = self.caller.call(identity, &call).await?;
         let body = result.map_err(|error| to_error(&error)).with_context(|| format!("GET {}", call.path))?;
         Ok((body, next_link.is_some()))
     }

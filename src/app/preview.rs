@@ -4,13 +4,13 @@
 
 use bytes::Bytes;
 
-use super::single_call::{Caller, Read, document_error};
+use super::single_call::{Caller, Identity, Read, document_error};
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT, kind, kind_for_time};
 use crate::catalog::definition::{Column, ColumnKind, ColumnSource, Definition};
 use crate::catalog::extract::{Cell, extract};
 use crate::config::Config;
 use crate::domain::{Json, ListParams, Mode, Shop};
-use crate::source::{Credentials, Position, Walk};
+use crate::source::{Position, Walk};
 
 /// Most list calls to find a first row: some windows and parameters have none.
 const CALLS_MAX: usize = 10;
@@ -56,14 +56,14 @@ pub async fn preview(
     let caller = Caller::open(config)?;
     let shop = caller.shop(shop, Some(&definition.name))?;
     let credentials = caller.credentials(&shop)?;
-    let who = (&shop, &credentials);
+    let identity = Identity { shop: &shop, credentials: &credentials };
     let (combination, found) = match &definition.parent {
-        None => first_rows(&caller, who, definition, None).await?,
+        None => first_rows(&caller, identity, definition, None).await?,
         Some(parent) => {
             let parent = config.definitions.iter().find(|other| other.name == *parent);
             let parent = parent
                 .ok_or_else(|| anyhow::anyhow!("its parent resource is not configured; add it to `resources`"))?;
-            first_rows_of_parents(&caller, who, definition, parent).await?
+            first_rows_of_parents(&caller, identity, definition, parent).await?
         }
     };
     let mut documents = Vec::new();
@@ -71,7 +71,7 @@ pub async fn preview(
         let body = match body {
             Some(body) => body,
             None => {
-                let Read { path, result } = caller.document(who, definition, &id).await?;
+                let Read { path, result } = caller.document(identity, definition, &id).await?;
                 result.map_err(|error| anyhow::anyhow!(document_error(definition, &path, &error)))?
             }
         };
@@ -83,14 +83,14 @@ pub async fn preview(
 /// The rows of the first parent that has some.
 async fn first_rows_of_parents(
     caller: &Caller<'_>,
-    who: (&Shop, &Credentials),
+    identity: Identity<'_>,
     definition: &Definition,
     parent: &Definition,
 ) -> anyhow::Result<(ListParams, Vec<PreviewRow>)> {
-    let (_, parents) = first_rows(caller, who, parent, None).await?;
+    let (_, parents) = first_rows(caller, identity, parent, None).await?;
     let mut last = Err(anyhow::anyhow!("{}: the list has no row", parent.name));
     for (id, _) in parents.into_iter().take(PARENTS_MAX) {
-        last = first_rows(caller, who, definition, Some(id)).await;
+        last = first_rows(caller, identity, definition, Some(id)).await;
         if last.is_ok() {
             break;
         }
@@ -103,7 +103,7 @@ type PreviewRow = (String, Option<Bytes>);
 /// The rows of the first page that has some: the latest days first, with any list parameters.
 async fn first_rows(
     caller: &Caller<'_>,
-    who: (&Shop, &Credentials),
+    identity: Identity<'_>,
     definition: &Definition,
     parent: Option<String>,
 ) -> anyhow::Result<(ListParams, Vec<PreviewRow>)> {
@@ -115,7 +115,7 @@ async fn first_rows(
             let mode = if since.is_some() { Mode::Incremental } else { Mode::Full };
             let walk = Walk { mode, started_at: now, since, parent: parent.clone() };
             let position = Position::begin(definition, walk);
-            let page = caller.page(who, definition, combination, &position).await?;
+            let page = caller.page(identity, definition, combination, &position).await?;
             calls += 1;
             if !page.rows.is_empty() {
                 return Ok((combination.clone(), page.rows.into_iter().map(|row| (row.id, row.body)).collect()));

@@ -21,6 +21,13 @@ pub(super) struct Caller<'a> {
     pub(super) source: Source,
 }
 
+/// The shop that a call is made for, and what it logs in with.
+#[derive(Clone, Copy)]
+pub(super) struct Identity<'a> {
+    pub(super) shop: &'a Shop,
+    pub(super) credentials: &'a Credentials,
+}
+
 impl<'a> Caller<'a> {
     /// Opens the data directory.
     ///
@@ -72,8 +79,7 @@ impl<'a> Caller<'a> {
     /// Store errors; errors of the API are in the outcome.
     pub(super) async fn call(
         &self,
-        shop: &Shop,
-        credentials: &Credentials,
+        Identity { shop, credentials }: Identity<'_>,
         call: &Call,
     ) -> Result<Outcome, StoreError> {
         let Some(rule) = self.config.rules.find("GET", &call.path) else {
@@ -116,13 +122,13 @@ impl<'a> Caller<'a> {
     /// Errors of the call, or of reading its response.
     pub(super) async fn page(
         &self,
-        (shop, credentials): (&Shop, &Credentials),
+        identity: Identity<'_>,
         definition: &Definition,
         combination: &ListParams,
         position: &Position,
     ) -> anyhow::Result<Page> {
         let call = pages::list_call(definition, combination, position, self.store.clock().now());
-        let outcome = self.call(shop, credentials, &call).await?;
+        let outcome = self.call(identity, &call).await?;
         let body = outcome.result.map_err(|error| to_error(&error))?;
         let answer = pages::ListResponse { body: &body, next_link: outcome.next_link.as_deref(), previous: None };
         Ok(pages::page(definition, position, answer, |_| None)?.value)
@@ -134,12 +140,12 @@ impl<'a> Caller<'a> {
     /// Store errors, and that the resource has no details; errors of the call are in the result.
     pub(super) async fn document(
         &self,
-        (shop, credentials): (&Shop, &Credentials),
+        identity: Identity<'_>,
         definition: &Definition,
         id: &str,
     ) -> anyhow::Result<Read> {
         let call = pages::detail_call(definition, id).ok_or_else(|| anyhow::anyhow!("the row has no body"))?;
-        let outcome = self.call(shop, credentials, &call).await?;
+        let outcome = self.call(identity, &call).await?;
         let now = self.store.clock().now();
         let read = |body| pages::detail(definition, id, &body, || None, now).map(|parsed| parsed.value.body);
         Ok(Read { path: call.path, result: outcome.result.and_then(read) })

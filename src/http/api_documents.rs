@@ -31,7 +31,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::path::param())
         .and(warp::path::end())
         .and(get_or_head())
-        .map(|definition, Segment(shop_id), Segment(id)| (definition, shop_id, id))
+        .map(|definition, Segment(shop_id), Segment(id)| OneDocument { definition, shop_id, id })
         .boxed();
     let at = |name| Endpoint { name, scope: RequiredScope::Read, media_type: JSON };
     endpoint(api, at("list documents"), list, list_documents)
@@ -119,11 +119,15 @@ fn pair(last: Vec<String>) -> Option<(String, String)> {
     last.next().zip(last.next())
 }
 
-async fn show_document(
-    api: Arc<Api>,
-    request: ApiRequest,
-    (definition, shop_id, id): (Arc<Definition>, String, String),
-) -> ApiResult {
+/// The document that a path names.
+struct OneDocument {
+    definition: Arc<Definition>,
+    shop_id: String,
+    id: String,
+}
+
+async fn show_document(api: Arc<Api>, request: ApiRequest, of: OneDocument) -> ApiResult {
+    let OneDocument { definition, shop_id, id } = of;
     request.params(&[])?;
     if !request.grant.sees(&shop_id) {
         return Err(Problem::not_found());

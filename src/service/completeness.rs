@@ -115,7 +115,7 @@ impl Service {
             let held = self.held(&definition.name, &shop.id, &after, last.as_deref()).await?;
             let range = Range { shop: &shop.id, after: &after, last: last.as_deref() };
             let torn = self.sink.wrong_children(&definition.name, range).await?;
-            found.add(listed, (held, torn), under_way, definition.detail.is_some());
+            found.add(listed, InSink { held, torn }, under_way, definition.detail.is_some());
             let Some(last) = last else { break };
             after = last;
         }
@@ -146,15 +146,16 @@ impl Service {
     }
 }
 
+/// A batch of documents as the sink holds it.
+struct InSink {
+    held: BTreeMap<String, StoredVersion>,
+    /// Those with wrong child rows.
+    torn: BTreeSet<String>,
+}
+
 impl Comparison {
-    /// Adds a batch. The pair: the documents in the sink, and those of them with wrong child rows.
-    fn add(
-        &mut self,
-        listed: Vec<Listed>,
-        (mut held, torn): (BTreeMap<String, StoredVersion>, BTreeSet<String>),
-        under_way: &UnderWay,
-        has_detail: bool,
-    ) {
+    /// Adds a batch.
+    fn add(&mut self, listed: Vec<Listed>, InSink { mut held, torn }: InSink, under_way: &UnderWay, has_detail: bool) {
         let counts = &mut self.counts;
         for Listed { id, combination, is_listed, known } in listed {
             counts.listed += 1;

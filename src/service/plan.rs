@@ -155,7 +155,7 @@ impl Service {
         let WalkCalls { lists, details, basis } = if first {
             self.first_walk(definition, &stream, &ask.rows)?
         } else {
-            self.later_walk(definition, (&stream, mode), &rows)?
+            self.later_walk(definition, &stream, mode, &rows)?
         };
         // Due refreshes come on top of the walk; a repeated full walk includes them.
         let due = if mode == Mode::Full && !first { 0 } else { rows.due };
@@ -208,7 +208,8 @@ impl Service {
     fn later_walk(
         &self,
         definition: &Definition,
-        (stream, mode): (&StreamId, Mode),
+        stream: &StreamId,
+        mode: Mode,
         rows: &ListedRows,
     ) -> Result<WalkCalls, StoreError> {
         let costs = self.store.walk_costs(stream)?;

@@ -76,7 +76,8 @@ const PRIVATE_WORDS: [&str; 12] = [
 const PRIVATE_WORDS_MAX: usize = 40;
 
 /// Where a function takes no tuple apart in its arguments, which would hide that it has too many.
-const WITHOUT_TUPLES: [&str; 7] = ["app/infer.rs", "catalog", "cli", "config", "domain", "sink", "source"];
+const WITHOUT_TUPLES: [&str; 10] =
+    ["app", "catalog", "cli", "config", "domain", "http", "service", "sink", "source", "sync"];
 
 /// Names that say nothing.
 const EMPTY_NAMES: [&str; 6] = ["manager", "helper", "util", "handler_", "process_", "do_"];
