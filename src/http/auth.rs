@@ -37,6 +37,23 @@ pub(super) enum RequiredScope {
     AdminAll,
 }
 
+impl RequiredScope {
+    fn is_admin(self) -> bool {
+        match self {
+            RequiredScope::Admin | RequiredScope::AdminAll => true,
+            RequiredScope::Read | RequiredScope::ReadAll => false,
+        }
+    }
+
+    /// Whether the key must see all shops.
+    fn is_for_all(self) -> bool {
+        match self {
+            RequiredScope::ReadAll | RequiredScope::AdminAll => true,
+            RequiredScope::Read | RequiredScope::Admin => false,
+        }
+    }
+}
+
 /// Authenticates requests and applies rate limits.
 pub(super) struct AccessControl {
     service: Service,
@@ -73,13 +90,13 @@ impl AccessControl {
         let Some(grant) = known else { return Err(self.unauthorized(head, key.is_some())) };
         let limiter = if head.is_read() { &self.reads } else { &self.writes };
         limiter.take(grant.key_id.as_str())?;
-        let admin = matches!(required, RequiredScope::Admin | RequiredScope::AdminAll);
-        let all = matches!(required, RequiredScope::ReadAll | RequiredScope::AdminAll);
-        if (admin && grant.scope != Scope::Admin) || (all && grant.shops.is_some()) {
+        let lacks_admin = required.is_admin() && grant.scope != Scope::Admin;
+        if lacks_admin || (required.is_for_all() && grant.shops.is_some()) {
             tracing::warn!(key.id = %grant.key_id, ?required, "request exceeds the scope of its api key");
-            let needed = match required {
-                RequiredScope::ReadAll => "this requires an API key that is not limited to certain shops",
-                _ => "this requires an API key with the scope `admin`",
+            let needed = if lacks_admin {
+                "this requires an API key with the scope `admin`"
+            } else {
+                "this requires an API key that is not limited to certain shops"
             };
             return Err(Problem::new(ProblemKind::Forbidden, needed));
         }
