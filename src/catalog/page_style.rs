@@ -135,13 +135,17 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::PageStyle;
+    use crate::catalog::reader;
 
     #[test]
-    fn each_style_is_in_the_documents() {
-        let text = include_str!("../../docs/resources.md");
-        for style in PageStyle::ALL {
-            let line = format!("| `{{ style = \"{}\"", style.name());
-            assert!(text.contains(&line), "docs/resources.md has no line for {style:?}");
-        }
+    fn each_style_is_read_as_the_documents_write_it() {
+        let table = include_str!("../../docs/resources.md").lines().filter_map(|line| line.strip_prefix("| `{ style"));
+        let read = |line: &str| {
+            let pages = line.split('`').next().unwrap();
+            let list = format!("{{ path = \"/things\", items = \"/things\", pages = {{ style{pages} }}");
+            let text = format!("id = \"/id\"\nlist = {list}\ntable = {{}}");
+            reader::read("things", &toml::from_str(&text).unwrap()).unwrap().list.pages.style()
+        };
+        assert_eq!(table.map(read).collect::<Vec<_>>(), PageStyle::ALL);
     }
 }
