@@ -116,7 +116,7 @@ impl Source {
     /// Makes one call: at most one request to the API, after at most one login. Needs a tokio runtime.
     ///
     /// A 401 drops the token and is returned; the next call logs in again. Not cancel safe as to the
-    /// budget: when dropped, a request may have left, so count the slot with [`Budget::lost`].
+    /// budget: when dropped, a request may have left, so count the slot with [`super::Budget::lost`].
     pub async fn get(&self, credentials: &Credentials, call: &Call) -> Outcome {
         let admission = tokio::select! {
             biased;

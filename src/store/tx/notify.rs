@@ -54,7 +54,7 @@ pub enum Signal {
     Changed(Changed),
 }
 
-/// Where the commits' signals arrive, but for those of [`Receivers`].
+/// Where the signals of commits arrive, but for those with one receiver.
 #[derive(Debug)]
 pub struct Signals {
     queues: mpsc::UnboundedSender<Queue>,
