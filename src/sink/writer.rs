@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
-use crate::domain::{Entry, LogThrottle};
+use crate::domain::{Backoff, Entry, LogThrottle};
 use crate::store::{OutboxItem, OutboxPosition, Store, StoreError, blocking};
 use crate::supervisor::describe_join_error;
 
@@ -30,9 +30,8 @@ const SUSPECT_AFTER: u32 = 2;
 /// How often a document on its own must come under suspicion before it is parked. A link that drops every other
 /// connection suspects an innocent document once in eight tries, so parks one in ten million.
 const SUSPICIONS_MAX: u32 = 8;
-const RECONNECT_MIN: Duration = Duration::from_millis(100);
-/// Short enough to find a server that takes over an address within ten seconds.
-const RECONNECT_MAX: Duration = Duration::from_secs(8);
+/// Short enough in the end to find a server that takes over an address within ten seconds.
+const RECONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(8));
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -225,7 +224,7 @@ impl Writer {
 
     async fn write_part(&mut self, part: &[OutboxItem], repeats_max: u32) -> PartResult {
         let entries: Vec<&Entry> = part.iter().filter_map(|item| item.entry.as_ref()).collect();
-        let (mut attempts, mut repeats, mut lost, mut reconnect) = (0, 0, 0, RECONNECT_MIN);
+        let (mut attempts, mut repeats, mut lost, mut failures) = (0, 0, 0, 0);
         loop {
             attempts += 1;
             let error = match self.attempt(&entries).await {
@@ -256,8 +255,9 @@ impl Writer {
                     if lost > SUSPECT_AFTER {
                         return PartResult::GivenUp { error, attempts };
                     }
-                    reconnect = (reconnect * 2).min(RECONNECT_MAX);
-                    reconnect.mul_f64(0.5 + fastrand::f64() / 2.0)
+                    let pause = RECONNECT_BACKOFF.pause(failures);
+                    failures += 1;
+                    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
                 }
                 SinkErrorClass::NoRoom => NO_ROOM_PAUSE,
                 SinkErrorClass::Operator => {
