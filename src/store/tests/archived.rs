@@ -1,7 +1,7 @@
 //! With the embedded archive, a document is in it with the commit that settles its job.
 
 use super::{fixture, page};
-use crate::domain::{CallKind, Mode, Next};
+use crate::domain::{CallKind, Entry, Mode, Next};
 
 #[tokio::test]
 async fn settling_moves_what_it_adds_to_the_outbox_into_the_archive() {
@@ -36,4 +36,33 @@ async fn what_waits_from_before_is_moved_first() {
     let second = f.store.archived_one("things", &f.stream.shop, "a").unwrap().unwrap();
     assert!(second.version > first.version);
     assert!(f.store.outbox_positions(10, usize::MAX).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_move_to_mysql_marks_what_is_no_longer_listed() {
+    let f = fixture().await;
+    let archive = async || f.store.archive(f.store.outbox_positions(100, usize::MAX).unwrap()).await.unwrap();
+    let both = [("2", 1, 0), ("1", 1, 9)];
+    for passes in [&[&both[..]][..], &[&both[..1], &both[..1]]] {
+        f.start(Mode::Full).await;
+        for rows in passes {
+            f.page(rows, Next::End).await;
+            f.sweep().await;
+        }
+        f.read_details().await;
+        archive().await;
+    }
+    assert!(f.drain().await.is_empty());
+    let moved = f.store.move_archived(&["things".to_owned()]).await.unwrap();
+    assert_eq!((moved.count, moved.is_last), (2, true));
+    let (mut documents, mut marks) = (Vec::new(), Vec::new());
+    for entry in f.drain().await {
+        match entry {
+            Entry::Document(document) => documents.push(document.id),
+            Entry::Listing { id, no_longer_listed_at, .. } => marks.push((id, no_longer_listed_at.is_some())),
+            _ => {}
+        }
+    }
+    assert_eq!(documents, ["1", "2"]);
+    assert_eq!(marks, [("1".to_owned(), true)]);
 }
