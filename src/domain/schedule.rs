@@ -193,6 +193,8 @@ mod tests {
             ticks("0 30 2 * * *", "Europe/Amsterdam", "2026-10-23T12:00:00Z", "2026-10-27T12:00:00Z"),
             ["2026-10-24T00:30:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z", "2026-10-27T01:30:00Z"]
         );
+        let from_second_pass = schedule("0 30 2 * * *", "Europe/Amsterdam").next(at("2026-10-25T01:10:00Z"));
+        assert_eq!(from_second_pass, Some(at("2026-10-26T01:30:00Z")), "not the first pass again");
         assert_eq!(count("0 30 3 * * *", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"), 1);
         assert_eq!(count("0 0 2,14 * * *", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"), 2);
         assert_eq!(count("0 0 2,14 * * *", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"), 2);
