@@ -295,8 +295,8 @@ impl Kv for SledKv {
     }
 }
 
-fn is_large((_, value): &Change) -> bool {
-    value.as_ref().is_some_and(|value| large_values::must_split(value))
+fn is_large(change: &Change) -> bool {
+    change.1.as_ref().is_some_and(|value| large_values::must_split(value))
 }
 
 /// Never [`StoreError::Full`]: the engine has started, so the fate of the batch is unknown.
