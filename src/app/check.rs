@@ -15,6 +15,7 @@ use crate::sink::Mysql;
 use crate::source::pages::{self, Parsed};
 use crate::source::{Credentials, Position, Walk};
 use crate::store::StoreError;
+use jiff::SignedDuration;
 
 /// A list whose budget requires a longer wait is skipped.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -115,8 +116,8 @@ async fn check_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop
         skew = skew.or(pages.skew);
         findings.push(Finding::of(format!("shop {}: page of {}", shop.name, definition.name), found));
     }
-    if let Some(skew) = skew.map(i64::abs) {
-        let seconds = skew / 1000;
+    if let Some(skew) = skew {
+        let seconds = skew.unsigned_abs().as_secs();
         let found = if seconds <= 5 {
             Ok(format!("within {} s of the marketplace's", seconds.max(1)))
         } else {
@@ -160,8 +161,8 @@ struct PageTest<'a> {
     caller: &'a Caller<'a>,
     identity: Identity<'a>,
     definition: &'a Definition,
-    /// How far the API's clock is ahead, in milliseconds.
-    skew: Option<i64>,
+    /// How far the API's clock is ahead.
+    skew: Option<SignedDuration>,
 }
 
 impl PageTest<'_> {
@@ -250,7 +251,7 @@ impl PageTest<'_> {
         let now = self.caller.store.clock().now();
         let call = pages::list_call(self.definition, combination, position, now);
         let outcome = self.caller.call(self.identity, &call).await.map_err(|error| error.to_string())?;
-        self.skew = self.skew.or(outcome.quota.clock_ahead_ms);
+        self.skew = self.skew.or(outcome.quota.clock_ahead);
         let page = match &outcome.result {
             Ok(body) => {
                 let answer = pages::ListResponse { body, next_link: outcome.next_link.as_deref(), previous };

@@ -49,10 +49,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalog::Definition;
 use crate::config::{Config, SourceSettings};
-use crate::domain::clock::millis;
 use crate::domain::health::Means;
 use crate::domain::schedule::Timetable;
-use crate::domain::{Clock, RetryPolicy};
+use crate::domain::{Clock, RetryPolicy, Timestamp};
 use crate::http;
 use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
@@ -170,7 +169,7 @@ impl App {
             lane_width: LANE_WIDTH,
             only: runs.clone().unwrap_or_default(),
         };
-        let stale_after = config.stale_after.map(millis);
+        let stale_after = config.stale_after;
         let (definitions, sync) = (Arc::from(config.definitions.as_slice()), timetable.sync.clone());
         let health_book = HealthBook::new(store.clone(), Arc::clone(&definitions), sync, stale_after, means);
         if runs.is_some() {
@@ -229,8 +228,8 @@ impl App {
         self.sink_health.note(error.map(|fault| fault.text));
     }
 
-    /// The time of the store's clock, in milliseconds since 1970.
-    pub fn now(&self) -> i64 {
+    /// The time of the store's clock.
+    pub fn now(&self) -> Timestamp {
         self.store.clock().now()
     }
 
@@ -308,7 +307,7 @@ impl App {
         self.closing.cancel();
         self.engine.stop(self.drain.saturating_sub(WRITER_PATIENCE)).await;
         persist_drift(&self.engine).await;
-        self.service.store_key_usage(0).await;
+        self.service.store_key_usage(Duration::ZERO).await;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(WRITER_PATIENCE, self.tasks.wait()).await.is_err() {

@@ -2,6 +2,8 @@
 //!
 //! Calls the API within the rate budget; stores no documents.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::single_call::{Caller, Identity, Read, document_error};
@@ -16,7 +18,7 @@ use crate::source::{Position, Walk};
 const CALLS_MAX: usize = 10;
 /// Most parents tried to find a first row: some have none.
 const PARENTS_MAX: usize = 5;
-const DAY_MS: i64 = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Result of the preview.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ async fn first_rows(
     let mut calls = 0;
     for days in [0, 1, 3, 7, 30, 90] {
         for combination in &definition.list.combinations {
-            let since = definition.list.windows.is_some().then_some(now - days * DAY_MS);
+            let since = definition.list.windows.is_some().then_some(now - DAY * days);
             let mode = if since.is_some() { Mode::Incremental } else { Mode::Full };
             let walk = Walk { mode, started_at: now, since, parent: parent.clone() };
             let position = Position::begin(definition, walk);

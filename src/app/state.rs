@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::App;
-use crate::domain::clock::{Millis, rfc3339};
+use crate::domain::clock::rfc3339;
 use crate::domain::document::RunView;
-use crate::domain::{Run, Shop, StreamId};
+use crate::domain::{Run, Shop, StreamId, Timestamp};
 use crate::http;
 
 /// Most open runs shown.
@@ -103,6 +103,6 @@ fn run_shown(run: Run) -> anyhow::Result<Value> {
     Ok(serde_json::to_value(http::run_form(RunView { run, forecast_at: None, pages_expected: None, waits_for: None }))?)
 }
 
-fn time(at: Option<Millis>) -> Option<String> {
+fn time(at: Option<Timestamp>) -> Option<String> {
     at.map(rfc3339)
 }

@@ -50,7 +50,7 @@ fn log_run(store: &Store, id: u64, at_once: bool) -> bool {
 }
 
 fn log(run: &Run) {
-    let seconds = run.ended_at.map_or(0, |end| end.saturating_sub(run.started_at)).max(0) / 1000;
+    let seconds = run.ended_at.map_or(0, |end| end.since(run.started_at).as_secs());
     let (mode, result) = (text(&run.mode), text(&run.state));
     let parameters = run.stream.combination.to_string();
     macro_rules! line {

@@ -7,8 +7,8 @@ use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::columns::ColumnKind;
-use crate::domain::Json;
 use crate::domain::datetime::{self, Written};
+use crate::domain::{Json, Timestamp};
 
 /// One typed value.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +68,7 @@ pub(super) fn cell(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) 
         ColumnKind::Datetime => {
             let utc = match value {
                 Json::Text(text) => Written::parse(text)?.utc(zone),
-                Json::Number(number) => datetime::civil(epoch_millis(number.whole()?)?),
+                Json::Number(number) => datetime::civil(since_epoch(number.whole()?)?),
                 _ => None,
             };
             utc.map(|utc| Cell::Datetime(datetime::sql_text(utc)))
@@ -95,18 +95,19 @@ pub(super) fn cell(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) 
     }
 }
 
-/// Converts seconds or milliseconds since 1970 to milliseconds; values from 1e11 on are milliseconds, as that many
+/// The point in time of seconds or milliseconds since 1970; values from 1e11 on are milliseconds, as that many
 /// seconds are three thousand years.
-fn epoch_millis(number: i64) -> Option<i64> {
+fn since_epoch(number: i64) -> Option<Timestamp> {
     const SECONDS_MAX: u64 = 100_000_000_000;
-    if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000) } else { Some(number) }
+    let millis = if number.unsigned_abs() < SECONDS_MAX { number.checked_mul(1000)? } else { number };
+    Some(Timestamp::from_millis(millis))
 }
 
-/// Milliseconds since 1970 of a value that fits a datetime column.
-pub fn millis_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<i64> {
+/// The point in time of a value that fits a datetime column.
+pub fn timestamp_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<Timestamp> {
     match value {
-        Json::Text(text) => Written::parse(text)?.utc(zone).map(datetime::millis),
-        Json::Number(number) => number.whole().and_then(epoch_millis),
+        Json::Text(text) => Written::parse(text)?.utc(zone).map(datetime::timestamp),
+        Json::Number(number) => number.whole().and_then(since_epoch),
         _ => None,
     }
 }

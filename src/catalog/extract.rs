@@ -4,7 +4,7 @@
 //! beside the columns. The listing and both sinks use the same cells, so they agree.
 
 use super::cell::cell;
-pub use super::cell::{Cell, millis_of, text_cell};
+pub use super::cell::{Cell, text_cell, timestamp_of};
 use super::columns::{ChildTable, Column, ColumnKind, ColumnSource};
 use super::definition::Definition;
 use crate::domain::{Json, ListParams};
@@ -85,7 +85,7 @@ fn known(kind: ColumnKind, text: Option<&str>) -> Cell {
 mod tests {
     use super::{Cell, extract, text_cell};
     use crate::catalog::definition::ColumnKind;
-    use crate::domain::{Json, ListParams};
+    use crate::domain::{Json, ListParams, Timestamp};
 
     fn read(text: &str) -> Json<'_> {
         Json::parse(text.as_bytes()).unwrap()
@@ -106,11 +106,11 @@ mod tests {
         assert_eq!(epoch(1_540_000_000), utc("2018-10-20 01:46:40.000000"));
         assert_eq!(epoch(1_540_000_000_123), utc("2018-10-20 01:46:40.123000"));
         assert_eq!((epoch(i64::MAX), epoch(i64::MIN)), (None, None));
-        assert_eq!(super::millis_of(None, &read("1540000000")), Some(1_540_000_000_000));
+        assert_eq!(super::timestamp_of(None, &read("1540000000")), Some(Timestamp::from_millis(1_540_000_000_000)));
         let there = jiff::tz::TimeZone::get("Europe/Amsterdam").unwrap();
         let local = Json::Text("2026-06-30T22:30:00".into());
         assert_eq!(super::cell(ColumnKind::Datetime, Some(&there), &local), utc("2026-06-30 20:30:00.000000"));
-        assert_eq!(super::millis_of(Some(&there), &local), Some(1_782_851_400_000));
+        assert_eq!(super::timestamp_of(Some(&there), &local), Some(Timestamp::from_millis(1_782_851_400_000)));
         assert_eq!(cell(ColumnKind::Date, &read("\"2026-06-30T22:30:00Z\"")), Some(Cell::Date("2026-06-30".into())));
     }
 

@@ -18,8 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::bars_stderr;
 use super::command_error::{CommandError, CommandResult};
 use crate::config::{Log, LogFormat};
-use crate::domain::Clock;
-use crate::domain::clock::Millis;
+use crate::domain::{Clock, Timestamp};
 
 /// Lines that a stream may queue: a few megabytes of memory if nothing reads it.
 const WAITING_MAX: usize = 4096;
@@ -235,8 +234,8 @@ fn json_line(level: Level, text: impl Display) -> String {
 }
 
 /// A time as the events of the log write it, always with six digits of a second.
-fn timestamp(at: Millis) -> String {
-    format!("{:.6}", jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+fn timestamp(at: Timestamp) -> String {
+    format!("{:.6}", jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
 /// Keeps the metric of lost lines up to date, until it is dropped.

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 
 use super::bars_stderr;
 use super::output::print_stderr;
 use super::table::{Mark, clean, wrap};
-use crate::domain::clock::Millis;
 use crate::domain::document::RunView;
-use crate::domain::{Run, RunState, Wait, rough_duration};
+use crate::domain::{Run, RunState, Timestamp, Wait, rough_duration};
 
 /// More bars than this would scroll; the last line counts those not shown.
 const BARS_MAX: usize = 12;
@@ -74,7 +73,7 @@ impl Line {
 }
 
 /// The progress line of one run. `shop` is the shop's name.
-pub(super) fn line(shop: &str, view: &RunView, now: Millis) -> Line {
+pub(super) fn line(shop: &str, view: &RunView, now: Timestamp) -> Line {
     let run = &view.run;
     let ended = |word: &str| format!("{word}: {}", clean(run.error.as_deref().unwrap_or("no reason given")));
     let mut short = match run.state {
@@ -128,8 +127,8 @@ fn short_wait(wait: &Wait, zone: &TimeZone) -> String {
 }
 
 /// Hours, minutes and seconds, rounded up to whole seconds.
-fn wall_clock(at: Millis, zone: &TimeZone) -> Option<String> {
-    let at = Timestamp::from_millisecond(at).ok()? + SignedDuration::from_millis(999);
+fn wall_clock(at: Timestamp, zone: &TimeZone) -> Option<String> {
+    let at = jiff::Timestamp::from_millisecond(at.as_millis()).ok()? + SignedDuration::from_millis(999);
     Some(at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string())
 }
 
@@ -172,7 +171,7 @@ fn done(run: &Run) -> String {
     format!("done: {} listed, {} fetched", run.listed, run.fetched)
 }
 
-fn walking(view: &RunView, now: Millis) -> String {
+fn walking(view: &RunView, now: Timestamp) -> String {
     let run = &view.run;
     let end = view.forecast_at.map(|at| format!(", {}", forecast(Some(at), now))).unwrap_or_default();
     let pages = view.pages_expected.map(|pages| format!(" of about {pages}")).unwrap_or_default();
@@ -186,12 +185,13 @@ fn values(run: &Run) -> String {
 }
 
 /// When a run will be done, in words.
-pub(super) fn forecast(at: Option<Millis>, now: Millis) -> String {
+pub(super) fn forecast(at: Option<Timestamp>, now: Timestamp) -> String {
     let Some(at) = at else { return "fetching".to_owned() };
-    match (at - now).max(0) {
-        0..2_000 => "nearly done".to_owned(),
-        left => format!("about {} to go", rough_duration(left)),
+    let left = at.since(now);
+    if left < Duration::from_secs(2) {
+        return "nearly done".to_owned();
     }
+    format!("about {} to go", rough_duration(left))
 }
 
 /// The totals over runs, in one sentence.
@@ -329,7 +329,11 @@ mod tests {
     use super::{Line, LineLayout, forecast, line, sums, waiting_in, waits};
     use crate::cli::table::Mark;
     use crate::domain::document::RunView;
-    use crate::domain::{ListParams, Mode, Run, RunState, StreamId, Trigger, Wait, WaitReason};
+    use crate::domain::{ListParams, Mode, Run, RunState, StreamId, Timestamp, Trigger, Wait, WaitReason};
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
 
     fn view(state: RunState) -> RunView {
         let combination = ListParams(vec![("status".into(), "open".into())]);
@@ -345,9 +349,9 @@ mod tests {
                 gone: 1,
                 parked: 2,
                 written: 30,
-                ..Run::new(7, stream, Mode::Full, Trigger::Schedule, 0)
+                ..Run::new(7, stream, Mode::Full, Trigger::Schedule, Timestamp::EPOCH)
             },
-            forecast_at: Some(61_000),
+            forecast_at: Some(at(61_000)),
             pages_expected: None,
             waits_for: None,
         }
@@ -355,11 +359,11 @@ mod tests {
 
     #[test]
     fn a_run_is_described_by_state_counts_and_forecast() {
-        let text = |state| line("Winkel", &view(state), 1_000).text;
+        let text = |state| line("Winkel", &view(state), at(1_000)).text;
         assert_eq!(text(RunState::Walking), "page 3, 150 listed, 120 to fetch, about 60 s to go, 2 parked");
         assert_eq!(text(RunState::Fetching), "about 60 s to go, 2 parked");
         assert_eq!(text(RunState::Failed), "failed: no reason given, 2 parked");
-        let shown = line("Win\u{1b}kel", &view(RunState::Done), 0);
+        let shown = line("Win\u{1b}kel", &view(RunState::Done), Timestamp::EPOCH);
         assert_eq!((shown.label(40).as_str(), shown.done, shown.of), ("Win·kel orders open", 43, 120));
         assert_eq!(
             sums(&[view(RunState::Walking), view(RunState::Done)]),
@@ -370,11 +374,11 @@ mod tests {
     #[test]
     fn a_run_says_what_it_waits_for_and_until_when() {
         let wait = |reason, until, text: &str| Wait { reason, until, text: text.to_owned() };
-        let limit = wait(WaitReason::RateLimit, Some(1_700_000_000_001), "the rate limit");
+        let limit = wait(WaitReason::RateLimit, Some(at(1_700_000_000_001)), "the rate limit");
         assert_eq!(waiting_in(&limit, &TimeZone::UTC), "the rate limit until 22:13:21");
         let api = wait(WaitReason::Api, None, "the API: 503");
         let run = |wait: &Wait| RunView { waits_for: Some(wait.clone()), ..view(RunState::Walking) };
-        assert!(line("Winkel", &run(&api), 1_000).text.starts_with("waits for the API: 503; page 3, 150 listed"));
+        assert!(line("Winkel", &run(&api), at(1_000)).text.starts_with("waits for the API: 503; page 3, 150 listed"));
         let said = waits(&[run(&api), run(&limit), run(&limit), view(RunState::Done)]);
         assert!(
             said.starts_with("; 2 wait for the rate limit until ") && said.ends_with(", 1 waits for the API: 503"),
@@ -386,7 +390,10 @@ mod tests {
     #[test]
     fn a_walk_says_how_many_pages_there_are_about() {
         let walking = RunView { pages_expected: Some(20), forecast_at: None, ..view(RunState::Walking) };
-        assert_eq!(line("Winkel", &walking, 0).text, "page 3 of about 20, 150 listed, 120 to fetch, 2 parked");
+        assert_eq!(
+            line("Winkel", &walking, Timestamp::EPOCH).text,
+            "page 3 of about 20, 150 listed, 120 to fetch, 2 parked"
+        );
     }
 
     #[test]
@@ -411,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_label_fits_and_keeps_the_stream() {
-        let mut shown = line("A shop with quite a long name", &view(RunState::Walking), 0);
+        let mut shown = line("A shop with quite a long name", &view(RunState::Walking), Timestamp::EPOCH);
         for width in [10, 40, 60, 80, 160] {
             let LineLayout { label, bar } = LineLayout::of(width);
             let text = shown.label(label);
@@ -425,15 +432,18 @@ mod tests {
     #[test]
     fn at_80_columns_a_message_is_short_and_not_cut() {
         let room = LineLayout::of(80).message(80);
-        let wait =
-            Wait { reason: WaitReason::RateLimit, until: Some(1_700_000_000_001), text: "the rate limit".to_owned() };
+        let wait = Wait {
+            reason: WaitReason::RateLimit,
+            until: Some(at(1_700_000_000_001)),
+            text: "the rate limit".to_owned(),
+        };
         let waiting = RunView { waits_for: Some(wait), ..view(RunState::Walking) };
         for (shown, part) in [
             (view(RunState::Walking), "page 3, 150 listed, 2 parked"),
             (view(RunState::Done), "done: 150 listed, 2 parked"),
             (waiting, ": the rate limit"),
         ] {
-            let message = line("Winkel", &shown, 1_000).message(room);
+            let message = line("Winkel", &shown, at(1_000)).message(room);
             assert!(console::measure_text_width(&message) <= room && message.contains(part), "{message}");
         }
     }
@@ -448,8 +458,8 @@ mod tests {
             (5_400, "about 90 min to go"),
             (200_000, "about 2 days to go"),
         ] {
-            assert_eq!(forecast(Some(seconds * 1000), 0), want);
+            assert_eq!(forecast(Some(at(seconds * 1000)), Timestamp::EPOCH), want);
         }
-        assert_eq!(forecast(None, 0), "fetching");
+        assert_eq!(forecast(None, Timestamp::EPOCH), "fetching");
     }
 }

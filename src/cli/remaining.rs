@@ -1,11 +1,12 @@
 //! Describes what an early-ended pass left to do, with the last error and its remedy.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::command_error::CommandError;
 use super::table;
 use super::watch::Watched;
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 use crate::domain::document::RunView;
 use crate::domain::health::{self, Level, Means};
 use crate::domain::rough_duration;
@@ -24,7 +25,7 @@ struct LastError {
     about: String,
     text: String,
     /// How long ago it happened, if known.
-    age: Option<i64>,
+    age: Option<Duration>,
     remedy: String,
 }
 
@@ -37,7 +38,7 @@ impl Remaining {
         service: &Service,
         watched: &Watched,
         runs: &[RunView],
-        now: Millis,
+        now: Timestamp,
     ) -> Result<Remaining, CommandError> {
         let status = service.status(None)?;
         let is_ours = |shop: &String| watched.names.contains_key(shop);
@@ -70,7 +71,7 @@ impl Remaining {
                         if last.as_ref().is_none_or(|(at, _)| *at < error.at) {
                             let remedy = health::class_remedy(&resource.resource, error.class, Means::Commands);
                             let about = named(&shop.shop_id, &resource.resource);
-                            let age = Some(now.saturating_sub(error.at));
+                            let age = Some(now.since(error.at));
                             last = Some((error.at, LastError { about, text: error.text, age, remedy }));
                         }
                     }
@@ -101,6 +102,8 @@ impl fmt::Display for Remaining {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{LastError, Remaining};
 
     #[test]
@@ -109,7 +112,7 @@ mod tests {
         assert_eq!(nothing.to_string(), "; the rest resumes at the next start");
         let (about, text, remedy) =
             ("A shop, orders".to_owned(), "the API is \u{1b}[2Jaway".to_owned(), "wait".to_owned());
-        let error = Some(LastError { about, text, age: Some(5_000), remedy });
+        let error = Some(LastError { about, text, age: Some(Duration::from_secs(5)), remedy });
         assert_eq!(
             Remaining { runs: 2, reads: 0, entries: 7, error }.to_string(),
             ", with 2 open runs, 7 entries for the sink left to do; the rest resumes at the next start. Last error of A \

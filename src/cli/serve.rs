@@ -19,8 +19,8 @@ use super::output::Out;
 use super::shutdown;
 use crate::app::{App, Holder, secret_file};
 use crate::config::{Config, ConfigDraft, ConfigError};
-use crate::domain::Clock;
-use crate::domain::clock::{Millis, rfc3339};
+use crate::domain::clock::rfc3339;
+use crate::domain::{Clock, Timestamp};
 use crate::service::{KeyRecord, KeyView, NewKey, Scope, Service};
 
 /// `--listen` overrides the file like this variable.
@@ -28,7 +28,7 @@ const LISTEN_VARIABLE: &str = "WAYBILL_HTTP_LISTEN";
 /// How a running server says what it does.
 const STATUS: Alternative = Alternative::Call("GET /api/v1/status");
 /// Each start warns of admin keys that expire within 30 days.
-const ENDS_SOON_MS: i64 = 30 * 86_400_000;
+const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 /// How long to wait for a terminal to show the admin key.
 const SHOW_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -178,8 +178,8 @@ fn is_placeholder(file: &Path) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.trim_end() == PLACEHOLDER)
 }
 
-fn ends_soon(key: &KeyRecord, now: Millis) -> bool {
-    key.expires_at.is_some_and(|end| end.saturating_sub(now) < ENDS_SOON_MS)
+fn ends_soon(key: &KeyRecord, now: Timestamp) -> bool {
+    key.expires_at.is_some_and(|end| end.since(now) < ENDS_SOON)
 }
 
 fn warn_of_end(key: &KeyRecord) {
@@ -196,22 +196,29 @@ fn warn_of_end(key: &KeyRecord) {
 mod tests {
     use super::ends_soon;
     use crate::app::secret_file::beside;
+    use crate::domain::Timestamp;
     use crate::service::{KeyRecord, KeyView, Scope};
     use std::path::Path;
 
+    fn at(days: i64) -> Timestamp {
+        Timestamp::from_millis(days * 86_400_000)
+    }
+
     #[test]
     fn an_admin_key_is_valid_until_it_expires_and_a_warning_comes_before() {
-        let day = 86_400_000;
         let key = |scope, shops, expires_at| KeyView {
-            key: KeyRecord { id: "k".into(), name: "n".into(), scope, shops, created_at: 0, expires_at },
+            key: KeyRecord { id: "k".into(), name: "n".into(), scope, shops, created_at: Timestamp::EPOCH, expires_at },
             last_used_at: None,
         };
-        let admin = key(Scope::Admin, None, Some(100 * day));
-        assert!(admin.administers_at(99 * day) && !admin.administers_at(100 * day));
-        assert!(!key(Scope::Read, None, None).administers_at(0));
-        assert!(!key(Scope::Admin, Some(vec!["one".into()]), None).administers_at(0), "limited to one shop");
-        assert!(ends_soon(&admin.key, 71 * day) && !ends_soon(&admin.key, 70 * day));
-        assert!(!ends_soon(&key(Scope::Admin, None, None).key, 0));
+        let admin = key(Scope::Admin, None, Some(at(100)));
+        assert!(admin.administers_at(at(99)) && !admin.administers_at(at(100)));
+        assert!(!key(Scope::Read, None, None).administers_at(Timestamp::EPOCH));
+        assert!(
+            !key(Scope::Admin, Some(vec!["one".into()]), None).administers_at(Timestamp::EPOCH),
+            "limited to one shop"
+        );
+        assert!(ends_soon(&admin.key, at(71)) && !ends_soon(&admin.key, at(70)));
+        assert!(!ends_soon(&key(Scope::Admin, None, None).key, Timestamp::EPOCH));
     }
 
     #[test]

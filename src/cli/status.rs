@@ -4,6 +4,7 @@
 //! is made.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,8 +19,7 @@ use super::shutdown;
 use super::table::{self, Mark, TableCell};
 use crate::app::{self, App};
 use crate::config::Config;
-use crate::domain::clock::Millis;
-use crate::domain::{Clock, rough_duration};
+use crate::domain::{Clock, Timestamp, rough_duration};
 use crate::http;
 use crate::service::HealthView;
 
@@ -51,7 +51,7 @@ const INDENT: usize = 2;
 /// The status, and the time by its source's clock.
 struct Given {
     status: Value,
-    now: Millis,
+    now: Timestamp,
     /// What to say if there is no shop.
     none: String,
 }
@@ -112,7 +112,7 @@ async fn of_holder(
 
 fn given(answer: ServerAnswer) -> Given {
     let date = answer.date.and_then(|text| jiff::fmt::rfc2822::parse(&text).ok());
-    let now = date.map_or_else(|| Clock::system().now(), |date| date.timestamp().as_millisecond());
+    let now = date.map_or_else(|| Clock::system().now(), |date| date.timestamp().into());
     Given { status: answer.status, now, none: NO_SHOPS.to_owned() }
 }
 
@@ -208,17 +208,16 @@ fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> CommandResu
     Ok(())
 }
 
-fn row(shop: &ShownShop, resource: &ShownResource, now: Millis) -> Vec<TableCell> {
-    let ago = |ms: i64| format!("{} ago", rough_duration(ms));
+fn row(shop: &ShownShop, resource: &ShownResource, now: Timestamp) -> Vec<TableCell> {
+    let ago = |age: Duration| format!("{} ago", rough_duration(age));
     let error = resource.last_error.as_ref();
-    let error = error.map(|error| format!("{}: {}", ago(now.saturating_sub(error.at.as_millisecond())), error.text));
-    let age = resource.age_seconds.and_then(|age| i64::try_from(age).ok());
+    let error = error.map(|error| format!("{}: {}", ago(now.since(error.at.into())), error.text));
     vec![
         shop.id.as_str().into(),
         shop.name.as_str().into(),
         resource.resource.as_str().into(),
         TableCell::new(resource.state.as_str(), mark(&resource.state)),
-        age.map_or_else(|| "never".to_owned(), |age| ago(age.saturating_mul(1000))).into(),
+        resource.age_seconds.map_or_else(|| "never".to_owned(), |age| ago(Duration::from_secs(age))).into(),
         error.unwrap_or_default().into(),
     ]
 }

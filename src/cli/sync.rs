@@ -15,9 +15,8 @@ use super::shutdown;
 use super::table::{self, Mark, TableCell};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
-use crate::domain::clock::Millis;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, parse_duration};
+use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, Timestamp, parse_duration};
 use crate::http;
 use crate::service::Service;
 
@@ -147,7 +146,7 @@ async fn parked(
     service: &Service,
     watched: &Watched,
     resource: Option<&str>,
-    since: Millis,
+    since: Timestamp,
 ) -> Result<u64, CommandError> {
     let (mut count, mut after) = (0, None);
     loop {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::clock::Millis;
+use super::timestamp::Timestamp;
 use super::variants::with_all;
 
 with_all! {
@@ -86,7 +86,7 @@ impl CallCounts {
 pub struct CallTotal {
     pub rule: String,
     /// When counting began.
-    pub since: Millis,
+    pub since: Timestamp,
     pub counts: CallCounts,
 }
 
@@ -94,7 +94,7 @@ pub struct CallTotal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallDay {
     /// Midnight.
-    pub day: Millis,
+    pub day: Timestamp,
     pub rule: String,
     pub counts: CallCounts,
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::clock::{self, Millis};
+use super::clock;
+use super::timestamp::Timestamp;
 
 /// Gaps that are listed by name; the rest are only counted.
 pub const GAPS_MAX: usize = 10_000;
@@ -16,7 +17,7 @@ pub struct Completeness {
     /// When the whole list was last read, of the stream where that is longest ago. Null: some stream never was.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub full_walk_at: Option<Millis>,
+    pub full_walk_at: Option<Timestamp>,
     /// Why the last walk of a stream could not prove that it read the whole list.
     #[schema(required)]
     pub unproved: Option<String>,
@@ -93,7 +94,7 @@ impl std::fmt::Display for GapReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkLoss {
     /// When it was found.
-    pub since: Millis,
+    pub since: Timestamp,
     pub stage: LossStage,
     /// Documents that are still missing after the repair.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -119,7 +120,7 @@ pub enum LossStage {
 
 impl SinkLoss {
     /// A loss whose extent is not known yet.
-    pub fn suspected(since: Millis) -> SinkLoss {
+    pub fn suspected(since: Timestamp) -> SinkLoss {
         SinkLoss { since, stage: LossStage::Suspected, missing: 0 }
     }
 }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
-use super::clock::Millis;
+use super::timestamp::Timestamp;
 
 /// A date, or a date and time, as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,20 +58,20 @@ impl Written {
 }
 
 /// A point in time as a civil datetime in UTC. None: before the year 0 or after 9999.
-pub fn civil(at: Millis) -> Option<DateTime> {
-    let civil = epoch().checked_add(SignedDuration::from_millis(at)).ok()?;
+pub fn civil(at: Timestamp) -> Option<DateTime> {
+    let civil = epoch().checked_add(SignedDuration::from_millis(at.as_millis())).ok()?;
     (civil.year() >= 0).then_some(civil)
 }
 
 /// `2026-11-22 15:04:05.123000`, the form MySQL's `DATETIME(6)` takes.
-pub fn sql_datetime(at: Millis) -> String {
-    civil(at).map_or_else(|| sql_datetime(0), sql_text)
+pub fn sql_datetime(at: Timestamp) -> String {
+    civil(at).map_or_else(|| sql_datetime(Timestamp::EPOCH), sql_text)
 }
 
-/// Milliseconds since 1970 of a civil datetime in UTC, rounded down.
-pub fn millis(utc: DateTime) -> Millis {
+/// The point in time of a civil datetime in UTC, rounded down.
+pub fn timestamp(utc: DateTime) -> Timestamp {
     let millis = utc.duration_since(epoch()).as_nanos().div_euclid(1_000_000);
-    Millis::try_from(millis).unwrap_or(Millis::MAX)
+    i64::try_from(millis).map_or(Timestamp::MAX, Timestamp::from_millis)
 }
 
 /// `2026-11-22 15:04:05.123000`, the form that `DATETIME(6)` takes; finer fractions are cut, as MySQL would round them
@@ -181,7 +181,8 @@ mod tests {
     use jiff::tz::TimeZone;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    use super::{Written, civil, millis, sql_text};
+    use super::{Written, civil, sql_text, timestamp};
+    use crate::domain::Timestamp;
 
     fn utc(text: &str, zone: Option<&str>) -> Option<String> {
         let zone = zone.map(|name| TimeZone::get(name).unwrap());
@@ -292,16 +293,17 @@ mod tests {
         assert_eq!(utc("0000-01-01T00:00:00Z", None).unwrap(), "0000-01-01 00:00:00.000000");
         assert_eq!(utc("9999-12-31T23:59:59-00:01", None), None);
         assert_eq!(utc("0000-01-01T00:00:00+00:01", None), None);
-        assert_eq!((civil(i64::MAX), civil(i64::MIN)), (None, None));
-        assert_eq!(sql_text(civil(253_402_300_799_999).unwrap()), "9999-12-31 23:59:59.999000");
-        assert_eq!(civil(253_402_300_800_000), None);
-        assert_eq!(sql_text(civil(-62_135_596_800_000).unwrap()), "0001-01-01 00:00:00.000000");
+        assert_eq!((civil(Timestamp::MAX), civil(Timestamp::MIN)), (None, None));
+        assert_eq!(sql_text(civil(Timestamp::from_millis(253_402_300_799_999)).unwrap()), "9999-12-31 23:59:59.999000");
+        assert_eq!(civil(Timestamp::from_millis(253_402_300_800_000)), None);
+        assert_eq!(sql_text(civil(Timestamp::from_millis(-62_135_596_800_000)).unwrap()), "0001-01-01 00:00:00.000000");
     }
 
     proptest! {
         #[test]
         fn points_in_time_survive_the_calendar(at in -62_167_219_200_000i64..253_402_300_800_000) {
-            prop_assert_eq!(millis(civil(at).unwrap()), at);
+            let at = Timestamp::from_millis(at);
+            prop_assert_eq!(timestamp(civil(at).unwrap()), at);
         }
 
         #[test]

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::clock::Millis;
 use super::run::Run;
 use super::shop::Shop;
 use super::stream::{Checkpoint, ListParams, StreamId};
+use super::timestamp::Timestamp;
 use super::wait::Wait;
 
 /// One document as read from the API.
@@ -19,8 +19,8 @@ pub struct Document {
     pub id: String,
     /// Rises with every read of any document of this installation; newer wins.
     pub version: u64,
-    pub fetched_at: Millis,
-    pub first_listed_at: Millis,
+    pub fetched_at: Timestamp,
+    pub first_listed_at: Timestamp,
     /// Digests of its list row and of itself, for rebuilding the ledger.
     pub row_hash: u64,
     pub document_hash: u64,
@@ -40,7 +40,7 @@ pub enum Entry {
         resource: String,
         id: String,
         version: u64,
-        no_longer_listed_at: Option<Millis>,
+        no_longer_listed_at: Option<Timestamp>,
     },
     /// A stream's checkpoint moved.
     Checkpoint {
@@ -72,7 +72,7 @@ pub struct Parked {
     pub job: String,
     pub reason: String,
     pub attempts: u32,
-    pub parked_at: Millis,
+    pub parked_at: Timestamp,
 }
 
 /// A run with its forecast, as the API shows it.
@@ -80,7 +80,7 @@ pub struct Parked {
 pub struct RunView {
     pub run: Run,
     /// When it will be done at the pace that the budgets allow; None: unknown.
-    pub forecast_at: Option<Millis>,
+    pub forecast_at: Option<Timestamp>,
     /// While it walks: about how many pages it will read in all; None: unknown.
     pub pages_expected: Option<u64>,
     /// Why it makes no call now; None: it does, or it is not open.

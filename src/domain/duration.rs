@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::clock::Millis;
-
 /// Parses a duration of a definition, the configuration or a command line: `500ms`, `90s`, `15min`, `24h` or `30d`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.chars().take_while(char::is_ascii_digit).count();
@@ -20,9 +18,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     count.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
-/// A duration in the largest unit of which it has two or more, rounded down; a negative one counts as none.
-pub fn rough_duration(time: Millis) -> String {
-    let seconds = time.max(0) / 1000;
+/// A duration in the largest unit of which it has two or more, rounded down.
+pub fn rough_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),
@@ -33,13 +31,15 @@ pub fn rough_duration(time: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::rough_duration;
 
     #[test]
     fn a_rough_duration_has_two_or_more_of_its_unit() {
-        let minute = 60_000;
-        let times = [-5, 119_000, 2 * minute, 119 * minute, 120 * minute, 47 * 60 * minute, 48 * 60 * minute];
-        let shown = times.map(rough_duration);
+        let minute = 60;
+        let times = [0, 119, 2 * minute, 119 * minute, 120 * minute, 47 * 60 * minute, 48 * 60 * minute];
+        let shown = times.map(|seconds| rough_duration(Duration::from_secs(seconds)));
         assert_eq!(shown, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
     }
 }

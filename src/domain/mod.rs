@@ -28,6 +28,7 @@ pub mod step;
 pub mod stream;
 pub mod stream_status;
 pub mod terminal;
+pub mod timestamp;
 pub(crate) mod variants;
 pub mod wait;
 
@@ -48,6 +49,7 @@ pub use source_access::{Auth, AuthScheme, SourceUrl};
 pub use step::{Failure, FetchedDocument, Next, Page, Rejected, Row, StepOutput, WalkRule};
 pub use stream::{Checkpoint, ListParams, StreamId};
 pub use stream_status::{StreamError, StreamStatus, Trouble, TroubleKind, Unproved};
+pub use timestamp::Timestamp;
 pub use wait::{Wait, WaitReason};
 
 /// For `skip_serializing_if`: a default value reads back the same when it is absent.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cause::ErrorClass;
-use super::clock::Millis;
 use super::stream::StreamId;
+use super::timestamp::Timestamp;
 use super::variants::with_all;
 
 /// How far a walk goes.
@@ -82,9 +82,9 @@ pub struct Run {
     pub mode: Mode,
     pub trigger: Trigger,
     pub state: RunState,
-    pub started_at: Millis,
+    pub started_at: Timestamp,
     #[serde(default)]
-    pub ended_at: Option<Millis>,
+    pub ended_at: Option<Timestamp>,
     /// Pages received, the empty last one included.
     #[serde(default)]
     pub pages: u64,
@@ -126,7 +126,7 @@ pub struct Run {
     pub error_class: Option<ErrorClass>,
     /// Latest row time seen so far; becomes the checkpoint's `newest` when the walk ends.
     #[serde(default)]
-    pub newest: Option<Millis>,
+    pub newest: Option<Timestamp>,
     /// The current pass over the list, or the last one.
     #[serde(default)]
     pub pass: Pass,
@@ -160,7 +160,7 @@ pub struct Pass {
     pub missed: u64,
     /// Earliest row time it met; older rows may have aged out of the list.
     #[serde(default)]
-    pub oldest: Option<Millis>,
+    pub oldest: Option<Timestamp>,
     /// Pages received.
     #[serde(default)]
     pub pages: u64,
@@ -194,7 +194,7 @@ impl Default for Pass {
 
 impl Run {
     /// A run that begins to walk.
-    pub fn new(id: u64, stream: StreamId, mode: Mode, trigger: Trigger, started_at: Millis) -> Run {
+    pub fn new(id: u64, stream: StreamId, mode: Mode, trigger: Trigger, started_at: Timestamp) -> Run {
         Run {
             id,
             stream,

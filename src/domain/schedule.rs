@@ -17,7 +17,7 @@ use chrono_tz::{GapInfo, Tz};
 use croner::Cron;
 use croner::parser::CronParser;
 
-use super::clock::Millis;
+use super::timestamp::Timestamp;
 
 const EXAMPLE: &str = "\"0 */15 * * * *\"";
 /// 2000-01-01. A day that none of the next ten years has does not exist.
@@ -98,10 +98,10 @@ impl Schedule {
     }
 
     /// The first tick after an instant; None: there is none any more.
-    pub fn next(&self, after: Millis) -> Option<Millis> {
-        let after = DateTime::from_timestamp(after.div_euclid(1000), 0)?.with_timezone(&self.zone);
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let after = DateTime::from_timestamp(after.as_millis().div_euclid(1000), 0)?.with_timezone(&self.zone);
         let next = if self.hour_is_free { self.next_in_real_time(&after) } else { self.next_by_local_time(&after) };
-        Some(next?.timestamp_millis())
+        Some(Timestamp::from_millis(next?.timestamp_millis()))
     }
 
     /// The next tick of fixed hours: a repeated local time counts once, a skipped one when the skip ends.
@@ -153,11 +153,14 @@ fn ever_fires(cron: &Cron) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Schedule, time_zone};
-    use crate::domain::clock::{Millis, rfc3339};
+    use std::time::Duration;
 
-    fn at(text: &str) -> Millis {
-        text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+    use super::{Schedule, time_zone};
+    use crate::domain::clock::rfc3339;
+    use crate::domain::timestamp::Timestamp;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse::<jiff::Timestamp>().unwrap().into()
     }
 
     fn schedule(expression: &str, zone: &str) -> Schedule {
@@ -178,7 +181,7 @@ mod tests {
 
     /// Ticks within one local day, given by its bounds in UTC.
     fn count(expression: &str, from: &str, until: &str) -> usize {
-        let before = rfc3339(at(from) - 1000);
+        let before = rfc3339(at(from) - Duration::from_secs(1));
         ticks(expression, "Europe/Amsterdam", &before, until).len()
     }
 
@@ -227,15 +230,19 @@ mod tests {
     #[test]
     fn croner_alone_goes_back_in_a_repeated_hour_and_misses_a_skipped_one() {
         let quarters = schedule("0 */15 * * * *", "Europe/Amsterdam");
-        let second_pass = chrono::DateTime::from_timestamp_millis(at("2026-10-25T01:05:00Z")).unwrap();
+        let second_pass = chrono::DateTime::from_timestamp_millis(at("2026-10-25T01:05:00Z").as_millis()).unwrap();
         let found = quarters.cron.find_next_occurrence(&second_pass.with_timezone(&quarters.zone), false).unwrap();
-        assert_eq!(found.timestamp_millis(), at("2026-10-25T00:15:00Z"), "50 minutes before the start of the search");
+        assert_eq!(
+            found.timestamp_millis(),
+            at("2026-10-25T00:15:00Z").as_millis(),
+            "50 minutes before the start of the search"
+        );
         assert_eq!(quarters.next(at("2026-10-25T01:05:00Z")), Some(at("2026-10-25T01:15:00Z")));
 
         let twice = schedule("0 0 2,14 * * *", "Europe/Amsterdam");
-        let before_skip = chrono::DateTime::from_timestamp_millis(at("2026-03-29T00:30:00Z")).unwrap();
+        let before_skip = chrono::DateTime::from_timestamp_millis(at("2026-03-29T00:30:00Z").as_millis()).unwrap();
         let found = twice.cron.find_next_occurrence(&before_skip.with_timezone(&twice.zone), false).unwrap();
-        assert_eq!(found.timestamp_millis(), at("2026-03-29T12:00:00Z"), "hour 2 is missed");
+        assert_eq!(found.timestamp_millis(), at("2026-03-29T12:00:00Z").as_millis(), "hour 2 is missed");
         assert_eq!(twice.next(at("2026-03-29T00:30:00Z")), Some(at("2026-03-29T01:00:00Z")));
     }
 

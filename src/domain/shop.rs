@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::clock::Millis;
+use super::timestamp::Timestamp;
 
 /// Random and opaque: 12 letters and digits. Not a sequence number, which would reveal how many shops there are.
 pub type ShopId = String;
@@ -45,8 +45,8 @@ pub struct Shop {
     /// Why it is not active, for people. Never holds a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    pub created_at: Millis,
-    pub updated_at: Millis,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
 }
 
 impl Shop {

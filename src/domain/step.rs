@@ -10,9 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
-use super::clock::Millis;
 use super::detail_proof::NotFound;
 use super::job::{FetchDetail, JobKind, Lease, ListPage, Sweep};
+use super::timestamp::Timestamp;
 
 /// Result of a step, to be committed by the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Row<B = Bytes> {
     /// The change digest of earlier versions, where it differs.
     pub legacy: Option<u64>,
     /// The row's own time, where the definition names one and the row has it.
-    pub time: Option<Millis>,
+    pub time: Option<Timestamp>,
     /// The row itself; only of resources whose row is the document.
     pub body: Option<B>,
 }
@@ -92,7 +92,7 @@ pub struct FetchedDocument<B = Bytes> {
     /// Independent of white space and key order.
     pub hash: u64,
     /// When the refresh rule reads it again; none: final, too old, or no rule.
-    pub refresh_after_ms: Option<i64>,
+    pub refresh_after: Option<Duration>,
 }
 
 /// The parts of a resource's definition that decide how its pages are applied.
@@ -100,8 +100,8 @@ pub struct FetchedDocument<B = Bytes> {
 pub struct WalkRule {
     /// Rows come newest first, so an incremental walk may stop early.
     pub newest_first: bool,
-    /// How old a page must be, in milliseconds, before the walk may stop at it.
-    pub overlap_ms: i64,
+    /// How old a page must be before the walk may stop at it.
+    pub overlap: Duration,
     /// A walk for news asks for a part of the list only: for the last days, or what changed in the last minutes.
     pub news_are_partial: bool,
     /// Digest of the detail call; none: its rows are the documents.
@@ -119,7 +119,7 @@ pub enum Failure {
     /// answers for its list.
     Park { reason: Cause, transient: bool },
     /// The credentials that the shop had at its change of `read_at` are refused: it stops, the job stays.
-    StopShop { reason: String, read_at: Millis },
+    StopShop { reason: String, read_at: Timestamp },
 }
 
 impl<B> StepOutput<B> {
@@ -144,9 +144,9 @@ impl<B> StepOutput<B> {
             StepOutput::Page { lease, page, rule } => {
                 StepOutput::Page { lease, page: page.convert_bodies(convert)?, rule }
             }
-            StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms }, endpoint } => {
+            StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after }, endpoint } => {
                 let body = convert(&lease.job.kind.id, body)?;
-                StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after_ms }, endpoint }
+                StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after }, endpoint }
             }
             StepOutput::PageSkipped { lease, reason, transient, next } => {
                 StepOutput::PageSkipped { lease, reason, transient, next }

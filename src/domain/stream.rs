@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Millis;
 use super::shop::ShopId;
+use super::timestamp::Timestamp;
 
 /// List parameters of one stream, sorted by name: `[("status", "open")]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,20 +62,20 @@ impl fmt::Display for StreamId {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Start of the last walk of any mode that ended well.
-    pub walked_at: Option<Millis>,
+    pub walked_at: Option<Timestamp>,
     /// Start of the one before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub walked_before: Option<Millis>,
+    pub walked_before: Option<Timestamp>,
     /// Start of the last full walk that ended well; None: the stream has no whole history yet.
-    pub full_walk_at: Option<Millis>,
+    pub full_walk_at: Option<Timestamp>,
     /// Latest row time seen by a walk that ended well.
-    pub newest: Option<Millis>,
+    pub newest: Option<Timestamp>,
 }
 
 impl Checkpoint {
     /// The checkpoint without future times, which a clock that was ahead recorded.
     #[must_use]
-    pub fn until(&self, now: Millis) -> Checkpoint {
+    pub fn until(&self, now: Timestamp) -> Checkpoint {
         Checkpoint {
             walked_at: self.walked_at.filter(|at| *at <= now),
             walked_before: self.walked_before.filter(|at| *at <= now),

@@ -3,20 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::cause::{Cause, ErrorClass};
-use super::clock::Millis;
 use super::detail_proof::IN_A_ROW;
 use super::job::CallKind;
 use super::run::{Run, RunState};
+use super::timestamp::Timestamp;
 
 /// The durable record of one stream. Changed only in transactions that commit other changes anyway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamStatus {
     /// When a run last ended, or a call last began to fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_attempt_at: Option<Millis>,
+    pub last_attempt_at: Option<Timestamp>,
     /// When a run last ended `done`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_success_at: Option<Millis>,
+    pub last_success_at: Option<Timestamp>,
     /// Kept after the stream has recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<StreamError>,
@@ -25,7 +25,7 @@ pub struct StreamStatus {
     pub failures: u32,
     /// End of the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failing_since: Option<Millis>,
+    pub failing_since: Option<Timestamp>,
     /// Set while list calls fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list_trouble: Option<Trouble>,
@@ -48,13 +48,13 @@ pub struct StreamStatus {
 pub struct StreamError {
     pub class: ErrorClass,
     pub text: String,
-    pub at: Millis,
+    pub at: Timestamp,
 }
 
 /// An unbroken series of failed calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    pub since: Millis,
+    pub since: Timestamp,
     pub cause: Cause,
 }
 
@@ -63,10 +63,10 @@ pub struct Trouble {
 pub struct Unproved {
     pub reason: String,
     /// The end of the first walk that could not prove it.
-    pub since: Millis,
+    pub since: Timestamp,
     /// The end of the first walk that found none of the known rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vanished_at: Option<Millis>,
+    pub vanished_at: Option<Timestamp>,
 }
 
 /// What of a stream fails, or counts as failing once it fails in a row.
@@ -79,7 +79,7 @@ pub enum TroubleKind {
 
 impl StreamStatus {
     /// Records the end of a run.
-    pub fn run_ended(&mut self, run: &Run, now: Millis) {
+    pub fn run_ended(&mut self, run: &Run, now: Timestamp) {
         let text = || run.error.clone().unwrap_or_default();
         let class = run.error_class.unwrap_or_default();
         match run.state {
@@ -108,7 +108,7 @@ impl StreamStatus {
     }
 
     /// Records a failed call. False: nothing new, so nothing to write.
-    pub fn call_failed(&mut self, kind: CallKind, cause: &Cause, now: Millis) -> bool {
+    pub fn call_failed(&mut self, kind: CallKind, cause: &Cause, now: Timestamp) -> bool {
         if cause.class == ErrorClass::Stopping || (kind == CallKind::Detail && !cause.class.concerns_all_calls()) {
             return false;
         }
@@ -120,7 +120,7 @@ impl StreamStatus {
     }
 
     /// Records a document that was given up: one is the document's fault, [`IN_A_ROW`] are not. False: nothing new.
-    pub fn document_unreadable(&mut self, cause: &Cause, now: Millis) -> bool {
+    pub fn document_unreadable(&mut self, cause: &Cause, now: Timestamp) -> bool {
         if self.unreadable < IN_A_ROW {
             self.unreadable += 1;
         }
@@ -129,7 +129,7 @@ impl StreamStatus {
     }
 
     /// Records a document that the sink refused. False: nothing new, so nothing to write.
-    pub fn document_refused(&mut self, cause: &Cause, now: Millis) -> bool {
+    pub fn document_refused(&mut self, cause: &Cause, now: Timestamp) -> bool {
         if self.refused < IN_A_ROW {
             self.refused += 1;
         }
@@ -162,7 +162,7 @@ impl StreamStatus {
         [list, detail, write].into_iter().flatten()
     }
 
-    fn enter_trouble(&mut self, kind: TroubleKind, cause: &Cause, now: Millis) -> bool {
+    fn enter_trouble(&mut self, kind: TroubleKind, cause: &Cause, now: Timestamp) -> bool {
         let trouble = match kind {
             TroubleKind::List => &mut self.list_trouble,
             TroubleKind::Detail => &mut self.detail_trouble,

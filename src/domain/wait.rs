@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::clock::Millis;
+use super::timestamp::Timestamp;
 
 /// Why an open run makes no call now. The names are part of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
@@ -25,7 +25,7 @@ pub struct Wait {
     pub reason: WaitReason,
     #[serde(serialize_with = "super::clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub until: Option<Millis>,
+    pub until: Option<Timestamp>,
     /// For people.
     pub text: String,
 }

@@ -13,8 +13,9 @@ use super::auth::RequiredScope;
 use super::endpoint::{Endpoint, JSON, endpoint};
 use super::reply::{ApiResult, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
+use crate::domain::Timestamp;
 use crate::domain::calls::{CallCounts, CallDay, CallStatus};
-use crate::domain::clock::{self, Millis};
+use crate::domain::clock;
 use crate::service::CALL_DAYS_KEPT;
 
 /// Default number of days.
@@ -32,7 +33,7 @@ pub(super) struct CallsForm<'a> {
     /// When counting began. Null: no call was made yet.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    since: Option<Millis>,
+    since: Option<Timestamp>,
     items: Vec<CallDayForm<'a>>,
 }
 
@@ -43,7 +44,7 @@ struct CallDayForm<'a> {
     /// Midnight UTC of the day.
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    day: Millis,
+    day: Timestamp,
     rule: &'a str,
     calls: u64,
     /// By status class, 429 separately; `none`: no response began. Zero counts are left out.

@@ -141,6 +141,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::DocumentForm;
+    use crate::domain::Timestamp;
     use crate::service::Item;
 
     #[test]
@@ -149,9 +150,9 @@ mod tests {
         let item = Item {
             shop_id: "one".to_owned(),
             id: "id-1".to_owned(),
-            fetched_at: 0,
+            fetched_at: Timestamp::EPOCH,
             version: 7,
-            first_listed_at: 0,
+            first_listed_at: Timestamp::EPOCH,
             no_longer_listed_at: None,
             columns: Vec::new(),
             document: Bytes::from_static(received.as_bytes()),

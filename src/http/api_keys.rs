@@ -16,7 +16,8 @@ use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::Segment;
 use super::reply::{ApiResult, PageForm, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
-use crate::domain::clock::{self, Millis};
+use crate::domain::Timestamp;
+use crate::domain::clock;
 use crate::service::validation::{self, KEY_DAYS_MAX, SHOPS_MAX};
 use crate::service::{KeyView, MintedKey, NewKey, Scope};
 
@@ -50,13 +51,13 @@ pub(super) struct KeyForm {
     shops: Option<Vec<String>>,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    created_at: Millis,
+    created_at: Timestamp,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    expires_at: Option<Millis>,
+    expires_at: Option<Timestamp>,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    last_used_at: Option<Millis>,
+    last_used_at: Option<Timestamp>,
 }
 
 /// An API key that was just created.

@@ -17,7 +17,8 @@ use super::request::{ApiRequest, get_or_head};
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::catalog::definition::Column;
-use crate::domain::clock::{self, Millis};
+use crate::domain::Timestamp;
+use crate::domain::clock;
 use crate::service::Seen;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -100,7 +101,7 @@ pub(super) struct DriftForm {
     /// Start of counting.
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    since: Millis,
+    since: Timestamp,
     unmapped: Vec<PathDriftForm>,
     misfits: Vec<ColumnDriftForm>,
     /// JSON errors that were tolerated, by path.
@@ -139,10 +140,10 @@ struct SeenForm {
     documents: u64,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    first_seen: Millis,
+    first_seen: Timestamp,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    last_seen: Millis,
+    last_seen: Timestamp,
 }
 
 async fn show_drift(api: Arc<Api>, request: ApiRequest, resource: String) -> ApiResult {

@@ -17,9 +17,9 @@ use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{ApiResult, PageForm, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
-use crate::domain::clock::{self, Millis};
+use crate::domain::clock;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Mode, RunState, Wait};
+use crate::domain::{Mode, RunState, Timestamp, Wait};
 use crate::service::RunFilter;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -64,10 +64,10 @@ pub(super) struct RunForm {
     state: RunState,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    started_at: Millis,
+    started_at: Timestamp,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    ended_at: Option<Millis>,
+    ended_at: Option<Timestamp>,
     pages: u64,
     listed: u64,
     rejected: u64,
@@ -87,7 +87,7 @@ pub(super) struct RunForm {
     error: Option<String>,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    newest: Option<Millis>,
+    newest: Option<Timestamp>,
     passes: u32,
     /// The list changed while it was walked: the last pass still found rows that earlier ones had missed. The next run
     /// walks it completely again.
@@ -95,7 +95,7 @@ pub(super) struct RunForm {
     /// Estimated end. Null: unknown, or it has ended.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    forecast_at: Option<Millis>,
+    forecast_at: Option<Timestamp>,
     /// Estimated total number of pages, while it walks. Null: unknown.
     #[schema(required)]
     pages_expected: Option<u64>,
@@ -194,7 +194,7 @@ pub(super) struct ParkedForm {
     attempts: u32,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    parked_at: Millis,
+    parked_at: Timestamp,
 }
 
 fn jobs() -> Object {

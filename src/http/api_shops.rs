@@ -20,9 +20,9 @@ use super::reply::{ApiResult, PageForm, Problem, ProblemKind, Reply};
 use super::request::{ApiRequest, get_or_head};
 use super::resource_health::ResourceHealthForm;
 use crate::catalog::Definition;
-use crate::domain::clock::{self, Millis};
+use crate::domain::clock;
 use crate::domain::health::ResourceHealth;
-use crate::domain::{Mode, Shop, ShopState};
+use crate::domain::{Mode, Shop, ShopState, Timestamp};
 use crate::service::validation::{self, RESOURCES_MAX};
 use crate::service::{NewShop, Service, ServiceError, ShopPatch};
 
@@ -80,10 +80,10 @@ pub(super) struct ShopForm {
     client_secret_set: bool,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    created_at: Millis,
+    created_at: Timestamp,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    updated_at: Millis,
+    updated_at: Timestamp,
     resources_health: Vec<ResourceHealthForm>,
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use super::reply::{Problem, ProblemKind};
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 use crate::domain::datetime::{self, Written};
 
 /// Longest value of a parameter, in characters.
@@ -14,7 +14,8 @@ pub(super) const VALUE_CHARS_MAX: usize = 512;
 /// Longest cursor, in characters: it holds two ids.
 const CURSOR_CHARS_MAX: usize = 2048;
 /// The years 1 to 9999, which every sink can compare.
-const TIME_RANGE: std::ops::Range<Millis> = -62_135_596_800_000..253_402_300_800_000;
+const TIME_RANGE: std::ops::Range<Timestamp> =
+    Timestamp::from_millis(-62_135_596_800_000)..Timestamp::from_millis(253_402_300_800_000);
 
 /// Default page size.
 pub(super) const LIMIT_DEFAULT: usize = 50;
@@ -87,7 +88,7 @@ impl Params {
     }
 
     /// A point in time: RFC 3339, or `YYYY-MM-DD` for midnight UTC.
-    pub(super) fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let at = point_in_time(text).filter(|at| TIME_RANGE.contains(at));
         at.map(Some).ok_or_else(|| {
@@ -98,11 +99,11 @@ impl Params {
     }
 }
 
-fn point_in_time(text: &str) -> Option<Millis> {
+fn point_in_time(text: &str) -> Option<Timestamp> {
     if text.len() == "2026-01-31".len() {
-        return Written::parse(&format!("{text}T00:00:00Z"))?.utc(None).map(datetime::millis);
+        return Written::parse(&format!("{text}T00:00:00Z"))?.utc(None).map(datetime::timestamp);
     }
-    Written::parse(&with_plus(text))?.utc(None).map(datetime::millis)
+    Written::parse(&with_plus(text))?.utc(None).map(datetime::timestamp)
 }
 
 /// Restores the plus sign of an offset: `+01:00` without percent-encoding arrives as ` 01:00`.
@@ -153,6 +154,7 @@ impl FromStr for Segment {
 #[cfg(test)]
 mod tests {
     use super::{Params, Segment, point_in_time};
+    use crate::domain::Timestamp;
 
     #[test]
     fn unknown_repeated_and_malformed_parameters_are_rejected() {
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_time_is_rfc_3339_or_a_date() {
-        let day = 86_400_000;
+        let day = Timestamp::from_millis(86_400_000);
         assert_eq!(point_in_time("1970-01-02"), Some(day));
         assert_eq!(point_in_time("1970-01-02T00:00:00Z"), Some(day));
         assert_eq!(point_in_time("1970-01-02T01:00:00+01:00"), Some(day));
@@ -188,7 +190,7 @@ mod tests {
             ("0001-01-01", -62_135_596_800_000),
             ("1969-12-31", -86_400_000),
         ] {
-            assert_eq!(point_in_time(text), Some(at), "{text}");
+            assert_eq!(point_in_time(text), Some(Timestamp::from_millis(at)), "{text}");
         }
         let none = "9999-12-31T23:59:59-00:01";
         for bad in [

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::ErrorClass;
-use crate::domain::clock::{self, Millis};
+use crate::domain::clock;
 use crate::domain::health::{ResourceHealth, State};
+use crate::domain::{ErrorClass, Timestamp};
 
 /// Health of one resource of a shop.
 #[derive(Serialize, ToSchema)]
@@ -16,17 +16,17 @@ pub(super) struct ResourceHealthForm {
     state: State,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    since: Option<Millis>,
+    since: Option<Timestamp>,
     /// When a run last succeeded.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    last_success_at: Option<Millis>,
+    last_success_at: Option<Timestamp>,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    last_attempt_at: Option<Millis>,
+    last_attempt_at: Option<Timestamp>,
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    next_due_at: Option<Millis>,
+    next_due_at: Option<Timestamp>,
     /// Since the last success.
     #[schema(required)]
     age_seconds: Option<u64>,
@@ -48,7 +48,7 @@ struct ErrorForm {
     text: String,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    at: Millis,
+    at: Timestamp,
 }
 
 impl From<ResourceHealth> for ResourceHealthForm {

@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
-use crate::domain::clock::Millis;
 use crate::domain::completeness::GAPS_MAX;
-use crate::domain::{Completeness, Gap, GapReason, ListParams, Shop, StoredVersion, StreamId};
+use crate::domain::{Completeness, Gap, GapReason, ListParams, Shop, StoredVersion, StreamId, Timestamp};
 use crate::sink::SinkError;
 use crate::sink::mysql::Range;
 use crate::store::{LedgerState, Listed, Store, StoreError, UnderWay, blocking};
@@ -213,7 +212,7 @@ fn unproved(store: &Store, streams: &[StreamId]) -> Result<Option<String>, Store
 }
 
 /// The oldest among the last full walks of the streams; none: some stream had no full walk.
-pub(super) fn full_walk_at(store: &Store, streams: &[StreamId]) -> Result<Option<Millis>, StoreError> {
+pub(super) fn full_walk_at(store: &Store, streams: &[StreamId]) -> Result<Option<Timestamp>, StoreError> {
     let walks = streams.iter().map(|stream| Ok(store.checkpoint(stream)?.full_walk_at));
     // `min`: None is less than any time.
     Ok(walks.collect::<Result<Vec<_>, StoreError>>()?.into_iter().min().flatten())

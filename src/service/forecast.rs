@@ -4,11 +4,11 @@
 //! any of these there is no forecast.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Service;
 use crate::catalog::Definition;
-use crate::domain::clock::Millis;
-use crate::domain::{Mode, Run, RunState, RunView, Wait, WaitReason, least_passes};
+use crate::domain::{Mode, Run, RunState, RunView, Timestamp, Wait, WaitReason, least_passes};
 use crate::store::StoreError;
 
 /// Account and rule.
@@ -72,7 +72,7 @@ impl Service {
         pages_expected: Option<u64>,
         waiting: &WaitingCalls,
         accounts: &BTreeMap<String, String>,
-    ) -> Option<Millis> {
+    ) -> Option<Timestamp> {
         let now = self.store.clock().now();
         let (definition, account) = self.whose(run, accounts)?;
         let details = definition.detail.as_ref().and_then(|detail| self.budget_of(account, &detail.path));
@@ -84,7 +84,7 @@ impl Service {
                 let by_rule =
                     self.budget_of(account, &definition.list.path).and_then(|key| self.takes_ms(waiting, &key));
                 // Without a rate limit the walk continues at its past rate.
-                let so_far = u64::try_from(now.saturating_sub(run.started_at)).unwrap_or(0);
+                let so_far = u64::try_from(now.since(run.started_at).as_millis()).unwrap_or(u64::MAX);
                 let at_pace = || so_far.saturating_mul(expected.saturating_sub(run.pages)) / run.pages.max(1);
                 by_rule.unwrap_or_else(at_pace).max(details.unwrap_or(0))
             }
@@ -92,7 +92,7 @@ impl Service {
                 return None;
             }
         };
-        Some(now.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)))
+        Some(now + Duration::from_millis(left))
     }
 
     /// How long the waiting calls of a budget take; none: no rate limit.
@@ -142,23 +142,21 @@ impl Service {
     /// Estimates the pages of a pass by time, for a list with the newest rows first and a known history.
     fn by_age(&self, run: &Run) -> Option<u64> {
         let definition = self.definitions.iter().find(|definition| definition.name == run.stream.resource)?;
-        let history = i64::try_from(definition.list.history?.as_millis()).ok()?;
+        let history = definition.list.history?;
         if run.mode != Mode::Full || !definition.newest_first(&run.stream.combination) {
             return None;
         }
-        let seen = self.store.clock().now().saturating_sub(run.pass.oldest?).clamp(1, history);
-        Some((run.pass.pages as f64 * history as f64 / seen as f64).ceil() as u64)
+        let seen = self.store.clock().now().since(run.pass.oldest?).clamp(Duration::from_millis(1), history);
+        Some((run.pass.pages as f64 * history.as_millis() as f64 / seen.as_millis() as f64).ceil() as u64)
     }
 }
 
 /// A forecast that considers what the run waits for: none while calls fail or the sink is full, later by a pause that the
 /// API asked for.
-fn after(wait: Option<&Wait>, forecast_at: Millis, now: Millis) -> Option<Millis> {
+fn after(wait: Option<&Wait>, forecast_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     match wait.map(|wait| (wait.reason, wait.until)) {
         Some((WaitReason::Api | WaitReason::Sink, _)) => None,
-        Some((WaitReason::RetryAfter, until)) => {
-            Some(forecast_at.saturating_add(until.unwrap_or(now).saturating_sub(now).max(0)))
-        }
+        Some((WaitReason::RetryAfter, until)) => Some(forecast_at + until.unwrap_or(now).since(now)),
         Some((WaitReason::RateLimit, _)) | None => Some(forecast_at),
     }
 }

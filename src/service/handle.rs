@@ -10,8 +10,7 @@ use super::key_usage::KeyUsage;
 use super::sink_progress::{ArchiveMove, SinkCheck, Unrestored};
 use super::status::Overdue;
 use crate::catalog::Definition;
-use crate::domain::Shop;
-use crate::domain::clock::Millis;
+use crate::domain::{Shop, Timestamp};
 use crate::sink::{Sink, SinkHealth};
 use crate::source::Source;
 use crate::store::Store;
@@ -29,7 +28,7 @@ pub struct Service {
     /// SHA-256 of the admin key of the configuration.
     pub(super) admin_key: Option<[u8; 32]>,
     pub(super) metrics: PrometheusHandle,
-    pub(super) started_at: Millis,
+    pub(super) started_at: Timestamp,
     /// Fetching pauses while the outbox is larger.
     pub(super) outbox_bytes_max: u64,
     /// Shutdown has begun: not ready any more.

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use crate::domain::clock::{Millis, millis, rfc3339};
+use crate::domain::Timestamp;
+use crate::domain::clock::rfc3339;
 use crate::domain::health::{Code, Fault, Health, HealthChange, Known};
 use crate::domain::rough_duration;
 use crate::sink::Sink;
@@ -83,7 +85,7 @@ impl Service {
             None => {}
         }
         if let Some(left) = self.store.pause_left("", LOGIN_RULE).ok().filter(|left| !left.is_zero()) {
-            let until = now.saturating_add(millis(left));
+            let until = now + left;
             add(Code::LoginsPaused, format!("logins are paused until {}, as the login host asked", rfc3339(until)));
         }
         if let Some(ahead) = self.source.clock_ahead() {
@@ -97,8 +99,8 @@ impl Service {
     }
 
     /// Since when the sink accepts nothing; none: it accepted documents when last checked.
-    fn sink_away(&self) -> Result<Option<Millis>, StoreError> {
-        Ok(self.store.saved_time(SINK_AWAY)?.filter(|at| *at > 0))
+    fn sink_away(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.store.saved_time(SINK_AWAY)
     }
 
     /// Stores since when the sink accepts nothing, or that it accepts again. Writes only on a change.
@@ -106,7 +108,7 @@ impl Service {
         let away = self.sink_health.error().is_some();
         match self.sink_away()? {
             None if away => self.store.save_time(SINK_AWAY, self.store.clock().now()).await,
-            Some(_) if !away && self.sink_health.is_known() => self.store.save_time(SINK_AWAY, 0).await,
+            Some(_) if !away && self.sink_health.is_known() => self.store.clear_time(SINK_AWAY).await,
             _ => Ok(()),
         }
     }
@@ -152,8 +154,8 @@ impl Service {
 
     fn until_next_look(&self) -> Duration {
         let now = self.store.clock().now();
-        let left = self.health_book.next_change().map(|at| u64::try_from(at.saturating_sub(now)).unwrap_or(0));
-        left.map_or(FAULTS_EVERY, |left| Duration::from_millis(left).min(FAULTS_EVERY))
+        let left = self.health_book.next_change().map(|at| at.since(now));
+        left.map_or(FAULTS_EVERY, |left| left.min(FAULTS_EVERY))
     }
 }
 
@@ -167,11 +169,11 @@ fn without_names(fault: &Fault) -> Fault {
 }
 
 /// Text about a wrong clock, in whole minutes: a reason with a new text counts as a change.
-fn clock_text(ahead: Millis) -> String {
-    let way = if ahead > 0 { "ahead of" } else { "behind" };
+fn clock_text(ahead: SignedDuration) -> String {
+    let way = if ahead.is_positive() { "ahead of" } else { "behind" };
     format!(
         "the clock of this machine is more than {} {way} the dates on the API's answers",
-        rough_duration(ahead.abs() / 60_000 * 60_000)
+        rough_duration(Duration::from_secs(ahead.unsigned_abs().as_secs() / 60 * 60))
     )
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::catalog::Definition;
-use crate::domain::clock::{Millis, millis};
 use crate::domain::health::{
     self, Code, Facts, Fault, Health, Means, OpenRun, ResourceFacts, ShopFacts, ShopFound, StreamFacts, Ticks,
 };
 use crate::domain::schedule::Schedule;
-use crate::domain::{Run, Shop, StreamId};
+use crate::domain::{Run, Shop, StreamId, Timestamp};
 use crate::store::{Changed, Changes, Store, StoreError};
 
 /// Inputs of the health computation, and its last result.
@@ -17,7 +17,7 @@ pub(crate) struct HealthBook {
     store: Store,
     definitions: Arc<[Arc<Definition>]>,
     schedule: Schedule,
-    stale_after: Option<Millis>,
+    stale_after: Option<Duration>,
     /// Whether remedies name endpoints or commands.
     means: Means,
     /// None before the first computation.
@@ -25,18 +25,18 @@ pub(crate) struct HealthBook {
     /// The health at the start, until it is logged.
     first: Mutex<Option<Arc<Health>>>,
     /// When each fault of the installation was first seen.
-    since: Mutex<BTreeMap<Code, Millis>>,
+    since: Mutex<BTreeMap<Code, Timestamp>>,
 }
 
 /// Result of the last computation.
 struct Snapshot {
-    at: Millis,
+    at: Timestamp,
     ticks: Ticks,
     faults: Vec<Fault>,
     open: OpenRuns,
     found: BTreeMap<String, Arc<ShopFound>>,
     /// When the health of a shop changes by time alone.
-    due: BTreeSet<(Millis, String)>,
+    due: BTreeSet<(Timestamp, String)>,
     health: Arc<Health>,
 }
 
@@ -76,7 +76,7 @@ impl HealthBook {
         store: Store,
         definitions: Arc<[Arc<Definition>]>,
         schedule: Schedule,
-        stale_after: Option<Millis>,
+        stale_after: Option<Duration>,
         means: Means,
     ) -> HealthBook {
         let (snapshot, first, since) = (Mutex::default(), Mutex::default(), Mutex::default());
@@ -108,7 +108,8 @@ impl HealthBook {
         said: &[Fault],
     ) -> Result<Health, StoreError> {
         self.looked(faults, |snapshot| {
-            let every = |name: &str| self.definitions.iter().find(|one| one.name == name).and_then(|one| every(one));
+            let every =
+                |name: &str| self.definitions.iter().find(|one| one.name == name).and_then(|one| one.list.every);
             let due = |name: &str, success| snapshot.ticks.due_after(success, every(name));
             let found = snapshot.found.iter().filter(|(shop, _)| of.contains(*shop));
             let found: Vec<ShopFound> = found.map(|(_, found)| found.shown(snapshot.at, said, due)).collect();
@@ -130,12 +131,12 @@ impl HealthBook {
     }
 
     /// When the health changes next by time alone.
-    pub(super) fn next_change(&self) -> Option<Millis> {
+    pub(super) fn next_change(&self) -> Option<Timestamp> {
         self.snapshot().as_ref().and_then(|snapshot| snapshot.due.first().map(|(at, _)| *at))
     }
 
     /// Sets since when each of these faults is known.
-    pub(super) fn note_since(&self, faults: &mut [Fault], now: Millis) {
+    pub(super) fn note_since(&self, faults: &mut [Fault], now: Timestamp) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.retain(|code, _| faults.iter().any(|fault| fault.code == *code));
         for fault in faults {
@@ -144,7 +145,7 @@ impl HealthBook {
         }
     }
 
-    fn look_at_all(&self, faults: Vec<Fault>, now: Millis) -> Result<Snapshot, StoreError> {
+    fn look_at_all(&self, faults: Vec<Fault>, now: Timestamp) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot {
             at: now,
             ticks: self.ticks(now),
@@ -169,7 +170,7 @@ impl HealthBook {
         mut snapshot: Snapshot,
         changes: Changes,
         faults: Vec<Fault>,
-        now: Millis,
+        now: Timestamp,
     ) -> Result<Snapshot, StoreError> {
         let mut shops = BTreeSet::new();
         for changed in changes.what {
@@ -178,7 +179,7 @@ impl HealthBook {
                 Changed::Run(id) => shops.extend(snapshot.open.note(id, self.store.run(id)?)),
             }
         }
-        let is_late = |(at, _): &(Millis, String)| *at <= now;
+        let is_late = |(at, _): &(Timestamp, String)| *at <= now;
         shops.extend(snapshot.due.iter().take_while(|due| is_late(due)).map(|(_, shop)| shop.clone()));
         let is_same = shops.is_empty() && snapshot.faults == faults;
         (snapshot.at, snapshot.faults) = (now, faults);
@@ -197,7 +198,7 @@ impl HealthBook {
     }
 
     /// Recomputes one shop; `None`: it was deleted.
-    fn read(&self, snapshot: &mut Snapshot, id: &str, shop: Option<Shop>, now: Millis) -> Result<(), StoreError> {
+    fn read(&self, snapshot: &mut Snapshot, id: &str, shop: Option<Shop>, now: Timestamp) -> Result<(), StoreError> {
         if let Some(before) = snapshot.found.remove(id)
             && let Some(at) = before.changes_at
         {
@@ -230,7 +231,7 @@ impl HealthBook {
                 Ok(StreamFacts { status, unproved, open: runs.remove(&stream).unwrap_or_default() })
             });
             let streams = streams.collect::<Result<Vec<_>, StoreError>>()?;
-            let every = every(definition);
+            let every = definition.list.every;
             let parked = self.store.parked_of_resource(&shop.id, &definition.name)?;
             let loss = self.store.sink_loss(&shop.id, &definition.name)?;
             resources.push(ResourceFacts { name: definition.name.clone(), every, streams, parked, loss });
@@ -238,7 +239,7 @@ impl HealthBook {
         Ok(ShopFacts { shop, resources })
     }
 
-    fn ticks(&self, now: Millis) -> Ticks {
+    fn ticks(&self, now: Timestamp) -> Ticks {
         let schedule = self.schedule.clone();
         Ticks::at(now, move |after| schedule.next(after))
     }
@@ -248,15 +249,10 @@ impl HealthBook {
     }
 }
 
-/// Least interval between two incremental walks of a resource, in milliseconds.
-fn every(definition: &Definition) -> Option<Millis> {
-    definition.list.every.map(millis)
-}
-
 impl Snapshot {
     /// Whether an incremental update suffices: not after the clock was set back, nor when a fault that affects all
     /// shops appeared or ended.
-    fn is_good(&self, now: Millis, faults: &[Fault]) -> bool {
+    fn is_good(&self, now: Timestamp, faults: &[Fault]) -> bool {
         self.at <= now && health::blocking(&self.faults) == health::blocking(faults)
     }
 

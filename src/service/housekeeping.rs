@@ -1,13 +1,13 @@
 //! Periodic cleanup: stores when API keys were used, and removes expired responses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
 use super::key_usage::{STORED_EVERY, stored_name};
-use crate::domain::clock::Millis;
 
 impl Service {
     /// Cleans up each time that it is due, until the process ends. What it looks for is old by the wall clock, so it may
@@ -28,8 +28,8 @@ impl Service {
         }
     }
 
-    /// Stores the last use of keys whose stored time is at least `age` milliseconds behind.
-    pub(crate) async fn store_key_usage(&self, age: Millis) {
+    /// Stores the last use of keys whose stored time is at least `age` behind.
+    pub(crate) async fn store_key_usage(&self, age: Duration) {
         for (key_id, at) in self.key_usage.unstored(age) {
             match self.store.save_time(&stored_name(&key_id), at).await {
                 Ok(()) => self.key_usage.set_stored(&key_id, at),

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 
-/// Most age of a stored time, in milliseconds, while the key is in use.
-pub(super) const STORED_EVERY: Millis = 60 * 60 * 1000;
+/// Most age of a stored time while the key is in use.
+pub(super) const STORED_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Name of the stored time of a key.
 pub(super) fn stored_name(key_id: &str) -> String {
@@ -18,9 +19,9 @@ pub(super) fn stored_name(key_id: &str) -> String {
 
 #[derive(Clone, Copy)]
 struct Use {
-    at: Millis,
+    at: Timestamp,
     /// The time that this process stored last.
-    stored: Option<Millis>,
+    stored: Option<Timestamp>,
 }
 
 /// Last use of each key since the start, by key id.
@@ -28,7 +29,7 @@ struct Use {
 pub(super) struct KeyUsage(Mutex<HashMap<String, Use>>);
 
 impl KeyUsage {
-    pub(super) fn note(&self, key_id: &str, at: Millis) {
+    pub(super) fn note(&self, key_id: &str, at: Timestamp) {
         let mut uses = self.entries();
         match uses.get_mut(key_id) {
             Some(last) => last.at = at,
@@ -40,21 +41,21 @@ impl KeyUsage {
         self.entries().remove(key_id);
     }
 
-    pub(super) fn last(&self, key_id: &str) -> Option<Millis> {
+    pub(super) fn last(&self, key_id: &str) -> Option<Timestamp> {
         self.entries().get(key_id).map(|last| last.at)
     }
 
-    /// Keys whose stored time is at least `age` milliseconds behind their last use.
-    pub(super) fn unstored(&self, age: Millis) -> Vec<(String, Millis)> {
+    /// Keys whose stored time is at least `age` behind their last use.
+    pub(super) fn unstored(&self, age: Duration) -> Vec<(String, Timestamp)> {
         let is_old = |last: &Use| match last.stored {
             None => true,
-            // `abs`: the clock may have been set back.
-            Some(stored) => last.at != stored && (last.at - stored).abs() >= age,
+            // The clock may have been set back.
+            Some(stored) => last.at != stored && last.at.abs_diff(stored) >= age,
         };
         self.entries().iter().filter(|(_, last)| is_old(last)).map(|(id, last)| (id.clone(), last.at)).collect()
     }
 
-    pub(super) fn set_stored(&self, key_id: &str, at: Millis) {
+    pub(super) fn set_stored(&self, key_id: &str, at: Timestamp) {
         if let Some(last) = self.entries().get_mut(key_id) {
             last.stored = Some(at);
         }
@@ -68,7 +69,14 @@ impl KeyUsage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{KeyUsage, STORED_EVERY};
+    use crate::domain::Timestamp;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
 
     #[test]
     fn the_last_use_of_a_key_is_stored_once_an_hour_and_at_shutdown() {
@@ -76,19 +84,19 @@ mod tests {
         let mut stored = Vec::new();
         // Two hours with a request per second and housekeeping per minute.
         for second in 0..7_200 {
-            uses.note("a", second * 1000);
+            uses.note("a", at(second));
             if second % 60 == 59 {
-                for (key, at) in uses.unstored(STORED_EVERY) {
-                    uses.set_stored(&key, at);
-                    stored.push(at / 1000);
+                for (key, time) in uses.unstored(STORED_EVERY) {
+                    uses.set_stored(&key, time);
+                    stored.push(time);
                 }
             }
         }
-        assert_eq!(stored, [59, 3_659]);
-        assert_eq!(uses.unstored(0), [("a".to_owned(), 7_199_000)], "at shutdown");
-        uses.set_stored("a", 7_199_000);
-        assert!(uses.unstored(0).is_empty());
-        uses.note("a", 1);
-        assert_eq!(uses.unstored(STORED_EVERY), [("a".to_owned(), 1)], "the clock was set back");
+        assert_eq!(stored, [at(59), at(3_659)]);
+        assert_eq!(uses.unstored(Duration::ZERO), [("a".to_owned(), at(7_199))], "at shutdown");
+        uses.set_stored("a", at(7_199));
+        assert!(uses.unstored(Duration::ZERO).is_empty());
+        uses.note("a", at(1));
+        assert_eq!(uses.unstored(STORED_EVERY), [("a".to_owned(), at(1))], "the clock was set back");
     }
 }

@@ -1,5 +1,7 @@
 //! API keys: creating, listing and revoking them, and what a key may do.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -7,10 +9,10 @@ use subtle::ConstantTimeEq as _;
 use super::key_usage::stored_name;
 use super::validation::{self, FieldErrors, KEY_DAYS, KEY_DAYS_MAX, SHOPS_MAX};
 use super::{FieldError, Service, ServiceError};
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 use crate::store::{KeyRecord, Scope, StoreError};
 
-const DAY_MS: i64 = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// The permissions of an authenticated key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,12 +74,12 @@ impl NewKey {
 pub struct KeyView {
     pub key: KeyRecord,
     /// None: never, as far as is known.
-    pub last_used_at: Option<Millis>,
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl KeyView {
     /// Whether it is an admin key that is valid at this time.
-    pub fn administers_at(&self, now: Millis) -> bool {
+    pub fn administers_at(&self, now: Timestamp) -> bool {
         let key = &self.key;
         key.scope == Scope::Admin && key.shops.is_none() && key.expires_at.is_none_or(|end| now < end)
     }
@@ -117,8 +119,8 @@ impl Service {
     pub async fn create_key(&self, new: NewKey) -> Result<MintedKey, ServiceError> {
         new.check()?;
         self.check_shops(new.shops.as_deref().unwrap_or_default())?;
-        let days = i64::from(new.expires_days.unwrap_or(KEY_DAYS));
-        let expires_at = self.store.clock().now() + days * DAY_MS;
+        let days = new.expires_days.unwrap_or(KEY_DAYS);
+        let expires_at = self.store.clock().now() + days * DAY;
         let (key, text) = self.store.create_key(&new.name, new.scope, new.shops, Some(expires_at)).await?;
         Ok(MintedKey { key, text: SecretString::from(text) })
     }
@@ -155,7 +157,7 @@ impl Service {
     }
 
     /// When a key was last used; none: never, as far as is known.
-    fn last_used_at(&self, key_id: &str) -> Result<Option<Millis>, StoreError> {
+    fn last_used_at(&self, key_id: &str) -> Result<Option<Timestamp>, StoreError> {
         match self.key_usage.last(key_id) {
             Some(at) => Ok(Some(at)),
             None => self.store.saved_time(&stored_name(key_id)),

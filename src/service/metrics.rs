@@ -11,11 +11,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::Service;
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::RunState;
 use crate::domain::calls::CallStatus;
-use crate::domain::clock::Millis;
 use crate::domain::health::{Health, State};
 use crate::domain::json::Tolerance;
+use crate::domain::{RunState, Timestamp};
 use crate::sink::Sink;
 use crate::store::LOGIN_RULE;
 
@@ -145,7 +144,8 @@ impl Service {
         if let Ok(left) = self.store.pause_left("", LOGIN_RULE) {
             metrics::gauge!("waybill_logins_paused_seconds").set(left.as_secs_f64());
         }
-        metrics::gauge!("waybill_clock_ahead_seconds").set((self.source.clock_ahead().unwrap_or(0) / 1000) as f64);
+        metrics::gauge!("waybill_clock_ahead_seconds")
+            .set(self.source.clock_ahead().map_or(0, |ahead| ahead.as_secs()) as f64);
         for definition in self.definitions.iter() {
             let drift = self.engine.drift(&definition.name);
             let unmapped = drift.places.keys().filter(|left| matches!(left, FieldDrift::Unmapped { .. })).count();
@@ -170,14 +170,14 @@ impl Service {
 }
 
 /// Writes metrics per shop directly: the recorder would keep those of deleted shops.
-fn write_health(text: &mut String, health: &Health, now: Millis) {
+fn write_health(text: &mut String, health: &Health, now: Timestamp) {
     let help = "Seconds since the last successful run of a shop's resource; before the first, since the shop was \
                 registered.";
     write_family(text, "waybill_stream_age_seconds", help);
     for shop in &health.shops {
         for resource in &shop.resources {
             let since = resource.last_success_at.unwrap_or(shop.created_at);
-            let age = u64::try_from(now.saturating_sub(since) / 1000).unwrap_or(0);
+            let age = now.since(since).as_secs();
             let labels = [("shop", shop.shop_id.as_str()), ("resource", resource.resource.as_str())];
             line(text, "waybill_stream_age_seconds", &labels, age);
         }

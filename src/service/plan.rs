@@ -10,8 +10,7 @@ use std::time::Duration;
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::catalog::definition::PageStyle;
-use crate::domain::clock::millis;
-use crate::domain::{Mode, Shop, ShopState, StreamId, least_passes};
+use crate::domain::{Mode, Shop, ShopState, StreamId, Timestamp, least_passes};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
 
@@ -227,9 +226,9 @@ impl Service {
                 let full_pages = cost.pages.saturating_sub(1).max(1);
                 cost.listed.div_ceil(full_pages).max(PAGE_ROWS.min(cost.listed)).max(1)
             });
-            let walked_at = self.store.checkpoint(stream)?.walked_at.unwrap_or(0);
-            let overlap = millis(definition.list.overlap);
-            let pages = pages_to_known(&rows.times, size, walked_at.saturating_sub(overlap));
+            let walked_at = self.store.checkpoint(stream)?.walked_at;
+            let young_from = walked_at.map_or(Timestamp::MIN, |at| at - definition.list.overlap);
+            let pages = pages_to_known(&rows.times, size, young_from);
             return Ok(calls(Some(pages), "the rows within the overlap"));
         }
         if definition.list.windows.is_some() || definition.list.recent.is_some() {
@@ -271,7 +270,7 @@ fn page_size(definition: &Definition, stream: &StreamId) -> u64 {
 
 /// Number of pages from the newest row to the first page without a row younger than `young_from`, or to the empty page
 /// at the end.
-fn pages_to_known(times: &[Option<i64>], size: u64, young_from: i64) -> u64 {
+fn pages_to_known(times: &[Option<Timestamp>], size: u64, young_from: Timestamp) -> u64 {
     let mut times = times.to_vec();
     times.sort_by(|a, b| b.cmp(a));
     let young = if times.iter().all(Option::is_none) {
@@ -286,15 +285,17 @@ fn pages_to_known(times: &[Option<i64>], size: u64, young_from: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::pages_to_known;
+    use crate::domain::Timestamp;
 
     #[test]
     fn an_incremental_walk_stops_at_the_first_page_without_a_young_row() {
-        let times = |young: i64, old: i64| -> Vec<Option<i64>> {
-            (0..old).map(Some).chain((0..young).map(|n| Some(1_000 + n))).collect()
+        let times = |young: i64, old: i64| -> Vec<Option<Timestamp>> {
+            (0..old).chain((0..young).map(|n| 1_000 + n)).map(|at| Some(Timestamp::from_millis(at))).collect()
         };
-        let pages = |young, old| pages_to_known(&times(young, old), 50, 999);
+        let young_from = Timestamp::from_millis(999);
+        let pages = |young, old| pages_to_known(&times(young, old), 50, young_from);
         assert_eq!([pages(0, 200), pages(1, 200), pages(50, 200), pages(51, 200)], [1, 2, 2, 3]);
         assert_eq!([pages(0, 0), pages(3, 0)], [1, 2], "with the empty page");
-        assert_eq!(pages_to_known(&[None; 60], 50, 999), 3, "of unknown age");
+        assert_eq!(pages_to_known(&[None; 60], 50, young_from), 3, "of unknown age");
     }
 }

@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::status::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, ShopCounts, SinkStatus, Status, StatusScope};
 use super::{Service, ServiceError};
 use crate::domain::calls::{CallStatus, CallTotal};
-use crate::domain::clock::Millis;
-use crate::domain::{Run, Shop, ShopState};
+use crate::domain::{Run, Shop, ShopState, Timestamp};
 use crate::store::{Counters, LOGIN_RULE, Queue, StoreError};
 use crate::sync::LaneView;
 
@@ -87,10 +87,9 @@ impl Service {
     }
 
     /// Until when logins are paused; none: they are not.
-    fn logins_paused_until(&self) -> Result<Option<Millis>, StoreError> {
-        let left = self.store.pause_left("", LOGIN_RULE)?.as_millis();
-        let left = i64::try_from(left).unwrap_or(i64::MAX);
-        Ok((left > 0).then(|| self.store.clock().now().saturating_add(left)))
+    fn logins_paused_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        let left = self.store.pause_left("", LOGIN_RULE)?;
+        Ok((!left.is_zero()).then(|| self.store.clock().now() + left))
     }
 
     /// Whether there is nothing to do now. Work of paused and refused shops does not count: it waits for an operator; nor
@@ -183,7 +182,7 @@ impl Service {
                     available: lane.available,
                     waiting: waiting.saturating_sub(u64::from(lane.budget.in_flight)),
                     blocked_for_ms: lane.budget.blocked_for_ms,
-                    next_free_at: lane.budget.next_free_ms.map(|ms| now.saturating_add_unsigned(ms)),
+                    next_free_at: lane.budget.next_free_ms.map(|ms| now + Duration::from_millis(ms)),
                 })
             })
             .collect();

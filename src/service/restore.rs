@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Service;
 use super::sink_progress::Unrestored;
 use crate::catalog::Definition;
-use crate::domain::{Shop, ShopState};
+use crate::domain::{Shop, ShopState, Timestamp};
 use crate::sink::mysql::{LedgerPart, LedgerRow};
 use crate::sink::{Mysql, Sink, SinkError};
 use crate::source::pages;
@@ -138,7 +138,7 @@ impl Service {
     async fn restore_ledger(&self, mysql: &Mysql, shop: &Shop, definition: &Definition) -> Result<u64, RestoreError> {
         let now = self.store.clock().now();
         let refresh = definition.detail.as_ref().and_then(|detail| detail.refresh.as_ref());
-        let young_since = refresh.map(|rule| now.saturating_sub_unsigned(millis(rule.max_age + YOUNG_SLACK)));
+        let young_since = refresh.map(|rule| now - (rule.max_age + YOUNG_SLACK));
         let (mut after, mut count) = (String::new(), 0);
         loop {
             let part = LedgerPart {
@@ -165,14 +165,14 @@ impl Service {
     }
 }
 
-fn mirrored(definition: &Definition, row: LedgerRow, now: i64) -> Mirrored {
+fn mirrored(definition: &Definition, row: LedgerRow, now: Timestamp) -> Mirrored {
     // An unreadable document counts as final; a changed row is read again.
     let read = row.document.as_ref().and_then(|document| {
         let first_seen = || Some(row.first_listed_at);
         pages::document(definition, &row.id, &Bytes::copy_from_slice(document), first_seen, now).ok()
     });
     Mirrored {
-        refresh_after_ms: read.and_then(|read| read.value.refresh_after_ms),
+        refresh_after: read.and_then(|read| read.value.refresh_after),
         id: row.id,
         combination: row.combination,
         version: row.version,
@@ -182,8 +182,4 @@ fn mirrored(definition: &Definition, row: LedgerRow, now: i64) -> Mirrored {
         first_listed_at: row.first_listed_at,
         no_longer_listed_at: row.no_longer_listed_at,
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,8 +2,7 @@
 
 use super::{Service, ServiceError};
 use crate::domain::calls::CallDay;
-use crate::domain::clock::Millis;
-use crate::domain::{Parked, RunView};
+use crate::domain::{Parked, RunView, Timestamp};
 use crate::store::{RunFilter, blocking};
 
 impl Service {
@@ -66,7 +65,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::runs`].
-    pub fn calls(&self, days: u64) -> Result<(Option<Millis>, Vec<CallDay>), ServiceError> {
+    pub fn calls(&self, days: u64) -> Result<(Option<Timestamp>, Vec<CallDay>), ServiceError> {
         let since = self.store.call_totals()?.iter().map(|total| total.since).min();
         Ok((since, self.store.call_days(days)?))
     }

@@ -18,8 +18,7 @@ use super::Service;
 use super::completeness::CompareError;
 use super::repair::report_repaired;
 use crate::catalog::Definition;
-use crate::domain::clock::Millis;
-use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId};
+use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId, Timestamp};
 use crate::sink::{Mysql, Sink};
 use crate::store::{LossOf, Queue, Store, StoreError, blocking};
 
@@ -41,7 +40,7 @@ struct Expected {
     /// Shops' resources with a document that was read.
     read: BTreeSet<(String, String)>,
     /// When each stream was last walked.
-    walked: Vec<(StreamId, Millis)>,
+    walked: Vec<(StreamId, Timestamp)>,
     /// Shops' resources whose documents or checkpoints are in the outbox.
     waiting: HashSet<(String, String)>,
     /// Shops' resources that have lost documents for good: that may leave a table empty for ever.
@@ -195,10 +194,10 @@ impl Service {
         let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
         let expected = blocking(move || expected(&store, &definitions)).await?;
         // Read afterwards: whatever was acknowledged before must be there.
-        let mut there: BTreeMap<(String, String, String), Millis> = BTreeMap::new();
+        let mut there: BTreeMap<(String, String, String), Timestamp> = BTreeMap::new();
         for (stream, checkpoint) in mysql.checkpoints().await? {
             let StreamId { shop, resource, combination } = stream;
-            there.insert((shop, resource, combination.to_string()), checkpoint.walked_at.unwrap_or(Millis::MIN));
+            there.insert((shop, resource, combination.to_string()), checkpoint.walked_at.unwrap_or(Timestamp::MIN));
         }
         // Its record precedes a shop's documents: in a database without it, these are not ours, or lost.
         let mirrored = mysql.mirrored_shops().await?;

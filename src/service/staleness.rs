@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Overdue, Service};
-use crate::domain::Shop;
-use crate::domain::clock::{Millis, millis};
+use crate::domain::{Shop, Timestamp};
 use crate::store::{StoreError, blocking};
 
 /// Checks per history of a list; and the bounds of the interval between two.
@@ -40,17 +39,17 @@ impl Service {
     }
 
     /// Streams, of these shops or of all, whose last run is more than two thirds of their list's history ago.
-    fn find_overdue(&self, now: Millis, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
+    fn find_overdue(&self, now: Timestamp, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
         let mut found = Vec::new();
         let wanted = |shop: &Shop| of.is_none_or(|shops| shops.contains(&shop.id));
         for shop in self.store.shops()?.into_iter().filter(wanted) {
             for definition in self.definitions_of(&shop) {
                 let Some(history) = definition.list.history else { continue };
-                let patience = millis(history * 2 / 3);
+                let patience = history * 2 / 3;
                 for stream in definition.streams(&shop.id) {
                     // A time in the future comes from a wrong clock and is ignored.
                     let walked_at = self.store.checkpoint(&stream)?.walked_at.filter(|at| *at <= now);
-                    if now.saturating_sub(walked_at.unwrap_or(shop.created_at)) > patience {
+                    if now.since(walked_at.unwrap_or(shop.created_at)) > patience {
                         found.push(Overdue { stream: stream.to_string(), shop_id: shop.id.clone(), walked_at });
                     }
                 }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::clock::{self, Millis};
+use crate::domain::Timestamp;
+use crate::domain::clock;
 use crate::domain::health::{Level, Reason};
 
 /// The shops and accounts that a restricted key may see in the status.
@@ -39,7 +40,7 @@ pub struct Status {
     /// When counting began. Null: no call was made yet.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub calls_since: Option<Millis>,
+    pub calls_since: Option<Timestamp>,
     /// Blocked budgets first, then those with the most calls in flight or in their window.
     #[schema(max_items = 200)]
     pub budgets: Vec<BudgetStatus>,
@@ -49,7 +50,7 @@ pub struct Status {
     /// No login before then: the login host blocks this address or asked to wait. Null: logins are not paused.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub logins_paused_until: Option<Millis>,
+    pub logins_paused_until: Option<Timestamp>,
     /// Streams whose last run is so long ago that rows may soon leave the API's history; the first hundred.
     pub overdue: Vec<Overdue>,
     pub shops: ShopCounts,
@@ -57,7 +58,7 @@ pub struct Status {
     pub version: String,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
-    pub started_at: Millis,
+    pub started_at: Timestamp,
 }
 
 /// Health of the installation.
@@ -94,7 +95,7 @@ pub struct BudgetStatus {
     /// When the next slot is free, if all are in use.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub next_free_at: Option<Millis>,
+    pub next_free_at: Option<Timestamp>,
 }
 
 /// A stream whose last run is too long ago.
@@ -106,7 +107,7 @@ pub struct Overdue {
     /// Null: never.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub walked_at: Option<Millis>,
+    pub walked_at: Option<Timestamp>,
 }
 
 /// Status of the sink.

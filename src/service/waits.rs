@@ -1,17 +1,17 @@
 //! What open runs wait for: a rate limit, a pause that the API asked for, failing calls, or the sink.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Service;
-use crate::domain::clock::Millis;
-use crate::domain::{Run, RunState, Wait, WaitReason};
+use crate::domain::{Run, RunState, Timestamp, Wait, WaitReason};
 use crate::store::StoreError;
 use crate::sync::{LaneKey, LaneView};
 
 /// Snapshot of the budgets of all lanes, and whether the outbox has room.
 pub(super) struct Waits {
     lanes: HashMap<LaneKey, LaneView>,
-    now: Millis,
+    now: Timestamp,
     outbox_has_room: bool,
 }
 
@@ -49,7 +49,7 @@ impl Service {
         let rule = self.engine.rules().find("GET", path).map(|rule| rule.name.clone());
         let key = rule.map(|rule| LaneKey { account: account.to_owned(), rule });
         let lane = key.and_then(|key| waits.lanes.get(&key));
-        let in_ms = |ms: u64| Some(waits.now.saturating_add_unsigned(ms));
+        let in_ms = |ms: u64| Some(waits.now + Duration::from_millis(ms));
         let blocked = lane.map(|lane| lane.budget.blocked_for_ms).filter(|ms| *ms > 0);
         Ok(if let Some(ms) = blocked {
             Some(wait(WaitReason::RetryAfter, in_ms(ms), "the API, which asked for a pause"))
@@ -62,6 +62,6 @@ impl Service {
     }
 }
 
-fn wait(reason: WaitReason, until: Option<Millis>, text: &str) -> Wait {
+fn wait(reason: WaitReason, until: Option<Timestamp>, text: &str) -> Wait {
     Wait { reason, until, text: text.to_owned() }
 }

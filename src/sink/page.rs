@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::catalog::definition::Place;
 use crate::catalog::extract::Cell;
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 
 /// A page ends once its documents reach this many bytes, because the whole page is in memory.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -18,9 +18,9 @@ pub struct ListQuery {
     /// not a value of the column's type matches nothing.
     pub filters: Vec<(Place, String)>,
     /// Earliest time, inclusive: of the table's time column, or of `fetched_at` where it has none.
-    pub from: Option<Millis>,
+    pub from: Option<Timestamp>,
     /// Latest time, exclusive.
-    pub to: Option<Millis>,
+    pub to: Option<Timestamp>,
     /// Case-insensitive substring, looked for in the searchable columns of the table.
     pub q: Option<String>,
     /// Items per page; 0 counts as 1.
@@ -34,11 +34,11 @@ pub struct ListQuery {
 pub struct Item {
     pub shop_id: String,
     pub id: String,
-    pub fetched_at: Millis,
+    pub fetched_at: Timestamp,
     pub version: u64,
-    pub first_listed_at: Millis,
+    pub first_listed_at: Timestamp,
     /// None while the API lists it.
-    pub no_longer_listed_at: Option<Millis>,
+    pub no_longer_listed_at: Option<Timestamp>,
     /// The JSON text.
     pub document: Bytes,
     /// The typed columns in the definition's order, extracted from the document by [`crate::catalog::extract`], so

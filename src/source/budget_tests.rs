@@ -9,19 +9,14 @@ use super::budget::{Budget, LOST_GRACE, RESET_MARGIN};
 use super::headers::Quota;
 use crate::catalog::Limit;
 
-const NONE: Quota = Quota { limit: None, remaining: None, reset: None, clock_ahead_ms: None };
+const NONE: Quota = Quota { limit: None, remaining: None, reset: None, clock_ahead: None };
 
 fn limit(calls: u32, seconds: u64) -> Option<Limit> {
     Some(Limit { calls, window: Duration::from_secs(seconds) })
 }
 
 fn quota(limit: u32, remaining: u32, reset: u64) -> Quota {
-    Quota {
-        limit: Some(limit),
-        remaining: Some(remaining),
-        reset: Some(Duration::from_secs(reset)),
-        clock_ahead_ms: None,
-    }
+    Quota { limit: Some(limit), remaining: Some(remaining), reset: Some(Duration::from_secs(reset)), clock_ahead: None }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -159,7 +154,7 @@ proptest! {
         let mut now = Instant::now();
         let mut budget = Budget::new(limit(5, 60), 0, now);
         for (limit, remaining, reset) in answers {
-            let quota = Quota { limit: limit.filter(|l| *l > 0), remaining, reset: reset.map(seconds), clock_ahead_ms: None };
+            let quota = Quota { limit: limit.filter(|l| *l > 0), remaining, reset: reset.map(seconds), clock_ahead: None };
             let free = budget.free(now);
             prop_assert!(free <= 5);
             budget.take(free.min(1), now).unwrap();

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use jiff::SignedDuration;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use reqwest::{Request, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -24,7 +25,6 @@ use super::outcome::{Call, Ending, Outcome};
 use super::pace::Pace;
 use super::problem::{SourceError, clean, content_type, from_status, host_of, is_json, root_cause};
 use super::token::{Bearer, Tokens};
-use crate::domain::clock::Millis;
 use crate::domain::{Auth, Clock};
 
 /// Bytes read of an error's body; its text is cut shorter still.
@@ -162,9 +162,9 @@ impl Source {
         self.auth.takes_empty_secrets()
     }
 
-    /// How far our clock is ahead of the dates on the last answers, in milliseconds; negative: behind. None: it agrees, or
+    /// How far our clock is ahead of the dates on the last answers; negative: behind. None: it agrees, or
     /// too few answers are known.
-    pub fn clock_ahead(&self) -> Option<Millis> {
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
         self.dates.clock_ahead()
     }
 

@@ -9,7 +9,7 @@ use super::test_server::{Reply, Server, answer, json};
 use super::token_tests::{MemoryStore, call, credentials, url};
 use super::{Budget, Call, Ending, Outcome, Source, SourceConfig, SourceError};
 use crate::catalog::Limit;
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 
 const TYPE: (&str, &str) = ("Content-Type", "application/vnd.any.v1+json;charset=UTF-8");
 
@@ -18,7 +18,7 @@ fn config(server: &Server) -> SourceConfig {
 }
 
 fn build(config: SourceConfig) -> Source {
-    Source::new(config, Arc::new(MemoryStore::default()), Clock::manual(0)).unwrap()
+    Source::new(config, Arc::new(MemoryStore::default()), Clock::manual(Timestamp::EPOCH)).unwrap()
 }
 
 async fn serving<F: Fn() -> Reply + Send + Sync + 'static>(reply: F) -> Server {

@@ -6,8 +6,8 @@ use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use crate::domain::Timestamp;
 use crate::domain::calls::CallStatus;
-use crate::domain::clock::Millis;
 
 /// Digest of a secret, to notice that it changed.
 pub(super) type Fingerprint = [u8; 32];
@@ -30,7 +30,7 @@ impl Credentials {
 pub struct StoredToken {
     pub token: SecretString,
     /// Wall clock.
-    pub expires_at: Millis,
+    pub expires_at: Timestamp,
 }
 
 /// Stores tokens, sealed, for the next start. Losing one costs a login, nothing else.

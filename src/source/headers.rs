@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use reqwest::header::{DATE, HeaderMap, LINK, RETRY_AFTER};
 
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 use crate::domain::datetime::{self, Written};
 
 /// Longest pause taken from a header; a server that needs more will ask again.
@@ -29,25 +30,28 @@ pub struct Quota {
     pub remaining: Option<u32>,
     /// Time until the window turns; at most [`PAUSE_MAX`].
     pub reset: Option<Duration>,
-    /// How far our clock is ahead of the response's date, in milliseconds.
-    pub clock_ahead_ms: Option<i64>,
+    /// How far our clock is ahead of the response's date; negative: behind.
+    pub clock_ahead: Option<SignedDuration>,
 }
 
 impl Quota {
     /// Reads the headers. `wall` is only used for a reset given as a timestamp, and only when the
     /// response has no `Date`.
-    pub fn read(headers: &HeaderMap, wall: Millis) -> Quota {
+    pub fn read(headers: &HeaderMap, wall: Timestamp) -> Quota {
         let limit = number(headers, "x-ratelimit-limit").filter(|limit| *limit > 0);
         let reset = number(headers, "x-ratelimit-reset").map(|reset| {
-            let seconds =
-                if reset > EPOCH_FROM { reset.saturating_sub(server_now(headers, wall) / 1000) } else { reset };
+            let seconds = if reset > EPOCH_FROM {
+                reset.saturating_sub(server_now(headers, wall).as_millis() / 1000)
+            } else {
+                reset
+            };
             Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(PAUSE_MAX)
         });
         Quota {
             limit: limit.map(to_u32),
             remaining: number(headers, "x-ratelimit-remaining").map(|left| to_u32(left.max(0))),
             reset,
-            clock_ahead_ms: server_date(headers).map(|date| wall.saturating_sub(date)),
+            clock_ahead: server_date(headers).map(|date| wall.ahead_of(date)),
         }
     }
 }
@@ -88,7 +92,7 @@ fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
 
 /// The pause that `Retry-After` asks for, in seconds or until a date; at most [`PAUSE_MAX`]. Of several headers
 /// the longest counts. `None` when there is no such header; [`PAUSE_UNREADABLE`] when none can be parsed.
-pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Duration> {
     let mut values = headers.get_all(RETRY_AFTER).iter().peekable();
     values.peek()?;
     let pauses = values.filter_map(|value| value.to_str().ok()).flat_map(|text| pauses(text, headers, wall));
@@ -96,21 +100,19 @@ pub fn retry_after(headers: &HeaderMap, wall: Millis) -> Option<Duration> {
 }
 
 /// The pauses in one header: proxies join two with a comma, and dates contain commas of their own.
-fn pauses(text: &str, headers: &HeaderMap, wall: Millis) -> Vec<Duration> {
+fn pauses(text: &str, headers: &HeaderMap, wall: Timestamp) -> Vec<Duration> {
     match pause(text, headers, wall) {
         Some(pause) => vec![pause],
         None => text.split(',').filter_map(|part| pause(part, headers, wall)).collect(),
     }
 }
 
-fn pause(text: &str, headers: &HeaderMap, wall: Millis) -> Option<Duration> {
+fn pause(text: &str, headers: &HeaderMap, wall: Timestamp) -> Option<Duration> {
     let text = text.trim();
     if let Some(seconds) = seconds(text) {
         return Some(Duration::from_secs(seconds));
     }
-    let until = http_date(text)?;
-    let pause = u64::try_from(until.saturating_sub(server_now(headers, wall))).unwrap_or(0);
-    Some(Duration::from_millis(pause))
+    Some(http_date(text)?.since(server_now(headers, wall)))
 }
 
 /// Seconds as `2` or `2.0`, rounded up so that no pause is shortened.
@@ -126,21 +128,21 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// The server's clock, where it sends its date: its other dates are best compared with that.
-fn server_now(headers: &HeaderMap, wall: Millis) -> Millis {
+fn server_now(headers: &HeaderMap, wall: Timestamp) -> Timestamp {
     server_date(headers).unwrap_or(wall)
 }
 
-pub(super) fn server_date(headers: &HeaderMap) -> Option<Millis> {
+pub(super) fn server_date(headers: &HeaderMap) -> Option<Timestamp> {
     headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?))
 }
 
 /// Parses an HTTP date in each of its three forms: `Sun, 22 Nov 2026 15:04:05 GMT`, `Sunday, 22-Nov-26 15:04:05 GMT` and
 /// `Sun Nov 22 15:04:05 2026`.
-fn http_date(text: &str) -> Option<Millis> {
+fn http_date(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
     if let Ok(at) = parser.parse_timestamp(text) {
-        return Some(at.as_millisecond());
+        return Some(at.into());
     }
     let words: Vec<&str> = text.split([' ', ',', '-']).filter(|word| !word.is_empty()).collect();
     let (day, month, year, time) = match words.as_slice() {
@@ -160,7 +162,7 @@ fn http_date(text: &str) -> Option<Millis> {
         2000 + year
     };
     let written = format!("{year:04}-{:02}-{:0>2}T{time}Z", month + 1, day);
-    Written::parse(&written)?.utc(None).map(datetime::millis)
+    Written::parse(&written)?.utc(None).map(datetime::timestamp)
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -181,10 +183,11 @@ mod tests {
     use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
     use super::{PAUSE_MAX, PAUSE_UNREADABLE, Quota, next_link, retry_after};
+    use crate::domain::Timestamp;
     use std::time::Duration;
 
     /// Sun, 22 Nov 2026 15:04:05 GMT
-    const WALL: i64 = 1_795_359_845_000;
+    const WALL: Timestamp = Timestamp::from_millis(1_795_359_845_000);
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         pairs
@@ -223,12 +226,16 @@ mod tests {
 
     #[test]
     fn a_large_reset_is_a_timestamp_compared_with_the_servers_clock() {
-        let wall = WALL / 1000;
+        let wall = WALL.as_millis() / 1000;
         assert_eq!(quota("1", "1", &(wall + 30).to_string()).2, Some(30));
         assert_eq!(quota("1", "1", &(wall - 30).to_string()).2, Some(0));
         let dated =
             headers(&[("date", "Sun, 22 Nov 2026 15:04:00 GMT"), ("x-ratelimit-reset", &(wall + 30).to_string())]);
-        assert_eq!(Quota::read(&dated, 0).reset, Some(Duration::from_secs(35)), "our own clock is wrong here");
+        assert_eq!(
+            Quota::read(&dated, Timestamp::EPOCH).reset,
+            Some(Duration::from_secs(35)),
+            "our own clock is wrong here"
+        );
     }
 
     #[test]
@@ -287,7 +294,8 @@ mod tests {
                 for name in ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after", "date"] {
                     headers.insert(name, value.clone());
                 }
-                let quota = Quota::read(&headers, wall);
+                let wall = Timestamp::from_millis(wall);
+            let quota = Quota::read(&headers, wall);
                 prop_assert!(quota.reset.is_none_or(|reset| reset <= PAUSE_MAX));
                 prop_assert!(retry_after(&headers, wall).is_some_and(|pause| pause <= PAUSE_MAX));
             }

@@ -4,6 +4,7 @@
 //! list; `paging` says what proves an end.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -23,9 +24,8 @@ use super::rows::{ParsedRows, time_at};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, tolerated};
 use crate::catalog::definition::{Refresh, Until};
-use crate::domain::clock::{Millis, millis};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
-use crate::domain::{FetchedDocument, Json, ListParams, Next, Page};
+use crate::domain::{FetchedDocument, Json, ListParams, Next, Page, Timestamp};
 
 /// A list page or a document as parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Parsed<T> {
 }
 
 /// The call for one list page, made now.
-pub fn list_call(definition: &Definition, combination: &ListParams, position: &Position, now: Millis) -> Call {
+pub fn list_call(definition: &Definition, combination: &ListParams, position: &Position, now: Timestamp) -> Call {
     let path = fill(&definition.list.path, position.parent.as_deref(), "");
     Call { path, query: position.query(definition, combination, now), media_type: definition.media_type.clone() }
 }
@@ -167,8 +167,8 @@ pub fn detail(
     definition: &Definition,
     id: &str,
     body: &Bytes,
-    first_seen: impl FnOnce() -> Option<Millis>,
-    now: Millis,
+    first_seen: impl FnOnce() -> Option<Timestamp>,
+    now: Timestamp,
 ) -> Result<Parsed<FetchedDocument>, SourceError> {
     let at = definition.detail.as_ref().map_or("", |detail| detail.document.as_str());
     if at.is_empty() {
@@ -195,8 +195,8 @@ pub fn document(
     definition: &Definition,
     id: &str,
     body: &Bytes,
-    first_seen: impl FnOnce() -> Option<Millis>,
-    now: Millis,
+    first_seen: impl FnOnce() -> Option<Timestamp>,
+    now: Timestamp,
 ) -> Result<Parsed<FetchedDocument>, SourceError> {
     let Reading { value: document, tolerated: noted, normalised } = json::read(body)?;
     if !matches!(document, Json::Object(_)) {
@@ -213,20 +213,20 @@ pub fn document(
     let (hash, mut left) = (hash(&document), definition.coverage.drift(&document));
     left.extend(tolerated(noted));
     let time = rule.and_then(|rule| time_at(definition, rule.time.as_deref()?, &document, &mut left));
-    let refresh_after_ms = rule.and_then(|rule| refresh_after(rule, &document, time.or_else(first_seen), now));
+    let refresh_after = rule.and_then(|rule| refresh_after(rule, &document, time.or_else(first_seen), now));
     drop(document);
     let body = normalised.map_or_else(|| body.clone(), Bytes::from);
-    Ok(Parsed { value: FetchedDocument { body, hash, refresh_after_ms }, drift: left })
+    Ok(Parsed { value: FetchedDocument { body, hash, refresh_after }, drift: left })
 }
 
 /// Time until the next read. Grows with the age, so that one document is read about twice for each
 /// doubling of its age.
-fn refresh_after(rule: &Refresh, document: &Json<'_>, since: Option<Millis>, now: Millis) -> Option<i64> {
+fn refresh_after(rule: &Refresh, document: &Json<'_>, since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     if rule.until.as_ref().is_some_and(|until| is_final(until, document)) {
         return None;
     }
-    let age = now.saturating_sub(since.unwrap_or(now)).max(0);
-    (age <= millis(rule.max_age)).then(|| millis(rule.every).max(age / 2))
+    let age = now.since(since.unwrap_or(now));
+    (age <= rule.max_age).then(|| rule.every.max(age / 2))
 }
 
 fn is_final(until: &Until, document: &Json<'_>) -> bool {

@@ -1,5 +1,7 @@
 //! Pages, documents and the refresh rule.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::{prop_assert, proptest};
 
@@ -9,9 +11,9 @@ use super::position::{Position, Walk};
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
 use crate::catalog::reader;
-use crate::domain::{ListParams, Mode, Next, Page};
+use crate::domain::{ListParams, Mode, Next, Page, Timestamp};
 
-const HOUR: i64 = 3_600_000;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A definition; `more` is inserted before its tables.
 pub(super) fn definition(more: &str) -> Definition {
@@ -87,7 +89,10 @@ fn a_page_has_rows_times_and_a_digest_independent_of_key_order() {
     let body = r#"{"things":[{"id":"a","at":"2026-01-01T01:00:00+01:00"},{"id":12,"at":5}],"x":{"y":[1]}}"#;
     let page = read(&listed(), body).unwrap();
     assert_eq!(ids(&page), ["a", "12"]);
-    assert_eq!((page.rows[0].time, page.rows[1].time), (Some(1_767_225_600_000), Some(5_000)));
+    assert_eq!(
+        (page.rows[0].time, page.rows[1].time),
+        (Some(Timestamp::from_millis(1_767_225_600_000)), Some(Timestamp::from_millis(5_000)))
+    );
     assert_eq!(page.rows[0].body, None, "the detail is the document");
     assert_eq!(page.next, Next::More { cursor: None });
     let other_order = r#"{ "things": [ {"at":"2026-01-01T01:00:00+01:00","id":"a"}, {"at":5,"id":12} ] }"#;
@@ -133,11 +138,11 @@ fn ambiguous_json_is_normalised_and_counted() {
     assert_eq!(bodies, [&br#"{"id":"a","n":2}"#[..], br#"{"id":"b","t":["\ufffd"]}"#]);
     assert_eq!(kinds(&page.drift), [" byte_order_mark", "/n duplicate_key", "/t/* half_surrogate"]);
     let sent = Bytes::from("\u{feff}{\"id\":\"12\",\"street\":\"Kade 1 \\ud83d\"}");
-    let found = detail(&listed(), "12", &sent, || None, 0).unwrap();
+    let found = detail(&listed(), "12", &sent, || None, Timestamp::EPOCH).unwrap();
     assert_eq!(&found.value.body[..], br#"{"id":"12","street":"Kade 1 \ufffd"}"#);
     assert_eq!(kinds(&found.drift), [" byte_order_mark", "/street half_surrogate"]);
     let sound = Bytes::from(r#"{"id":"12","street":"Kade 1 \ufffd"}"#);
-    assert_eq!(detail(&listed(), "12", &sound, || None, 0).unwrap().value.hash, found.value.hash);
+    assert_eq!(detail(&listed(), "12", &sound, || None, Timestamp::EPOCH).unwrap().value.hash, found.value.hash);
 }
 
 #[test]
@@ -145,7 +150,7 @@ fn digits_beyond_the_precision_of_a_float_count_as_a_change() {
     let row = |number: &str| read(&listed(), &format!(r#"{{"things":[{{"id":"a","rev":{number}}}]}}"#)).unwrap();
     let document = |number: &str| {
         let body = Bytes::from(format!(r#"{{"id":"a","n":{number}}}"#));
-        detail(&listed(), "a", &body, || None, 0).unwrap().value
+        detail(&listed(), "a", &body, || None, Timestamp::EPOCH).unwrap().value
     };
     for (one, other) in [
         ("9400110200881234567890", "9400110200881234567891"),
@@ -168,7 +173,7 @@ fn an_unparseable_time_is_counted_by_its_kind() {
     let mut zoned = listed();
     zoned.zone = Some(jiff::tz::TimeZone::UTC);
     let page = parse(&zoned, body).unwrap();
-    assert_eq!(page.value.rows[0].time, Some(1_767_225_600_000));
+    assert_eq!(page.value.rows[0].time, Some(Timestamp::from_millis(1_767_225_600_000)));
     assert_eq!(page.drift, [untimed("text")]);
 }
 
@@ -190,7 +195,8 @@ fn rows_without_a_usable_id_are_rejected_and_the_others_are_read() {
 
 #[test]
 fn a_document_is_an_object_with_the_requested_id() {
-    let read = |body: &str| detail(&listed(), "12", &Bytes::copy_from_slice(body.as_bytes()), || None, 0);
+    let read =
+        |body: &str| detail(&listed(), "12", &Bytes::copy_from_slice(body.as_bytes()), || None, Timestamp::EPOCH);
     assert!(read(r#"{"id":"12"}"#).is_ok());
     assert!(read(r#"{"id":12}"#).is_ok());
     for other in [
@@ -211,11 +217,11 @@ fn a_document_is_an_object_with_the_requested_id() {
 
 #[test]
 fn the_refresh_rule_decides_when_a_document_is_read_again() {
-    let now = 1_767_225_600_000 + 100 * HOUR;
-    let after = |body: &str, first_seen: Option<i64>| {
+    let now = Timestamp::from_millis(1_767_225_600_000) + 100 * HOUR;
+    let after = |body: &str, first_seen: Option<Timestamp>| {
         let mut document: serde_json::Value = serde_json::from_str(body).unwrap();
         document["id"] = "a".into();
-        detail(&listed(), "a", &Bytes::from(document.to_string()), || first_seen, now).unwrap().value.refresh_after_ms
+        detail(&listed(), "a", &Bytes::from(document.to_string()), || first_seen, now).unwrap().value.refresh_after
     };
     let dated = r#"{"at":"2026-01-01T01:00:00+01:00"}"#;
     assert_eq!(after(dated, Some(now)), Some(50 * HOUR), "half of the age");
@@ -230,7 +236,7 @@ fn the_refresh_rule_decides_when_a_document_is_read_again() {
         assert_eq!(after(&events(open), None), Some(50 * HOUR), "{open}");
     }
     let bare = Bytes::from_static(br#"{"id":"a"}"#);
-    assert_eq!(detail(&row_is_document(), "a", &bare, || None, 0).unwrap().value.refresh_after_ms, None);
+    assert_eq!(detail(&row_is_document(), "a", &bare, || None, Timestamp::EPOCH).unwrap().value.refresh_after, None);
 }
 
 #[test]
@@ -244,7 +250,7 @@ fn a_refresh_rule_may_wait_until_all_values_are_final() {
     );
     let is_final = |parts: &str| {
         let body = Bytes::from(format!(r#"{{"id":"a","parts":{parts}}}"#));
-        detail(&definition, "a", &body, || None, 0).unwrap().value.refresh_after_ms.is_none()
+        detail(&definition, "a", &body, || None, Timestamp::EPOCH).unwrap().value.refresh_after.is_none()
     };
     for done in [r#"[{"done":true}]"#, r#"[{"done":true},{"done":"true"}]"#] {
         assert!(is_final(done), "{done}");
@@ -258,10 +264,12 @@ fn a_refresh_rule_may_wait_until_all_values_are_final() {
 fn calls_are_built_from_the_definition() {
     let definition = listed();
     let combination = ListParams(vec![("kind".to_owned(), "B".to_owned())]);
-    let call = list_call(&definition, &combination, &Position::read(3, None).unwrap(), 0);
+    let call = list_call(&definition, &combination, &Position::read(3, None).unwrap(), Timestamp::EPOCH);
     let query: Vec<(&str, &str)> = call.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!((call.path.as_str(), query), ("/things", vec![("kind", "B"), ("page", "3")]));
-    assert!(list_call(&row_is_document(), &ListParams::default(), &Position::default(), 0).query.is_empty());
+    assert!(
+        list_call(&row_is_document(), &ListParams::default(), &Position::default(), Timestamp::EPOCH).query.is_empty()
+    );
     let path = |id: &str| detail_call(&definition, id).unwrap().path;
     assert_eq!(path("A2K8290LP8"), "/things/A2K8290LP8");
     assert_eq!(path("../a/b?c#d%é{id}"), "/things/..%2Fa%2Fb%3Fc%23d%25%C3%A9%7Bid%7D");
@@ -289,10 +297,13 @@ fn rows_may_be_the_whole_answer_and_a_document_a_part_of_it() {
     assert!(read(&bare, "{}").unwrap_err().to_string().contains("not an array"));
     assert!(read(&bare, "oops").is_err());
     let body = Bytes::from_static(br#"{"data":{"thing":{"id":"a","x":1}},"meta":7}"#);
-    let found = detail(&bare, "a", &body, || None, 0).unwrap();
+    let found = detail(&bare, "a", &body, || None, Timestamp::EPOCH).unwrap();
     assert_eq!(&found.value.body[..], br#"{"id":"a","x":1}"#);
     assert!(
-        detail(&bare, "a", &Bytes::from_static(b"{}"), || None, 0).unwrap_err().to_string().contains("/data/thing")
+        detail(&bare, "a", &Bytes::from_static(b"{}"), || None, Timestamp::EPOCH)
+            .unwrap_err()
+            .to_string()
+            .contains("/data/thing")
     );
 }
 
@@ -320,9 +331,9 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
          pages = { style = \"number\", parameter = \"page\" }\n\
          [detail]\npath = \"/owners/{parent}/things/{id}\"\n[table]",
     );
-    let walk = Walk { mode: Mode::Full, started_at: 0, since: None, parent: Some("a:1/%".to_owned()) };
+    let walk = Walk { mode: Mode::Full, started_at: Timestamp::EPOCH, since: None, parent: Some("a:1/%".to_owned()) };
     let first = Position::begin(&child, walk);
-    let call = list_call(&child, &ListParams::default(), &first, 0);
+    let call = list_call(&child, &ListParams::default(), &first, Timestamp::EPOCH);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/a%3A1%2F%25/things", "1"));
     let answer = |position: &Position, body: &'static str| {
         let body = Bytes::from_static(body.as_bytes());
@@ -333,15 +344,15 @@ fn each_parent_has_its_own_list_and_prefixes_the_ids() {
     assert_eq!(ids(&some), ["a%3A1/%25:x:y"]);
     assert_eq!(detail_call(&child, "a%3A1/%25:x:y").unwrap().path, "/owners/a%3A1%2F%25/things/x%3Ay");
     let document = Bytes::from_static(br#"{"id":"x:y"}"#);
-    assert!(detail(&child, "a%3A1/%25:x:y", &document, || None, 0).is_ok());
+    assert!(detail(&child, "a%3A1/%25:x:y", &document, || None, Timestamp::EPOCH).is_ok());
     let position = |next: &Next| match next {
         Next::More { cursor } => Position::read(1, cursor.as_deref()).unwrap(),
         Next::End => panic!("the list ended too early"),
     };
     let second = position(&some.next);
-    assert_eq!(list_call(&child, &ListParams::default(), &second, 0).query[0].1, "2");
+    assert_eq!(list_call(&child, &ListParams::default(), &second, Timestamp::EPOCH).query[0].1, "2");
     let next = position(&answer(&second, "{}").next);
-    let call = list_call(&child, &ListParams::default(), &next, 0);
+    let call = list_call(&child, &ListParams::default(), &next, Timestamp::EPOCH);
     assert_eq!((call.path.as_str(), call.query[0].1.as_str()), ("/owners/b/things", "1"), "from its first page on");
     // Equal lists of two parents are not a list that repeats itself.
     let row = r#"{"things":[{"id":"1"}]}"#;
@@ -372,9 +383,9 @@ fn a_stored_document_is_read_without_its_envelope() {
         [table]"#,
     );
     let answer = Bytes::from_static(br#"{"data":{"id":"1","at":"1970-01-01T00:00:00Z"}}"#);
-    let read = detail(&own, "1", &answer, || None, HOUR).unwrap().value;
-    assert!(read.refresh_after_ms.is_some());
-    let again = document(&own, "1", &read.body, || None, HOUR).unwrap().value;
-    assert_eq!((again.hash, again.refresh_after_ms), (read.hash, read.refresh_after_ms));
-    assert!(detail(&own, "1", &read.body, || None, HOUR).is_err(), "the envelope is not stored");
+    let read = detail(&own, "1", &answer, || None, Timestamp::EPOCH + HOUR).unwrap().value;
+    assert!(read.refresh_after.is_some());
+    let again = document(&own, "1", &read.body, || None, Timestamp::EPOCH + HOUR).unwrap().value;
+    assert_eq!((again.hash, again.refresh_after), (read.hash, read.refresh_after));
+    assert!(detail(&own, "1", &read.body, || None, Timestamp::EPOCH + HOUR).is_err(), "the envelope is not stored");
 }

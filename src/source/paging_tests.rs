@@ -9,7 +9,7 @@ use super::pages_tests::{definition, ids, listed, read, row_is_document};
 use super::position::Position;
 use crate::catalog::Definition;
 use crate::domain::step::Next;
-use crate::domain::{Json, ListParams};
+use crate::domain::{Json, ListParams, Timestamp};
 
 /// A list of things with pages of a style.
 fn styled(pages: &str) -> Definition {
@@ -20,7 +20,7 @@ fn styled(pages: &str) -> Definition {
 fn walked(definition: &Definition, answers: &[(&str, Option<&str>)]) -> (Vec<String>, Option<String>) {
     let (mut position, mut queries) = (Position::default(), Vec::new());
     for (body, next_link) in answers {
-        let query = list_call(definition, &ListParams::default(), &position, 0).query;
+        let query = list_call(definition, &ListParams::default(), &position, Timestamp::EPOCH).query;
         queries.push(query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"));
         let body = Bytes::copy_from_slice(body.as_bytes());
         let answer = ListResponse { body: &body, next_link: *next_link, previous: None };

@@ -6,15 +6,14 @@
 
 use std::time::Duration;
 
+use jiff::ToSpan as _;
 use jiff::civil::Date;
-use jiff::{Timestamp, ToSpan as _};
 use serde::{Deserialize, Serialize};
 
 use super::problem::SourceError;
 use crate::catalog::Definition;
 use crate::catalog::definition::{Pages, Recent, Span, Windows};
-use crate::domain::clock::{Millis, millis};
-use crate::domain::{Checkpoint, ListParams, Mode};
+use crate::domain::{Checkpoint, ListParams, Mode, Timestamp};
 
 /// How long the call of a walk over the last minutes may be delayed without missing changes.
 const CALL_WAIT: Duration = Duration::from_secs(300);
@@ -23,9 +22,9 @@ const CALL_WAIT: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
     pub mode: Mode,
-    pub started_at: Millis,
+    pub started_at: Timestamp,
     /// Lists changes since then; none: everything that the list reaches.
-    pub since: Option<Millis>,
+    pub since: Option<Timestamp>,
     /// The first parent's id, where each parent has a list.
     pub parent: Option<String>,
 }
@@ -45,7 +44,7 @@ pub struct Position {
     days: Option<(Date, Date)>,
     /// Lists what changed since then, instead of windows.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
-    since: Option<Millis>,
+    since: Option<Timestamp>,
     /// Pages before this one, of the same parent and window.
     #[serde(rename = "n", default)]
     turn: u64,
@@ -96,7 +95,7 @@ impl Position {
         }
     }
 
-    fn by_days(definition: &Definition, parent: Option<String>, since: Option<Millis>, now: Millis) -> Position {
+    fn by_days(definition: &Definition, parent: Option<String>, since: Option<Timestamp>, now: Timestamp) -> Position {
         let list = &definition.list;
         let days = list.windows.as_ref().and_then(|windows| days(windows, list.overlap, since, now));
         let window =
@@ -105,7 +104,7 @@ impl Position {
     }
 
     /// The same position; or, once the last minutes no longer reach back far enough, the first window of days since.
-    pub fn reached(self, definition: &Definition, now: Millis) -> Position {
+    pub fn reached(self, definition: &Definition, now: Timestamp) -> Position {
         match (&definition.list.recent, self.since) {
             (Some(recent), Some(since)) if minutes(recent, since, now).is_none() => {
                 Position::by_days(definition, self.parent, Some(since), now)
@@ -126,7 +125,7 @@ impl Position {
         &self,
         definition: &Definition,
         combination: &ListParams,
-        now: Millis,
+        now: Timestamp,
     ) -> Vec<(String, String)> {
         let list = &definition.list;
         let mut query = combination.0.clone();
@@ -267,7 +266,7 @@ pub fn stretches(definition: &Definition, walk: Walk) -> u64 {
 
 /// Since when a walk that starts now lists changes: since the walk before the last one. So each stretch of time is listed
 /// twice, and rows that a list left out of one answer are found by the next walk.
-pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> Option<Millis> {
+pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Timestamp) -> Option<Timestamp> {
     let last = walked.walked_at?;
     let before = walked.walked_before.map_or(last, |before| before.min(last));
     match &definition.list.recent {
@@ -275,27 +274,27 @@ pub fn news_since(definition: &Definition, walked: &Checkpoint, now: Millis) -> 
         // needed those.
         Some(recent) if minutes(recent, before, last).is_some() => {
             let reach = recent.max.saturating_sub(recent.margin + CALL_WAIT);
-            let reach = millis(reach);
-            Some(before.max(now.saturating_sub(reach)).min(last))
+            Some(before.max(now - reach).min(last))
         }
         _ => Some(before),
     }
 }
 
 /// The minutes to request, when the last walk is recent enough.
-fn minutes(recent: &Recent, since: Millis, now: Millis) -> Option<u64> {
-    let age = Duration::from_millis(u64::try_from(now - since).ok()?);
+fn minutes(recent: &Recent, since: Timestamp, now: Timestamp) -> Option<u64> {
+    let age = now.checked_since(since)?;
     let minutes = (age + recent.margin).as_millis().div_ceil(60_000).max(1);
     (minutes * 60_000 <= recent.max.as_millis()).then(|| u64::try_from(minutes).unwrap_or(u64::MAX))
 }
 
 /// The days of a walk: all within the reach of the list, or those since the last walk.
-fn days(windows: &Windows, overlap: Duration, since: Option<Millis>, now: Millis) -> Option<(Date, Date)> {
-    let day = |at: Millis| Some(windows.timezone.to_datetime(Timestamp::from_millisecond(at).ok()?).date());
+fn days(windows: &Windows, overlap: Duration, since: Option<Timestamp>, now: Timestamp) -> Option<(Date, Date)> {
+    let day = |at: Timestamp| {
+        Some(windows.timezone.to_datetime(jiff::Timestamp::from_millisecond(at.as_millis()).ok()?).date())
+    };
     let today = day(now)?;
     let reach = today.saturating_sub(i64::from(windows.reach_days).days());
-    let overlap = millis(overlap);
-    let from = since.and_then(|since| day(since.saturating_sub(overlap)));
+    let from = since.and_then(|since| day(since - overlap));
     Some((from.map_or(reach, |from| from.clamp(reach, today)), today))
 }
 

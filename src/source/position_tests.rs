@@ -2,22 +2,22 @@
 
 use super::{Position, Walk, news_since};
 use crate::catalog::Definition;
-use crate::domain::{Checkpoint, ListParams, Mode};
+use crate::domain::{Checkpoint, ListParams, Mode, Timestamp};
 
 fn definition(list: &str) -> Definition {
     let text = format!("id = \"/id\"\nlist = {{ path = \"/things\", items = \"/things\", {list} }}\ntable = {{}}");
     crate::catalog::reader::read("things", &toml::from_str(&text).unwrap()).unwrap()
 }
 
-fn at(text: &str) -> i64 {
-    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+fn at(text: &str) -> Timestamp {
+    text.parse::<jiff::Timestamp>().unwrap().into()
 }
 
 fn walk(mode: Mode, now: &str, before: Option<&str>) -> Walk {
     Walk { mode, started_at: at(now), since: before.map(at), parent: None }
 }
 
-fn asked(definition: &Definition, position: &Position, now: i64) -> String {
+fn asked(definition: &Definition, position: &Position, now: Timestamp) -> String {
     let query = position.query(definition, &ListParams::default(), now);
     query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
@@ -69,7 +69,7 @@ fn the_list_without_days_comes_after_the_days_once_per_parent() {
         Position::begin(&undated, Walk { parent: Some("a".into()), ..walk(Mode::Full, "2026-11-25T12:00:00Z", None) });
     let mut seen = Vec::new();
     loop {
-        seen.push((here.parent.clone().unwrap(), here.list(), asked(&undated, &here, 0)));
+        seen.push((here.parent.clone().unwrap(), here.list(), asked(&undated, &here, Timestamp::EPOCH)));
         let Some(next) = here.next_list(&undated, |parent| (parent == "a").then(|| "b".to_owned())) else { break };
         here = next;
     }
@@ -115,7 +115,7 @@ fn changes_are_listed_since_the_walk_before_the_last() {
     assert_eq!(since(&recent, "2026-11-25T11:01:00Z", Some("2026-11-25T10:30:00Z")), at("2026-11-25T11:01:00Z"));
     let outage = "2026-11-22T09:00:00Z";
     assert_eq!(since(&recent, quarter, Some(outage)), at(outage), "the last walk listed days");
-    assert_eq!(news_since(&definition(DAY), &Checkpoint::default(), 0), None);
+    assert_eq!(news_since(&definition(DAY), &Checkpoint::default(), Timestamp::EPOCH), None);
 }
 
 #[test]
@@ -139,17 +139,17 @@ fn an_offset_counts_the_rows_received() {
     let list = definition(text);
     let first = Position::begin(&list, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
     let second = Position::read(2, first.after_page(&list, None, 50, None).text().as_deref()).unwrap();
-    assert_eq!(asked(&list, &second, 0), "offset=50&limit=100");
-    assert_eq!(asked(&list, &second.after_page(&list, None, 7, None), 0), "offset=57&limit=100");
+    assert_eq!(asked(&list, &second, Timestamp::EPOCH), "offset=50&limit=100");
+    assert_eq!(asked(&list, &second.after_page(&list, None, 7, None), Timestamp::EPOCH), "offset=57&limit=100");
 }
 
 #[test]
 fn plain_pages_are_stored_as_numbers_only() {
     let pages = definition("pages = { style = \"number\", parameter = \"page\", first = 0 }");
     let first = Position::begin(&pages, walk(Mode::Full, "2026-11-25T12:00:00Z", None));
-    assert_eq!((first.text(), asked(&pages, &first, 0)), (None, "page=0".to_owned()));
+    assert_eq!((first.text(), asked(&pages, &first, Timestamp::EPOCH)), (None, "page=0".to_owned()));
     let third = first.after_page(&pages, None, 50, None).after_page(&pages, None, 50, None);
-    assert_eq!((third.text(), asked(&pages, &third, 0)), (None, "page=2".to_owned()));
+    assert_eq!((third.text(), asked(&pages, &third, Timestamp::EPOCH)), (None, "page=2".to_owned()));
     assert_eq!(Position::read(3, None).unwrap(), third);
     assert!(Position::read(3, Some("x")).is_err());
 }

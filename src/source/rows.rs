@@ -12,11 +12,10 @@ use super::position::Position;
 use super::problem::clean;
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, kind_for_time, tolerated};
-use crate::catalog::extract::millis_of;
-use crate::domain::Json;
-use crate::domain::clock::Millis;
+use crate::catalog::extract::timestamp_of;
 use crate::domain::json::{Reading, Tolerance};
 use crate::domain::step::{Rejected, Row};
+use crate::domain::{Json, Timestamp};
 
 /// Longest id, in characters; what the sinks' key columns hold.
 pub const ID_MAX: usize = 128;
@@ -103,9 +102,9 @@ pub(super) fn time_at(
     at: &str,
     value: &Json<'_>,
     left: &mut impl Extend<FieldDrift>,
-) -> Option<Millis> {
+) -> Option<Timestamp> {
     let found = value.pointer(at).filter(|found| **found != Json::Null)?;
-    let time = millis_of(definition.zone.as_ref(), found);
+    let time = timestamp_of(definition.zone.as_ref(), found);
     if time.is_none() {
         left.extend([FieldDrift::Untimed { path: at.to_owned(), kind: kind_for_time(found) }]);
     }

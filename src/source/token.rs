@@ -20,7 +20,6 @@ use super::credentials::{Credentials, Fingerprint, StoredToken, TokenStore};
 use super::http::sensitive;
 use super::login::{Granted, Login, LoginFailure};
 use super::problem::SourceError;
-use crate::domain::clock::millis;
 use crate::domain::{Backoff, Clock};
 
 /// A token is renewed this long before it expires, or at three quarters of a shorter life.
@@ -187,8 +186,8 @@ impl Tokens {
             return;
         }
         let stored = self.0.store.load(client_id).and_then(|stored| {
-            let left = u64::try_from(stored.expires_at.saturating_sub(self.0.clock.now())).ok().filter(|ms| *ms > 0)?;
-            Bearer::new(&stored.token, Instant::now(), Duration::from_millis(left).min(STORED_LIFE_MAX), None)
+            let left = Some(stored.expires_at.since(self.0.clock.now())).filter(|left| !left.is_zero())?;
+            Bearer::new(&stored.token, Instant::now(), left.min(STORED_LIFE_MAX), None)
         });
         let mut clients = self.clients();
         let client = clients.entry(client_id.to_owned()).or_default();
@@ -284,7 +283,7 @@ impl Tokens {
                 (client.failures, client.refusal, client.backoff) = (0, None, None);
                 // The life left, as a wall-clock time.
                 let left = granted.life.saturating_sub(granted.asked_at.elapsed());
-                let expires_at = self.0.clock.now().saturating_add(millis(left));
+                let expires_at = self.0.clock.now() + left;
                 (Ok(bearer), Some(StoredToken { token: granted.token, expires_at }))
             }
             Err(LoginFailure::Definite(error)) => {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::test_server::{Server, answer, json};
 use super::{Call, Credentials, Source, SourceConfig, SourceError, StoredToken, TokenStore};
-use crate::domain::{Clock, SourceUrl};
+use crate::domain::{Clock, SourceUrl, Timestamp};
 
 /// A token store in memory, which notifies after each store.
 #[derive(Default)]
@@ -61,7 +61,7 @@ pub(super) fn source(server: &Server, store: &Arc<MemoryStore>) -> Source {
         ..SourceConfig::new(url(server.url("/api")), url(server.url("/token")))
     };
     let store: Arc<dyn TokenStore> = Arc::clone(store) as Arc<dyn TokenStore>;
-    Source::new(config, store, Clock::manual(1_000_000)).unwrap()
+    Source::new(config, store, Clock::manual(Timestamp::from_millis(1_000_000))).unwrap()
 }
 
 /// A login host that grants `t0`, `t1`, ..., and an API that accepts every token but those named.
@@ -103,7 +103,7 @@ async fn concurrent_calls_share_one_login_with_basic_authentication() {
     }
     let stored = store.tokens.lock().unwrap()["me"].clone();
     assert_eq!(stored.token.expose_secret(), "t0");
-    assert!((1_500_000..=1_599_000).contains(&stored.expires_at), "{}", stored.expires_at);
+    assert!((1_500_000..=1_599_000).contains(&stored.expires_at.as_millis()), "{:?}", stored.expires_at);
 }
 
 #[tokio::test]
@@ -145,6 +145,7 @@ async fn a_stored_token_saves_the_login_and_an_expired_one_does_not() {
     let server = server(&[]).await;
     let store: Arc<MemoryStore> = Arc::default();
     for (client, expires_at) in [("fresh", 1_300_000), ("expired", 999_000)] {
+        let expires_at = Timestamp::from_millis(expires_at);
         let stored = StoredToken { token: SecretString::from("stored"), expires_at };
         store.tokens.lock().unwrap().insert(client.to_owned(), stored);
     }
@@ -332,7 +333,7 @@ async fn a_token_is_renewed_in_the_background_before_it_expires() {
 #[test]
 fn no_secret_shows_in_debug_output() {
     let client = credentials("me", "hunter2");
-    let stored = StoredToken { token: SecretString::from("tok-en"), expires_at: 1 };
+    let stored = StoredToken { token: SecretString::from("tok-en"), expires_at: Timestamp::from_millis(1) };
     let shown = format!("{client:?} {stored:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("tok-en"), "{shown}");
 }

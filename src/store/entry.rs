@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Checkpoint, ListParams, StreamId};
+use crate::domain::{Checkpoint, ListParams, StreamId, Timestamp};
 
 /// All of a document but its body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -11,8 +11,8 @@ pub(crate) struct DocumentHead {
     pub(crate) resource: String,
     pub(crate) combination: ListParams,
     pub(crate) id: String,
-    pub(crate) fetched_at: i64,
-    pub(crate) first_listed_at: i64,
+    pub(crate) fetched_at: Timestamp,
+    pub(crate) first_listed_at: Timestamp,
     pub(crate) row_hash: u64,
     pub(crate) document_hash: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,7 +24,7 @@ pub(crate) struct DocumentHead {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum EntryHead {
     Document(DocumentHead),
-    Listing { shop: String, resource: String, id: String, no_longer_listed_at: Option<i64> },
+    Listing { shop: String, resource: String, id: String, no_longer_listed_at: Option<Timestamp> },
     Checkpoint { stream: StreamId, checkpoint: Checkpoint },
     Shop { shop: String },
     ShopDeleted { shop: String, purge: bool },

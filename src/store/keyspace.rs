@@ -44,7 +44,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CallKind, Job, Priority, StreamId};
+use crate::domain::{CallKind, Job, Priority, StreamId, Timestamp};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -219,8 +219,8 @@ pub(super) fn answer(name: &[u8]) -> Vec<u8> {
     [b"i", name].concat()
 }
 
-pub(super) fn answer_by_age(at: i64, name: &[u8]) -> Vec<u8> {
-    [ANSWERS_BY_AGE, &u64::try_from(at).unwrap_or(0).to_be_bytes(), name].concat()
+pub(super) fn answer_by_age(at: Timestamp, name: &[u8]) -> Vec<u8> {
+    [ANSWERS_BY_AGE, &millis(at).to_be_bytes(), name].concat()
 }
 
 /// Index of runs by stream.
@@ -258,40 +258,50 @@ pub(super) fn numbered(prefix: u8, number: u64) -> Vec<u8> {
     key
 }
 
+/// A time in a key; one before 1970 as 1970.
+fn millis(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(0)
+}
+
+/// The time that such a number stands for.
+pub(super) fn time_of(millis: u64) -> Option<Timestamp> {
+    i64::try_from(millis).ok().map(Timestamp::from_millis)
+}
+
 pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.split_last_chunk::<8>().map(|(_, number)| u64::from_be_bytes(*number))
 }
 
 /// When a delayed job is due, and its seq: what its key says. Stored as a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(i64, u64)", into = "(i64, u64)")]
+#[serde(from = "(Timestamp, u64)", into = "(Timestamp, u64)")]
 pub(crate) struct DueJob {
-    pub(crate) due: i64,
+    pub(crate) due: Timestamp,
     pub(crate) seq: u64,
 }
 
 impl DueJob {
     pub(super) fn key(self) -> Vec<u8> {
-        let mut key = numbered(b'w', u64::try_from(self.due).unwrap_or(0));
+        let mut key = numbered(b'w', millis(self.due));
         key.extend(self.seq.to_be_bytes());
         key
     }
 
     pub(super) fn of_key(key: &[u8]) -> Option<DueJob> {
         let (rest, seq) = key.split_last_chunk::<8>()?;
-        let due = i64::try_from(number_of(rest)?).ok()?;
+        let due = time_of(number_of(rest)?)?;
         Some(DueJob { due, seq: u64::from_be_bytes(*seq) })
     }
 }
 
-impl From<(i64, u64)> for DueJob {
-    fn from((due, seq): (i64, u64)) -> DueJob {
+impl From<(Timestamp, u64)> for DueJob {
+    fn from((due, seq): (Timestamp, u64)) -> DueJob {
         DueJob { due, seq }
     }
 }
 
-impl From<DueJob> for (i64, u64) {
-    fn from(DueJob { due, seq }: DueJob) -> (i64, u64) {
+impl From<DueJob> for (Timestamp, u64) {
+    fn from(DueJob { due, seq }: DueJob) -> (Timestamp, u64) {
         (due, seq)
     }
 }

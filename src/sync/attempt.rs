@@ -11,11 +11,10 @@ use tokio::time::Instant;
 use super::Inner;
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::clock::{Millis, millis};
 use crate::domain::retry::ATTEMPTS_OF_WRONG_ANSWERS;
 use crate::domain::{
     Attempt, Cause, Disposition, Failure, FetchDetail, FetchedDocument, JobKind, Lease, LeaseByKind, ListPage,
-    ListParams, Mode, Next, NotFound, Page, RetryPolicy, Shop, StepOutput, StreamId, WalkRule,
+    ListParams, Mode, Next, NotFound, Page, RetryPolicy, Shop, StepOutput, StreamId, Timestamp, WalkRule,
 };
 use crate::source::pages::{self, ListResponse, Parsed};
 use crate::source::{Call, Outcome, Position, SourceError, Walk, news_since};
@@ -143,7 +142,7 @@ impl Step<'_> {
         Ok(CallMade { outcome, at, took: at - begun })
     }
 
-    fn now(&self) -> Millis {
+    fn now(&self) -> Timestamp {
         self.inner.deps.store.clock().now()
     }
 
@@ -151,7 +150,7 @@ impl Step<'_> {
         let list = &self.definition.list;
         WalkRule {
             newest_first: self.definition.newest_first(combination),
-            overlap_ms: millis(list.overlap),
+            overlap: list.overlap,
             news_are_partial: list.windows.is_some() || list.recent.is_some(),
             endpoint: self.definition.detail.as_ref().map(|detail| detail.endpoint_digest),
         }

@@ -5,38 +5,39 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Definition;
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 use crate::store::{Store, StoreError};
 
 /// Paths recorded per resource; further ones are only counted.
 const PLACES_MAX: usize = 200;
-const DAY_MS: Millis = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How often and when a path was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub documents: u64,
-    pub first: Millis,
-    pub last: Millis,
+    pub first: Timestamp,
+    pub last: Timestamp,
 }
 
 /// Drift of one resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
     /// When drift was first seen.
-    pub since: Option<Millis>,
+    pub since: Option<Timestamp>,
     #[serde(with = "pairs")]
     pub places: BTreeMap<FieldDrift, Seen>,
     /// Occurrences of paths beyond those recorded.
     pub more: u64,
     /// When it was last logged.
     #[serde(rename = "told_at")]
-    logged_at: Option<Millis>,
+    logged_at: Option<Timestamp>,
     /// Paths that were not logged yet.
     #[serde(rename = "untold")]
     unlogged: Vec<String>,
@@ -113,7 +114,7 @@ impl Drifts {
 
     /// Counts the drift of one document, or of a page of them. Some: it was logged, which is to be saved at once, so
     /// that it is logged once a day and not once per process.
-    pub(super) fn note(&self, resource: &str, mut left: Vec<FieldDrift>, now: Millis) -> Option<Drift> {
+    pub(super) fn note(&self, resource: &str, mut left: Vec<FieldDrift>, now: Timestamp) -> Option<Drift> {
         if left.is_empty() {
             return None;
         }
@@ -151,7 +152,7 @@ impl Drifts {
             }
         }
         // A time in the future is from a wrong clock.
-        let is_due = drift.logged_at.is_none_or(|logged| logged > now || now - logged >= DAY_MS);
+        let is_due = drift.logged_at.is_none_or(|logged| logged > now || now.since(logged) >= DAY);
         let logs = !drift.unlogged.is_empty() && is_due;
         if logs {
             drift.logged_at = Some(now);
@@ -184,8 +185,15 @@ fn name(left: &FieldDrift) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{DAY_MS, Drifts, PLACES_MAX};
+    use std::time::Duration;
+
+    use super::{DAY, Drifts, PLACES_MAX};
     use crate::catalog::coverage::FieldDrift;
+    use crate::domain::Timestamp;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
 
     fn unmapped(path: &str) -> FieldDrift {
         FieldDrift::Unmapped { path: path.to_owned(), kind: "text" }
@@ -194,25 +202,25 @@ mod tests {
     #[test]
     fn paths_are_counted_once_per_document_and_bounded() {
         let drifts = Drifts::default();
-        assert!(drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], 5).is_some());
-        assert!(drifts.note("things", vec![unmapped("/a")], 7).is_none());
+        assert!(drifts.note("things", vec![unmapped("/a"), unmapped("/a"), unmapped("/b")], at(5)).is_some());
+        assert!(drifts.note("things", vec![unmapped("/a")], at(7)).is_none());
         let found = drifts.of("things");
         let seen = found.places[&unmapped("/a")];
-        assert_eq!((seen.documents, seen.first, seen.last), (2, 5, 7));
-        assert_eq!(found.logged_at, Some(5));
-        drifts.note("things", vec![unmapped("/c")], 9);
+        assert_eq!((seen.documents, seen.first, seen.last), (2, at(5), at(7)));
+        assert_eq!(found.logged_at, Some(at(5)));
+        drifts.note("things", vec![unmapped("/c")], at(9));
         assert_eq!(drifts.of("things").unlogged, ["/c (text)"], "logged on the next day");
-        drifts.note("things", vec![unmapped("/a")], 5 + DAY_MS);
+        drifts.note("things", vec![unmapped("/a")], at(5) + DAY);
         assert!(drifts.of("things").unlogged.is_empty());
-        drifts.note("things", (0..2 * PLACES_MAX).map(|n| unmapped(&format!("/n{n}"))).collect(), 10);
+        drifts.note("things", (0..2 * PLACES_MAX).map(|n| unmapped(&format!("/n{n}"))).collect(), at(10));
         let found = drifts.of("things");
         assert_eq!((found.places.len(), found.more), (PLACES_MAX, 3 + PLACES_MAX as u64));
         assert!(drifts.of("others").places.is_empty());
-        drifts.all().entry("others".to_owned()).or_default().logged_at = Some(100);
+        drifts.all().entry("others".to_owned()).or_default().logged_at = Some(at(100));
         assert!(
-            drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS - 1).is_none(),
+            drifts.note("others", vec![unmapped("/a")], at(100) + DAY - Duration::from_millis(1)).is_none(),
             "an earlier process logged it"
         );
-        assert!(drifts.note("others", vec![unmapped("/a")], 100 + DAY_MS).is_some());
+        assert!(drifts.note("others", vec![unmapped("/a")], at(100) + DAY).is_some());
     }
 }

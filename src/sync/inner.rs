@@ -13,7 +13,7 @@ use super::lane_registry::LaneRegistry;
 use super::last_success::LastSuccess;
 use super::selection::Selection;
 use crate::catalog::{Definition, RuleTable};
-use crate::domain::{RetryPolicy, Shop};
+use crate::domain::{RetryPolicy, Shop, Timestamp};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
 
@@ -39,7 +39,7 @@ pub struct EngineDeps {
 pub(crate) struct Inner {
     pub(crate) deps: EngineDeps,
     pub(super) lanes: LaneRegistry,
-    pub(super) credentials: Mutex<HashMap<String, (i64, Arc<Credentials>)>>,
+    pub(super) credentials: Mutex<HashMap<String, (Timestamp, Arc<Credentials>)>>,
     pub(super) failures: FailureLog,
     pub(super) last_success: LastSuccess,
     pub(super) drifts: Drifts,
@@ -84,7 +84,7 @@ impl Inner {
         Ok(opened)
     }
 
-    pub(super) fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (i64, Arc<Credentials>)>> {
+    pub(super) fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Timestamp, Arc<Credentials>)>> {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

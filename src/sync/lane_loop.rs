@@ -17,7 +17,6 @@ use super::failure_log::CallSite;
 use super::inner::{Inner, STORE_PAUSE};
 use super::lane::{Lane, LaneKey};
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::clock::millis;
 use crate::domain::{Failure, Lease, LogThrottle, Shop, StepOutput};
 use crate::source::SourceError;
 use crate::store::{OccupiedSlots, Queue, StoreError};
@@ -281,8 +280,7 @@ impl Loop {
             self.took = Some(self.took.map_or(took, |before| (before * 3 + took) / 4));
         }
         if outcome.result.is_ok() {
-            let took = millis(at.elapsed().saturating_add(*took));
-            let sent_at = self.inner.deps.store.clock().now().saturating_sub(took);
+            let sent_at = self.inner.deps.store.clock().now() - at.elapsed().saturating_add(*took);
             self.inner.last_success.note(&lease.job.shop, sent_at);
         }
         if let Some(status) = outcome.call_status() {

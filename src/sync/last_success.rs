@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 
 /// Per shop: when its latest successful call was sent.
 #[derive(Debug, Default)]
-pub(super) struct LastSuccess(Mutex<HashMap<String, Millis>>);
+pub(super) struct LastSuccess(Mutex<HashMap<String, Timestamp>>);
 
 impl LastSuccess {
     /// Records a successful call that was sent at `sent_at`.
-    pub(super) fn note(&self, shop: &str, sent_at: Millis) {
+    pub(super) fn note(&self, shop: &str, sent_at: Timestamp) {
         let mut shops = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match shops.get_mut(shop) {
             Some(last) => *last = sent_at.max(*last),
@@ -20,7 +20,7 @@ impl LastSuccess {
     }
 
     /// Whether a call of the shop that was sent after `since` succeeded.
-    pub(super) fn is_after(&self, shop: &str, since: Millis) -> bool {
+    pub(super) fn is_after(&self, shop: &str, since: Timestamp) -> bool {
         let shops = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         shops.get(shop).is_some_and(|sent_at| *sent_at > since)
     }
@@ -29,15 +29,20 @@ impl LastSuccess {
 #[cfg(test)]
 mod tests {
     use super::LastSuccess;
+    use crate::domain::Timestamp;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
 
     #[test]
     fn only_calls_sent_later_count() {
         let last = LastSuccess::default();
-        assert!(!last.is_after("a", 0));
-        last.note("a", 2_000);
-        assert!(!last.is_after("a", 2_000), "it was sent before the others failed");
-        last.note("a", 2_001);
-        last.note("a", 1_000);
-        assert!(last.is_after("a", 2_000) && !last.is_after("b", 2_000));
+        assert!(!last.is_after("a", at(0)));
+        last.note("a", at(2_000));
+        assert!(!last.is_after("a", at(2_000)), "it was sent before the others failed");
+        last.note("a", at(2_001));
+        last.note("a", at(1_000));
+        assert!(last.is_after("a", at(2_000)) && !last.is_after("b", at(2_000)));
     }
 }

@@ -43,7 +43,7 @@ pub use lane_registry::LaneView;
 pub use selection::Selection;
 
 use crate::catalog::RuleTable;
-use crate::domain::{Shop, ShopState};
+use crate::domain::{Shop, ShopState, Timestamp};
 use crate::store::{Store, StoreError};
 use drift::Drift;
 use inner::{Inner, STORE_PAUSE};
@@ -201,13 +201,10 @@ async fn resume_until_done(engine: Engine, first: oneshot::Sender<Result<(), Sto
 /// Makes delayed jobs ready when they are due.
 async fn promote_delayed(inner: Arc<Inner>) {
     let store = &inner.deps.store;
-    let mut seen = i64::MAX;
+    let mut seen = Timestamp::MAX;
     while !inner.stop.is_cancelled() {
         let pause = match promote(store, &mut seen).await {
-            Ok(Some(due)) => {
-                let left = u64::try_from(due - store.clock().now()).unwrap_or(0);
-                Duration::from_millis(left).min(TIMER_SLEEP_MAX)
-            }
+            Ok(Some(due)) => due.since(store.clock().now()).min(TIMER_SLEEP_MAX),
             Ok(None) => TIMER_SLEEP_MAX,
             Err(error) => {
                 error.warn("failed to make delayed jobs ready; retrying");
@@ -224,7 +221,7 @@ async fn promote_delayed(inner: Arc<Inner>) {
 
 /// Makes due jobs ready. `seen` is the wall clock of the previous call: when it was set back since, or at the
 /// start, the delays of retries are repaired first.
-async fn promote(store: &Store, seen: &mut i64) -> Result<Option<i64>, StoreError> {
+async fn promote(store: &Store, seen: &mut Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let now = store.clock().now();
     if now < *seen {
         store.repair_delays().await?;

@@ -22,13 +22,12 @@ use tokio_cron_scheduler::job::JobLocked;
 use tokio_cron_scheduler::{JobBuilder, JobScheduler, JobSchedulerError};
 
 use super::{Engine, Inner};
-use crate::domain::Mode;
-use crate::domain::clock::Millis;
 use crate::domain::schedule::{Schedule, Timetable};
+use crate::domain::{Mode, Timestamp};
 use crate::store::StoreError;
 
 /// A last tick further ahead of the clock than this was stored by a wrong clock.
-const AHEAD_MAX_MS: i64 = 60_000;
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Each full minute.
 const HOUSEKEEPING: &str = "0 * * * * *";
 /// How often the timer serves what the scheduler missed.
@@ -102,7 +101,7 @@ impl Server {
 }
 
 /// `now`, if a tick after `last` is due. Several missed ticks are one.
-pub fn due(schedule: &Schedule, last: Millis, now: Millis) -> Option<Millis> {
+pub fn due(schedule: &Schedule, last: Timestamp, now: Timestamp) -> Option<Timestamp> {
     schedule.next(last).filter(|next| *next <= now).map(|_| now)
 }
 
@@ -124,11 +123,11 @@ pub async fn serve_due(engine: &Engine, timetable: &Timetable) -> Result<(), Sto
     Ok(())
 }
 
-async fn due_now(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Option<Millis>, StoreError> {
+async fn due_now(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Option<Timestamp>, StoreError> {
     let store = &engine.0.deps.store;
     let now = store.clock().now();
     match store.saved_time(name)? {
-        Some(last) if last <= now + AHEAD_MAX_MS => Ok(due(schedule, last, now)),
+        Some(last) if last <= now + AHEAD_MAX => Ok(due(schedule, last, now)),
         // The first tick ever, or a clock that was set back: count from now.
         _ => store.save_time(name, now).await.map(|()| None),
     }
@@ -137,11 +136,11 @@ async fn due_now(engine: &Engine, name: &str, schedule: &Schedule) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::{due, job};
-    use crate::domain::clock::Millis;
+    use crate::domain::Timestamp;
     use crate::domain::schedule::{Schedule, time_zone};
 
-    fn at(text: &str) -> Millis {
-        text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+    fn at(text: &str) -> Timestamp {
+        text.parse::<jiff::Timestamp>().unwrap().into()
     }
 
     fn schedule(expression: &str, zone: &str) -> Schedule {
@@ -167,10 +166,11 @@ mod tests {
             let before = crate::domain::Clock::system().now();
             let job = job("sync", schedule.cron().clone(), schedule.zone(), Box::new(|| Box::pin(async {})));
             let next = i64::try_from(job.unwrap().job_data().unwrap().next_tick).unwrap() * 1000;
+            let next = Timestamp::from_millis(next);
             let after = crate::domain::Clock::system().now();
             assert!(
                 [schedule.next(before), schedule.next(after)].contains(&Some(next)),
-                "{expression}: {next}, {:?}",
+                "{expression}: {next:?}, {:?}",
                 schedule.next(before)
             );
         }

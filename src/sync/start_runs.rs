@@ -107,8 +107,7 @@ impl Inner {
         let Some(every) = definition.list.every.filter(|_| mode == Mode::Incremental) else { return Ok(true) };
         let store = &self.deps.store;
         let Some(walked_at) = store.checkpoint(stream)?.walked_at else { return Ok(true) };
-        let age = store.clock().now().saturating_sub(walked_at);
         // After the clock was set back the walk is due, so that it does not wait for ever.
-        Ok(age < 0 || u128::try_from(age).unwrap_or_default() >= every.as_millis())
+        Ok(store.clock().now().checked_since(walked_at).is_none_or(|age| age >= every))
     }
 }

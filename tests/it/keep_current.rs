@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use reqwest::Method as Verb;
 use sandbox::{Fault, FaultBody, FaultKind, Method};
@@ -14,7 +15,7 @@ use crate::support::app::{TestApp, eventually, secret};
 use crate::support::mariadb::Database;
 use crate::support::oracle;
 
-const DAY_MS: i64 = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
 const FINAL: [&str; 4] =
     ["DELIVERED_AT_CUSTOMER", "DELIVERED_AT_NEIGHBOURS", "PICKED_UP_AT_PICK_UP_POINT", "RETURNED_TO_SENDER"];
 
@@ -129,8 +130,8 @@ fn may_change(document: &Value) -> bool {
     let events = document.pointer("/transport/transportEvents").and_then(Value::as_array);
     let ended =
         events.is_some_and(|events| events.iter().any(|event| FINAL.iter().any(|last| event["eventCode"] == *last)));
-    let at = document["shipmentDateTime"].as_str().map(|at| at.parse::<jiff::Timestamp>().unwrap().as_millisecond());
-    !ended && at.is_none_or(|at| Clock::system().now() - at <= 30 * DAY_MS)
+    let at = document["shipmentDateTime"].as_str().map(|at| at.parse::<jiff::Timestamp>().unwrap());
+    !ended && at.is_none_or(|at| Clock::system().now().since(at.into()) <= 30 * DAY)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

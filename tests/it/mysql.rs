@@ -9,18 +9,20 @@ mod tls;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use waybill::catalog::{self, Definition, RuleTable};
-use waybill::domain::clock::Millis;
+use waybill::domain::Timestamp;
 use waybill::domain::{Document, Entry, ListParams};
 use waybill::sink::{Mysql, SinkErrorClass};
 
 use crate::support::mariadb::Database;
 
 /// 2026-11-22T00:00:00Z
-const NOW: Millis = 1_795_305_600_000;
+const NOW: Timestamp = Timestamp::from_millis(1_795_305_600_000);
+const MS: Duration = Duration::from_millis(1);
 
 fn definitions(own: &str) -> Vec<Arc<Definition>> {
     let rules = RuleTable::build([&catalog::source_defaults().unwrap().limits]).unwrap();
@@ -52,7 +54,7 @@ fn document(shop: &str, id: &str, version: u64, body: &Value) -> Document {
         combination: combination(),
         id: id.to_owned(),
         version,
-        fetched_at: NOW + i64::try_from(version).unwrap(),
+        fetched_at: NOW + Duration::from_millis(version),
         first_listed_at: NOW,
         row_hash: u64::MAX,
         document_hash: version,
@@ -65,7 +67,7 @@ fn entry(shop: &str, id: &str, version: u64, body: &Value) -> Entry {
     Entry::Document(document(shop, id, version, body))
 }
 
-fn note(shop: &str, id: &str, version: u64, gone: Option<Millis>) -> Entry {
+fn note(shop: &str, id: &str, version: u64, gone: Option<Timestamp>) -> Entry {
     Entry::Listing {
         shop: shop.to_owned(),
         resource: "shipments".to_owned(),

@@ -14,16 +14,16 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use waybill::catalog::definition::Definition;
 use waybill::catalog::{self, Limit, RuleTable, extract, reader};
 use waybill::config::Config;
-use waybill::domain::ListParams;
 use waybill::domain::json::Json;
 use waybill::domain::schedule::Schedule;
+use waybill::domain::{ListParams, Timestamp};
 use waybill::source::headers::retry_after;
 use waybill::source::{Position, Quota, pages};
 
 const RUNS: usize = 3_000;
 /// A text that takes longer than this hangs; it is no measure of speed.
 const HANGS: Duration = Duration::from_secs(10);
-const NOW: i64 = 1_790_000_000_000;
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
 const PAGE: &str = r#"{"shipments":[{"shipmentId":"914587795","shipmentDateTime":"2026-11-24T20:10:19+01:00",
 "order":{"orderId":"7616222250"},"shipmentItems":[{"orderItemId":"6107434013","ean":"8712626055143"}],

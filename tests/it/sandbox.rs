@@ -144,7 +144,9 @@ async fn lists_are_newest_first_within_three_months_and_rows_agree_with_details(
             assert_eq!(row["shipmentItems"][0]["ean"], detail["shipmentItems"][0]["product"]["ean"]);
             assert_eq!(row["transport"]["transportId"], detail["transport"]["transportId"]);
             let Some(time) = row["shipmentDateTime"].as_str() else { continue };
-            let at = waybill::catalog::extract::millis_of(None, &waybill::domain::Json::Text(time.into())).unwrap();
+            let at = waybill::catalog::extract::timestamp_of(None, &waybill::domain::Json::Text(time.into()))
+                .unwrap()
+                .as_millis();
             assert!(at <= before && at <= NOW && at > NOW - 92 * 86_400_000);
             equal_times += u32::from(at == before);
             before = at;

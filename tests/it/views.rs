@@ -131,7 +131,7 @@ async fn shipments(app: &TestApp, database: &Database) {
     let shipments = documents(app, "shipments");
     let methods: BTreeMap<String, String> =
         app.sandbox().truth("first").into_iter().map(|(method, id, _)| (id, method)).collect();
-    let today = utc_day(jiff::Timestamp::from_millisecond(waybill::domain::Clock::system().now()).unwrap());
+    let today = utc_day(jiff::Timestamp::from_millisecond(waybill::domain::Clock::system().now().as_millis()).unwrap());
     let is_late = |document: &Value| {
         let promised = list(document, "/shipmentItems")
             .filter_map(|item| item["fulfilment"]["latestDeliveryDate"].as_str().map(str::to_owned))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::domain::Clock;
+use waybill::domain::{Clock, Timestamp};
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::{Database, MariaDb};
@@ -48,7 +48,7 @@ async fn waits_for(serving: &Serving, reason: &str) -> Value {
 
 fn is_ahead(time: &Value) -> bool {
     let now = Clock::system().now();
-    time.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().unwrap().as_millisecond() > now)
+    time.as_str().is_some_and(|text| Timestamp::from(text.parse::<jiff::Timestamp>().unwrap()) > now)
 }
 
 #[tokio::test(flavor = "multi_thread")]

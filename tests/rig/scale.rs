@@ -220,7 +220,7 @@ struct Seen {
 async fn watch(sandbox: &Sandbox, serving: &Serving, clients: &[String], ticks: u32) -> Seen {
     let healthy: BTreeSet<&str> = clients[HUGE + FAILING + SLOW..].iter().map(String::as_str).collect();
     let begin = || {
-        let now = u64::try_from(Clock::system().now()).unwrap();
+        let now = u64::try_from(Clock::system().now().as_millis()).unwrap();
         TICK - Duration::from_millis(now % TICK.as_millis() as u64)
     };
     tokio::time::sleep(begin()).await;

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 
 use super::names::{quoted, singular, snake, token};
-use crate::catalog::cell::millis_of;
+use crate::catalog::cell::timestamp_of;
 use crate::catalog::coverage::is_name;
-use crate::domain::Json;
+use crate::domain::{Json, Timestamp};
 
 /// How deep objects are searched.
 const DEPTH_MAX: usize = 3;
@@ -152,8 +152,8 @@ pub fn newest_first(rows: &[Json<'_>]) -> Option<String> {
         if found.is_some() || !matches!(value, Json::Text(_)) {
             return;
         }
-        let times: Option<Vec<i64>> =
-            rows.iter().map(|row| millis_of(Some(&TimeZone::UTC), row.pointer(pointer)?)).collect();
+        let times: Option<Vec<Timestamp>> =
+            rows.iter().map(|row| timestamp_of(Some(&TimeZone::UTC), row.pointer(pointer)?)).collect();
         let Some(times) = times else { return };
         let pairs = || times.iter().zip(times.iter().skip(1));
         if pairs().all(|(one, next)| one >= next) && pairs().any(|(one, next)| one > next) {

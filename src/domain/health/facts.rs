@@ -1,27 +1,29 @@
 //! What health is computed from, and the verdict on one stream.
 
+use std::time::Duration;
+
 use super::code::{Code, Means};
 use super::level::State;
 use super::ticks::Ticks;
 use crate::domain::cause::ErrorClass;
-use crate::domain::clock::Millis;
 use crate::domain::completeness::SinkLoss;
 use crate::domain::shop::Shop;
 use crate::domain::stream_status::{StreamStatus, Unproved};
+use crate::domain::timestamp::Timestamp;
 
 /// Records further in the future than this are distrusted: a clock that was ahead wrote them.
-pub(super) const AHEAD_MAX_MS: Millis = 60_000;
+pub(super) const AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// Failing calls count as an outage after this, or after half a schedule if that is shorter: one bad answer does not.
-const OUTAGE_AFTER_MS: Millis = 60_000;
+const OUTAGE_AFTER: Duration = Duration::from_secs(60);
 
 /// What the health of every shop depends on, beside its own records.
 pub struct Facts<'a> {
-    pub now: Millis,
+    pub now: Timestamp,
     /// The means that remedies may name.
     pub means: Means,
     /// `alerts.stale_after`.
-    pub stale_after: Option<Millis>,
+    pub stale_after: Option<Duration>,
     pub ticks: &'a Ticks,
     /// What is wrong with the installation as a whole.
     pub faults: &'a [Fault],
@@ -31,7 +33,7 @@ pub struct Facts<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub code: Code,
-    pub since: Option<Millis>,
+    pub since: Option<Timestamp>,
     pub text: String,
 }
 
@@ -45,7 +47,7 @@ pub struct ShopFacts {
 pub struct ResourceFacts {
     pub name: String,
     /// Shortest time between two incremental walks.
-    pub every: Option<Millis>,
+    pub every: Option<Duration>,
     pub streams: Vec<StreamFacts>,
     /// Pages and documents that were given up.
     pub parked: u64,
@@ -65,7 +67,7 @@ pub struct StreamFacts {
 /// A run that is walking or fetching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenRun {
-    pub started_at: Millis,
+    pub started_at: Timestamp,
     /// Detail reads not yet done.
     pub pending: u64,
 }
@@ -73,18 +75,18 @@ pub struct OpenRun {
 /// Why one stream is not fresh.
 pub(super) struct StreamVerdict {
     pub(super) state: State,
-    pub(super) since: Option<Millis>,
+    pub(super) since: Option<Timestamp>,
     pub(super) code: Code,
     pub(super) class: Option<ErrorClass>,
     pub(super) text: String,
 }
 
 /// How long calls must fail to count as an outage.
-pub(super) fn outage_after(facts: &Facts<'_>) -> Millis {
-    facts.ticks.gap().map_or(OUTAGE_AFTER_MS, |gap| (gap / 2).min(OUTAGE_AFTER_MS))
+pub(super) fn outage_after(facts: &Facts<'_>) -> Duration {
+    facts.ticks.gap().map_or(OUTAGE_AFTER, |gap| (gap / 2).min(OUTAGE_AFTER))
 }
 
 /// A recorded time, unless a clock that was ahead wrote it.
-pub(super) fn past(at: Option<Millis>, now: Millis) -> Option<Millis> {
-    at.filter(|at| *at <= now.saturating_add(AHEAD_MAX_MS)).map(|at| at.min(now))
+pub(super) fn past(at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    at.filter(|at| *at <= now + AHEAD_MAX).map(|at| at.min(now))
 }

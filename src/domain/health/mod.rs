@@ -16,10 +16,10 @@ mod ticks;
 use std::sync::Arc;
 
 use super::cause::ErrorClass;
-use super::clock::Millis;
 use super::completeness::{LossStage, SinkLoss};
 use super::shop::{Shop, ShopState};
 use super::stream_status::{StreamError, StreamStatus, Trouble, TroubleKind};
+use crate::domain::timestamp::Timestamp;
 use facts::{StreamVerdict, outage_after, past};
 
 pub use changes::{HealthChange, Known};
@@ -50,7 +50,7 @@ pub struct ShopFound {
     /// What was given up.
     parked: Vec<Reason>,
     /// When the assessment may change by time alone; None: never.
-    pub changes_at: Option<Millis>,
+    pub changes_at: Option<Timestamp>,
 }
 
 impl ShopFound {
@@ -58,9 +58,9 @@ impl ShopFound {
     /// `due_after` gives when a resource is due after its last success.
     pub fn shown(
         &self,
-        now: Millis,
+        now: Timestamp,
         faults: &[Fault],
-        due_after: impl Fn(&str, Option<Millis>) -> Option<Millis>,
+        due_after: impl Fn(&str, Option<Timestamp>) -> Option<Timestamp>,
     ) -> ShopFound {
         let blocking = blocking(faults);
         let mut health = ShopHealth::clone(&self.health);
@@ -78,8 +78,8 @@ impl ShopFound {
     }
 }
 
-fn age_seconds(success: Option<Millis>, now: Millis) -> Option<u64> {
-    success.map(|at| u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0))
+fn age_seconds(success: Option<Timestamp>, now: Timestamp) -> Option<u64> {
+    success.map(|at| now.since(at).as_secs())
 }
 
 /// The health of a shop.
@@ -88,7 +88,7 @@ pub struct ShopHealth {
     pub shop_id: String,
     /// The worst of its resources.
     pub state: State,
-    pub created_at: Millis,
+    pub created_at: Timestamp,
     pub resources: Vec<ResourceHealth>,
 }
 
@@ -98,12 +98,12 @@ pub struct ResourceHealth {
     pub resource: String,
     pub state: State,
     /// When it entered this state, if known.
-    pub since: Option<Millis>,
+    pub since: Option<Timestamp>,
     /// Of the stream whose success is the oldest; None: some stream never had one.
-    pub last_success_at: Option<Millis>,
-    pub last_attempt_at: Option<Millis>,
+    pub last_success_at: Option<Timestamp>,
+    pub last_attempt_at: Option<Timestamp>,
     /// None: nothing is scheduled for it.
-    pub next_due_at: Option<Millis>,
+    pub next_due_at: Option<Timestamp>,
     /// Since the last success.
     pub age_seconds: Option<u64>,
     pub last_error: Option<StreamError>,
@@ -165,14 +165,14 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
     let now = facts.now;
     let mut worst: Option<StreamVerdict> = None;
     let mut error: Option<&StreamError> = None;
-    let (mut success, mut attempt, mut due) = (Some(Millis::MAX), None, None);
+    let (mut success, mut attempt, mut due) = (Some(Timestamp::MAX), None, None);
     for stream in &of.streams {
         // A run that ended well while the sink was blocked, or while each document failed, has not delivered anything yet.
         let blocked_at = blocking.and_then(|fault| fault.since);
         let failing_at = lasting(facts, &stream.status).map(|(_, trouble)| trouble.since);
-        let cut_off = failing_at.chain(blocked_at).min().unwrap_or(Millis::MAX);
+        let cut_off = failing_at.chain(blocked_at).min().unwrap_or(Timestamp::MAX);
         let succeeded_at = past(stream.status.last_success_at, now).map(|at| at.min(cut_off));
-        success = success.zip(succeeded_at).map(|(a, b): (Millis, Millis)| a.min(b));
+        success = success.zip(succeeded_at).map(|(a, b): (Timestamp, Timestamp)| a.min(b));
         let started = stream.open.iter().map(|run| run.started_at).max();
         attempt = attempt.max(past(stream.status.last_attempt_at.or(succeeded_at), now)).max(past(started, now));
         if shop.state == ShopState::Active {
@@ -192,7 +192,7 @@ fn resource_health(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, blocking:
             error = newest;
         }
     }
-    let success = success.filter(|at| *at != Millis::MAX);
+    let success = success.filter(|at| *at != Timestamp::MAX);
     let reason = worst.as_ref().map(|verdict| Reason::of_stream(shop, &of.name, verdict, facts.means));
     ResourceHealth {
         resource: of.name.clone(),
@@ -272,7 +272,7 @@ fn lasting<'a>(
     let (patience, now) = (outage_after(facts), facts.now);
     status.troubles().filter(move |(kind, trouble)| {
         // A negative age means that the clock was set back: count it as lasting.
-        kind.is_proved_by(trouble.cause.class) || !(0..patience).contains(&now.saturating_sub(trouble.since))
+        kind.is_proved_by(trouble.cause.class) || now.checked_since(trouble.since).is_none_or(|age| age >= patience)
     })
 }
 
@@ -323,7 +323,7 @@ fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFac
             }
         };
     };
-    let age = facts.now.saturating_sub(success);
+    let age = facts.now.since(success);
     if facts.stale_after.is_some_and(|limit| age > limit) {
         return verdict(Code::Stale, Some(success), "older than alerts.stale_after allows".to_owned());
     }

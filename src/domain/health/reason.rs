@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use super::code::{Code, Means};
 use super::facts::{Fault, ResourceFacts, StreamVerdict};
 use crate::domain::cause::ErrorClass;
-use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
+use crate::domain::timestamp::Timestamp;
 
 /// One reason why the installation is not well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -24,7 +24,7 @@ pub struct Reason {
     pub resource: Option<String>,
     #[serde(serialize_with = "crate::domain::clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
-    pub since: Option<Millis>,
+    pub since: Option<Timestamp>,
     /// What is wrong. Holds no secret and nothing of a document.
     pub text: String,
     /// What to do about it.

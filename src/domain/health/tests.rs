@@ -1,7 +1,10 @@
 //! Every transition of health, by value.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
+use super::ticks::MILLISECOND;
 use super::{
     Code, Facts, Fault, HealthChange, Known, Level, Means, OpenRun, Reason, ResourceFacts, ResourceHealth, ShopFacts,
     ShopFound, ShopHealth, State, StreamFacts, Ticks, assess_shop, whole,
@@ -11,13 +14,19 @@ use crate::domain::job::CallKind;
 use crate::domain::run::{Mode, Run, RunState};
 use crate::domain::shop::{Shop, ShopState};
 use crate::domain::stream_status::{StreamStatus, Trouble, Unproved};
+use crate::domain::timestamp::Timestamp;
 
-const MINUTE: i64 = 60_000;
+const MINUTE: Duration = Duration::from_secs(60);
 /// Ticks at each quarter of an hour; it is 1000 minutes past 1970, ten minutes after a tick.
-const NOW: i64 = 1000 * MINUTE;
+const NOW: Timestamp = at(1000);
 
-fn quarter_hours(after: i64) -> Option<i64> {
-    Some((after.div_euclid(15 * MINUTE) + 1) * 15 * MINUTE)
+/// Minutes past 1970.
+const fn at(minutes: i64) -> Timestamp {
+    Timestamp::from_millis(minutes * 60_000)
+}
+
+fn quarter_hours(after: Timestamp) -> Option<Timestamp> {
+    Some(after.round_down(15 * MINUTE) + 15 * MINUTE)
 }
 
 fn shop(state: ShopState) -> Shop {
@@ -48,8 +57,12 @@ fn run(state: RunState, mode: Mode) -> Run {
     .unwrap()
 }
 
-fn succeeded(ago: i64) -> StreamStatus {
-    StreamStatus { last_success_at: Some(NOW - ago), ..StreamStatus::default() }
+fn succeeded(ago: Duration) -> StreamStatus {
+    succeeded_at(NOW - ago)
+}
+
+fn succeeded_at(at: Timestamp) -> StreamStatus {
+    StreamStatus { last_success_at: Some(at), ..StreamStatus::default() }
 }
 
 #[derive(Debug)]
@@ -58,8 +71,8 @@ struct World {
     status: StreamStatus,
     unproved: Option<Unproved>,
     open: Vec<OpenRun>,
-    every: Option<i64>,
-    stale_after: Option<i64>,
+    every: Option<Duration>,
+    stale_after: Option<Duration>,
     faults: Vec<Fault>,
     parked: u64,
     means: Means,
@@ -85,7 +98,7 @@ impl World {
         whole(self.means, &self.faults, [self.found(NOW)].iter())
     }
 
-    fn found(&self, now: i64) -> ShopFound {
+    fn found(&self, now: Timestamp) -> ShopFound {
         let ticks = Ticks::at(now, quarter_hours);
         let (status, unproved, open) = (self.status.clone(), self.unproved.clone(), self.open.clone());
         let stream = StreamFacts { status, unproved, open };
@@ -123,17 +136,17 @@ impl World {
 fn a_stream_is_fresh_until_three_schedules_are_missed() {
     // Ticks were at 960, 975 and 990 minutes.
     let fresh = world(succeeded(40 * MINUTE)).is(State::Fresh, None, Level::Ok);
-    assert_eq!((fresh.age_seconds, fresh.next_due_at), (Some(2400), Some(1005 * MINUTE)));
-    assert_eq!((fresh.last_success_at, fresh.last_error), (Some(960 * MINUTE), None));
+    assert_eq!((fresh.age_seconds, fresh.next_due_at), (Some(2400), Some(at(1005))));
+    assert_eq!((fresh.last_success_at, fresh.last_error), (Some(at(960)), None));
     let behind = world(succeeded(41 * MINUTE)).is(State::Behind, Some(Code::Behind), Level::Attention);
-    assert_eq!((behind.since, behind.age_seconds), (Some(959 * MINUTE), Some(2460)));
+    assert_eq!((behind.since, behind.age_seconds), (Some(at(959)), Some(2460)));
 }
 
 #[test]
 fn stale_after_applies_before_three_schedules_are_missed() {
     let status = succeeded(20 * MINUTE);
     World { stale_after: Some(20 * MINUTE), ..world(status.clone()) }.is(State::Fresh, None, Level::Ok);
-    World { stale_after: Some(20 * MINUTE - 1), ..world(status) }.is(
+    World { stale_after: Some(20 * MINUTE - MILLISECOND), ..world(status) }.is(
         State::Behind,
         Some(Code::Stale),
         Level::Attention,
@@ -144,9 +157,9 @@ fn stale_after_applies_before_three_schedules_are_missed() {
 fn a_resource_that_is_walked_less_often_is_behind_later() {
     let hourly = |ago| World { every: Some(60 * MINUTE), ..world(succeeded(ago)) };
     let fresh = hourly(180 * MINUTE).is(State::Fresh, None, Level::Ok);
-    assert_eq!(fresh.next_due_at, Some(1005 * MINUTE));
+    assert_eq!(fresh.next_due_at, Some(at(1005)));
     hourly(181 * MINUTE).is(State::Behind, Some(Code::Behind), Level::Attention);
-    assert_eq!(hourly(10 * MINUTE).health().shops[0].resources[0].next_due_at, Some(1050 * MINUTE));
+    assert_eq!(hourly(10 * MINUTE).health().shops[0].resources[0].next_due_at, Some(at(1050)));
 }
 
 #[test]
@@ -186,10 +199,14 @@ fn calls_that_fail_are_failing_after_a_minute_and_one_answer_ends_it() {
     for kind in [CallKind::List, CallKind::Detail] {
         let mut status = succeeded(MINUTE);
         let cause = |text: &str| Cause::new(ErrorClass::Throttled, text);
-        assert!(status.call_failed(kind, &cause("429"), NOW - MINUTE + 1));
+        assert!(status.call_failed(kind, &cause("429"), NOW - MINUTE + MILLISECOND));
         assert!(!status.call_failed(kind, &cause("429 again"), NOW), "nothing new to write");
         world(status.clone()).is(State::Fresh, None, Level::Ok);
-        status.list_trouble.iter_mut().chain(&mut status.detail_trouble).for_each(|trouble| trouble.since -= 1);
+        status
+            .list_trouble
+            .iter_mut()
+            .chain(&mut status.detail_trouble)
+            .for_each(|trouble| trouble.since = trouble.since - MILLISECOND);
         world(status.clone()).is(State::Failing, Some(Code::CallsFail), Level::Failing);
         assert!(status.call_failed(kind, &Cause::new(ErrorClass::Unreachable, "no DNS"), NOW));
         let other = world(status.clone()).is(State::Failing, Some(Code::CallsFail), Level::Failing);
@@ -262,7 +279,7 @@ fn while_no_document_reaches_the_sink_nothing_is_fresh_and_one_reason_says_it() 
 #[test]
 fn documents_that_fail_in_a_row_are_failing_and_no_run_makes_the_stream_younger() {
     let cause = |class| Cause::new(class, "not JSON");
-    type Fails = fn(&mut StreamStatus, &Cause, i64) -> bool;
+    type Fails = fn(&mut StreamStatus, &Cause, Timestamp) -> bool;
     let unreadable: Fails = StreamStatus::document_unreadable;
     for (fails, class, code) in [
         (unreadable, ErrorClass::Malformed, Code::CallsFail),
@@ -352,16 +369,16 @@ fn a_remedy_names_only_means_that_are_available() {
 
 #[test]
 fn a_success_in_the_future_does_not_count() {
-    let ahead = world(succeeded(-2 * MINUTE)).is(State::Behind, Some(Code::ClockAhead), Level::Attention);
+    let ahead = world(succeeded_at(NOW + 2 * MINUTE)).is(State::Behind, Some(Code::ClockAhead), Level::Attention);
     assert_eq!((ahead.last_success_at, ahead.age_seconds), (None, None));
-    world(succeeded(-MINUTE / 2)).is(State::Fresh, None, Level::Ok);
+    world(succeeded_at(NOW + MINUTE / 2)).is(State::Fresh, None, Level::Ok);
 }
 
 #[test]
 fn without_ticks_only_stale_after_makes_a_stream_behind() {
     let ticks = Ticks::at(NOW, |_| None);
-    assert_eq!(ticks.three_missed_at(0, None), None);
-    assert_eq!((ticks.due_after(Some(0), None), ticks.gap()), (None, None));
+    assert_eq!(ticks.three_missed_at(Timestamp::EPOCH, None), None);
+    assert_eq!((ticks.due_after(Some(Timestamp::EPOCH), None), ticks.gap()), (None, None));
 }
 
 #[test]
@@ -388,19 +405,21 @@ fn each_change_is_reported_once() {
 }
 
 /// Instants around now, including the future.
-fn around() -> impl Strategy<Value = i64> {
-    prop_oneof![NOW - 70 * MINUTE..NOW + 3 * MINUTE, Just(NOW), Just(NOW - 40 * MINUTE), Just(960 * MINUTE)]
+fn around() -> impl Strategy<Value = Timestamp> {
+    let any = (0..73 * 60_000u64).prop_map(|ms| NOW - 70 * MINUTE + Duration::from_millis(ms));
+    prop_oneof![any, Just(NOW), Just(NOW - 40 * MINUTE), Just(at(960))]
 }
 
 fn recorded() -> impl Strategy<Value = World> {
     let maybe = || proptest::option::of(around());
     let open = proptest::collection::vec((around(), 0..2u64), 0..3);
     let every = proptest::option::of(Just(20 * MINUTE));
-    let stale_after = proptest::option::of(Just(25 * MINUTE + 1));
+    let stale_after = proptest::option::of(Just(25 * MINUTE + MILLISECOND));
     ((maybe(), maybe(), maybe(), maybe()), open, every, stale_after).prop_map(|(times, open, every, stale_after)| {
         let (last_success_at, last_attempt_at, list, detail) = times;
-        let trouble =
-            |since: Option<i64>| since.map(|since| Trouble { since, cause: Cause::new(ErrorClass::Throttled, "429") });
+        let trouble = |since: Option<Timestamp>| {
+            since.map(|since| Trouble { since, cause: Cause::new(ErrorClass::Throttled, "429") })
+        };
         let (list_trouble, detail_trouble) = (trouble(list), trouble(detail));
         let status =
             StreamStatus { last_success_at, last_attempt_at, list_trouble, detail_trouble, ..StreamStatus::default() };
@@ -412,25 +431,25 @@ fn recorded() -> impl Strategy<Value = World> {
 proptest! {
     /// Health is recomputed only at `changes_at`, so it must not change before.
     #[test]
-    fn nothing_changes_by_time_before_changes_at(of in recorded(), later in 0..80 * MINUTE) {
+    fn nothing_changes_by_time_before_changes_at(of in recorded(), later in 0..80 * 60_000u64) {
         let said = |health: &ShopHealth| {
             let said = |one: &ResourceHealth| (one.state, one.since, one.reason.clone(), one.last_success_at);
             health.resources.iter().map(said).collect::<Vec<_>>()
         };
         let first = of.found(NOW);
-        let until = first.changes_at.unwrap_or(i64::MAX);
+        let until = first.changes_at.unwrap_or(Timestamp::MAX);
         prop_assert!(until > NOW);
-        let now = (NOW + later).min(until - 1);
-        prop_assert_eq!(said(&first.health), said(&of.found(now).health), "until {}, at {}", until, now);
+        let now = (NOW + Duration::from_millis(later)).min(until - MILLISECOND);
+        prop_assert_eq!(said(&first.health), said(&of.found(now).health), "until {:?}, at {:?}", until, now);
     }
 }
 
 #[test]
 fn changes_at_is_the_instant_at_which_a_stream_becomes_late() {
     let of = world(succeeded(35 * MINUTE));
-    let at = of.found(NOW).changes_at.unwrap();
-    assert_eq!(at, 1005 * MINUTE, "the third tick since");
-    assert_eq!(of.found(at - 1).health.state, State::Fresh);
-    assert_eq!(of.found(at).health.state, State::Behind);
-    assert_eq!(of.found(at).changes_at, Some(1035 * MINUTE), "the other stream");
+    let late = of.found(NOW).changes_at.unwrap();
+    assert_eq!(late, at(1005), "the third tick since");
+    assert_eq!(of.found(late - MILLISECOND).health.state, State::Fresh);
+    assert_eq!(of.found(late).health.state, State::Behind);
+    assert_eq!(of.found(late).changes_at, Some(at(1035)), "the other stream");
 }

@@ -8,15 +8,14 @@ use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Params, Value};
 use tokio::time::timeout;
 
-use crate::domain::StoredVersion;
-use crate::domain::clock::Millis;
 use crate::domain::shop::Shop;
 use crate::domain::stream::{Checkpoint, ListParams, StreamId};
+use crate::domain::{StoredVersion, Timestamp};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
 use super::plan::Mirror;
-use super::value::{datetime_value, millis_of, optional_datetime_value, text_value};
+use super::value::{datetime_value, optional_datetime_value, text_value, timestamp_of};
 use super::{Mysql, READ_TIME_MAX};
 
 const SHOP_WRITE: &str = "INSERT INTO `waybill_shops` \
@@ -51,9 +50,9 @@ pub struct LedgerRow {
     pub version: u64,
     pub row_hash: u64,
     pub document_hash: u64,
-    pub fetched_at: Millis,
-    pub first_listed_at: Millis,
-    pub no_longer_listed_at: Option<Millis>,
+    pub fetched_at: Timestamp,
+    pub first_listed_at: Timestamp,
+    pub no_longer_listed_at: Option<Timestamp>,
     /// The body of young documents, which decides when they are read next.
     pub document: Option<Vec<u8>>,
 }
@@ -111,7 +110,7 @@ pub struct LedgerPart<'a> {
     /// The last id of the part before; empty: from the beginning.
     pub after: &'a str,
     /// Documents first listed then or later are read too; None: no documents.
-    pub young_since: Option<Millis>,
+    pub young_since: Option<Timestamp>,
     pub limit: usize,
 }
 
@@ -160,8 +159,8 @@ impl Mysql {
                     resources: serde_json::from_str(&resources).map_err(|_| broken("resources"))?,
                     state: serde_json::from_value(state.into()).map_err(|_| broken("state"))?,
                     reason,
-                    created_at: millis_of(&created_at).ok_or_else(|| broken("created_at"))?,
-                    updated_at: millis_of(&updated_at).ok_or_else(|| broken("updated_at"))?,
+                    created_at: timestamp_of(&created_at).ok_or_else(|| broken("created_at"))?,
+                    updated_at: timestamp_of(&updated_at).ok_or_else(|| broken("updated_at"))?,
                     id: id.clone(),
                 };
                 Ok((shop, sealed))
@@ -173,10 +172,10 @@ impl Mysql {
     ///
     /// # Errors
     /// The server's. Cancel safe.
-    pub async fn mirrored_shops(&self) -> Result<BTreeMap<String, Millis>, SinkError> {
+    pub async fn mirrored_shops(&self) -> Result<BTreeMap<String, Timestamp>, SinkError> {
         let rows: Vec<(String, Value)> =
             self.read("SELECT `id`,`updated_at` FROM `waybill_shops`", Params::Empty).await?;
-        Ok(rows.into_iter().map(|(id, at)| (id, millis_of(&at).unwrap_or_default())).collect())
+        Ok(rows.into_iter().map(|(id, at)| (id, timestamp_of(&at).unwrap_or_default())).collect())
     }
 
     /// The mirrored shops of whose documents a resource's table has none.
@@ -204,10 +203,10 @@ impl Mysql {
             .map(|(shop, resource, combination, walked_at, full_walk_at, newest)| {
                 let combination = self.combination(&resource, &combination);
                 let checkpoint = Checkpoint {
-                    walked_at: millis_of(&walked_at),
+                    walked_at: timestamp_of(&walked_at),
                     walked_before: None,
-                    full_walk_at: millis_of(&full_walk_at),
-                    newest: millis_of(&newest),
+                    full_walk_at: timestamp_of(&full_walk_at),
+                    newest: timestamp_of(&newest),
                 };
                 (StreamId { shop, resource, combination }, checkpoint)
             })
@@ -238,9 +237,9 @@ impl Mysql {
                 version,
                 row_hash,
                 document_hash,
-                fetched_at: millis_of(&fetched_at).unwrap_or(0),
-                first_listed_at: millis_of(&first).unwrap_or(0),
-                no_longer_listed_at: millis_of(&gone),
+                fetched_at: timestamp_of(&fetched_at).unwrap_or(Timestamp::EPOCH),
+                first_listed_at: timestamp_of(&first).unwrap_or(Timestamp::EPOCH),
+                no_longer_listed_at: timestamp_of(&gone),
                 document,
             })
             .collect())

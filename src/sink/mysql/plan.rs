@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 
 use crate::catalog::definition::ChildTable;
 use crate::catalog::extract::{Cell, Extract, extract};
-use crate::domain::Json;
-use crate::domain::clock::Millis;
 use crate::domain::document::{Document, Entry};
 use crate::domain::shop::Shop;
 use crate::domain::stream::{Checkpoint, ListParams, StreamId};
+use crate::domain::{Json, Timestamp};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::layout::{ID_CHARS_MAX, Layout, SHOP_CHARS_MAX};
@@ -34,7 +33,7 @@ pub(super) struct BatchPlan<'a> {
 /// A document with the earliest listing time of its readings in the batch.
 pub(super) struct BatchDocument<'a> {
     pub document: &'a Document,
-    pub first_listed_at: Millis,
+    pub first_listed_at: Timestamp,
 }
 
 pub(super) struct Listing<'a> {
@@ -43,7 +42,7 @@ pub(super) struct Listing<'a> {
     pub shop: &'a str,
     pub id: &'a str,
     pub version: u64,
-    pub no_longer_listed_at: Option<Millis>,
+    pub no_longer_listed_at: Option<Timestamp>,
 }
 
 /// A change of the tables that mirror the embedded store.

@@ -16,7 +16,7 @@ use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
 use super::Mysql;
 use super::layout::Layout;
-use super::value::{datetime_value, millis_of, text_value};
+use super::value::{datetime_value, text_value, timestamp_of};
 
 /// Escapes the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
 const ESCAPE: char = '!';
@@ -70,10 +70,10 @@ impl Mysql {
         Ok(Item {
             shop_id: row.shop_id,
             id: row.id,
-            fetched_at: millis_of(&row.fetched_at).ok_or_else(unreadable)?,
+            fetched_at: timestamp_of(&row.fetched_at).ok_or_else(unreadable)?,
             version: row.version,
-            first_listed_at: millis_of(&row.first_listed_at).ok_or_else(unreadable)?,
-            no_longer_listed_at: millis_of(&row.no_longer_listed_at),
+            first_listed_at: timestamp_of(&row.first_listed_at).ok_or_else(unreadable)?,
+            no_longer_listed_at: timestamp_of(&row.no_longer_listed_at),
             document: Bytes::from(row.document),
             columns: names.zip(cells).collect(),
         })

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::catalog::definition::{Column, ColumnKind};
 use crate::catalog::extract::{Cell, Extract};
+use crate::domain::Timestamp;
 use crate::domain::document::Document;
 use crate::domain::stream::{Checkpoint, ListParams, StreamId};
 use crate::sink::{SinkError, SinkErrorClass};
@@ -25,7 +26,7 @@ use super::{Mysql, READ_TIME_MAX, mirror};
 use mysql_async::Value;
 
 /// 2026-01-01T00:00:00Z
-const AT: i64 = 1_767_225_600_000;
+const AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 /// A four-byte UTF-8 character, which not every column accepts.
 const CHARACTER: &str = "\u{1f600}";
 

@@ -5,7 +5,7 @@ use mysql_async::Value;
 
 use crate::catalog::definition::ColumnKind;
 use crate::catalog::extract::Cell;
-use crate::domain::clock::Millis;
+use crate::domain::Timestamp;
 use crate::domain::datetime;
 use crate::sink::filter::cut_fraction;
 
@@ -37,7 +37,7 @@ pub(super) fn cell_value(cell: Cell, kind: ColumnKind) -> Value {
 }
 
 /// `DATETIME(6)` in UTC; a time out of range becomes 1970, as everywhere.
-pub(super) fn datetime_value(at: Millis) -> Value {
+pub(super) fn datetime_value(at: Timestamp) -> Value {
     let civil = datetime::civil(at).unwrap_or(DateTime::constant(1970, 1, 1, 0, 0, 0, 0));
     let small = |number: i8| u8::try_from(number).unwrap_or(0);
     Value::Date(
@@ -52,12 +52,12 @@ pub(super) fn datetime_value(at: Millis) -> Value {
 }
 
 /// NULL for None.
-pub(super) fn optional_datetime_value(at: Option<Millis>) -> Value {
+pub(super) fn optional_datetime_value(at: Option<Timestamp>) -> Value {
     at.map_or(Value::NULL, datetime_value)
 }
 
 /// Parses a `DATETIME(6)` as the server sends it. None for NULL and for anything else.
-pub(super) fn millis_of(value: &Value) -> Option<Millis> {
+pub(super) fn timestamp_of(value: &Value) -> Option<Timestamp> {
     let Value::Date(year, month, day, hour, minute, second, micros) = *value else { return None };
     let small = |number: u8| i8::try_from(number).ok();
     let civil = DateTime::new(
@@ -70,7 +70,7 @@ pub(super) fn millis_of(value: &Value) -> Option<Millis> {
         i32::try_from(micros).ok()?.checked_mul(1000)?,
     )
     .ok()?;
-    Some(datetime::millis(civil))
+    Some(datetime::timestamp(civil))
 }
 
 /// State of a row that is to be written.
@@ -158,9 +158,10 @@ fn value_bytes(value: &Value) -> usize {
 mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-    use super::{RowBuffer, Sized, There, cell_value, datetime_value, millis_of};
+    use super::{RowBuffer, Sized, There, cell_value, datetime_value, timestamp_of};
     use crate::catalog::definition::ColumnKind;
     use crate::catalog::extract::Cell;
+    use crate::domain::Timestamp;
     use mysql_async::Value;
 
     fn sizes() -> Vec<Sized> {
@@ -175,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_time_out_of_range_is_1970() {
-        assert_eq!(millis_of(&datetime_value(i64::MAX)), Some(0));
-        assert_eq!(millis_of(&Value::NULL), None);
+        assert_eq!(timestamp_of(&datetime_value(Timestamp::MAX)), Some(Timestamp::EPOCH));
+        assert_eq!(timestamp_of(&Value::NULL), None);
     }
 
     #[test]
@@ -195,7 +196,8 @@ mod tests {
     proptest! {
         #[test]
         fn times_survive_the_server(at in -62_135_596_800_000i64..253_402_300_800_000) {
-            prop_assert_eq!(millis_of(&datetime_value(at)), Some(at));
+            let at = Timestamp::from_millis(at);
+            prop_assert_eq!(timestamp_of(&datetime_value(at)), Some(at));
         }
 
         #[test]

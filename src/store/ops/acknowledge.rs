@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::domain::{Document, Entry};
+use crate::domain::{Document, Entry, Timestamp};
 use crate::store::crypto::document_context;
 use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
@@ -29,7 +29,7 @@ pub(crate) const ARCHIVED_MAX: usize = 256;
 pub(crate) const ARCHIVED_BYTES_MAX: usize = 512 * 1024;
 
 /// Moves the oldest entries into the archive, as many as fit one commit.
-pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
     let (mut positions, mut size) = (Vec::new(), 0);
     for pair in tx.pairs(keyspace::OUTBOX, keyspace::OUTBOX) {
         let (key, stored) = pair?;
@@ -44,7 +44,7 @@ pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError
     if positions.is_empty() { Ok(()) } else { move_to_archive(tx, &positions, now) }
 }
 
-pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now: i64) -> Result<(), StoreError> {
+pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now: Timestamp) -> Result<(), StoreError> {
     let mut counts = RunCounts::default();
     for RemovedEntry { version, head, sealed } in outbox::remove(tx, positions)? {
         if !archive::apply(tx, version, &head, &sealed)? {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ListParams, StoredVersion};
+use crate::domain::{ListParams, StoredVersion, Timestamp};
 use crate::store::codec::{decode_with, encode_with};
 use crate::store::crypto::document_context;
 use crate::store::entry::{DocumentHead, EntryHead};
@@ -16,10 +16,10 @@ use crate::store::tx::transaction::Tx;
 pub(crate) struct ArchiveHead {
     pub(crate) combination: ListParams,
     pub(crate) version: u64,
-    pub(crate) fetched_at: i64,
-    pub(crate) first_listed_at: i64,
+    pub(crate) fetched_at: Timestamp,
+    pub(crate) first_listed_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) no_longer_listed_at: Option<i64>,
+    pub(crate) no_longer_listed_at: Option<Timestamp>,
 }
 
 /// An archived document, opened.
@@ -29,9 +29,9 @@ pub struct Archived {
     pub id: String,
     pub combination: ListParams,
     pub version: u64,
-    pub fetched_at: i64,
-    pub first_listed_at: i64,
-    pub no_longer_listed_at: Option<i64>,
+    pub fetched_at: Timestamp,
+    pub first_listed_at: Timestamp,
+    pub no_longer_listed_at: Option<Timestamp>,
     pub body: Vec<u8>,
 }
 

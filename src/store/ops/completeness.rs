@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{CallKind, FetchDetail, Job, JobKind, ListParams, Priority, StreamId};
+use crate::domain::{CallKind, FetchDetail, Job, JobKind, ListParams, Priority, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
@@ -239,7 +239,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn repaired_at(&self, shop: &str, resource: &str) -> Result<Option<i64>, StoreError> {
+    pub fn repaired_at(&self, shop: &str, resource: &str) -> Result<Option<Timestamp>, StoreError> {
         let bytes = self.0.kv.get(&keyspace::repaired_at(shop, resource))?;
         bytes.map(|bytes| decode("the last repair", &bytes)).transpose()
     }
@@ -248,7 +248,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn store_repaired_at(&self, shop: &str, resource: &str, walk: i64) -> Result<(), StoreError> {
+    pub async fn store_repaired_at(&self, shop: &str, resource: &str, walk: Timestamp) -> Result<(), StoreError> {
         let (shop, key) = (shop.to_owned(), keyspace::repaired_at(shop, resource));
         self.transact(move |tx| {
             // A shop may have been deleted meanwhile.

@@ -1,6 +1,8 @@
 //! Applies a fetched document: its ledger entry, an outbox entry, the next re-read.
 
-use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, Priority, Run, StreamId};
+use std::time::Duration;
+
+use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, Priority, Run, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -8,7 +10,7 @@ use crate::store::keyspace::{self, DueJob, Queue};
 use crate::store::ops::invariants;
 use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::ops::run_progress::RunCounts;
-use crate::store::records::jobs::{CLOCK_AHEAD_MS, delay, new_job, undelay};
+use crate::store::records::jobs::{CLOCK_AHEAD, delay, new_job, undelay};
 use crate::store::records::ledger::{DocumentNote, GONE, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{self, enqueue};
@@ -29,7 +31,7 @@ pub(crate) fn apply(
     job: &Job<FetchDetail>,
     document: &FetchedDocument<Vec<u8>>,
     counts: &mut RunCounts,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let (stream, FetchDetail { run, id, .. }) = (job.stream(), &job.kind);
     let row =
@@ -45,7 +47,7 @@ pub(crate) fn store<B: AsRef<[u8]>>(
     tx: &mut Tx<'_>,
     place: &DetailTarget<'_>,
     fetched: &FetchedDocument<B>,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let DetailTarget { stream, run, id, row } = *place;
     let key = keyspace::document(&stream.shop, &stream.resource, id);
@@ -53,7 +55,7 @@ pub(crate) fn store<B: AsRef<[u8]>>(
     if let Some(refresh) = known.as_ref().and_then(|note| note.refresh) {
         drop_refresh(tx, stream, refresh)?;
     }
-    let refresh = match fetched.refresh_after_ms {
+    let refresh = match fetched.refresh_after {
         Some(pause) => Some(plan_refresh(tx, stream, id, pause, now)?),
         None => None,
     };
@@ -92,17 +94,17 @@ pub(crate) fn store<B: AsRef<[u8]>>(
     Ok(())
 }
 
-/// Plans a re-read `pause` milliseconds from now.
+/// Plans a re-read `pause` from now.
 pub(crate) fn plan_refresh(
     tx: &mut Tx<'_>,
     stream: &StreamId,
     id: &str,
-    pause: i64,
-    now: i64,
+    pause: Duration,
+    now: Timestamp,
 ) -> Result<DueJob, StoreError> {
     let read = FetchDetail { run: None, combination: stream.combination.clone(), id: id.to_owned() };
     let job = new_job(tx, &stream.shop, &stream.resource, Priority::Refresh, read)?;
-    let planned = DueJob { due: now.saturating_add(pause), seq: job.seq };
+    let planned = DueJob { due: now + pause, seq: job.seq };
     delay(tx, job, planned.due, now)?;
     Ok(planned)
 }
@@ -118,7 +120,7 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, planned: DueJob) -> Result<b
 
 /// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be canceled. Does
 /// nothing for other jobs.
-pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: i64) -> Result<(), StoreError> {
+pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: Timestamp) -> Result<(), StoreError> {
     let Some(id) = job.document().filter(|_| job.priority == Priority::Refresh) else { return Ok(()) };
     let key = keyspace::document(&job.shop, &job.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };
@@ -164,7 +166,7 @@ pub(crate) fn note_lost(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<
 }
 
 /// Requeues a document that the sink refused, unless another version was read since.
-pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: Timestamp) -> Result<(), StoreError> {
     let DocumentHead { shop, resource, combination, id, .. } = head.clone();
     let stream = StreamId { shop, resource, combination };
     let key = keyspace::document(&stream.shop, &stream.resource, &id);
@@ -185,10 +187,10 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i
 
 /// Whether the API did not know the document when it was last asked for, or it was read by a clock that was ahead: then
 /// its age was misjudged, and with it whether it may still change.
-pub(crate) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: i64) -> Result<bool, StoreError> {
+pub(crate) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: Timestamp) -> Result<bool, StoreError> {
     let Some(bytes) = tx.get(&keyspace::document(&stream.shop, &stream.resource, id))? else { return Ok(false) };
     let note: DocumentNote = decode("a ledger document", &bytes)?;
-    let is_misjudged = note.refresh.is_none() && note.fetched_at > now.saturating_add(CLOCK_AHEAD_MS);
+    let is_misjudged = note.refresh.is_none() && note.fetched_at > now + CLOCK_AHEAD;
     Ok(note.unknown || note.version == GONE || is_misjudged)
 }
 
@@ -213,7 +215,7 @@ pub(crate) fn apply_gone(
     tx: &mut Tx<'_>,
     job: &Job<FetchDetail>,
     counts: &mut RunCounts,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let key = keyspace::document(&job.shop, &job.resource, &job.kind.id);
     let note = match tx.get(&key)? {

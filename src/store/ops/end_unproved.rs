@@ -4,7 +4,9 @@
 //! the rows that it showed before is in doubt too, until another walk, an hour later, finds the same. Called by the end
 //! of a pass.
 
-use crate::domain::{Doubt, Run, RunState, Unproved};
+use std::time::Duration;
+
+use crate::domain::{Doubt, Run, RunState, Timestamp, Unproved};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -18,10 +20,10 @@ use crate::store::records::unproved;
 use crate::store::tx::transaction::Tx;
 
 /// How long a list must show none of its earlier rows until that counts as true.
-const VANISHED_FOR_MS: i64 = 60 * 60 * 1000;
+const VANISHED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Ends a run whose pages gave reason to doubt that they are the whole list.
-pub(crate) fn end(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+pub(crate) fn end(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreError> {
     let reason = match run.doubts.as_slice() {
         [] => return Ok(()),
         [one] => text(one),
@@ -39,14 +41,14 @@ fn text(doubt: &Doubt) -> String {
 
 /// Ends a run in doubt when its list shows none of the rows that it showed before, unless a walk found the same long
 /// enough ago; returns whether it ended it.
-pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<bool, StoreError> {
+pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
     // Rows that the run met and that were known before it.
     if run.listed > run.new + run.rejected || !hides_some(tx, run)? {
         return Ok(false);
     }
     // A clock that was ahead must not confirm it now.
     let first = unproved::read(tx, &run.stream)?.and_then(|doubt| doubt.vanished_at).filter(|at| *at <= now);
-    if first.is_some_and(|at| now - at >= VANISHED_FOR_MS) {
+    if first.is_some_and(|at| now.since(at) >= VANISHED_FOR) {
         return Ok(false);
     }
     let reason = "the API answered without an error, and its list shows none of the rows that it showed before; they are \
@@ -76,7 +78,13 @@ fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-fn end_as(tx: &mut Tx<'_>, run: &Run, reason: String, vanished_at: Option<i64>, now: i64) -> Result<(), StoreError> {
+fn end_as(
+    tx: &mut Tx<'_>,
+    run: &Run,
+    reason: String,
+    vanished_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let stream = &run.stream;
     let since = unproved::read(tx, stream)?.map_or(now, |doubt| doubt.since.min(now));
     let doubt = Unproved { reason: reason.clone(), since, vanished_at };

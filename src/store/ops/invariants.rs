@@ -1,14 +1,14 @@
 //! Invariants, checked in release builds too. A broken one is a bug of Waybill: its shop is paused, with that reason, before
 //! more is built on wrong records. Nothing is undone, and all other shops continue.
 
-use crate::domain::ShopState;
+use crate::domain::{ShopState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::shop_state;
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
 /// Pauses a shop whose records are inconsistent; part of the transaction that found it. Its runs end in a later one.
-pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: i64) -> Result<(), StoreError> {
+pub(crate) fn pause_shop(tx: &mut Tx<'_>, shop: &str, what: &str, now: Timestamp) -> Result<(), StoreError> {
     tracing::error!(shop.id = shop, what, "an invariant does not hold; the shop is paused");
     metrics::counter!("waybill_invariant_breaches_total").increment(1);
     tx.breached.insert(shop.to_owned());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{
     Doubt, FetchDetail, FetchedDocument, Job, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row, Run, RunState,
-    StreamId, Trigger, WalkRule,
+    StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
@@ -46,7 +46,7 @@ struct PageStats {
     new: u64,
     changed: u64,
     to_fetch: u64,
-    newest: Option<i64>,
+    newest: Option<Timestamp>,
     /// Some row is younger than the overlap, or no row has a time.
     young: bool,
 }
@@ -71,7 +71,7 @@ pub(crate) fn apply(
     asked: ListPage,
     page: SealedPage,
     rule: WalkRule,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let Some(run) = walking(tx, &asked)? else { return Ok(()) };
     if let (1, Some(endpoint)) = (asked.page, rule.endpoint) {
@@ -128,7 +128,7 @@ pub(crate) fn pass_over(
     asked: ListPage,
     next: Next,
     reason: &str,
-    now: i64,
+    now: Timestamp,
 ) -> Result<bool, StoreError> {
     let Next::More { cursor } = next else { return Ok(false) };
     let Some(run) = walking(tx, &asked)? else { return Ok(false) };
@@ -156,7 +156,7 @@ fn enqueue_page(tx: &mut Tx<'_>, stream: &StreamId, page: ListPage) -> Result<()
 /// Starts a full walk when an incremental one reached the end of a newest-first list too early: without a page where it
 /// may stop, although older rows were listed before. The API may have answered one page with nothing. If no row was new or
 /// changed, the next incremental walk goes as far as this one should have.
-fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
+fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: Timestamp) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
     // It may have ended above the newest row of the last walk.
@@ -169,7 +169,7 @@ fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError>
 
 /// Whether a row that is still listed is older than `oldest`. A truncated list lacks many rows, so one of them is among
 /// the first.
-fn has_older_row(tx: &Tx<'_>, stream: &StreamId, oldest: i64) -> Result<bool, StoreError> {
+fn has_older_row(tx: &Tx<'_>, stream: &StreamId, oldest: Timestamp) -> Result<bool, StoreError> {
     let prefix = keyspace::rows(stream);
     for pair in tx.pairs(&prefix, &prefix).take(LOOKED_MAX) {
         let note: RowNote = decode("a ledger row", &pair?.1)?;
@@ -186,12 +186,12 @@ fn note_rows(
     run: &Run,
     rows: &[Row<Vec<u8>>],
     rule: WalkRule,
-    now: i64,
+    now: Timestamp,
 ) -> Result<PageStats, StoreError> {
     let checkpoint = checkpoints::checkpoint(tx, &run.stream)?;
     let is_first_walk = checkpoint.full_walk_at.is_none();
     // Counted from the last successful walk: rows noted by a failed one prove nothing about those below them.
-    let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)).saturating_sub(rule.overlap_ms);
+    let young_from = checkpoint.walked_at.map_or(now, |at| at.min(now)) - rule.overlap;
     let mut wanted: BTreeMap<Priority, Vec<String>> = BTreeMap::new();
     let young = rows.iter().all(|row| row.time.is_none());
     let mut stats = PageStats { young, pass: run.pass, ..PageStats::default() };
@@ -202,7 +202,7 @@ fn note_rows(
         stats.count(&sighting, row.time.is_some_and(|time| time > young_from), rule.newest_first);
         let note = sighting.note(run, now);
         if let (Some(body), Some(_)) = (&row.body, sighting.news) {
-            let document = FetchedDocument { body, hash: row.hash, refresh_after_ms: None };
+            let document = FetchedDocument { body, hash: row.hash, refresh_after: None };
             let place = detail::DetailTarget { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
             detail::store(tx, &place, &document, now)?;
         } else if let Some(priority) = sighting.read_needed(tx, run, now)? {
@@ -277,7 +277,7 @@ impl Sighting<'_> {
     }
 
     /// What the ledger is to know of it.
-    fn note(&self, run: &Run, now: i64) -> RowNote {
+    fn note(&self, run: &Run, now: Timestamp) -> RowNote {
         let first_listed_at = self.known.as_ref().map_or(now, |note| note.first_listed_at);
         let (seen, pass, time) = (run.id, run.pass.number, self.row.time);
         let (hash, other) = self.digests();
@@ -297,7 +297,7 @@ impl Sighting<'_> {
     }
 
     /// How urgently its detail is to be read; none: it need not be.
-    fn read_needed(&self, tx: &Tx<'_>, run: &Run, now: i64) -> Result<Option<Priority>, StoreError> {
+    fn read_needed(&self, tx: &Tx<'_>, run: &Run, now: Timestamp) -> Result<Option<Priority>, StoreError> {
         if self.news.is_some() || self.row.body.is_some() || self.is_met || run.mode != Mode::Full {
             return Ok(self.news);
         }
@@ -329,7 +329,7 @@ struct Refused {
 }
 
 /// Parks rows that cannot be stored, each once.
-fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: i64) -> Result<Refused, StoreError> {
+fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: Timestamp) -> Result<Refused, StoreError> {
     let mut refused = Refused { rejected: 0, parked: 0 };
     for row in rows {
         let key = keyspace::rejected_row(&run.stream, &row.fingerprint());

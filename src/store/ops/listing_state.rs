@@ -3,7 +3,7 @@
 //! Called at the end of a walk, for details and by retries. Reads the ledger's rows of all streams that were
 //! walked so far.
 
-use crate::domain::StreamId;
+use crate::domain::{StreamId, Timestamp};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -39,7 +39,7 @@ pub(crate) enum ListingState {
     /// A stream still lists it.
     Listed,
     /// No stream lists it any more, since then.
-    Gone(i64),
+    Gone(Timestamp),
 }
 
 /// The listing state of a document over all streams that were walked.

@@ -3,7 +3,7 @@
 //! Called by the service in steps. A step is one commit that takes documents out of the archive and puts them into the
 //! outbox under their own version, so a crash repeats at most one step, and in the sink the newest version wins.
 
-use crate::domain::StreamId;
+use crate::domain::{StreamId, Timestamp};
 use crate::store::codec::{decode, decode_with, encode};
 use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
@@ -73,7 +73,7 @@ impl Store {
     }
 }
 
-fn step(tx: &mut Tx<'_>, resources: &[String], now: i64) -> Result<MovedDocuments, StoreError> {
+fn step(tx: &mut Tx<'_>, resources: &[String], now: Timestamp) -> Result<MovedDocuments, StoreError> {
     let (mut moved, mut bytes) = (MovedDocuments { is_last: true, ..MovedDocuments::default() }, 0);
     for resource in resources {
         let prefix = keyspace::archive_of(resource);
@@ -128,7 +128,7 @@ struct Named<'a> {
 }
 
 /// Moves one document, and whether it is still listed; returns the outbox record that holds it.
-fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: i64) -> Result<u64, StoreError> {
+fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: Timestamp) -> Result<u64, StoreError> {
     let Named { shop, resource, id } = one;
     let (archived, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
     let stream = StreamId { shop: shop.into(), resource: resource.into(), combination: archived.combination.clone() };

@@ -4,7 +4,7 @@
 //! Else its read is parked. It is tried again with others of its kind as soon as the call sends a document, and a few at
 //! a time after walks until then (`retry`).
 
-use crate::domain::{DetailProof, FetchDetail, Job, NotFound, Priority, Verdict};
+use crate::domain::{DetailProof, FetchDetail, Job, NotFound, Priority, Timestamp, Verdict};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -20,7 +20,13 @@ use crate::store::records::ledger::{DocumentNote, GONE};
 use crate::store::tx::transaction::Tx;
 
 /// Notes that the call sent a document. Reads that waited for that are tried again.
-pub(crate) fn answered(tx: &mut Tx<'_>, shop: &str, resource: &str, endpoint: u64, now: i64) -> Result<(), StoreError> {
+pub(crate) fn answered(
+    tx: &mut Tx<'_>,
+    shop: &str,
+    resource: &str,
+    endpoint: u64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let known = detail_proofs::read(tx, shop, resource)?;
     let mut proof = known.clone().unwrap_or_default().for_endpoint(endpoint);
     proof.answered();
@@ -36,7 +42,7 @@ pub(crate) fn apply(
     job: Job<FetchDetail>,
     answer: &NotFound,
     counts: &mut RunCounts,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let (shop, resource, id) = (job.shop.clone(), job.resource.clone(), job.kind.id.clone());
     // The list says the same.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use zeroize::Zeroizing;
 
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::store::crypto::{SealKey, random_key};
 use crate::store::engine::format::{self, FORMAT, FORMAT_KEY};
 use crate::store::engine::kv::Kv;
@@ -68,8 +68,8 @@ impl Default for Memory {
 ///
 /// # Errors
 /// They cannot be moved.
-pub fn set_aside(directory: &Path, now: i64) -> Result<PathBuf, StoreError> {
-    let aside = directory.join(format!("damaged-{now}"));
+pub fn set_aside(directory: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
+    let aside = directory.join(format!("damaged-{}", now.as_millis()));
     std::fs::rename(directory.join("sled"), &aside).map_err(|error| StoreError::io(directory, error))?;
     watermark::remove(directory)?;
     Ok(aside)

@@ -5,9 +5,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::domain::clock::millis;
 use crate::domain::{
     Backoff, Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopState, StreamId, Sweep,
+    Timestamp,
 };
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::EntryHead;
@@ -35,7 +35,7 @@ pub(crate) const AUTO_RETRIED_MAX: usize = 500;
 /// lasts must end, and the parked records must stay few enough to review. Calls that are
 /// under way may still park more. A shop that is not active has its own reason, and keeps it. Returns the shops that
 /// the transaction paused, those for a broken invariant too: the caller ends their runs.
-pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: i64) -> Result<Vec<String>, StoreError> {
+pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: Timestamp) -> Result<Vec<String>, StoreError> {
     let mut paused = Vec::new();
     for shop in std::mem::take(&mut tx.parked) {
         let parked = number(tx.get(&keyspace::parked_of_shop(&shop))?);
@@ -76,7 +76,7 @@ pub(crate) fn park_job(
     tx: &mut Tx<'_>,
     mut job: Job,
     Parking { cause, transient, walk_continues, doubted }: Parking,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let Cause { class, text: reason } = cause;
     let (name, document_id) = match &job.kind {
@@ -114,10 +114,10 @@ pub(crate) fn park_job(
     }
     let is_page = job.document().is_none();
     if transient || is_page {
-        let pause = millis(AUTO_RETRY_AFTER.pause(job.auto_retries));
+        let pause = AUTO_RETRY_AFTER.pause(job.auto_retries);
         let run = job.run().filter(|_| is_page).map(|run| runs::read(tx, run)).transpose()?.flatten();
         let page_of = is_page.then(|| run.map_or(Mode::Full, |run| run.mode));
-        let note = AutoRetry { parked: parked.id, not_before: now.saturating_add(pause), page_of, doubted };
+        let note = AutoRetry { parked: parked.id, not_before: now + pause, page_of, doubted };
         tx.put(keyspace::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
@@ -146,7 +146,7 @@ pub(crate) fn forget_page(tx: &mut Tx<'_>, stream: &StreamId, mode: Mode, number
 }
 
 /// Parks a row that cannot be stored; returns the record's id.
-pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: i64) -> Result<u64, StoreError> {
+pub(crate) fn park_row(tx: &mut Tx<'_>, run: &Run, row: &Rejected, now: Timestamp) -> Result<u64, StoreError> {
     let id = tx.next(SEQUENCE)?;
     let parked = Parked {
         id,
@@ -176,7 +176,7 @@ pub(crate) fn park_entry(
     head: EntryHead,
     sealed: Vec<u8>,
     refusal: Refusal,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let (shop_id, resource, document_id) = match &head {
         EntryHead::Document(head) => (head.shop.clone(), head.resource.clone(), Some(head.id.clone())),

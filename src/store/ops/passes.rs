@@ -8,7 +8,9 @@
 //!
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
-use crate::domain::{Checkpoint, Mode, Pass, Priority, Run, RunState, StreamId, Sweep, WalkRule, least_passes};
+use crate::domain::{
+    Checkpoint, Mode, Pass, Priority, Run, RunState, StreamId, Sweep, Timestamp, WalkRule, least_passes,
+};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -34,7 +36,13 @@ const PASSES_MAX: u32 = 3;
 const SWEPT_MAX: usize = 500;
 
 /// A pass came to the end of the list, or to where an incremental walk may stop.
-pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule, now: i64) -> Result<(), StoreError> {
+pub(crate) fn end_pass(
+    tx: &mut Tx<'_>,
+    run_id: u64,
+    pages: u64,
+    rule: WalkRule,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     if !run.doubts.is_empty() {
         return end_unproved::end(tx, &run, now);
@@ -65,13 +73,13 @@ pub(crate) fn end_pass(tx: &mut Tx<'_>, run_id: u64, pages: u64, rule: WalkRule,
     sweep_from(tx, &run, String::new())
 }
 
-fn pass_again(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+fn pass_again(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreError> {
     let pass = Pass { number: run.pass.number + 1, ..Pass::default() };
     run_progress::update(tx, Some(run.id), now, |run| run.pass = pass)?;
     start_run::first_page(tx, run.id, &run.stream)
 }
 
-fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: i64) -> Result<(), StoreError> {
+fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: Timestamp) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let stream = &run.stream;
     // A time from a clock that was ahead must not stay in the checkpoint.
@@ -105,7 +113,7 @@ fn sweep_from(tx: &mut Tx<'_>, run: &Run, after: String) -> Result<(), StoreErro
 
 /// Scans the ledger for rows that the last pass did not meet. Starts another pass when the list moved; else marks rows
 /// that no pass met as no longer listed, and ends the walk. Only changes are written.
-pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: i64) -> Result<(), StoreError> {
+pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: Timestamp) -> Result<(), StoreError> {
     let Some(mut run) = runs::read(tx, sweep.run)?.filter(|run| run.state == RunState::Walking) else { return Ok(()) };
     let stream = run.stream.clone();
     let prefix = keyspace::rows(&stream);

@@ -1,11 +1,13 @@
 //! Makes delayed jobs ready when they are due, and repairs their dates after the wall clock was set back.
 
-use crate::domain::{Job, RunState};
+use std::time::Duration;
+
+use crate::domain::{Job, RunState, Timestamp};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
 use crate::store::ops::detail;
-use crate::store::records::jobs::{CLOCK_AHEAD_MS, DelayedJob, delay, undelay};
+use crate::store::records::jobs::{CLOCK_AHEAD, DelayedJob, delay, undelay};
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
 use crate::store::tx::handle::{Store, blocking};
@@ -31,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn promote(&self) -> Result<Option<i64>, StoreError> {
+    pub async fn promote(&self) -> Result<Option<Timestamp>, StoreError> {
         let now = self.now();
         match self.next_due()? {
             Some(due) if due <= now => {}
@@ -86,15 +88,15 @@ impl Store {
     }
 
     /// Jobs delayed after `now`, each with its pause. Reads every delayed job.
-    fn delayed_after(&self, now: i64) -> Result<Vec<(DueJob, i64)>, StoreError> {
+    fn delayed_after(&self, now: Timestamp) -> Result<Vec<(DueJob, Duration)>, StoreError> {
         let mut found = Vec::new();
         for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS) {
             let (key, bytes) = pair?;
             let Some(at) = DueJob::of_key(&key) else { continue };
             let DelayedJob { job, since } = decode("a waiting job", &bytes)?;
-            let ahead = if job.last_error.is_some() { 0 } else { CLOCK_AHEAD_MS };
+            let ahead = if job.last_error.is_some() { Duration::ZERO } else { CLOCK_AHEAD };
             if since > now + ahead {
-                found.push((at, (at.due - since).max(0)));
+                found.push((at, at.due.since(since)));
             }
         }
         Ok(found)

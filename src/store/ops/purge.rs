@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::domain::{Parked, Run, RunState};
+use crate::domain::{Parked, Run, RunState, Timestamp};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
@@ -30,7 +30,7 @@ pub(crate) struct Left {
 }
 
 /// Deletes one bounded batch; None when all is gone, the note that the shop is being removed included.
-pub(crate) fn purge_step(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> Result<Option<Left>, StoreError> {
+pub(crate) fn purge_step(tx: &mut Tx<'_>, shop: &str, left: Left, now: Timestamp) -> Result<Option<Left>, StoreError> {
     for (kind, prefix) in keyspace::of_shop(shop) {
         let found = tx.scan(&prefix, &prefix, STEP_MAX)?;
         let is_full = found.len() == STEP_MAX;
@@ -66,7 +66,7 @@ pub(crate) fn purge_step(tx: &mut Tx<'_>, shop: &str, left: Left, now: i64) -> R
 }
 
 /// Removes one record of [`keyspace::OF_ALL_SHOPS`], if it is the shop's.
-fn remove(tx: &mut Tx<'_>, shop: &str, key: &[u8], value: &[u8], now: i64) -> Result<(), StoreError> {
+fn remove(tx: &mut Tx<'_>, shop: &str, key: &[u8], value: &[u8], now: Timestamp) -> Result<(), StoreError> {
     #[derive(Deserialize)]
     struct ShopOf {
         parked: Parked,

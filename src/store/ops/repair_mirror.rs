@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::records::outbox;
@@ -24,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn repair_mirror(&self, mut held: BTreeMap<String, i64>) -> Result<usize, StoreError> {
+    pub async fn repair_mirror(&self, mut held: BTreeMap<String, Timestamp>) -> Result<usize, StoreError> {
         let mut resends = Vec::new();
         for shop in self.shops()? {
             if held.remove(&shop.id).is_none_or(|at| at < shop.updated_at) {
@@ -46,7 +47,7 @@ impl Store {
 }
 
 /// Sends a record if it still applies: the shop may have been registered or deleted meanwhile.
-fn resend(tx: &mut Tx<'_>, record: &Resend, now: i64) -> Result<(), StoreError> {
+fn resend(tx: &mut Tx<'_>, record: &Resend, now: Timestamp) -> Result<(), StoreError> {
     match record {
         Resend::Shop(shop) if shops::read(tx, shop)?.is_some() => outbox::append_shop(tx, shop, now),
         Resend::Deleted { shop, purge } if shops::read(tx, shop)?.is_none() => {

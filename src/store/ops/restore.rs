@@ -4,7 +4,9 @@
 //! Called by `app` once, for a store that was just made. What was in the lost store and not in the sink yet (jobs,
 //! outbox, parked, checkpoints, API keys) is gone; the first walk, which is whole, finds the documents again.
 
-use crate::domain::{ListParams, Shop, StreamId};
+use std::time::Duration;
+
+use crate::domain::{ListParams, Shop, StreamId, Timestamp};
 use crate::store::codec::encode;
 use crate::store::engine::kv::Change;
 use crate::store::error::StoreError;
@@ -31,11 +33,11 @@ pub struct Mirrored {
     pub version: u64,
     pub row_hash: u64,
     pub document_hash: u64,
-    pub fetched_at: i64,
-    pub first_listed_at: i64,
-    pub no_longer_listed_at: Option<i64>,
+    pub fetched_at: Timestamp,
+    pub first_listed_at: Timestamp,
+    pub no_longer_listed_at: Option<Timestamp>,
     /// When it is to be read again, from now on; None: it is final.
-    pub refresh_after_ms: Option<i64>,
+    pub refresh_after: Option<Duration>,
 }
 
 /// Result of restoring one shop.
@@ -142,7 +144,7 @@ impl Store {
     }
 }
 
-fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: i64) -> Result<(), StoreError> {
+fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: Timestamp) -> Result<(), StoreError> {
     let stream = StreamId { shop: shop.to_owned(), resource: resource.to_owned(), combination: one.combination };
     let key = keyspace::document(shop, resource, &one.id);
     if tx.get(&key)?.is_some() {
@@ -160,7 +162,7 @@ fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: i64) ->
         ..RowNote::default()
     };
     tx.put(keyspace::row(&stream, &one.id), encode("a ledger row", &row)?);
-    let refresh = match one.refresh_after_ms {
+    let refresh = match one.refresh_after {
         Some(pause) => Some(detail::plan_refresh(tx, &stream, &one.id, pause, now)?),
         None => None,
     };

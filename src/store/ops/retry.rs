@@ -3,8 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::domain::clock::millis;
-use crate::domain::{Job, JobKind, Mode, Parked, ProofState, Run, RunState};
+use crate::domain::{Job, JobKind, Mode, Parked, ProofState, Run, RunState, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
@@ -32,7 +31,7 @@ pub(crate) const RETRIED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Automatic retry after a walk to the end of a list: requeues reads of its stream that may succeed by now, and deletes
 /// dead letters of pages that the walk has read. What was parked during an outage needs no request.
-pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64) -> Result<(), StoreError> {
+pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: Timestamp) -> Result<(), StoreError> {
     let prefix = keyspace::parked_jobs(&walked.stream);
     let proof = detail_proofs::read(tx, &walked.stream.shop, &walked.stream.resource)?;
     let proof = proof.map_or(ProofState::Untried, |proof| proof.state);
@@ -41,7 +40,7 @@ pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64
         let (key, bytes) = pair?;
         let note: AutoRetry = decode("a parked job", &bytes)?;
         // A clock that was ahead once must not put it off for ever.
-        let mut is_due = note.not_before <= now || note.not_before > now.saturating_add(millis(AUTO_RETRY_AFTER_MAX));
+        let mut is_due = note.not_before <= now || note.not_before > now + AUTO_RETRY_AFTER_MAX;
         if note.doubted && proof == ProofState::Answered {
             is_due = true;
         } else if note.doubted {
@@ -73,7 +72,7 @@ pub(crate) fn auto_retry(tx: &mut Tx<'_>, walked: &Run, is_whole: bool, now: i64
 
 /// Tries the reads of a resource again that were parked until its detail call is proved to work. Returns whether there may
 /// be more.
-pub(crate) fn retry_doubted(tx: &mut Tx<'_>, shop: &str, resource: &str, now: i64) -> Result<bool, StoreError> {
+pub(crate) fn retry_doubted(tx: &mut Tx<'_>, shop: &str, resource: &str, now: Timestamp) -> Result<bool, StoreError> {
     let prefix = keyspace::parked_jobs_of(shop, resource);
     let mut found = Vec::new();
     for pair in tx.pairs(&prefix, &prefix) {
@@ -91,7 +90,7 @@ pub(crate) fn retry_doubted(tx: &mut Tx<'_>, shop: &str, resource: &str, now: i6
     Ok(found.len() == RETRIED_MAX)
 }
 
-pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Result<bool, StoreError> {
+pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: Timestamp) -> Result<bool, StoreError> {
     let key = keyspace::parked(id);
     let Some(bytes) = tx.get(&key)? else { return Ok(false) };
     let record: DeadLetter = decode("a parked record", &bytes)?;
@@ -123,7 +122,7 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: i64) -> Resu
 
 /// Requeues an entry that the sink refused, unless something newer is known by now: that is under way, in the sink, or
 /// parked itself, and must not be overwritten.
-pub(crate) fn requeue(tx: &mut Tx<'_>, head: EntryHead, sealed: &[u8], now: i64) -> Result<(), StoreError> {
+pub(crate) fn requeue(tx: &mut Tx<'_>, head: EntryHead, sealed: &[u8], now: Timestamp) -> Result<(), StoreError> {
     match head {
         EntryHead::Document(head) => detail::requeue(tx, head, sealed, now),
         EntryHead::Listing { shop, resource, id, no_longer_listed_at } => {
@@ -141,7 +140,7 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: EntryHead, sealed: &[u8], now: i64)
 }
 
 /// Retries the first of these, as many as one commit takes; returns the last one looked at, and how many still existed.
-pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<(u64, u64), StoreError> {
+pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: Timestamp) -> Result<(u64, u64), StoreError> {
     let (mut done, mut retried) = (0, 0);
     for parked in found {
         // Documents may be large, and one of any size must pass.
@@ -154,7 +153,7 @@ pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: i64) -> Result<
     Ok((done, retried))
 }
 
-pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: i64) -> Result<(), StoreError> {
+pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: Timestamp) -> Result<(), StoreError> {
     if let Some(run) = job.walk() {
         // Its run was deleted: the next walk reads the page.
         if runs::read(tx, run)?.is_none() {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Run, RunState};
+use crate::domain::{Run, RunState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::invariants;
 use crate::store::ops::parse_alert;
@@ -19,7 +19,7 @@ use crate::store::tx::transaction::Tx;
 pub(crate) fn update(
     tx: &mut Tx<'_>,
     id: Option<u64>,
-    now: i64,
+    now: Timestamp,
     change: impl FnOnce(&mut Run),
 ) -> Result<(), StoreError> {
     let Some(id) = id else { return Ok(()) };
@@ -96,7 +96,7 @@ impl RunCounts {
     }
 
     /// Writes them down, one record a run; part of the same transaction.
-    pub(crate) fn apply(self, tx: &mut Tx<'_>, now: i64) -> Result<(), StoreError> {
+    pub(crate) fn apply(self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
         for (id, counts) in self.0 {
             update(tx, Some(id), now, |run| {
                 run.fetched += counts.fetched;

@@ -7,8 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::domain::clock::millis;
-use crate::domain::{Failure, Job, Lease, StepOutput};
+use crate::domain::{Failure, Job, Lease, StepOutput, Timestamp};
 use crate::store::crypto::document_context;
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
@@ -46,7 +45,7 @@ fn settle(
     tx: &mut Tx<'_>,
     outputs: Vec<SealedOutput>,
     leases: &[Lease],
-    now: i64,
+    now: Timestamp,
     active: &SharedLeases,
 ) -> Result<Vec<Settled>, StoreError> {
     let current = lease::release(tx, active, leases.iter());
@@ -93,7 +92,7 @@ fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Resul
     Ok(is_known)
 }
 
-fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: i64) -> Result<(), StoreError> {
+fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: Timestamp) -> Result<(), StoreError> {
     match output {
         StepOutput::Page { lease, page, rule } => list_page::apply(tx, lease.job.kind, page, rule, now),
         StepOutput::PageSkipped { lease, reason, transient, next } => {
@@ -114,12 +113,12 @@ fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: i64
     }
 }
 
-fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> Result<(), StoreError> {
+fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: Timestamp) -> Result<(), StoreError> {
     match failure {
         Failure::Retry { after, error } => {
             stream_status::call_failed(tx, &job, &error, now)?;
             job.last_error = Some(error.text);
-            delay(tx, job, now.saturating_add(millis(after)), now)
+            delay(tx, job, now + after, now)
         }
         // The job stays in its place, as before the lease.
         Failure::Postpone { error } => {
@@ -139,7 +138,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: i64) -> R
     }
 }
 
-fn give_up(tx: &mut Tx<'_>, job: Job, parking: Parking, now: i64) -> Result<(), StoreError> {
+fn give_up(tx: &mut Tx<'_>, job: Job, parking: Parking, now: Timestamp) -> Result<(), StoreError> {
     let is_one_document = job.document().is_some() && !parking.cause.class.concerns_all_calls();
     if is_one_document && job.auto_retries == 0 {
         stream_status::document_unreadable(tx, &job, &parking.cause, now)?;

@@ -1,6 +1,6 @@
 //! Starting runs, and what follows when the walk of one ends.
 
-use crate::domain::{Cause, ListPage, Mode, Priority, Run, RunState, StreamId, Trigger};
+use crate::domain::{Cause, ListPage, Mode, Priority, Run, RunState, StreamId, Timestamp, Trigger};
 use crate::store::codec::encode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -58,7 +58,7 @@ pub(crate) fn fail(
     id: u64,
     stream: &StreamId,
     error: impl Into<Cause>,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     runs::leave(tx, stream);
     let Cause { class, text } = error.into();
@@ -80,7 +80,7 @@ pub(crate) fn begin(tx: &mut Tx<'_>, id: u64, stream: &StreamId) -> Result<(), S
 
 /// Starts the run that waited for this one's walk to end, and the walks of other streams that did, unless another walk
 /// of their resource is still under way: they follow that one.
-pub(crate) fn follow(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+pub(crate) fn follow(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreError> {
     if let Some(next) = run.next {
         run_progress::update(tx, Some(run.id), now, |run| run.next = None)?;
         if runs::read(tx, next)?.is_some_and(|next| next.state == RunState::Walking) {
@@ -104,7 +104,7 @@ pub(crate) fn start(
     wanted: &Start,
     mode: Mode,
     trigger: Trigger,
-    now: i64,
+    now: Timestamp,
 ) -> Result<Option<Started>, StoreError> {
     let stream = &wanted.stream;
     if !shops::is_known(tx, &stream.shop)? {

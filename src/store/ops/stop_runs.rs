@@ -3,7 +3,7 @@
 //! Their list jobs go; the details that they found stay queued, without keeping a run open. When the shop is active
 //! again its streams are walked again from their heads.
 
-use crate::domain::{CallKind, ErrorClass, Run, RunState, ShopState};
+use crate::domain::{CallKind, ErrorClass, Run, RunState, ShopState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
 use crate::store::ops::run_progress;
@@ -35,7 +35,7 @@ impl Store {
     }
 }
 
-fn stop(tx: &mut Tx<'_>, shop: &str, id: u64, now: i64) -> Result<(), StoreError> {
+fn stop(tx: &mut Tx<'_>, shop: &str, id: u64, now: Timestamp) -> Result<(), StoreError> {
     let Some(record) = shops::read(tx, shop)? else { return Ok(()) };
     let class = match record.shop.state {
         ShopState::Active => return Ok(()),

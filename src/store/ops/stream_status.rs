@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Cause, Checkpoint, Job, Run, StreamId, StreamStatus};
+use crate::domain::{Cause, Checkpoint, Job, Run, StreamId, StreamStatus, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::DocumentHead;
 use crate::store::error::StoreError;
@@ -46,7 +46,7 @@ pub(crate) fn run_starts(tx: &mut Tx<'_>, stream: &StreamId) -> Result<(), Store
 }
 
 /// Notes the end of a run; part of the transaction that ends it.
-pub(crate) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+pub(crate) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreError> {
     let before = read(tx, &run.stream)?;
     let mut status = before.clone();
     status.run_ended(run, now);
@@ -54,7 +54,7 @@ pub(crate) fn run_ended(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), Stor
 }
 
 /// Notes that a job's call failed, unless that is known.
-pub(crate) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
+pub(crate) fn call_failed(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: Timestamp) -> Result<(), StoreError> {
     change(tx, &job.stream(), |status| status.call_failed(job.kind.call(), cause, now))
 }
 
@@ -64,12 +64,17 @@ pub(crate) fn call_answered(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError
 }
 
 /// Notes that a detail call was answered with what cannot be read, for the first time for this document.
-pub(crate) fn document_unreadable(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: i64) -> Result<(), StoreError> {
+pub(crate) fn document_unreadable(tx: &mut Tx<'_>, job: &Job, cause: &Cause, now: Timestamp) -> Result<(), StoreError> {
     change(tx, &job.stream(), |status| status.document_unreadable(cause, now))
 }
 
 /// Notes that the sink refused a document.
-pub(crate) fn document_refused(tx: &mut Tx<'_>, of: &DocumentHead, reason: &str, now: i64) -> Result<(), StoreError> {
+pub(crate) fn document_refused(
+    tx: &mut Tx<'_>,
+    of: &DocumentHead,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     // A deleted shop keeps no record.
     if !shops::is_known(tx, &of.shop)? {
         return Ok(());

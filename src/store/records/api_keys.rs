@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use crate::domain::Timestamp;
 use crate::store::codec::{decode, encode};
 use crate::store::crypto::random_text;
 use crate::store::error::StoreError;
@@ -43,8 +44,8 @@ pub struct KeyRecord {
     pub scope: Scope,
     /// None: all shops.
     pub shops: Option<Vec<String>>,
-    pub created_at: i64,
-    pub expires_at: Option<i64>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
 }
 
 fn stored_under(key: &str) -> Vec<u8> {
@@ -61,7 +62,7 @@ impl Store {
         name: &str,
         scope: Scope,
         shops: Option<Vec<String>>,
-        expires_at: Option<i64>,
+        expires_at: Option<Timestamp>,
     ) -> Result<(KeyRecord, String), StoreError> {
         let text = format!("{PREFIX}{}", random_text(LETTERS)?);
         let record =

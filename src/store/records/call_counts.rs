@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Timestamp;
 use crate::domain::calls::{CallCounts, CallDay, CallStatus, CallTotal};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
@@ -25,7 +26,7 @@ pub const LOGIN_RULE: &str = "login";
 #[derive(Serialize, Deserialize)]
 struct CallsRecord {
     /// When the first of them was counted.
-    since: i64,
+    since: Timestamp,
     calls: CallCounts,
 }
 
@@ -33,9 +34,14 @@ fn key(day: u64, rule: &str) -> Vec<u8> {
     [keyspace::calls_of_day(day).as_slice(), rule.as_bytes()].concat()
 }
 
+/// The number of a day, from 1970.
+fn day_of(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millis().div_euclid(DAY_MS)).unwrap_or(EVER)
+}
+
 /// Adds calls to the records of their day and of all time.
-pub(crate) fn add(tx: &mut Tx<'_>, calls: &Calls, now: i64) -> Result<(), StoreError> {
-    let day = u64::try_from(now.div_euclid(DAY_MS)).unwrap_or(EVER).max(EVER + 1);
+pub(crate) fn add(tx: &mut Tx<'_>, calls: &Calls, now: Timestamp) -> Result<(), StoreError> {
+    let day = day_of(now).max(EVER + 1);
     for (rule, counts) in calls {
         for of in [EVER, day] {
             let key = key(of, rule);
@@ -115,14 +121,14 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn call_days(&self, days: u64) -> Result<Vec<CallDay>, StoreError> {
-        let today = u64::try_from(self.now().div_euclid(DAY_MS)).unwrap_or(EVER);
+        let today = day_of(self.now());
         let first = keyspace::calls_of_day(today.saturating_sub(days.saturating_sub(1)).max(EVER + 1));
         let mut found = Vec::new();
         for pair in self.0.kv.scan(keyspace::CALLS, &first) {
             let (key, bytes) = pair?;
             let Some((day, rule)) = day_and_rule(&key) else { continue };
             let CallsRecord { calls, .. } = decode("a count of calls", &bytes)?;
-            let day = i64::try_from(day).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
+            let day = Timestamp::from_millis(i64::try_from(day).unwrap_or(i64::MAX).saturating_mul(DAY_MS));
             found.push(CallDay { day, rule, counts: calls });
         }
         found.sort_by(|a, b| (b.day, &a.rule).cmp(&(a.day, &b.rule)));

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, Mode, Parked};
+use crate::domain::{Job, Mode, Parked, Timestamp};
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
@@ -94,7 +94,7 @@ pub(crate) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AutoRetry {
     pub(crate) parked: u64,
-    pub(crate) not_before: i64,
+    pub(crate) not_before: Timestamp,
     /// Of a page or a sweep: how far its walk was to go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) page_of: Option<Mode>,

@@ -4,8 +4,11 @@
 //! day, or earlier, the oldest first, when there are too many. A crash between a request and storing its response loses
 //! the response, not the change.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Timestamp;
 use crate::store::codec::{decode, encode, number};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -13,7 +16,7 @@ use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
 /// How long an answer is kept.
-const LIFE_MS: i64 = 86_400_000;
+const LIFE: Duration = Duration::from_secs(86_400);
 /// Answers kept at once.
 const KEPT_MAX: u64 = 10_000;
 /// Old ones removed in one transaction.
@@ -36,7 +39,7 @@ pub struct StoredResponse {
 
 #[derive(Serialize, Deserialize)]
 struct AnswerRecord {
-    at: i64,
+    at: Timestamp,
     answer: StoredResponse,
 }
 
@@ -44,22 +47,22 @@ fn key(name: &AnswerName) -> Vec<u8> {
     keyspace::answer(name)
 }
 
-fn order(at: i64, name: &AnswerName) -> Vec<u8> {
+fn order(at: Timestamp, name: &AnswerName) -> Vec<u8> {
     keyspace::answer_by_age(at, name)
 }
 
 /// Time and name of a place in the order.
-fn at_and_name(order: &[u8]) -> Option<(i64, AnswerName)> {
+fn at_and_name(order: &[u8]) -> Option<(Timestamp, AnswerName)> {
     let (at, name) = order.strip_prefix(keyspace::ANSWERS_BY_AGE)?.split_first_chunk::<8>()?;
-    Some((i64::try_from(u64::from_be_bytes(*at)).ok()?, name.try_into().ok()?))
+    Some((keyspace::time_of(u64::from_be_bytes(*at))?, name.try_into().ok()?))
 }
 
 fn context(name: &AnswerName) -> String {
     name.iter().fold("answer ".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-fn is_over(at: i64, now: i64) -> bool {
-    now.abs_diff(at) >= LIFE_MS.unsigned_abs()
+fn is_over(at: Timestamp, now: Timestamp) -> bool {
+    now.abs_diff(at) >= LIFE
 }
 
 impl Store {
@@ -121,7 +124,7 @@ fn count(tx: &Tx<'_>) -> Result<u64, StoreError> {
 }
 
 /// Removes expired responses, and the oldest of too many; `count` is how many are stored.
-fn remove_old(tx: &mut Tx<'_>, now: i64, mut count: u64) -> Result<(), StoreError> {
+fn remove_old(tx: &mut Tx<'_>, now: Timestamp, mut count: u64) -> Result<(), StoreError> {
     for (place, _) in tx.scan(keyspace::ANSWERS_BY_AGE, keyspace::ANSWERS_BY_AGE, REMOVED_AT_ONCE)? {
         let Some((at, name)) = at_and_name(&place) else { continue };
         if !is_over(at, now) && count <= KEPT_MAX {

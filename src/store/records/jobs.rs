@@ -1,8 +1,10 @@
 //! Delayed jobs (`w`): retries after a failure, and planned re-reads.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, JobKind, Priority};
+use crate::domain::{Job, JobKind, Priority, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
@@ -24,7 +26,7 @@ pub(crate) fn new_job(
 }
 
 /// How far ahead the clock must have been for a planned re-read to get another date.
-pub(crate) const CLOCK_AHEAD_MS: i64 = 2 * 60 * 60 * 1000;
+pub(crate) const CLOCK_AHEAD: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// A delayed job as stored.
 #[derive(Serialize, Deserialize)]
@@ -33,11 +35,11 @@ pub(crate) struct DelayedJob {
     pub(crate) job: Job,
     /// When it was delayed.
     #[serde(default)]
-    pub(crate) since: i64,
+    pub(crate) since: Timestamp,
 }
 
 /// Delays a job until `due`.
-pub(crate) fn delay(tx: &mut Tx<'_>, job: Job, due: i64, now: i64) -> Result<(), StoreError> {
+pub(crate) fn delay(tx: &mut Tx<'_>, job: Job, due: Timestamp, now: Timestamp) -> Result<(), StoreError> {
     let waiter = DelayedJob { job, since: now };
     tx.put(DueJob { due, seq: waiter.job.seq }.key(), encode("a job", &waiter)?);
     tx.count(Counter::Waiting, 1);
@@ -67,7 +69,7 @@ pub(crate) fn undelay(tx: &mut Tx<'_>, at: DueJob) -> Result<Option<Job>, StoreE
 }
 
 impl Store {
-    pub(crate) fn next_due(&self) -> Result<Option<i64>, StoreError> {
+    pub(crate) fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let first = self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).next().transpose()?;
         Ok(first.and_then(|(key, _)| DueJob::of_key(&key)).map(|job| job.due))
     }

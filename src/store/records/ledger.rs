@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::StreamId;
+use crate::domain::{StreamId, Timestamp};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
@@ -15,7 +15,7 @@ pub(crate) struct RowNote {
     #[serde(rename = "h")]
     pub(crate) hash: u64,
     #[serde(rename = "f")]
-    pub(crate) first_listed_at: i64,
+    pub(crate) first_listed_at: Timestamp,
     /// The last full walk that saw it.
     #[serde(rename = "s")]
     pub(crate) seen: u64,
@@ -24,10 +24,10 @@ pub(crate) struct RowNote {
     pub(crate) pass: u32,
     /// Its own time, from the list.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) time: Option<i64>,
+    pub(crate) time: Option<Timestamp>,
     /// Since when full walks no longer see it.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gone_at: Option<i64>,
+    pub(crate) gone_at: Option<Timestamp>,
     /// Digest of another row with the same id, which a later page of the list shows.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub(crate) other: Option<u64>,
@@ -38,7 +38,7 @@ pub(crate) struct RowNote {
 
 impl Default for RowNote {
     fn default() -> RowNote {
-        let (hash, first_listed_at, seen, pass) = (0, 0, 0, first_pass());
+        let (hash, first_listed_at, seen, pass) = (0, Timestamp::EPOCH, 0, first_pass());
         RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
     }
 }
@@ -57,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn first_listed_at(&self, stream: &StreamId, id: &str) -> Result<Option<i64>, StoreError> {
+    pub fn first_listed_at(&self, stream: &StreamId, id: &str) -> Result<Option<Timestamp>, StoreError> {
         let bytes = self.0.kv.get(&keyspace::row(stream, id))?;
         Ok(bytes.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?.map(|note| note.first_listed_at))
     }
@@ -98,7 +98,7 @@ pub(crate) struct DocumentNote {
     #[serde(rename = "v")]
     pub(crate) version: u64,
     #[serde(rename = "f")]
-    pub(crate) fetched_at: i64,
+    pub(crate) fetched_at: Timestamp,
     /// The delayed job that reads it again. None: final.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub(crate) refresh: Option<DueJob>,
@@ -114,7 +114,7 @@ pub(crate) struct DocumentNote {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedRows {
     /// The own time of each row that is listed; none where the list has none.
-    pub times: Vec<Option<i64>>,
+    pub times: Vec<Option<Timestamp>>,
     /// Rows whose document may still change, so that a full walk on request reads it again.
     pub may_change: u64,
     /// Documents whose planned read is due.

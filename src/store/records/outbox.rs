@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{Checkpoint, Entry, StreamId};
+use crate::domain::{Checkpoint, Entry, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::large_values::PART_BYTES;
 use crate::store::entry::{DocumentHead, EntryHead};
@@ -119,7 +119,7 @@ pub(crate) fn document_ids(record: &[u8], shop: &str, resource: &str) -> Result<
 }
 
 /// Adds an entry, new or one that was taken out before; its version, which is its place too.
-pub(crate) fn append(tx: &mut Tx<'_>, head: &EntryHead, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
+pub(crate) fn append(tx: &mut Tx<'_>, head: &EntryHead, sealed: &[u8], now: Timestamp) -> Result<u64, StoreError> {
     let version = tx.next_version(now)?;
     add(tx, version, &StoredEntry { version, head: &encode("an outbox entry", head)?, sealed })?;
     Ok(version)
@@ -132,7 +132,7 @@ pub(crate) fn append_version(
     version: u64,
     head: &EntryHead,
     sealed: &[u8],
-    now: i64,
+    now: Timestamp,
 ) -> Result<u64, StoreError> {
     let place = tx.next_version(now)?;
     add(tx, place, &StoredEntry { version, head: &encode("an outbox entry", head)?, sealed })
@@ -172,7 +172,12 @@ pub(crate) fn resources(record: &[u8]) -> Result<Vec<(String, String)>, StoreErr
 }
 
 /// Adds a document; returns its version.
-pub(crate) fn append_document(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: i64) -> Result<u64, StoreError> {
+pub(crate) fn append_document(
+    tx: &mut Tx<'_>,
+    head: DocumentHead,
+    sealed: &[u8],
+    now: Timestamp,
+) -> Result<u64, StoreError> {
     append(tx, &EntryHead::Document(head), sealed, now)
 }
 
@@ -180,8 +185,8 @@ pub(crate) fn append_listing(
     tx: &mut Tx<'_>,
     stream: &StreamId,
     id: &str,
-    gone_at: Option<i64>,
-    now: i64,
+    gone_at: Option<Timestamp>,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let (shop, resource) = (stream.shop.clone(), stream.resource.clone());
     append(tx, &EntryHead::Listing { shop, resource, id: id.to_owned(), no_longer_listed_at: gone_at }, &[], now)?;
@@ -192,18 +197,18 @@ pub(crate) fn append_checkpoint(
     tx: &mut Tx<'_>,
     stream: &StreamId,
     checkpoint: &Checkpoint,
-    now: i64,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     append(tx, &EntryHead::Checkpoint { stream: stream.clone(), checkpoint: checkpoint.clone() }, &[], now)?;
     Ok(())
 }
 
-pub(crate) fn append_shop(tx: &mut Tx<'_>, shop: &str, now: i64) -> Result<(), StoreError> {
+pub(crate) fn append_shop(tx: &mut Tx<'_>, shop: &str, now: Timestamp) -> Result<(), StoreError> {
     append(tx, &EntryHead::Shop { shop: shop.to_owned() }, &[], now)?;
     Ok(())
 }
 
-pub(crate) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now: i64) -> Result<(), StoreError> {
+pub(crate) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now: Timestamp) -> Result<(), StoreError> {
     append(tx, &EntryHead::ShopDeleted { shop: shop.to_owned(), purge }, &[], now)?;
     Ok(())
 }

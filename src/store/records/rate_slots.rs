@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::clock::millis;
+use crate::domain::Timestamp;
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -20,8 +20,8 @@ use crate::store::tx::transaction::Tx;
 /// A pause, by the wall clock. Its length bounds what is left of it, should the clock have been set back.
 #[derive(Serialize, Deserialize)]
 struct Pause {
-    until: i64,
-    length_ms: i64,
+    until: Timestamp,
+    length_ms: u64,
 }
 
 pub(crate) fn put(tx: &mut Tx<'_>, account: &str, rule: &str, occupied: u32) {
@@ -113,12 +113,12 @@ impl Store {
     /// The engine's errors.
     pub async fn save_pause(&self, account: &str, rule: &str, length: Duration) -> Result<(), StoreError> {
         let key = keyspace::pause(account, rule);
-        let length_ms = millis(length);
+        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let (now, known) = (self.now(), self.pause_left(account, rule)?);
         if known >= length {
             return Ok(());
         }
-        let pause = encode("a pause", &Pause { until: now.saturating_add(length_ms), length_ms })?;
+        let pause = encode("a pause", &Pause { until: now + length, length_ms })?;
         self.transact(move |tx| {
             tx.put(key, pause);
             Ok(())
@@ -133,7 +133,6 @@ impl Store {
     pub fn pause_left(&self, account: &str, rule: &str) -> Result<Duration, StoreError> {
         let Some(bytes) = self.0.kv.get(&keyspace::pause(account, rule))? else { return Ok(Duration::ZERO) };
         let Pause { until, length_ms } = decode("a pause", &bytes)?;
-        let left = until.saturating_sub(self.now()).clamp(0, length_ms.max(0));
-        Ok(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        Ok(until.since(self.now()).min(Duration::from_millis(length_ms)))
     }
 }

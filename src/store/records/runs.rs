@@ -1,6 +1,8 @@
 //! Runs, their indexes, and which run walks a stream.
 
-use crate::domain::{Run, RunState, StreamId};
+use std::time::Duration;
+
+use crate::domain::{Run, RunState, StreamId, Timestamp};
 use crate::store::codec::{decode, encode, number};
 use crate::store::engine::kv::Kv;
 use crate::store::error::StoreError;
@@ -75,7 +77,7 @@ impl Store {
 pub(crate) const KEPT_OF_STREAM: usize = 200;
 
 /// Runs that need attention are kept at least so long.
-pub(crate) const ATTENTION_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+pub(crate) const ATTENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Old runs looked at when one starts.
 pub(crate) const LOOKED_AT: usize = 64;
@@ -162,15 +164,15 @@ pub(crate) fn delete_if_unneeded(
 }
 
 /// Jobs of the run are still to come, or people may want to look at it.
-pub(crate) fn is_needed(run: &Run, now: i64) -> bool {
+pub(crate) fn is_needed(run: &Run, now: Timestamp) -> bool {
     let needs_attention =
         run.parked > 0 || matches!(run.state, RunState::Failed | RunState::Unproved | RunState::Stopped);
     let ended = run.ended_at.unwrap_or(run.started_at);
-    run.pending() > 0 || (needs_attention && ended > now.saturating_sub(ATTENTION_MS))
+    run.pending() > 0 || (needs_attention && ended > now - ATTENTION)
 }
 
 /// Deletes old runs of a stream of which one starts; a bounded step.
-pub(crate) fn trim_stream(tx: &mut Tx<'_>, run: &Run, now: i64) -> Result<(), StoreError> {
+pub(crate) fn trim_stream(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreError> {
     let own = by_stream(run);
     let Some(prefix) = own.len().checked_sub(8).and_then(|length| own.get(..length)) else { return Ok(()) };
     let found = tx.scan(prefix, prefix, KEPT_OF_STREAM + LOOKED_AT)?;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Shop, ShopId, ShopState};
+use crate::domain::{Shop, ShopId, ShopState, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::crypto::SealKey;
 use crate::store::error::StoreError;
@@ -36,7 +36,7 @@ pub(crate) struct ShopRecord {
 struct TokenRecord {
     shop: ShopId,
     sealed: String,
-    expires_at: i64,
+    expires_at: Timestamp,
 }
 
 impl ShopRecord {
@@ -187,7 +187,7 @@ impl Store {
     }
 
     /// The kept token of a client id and when it ends (wall clock). None: none, or unreadable.
-    pub fn token(&self, client_id: &str) -> Option<(SecretString, i64)> {
+    pub fn token(&self, client_id: &str) -> Option<(SecretString, Timestamp)> {
         let bytes = self.0.kv.get(&keyspace::token(client_id)).ok()??;
         let record: TokenRecord = decode("a token", &bytes).ok()?;
         let sealed = STANDARD.decode(&record.sealed).ok()?;
@@ -199,7 +199,12 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn save_token(&self, client_id: &str, token: &SecretString, expires_at: i64) -> Result<(), StoreError> {
+    pub async fn save_token(
+        &self,
+        client_id: &str,
+        token: &SecretString,
+        expires_at: Timestamp,
+    ) -> Result<(), StoreError> {
         let Some(shop) = self.0.kv.get(&keyspace::client(client_id))? else { return Ok(()) };
         let shop = String::from_utf8_lossy(&shop).into_owned();
         let sealed = self.shop_key(&shop)?.seal(&token_context(&shop), token.expose_secret().as_bytes())?;

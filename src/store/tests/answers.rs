@@ -1,6 +1,6 @@
 //! Answers that are kept for who asks again.
 
-use super::{DAY, NOW, fixture};
+use super::{DAY, MS, NOW, fixture};
 use crate::store::StoredResponse;
 
 fn answer(body: &str) -> StoredResponse {
@@ -17,14 +17,14 @@ async fn an_answer_is_kept_for_a_day_and_sealed() {
     for pair in f.kv.scan(b"", b"") {
         assert!(!String::from_utf8_lossy(&pair.unwrap().1).contains("canary"));
     }
-    f.clock.set(NOW + DAY - 1);
+    f.clock.set(NOW + DAY - MS);
     f.store.forget_answers().await.unwrap();
     assert!(f.store.saved_response(&one).unwrap().is_some());
     f.clock.set(NOW + DAY);
     assert_eq!(f.store.saved_response(&one).unwrap(), None);
     // The name is free again, and its new answer outlives the removal of the old one.
     f.store.save_response(one, answer("new")).await.unwrap();
-    f.clock.set(NOW + DAY + 1);
+    f.clock.set(NOW + DAY + MS);
     f.store.forget_answers().await.unwrap();
     assert_eq!(f.store.saved_response(&one).unwrap(), Some(answer("new")));
     f.clock.set(NOW + 2 * DAY);
@@ -39,7 +39,7 @@ async fn an_answer_is_kept_for_a_day_and_sealed() {
 async fn the_oldest_of_too_many_go_first() {
     let f = fixture().await;
     let keep = async |number: u8| {
-        f.clock.set(NOW + i64::from(number));
+        f.clock.set(NOW + u32::from(number) * MS);
         f.store.save_response([number; 32], answer("x")).await.unwrap();
     };
     let there = |number: u8| f.store.saved_response(&[number; 32]).unwrap().is_some();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Fixture, NOW, detail, fixture, new_shop, page};
+use super::{DAY, Fixture, NOW, SECOND, detail, fixture, new_shop, page};
 use crate::domain::{CallKind, Mode, Next, Page, Rejected, ShopState};
 use crate::store::keyspace;
 use crate::store::{SealKey, Settled, Store};
@@ -62,11 +62,11 @@ async fn a_pause_that_was_asked_for_is_kept_by_the_wall_clock_and_never_grows() 
     f.store.save_pause("client-1", "GET /things", Duration::from_secs(60)).await.unwrap();
     f.store.save_pause("client-1", "GET /things", Duration::from_secs(5)).await.unwrap();
     assert_eq!(left(), 60, "a shorter wish does not shorten it");
-    f.clock.set(NOW + 45_000);
+    f.clock.set(NOW + 45 * SECOND);
     assert_eq!(left(), 15);
-    f.clock.set(NOW - 86_400_000);
+    f.clock.set(NOW - DAY);
     assert_eq!(left(), 60, "a clock that was set back does not lengthen it");
-    f.clock.set(NOW + 60_000);
+    f.clock.set(NOW + 60 * SECOND);
     assert_eq!(left(), 0);
     assert_eq!(f.store.pause_left("client-1", "GET /things/*").unwrap(), Duration::ZERO);
     f.store.forget_occupied("client-1", "GET /things", || true).await.unwrap();
@@ -98,7 +98,7 @@ async fn rows_that_cannot_be_followed_are_counted_and_parked_once() {
 async fn the_first_time_of_a_row_stays_its_first() {
     let f = fixture().await;
     assert_eq!(f.store.first_listed_at(&f.stream, "1").unwrap(), None);
-    for (now, hash) in [(NOW, 1), (NOW + 5_000, 1), (NOW + 9_000, 2)] {
+    for (now, hash) in [(NOW, 1), (NOW + 5 * SECOND, 1), (NOW + 9 * SECOND, 2)] {
         f.clock.set(now);
         f.start(Mode::Full).await;
         f.page(&[("1", hash, 0)], Next::End).await;

@@ -2,23 +2,26 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use secrecy::SecretString;
 
 use crate::domain::{
     CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
-    NotFound, Page, Row, StepOutput, StreamId, Trigger, WalkRule,
+    NotFound, Page, Row, StepOutput, StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
 use crate::store::{NewShop, Queue, SealKey, Settled, Store, StoreError};
 
-pub(super) const HOUR: i64 = 3_600_000;
-pub(super) const DAY: i64 = 24 * HOUR;
-pub(super) const NOW: i64 = 1_790_000_000_000;
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 pub(super) const RULE: WalkRule =
-    WalkRule { newest_first: true, overlap_ms: DAY, news_are_partial: false, endpoint: Some(0) };
+    WalkRule { newest_first: true, overlap: DAY, news_are_partial: false, endpoint: Some(0) };
 
 pub(super) struct Fixture {
     pub(super) store: Store,
@@ -138,7 +141,7 @@ pub(super) fn page(rows: &[(&str, u64, i64)], next: Next) -> Page {
             id: (*id).into(),
             hash: *hash,
             legacy: None,
-            time: Some(NOW - days * DAY),
+            time: Some(Timestamp::from_millis(NOW.as_millis() - days * 86_400_000)),
             body: None,
         })
         .collect();
@@ -146,9 +149,9 @@ pub(super) fn page(rows: &[(&str, u64, i64)], next: Next) -> Page {
     Page { rows, rejected: Vec::new(), digest, next, doubt: None }
 }
 
-pub(super) fn detail(id: &str, refresh_after_ms: Option<i64>) -> FetchedDocument {
+pub(super) fn detail(id: &str, refresh_after: Option<Duration>) -> FetchedDocument {
     let body = format!("{{\"id\":\"{id}\",\"name\":\"canary-name\"}}");
-    FetchedDocument { body: Bytes::from(body), hash: 7, refresh_after_ms }
+    FetchedDocument { body: Bytes::from(body), hash: 7, refresh_after }
 }
 
 pub(super) const MORE: Next = Next::More { cursor: None };

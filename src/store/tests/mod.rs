@@ -32,8 +32,8 @@ use crate::domain::{
     CallKind, Clock, Entry, Failure, ListParams, Mode, Next, Page, Rejected, RunState, StreamId, Trigger,
 };
 use fixture::{
-    Answer, DAY, Fixture, Gone, HOUR, MORE, NOW, RULE, detail, document_id, fixture, new_shop, page, reopen, reopened,
-    sweep,
+    Answer, DAY, Fixture, Gone, HOUR, MORE, MS, NOW, RULE, SECOND, detail, document_id, fixture, new_shop, page,
+    reopen, reopened, sweep,
 };
 
 #[tokio::test]
@@ -115,8 +115,8 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     let retry = Failure::Retry { after: Duration::from_secs(1), error: "503".into() };
     f.settle(lease, retry).await;
     assert_eq!(f.store.counters().unwrap().retrying_jobs, 1);
-    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000));
-    f.clock.set(NOW + 1000);
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + SECOND));
+    f.clock.set(NOW + SECOND);
     assert_eq!(f.store.promote().await.unwrap(), None);
     let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     assert_eq!(lease.attempt, 2);
@@ -239,12 +239,12 @@ async fn a_planned_re_read_replaces_the_one_before_and_unchanged_content_is_not_
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     let lease = f.lease(CallKind::Detail, 1).await.remove(0);
-    f.settle(lease, detail("1", Some(60_000))).await;
+    f.settle(lease, detail("1", Some(60 * SECOND))).await;
     f.drain().await;
-    f.clock.set(NOW + 60_000);
+    f.clock.set(NOW + 60 * SECOND);
     f.store.promote().await.unwrap();
     let lease = f.lease(CallKind::Detail, 1).await.remove(0);
-    f.settle(lease, detail("1", Some(60_000))).await;
+    f.settle(lease, detail("1", Some(60 * SECOND))).await;
     assert!(f.drain().await.is_empty(), "same content");
     assert_eq!(f.store.counters().unwrap().waiting_jobs, 1);
     f.start(Mode::Incremental).await;
@@ -259,8 +259,8 @@ async fn a_planned_re_read_replaces_the_one_before_and_unchanged_content_is_not_
 async fn versions_rise_even_when_the_clock_falls_back() {
     let f = fixture().await;
     let mut versions = Vec::new();
-    for (step, id) in ["1", "2", "3"].into_iter().enumerate() {
-        f.clock.set(NOW - DAY * i64::try_from(step).unwrap());
+    for (step, id) in [(0, "1"), (1, "2"), (2, "3")] {
+        f.clock.set(NOW - DAY * step);
         f.start(Mode::Full).await;
         f.page(&[(id, 1, 0)], Next::End).await;
         f.read_details().await;
@@ -277,7 +277,7 @@ async fn versions_rise_even_when_the_clock_falls_back() {
 #[tokio::test]
 async fn no_secret_is_in_the_engine_in_clear() {
     let f = fixture().await;
-    f.store.save_token("client-1", &SecretString::from("canary-token"), NOW + 1000).await.unwrap();
+    f.store.save_token("client-1", &SecretString::from("canary-token"), NOW + SECOND).await.unwrap();
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
@@ -292,7 +292,7 @@ async fn no_secret_is_in_the_engine_in_clear() {
         }
     }
     let (token, ends) = f.store.token("client-1").unwrap();
-    assert_eq!((token.expose_secret(), ends), ("canary-token", NOW + 1000));
+    assert_eq!((token.expose_secret(), ends), ("canary-token", NOW + SECOND));
     assert_eq!(f.store.secrets(&f.stream.shop).unwrap().client_secret.expose_secret(), "canary-secret");
     assert_eq!(f.store.archived("things", None, None, 10).unwrap().documents.len(), 1);
 }

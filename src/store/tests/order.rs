@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
+use super::{DAY, Fixture, MORE, MS, NOW, SECOND, detail, document_id, fixture};
 use crate::domain::{
     CallKind, Entry, Failure, FetchedDocument, Lease, ListParams, Mode, Next, Page, Rejected, RunState, StreamId,
     Trigger,
@@ -134,7 +134,7 @@ async fn what_was_parked_while_the_api_was_away_comes_back_by_itself_ever_less_o
     f.page(&[("2", 1, 9), ("1", 1, 9)], Next::End).await;
     park(&f, true).await;
     park(&f, false).await;
-    let minute = |minutes: u64| f.clock.set(NOW + i64::try_from(minutes).unwrap() * 60_000);
+    let minute = |minutes: u32| f.clock.set(NOW + minutes * 60 * SECOND);
     let revived = async || {
         f.start(Mode::Incremental).await;
         f.page(&[("2", 1, 9)], MORE).await;
@@ -310,8 +310,8 @@ async fn a_re_read_that_went_behind_can_still_be_taken_back() {
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     let lease = f.lease(CallKind::Detail, 1).await.remove(0);
-    f.settle(lease, detail("1", Some(5))).await;
-    f.clock.set(NOW + 5);
+    f.settle(lease, detail("1", Some(5 * MS))).await;
+    f.clock.set(NOW + 5 * MS);
     f.store.promote().await.unwrap();
     for _ in 0..2 {
         let again = f.lease(CallKind::Detail, 1).await.remove(0);

@@ -223,7 +223,7 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     f.page(&[("1", 2, 0), ("2", 1, 0)], Next::End).await;
     let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     assert_eq!(document_id(&lease), "1");
-    f.settle(lease, FetchedDocument { body: Bytes::from_static(b"{}"), hash: 8, refresh_after_ms: None }).await;
+    f.settle(lease, FetchedDocument { body: Bytes::from_static(b"{}"), hash: 8, refresh_after: None }).await;
     f.drain().await;
     assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 2);
     let documents = f.drain().await.into_iter().filter_map(|entry| match entry {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answer, DAY, Fixture, NOW, detail, document_id, fixture};
+use super::{Answer, DAY, Fixture, MS, NOW, SECOND, detail, document_id, fixture};
 use crate::domain::{CallKind, Failure, FetchedDocument, Lease, Mode, Next, StepOutput, Trigger};
 use crate::store::keyspace::texts;
 use crate::store::{SealKey, Settled, Store};
@@ -61,13 +61,13 @@ async fn a_job_that_comes_back_alone_takes_no_other_with_it() {
         let retry = Failure::Retry { after: Duration::from_millis(after), error: "503".into() };
         f.settle(lease, retry).await;
         // The first ones come back while the others still stand in their record.
-        f.clock.set(NOW + 1500);
+        f.clock.set(NOW + 1500 * MS);
         f.store.promote().await.unwrap();
         if after == 1000 {
             assert_eq!(f.store.counters().unwrap().ready_jobs, 3);
         }
     }
-    f.clock.set(NOW + 4000);
+    f.clock.set(NOW + 4 * SECOND);
     f.store.promote().await.unwrap();
     let mut ids = f.read_details().await;
     ids.sort();
@@ -132,13 +132,17 @@ async fn a_clock_that_is_set_back_keeps_no_retry_waiting() {
     f.clock.set(NOW + DAY);
     let reread = detail("2", Some(DAY)).to(leases.remove(0));
     f.store.settle(vec![reread, leases.remove(0).failed(retry(2))]).await.unwrap();
-    f.clock.set(NOW + 1000);
+    f.clock.set(NOW + SECOND);
     f.store.repair_delays().await.unwrap();
-    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3000), "its pause of two seconds starts over");
-    f.clock.set(NOW + 3000);
-    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 5000), "the one from before keeps its time");
-    f.clock.set(NOW + 5000);
-    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 1000 + DAY), "a day from then on, as the planned re-read");
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 3 * SECOND), "its pause of two seconds starts over");
+    f.clock.set(NOW + 3 * SECOND);
+    assert_eq!(f.store.promote().await.unwrap(), Some(NOW + 5 * SECOND), "the one from before keeps its time");
+    f.clock.set(NOW + 5 * SECOND);
+    assert_eq!(
+        f.store.promote().await.unwrap(),
+        Some(NOW + SECOND + DAY),
+        "a day from then on, as the planned re-read"
+    );
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.retrying_jobs), (2, 1, 0));
     // Its document knows the new date: a read on request takes the planned one back.
@@ -154,7 +158,7 @@ async fn a_look_through_large_archived_documents_ends_early_and_the_next_goes_on
     let ids = numbered_page(&f, 5).await;
     for lease in f.lease(CallKind::Detail, 5).await {
         let body = format!("\"{}\"", "x".repeat(6 << 20)).into();
-        f.settle(lease, FetchedDocument { body, hash: 7, refresh_after_ms: None }).await;
+        f.settle(lease, FetchedDocument { body, hash: 7, refresh_after: None }).await;
     }
     while let positions @ [_, ..] = f.store.outbox_positions(100, 1).unwrap().as_slice() {
         f.store.archive(positions.to_vec()).await.unwrap();

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::faulty::Faulty;
 use super::{NOW, fixture};
-use crate::domain::{Clock, ListParams, Mode, Next, Run, RunState, StreamId, Trigger};
+use crate::domain::{Clock, ListParams, Mode, Next, Run, RunState, StreamId, Timestamp, Trigger};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
@@ -18,7 +19,7 @@ use crate::store::records::runs;
 use crate::store::tx::committer::run_once;
 use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx};
 
-const DAY: i64 = 24 * 60 * 60 * 1000;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// One of six streams of two shops.
 fn stream(number: u8) -> StreamId {
@@ -208,7 +209,7 @@ async fn old_runs_go_in_the_background_and_those_that_are_needed_stay() {
     let now = f.clock.now();
     f.store
         .transact(move |tx| {
-            plant(tx, 1_200, 0, |run| run.ended_at = Some(0))?;
+            plant(tx, 1_200, 0, |run| run.ended_at = Some(Timestamp::EPOCH))?;
             // Of another stream: long ago, lately, with something parked, with details to come, and open.
             plant(tx, 10, 1, |run| (run.state, run.ended_at) = (RunState::Failed, Some(now - 31 * DAY)))?;
             plant(tx, 10, 1, |run| (run.state, run.ended_at) = (RunState::Unproved, Some(now - 29 * DAY)))?;

@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{NOW, detail, fixture, new_shop};
+use super::{NOW, SECOND, detail, fixture, new_shop};
 use crate::domain::{CallKind, Entry, Mode, Next, ShopState};
 use crate::store::keyspace::texts;
 use crate::store::{Settled, ShopChange, StoreError};
@@ -11,7 +11,7 @@ use crate::store::{Settled, ShopChange, StoreError};
 async fn a_client_id_registers_once_and_its_secret_rotates() {
     let f = fixture().await;
     assert_eq!(f.store.create_shop(new_shop("client-1")).await.unwrap_err(), StoreError::DuplicateClient);
-    f.store.save_token("client-1", &SecretString::from("old"), NOW + 1000).await.unwrap();
+    f.store.save_token("client-1", &SecretString::from("old"), NOW + SECOND).await.unwrap();
     let change = ShopChange {
         client_secret: Some(SecretString::from("new")),
         state: Some(ShopState::Paused),
@@ -30,7 +30,7 @@ async fn a_purged_shop_leaves_nothing_and_a_result_on_its_way_is_dropped() {
     f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;
     let mut leases = f.lease(CallKind::Detail, 2).await;
-    f.settle(leases.remove(0), detail("2", Some(1000))).await;
+    f.settle(leases.remove(0), detail("2", Some(SECOND))).await;
     assert!(f.store.delete_shop(&f.stream.shop, true).await.unwrap());
     assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::LeaseLost);
     let entries = f.drain().await;

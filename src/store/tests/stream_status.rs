@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{DAY, Fixture, MORE, NOW, detail, document_id, fixture};
+use super::{DAY, Fixture, MORE, NOW, SECOND, detail, document_id, fixture};
 use crate::domain::{
     CallKind, Cause, Checkpoint, Entry, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus,
 };
@@ -102,14 +102,14 @@ async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     let f = fixture().await;
     f.start(Mode::Full).await;
     f.fails(CallKind::List, unavailable("503 once")).await;
-    f.clock.set(NOW + 1000);
+    f.clock.set(NOW + SECOND);
     f.fails(CallKind::List, unavailable("503 twice")).await;
     let trouble = f.status().list_trouble.unwrap();
     assert_eq!((trouble.since, trouble.cause.text.as_str()), (NOW, "503 once"), "what is known is not written again");
     f.page(&[("1", 1, 0)], Next::End).await;
     assert_eq!((f.status().list_trouble, f.status().last_success_at), (None, None), "its details are still to come");
     f.read_details().await;
-    assert_eq!(f.status().last_success_at, Some(NOW + 1000));
+    assert_eq!(f.status().last_success_at, Some(NOW + SECOND));
     f.clock.set(NOW + DAY);
     f.start(Mode::Full).await;
     let given_up = Failure::Park { reason: Cause::new(ErrorClass::Forbidden, "403"), transient: true };
@@ -118,7 +118,7 @@ async fn calls_that_fail_are_recorded_once_and_the_end_of_a_run_is() {
     assert_eq!((status.failures, status.failing_since), (1, Some(NOW + DAY)));
     let error = status.last_error.unwrap();
     assert_eq!((error.class, error.text.as_str()), (ErrorClass::Forbidden, "page 1 was given up: 403"));
-    assert_eq!(status.last_success_at, Some(NOW + 1000));
+    assert_eq!(status.last_success_at, Some(NOW + SECOND));
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn a_page_that_waits_for_another_try_goes_with_its_run() {
     assert_eq!(f.state(run), RunState::Stopped);
     assert_eq!(f.status().list_trouble, None);
     f.store.update_shop(&f.stream.shop, paused(ShopState::Active)).await.unwrap();
-    f.clock.set(NOW + 60_000);
+    f.clock.set(NOW + 60 * SECOND);
     f.store.promote().await.unwrap();
     let counters = f.store.counters().unwrap();
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.retrying_jobs), (0, 0, 0));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::order::with_unreadable;
-use super::{Answer, Fixture, Gone, MORE, NOW, RULE, detail, document_id, fixture, page, sweep};
+use super::{Answer, Fixture, Gone, MORE, MS, NOW, RULE, SECOND, detail, document_id, fixture, page, sweep};
 use crate::domain::{
     CallKind, Entry, Failure, JobKind, ListParams, Mode, Next, Priority, Run, RunState, StepOutput, StreamId, Trigger,
     WalkRule,
@@ -283,7 +283,7 @@ async fn a_first_walk_that_finds_nothing_looks_again() {
     assert_eq!(f.read_details().await, ["1"]);
     assert_eq!(f.store.run(run).unwrap().unwrap().pass.number, 2);
     let walked = f.store.checkpoint(&f.stream).unwrap();
-    f.clock.set(NOW + 1);
+    f.clock.set(NOW + MS);
     f.start(Mode::Incremental).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     assert_eq!(f.store.checkpoint(&f.stream).unwrap().walked_before, walked.walked_at);
@@ -316,7 +316,7 @@ async fn a_document_that_was_read_by_a_clock_that_was_ahead_is_read_again() {
     // Its age was judged to be past all changes.
     f.clock.set(NOW + 40 * super::DAY);
     assert_eq!(f.read_details().await.len(), 2);
-    f.clock.set(NOW + 1000);
+    f.clock.set(NOW + SECOND);
     for expected in [vec!["2", "1"], vec![]] {
         f.start(Mode::Full).await;
         f.page(&[("2", 1, 0), ("1", 1, 0)], Next::End).await;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::store::crypto::SealKey;
 use crate::store::engine::kv::{self, Kv};
 use crate::store::error::StoreError;
@@ -126,7 +126,7 @@ impl Store {
         self.0.kv.size()
     }
 
-    pub(crate) fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
 }

@@ -1,5 +1,6 @@
 //! Sequences: numbers that rise over restarts, for ids and for versions of documents.
 
+use crate::domain::Timestamp;
 use crate::store::codec::number;
 use crate::store::engine::kv::Kv;
 use crate::store::error::StoreError;
@@ -32,9 +33,9 @@ impl Tx<'_> {
 
     /// The next version: microseconds of the wall clock, or one more than the last if the clock fell
     /// back. Rises over restarts, and over a lost store as long as the clock did not go back.
-    pub(crate) fn next_version(&mut self, now: i64) -> Result<u64, StoreError> {
+    pub(crate) fn next_version(&mut self, now: Timestamp) -> Result<u64, StoreError> {
         let key = VERSION_KEY.to_vec();
-        let clock = u64::try_from(now).unwrap_or(0).saturating_mul(1000);
+        let clock = u64::try_from(now.as_millis()).unwrap_or(0).saturating_mul(1000);
         let next = clock.max(number(self.get(&key)?) + 1);
         self.put(key, next.to_be_bytes().to_vec());
         Ok(next)

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::catalog::RuleTable;
-use crate::domain::clock::{Millis, rfc3339};
+use crate::domain::Timestamp;
+use crate::domain::clock::rfc3339;
 use crate::source::{Call, Credentials, Ending, Outcome, SourceError, Upstream};
 
 /// Rows of a page.
@@ -26,7 +27,7 @@ pub(super) const KINDS: [&str; 2] = ["a", "b"];
 #[derive(Clone, Debug)]
 pub(super) struct Thing {
     pub(super) id: String,
-    at: Millis,
+    at: Timestamp,
     /// Version of what the list shows.
     row: u32,
     /// Version of what only the document shows.
@@ -55,7 +56,7 @@ pub(super) struct Market {
 struct State {
     random: fastrand::Rng,
     /// The world's time at an instant of the running process.
-    begun: (Millis, Instant),
+    begun: (Timestamp, Instant),
     /// By client and kind, newest first.
     shelves: BTreeMap<(String, &'static str), Vec<Thing>>,
     made: u32,
@@ -73,12 +74,16 @@ struct State {
 impl State {
     fn now_us(&self) -> i64 {
         let since = i64::try_from(self.begun.1.elapsed().as_micros()).unwrap_or(i64::MAX);
-        self.begun.0 * 1_000 + since
+        self.begun.0.as_millis() * 1_000 + since
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now_us() / 1_000)
     }
 }
 
 impl Market {
-    pub(super) fn new(seed: u64, rules: RuleTable, clients: &[String], things: usize, now: Millis) -> Market {
+    pub(super) fn new(seed: u64, rules: RuleTable, clients: &[String], things: usize, now: Timestamp) -> Market {
         let random = fastrand::Rng::with_seed(seed);
         let state = State {
             random,
@@ -97,7 +102,7 @@ impl Market {
                 market.state().shelves.insert((client.clone(), kind), Vec::new());
                 let count = market.state().random.usize(0..things);
                 for place in (0..count).rev() {
-                    let age = Millis::try_from(place).unwrap_or(0) * 5 * 3_600_000;
+                    let age = Duration::from_secs(place as u64 * 5 * 3_600);
                     market.add(client, kind, now - age);
                 }
             }
@@ -111,7 +116,7 @@ impl Market {
 
     /// Begins a new process at this time of the world. One with `another_clock` cannot know how long ago it was
     /// asked to wait.
-    pub(super) fn begin(&self, now: Millis, trouble: u8, another_clock: bool) {
+    pub(super) fn begin(&self, now: Timestamp, trouble: u8, another_clock: bool) {
         let mut state = self.state();
         if another_clock {
             state.waits.clear();
@@ -120,11 +125,11 @@ impl Market {
         state.trouble = trouble;
     }
 
-    pub(super) fn now(&self) -> Millis {
-        self.state().now_us() / 1_000
+    pub(super) fn now(&self) -> Timestamp {
+        self.state().now()
     }
 
-    fn add(&self, client: &str, kind: &'static str, at: Millis) {
+    fn add(&self, client: &str, kind: &'static str, at: Timestamp) {
         let mut state = self.state();
         state.made += 1;
         let done = state.random.u8(..3) == 0;
@@ -139,7 +144,7 @@ impl Market {
         let mut state = self.state();
         let shelves: Vec<(String, &'static str)> = state.shelves.keys().cloned().collect();
         let Some(place) = state.random.choice(shelves) else { return };
-        let now = state.now_us() / 1_000;
+        let now = state.now();
         let what = state.random.u8(..10);
         let count = state.shelves.get(&place).map_or(0, Vec::len);
         if what < 4 || count == 0 {

@@ -18,15 +18,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::schedule::serve_due;
 use super::{Engine, EngineDeps, Selection};
 use crate::catalog::{Definition, RuleTable, reader};
-use crate::domain::clock::Millis;
 use crate::domain::schedule::{Schedule, Timetable};
-use crate::domain::{Clock, Mode, RetryPolicy, RunState, Trigger};
+use crate::domain::{Clock, Mode, RetryPolicy, RunState, Timestamp, Trigger};
 use crate::source::Upstream;
 use crate::store::{Memory, NewShop, Store};
 use market::Market;
 
 /// Start of the simulated time, an ordinary day: 2026-11-24T12:00Z.
-const BEGIN: Millis = 1_795_521_600_000;
+const BEGIN: Timestamp = Timestamp::from_millis(1_795_521_600_000);
 const DAY: Duration = Duration::from_secs(86_400);
 /// At the end the engine must be idle within this.
 const IDLE_WITHIN: Duration = Duration::from_secs(6 * 3600);
@@ -61,9 +60,9 @@ struct World {
     rules: RuleTable,
     clients: Vec<String>,
     length: Duration,
-    now: Millis,
-    /// Error of the last process's wall clock.
-    skew: Millis,
+    now: Timestamp,
+    /// Error of the last process's wall clock, in milliseconds.
+    skew: i64,
     /// Printed when the seed fails.
     diary: String,
 }
@@ -107,8 +106,10 @@ struct Process {
 
 impl World {
     /// Starts a process with this error of its wall clock.
-    async fn start(&self, skew: Millis) -> Process {
-        let store = Store::simulated(&self.memory, Clock::of_runtime(self.now + skew)).unwrap();
+    async fn start(&self, skew: i64) -> Process {
+        let store =
+            Store::simulated(&self.memory, Clock::of_runtime(Timestamp::from_millis(self.now.as_millis() + skew)))
+                .unwrap();
         let market: Arc<dyn Upstream> = Arc::<Market>::clone(&self.market);
         let engine = Engine::start(EngineDeps {
             store: store.clone(),
@@ -139,7 +140,7 @@ impl World {
     }
 
     /// Runs one process until it is killed after `life`.
-    fn run_process(&mut self, life: Duration, skew: Millis) {
+    fn run_process(&mut self, life: Duration, skew: i64) {
         let runtime = runtime();
         let end = runtime.block_on(async {
             let another_clock = std::mem::replace(&mut self.skew, skew) != skew;
@@ -156,7 +157,7 @@ impl World {
         });
         // Every task ends where it is, as at kill -9.
         drop(runtime);
-        self.now = end + Millis::from(self.random.u16(..5_000));
+        self.now = end + Duration::from_millis(u64::from(self.random.u16(..5_000)));
     }
 
     /// Runs the last process, without failures, until it is idle, and checks the result.
@@ -209,13 +210,13 @@ impl World {
     fn run(&mut self) -> usize {
         // The jitter of retries uses the thread's generator.
         fastrand::seed(self.seed);
-        let end = self.now + millis(self.length);
+        let end = self.now + self.length;
         let mut processes = 0;
         while self.now < end {
             let longest = if self.random.u8(..3) == 0 { Duration::from_secs(5) } else { self.length / 3 };
             let life = Duration::from_millis(self.random.u64(..u64::try_from(longest.as_millis()).unwrap()) + 1);
             let skew = if self.random.u8(..8) == 0 { self.random.i64(-7_200_000..7_200_000) } else { 0 };
-            writeln!(self.diary, "{} ms: a process of {life:?}, clock off by {skew} ms", self.now - BEGIN).unwrap();
+            writeln!(self.diary, "{:?}: a process of {life:?}, clock off by {skew} ms", self.now.since(BEGIN)).unwrap();
             self.run_process(life, skew);
             processes += 1;
         }
@@ -226,10 +227,6 @@ impl World {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
-}
-
-fn millis(time: Duration) -> Millis {
-    Millis::try_from(time.as_millis()).unwrap()
 }
 
 async fn tick(engine: &Engine) {
@@ -325,9 +322,8 @@ fn a_day_of_many_shops_is_simulated_in_seconds() {
 fn served(expression: &str, from: &str, hours: u64, asleep: Option<(u64, u64)>) -> usize {
     let runtime = runtime();
     runtime.block_on(async {
-        let from = from.parse::<jiff::Timestamp>().unwrap().as_millisecond();
         let mut world = world(1, Some(0));
-        world.now = from;
+        world.now = from.parse::<jiff::Timestamp>().unwrap().into();
         let process = world.start(0).await;
         let schedule = Schedule::parse(expression, chrono_tz::Europe::Amsterdam).unwrap();
         let never = Schedule::parse("0 0 0 1 1 *", chrono_tz::Europe::Amsterdam).unwrap();

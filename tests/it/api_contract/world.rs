@@ -30,7 +30,7 @@ pub(crate) const READ: &str = "{read}";
 /// Placeholder of a key that sees the shop `one` only.
 pub(crate) const BOUND: &str = "{bound}";
 
-const DAY_MS: i64 = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
 const LIFTED: &str = "none";
 
 /// An installation, and the names by which tests call what it made: `{one}`, `{run_two}`, `{parked_one}`.
@@ -247,7 +247,7 @@ fn list(authorization: &str, query: &str) -> String {
         "Bearer client-two" if is_first_of_fbr => ids().collect(),
         _ => Vec::new(),
     };
-    let at = rfc3339(Clock::system().now() / DAY_MS * DAY_MS - DAY_MS);
+    let at = rfc3339(Clock::system().now().round_down(DAY) - DAY);
     let row = |id: &String| format!(r#"{{"shipmentId":"{id}","shipmentDateTime":"{at}"}}"#);
     let rows: Vec<String> = ids.iter().map(row).collect();
     if rows.is_empty() { "{}".to_owned() } else { format!(r#"{{"shipments":[{}]}}"#, rows.join(",")) }

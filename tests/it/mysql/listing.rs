@@ -6,7 +6,7 @@ use serde_json::json;
 use waybill::catalog::definition::Place;
 use waybill::sink::ListQuery;
 
-use super::{NOW, entry, prepared, shipment};
+use super::{MS, NOW, entry, prepared, shipment};
 use crate::support::mariadb::Database;
 
 #[tokio::test]
@@ -102,8 +102,8 @@ async fn filters_find_the_matching_documents() {
     assert_eq!(find(&|q| q.filters = vec![(column("fulfilment_method"), "FBR".into())]).await, "1,2,4,3");
     assert_eq!(find(&|q| q.filters = vec![(Place::Id, "2".into())]).await, "2");
     assert_eq!(find(&|q| q.filters = vec![(Place::Id, "2 ".into())]).await, "");
-    assert_eq!(find(&|q| q.from = Some(NOW + 1)).await, "2,3");
-    assert_eq!(find(&|q| q.to = Some(NOW + 1)).await, "1,4");
+    assert_eq!(find(&|q| q.from = Some(NOW + MS)).await, "2,3");
+    assert_eq!(find(&|q| q.to = Some(NOW + MS)).await, "1,4");
     // As it is shown.
     let at = |text: &str| vec![(column("shipment_date_time"), text.to_owned())];
     assert_eq!(find(&|q| q.filters = at("2026-11-21T01:00:00.123456Z")).await, "4");

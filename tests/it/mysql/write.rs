@@ -6,12 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use waybill::catalog::extract::Cell;
-use waybill::domain::clock::Millis;
+use waybill::domain::Timestamp;
 use waybill::domain::{Checkpoint, Entry, Shop, ShopState, StoredVersion, StreamId};
 use waybill::sink::mysql::LedgerPart;
 use waybill::sink::{ListQuery, Mysql, SinkErrorClass};
 
-use super::{NOW, checksums, class_of, combination, document, eans, entry, note, open, prepared, shipment};
+use super::{MS, NOW, checksums, class_of, combination, document, eans, entry, note, open, prepared, shipment};
 use crate::support::mariadb::Database;
 
 #[tokio::test]
@@ -108,10 +108,10 @@ async fn an_older_document_never_overwrites_a_newer_one_nor_its_children() {
     assert_eq!(eans(&database, "1").await, ["n1"]);
     // Only the time of the first listing may come from an older one.
     let mut early = document("s", "1", 5, &shipment("old", &["o1", "o2"]));
-    early.first_listed_at = NOW - 1000;
+    early.first_listed_at = NOW - 1000 * MS;
     mysql.write(&[Entry::Document(early)]).await.unwrap();
     let item = mysql.get("shipments", "s", "1").await.unwrap().unwrap();
-    assert_eq!((item.version, item.first_listed_at, item.fetched_at), (7, NOW - 1000, NOW + 7));
+    assert_eq!((item.version, item.first_listed_at, item.fetched_at), (7, NOW - 1000 * MS, NOW + 7 * MS));
     assert_eq!(eans(&database, "1").await, ["n1"]);
 }
 
@@ -135,11 +135,11 @@ async fn of_two_readings_in_one_batch_the_newer_stays() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let mut early = document("s", "1", 1, &shipment("old", &["1", "2"]));
-    early.first_listed_at = NOW - 5;
+    early.first_listed_at = NOW - 5 * MS;
     let batch = [entry("s", "1", 3, &shipment("new", &["3"])), note("s", "1", 2, Some(NOW)), Entry::Document(early)];
     mysql.write(&batch).await.unwrap();
     let item = mysql.get("shipments", "s", "1").await.unwrap().unwrap();
-    assert_eq!((item.version, item.first_listed_at, item.no_longer_listed_at), (3, NOW - 5, None));
+    assert_eq!((item.version, item.first_listed_at, item.no_longer_listed_at), (3, NOW - 5 * MS, None));
     assert_eq!(eans(&database, "1").await, ["3"]);
 }
 
@@ -196,11 +196,12 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
     let stream = StreamId { shop: "s".to_owned(), resource: "shipments".to_owned(), combination: combination() };
+    let at = Timestamp::from_millis;
     let checkpoint = |walked_at, full_walk_at, newest| Entry::Checkpoint {
         stream: stream.clone(),
         checkpoint: Checkpoint { walked_at, full_walk_at, newest, walked_before: None },
     };
-    let shop = |updated_at: Millis, name: &str| Shop {
+    let shop = |updated_at: Timestamp, name: &str| Shop {
         id: "s".to_owned(),
         name: name.to_owned(),
         client_id: "c".to_owned(),
@@ -213,10 +214,10 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     };
     let sealed = vec![0u8, 255, 39, 92];
     let put = |shop: Shop| Entry::Shop { shop, sealed: sealed.clone() };
-    mysql.write(&[put(shop(NOW + 1, "new 😀")), checkpoint(Some(5), None, None)]).await.unwrap();
-    mysql.write(&[put(shop(NOW, "old")), checkpoint(Some(4), Some(9), None)]).await.unwrap();
-    assert_eq!(mysql.shops().await.unwrap(), [(shop(NOW + 1, "new 😀"), sealed.clone())]);
-    let want = Checkpoint { walked_at: Some(5), full_walk_at: Some(9), ..Checkpoint::default() };
+    mysql.write(&[put(shop(NOW + MS, "new 😀")), checkpoint(Some(at(5)), None, None)]).await.unwrap();
+    mysql.write(&[put(shop(NOW, "old")), checkpoint(Some(at(4)), Some(at(9)), None)]).await.unwrap();
+    assert_eq!(mysql.shops().await.unwrap(), [(shop(NOW + MS, "new 😀"), sealed.clone())]);
+    let want = Checkpoint { walked_at: Some(at(5)), full_walk_at: Some(at(9)), ..Checkpoint::default() };
     assert_eq!(mysql.checkpoints().await.unwrap(), [(stream.clone(), want)]);
 
     mysql.write(&[entry("s", "1", 3, &json!({})), entry("s", "2", 4, &json!({}))]).await.unwrap();
@@ -224,7 +225,7 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     let rows = mysql.ledger(part("", None, 1)).await.unwrap();
     assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].version, rows[0].row_hash), (1, "1", 3, u64::MAX));
     assert_eq!(rows[0].combination, combination());
-    let rows = mysql.ledger(part("1", Some(0), 5)).await.unwrap();
+    let rows = mysql.ledger(part("1", Some(Timestamp::EPOCH), 5)).await.unwrap();
     assert_eq!((rows.len(), rows[0].document_hash, rows[0].document.is_some()), (1, 4, true));
     let held = |id: &str, version| (id.to_owned(), StoredVersion { version, is_listed: true });
     assert_eq!(mysql.held("shipments", "s", "", 5).await.unwrap(), [held("1", 3), held("2", 4)]);

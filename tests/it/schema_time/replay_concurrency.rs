@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
 use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
-use waybill::domain::{Document, Entry, ListParams};
+use waybill::domain::{Document, Entry, ListParams, Timestamp};
 use waybill::sink::Mysql;
 use waybill::sink::mysql::ReplayScope;
 
@@ -54,8 +54,8 @@ fn newer(number: u64, round: u64) -> Entry {
         combination: ListParams::default(),
         id,
         version: 1_000_000 + round,
-        fetched_at: 1_795_305_600_000,
-        first_listed_at: 1_795_305_600_000,
+        fetched_at: Timestamp::from_millis(1_795_305_600_000),
+        first_listed_at: Timestamp::from_millis(1_795_305_600_000),
         row_hash: 1,
         document_hash: 1,
         run: None,
