@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Engine, Inner, STARTED_AT_ONCE};
 use crate::catalog::Definition;
 use crate::domain::{Mode, Shop, ShopState, StreamId, Trigger};
-use crate::store::{Start, Started, StoreError};
+use crate::store::{Start, Started, Store, StoreError};
 
 impl Engine {
     /// Starts walks of a shop's streams (of one resource, or all). A stream with an open walk keeps it, and that
@@ -34,18 +34,13 @@ impl Engine {
     /// # Errors
     /// The store's errors.
     pub async fn walk_all(&self, mode: Mode) -> Result<(), StoreError> {
-        let store = &self.0.deps.store;
-        let shops = store.shops()?;
-        let mut starts = Vec::new();
-        for shop in shops.iter().filter(|shop| shop.state == ShopState::Active) {
-            starts.extend(self.0.starts(shop, None, |definition, stream| self.0.is_due(definition, stream, mode))?);
+        let mut started = Walks::new(self, mode);
+        for shop in self.0.deps.store.shops()?.iter().filter(|shop| shop.state == ShopState::Active) {
+            let starts = self.0.starts(shop, None, |definition, stream| self.0.is_due(definition, stream, mode))?;
+            started.add(starts).await?;
         }
-        let mut already_open = 0;
-        for batch in starts.chunks(STARTED_AT_ONCE) {
-            let started = store.start_runs(batch.to_vec(), mode, Trigger::Schedule).await?;
-            already_open += started.iter().filter(|started| matches!(started, Started::Already(_))).count();
-        }
-        tracing::info!(?mode, streams = starts.len(), already_open, "started scheduled walks");
+        let Walks { streams, already_open, .. } = started.finish().await?;
+        tracing::info!(?mode, streams, already_open, "started scheduled walks");
         Ok(())
     }
 
@@ -55,16 +50,53 @@ impl Engine {
     /// # Errors
     /// The store's errors.
     pub async fn start_missing_runs(&self, shops: &[Shop]) -> Result<(), StoreError> {
-        let store = &self.0.deps.store;
-        let (mut missing, only) = (Vec::new(), &self.0.deps.only);
+        let (store, only) = (&self.0.deps.store, &self.0.deps.only);
+        let mut started = Walks::new(self, Mode::Full);
         for shop in shops.iter().filter(|shop| shop.state == ShopState::Active && only.takes_shop(&shop.id)) {
             let is_missing = |_: &Definition, stream: &StreamId| Ok(store.checkpoint(stream)?.full_walk_at.is_none());
-            missing.extend(self.0.starts(shop, only.resource.as_deref(), is_missing)?);
+            started.add(self.0.starts(shop, only.resource.as_deref(), is_missing)?).await?;
         }
-        for batch in missing.chunks(STARTED_AT_ONCE) {
-            store.start_runs(batch.to_vec(), Mode::Full, Trigger::Schedule).await?;
+        started.finish().await?;
+        Ok(())
+    }
+}
+
+/// Starts scheduled walks as they are added, [`STARTED_AT_ONCE`] in a commit.
+struct Walks<'a> {
+    store: &'a Store,
+    mode: Mode,
+    /// Not started yet.
+    waiting: Vec<Start>,
+    streams: usize,
+    already_open: usize,
+}
+
+impl<'a> Walks<'a> {
+    fn new(engine: &'a Engine, mode: Mode) -> Walks<'a> {
+        Walks { store: &engine.0.deps.store, mode, waiting: Vec::new(), streams: 0, already_open: 0 }
+    }
+
+    async fn add(&mut self, starts: Vec<Start>) -> Result<(), StoreError> {
+        self.waiting.extend(starts);
+        while self.waiting.len() >= STARTED_AT_ONCE {
+            self.start(STARTED_AT_ONCE).await?;
         }
         Ok(())
+    }
+
+    async fn start(&mut self, count: usize) -> Result<(), StoreError> {
+        let batch: Vec<Start> = self.waiting.drain(..count).collect();
+        self.streams += count;
+        let started = self.store.start_runs(batch, self.mode, Trigger::Schedule).await?;
+        self.already_open += started.iter().filter(|started| matches!(started, Started::Already(_))).count();
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Walks<'a>, StoreError> {
+        if !self.waiting.is_empty() {
+            self.start(self.waiting.len()).await?;
+        }
+        Ok(self)
     }
 }
 
