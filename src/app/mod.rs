@@ -71,6 +71,8 @@ pub use finding::{CheckLevel, Finding};
 /// Most attempts of one lane that are prepared or in flight: a window of most rules, and a fraction of all in-flight
 /// calls.
 const LANE_WIDTH: u32 = 64;
+/// Lanes with leased jobs at once, per call that may be in flight: while some call, others commit.
+const LANES_PER_CALL: usize = 2;
 /// Burst of logins, in seconds of their rate.
 const LOGIN_BURST_S: u32 = 2;
 /// Poll interval of [`App::idle`] in case no notification arrives.
@@ -167,6 +169,7 @@ impl App {
             retry: RetryPolicy { attempts_max: config.limits.attempts_max, ..RetryPolicy::default() },
             outbox_bytes_max: config.limits.outbox_max_bytes,
             lane_width: LANE_WIDTH,
+            lanes_at_once: LANES_PER_CALL * open_files.calls,
             only: runs.clone().unwrap_or_default(),
         };
         let stale_after = config.stale_after;
@@ -176,12 +179,7 @@ impl App {
             health_book.look_first()?;
         }
         let engine = if runs.is_some() { Engine::start(deps).await? } else { Engine::at_rest(deps) };
-        let sink = match &config.mysql_url {
-            Some(url) => {
-                Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?))
-            }
-            None => Sink::Archive(Archive::new(store.clone(), config.definitions)),
-        };
+        let sink = open_sink(&config, &store)?;
         let (sink_health, closing) = (SinkHealth::default(), CancellationToken::new());
         let service = Service::new(ServiceDeps {
             store: store.clone(),
@@ -369,6 +367,13 @@ impl App {
     fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.tasks.spawn(self.store.supervisor().supervise(part, work))
     }
+}
+
+/// Connects to nothing yet.
+fn open_sink(config: &Config, store: &Store) -> anyhow::Result<Sink> {
+    let definitions = config.definitions.clone();
+    let Some(url) = &config.mysql_url else { return Ok(Sink::Archive(Archive::new(store.clone(), definitions))) };
+    Ok(Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), definitions)?)))
 }
 
 async fn persist_drift_periodically(engine: Engine, stop: CancellationToken) {

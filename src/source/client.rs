@@ -35,6 +35,9 @@ pub trait Upstream: Send + Sync + 'static {
     /// As [`Source::get`].
     fn get<'a>(&'a self, credentials: &'a Credentials, call: &'a Call) -> BoxFuture<'a, Outcome>;
 
+    /// As [`Source::login`].
+    fn login(&self, credentials: &Credentials) -> Option<BoxFuture<'static, ()>>;
+
     /// As [`Source::forget`].
     fn forget(&self, client_id: &str);
 
@@ -45,6 +48,10 @@ pub trait Upstream: Send + Sync + 'static {
 impl Upstream for Source {
     fn get<'a>(&'a self, credentials: &'a Credentials, call: &'a Call) -> BoxFuture<'a, Outcome> {
         Box::pin(Source::get(self, credentials, call))
+    }
+
+    fn login(&self, credentials: &Credentials) -> Option<BoxFuture<'static, ()>> {
+        Source::login(self, credentials)
     }
 
     fn forget(&self, client_id: &str) {
@@ -139,6 +146,14 @@ impl Source {
             }
             Err(error) => no_answer(&error),
         }
+    }
+
+    /// The login that a call would wait for, started if none is under way; its result is known to later calls. None: a
+    /// call can be made, or fails, without one. Needs a tokio runtime.
+    ///
+    /// Cancel safe: a dropped login runs to its end.
+    pub fn login(&self, credentials: &Credentials) -> Option<BoxFuture<'static, ()>> {
+        if self.has_logins() { self.tokens.login(credentials) } else { None }
     }
 
     /// Logs in to check the credentials. Succeeds at once where there is no login host: the first call shows.

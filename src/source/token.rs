@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
@@ -129,6 +130,15 @@ impl Tokens {
         match self.find(credentials)? {
             FoundToken::Bearer(bearer) => Ok(bearer),
             FoundToken::Login(result) => wait_for_login(result).await,
+        }
+    }
+
+    /// The login that [`Tokens::bearer`] would wait for. None: it would answer at once.
+    pub(super) fn login(&self, credentials: &Credentials) -> Option<BoxFuture<'static, ()>> {
+        self.load(&credentials.client_id);
+        match self.find(credentials) {
+            Ok(FoundToken::Login(result)) => Some(Box::pin(async { drop(wait_for_login(result).await) })),
+            Ok(FoundToken::Bearer(_)) | Err(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, select_all};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +13,7 @@ use super::failure_log::FailureLog;
 use super::lane_registry::LaneRegistry;
 use super::last_success::LastSuccess;
 use super::selection::Selection;
+use super::turns::{Turn, Turns};
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop, Timestamp};
 use crate::source::{Credentials, Upstream};
@@ -31,6 +33,8 @@ pub struct EngineDeps {
     pub outbox_bytes_max: u64,
     /// Most attempts of one lane at once.
     pub lane_width: u32,
+    /// Most lanes with leased jobs at once.
+    pub lanes_at_once: usize,
     /// Other streams are left alone: their work waits for the next engine.
     pub only: Selection,
 }
@@ -43,6 +47,7 @@ pub(crate) struct Inner {
     pub(super) failures: FailureLog,
     pub(super) last_success: LastSuccess,
     pub(super) drifts: Drifts,
+    pub(super) turns: Turns,
     pub(crate) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -50,6 +55,7 @@ pub(crate) struct Inner {
 impl Inner {
     pub(super) fn new(deps: EngineDeps) -> Inner {
         let drifts = Drifts::load(&deps.store, &deps.definitions);
+        let turns = Turns::new(deps.lanes_at_once);
         Inner {
             deps,
             lanes: LaneRegistry::default(),
@@ -57,6 +63,7 @@ impl Inner {
             failures: FailureLog::default(),
             last_success: LastSuccess::default(),
             drifts,
+            turns,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -82,6 +89,29 @@ impl Inner {
         let opened = Arc::new(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret });
         self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
         Ok(opened)
+    }
+
+    /// The logins that all calls of these shops would wait for; it ends with the first of them. None: some calls can be
+    /// made now, or fail without a login.
+    pub(super) fn login_of<'a>(&self, shops: impl Iterator<Item = &'a Shop>) -> Option<BoxFuture<'static, ()>> {
+        // An attempt reports credentials that cannot be read.
+        let login = |shop: &Shop| self.deps.source.login(&*self.credentials(shop).ok()?);
+        let logins = shops.map(login).collect::<Option<Vec<_>>>().filter(|logins| !logins.is_empty())?;
+        Some(Box::pin(async { drop(select_all(logins).await) }))
+    }
+
+    /// Waits for a turn, after a login. None: the engine stops.
+    pub(super) async fn turn_after(&self, login: Option<BoxFuture<'static, ()>>) -> Option<Turn> {
+        let turn = async {
+            if let Some(login) = login {
+                login.await;
+            }
+            self.turns.take().await
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            turn = turn => turn,
+        }
     }
 
     pub(super) fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Timestamp, Arc<Credentials>)>> {

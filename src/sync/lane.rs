@@ -1,6 +1,5 @@
 //! A lane: the jobs that share one budget.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -21,13 +20,14 @@ pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) wake: Notify,
     budget: Arc<Mutex<Budget>>,
-    queues: Mutex<BTreeSet<Queue>>,
+    /// Mostly one: a small list takes less memory than a set.
+    queues: Mutex<Vec<Queue>>,
 }
 
 impl Lane {
     /// A lane with one queue.
     pub(super) fn new(key: LaneKey, budget: Arc<Mutex<Budget>>, queue: Queue) -> Lane {
-        Lane { key, wake: Notify::new(), budget, queues: Mutex::new([queue].into()) }
+        Lane { key, wake: Notify::new(), budget, queues: Mutex::new(vec![queue]) }
     }
 
     pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
@@ -35,11 +35,21 @@ impl Lane {
     }
 
     pub(super) fn queues(&self) -> Vec<Queue> {
-        self.lock_queues().iter().cloned().collect()
+        self.lock_queues().clone()
     }
 
     pub(super) fn has_queues(&self) -> bool {
         !self.lock_queues().is_empty()
+    }
+
+    /// Adds a queue that got work, and wakes the lane.
+    pub(super) fn open(&self, queue: Queue) {
+        let mut open = self.lock_queues();
+        if !open.contains(&queue) {
+            open.push(queue);
+        }
+        drop(open);
+        self.wake.notify_one();
     }
 
     /// Removes a queue whose shop does not belong to this lane now; a signal adds it again. Checks again under the lock:
@@ -47,7 +57,7 @@ impl Lane {
     pub(super) fn close(&self, store: &Store, queue: &Queue) -> Result<(), StoreError> {
         let mut open = self.lock_queues();
         if !store.shop(&queue.shop)?.is_some_and(|shop| self.is_for(&shop, queue)) {
-            open.remove(queue);
+            open.retain(|known| known != queue);
         }
         Ok(())
     }
@@ -62,15 +72,14 @@ impl Lane {
     pub(super) fn close_empty(&self, store: &Store, queues: &[Queue]) -> Result<(), StoreError> {
         for queue in queues {
             let mut open = self.lock_queues();
-            open.remove(queue);
-            if store.has_jobs(queue)? {
-                open.insert(queue.clone());
+            if !store.has_jobs(queue)? {
+                open.retain(|known| known != queue);
             }
         }
         Ok(())
     }
 
-    pub(super) fn lock_queues(&self) -> MutexGuard<'_, BTreeSet<Queue>> {
+    pub(super) fn lock_queues(&self) -> MutexGuard<'_, Vec<Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,14 @@
 //! The loop that runs the jobs of a lane.
 //!
-//! The loop takes the budget's free slots, leases that many jobs (one durable commit that also records
-//! the slots as occupied), starts their attempts, and commits the results in batches. It
+//! The loop waits for a token and its turn, takes the budget's free slots, leases that many jobs (one durable commit that
+//! also records the slots as occupied), starts their attempts, and commits the results in batches. It
 //! sleeps until the next slot is free, a call ends, or work arrives, and ends when it has no jobs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::drift::Drift;
 use super::failure_log::CallSite;
 use super::inner::{Inner, STORE_PAUSE};
 use super::lane::{Lane, LaneKey};
+use super::turns::Turn;
 use crate::catalog::coverage::FieldDrift;
 use crate::domain::{Failure, Lease, LogThrottle, Shop, StepOutput};
 use crate::source::SourceError;
@@ -37,15 +39,26 @@ const TOOK_MAX: Duration = Duration::from_secs(30);
 /// Without a rate rule a lane leases at least a quarter of its width at once, so that a commit serves many jobs.
 const LEASED_AT_ONCE: u32 = 4;
 
-/// Removes a lane without queues from the registry; false: it has work again.
-pub(super) type RemoveIfEmpty = Box<dyn Fn(&Lane) -> bool + Send + Sync>;
-
 /// Runs a lane until it has no jobs or the engine stops.
-pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>, remove_if_empty: RemoveIfEmpty) {
+pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>) {
+    let Some(turn) = first_turn(&inner, &lane).await else { return };
+    // Boxed, so that the thousands of lanes that wait for their first turn are small.
+    Box::pin(work(inner, lane, turn)).await;
+}
+
+/// None: the engine stops.
+async fn first_turn(inner: &Inner, lane: &Lane) -> Option<Turn> {
+    let shops = lane.queues().into_iter().map(|queue| queue.shop);
+    // A shop that cannot be read is reported by the loop.
+    let shops = shops.map(|shop| inner.deps.store.shop(&shop).ok().flatten());
+    let logins = shops.collect::<Option<Vec<Shop>>>().and_then(|shops| inner.login_of(shops.iter()));
+    inner.turn_after(logins).await
+}
+
+async fn work(inner: Arc<Inner>, lane: Arc<Lane>, turn: Turn) {
     let mut state = Loop {
         inner,
         lane,
-        remove_if_empty,
         calls: JoinSet::new(),
         running: HashMap::new(),
         finished: Batch::default(),
@@ -54,17 +67,22 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>, remove_if_empty: Rem
         throttled: LogThrottle::new(),
         shops_paused: HashMap::new(),
         took: None,
-        turn: 0,
+        first: 0,
+        turn: Some(turn),
     };
     loop {
         let stopping = state.inner.stop.is_cancelled();
         let next = if stopping { Next::Wait(None) } else { state.fill().await };
-        if stopping && state.calls.is_empty() && state.settling.is_empty() {
+        if stopping && state.is_settled() {
             return;
         }
         match next {
             Next::Ended => return,
             Next::Wait(until) => state.wait(until, stopping).await,
+            Next::Turn(login) => {
+                state.rest();
+                state.turn = state.inner.turn_after(login).await;
+            }
         }
     }
 }
@@ -72,6 +90,8 @@ pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>, remove_if_empty: Rem
 enum Next {
     /// Until an event, or the instant.
     Wait(Option<Instant>),
+    /// Until the lane has its turn; before that, until a login ends that its calls need.
+    Turn(Option<BoxFuture<'static, ()>>),
     /// The lane had no jobs and has left the registry.
     Ended,
 }
@@ -89,7 +109,6 @@ struct Batch {
 struct Loop {
     inner: Arc<Inner>,
     lane: Arc<Lane>,
-    remove_if_empty: RemoveIfEmpty,
     calls: JoinSet<AttemptResult>,
     /// The leases of the running attempts, to settle them should one panic.
     running: HashMap<Id, Lease>,
@@ -103,8 +122,10 @@ struct Loop {
     shops_paused: HashMap<String, Instant>,
     /// Moving average of how long calls take; none: none has ended.
     took: Option<Duration>,
-    /// Index of the queue that comes first; rotates so that the shops of an account take turns.
-    turn: usize,
+    /// Index of the queue that comes first; rotates, so that each shop of an account does.
+    first: usize,
+    /// Held from before the first lease until all are settled.
+    turn: Option<Turn>,
 }
 
 impl Loop {
@@ -152,6 +173,14 @@ impl Loop {
             }
             if want == 0 {
                 return Ok(Next::Wait(Some(budget.next_free(now).unwrap_or(now + SLEEP_MAX))));
+            }
+            if self.turn.as_ref().is_none_or(|turn| turn.is_over(now)) {
+                let settled = self.is_settled();
+                return Ok(if settled {
+                    Next::Turn(self.inner.login_of(queues.iter().map(|(_, shop)| &**shop)))
+                } else {
+                    Next::Wait(None)
+                });
             }
             budget.take(want, now).map(|()| (want, budget.occupied(now)))
         };
@@ -203,20 +232,33 @@ impl Loop {
             }
         }
         if !open.is_empty() {
-            self.turn = (self.turn + 1) % open.len();
-            open.rotate_left(self.turn);
+            self.first = (self.first + 1) % open.len();
+            open.rotate_left(self.first);
         }
         Ok(open)
     }
 
+    /// Gives up the turn, and the memory that only leased jobs need: thousands of lanes may wait.
+    fn rest(&mut self) {
+        self.turn = None;
+        self.running = HashMap::new();
+    }
+
+    /// Whether no job is leased.
+    fn is_settled(&self) -> bool {
+        self.calls.is_empty() && self.settling.is_empty() && self.finished.outputs.is_empty()
+    }
+
     fn end_or_wait(&self) -> Next {
-        let idle = self.calls.is_empty() && self.settling.is_empty() && self.finished.outputs.is_empty();
-        if idle && (self.remove_if_empty)(&self.lane) { Next::Ended } else { Next::Wait(None) }
+        if self.is_settled() && self.inner.lanes.remove_if_empty(&self.lane) { Next::Ended } else { Next::Wait(None) }
     }
 
     /// Waits for the next event, and settles finished attempts. `stopping` is the state that the loop
     /// acted on: a stop since then must end this wait.
     async fn wait(&mut self, until: Option<Instant>, stopping: bool) {
+        if self.is_settled() {
+            self.rest();
+        }
         let sleep = tokio::time::sleep_until(until.unwrap_or_else(|| Instant::now() + SLEEP_MAX));
         let stop = self.inner.stop.clone();
         tokio::select! {

@@ -30,6 +30,7 @@ mod selection;
 #[cfg(test)]
 mod simulation;
 mod start_runs;
+mod turns;
 mod wake;
 
 use std::sync::Arc;

@@ -92,9 +92,7 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     };
     let mut map = inner.lanes.lock();
     if let Some(lane) = map.lanes.get(&key) {
-        lane.lock_queues().insert(queue);
-        lane.wake.notify_one();
-        return;
+        return lane.open(queue);
     }
     let budget = match map.budgets.get(&key) {
         Some(budget) => Arc::clone(budget),
@@ -109,9 +107,7 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
     };
     let lane = Arc::new(Lane::new(key.clone(), budget, queue));
     map.lanes.insert(key, Arc::clone(&lane));
-    let registry = Arc::clone(inner);
-    let remove_if_empty = Box::new(move |lane: &Lane| registry.lanes.remove_if_empty(lane));
-    inner.spawn("a lane", lane_loop::run(Arc::clone(inner), lane, remove_if_empty));
+    inner.spawn("a lane", lane_loop::run(Arc::clone(inner), lane));
 }
 
 /// A budget as the last process left it.

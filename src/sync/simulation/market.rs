@@ -280,6 +280,10 @@ impl Upstream for Market {
         Box::pin(self.call(credentials, call))
     }
 
+    fn login(&self, _: &Credentials) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
     fn forget(&self, _: &str) {}
 
     fn close(&self) {}

@@ -119,6 +119,8 @@ impl World {
             retry: RetryPolicy::default(),
             outbox_bytes_max: 1 << 20,
             lane_width: 16,
+            // Fewer than there are lanes.
+            lanes_at_once: 2,
             only: Selection::default(),
         });
         let engine = engine.await.unwrap();
