@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::job_seq::JobSeq;
 use super::stream::{ListParams, StreamId};
 use super::variants::with_all;
 
@@ -87,8 +88,7 @@ pub type Attempt = u32;
 /// A unit of durable work. `K` is what it does: [`JobKind`], or the one kind that is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job<K = JobKind> {
-    /// Unique within one data directory; orders jobs of one priority.
-    pub seq: u64,
+    pub seq: JobSeq,
     pub shop: String,
     pub resource: String,
     #[serde(rename = "class")]
@@ -135,7 +135,7 @@ impl JobKind {
 
 impl Job {
     /// A job without attempts.
-    pub fn new(seq: u64, shop: &str, resource: &str, priority: Priority, kind: JobKind) -> Job {
+    pub fn new(seq: JobSeq, shop: &str, resource: &str, priority: Priority, kind: JobKind) -> Job {
         let (shop, resource) = (shop.to_owned(), resource.to_owned());
         Job { seq, shop, resource, priority, kind, attempts: 0, last_error: None, auto_retries: 0 }
     }

@@ -15,6 +15,7 @@ pub mod document;
 pub mod duration;
 pub mod health;
 pub mod job;
+pub mod job_seq;
 pub mod json;
 #[cfg(test)]
 pub(crate) mod log_events;
@@ -40,6 +41,7 @@ pub use detail_proof::{DetailEndpoint, DetailProof, NotFound, ProofState, Verdic
 pub use document::{Document, Entry, Parked, RunView};
 pub use duration::{parse_duration, rough_duration};
 pub use job::{Attempt, CallKind, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Priority, Sweep};
+pub use job_seq::JobSeq;
 pub use json::Json;
 pub use log_throttle::LogThrottle;
 pub use retry::{Disposition, RetryPolicy};

@@ -44,7 +44,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CallKind, Job, Priority, StreamId, Timestamp};
+use crate::domain::{CallKind, Job, JobSeq, Priority, StreamId, Timestamp};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -274,34 +274,34 @@ pub(super) fn number_of(key: &[u8]) -> Option<u64> {
 
 /// When a delayed job is due, and its seq: what its key says. Stored as a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(Timestamp, u64)", into = "(Timestamp, u64)")]
+#[serde(from = "(Timestamp, JobSeq)", into = "(Timestamp, JobSeq)")]
 pub(crate) struct DueJob {
     pub(crate) due: Timestamp,
-    pub(crate) seq: u64,
+    pub(crate) seq: JobSeq,
 }
 
 impl DueJob {
     pub(super) fn key(self) -> Vec<u8> {
         let mut key = numbered(b'w', millis(self.due));
-        key.extend(self.seq.to_be_bytes());
+        key.extend(self.seq.number().to_be_bytes());
         key
     }
 
     pub(super) fn of_key(key: &[u8]) -> Option<DueJob> {
         let (rest, seq) = key.split_last_chunk::<8>()?;
         let due = time_of(number_of(rest)?)?;
-        Some(DueJob { due, seq: u64::from_be_bytes(*seq) })
+        Some(DueJob { due, seq: JobSeq::from_number(u64::from_be_bytes(*seq)) })
     }
 }
 
-impl From<(Timestamp, u64)> for DueJob {
-    fn from((due, seq): (Timestamp, u64)) -> DueJob {
+impl From<(Timestamp, JobSeq)> for DueJob {
+    fn from((due, seq): (Timestamp, JobSeq)) -> DueJob {
         DueJob { due, seq }
     }
 }
 
-impl From<DueJob> for (Timestamp, u64) {
-    fn from(DueJob { due, seq }: DueJob) -> (Timestamp, u64) {
+impl From<DueJob> for (Timestamp, JobSeq) {
+    fn from(DueJob { due, seq }: DueJob) -> (Timestamp, JobSeq) {
         (due, seq)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, Priority, Run, StreamId, Timestamp};
+use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, JobSeq, Priority, Run, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -120,7 +120,7 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, planned: DueJob) -> Result<b
 
 /// Notes the new time and seq of a re-read whose seq was `before`, so that it can still be canceled. Does
 /// nothing for other jobs.
-pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: u64, due: Timestamp) -> Result<(), StoreError> {
+pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: JobSeq, due: Timestamp) -> Result<(), StoreError> {
     let Some(id) = job.document().filter(|_| job.priority == Priority::Refresh) else { return Ok(()) };
     let key = keyspace::document(&job.shop, &job.resource, id);
     let Some(bytes) = tx.get(&key)? else { return Ok(()) };

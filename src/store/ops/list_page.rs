@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
-    Doubt, FetchDetail, FetchedDocument, Job, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row, Run, RunState,
-    StreamId, Timestamp, Trigger, WalkRule,
+    Doubt, FetchDetail, FetchedDocument, Job, JobSeq, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row, Run,
+    RunState, StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
@@ -312,7 +312,9 @@ impl Sighting<'_> {
 fn want(tx: &mut Tx<'_>, run: &Run, priority: Priority, ids: Vec<String>) -> Result<(), StoreError> {
     let StreamId { shop, resource, combination } = &run.stream;
     let kind = FetchDetail { run: Some(run.id), combination: combination.clone(), id: String::new() };
-    enqueue_alike(tx, &Job::new(0, shop, resource, priority, kind.into()), ids)
+    // Each job gets its own number as it is queued.
+    let pattern = Job::new(JobSeq::from_number(0), shop, resource, priority, kind.into());
+    enqueue_alike(tx, &pattern, ids)
 }
 
 /// Whether a row is unchanged. An id may have different rows on several pages; rows of one page are merged.

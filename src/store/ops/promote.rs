@@ -7,7 +7,7 @@ use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
 use crate::store::ops::detail;
-use crate::store::records::jobs::{CLOCK_AHEAD, DelayedJob, delay, undelay};
+use crate::store::records::jobs::{CLOCK_AHEAD, DelayedJob, delay, next_seq, undelay};
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
 use crate::store::tx::handle::{Store, blocking};
@@ -52,7 +52,7 @@ impl Store {
                         continue;
                     }
                     if job.attempts >= ATTEMPTS_IN_PLACE {
-                        job.seq = tx.next("job")?;
+                        job.seq = next_seq(tx)?;
                         detail::replan(tx, &job, at.seq, at.due)?;
                     }
                     enqueue(tx, &job)?;

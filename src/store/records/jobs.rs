@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, JobKind, Priority, Timestamp};
+use crate::domain::{Job, JobKind, JobSeq, Priority, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
@@ -21,8 +21,12 @@ pub(crate) fn new_job(
     priority: Priority,
     kind: impl Into<JobKind>,
 ) -> Result<Job, StoreError> {
-    let seq = tx.next("job")?;
-    Ok(Job::new(seq, shop, resource, priority, kind.into()))
+    Ok(Job::new(next_seq(tx)?, shop, resource, priority, kind.into()))
+}
+
+/// The number of a new job, or of one that goes behind the others.
+pub(crate) fn next_seq(tx: &mut Tx<'_>) -> Result<JobSeq, StoreError> {
+    tx.next("job").map(JobSeq::from_number)
 }
 
 /// How far ahead the clock must have been for a planned re-read to get another date.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Priority;
+use crate::domain::{JobSeq, Priority};
 use crate::store::keyspace::Queue;
 
 /// Jobs of one record whose attempt is under way.
@@ -18,5 +18,5 @@ pub(crate) struct LeaseRecord {
     #[serde(rename = "class")]
     pub(crate) priority: Priority,
     pub(crate) record: u64,
-    pub(crate) seqs: HashSet<u64>,
+    pub(crate) seqs: HashSet<JobSeq>,
 }

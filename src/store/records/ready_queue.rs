@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, JobKind, Lease, Priority};
+use crate::domain::{Job, JobKind, JobSeq, Lease, Priority};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
@@ -27,7 +27,7 @@ struct QueuedJobs {
     job: Job,
     /// Seq and id of further jobs, alike in all else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    more: Vec<(u64, String)>,
+    more: Vec<(JobSeq, String)>,
 }
 
 /// A job that may be leased, and its record.
@@ -43,7 +43,7 @@ impl QueuedJobs {
     }
 
     /// Its jobs that are wanted, in order, at most `limit`.
-    fn jobs(&self, limit: usize, mut wanted: impl FnMut(u64, &str) -> bool) -> Vec<Job> {
+    fn jobs(&self, limit: usize, mut wanted: impl FnMut(JobSeq, &str) -> bool) -> Vec<Job> {
         let own = self.job.document().unwrap_or_default();
         let all = std::iter::once((self.job.seq, own)).chain(self.more.iter().map(|(seq, id)| (*seq, id.as_str())));
         // Asked one by one: what is wanted may depend on what was taken.
@@ -52,7 +52,7 @@ impl QueuedJobs {
     }
 
     /// Takes the jobs out that are wanted; what is left, if anything.
-    fn without(mut self, wanted: &HashSet<u64>) -> Option<QueuedJobs> {
+    fn without(mut self, wanted: &HashSet<JobSeq>) -> Option<QueuedJobs> {
         self.more.retain(|(seq, _)| !wanted.contains(seq));
         if !wanted.contains(&self.job.seq) {
             return Some(self);
@@ -74,7 +74,7 @@ fn put(tx: &mut Tx<'_>, key: Vec<u8>, record: &QueuedJobs) -> Result<(), StoreEr
 /// Adds a job to its queue, in a record of its own under its seq.
 pub(crate) fn enqueue(tx: &mut Tx<'_>, job: &Job) -> Result<(), StoreError> {
     let queue = Queue::of(job);
-    put(tx, queue.key(job.priority, job.seq), &QueuedJobs { job: job.clone(), more: Vec::new() })?;
+    put(tx, queue.key(job.priority, job.seq.number()), &QueuedJobs { job: job.clone(), more: Vec::new() })?;
     tx.count(Counter::Ready, 1);
     tx.raise(Signal::Queue(queue));
     Ok(())
@@ -88,7 +88,7 @@ pub(crate) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) ->
         let some: Vec<String> = ids.by_ref().take(JOBS_MAX).collect();
         // The record's number is no job's: one that comes back alone must not take its place.
         let number = tx.next_many("job", 1 + some.len() as u64)?;
-        let mut jobs: Vec<(u64, String)> = (number + 1..).zip(some).collect();
+        let mut jobs: Vec<(JobSeq, String)> = (number + 1..).map(JobSeq::from_number).zip(some).collect();
         let (seq, id) = jobs.remove(0);
         let job = pattern.sibling(seq, id);
         put(tx, Queue::of(&job).key(job.priority, number), &QueuedJobs { job, more: jobs })?;
@@ -98,8 +98,8 @@ pub(crate) fn enqueue_alike(tx: &mut Tx<'_>, pattern: &Job, ids: Vec<String>) ->
 }
 
 /// Removes a job that has a record of its own, if it is there.
-pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, priority: Priority, seq: u64) -> Result<bool, StoreError> {
-    let key = queue.key(priority, seq);
+pub(crate) fn remove(tx: &mut Tx<'_>, queue: &Queue, priority: Priority, seq: JobSeq) -> Result<bool, StoreError> {
+    let key = queue.key(priority, seq.number());
     let present = tx.get(&key)?.is_some();
     if present {
         tx.delete(key);
@@ -161,8 +161,11 @@ fn first_free(tx: &Tx<'_>, queue: &Queue, want: usize, active: &ActiveLeases) ->
 }
 
 /// Takes the jobs of leases off their queues. Returns the seqs of those that were there.
-pub(crate) fn take<'a>(tx: &mut Tx<'_>, leases: impl Iterator<Item = &'a Lease>) -> Result<HashSet<u64>, StoreError> {
-    let mut wanted: BTreeMap<Vec<u8>, HashSet<u64>> = BTreeMap::new();
+pub(crate) fn take<'a>(
+    tx: &mut Tx<'_>,
+    leases: impl Iterator<Item = &'a Lease>,
+) -> Result<HashSet<JobSeq>, StoreError> {
+    let mut wanted: BTreeMap<Vec<u8>, HashSet<JobSeq>> = BTreeMap::new();
     for lease in leases {
         let key = Queue::of(&lease.job).key(lease.job.priority, lease.record);
         wanted.entry(key).or_default().insert(lease.job.seq);
@@ -174,7 +177,7 @@ pub(crate) fn take<'a>(tx: &mut Tx<'_>, leases: impl Iterator<Item = &'a Lease>)
     Ok(taken)
 }
 
-fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<Job>, StoreError> {
+fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<JobSeq>) -> Result<Vec<Job>, StoreError> {
     let Some(record) = read(tx, &key)? else { return Ok(Vec::new()) };
     let taken = record.jobs(usize::MAX, |seq, _| seqs.contains(&seq));
     tx.count(Counter::Ready, -i64::try_from(taken.len()).unwrap_or(i64::MAX));
@@ -186,7 +189,7 @@ fn take_from(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<Vec<J
 }
 
 /// Counts an attempt that a crash cut off; its job moves to a record of its own.
-pub(crate) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>) -> Result<(), StoreError> {
+pub(crate) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<JobSeq>) -> Result<(), StoreError> {
     for mut job in take_from(tx, key, seqs)? {
         job.attempts += 1;
         enqueue(tx, &job)?;
@@ -196,7 +199,7 @@ pub(crate) fn count_attempts(tx: &mut Tx<'_>, key: Vec<u8>, seqs: &HashSet<u64>)
 
 impl Job {
     /// The same for another document.
-    fn sibling(&self, seq: u64, of: String) -> Job {
+    fn sibling(&self, seq: JobSeq, of: String) -> Job {
         let mut job = self.clone();
         job.seq = seq;
         if let JobKind::FetchDetail(detail) = &mut job.kind {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Job, Lease};
+use crate::domain::{Job, JobSeq, Lease};
 use crate::store::keyspace::Queue;
 
 /// What became of a lease that was given back.
@@ -21,8 +21,8 @@ pub(crate) enum Released {
 #[derive(Default)]
 pub(crate) struct ActiveLeases {
     last_token: u64,
-    /// The fencing token of each job, by seq.
-    of: HashMap<u64, u64>,
+    /// The fencing token of each job.
+    of: HashMap<JobSeq, u64>,
     /// How many jobs of each fencing token are under way.
     left: HashMap<u64, usize>,
     /// The documents that are being read, by queue, each with its fencing token.
@@ -36,7 +36,7 @@ impl ActiveLeases {
     }
 
     /// Whether the job has an attempt under way.
-    pub(crate) fn holds(&self, seq: u64) -> bool {
+    pub(crate) fn holds(&self, seq: JobSeq) -> bool {
         self.of.contains_key(&seq)
     }
 
