@@ -10,7 +10,7 @@ use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
-use crate::domain::{ListParams, Mode, Next, Page, Shop, ShopState};
+use crate::domain::{ListParams, Mode, Next, Page, Shop, ShopState, counted};
 use crate::sink::Mysql;
 use crate::source::pages::{self, Parsed};
 use crate::source::{Credentials, Position, Walk};
@@ -30,7 +30,10 @@ impl App {
         let opened = is_initialized(&config.data_dir).then(|| Caller::open(config));
         match opened {
             None => findings.push(shops_to_restore(config, None, reachable).await),
-            Some(Ok(caller)) => check_shops(&caller, reachable, &mut findings).await,
+            Some(Ok(caller)) => {
+                check_shops(&caller, reachable, &mut findings).await;
+                findings.extend(mysql.as_ref().and_then(|_| check_archive(&caller)));
+            }
             Some(Err(error)) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {
                 let what =
                     "not checked: a running waybill uses the store; ask its GET /api/v1/shops and /api/v1/status";
@@ -45,6 +48,25 @@ impl App {
         }
         findings
     }
+}
+
+/// Documents of the archive that do not move to MySQL, since their resources are not configured; none: there are none.
+fn check_archive(caller: &Caller<'_>) -> Option<Finding> {
+    let configured: Vec<String> = caller.config.definitions.iter().map(|definition| definition.name.clone()).collect();
+    let left = match caller.store.archived_resources_but(&configured) {
+        Ok(left) => left,
+        Err(error) => return Some(Finding::fail("archive", error.to_string())),
+    };
+    let count = caller.store.count_archived(&left).unwrap_or(0);
+    (!left.is_empty()).then(|| {
+        let text = format!(
+            "{} of resources that are not configured ({}) are in the embedded archive: they do not move to MySQL; add \
+             these resources to `resources`, and the next start moves them",
+            counted(count, "document", "documents"),
+            left.join(", ")
+        );
+        Finding::warn("archive", text)
+    })
 }
 
 /// The shops; those of one name get their ids beside it.

@@ -4,7 +4,7 @@
 use super::finding::{CheckLevel, Finding};
 use super::master_key;
 use crate::config::{Config, MasterKeySource};
-use crate::domain::Shop;
+use crate::domain::{Shop, counted};
 use crate::sink::Mysql;
 use crate::sink::mysql::{Inspection, PlannedChange, Rights, Severity, TableFault, grant};
 use crate::source::SourceConfig;
@@ -30,7 +30,10 @@ pub(super) async fn shops_to_restore(config: &Config, store: Option<&Store>, mys
     };
     match unreadable(config, store, &shops) {
         Ok(0) if shops.is_empty() => Finding::ok("shops", NO_SHOPS),
-        Ok(0) => Finding::ok("shops", format!("MySQL has {}; the next start restores them", count(shops.len()))),
+        Ok(0) => Finding::ok(
+            "shops",
+            format!("MySQL has {}; the next start restores them", counted(shops.len(), "shop", "shops")),
+        ),
         Ok(sealed) => {
             let key = match &config.master_key {
                 MasterKeySource::Env(_) => "in WAYBILL_MASTER_KEY".to_owned(),
@@ -40,16 +43,12 @@ pub(super) async fn shops_to_restore(config: &Config, store: Option<&Store>, mys
                 "MySQL has {}, and the next start cannot restore {sealed} of them: they are sealed with another master \
                  key than the one {key}. Put the key there that they were registered with, or delete their rows of \
                  waybill_shops and register them again",
-                count(shops.len())
+                counted(shops.len(), "shop", "shops")
             );
             Finding::fail("shops", text)
         }
         Err(error) => Finding::fail("shops", format!("the shops of MySQL cannot be restored: {error:#}")),
     }
-}
-
-fn count(shops: usize) -> String {
-    if shops == 1 { "1 shop".to_owned() } else { format!("{shops} shops") }
 }
 
 /// How many of MySQL's shops our master key does not open.

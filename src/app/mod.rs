@@ -327,7 +327,9 @@ impl App {
             Sink::Archive(_) => self.spawn("the writer", writer::run_archive(store.clone(), stop())),
             Sink::Mysql(mysql) => {
                 let health = self.sink_health.clone();
-                self.spawn("the writer", writer::run_mysql(store.clone(), Arc::clone(mysql), health, stop()))
+                let may_write = self.service.first_sink_check();
+                let writing = writer::run_mysql(store.clone(), Arc::clone(mysql), health, may_write, stop());
+                self.spawn("the writer", writing)
             }
         };
         let service = || self.service.clone();

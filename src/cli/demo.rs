@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::catalog::definition::Place;
 use crate::catalog::{self, Definition};
 use crate::config::Config;
+use crate::domain::counted;
 use crate::service::{Item, ListQuery, NewKey, NewShop, Scope, Service};
 
 /// First line of the demo's configuration; a folder without it is never emptied.
@@ -108,8 +109,8 @@ struct Demo<'a> {
 impl Demo<'_> {
     async fn play(&self, new: NewShop, stay: bool, listener: TcpListener, out: &mut Out) -> CommandResult {
         let service = self.app.service();
-        let begins =
-            format!("A sandbox with one shop and {} documents. Syncing it into an embedded archive:", self.rows);
+        let documents = counted(self.rows, "document", "documents");
+        let begins = format!("A sandbox with one shop and {documents}. Syncing it into an embedded archive:");
         out.sentence(&begins, 0)?;
         let begun = Instant::now();
         let shop = service.create_shop(new).await?;
@@ -131,9 +132,9 @@ impl Demo<'_> {
         let breaches = audit.breaches().len();
         out.line("")?;
         let (calls, refused, took) = (audit.calls, audit.refused_429, took.as_secs_f64());
+        let (calls, breaches) = (counted(calls, "call", "calls"), counted(breaches, "budget", "budgets"));
         let counts = format!(
-            "{calls} calls in {took:.1} s, {refused} refused for their rate, {breaches} budgets exceeded (counted by the \
-             sandbox)."
+            "{calls} in {took:.1} s, {refused} refused for their rate, {breaches} exceeded (counted by the sandbox)."
         );
         out.sentence(&counts, 0)?;
         let parked = service.status(None)?.parked;

@@ -12,6 +12,7 @@ use super::output::Out;
 use super::schema::known;
 use super::table;
 use crate::app::preview::{self, Preview};
+use crate::domain::counted;
 
 /// Show the first rows of a resource, and the value of each column.
 ///
@@ -67,7 +68,8 @@ fn show_json(resource: &str, found: &Preview, out: &mut Out) -> CommandResult {
 
 fn show(resource: &str, found: &Preview, out: &mut Out) -> CommandResult {
     let Preview { shop, names, rows, columns, children, unmapped } = found;
-    out.line(format_args!("{resource} of {}: {} documents\n", table::clean(shop), rows.len()))?;
+    let documents = counted(rows.len(), "document", "documents");
+    out.line(format_args!("{resource} of {}: {documents}\n", table::clean(shop)))?;
     let heads: Vec<&str> = names.iter().map(String::as_str).collect();
     out.table(&heads, rows)?;
     out.line("\nColumns of the first document:\n")?;

@@ -14,7 +14,7 @@ use super::bars_stderr;
 use super::output::print_stderr;
 use super::table::{Mark, clean, wrap};
 use crate::domain::document::RunView;
-use crate::domain::{Run, RunState, Timestamp, Wait, rough_duration};
+use crate::domain::{Run, RunState, Timestamp, Wait, counted, rough_duration};
 
 /// More bars than this would scroll; the last line counts those not shown.
 const BARS_MAX: usize = 12;
@@ -294,7 +294,10 @@ impl Bars {
             bar.set_message(line.message(layout.message(self.width)));
         }
         let rest = lines.len() - shown;
-        let more = if rest > 0 { format!(" ({rest} runs not shown)") } else { String::new() };
+        let more = match rest {
+            0 => String::new(),
+            rest => format!(" ({} not shown)", counted(rest, "run", "runs")),
+        };
         let foot = wrapped(&more).join("\n  ");
         self.foot.set_message(foot);
         self.foot.tick();

@@ -9,7 +9,7 @@ use super::watch::Watched;
 use crate::domain::Timestamp;
 use crate::domain::document::RunView;
 use crate::domain::health::{self, Level, Means};
-use crate::domain::rough_duration;
+use crate::domain::{counted, rough_duration};
 use crate::service::Service;
 
 /// The work that a pass left to do.
@@ -86,9 +86,13 @@ impl Remaining {
 
 impl fmt::Display for Remaining {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [(self.runs as u64, "open runs"), (self.reads, "calls"), (self.entries, "entries for the sink")];
-        let left: Vec<String> =
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let counts = [
+            (self.runs as u64, "open run", "open runs"),
+            (self.reads, "call", "calls"),
+            (self.entries, "entry for the sink", "entries for the sink"),
+        ];
+        let left = counts.iter().filter(|(count, ..)| *count > 0);
+        let left: Vec<String> = left.map(|(count, one, many)| counted(*count, one, many)).collect();
         if !left.is_empty() {
             write!(f, ", with {} left to do", left.join(", "))?;
         }
@@ -114,8 +118,8 @@ mod tests {
             ("A shop, orders".to_owned(), "the API is \u{1b}[2Jaway".to_owned(), "wait".to_owned());
         let error = Some(LastError { about, text, age: Some(Duration::from_secs(5)), remedy });
         assert_eq!(
-            Remaining { runs: 2, reads: 0, entries: 7, error }.to_string(),
-            ", with 2 open runs, 7 entries for the sink left to do; the rest resumes at the next start. Last error of A \
+            Remaining { runs: 2, reads: 1, entries: 7, error }.to_string(),
+            ", with 2 open runs, 1 call, 7 entries for the sink left to do; the rest resumes at the next start. Last error of A \
              shop, orders (5 s ago): the API is ·[2Jaway. Remedy: wait"
         );
     }

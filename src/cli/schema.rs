@@ -15,6 +15,7 @@ use super::table::Mark;
 use crate::app::schema::{self, Replay, ReplayRequest};
 use crate::catalog::{self, did_you_mean};
 use crate::config::Config;
+use crate::domain::counted;
 
 /// Show the tables of the resources, or fill columns that were added to them.
 ///
@@ -127,11 +128,14 @@ fn progress_text(state: &Replay) -> String {
     let Replay { resource, documents, before, ended, .. } = state;
     let end = if *ended { "" } else { " so far" };
     match before {
-        0 => format!("{resource}: {documents} documents{end}"),
+        0 => format!("{resource}: {}{end}", counted(*documents, "document", "documents")),
         before if before == documents && *ended => {
-            format!("{resource}: nothing left to do, {documents} documents were done earlier; --again starts over")
+            let done = counted(*documents, "document was", "documents were");
+            format!("{resource}: nothing left to do, {done} done earlier; --again starts over")
         }
-        before => format!("{resource}: {documents} documents{end}, {before} of them earlier"),
+        before => {
+            format!("{resource}: {}{end}, {before} of them earlier", counted(*documents, "document", "documents"))
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::table::{self, Mark, TableCell};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, Timestamp, parse_duration};
+use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, Timestamp, counted, parse_duration};
 use crate::http;
 use crate::service::Service;
 
@@ -132,7 +132,8 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
     refused.iter().for_each(print_stderr);
     let moved = service.archive_moved();
     if moved > 0 && !args.quiet {
-        print_stderr(format_args!("{moved} documents of the embedded archive were moved to MySQL"));
+        let moved = counted(moved, "document of the embedded archive was", "documents of the embedded archive were");
+        print_stderr(format_args!("{moved} moved to MySQL"));
     }
     let missing = service.missing_documents(|shop| watched.names.contains_key(shop))?;
     let parked = parked(service, &watched, args.resource.as_deref(), begun).await?;
@@ -175,7 +176,10 @@ fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<
         // Work of an earlier pass resumes as soon as the engine runs, so a refusal may come before this check.
         let refused = refusals(&others);
         refused.iter().for_each(print_stderr);
-        let shops = if refused.is_empty() { String::new() } else { format!(": {} shops were refused", refused.len()) };
+        let shops = match refused.len() {
+            0 => String::new(),
+            count => format!(": {} refused", counted(count, "shop was", "shops were")),
+        };
         let what = format!("no active shop to sync{shops}; `waybill shops list` shows why");
         return Err(CommandError::Failed(anyhow::anyhow!(what)));
     }
@@ -265,15 +269,20 @@ fn verdict(ended: &Ended, runs: &[RunView], leftover: &Leftover, remaining: &Rem
         Ended::Stopped => "stopped; the rest resumes at the next start".to_owned(),
         Ended::TimedOut => format!("the time ran out{remaining}"),
         Ended::SinkAway { waiting, error } => return Err(sink_away(*waiting, error)),
-        Ended::Idle if refused > 0 => format!("{refused} shops were refused"),
-        Ended::Idle if failed > 0 => format!("{failed} of {} runs failed", runs.len()),
+        Ended::Idle if refused > 0 => format!("{} refused", counted(refused, "shop was", "shops were")),
+        Ended::Idle if failed > 0 => format!("{failed} of {} failed", counted(runs.len(), "run", "runs")),
         Ended::Idle if parked > 0 => {
-            format!("{parked} pages or documents were parked; GET /api/v1/parked shows why, while `waybill serve` runs")
+            let parked = counted(parked, "page or document was", "pages or documents were");
+            format!("{parked} parked; GET /api/v1/parked shows why, while `waybill serve` runs")
         }
         Ended::Idle if missing > 0 => {
-            format!("{missing} documents are missing in the sink and cannot be read again; `waybill verify` names them")
+            let missing = counted(missing, "document is", "documents are");
+            format!("{missing} missing in the sink and cannot be read again; `waybill verify` names what is missing")
         }
-        Ended::Idle if open > 0 => format!("{open} of {} runs wait for a retry{remaining}", runs.len()),
+        Ended::Idle if open > 0 => {
+            let runs = counted(runs.len(), "run", "runs");
+            format!("{open} of {runs} wait for a retry{remaining}")
+        }
         Ended::Idle => return Ok(()),
     };
     Err(CommandError::Failed(anyhow::anyhow!(what)))

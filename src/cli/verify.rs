@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::command_error::{CommandError, CommandResult};
-use super::in_use::Alternative;
+use super::in_use::{AT_REST_ONLY, Alternative};
 use super::log::Voice;
 use super::open::{Installation, at_rest, configure, nothing_yet, start};
 use super::output::{Out, print_stderr};
@@ -13,7 +13,8 @@ use super::shutdown;
 use super::table::{self, Mark, TableCell};
 use super::watch::{Ended, Watched, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
-use crate::domain::{Completeness, Shop};
+use crate::domain::clock::rfc3339;
+use crate::domain::{Completeness, Gap, GapReason, Shop, counted};
 use crate::http;
 
 /// Gaps printed per resource; all are counted.
@@ -23,10 +24,13 @@ const GAPS_SHOWN: usize = 20;
 ///
 /// Every id that the marketplace has listed is in the sink, pending, parked with a reason, or unknown to the marketplace
 /// itself; anything else is missing, and named. So is a document whose rows in child tables differ from the stored
-/// document. --mend re-reads missing documents, and rewrites child rows without a call.
+/// document. --mend re-reads missing documents, and rewrites child rows without a call. --accept-missing accepts the loss
+/// of documents that were written once, are no longer in the sink, and cannot be read again, since the marketplace no longer
+/// has them: they count as gone from then on, and verify goes on naming them.
 #[derive(clap::Args)]
 #[command(
-    after_long_help = "Examples:\n  waybill verify\n  waybill verify --shop k3v9x0q2m1ab\n  waybill verify --mend\n\n\
+    after_long_help = "Examples:\n  waybill verify\n  waybill verify --shop k3v9x0q2m1ab\n  waybill verify --mend\n  \
+    waybill verify --accept-missing\n\n\
     Exit codes: 0 done and complete, 1 failed or not complete, 2 wrong usage or configuration."
 )]
 pub(super) struct Args {
@@ -36,6 +40,9 @@ pub(super) struct Args {
     /// Repair: re-read missing documents, and compare again
     #[arg(long = "mend")]
     repair: bool,
+    /// Accept the loss of missing documents that cannot be read again
+    #[arg(long, conflicts_with = "repair")]
+    accept_missing: bool,
     /// Print nothing unless something is incomplete, and that to standard error
     #[arg(long, short)]
     quiet: bool,
@@ -58,6 +65,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     let only = Selection { shop: args.shop.clone(), resource: None };
     let app = match args.repair {
         true => start(config, only, Alternative::Call("POST /api/v1/shops/<id>/completeness")).await?,
+        false if args.accept_missing => at_rest(config, AT_REST_ONLY).await?,
         false => at_rest(config, Alternative::Call("GET /api/v1/shops/<id>/completeness")).await?,
     };
     let verified = Box::pin(verify(&app, &args, &installation, &mut out)).await;
@@ -83,7 +91,8 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
             queued += service.repair(&shop.id).await?.unwrap_or(0);
         }
         if !args.quiet {
-            print_stderr(format_args!("{queued} documents are re-read or rewritten"));
+            let queued = counted(queued, "document is", "documents are");
+            print_stderr(format_args!("{queued} re-read or rewritten"));
         }
         let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
         let mut bars = Bars::new(args.quiet);
@@ -96,6 +105,15 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
                 let what = "stopped before the second comparison; the queued documents are read at the next start";
                 return Err(CommandError::Failed(anyhow::anyhow!(what)));
             }
+        }
+    }
+    if args.accept_missing {
+        let mut accepted = 0;
+        for shop in &shops {
+            accepted += service.accept_missing(&shop.id).await?.unwrap_or(0);
+        }
+        if !args.quiet {
+            print_stderr(format_args!("the loss of {} is accepted", counted(accepted, "document", "documents")));
         }
     }
     let mut found = Vec::new();
@@ -124,6 +142,10 @@ fn verdict(found: &[(Shop, Completeness)], is_repaired: bool) -> CommandResult {
     let any = |count: fn(&Completeness) -> u64| incomplete.iter().any(|resource| count(resource) > 0);
     if any(|resource| resource.missing) && !is_repaired {
         what.push_str("; `waybill verify --mend` reads what is missing");
+    }
+    let is_hopeless = |gap: &Gap| gap.reason == GapReason::Unrecoverable;
+    if incomplete.iter().any(|resource| resource.gaps.iter().any(is_hopeless)) {
+        what.push_str("; `waybill verify --accept-missing` accepts the loss of what the API no longer has");
     }
     if any(|resource| resource.pending) || incomplete.iter().any(|resource| resource.full_walk_at.is_none()) {
         what.push_str("; `waybill sync` reads the rest");
@@ -172,7 +194,11 @@ fn show(found: &[(Shop, Completeness)], out: &mut Out) -> CommandResult {
         .map(|(shop, of)| {
             let counts = [of.listed, of.stored, of.in_sink, of.pending, of.parked, of.gone, of.missing];
             let names = [shop.id.clone(), shop.name.clone(), of.resource.clone()];
-            let complete = of.incomplete_reason().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
+            let complete = match (of.incomplete_reason(), of.lost) {
+                (Some(why), _) => format!("no: {why}"),
+                (None, 0) => "yes".to_owned(),
+                (None, lost) => format!("yes, but {lost} lost"),
+            };
             let plain = names.into_iter().chain(counts.map(|count| count.to_string())).map(TableCell::from);
             plain.chain([TableCell::new(complete, urgency(of))]).collect()
         })
@@ -185,6 +211,13 @@ fn show(found: &[(Shop, Completeness)], out: &mut Out) -> CommandResult {
         }
         if resource.gaps.len() > GAPS_SHOWN {
             out.line(format_args!("missing: and {} more", resource.missing - GAPS_SHOWN as u64))?;
+        }
+        for lost in resource.lost_documents.iter().take(GAPS_SHOWN) {
+            let (id, at) = (table::clean(&lost.id), rfc3339(lost.accepted_at));
+            out.line(format_args!("lost: {} of shop {}: {id}: accepted at {at}", resource.resource, shop.id))?;
+        }
+        if resource.lost_documents.len() > GAPS_SHOWN {
+            out.line(format_args!("lost: and {} more", resource.lost - GAPS_SHOWN as u64))?;
         }
     }
     Ok(())

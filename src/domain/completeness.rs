@@ -36,12 +36,26 @@ pub struct Completeness {
     /// Of `gone`, those that the list still shows.
     #[serde(skip)]
     pub gone_but_listed: u64,
+    /// Of `gone`, those that were read once and are no longer in the sink; their loss was accepted.
+    pub lost: u64,
     /// Unaccounted for. Non-zero means data loss or a bug.
     pub missing: u64,
     /// In the sink, but not in the ledger: this installation never saw the list row.
     pub only_in_sink: u64,
     /// The first hundred missing documents.
     pub gaps: Vec<Gap>,
+    /// The first hundred lost documents.
+    pub lost_documents: Vec<LostDocument>,
+}
+
+/// One document that the sink lacks for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LostDocument {
+    pub id: String,
+    /// When its loss was accepted.
+    #[serde(serialize_with = "clock::serialize")]
+    #[schema(value_type = Timestamp)]
+    pub accepted_at: Timestamp,
 }
 
 /// The version of one document that the sink holds.

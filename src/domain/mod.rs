@@ -20,6 +20,7 @@ pub mod json;
 #[cfg(test)]
 pub(crate) mod log_events;
 pub mod log_throttle;
+pub mod plural;
 pub mod retry;
 pub mod run;
 pub mod schedule;
@@ -36,7 +37,7 @@ pub mod wait;
 pub use backoff::Backoff;
 pub use cause::{Cause, ErrorClass};
 pub use clock::Clock;
-pub use completeness::{Completeness, Gap, GapReason, LossStage, SinkLoss, StoredVersion};
+pub use completeness::{Completeness, Gap, GapReason, LossStage, LostDocument, SinkLoss, StoredVersion};
 pub use detail_proof::{DetailEndpoint, DetailProof, NotFound, ProofState, Verdict};
 pub use document::{Document, Entry, Parked, RunView};
 pub use duration::{parse_duration, rough_duration};
@@ -44,6 +45,7 @@ pub use job::{Attempt, CallKind, FetchDetail, Job, JobKind, Lease, LeaseByKind, 
 pub use job_seq::JobSeq;
 pub use json::Json;
 pub use log_throttle::LogThrottle;
+pub use plural::counted;
 pub use retry::{Disposition, RetryPolicy};
 pub use run::{Doubt, Mode, Pass, Run, RunState, Trigger, least_passes};
 pub use shop::{Shop, ShopId, ShopState};

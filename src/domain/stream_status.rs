@@ -41,6 +41,9 @@ pub struct StreamStatus {
     /// Documents in a row that the sink refused, counted like `unreadable`.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub refused: usize,
+    /// `walked_at` of the last checkpoint that MySQL confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_walk: Option<Timestamp>,
 }
 
 /// The last error of a stream.
@@ -141,6 +144,13 @@ impl StreamStatus {
     pub fn document_written(&mut self) -> bool {
         let was_refused = std::mem::take(&mut self.refused) > 0;
         self.write_trouble.take().is_some() || was_refused
+    }
+
+    /// Records that MySQL has a checkpoint. False: nothing new, so nothing to write.
+    pub fn checkpoint_delivered(&mut self, walked_at: Option<Timestamp>) -> bool {
+        let before = self.delivered_walk;
+        self.delivered_walk = walked_at.or(before);
+        self.delivered_walk != before
     }
 
     /// Records a successful call. False: nothing new, so nothing to write.

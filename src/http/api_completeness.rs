@@ -53,7 +53,10 @@ async fn show_completeness(api: Arc<Api>, request: ApiRequest, shop_id: String) 
 /// The JSON form of a shop's completeness; also printed by commands.
 pub(crate) fn completeness_form(shop_id: String, mut resources: Vec<Completeness>) -> impl Serialize {
     let complete = resources.iter().all(Completeness::is_complete);
-    resources.iter_mut().for_each(|resource| resource.gaps.truncate(GAPS_SHOWN));
+    for resource in &mut resources {
+        resource.gaps.truncate(GAPS_SHOWN);
+        resource.lost_documents.truncate(GAPS_SHOWN);
+    }
     CompletenessForm { shop_id, complete, resources }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::domain::completeness::GAPS_MAX;
-use crate::domain::{Completeness, Gap, GapReason, ListParams, Shop, StoredVersion, StreamId, Timestamp};
+use crate::domain::{Completeness, Gap, GapReason, ListParams, LostDocument, Shop, StoredVersion, StreamId, Timestamp};
 use crate::sink::SinkError;
 use crate::sink::mysql::Range;
 use crate::store::{LedgerState, Listed, Store, StoreError, UnderWay, blocking};
@@ -177,6 +177,16 @@ impl Comparison {
                 // The next full walk re-reads its row.
                 (LedgerState::Read { is_lost: true, .. }, None) if !has_detail && is_listed => {
                     counts.pending += 1;
+                    continue;
+                }
+                (LedgerState::Read { accepted_at: Some(accepted_at), .. }, None)
+                    if !under_way.pending.contains(&id) =>
+                {
+                    counts.gone += 1;
+                    counts.lost += 1;
+                    if counts.lost_documents.len() < GAPS_MAX {
+                        counts.lost_documents.push(LostDocument { id, accepted_at });
+                    }
                     continue;
                 }
                 (LedgerState::Read { is_unknown: true, .. }, None) => GapReason::Unrecoverable,

@@ -22,8 +22,19 @@ const FAILED_PAUSE: Duration = Duration::from_secs(5);
 impl Service {
     /// Checks whether the archive has documents for MySQL. Until they are moved, the service is not idle.
     pub(crate) fn look_at_archive(&self) -> Result<(), StoreError> {
-        if matches!(self.sink, Sink::Mysql(_)) && self.store.has_archived(&self.resources())? {
+        if !matches!(self.sink, Sink::Mysql(_)) {
+            return Ok(());
+        }
+        if self.store.has_archived(&self.resources())? {
             self.archive_move.is_running.store(true, Ordering::Relaxed);
+        }
+        let left = self.store.archived_resources_but(&self.resources())?;
+        if !left.is_empty() {
+            tracing::warn!(
+                resources = left.join(", "),
+                "the embedded archive has documents of resources that are not configured: they do not move to MySQL, and no \
+                 command shows them; add these resources to `resources` to have them moved at the next start"
+            );
         }
         Ok(())
     }

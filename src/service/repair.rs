@@ -62,6 +62,51 @@ impl Service {
         Ok(Some(queued))
     }
 
+    /// Accepts the loss of all documents of a shop that the sink lacks and that cannot be read again; returns their number.
+    /// They count as lost from then on, and no longer as missing. None: no such shop.
+    ///
+    /// # Errors
+    /// As [`Service::completeness`].
+    pub async fn accept_missing(&self, shop_id: &str) -> Result<Option<u64>, ServiceError> {
+        let Some(shop) = self.store.shop(shop_id)? else { return Ok(None) };
+        let _one = self.completeness_lock.lock().await;
+        let mut all = 0;
+        for definition in self.definitions_of(&shop) {
+            all += self.accept_missing_of(&shop, definition).await?;
+        }
+        Ok(Some(all))
+    }
+
+    async fn accept_missing_of(&self, shop: &Shop, definition: &Definition) -> Result<u64, CompareError> {
+        let mut accepted = 0;
+        // A comparison names a bounded number of gaps; accepted ones are not in the next.
+        let counts = loop {
+            let Comparison { gaps, counts, .. } = self.compare_twice(shop, definition).await?;
+            let hopeless = gaps.into_iter().filter(|(gap, _)| gap.reason == GapReason::Unrecoverable);
+            let hopeless: Vec<_> = hopeless.map(|(gap, of)| (gap.id, of)).collect();
+            let some = self.store.accept_lost(&shop.id, &definition.name, hopeless).await?;
+            accepted += some;
+            if some == 0 {
+                break counts;
+            }
+        };
+        if accepted > 0 {
+            tracing::warn!(
+                shop.id = %shop.id,
+                resource = definition.name,
+                documents = accepted,
+                "accepted that documents are lost: the sink lacks them, and the API no longer has them"
+            );
+        }
+        if let Some(loss) = self.store.sink_loss(&shop.id, &definition.name)?
+            && loss.stage == LossStage::Lasting
+        {
+            let left = (counts.missing > 0).then_some(SinkLoss { missing: counts.missing, ..loss });
+            self.store.save_sink_loss(&shop.id, &definition.name, left).await?;
+        }
+        Ok(accepted)
+    }
+
     /// Repairs a resource. `asks_again`: re-reads even documents that the API did not know when it was last asked.
     pub(super) async fn repair_resource(
         &self,

@@ -19,7 +19,7 @@ use super::completeness::CompareError;
 use super::repair::report_repaired;
 use crate::catalog::Definition;
 use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId, Timestamp};
-use crate::sink::{Mysql, Sink};
+use crate::sink::{Mysql, Sink, SinkErrorClass};
 use crate::store::{LossOf, Queue, Store, StoreError, blocking};
 
 /// Interval of looking whether MySQL has answered, until it does for the first time.
@@ -39,12 +39,29 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 struct Expected {
     /// Shops' resources with a document that was read.
     read: BTreeSet<(String, String)>,
-    /// When each stream was last walked.
-    walked: Vec<(StreamId, Timestamp)>,
+    /// Streams that were walked.
+    walked: Vec<Walked>,
     /// Shops' resources whose documents or checkpoints are in the outbox.
     waiting: HashSet<(String, String)>,
     /// Shops' resources that have lost documents for good: that may leave a table empty for ever.
     lasting: HashSet<(String, String)>,
+}
+
+/// What the sink should know of a stream's walks.
+struct Walked {
+    stream: StreamId,
+    /// The last one.
+    at: Timestamp,
+    /// The last one that the sink confirmed; none: an older build did not record it.
+    delivered_at: Option<Timestamp>,
+}
+
+impl Walked {
+    /// Whether the sink, which knows of a walk `there`, has forgotten one. `is_waiting`: the last one may be on its way.
+    fn is_lost(&self, there: Option<Timestamp>, is_waiting: bool) -> bool {
+        let knows = |at: Timestamp| there.is_some_and(|there| there >= at);
+        self.delivered_at.is_some_and(|at| !knows(at)) || (!is_waiting && !knows(self.at))
+    }
 }
 
 impl Expected {
@@ -59,6 +76,11 @@ impl Service {
     pub(super) fn is_checking_sink(&self) -> bool {
         // An unavailable sink has its own reason, and nothing can be checked meanwhile.
         self.sink_check.is_busy.load(Ordering::Relaxed) && self.sink_health.error().is_none()
+    }
+
+    /// Cancelled once the sink was checked for the first time; the writer waits for it.
+    pub(crate) fn first_sink_check(&self) -> CancellationToken {
+        self.sink_check.first.clone()
     }
 
     fn is_sink_away(&self) -> bool {
@@ -106,7 +128,7 @@ impl Service {
                     Ok(false) => (pause * 2).clamp(BUSY_PAUSE, BUSY_PAUSE_MAX),
                     Err(error) => {
                         tracing::warn!(%error, "failed to check that the sink holds what was written to it; trying again");
-                        FAILED_PAUSE
+                        self.after_failed_check(&error)
                     }
                 };
             }
@@ -117,6 +139,20 @@ impl Service {
                 () = tokio::time::sleep(if is_unknown { FIRST_PAUSE } else { pause }) => {}
             }
         }
+    }
+
+    /// The pause after a failed check. The writer goes on waiting for the first one only if the sink was away, since that
+    /// ends by itself.
+    fn after_failed_check(&self, error: &CompareError) -> Duration {
+        let first = &self.sink_check.first;
+        let is_away = matches!(error, CompareError::Sink(error) if matches!(
+            error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unavailable | SinkErrorClass::Unconfirmed
+        ));
+        if is_away && !first.is_cancelled() {
+            return BUSY_PAUSE_MAX;
+        }
+        first.cancel();
+        FAILED_PAUSE
     }
 
     fn set_busy(&self, is_busy: bool) {
@@ -130,14 +166,19 @@ impl Service {
         self.note_kind().await?;
         // What moves there is not there yet.
         if self.is_moving_archive() {
+            self.sink_check.first.cancel();
             return Ok(false);
         }
         let is_due = self.sink_check.is_due.swap(false, Ordering::Relaxed);
         let mut is_done = true;
         if is_due {
             let checked = match &self.sink {
-                // What waits cannot be judged.
-                _ if self.store.counters().map_or(u64::MAX, |counters| counters.outbox) > WAITING_MAX => Ok(false),
+                // What waits cannot be judged, but the first check is for what was written before.
+                _ if self.sink_check.first.is_cancelled()
+                    && self.store.counters().map_or(u64::MAX, |counters| counters.outbox) > WAITING_MAX =>
+                {
+                    Ok(false)
+                }
                 Sink::Mysql(mysql) => self.check_mysql(mysql).await,
                 Sink::Archive(_) => self.check_archive().await,
             };
@@ -145,6 +186,7 @@ impl Service {
                 self.check_sink_soon();
             }
             is_done = checked?;
+            self.sink_check.first.cancel();
         }
         for LossOf { shop, resource, loss } in self.store.sink_losses()? {
             let Some(definition) = self.definition(&resource).cloned() else { continue };
@@ -204,12 +246,15 @@ impl Service {
         let is_unmirrored = |of: &&(String, String)| !mirrored.contains_key(&of.0) && !expected.waiting.contains(*of);
         let mut suspects: BTreeSet<(String, String)> = expected.read.iter().filter(is_unmirrored).cloned().collect();
         let mut streams = Vec::new();
-        for (stream, walked_at) in &expected.walked {
+        for walked in &expected.walked {
+            let stream = &walked.stream;
             let of = (stream.shop.clone(), stream.resource.clone());
             let key = (stream.shop.clone(), stream.resource.clone(), stream.combination.to_string());
-            if !expected.waiting.contains(&of) && there.get(&key).is_none_or(|at| at < walked_at) {
+            let is_waiting = expected.waiting.contains(&of);
+            if walked.is_lost(there.get(&key).copied(), is_waiting) {
                 suspects.insert(of);
-                streams.push(stream.clone());
+                // A checkpoint that waits need not be sent again.
+                streams.extend((!is_waiting).then(|| stream.clone()));
             }
         }
         for definition in self.definitions.iter() {
@@ -319,7 +364,8 @@ fn expected(store: &Store, definitions: &[Arc<Definition>]) -> Result<Expected, 
             }
             for stream in definition.streams(&shop.id) {
                 if let Some(at) = store.checkpoint(&stream)?.walked_at {
-                    found.walked.push((stream, at));
+                    let delivered_at = store.stream_status(&stream)?.delivered_walk;
+                    found.walked.push(Walked { stream, at, delivered_at });
                 }
             }
         }

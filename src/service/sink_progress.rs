@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use tokio_util::sync::CancellationToken;
+
 /// Progress of the move from the archive.
 #[derive(Debug, Default)]
 pub(super) struct ArchiveMove {
@@ -19,6 +21,8 @@ pub(super) struct SinkCheck {
     pub(super) is_busy: AtomicBool,
     /// The next look checks the sink.
     pub(super) is_due: AtomicBool,
+    /// Cancelled once the sink was checked after the start. Before that nothing is written: it would hide a loss.
+    pub(super) first: CancellationToken,
 }
 
 /// That the last try to restore from MySQL failed.

@@ -122,7 +122,14 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 
 /// Writes documents to MySQL until stopped. While one batch is written, the next is decrypted and the previous one
 /// acknowledged, so that the server, the slow part, never waits.
-pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: SinkHealth, stop: CancellationToken) {
+/// Nothing is written before `may_write` is cancelled.
+pub async fn run_mysql(
+    store: Store,
+    mysql: Arc<Mysql>,
+    health: SinkHealth,
+    may_write: CancellationToken,
+    stop: CancellationToken,
+) {
     let acknowledging = JoinSet::new();
     let suspects = BTreeMap::new();
     let refusals = BTreeMap::new();
@@ -130,6 +137,10 @@ pub async fn run_mysql(store: Store, mysql: Arc<Mysql>, health: SinkHealth, stop
         Writer { store, mysql, health, stop, prepared: false, acknowledging, left_behind: false, suspects, refusals };
     // Prepare the tables now, not with the first batch: queries may use new columns before anything is written.
     writer.write_part(&[], REPEATS_MAX).await;
+    tokio::select! {
+        () = writer.stop.cancelled() => {}
+        () = may_write.cancelled() => {}
+    }
     let mut batch = Vec::new();
     while !writer.stop.is_cancelled() {
         if batch.is_empty() {

@@ -203,6 +203,11 @@ pub(super) fn shop_and_resource(key: &[u8]) -> Option<(String, String)> {
     parts.next().zip(parts.next())
 }
 
+/// The resource in the key of an archived document.
+pub(super) fn resource_of_archived(key: &[u8]) -> Option<String> {
+    shop_and_resource(key).map(|(resource, _)| resource)
+}
+
 /// The rows of the stream that a checkpoint's key names.
 pub(super) fn rows_of_checkpoint(mut checkpoint: Vec<u8>) -> Vec<u8> {
     if let Some(kind) = checkpoint.first_mut() {

@@ -64,7 +64,7 @@ async fn a_preview_shows_rows_and_what_each_column_got() {
     says(
         &shown,
         &[
-            "orders of First shop: 1 documents",
+            "orders of First shop: 1 document",
             "order_id",
             "order_placed_date_time",
             "/orderPlacedDateTime",

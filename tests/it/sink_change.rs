@@ -246,6 +246,37 @@ async fn tables_that_were_emptied_dropped_or_set_back_are_filled_at_the_next_sta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_backup_is_noticed_before_what_waits_is_written() {
+    let database = Database::fresh().await;
+    let mut app = TestApp::builder().mysql(database.url()).shop("mover", 60, 20).start().await;
+    app.run_until_idle().await;
+    // While MySQL is away, documents and a checkpoint are left for it.
+    app.restart_after(|folder| use_mysql(folder, "mysql://waybill@127.0.0.1:1/away")).await;
+    app.sandbox().add_shipments("mover", sandbox::Method::Fbr, 20).unwrap();
+    app.sync("mover", "incremental").await;
+    let waiting = async || {
+        let status = app.status().await;
+        (status["outbox"].as_u64() > Some(20) && status["open_runs"] == 0).then_some(())
+    };
+    eventually("documents that wait for MySQL", waiting).await;
+    let truth = oracle::truth(&app);
+    for statement in [
+        "UPDATE waybill_checkpoints SET walked_at = walked_at - INTERVAL 1 HOUR",
+        "DELETE FROM shipments ORDER BY version DESC LIMIT 30",
+    ] {
+        database.run(statement).await;
+    }
+    app.sandbox().reset_audit();
+    app.restart_after(|folder| use_mysql(folder, &database.url())).await;
+    app.run_until_idle().await;
+    oracle::mysql(&database, &truth).await;
+    assert_eq!(app.sandbox().audit().details_read, 30);
+    let (complete, found) = app.completeness("mover").await;
+    assert!(complete, "{found}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_waits_for_the_move_and_fails_while_documents_are_missing() {
     let shop = ShopOptions { client_id: "first".into(), client_secret: "secret-of-first".into(), fbr: 60, fbb: 20 };
     let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
@@ -275,4 +306,54 @@ async fn a_sync_waits_for_the_move_and_fails_while_documents_are_missing() {
     assert!(verified.out.contains("the API no longer has it"), "{}", verified.out);
     let status = folder.run(&["status"]).expect(1);
     assert!(status.out.contains("10 documents are missing in the sink"), "{}", status.out);
+
+    // Their loss is accepted, and no other: one that can be read again stays missing until it is.
+    let there: Vec<String> = second.rows("SELECT shipment_id FROM shipments LIMIT 1").await;
+    second.run(&format!("DELETE FROM shipments WHERE shipment_id = '{}'", there[0])).await;
+    let accepted = folder.run(&["verify", "--accept-missing"]).expect(1);
+    assert!(accepted.err.contains("the loss of 10 documents is accepted"), "{}", accepted.err);
+    assert!(accepted.out.contains("written, but no longer in the sink"), "{}", accepted.out);
+    assert!(!accepted.out.contains("the API no longer has it"), "{}", accepted.out);
+    folder.run(&["verify", "--mend"]).expect(0);
+    let verified = folder.run(&["verify"]).expect(0);
+    assert!(verified.out.contains("but 10 lost"), "{}", verified.out);
+    assert_eq!(verified.out.matches("lost: shipments of shop").count(), 10, "{}", verified.out);
+    let synced = folder.run(&["sync"]).expect(0);
+    assert!(!synced.err.contains("missing"), "{}", synced.err);
+    let status = folder.run(&["status"]).expect(0);
+    assert!(!status.out.contains("missing"), "{}", status.out);
+    assert_eq!(count(&second, "shipments").await, 70);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_of_a_resource_that_is_not_configured_any_more_are_named_and_move_once_it_is() {
+    let shop = ShopOptions { client_id: "first".into(), client_secret: "secret-of-first".into(), fbr: 12, fbb: 0 };
+    let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
+    let limits = no_limits();
+    let limits: String = limits.keys().map(|rule| format!("\"{rule}\" = \"none\"\n")).collect();
+    let mut folder = Folder::at(&market.base, &format!("[source.limits]\n{limits}"));
+    folder.set("WAYBILL_RESOURCES", "shipments,returns");
+    folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], "secret-of-first").expect(0);
+    folder.run(&["sync"]).expect(0);
+
+    let database = Database::fresh().await;
+    folder.set("WAYBILL_MYSQL_URL", &database.url());
+    folder.set("WAYBILL_RESOURCES", "shipments");
+    let synced = folder.run(&["sync"]).expect(0);
+    assert!(synced.err.contains("12 documents of the embedded archive were moved"), "{}", synced.err);
+    assert!(
+        synced.err.contains("resources that are not configured") && synced.err.contains("returns"),
+        "{}",
+        synced.err
+    );
+    let checked = folder.run(&["check"]).expect(0);
+    assert!(checked.out.contains("resources that are not configured (returns)"), "{}", checked.out);
+
+    folder.set("WAYBILL_RESOURCES", "shipments,returns");
+    market.sandbox.reset_audit();
+    let synced = folder.run(&["sync"]).expect(0);
+    assert!(!synced.err.contains("not configured"), "{}", synced.err);
+    assert!(count(&database, "returns").await > 0);
+    let checked = folder.run(&["check"]).expect(0);
+    assert!(!checked.out.contains("not configured"), "{}", checked.out);
 }

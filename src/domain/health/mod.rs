@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::cause::ErrorClass;
 use super::completeness::{LossStage, SinkLoss};
+use super::plural::counted;
 use super::shop::{Shop, ShopState};
 use super::stream_status::{StreamError, StreamStatus, Trouble, TroubleKind};
 use crate::domain::timestamp::Timestamp;
@@ -299,7 +300,8 @@ fn lost(loss: &SinkLoss) -> StreamVerdict {
             (Code::SinkChanged, text.to_owned())
         }
         LossStage::Lasting => {
-            let text = format!("{} documents are missing in the sink and cannot be read again", loss.missing);
+            let missing = counted(loss.missing, "document is", "documents are");
+            let text = format!("{missing} missing in the sink and cannot be read again");
             (Code::DocumentsMissing, text)
         }
     };
@@ -318,7 +320,8 @@ fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFac
         return match stream.open.iter().map(|run| run.pending).max() {
             Some(0) | None => verdict(Code::FirstWalk, since, "its first walk has not ended yet".to_owned()),
             Some(left) => {
-                let text = format!("its first walk has not ended yet: {left} documents are still to be read");
+                let left = counted(left, "document is", "documents are");
+                let text = format!("its first walk has not ended yet: {left} still to be read");
                 verdict(Code::FirstWalk, since, text)
             }
         };
@@ -338,7 +341,8 @@ fn behind(facts: &Facts<'_>, shop: &Shop, of: &ResourceFacts, stream: &StreamFac
     let lags = |run: &&OpenRun| run.pending > 0 && missed_three(run.started_at);
     let left: u64 = stream.open.iter().filter(lags).map(|run| run.pending).sum();
     if left > 0 {
-        return verdict(Code::Backlog, first_open, format!("{left} documents that it listed are still to be read"));
+        let left = counted(left, "document that it listed is", "documents that it listed are");
+        return verdict(Code::Backlog, first_open, format!("{left} still to be read"));
     }
     None
 }

@@ -162,10 +162,11 @@ fn stream_remedy(shop: &str, resource: &str, verdict: &StreamVerdict, means: Mea
         Code::DocumentsMissing => means.choose(
             format!(
                 "GET /api/v1/shops/{shop}/completeness names them; restore them from a backup of the sink that had them, \
-                 then POST to the same address; without one they are lost"
+                 then POST to the same address; without one they are lost: `waybill verify --accept-missing`, with the \
+                 service stopped, accepts that"
             ),
             "`waybill verify` names them; restore them from a backup of the sink that had them, then run `waybill verify \
-             --mend`; without one they are lost"
+             --mend`; without one they are lost: `waybill verify --accept-missing` accepts that"
                 .to_owned(),
         ),
         Code::WritesFail => {

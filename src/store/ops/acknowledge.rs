@@ -160,8 +160,12 @@ impl Store {
         self.transact(move |tx| {
             let (mut counts, mut streams) = (RunCounts::default(), BTreeSet::new());
             for RemovedEntry { head, .. } in outbox::remove(tx, &positions)? {
-                if let EntryHead::Document(head) = &head {
-                    streams.insert(stream_status::stream_of(head));
+                match &head {
+                    EntryHead::Document(head) => drop(streams.insert(stream_status::stream_of(head))),
+                    EntryHead::Checkpoint { stream, checkpoint } => {
+                        stream_status::checkpoint_delivered(tx, stream, checkpoint)?;
+                    }
+                    _ => {}
                 }
                 // Documents that still move from the archive need the key; the last step of the move ends that.
                 let is_kept = matches!(head, EntryHead::ShopDeleted { purge: false, .. })

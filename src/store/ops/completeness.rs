@@ -35,6 +35,8 @@ pub enum LedgerState {
         is_unknown: bool,
         /// The sink was found to lack it; it was not read since.
         is_lost: bool,
+        /// When its loss was accepted.
+        accepted_at: Option<Timestamp>,
     },
 }
 
@@ -92,9 +94,12 @@ impl Store {
                 let known = match note {
                     None => LedgerState::Unread,
                     Some(note) if note.version == ledger::GONE => LedgerState::Gone,
-                    Some(note) => {
-                        LedgerState::Read { version: note.version, is_unknown: note.unknown, is_lost: note.lost }
-                    }
+                    Some(note) => LedgerState::Read {
+                        version: note.version,
+                        is_unknown: note.unknown,
+                        is_lost: note.lost,
+                        accepted_at: note.accepted_at,
+                    },
                 };
                 Ok(Listed { id, combination: stream.combination.clone(), is_listed, known })
             })
@@ -148,6 +153,28 @@ impl Store {
             Ok(true)
         };
         self.for_each_document(shop, resource, documents, again).await.map(drop)
+    }
+
+    /// Notes that the loss of these documents is accepted; returns how many were read once.
+    ///
+    /// # Errors
+    /// The engine's errors; what was accepted before stays so.
+    pub async fn accept_lost(
+        &self,
+        shop: &str,
+        resource: &str,
+        documents: Vec<(String, ListParams)>,
+    ) -> Result<u64, StoreError> {
+        let now = self.now();
+        let accept = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
+            let key = keyspace::document(&stream.shop, &stream.resource, id);
+            let note: Option<DocumentNote> =
+                tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+            let Some(note) = note.filter(|note| note.version != ledger::GONE) else { return Ok(false) };
+            tx.put(key, encode("a ledger document", &DocumentNote { accepted_at: Some(now), ..note })?);
+            Ok(true)
+        };
+        self.for_each_document(shop, resource, documents, accept).await
     }
 
     /// Makes the next full walk take these rows as changed. For resources whose rows are their documents. Rows that are no

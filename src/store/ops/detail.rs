@@ -89,7 +89,7 @@ pub(crate) fn store<B: AsRef<[u8]>>(
         let what = format!("{} {id} got version {version} after {}", stream.resource, newer.version);
         invariants::pause_shop(tx, &stream.shop, &what, now)?;
     }
-    let note = DocumentNote { hash: fetched.hash, version, fetched_at: now, refresh, unknown: false, lost: false };
+    let note = DocumentNote { hash: fetched.hash, version, refresh, unknown: false, ..DocumentNote::gone(now) };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())
 }
@@ -220,7 +220,7 @@ pub(crate) fn apply_gone(
     let key = keyspace::document(&job.shop, &job.resource, &job.kind.id);
     let note = match tx.get(&key)? {
         Some(bytes) => DocumentNote { refresh: None, unknown: true, ..decode("a ledger document", &bytes)? },
-        None => DocumentNote { hash: 0, version: GONE, fetched_at: now, refresh: None, unknown: true, lost: false },
+        None => DocumentNote::gone(now),
     };
     tx.put(key, encode("a ledger document", &note)?);
     counts.gone(job.kind.run);

@@ -62,6 +62,22 @@ impl Store {
         Ok(false)
     }
 
+    /// Resources with archived documents that are none of these.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn archived_resources_but(&self, resources: &[String]) -> Result<Vec<String>, StoreError> {
+        let (mut found, mut from) = (Vec::new(), keyspace::ARCHIVE.to_vec());
+        while let Some(pair) = self.0.kv.scan(keyspace::ARCHIVE, &from).next() {
+            let Some(resource) = keyspace::resource_of_archived(&pair?.0) else { break };
+            from = keyspace::after(&keyspace::archive_of(&resource));
+            if !resources.contains(&resource) {
+                found.push(resource);
+            }
+        }
+        Ok(found)
+    }
+
     /// Moves some archived documents of these resources to the outbox, in one commit. Documents of shops without a key
     /// (they were purged) are deleted.
     ///

@@ -173,6 +173,7 @@ fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: Timesta
         refresh,
         unknown: false,
         lost: false,
+        accepted_at: None,
     };
     tx.put(key, encode("a ledger document", &note)?);
     Ok(())

@@ -19,14 +19,15 @@ use crate::store::tx::handle::Store;
 const SINK_KIND: &[u8] = b"msink_kind";
 
 impl Store {
-    /// Whether the ledger has a document of a shop's resource that was read.
+    /// Whether the ledger has a document of a shop's resource that was read and whose loss was not accepted.
     ///
     /// # Errors
     /// The engine's read errors.
     pub fn has_read(&self, shop: &str, resource: &str) -> Result<bool, StoreError> {
         let prefix = keyspace::documents_of(shop, resource);
         for pair in self.0.kv.scan(&prefix, &prefix) {
-            if decode::<DocumentNote>("a ledger document", &pair?.1)?.version != GONE {
+            let note: DocumentNote = decode("a ledger document", &pair?.1)?;
+            if note.version != GONE && note.accepted_at.is_none() {
                 return Ok(true);
             }
         }

@@ -90,6 +90,19 @@ pub(crate) fn documents_written(tx: &mut Tx<'_>, streams: BTreeSet<StreamId>) ->
     Ok(())
 }
 
+/// Notes that MySQL has a stream's checkpoint.
+pub(crate) fn checkpoint_delivered(
+    tx: &mut Tx<'_>,
+    stream: &StreamId,
+    checkpoint: &Checkpoint,
+) -> Result<(), StoreError> {
+    // A deleted shop keeps no record.
+    if !shops::is_known(tx, &stream.shop)? {
+        return Ok(());
+    }
+    change(tx, stream, |status| status.checkpoint_delivered(checkpoint.walked_at))
+}
+
 pub(crate) fn stream_of(of: &DocumentHead) -> StreamId {
     StreamId { shop: of.shop.clone(), resource: of.resource.clone(), combination: of.combination.clone() }
 }

@@ -108,6 +108,24 @@ pub(crate) struct DocumentNote {
     /// The sink lacks it: the next read is written even if nothing changed.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) lost: bool,
+    /// When its loss was accepted: the sink lacks it, and it cannot be read again.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) accepted_at: Option<Timestamp>,
+}
+
+impl DocumentNote {
+    /// The note of a document that the API does not know and that was never read.
+    pub(crate) fn gone(now: Timestamp) -> DocumentNote {
+        DocumentNote {
+            hash: 0,
+            version: GONE,
+            fetched_at: now,
+            refresh: None,
+            unknown: true,
+            lost: false,
+            accepted_at: None,
+        }
+    }
 }
 
 /// What the ledger knows of a stream's list.

@@ -234,5 +234,8 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     assert_eq!((documents.len(), documents[0].0.as_str(), of(&f)), (1, "2", 0));
     // The ledger knows the version that the sink has by now.
     let listed = f.store.listed(std::slice::from_ref(&f.stream), "1", 1).unwrap();
-    assert_eq!(listed[0].known, LedgerState::Read { version: documents[0].1, is_unknown: false, is_lost: false });
+    assert_eq!(
+        listed[0].known,
+        LedgerState::Read { version: documents[0].1, is_unknown: false, is_lost: false, accepted_at: None }
+    );
 }
