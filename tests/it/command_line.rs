@@ -284,11 +284,11 @@ async fn sync_ends_with_one_and_the_reason_when_something_is_left() {
     market.sandbox.set_secret("first", "another").unwrap();
     market.sandbox.kill_tokens();
     let ended = folder.run(&["sync", "--quiet"]).expect(1);
-    says(&ended.err, &["First shop", &format!("waybill shops rotate {shop}"), "1 shops were refused"]);
+    says(&ended.err, &["First shop", &format!("waybill shops rotate {shop}"), "1 shop was refused"]);
     refused(
         folder.run(&["sync", "--quiet"]),
         1,
-        &["First shop", "waybill shops rotate", "no active shop to sync: 1 shops were refused", "waybill shops list"],
+        &["First shop", "waybill shops rotate", "no active shop to sync: 1 shop was refused", "waybill shops list"],
     );
     folder.feed(&["shops", "rotate", &shop], "another").expect(0);
     folder.run(&["sync", "--quiet"]).expect(0);
