@@ -244,7 +244,7 @@ impl PageTest<'_> {
             return Err(wrong);
         }
         let rows = first.rows.len() + first.rejected.len();
-        let found = format!("{rows} rows on the first page of {}", self.definition.name);
+        let found = format!("{} on the first page of {}", counted(rows, "row", "rows"), self.definition.name);
         let Next::More { cursor } = &first.next else { return Ok((parsed.value, found)) };
         let position = Position::read(2, cursor.as_deref()).map_err(|error| error.to_string())?;
         // The next window of days is a different list.

@@ -79,7 +79,7 @@ fn show(resource: &str, found: &Preview, out: &mut Out) -> CommandResult {
         .collect();
     out.table(&["column", "type", "from", "value"], &got)?;
     for (child, rows) in children {
-        out.line(format_args!("\n{child}: {rows} rows"))?;
+        out.line(format_args!("\n{child}: {}", counted(*rows, "row", "rows")))?;
     }
     if unmapped.is_empty() {
         return Ok(out.line("\nEvery field has a column.")?);

@@ -8,7 +8,7 @@ use super::progress::{Bars, Line, line, sums, waits};
 use super::shutdown;
 use crate::app::{App, Selection};
 use crate::domain::document::RunView;
-use crate::domain::{Clock, ShopId};
+use crate::domain::{Clock, ShopId, counted};
 use crate::service::{RunFilter, Service, Status};
 
 /// Refresh interval of the progress.
@@ -110,8 +110,9 @@ pub(super) async fn until_idle(
 /// The failure of a command that ends before the sink has accepted everything.
 pub(super) fn sink_away(waiting: u64, error: &str) -> CommandError {
     CommandError::Failed(anyhow::anyhow!(
-        "{waiting} entries wait for the sink, which is unavailable: {error}; they are kept, and written at the next \
-         start. Remedy: `waybill check` shows which step fails"
+        "{}, which is unavailable: {error}; what waits is kept, and written at the next start. Remedy: `waybill check` \
+         shows which step fails",
+        counted(waiting, "entry waits for the sink", "entries wait for the sink")
     ))
 }
 
@@ -137,8 +138,8 @@ fn left(runs: &[RunView], status: &Status) -> String {
     }
     match (status.outbox, status.leased_jobs + status.pending_jobs) {
         (0, 0) => String::new(),
-        (0, jobs) => format!("; {jobs} other calls to make"),
-        (outbox, _) => format!("; {outbox} entries to write to the {}", status.sink.kind),
+        (0, jobs) => format!("; {} to make", counted(jobs, "other call", "other calls")),
+        (outbox, _) => format!("; {} to write to the {}", counted(outbox, "entry", "entries"), status.sink.kind),
     }
 }
 

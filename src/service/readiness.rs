@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Service;
+use crate::domain::counted;
 use crate::domain::health::{Code, Reason};
 use crate::sink::Sink;
 use crate::store::StoreError;
@@ -64,7 +65,10 @@ impl Service {
         let why = match (self.restore_error(), known) {
             (_, Ok(0)) => return Ok(None),
             (Some(why), _) => format!("the shops in MySQL are not restored yet: {why}"),
-            (None, Ok(shops)) => format!("{shops} shops are being restored from MySQL; try again when that is done"),
+            (None, Ok(shops)) => {
+                let restoring = counted(shops, "shop is being restored", "shops are being restored");
+                format!("{restoring} from MySQL; try again when that is done")
+            },
             (None, Err(_)) => "MySQL cannot be reached to see which shops it holds, and registering one of them \
                                again would give it a new id; try again when MySQL is up (`waybill check` says what is wrong)"
                 .to_owned(),

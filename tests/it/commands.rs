@@ -80,7 +80,7 @@ async fn a_preview_shows_rows_and_what_each_column_got() {
         &[
             "promotion_products of First shop: 5 documents",
             "the parent's id",
-            "promotion_product_relevance_scores: 1 rows",
+            "promotion_product_relevance_scores: 1 row",
         ],
     );
     let nothing = folder.run(&["preview", "order"]).expect(2).err;
