@@ -58,7 +58,8 @@ async fn sigterm_ends_a_service_whose_calls_hang() {
     let market = market(Duration::ZERO).await;
     let folder = Folder::at(&market.base, LIFTED);
     register(&folder);
-    market.sandbox.set_latency(Duration::from_secs(600));
+    // Not the logins: nothing is leased before a shop has a token.
+    market.sandbox.set_faults(vec![Fault::always("/retailer", FaultKind::Slow { ms: 600_000 })]);
     let serving = folder.serve();
     // Its calls have left and get no answer; a status shows them as leased.
     while serving.get("/api/v1/status").await["leased_jobs"].as_u64().unwrap() == 0 {
@@ -68,10 +69,27 @@ async fn sigterm_ends_a_service_whose_calls_hang() {
     assert_eq!(code, Some(0), "{}", folder.said());
     assert!(took < STOPS_WITHIN, "{took:?}");
     // What was cut off is done at the next start.
-    market.sandbox.set_latency(Duration::ZERO);
+    market.sandbox.set_faults(Vec::new());
     let serving = folder.serve();
     serving.idle(Duration::from_secs(60)).await;
     assert_eq!(serving.all("/api/v1/shipments").await.len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_service_whose_logins_hang() {
+    let market = market(Duration::ZERO).await;
+    let folder = Folder::at(&market.base, LIFTED);
+    register(&folder);
+    market.sandbox.set_latency(Duration::from_secs(600));
+    let serving = folder.serve();
+    // Its lanes wait for the login then, and lease nothing.
+    while serving.get("/api/v1/status").await["open_runs"].as_u64().unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(serving.get("/api/v1/status").await["leased_jobs"], 0);
+    let (code, took) = serving.terminate();
+    assert_eq!(code, Some(0), "{}", folder.said());
+    assert!(took < STOPS_WITHIN, "{took:?}");
 }
 
 /// A service in the worst state to be stopped in: documents that MySQL does not take, calls to the
