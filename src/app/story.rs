@@ -6,7 +6,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Run, RunState};
+use crate::domain::{Run, RunId, RunState};
 use crate::store::Store;
 
 /// How long the log line of a run waits for its documents to reach the sink.
@@ -15,8 +15,8 @@ const WRITTEN_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Logs each run that ends, once its documents are in the sink or [`WRITTEN_PATIENCE`] has passed.
-pub(super) async fn log_runs(store: Store, mut ended: UnboundedReceiver<u64>, stop: CancellationToken) {
-    let mut waiting: Vec<(u64, Instant)> = Vec::new();
+pub(super) async fn log_runs(store: Store, mut ended: UnboundedReceiver<RunId>, stop: CancellationToken) {
+    let mut waiting: Vec<(RunId, Instant)> = Vec::new();
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -39,7 +39,7 @@ pub(super) async fn log_runs(store: Store, mut ended: UnboundedReceiver<u64>, st
 }
 
 /// Logs a run, unless it should wait for its documents; false if so.
-fn log_run(store: &Store, id: u64, at_once: bool) -> bool {
+fn log_run(store: &Store, id: RunId, at_once: bool) -> bool {
     // A run that a retry reopened is logged when it ends again.
     let Some(run) = store.run(id).ok().flatten().filter(|run| !run.is_open()) else { return true };
     if run.state == RunState::Done && run.written + run.refused < run.fetched && !at_once {
@@ -56,7 +56,7 @@ fn log(run: &Run) {
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
-                run.id = run.id,
+                run.id = run.id.number(),
                 shop.id = run.stream.shop,
                 resource = run.stream.resource,
                 parameters,

@@ -332,7 +332,7 @@ mod tests {
     use super::{Line, LineLayout, forecast, line, sums, waiting_in, waits};
     use crate::cli::table::Mark;
     use crate::domain::document::RunView;
-    use crate::domain::{ListParams, Mode, Run, RunState, StreamId, Timestamp, Trigger, Wait, WaitReason};
+    use crate::domain::{ListParams, Mode, Run, RunId, RunState, StreamId, Timestamp, Trigger, Wait, WaitReason};
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -352,7 +352,7 @@ mod tests {
                 gone: 1,
                 parked: 2,
                 written: 30,
-                ..Run::new(7, stream, Mode::Full, Trigger::Schedule, Timestamp::EPOCH)
+                ..Run::new(RunId::from_number(7), stream, Mode::Full, Trigger::Schedule, Timestamp::EPOCH)
             },
             forecast_at: Some(at(61_000)),
             pages_expected: None,

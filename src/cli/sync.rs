@@ -16,7 +16,7 @@ use super::table::{self, Mark, TableCell};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, Run, RunState, Shop, ShopState, Timestamp, counted, parse_duration};
+use crate::domain::{Clock, Mode, Run, RunId, RunState, Shop, ShopState, Timestamp, counted, parse_duration};
 use crate::http;
 use crate::service::Service;
 
@@ -108,12 +108,11 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
         view.run.is_open() && takes && configured.contains(&stream.resource) && watched.names.contains_key(&stream.shop)
     };
     let begun = Clock::system().now();
-    let mut ours: BTreeSet<u64> = earlier.iter().filter(is_ours).map(|view| view.run.id).collect();
+    let mut ours: BTreeSet<RunId> = earlier.iter().filter(is_ours).map(|view| view.run.id).collect();
     for shop in &shops {
         ours.extend(service.start_sync(&shop.id, args.resource.as_deref(), mode).await?);
     }
-    let after = ours.last().copied().unwrap_or(u64::MAX);
-    watched.runs = Some(Chosen { ids: ours, after, only: args.only() });
+    watched.runs = Some(Chosen { ids: ours, only: args.only() });
     let mut bars = Bars::new(args.quiet);
     let ended = until_idle(app, &watched, &mut bars, args.at_most).await;
     bars.finish();

@@ -8,7 +8,7 @@ use super::progress::{Bars, Line, line, sums, waits};
 use super::shutdown;
 use crate::app::{App, Selection};
 use crate::domain::document::RunView;
-use crate::domain::{Clock, ShopId, counted};
+use crate::domain::{Clock, RunId, ShopId, counted};
 use crate::service::{RunFilter, Service, Status};
 
 /// Refresh interval of the progress.
@@ -27,10 +27,9 @@ pub(super) struct Watched {
 
 /// A selection of runs.
 pub(super) struct Chosen {
-    pub(super) ids: BTreeSet<u64>,
-    /// Runs with a greater id are included too: they follow others.
-    pub(super) after: u64,
-    /// Of those, only the runs of these streams.
+    /// Later runs are included too: they follow others.
+    pub(super) ids: BTreeSet<RunId>,
+    /// Of the later ones, only the runs of these streams.
     pub(super) only: Selection,
 }
 
@@ -148,7 +147,7 @@ fn left(runs: &[RunView], status: &Status) -> String {
 /// # Errors
 /// The runs cannot be read.
 pub(super) async fn runs(service: &Service, watched: &Watched) -> Result<Vec<RunView>, CommandError> {
-    let oldest = watched.runs.as_ref().and_then(|chosen| chosen.ids.first().copied()).unwrap_or(0);
+    let oldest = watched.runs.as_ref().and_then(|chosen| chosen.ids.first().copied());
     let mut all = Vec::new();
     let mut before = None;
     loop {
@@ -157,7 +156,7 @@ pub(super) async fn runs(service: &Service, watched: &Watched) -> Result<Vec<Run
         let is_full = page.len() == RUNS_PAGE;
         all.extend(wanted(page, watched));
         match last {
-            Some(last) if is_full && last > oldest => before = Some(last),
+            Some(last) if is_full && oldest.is_none_or(|oldest| last > oldest) => before = Some(last),
             _ => break,
         }
     }
@@ -174,7 +173,8 @@ pub(super) fn name<'a>(view: &'a RunView, watched: &'a Watched) -> &'a str {
 fn wanted(mut runs: Vec<RunView>, watched: &Watched) -> Vec<RunView> {
     if let Some(chosen) = &watched.runs {
         runs.retain(|RunView { run, .. }| {
-            let follows = run.id > chosen.after && chosen.only.takes(&run.stream.shop, &run.stream.resource);
+            let is_later = chosen.ids.last().is_some_and(|last| run.id > *last);
+            let follows = is_later && chosen.only.takes(&run.stream.shop, &run.stream.resource);
             follows || chosen.ids.contains(&run.id)
         });
     }

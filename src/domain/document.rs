@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::run::Run;
+use super::run_id::RunId;
 use super::shop::Shop;
 use super::stream::{Checkpoint, ListParams, StreamId};
 use super::timestamp::Timestamp;
@@ -25,7 +26,7 @@ pub struct Document {
     pub row_hash: u64,
     pub document_hash: u64,
     /// The run that asked for it.
-    pub run: Option<u64>,
+    pub run: Option<RunId>,
     /// The JSON text, byte for byte as received except where JSON parsers disagree.
     pub body: Bytes,
 }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::job_seq::JobSeq;
+use super::run_id::RunId;
 use super::stream::{ListParams, StreamId};
 use super::variants::with_all;
 
@@ -28,7 +29,7 @@ pub enum Priority {
 /// Reads one page of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListPage {
-    pub run: u64,
+    pub run: RunId,
     pub combination: ListParams,
     /// Number of the page, from 1; counts up in every page style.
     pub page: u64,
@@ -46,7 +47,7 @@ pub struct ListPage {
 /// Records which rows a full walk did not see. Makes no call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sweep {
-    pub run: u64,
+    pub run: RunId,
     pub combination: ListParams,
     /// The last id looked at; empty at the start.
     pub after: String,
@@ -57,7 +58,7 @@ pub struct Sweep {
 pub struct FetchDetail {
     /// None for re-reads by the refresh rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<u64>,
+    pub run: Option<RunId>,
     pub combination: ListParams,
     pub id: String,
 }
@@ -149,7 +150,7 @@ impl Job {
     }
 
     /// The run that asked for it.
-    pub fn run(&self) -> Option<u64> {
+    pub fn run(&self) -> Option<RunId> {
         match &self.kind {
             JobKind::ListPage(page) => Some(page.run),
             JobKind::Sweep(sweep) => Some(sweep.run),
@@ -158,7 +159,7 @@ impl Job {
     }
 
     /// The run whose walk it is a part of; none for details.
-    pub fn walk(&self) -> Option<u64> {
+    pub fn walk(&self) -> Option<RunId> {
         self.run().filter(|_| self.document().is_none())
     }
 }

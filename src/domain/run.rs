@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cause::ErrorClass;
+use super::run_id::RunId;
 use super::stream::StreamId;
 use super::timestamp::Timestamp;
 use super::variants::with_all;
@@ -76,8 +77,7 @@ impl RunState {
 /// One walk over a stream. `to_fetch = fetched + parked + gone + still pending`, always.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Counts up within one data directory.
-    pub id: u64,
+    pub id: RunId,
     pub stream: StreamId,
     pub mode: Mode,
     pub trigger: Trigger,
@@ -145,7 +145,7 @@ pub struct Run {
     pub doubts: Vec<Doubt>,
     /// The full run of the same stream, requested meanwhile, that starts when this one's walk ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<u64>,
+    pub next: Option<RunId>,
 }
 
 /// One reading of a list from its head to its end. A list shifts while it is read: rows that leave pull later ones
@@ -194,7 +194,7 @@ impl Default for Pass {
 
 impl Run {
     /// A run that begins to walk.
-    pub fn new(id: u64, stream: StreamId, mode: Mode, trigger: Trigger, started_at: Timestamp) -> Run {
+    pub fn new(id: RunId, stream: StreamId, mode: Mode, trigger: Trigger, started_at: Timestamp) -> Run {
         Run {
             id,
             stream,

@@ -19,7 +19,7 @@ use super::reply::{ApiResult, PageForm, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
 use crate::domain::clock;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Mode, RunState, Timestamp, Wait};
+use crate::domain::{Mode, RunId, RunState, Timestamp, Wait};
 use crate::service::RunFilter;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -109,7 +109,7 @@ impl From<RunView> for RunForm {
         let (pending, parked, run) = (view.run.pending(), view.run.parked_in_all(), view.run);
         let parameters = run.stream.combination.0.into_iter().map(|(name, value)| (name, Value::String(value)));
         RunForm {
-            id: run.id,
+            id: run.id.number(),
             shop_id: run.stream.shop,
             resource: run.stream.resource,
             parameters: parameters.collect(),
@@ -143,7 +143,7 @@ impl From<RunView> for RunForm {
 async fn list_runs(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
     let params = request.params(&["shop", "resource", "state", "limit", "cursor"])?;
     let limit = params.limit(LIMIT_DEFAULT)?;
-    let before = id_cursor(&api, "runs", &params)?;
+    let before = id_cursor(&api, "runs", &params)?.map(RunId::from_number);
     let filter = RunFilter {
         shops: request.grant.visible(params.get("shop")).map(BTreeSet::from_iter),
         resource: params.get("resource").map(str::to_owned),
@@ -169,7 +169,7 @@ fn state(text: &str) -> Result<RunState, Problem> {
 
 async fn show_run(api: Arc<Api>, request: ApiRequest, run_id: String) -> ApiResult {
     request.params(&[])?;
-    let view = api.service.run(number(&run_id)?)?;
+    let view = api.service.run(RunId::from_number(number(&run_id)?))?;
     let view = view.filter(|view| request.grant.sees(&view.run.stream.shop)).ok_or_else(Problem::not_found)?;
     Reply::json(&RunForm::from(view))
 }

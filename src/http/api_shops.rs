@@ -22,7 +22,7 @@ use super::resource_health::ResourceHealthForm;
 use crate::catalog::Definition;
 use crate::domain::clock;
 use crate::domain::health::ResourceHealth;
-use crate::domain::{Mode, Shop, ShopState, Timestamp};
+use crate::domain::{Mode, RunId, Shop, ShopState, Timestamp};
 use crate::service::validation::{self, RESOURCES_MAX};
 use crate::service::{NewShop, Service, ServiceError, ShopPatch};
 
@@ -223,6 +223,7 @@ async fn sync_shop(api: Arc<Api>, request: ApiRequest, shop_id: String) -> ApiRe
     let mode = fields.take_choice("mode", &MODES).unwrap_or(Mode::Incremental);
     fields.finish()?;
     let run_ids = api.service.start_sync(&shop_id, resource.as_deref(), mode).await?;
+    let run_ids: Vec<u64> = run_ids.into_iter().map(RunId::number).collect();
     tracing::info!(shop.id = %shop_id, key.id = %grant.key_id, ?run_ids, "started runs on request");
     Reply::json_with(StatusCode::ACCEPTED, &StartedForm { run_ids })
 }

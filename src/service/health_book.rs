@@ -9,7 +9,7 @@ use crate::domain::health::{
     self, Code, Facts, Fault, Health, Means, OpenRun, ResourceFacts, ShopFacts, ShopFound, StreamFacts, Ticks,
 };
 use crate::domain::schedule::Schedule;
-use crate::domain::{Run, Shop, StreamId, Timestamp};
+use crate::domain::{Run, RunId, Shop, StreamId, Timestamp};
 use crate::store::{Changed, Changes, Store, StoreError};
 
 /// Inputs of the health computation, and its last result.
@@ -44,13 +44,13 @@ struct Snapshot {
 #[derive(Default)]
 struct OpenRuns {
     /// Boxed: a node of the map has room for eleven values, and a shop mostly has one or two runs.
-    by_shop: HashMap<String, BTreeMap<u64, Box<Run>>>,
-    shops: HashMap<u64, String>,
+    by_shop: HashMap<String, BTreeMap<RunId, Box<Run>>>,
+    shops: HashMap<RunId, String>,
 }
 
 impl OpenRuns {
     /// Updates a run; `None`: it was deleted. Returns its shop.
-    fn note(&mut self, id: u64, run: Option<Run>) -> Option<String> {
+    fn note(&mut self, id: RunId, run: Option<Run>) -> Option<String> {
         let before = self.shops.remove(&id);
         if let Some(runs) = before.as_ref().and_then(|shop| self.by_shop.get_mut(shop)) {
             runs.remove(&id);

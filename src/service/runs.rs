@@ -2,7 +2,7 @@
 
 use super::{Service, ServiceError};
 use crate::domain::calls::CallDay;
-use crate::domain::{Parked, RunView, Timestamp};
+use crate::domain::{Parked, RunId, RunView, Timestamp};
 use crate::store::{RunFilter, blocking};
 
 impl Service {
@@ -13,7 +13,7 @@ impl Service {
     pub async fn runs(
         &self,
         filter: RunFilter,
-        before: Option<u64>,
+        before: Option<RunId>,
         limit: usize,
     ) -> Result<Vec<RunView>, ServiceError> {
         let store = self.store.clone();
@@ -25,7 +25,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::runs`].
-    pub fn run(&self, run_id: u64) -> Result<Option<RunView>, ServiceError> {
+    pub fn run(&self, run_id: RunId) -> Result<Option<RunView>, ServiceError> {
         let run = self.store.run(run_id)?;
         Ok(self.with_forecast(run.into_iter().collect())?.pop())
     }

@@ -10,7 +10,7 @@ use super::validation::{self, FieldErrors};
 use super::{FieldError, Service, ServiceError, restore};
 use crate::catalog::Definition;
 use crate::domain::health::ShopHealth;
-use crate::domain::{Disposition, Mode, Shop, ShopState, Trigger};
+use crate::domain::{Disposition, Mode, RunId, Shop, ShopState, Trigger};
 use crate::source::{Credentials, SourceError};
 use crate::store::{NewShop, ShopChange, StoreError};
 
@@ -160,7 +160,7 @@ impl Service {
         shop_id: &str,
         resource: Option<&str>,
         mode: Mode,
-    ) -> Result<Vec<u64>, ServiceError> {
+    ) -> Result<Vec<RunId>, ServiceError> {
         let shop = self.store.shop(shop_id)?.ok_or(ServiceError::NotFound)?;
         if let Some(why) = shop.state.inactive_reason() {
             return Err(ServiceError::Conflict(why.into()));

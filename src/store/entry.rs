@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Checkpoint, ListParams, StreamId, Timestamp};
+use crate::domain::{Checkpoint, ListParams, RunId, StreamId, Timestamp};
 
 /// All of a document but its body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub(crate) struct DocumentHead {
     pub(crate) row_hash: u64,
     pub(crate) document_hash: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) run: Option<u64>,
+    pub(crate) run: Option<RunId>,
 }
 
 /// The head of an outbox record; a sealed part may follow.

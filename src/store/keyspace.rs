@@ -44,7 +44,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CallKind, Job, JobSeq, Priority, StreamId, Timestamp};
+use crate::domain::{CallKind, Job, JobSeq, Priority, RunId, StreamId, Timestamp};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -121,8 +121,13 @@ pub(super) fn shop_of_health(key: &[u8]) -> Option<String> {
 }
 
 /// The run of a run's record; none for other keys.
-pub(super) fn run_of(key: &[u8]) -> Option<u64> {
-    if key.starts_with(RUNS) { number_of(key) } else { None }
+pub(super) fn run_of(key: &[u8]) -> Option<RunId> {
+    if key.starts_with(RUNS) { run_of_index(key) } else { None }
+}
+
+/// The run that a key of an index of runs ends with.
+pub(super) fn run_of_index(key: &[u8]) -> Option<RunId> {
+    number_of(key).map(RunId::from_number)
 }
 
 macro_rules! of_texts {
@@ -188,7 +193,10 @@ of_number! {
     lease = b'l';
     outbox = b'o';
     parked = b'p';
-    run = b'u';
+}
+
+pub(super) fn run(id: RunId) -> Vec<u8> {
+    numbered(b'u', id.number())
 }
 
 /// The shop in the key of a deleted shop.
@@ -229,13 +237,13 @@ pub(super) fn answer_by_age(at: Timestamp, name: &[u8]) -> Vec<u8> {
 }
 
 /// Index of runs by stream.
-pub(super) fn run_of_stream(of: &StreamId, run: u64) -> Vec<u8> {
-    [RUN_INDEX, &stream(b's', of), &run.to_be_bytes()].concat()
+pub(super) fn run_of_stream(of: &StreamId, run: RunId) -> Vec<u8> {
+    [RUN_INDEX, &stream(b's', of), &run.number().to_be_bytes()].concat()
 }
 
 /// Index of runs by resource and class of state.
-pub(super) fn run_of_resource(resource: &str, class: u8, run: u64) -> Vec<u8> {
-    [&runs_of_resource(Some(resource)), [class].as_slice(), &run.to_be_bytes()].concat()
+pub(super) fn run_of_resource(resource: &str, class: u8, run: RunId) -> Vec<u8> {
+    [&runs_of_resource(Some(resource)), [class].as_slice(), &run.number().to_be_bytes()].concat()
 }
 
 pub(super) fn runs_of_shop(shop: &str, resource: Option<&str>) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{Engine, Inner, STARTED_AT_ONCE};
 use crate::catalog::Definition;
-use crate::domain::{Mode, Shop, ShopState, StreamId, Trigger};
+use crate::domain::{Mode, RunId, Shop, ShopState, StreamId, Trigger};
 use crate::store::{Start, Started, Store, StoreError};
 
 impl Engine {
@@ -22,7 +22,7 @@ impl Engine {
         resource: Option<&str>,
         mode: Mode,
         trigger: Trigger,
-    ) -> Result<Vec<u64>, StoreError> {
+    ) -> Result<Vec<RunId>, StoreError> {
         let starts = self.0.starts(shop, resource, |_, _| Ok(true))?;
         let started = self.0.deps.store.start_runs(starts, mode, trigger).await?;
         Ok(started.into_iter().map(Started::run).collect())

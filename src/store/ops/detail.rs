@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, JobSeq, Priority, Run, StreamId, Timestamp};
+use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, JobSeq, Priority, Run, RunId, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -20,7 +20,7 @@ use crate::store::tx::transaction::Tx;
 #[derive(Clone, Copy)]
 pub(crate) struct DetailTarget<'a> {
     pub(crate) stream: &'a StreamId,
-    pub(crate) run: Option<u64>,
+    pub(crate) run: Option<RunId>,
     pub(crate) id: &'a str,
     pub(crate) row: &'a RowNote,
 }

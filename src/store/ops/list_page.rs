@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{
     Doubt, FetchDetail, FetchedDocument, Job, JobSeq, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row, Run,
-    RunState, StreamId, Timestamp, Trigger, WalkRule,
+    RunId, RunState, StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
@@ -156,7 +156,7 @@ fn enqueue_page(tx: &mut Tx<'_>, stream: &StreamId, page: ListPage) -> Result<()
 /// Starts a full walk when an incremental one reached the end of a newest-first list too early: without a page where it
 /// may stop, although older rows were listed before. The API may have answered one page with nothing. If no row was new or
 /// changed, the next incremental walk goes as far as this one should have.
-fn go_on_below(tx: &mut Tx<'_>, run_id: u64, now: Timestamp) -> Result<(), StoreError> {
+fn go_on_below(tx: &mut Tx<'_>, run_id: RunId, now: Timestamp) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let Some(oldest) = run.pass.oldest.filter(|_| run.new + run.changed > 0) else { return Ok(()) };
     // It may have ended above the newest row of the last walk.

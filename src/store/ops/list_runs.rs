@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Run, RunState};
+use crate::domain::{Run, RunId, RunState};
 use crate::store::engine::kv::{Kv, Pair};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn find_runs(&self, filter: &RunFilter, before: Option<u64>, limit: usize) -> Result<Vec<Run>, StoreError> {
+    pub fn find_runs(&self, filter: &RunFilter, before: Option<RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
         let Some(lists) = self.lists_of(filter)? else { return self.runs(before, limit, |run| filter.takes(run)) };
         self.merge(&lists, before, limit, |run| filter.takes(run))
     }
@@ -94,19 +94,21 @@ impl Store {
     fn merge(
         &self,
         lists: &[Vec<u8>],
-        before: Option<u64>,
+        before: Option<RunId>,
         limit: usize,
         takes: impl Fn(&Run) -> bool,
     ) -> Result<Vec<Run>, StoreError> {
         let kv = &*self.0.kv;
         let number = |pair: Option<Result<Pair, StoreError>>| {
-            pair.transpose().map(|pair| pair.and_then(|(key, _)| keyspace::number_of(&key)))
+            pair.transpose().map(|pair| pair.and_then(|(key, _)| keyspace::run_of_index(&key)))
         };
         let mut sources = Vec::with_capacity(lists.len());
         let mut heads = BinaryHeap::new();
         for (at, list) in lists.iter().enumerate() {
-            let end = before
-                .map_or_else(|| keyspace::after(list), |before| [list.as_slice(), &before.to_be_bytes()].concat());
+            let end = before.map_or_else(
+                || keyspace::after(list),
+                |before| [list.as_slice(), &before.number().to_be_bytes()].concat(),
+            );
             let mut source = kv.scan_back(list, &end);
             if let Some(head) = number(source.next())? {
                 heads.push((head, at));
@@ -141,7 +143,7 @@ impl Store {
     async fn trim_all(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let mut from = keyspace::RUNS_BY_STREAM.to_vec();
         while let Some((list, old)) = self.old_runs(from).await? {
-            for some in old.chunks(STEP).map(<[u64]>::to_vec) {
+            for some in old.chunks(STEP).map(<[RunId]>::to_vec) {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
                     () = tokio::time::sleep(PAUSE) => {}
@@ -161,7 +163,7 @@ impl Store {
     }
 
     /// The first stream at or behind a key that has more runs than are kept of one, and those beyond.
-    async fn old_runs(&self, mut from: Vec<u8>) -> Result<Option<(Vec<u8>, Vec<u64>)>, StoreError> {
+    async fn old_runs(&self, mut from: Vec<u8>) -> Result<Option<(Vec<u8>, Vec<RunId>)>, StoreError> {
         let store = self.clone();
         blocking(move || {
             while let Some(pair) = store.0.kv.scan(keyspace::RUNS_BY_STREAM, &from).next() {
@@ -169,8 +171,8 @@ impl Store {
                 list.truncate(list.len().saturating_sub(8));
                 let newest = store.0.kv.scan_back(&list, &keyspace::after(&list)).skip(KEPT_OF_STREAM);
                 let old =
-                    newest.map(|pair| Ok(keyspace::number_of(&pair?.0))).collect::<Result<Vec<_>, StoreError>>()?;
-                let old: Vec<u64> = old.into_iter().flatten().collect();
+                    newest.map(|pair| Ok(keyspace::run_of_index(&pair?.0))).collect::<Result<Vec<_>, StoreError>>()?;
+                let old: Vec<RunId> = old.into_iter().flatten().collect();
                 if !old.is_empty() {
                     return Ok(Some((list, old)));
                 }

@@ -40,7 +40,7 @@ fn is_much(unreadable: u64, of: u64) -> bool {
 fn warn(run: &Run, unreadable: u64, of: u64, what: &str) {
     let (shop, resource) = (run.stream.shop.as_str(), run.stream.resource.as_str());
     let see = format!("GET /api/v1/parked?shop={shop}, while `waybill serve` runs");
-    tracing::warn!(shop.id = shop, resource, run.id = run.id, unreadable, of, see, "{what}; they are parked");
+    tracing::warn!(shop.id = shop, resource, run.id = run.id.number(), unreadable, of, see, "{what}; they are parked");
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! Called inside a transaction when a page's or a sweep's attempt settles.
 
 use crate::domain::{
-    Checkpoint, Mode, Pass, Priority, Run, RunState, StreamId, Sweep, Timestamp, WalkRule, least_passes,
+    Checkpoint, Mode, Pass, Priority, Run, RunId, RunState, StreamId, Sweep, Timestamp, WalkRule, least_passes,
 };
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
@@ -38,7 +38,7 @@ const SWEPT_MAX: usize = 500;
 /// A pass came to the end of the list, or to where an incremental walk may stop.
 pub(crate) fn end_pass(
     tx: &mut Tx<'_>,
-    run_id: u64,
+    run_id: RunId,
     pages: u64,
     rule: WalkRule,
     now: Timestamp,
@@ -79,7 +79,7 @@ fn pass_again(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreErr
     start_run::first_page(tx, run.id, &run.stream)
 }
 
-fn end_walk(tx: &mut Tx<'_>, run_id: u64, now: Timestamp) -> Result<(), StoreError> {
+fn end_walk(tx: &mut Tx<'_>, run_id: RunId, now: Timestamp) -> Result<(), StoreError> {
     let Some(run) = runs::read(tx, run_id)? else { return Ok(()) };
     let stream = &run.stream;
     // A time from a clock that was ahead must not stay in the checkpoint.

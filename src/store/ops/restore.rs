@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{ListParams, Shop, StreamId, Timestamp};
+use crate::domain::{ListParams, RunId, Shop, StreamId, Timestamp};
 use crate::store::codec::encode;
 use crate::store::engine::kv::Change;
 use crate::store::error::StoreError;
@@ -155,7 +155,7 @@ fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: Timesta
     let row = RowNote {
         hash: one.row_hash,
         first_listed_at: one.first_listed_at,
-        seen: 0,
+        seen: RunId::MIN,
         pass: 1,
         time: None,
         gone_at: one.no_longer_listed_at,

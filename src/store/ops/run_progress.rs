@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Run, RunState, Timestamp};
+use crate::domain::{Run, RunId, RunState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::ops::invariants;
 use crate::store::ops::parse_alert;
@@ -18,7 +18,7 @@ use crate::store::tx::transaction::Tx;
 /// is no error.
 pub(crate) fn update(
     tx: &mut Tx<'_>,
-    id: Option<u64>,
+    id: Option<RunId>,
     now: Timestamp,
     change: impl FnOnce(&mut Run),
 ) -> Result<(), StoreError> {
@@ -61,7 +61,7 @@ pub(crate) fn count_end(run: &Run) {
 
 /// Changes of one transaction to the counters of its runs.
 #[derive(Default)]
-pub(crate) struct RunCounts(BTreeMap<u64, CountsOfRun>);
+pub(crate) struct RunCounts(BTreeMap<RunId, CountsOfRun>);
 
 #[derive(Default)]
 pub(crate) struct CountsOfRun {
@@ -72,24 +72,24 @@ pub(crate) struct CountsOfRun {
 }
 
 impl RunCounts {
-    pub(crate) fn fetched(&mut self, run: Option<u64>) {
+    pub(crate) fn fetched(&mut self, run: Option<RunId>) {
         self.of(run, |counts| counts.fetched += 1);
     }
 
-    pub(crate) fn gone(&mut self, run: Option<u64>) {
+    pub(crate) fn gone(&mut self, run: Option<RunId>) {
         self.of(run, |counts| counts.gone += 1);
     }
 
     /// One that it no longer asks for.
-    pub(crate) fn obsolete(&mut self, run: Option<u64>) {
+    pub(crate) fn obsolete(&mut self, run: Option<RunId>) {
         self.of(run, |counts| counts.obsolete += 1);
     }
 
-    pub(crate) fn written(&mut self, run: Option<u64>) {
+    pub(crate) fn written(&mut self, run: Option<RunId>) {
         self.of(run, |counts| counts.written += 1);
     }
 
-    fn of(&mut self, run: Option<u64>, change: impl FnOnce(&mut CountsOfRun)) {
+    fn of(&mut self, run: Option<RunId>, change: impl FnOnce(&mut CountsOfRun)) {
         if let Some(run) = run {
             change(self.0.entry(run).or_default());
         }

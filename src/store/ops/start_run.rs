@@ -1,6 +1,6 @@
 //! Starting runs, and what follows when the walk of one ends.
 
-use crate::domain::{Cause, ListPage, Mode, Priority, Run, RunState, StreamId, Timestamp, Trigger};
+use crate::domain::{Cause, ListPage, Mode, Priority, Run, RunId, RunState, StreamId, Timestamp, Trigger};
 use crate::store::codec::encode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -38,14 +38,14 @@ impl From<StreamId> for Start {
 /// Result of a request to walk a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
-    Run(u64),
+    Run(RunId),
     /// The stream has a run that still walks, or will when that one is done; this is it.
-    Already(u64),
+    Already(RunId),
 }
 
 impl Started {
     /// The run that walks the stream now.
-    pub fn run(self) -> u64 {
+    pub fn run(self) -> RunId {
         match self {
             Started::Run(id) | Started::Already(id) => id,
         }
@@ -55,7 +55,7 @@ impl Started {
 /// Ends a run's walk without success; what it found stays.
 pub(crate) fn fail(
     tx: &mut Tx<'_>,
-    id: u64,
+    id: RunId,
     stream: &StreamId,
     error: impl Into<Cause>,
     now: Timestamp,
@@ -73,7 +73,7 @@ pub(crate) fn fail(
 }
 
 /// Starts at the head of its list.
-pub(crate) fn begin(tx: &mut Tx<'_>, id: u64, stream: &StreamId) -> Result<(), StoreError> {
+pub(crate) fn begin(tx: &mut Tx<'_>, id: RunId, stream: &StreamId) -> Result<(), StoreError> {
     tx.put(keyspace::walk(stream), encode("a walk", &id)?);
     first_page(tx, id, stream)
 }
@@ -130,7 +130,7 @@ pub(crate) fn start(
         _ => {}
     }
     stream_status::run_starts(tx, stream)?;
-    let id = tx.next("run")?;
+    let id = runs::next_id(tx)?;
     // Those of the walk before it wait for this one.
     let mut followers = wanted.followers.clone();
     let earlier = walking.iter().flat_map(|run| &run.followers).filter(|stream| !wanted.followers.contains(stream));
@@ -145,15 +145,15 @@ pub(crate) fn start(
         Some(before) => run_progress::update(tx, Some(before.id), now, |run| run.next = Some(id))?,
         None => begin(tx, id, stream)?,
     }
-    if let Some(old) = id.checked_sub(RUNS_KEPT) {
-        runs::delete_if_unneeded(tx, old, |_| false)?;
+    if let Some(old) = id.number().checked_sub(RUNS_KEPT) {
+        runs::delete_if_unneeded(tx, RunId::from_number(old), |_| false)?;
     }
     tx.raise(Signal::Progress);
     Ok(Some(Started::Run(id)))
 }
 
 /// Asks for the head of a run's list.
-pub(crate) fn first_page(tx: &mut Tx<'_>, run: u64, stream: &StreamId) -> Result<(), StoreError> {
+pub(crate) fn first_page(tx: &mut Tx<'_>, run: RunId, stream: &StreamId) -> Result<(), StoreError> {
     let combination = stream.combination.clone();
     let page = ListPage { run, combination, page: 1, cursor: None, previous: None, anchor: None };
     let job = new_job(tx, &stream.shop, &stream.resource, Priority::List, page)?;

@@ -3,7 +3,7 @@
 //! Their list jobs go; the details that they found stay queued, without keeping a run open. When the shop is active
 //! again its streams are walked again from their heads.
 
-use crate::domain::{CallKind, ErrorClass, Run, RunState, ShopState, Timestamp};
+use crate::domain::{CallKind, ErrorClass, Run, RunId, RunState, ShopState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
 use crate::store::ops::run_progress;
@@ -26,8 +26,8 @@ impl Store {
     /// The engine's errors; what is left is ended by the next call.
     pub async fn stop_runs(&self, shop: &str) -> Result<(), StoreError> {
         let open = self.open_runs()?;
-        let of_shop: Vec<u64> = open.iter().filter(|run| run.stream.shop == shop).map(|run| run.id).collect();
-        for some in of_shop.chunks(STOPPED_AT_ONCE).map(<[u64]>::to_vec) {
+        let of_shop: Vec<RunId> = open.iter().filter(|run| run.stream.shop == shop).map(|run| run.id).collect();
+        for some in of_shop.chunks(STOPPED_AT_ONCE).map(<[RunId]>::to_vec) {
             let (shop, now) = (shop.to_owned(), self.now());
             self.transact(move |tx| some.iter().try_for_each(|id| stop(tx, &shop, *id, now))).await?;
         }
@@ -35,7 +35,7 @@ impl Store {
     }
 }
 
-fn stop(tx: &mut Tx<'_>, shop: &str, id: u64, now: Timestamp) -> Result<(), StoreError> {
+fn stop(tx: &mut Tx<'_>, shop: &str, id: RunId, now: Timestamp) -> Result<(), StoreError> {
     let Some(record) = shops::read(tx, shop)? else { return Ok(()) };
     let class = match record.shop.state {
         ShopState::Active => return Ok(()),

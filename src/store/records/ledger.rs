@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{StreamId, Timestamp};
+use crate::domain::{RunId, StreamId, Timestamp};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
@@ -16,9 +16,9 @@ pub(crate) struct RowNote {
     pub(crate) hash: u64,
     #[serde(rename = "f")]
     pub(crate) first_listed_at: Timestamp,
-    /// The last full walk that saw it.
+    /// The last full walk that saw it; [`RunId::MIN`]: none.
     #[serde(rename = "s")]
-    pub(crate) seen: u64,
+    pub(crate) seen: RunId,
     /// The pass of that walk that saw it last.
     #[serde(rename = "p", default = "first_pass", skip_serializing_if = "is_first_pass")]
     pub(crate) pass: u32,
@@ -38,7 +38,7 @@ pub(crate) struct RowNote {
 
 impl Default for RowNote {
     fn default() -> RowNote {
-        let (hash, first_listed_at, seen, pass) = (0, Timestamp::EPOCH, 0, first_pass());
+        let (hash, first_listed_at, seen, pass) = (0, Timestamp::EPOCH, RunId::MIN, first_pass());
         RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{Run, RunState, StreamId, Timestamp};
+use crate::domain::{Run, RunId, RunState, StreamId, Timestamp};
 use crate::store::codec::{decode, encode, number};
 use crate::store::engine::kv::Kv;
 use crate::store::error::StoreError;
@@ -12,8 +12,13 @@ use crate::store::tx::handle::Store;
 use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
 
-pub(crate) fn read(tx: &Tx<'_>, id: u64) -> Result<Option<Run>, StoreError> {
+pub(crate) fn read(tx: &Tx<'_>, id: RunId) -> Result<Option<Run>, StoreError> {
     tx.get(&keyspace::run(id))?.map(|bytes| decode("a run", &bytes)).transpose()
+}
+
+/// The number of a new run.
+pub(crate) fn next_id(tx: &mut Tx<'_>) -> Result<RunId, StoreError> {
+    tx.next("run").map(RunId::from_number)
 }
 
 /// The run that walks a stream; none where its record says that it does not, or is gone.
@@ -44,7 +49,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn run(&self, id: u64) -> Result<Option<Run>, StoreError> {
+    pub fn run(&self, id: RunId) -> Result<Option<Run>, StoreError> {
         self.0.kv.get(&keyspace::run(id))?.map(|bytes| decode("a run", &bytes)).transpose()
     }
 
@@ -54,7 +59,7 @@ impl Store {
     /// The engine's read errors.
     pub fn runs(
         &self,
-        before: Option<u64>,
+        before: Option<RunId>,
         limit: usize,
         wanted: impl Fn(&Run) -> bool,
     ) -> Result<Vec<Run>, StoreError> {
@@ -141,14 +146,14 @@ pub(crate) fn put(tx: &mut Tx<'_>, before: Option<&Run>, run: &Run) -> Result<()
 }
 
 /// Notes that a run was started by a program that keeps the index.
-pub(crate) fn note_started(tx: &mut Tx<'_>, id: u64) {
-    tx.put(INDEXED.to_vec(), id.to_be_bytes().to_vec());
+pub(crate) fn note_started(tx: &mut Tx<'_>, id: RunId) {
+    tx.put(INDEXED.to_vec(), id.number().to_be_bytes().to_vec());
 }
 
 /// Deletes a run with its index entries, unless it is needed.
 pub(crate) fn delete_if_unneeded(
     tx: &mut Tx<'_>,
-    id: u64,
+    id: RunId,
     is_needed: impl FnOnce(&Run) -> bool,
 ) -> Result<bool, StoreError> {
     let key = keyspace::run(id);
@@ -177,7 +182,7 @@ pub(crate) fn trim_stream(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<
     let Some(prefix) = own.len().checked_sub(8).and_then(|length| own.get(..length)) else { return Ok(()) };
     let found = tx.scan(prefix, prefix, KEPT_OF_STREAM + LOOKED_AT)?;
     for (key, _) in found.iter().take(found.len().saturating_sub(KEPT_OF_STREAM)) {
-        if let Some(id) = keyspace::number_of(key) {
+        if let Some(id) = keyspace::run_of_index(key) {
             delete_if_unneeded(tx, id, |run| is_needed(run, now))?;
         }
     }
@@ -216,7 +221,7 @@ pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
             .map(|pair| decode("a run", &pair?.1))
             .collect::<Result<_, StoreError>>()?;
         let Some(newest) = runs.last() else { break };
-        from = keyspace::run(newest.id + 1);
+        from = keyspace::after(&keyspace::run(newest.id));
         run_once(kv, |tx| {
             for run in &runs {
                 tx.put(by_resource(run), Vec::new());
@@ -226,7 +231,7 @@ pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
         })?;
     }
     run_once(kv, |tx| {
-        note_started(tx, last);
+        note_started(tx, RunId::from_number(last));
         Ok(())
     })
 }

@@ -29,7 +29,7 @@ async fn a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other() {
     let run = f.start(Mode::Full).await;
     f.page(&[("2", 1, 0), ("1", 1, 1)], Next::End).await;
     let mut leases = f.lease(CallKind::Detail, 2).await;
-    forge(&f, keyspace::numbered(b'u', run), |run| run["to_fetch"] = 1.into());
+    forge(&f, keyspace::run(run), |run| run["to_fetch"] = 1.into());
     assert_eq!(f.settle(leases.remove(0), detail("2", None)).await, Settled::Applied);
     assert_eq!(paused(&f), None, "one of one is in order");
     assert_eq!(f.settle(leases.remove(0), detail("1", None)).await, Settled::Applied, "nothing is lost");

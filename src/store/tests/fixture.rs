@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use crate::domain::{
     CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
-    NotFound, Page, Row, StepOutput, StreamId, Timestamp, Trigger, WalkRule,
+    NotFound, Page, Row, RunId, StepOutput, StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
@@ -59,7 +59,7 @@ impl Fixture {
         Queue { shop: self.stream.shop.clone(), resource: "things".into(), kind }
     }
 
-    pub(super) async fn start(&self, mode: Mode) -> u64 {
+    pub(super) async fn start(&self, mode: Mode) -> RunId {
         self.store.start_runs(vec![self.stream.clone()], mode, Trigger::Schedule).await.unwrap()[0].run()
     }
 

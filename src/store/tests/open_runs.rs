@@ -1,18 +1,18 @@
 //! Open runs are found without a look at all.
 
 use super::fixture;
-use crate::domain::{ListParams, Mode, Next, StreamId, Trigger};
+use crate::domain::{ListParams, Mode, Next, RunId, StreamId, Trigger};
 
 #[tokio::test]
 async fn open_runs_are_those_of_the_books_however_they_come_and_go() {
     let f = fixture().await;
     let open = || {
         let counters = f.store.counters().unwrap();
-        let open: Vec<u64> = f.store.open_runs().unwrap().iter().map(|run| run.id).collect();
+        let open: Vec<RunId> = f.store.open_runs().unwrap().iter().map(|run| run.id).collect();
         assert_eq!(open.len() as u64, counters.open_runs);
         open
     };
-    assert_eq!(open(), [0; 0]);
+    assert_eq!(open(), []);
     let first = f.start(Mode::Full).await;
     assert_eq!(open(), [first]);
     let other = StreamId { combination: ListParams(vec![("kind".into(), "b".into())]), ..f.stream.clone() };

@@ -76,7 +76,7 @@ async fn streams_that_wait_for_the_walk_for_news_wait_for_the_whole_one_behind_i
 async fn a_walk_whose_run_is_not_kept_any_more_keeps_no_other_away() {
     let f = walked().await;
     let lost = f.start(Mode::Incremental).await;
-    let key = keyspace::numbered(b'u', lost);
+    let key = keyspace::run(lost);
     f.store
         .transact(move |tx| {
             tx.delete(key);

@@ -10,7 +10,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::faulty::Faulty;
 use super::{NOW, fixture};
-use crate::domain::{Clock, ListParams, Mode, Next, Run, RunState, StreamId, Timestamp, Trigger};
+use crate::domain::{Clock, ListParams, Mode, Next, Run, RunId, RunState, StreamId, Timestamp, Trigger};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
@@ -30,7 +30,7 @@ fn stream(number: u8) -> StreamId {
     }
 }
 
-fn run(id: u64, of: u8, state: RunState) -> Run {
+fn run(id: RunId, of: u8, state: RunState) -> Run {
     let record = serde_json::json!({
         "id": id, "stream": stream(of), "mode": "incremental", "trigger": "schedule", "state": state, "started_at": 0,
     });
@@ -88,16 +88,16 @@ fn built(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn apply(tx: &mut Tx<'_>, step: &Step) -> Result<(), StoreError> {
     match step {
         Step::Start(of) => {
-            let id = tx.next("run")?;
+            let id = runs::next_id(tx)?;
             runs::put(tx, None, &run(id, *of, RunState::Walking))?;
             runs::note_started(tx, id);
         }
         Step::Change { run, state } => {
-            if let Some(before) = runs::read(tx, u64::from(*run % 20))? {
+            if let Some(before) = runs::read(tx, RunId::from_number(u64::from(*run % 20)))? {
                 runs::put(tx, Some(&before), &Run { state: *state, pages: before.pages + 1, ..before.clone() })?;
             }
         }
-        Step::Delete(run) => drop(runs::delete_if_unneeded(tx, u64::from(*run % 20), |_| false)?),
+        Step::Delete(run) => drop(runs::delete_if_unneeded(tx, RunId::from_number(u64::from(*run % 20)), |_| false)?),
     }
     Ok(())
 }
@@ -143,9 +143,10 @@ fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
     let right = index(kv);
     // An older program started one and ended another; and some entries are left of a build that was cut off.
     run_once(kv, |tx| {
-        let id = tx.next("run")?;
-        tx.put(keyspace::numbered(b'u', id), encode("a run", &run(id, 1, RunState::Walking))?);
-        tx.put(keyspace::numbered(b'u', 2), encode("a run", &run(2, 1, RunState::Done))?);
+        let id = runs::next_id(tx)?;
+        let second = RunId::from_number(2);
+        tx.put(keyspace::run(id), encode("a run", &run(id, 1, RunState::Walking))?);
+        tx.put(keyspace::run(second), encode("a run", &run(second, 1, RunState::Done))?);
         tx.delete(right[0].0.clone());
         Ok(())
     })
@@ -161,7 +162,7 @@ fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
 /// Ends a stream's runs with a state, at a time; from the next number on.
 fn plant(tx: &mut Tx<'_>, count: u64, of: u8, change: impl Fn(&mut Run)) -> Result<(), StoreError> {
     for _ in 0..count {
-        let id = tx.next("run")?;
+        let id = runs::next_id(tx)?;
         let mut planted = run(id, of, RunState::Done);
         change(&mut planted);
         runs::put(tx, None, &planted)?;
@@ -224,7 +225,7 @@ async fn old_runs_go_in_the_background_and_those_that_are_needed_stay() {
     f.store.clone().trim_runs(tokio_util::sync::CancellationToken::new()).await;
     assert_eq!(counts(&f.store, 0), [(RunState::Done, 200)]);
     let newest = f.store.runs(None, usize::MAX, |run| run.stream == stream(0)).unwrap();
-    assert!(newest.iter().all(|run| run.id > 1_000), "the last ones are kept");
+    assert!(newest.iter().all(|run| run.id > RunId::from_number(1_000)), "the last ones are kept");
     assert_eq!(
         counts(&f.store, 1),
         [

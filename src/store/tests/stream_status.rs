@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::{DAY, Fixture, MORE, NOW, SECOND, detail, document_id, fixture};
 use crate::domain::{
-    CallKind, Cause, Checkpoint, Entry, ErrorClass, Failure, Mode, Next, RunState, ShopState, StreamStatus,
+    CallKind, Cause, Checkpoint, Entry, ErrorClass, Failure, Mode, Next, RunId, RunState, ShopState, StreamStatus,
 };
 use crate::store::codec::encode;
 use crate::store::keyspace::stream as stream_key;
@@ -22,7 +22,7 @@ impl Fixture {
         self.store.stream_status(&self.stream).unwrap()
     }
 
-    fn state(&self, run: u64) -> RunState {
+    fn state(&self, run: RunId) -> RunState {
         self.store.run(run).unwrap().unwrap().state
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
-use crate::domain::{Clock, Timestamp};
+use crate::domain::{Clock, RunId, Timestamp};
 use crate::store::crypto::SealKey;
 use crate::store::engine::kv::{self, Kv};
 use crate::store::error::StoreError;
@@ -29,7 +29,7 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) committer: Committer,
     pub(in crate::store) signals: Arc<Signals>,
     pub(in crate::store) queues: Mutex<Option<mpsc::UnboundedReceiver<Queue>>>,
-    pub(in crate::store) ended_runs: Mutex<Option<mpsc::UnboundedReceiver<u64>>>,
+    pub(in crate::store) ended_runs: Mutex<Option<mpsc::UnboundedReceiver<RunId>>>,
     /// Jobs with an attempt under way.
     pub(in crate::store) active_leases: SharedLeases,
     pub(in crate::store) calls: UncommittedCalls,
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// The runs that end, each once its end is durable; handed out once.
-    pub fn take_ended_runs(&self) -> Option<mpsc::UnboundedReceiver<u64>> {
+    pub fn take_ended_runs(&self) -> Option<mpsc::UnboundedReceiver<RunId>> {
         self.0.ended_runs.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::domain::RunId;
 use crate::store::keyspace::{self, Queue};
 
 /// Changes kept for the health; with more of them everything is read again.
@@ -16,7 +17,7 @@ const CHANGES_MAX: usize = 50_000;
 pub enum Changed {
     /// A shop, or what is recorded of its streams or parked of it.
     Shop(String),
-    Run(u64),
+    Run(RunId),
 }
 
 impl Changed {
@@ -47,7 +48,7 @@ pub enum Signal {
     /// Something waits for a due time.
     Timer,
     /// A run ended.
-    Ended(u64),
+    Ended(RunId),
     /// Progress that watchers of idleness care about.
     Progress,
     /// Something that the health depends on.
@@ -58,7 +59,7 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals {
     queues: mpsc::UnboundedSender<Queue>,
-    ended: mpsc::UnboundedSender<u64>,
+    ended: mpsc::UnboundedSender<RunId>,
     changes: Mutex<Changes>,
     /// Woken when something changed that the health depends on.
     pub changed: Notify,
@@ -74,7 +75,7 @@ pub struct Signals {
 pub(crate) struct Receivers {
     /// For the lanes.
     pub(crate) queues: mpsc::UnboundedReceiver<Queue>,
-    pub(crate) ended_runs: mpsc::UnboundedReceiver<u64>,
+    pub(crate) ended_runs: mpsc::UnboundedReceiver<RunId>,
 }
 
 impl Signals {
