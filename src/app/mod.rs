@@ -327,8 +327,8 @@ impl App {
             Sink::Archive(_) => self.spawn("the writer", writer::run_archive(store.clone(), stop())),
             Sink::Mysql(mysql) => {
                 let health = self.sink_health.clone();
-                let may_write = self.service.first_sink_check();
-                let writing = writer::run_mysql(store.clone(), Arc::clone(mysql), health, may_write, stop());
+                let sink_checked = self.service.first_sink_check();
+                let writing = writer::run_mysql(store.clone(), Arc::clone(mysql), health, sink_checked, stop());
                 self.spawn("the writer", writing)
             }
         };

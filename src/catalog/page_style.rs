@@ -1,8 +1,9 @@
 //! The pagination styles, and how they differ but for the calls that they make.
 //!
-//! A style is added to [`PageStyle`] and [`Pages`]. The compiler then asks for its keys ([`super::paging`]), the query of
-//! its pages (`source/position.rs`) and its step to the next page (`source/paging.rs`); a test asks for its line in
-//! docs/resources.md.
+//! A style is added to [`PageStyle`] and [`Pages`]. The compiler then asks for its properties here, its keys
+//! ([`super::paging`]), the query of its pages (`source/position.rs`) and its step to the next page (`source/paging.rs`); a
+//! test asks for its line in docs/resources.md. Nothing asks for its rows in `tests/it/whole_list.rs`, nor for a guess at it
+//! in `catalog/infer/guess.rs`. A next page that is asked for like the one before is refused (`Position::is_at`).
 
 use crate::domain::variants::with_all;
 
@@ -25,6 +26,17 @@ with_all! {
     }
 }
 
+/// What proves that a list of a style was read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndProof {
+    /// An empty page, or a flag that the style has.
+    Own,
+    /// `more` or `size`, where a definition names them.
+    Optional,
+    /// A definition must name `total`, `more` or `size`: nothing else shows the end.
+    Required,
+}
+
 impl PageStyle {
     /// As definitions write it.
     pub fn name(self) -> &'static str {
@@ -35,6 +47,15 @@ impl PageStyle {
             PageStyle::Offset => "offset",
             PageStyle::NextLink => "next-link",
             PageStyle::None => "none",
+        }
+    }
+
+    /// What proves that a list was read to its end.
+    pub fn end_proof(self) -> EndProof {
+        match self {
+            PageStyle::Number | PageStyle::HasMoreFlag | PageStyle::Offset => EndProof::Own,
+            PageStyle::None => EndProof::Optional,
+            PageStyle::Cursor | PageStyle::NextLink => EndProof::Required,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Reads the `pages` and `end` of a list: its pagination style, and what proves its end. Called by [`super::reader`].
 
 use super::definition::{Ends, PageStyle, Pages, Proof};
+use super::page_style::EndProof;
 use super::toml_fields::{TomlFields, did_you_mean};
 
 /// Statuses about the call or the client, which never mean the end of a list.
@@ -34,8 +35,6 @@ pub(super) fn pages(fields: TomlFields<'_>) -> Option<(Pages, Proof)> {
                 fields.is_pointer("next", pointer, false);
                 fields.is_to_one("next", pointer);
             }
-            proof = whole_proof(&fields, proof);
-            needs_proof(&fields);
             parameter.map(|parameter| Pages::Cursor { parameter, next: next.unwrap_or_default() })
         }
         PageStyle::Offset => {
@@ -48,15 +47,18 @@ pub(super) fn pages(fields: TomlFields<'_>) -> Option<(Pages, Proof)> {
         }
         PageStyle::NextLink => {
             let at = fields.pointer_to_one("at", false);
-            proof = whole_proof(&fields, proof);
-            needs_proof(&fields);
             Some(Pages::NextLink { at })
         }
-        PageStyle::None => {
-            proof = whole_proof(&fields, proof);
-            Some(Pages::None)
-        }
+        PageStyle::None => Some(Pages::None),
     };
+    match style.end_proof() {
+        EndProof::Own => {}
+        EndProof::Optional => proof = whole_proof(&fields, proof),
+        EndProof::Required => {
+            proof = whole_proof(&fields, proof);
+            needs_proof(&fields);
+        }
+    }
     fields.end();
     pages.map(|pages| (pages, proof))
 }

@@ -46,7 +46,7 @@ impl Clock {
         }
     }
 
-    /// Timestampeconds since 1970, UTC.
+    /// The time of this clock.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             ClockSource::System => system_now(),

@@ -42,9 +42,9 @@ pub struct Completeness {
     pub missing: u64,
     /// In the sink, but not in the ledger: this installation never saw the list row.
     pub only_in_sink: u64,
-    /// The first hundred missing documents.
+    /// Missing documents; the API and the commands show the first hundred.
     pub gaps: Vec<Gap>,
-    /// The first hundred lost documents.
+    /// Lost documents; the API and the commands show the first hundred.
     pub lost_documents: Vec<LostDocument>,
 }
 

@@ -39,7 +39,7 @@ pub struct Shop {
     pub client_id: String,
     /// The account whose rate budget its calls use; shops of one account share it. Default: `client_id`.
     pub account: String,
-    /// Names of the resources to sync; None: all configured resources, including ones added later.
+    /// Names of the resources to sync; empty: all configured resources, including ones added later.
     pub resources: Vec<String>,
     pub state: ShopState,
     /// Why it is not active, for people. Never holds a secret.

@@ -1,4 +1,5 @@
-//! Descriptions of all metrics, and the Prometheus page.
+//! Descriptions of all metrics, and the Prometheus page. A new metric is added here, in docs/operations.md and in
+//! `tests/it/golden/names.snap`; tests ask for both.
 //!
 //! Labels are ids, resource and rule names, and fixed words; never a secret or a part of a document.
 

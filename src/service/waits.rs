@@ -4,15 +4,20 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Service;
-use crate::domain::{Run, RunState, Timestamp, Wait, WaitReason};
-use crate::store::StoreError;
+use crate::domain::{CallKind, Run, RunState, Timestamp, Wait, WaitReason};
+use crate::store::{Queue, StoreError};
 use crate::sync::{LaneKey, LaneView};
+
+/// Delayed jobs that are looked at for the times of retries.
+const RETRIES_MAX: usize = 1_000;
 
 /// Snapshot of the budgets of all lanes, and whether the outbox has room.
 pub(super) struct Waits {
     lanes: HashMap<LaneKey, LaneView>,
     now: Timestamp,
     outbox_has_room: bool,
+    /// When failed calls are tried again.
+    retries: HashMap<Queue, Timestamp>,
 }
 
 impl Service {
@@ -21,6 +26,10 @@ impl Service {
             lanes: self.engine.lanes().into_iter().map(|lane| (lane.key.clone(), lane)).collect(),
             now: self.store.clock().now(),
             outbox_has_room: self.store.outbox_bytes()? <= self.outbox_bytes_max,
+            retries: match self.store.counters()?.retrying_jobs {
+                0 => HashMap::new(),
+                _ => self.store.next_retries(RETRIES_MAX)?,
+            },
         })
     }
 
@@ -54,7 +63,10 @@ impl Service {
         Ok(if let Some(ms) = blocked {
             Some(wait(WaitReason::RetryAfter, in_ms(ms), "the API, which asked for a pause"))
         } else if let Some(trouble) = trouble {
-            Some(wait(WaitReason::Api, None, &format!("the API to answer again ({})", trouble.cause.text)))
+            let kind = if is_walking { CallKind::List } else { CallKind::Detail };
+            let queue = Queue { shop: run.stream.shop.clone(), resource: run.stream.resource.clone(), kind };
+            let retry = waits.retries.get(&queue).copied();
+            Some(wait(WaitReason::Api, retry, &format!("the API to answer again ({})", trouble.cause.text)))
         } else {
             let next = lane.and_then(|lane| lane.budget.next_free_ms);
             next.map(|ms| wait(WaitReason::RateLimit, in_ms(ms), "the rate limit"))

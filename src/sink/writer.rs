@@ -122,12 +122,13 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
 
 /// Writes documents to MySQL until stopped. While one batch is written, the next is decrypted and the previous one
 /// acknowledged, so that the server, the slow part, never waits.
-/// Nothing is written before `may_write` is cancelled.
+/// Writes no document before `sink_checked` is cancelled: before the first check of the sink is over, since a new
+/// checkpoint would hide that the database is an older one.
 pub async fn run_mysql(
     store: Store,
     mysql: Arc<Mysql>,
     health: SinkHealth,
-    may_write: CancellationToken,
+    sink_checked: CancellationToken,
     stop: CancellationToken,
 ) {
     let acknowledging = JoinSet::new();
@@ -139,7 +140,7 @@ pub async fn run_mysql(
     writer.write_part(&[], REPEATS_MAX).await;
     tokio::select! {
         () = writer.stop.cancelled() => {}
-        () = may_write.cancelled() => {}
+        () = sink_checked.cancelled() => {}
     }
     let mut batch = Vec::new();
     while !writer.stop.is_cancelled() {

@@ -1,6 +1,6 @@
 //! The client of the marketplace's API: one call, one request, one [`Outcome`].
 //!
-//! Called by the lanes and, to prove credentials, by the composition root. What always holds: a call
+//! Called by the lanes and, to prove credentials, by the service and `waybill check`. What always holds: a call
 //! sends at most one request; a redirect is never followed, so a token reaches no other host; a
 //! body is never buffered beyond its limit; the caller learns whether a slot of the budget was used.
 
@@ -206,7 +206,7 @@ impl Source {
                 return Err(SourceError::Interrupted("the client is closed".to_owned()));
             };
             if let Some(pace) = &self.pace {
-                pace.turn().await;
+                pace.wait().await;
             }
             // The wait may have been longer than the token's life.
             if bearer.as_ref().is_none_or(|bearer| bearer.is_alive()) {

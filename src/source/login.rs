@@ -91,7 +91,7 @@ impl Login {
         tokio::select! {
             biased;
             () = self.closed.cancelled() => return Err(LoginFailure::Definite(SourceError::Stopping)),
-            () = self.pace.turn() => {}
+            () = self.pace.wait() => {}
         }
         let asked_at = Instant::now();
         self.gate().enter(asked_at).map_err(LoginFailure::Definite)?;

@@ -44,7 +44,7 @@ impl Pace {
     }
 
     /// Waits for the caller's turn. Cancel safe: a dropped waiter takes nothing.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn wait(&self) {
         let _queue = self.queue.lock().await;
         loop {
             match self.bucket.try_wait() {
@@ -70,11 +70,11 @@ mod tests {
         let pace = Pace::new(5, 10, 10).unwrap();
         let start = Instant::now();
         for _ in 0..10 {
-            pace.turn().await;
+            pace.wait().await;
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
         for _ in 0..20 {
-            pace.turn().await;
+            pace.wait().await;
         }
         assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_secs(5));

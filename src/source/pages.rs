@@ -13,7 +13,7 @@ use super::envelope::{FoundRows, find_rows, value_at};
 use super::json::{self, hash};
 use super::outcome::Call;
 pub use super::paging::ListResponse;
-use super::paging::{Turn, unnamed};
+use super::paging::{AfterPage, unnamed};
 pub use super::pointer::id_text;
 use super::pointer::{each_value, kind, shape, tokens};
 use super::position::Position;
@@ -71,15 +71,15 @@ pub fn page(
             (Vec::new(), Some(other_end(definition, position, "missing from a bare []", "empty_array = true")?))
         }
     };
-    let turn = Turn::after(definition, position, answer, raw.len());
+    let after = AfterPage::after(definition, position, answer, raw.len());
     let ParsedRows { rows, rejected, hashes, mut left, .. } = ParsedRows::read(definition, position, answer.body, &raw);
     left.extend(marked(answer.body));
     let digest = digest(&position.list(), &hashes);
     if ends.repeat && !position.is_first() && !raw.is_empty() && answer.previous == Some(digest.as_str()) {
-        return Ok(ended(definition, position, Turn::ended(definition, position), next_parent));
+        return Ok(ended(definition, position, AfterPage::ended(definition, position), next_parent));
     }
-    let next = turn.next.or_else(|| position.next_list(definition, next_parent)).map(Position::answered);
-    let (next, doubt) = (next_step(next), doubt.or(turn.doubt));
+    let next = after.next.or_else(|| position.next_list(definition, next_parent)).map(Position::answered);
+    let (next, doubt) = (next_step(next), doubt.or(after.doubt));
     let page = Page { rows, rejected, digest, next, doubt };
     Ok(Parsed { value: page, drift: left.into_iter().collect() })
 }
@@ -98,8 +98,8 @@ pub fn end_by_status(
     error: &SourceError,
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Option<Parsed<Page>> {
-    let turn = Turn::of_status(definition, position, error.status()?)?;
-    Some(ended(definition, position, turn, next_parent))
+    let after = AfterPage::of_status(definition, position, error.status()?)?;
+    Some(ended(definition, position, after, next_parent))
 }
 
 /// The page after one that cannot be read, where pages are numbered or counted. `is_alone`: whether the API answers
@@ -128,11 +128,11 @@ pub fn page_behind(
 fn ended(
     definition: &Definition,
     position: &Position,
-    turn: Turn,
+    after: AfterPage,
     next_parent: impl FnOnce(&str) -> Option<String>,
 ) -> Parsed<Page> {
     let next = position.next_list(definition, next_parent).map(Position::answered);
-    let page = Page { doubt: turn.doubt, ..Page::empty(next_step(next)) };
+    let page = Page { doubt: after.doubt, ..Page::empty(next_step(next)) };
     Parsed { value: page, drift: Vec::new() }
 }
 

@@ -29,49 +29,54 @@ pub struct ListResponse<'a> {
 }
 
 /// Where the walk goes after a page of a list.
-pub(super) struct Turn {
+pub(super) struct AfterPage {
     /// The next page of the same list.
     pub(super) next: Option<Position>,
     /// Why there may be more rows although no page follows.
     pub(super) doubt: Option<String>,
 }
 
-impl Turn {
+impl AfterPage {
     /// After a page with this many rows.
-    pub(super) fn after(definition: &Definition, position: &Position, answer: ListResponse<'_>, rows: usize) -> Turn {
+    pub(super) fn after(
+        definition: &Definition,
+        position: &Position,
+        answer: ListResponse<'_>,
+        rows: usize,
+    ) -> AfterPage {
         let (total, mut doubt) = match total(definition, answer.body) {
             Ok(total) => (total.or(position.total()), None),
             Err(error) => (position.total(), Some(doubt_of(error))),
         };
         match next_page(definition, position, answer, rows) {
             Ok(Some(mark)) => {
-                return Turn { next: Some(position.after_page(definition, mark, rows, total)), doubt: None };
+                return AfterPage { next: Some(position.after_page(definition, mark, rows, total)), doubt: None };
             }
             Ok(None) => {}
             Err(error) => doubt = doubt.or(Some(doubt_of(error))),
         }
         let end = End { definition, position, rows, total };
-        Turn { next: None, doubt: doubt.or_else(|| end.doubt(Some(answer.body))) }
+        AfterPage { next: None, doubt: doubt.or_else(|| end.doubt(Some(answer.body))) }
     }
 
     /// After an answer without rows that ends the list.
-    pub(super) fn ended(definition: &Definition, position: &Position) -> Turn {
+    pub(super) fn ended(definition: &Definition, position: &Position) -> AfterPage {
         let end = End { definition, position, rows: 0, total: position.total() };
-        Turn { next: None, doubt: end.doubt(None) }
+        AfterPage { next: None, doubt: end.doubt(None) }
     }
 
     /// After an error status that ends the list; none: it is an error.
-    pub(super) fn of_status(definition: &Definition, position: &Position, status: u16) -> Option<Turn> {
+    pub(super) fn of_status(definition: &Definition, position: &Position, status: u16) -> Option<AfterPage> {
         let named = definition.list.ends.statuses.contains(&status);
         match status {
             // No server answers 204 to report a failure.
-            204 if named || !position.is_first() => Some(Turn::ended(definition, position)),
+            204 if named || !position.is_first() => Some(AfterPage::ended(definition, position)),
             _ if position.is_first() => None,
-            _ if named => Some(Turn::ended(definition, position)),
+            _ if named => Some(AfterPage::ended(definition, position)),
             _ if USUAL_ENDS.contains(&status) && definition.list.pages.style().can_pass_over_a_page() => {
                 let what = format!("the page after {} rows was answered {status}", position.rows_before());
                 let line = format!("status = [{status}]");
-                Some(Turn { next: None, doubt: Some(unnamed(definition, &what, &line)) })
+                Some(AfterPage { next: None, doubt: Some(unnamed(definition, &what, &line)) })
             }
             _ => None,
         }

@@ -47,7 +47,7 @@ pub struct Position {
     since: Option<Timestamp>,
     /// Pages before this one, of the same parent and window.
     #[serde(rename = "n", default)]
-    turn: u64,
+    pages_before: u64,
     /// Rows before this page, of the same parent and window; counted where pages have row offsets, or where the total of
     /// rows proves the end.
     #[serde(rename = "o", default, skip_serializing_if = "crate::domain::is_default")]
@@ -70,7 +70,7 @@ impl Position {
     /// [`SourceError::Shape`] for a text that [`Position::text`] did not write.
     pub fn read(page: u64, cursor: Option<&str>) -> Result<Position, SourceError> {
         match cursor {
-            None => Ok(Position { turn: page.saturating_sub(1), ..Position::default() }),
+            None => Ok(Position { pages_before: page.saturating_sub(1), ..Position::default() }),
             Some(text) => serde_json::from_str(text)
                 .map_err(|_| SourceError::Shape { detail: "the walk's stored position cannot be read".into() }),
         }
@@ -78,7 +78,7 @@ impl Position {
 
     /// As a job stores it; none where the page number is enough.
     pub fn text(&self) -> Option<String> {
-        let plain = Position { turn: self.turn, ..Position::default() };
+        let plain = Position { pages_before: self.pages_before, ..Position::default() };
         // Strings, numbers and dates can always be serialised.
         (*self != plain).then(|| serde_json::to_string(self).unwrap_or_default())
     }
@@ -115,7 +115,7 @@ impl Position {
 
     /// Identifies the list within its walk: parent and days.
     pub(super) fn list(&self) -> String {
-        Position { turn: 0, offset: 0, mark: None, total: None, answered: false, ..self.clone() }
+        Position { pages_before: 0, offset: 0, mark: None, total: None, answered: false, ..self.clone() }
             .text()
             .unwrap_or_default()
     }
@@ -131,7 +131,7 @@ impl Position {
         let mut query = combination.0.clone();
         let of_page = match &list.pages {
             Pages::Number { parameter, first } | Pages::HasMoreFlag { parameter, first, .. } => {
-                vec![(parameter, (first + self.turn).to_string())]
+                vec![(parameter, (first + self.pages_before).to_string())]
             }
             Pages::Offset { parameter, limit, size } => {
                 let limit = limit.iter().map(|limit| (limit, size.to_string()));
@@ -175,12 +175,18 @@ impl Position {
         let list = &definition.list;
         let counts = list.pages.style().counts_rows() || list.proof.total.is_some();
         let rows = if counts { u64::try_from(rows).unwrap_or(u64::MAX) } else { 0 };
-        Position { turn: self.turn + 1, mark, offset: self.offset.saturating_add(rows), total, ..self.clone() }
+        Position {
+            pages_before: self.pages_before + 1,
+            mark,
+            offset: self.offset.saturating_add(rows),
+            total,
+            ..self.clone()
+        }
     }
 
     /// The first page of its list.
     pub fn is_first(&self) -> bool {
-        self.turn == 0
+        self.pages_before == 0
     }
 
     /// The same position, once a list of a parent was answered.
@@ -214,7 +220,7 @@ impl Position {
         definition: &Definition,
         next_parent: impl FnOnce(&str) -> Option<String>,
     ) -> Option<Position> {
-        let fresh = Position { turn: 0, offset: 0, mark: None, total: None, ..self.clone() };
+        let fresh = Position { pages_before: 0, offset: 0, mark: None, total: None, ..self.clone() };
         if let (Some(windows), Some((_, until)), Some((_, last))) = (&definition.list.windows, self.days, self.window) {
             if last < until
                 && let Ok(from) = last.tomorrow()

@@ -119,7 +119,7 @@ impl SourceError {
         Cause::new(class, self.to_string())
     }
 
-    /// The one table from failure to consequence.
+    /// The one table from failure to consequence. For a detail that is not found, `store::ops::not_found` decides instead.
     pub fn disposition(&self) -> Disposition {
         match self {
             SourceError::Throttled { retry_after } => {

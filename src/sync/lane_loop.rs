@@ -118,7 +118,7 @@ struct Loop {
     settling: JoinSet<()>,
     paused_until: Instant,
     throttled: LogThrottle,
-    /// Shops without a token for now: their logins do not delay others that share the account.
+    /// Shops whose login has just failed: until the pause is over they take no slots from others that share the account.
     shops_paused: HashMap<String, Instant>,
     /// Moving average of how long calls take; none: none has ended.
     took: Option<Duration>,

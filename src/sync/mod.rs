@@ -7,6 +7,7 @@
 //! | `start_runs` | which streams are walked, and in which order |
 //! | [`lane`], `lane_loop` | one loop per budget: free slots -> leases -> attempts -> one commit |
 //! | `lane_registry`, `wake` | the lanes that exist; a lane lives only while it has jobs |
+//! | `turns` | how many lanes may have leased jobs at once, which bounds the memory when thousands of shops are due |
 //! | `inner` | what the tasks of the engine share |
 //! | `attempt` | one attempt of one job: at most one call, its result as a value |
 //! | [`drift`] | fields of documents that no column takes |

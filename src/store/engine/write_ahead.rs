@@ -27,7 +27,8 @@ const TAKEN_OVER: &[u8] = b"mwal";
 const NAME: &str = "wal";
 /// Bytes of pending changes; the log holds fewer when they do not compress.
 const PENDING_MAX: usize = 8 * 1024 * 1024;
-/// Bytes that the engine takes over at once. Meanwhile readers wait, and sled keeps a copy of a page for each change.
+/// Bytes that the engine takes over at once: sled applies them under one lock, for which readers wait, and keeps a copy of a
+/// page for each change until it is done. The committer waits for all of them.
 const CHUNK_BYTES: usize = 128 * 1024;
 /// A larger commit goes to the engine itself.
 const COMMIT_MAX: usize = 1024 * 1024;

@@ -1,5 +1,6 @@
 //! Delayed jobs (`w`): retries after a failure, and planned re-reads.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Job, JobKind, JobSeq, Priority, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
-use crate::store::keyspace::{self, DueJob};
+use crate::store::keyspace::{self, DueJob, Queue};
 use crate::store::tx::counters::Counter;
 use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
@@ -76,5 +77,21 @@ impl Store {
     pub(crate) fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let first = self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).next().transpose()?;
         Ok(first.and_then(|(key, _)| DueJob::of_key(&key)).map(|job| job.due))
+    }
+
+    /// When failed calls are tried again: the earliest time of each queue, by the first `limit` delayed jobs.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub fn next_retries(&self, limit: usize) -> Result<HashMap<Queue, Timestamp>, StoreError> {
+        let mut retries = HashMap::new();
+        for pair in self.0.kv.scan(keyspace::DELAYED_JOBS, keyspace::DELAYED_JOBS).take(limit) {
+            let (key, bytes) = pair?;
+            let job = delayed_job(&bytes)?;
+            if let Some(at) = DueJob::of_key(&key).filter(|_| job.last_error.is_some()) {
+                retries.entry(Queue::of(&job)).or_insert(at.due);
+            }
+        }
+        Ok(retries)
     }
 }
