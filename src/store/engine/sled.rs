@@ -30,8 +30,9 @@ pub(crate) struct SledKv {
     _lock: File,
 }
 
-/// Sled's page cache. Its default of 1 GiB is out of proportion for one small machine.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Sled's page cache, by the size of pages on the disk; in memory they take several times as much. Its default of 1 GiB is out
+/// of proportion for one small machine.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Reads of a large value that was changed meanwhile, before it counts as damaged.
 const READS_MAX: usize = 10;
