@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::check_mysql::{check_mysql, shops_to_restore};
 use super::finding::Finding;
 use super::single_call::{Caller, Identity, Read, document_error, to_error};
@@ -15,7 +17,6 @@ use crate::sink::Mysql;
 use crate::source::pages::{self, Parsed};
 use crate::source::{Credentials, Position, Walk};
 use crate::store::StoreError;
-use jiff::SignedDuration;
 
 /// A list whose budget requires a longer wait is skipped.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -53,20 +54,20 @@ impl App {
 /// Documents of the archive that do not move to MySQL, since their resources are not configured; none: there are none.
 fn check_archive(caller: &Caller<'_>) -> Option<Finding> {
     let configured: Vec<String> = caller.config.definitions.iter().map(|definition| definition.name.clone()).collect();
-    let left = match caller.store.archived_resources_but(&configured) {
-        Ok(left) => left,
+    let left = caller.store.archived_resources_but(&configured);
+    let counted_left = left.and_then(|left| Ok((caller.store.count_archived(&left)?, left)));
+    let (count, left) = match counted_left {
+        Ok((_, left)) if left.is_empty() => return None,
+        Ok(found) => found,
         Err(error) => return Some(Finding::fail("archive", error.to_string())),
     };
-    let count = caller.store.count_archived(&left).unwrap_or(0);
-    (!left.is_empty()).then(|| {
-        let text = format!(
-            "{} of resources that are not configured ({}) are in the embedded archive: they do not move to MySQL; add \
-             these resources to `resources`, and the next start moves them",
-            counted(count, "document", "documents"),
-            left.join(", ")
-        );
-        Finding::warn("archive", text)
-    })
+    let text = format!(
+        "{} of resources that are not configured ({}) are in the embedded archive: they do not move to MySQL; add \
+         these resources to `resources`, and the next start moves them",
+        counted(count, "document", "documents"),
+        left.join(", ")
+    );
+    Some(Finding::warn("archive", text))
 }
 
 /// The shops; those of one name get their ids beside it.
