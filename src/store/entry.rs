@@ -19,6 +19,12 @@ pub(crate) struct DocumentHead {
     pub(crate) run: Option<RunId>,
 }
 
+impl DocumentHead {
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId { shop: self.shop.clone(), resource: self.resource.clone(), combination: self.combination.clone() }
+    }
+}
+
 /// The head of an outbox record; a sealed part may follow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

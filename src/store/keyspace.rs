@@ -276,7 +276,7 @@ fn millis(at: Timestamp) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(0)
 }
 
-/// The time that such a number stands for.
+/// The time that such a number means.
 pub(super) fn time_of(millis: u64) -> Option<Timestamp> {
     i64::try_from(millis).ok().map(Timestamp::from_millis)
 }

@@ -161,11 +161,11 @@ impl Store {
             let (mut counts, mut streams) = (RunCounts::default(), BTreeSet::new());
             for RemovedEntry { head, .. } in outbox::remove(tx, &positions)? {
                 match &head {
-                    EntryHead::Document(head) => drop(streams.insert(stream_status::stream_of(head))),
+                    EntryHead::Document(head) => drop(streams.insert(head.stream())),
                     EntryHead::Checkpoint { stream, checkpoint } => {
                         stream_status::checkpoint_delivered(tx, stream, checkpoint)?;
                     }
-                    _ => {}
+                    EntryHead::Listing { .. } | EntryHead::Shop { .. } | EntryHead::ShopDeleted { .. } => {}
                 }
                 // Documents that still move from the archive need the key; the last step of the move ends that.
                 let is_kept = matches!(head, EntryHead::ShopDeleted { purge: false, .. })

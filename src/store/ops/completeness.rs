@@ -168,9 +168,9 @@ impl Store {
         let now = self.now();
         let accept = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             let key = keyspace::document(&stream.shop, &stream.resource, id);
-            let note: Option<DocumentNote> =
-                tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
-            let Some(note) = note.filter(|note| note.version != ledger::GONE) else { return Ok(false) };
+            let Some(note) = ledger::document_note(tx, &key)?.filter(|note| note.version != ledger::GONE) else {
+                return Ok(false);
+            };
             tx.put(key, encode("a ledger document", &DocumentNote { accepted_at: Some(now), ..note })?);
             Ok(true)
         };
@@ -190,8 +190,9 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let row = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             let key = keyspace::row(stream, id);
-            let note: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
-            let Some(note) = note.filter(|note| note.gone_at.is_none()) else { return Ok(false) };
+            let Some(note) = ledger::row_note(tx, &key)?.filter(|note| note.gone_at.is_none()) else {
+                return Ok(false);
+            };
             let is_news = detail::note_lost(tx, stream, id)?;
             if is_news {
                 tx.put(key, encode("a ledger row", &RowNote { hash: !note.hash, other: None, ..note })?);

@@ -11,7 +11,7 @@ use crate::store::ops::invariants;
 use crate::store::ops::listing_state::{self, ListingState};
 use crate::store::ops::run_progress::RunCounts;
 use crate::store::records::jobs::{CLOCK_AHEAD, delay, new_job, undelay};
-use crate::store::records::ledger::{DocumentNote, GONE, RowNote};
+use crate::store::records::ledger::{self, DocumentNote, GONE, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{self, enqueue};
 use crate::store::tx::transaction::Tx;
@@ -34,8 +34,7 @@ pub(crate) fn apply(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (stream, FetchDetail { run, id, .. }) = (job.stream(), &job.kind);
-    let row =
-        tx.get(&keyspace::row(&stream, id))?.map(|bytes| decode::<RowNote>("a ledger row", &bytes)).transpose()?;
+    let row = ledger::row_note(tx, &keyspace::row(&stream, id))?;
     let row = row.unwrap_or(RowNote { first_listed_at: now, ..RowNote::default() });
     store(tx, &DetailTarget { stream: &stream, run: *run, id, row: &row }, document, now)?;
     counts.fetched(*run);
@@ -51,7 +50,7 @@ pub(crate) fn store<B: AsRef<[u8]>>(
 ) -> Result<(), StoreError> {
     let DetailTarget { stream, run, id, row } = *place;
     let key = keyspace::document(&stream.shop, &stream.resource, id);
-    let known: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    let known: Option<DocumentNote> = ledger::document_note(tx, &key)?;
     if let Some(refresh) = known.as_ref().and_then(|note| note.refresh) {
         drop_refresh(tx, stream, refresh)?;
     }
@@ -123,8 +122,7 @@ fn drop_refresh(tx: &mut Tx<'_>, stream: &StreamId, planned: DueJob) -> Result<b
 pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: JobSeq, due: Timestamp) -> Result<(), StoreError> {
     let Some(id) = job.document().filter(|_| job.priority == Priority::Refresh) else { return Ok(()) };
     let key = keyspace::document(&job.shop, &job.resource, id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
-    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    let Some(mut note) = ledger::document_note(tx, &key)? else { return Ok(()) };
     if note.refresh.is_some_and(|planned| planned.seq == before) {
         note.refresh = Some(DueJob { due, seq: job.seq });
         tx.put(key, encode("a ledger document", &note)?);
@@ -136,8 +134,7 @@ pub(crate) fn replan(tx: &mut Tx<'_>, job: &Job, before: JobSeq, due: Timestamp)
 /// final or its read is under way.
 pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, StoreError> {
     let key = keyspace::document(&run.stream.shop, &run.stream.resource, id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
-    let mut note: DocumentNote = decode("a ledger document", &bytes)?;
+    let Some(mut note) = ledger::document_note(tx, &key)? else { return Ok(false) };
     let Some(planned) = note.refresh else { return Ok(false) };
     if undelay(tx, planned)?.is_none() {
         return Ok(false);
@@ -155,8 +152,7 @@ pub(crate) fn read_early(tx: &mut Tx<'_>, run: &Run, id: &str) -> Result<bool, S
 /// noted already.
 pub(crate) fn note_lost(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<bool, StoreError> {
     let key = keyspace::document(&stream.shop, &stream.resource, id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(true) };
-    let note: DocumentNote = decode("a ledger document", &bytes)?;
+    let Some(note) = ledger::document_note(tx, &key)? else { return Ok(true) };
     if let Some(refresh) = note.refresh {
         drop_refresh(tx, stream, refresh)?;
     }
@@ -167,10 +163,9 @@ pub(crate) fn note_lost(tx: &mut Tx<'_>, stream: &StreamId, id: &str) -> Result<
 
 /// Requeues a document that the sink refused, unless another version was read since.
 pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: Timestamp) -> Result<(), StoreError> {
-    let DocumentHead { shop, resource, combination, id, .. } = head.clone();
-    let stream = StreamId { shop, resource, combination };
+    let (stream, id) = (head.stream(), head.id.clone());
     let key = keyspace::document(&stream.shop, &stream.resource, &id);
-    let note: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    let note: Option<DocumentNote> = ledger::document_note(tx, &key)?;
     if note.as_ref().is_some_and(|note| note.version != GONE && note.hash != head.document_hash) {
         return Ok(());
     }
@@ -188,23 +183,21 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: T
 /// Whether the API did not know the document when it was last asked for, or it was read by a clock that was ahead: then
 /// its age was misjudged, and with it whether it may still change.
 pub(crate) fn is_doubtful(tx: &Tx<'_>, stream: &StreamId, id: &str, now: Timestamp) -> Result<bool, StoreError> {
-    let Some(bytes) = tx.get(&keyspace::document(&stream.shop, &stream.resource, id))? else { return Ok(false) };
-    let note: DocumentNote = decode("a ledger document", &bytes)?;
+    let key = keyspace::document(&stream.shop, &stream.resource, id);
+    let Some(note) = ledger::document_note(tx, &key)? else { return Ok(false) };
     let is_misjudged = note.refresh.is_none() && note.fetched_at > now + CLOCK_AHEAD;
     Ok(note.unknown || note.version == GONE || is_misjudged)
 }
 
 /// Whether the API did not know the document when it was last asked for.
 pub(crate) fn is_unknown(tx: &Tx<'_>, shop: &str, resource: &str, id: &str) -> Result<bool, StoreError> {
-    let Some(bytes) = tx.get(&keyspace::document(shop, resource, id))? else { return Ok(false) };
-    Ok(decode::<DocumentNote>("a ledger document", &bytes)?.unknown)
+    Ok(ledger::document_note(tx, &keyspace::document(shop, resource, id))?.is_some_and(|note| note.unknown))
 }
 
 /// Forgets that a document which was never read is gone: that is not believed any more.
 pub(crate) fn forget_gone(tx: &mut Tx<'_>, shop: &str, resource: &str, id: &str) -> Result<(), StoreError> {
     let key = keyspace::document(shop, resource, id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(()) };
-    if decode::<DocumentNote>("a ledger document", &bytes)?.version == GONE {
+    if ledger::document_note(tx, &key)?.is_some_and(|note| note.version == GONE) {
         tx.delete(key);
     }
     Ok(())

@@ -21,7 +21,7 @@ use crate::store::ops::start_run;
 use crate::store::records::checkpoints;
 use crate::store::records::detail_proofs;
 use crate::store::records::jobs::new_job;
-use crate::store::records::ledger::RowNote;
+use crate::store::records::ledger::{self, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::{enqueue, enqueue_alike};
 use crate::store::records::runs;
@@ -197,7 +197,7 @@ fn note_rows(
     let mut stats = PageStats { young, pass: run.pass, ..PageStats::default() };
     for row in rows {
         let key = keyspace::row(&run.stream, &row.id);
-        let known = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        let known = ledger::row_note(tx, &key)?;
         let sighting = Sighting::new(run, row, known, is_first_walk);
         stats.count(&sighting, row.time.is_some_and(|time| time > young_from), rule.newest_first);
         let note = sighting.note(run, now);
@@ -335,7 +335,7 @@ fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: Timestamp) 
     let mut refused = Refused { rejected: 0, parked: 0 };
     for row in rows {
         let key = keyspace::rejected_row(&run.stream, &row.fingerprint());
-        let known: Option<RowNote> = tx.get(&key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+        let known = ledger::row_note(tx, &key)?;
         if known.as_ref().is_some_and(|note| note.seen == run.id) {
             continue;
         }

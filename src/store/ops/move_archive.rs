@@ -4,13 +4,13 @@
 //! outbox under their own version, so a crash repeats at most one step, and in the sink the newest version wins.
 
 use crate::domain::{StreamId, Timestamp};
-use crate::store::codec::{decode, decode_with, encode};
+use crate::store::codec::{decode_with, encode};
 use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::archive::{self, ArchiveHead};
 use crate::store::ops::listing_state::{self, ListingState};
-use crate::store::records::ledger::{DocumentNote, GONE, RowNote};
+use crate::store::records::ledger::{self, DocumentNote, GONE, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::shops;
 use crate::store::tx::handle::Store;
@@ -148,10 +148,9 @@ fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: Timestamp) -> R
     let Named { shop, resource, id } = one;
     let (archived, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
     let stream = StreamId { shop: shop.into(), resource: resource.into(), combination: archived.combination.clone() };
-    let row: Option<RowNote> =
-        tx.get(&keyspace::row(&stream, id))?.map(|bytes| decode("a ledger row", &bytes)).transpose()?;
+    let row: Option<RowNote> = ledger::row_note(tx, &keyspace::row(&stream, id))?;
     let key = keyspace::document(shop, resource, id);
-    let note: Option<DocumentNote> = tx.get(&key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()?;
+    let note: Option<DocumentNote> = ledger::document_note(tx, &key)?;
     // A later version has its own digests, and comes by itself.
     let is_same = |note: &&DocumentNote| note.version == archived.version;
     let document_hash = note.as_ref().filter(is_same).map_or(0, |note| note.hash);

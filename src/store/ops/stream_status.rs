@@ -79,7 +79,7 @@ pub(crate) fn document_refused(
     if !shops::is_known(tx, &of.shop)? {
         return Ok(());
     }
-    change(tx, &stream_of(of), |status| status.document_refused(&Cause::from(reason), now))
+    change(tx, &of.stream(), |status| status.document_refused(&Cause::from(reason), now))
 }
 
 /// Notes that the sink took documents of these streams.
@@ -101,10 +101,6 @@ pub(crate) fn checkpoint_delivered(
         return Ok(());
     }
     change(tx, stream, |status| status.checkpoint_delivered(checkpoint.walked_at))
-}
-
-pub(crate) fn stream_of(of: &DocumentHead) -> StreamId {
-    StreamId { shop: of.shop.clone(), resource: of.resource.clone(), combination: of.combination.clone() }
 }
 
 /// Writes a stream's record if a change says that there is something new.

@@ -7,6 +7,7 @@ use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob};
 use crate::store::tx::handle::Store;
+use crate::store::tx::transaction::Tx;
 
 /// The ledger's note of a list row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +127,16 @@ impl DocumentNote {
             accepted_at: None,
         }
     }
+}
+
+/// What is known of the list row under a key.
+pub(crate) fn row_note(tx: &Tx<'_>, key: &[u8]) -> Result<Option<RowNote>, StoreError> {
+    tx.get(key)?.map(|bytes| decode("a ledger row", &bytes)).transpose()
+}
+
+/// What is known of the document under a key.
+pub(crate) fn document_note(tx: &Tx<'_>, key: &[u8]) -> Result<Option<DocumentNote>, StoreError> {
+    tx.get(key)?.map(|bytes| decode("a ledger document", &bytes)).transpose()
 }
 
 /// What the ledger knows of a stream's list.
