@@ -57,7 +57,7 @@ fn log(run: &Run) {
         ($level:ident) => {
             tracing::$level!(
                 run.id = run.id.number(),
-                shop.id = run.stream.shop,
+                shop.id = run.stream.shop.as_str(),
                 resource = run.stream.resource,
                 parameters,
                 mode,

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::coverage::Coverage;
 pub use super::page_style::{PageStyle, Pages};
-use crate::domain::{DetailEndpoint, ListParams, StreamId};
+use crate::domain::{DetailEndpoint, ListParams, ShopId, StreamId};
 
 /// Separates the parent's id from a row's own id.
 const PARENT_END: char = ':';
@@ -206,9 +206,9 @@ pub struct Until {
 
 impl Definition {
     /// The streams of a shop: one per combination of list parameters.
-    pub fn streams<'a>(&'a self, shop: &'a str) -> impl Iterator<Item = StreamId> + 'a {
+    pub fn streams<'a>(&'a self, shop: &'a ShopId) -> impl Iterator<Item = StreamId> + 'a {
         let of = |combination: &ListParams| StreamId {
-            shop: shop.to_owned(),
+            shop: shop.clone(),
             resource: self.name.clone(),
             combination: combination.clone(),
         };

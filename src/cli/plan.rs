@@ -14,7 +14,7 @@ use super::output::Out;
 use super::schema::known;
 use super::shutdown;
 use crate::app::{App, NoSuchShop};
-use crate::domain::Mode;
+use crate::domain::{Mode, ShopId};
 use crate::service::ServiceError;
 use crate::service::plan::{Ask, AssumedRows, BASIS_GIVEN, Plan, stream_name};
 
@@ -36,7 +36,7 @@ const BESIDE_SERVER: &str = "It has no call for a plan; GET /api/v1/runs has a f
 pub(super) struct Args {
     /// Only this shop, by id [default: all active shops]
     #[arg(long, value_name = "ID")]
-    shop: Option<String>,
+    shop: Option<ShopId>,
     /// Only this resource [default: all resources of the shop]
     #[arg(long, value_name = "NAME")]
     resource: Option<String>,
@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         Ok(plan) if args.json => show_json(&plan, &mut out),
         Ok(plan) if plan.streams.is_empty() => nothing_planned(&app, &installation, &mut out),
         Ok(plan) => show(&plan, &mut out),
-        Err(ServiceError::NotFound) => Err(NoSuchShop(ask.shop.clone().unwrap_or_default()).into()),
+        Err(ServiceError::NotFound) => Err(NoSuchShop(ask.shop.as_deref().unwrap_or_default().to_owned()).into()),
         Err(error) => Err(error.into()),
     };
     let stopped = shutdown::stop(app, drain).await;
@@ -134,7 +134,7 @@ fn show(plan: &Plan, out: &mut Out) -> CommandResult {
             let stream = stream_name(&planned.stream);
             let mode = if planned.mode == Mode::Full { "full" } else { "incremental" };
             let (lists, details) = (number(planned.lists), number(planned.details));
-            let shop = [planned.stream.shop.clone(), planned.shop.clone()];
+            let shop = [planned.stream.shop.to_string(), planned.shop.clone()];
             [&shop[..], &[stream, mode.to_owned(), lists, details, planned.basis.to_owned()]].concat()
         })
         .collect();

@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::command_error::CommandError;
 use super::table;
 use super::watch::Watched;
-use crate::domain::Timestamp;
 use crate::domain::document::RunView;
 use crate::domain::health::{self, Level, Means};
-use crate::domain::{counted, rough_duration};
+use crate::domain::{ShopId, Timestamp, counted, rough_duration};
 use crate::service::Service;
 
 /// The work that a pass left to do.
@@ -41,7 +40,7 @@ impl Remaining {
         now: Timestamp,
     ) -> Result<Remaining, CommandError> {
         let status = service.status(None)?;
-        let is_ours = |shop: &String| watched.names.contains_key(shop);
+        let is_ours = |shop: &ShopId| watched.names.contains_key(shop);
         let named = |shop: &str, resource: &str| {
             let name = watched.names.get(shop).map_or(shop, String::as_str);
             format!("{name}, {resource}")

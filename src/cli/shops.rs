@@ -225,7 +225,7 @@ fn list(service: &Service, json: bool, installation: &Installation, out: &mut Ou
         .iter()
         .map(|shop| {
             vec![
-                shop.id.clone().into(),
+                shop.id.as_str().into(),
                 shop.name.clone().into(),
                 TableCell::new(state(&shop.state), urgency(&shop.state)),
                 shop.client_id.clone().into(),

@@ -231,7 +231,8 @@ fn mark(state: &str) -> Mark {
 }
 
 fn line(reason: &ShownReason) -> String {
-    let of: Vec<&str> = [&reason.shop_id, &reason.resource].into_iter().flatten().map(String::as_str).collect();
+    let of = [reason.shop_id.as_deref(), reason.resource.as_deref()];
+    let of: Vec<&str> = of.into_iter().flatten().collect();
     let about = if of.is_empty() { reason.code.clone() } else { of.join(" ") };
     format!("{about}: {}. Remedy: {}", reason.text, reason.remedy)
 }

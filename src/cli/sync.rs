@@ -16,7 +16,7 @@ use super::table::{self, Mark, TableCell};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, Run, RunId, RunState, Shop, ShopState, Timestamp, counted, parse_duration};
+use crate::domain::{Clock, Mode, Run, RunId, RunState, Shop, ShopId, ShopState, Timestamp, counted, parse_duration};
 use crate::http;
 use crate::service::Service;
 
@@ -34,7 +34,7 @@ use crate::service::Service;
 pub(super) struct Args {
     /// Only this shop, by id [default: all active shops]
     #[arg(long, value_name = "ID")]
-    shop: Option<String>,
+    shop: Option<ShopId>,
     /// Only this resource [default: all resources of the shop]
     #[arg(long, value_name = "NAME")]
     resource: Option<String>,
@@ -96,7 +96,7 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
     }
     let shops = chosen(known, args.shop.as_deref(), args.resource.as_deref())?;
     let mode = if args.full { Mode::Full } else { Mode::Incremental };
-    let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
+    let names: BTreeMap<ShopId, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
     let configured: BTreeSet<String> = service.definitions().iter().map(|definition| definition.name.clone()).collect();
     // Runs that an earlier pass left open belong to this pass and its verdict, unless their resource is no longer
     // configured.

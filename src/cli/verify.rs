@@ -14,7 +14,7 @@ use super::table::{self, Mark, TableCell};
 use super::watch::{Ended, Watched, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::clock::rfc3339;
-use crate::domain::{Completeness, Gap, GapReason, Shop, counted};
+use crate::domain::{Completeness, Gap, GapReason, Shop, ShopId, counted};
 use crate::http;
 
 /// Gaps printed per resource; all are counted.
@@ -36,7 +36,7 @@ const GAPS_SHOWN: usize = 20;
 pub(super) struct Args {
     /// Only this shop, by id [default: all shops]
     #[arg(long, value_name = "ID")]
-    shop: Option<String>,
+    shop: Option<ShopId>,
     /// Repair: re-read missing documents, and compare again
     #[arg(long = "mend")]
     repair: bool,
@@ -79,7 +79,7 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
     if let Some(id) = &args.shop {
         shops.retain(|shop| shop.id == *id);
         if shops.is_empty() {
-            return Err(NoSuchShop(id.clone()).into());
+            return Err(NoSuchShop(id.to_string()).into());
         }
     }
     if shops.is_empty() && !args.json && !args.quiet {
@@ -94,7 +94,7 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
             let queued = counted(queued, "document is", "documents are");
             print_stderr(format_args!("{queued} re-read or rewritten"));
         }
-        let names: BTreeMap<String, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
+        let names: BTreeMap<ShopId, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
         let mut bars = Bars::new(args.quiet);
         let ended = until_idle(app, &Watched { names, runs: None }, &mut bars, None).await;
         bars.finish();
@@ -169,7 +169,7 @@ fn urgency(resource: &Completeness) -> Mark {
 
 fn show_json(found: Vec<(Shop, Completeness)>, out: &mut Out) -> CommandResult {
     let complete = found.iter().all(|(_, resource)| resource.is_complete());
-    let mut shops: BTreeMap<String, Vec<Completeness>> = BTreeMap::new();
+    let mut shops: BTreeMap<ShopId, Vec<Completeness>> = BTreeMap::new();
     for (shop, resource) in found {
         shops.entry(shop.id).or_default().push(resource);
     }
@@ -193,7 +193,7 @@ fn show(found: &[(Shop, Completeness)], out: &mut Out) -> CommandResult {
         .iter()
         .map(|(shop, of)| {
             let counts = [of.listed, of.stored, of.in_sink, of.pending, of.parked, of.gone, of.missing];
-            let names = [shop.id.clone(), shop.name.clone(), of.resource.clone()];
+            let names = [shop.id.to_string(), shop.name.clone(), of.resource.clone()];
             let complete = match (of.incomplete_reason(), of.lost) {
                 (Some(why), _) => format!("no: {why}"),
                 (None, 0) => "yes".to_owned(),

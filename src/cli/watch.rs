@@ -167,7 +167,7 @@ pub(super) async fn runs(service: &Service, watched: &Watched) -> Result<Vec<Run
 /// The shop's name, or its id if it has none.
 pub(super) fn name<'a>(view: &'a RunView, watched: &'a Watched) -> &'a str {
     let shop = &view.run.stream.shop;
-    watched.names.get(shop).unwrap_or(shop)
+    watched.names.get(shop).map_or(shop.as_str(), String::as_str)
 }
 
 fn wanted(mut runs: Vec<RunView>, watched: &Watched) -> Vec<RunView> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::run::Run;
 use super::run_id::RunId;
 use super::shop::Shop;
+use super::shop_id::ShopId;
 use super::stream::{Checkpoint, ListParams, StreamId};
 use super::timestamp::Timestamp;
 use super::wait::Wait;
@@ -13,7 +14,7 @@ use super::wait::Wait;
 /// One document as read from the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    pub shop: String,
+    pub shop: ShopId,
     pub resource: String,
     /// The stream parameters under which it was listed; columns may be filled from them.
     pub combination: ListParams,
@@ -37,7 +38,7 @@ pub enum Entry {
     Document(Document),
     /// A full walk no longer found the document (`Some`), or found it again (`None`).
     Listing {
-        shop: String,
+        shop: ShopId,
         resource: String,
         id: String,
         version: u64,
@@ -56,7 +57,7 @@ pub enum Entry {
     },
     /// A shop was deleted; with `purge` its rows are deleted too.
     ShopDeleted {
-        shop: String,
+        shop: ShopId,
         purge: bool,
     },
 }
@@ -65,7 +66,7 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
     pub id: u64,
-    pub shop_id: String,
+    pub shop_id: ShopId,
     pub resource: String,
     /// None for pages.
     pub document_id: Option<String>,

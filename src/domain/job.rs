@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job_seq::JobSeq;
 use super::run_id::RunId;
+use super::shop_id::ShopId;
 use super::stream::{ListParams, StreamId};
 use super::variants::with_all;
 
@@ -90,7 +91,7 @@ pub type Attempt = u32;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job<K = JobKind> {
     pub seq: JobSeq,
-    pub shop: String,
+    pub shop: ShopId,
     pub resource: String,
     #[serde(rename = "class")]
     pub priority: Priority,
@@ -136,8 +137,8 @@ impl JobKind {
 
 impl Job {
     /// A job without attempts.
-    pub fn new(seq: JobSeq, shop: &str, resource: &str, priority: Priority, kind: JobKind) -> Job {
-        let (shop, resource) = (shop.to_owned(), resource.to_owned());
+    pub fn new(seq: JobSeq, shop: &ShopId, resource: &str, priority: Priority, kind: JobKind) -> Job {
+        let (shop, resource) = (shop.clone(), resource.to_owned());
         Job { seq, shop, resource, priority, kind, attempts: 0, last_error: None, auto_retries: 0 }
     }
 

@@ -3,10 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::shop_id::ShopId;
 use super::timestamp::Timestamp;
-
-/// Random and opaque: 12 letters and digits. Not a sequence number, which would reveal how many shops there are.
-pub type ShopId = String;
 
 /// Whether a shop is synced, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::shop::ShopId;
+use super::shop_id::ShopId;
 use super::timestamp::Timestamp;
 
 /// List parameters of one stream, sorted by name: `[("status", "open")]`.

@@ -15,7 +15,7 @@ use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::Segment;
 use super::reply::{ApiResult, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
-use crate::domain::Completeness;
+use crate::domain::{Completeness, ShopId};
 
 /// Most gaps named in one response; all are counted.
 const GAPS_SHOWN: usize = 100;
@@ -35,7 +35,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Completeness)]
 pub(super) struct CompletenessForm {
-    shop_id: String,
+    #[schema(value_type = String)]
+    shop_id: ShopId,
     complete: bool,
     /// For each: listed = in_sink + pending + parked + gone + missing. Without a full walk a resource is not complete.
     resources: Vec<Completeness>,
@@ -47,11 +48,11 @@ async fn show_completeness(api: Arc<Api>, request: ApiRequest, shop_id: String) 
         return Err(Problem::not_found());
     }
     let found = api.service.completeness(&shop_id).await?.ok_or_else(Problem::not_found)?;
-    Reply::json(&completeness_form(shop_id, found))
+    Reply::json(&completeness_form(shop_id.into(), found))
 }
 
 /// The JSON form of a shop's completeness; also printed by commands.
-pub(crate) fn completeness_form(shop_id: String, mut resources: Vec<Completeness>) -> impl Serialize {
+pub(crate) fn completeness_form(shop_id: ShopId, mut resources: Vec<Completeness>) -> impl Serialize {
     let complete = resources.iter().all(Completeness::is_complete);
     for resource in &mut resources {
         resource.gaps.truncate(GAPS_SHOWN);

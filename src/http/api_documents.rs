@@ -20,6 +20,7 @@ use super::query::{LIMIT_DEFAULT, Params, Segment};
 use super::reply::{ApiResult, PageForm, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
 use crate::catalog::Definition;
+use crate::domain::ShopId;
 use crate::domain::clock::rfc3339;
 use crate::service::{Item, ItemPage, ListQuery, ServiceError};
 
@@ -93,7 +94,7 @@ async fn list_documents(api: Arc<Api>, request: ApiRequest, definition: Arc<Defi
         Some(shops) if shops.is_empty() => ItemPage::default(),
         _ => api.service.documents(&definition.name, &query).await?,
     };
-    let seal = |(shop, id): &(String, String)| api.cursors.encode(&definition.name, &params.filters(), &[shop, id]);
+    let seal = |(shop, id): &(ShopId, String)| api.cursors.encode(&definition.name, &params.filters(), &[shop, id]);
     let next_cursor = page.next.as_ref().map(seal);
     let items = page.items.iter().map(DocumentForm::new).collect::<Result<Vec<_>, _>>()?;
     Reply::json(&PageForm { items, next_cursor })
@@ -114,9 +115,9 @@ fn document_query(definition: &Definition, params: &Params) -> Result<ListQuery,
     Ok(ListQuery { filters, from, to, q, limit: params.limit(LIMIT_DEFAULT)?, ..ListQuery::default() })
 }
 
-fn pair(last: Vec<String>) -> Option<(String, String)> {
+fn pair(last: Vec<String>) -> Option<(ShopId, String)> {
     let mut last = last.into_iter();
-    last.next().zip(last.next())
+    Some((last.next()?.into(), last.next()?))
 }
 
 /// The document that a path names.
@@ -148,7 +149,7 @@ mod tests {
     fn a_document_is_copied_byte_for_byte_even_if_a_field_is_in_it_twice() {
         let received = r#"{"big": 12345678901234567890123, "a":1, "a":2}"#;
         let item = Item {
-            shop_id: "one".to_owned(),
+            shop_id: "one".into(),
             id: "id-1".to_owned(),
             fetched_at: Timestamp::EPOCH,
             version: 7,

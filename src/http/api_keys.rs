@@ -16,8 +16,8 @@ use super::endpoint::{Endpoint, JSON, endpoint};
 use super::query::Segment;
 use super::reply::{ApiResult, PageForm, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
-use crate::domain::Timestamp;
 use crate::domain::clock;
+use crate::domain::{ShopId, Timestamp};
 use crate::service::validation::{self, KEY_DAYS_MAX, SHOPS_MAX};
 use crate::service::{KeyView, MintedKey, NewKey, Scope};
 
@@ -47,8 +47,8 @@ pub(super) struct KeyForm {
     name: String,
     scope: Scope,
     /// Null: all shops.
-    #[schema(required)]
-    shops: Option<Vec<String>>,
+    #[schema(required, value_type = Option<Vec<String>>)]
+    shops: Option<Vec<ShopId>>,
     #[serde(serialize_with = "clock::serialize")]
     #[schema(value_type = Timestamp)]
     created_at: Timestamp,

@@ -19,7 +19,7 @@ use super::reply::{ApiResult, PageForm, Problem, Reply};
 use super::request::{ApiRequest, get_or_head};
 use crate::domain::clock;
 use crate::domain::document::{Parked, RunView};
-use crate::domain::{Mode, RunId, RunState, Timestamp, Wait};
+use crate::domain::{Mode, RunId, RunState, ShopId, Timestamp, Wait};
 use crate::service::RunFilter;
 
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -55,7 +55,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[schema(as = Run)]
 pub(super) struct RunForm {
     id: u64,
-    shop_id: String,
+    #[schema(value_type = String)]
+    shop_id: ShopId,
     resource: String,
     /// List parameters of its stream.
     #[schema(value_type = BTreeMap<String, String>)]
@@ -184,7 +185,8 @@ pub(crate) fn run_form(view: RunView) -> impl Serialize {
 #[schema(as = Parked)]
 pub(super) struct ParkedForm {
     id: u64,
-    shop_id: String,
+    #[schema(value_type = String)]
+    shop_id: ShopId,
     resource: String,
     #[schema(required)]
     document_id: Option<String>,

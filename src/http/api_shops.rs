@@ -22,7 +22,7 @@ use super::resource_health::ResourceHealthForm;
 use crate::catalog::Definition;
 use crate::domain::clock;
 use crate::domain::health::ResourceHealth;
-use crate::domain::{Mode, RunId, Shop, ShopState, Timestamp};
+use crate::domain::{Mode, RunId, Shop, ShopId, ShopState, Timestamp};
 use crate::service::validation::{self, RESOURCES_MAX};
 use crate::service::{NewShop, Service, ServiceError, ShopPatch};
 
@@ -65,7 +65,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Shop)]
 pub(super) struct ShopForm {
-    id: String,
+    #[schema(value_type = String)]
+    id: ShopId,
     name: String,
     client_id: String,
     /// The account whose call budget it uses.
@@ -115,7 +116,7 @@ impl ShopForm {
 pub(crate) fn shop_forms(service: &Service, shops: Vec<Shop>) -> Result<Vec<impl Serialize>, ServiceError> {
     let configured = service.definitions();
     let health = service.shops_health(&shops.iter().map(|shop| shop.id.clone()).collect())?;
-    let mut of: HashMap<String, Vec<ResourceHealth>> =
+    let mut of: HashMap<ShopId, Vec<ResourceHealth>> =
         health.into_iter().map(|shop| (shop.shop_id, shop.resources)).collect();
     let form = |shop: Shop| {
         let health = of.remove(&shop.id).unwrap_or_default();
@@ -131,7 +132,7 @@ fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
 async fn list_shops(api: Arc<Api>, request: ApiRequest, (): ()) -> ApiResult {
     let params = request.params(&["limit", "cursor"])?;
     let limit = params.limit(LIMIT_MAX)?;
-    let after = api.decode_cursor("shops", &params)?.and_then(|last| last.into_iter().next());
+    let after = api.decode_cursor("shops", &params)?.and_then(|last| last.into_iter().next()).map(ShopId::from);
     let mut shops = api.service.shops()?;
     shops.retain(|shop| request.grant.sees(&shop.id) && after.as_ref().is_none_or(|after| shop.id > *after));
     shops.sort_by(|a, b| a.id.cmp(&b.id));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Service;
 use crate::catalog::Definition;
-use crate::domain::{Mode, Run, RunState, RunView, Timestamp, Wait, WaitReason, least_passes};
+use crate::domain::{Mode, Run, RunState, RunView, ShopId, Timestamp, Wait, WaitReason, least_passes};
 use crate::store::StoreError;
 
 /// Account and rule.
@@ -45,7 +45,7 @@ impl Service {
         &self,
         waiting: &mut WaitingCalls,
         run: &Run,
-        accounts: &BTreeMap<String, String>,
+        accounts: &BTreeMap<ShopId, String>,
     ) -> Result<(), StoreError> {
         let Some((definition, account)) = self.whose(run, accounts) else { return Ok(()) };
         let mut details = run.pending();
@@ -71,7 +71,7 @@ impl Service {
         run: &Run,
         pages_expected: Option<u64>,
         waiting: &WaitingCalls,
-        accounts: &BTreeMap<String, String>,
+        accounts: &BTreeMap<ShopId, String>,
     ) -> Option<Timestamp> {
         let now = self.store.clock().now();
         let (definition, account) = self.whose(run, accounts)?;
@@ -103,7 +103,7 @@ impl Service {
         Some(windows.saturating_mul(u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    fn whose<'a>(&'a self, run: &Run, accounts: &'a BTreeMap<String, String>) -> Option<(&'a Definition, &'a str)> {
+    fn whose<'a>(&'a self, run: &Run, accounts: &'a BTreeMap<ShopId, String>) -> Option<(&'a Definition, &'a str)> {
         let account = accounts.get(&run.stream.shop)?;
         let definition = self.definitions.iter().find(|definition| definition.name == run.stream.resource)?;
         Some((definition, account))

@@ -8,10 +8,9 @@ use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use crate::domain::Timestamp;
 use crate::domain::clock::rfc3339;
 use crate::domain::health::{Code, Fault, Health, HealthChange, Known};
-use crate::domain::rough_duration;
+use crate::domain::{ShopId, Timestamp, rough_duration};
 use crate::sink::Sink;
 use crate::store::{LOGIN_RULE, StoreError, blocking};
 
@@ -32,7 +31,7 @@ impl Service {
     }
 
     /// The health of some shops. Faults of the installation are shown without host and user names.
-    pub(super) fn health_of(&self, of: &HashSet<String>) -> Result<Health, StoreError> {
+    pub(super) fn health_of(&self, of: &HashSet<ShopId>) -> Result<Health, StoreError> {
         let faults = self.faults();
         let said: Vec<Fault> = faults.iter().map(without_names).collect();
         self.health_book.look_at(of, faults, &said)
@@ -182,7 +181,7 @@ fn log_changes(changes: Vec<HealthChange>) {
     for change in changes.into_iter().take(LOGGED_MAX) {
         match change {
             HealthChange::Unwell { state, reason } => tracing::warn!(
-                shop.id = reason.shop_id,
+                shop.id = reason.shop_id.as_deref(),
                 resource = reason.resource,
                 state = state.name(),
                 code = reason.code.name(),
@@ -191,7 +190,7 @@ fn log_changes(changes: Vec<HealthChange>) {
                 "not well"
             ),
             HealthChange::Well { shop_id, resource, was } => {
-                tracing::info!(shop.id = shop_id, resource, was, "well again");
+                tracing::info!(shop.id = shop_id.as_deref(), resource, was, "well again");
             }
         }
     }

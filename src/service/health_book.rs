@@ -9,7 +9,7 @@ use crate::domain::health::{
     self, Code, Facts, Fault, Health, Means, OpenRun, ResourceFacts, ShopFacts, ShopFound, StreamFacts, Ticks,
 };
 use crate::domain::schedule::Schedule;
-use crate::domain::{Run, RunId, Shop, StreamId, Timestamp};
+use crate::domain::{Run, RunId, Shop, ShopId, StreamId, Timestamp};
 use crate::store::{Changed, Changes, Store, StoreError};
 
 /// Inputs of the health computation, and its last result.
@@ -34,9 +34,9 @@ struct Snapshot {
     ticks: Ticks,
     faults: Vec<Fault>,
     open: OpenRuns,
-    found: BTreeMap<String, Arc<ShopFound>>,
+    found: BTreeMap<ShopId, Arc<ShopFound>>,
     /// When the health of a shop changes by time alone.
-    due: BTreeSet<(Timestamp, String)>,
+    due: BTreeSet<(Timestamp, ShopId)>,
     health: Arc<Health>,
 }
 
@@ -44,13 +44,13 @@ struct Snapshot {
 #[derive(Default)]
 struct OpenRuns {
     /// Boxed: a node of the map has room for eleven values, and a shop mostly has one or two runs.
-    by_shop: HashMap<String, BTreeMap<RunId, Box<Run>>>,
-    shops: HashMap<RunId, String>,
+    by_shop: HashMap<ShopId, BTreeMap<RunId, Box<Run>>>,
+    shops: HashMap<RunId, ShopId>,
 }
 
 impl OpenRuns {
     /// Updates a run; `None`: it was deleted. Returns its shop.
-    fn note(&mut self, id: RunId, run: Option<Run>) -> Option<String> {
+    fn note(&mut self, id: RunId, run: Option<Run>) -> Option<ShopId> {
         let before = self.shops.remove(&id);
         if let Some(runs) = before.as_ref().and_then(|shop| self.by_shop.get_mut(shop)) {
             runs.remove(&id);
@@ -103,7 +103,7 @@ impl HealthBook {
     /// The health of some shops. `said`: the faults as they are shown.
     pub(super) fn look_at(
         &self,
-        of: &HashSet<String>,
+        of: &HashSet<ShopId>,
         faults: Vec<Fault>,
         said: &[Fault],
     ) -> Result<Health, StoreError> {
@@ -179,7 +179,7 @@ impl HealthBook {
                 Changed::Run(id) => shops.extend(snapshot.open.note(id, self.store.run(id)?)),
             }
         }
-        let is_late = |(at, _): &(Timestamp, String)| *at <= now;
+        let is_late = |(at, _): &(Timestamp, ShopId)| *at <= now;
         shops.extend(snapshot.due.iter().take_while(|due| is_late(due)).map(|(_, shop)| shop.clone()));
         let is_same = shops.is_empty() && snapshot.faults == faults;
         (snapshot.at, snapshot.faults) = (now, faults);
@@ -198,11 +198,11 @@ impl HealthBook {
     }
 
     /// Recomputes one shop; `None`: it was deleted.
-    fn read(&self, snapshot: &mut Snapshot, id: &str, shop: Option<Shop>, now: Timestamp) -> Result<(), StoreError> {
+    fn read(&self, snapshot: &mut Snapshot, id: &ShopId, shop: Option<Shop>, now: Timestamp) -> Result<(), StoreError> {
         if let Some(before) = snapshot.found.remove(id)
             && let Some(at) = before.changes_at
         {
-            snapshot.due.remove(&(at, id.to_owned()));
+            snapshot.due.remove(&(at, id.clone()));
         }
         let Some(shop) = shop else { return Ok(()) };
         let facts = Facts {
@@ -213,8 +213,8 @@ impl HealthBook {
             faults: &snapshot.faults,
         };
         let found = health::assess_shop(&facts, &self.facts_of(shop, &snapshot.open)?);
-        snapshot.due.extend(found.changes_at.map(|at| (at, id.to_owned())));
-        snapshot.found.insert(id.to_owned(), Arc::new(found));
+        snapshot.due.extend(found.changes_at.map(|at| (at, id.clone())));
+        snapshot.found.insert(id.clone(), Arc::new(found));
         Ok(())
     }
 

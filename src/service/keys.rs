@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::key_usage::stored_name;
 use super::validation::{self, FieldErrors, KEY_DAYS, KEY_DAYS_MAX, SHOPS_MAX};
 use super::{FieldError, Service, ServiceError};
-use crate::domain::Timestamp;
+use crate::domain::{ShopId, Timestamp};
 use crate::store::{KeyRecord, Scope, StoreError};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -21,7 +21,7 @@ pub struct KeyGrant {
     pub name: String,
     pub scope: Scope,
     /// None: all shops.
-    pub shops: Option<Vec<String>>,
+    pub shops: Option<Vec<ShopId>>,
 }
 
 impl KeyGrant {
@@ -31,9 +31,9 @@ impl KeyGrant {
     }
 
     /// The shops that a list may show: all (`None`), or these; narrowed to `asked` if given. Empty: nothing to show.
-    pub fn visible(&self, asked: Option<&str>) -> Option<Vec<String>> {
+    pub fn visible(&self, asked: Option<&str>) -> Option<Vec<ShopId>> {
         match asked {
-            Some(shop) if self.sees(shop) => Some(vec![shop.to_owned()]),
+            Some(shop) if self.sees(shop) => Some(vec![shop.into()]),
             Some(_) => Some(Vec::new()),
             None => self.shops.clone(),
         }
@@ -121,7 +121,8 @@ impl Service {
         self.check_shops(new.shops.as_deref().unwrap_or_default())?;
         let days = new.expires_days.unwrap_or(KEY_DAYS);
         let expires_at = self.store.clock().now() + days * DAY;
-        let (key, text) = self.store.create_key(&new.name, new.scope, new.shops, Some(expires_at)).await?;
+        let shops = new.shops.map(|shops| shops.into_iter().map(ShopId::from).collect());
+        let (key, text) = self.store.create_key(&new.name, new.scope, shops, Some(expires_at)).await?;
         Ok(MintedKey { key, text: SecretString::from(text) })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::catalog::definition::PageStyle;
-use crate::domain::{Mode, Shop, ShopState, StreamId, Timestamp, least_passes};
+use crate::domain::{Mode, Shop, ShopId, ShopState, StreamId, Timestamp, least_passes};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
 
@@ -25,7 +25,7 @@ const SIZE_PARAMETERS: [&str; 7] = ["page-size", "page_size", "pageSize", "per_p
 /// Arguments of the plan.
 #[derive(Clone, Debug, Default)]
 pub struct Ask {
-    pub shop: Option<String>,
+    pub shop: Option<ShopId>,
     pub resource: Option<String>,
     pub full: bool,
     /// Number of rows of streams that were never walked.

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Service;
-use crate::domain::counted;
 use crate::domain::health::{Code, Reason};
+use crate::domain::{ShopId, counted};
 use crate::sink::Sink;
 use crate::store::StoreError;
 
@@ -26,12 +26,12 @@ pub struct Readiness {
 
 impl Service {
     /// Whether the service can work, by the current health. With `of`: by the health of these shops only.
-    pub fn readiness(&self, of: Option<&[String]>) -> Readiness {
+    pub fn readiness(&self, of: Option<&[ShopId]>) -> Readiness {
         let mut unready = Vec::new();
         if self.closing.is_cancelled() {
             unready.push("the process is stopping".to_owned());
         }
-        let health = match of.map(|of| of.iter().cloned().collect::<HashSet<String>>()) {
+        let health = match of.map(|of| of.iter().cloned().collect::<HashSet<ShopId>>()) {
             None => self.health_now(),
             Some(of) => self.health_of(&of).map(Arc::new),
         };
@@ -88,7 +88,8 @@ fn blocks_work(code: Code, outbox_percent: u64, restore_error: bool) -> bool {
 }
 
 fn line(reason: &Reason) -> String {
-    let of = [&reason.shop_id, &reason.resource].into_iter().flatten().cloned().collect::<Vec<_>>().join("/");
+    let of = [reason.shop_id.as_deref(), reason.resource.as_deref()];
+    let of = of.into_iter().flatten().collect::<Vec<_>>().join("/");
     if of.is_empty() { reason.text.clone() } else { format!("{of}: {}", reason.text) }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Service, ServiceError};
 use crate::domain::calls::CallDay;
-use crate::domain::{Parked, RunId, RunView, Timestamp};
+use crate::domain::{Parked, RunId, RunView, ShopId, Timestamp};
 use crate::store::{RunFilter, blocking};
 
 impl Service {
@@ -36,7 +36,7 @@ impl Service {
     /// As [`Service::runs`].
     pub async fn parked(
         &self,
-        shops: Option<Vec<String>>,
+        shops: Option<Vec<ShopId>>,
         after: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Parked>, ServiceError> {

@@ -10,7 +10,7 @@ use super::validation::{self, FieldErrors};
 use super::{FieldError, Service, ServiceError, restore};
 use crate::catalog::Definition;
 use crate::domain::health::ShopHealth;
-use crate::domain::{Disposition, Mode, RunId, Shop, ShopState, Trigger};
+use crate::domain::{Disposition, Mode, RunId, Shop, ShopId, ShopState, Trigger};
 use crate::source::{Credentials, SourceError};
 use crate::store::{NewShop, ShopChange, StoreError};
 
@@ -100,7 +100,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::shops`].
-    pub fn shops_health(&self, of: &HashSet<String>) -> Result<Vec<ShopHealth>, ServiceError> {
+    pub fn shops_health(&self, of: &HashSet<ShopId>) -> Result<Vec<ShopHealth>, ServiceError> {
         Ok(self.health_of(of)?.shops.into_iter().map(Arc::unwrap_or_clone).collect())
     }
 

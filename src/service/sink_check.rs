@@ -18,7 +18,7 @@ use super::Service;
 use super::completeness::CompareError;
 use super::repair::report_repaired;
 use crate::catalog::Definition;
-use crate::domain::{LossStage, Shop, ShopState, SinkLoss, StreamId, Timestamp};
+use crate::domain::{LossStage, Shop, ShopId, ShopState, SinkLoss, StreamId, Timestamp};
 use crate::sink::{Mysql, Sink, SinkErrorClass};
 use crate::store::{LossOf, Queue, Store, StoreError, blocking};
 
@@ -38,13 +38,13 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Expected {
     /// Shops' resources with a document that was read.
-    read: BTreeSet<(String, String)>,
+    read: BTreeSet<(ShopId, String)>,
     /// Streams that were walked.
     walked: Vec<Walked>,
     /// Shops' resources whose documents or checkpoints are in the outbox.
-    waiting: HashSet<(String, String)>,
+    waiting: HashSet<(ShopId, String)>,
     /// Shops' resources that have lost documents for good: that may leave a table empty for ever.
-    lasting: HashSet<(String, String)>,
+    lasting: HashSet<(ShopId, String)>,
 }
 
 /// What the sink should know of a stream's walks.
@@ -66,7 +66,7 @@ impl Walked {
 
 impl Expected {
     /// Whether a shop's resource of which the sink has nothing was lost.
-    fn is_lost(&self, of: &(String, String)) -> bool {
+    fn is_lost(&self, of: &(ShopId, String)) -> bool {
         self.read.contains(of) && !self.waiting.contains(of) && !self.lasting.contains(of)
     }
 }
@@ -236,15 +236,15 @@ impl Service {
         let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
         let expected = blocking(move || expected(&store, &definitions)).await?;
         // Read afterwards: whatever was acknowledged before must be there.
-        let mut there: BTreeMap<(String, String, String), Timestamp> = BTreeMap::new();
+        let mut there: BTreeMap<(ShopId, String, String), Timestamp> = BTreeMap::new();
         for (stream, checkpoint) in mysql.checkpoints().await? {
             let StreamId { shop, resource, combination } = stream;
             there.insert((shop, resource, combination.to_string()), checkpoint.walked_at.unwrap_or(Timestamp::MIN));
         }
         // Its record precedes a shop's documents: in a database without it, these are not ours, or lost.
         let mirrored = mysql.mirrored_shops().await?;
-        let is_unmirrored = |of: &&(String, String)| !mirrored.contains_key(&of.0) && !expected.waiting.contains(*of);
-        let mut suspects: BTreeSet<(String, String)> = expected.read.iter().filter(is_unmirrored).cloned().collect();
+        let is_unmirrored = |of: &&(ShopId, String)| !mirrored.contains_key(&of.0) && !expected.waiting.contains(*of);
+        let mut suspects: BTreeSet<(ShopId, String)> = expected.read.iter().filter(is_unmirrored).cloned().collect();
         let mut streams = Vec::new();
         for walked in &expected.walked {
             let stream = &walked.stream;
@@ -282,7 +282,7 @@ impl Service {
 
     async fn suspect(
         &self,
-        mut suspects: BTreeSet<(String, String)>,
+        mut suspects: BTreeSet<(ShopId, String)>,
         streams: Vec<StreamId>,
     ) -> Result<(), CompareError> {
         for known in self.store.sink_losses()? {

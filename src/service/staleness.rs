@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Overdue, Service};
-use crate::domain::{Shop, Timestamp};
+use crate::domain::{Shop, ShopId, Timestamp};
 use crate::store::{StoreError, blocking};
 
 /// Checks per history of a list; and the bounds of the interval between two.
@@ -39,7 +39,7 @@ impl Service {
     }
 
     /// Streams, of these shops or of all, whose last run is more than two thirds of their list's history ago.
-    fn find_overdue(&self, now: Timestamp, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
+    fn find_overdue(&self, now: Timestamp, of: Option<&HashSet<ShopId>>) -> Result<Vec<Overdue>, StoreError> {
         let mut found = Vec::new();
         let wanted = |shop: &Shop| of.is_none_or(|shops| shops.contains(&shop.id));
         for shop in self.store.shops()?.into_iter().filter(wanted) {
@@ -74,7 +74,7 @@ impl Service {
     }
 
     /// The first overdue streams. With `of` it checks again: the first of all shops may include none of theirs.
-    pub(super) fn overdue(&self, of: Option<&HashSet<String>>) -> Result<Vec<Overdue>, StoreError> {
+    pub(super) fn overdue(&self, of: Option<&HashSet<ShopId>>) -> Result<Vec<Overdue>, StoreError> {
         if of.is_none() {
             return Ok(self.overdue.lock().unwrap_or_else(PoisonError::into_inner).clone());
         }

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::Timestamp;
 use crate::domain::clock;
 use crate::domain::health::{Level, Reason};
+use crate::domain::{ShopId, Timestamp};
 
 /// The shops and accounts that a restricted key may see in the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusScope {
-    pub shops: HashSet<String>,
+    pub shops: HashSet<ShopId>,
     pub accounts: HashSet<String>,
 }
 
@@ -101,7 +101,8 @@ pub struct BudgetStatus {
 /// A stream whose last run is too long ago.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Overdue {
-    pub shop_id: String,
+    #[schema(value_type = String)]
+    pub shop_id: ShopId,
     /// Shop, resource and list parameters.
     pub stream: String,
     /// Null: never.

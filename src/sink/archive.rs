@@ -16,7 +16,7 @@ use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
 use crate::domain::datetime::sql_datetime;
-use crate::domain::{Json, StoredVersion};
+use crate::domain::{Json, ShopId, StoredVersion};
 use crate::store::{Archived, Store, StoreError};
 use crate::supervisor::describe_join_error;
 
@@ -127,7 +127,7 @@ impl Archive {
 }
 
 /// The key ranges to scan: one per shop, or everything. Shops before the cursor are done.
-fn shops(query: &ListQuery) -> Vec<Option<String>> {
+fn shops(query: &ListQuery) -> Vec<Option<ShopId>> {
     let Some(mut wanted) = query.shops.clone() else { return vec![None] };
     wanted.sort();
     wanted.dedup();

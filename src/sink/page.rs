@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::catalog::definition::Place;
 use crate::catalog::extract::Cell;
-use crate::domain::Timestamp;
+use crate::domain::{ShopId, Timestamp};
 
 /// A page ends once its documents reach this many bytes, because the whole page is in memory.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -13,7 +13,7 @@ const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {
     /// Only these shops; None: all.
-    pub shops: Option<Vec<String>>,
+    pub shops: Option<Vec<ShopId>>,
     /// Columns that must equal a text, byte by byte. Times are RFC 3339, booleans `true` and `false`. A text that is
     /// not a value of the column's type matches nothing.
     pub filters: Vec<(Place, String)>,
@@ -26,13 +26,13 @@ pub struct ListQuery {
     /// Items per page; 0 counts as 1.
     pub limit: usize,
     /// Where the previous page ended: `(shop_id, id)`.
-    pub after: Option<(String, String)>,
+    pub after: Option<(ShopId, String)>,
 }
 
 /// One stored document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    pub shop_id: String,
+    pub shop_id: ShopId,
     pub id: String,
     pub fetched_at: Timestamp,
     pub version: u64,
@@ -51,7 +51,7 @@ pub struct Item {
 pub struct ItemPage {
     pub items: Vec<Item>,
     /// `after` of the next page; None on the last page.
-    pub next: Option<(String, String)>,
+    pub next: Option<(ShopId, String)>,
 }
 
 /// Collects items until the page is full.

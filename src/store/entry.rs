@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Checkpoint, ListParams, RunId, StreamId, Timestamp};
+use crate::domain::{Checkpoint, ListParams, RunId, ShopId, StreamId, Timestamp};
 
 /// All of a document but its body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DocumentHead {
-    pub(crate) shop: String,
+    pub(crate) shop: ShopId,
     pub(crate) resource: String,
     pub(crate) combination: ListParams,
     pub(crate) id: String,
@@ -30,8 +30,8 @@ impl DocumentHead {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum EntryHead {
     Document(DocumentHead),
-    Listing { shop: String, resource: String, id: String, no_longer_listed_at: Option<Timestamp> },
+    Listing { shop: ShopId, resource: String, id: String, no_longer_listed_at: Option<Timestamp> },
     Checkpoint { stream: StreamId, checkpoint: Checkpoint },
-    Shop { shop: String },
-    ShopDeleted { shop: String, purge: bool },
+    Shop { shop: ShopId },
+    ShopDeleted { shop: ShopId, purge: bool },
 }

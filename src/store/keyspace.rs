@@ -44,12 +44,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CallKind, Job, JobSeq, Priority, RunId, StreamId, Timestamp};
+use crate::domain::{CallKind, Job, JobSeq, Priority, RunId, ShopId, StreamId, Timestamp};
 
 /// A queue of ready jobs: one shop's pages or details of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Queue {
-    pub shop: String,
+    pub shop: ShopId,
     pub resource: String,
     pub kind: CallKind,
 }
@@ -61,8 +61,8 @@ impl Queue {
     }
 
     /// The queues of a shop's resource.
-    pub fn all_of(shop: &str, resource: &str) -> impl Iterator<Item = Queue> {
-        CallKind::ALL.iter().map(|kind| Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: *kind })
+    pub fn all_of(shop: &ShopId, resource: &str) -> impl Iterator<Item = Queue> {
+        CallKind::ALL.iter().map(|kind| Queue { shop: shop.clone(), resource: resource.to_owned(), kind: *kind })
     }
 
     pub(super) fn prefix(&self) -> Vec<u8> {
@@ -114,10 +114,10 @@ pub(super) fn of_shop(shop: &str) -> impl Iterator<Item = (u8, Vec<u8>)> {
 }
 
 /// The shop whose health a record is about: a shop, a stream's status or doubt, a count of parked records.
-pub(super) fn shop_of_health(key: &[u8]) -> Option<String> {
+pub(super) fn shop_of_health(key: &[u8]) -> Option<ShopId> {
     let (b's' | b'S' | b'D' | b'M' | b'Y', rest) = key.split_first()? else { return None };
     let shop = rest.split(|byte| *byte == 0).next()?;
-    Some(String::from_utf8_lossy(shop).into_owned())
+    Some(String::from_utf8_lossy(shop).into())
 }
 
 /// The run of a run's record; none for other keys.
@@ -199,21 +199,22 @@ pub(super) fn run(id: RunId) -> Vec<u8> {
     numbered(b'u', id.number())
 }
 
-/// The shop in the key of a deleted shop.
-pub(super) fn shop_of_deleted(key: &[u8]) -> String {
-    String::from_utf8_lossy(key.get(1..key.len() - 1).unwrap_or_default()).into_owned()
+/// The shop in a key that holds nothing else.
+pub(super) fn only_shop(key: &[u8]) -> ShopId {
+    String::from_utf8_lossy(key.get(1..key.len() - 1).unwrap_or_default()).into()
 }
 
 /// Shop and resource in the key of a sink's loss.
-pub(super) fn shop_and_resource(key: &[u8]) -> Option<(String, String)> {
+pub(super) fn shop_and_resource(key: &[u8]) -> Option<(ShopId, String)> {
     let text = String::from_utf8_lossy(key.get(1..)?);
-    let mut parts = text.split('\0').map(str::to_owned);
-    parts.next().zip(parts.next())
+    let mut parts = text.split('\0');
+    Some((parts.next()?.into(), parts.next()?.to_owned()))
 }
 
 /// The resource in the key of an archived document.
 pub(super) fn resource_of_archived(key: &[u8]) -> Option<String> {
-    shop_and_resource(key).map(|(resource, _)| resource)
+    let resource = key.get(1..)?.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(resource).into_owned())
 }
 
 /// The rows of the stream that a checkpoint's key names.

@@ -279,7 +279,7 @@ impl Step<'_> {
         };
         let job = &lease.job;
         tracing::debug!(
-            shop.id = job.shop, job.id = job.seq.number(), job.attempt = self.attempt, %error, ?failure, "attempt failed"
+            shop.id = job.shop.as_str(), job.id = job.seq.number(), job.attempt = self.attempt, %error, ?failure, "attempt failed"
         );
         AttemptResult { output: lease.failed(failure), call, pause, drift: Vec::new() }
     }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::domain::ShopId;
+
 /// Time between two lines about one call site.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// Lines per minute; of further call sites only the number is logged. Thousands of shops fail together.
@@ -14,7 +16,7 @@ const LINES_MAX: usize = 100;
 /// Shop, resource and rule of a failed call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CallSite {
-    pub(super) shop: String,
+    pub(super) shop: ShopId,
     pub(super) resource: String,
     pub(super) rule: String,
 }
@@ -79,7 +81,7 @@ impl FailureLog {
 }
 
 fn log(CallSite { shop, resource, rule }: &CallSite, calls: u64, error: &str) {
-    tracing::warn!(shop.id = shop, resource, rule, calls, error, "calls failed and are retried");
+    tracing::warn!(shop.id = shop.as_str(), resource, rule, calls, error, "calls failed and are retried");
 }
 
 #[cfg(test)]
@@ -94,7 +96,7 @@ mod tests {
     }
 
     fn site(number: usize) -> CallSite {
-        CallSite { shop: format!("shop-{number}"), resource: "orders".into(), rule: "GET /orders".into() }
+        CallSite { shop: format!("shop-{number}").into(), resource: "orders".into(), rule: "GET /orders".into() }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::last_success::LastSuccess;
 use super::selection::Selection;
 use super::turns::{Turn, Turns};
 use crate::catalog::{Definition, RuleTable};
-use crate::domain::{RetryPolicy, Shop, Timestamp};
+use crate::domain::{RetryPolicy, Shop, ShopId, Timestamp};
 use crate::source::{Credentials, Upstream};
 use crate::store::{Store, StoreError};
 
@@ -43,7 +43,7 @@ pub struct EngineDeps {
 pub(crate) struct Inner {
     pub(crate) deps: EngineDeps,
     pub(super) lanes: LaneRegistry,
-    pub(super) credentials: Mutex<HashMap<String, (Timestamp, Arc<Credentials>)>>,
+    pub(super) credentials: Mutex<HashMap<ShopId, (Timestamp, Arc<Credentials>)>>,
     pub(super) failures: FailureLog,
     pub(super) last_success: LastSuccess,
     pub(super) drifts: Drifts,
@@ -114,7 +114,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Timestamp, Arc<Credentials>)>> {
+    pub(super) fn lock_credentials(&self) -> std::sync::MutexGuard<'_, HashMap<ShopId, (Timestamp, Arc<Credentials>)>> {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ use super::inner::{Inner, STORE_PAUSE};
 use super::lane::{Lane, LaneKey};
 use super::turns::Turn;
 use crate::catalog::coverage::FieldDrift;
-use crate::domain::{Failure, Lease, LogThrottle, Shop, StepOutput};
+use crate::domain::{Failure, Lease, LogThrottle, Shop, ShopId, StepOutput};
 use crate::source::SourceError;
 use crate::store::{OccupiedSlots, Queue, StoreError};
 use crate::supervisor::{count_panic, describe_join_error};
@@ -119,7 +119,7 @@ struct Loop {
     paused_until: Instant,
     throttled: LogThrottle,
     /// Shops whose login has just failed: until the pause is over they take no slots from others that share the account.
-    shops_paused: HashMap<String, Instant>,
+    shops_paused: HashMap<ShopId, Instant>,
     /// Moving average of how long calls take; none: none has ended.
     took: Option<Duration>,
     /// Index of the queue that comes first; rotates, so that each shop of an account does.
@@ -193,7 +193,7 @@ impl Loop {
                 return Ok(Next::Wait(None));
             }
         };
-        let shops: HashMap<String, Arc<Shop>> =
+        let shops: HashMap<ShopId, Arc<Shop>> =
             queues.iter().map(|(queue, shop)| (queue.shop.clone(), Arc::clone(shop))).collect();
         let names: Vec<Queue> = queues.into_iter().map(|(queue, _)| queue).collect();
         let LaneKey { account, rule } = self.lane.key.clone();

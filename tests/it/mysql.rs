@@ -49,7 +49,7 @@ fn combination() -> ListParams {
 
 fn document(shop: &str, id: &str, version: u64, body: &Value) -> Document {
     Document {
-        shop: shop.to_owned(),
+        shop: shop.into(),
         resource: "shipments".to_owned(),
         combination: combination(),
         id: id.to_owned(),
@@ -69,7 +69,7 @@ fn entry(shop: &str, id: &str, version: u64, body: &Value) -> Entry {
 
 fn note(shop: &str, id: &str, version: u64, gone: Option<Timestamp>) -> Entry {
     Entry::Listing {
-        shop: shop.to_owned(),
+        shop: shop.into(),
         resource: "shipments".to_owned(),
         id: id.to_owned(),
         version,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Code, Health, Reason, State};
+use crate::domain::shop_id::ShopId;
 
 /// The subject of a log line: a shop's resource, a shop, or the installation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct About {
-    shop_id: Option<String>,
+    shop_id: Option<ShopId>,
     resource: Option<String>,
     /// None: the resource's state.
     code: Option<Code>,
@@ -23,7 +24,7 @@ pub enum HealthChange {
     /// Its state changed for another that is not well, or a fault began.
     Unwell { state: State, reason: Reason },
     /// It has recovered.
-    Well { shop_id: Option<String>, resource: Option<String>, was: &'static str },
+    Well { shop_id: Option<ShopId>, resource: Option<String>, was: &'static str },
 }
 
 impl Known {

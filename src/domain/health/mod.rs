@@ -19,6 +19,7 @@ use super::cause::ErrorClass;
 use super::completeness::{LossStage, SinkLoss};
 use super::plural::counted;
 use super::shop::{Shop, ShopState};
+use super::shop_id::ShopId;
 use super::stream_status::{StreamError, StreamStatus, Trouble, TroubleKind};
 use crate::domain::timestamp::Timestamp;
 use facts::{StreamVerdict, outage_after, past};
@@ -84,9 +85,9 @@ fn age_seconds(success: Option<Timestamp>, now: Timestamp) -> Option<u64> {
 }
 
 /// The health of a shop.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShopHealth {
-    pub shop_id: String,
+    pub shop_id: ShopId,
     /// The worst of its resources.
     pub state: State,
     pub created_at: Timestamp,

@@ -7,6 +7,7 @@ use super::code::{Code, Means};
 use super::facts::{Fault, ResourceFacts, StreamVerdict};
 use crate::domain::cause::ErrorClass;
 use crate::domain::shop::Shop;
+use crate::domain::shop_id::ShopId;
 use crate::domain::timestamp::Timestamp;
 
 /// One reason why the installation is not well.
@@ -17,8 +18,8 @@ pub struct Reason {
     #[schema(value_type = String)]
     pub code: Code,
     /// Null: the reason concerns the whole installation.
-    #[schema(required)]
-    pub shop_id: Option<String>,
+    #[schema(required, value_type = Option<String>)]
+    pub shop_id: Option<ShopId>,
     /// Null: the reason concerns the whole shop or installation.
     #[schema(required)]
     pub resource: Option<String>,
@@ -49,14 +50,14 @@ impl Reason {
         }
     }
 
-    pub(super) fn parked(shop: &str, of: &ResourceFacts, means: Means) -> Reason {
+    pub(super) fn parked(shop: &ShopId, of: &ResourceFacts, means: Means) -> Reason {
         let see = format!(
             "see why in GET /api/v1/parked?shop={shop}; when the cause is fixed, retry them with POST \
              /api/v1/shops/{shop}/parked/retry"
         );
         Reason {
             code: Code::Parked,
-            shop_id: Some(shop.to_owned()),
+            shop_id: Some(shop.clone()),
             resource: Some(of.name.clone()),
             since: None,
             text: format!(

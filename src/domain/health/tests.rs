@@ -398,7 +398,7 @@ fn each_change_is_reported_once() {
     let changes = known.changes(&refused.health());
     assert_eq!(changes, [HealthChange::Well { shop_id: None, resource: None, was: "sink_unavailable" }]);
     let changes = known.changes(&well.health());
-    let (shop_id, resource) = (Some("s1".to_owned()), Some("orders".to_owned()));
+    let (shop_id, resource) = (Some("s1".into()), Some("orders".to_owned()));
     assert_eq!(changes, [HealthChange::Well { shop_id, resource, was: "refused" }]);
     let first = world(StreamStatus::default());
     assert_eq!(known.changes(&first.health()), [], "a first walk under way is no news");

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::domain::shop::Shop;
 use crate::domain::stream::{Checkpoint, ListParams, StreamId};
-use crate::domain::{StoredVersion, Timestamp};
+use crate::domain::{ShopId, StoredVersion, Timestamp};
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
@@ -161,7 +161,7 @@ impl Mysql {
                     reason,
                     created_at: timestamp_of(&created_at).ok_or_else(|| broken("created_at"))?,
                     updated_at: timestamp_of(&updated_at).ok_or_else(|| broken("updated_at"))?,
-                    id: id.clone(),
+                    id: id.as_str().into(),
                 };
                 Ok((shop, sealed))
             })
@@ -172,22 +172,23 @@ impl Mysql {
     ///
     /// # Errors
     /// The server's. Cancel safe.
-    pub async fn mirrored_shops(&self) -> Result<BTreeMap<String, Timestamp>, SinkError> {
+    pub async fn mirrored_shops(&self) -> Result<BTreeMap<ShopId, Timestamp>, SinkError> {
         let rows: Vec<(String, Value)> =
             self.read("SELECT `id`,`updated_at` FROM `waybill_shops`", Params::Empty).await?;
-        Ok(rows.into_iter().map(|(id, at)| (id, timestamp_of(&at).unwrap_or_default())).collect())
+        Ok(rows.into_iter().map(|(id, at)| (id.into(), timestamp_of(&at).unwrap_or_default())).collect())
     }
 
     /// The mirrored shops of whose documents a resource's table has none.
     ///
     /// # Errors
     /// The server's; class `Operator` for a resource that is not configured. Cancel safe.
-    pub async fn shops_without_rows(&self, resource: &str) -> Result<Vec<String>, SinkError> {
+    pub async fn shops_without_rows(&self, resource: &str) -> Result<Vec<ShopId>, SinkError> {
         let table = &self.layout(resource)?.parent.name;
         let text = format!(
             "SELECT s.`id` FROM `waybill_shops` s WHERE NOT EXISTS (SELECT 1 FROM `{table}` d WHERE d.`shop_id` = s.`id`)"
         );
-        self.read(&text, Params::Empty).await
+        let ids: Vec<String> = self.read(&text, Params::Empty).await?;
+        Ok(ids.into_iter().map(ShopId::from).collect())
     }
 
     /// Reads all mirrored checkpoints, by stream.
@@ -208,7 +209,7 @@ impl Mysql {
                     full_walk_at: timestamp_of(&full_walk_at),
                     newest: timestamp_of(&newest),
                 };
-                (StreamId { shop, resource, combination }, checkpoint)
+                (StreamId { shop: shop.into(), resource, combination }, checkpoint)
             })
             .collect())
     }

@@ -68,7 +68,7 @@ impl Mysql {
         let cells = extract(&layout.definition, &row.id, &value, &combination).cells;
         let names = layout.definition.table.columns.iter().map(|column| column.name.clone());
         Ok(Item {
-            shop_id: row.shop_id,
+            shop_id: row.shop_id.into(),
             id: row.id,
             fetched_at: timestamp_of(&row.fetched_at).ok_or_else(unreadable)?,
             version: row.version,

@@ -174,7 +174,7 @@ impl Mysql {
             bounds.execute(&mut transaction, &layout.listing, values).await?;
             if is_mirrored {
                 let stream = StreamId {
-                    shop: shop.clone(),
+                    shop: shop.as_str().into(),
                     resource: layout.definition.name.clone(),
                     combination: ListParams(vec![]),
                 };
@@ -215,7 +215,7 @@ async fn has_tables_without_transactions(conn: &mut Conn) -> Result<bool, SinkEr
 
 fn document(layout: &Layout, shop: &str, version: u64) -> Document {
     Document {
-        shop: shop.to_owned(),
+        shop: shop.into(),
         resource: layout.definition.name.clone(),
         combination: ListParams(vec![]),
         id: "1".to_owned(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ListParams, StoredVersion, Timestamp};
+use crate::domain::{ListParams, ShopId, StoredVersion, Timestamp};
 use crate::store::codec::{decode_with, encode_with};
 use crate::store::crypto::document_context;
 use crate::store::entry::{DocumentHead, EntryHead};
@@ -25,7 +25,7 @@ pub(crate) struct ArchiveHead {
 /// An archived document, opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archived {
-    pub shop_id: String,
+    pub shop_id: ShopId,
     pub id: String,
     pub combination: ListParams,
     pub version: u64,
@@ -40,7 +40,7 @@ pub struct Archived {
 pub struct ArchivePage {
     pub documents: Vec<Archived>,
     /// Shop and id of the last one looked at, readable or not.
-    pub last: Option<(String, String)>,
+    pub last: Option<(ShopId, String)>,
     /// More may follow the last one.
     pub more: bool,
 }
@@ -109,9 +109,9 @@ fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
 }
 
 /// Shop and id in a key.
-pub(crate) fn place(resource: &str, key: &[u8]) -> Option<(String, String)> {
+pub(crate) fn place(resource: &str, key: &[u8]) -> Option<(ShopId, String)> {
     let text = String::from_utf8_lossy(key.get(resource.len() + 2..)?);
-    text.split_once('\0').map(|(shop, id)| (shop.to_owned(), id.to_owned()))
+    text.split_once('\0').map(|(shop, id)| (shop.into(), id.to_owned()))
 }
 
 impl Store {
@@ -162,7 +162,7 @@ impl Store {
         Ok(page)
     }
 
-    fn lacks_key(&self, place: Option<&(String, String)>) -> bool {
+    fn lacks_key(&self, place: Option<&(ShopId, String)>) -> bool {
         place.is_some_and(|(shop, _)| matches!(self.shop_key(shop), Err(StoreError::Sealed { .. })))
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{CallKind, FetchDetail, Job, JobKind, ListParams, Priority, StreamId, Timestamp};
+use crate::domain::{CallKind, FetchDetail, Job, JobKind, ListParams, Priority, ShopId, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
@@ -111,9 +111,9 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn under_way(&self, shop: &str, resource: &str) -> Result<UnderWay, StoreError> {
+    pub fn under_way(&self, shop: &ShopId, resource: &str) -> Result<UnderWay, StoreError> {
         let mut under_way = UnderWay::default();
-        let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: CallKind::Detail };
+        let queue = Queue { shop: shop.clone(), resource: resource.to_owned(), kind: CallKind::Detail };
         let prefix = queue.prefix();
         for pair in self.0.kv.scan(&prefix, &prefix) {
             under_way.pending.extend(ready_queue::document_ids(&pair?.1)?);
@@ -122,7 +122,7 @@ impl Store {
             let job: Job = delayed_job(&pair?.1)?;
             let asked_for = job.run().is_some() || job.last_error.is_some();
             if let JobKind::FetchDetail(FetchDetail { id, .. }) = job.kind
-                && (job.shop == shop && job.resource == resource && asked_for)
+                && (job.shop == *shop && job.resource == resource && asked_for)
             {
                 under_way.pending.insert(id);
             }
@@ -130,7 +130,7 @@ impl Store {
         for pair in self.0.kv.scan(keyspace::OUTBOX, keyspace::OUTBOX) {
             under_way.pending.extend(outbox::document_ids(&pair?.1, shop, resource)?);
         }
-        let ours = self.parked(None, usize::MAX, |parked| parked.shop_id == shop && parked.resource == resource)?;
+        let ours = self.parked(None, usize::MAX, |parked| parked.shop_id == *shop && parked.resource == resource)?;
         under_way.parked.extend(ours.into_iter().filter_map(|parked| parked.document_id));
         Ok(under_way)
     }
@@ -141,7 +141,7 @@ impl Store {
     /// The engine's errors; what was asked for before stays asked for.
     pub async fn reread_documents(
         &self,
-        shop: &str,
+        shop: &ShopId,
         resource: &str,
         documents: Vec<(String, ListParams)>,
     ) -> Result<(), StoreError> {
@@ -161,7 +161,7 @@ impl Store {
     /// The engine's errors; what was accepted before stays so.
     pub async fn accept_lost(
         &self,
-        shop: &str,
+        shop: &ShopId,
         resource: &str,
         documents: Vec<(String, ListParams)>,
     ) -> Result<u64, StoreError> {
@@ -184,7 +184,7 @@ impl Store {
     /// The engine's errors.
     pub async fn reread_rows(
         &self,
-        shop: &str,
+        shop: &ShopId,
         resource: &str,
         documents: Vec<(String, ListParams)>,
     ) -> Result<u64, StoreError> {
@@ -218,7 +218,7 @@ impl Store {
     /// The engine's errors.
     pub async fn resend_listing(
         &self,
-        shop: &str,
+        shop: &ShopId,
         resource: &str,
         documents: Vec<(String, ListParams)>,
     ) -> Result<u64, StoreError> {
@@ -238,14 +238,14 @@ impl Store {
     /// Applies `step` to each document, in bounded transactions; returns the number of documents changed.
     async fn for_each_document(
         &self,
-        shop: &str,
+        shop: &ShopId,
         resource: &str,
         documents: Vec<(String, ListParams)>,
         step: impl Fn(&mut Tx<'_>, &StreamId, &str) -> Result<bool, StoreError> + Copy + Send + 'static,
     ) -> Result<u64, StoreError> {
         let mut done = 0;
         for some in documents.chunks(WANTED_AT_ONCE) {
-            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
+            let (shop, resource, some) = (shop.clone(), resource.to_owned(), some.to_vec());
             let some = self.transact(move |tx| {
                 let mut count = 0;
                 // A shop may have been deleted meanwhile.
@@ -276,8 +276,8 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn store_repaired_at(&self, shop: &str, resource: &str, walk: Timestamp) -> Result<(), StoreError> {
-        let (shop, key) = (shop.to_owned(), keyspace::repaired_at(shop, resource));
+    pub async fn store_repaired_at(&self, shop: &ShopId, resource: &str, walk: Timestamp) -> Result<(), StoreError> {
+        let (shop, key) = (shop.clone(), keyspace::repaired_at(shop, resource));
         self.transact(move |tx| {
             // A shop may have been deleted meanwhile.
             if shops::is_known(tx, &shop)? {

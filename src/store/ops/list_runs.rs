@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Run, RunId, RunState};
+use crate::domain::{Run, RunId, RunState, ShopId};
 use crate::store::engine::kv::{Kv, Pair};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -26,7 +26,7 @@ const SHOPS_MERGED_MAX: usize = 64;
 /// Which runs a listing shows.
 #[derive(Clone, Debug, Default)]
 pub struct RunFilter {
-    pub shops: Option<BTreeSet<String>>,
+    pub shops: Option<BTreeSet<ShopId>>,
     pub resource: Option<String>,
     pub state: Option<RunState>,
 }

@@ -3,7 +3,7 @@
 //! Called by the service in steps. A step is one commit that takes documents out of the archive and puts them into the
 //! outbox under their own version, so a crash repeats at most one step, and in the sink the newest version wins.
 
-use crate::domain::{StreamId, Timestamp};
+use crate::domain::{ShopId, StreamId, Timestamp};
 use crate::store::codec::{decode_with, encode};
 use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
@@ -120,7 +120,7 @@ fn step(tx: &mut Tx<'_>, resources: &[String], now: Timestamp) -> Result<MovedDo
     // The archive needed the keys of deleted shops; MySQL needs them until it has their documents.
     if tx.pairs(keyspace::ARCHIVE, keyspace::ARCHIVE).next().transpose()?.is_none() {
         for (key, sealed) in tx.scan(keyspace::DELETED_SHOPS, keyspace::DELETED_SHOPS, usize::MAX)? {
-            let shop = keyspace::shop_of_deleted(&key);
+            let shop = keyspace::only_shop(&key);
             if !sealed.is_empty() {
                 outbox::append_shop_deleted(tx, &shop, false, now)?;
             }
@@ -138,7 +138,7 @@ fn has_key(tx: &Tx<'_>, shop: &str) -> Result<bool, StoreError> {
 /// The names of one document.
 #[derive(Clone, Copy)]
 struct Named<'a> {
-    shop: &'a str,
+    shop: &'a ShopId,
     resource: &'a str,
     id: &'a str,
 }
@@ -147,7 +147,7 @@ struct Named<'a> {
 fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: Timestamp) -> Result<u64, StoreError> {
     let Named { shop, resource, id } = one;
     let (archived, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
-    let stream = StreamId { shop: shop.into(), resource: resource.into(), combination: archived.combination.clone() };
+    let stream = StreamId { shop: shop.clone(), resource: resource.into(), combination: archived.combination.clone() };
     let row: Option<RowNote> = ledger::row_note(tx, &keyspace::row(&stream, id))?;
     let key = keyspace::document(shop, resource, id);
     let note: Option<DocumentNote> = ledger::document_note(tx, &key)?;
@@ -155,7 +155,7 @@ fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: Timestamp) -> R
     let is_same = |note: &&DocumentNote| note.version == archived.version;
     let document_hash = note.as_ref().filter(is_same).map_or(0, |note| note.hash);
     let head = EntryHead::Document(DocumentHead {
-        shop: shop.to_owned(),
+        shop: shop.clone(),
         resource: resource.to_owned(),
         combination: archived.combination,
         id: id.to_owned(),

@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::domain::{
-    Backoff, Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopState, StreamId, Sweep,
-    Timestamp,
+    Backoff, Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopId, ShopState, StreamId,
+    Sweep, Timestamp,
 };
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::EntryHead;
@@ -35,7 +35,7 @@ pub(crate) const AUTO_RETRIED_MAX: usize = 500;
 /// lasts must end, and the parked records must stay few enough to review. Calls that are
 /// under way may still park more. A shop that is not active has its own reason, and keeps it. Returns the shops that
 /// the transaction paused, those for a broken invariant too: the caller ends their runs.
-pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: Timestamp) -> Result<Vec<String>, StoreError> {
+pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: Timestamp) -> Result<Vec<ShopId>, StoreError> {
     let mut paused = Vec::new();
     for shop in std::mem::take(&mut tx.parked) {
         let parked = number(tx.get(&keyspace::parked_of_shop(&shop))?);
@@ -43,7 +43,7 @@ pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: Timestamp) -> Re
             continue;
         }
         tracing::warn!(
-            shop.id = shop,
+            shop.id = shop.as_str(),
             parked,
             parked_max,
             "the shop is paused: its number of parked records reached limits.parked_max"

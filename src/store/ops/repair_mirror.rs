@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::Timestamp;
+use crate::domain::{ShopId, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::records::outbox;
@@ -15,8 +15,8 @@ use crate::store::tx::transaction::Tx;
 
 /// A record to send again.
 enum Resend {
-    Shop(String),
-    Deleted { shop: String, purge: bool },
+    Shop(ShopId),
+    Deleted { shop: ShopId, purge: bool },
 }
 
 impl Store {
@@ -25,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn repair_mirror(&self, mut held: BTreeMap<String, Timestamp>) -> Result<usize, StoreError> {
+    pub async fn repair_mirror(&self, mut held: BTreeMap<ShopId, Timestamp>) -> Result<usize, StoreError> {
         let mut resends = Vec::new();
         for shop in self.shops()? {
             if held.remove(&shop.id).is_none_or(|at| at < shop.updated_at) {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{ListParams, RunId, Shop, StreamId, Timestamp};
+use crate::domain::{ListParams, RunId, Shop, ShopId, StreamId, Timestamp};
 use crate::store::codec::encode;
 use crate::store::engine::kv::Change;
 use crate::store::error::StoreError;
@@ -98,13 +98,13 @@ impl Store {
     /// The engine's errors.
     pub async fn restore_documents(
         &self,
-        shop: &str,
+        shop: &ShopId,
         resource: &str,
         documents: Vec<Mirrored>,
     ) -> Result<(), StoreError> {
         let now = self.now();
         for some in documents.chunks(NOTED_AT_ONCE) {
-            let (shop, resource, some) = (shop.to_owned(), resource.to_owned(), some.to_vec());
+            let (shop, resource, some) = (shop.clone(), resource.to_owned(), some.to_vec());
             self.transact(move |tx| some.into_iter().try_for_each(|one| note(tx, &shop, &resource, one, now))).await?;
         }
         Ok(())
@@ -132,7 +132,7 @@ impl Store {
             for (rule, used) in budgets {
                 rate_slots::put(tx, &record.shop.account, &rule, used);
             }
-            tx.put(client, record.shop.id.clone().into_bytes());
+            tx.put(client, record.shop.id.as_bytes().to_vec());
             shop_state::put(tx, &record, now)?;
             Ok(true)
         });
@@ -144,8 +144,8 @@ impl Store {
     }
 }
 
-fn note(tx: &mut Tx<'_>, shop: &str, resource: &str, one: Mirrored, now: Timestamp) -> Result<(), StoreError> {
-    let stream = StreamId { shop: shop.to_owned(), resource: resource.to_owned(), combination: one.combination };
+fn note(tx: &mut Tx<'_>, shop: &ShopId, resource: &str, one: Mirrored, now: Timestamp) -> Result<(), StoreError> {
+    let stream = StreamId { shop: shop.clone(), resource: resource.to_owned(), combination: one.combination };
     let key = keyspace::document(shop, resource, &one.id);
     if tx.get(&key)?.is_some() {
         return Ok(());

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::domain::{Job, JobKind, Mode, Parked, ProofState, Run, RunState, Timestamp};
+use crate::domain::{Job, JobKind, Mode, Parked, ProofState, Run, RunState, ShopId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
@@ -193,7 +193,7 @@ impl Store {
         let last = sequences::last(&*self.0.kv, SEQUENCE)?;
         let (mut after, mut retried) = (None, 0);
         loop {
-            let (store, shop, resource) = (self.clone(), shop.to_owned(), resource.map(str::to_owned));
+            let (store, shop, resource) = (self.clone(), ShopId::from(shop), resource.map(str::to_owned));
             let found = blocking(move || {
                 let is_asked = |parked: &Parked| resource.as_ref().is_none_or(|name| parked.resource == *name);
                 store.parked(after, RETRIED_MAX, |parked| {

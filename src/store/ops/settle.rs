@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::domain::{Failure, Job, Lease, StepOutput, Timestamp};
+use crate::domain::{Failure, Job, Lease, ShopId, StepOutput, Timestamp};
 use crate::store::crypto::document_context;
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
@@ -83,12 +83,12 @@ fn is_answer(output: &SealedOutput) -> bool {
     matches!(output, StepOutput::Page { .. } | StepOutput::Document { .. })
 }
 
-fn is_known(tx: &Tx<'_>, known: &mut HashMap<String, bool>, shop: &str) -> Result<bool, StoreError> {
+fn is_known(tx: &Tx<'_>, known: &mut HashMap<ShopId, bool>, shop: &ShopId) -> Result<bool, StoreError> {
     if let Some(known) = known.get(shop) {
         return Ok(*known);
     }
     let is_known = shops::is_known(tx, shop)?;
-    known.insert(shop.to_owned(), is_known);
+    known.insert(shop.clone(), is_known);
     Ok(is_known)
 }
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::{Shop, ShopState};
+use crate::domain::{Shop, ShopId, ShopState};
 use crate::store::crypto::{SealKey, random_key, random_text};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::DuplicateClient`] when the client id is registered already.
     pub async fn create_shop(&self, new: NewShop) -> Result<Shop, StoreError> {
-        let id = random_text(12)?;
+        let id = ShopId::from(random_text(12)?);
         let data_key = random_key()?;
         let sealer = SealKey::new(&data_key);
         let secret =
@@ -69,7 +69,7 @@ impl Store {
             if tx.get(&client)?.is_some() {
                 return Err(StoreError::DuplicateClient);
             }
-            tx.put(client, record.shop.id.clone().into_bytes());
+            tx.put(client, record.shop.id.as_bytes().to_vec());
             shop_state::put(tx, &record, now)
         })
         .await?;
@@ -148,7 +148,7 @@ impl Store {
     /// # Errors
     /// The engine's errors. A deletion that a crash cut off goes on with [`Store::resume_deletions`].
     pub async fn delete_shop(&self, id: &str, purge: bool) -> Result<bool, StoreError> {
-        let (shop, now) = (id.to_owned(), self.now());
+        let (shop, now) = (ShopId::from(id), self.now());
         let found = self
             .transact_given(move |tx| {
                 let left = keyspace::deleted_shop(&shop);
@@ -182,14 +182,9 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn resume_deletions(&self) -> Result<(), StoreError> {
-        let deleted: Vec<String> = self
-            .0
-            .kv
-            .scan(keyspace::REMOVALS, keyspace::REMOVALS)
-            .map(|pair| {
-                pair.map(|(key, _)| String::from_utf8_lossy(key.get(1..key.len() - 1).unwrap_or_default()).into_owned())
-            })
-            .collect::<Result<_, _>>()?;
+        let removals = self.0.kv.scan(keyspace::REMOVALS, keyspace::REMOVALS);
+        let deleted: Vec<ShopId> =
+            removals.map(|pair| Ok(keyspace::only_shop(&pair?.0))).collect::<Result<_, StoreError>>()?;
         for shop in deleted {
             self.clear_shop(&shop).await?;
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::domain::{SinkLoss, StreamId};
+use crate::domain::{ShopId, SinkLoss, StreamId};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -38,7 +38,7 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn waiting_resources(&self) -> Result<HashSet<(String, String)>, StoreError> {
+    pub fn waiting_resources(&self) -> Result<HashSet<(ShopId, String)>, StoreError> {
         let mut found = HashSet::new();
         for pair in self.0.kv.scan(keyspace::OUTBOX, keyspace::OUTBOX) {
             found.extend(outbox::resources(&pair?.1)?);
@@ -62,7 +62,7 @@ impl Store {
     pub async fn suspect_sink(
         &self,
         kind: &str,
-        suspects: Vec<(String, String)>,
+        suspects: Vec<(ShopId, String)>,
         streams: Vec<StreamId>,
     ) -> Result<(), StoreError> {
         let (kind, now) = (kind.as_bytes().to_vec(), self.now());
@@ -90,11 +90,16 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn save_sink_loss(&self, shop: &str, resource: &str, loss: Option<SinkLoss>) -> Result<(), StoreError> {
+    pub async fn save_sink_loss(
+        &self,
+        shop: &ShopId,
+        resource: &str,
+        loss: Option<SinkLoss>,
+    ) -> Result<(), StoreError> {
         if self.sink_loss(shop, resource)? == loss {
             return Ok(());
         }
-        let (shop, resource) = (shop.to_owned(), resource.to_owned());
+        let (shop, resource) = (shop.clone(), resource.to_owned());
         self.transact(move |tx| match shops::is_known(tx, &shop)? {
             true => sink_losses::put(tx, &shop, &resource, loss),
             // It was deleted meanwhile.

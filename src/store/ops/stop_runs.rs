@@ -3,7 +3,7 @@
 //! Their list jobs go; the details that they found stay queued, without keeping a run open. When the shop is active
 //! again its streams are walked again from their heads.
 
-use crate::domain::{CallKind, ErrorClass, Run, RunId, RunState, ShopState, Timestamp};
+use crate::domain::{CallKind, ErrorClass, Run, RunId, RunState, ShopId, ShopState, Timestamp};
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
 use crate::store::ops::run_progress;
@@ -24,18 +24,18 @@ impl Store {
     ///
     /// # Errors
     /// The engine's errors; what is left is ended by the next call.
-    pub async fn stop_runs(&self, shop: &str) -> Result<(), StoreError> {
+    pub async fn stop_runs(&self, shop: &ShopId) -> Result<(), StoreError> {
         let open = self.open_runs()?;
-        let of_shop: Vec<RunId> = open.iter().filter(|run| run.stream.shop == shop).map(|run| run.id).collect();
+        let of_shop: Vec<RunId> = open.iter().filter(|run| run.stream.shop == *shop).map(|run| run.id).collect();
         for some in of_shop.chunks(STOPPED_AT_ONCE).map(<[RunId]>::to_vec) {
-            let (shop, now) = (shop.to_owned(), self.now());
+            let (shop, now) = (shop.clone(), self.now());
             self.transact(move |tx| some.iter().try_for_each(|id| stop(tx, &shop, *id, now))).await?;
         }
         Ok(())
     }
 }
 
-fn stop(tx: &mut Tx<'_>, shop: &str, id: RunId, now: Timestamp) -> Result<(), StoreError> {
+fn stop(tx: &mut Tx<'_>, shop: &ShopId, id: RunId, now: Timestamp) -> Result<(), StoreError> {
     let Some(record) = shops::read(tx, shop)? else { return Ok(()) };
     let class = match record.shop.state {
         ShopState::Active => return Ok(()),
@@ -60,8 +60,8 @@ fn stop(tx: &mut Tx<'_>, shop: &str, id: RunId, now: Timestamp) -> Result<(), St
 }
 
 /// Removes the ready list jobs of a resource: all of its runs end. Those that wait for another try go when that is due.
-fn drop_list_jobs(tx: &mut Tx<'_>, shop: &str, resource: &str) -> Result<(), StoreError> {
-    let queue = Queue { shop: shop.to_owned(), resource: resource.to_owned(), kind: CallKind::List };
+fn drop_list_jobs(tx: &mut Tx<'_>, shop: &ShopId, resource: &str) -> Result<(), StoreError> {
+    let queue = Queue { shop: shop.clone(), resource: resource.to_owned(), kind: CallKind::List };
     let prefix = queue.prefix();
     let found: Vec<(Vec<u8>, Vec<u8>)> = tx.pairs(&prefix, &prefix).collect::<Result<_, _>>()?;
     for (key, value) in found {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::domain::Timestamp;
+use crate::domain::{ShopId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::crypto::random_text;
 use crate::store::error::StoreError;
@@ -43,7 +43,7 @@ pub struct KeyRecord {
     pub name: String,
     pub scope: Scope,
     /// None: all shops.
-    pub shops: Option<Vec<String>>,
+    pub shops: Option<Vec<ShopId>>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
 }
@@ -61,7 +61,7 @@ impl Store {
         &self,
         name: &str,
         scope: Scope,
-        shops: Option<Vec<String>>,
+        shops: Option<Vec<ShopId>>,
         expires_at: Option<Timestamp>,
     ) -> Result<(KeyRecord, String), StoreError> {
         let text = format!("{PREFIX}{}", random_text(LETTERS)?);

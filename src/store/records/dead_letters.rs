@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, Mode, Parked, Timestamp};
+use crate::domain::{Job, Mode, Parked, ShopId, Timestamp};
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
@@ -80,7 +80,7 @@ pub(crate) fn recount(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     if adds_up {
         return Ok(());
     }
-    let mut parked: BTreeMap<(String, String), i64> = BTreeMap::new();
+    let mut parked: BTreeMap<(ShopId, String), i64> = BTreeMap::new();
     for pair in tx.pairs(keyspace::PARKED, keyspace::PARKED) {
         let Parked { shop_id, resource, .. } = decode::<DeadLetter>("a parked record", &pair?.1)?.parked;
         *parked.entry((shop_id, resource)).or_default() += 1;
@@ -177,13 +177,13 @@ impl Store {
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn parked_by_resource(&self) -> Result<HashMap<(String, String), u64>, StoreError> {
+    pub fn parked_by_resource(&self) -> Result<HashMap<(ShopId, String), u64>, StoreError> {
         let mut found = HashMap::new();
         for pair in self.0.kv.scan(keyspace::PARKED_BY_RESOURCE, keyspace::PARKED_BY_RESOURCE) {
             let (key, bytes) = pair?;
             let mut parts = key.get(1..).unwrap_or_default().split(|byte| *byte == 0);
-            let mut part = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-            found.insert((part(), part()), number(Some(bytes)));
+            let mut part = || String::from_utf8_lossy(parts.next().unwrap_or_default());
+            found.insert((part().into(), part().into_owned()), number(Some(bytes)));
         }
         Ok(found)
     }

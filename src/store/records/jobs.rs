@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Job, JobKind, JobSeq, Priority, Timestamp};
+use crate::domain::{Job, JobKind, JobSeq, Priority, ShopId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace::{self, DueJob, Queue};
@@ -17,7 +17,7 @@ use crate::store::tx::transaction::Tx;
 /// A new job of a stream's run.
 pub(crate) fn new_job(
     tx: &mut Tx<'_>,
-    shop: &str,
+    shop: &ShopId,
     resource: &str,
     priority: Priority,
     kind: impl Into<JobKind>,

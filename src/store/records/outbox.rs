@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{Checkpoint, Entry, StreamId, Timestamp};
+use crate::domain::{Checkpoint, Entry, ShopId, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::large_values::PART_BYTES;
 use crate::store::entry::{DocumentHead, EntryHead};
@@ -159,7 +159,7 @@ fn add(tx: &mut Tx<'_>, place: u64, entry: &StoredEntry<'_>) -> Result<u64, Stor
 }
 
 /// The streams with a document or a checkpoint in a record, by shop and resource.
-pub(crate) fn resources(record: &[u8]) -> Result<Vec<(String, String)>, StoreError> {
+pub(crate) fn resources(record: &[u8]) -> Result<Vec<(ShopId, String)>, StoreError> {
     let mut found = Vec::new();
     for entry in entries(record)? {
         match entry.head()? {
@@ -203,13 +203,18 @@ pub(crate) fn append_checkpoint(
     Ok(())
 }
 
-pub(crate) fn append_shop(tx: &mut Tx<'_>, shop: &str, now: Timestamp) -> Result<(), StoreError> {
-    append(tx, &EntryHead::Shop { shop: shop.to_owned() }, &[], now)?;
+pub(crate) fn append_shop(tx: &mut Tx<'_>, shop: &ShopId, now: Timestamp) -> Result<(), StoreError> {
+    append(tx, &EntryHead::Shop { shop: shop.clone() }, &[], now)?;
     Ok(())
 }
 
-pub(crate) fn append_shop_deleted(tx: &mut Tx<'_>, shop: &str, purge: bool, now: Timestamp) -> Result<(), StoreError> {
-    append(tx, &EntryHead::ShopDeleted { shop: shop.to_owned(), purge }, &[], now)?;
+pub(crate) fn append_shop_deleted(
+    tx: &mut Tx<'_>,
+    shop: &ShopId,
+    purge: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    append(tx, &EntryHead::ShopDeleted { shop: shop.clone(), purge }, &[], now)?;
     Ok(())
 }
 

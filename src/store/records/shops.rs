@@ -178,7 +178,7 @@ impl Store {
             }
         };
         let key = self.open_key(id, &sealed)?;
-        self.0.shop_keys.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), key.clone());
+        self.0.shop_keys.write().unwrap_or_else(PoisonError::into_inner).insert(id.into(), key.clone());
         Ok(key)
     }
 
@@ -206,7 +206,7 @@ impl Store {
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
         let Some(shop) = self.0.kv.get(&keyspace::client(client_id))? else { return Ok(()) };
-        let shop = String::from_utf8_lossy(&shop).into_owned();
+        let shop = ShopId::from(String::from_utf8_lossy(&shop));
         let sealed = self.shop_key(&shop)?.seal(&token_context(&shop), token.expose_secret().as_bytes())?;
         let record = encode("a token", &TokenRecord { shop, sealed: STANDARD.encode(sealed), expires_at })?;
         let key = keyspace::token(client_id);

@@ -1,6 +1,6 @@
 //! What the sink has lost of a shop's resource (`M`).
 
-use crate::domain::SinkLoss;
+use crate::domain::{ShopId, SinkLoss};
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
@@ -10,7 +10,7 @@ use crate::store::tx::transaction::Tx;
 /// A shop's resource with a loss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LossOf {
-    pub shop: String,
+    pub shop: ShopId,
     pub resource: String,
     pub loss: SinkLoss,
 }

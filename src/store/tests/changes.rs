@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{MS, NOW, fixture};
-use crate::domain::{CallKind, Entry, Failure, Mode, Next, ShopState, Timestamp};
+use crate::domain::{CallKind, Entry, Failure, Mode, Next, ShopId, ShopState, Timestamp};
 use crate::store::ShopChange;
 use crate::store::keyspace::texts;
 
@@ -89,7 +89,7 @@ async fn a_mirror_that_was_set_back_is_sent_what_it_lacks() {
     let f = fixture().await;
     f.drain().await;
     let (here, now) = (f.stream.shop.clone(), f.store.shop(&f.stream.shop).unwrap().unwrap().updated_at);
-    let mirror = |shops: &[(&str, Timestamp)]| shops.iter().map(|(id, at)| ((*id).to_owned(), *at)).collect();
+    let mirror = |shops: &[(&str, Timestamp)]| shops.iter().map(|(id, at)| (ShopId::from(*id), *at)).collect();
     assert_eq!(f.store.repair_mirror(mirror(&[(&here, now), ("a-stranger", now)])).await.unwrap(), 0);
     assert_eq!(f.store.repair_mirror(mirror(&[(&here, now - MS)])).await.unwrap(), 1, "older");
     assert_eq!(f.store.repair_mirror(mirror(&[])).await.unwrap(), 1, "missing");

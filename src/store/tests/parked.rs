@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
 use crate::domain::{
-    CallKind, Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopState, StreamId,
+    CallKind, Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopId, ShopState, StreamId,
 };
 use crate::store::codec::number;
-use crate::store::keyspace::texts;
+use crate::store::keyspace::{only_shop, texts};
 use crate::store::ops::completeness::LedgerState;
 use crate::store::{SealKey, ShopChange, Store, StoreError};
 
@@ -39,12 +39,10 @@ async fn park(f: &Fixture, count: usize) {
 
 /// What the store has noted of each shop, which must be what is there.
 #[track_caller]
-fn counted(store: &Store, kv: &dyn super::Kv) -> BTreeMap<String, u64> {
-    let noted: BTreeMap<String, u64> = kv
+fn counted(store: &Store, kv: &dyn super::Kv) -> BTreeMap<ShopId, u64> {
+    let noted: BTreeMap<ShopId, u64> = kv
         .scan(b"y", b"y")
-        .map(|pair| {
-            pair.map(|(key, value)| (String::from_utf8_lossy(&key[1..key.len() - 1]).into(), number(Some(value))))
-        })
+        .map(|pair| pair.map(|(key, value)| (only_shop(&key), number(Some(value)))))
         .collect::<Result<_, StoreError>>()
         .unwrap();
     let mut there = BTreeMap::new();

@@ -10,7 +10,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::faulty::Faulty;
 use super::{NOW, fixture};
-use crate::domain::{Clock, ListParams, Mode, Next, Run, RunId, RunState, StreamId, Timestamp, Trigger};
+use crate::domain::{Clock, ListParams, Mode, Next, Run, RunId, RunState, ShopId, StreamId, Timestamp, Trigger};
 use crate::store::codec::{decode, encode};
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
@@ -24,7 +24,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// One of six streams of two shops.
 fn stream(number: u8) -> StreamId {
     StreamId {
-        shop: format!("shop{}", number % 2),
+        shop: format!("shop{}", number % 2).into(),
         resource: if number.is_multiple_of(3) { "orders" } else { "returns" }.to_owned(),
         combination: ListParams(vec![("kind".into(), (number % 3).to_string())]),
     }
@@ -54,13 +54,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-fn filters() -> impl Strategy<Value = (Option<BTreeSet<String>>, Option<String>, Option<RunState>)> {
+fn filters() -> impl Strategy<Value = (Option<BTreeSet<ShopId>>, Option<String>, Option<RunState>)> {
     let shops = prop_oneof![
         Just(None),
-        Just(Some(BTreeSet::from(["shop0".to_owned()]))),
-        Just(Some(BTreeSet::from(["shop0".to_owned(), "shop1".to_owned()]))),
+        Just(Some(BTreeSet::from([ShopId::from("shop0")]))),
+        Just(Some(BTreeSet::from([ShopId::from("shop0"), ShopId::from("shop1")]))),
         // More than are merged.
-        Just(Some((1..100).map(|shop| format!("shop{shop}")).collect())),
+        Just(Some((1..100).map(|shop| ShopId::from(format!("shop{shop}"))).collect())),
     ];
     let resource = prop_oneof![Just(None), Just(Some("orders".to_owned())), Just(Some("return".to_owned()))];
     let state = (0..=RunState::ALL.len()).prop_map(|at| RunState::ALL.get(at).copied());
@@ -197,7 +197,7 @@ async fn a_listing_reads_no_run_that_it_does_not_show() {
     let failed = reads_of(RunFilter { state: Some(RunState::Failed), ..RunFilter::default() }, 3);
     let walking = reads_of(RunFilter { state: Some(RunState::Walking), ..RunFilter::default() }, 2);
     let orders = reads_of(RunFilter { resource: Some("orders".into()), ..RunFilter::default() }, 50);
-    let shop = reads_of(RunFilter { shops: Some(["shop1".to_owned()].into()), ..RunFilter::default() }, 50);
+    let shop = reads_of(RunFilter { shops: Some([ShopId::from("shop1")].into()), ..RunFilter::default() }, 50);
     // A run and its index entry each, and the beginnings of lists.
     for reads in [failed, walking, orders, shop] {
         assert!(reads <= 2 * 50 + 20, "{reads} records read of 3,005");

@@ -42,7 +42,7 @@ async fn a_purged_shop_leaves_nothing_and_a_result_on_its_way_is_dropped() {
     assert_eq!((counters.ready_jobs, counters.waiting_jobs, counters.outbox, counters.open_runs), (0, 0, 0, 0));
     let left = f.kv.scan(b"", b"").map(|pair| String::from_utf8_lossy(&pair.unwrap().0).into_owned());
     // Its runs are kept, and with them what lists them.
-    let left: Vec<String> = left.filter(|key| !key.starts_with('U') && key.contains(&f.stream.shop)).collect();
+    let left: Vec<String> = left.filter(|key| !key.starts_with('U') && key.contains(f.stream.shop.as_str())).collect();
     assert_eq!(left, [format!("P{}\0", f.stream.shop)], "only that it was purged");
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
-use crate::domain::{Clock, RunId, Timestamp};
+use crate::domain::{Clock, RunId, ShopId, Timestamp};
 use crate::store::crypto::SealKey;
 use crate::store::engine::kv::{self, Kv};
 use crate::store::error::StoreError;
@@ -33,7 +33,7 @@ pub(in crate::store) struct Inner {
     /// Jobs with an attempt under way.
     pub(in crate::store) active_leases: SharedLeases,
     pub(in crate::store) calls: UncommittedCalls,
-    pub(in crate::store) shop_keys: RwLock<HashMap<String, SealKey>>,
+    pub(in crate::store) shop_keys: RwLock<HashMap<ShopId, SealKey>>,
     pub(in crate::store) master: SealKey,
     pub(in crate::store) clock: Clock,
     pub(in crate::store) cursor_key: Zeroizing<Vec<u8>>,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::domain::RunId;
+use crate::domain::{RunId, ShopId};
 use crate::store::keyspace::{self, Queue};
 
 /// Changes kept for the health; with more of them everything is read again.
@@ -16,7 +16,7 @@ const CHANGES_MAX: usize = 50_000;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
     /// A shop, or what is recorded of its streams or parked of it.
-    Shop(String),
+    Shop(ShopId),
     Run(RunId),
 }
 

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
+use crate::domain::ShopId;
 use crate::store::engine::kv::{self, Kv, Pair};
 use crate::store::error::StoreError;
 use crate::store::tx::counters::{COUNTERS_KEY, Counter, CounterChanges, StoredCounters};
@@ -24,9 +25,9 @@ pub struct Tx<'a> {
     pub(crate) bytes: usize,
     pub(crate) refused: bool,
     /// Shops with newly parked records.
-    pub(crate) parked: BTreeSet<String>,
+    pub(crate) parked: BTreeSet<ShopId>,
     /// Shops that it paused for a broken invariant; their runs end in later transactions.
-    pub(crate) breached: BTreeSet<String>,
+    pub(crate) breached: BTreeSet<ShopId>,
     /// The outbox record that takes further entries of this transaction, and its size.
     pub(crate) open_record: Option<(u64, usize)>,
 }

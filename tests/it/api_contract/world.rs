@@ -140,7 +140,7 @@ async fn sync() -> (TempDir, BTreeMap<String, String>) {
             resources: vec!["shipments".to_owned()],
         };
         let shop = service.create_shop(new).await.unwrap();
-        names.insert(format!("{{{name}}}"), shop.id.clone());
+        names.insert(format!("{{{name}}}"), shop.id.to_string());
     }
     tokio::time::timeout(Duration::from_secs(60), app.idle()).await.unwrap();
     let name_of = |shop: &str| names.iter().find(|(_, id)| *id == shop).unwrap().0.trim_matches(['{', '}']).to_owned();

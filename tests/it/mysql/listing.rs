@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use waybill::catalog::definition::Place;
+use waybill::domain::ShopId;
 use waybill::sink::ListQuery;
 
 use super::{MS, NOW, entry, prepared, shipment};
@@ -19,7 +20,7 @@ async fn pages_contain_every_document_once() {
         for n in 0..83 {
             let id = format!("{n}");
             entries.push(entry(shop, &id, 1, &shipment(&format!("o{n}"), &["1"])));
-            want.insert((shop.to_owned(), id));
+            want.insert((ShopId::from(shop), id));
         }
     }
     mysql.write(&entries).await.unwrap();

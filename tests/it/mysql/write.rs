@@ -195,14 +195,14 @@ async fn concurrent_writers_converge_on_the_newest_version() {
 async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     let database = Database::fresh().await;
     let mysql = prepared(&database).await;
-    let stream = StreamId { shop: "s".to_owned(), resource: "shipments".to_owned(), combination: combination() };
+    let stream = StreamId { shop: "s".into(), resource: "shipments".to_owned(), combination: combination() };
     let at = Timestamp::from_millis;
     let checkpoint = |walked_at, full_walk_at, newest| Entry::Checkpoint {
         stream: stream.clone(),
         checkpoint: Checkpoint { walked_at, full_walk_at, newest, walked_before: None },
     };
     let shop = |updated_at: Timestamp, name: &str| Shop {
-        id: "s".to_owned(),
+        id: "s".into(),
         name: name.to_owned(),
         client_id: "c".to_owned(),
         account: "c".to_owned(),
@@ -239,7 +239,7 @@ async fn a_deleted_shop_keeps_its_rows_unless_they_are_purged() {
     let mysql = prepared(&database).await;
     let write = |id: &str| entry("s", id, 1, &shipment("o", &["1", "2"]));
     mysql.write(&[write("1"), entry("other", "1", 1, &shipment("o", &["3"]))]).await.unwrap();
-    let deleted = |purge| Entry::ShopDeleted { shop: "s".to_owned(), purge };
+    let deleted = |purge| Entry::ShopDeleted { shop: "s".into(), purge };
     mysql.write(&[write("2"), deleted(false)]).await.unwrap();
     assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM shipments").await, [3]);
     // What the same batch wrote before the purge goes too.
@@ -296,7 +296,7 @@ async fn a_purge_reaches_tables_of_unconfigured_resources() {
 
     let now = Mysql::new(&database.url().into(), Vec::new()).unwrap();
     now.prepare().await.unwrap();
-    now.write(&[Entry::ShopDeleted { shop: "s".to_owned(), purge: true }]).await.unwrap();
+    now.write(&[Entry::ShopDeleted { shop: "s".into(), purge: true }]).await.unwrap();
     for (table, left) in [("shipments", 1), ("shipment_items", 1), ("notes", 1)] {
         let counted: Vec<u64> = database.rows(&format!("SELECT COUNT(*) FROM {table}")).await;
         assert_eq!(counted, [left], "{table}");

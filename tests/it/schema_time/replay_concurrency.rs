@@ -49,7 +49,7 @@ fn newer(number: u64, round: u64) -> Entry {
     let id = format!("{number:09}");
     let body = json!({"id": id, "name": "newer", "sold": round, "to": {"city": format!("newer{round}")}, "parts": [{"n": round}]});
     Entry::Document(Document {
-        shop: SHOP.to_owned(),
+        shop: SHOP.into(),
         resource: "things".to_owned(),
         combination: ListParams::default(),
         id,
