@@ -1,7 +1,7 @@
 //! The pagination styles, and how they differ but for the calls that they make.
 //!
 //! A style is added to [`PageStyle`] and [`Pages`]. The compiler then asks for its properties here, its keys
-//! ([`super::paging`]), the query of its pages (`source/position.rs`) and its step to the next page (`source/paging.rs`); a
+//! ([`super::page_fields`]), the query of its pages (`source/position.rs`) and its step to the next page (`source/paging.rs`); a
 //! test asks for its line in docs/resources.md. Nothing asks for its rows in `tests/it/whole_list.rs`, nor for a guess at it
 //! in `catalog/infer/guess.rs`. A next page that is asked for like the one before is refused (`Position::is_at`).
 
@@ -64,6 +64,18 @@ impl PageStyle {
         match self {
             PageStyle::Number | PageStyle::HasMoreFlag | PageStyle::Offset => true,
             PageStyle::Cursor | PageStyle::NextLink | PageStyle::None => false,
+        }
+    }
+
+    /// Whether a list is always a single page.
+    pub fn is_one_page(self) -> bool {
+        match self {
+            PageStyle::None => true,
+            PageStyle::Number
+            | PageStyle::HasMoreFlag
+            | PageStyle::Cursor
+            | PageStyle::Offset
+            | PageStyle::NextLink => false,
         }
     }
 

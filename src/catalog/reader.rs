@@ -12,7 +12,7 @@ use super::definition::{
     Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows, endpoint_digest,
 };
 use super::toml_fields::{ProblemCollector, TomlFields};
-use super::{DefinitionProblem, Problems, paging, table_reader};
+use super::{DefinitionProblem, Problems, page_fields, table_reader};
 use crate::domain::ListParams;
 
 /// Names taken by paths of the HTTP API or by schemas of its OpenAPI document.
@@ -162,10 +162,10 @@ fn list(fields: TomlFields<'_>, has_parent: bool) -> List {
     }
     let changed_by = fields.texts("changed_by").unwrap_or_default();
     changed_by.iter().for_each(|pointer| fields.is_pointer("changed_by", pointer, false));
-    let pages = fields.table("pages").map(paging::pages);
+    let pages = fields.table("pages").map(page_fields::pages);
     let pages = fields.needed("pages", pages, "say how the list is paged, like pages = { style = \"none\" }").flatten();
     let (pages, proof) = pages.map_or_else(|| (None, Proof::default()), |(pages, proof)| (Some(pages), proof));
-    let ends = fields.table("end").map(|end| paging::ends(&end)).unwrap_or_default();
+    let ends = fields.table("end").map(|end| page_fields::ends(&end)).unwrap_or_default();
     let recent = fields.table("recent").map(self::recent);
     let keeps_the_first_query = pages.as_ref().is_some_and(|pages| pages.style().keeps_the_first_query());
     if keeps_the_first_query && matches!(recent, Some(Some(_))) {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
-use crate::catalog::definition::PageStyle;
 use crate::domain::{Mode, Shop, ShopId, ShopState, StreamId, Timestamp, least_passes};
 use crate::source::{Walk, news_since, stretches};
 use crate::store::{ListedRows, StoreError};
@@ -252,7 +251,7 @@ impl Service {
 /// Number of pages of one pass. Rows are assumed to be spread over all lists, with the last page of each half full.
 fn pages_of(definition: &Definition, stream: &StreamId, rows: u64, lists: u64) -> u64 {
     let style = definition.list.pages.style();
-    if style == PageStyle::None {
+    if style.is_one_page() {
         return lists;
     }
     let size = page_size(definition, stream);

@@ -82,9 +82,8 @@ impl Service {
         // A comparison names a bounded number of gaps; accepted ones are not in the next.
         let counts = loop {
             let Comparison { gaps, counts, .. } = self.compare_twice(shop, definition).await?;
-            let hopeless = gaps.into_iter().filter(|(gap, _)| gap.reason == GapReason::Unrecoverable);
-            let hopeless: Vec<_> = hopeless.map(|(gap, of)| (gap.id, of)).collect();
-            let some = self.store.accept_lost(&shop.id, &definition.name, hopeless).await?;
+            let hopeless = gaps.into_iter().filter(is_hopeless).collect();
+            let some = self.store.accept_lost(&shop.id, &definition.name, ids_of(hopeless)).await?;
             accepted += some;
             if some == 0 {
                 break counts;
@@ -168,9 +167,7 @@ impl Service {
         let restored = self.sink.rewrite_children(&definition.name, &shop.id, &torn).await?;
         let (stale_listing, missing): (Vec<_>, Vec<_>) =
             gaps.into_iter().partition(|(gap, _)| gap.reason == GapReason::ListingInSink);
-        let named = |gaps: Vec<(Gap, ListParams)>| gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect::<Vec<_>>();
-        let resent = self.store.resend_listing(&shop.id, &definition.name, named(stale_listing)).await?;
-        let is_hopeless = |(gap, _): &(Gap, ListParams)| gap.reason == GapReason::Unrecoverable;
+        let resent = self.store.resend_listing(&shop.id, &definition.name, ids_of(stale_listing)).await?;
         let (hopeless, mut missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_hopeless);
         let is_any_hopeless = !hopeless.is_empty();
         if asks_again && definition.detail.is_some() {
@@ -179,11 +176,11 @@ impl Service {
         let count = missing.len() as u64;
         let queued = match &definition.detail {
             Some(_) => {
-                self.store.reread_documents(&shop.id, &definition.name, named(missing)).await?;
+                self.store.reread_documents(&shop.id, &definition.name, ids_of(missing)).await?;
                 count
             }
             // The next full walk takes the rows as changed.
-            None => self.store.reread_rows(&shop.id, &definition.name, named(missing)).await?,
+            None => self.store.reread_rows(&shop.id, &definition.name, ids_of(missing)).await?,
         };
         Ok(Repaired { resent: resent + restored, queued, truncated, is_hopeless: is_any_hopeless })
     }
@@ -256,6 +253,14 @@ impl Service {
         }
         Ok(())
     }
+}
+
+fn is_hopeless((gap, _): &(Gap, ListParams)) -> bool {
+    gap.reason == GapReason::Unrecoverable
+}
+
+fn ids_of(gaps: Vec<(Gap, ListParams)>) -> Vec<(String, ListParams)> {
+    gaps.into_iter().map(|(gap, of)| (gap.id, of)).collect()
 }
 
 /// Counts and logs what a repair without request sends again or re-reads, if that is anything.

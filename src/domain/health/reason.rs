@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::code::{Code, Means};
 use super::facts::{Fault, ResourceFacts, StreamVerdict};
 use crate::domain::cause::ErrorClass;
+use crate::domain::plural::counted;
 use crate::domain::shop::Shop;
 use crate::domain::shop_id::ShopId;
 use crate::domain::timestamp::Timestamp;
@@ -61,8 +62,8 @@ impl Reason {
             resource: Some(of.name.clone()),
             since: None,
             text: format!(
-                "{} pages or documents could not be read or written; they are set aside and not tried now",
-                of.parked
+                "{} could not be read or written; set aside, and not tried now",
+                counted(of.parked, "page or document", "pages or documents")
             ),
             remedy: means.choose(see.as_str(), format!("start `waybill serve`, {see}")),
         }

@@ -81,7 +81,7 @@ impl Store {
                 let note: RowNote = decode("a ledger row", &bytes)?;
                 let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
                 let known = found.entry(id).or_insert((stream, false));
-                if note.gone_at.is_none() && !known.1 {
+                if note.unlisted_at.is_none() && !known.1 {
                     *known = (stream, true);
                 }
             }
@@ -190,7 +190,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let row = |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
             let key = keyspace::row(stream, id);
-            let Some(note) = ledger::row_note(tx, &key)?.filter(|note| note.gone_at.is_none()) else {
+            let Some(note) = ledger::row_note(tx, &key)?.filter(|note| note.unlisted_at.is_none()) else {
                 return Ok(false);
             };
             let is_news = detail::note_lost(tx, stream, id)?;
@@ -224,12 +224,12 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let now = self.now();
         let resend = move |tx: &mut Tx<'_>, stream: &StreamId, id: &str| {
-            let gone_at = match listing_state::listing_state(tx, &stream.shop, &stream.resource, id)? {
+            let unlisted_at = match listing_state::listing_state(tx, &stream.shop, &stream.resource, id)? {
                 ListingState::Unknown => return Ok(false),
                 ListingState::Listed => None,
-                ListingState::Gone(at) => Some(at),
+                ListingState::Unlisted(at) => Some(at),
             };
-            outbox::append_listing(tx, stream, id, gone_at, now)?;
+            outbox::append_listing(tx, stream, id, unlisted_at, now)?;
             Ok(true)
         };
         self.for_each_document(shop, resource, documents, resend).await

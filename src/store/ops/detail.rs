@@ -76,10 +76,10 @@ pub(crate) fn store<B: AsRef<[u8]>>(
             };
             let version = outbox::append_document(tx, head, fetched.body.as_ref(), now)?;
             // A newer version counts as listed; this one was found not to be.
-            if let Some(gone_at) = row.gone_at
+            if let Some(unlisted_at) = row.unlisted_at
                 && !listing_state::is_listed_elsewhere(tx, stream, id)?
             {
-                outbox::append_listing(tx, stream, id, Some(gone_at), now)?;
+                outbox::append_listing(tx, stream, id, Some(unlisted_at), now)?;
             }
             version
         }
@@ -175,7 +175,7 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: DocumentHead, sealed: &[u8], now: T
     }
     // A newer version counts as listed.
     match listing_state::listing_state(tx, &stream.shop, &stream.resource, &id)? {
-        ListingState::Gone(at) => outbox::append_listing(tx, &stream, &id, Some(at), now),
+        ListingState::Unlisted(at) => outbox::append_listing(tx, &stream, &id, Some(at), now),
         ListingState::Listed | ListingState::Unknown => Ok(()),
     }
 }

@@ -68,7 +68,7 @@ fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
     for pair in tx.pairs(&prefix, &from) {
         let (key, bytes) = pair?;
         let note: RowNote = decode("a ledger row", &bytes)?;
-        if note.gone_at.is_none() && note.seen < run.id {
+        if note.unlisted_at.is_none() && note.seen < run.id {
             let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
             if !listing_state::is_listed(tx, &siblings, &id)? {
                 return Ok(true);

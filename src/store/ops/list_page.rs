@@ -173,7 +173,7 @@ fn has_older_row(tx: &Tx<'_>, stream: &StreamId, oldest: Timestamp) -> Result<bo
     let prefix = keyspace::rows(stream);
     for pair in tx.pairs(&prefix, &prefix).take(LOOKED_MAX) {
         let note: RowNote = decode("a ledger row", &pair?.1)?;
-        if note.gone_at.is_none() && note.time.is_some_and(|time| time < oldest) {
+        if note.unlisted_at.is_none() && note.time.is_some_and(|time| time < oldest) {
             return Ok(true);
         }
     }
@@ -273,7 +273,7 @@ impl Sighting<'_> {
 
     /// Full walks did not see it any more.
     fn was_gone(&self) -> bool {
-        self.known.as_ref().is_some_and(|note| note.gone_at.is_some())
+        self.known.as_ref().is_some_and(|note| note.unlisted_at.is_some())
     }
 
     /// What the ledger is to know of it.

@@ -39,7 +39,7 @@ pub(crate) enum ListingState {
     /// A stream still lists it.
     Listed,
     /// No stream lists it any more, since then.
-    Gone(Timestamp),
+    Unlisted(Timestamp),
 }
 
 /// The listing state of a document over all streams that were walked.
@@ -53,13 +53,13 @@ pub(crate) fn is_listed(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<bo
 }
 
 fn state_on(tx: &Tx<'_>, streams: &[Vec<u8>], id: &str) -> Result<ListingState, StoreError> {
-    let mut gone_at = None;
+    let mut unlisted_at = None;
     for prefix in streams {
         let Some(bytes) = tx.get(&[prefix.as_slice(), id.as_bytes()].concat())? else { continue };
-        match decode::<RowNote>("a ledger row", &bytes)?.gone_at {
+        match decode::<RowNote>("a ledger row", &bytes)?.unlisted_at {
             None => return Ok(ListingState::Listed),
-            at => gone_at = gone_at.max(at),
+            at => unlisted_at = unlisted_at.max(at),
         }
     }
-    Ok(gone_at.map_or(ListingState::Unknown, ListingState::Gone))
+    Ok(unlisted_at.map_or(ListingState::Unknown, ListingState::Unlisted))
 }

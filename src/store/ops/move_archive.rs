@@ -171,14 +171,14 @@ fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: Timestamp) -> R
         let note = DocumentNote { version: archived.version, ..note };
         tx.put(key, encode("a ledger document", &note)?);
     }
-    let gone_at = match listing_state::listing_state(tx, shop, resource, id)? {
-        ListingState::Gone(at) => Some(at),
+    let unlisted_at = match listing_state::listing_state(tx, shop, resource, id)? {
+        ListingState::Unlisted(at) => Some(at),
         ListingState::Listed => None,
         // The shop was deleted, and its ledger with it.
         ListingState::Unknown => archived.no_longer_listed_at,
     };
-    if gone_at.is_some() {
-        outbox::append_listing(tx, &stream, id, gone_at, now)?;
+    if unlisted_at.is_some() {
+        outbox::append_listing(tx, &stream, id, unlisted_at, now)?;
     }
     Ok(place)
 }

@@ -46,7 +46,7 @@ pub(crate) fn apply(
 ) -> Result<(), StoreError> {
     let (shop, resource, id) = (job.shop.clone(), job.resource.clone(), job.kind.id.clone());
     // The list says the same.
-    if let ListingState::Gone(_) = listing_state::listing_state(tx, &shop, &resource, &id)? {
+    if let ListingState::Unlisted(_) = listing_state::listing_state(tx, &shop, &resource, &id)? {
         return detail::apply_gone(tx, &job, counts, now);
     }
     let known = detail_proofs::read(tx, &shop, &resource)?;

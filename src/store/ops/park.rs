@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::domain::{
     Backoff, Cause, FetchDetail, Job, JobKind, ListPage, Mode, Parked, Rejected, Run, ShopId, ShopState, StreamId,
-    Sweep, Timestamp,
+    Sweep, Timestamp, counted,
 };
 use crate::store::codec::{decode, encode, number};
 use crate::store::entry::EntryHead;
@@ -49,9 +49,10 @@ pub(crate) fn pause_full(tx: &mut Tx<'_>, parked_max: u64, now: Timestamp) -> Re
             "the shop is paused: its number of parked records reached limits.parked_max"
         );
         let reason = format!(
-            "paused by Waybill: {parked} pages and documents of this shop are parked, and limits.parked_max allows \
-             {parked_max}. While `waybill serve` runs, GET /api/v1/parked?shop={shop} says why; correct that, put them back \
-             with POST /api/v1/shops/{shop}/parked/retry, and resume the shop"
+            "paused by Waybill: {} parked, and limits.parked_max allows {parked_max}. While `waybill serve` runs, GET \
+             /api/v1/parked?shop={shop} says why; correct that, put them back with POST \
+             /api/v1/shops/{shop}/parked/retry, and resume the shop",
+            counted(parked, "page or document of this shop is", "pages and documents of this shop are")
         );
         shop_state::set_state(tx, &shop, ShopState::Paused, Some(reason), now)?;
         paused.push(shop);

@@ -143,7 +143,7 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: Timestamp) -> Res
             Missing::Once if run.pass.number < PASSES_MAX => return pass_again(tx, &run, now),
             Missing::Once => run.list_moved = true,
             Missing::Whole => {
-                note.gone_at = Some(now);
+                note.unlisted_at = Some(now);
                 tx.put(key.clone(), encode("a ledger row", &note)?);
                 if !listing_state::is_listed(tx, &siblings, &id)? {
                     outbox::append_listing(tx, &stream, &id, Some(now), now)?;
@@ -179,7 +179,7 @@ fn missing(note: &RowNote, run: &Run) -> Missing {
         let came_of_age = note.time.zip(run.pass.oldest).is_some_and(|(time, oldest)| time <= oldest);
         return if came_of_age { Missing::None } else { Missing::Once };
     }
-    if note.seen >= run.id || note.gone_at.is_some() {
+    if note.seen >= run.id || note.unlisted_at.is_some() {
         return Missing::None;
     }
     if run.pass.number == 1 { Missing::Once } else { Missing::Whole }

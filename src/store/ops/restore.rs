@@ -158,7 +158,7 @@ fn note(tx: &mut Tx<'_>, shop: &ShopId, resource: &str, one: Mirrored, now: Time
         seen: RunId::MIN,
         pass: 1,
         time: None,
-        gone_at: one.no_longer_listed_at,
+        unlisted_at: one.no_longer_listed_at,
         ..RowNote::default()
     };
     tx.put(keyspace::row(&stream, &one.id), encode("a ledger row", &row)?);

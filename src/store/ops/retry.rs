@@ -129,7 +129,7 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: EntryHead, sealed: &[u8], now: Time
             let no_longer_listed_at = match listing_state::listing_state(tx, &shop, &resource, &id)? {
                 ListingState::Unknown => no_longer_listed_at,
                 ListingState::Listed => None,
-                ListingState::Gone(at) => Some(at),
+                ListingState::Unlisted(at) => Some(at),
             };
             outbox::append(tx, &EntryHead::Listing { shop, resource, id, no_longer_listed_at }, sealed, now).map(drop)
         }

@@ -28,7 +28,7 @@ pub(crate) struct RowNote {
     pub(crate) time: Option<Timestamp>,
     /// Since when full walks no longer see it.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gone_at: Option<Timestamp>,
+    pub(crate) unlisted_at: Option<Timestamp>,
     /// Digest of another row with the same id, which a later page of the list shows.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub(crate) other: Option<u64>,
@@ -40,7 +40,7 @@ pub(crate) struct RowNote {
 impl Default for RowNote {
     fn default() -> RowNote {
         let (hash, first_listed_at, seen, pass) = (0, Timestamp::EPOCH, RunId::MIN, first_pass());
-        RowNote { hash, first_listed_at, seen, pass, time: None, gone_at: None, other: None, parked: None }
+        RowNote { hash, first_listed_at, seen, pass, time: None, unlisted_at: None, other: None, parked: None }
     }
 }
 
@@ -77,7 +77,7 @@ impl Store {
                 let note: RowNote = decode("a ledger row", &bytes)?;
                 let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default();
                 // The id noted for a row that cannot be stored begins with a control character.
-                if note.gone_at.is_none() && !id.starts_with(char::is_control) {
+                if note.unlisted_at.is_none() && !id.starts_with(char::is_control) {
                     first = [first, Some(id.into_owned())].into_iter().flatten().min();
                     break;
                 }
@@ -167,14 +167,14 @@ impl Store {
                 continue;
             }
             let row: RowNote = decode("a ledger row", &bytes)?;
-            if row.gone_at.is_none() {
+            if row.unlisted_at.is_none() {
                 found.times.push(row.time);
             }
             let document = self.0.kv.get(&keyspace::document(&stream.shop, &stream.resource, &id))?;
             let note = document.map(|bytes| decode::<DocumentNote>("a ledger document", &bytes)).transpose()?;
             let Some(note) = note else { continue };
             found.due += u64::from(note.refresh.is_some_and(|job| job.due <= now));
-            found.may_change += u64::from(row.gone_at.is_none() && (note.refresh.is_some() || note.unknown));
+            found.may_change += u64::from(row.unlisted_at.is_none() && (note.refresh.is_some() || note.unknown));
         }
         Ok(found)
     }

@@ -185,11 +185,11 @@ pub(crate) fn append_listing(
     tx: &mut Tx<'_>,
     stream: &StreamId,
     id: &str,
-    gone_at: Option<Timestamp>,
+    unlisted_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (shop, resource) = (stream.shop.clone(), stream.resource.clone());
-    append(tx, &EntryHead::Listing { shop, resource, id: id.to_owned(), no_longer_listed_at: gone_at }, &[], now)?;
+    append(tx, &EntryHead::Listing { shop, resource, id: id.to_owned(), no_longer_listed_at: unlisted_at }, &[], now)?;
     Ok(())
 }
 

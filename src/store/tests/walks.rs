@@ -104,11 +104,11 @@ fn sibling(f: &Fixture) -> StreamId {
 /// Times since when rows are no longer listed, as the sink gets them.
 async fn listings(f: &Fixture) -> Vec<(String, bool)> {
     let entries = f.drain().await.into_iter();
-    let gone_at = |entry| match entry {
+    let unlisted_at = |entry| match entry {
         Entry::Listing { id, no_longer_listed_at, .. } => Some((id, no_longer_listed_at.is_some())),
         _ => None,
     };
-    entries.filter_map(gone_at).collect()
+    entries.filter_map(unlisted_at).collect()
 }
 
 #[tokio::test]
