@@ -24,8 +24,10 @@ use crate::store::{LossOf, Queue, Store, StoreError, blocking};
 
 /// Interval of looking whether MySQL has answered, until it does for the first time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Interval of looking whether the outbox is short enough for the check: reads a few keys.
+const OUTBOX_PAUSE: Duration = Duration::from_millis(50);
 /// Interval of looking for something to do, while there is.
-const BUSY_PAUSE: Duration = Duration::from_millis(250);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The same while there is not: reads one number, and the first key of the losses.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -33,6 +35,17 @@ const PAUSE: Duration = Duration::from_secs(5);
 const WAITING_MAX: u64 = 256;
 /// The interval after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Where a step of the check ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Nothing is left to do.
+    Done,
+    /// Something goes on that the check waits for, or it has begun a repair.
+    Busy,
+    /// The outbox has too many entries: what waits cannot be judged.
+    OutboxWaits,
+}
 
 /// What the ledger says that the sink holds.
 #[derive(Default)]
@@ -113,7 +126,7 @@ impl Service {
 
     /// Checks the sink and repairs losses until the process ends.
     pub(crate) async fn watch_sink(self, stop: CancellationToken) {
-        let (mut recoveries, mut pause) = (0, BUSY_PAUSE);
+        let (mut recoveries, mut pause) = (0, PAUSE);
         while !stop.is_cancelled() {
             let seen = self.sink_health.recoveries();
             if seen != recoveries {
@@ -122,10 +135,13 @@ impl Service {
             if !self.is_sink_away() {
                 recoveries = seen;
                 let checked = self.check_and_repair().await;
-                self.set_busy(matches!(checked, Ok(false)));
+                self.set_busy(matches!(checked, Ok(Step::Busy | Step::OutboxWaits)));
                 pause = match checked {
-                    Ok(true) => PAUSE,
-                    Ok(false) => (pause * 2).clamp(BUSY_PAUSE, BUSY_PAUSE_MAX),
+                    Ok(Step::Done) => PAUSE,
+                    Ok(Step::OutboxWaits) => OUTBOX_PAUSE,
+                    // After a pause that was for something else it begins anew.
+                    Ok(Step::Busy) if !(BUSY_PAUSE..=BUSY_PAUSE_MAX).contains(&pause) => BUSY_PAUSE,
+                    Ok(Step::Busy) => (pause * 2).min(BUSY_PAUSE_MAX),
                     Err(error) => {
                         tracing::warn!(%error, "failed to check that the sink holds what was written to it; trying again");
                         self.after_failed_check(&error)
@@ -161,33 +177,24 @@ impl Service {
         }
     }
 
-    /// One step; returns whether nothing is left to do.
-    async fn check_and_repair(&self) -> Result<bool, CompareError> {
+    async fn check_and_repair(&self) -> Result<Step, CompareError> {
         self.note_kind().await?;
         // What moves there is not there yet.
         if self.is_moving_archive() {
             self.sink_check.first.cancel();
-            return Ok(false);
+            return Ok(Step::Busy);
         }
         let is_due = self.sink_check.is_due.swap(false, Ordering::Relaxed);
-        let mut is_done = true;
+        let mut checked = Step::Done;
         if is_due {
-            let checked = match &self.sink {
-                // What waits cannot be judged, but the first check is for what was written before.
-                _ if self.sink_check.first.is_cancelled()
-                    && self.store.counters().map_or(u64::MAX, |counters| counters.outbox) > WAITING_MAX =>
-                {
-                    Ok(false)
-                }
-                Sink::Mysql(mysql) => self.check_mysql(mysql).await,
-                Sink::Archive(_) => self.check_archive().await,
-            };
-            if !matches!(checked, Ok(true)) {
+            let result = self.check().await;
+            if !matches!(result, Ok(Step::Done)) {
                 self.check_sink_soon();
             }
-            is_done = checked?;
+            checked = result?;
             self.sink_check.first.cancel();
         }
+        let mut is_done = true;
         for LossOf { shop, resource, loss } in self.store.sink_losses()? {
             let Some(definition) = self.definition(&resource).cloned() else { continue };
             let shop = self.store.shop(&shop)?.filter(|shop| shop.state == ShopState::Active);
@@ -205,7 +212,20 @@ impl Service {
                 LossStage::Lasting => {}
             }
         }
-        Ok(is_done)
+        Ok(if is_done { checked } else { Step::Busy })
+    }
+
+    async fn check(&self) -> Result<Step, CompareError> {
+        // The first check is for what was written before, whatever waits.
+        let is_first = !self.sink_check.first.is_cancelled();
+        if !is_first && self.store.counters().map_or(u64::MAX, |counters| counters.outbox) > WAITING_MAX {
+            return Ok(Step::OutboxWaits);
+        }
+        let is_final = match &self.sink {
+            Sink::Mysql(mysql) => self.check_mysql(mysql).await?,
+            Sink::Archive(_) => self.check_archive().await?,
+        };
+        Ok(if is_final { Step::Done } else { Step::Busy })
     }
 
     /// Suspects a loss of everything if the kind of sink is not the one that the store was last used with.
