@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::domain::{Failure, Job, Lease, ShopId, StepOutput, Timestamp};
+use crate::domain::{Failure, Job, Lease, ListParams, ShopId, StepOutput, Timestamp};
 use crate::store::crypto::document_context;
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
@@ -54,6 +54,7 @@ fn settle(
     let taken = ready_queue::take(tx, leaving.map(|((lease, _), _)| lease))?;
     let mut counts = RunCounts::default();
     let mut known = HashMap::new();
+    let mut noted = None;
     let mut settled = Vec::with_capacity(outputs.len());
     for ((output, Lease { job, .. }), current) in outputs.into_iter().zip(leases).zip(current) {
         let valid = current && (!ends_job(&output) || taken.contains(&job.seq));
@@ -63,9 +64,13 @@ fn settle(
             continue;
         }
         tx.raise(Signal::Progress);
-        if is_answer(&output) {
-            stream_status::call_answered(tx, job)?;
+        // Documents of one call that follow one another say the same of it: reading its records once for each would cost
+        // as much as the ledger.
+        let answer = DetailAnswer::of(&output, job);
+        if answer.is_none() || answer != noted {
+            note_answer(tx, &output, job, now)?;
         }
+        noted = answer;
         apply(tx, output, &mut counts, now)?;
         settled.push(Settled::Applied);
     }
@@ -78,9 +83,37 @@ fn ends_job(output: &SealedOutput) -> bool {
     !matches!(output, StepOutput::Failed { failure: Failure::Postpone { .. } | Failure::StopShop { .. }, .. })
 }
 
-/// Whether the API gave a valid answer. Whether "not found" is one is decided by `not_found`.
-fn is_answer(output: &SealedOutput) -> bool {
-    matches!(output, StepOutput::Page { .. } | StepOutput::Document { .. })
+/// Which detail call sent a document.
+#[derive(PartialEq, Eq)]
+struct DetailAnswer<'a> {
+    shop: &'a ShopId,
+    resource: &'a str,
+    combination: &'a ListParams,
+    endpoint: u64,
+}
+
+impl<'a> DetailAnswer<'a> {
+    fn of(output: &SealedOutput, job: &'a Job) -> Option<DetailAnswer<'a>> {
+        let StepOutput::Document { endpoint, .. } = output else { return None };
+        let (shop, resource, combination) = (&job.shop, job.resource.as_str(), job.kind.as_ref());
+        Some(DetailAnswer { shop, resource, combination, endpoint: *endpoint })
+    }
+}
+
+/// Notes that a call gave a valid answer. Whether "not found" is one is decided by `not_found`.
+fn note_answer(tx: &mut Tx<'_>, output: &SealedOutput, job: &Job, now: Timestamp) -> Result<(), StoreError> {
+    match output {
+        StepOutput::Page { .. } => stream_status::call_answered(tx, job),
+        StepOutput::Document { endpoint, .. } => {
+            stream_status::call_answered(tx, job)?;
+            not_found::answered(tx, &job.shop, &job.resource, *endpoint, now)
+        }
+        StepOutput::PageSkipped { .. }
+        | StepOutput::Sweep(_)
+        | StepOutput::NotFound { .. }
+        | StepOutput::Obsolete(_)
+        | StepOutput::Failed { .. } => Ok(()),
+    }
 }
 
 fn is_known(tx: &Tx<'_>, known: &mut HashMap<ShopId, bool>, shop: &ShopId) -> Result<bool, StoreError> {
@@ -100,9 +133,8 @@ fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: Tim
             give_up(tx, lease.job.any_kind(), Parking { cause: reason, transient, walk_continues, doubted: false }, now)
         }
         StepOutput::Sweep(lease) => passes::apply_sweep(tx, &lease.job.kind, now),
-        StepOutput::Document { lease: Lease { job, .. }, document, endpoint } => {
-            detail::apply(tx, &job, &document, counts, now)?;
-            not_found::answered(tx, &job.shop, &job.resource, endpoint, now)
+        StepOutput::Document { lease: Lease { job, .. }, document, .. } => {
+            detail::apply(tx, &job, &document, counts, now)
         }
         StepOutput::NotFound { lease, answer } => not_found::apply(tx, lease.job, &answer, counts, now),
         StepOutput::Obsolete(lease) => {
