@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::LogThrottle;
-use crate::sink::SinkError;
+use crate::sink::{SinkError, SinkErrorClass};
 use crate::store::StoreError;
 
 /// How long to wait after a temporary failure.
@@ -81,8 +81,19 @@ impl From<SinkError> for ServiceError {
         if let Some(suppressed) = allowed {
             tracing::warn!(error = error.text, suppressed, "failed to read from the sink");
         }
-        let detail = "the database cannot be read now; try again".into();
-        ServiceError::Unavailable { detail, retry_after: RETRY_AFTER }
+        let detail = match error.class {
+            SinkErrorClass::Operator => {
+                "the database refuses to be read, since a table, a column or a right is missing; `waybill check` names it"
+            }
+            SinkErrorClass::Repeat
+            | SinkErrorClass::Disconnected
+            | SinkErrorClass::Unavailable
+            | SinkErrorClass::Unconfirmed
+            | SinkErrorClass::NoRoom
+            | SinkErrorClass::Poison
+            | SinkErrorClass::Unknown => "the database cannot be read now; try again",
+        };
+        ServiceError::Unavailable { detail: detail.into(), retry_after: RETRY_AFTER }
     }
 }
 
@@ -104,5 +115,8 @@ mod tests {
             assert!(matches!(unavailable, ServiceError::Unavailable { .. }), "{unavailable:?}");
             assert!(!unavailable.to_string().contains("db.internal"));
         }
+        let no_table =
+            ServiceError::from(SinkError::new(SinkErrorClass::Operator, "Table 'w.shipments' doesn't exist"));
+        assert!(no_table.to_string().contains("`waybill check` names it"), "{no_table}");
     }
 }

@@ -50,6 +50,8 @@ impl Service {
     /// As [`Service::completeness`].
     pub async fn repair(&self, shop_id: &str) -> Result<Option<u64>, ServiceError> {
         let Some(shop) = self.store.shop(shop_id)? else { return Ok(None) };
+        // A new database has no tables to compare with before that.
+        self.sink_looked_at().await;
         let _one = self.completeness_lock.lock().await;
         let mut queued = 0;
         for definition in self.definitions_of(&shop) {
@@ -57,8 +59,8 @@ impl Service {
             self.follow_repair(&shop, definition, &repaired).await?;
             queued += repaired.count();
         }
-        // What was missing for good may be back.
-        self.check_sink_soon();
+        // What was missing for good may be back, and the health says that it is missing until that is looked at.
+        self.expect_sink_check();
         Ok(Some(queued))
     }
 
@@ -255,8 +257,8 @@ impl Service {
     }
 }
 
-fn is_hopeless((gap, _): &(Gap, ListParams)) -> bool {
-    gap.reason == GapReason::Unrecoverable
+fn is_hopeless(of_stream: &(Gap, ListParams)) -> bool {
+    of_stream.0.reason == GapReason::Unrecoverable
 }
 
 fn ids_of(gaps: Vec<(Gap, ListParams)>) -> Vec<(String, ListParams)> {

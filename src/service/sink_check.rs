@@ -25,9 +25,9 @@ use crate::store::{LossOf, Queue, Store, StoreError, blocking};
 /// Interval of looking whether MySQL has answered, until it does for the first time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Interval of looking whether the outbox is short enough for the check: reads a few keys.
-const OUTBOX_PAUSE: Duration = Duration::from_millis(50);
+const OUTBOX_PAUSE: Duration = Duration::from_millis(25);
 /// Interval of looking for something to do, while there is.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
 const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The same while there is not: reads one number, and the first key of the losses.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -96,6 +96,16 @@ impl Service {
         self.sink_check.first.clone()
     }
 
+    /// Waits until the sink was prepared and checked for the first time, or cannot be reached. Cancel safe.
+    pub(super) async fn sink_looked_at(&self) {
+        while !self.sink_check.first.is_cancelled() && self.sink_health.error().is_none() {
+            tokio::select! {
+                () = self.sink_check.first.cancelled() => {}
+                () = tokio::time::sleep(FIRST_PAUSE) => {}
+            }
+        }
+    }
+
     fn is_sink_away(&self) -> bool {
         matches!(self.sink, Sink::Mysql(_)) && (!self.sink_health.is_known() || self.sink_health.error().is_some())
     }
@@ -118,10 +128,11 @@ impl Service {
             .sum())
     }
 
-    /// Whether the sink must be checked before the service may count as idle; called once, before anything runs.
+    /// Has the sink checked at once; until then the service does not count as idle.
     pub(crate) fn expect_sink_check(&self) {
         self.check_sink_soon();
         self.sink_check.is_busy.store(true, Ordering::Relaxed);
+        self.sink_check.wake.notify_one();
     }
 
     /// Checks the sink and repairs losses until the process ends.
@@ -152,6 +163,7 @@ impl Service {
             let is_unknown = matches!(self.sink, Sink::Mysql(_)) && !self.sink_health.is_known();
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = self.sink_check.wake.notified() => {}
                 () = tokio::time::sleep(if is_unknown { FIRST_PAUSE } else { pause }) => {}
             }
         }

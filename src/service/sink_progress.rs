@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Progress of the move from the archive.
@@ -21,6 +22,8 @@ pub(super) struct SinkCheck {
     pub(super) is_busy: AtomicBool,
     /// The next look checks the sink.
     pub(super) is_due: AtomicBool,
+    /// Ends the pause before the next look.
+    pub(super) wake: Notify,
     /// Cancelled once the sink was checked after the start. Before that nothing is written: it would hide a loss.
     pub(super) first: CancellationToken,
 }

@@ -28,7 +28,7 @@ async fn a_mysql_that_is_killed_in_the_middle_loses_nothing() {
     let builder = TestApp::builder().mysql(database.url()).limits(["50/s", "100/s"]);
     let scale = if is_full() { 20 } else { 1 };
     let app = builder.shop("left", 300 * scale, 0).shop("right", 200 * scale, 100 * scale).start().await;
-    for (kill_at, start_at) in [(100, 300), (400, 600)] {
+    for (kill_at, start_at) in [(100, 300), (320, 600)] {
         read_at_least(&app, kill_at).await;
         tokio::task::block_in_place(|| server.kill());
         let url = database.url();

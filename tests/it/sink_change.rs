@@ -323,6 +323,14 @@ async fn a_sync_waits_for_the_move_and_fails_while_documents_are_missing() {
     let status = folder.run(&["status"]).expect(0);
     assert!(!status.out.contains("missing"), "{}", status.out);
     assert_eq!(count(&second, "shipments").await, 70);
+
+    // A repair on request says itself that all is well again.
+    let third = Database::fresh().await;
+    folder.set("WAYBILL_MYSQL_URL", &third.url());
+    folder.run(&["verify", "--mend"]).expect(0);
+    assert_eq!(count(&third, "shipments").await, 70);
+    let status = folder.run(&["status"]).expect(0);
+    assert!(!status.out.contains("sink_changed"), "{}", status.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
