@@ -14,7 +14,7 @@ use mysql_async::prelude::Queryable as _;
 use sandbox::{Clock, Method, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
 
-const KEY: &str = "rest-admin-key-0123456789";
+const KEY: &str = "rest-admin-key-4c1f7b92e0d5a83b6f";
 const SECRET: &str = "rest-secret";
 /// Something that takes longer is a fault, not a figure.
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -307,7 +307,8 @@ fn device_bytes(directory: &Path) -> anyhow::Result<u64> {
 
 /// The number behind a name in a file of /proc.
 fn field(path: &Path, name: &str) -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string(path)?;
+    // Of a process that cannot be traced only root may read all.
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: run as root", path.display()))?;
     let line = text.lines().find(|line| line.starts_with(name)).context("a field of /proc")?;
     Ok(line.split_whitespace().nth(1).context("a number of /proc")?.parse()?)
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 const CLIENT: &str = "bench-client";
 const SECRET: &str = "bench-secret";
-const KEY: &str = "bench-admin-key-0123456789";
+const KEY: &str = "bench-admin-key-4c1f7b92e0d5a83b6f";
 const IN_FLIGHT: usize = 64;
 const BATCH: usize = 256;
 /// A run that takes longer is a fault, not a figure.

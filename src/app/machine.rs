@@ -1,10 +1,11 @@
-//! Resource limits of the process: checked at the start with a clear message, instead of a crash later.
+//! What the process asks of the system at its start: memory and files that only it can read, and enough of each
+//! resource, with a clear message instead of a crash later.
 
 use std::path::Path;
 use std::thread;
 
-use rustix::fs::{Access, access};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::fs::{Access, Mode, access};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
 
 /// Limit of open files to raise to: connections, calls, store and database, with a reserve.
 const FILES_WANTED: u64 = 4_096;
@@ -24,6 +25,21 @@ pub(crate) fn may_write(folder: &Path) -> bool {
     access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
+/// Keeps keys and documents inside the process: no core dump, no debugger or `/proc/PID/environ` for other processes of
+/// this user, and new files for this user alone. Called before any secret is read.
+///
+/// # Errors
+/// The system refuses; then no secret should be read.
+pub fn keep_private() -> Result<(), String> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let refused = |error| format!("the system does not let this process go without core dumps: {error}");
+    // Also for a `core_pattern` that pipes dumps to a program, which ignores the limit.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(refused)?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // A system call filter may forbid to set what is set already.
+    if getrlimit(Resource::Core) == none { Ok(()) } else { setrlimit(Resource::Core, none).map_err(refused) }
+}
+
 /// Raises the limit of open files and checks all limits.
 ///
 /// # Errors
@@ -33,7 +49,7 @@ pub fn prepare() -> Result<(), String> {
     let most = files.maximum.unwrap_or(FILES_WANTED).min(FILES_WANTED);
     if files.current.is_some_and(|current| current < most) {
         // If this fails, the check below reports it.
-        setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(most), ..files }).ok();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..files }).ok();
     }
     if let Some(files) = open_files().filter(|files| *files < FILES_MIN) {
         return Err(format!(

@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 
 use super::secret_file;
 use crate::config::MasterKeySource;
+use crate::config::exposure::exposure;
 
 /// Reads or creates the key. A new file has mode 0600 and is durable before anything is sealed with it.
 ///
 /// # Errors
-/// The file is unreadable or invalid, or is missing although the store exists: a new key could decrypt nothing.
+/// The file is unreadable, invalid or open to other users, or is missing although the store exists: a new key could decrypt nothing.
 pub(super) fn obtain(source: &MasterKeySource, data_dir: &Path) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     match source {
         MasterKeySource::Env(text) => given(text),
@@ -51,6 +52,9 @@ fn given(text: &SecretString) -> anyhow::Result<Zeroizing<[u8; 32]>> {
 
 /// Reads the key file. None: there is no file, and no sealed data.
 fn read(path: &Path, data_dir: &Path) -> anyhow::Result<Option<Zeroizing<[u8; 32]>>> {
+    if let Some(what) = exposure(path) {
+        bail!("the master key file opens all secrets, and {what}");
+    }
     match std::fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => decode(&text).map(Some).with_context(|| format!("master key file {}", path.display())),
         Err(error) if error.kind() == ErrorKind::NotFound => {

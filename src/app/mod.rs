@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `machine` | checks and raises the system's resource limits |
 //! | `master_key` | reads the key file, creates it at the first start |
+//! | `private_files` | closes the data directory to other users |
 //! | `secret_file` | files that only their owner can read |
 //! | `start_and_stop`, `story` | log lines about the start and the stop, and about runs that end |
 //! | `token_store` | tokens sealed in the store |
@@ -28,6 +29,7 @@ pub mod infer;
 pub mod machine;
 mod master_key;
 pub mod preview;
+mod private_files;
 pub mod schema;
 pub(crate) mod secret_file;
 mod single_call;
@@ -153,6 +155,7 @@ impl App {
         let metrics = service::recorder();
         let timetable = config.schedule.clone();
         let clock = Clock::system();
+        private_files::close(&config.data_dir)?;
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = open_store(&config, &master, &clock)?;
         store.bound_parked(config.limits.parked_max);
@@ -426,7 +429,11 @@ fn http_limits(behind_proxy: bool, connections: usize) -> http::ServerLimits {
     let limits = http::ServerLimits::default();
     let connections_max = limits.connections_max.min(connections);
     // Behind a proxy all clients have its address.
-    let per_peer_max = if behind_proxy { connections_max } else { limits.connections_per_peer_max };
+    let per_peer_max = if behind_proxy {
+        connections_max
+    } else {
+        limits.connections_per_peer_max
+    };
     http::ServerLimits { connections_max, connections_per_peer_max: per_peer_max, ..limits }
 }
 

@@ -3,7 +3,7 @@
 //! Local checks (folder, key file, port) are made here; those that need other parts (tokens, one page, MySQL rights, the
 //! clock) by `App::check`. Nothing is changed.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -185,7 +185,10 @@ fn data_dir(dir: &Path) -> Result<String, String> {
         Ok(found) if found.permissions().readonly() => {
             Err(format!("{shown} is read-only; give it to the service's user"))
         }
-        Ok(found) => private(&found, dir, 0o700).map(|()| format!("{shown} is there")),
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            Err(format!("other users can access {shown}; the next start closes it to them, or run: chmod 700 {shown}"))
+        }
+        Ok(_) => Ok(format!("{shown} is there")),
         Err(error) if error.kind() == ErrorKind::NotFound => created(dir),
         Err(error) => Err(format!("{shown}: {error}")),
     }
@@ -219,20 +222,10 @@ fn master_key(source: &MasterKeySource, data_dir: &Path) -> Result<String, Strin
         MasterKeySource::Env(_) => return Ok("from WAYBILL_MASTER_KEY".to_owned()),
         MasterKeySource::File(file) => file,
     };
-    if !is_made {
-        return Ok(format!("{} is created at the first start", file.display()));
-    }
-    let found = fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    private(&found, file, 0o600).map(|()| format!("in {}; keep a copy separate from the data", file.display()))
-}
-
-/// Checks that only the owner has access.
-fn private(found: &Metadata, path: &Path, mode: u32) -> Result<(), String> {
-    let open = found.permissions().mode() & 0o077;
-    if open == 0 {
-        return Ok(());
-    }
-    Err(format!("other users can access {}; fix: chmod {mode:o} {}", path.display(), path.display()))
+    Ok(match is_made {
+        true => format!("in {}; keep a copy separate from the data", file.display()),
+        false => format!("{} is created at the first start", file.display()),
+    })
 }
 
 fn port(config: &Config) -> Result<String, String> {
@@ -271,10 +264,11 @@ mod tests {
         assert!(master_key(&source, &data).unwrap_err().contains("restore the file"));
         fs::remove_dir_all(&data).unwrap();
         fs::write(&key, "k").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
         assert!(master_key(&source, &data).unwrap_err().contains("32 bytes in base64"));
         fs::write(&key, format!("{}=\n", "A".repeat(43))).unwrap();
         fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
-        assert!(master_key(&source, &data).unwrap_err().contains("fix: chmod 600 "));
+        assert!(master_key(&source, &data).unwrap_err().contains("run: chmod 600 "));
         fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
         assert!(master_key(&source, &data).is_ok());
         assert!(data_dir(&key).unwrap_err().contains("is a file"));

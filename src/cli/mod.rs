@@ -9,6 +9,7 @@ mod check;
 mod color;
 mod command_error;
 mod demo;
+mod first_key;
 mod generate;
 mod in_use;
 mod keys;
@@ -106,7 +107,9 @@ pub fn run() -> ExitCode {
     };
     color::choose(arguments.color);
     let is_small = matches!(arguments.command, Command::Generate(_) | Command::Version);
-    if let Some(what) = app::machine::prepare().err().filter(|_| !is_small) {
+    let prepared = || app::machine::keep_private().and_then(|()| app::machine::prepare());
+    // The small ones read no secret, and their files are for everyone.
+    if let Some(what) = (!is_small).then(prepared).and_then(Result::err) {
         print_stderr(format_args!("waybill: {what}"));
         return ExitCode::from(1);
     }

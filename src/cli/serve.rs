@@ -12,6 +12,7 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
 use super::command_error::{CommandError, CommandResult};
+use super::first_key::{self, FirstKey, PLACEHOLDER};
 use super::in_use::{self, Alternative};
 use super::log::{self, Voice};
 use super::open::configure;
@@ -70,6 +71,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     if !has_admin_key {
         admin_key(app.service(), &key_file, &mut out).await?;
     }
+    let first_key = FirstKey { service: app.service().clone(), file: key_file, is_configured: has_admin_key };
+    first_key.retire();
     if let Some(metrics) = metrics {
         let at = metrics.local_addr()?;
         app.serve_metrics(metrics);
@@ -81,6 +84,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         served = app.serve(listener) => served.map_err(CommandError::Failed),
         () = signals.requested() => Ok(()),
         never = log::count_lost() => match never {},
+        never = first_key.watch() => match never {},
     };
     let stopped = shutdown::stop_service(app, drain, &mut signals).await;
     served.and(stopped)
@@ -146,7 +150,8 @@ async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> CommandResu
         (true, true) => "created another admin API key, as none is valid any more",
         (false, _) => "created another admin API key, as an earlier start was interrupted before it could show its key",
     };
-    let new = NewKey { name: "made at a start".to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
+    let new =
+        NewKey { name: first_key::MADE_AT_START.to_owned(), scope: Scope::Admin, shops: None, expires_days: None };
     // The file is written before the key is created, with a placeholder: a key that was created but never shown would
     // lock everyone out.
     secret_file::replace(file, PLACEHOLDER)
@@ -161,7 +166,7 @@ async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> CommandResu
         }
     } else {
         secret_file::replace(file, minted.text.expose_secret())?;
-        notice(out, format_args!("{why}; it is in {}", file.display()))?;
+        notice(out, format_args!("{why}; it is in {}; {}", file.display(), first_key::ADVICE))?;
     }
     Ok(())
 }
@@ -170,9 +175,6 @@ async fn admin_key(service: &Service, file: &Path, out: &mut Out) -> CommandResu
 fn notice(out: &mut Out, text: impl Display) -> std::io::Result<()> {
     out.line(log::in_json(&text).unwrap_or_else(|| text.to_string()))
 }
-
-/// Content of the admin key file while there is no key in it.
-pub(super) const PLACEHOLDER: &str = "not made yet";
 
 fn is_placeholder(file: &Path) -> bool {
     fs::read_to_string(file).is_ok_and(|text| text.trim_end() == PLACEHOLDER)

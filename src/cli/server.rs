@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::command_error::CommandError;
 use super::open::environment;
-use super::{secret_input, serve, table};
+use super::{first_key, secret_input, table};
 use crate::app::secret_file;
 use crate::source;
 
@@ -55,7 +55,7 @@ impl Key {
     /// The admin key that `serve` wrote beside a data directory, if there is one.
     pub(super) fn beside(data_dir: &Path) -> Option<Key> {
         let file = secret_file::beside(data_dir, ".admin-key");
-        let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != serve::PLACEHOLDER)?;
+        let text = std::fs::read_to_string(&file).ok().filter(|text| text.trim_end() != first_key::PLACEHOLDER)?;
         Key::read(&Zeroizing::new(text), file.display().to_string()).ok()
     }
 

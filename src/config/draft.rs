@@ -54,6 +54,7 @@ impl ConfigDraft {
         let file = match std::fs::read(&file) {
             Ok(bytes) => {
                 settings.folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
+                settings.path.clone_from(&file);
                 settings.read_file(&file.display().to_string(), &bytes);
                 Some(file)
             }

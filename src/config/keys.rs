@@ -23,7 +23,7 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind; `[resource.*]` is not in this table.
-pub(super) const KEYS: [(&str, Kind); 26] = [
+pub(super) const KEYS: [(&str, Kind); 28] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
@@ -32,6 +32,8 @@ pub(super) const KEYS: [(&str, Kind); 26] = [
     ("http.metrics_listen", Kind::Text),
     ("mysql.url", Kind::Text),
     ("mysql.ca_file", Kind::Text),
+    ("mysql.allow_plaintext", Kind::Flag),
+    ("mysql.allow_unverified", Kind::Flag),
     ("source.base_url", Kind::Text),
     ("source.token_url", Kind::Text),
     ("source.auth", Kind::Text),

@@ -10,6 +10,7 @@
 
 mod checked;
 mod draft;
+pub(crate) mod exposure;
 mod foreign;
 mod http;
 mod keys;

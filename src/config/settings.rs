@@ -47,6 +47,8 @@ impl fmt::Debug for KeyLines {
 #[derive(Default)]
 pub(super) struct Settings {
     file: String,
+    /// The file that was read; empty: none.
+    pub(super) path: PathBuf,
     /// Base of relative paths in the file.
     pub(super) folder: PathBuf,
     /// The user's home folder.

@@ -112,6 +112,15 @@ impl Service {
         Ok(record.map(|KeyRecord { id, name, scope, shops, .. }| KeyGrant { key_id: id, name, scope, shops }))
     }
 
+    /// The key of this text, without counting that as a use; none if it is unknown, expired or revoked.
+    ///
+    /// # Errors
+    /// As [`Service::list_keys`].
+    pub fn find_key(&self, text: &str) -> Result<Option<KeyView>, ServiceError> {
+        let Some(key) = self.store.key(text)? else { return Ok(None) };
+        Ok(Some(KeyView { last_used_at: self.last_used_at(&key.id)?, key }))
+    }
+
     /// Creates a key. Its text is returned only here; a stored response holds it sealed.
     ///
     /// # Errors

@@ -231,13 +231,16 @@ fn variables_have_their_own_problems() {
 fn secrets_show_in_no_debug_text_and_no_problem() {
     let key = "Z2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltISE=";
     let config = load(
-        "[mysql]\nurl = \"mysql://root:geheim@db.example.com/waybill\"\n",
-        &[("WAYBILL_MASTER_KEY", key), ("WAYBILL_ADMIN_KEY", "geheime-sleutel")],
+        "[mysql]\nurl = \"mysql://root:geheim@db.example.com/waybill?require_ssl=true\"\n",
+        &[("WAYBILL_MASTER_KEY", key), ("WAYBILL_ADMIN_KEY", "geheime-sleutel-8Qm2Zr7Xw4Lp9Tn5")],
     )
     .unwrap();
     let shown = format!("{config:?}");
     assert!(!shown.contains("geheim") && !shown.contains(key), "{shown}");
-    assert_eq!(config.mysql_url.as_ref().unwrap().expose_secret(), "mysql://root:geheim@db.example.com/waybill");
+    assert_eq!(
+        config.mysql_url.as_ref().unwrap().expose_secret(),
+        "mysql://root:geheim@db.example.com/waybill?require_ssl=true"
+    );
     assert!(matches!(&config.master_key, MasterKeySource::Env(secret) if secret.expose_secret() == key));
     for url in ["postgres://u:geheim@h/d", "mysql://u:geheim@h", "mysql://u:geheim@h:x/d", "geheim"] {
         let found = load("", &[("WAYBILL_MYSQL_URL", url), ("WAYBILL_ADMIN_KEY", "geheim")]).unwrap_err();

@@ -20,6 +20,7 @@ mod foreign_state;
 mod fuzz;
 mod golden;
 mod health;
+mod hygiene;
 mod infer;
 mod install;
 mod keep_current;

@@ -45,12 +45,16 @@ impl Need {
             Need::MariaDbDump if runs("mariadb-dump", &["--version"]) => None,
             Need::MariaDbDump => Some("no mariadb-dump"),
             Need::LoopMounts => disk::Disk::new(8, 5).err().map(|_| "no loop mounts: needs root, mkfs.ext4 and mount"),
-            Need::Strace if runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) => None,
+            Need::Strace
+                if rustix::process::geteuid().is_root() && runs("strace", &["-D", "-f", "-o", "/dev/null", "true"]) =>
+            {
+                None
+            }
             Need::FakeTime if rates::library().is_some() => None,
             Need::FakeTime => Some("no libfaketime"),
             Need::Chromium if browser::program().is_some() => None,
             Need::Chromium => Some("no Chromium"),
-            Need::Strace => Some("no strace, or it may not trace"),
+            Need::Strace => Some("no strace, or no root: the service cannot be traced by its own user"),
         }
     }
 }

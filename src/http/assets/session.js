@@ -95,7 +95,7 @@ export function session(start, stop) {
     by('sign-in').replaceChildren(h('form', { class: 'card key', onsubmit: submit },
       h('h1', {}, 'Your API key'),
       h('p', { class: 'muted' }, 'The first start of ', h('code', {}, 'waybill serve'), ' made an admin key. It printed the key on the terminal, or, started without one, wrote it to the file ',
-        h('code', {}, 'data.admin-key'), ' beside the data directory. ', h('code', {}, 'waybill keys create'), ' makes more, while the service is stopped.'),
+        h('code', {}, 'data.admin-key'), ' beside the data directory, which is removed once the key is in use or another one is there. ', h('code', {}, 'waybill keys create'), ' makes more, while the service is stopped.'),
       h('p', { class: 'muted' }, 'The key stays in this browser tab and is gone when the tab is closed.'),
       h('label', { for: 'key' }, 'API key', input),
       why ? h('p', { class: 'problem', role: 'alert' }, why) : null,

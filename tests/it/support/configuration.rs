@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panic")]
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 
 use waybill::config::{Config, ConfigError};
 
@@ -11,6 +13,8 @@ pub(crate) fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("waybill.toml");
     std::fs::write(&file, text).unwrap();
+    // A password may be in it.
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let environment: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let prefix = format!("{}/", folder.path().display());

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -111,8 +112,11 @@ impl Folder {
         self.dir.path().join(name)
     }
 
+    /// Writes a file for this user alone, as one with a password must be.
     pub(crate) fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
+        let mut options = File::options();
+        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
